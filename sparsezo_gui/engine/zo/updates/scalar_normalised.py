@@ -1,0 +1,47 @@
+"""Steps whose length does not depend on the size of the slopes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sparsezo_gui.engine.zo.updates import Schedule, Update, schedule_setting
+from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ScalarNormalised(Update):
+    """Step against the slope divided by its running size: θ ← θ − η·(g/√v)·z, one v for all values.
+
+    v is the bias-corrected running mean of g² (Adam's second moment, kept as one scalar instead of one per value, since
+    a zeroth-order step measures one scalar only). The rate is then in units of θ and carries over between models and
+    masks. Own choice; the papers use plain SGD.
+    """
+
+    title: ClassVar[str] = "Scalar-normalised"
+    rule: Literal["scalar-normalised"] = "scalar-normalised"
+    learning_rate: float = setting(
+        1e-4, "Typical change of a tuned value in one step.", unit="weight", gt=0, le=1, basic=True, sane=(1e-5, 1e-2)
+    )
+    schedule: Schedule = schedule_setting()
+    memory: float = setting(0.99, "How slowly the running size of the slope follows.", ge=0, lt=1, sane=(0.9, 0.999))
+
+    def start(self, size: int) -> tuple[float, int]:
+        """Running mean of g² and the number of steps in it."""
+        return 0.0, 0
+
+    def apply(
+        self, values: Tensor, directions: Tensor, slopes: Sequence[float], rate: float, state: tuple[float, int]
+    ) -> tuple[float, int]:
+        """See `Update.apply`."""
+        mean, count = state
+        square = sum(slope * slope for slope in slopes) / len(slopes)
+        mean, count = self.memory * mean + (1 - self.memory) * square, count + 1
+        size = math.sqrt(mean / (1 - self.memory**count))
+        if size > 0:
+            for direction, slope in zip(directions, slopes, strict=True):
+                values.sub_(direction, alpha=rate * slope / (size * len(slopes)))
+        return mean, count

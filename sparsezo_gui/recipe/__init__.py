@@ -1,0 +1,26 @@
+"""What a run is: the recipe, its variants, and the events and commands that pass while it runs.
+
+Nothing here imports torch or Qt, so the window, the command line and the tests can use it at once.
+
+The recipe file
+---------------
+A recipe is a TOML file (UTF-8). It MUST hold ``version = 1`` (absent means 1) and MAY hold these tables; a key that is
+left out takes its default, an unknown key is an error:
+
+``[model]``      id revision bits device
+``[data]``       source task template columns answers train validation test max_tokens
+``[mask]``       rule, then the fields of that rule (density text sequences …)
+``[estimator]``  rule, then its fields (epsilon directions …)
+``[update]``     rule, then its fields (learning_rate schedule …)
+``[loop]``       steps batch_size seed evaluate_every
+``[run]``        name folder
+
+``rule`` is a word from `sparsezo_gui.recipe.registry`. A relative path is meant from the folder of the recipe file. A
+file of a later version is refused; a file of an earlier one is brought up by the functions in
+`sparsezo_gui.recipe.toml.MIGRATIONS`, one per version.
+"""
+
+from sparsezo_gui.recipe.recipe import Recipe
+from sparsezo_gui.recipe.toml import dump, load, loads, with_settings
+
+__all__ = ["Recipe", "dump", "load", "loads", "with_settings"]

@@ -1,0 +1,133 @@
+"""What a run tells while it goes on, and what can be asked of it. The loop is an iterator of these events.
+
+The window, the command line and the tests consume the same ones. They hold plain numbers and words, never a tensor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain object with the event's name first: ``{"event": "step", "step": 1, …}``."""
+        name = re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
+        return {"event": name, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Event):
+    """Long work before or between steps: ``done`` of ``total`` (0 when not known) ``unit`` of ``stage``."""
+
+    stage: str
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Started(Event):
+    """The loop is about to run ``first`` to ``steps``. Counts are of weights; ``device`` is 'cpu' or a GPU's name."""
+
+    run: str
+    name: str
+    first: int
+    steps: int
+    parameters: int
+    eligible: int
+    tuned: int
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Event):
+    """One step: L(θ) (mean of the two sides, nats), slope g, rate, seconds, memory held (bytes) and tokens processed."""
+
+    step: int
+    loss: float
+    slope: float
+    rate: float
+    seconds: float
+    memory_bytes: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation(Event):
+    """Metrics (such as accuracy, f1, exact_match, loss, perplexity; counts under 'examples') of one split at one step.
+
+    Step 0 is the base model.
+    """
+
+    step: int
+    split: str
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice(Event):
+    """Something the user should know, in words; ``level`` is 'info' or 'warning'."""
+
+    text: str
+    level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Paused(Event):
+    """The loop waits at a step border, with the model loaded."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(Event):
+    """The loop goes on after a pause."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Event):
+    """The loop ended after ``step``: ``reason`` is 'done' or 'stopped'. ``hash`` is the SHA-256 of the tuned values."""
+
+    step: int
+    reason: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Base of what can be asked of a running loop; read at step borders, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause(Command):
+    """Wait at the next step border."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume(Command):
+    """Go on after a pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(Command):
+    """End at the next step border; the run can be resumed later."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateNow(Command):
+    """Evaluate on the validation examples at the next step border."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetRate(Command):
+    """Multiply the scheduled learning rate by ``factor`` from the next step on."""
+
+    factor: float

@@ -1,0 +1,78 @@
+"""The recipe: everything that decides what a run does, as one frozen value."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
+
+from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, UPDATES, Registry
+from sparsezo_gui.recipe.variants import Settings, Variant, setting
+
+VERSION = 1
+
+
+class ModelTable(Settings):
+    """Which model, and how it is held in memory."""
+
+    id: str = setting("starter", "A bundled name, a folder on this computer, or a Hub id such as 'Qwen/Qwen3-0.6B'.")
+    revision: str = setting("main", "Branch, tag or commit on the Hub; ignored for a folder.")
+    bits: Literal[4, 8, 16, 32] = setting(4, "Bits per frozen weight: 4 (NF4), 8 (int8), 16 or 32.", unit="bits")
+    device: str = setting("auto", "'auto' takes a CUDA GPU where there is one; else 'cpu', 'cuda' or 'cuda:1'.")
+    trust_remote_code: bool = setting(False, "Run Python code that comes with this model. Only for a source you trust.")
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        kind, _, index = value.partition(":")
+        if kind not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
+            raise ValueError("must be 'auto', 'cpu', 'cuda' or 'cuda:N'")
+        return value
+
+
+class DataTable(Settings):
+    """Which examples, and how they become text."""
+
+    source: str = setting("starter", "A bundled name, a file, a folder of train/validation/test files, or a Hub data set.")
+    task: str = setting("choice", "How a row becomes an example; 'sparsezo methods' lists the tasks.")
+    template: str = setting("", "The prompt, with {{ column }} where a column goes in; empty takes the task's own.")
+    columns: dict[str, str] = setting({}, "Which column plays which part, such as answer = 'label'.")
+    answers: tuple[str, ...] = setting((), "The possible answers of a 'choice' task; empty takes them from the data.")
+    train: int = setting(1000, "Training examples at most.", unit="examples", ge=1)
+    validation: int = setting(500, "Validation examples at most.", unit="examples", ge=0)
+    test: int = setting(1000, "Test examples at most.", unit="examples", ge=0)
+    max_tokens: int = setting(512, "Longest example; a longer prompt loses its beginning.", unit="tokens", ge=8, le=131072)
+
+
+class LoopTable(Settings):
+    """How long, with how many examples a step, and from which seed."""
+
+    steps: int = setting(2000, "Training steps.", unit="steps", ge=1, le=10_000_000, basic=True, sane=(500, 20000))
+    batch_size: int = setting(16, "Examples per step.", unit="examples", ge=1, le=4096, basic=True, sane=(8, 64))
+    seed: int = setting(0, "Decides directions and data order; the same recipe and seed give the same run.", ge=0, lt=2**63)
+    evaluate_every: int = setting(200, "Evaluate on the validation examples every so many steps; 0 never.", unit="steps", ge=0)
+
+
+class RunTable(Settings):
+    """Where the run is kept."""
+
+    name: str = setting("", "Shown in lists; empty takes the name of the recipe.", max_length=80)
+    folder: str = setting("", "Folder of the run; empty makes a new one among your runs.")
+
+
+def _variant(registry: Registry) -> BeforeValidator:
+    """Tables become variants; `toml.build` does it first where faults should be told one by one."""
+    return BeforeValidator(registry.build)
+
+
+class Recipe(Settings):
+    """A whole run. See the package's docstring for the file format."""
+
+    version: Literal[1] = VERSION
+    model: ModelTable = ModelTable()
+    data: DataTable = DataTable()
+    mask: Annotated[SerializeAsAny[Variant], _variant(MASKS)] = Field({}, validate_default=True)
+    estimator: Annotated[SerializeAsAny[Variant], _variant(ESTIMATORS)] = Field({}, validate_default=True)
+    update: Annotated[SerializeAsAny[Variant], _variant(UPDATES)] = Field({}, validate_default=True)
+    loop: LoopTable = LoopTable()
+    run: RunTable = RunTable()

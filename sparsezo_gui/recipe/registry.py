@@ -1,0 +1,77 @@
+"""The lazy registry: a rule's word, and the file that holds it. Adding a variant adds one line here.
+
+Paths are strings, so that looking a word up loads nothing, and asking for one variant loads one small file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.recipe.variants import Variant
+
+_ENGINE = "sparsezo_gui.engine"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Variants of one part (``table`` of the recipe) by rule."""
+
+    table: str
+    default: str
+    paths: dict[str, str]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __getitem__(self, rule: str) -> type[Variant]:
+        """The variant's class. Raises `UserError` for an unknown rule."""
+        if not isinstance(rule, str) or rule not in self.paths:
+            raise UserError(f"[{self.table}] rule: there is no '{rule}'. {did_you_mean(str(rule), self.paths)}")
+        module, name = self.paths[rule].split(":")
+        return getattr(import_module(module), name)
+
+    def keys(self) -> set[str]:
+        """All field names that any variant of this table has."""
+        return {key for rule in self for key in self[rule].model_fields}
+
+    def build(self, table: Any) -> Any:
+        """A variant from a recipe table.
+
+        A key that belongs to another rule of the same table is dropped, so that changing ``rule`` alone is enough to
+        change the method; a key that belongs to none is left in for the variant to refuse.
+        """
+        if isinstance(table, Variant):
+            return table
+        if not isinstance(table, dict):
+            raise UserError(f"[{self.table}]: must be a table, not {table!r}.")
+        variant = self[table.get("rule", self.default)]
+        others = self.keys() - variant.model_fields.keys()
+        return variant(**{key: value for key, value in table.items() if key not in others and key != "rule"})
+
+
+MASKS = Registry(
+    "mask",
+    "sensitive",
+    {
+        "sensitive": f"{_ENGINE}.sparse.sensitive:Sensitive",
+        "random": f"{_ENGINE}.sparse.random:Random",
+        "large-magnitude": f"{_ENGINE}.sparse.magnitude:LargeMagnitude",
+        "small-magnitude": f"{_ENGINE}.sparse.magnitude:SmallMagnitude",
+        "all": f"{_ENGINE}.sparse.all:All",
+        "saved": f"{_ENGINE}.sparse.saved:Saved",
+    },
+)
+ESTIMATORS = Registry("estimator", "two-sided", {"two-sided": f"{_ENGINE}.zo.estimators.two_sided:TwoSided"})
+UPDATES = Registry(
+    "update",
+    "scalar-normalised",
+    {
+        "sgd": f"{_ENGINE}.zo.updates.sgd:SGD",
+        "scalar-normalised": f"{_ENGINE}.zo.updates.scalar_normalised:ScalarNormalised",
+    },
+)
+REGISTRIES = (MASKS, ESTIMATORS, UPDATES)

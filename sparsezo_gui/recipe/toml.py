@@ -1,0 +1,141 @@
+"""Recipes in and out of TOML, with sentences for everything that can be wrong in one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from pydantic import ValidationError
+from tomlkit.exceptions import TOMLKitError
+
+from sparsezo_gui import resources
+from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.recipe.recipe import VERSION, Recipe
+from sparsezo_gui.recipe.registry import REGISTRIES
+
+# From version N to N + 1; the first will be written when version 2 is.
+MIGRATIONS: dict[int, Callable[[dict], dict]] = {}
+LARGEST_FILE = 1_000_000  # bytes; a recipe is about 1 kB
+_PATHS = (("model", "id"), ("data", "source"), ("mask", "text"), ("mask", "file"), ("run", "folder"))
+
+
+def load(name: str | Path) -> Recipe:
+    """Recipe from a TOML file, or from the name of a bundled recipe. Relative paths in it are meant from its folder."""
+    path = Path(name)
+    if path.is_dir():
+        raise UserError(f"'{path}' is a folder; a recipe is a TOML file.")
+    if not path.exists():
+        if path.suffix or len(path.parts) > 1:
+            raise UserError(f"There is no recipe file '{path}'. Check the path, or name a bundled recipe: "
+                            f"{', '.join(resources.recipes())}.")
+        path = resources.recipe(str(name))
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise UserError(f"{path}: larger than 1 MB, so this is not a recipe.")
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start}).") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+    recipe = loads(text, str(path), path.parent)
+    if not recipe.run.name:
+        recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"name": path.stem})})
+    return recipe
+
+
+def loads(text: str, where: str = "recipe", folder: Path | None = None) -> Recipe:
+    """Recipe from TOML text; ``where`` names it in errors, ``folder`` is what relative paths are meant from."""
+    try:
+        tables = tomlkit.parse(text).unwrap()
+    except (TOMLKitError, ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not valid TOML: {error}.") from error
+    version = tables.get("version", VERSION)
+    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION:
+        raise UserError(f"{where}: version {version!r} is not known here (this program writes {VERSION}). Update SparseZO.")
+    for step in range(version, VERSION):
+        tables = MIGRATIONS[step](tables)
+    if folder is not None:
+        _resolve_paths(tables, folder)
+    return build({**tables, "version": VERSION}, where)
+
+
+def build(tables: dict[str, Any], where: str = "recipe") -> Recipe:
+    """Validated recipe from plain tables. Raises `UserError` with one sentence per fault."""
+    faults, variants = [], {}
+    for registry in REGISTRIES:
+        # Variants are built apart from the rest: pydantic would fold their faults into one without a place.
+        try:
+            variants[registry.table] = registry.build(tables.get(registry.table, {}))
+        except ValidationError as error:
+            faults += [_sentence(tables, fault, (registry.table,)) for fault in error.errors()]
+        except UserError as error:
+            faults.append(str(error))
+    try:
+        recipe = Recipe.model_validate({**tables, **variants})
+    except ValidationError as error:
+        known = {registry.table for registry in REGISTRIES}
+        faults = [_sentence(tables, fault) for fault in error.errors() if fault["loc"][0] not in known] + faults
+    if faults:
+        raise UserError("\n".join(f"{where}: {fault}" for fault in faults))
+    return recipe
+
+
+def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """Recipe with ``key=value`` settings put in, such as ``loop.steps=100``; values are TOML, or else plain words."""
+    tables = recipe.model_dump(mode="json")
+    for setting in settings:
+        key, sign, value = setting.partition("=")
+        table, dot, name = key.strip().partition(".")
+        if not sign or not dot:
+            raise UserError(f"--set {setting}: write it as table.key=value, such as loop.steps=100.")
+        if not isinstance(tables.get(table), dict):
+            tables_known = [name for name, content in tables.items() if isinstance(content, dict)]
+            raise UserError(f"--set {setting}: there is no table '{table}'. {did_you_mean(table, tables_known)}")
+        tables[table][name] = _value(value.strip())
+    return build(tables, "--set")
+
+
+def dump(recipe: Recipe) -> str:
+    """Recipe as TOML text that `loads` gives back unchanged; everything is written, also defaults."""
+    return tomlkit.dumps(recipe.model_dump(mode="json"))
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomlkit.parse(f"value = {text}").unwrap()["value"]
+    except (TOMLKitError, ValueError):
+        return text
+
+
+def _resolve_paths(tables: dict[str, Any], folder: Path) -> None:
+    """Turns paths that exist beside the recipe into absolute ones; a bundled name or a Hub id stays as it is."""
+    for table, key in _PATHS:
+        content = tables.get(table)
+        value = content.get(key) if isinstance(content, dict) else None
+        if isinstance(value, str) and value:
+            path = Path(os.path.expanduser(value))
+            if value.startswith(("./", "../", "~")) or key == "folder" or (folder / path).exists():
+                content[key] = str((folder / path).resolve())
+
+
+def _sentence(tables: dict[str, Any], fault: Any, prefix: tuple[str, ...] = ()) -> str:
+    """One sentence for one pydantic error."""
+    location = [*prefix, *(str(part) for part in fault["loc"])]
+    if fault["type"] == "extra_forbidden":
+        table, name = (location[0], location[-1]) if len(location) > 1 else ("", location[0])
+        known = Recipe.model_fields if not table else _fields(tables, table)
+        kind = "key" if table else "table"
+        return f"{f'[{table}] ' if table else ''}{name}: there is no such {kind}. {did_you_mean(name, known)}"
+    place = f"[{location[0]}] {'.'.join(location[1:])}".strip() if len(location) > 1 else location[0]
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{place}: {message[:1].lower()}{message[1:]}, not {fault['input']!r}."
+
+
+def _fields(tables: dict[str, Any], table: str) -> set[str]:
+    for registry in REGISTRIES:
+        if registry.table == table:
+            return set(registry[tables.get(table, {}).get("rule", registry.default)].model_fields)
+    return set(getattr(Recipe.model_fields[table].annotation, "model_fields", ()))

@@ -1,0 +1,48 @@
+"""What a variant is: a frozen value whose fields are its hyper-parameters.
+
+A variant is one file and one line in `sparsezo_gui.recipe.registry`. The form, the command line's ``methods``, the
+recipe file and the test matrices are made from its fields. The file must not import torch at its top: the window
+builds its forms from the class long before torch is there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    basic: bool = False,
+    sane: tuple[float, float] | None = None,
+    **bounds: Any,
+) -> Any:
+    """A field declared once: default, one sentence of help, unit, bounds (``ge gt le lt``) and the usual range ``sane``.
+
+    ``basic`` fields are shown at first sight; all others wait under Advanced.
+    """
+    extra = {"unit": unit, "basic": basic, "sane": sane}
+    return Field(default, description=help, json_schema_extra=extra, **bounds)
+
+
+class Settings(BaseModel):
+    """A frozen table of the recipe that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class Variant(Settings):
+    """One way of doing one part of a run. The docstring's first line is its description; ``paper`` names its source."""
+
+    rule: str
+    title: ClassVar[str]
+    paper: ClassVar[str] = ""
+
+    @classmethod
+    def summary(cls) -> str:
+        """First line of the docstring."""
+        return (cls.__doc__ or "").strip().split("\n", 1)[0]
