@@ -1,0 +1,204 @@
+"""The anatomy of a causal language model, told from its config alone: no weights, no download.
+
+The model is built on torch's meta device, where a tensor has a shape and no memory. Every name below is a name of that
+model, so it holds for the loaded one too.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+from transformers.pytorch_utils import Conv1D
+
+from sparsezo_gui.errors import UserError
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What a model is made of. Counts are of weights (numbers), and a tied tensor is counted once.
+
+    ``parameters == eligible + embeddings + head + other``.
+    """
+
+    blocks: str
+    """Module path of the list of decoder blocks, such as 'model.layers'."""
+    linears: Mapping[str, tuple[int, int]]
+    """Every eligible weight by parameter name, in the model's order, with its shape (out features, in features)."""
+    transposed: frozenset[str]
+    """Those of `linears` whose parameter is stored as (in, out): the Conv1D layers of GPT-2."""
+    skip: tuple[str, ...]
+    """Module paths of the linear layers outside the blocks; they are never quantised and never tuned."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """Shape of every parameter as the model holds it, tied ones once."""
+    aliases: Mapping[str, str]
+    """Further names of tied parameters, such as 'lm_head.weight', to the name under which `shapes` has them."""
+    parameters: int
+    eligible: int
+    embeddings: int
+    head: int
+    """Weights of the language-model head; 0 when it is tied to the embeddings (except for a bias)."""
+    other: int
+    """Norms, biases and everything else that is neither eligible nor embedding nor head."""
+    tied: bool
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    """Widest input of an eligible weight: that of the down projection."""
+    widest: int
+    """Widest output of an eligible weight (fused projections are wider than `intermediate`)."""
+    vocabulary: int
+    largest: int
+    """Weights of the largest eligible linear layer."""
+
+
+def anatomy(config: PretrainedConfig, trust_remote_code: bool = False) -> Anatomy:
+    """Anatomy of the causal language model that ``config`` describes.
+
+    Raises `UserError` with the reason when it is not a decoder-only transformer with linear layers.
+    """
+    _refuse_by_config(config, trust_remote_code)
+    model = empty_model(config, trust_remote_code)
+    text = model.config.get_text_config()
+    path, blocks = _blocks(model, text)
+    _refuse_by_blocks(config, blocks, text)
+    linears, transposed, skip = _linears(model, path)
+    if not linears:
+        raise UserError(f"{_named(config)} has no linear layer in its blocks, so there is nothing to tune.")
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    every = dict(model.named_parameters(remove_duplicate=False))
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    aliases = {name: first[id(parameter)] for name, parameter in every.items() if name not in shapes}
+    heads = text.num_attention_heads
+    return Anatomy(
+        blocks=path,
+        linears=MappingProxyType(linears),
+        transposed=frozenset(transposed),
+        skip=tuple(skip),
+        shapes=MappingProxyType(shapes),
+        aliases=MappingProxyType(aliases),
+        **_counts(model, linears),
+        hidden=text.hidden_size,
+        layers=len(blocks),
+        heads=heads,
+        kv_heads=_kv_heads(text),
+        head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
+        intermediate=max(columns for _, columns in linears.values()),
+        widest=max(rows for rows, _ in linears.values()),
+        vocabulary=model.get_input_embeddings().weight.shape[0],
+        largest=max(rows * columns for rows, columns in linears.values()),
+    )
+
+
+def empty_model(config: PretrainedConfig, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The model of ``config`` on the meta device, tied as it will be when loaded. ``config`` stays as it is."""
+    config = copy.deepcopy(config)
+    try:
+        with torch.device("meta"):
+            # Any attention will do for shapes; eager asks for no further package.
+            model = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=trust_remote_code, attn_implementation="eager"
+            )
+            model.tie_weights()
+    except Exception as error:  # whatever a foreign config makes the architecture raise
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise UserError(f"{_named(config)} cannot be built from its config.json: {reason}") from error
+    return model.eval()
+
+
+def _named(config: PretrainedConfig) -> str:
+    architecture = (getattr(config, "architectures", None) or [""])[0]
+    return f"The model type '{config.model_type}'" + (f" ({architecture})" if architecture else "")
+
+
+def _refuse_by_config(config: PretrainedConfig, trust_remote_code: bool) -> None:
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(f"{_named(config)} is an encoder and a decoder. SparseZO tunes decoder-only language models; "
+                        "choose a causal one such as Llama, Qwen, Mistral, Gemma, Phi or GPT-2.")
+    remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not (remote and trust_remote_code):
+        raise UserError(f"{_named(config)} is not a causal language model that transformers can build, so it cannot "
+                        "be tuned here. Choose a text-generation model such as Llama, Qwen, Mistral, Gemma or GPT-2.")
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+        raise UserError(f"{_named(config)} reads text in both directions (a masked model) and does not predict the "
+                        "next token. Choose a text-generation model.")
+
+
+def _blocks(model: PreTrainedModel, text: PretrainedConfig) -> tuple[str, nn.ModuleList]:
+    """Path and list of the decoder blocks: as long as the config says, of one class, and the heaviest such list."""
+    found = [
+        (path, module)
+        for path, module in model.named_modules()
+        if isinstance(module, nn.ModuleList)
+        and len(module) == getattr(text, "num_hidden_layers", None)
+        and len({type(entry) for entry in module}) == 1
+    ]
+    if not found:
+        raise UserError(f"{_named(model.config)} has no list of equal decoder blocks, so SparseZO cannot tell which "
+                        "of its weights may be tuned.")
+    return max(found, key=lambda item: sum(parameter.numel() for parameter in item[1].parameters()))
+
+
+def _refuse_by_blocks(config: PretrainedConfig, blocks: nn.ModuleList, text: PretrainedConfig) -> None:
+    # Sequences are packed without padding; a convolution or a recurrent state would run from one into the next.
+    recurrent = any(isinstance(module, nn.Conv1d) for module in blocks.modules())
+    if recurrent or not isinstance(getattr(text, "num_attention_heads", None), int):
+        raise UserError(f"{_named(config)} has recurrent or convolution layers, which would mix the examples of a "
+                        "packed batch. Choose a transformer whose layers are all attention.")
+    expert = next((name for name, weight in blocks.named_parameters() if weight.dim() > 2), None)
+    if expert:
+        raise UserError(f"{_named(config)} is a mixture of experts: its weight '{expert}' is no linear layer, and "
+                        "could be neither kept in 4 bits nor tuned. Choose a dense model.")
+
+
+def _linears(model: PreTrainedModel, path: str) -> tuple[dict[str, tuple[int, int]], list[str], list[str]]:
+    linears: dict[str, tuple[int, int]] = {}
+    transposed, skip = [], []
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear | Conv1D):
+            continue
+        if not name.startswith(f"{path}."):
+            skip.append(name)
+            continue
+        rows, columns = module.weight.shape
+        if isinstance(module, Conv1D):
+            transposed.append(f"{name}.weight")
+            rows, columns = columns, rows
+        linears[f"{name}.weight"] = (rows, columns)
+    return linears, transposed, skip
+
+
+def _kv_heads(text: PretrainedConfig) -> int:
+    if getattr(text, "multi_query", False) and not getattr(text, "new_decoder_architecture", False):
+        return 1  # Falcon 7B
+    return getattr(text, "num_key_value_heads", None) or getattr(text, "num_kv_heads", None) or text.num_attention_heads
+
+
+def _counts(model: PreTrainedModel, linears: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    parameters = {id(parameter): parameter.numel() for parameter in model.parameters()}
+    eligible = sum(rows * columns for rows, columns in linears.values())
+    tables = {
+        id(module.weight): module.weight.numel() for module in model.modules() if isinstance(module, nn.Embedding)
+    }
+    output = model.get_output_embeddings()
+    ends = {id(weight): weight.numel() for weight in output.parameters()} if output is not None else {}
+    head = sum(count for key, count in ends.items() if key not in tables)
+    embeddings, total = sum(tables.values()), sum(parameters.values())
+    return {
+        "parameters": total,
+        "eligible": eligible,
+        "embeddings": embeddings,
+        "head": head,
+        "other": total - eligible - embeddings - head,
+        "tied": output is not None and id(output.weight) in tables,
+    }

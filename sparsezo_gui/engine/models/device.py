@@ -1,0 +1,75 @@
+"""The device a model runs on: choice, number format, and memory in bytes.
+
+On a CPU, memory is that of the whole computer and 'used' is what this process holds; on a GPU, 'used' is what this
+process has reserved there. Apple's GPU is not used: bitsandbytes and exact replay need a CPU or CUDA.
+"""
+
+from __future__ import annotations
+
+import platform
+
+import psutil
+import torch
+
+from sparsezo_gui.errors import UserError
+
+
+def choose(device: str) -> torch.device:
+    """The device for 'auto', 'cpu', 'cuda' or 'cuda:N'. Raises `UserError` when CUDA is asked for and not there."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return torch.device("cuda", 0) if count else torch.device("cpu")
+    chosen = torch.device(device)
+    if chosen.type == "cpu":
+        return torch.device("cpu")
+    if torch.version.cuda is None:
+        raise UserError(f"[model] device = '{device}': this installation of PyTorch has no CUDA. Use 'cpu' or 'auto', "
+                        "or install the CUDA build of PyTorch (https://pytorch.org/get-started).")
+    if not count:
+        raise UserError(f"[model] device = '{device}': there is no usable NVIDIA GPU. Check its driver with "
+                        "'nvidia-smi', or use 'cpu' or 'auto'.")
+    index = chosen.index or 0
+    if index >= count:
+        raise UserError(f"[model] device = '{device}': this computer has {count} NVIDIA GPU(s), so the last is "
+                        f"'cuda:{count - 1}'.")
+    return torch.device("cuda", index)
+
+
+def compute_dtype(device: torch.device, bits: int) -> torch.dtype:
+    """Format of the forward pass: fp32 on a CPU or at 32 bits, else bf16 where the GPU has it, else fp16."""
+    if device.type == "cpu" or bits == 32:
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def memory_total(device: torch.device) -> int:
+    """Bytes that the device has."""
+    if device.type == "cpu":
+        return psutil.virtual_memory().total
+    return torch.cuda.get_device_properties(device).total_memory
+
+
+def memory_free(device: torch.device) -> int:
+    """Bytes that could be had now without pushing other programs out."""
+    return psutil.virtual_memory().available if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+
+
+def memory_used(device: torch.device) -> int:
+    """Bytes that this process holds on the device."""
+    return psutil.Process().memory_info().rss if device.type == "cpu" else torch.cuda.memory_reserved(device)
+
+
+def name(device: torch.device) -> str:
+    """What to call the device: the GPU's name, or 'CPU' with its make and threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    make = _cpu_make()
+    return f"CPU{f' ({make})' if make else ''}, {torch.get_num_threads()} threads"
+
+
+def _cpu_make() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()
