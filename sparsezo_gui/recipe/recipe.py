@@ -33,7 +33,9 @@ class ModelTable(Settings):
 class DataTable(Settings):
     """Which examples, and how they become text."""
 
-    source: str = setting("starter", "A bundled name, a file, a folder of train/validation/test files, or a Hub data set.")
+    source: str = setting(
+        "starter", "A bundled name, a file, a folder of train/validation/test files, or a Hub data set."
+    )
     task: str = setting("choice", "How a row becomes an example; 'sparsezo methods' lists the tasks.")
     template: str = setting("", "The prompt, with {{ column }} where a column goes in; empty takes the task's own.")
     columns: dict[str, str] = setting({}, "Which column plays which part, such as answer = 'label'.")
@@ -41,7 +43,9 @@ class DataTable(Settings):
     train: int = setting(1000, "Training examples at most.", unit="examples", ge=1)
     validation: int = setting(500, "Validation examples at most.", unit="examples", ge=0)
     test: int = setting(1000, "Test examples at most.", unit="examples", ge=0)
-    max_tokens: int = setting(512, "Longest example; a longer prompt loses its beginning.", unit="tokens", ge=8, le=131072)
+    max_tokens: int = setting(
+        512, "Longest example; a longer prompt loses its beginning.", unit="tokens", ge=8, le=131072
+    )
 
 
 class LoopTable(Settings):
@@ -49,8 +53,12 @@ class LoopTable(Settings):
 
     steps: int = setting(2000, "Training steps.", unit="steps", ge=1, le=10_000_000, basic=True, sane=(500, 20000))
     batch_size: int = setting(16, "Examples per step.", unit="examples", ge=1, le=4096, basic=True, sane=(8, 64))
-    seed: int = setting(0, "Decides directions and data order; the same recipe and seed give the same run.", ge=0, lt=2**63)
-    evaluate_every: int = setting(200, "Evaluate on the validation examples every so many steps; 0 never.", unit="steps", ge=0)
+    seed: int = setting(
+        0, "Decides directions and data order; the same recipe and seed give the same run.", ge=0, lt=2**63
+    )
+    evaluate_every: int = setting(
+        200, "Evaluate on the validation examples every so many steps; 0 never.", unit="steps", ge=0
+    )
 
 
 class RunTable(Settings):

@@ -29,8 +29,10 @@ def load(name: str | Path) -> Recipe:
         raise UserError(f"'{path}' is a folder; a recipe is a TOML file.")
     if not path.exists():
         if path.suffix or len(path.parts) > 1:
-            raise UserError(f"There is no recipe file '{path}'. Check the path, or name a bundled recipe: "
-                            f"{', '.join(resources.recipes())}.")
+            raise UserError(
+                f"There is no recipe file '{path}'. Check the path, or name a bundled recipe: "
+                f"{', '.join(resources.recipes())}."
+            )
         path = resources.recipe(str(name))
     try:
         if path.stat().st_size > LARGEST_FILE:
@@ -54,7 +56,9 @@ def loads(text: str, where: str = "recipe", folder: Path | None = None) -> Recip
         raise UserError(f"{where}: not valid TOML: {error}.") from error
     version = tables.get("version", VERSION)
     if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION:
-        raise UserError(f"{where}: version {version!r} is not known here (this program writes {VERSION}). Update SparseZO.")
+        raise UserError(
+            f"{where}: version {version!r} is not known here (this program writes {VERSION}). Update SparseZO."
+        )
     for step in range(version, VERSION):
         tables = MIGRATIONS[step](tables)
     if folder is not None:

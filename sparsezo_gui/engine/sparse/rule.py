@@ -1,30 +1,85 @@
-"""Base of mask rules, and the streamed choice of the top k."""
+"""Base of mask rules: a score per weight, of which the highest are tuned."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.recipe import DataTable
 from sparsezo_gui.recipe.variants import Variant, setting
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sparsezo_gui.engine.models.frozen import FrozenModel
     from sparsezo_gui.engine.sparse.mask import Mask
 
+Scope = Literal["global", "tensor"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a rule may look at besides the model: the run's seed and its data."""
+
+    seed: int
+    data: DataTable
+
 
 class MaskRule(Variant):
-    """Base of mask rules: which coordinates of the frozen model are tuned."""
+    """Base of mask rules: which entries of the frozen weights are tuned."""
 
     @abstractmethod
-    def find(self, model: FrozenModel, seed: int) -> Generator[Progress, None, Mask]:
+    def share(self) -> float:
+        """Part of the eligible weights that is tuned, for the memory estimate."""
+
+    @abstractmethod
+    def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """Finds the mask of ``model``; tells its progress and returns the mask. Closing the generator cancels."""
 
 
-def density_setting(default: float = 0.001) -> float:
-    """The density's field, the same for every rule that has one."""
-    return setting(
-        default, "Part of the eligible weights that is tuned; 0.001 is 0.1 %.", unit="fraction", gt=0, le=1, basic=True,
+class ScoredRule(MaskRule):
+    """A rule that tunes the ``density`` of weights with the highest scores, over the whole model or in each weight."""
+
+    density: float = setting(
+        0.001,
+        "Part of the eligible weights that is tuned; 0.001 is 0.1 %.",
+        unit="fraction",
+        gt=0,
+        le=1,
+        basic=True,
         sane=(1e-4, 1e-1),
     )
+    scope: Scope = setting("global", "Rank all weights together (global), or within each weight matrix (tensor).")
+
+    def share(self) -> float:
+        """See `MaskRule.share`."""
+        return self.density
+
+    @abstractmethod
+    def scores(self, model: FrozenModel, search: Search) -> Iterator[Progress | tuple[str, Tensor]]:
+        """Progress, and the name and scores (out, in) of every eligible weight, each once."""
+
+    def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
+        """See `MaskRule.find`."""
+        from sparsezo_gui.engine.sparse.mask import Mask
+        from sparsezo_gui.engine.sparse.select import TopK, count_of
+
+        shapes = model.anatomy.linears
+        whole = TopK(count_of(self.density, shapes))
+        found: dict[str, Tensor] = {}
+        for item in self.scores(model, search):
+            if isinstance(item, Progress):
+                yield item
+            elif self.scope == "global":
+                whole.offer(*item)
+            else:
+                name, scores = item
+                part = TopK(count_of(self.density, {name: shapes[name]}))
+                part.offer(name, scores)
+                found |= part.result()
+        found = found or whole.result()
+        indices = {name: found[name] for name in shapes if name in found}
+        return Mask(indices, self.model_dump(mode="json"), model.fingerprint, model.anatomy.eligible)

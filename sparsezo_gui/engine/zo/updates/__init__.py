@@ -36,6 +36,15 @@ class Update(Variant):
         """Moves ``values`` (n,) in place along ``directions`` (q, n) by ``slopes`` (q) and gives the next state."""
 
 
+def move(values: Tensor, direction: Tensor, step: float) -> None:
+    """θ ← θ − step·z in place, as a rounded product and a rounded difference.
+
+    Two operations, not one with ``alpha``: whether that one rounds once or twice depends on the device and even on how
+    many threads share the vector, and a replay has to give the same bits anywhere.
+    """
+    values -= direction * step
+
+
 def schedule_setting() -> Any:
     """The schedule's field, the same for every update."""
     return setting("constant", "How the learning rate goes over the run: constant, linear or cosine towards zero.")

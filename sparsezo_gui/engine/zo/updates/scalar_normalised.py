@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from sparsezo_gui.engine.zo.updates import Schedule, Update, schedule_setting
+from sparsezo_gui.engine.zo.updates import Schedule, Update, move, schedule_setting
 from sparsezo_gui.recipe.variants import setting
 
 if TYPE_CHECKING:
@@ -43,5 +43,5 @@ class ScalarNormalised(Update):
         size = math.sqrt(mean / (1 - self.memory**count))
         if size > 0:
             for direction, slope in zip(directions, slopes, strict=True):
-                values.sub_(direction, alpha=rate * slope / (size * len(slopes)))
+                move(values, direction, rate * slope / (size * len(slopes)))
         return mean, count

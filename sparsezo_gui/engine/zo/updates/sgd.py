@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from sparsezo_gui.engine.zo.updates import Schedule, Update, schedule_setting
+from sparsezo_gui.engine.zo.updates import Schedule, Update, move, schedule_setting
 from sparsezo_gui.recipe.variants import setting
 
 if TYPE_CHECKING:
@@ -34,4 +34,4 @@ class SGD(Update):
     def apply(self, values: Tensor, directions: Tensor, slopes: Sequence[float], rate: float, state: None) -> None:
         """See `Update.apply`."""
         for direction, slope in zip(directions, slopes, strict=True):
-            values.sub_(direction, alpha=rate * slope / len(slopes))
+            move(values, direction, rate * slope / len(slopes))

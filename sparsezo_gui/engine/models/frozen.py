@@ -1,0 +1,160 @@
+"""Loading: a model whose decoder blocks are frozen in 4, 8, 16 or 32 bits, ready for an overlay."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from sparsezo_gui.engine.forward import ATTENTION
+from sparsezo_gui.engine.models import device as devices
+from sparsezo_gui.engine.models.anatomy import Anatomy
+from sparsezo_gui.engine.models.checkpoint import Checkpoint
+from sparsezo_gui.engine.models.linear import FrozenLinear
+from sparsezo_gui.engine.models.source import ModelSource, find
+from sparsezo_gui.engine.models.stores import NF4, Dense, Int8, Store
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.recipe import ModelTable
+
+
+@dataclass
+class FrozenModel:
+    """A causal LM (``module``) whose eligible linear layers are `FrozenLinear`, by parameter name in model order."""
+
+    module: Any
+    tokenizer: Any
+    source: ModelSource
+    checkpoint: Checkpoint
+    device: torch.device
+    dtype: torch.dtype
+    layers: dict[str, FrozenLinear] = field(default_factory=dict)
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """Shapes and counts."""
+        return self.source.anatomy
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells this model's weights from any other's."""
+        return self.checkpoint.fingerprint()
+
+    @property
+    def vocabulary(self) -> int:
+        """Width of the logits."""
+        return self.module.get_output_embeddings().weight.shape[0]
+
+    def original(self, name: str) -> Tensor:
+        """The weight (out, in) as in the checkpoint; the dequantised one where only a 4-bit checkpoint exists."""
+        if self.source.prequantised:
+            return self.layers[name].store.dense(torch.float32).cpu()
+        return self.checkpoint.read(name)
+
+
+def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
+    """Finds, checks and loads the model of ``table``. Raises `UserError` for everything that is wrong with it."""
+    device = devices.choose(table.device)
+    source = yield from find(table)
+    yield Progress("Loading the model")
+    dtype = devices.compute_dtype(device, table.bits)
+    tokenizer = _tokenizer(source, table)
+    module = _module(source, table, device, dtype)
+    model = FrozenModel(module, tokenizer, source, Checkpoint(source), device, dtype)
+    for done, name in enumerate(source.anatomy.linears):
+        model.layers[name] = _freeze(module, name, dtype)
+        if done % 32 == 0:
+            yield Progress("Loading the model", done, len(source.anatomy.linears), "layers")
+    # What is left are embeddings, head and norms; the frozen weights are no parameters any more and keep their bits.
+    module.to(dtype).eval().requires_grad_(False)
+    return model
+
+
+def _tokenizer(source: ModelSource, table: ModelTable) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(
+            source.folder, trust_remote_code=table.trust_remote_code, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(f"{source.folder}: its tokenizer cannot be loaded ({_first_line(error)}).") from error
+
+
+def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype: torch.dtype) -> Any:
+    options: dict[str, Any] = {}
+    if not source.prequantised and table.bits in (4, 8):
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=table.bits == 4,
+            load_in_8bit=table.bits == 8,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=list(source.anatomy.skip) or ["lm_head"],
+        )
+    if _takes_our_attention(source.config):
+        options["attn_implementation"] = ATTENTION
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the loader's advice is for programmers
+            return AutoModelForCausalLM.from_pretrained(
+                source.folder,
+                config=source.config,
+                dtype=_held_dtype(source, table, dtype),
+                device_map={"": device},
+                use_safetensors=True,
+                trust_remote_code=table.trust_remote_code,
+                local_files_only=True,
+                **options,
+            )
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{source.id}: does not fit into the memory of {devices.name(device)}. Choose fewer bits or a smaller model."
+        ) from error
+
+
+def _takes_our_attention(config: Any) -> bool:
+    """Whether the architecture uses transformers' attention interface; others run padded."""
+    cls = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return bool(getattr(cls, "_supports_attention_backend", False))
+
+
+def _held_dtype(source: ModelSource, table: ModelTable, dtype: torch.dtype) -> torch.dtype:
+    """At 16 bits the checkpoint's own half precision is held; anything else is held as it is computed."""
+    if table.bits != 16:
+        return dtype
+    own = getattr(source.config, "dtype", None)
+    return own if own in (torch.float16, torch.bfloat16) else torch.bfloat16
+
+
+def _freeze(module: nn.Module, name: str, dtype: torch.dtype) -> FrozenLinear:
+    """Puts a `FrozenLinear` in the place of the linear layer that holds parameter ``name``."""
+    path = name.removesuffix(".weight")
+    parent_path, _, attribute = path.rpartition(".")
+    linear = module.get_submodule(path)
+    bias = None if linear.bias is None else linear.bias.data.to(dtype)
+    layer = FrozenLinear(name, _store(linear), bias, dtype)
+    setattr(module.get_submodule(parent_path), attribute, layer)
+    return layer
+
+
+def _store(linear: Any) -> Store:
+    weight = linear.weight
+    state = getattr(weight, "quant_state", None)
+    if state is not None:
+        return NF4(weight.data, state)
+    if weight.dtype == torch.int8:
+        return Int8(weight.data, weight.SCB)
+    # GPT-2's Conv1D holds (in, out).
+    transposed = type(linear).__name__ == "Conv1D"
+    return Dense(weight.data.t().contiguous() if transposed else weight.data)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n", 1)[0].rstrip(".")

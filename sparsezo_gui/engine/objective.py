@@ -1,0 +1,109 @@
+"""What is measured: the loss of encoded examples, for several sides at once.
+
+A choice is scored as in MeZO (arXiv 2305.17333, appendix E): each candidate's mean log-probability per token, and
+cross-entropy over the candidates. Anything else is the mean negative log-likelihood of the trained tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.forward import Pack, log_probabilities
+from sparsezo_gui.engine.models.frozen import FrozenModel
+
+# One pack's size: large enough to keep the processor busy, small enough to stay at inference memory.
+PACK_TOKENS = 2048
+LOGITS_BYTES = 128 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Losses of examples: ``sums`` fp64 (sides, examples), each over ``weights`` (examples,) tokens or, for choices, 1.
+
+    ``scores`` holds each example's candidates, (sides, choices) mean log-probability, and is empty without choices.
+    """
+
+    sums: Tensor
+    weights: Tensor
+    scores: tuple[Tensor, ...]
+
+    @property
+    def loss(self) -> Tensor:
+        """Mean loss in nats, fp64 (sides,)."""
+        return self.sums.sum(dim=1) / self.weights.sum()
+
+
+@torch.no_grad()
+def measure(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1) -> Measured:
+    """Losses of ``examples`` under the values that the model's layers hold (``sides`` of them)."""
+    parts = [_measure_pack(model, part, sides) for part in packs_of(examples, model.vocabulary, sides)]
+    return Measured(
+        torch.cat([part.sums for part in parts], dim=1),
+        torch.cat([part.weights for part in parts]),
+        tuple(scores for part in parts for scores in part.scores),
+    )
+
+
+def packs_of(examples: Sequence[Encoded], vocabulary: int, sides: int) -> Iterator[list[Encoded]]:
+    """Splits examples, in order, so that no forward pass is larger than it should; one example is never split."""
+    places = max(1, LOGITS_BYTES // (4 * vocabulary * sides))
+    part: list[Encoded] = []
+    tokens = scored = 0
+    for example in examples:
+        size, score = count_tokens(example), sum(len(set(row.positions)) for row in example.rows)
+        if part and (tokens + size > PACK_TOKENS or scored + score > places):
+            yield part
+            part, tokens, scored = [], 0, 0
+        part.append(example)
+        tokens, scored = tokens + size, scored + score
+    if part:
+        yield part
+
+
+def count_tokens(example: Encoded) -> int:
+    """Tokens that a forward pass of ``example`` processes."""
+    return sum(len(row.tokens) for row in example.rows)
+
+
+def _measure_pack(model: FrozenModel, examples: Sequence[Encoded], sides: int) -> Measured:
+    """One forward pass. Rows are put in order of length; each scored place remembers its example and candidate."""
+    rows = sorted(
+        ((row, number) for number, example in enumerate(examples) for row in example.rows),
+        key=lambda item: len(item[0].tokens),
+    )
+    scored: list[int] = []
+    targets: list[int] = []
+    slots: list[int] = []  # example · width + candidate
+    width = max(1, max(example.choices for example in examples))
+    start = 0
+    for row, number in rows:
+        scored += [start + position for position in row.positions]
+        targets += row.targets
+        slots += [number * width + choice for choice in row.choices]
+        start += len(row.tokens)
+    pack = Pack.of([row.tokens for row, _ in rows], scored, targets, model.device)
+    found = log_probabilities(model.module, pack, sides).double().cpu()
+    slot = torch.tensor(slots, dtype=torch.int64)
+    sums = torch.zeros(sides, len(examples) * width, dtype=torch.float64).index_add_(1, slot, found)
+    counts = torch.zeros(len(examples) * width, dtype=torch.float64).index_add_(0, slot, torch.ones(len(slot)).double())
+    return _losses(examples, sums.unflatten(1, (-1, width)), counts.view(-1, width))
+
+
+def _losses(examples: Sequence[Encoded], sums: Tensor, counts: Tensor) -> Measured:
+    """Losses from summed log-probabilities (sides, examples, width) and the number of tokens in each sum."""
+    losses, weights, scores = [], [], []
+    for number, example in enumerate(examples):
+        if example.choices:
+            means = sums[:, number, : example.choices] / counts[number, : example.choices]
+            losses.append(-means.log_softmax(dim=1)[:, example.label])
+            weights.append(1.0)
+            scores.append(means)
+        else:
+            losses.append(-sums[:, number, 0])
+            weights.append(float(counts[number, 0]))
+    return Measured(torch.stack(losses, dim=1), torch.tensor(weights, dtype=torch.float64), tuple(scores))

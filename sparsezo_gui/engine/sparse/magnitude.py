@@ -1,0 +1,49 @@
+"""Masks by the size of the weights, which the papers compare with the sensitive ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sparsezo_gui.engine.sparse.rule import ScoredRule, Search
+from sparsezo_gui.recipe.events import Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsezo_gui.engine.models.frozen import FrozenModel
+
+
+def _magnitudes(model: FrozenModel) -> Iterator[Progress | tuple[str, Tensor]]:
+    for number, name in enumerate(model.layers):
+        yield Progress("Ranking the weights", number, len(model.layers), "layers")
+        yield name, model.original(name).float().abs()
+
+
+class LargeMagnitude(ScoredRule):
+    """The largest weights by absolute value."""
+
+    title: ClassVar[str] = "Large magnitude"
+    paper: ClassVar[str] = "compared in arXiv 2406.02913"
+    rule: Literal["large-magnitude"] = "large-magnitude"
+
+    def scores(self, model: FrozenModel, search: Search) -> Iterator[Progress | tuple[str, Tensor]]:
+        """See `ScoredRule.scores`."""
+        return _magnitudes(model)
+
+
+class SmallMagnitude(ScoredRule):
+    """The smallest weights by absolute value: the rule of Sparse-MeZO as a static mask.
+
+    arXiv 2402.15751 tunes 20 to 50 % of the weights, anew at every step; as a static mask of 0.1 % the rule is expected to
+    lose to the sensitive one.
+    """
+
+    title: ClassVar[str] = "Small magnitude (static)"
+    paper: ClassVar[str] = "after Sparse MeZO, arXiv 2402.15751"
+    rule: Literal["small-magnitude"] = "small-magnitude"
+
+    def scores(self, model: FrozenModel, search: Search) -> Iterator[Progress | tuple[str, Tensor]]:
+        """See `ScoredRule.scores`."""
+        for item in _magnitudes(model):
+            yield item if isinstance(item, Progress) else (item[0], -item[1])

@@ -1,0 +1,122 @@
+"""Masks, and the file they are kept in.
+
+The mask file (version 1)
+-------------------------
+A mask file is a safetensors file. It MUST hold one int32 tensor per tuned weight, named as the model's parameter, with
+the flat row-major indices, (out, in), of the tuned entries in strictly ascending order. Its metadata MUST hold
+``format`` = "sparsezo-mask", ``version`` = "1", ``rule`` (the mask rule as JSON), ``fingerprint`` (of the model's
+weights), ``eligible`` (number of weights the rule chose from) and ``hash``. The hash is the SHA-256, in hex, over each
+tensor in ascending order of names: the name in UTF-8, a zero byte, the number of indices and then the indices, as little
+endian int64 and int32. A reader MUST refuse a file whose hash differs, and one whose fingerprint is another model's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sparsezo_gui.engine.files import replacing
+from sparsezo_gui.errors import UserError
+
+FORMAT, VERSION = "sparsezo-mask", "1"
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which entries of which weights are tuned: ``indices`` by parameter name, int32, ascending."""
+
+    indices: Mapping[str, Tensor]
+    rule: Mapping[str, Any]
+    fingerprint: str
+    eligible: int
+
+    @property
+    def size(self) -> int:
+        """Number of tuned values."""
+        return sum(indices.numel() for indices in self.indices.values())
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the mask's content; see the file's description."""
+        digest = hashlib.sha256()
+        for name in sorted(self.indices):
+            content = self.indices[name].cpu().numpy().astype("<i4")
+            digest.update(name.encode() + b"\0" + len(content).to_bytes(8, "little") + content.tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Writes the mask file."""
+        metadata = {
+            "format": FORMAT,
+            "version": VERSION,
+            "rule": json.dumps(dict(self.rule)),
+            "fingerprint": self.fingerprint,
+            "eligible": str(self.eligible),
+            "hash": self.hash,
+        }
+        with replacing(path) as temporary:
+            save_file({name: indices.cpu().contiguous() for name, indices in self.indices.items()}, temporary, metadata)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file for reading; whatever is wrong with it becomes a sentence."""
+    if not path.is_file():
+        raise UserError(f"There is no mask file '{path}'. Make one with 'sparsezo mask'.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a readable mask file ({error}). Find the mask anew.") from error
+
+
+def share(path: Path) -> float:
+    """Part of the eligible weights that the mask in ``path`` tunes, from its header alone."""
+    with _opened(path) as file:
+        eligible = int((file.metadata() or {}).get("eligible", 0))
+        tuned = sum(file.get_slice(name).get_shape()[0] for name in file.keys())  # noqa: SIM118 (not a dict)
+    return tuned / max(eligible, 1)
+
+
+def load(path: Path, shapes: Mapping[str, tuple[int, int]], fingerprint: str) -> Mask:
+    """The mask in ``path``, checked against the model's eligible weights and fingerprint. Raises `UserError`."""
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+        indices = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+        raise UserError(f"{path}: not a mask file of this program (it has no '{FORMAT}' version {VERSION} header).")
+    if metadata.get("fingerprint") != fingerprint:
+        raise UserError(f"{path}: this mask was found for another model. Find one for this model with 'sparsezo mask'.")
+    for name, content in indices.items():
+        _check(path, name, content, shapes)
+    order = [name for name in shapes if name in indices]
+    try:
+        rule, eligible = json.loads(metadata["rule"]), int(metadata["eligible"])
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path}: damaged mask file (its header lacks {error}). Find the mask anew.") from error
+    mask = Mask({name: indices[name] for name in order}, rule, fingerprint, eligible)
+    if metadata.get("hash") != mask.hash:
+        raise UserError(f"{path}: damaged mask file (its content does not fit its hash). Find the mask anew.")
+    return mask
+
+
+def _check(path: Path, name: str, indices: Tensor, shapes: Mapping[str, tuple[int, int]]) -> None:
+    if name not in shapes:
+        raise UserError(f"{path}: this mask tunes '{name}', which this model does not have.")
+    rows, columns = shapes[name]
+    ascending = indices.dtype == torch.int32 and indices.dim() == 1 and bool((indices[1:] > indices[:-1]).all())
+    if not ascending or (len(indices) and not 0 <= int(indices[0]) <= int(indices[-1]) < rows * columns):
+        raise UserError(
+            f"{path}: damaged mask file (the entries of '{name}' are not ascending places in {rows} × {columns})."
+        )

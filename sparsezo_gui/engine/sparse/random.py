@@ -1,0 +1,34 @@
+"""A random mask: the control that every other rule has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sparsezo_gui.engine.sparse.rule import ScoredRule, Search
+from sparsezo_gui.recipe.events import Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsezo_gui.engine.models.frozen import FrozenModel
+
+
+class Random(ScoredRule):
+    """Weights drawn at random by the run's seed; the control for the sensitive ones.
+
+    Drawn from our own generator (stream 2, one step number per layer), so the same seed gives the same mask anywhere.
+    """
+
+    title: ClassVar[str] = "Random"
+    rule: Literal["random"] = "random"
+
+    def scores(self, model: FrozenModel, search: Search) -> Iterator[Progress | tuple[str, Tensor]]:
+        """See `ScoredRule.scores`."""
+        from sparsezo_gui.engine.zo import generator
+
+        for number, (name, (rows, columns)) in enumerate(model.anatomy.linears.items()):
+            yield Progress("Drawing the mask", number, len(model.anatomy.linears), "layers")
+            words = generator.words(search.seed, generator.MASK, number, 0, rows * columns)
+            # The upper 24 bits, which fp32 holds exactly.
+            yield name, (words >> 8).float().view(rows, columns)

@@ -1,0 +1,36 @@
+"""A mask found earlier, for this or another task on the same model."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sparsezo_gui.engine.sparse.rule import MaskRule, Search
+from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.models.frozen import FrozenModel
+    from sparsezo_gui.engine.sparse.mask import Mask
+
+
+class Saved(MaskRule):
+    """A mask from a file that 'sparsezo mask' wrote; one mask serves all tasks of its model."""
+
+    title: ClassVar[str] = "Saved"
+    rule: Literal["saved"] = "saved"
+    file: str = setting("", "The mask file (.safetensors).", basic=True)
+
+    def share(self) -> float:
+        """See `MaskRule.share`."""
+        from sparsezo_gui.engine.sparse.mask import share
+
+        return share(Path(self.file))
+
+    def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
+        """See `MaskRule.find`."""
+        from sparsezo_gui.engine.sparse.mask import load
+
+        yield Progress("Reading the mask")
+        return load(Path(self.file), model.anatomy.linears, model.fingerprint)

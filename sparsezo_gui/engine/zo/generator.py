@@ -1,0 +1,72 @@
+"""Our own counter-based random numbers: a pure function of (seed, stream, step, probe, index), the same on every device.
+
+Specification (version 1; a change of any rule below is a new version and a new ``GENERATOR`` id):
+
+- Words come from Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). The key is the 64-bit
+  seed (low word, high word). The counter's words are (block, step, probe, stream), each 32 bits; block ``b`` yields the
+  four 32-bit words 4b … 4b+3 of that (stream, step, probe).
+- Streams: 0 directions, 1 data order, 2 random masks. Each part of the program draws from its own stream, so drawing
+  more in one never moves another.
+- Normal value ``i`` of a direction is entry ``h`` of a table of 65 536 normal quantiles, where ``h`` is the i-th 16-bit
+  half-word, the low half of each word first. Entry ``h`` is Φ⁻¹((h + ½) / 65536) scaled so that the table's variance is
+  exactly one, rounded to fp32. The values are bounded (|z| < 4.4), symmetric, of mean zero and unit variance, which is all
+  that the estimators ask of z; and a table look-up gives the same bits on CPU and GPU, which log and cos do not.
+- A permutation of n things sorts them by 64-bit keys, each of two consecutive words (low word first), ties by index.
+
+No global seed is read or set.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from statistics import NormalDist
+
+import numpy as np
+import torch
+from torch import Tensor
+
+GENERATOR = "philox4x32-10/normal16/1"
+DIRECTIONS, ORDER, MASK = 0, 1, 2
+
+_MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
+_WEYL = 0x9E3779B9, 0xBB67AE85
+_WORD = 0xFFFFFFFF
+
+
+def words(seed: int, stream: int, step: int, probe: int, count: int, device: torch.device | str = "cpu") -> Tensor:
+    """The first ``count`` 32-bit words of a stream as int64 (count,), each 0 … 2³²−1."""
+    blocks = -(-count // 4)
+    c0 = torch.arange(blocks, dtype=torch.int64, device=device)
+    c1, c2, c3 = (torch.full_like(c0, word & _WORD) for word in (step, probe, stream))
+    k0, k1 = seed & _WORD, (seed >> 32) & _WORD
+    for _ in range(10):
+        # int64 products wrap around, but their low 64 bits are right; masking after the shift makes it a logical one.
+        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (p1 >> 32 & _WORD) ^ c1 ^ k0, p1 & _WORD, (p0 >> 32 & _WORD) ^ c3 ^ k1, p0 & _WORD
+        k0, k1 = k0 + _WEYL[0] & _WORD, k1 + _WEYL[1] & _WORD
+    return torch.stack((c0, c1, c2, c3), dim=1).view(-1)[:count]
+
+
+@cache
+def _quantiles(device: torch.device) -> Tensor:
+    upper = [NormalDist().inv_cdf((32768 + h + 0.5) / 65536) for h in range(32768)]
+    table = np.array([-x for x in reversed(upper)] + upper)
+    return torch.from_numpy((table / np.sqrt(np.mean(table**2))).astype(np.float32)).to(device)
+
+
+def normal(seed: int, step: int, probe: int, count: int, device: torch.device | str = "cpu") -> Tensor:
+    """A direction: ``count`` independent standard normal values, fp32 (count,), of one probe of one step."""
+    drawn = words(seed, DIRECTIONS, step, probe, -(-count // 2), device)
+    halves = torch.stack((drawn & 0xFFFF, drawn >> 16), dim=1).view(-1)[:count]
+    return _quantiles(drawn.device)[halves]
+
+
+def directions(seed: int, step: int, probes: int, count: int, device: torch.device | str = "cpu") -> Tensor:
+    """The directions of a step, fp32 (probes, count)."""
+    return torch.stack([normal(seed, step, probe, count, device) for probe in range(probes)])
+
+
+def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Order of ``count`` examples in ``epoch``, int64 (count,)."""
+    drawn = words(seed, ORDER, epoch, 0, 2 * count).numpy().astype(np.uint64)
+    return np.argsort(drawn[0::2] | drawn[1::2] << np.uint64(32), kind="stable")
