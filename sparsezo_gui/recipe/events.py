@@ -6,6 +6,7 @@ The window, the command line and the tests consume the same ones. They hold plai
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,11 @@ class Event:
     """Base of all events."""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain object with the event's name first: ``{"event": "step", "step": 1, …}``."""
+        """Plain object with the event's name first: ``{"event": "step", "step": 1, …}``; NaN and infinity become null."""
         name = re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
-        return {"event": name, **dataclasses.asdict(self)}
+        fields = dataclasses.asdict(self).items()
+        wrong = {key for key, value in fields if isinstance(value, float) and not math.isfinite(value)}
+        return {"event": name, **{key: None if key in wrong else value for key, value in fields}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,11 +77,11 @@ def build(tables: dict[str, Any], where: str = "recipe") -> Recipe:
             faults += [_sentence(tables, fault, (registry.table,)) for fault in error.errors()]
         except UserError as error:
             faults.append(str(error))
+    rest = {name: content for name, content in tables.items() if name not in {each.table for each in REGISTRIES}}
     try:
-        recipe = Recipe.model_validate({**tables, **variants})
+        recipe = Recipe.model_validate({**rest, **variants})
     except ValidationError as error:
-        known = {registry.table for registry in REGISTRIES}
-        faults = [_sentence(tables, fault) for fault in error.errors() if fault["loc"][0] not in known] + faults
+        faults = [_sentence(tables, fault) for fault in error.errors()] + faults
     if faults:
         raise UserError("\n".join(f"{where}: {fault}" for fault in faults))
     return recipe

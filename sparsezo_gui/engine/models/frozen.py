@@ -73,7 +73,10 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
         if done % 32 == 0:
             yield Progress("Loading the model", done, len(source.anatomy.linears), "layers")
     # What is left are embeddings, head and norms; the frozen weights are no parameters any more and keep their bits.
-    module.to(dtype).eval().requires_grad_(False)
+    # Buffers stay as they are: rotary frequencies must not lose bits.
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)
+    module.eval().requires_grad_(False)
     return model
 
 

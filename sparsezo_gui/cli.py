@@ -1,0 +1,306 @@
+"""The command line: parse, build a recipe, consume events. Every command takes --json.
+
+Exit codes: 0 success, 2 bad input (with a sentence on standard error), 1 failure, 130 interrupted before a run began.
+The engine is imported inside the commands, so that --help and lists answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from sparsezo_gui import __version__, recipe, resources
+from sparsezo_gui.console import Console
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe import events as e
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.session import Session
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line and gives the exit code."""
+    options = _parser().parse_args(arguments)
+    console = Console(options.json)
+    warnings.simplefilter("ignore")  # of libraries, meant for programmers
+    try:
+        options.command(options, console)
+        return 0
+    except UserError as error:
+        console.error(str(error))
+        return 2
+    except KeyboardInterrupt:
+        console.error("Interrupted.")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away; nothing can be told any more, not even at the interpreter's exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        console.error(f"Unexpected error: {type(error).__name__}: {error}\nDetails: {_details()}")
+        return 1
+    finally:
+        console.close()
+
+
+def _details() -> Path:
+    """Writes the traceback to a file and gives its path."""
+    import traceback
+
+    from sparsezo_gui.engine.files import write_text
+    from sparsezo_gui.engine.runs.folder import runs_home
+
+    path = runs_home().parent / "logs" / f"error-{os.getpid()}.txt"
+    write_text(path, traceback.format_exc())
+    return path
+
+
+def _train(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.training import train
+
+    chosen, commands = _recipe(options), SimpleQueue()
+    _watch(train(chosen, commands, Path(options.run) if options.run else None), commands, console)
+
+
+def _resume(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.training import resume
+
+    commands: SimpleQueue = SimpleQueue()
+    _watch(resume(options.run, commands), commands, console)
+
+
+def _watch(events: Iterator[e.Event], commands: SimpleQueue, console: Console) -> None:
+    """Shows events. Once the loop runs, the first Ctrl-C stops it at a step border; a second one stops at once."""
+    running = False
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        nonlocal running
+        if not running:
+            raise KeyboardInterrupt
+        running = False
+        commands.put(e.Stop())
+        console.say("Stopping after this step; press Ctrl-C again to stop at once.")
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for event in events:
+            running = running or isinstance(event, e.Started)
+            console.event(event)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _estimate(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine import planning
+
+    chosen = _recipe(options)
+    found = _finish(planning.measure(chosen) if options.measure else planning.estimate(chosen), console)
+    console.memory(found)
+
+
+def _mask(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.models import frozen
+    from sparsezo_gui.engine.sparse.rule import Search
+
+    chosen, out = _recipe(options), Path(options.out)
+    if out.exists():
+        raise UserError(f"{out}: already exists. Name another file.")
+    model = _finish(frozen.load(chosen.model), console)
+    mask = _finish(chosen.mask.find(model, Search(chosen.loop.seed, chosen.data)), console)
+    mask.save(out)
+    console.result(
+        {"mask": str(out), "tuned": mask.size, "eligible": mask.eligible, "hash": mask.hash},
+        f"{out}: {mask.size:,} of {mask.eligible:,} weights ({100 * mask.size / mask.eligible:.3g} %).",
+    )
+
+
+def _evaluate(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.evaluate import evaluate
+    from sparsezo_gui.engine.session import load_data
+
+    found: dict[str, dict[str, float]] = {}
+    if _is_run(options.target):
+        session = _session(options.target, options.step, console)
+        data = _finish(load_data(session.recipe, session.model), console)
+        examples = getattr(data, options.split).encoded
+        with session.overlay.base():
+            found["base"] = _finish(evaluate(session.model, examples, options.split), console)
+        with session.overlay.applied():
+            found["tuned"] = _finish(evaluate(session.model, examples, options.split), console)
+    else:
+        from sparsezo_gui.engine.models import frozen
+
+        chosen = recipe.with_settings(recipe.load(options.target), options.set)
+        model = _finish(frozen.load(chosen.model), console)
+        data = _finish(load_data(chosen, model), console)
+        examples = getattr(data, options.split).encoded
+        found["base"] = _finish(evaluate(model, examples, options.split), console)
+    console.metrics(found)
+
+
+def _generate(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.generate import stream_text
+
+    session = _session(options.run, options.step, console)
+    overlay = session.overlay
+    with overlay.base() if options.base else overlay.applied():
+        pieces = stream_text(session.model, options.prompt, options.tokens, chat=session.recipe.data.task == "chat")
+        console.stream(pieces)
+
+
+def _export(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.export import export_run
+
+    report = _finish(export_run(options.run, options.format, Path(options.out), options.step), console)
+    console.result({"out": options.out, "format": options.format, **report}, f"Written to {options.out}.")
+    for line in report.get("told", ()):
+        console.say(line)
+
+
+def _runs(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.runs.folder import list_runs
+
+    rows = [run.as_json() for run in list_runs()]
+    console.table(rows, ("name", "state", "step", "steps", "model", "created", "path"), "There are no runs yet.")
+
+
+def _recipes(options: argparse.Namespace, console: Console) -> None:
+    found = [(name, recipe.load(name)) for name in resources.recipes()]
+    rows = [
+        {"recipe": name, "model": each.model.id, "data": each.data.source, "mask": each.mask.rule, "path": str(path)}
+        for (name, each), path in zip(found, resources.recipes().values(), strict=True)
+    ]
+    console.table(rows, ("recipe", "model", "data", "mask", "path"), "There are no bundled recipes.")
+
+
+def _models(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.models.library import local_models
+
+    rows = [dataclasses.asdict(model) for model in local_models()]
+    console.table(rows, ("id", "architecture", "parameters", "bytes", "kind", "problem"), "There are no models here yet.")
+
+
+def _methods(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.data.tasks import tasks
+    from sparsezo_gui.recipe.registry import REGISTRIES
+
+    rows: list[dict[str, Any]] = []
+    for registry in REGISTRIES:
+        for rule in registry:
+            variant = registry[rule]
+            keys = {key: field.description or "" for key, field in variant.model_fields.items() if key != "rule"}
+            rows.append({"table": registry.table, "rule": rule, "about": variant.summary(), "keys": keys})
+    for name, task in tasks().items():
+        rows.append({"table": "data", "rule": f"task = {name}", "about": task.title, "keys": {}})
+    console.table(rows, ("table", "rule", "about"), "")
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    return recipe.with_settings(recipe.load(options.recipe), options.set)
+
+
+def _is_run(target: str) -> bool:
+    from sparsezo_gui.engine.runs.folder import runs_home
+
+    return (Path(target) / "run.json").is_file() or (runs_home() / target / "run.json").is_file()
+
+
+def _session(run: str, step: int | None, console: Console) -> Session:
+    from sparsezo_gui.engine.runs.folder import open_run
+    from sparsezo_gui.engine.session import open_session
+
+    return _finish(open_session(open_run(run), step), console)
+
+
+def _finish(work: Generator[e.Event, None, Any], console: Console) -> Any:
+    """Shows the progress of ``work`` and gives its result."""
+    while True:
+        try:
+            console.event(next(work))
+        except StopIteration as end:
+            console.calm()
+            return end.value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sparsezo",
+        description="Fine-tune language models on a laptop: sparse zeroth-order tuning of 4-bit models.",
+        epilog="A first run: sparsezo train starter",
+    )
+    parser.add_argument("--version", action="version", version=f"sparsezo {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, about: str, command: Callable[[argparse.Namespace, Console], None]) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=about, description=about)
+        sub.set_defaults(command=command, set=[])
+        sub.add_argument("--json", action="store_true", help="one JSON object per line on standard output")
+        return sub
+
+    def takes_recipe(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("recipe", metavar="RECIPE", help="a recipe file (TOML), or the name of a bundled one")
+        _takes_settings(sub)
+
+    def takes_step(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--step", type=int, metavar="N", help="the run as it was after step N (default: the last)")
+
+    sub = add("train", "Run a recipe.", _train)
+    takes_recipe(sub)
+    sub.add_argument("--run", metavar="DIR", help="folder of the new run (default: a dated one among your runs)")
+    sub = add("resume", "Go on with a run after any stop.", _resume)
+    sub.add_argument("run", metavar="RUN", help="folder or name of a run")
+    sub = add("estimate", "Tell the memory that a recipe needs, before anything is downloaded or loaded.", _estimate)
+    takes_recipe(sub)
+    sub.add_argument("--measure", action="store_true", help="load the model and run two forwards on the longest example")
+    sub = add("mask", "Find the weights to tune, and save them for reuse.", _mask)
+    takes_recipe(sub)
+    sub.add_argument("--out", metavar="FILE", required=True, help="mask file to write (.safetensors)")
+    sub = add("evaluate", "Metrics on a split: of a run, tuned against base; of a recipe, its base.", _evaluate)
+    sub.add_argument("target", metavar="RUN|RECIPE", help="folder or name of a run, or a recipe")
+    _takes_settings(sub)
+    takes_step(sub)
+    sub.add_argument("--split", choices=("train", "validation", "test"), default="test", help="default: test")
+    sub = add("generate", "Write text with the tuned or the base model.", _generate)
+    sub.add_argument("run", metavar="RUN", help="folder or name of a run")
+    sub.add_argument("--prompt", required=True, metavar="TEXT", help="what the model goes on from")
+    sub.add_argument("--base", action="store_true", help="the model before tuning")
+    sub.add_argument("--tokens", type=_natural, default=128, metavar="N", help="tokens at most (default: 128)")
+    takes_step(sub)
+    sub = add("export", "Write a run out for use elsewhere.", _export)
+    sub.add_argument("run", metavar="RUN", help="folder or name of a run")
+    sub.add_argument("--format", choices=("overlay", "hf"), required=True, help="overlay: a small file with the tuned "
+                     "values; hf: a merged Hugging Face folder")  # fmt: skip
+    sub.add_argument("--out", required=True, metavar="PATH", help="file (overlay) or folder (hf) to write")
+    takes_step(sub)
+    add("runs", "List your runs.", _runs)
+    add("methods", "List mask rules, estimators, updates and tasks.", _methods)
+    add("recipes", "List the bundled recipes.", _recipes)
+    add("models", "List the models on this computer.", _models)
+    return parser
+
+
+def _takes_settings(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe, such as loop.steps=100"
+    )
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

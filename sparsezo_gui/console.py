@@ -1,0 +1,183 @@
+"""What the command line prints: words and a live progress line for people, one JSON object a line for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sparsezo_gui.recipe import events as e
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+    from sparsezo_gui.engine.models.memory import MemoryEstimate
+
+LINE_EVERY = 2.0  # seconds between progress lines where the output is no terminal
+
+
+class Console:
+    """Prints events and results; progress goes to standard error, so that results can be piped."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._stage = ""
+        self._steps = 0
+        self._smoothed: float | None = None
+        self._told = 0.0
+
+    def event(self, event: e.Event) -> None:
+        """Shows one event."""
+        if self.as_json:
+            self._json(event.as_json())
+            return
+        match event:
+            case e.Progress(stage, done, total, unit):
+                self._progress(stage, done, total, unit)
+            case e.Started():
+                self._steps = event.steps
+                self.calm()
+                self.say(f"Run: {event.run}")
+                self.say(
+                    f"Tuning {event.tuned:,} of {event.parameters:,} weights "
+                    f"({100 * event.tuned / event.eligible:.3g} % of the eligible ones) on {event.device}."
+                )
+            case e.Step():
+                # The mean over about 50 steps: one batch's loss jumps too much to read.
+                part = 1.0 if self._smoothed is None else 0.02
+                self._smoothed = event.loss * part + (self._smoothed or 0.0) * (1 - part)
+                detail = f"loss {self._smoothed:.4f} · {1000 * event.seconds:.0f} ms a step · {_size(event.memory_bytes)}"
+                self._progress("Tuning", event.step, self._steps, detail)
+            case e.Evaluation(step, split, metrics):
+                self.say(f"Step {step}, {split}: {_metrics(metrics)}")
+            case e.Notice(text):
+                self.say(text)
+            case e.Finished():
+                self.calm()
+                self.say(f"{'Done' if event.reason == 'done' else 'Stopped'} after step {event.step}.")
+
+    def say(self, text: str) -> None:
+        """A line for people, above the progress line."""
+        if self.as_json:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def error(self, text: str) -> None:
+        """What went wrong, on standard error."""
+        self.calm()
+        print(text, file=sys.stderr, flush=True)
+
+    def result(self, content: dict[str, Any], words: str) -> None:
+        """The outcome: ``content`` for programs or ``words`` for people, on standard output."""
+        self.calm()
+        if self.as_json:
+            self._json(content)
+        else:
+            print(words, flush=True)
+
+    def metrics(self, found: dict[str, dict[str, float]]) -> None:
+        """Metrics of the base and the tuned model."""
+        self.result(found, "\n".join(f"{name:>5}: {_metrics(metrics)}" for name, metrics in found.items()))
+
+    def stream(self, pieces: Iterable[str]) -> None:
+        """Text as it comes."""
+        self.calm()
+        if self.as_json:
+            self._json({"text": "".join(pieces)})
+            return
+        for piece in pieces:
+            print(piece, end="", flush=True)
+        print()
+
+    def memory(self, estimate: MemoryEstimate) -> None:
+        """A memory estimate by its parts."""
+        lines = [f"{part.name:<28}{_size(part.bytes):>10}  {part.explanation}" for part in estimate.parts]
+        lines += [f"{'Together':<28}{_size(estimate.total):>10}  of {_size(estimate.available)}: {estimate.verdict}"]
+        lines += [f"{'With ' + name:<28}{_size(size):>10}" for name, size in estimate.alternatives.items()]
+        self.result(estimate.as_json(), "\n".join(lines))
+
+    def table(self, rows: Sequence[dict[str, Any]], columns: Sequence[str], empty: str) -> None:
+        """A list: one object a line, or a table."""
+        if self.as_json:
+            for row in rows:
+                self._json(row)
+            return
+        if not rows:
+            print(empty)
+            return
+        from rich import box
+        from rich.console import Console as Terminal
+        from rich.table import Table
+
+        table = Table(*columns, box=box.SIMPLE)
+        for row in rows:
+            table.add_row(*(str(row[column]) for column in columns))
+        terminal = Terminal()
+        # Without a terminal there is no width to fit into, and a cut path is of no use.
+        terminal.print(table, **({} if terminal.is_terminal else {"crop": False, "width": 240}))
+
+    def calm(self) -> None:
+        """Takes the progress line away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._task = None
+        self._stage = ""
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        self.calm()
+
+    def _progress(self, stage: str, done: int, total: int, detail: str) -> None:
+        if not sys.stderr.isatty():
+            now = time.monotonic()
+            if stage != self._stage or now - self._told > LINE_EVERY:
+                self._stage, self._told = stage, now
+                print(f"{stage} {f'{done}/{total} {detail}' if total else ''}".rstrip(), file=sys.stderr, flush=True)
+            return
+        if self._bar is None or stage != self._stage:
+            self.calm()
+            self._stage = stage
+            self._bar, self._task = _new_bar(stage)
+        detail = detail if stage == "Tuning" else f"{done:,} of {total:,} {detail}" if total else ""
+        self._bar.update(self._task, completed=done, total=total or None, detail=detail)
+
+    def _json(self, content: dict[str, Any]) -> None:
+        print(json.dumps(content, ensure_ascii=False), flush=True)
+
+
+def _new_bar(stage: str) -> tuple[Bar, TaskID]:
+    from rich.console import Console as Terminal
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}"), TimeRemainingColumn(),
+        console=Terminal(stderr=True), transient=True,
+    )  # fmt: skip
+    bar.start()
+    return bar, bar.add_task(stage, total=None, detail="")
+
+
+def _metrics(metrics: dict[str, float]) -> str:
+    percents = ("accuracy", "f1", "exact_match")
+    parts = []
+    for name, value in metrics.items():
+        if name in percents:
+            parts.append(f"{name.replace('_', ' ')} {100 * value:.1f} %")
+        elif name == "examples":
+            parts.append(f"{value:.0f} examples")
+        else:
+            parts.append(f"{name} {value:.4f}")
+    return ", ".join(parts)
+
+
+def _size(count: int) -> str:
+    """Bytes in words, in powers of 1024 as memory is sold."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,136 @@
+"""Recipes: what is read, what is refused and with which sentence, and that writing gives back the same."""
+
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsezo_gui import recipe, resources
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import Recipe, dump, load, loads, with_settings
+
+
+def test_an_empty_recipe_is_the_default():
+    found = loads("")
+    assert found == Recipe()
+    assert (found.model.id, found.mask.rule, found.update.rule) == ("starter", "sensitive", "scalar-normalised")
+
+
+def test_all_bundled_recipes_load_and_survive_a_round_trip():
+    assert "starter" in resources.recipes()
+    for name in resources.recipes():
+        found = load(name)
+        assert loads(dump(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[loop]\nstpes = 5", "r: [loop] stpes: there is no such key. Did you mean 'steps'?"),
+        ("[lop]\nsteps = 5", "r: lop: there is no such table. Did you mean 'loop'?"),
+        ("[mask]\ndensty = 0.1", "r: [mask] densty: there is no such key. Did you mean 'density'?"),
+        ("[mask]\nrule = 'sensitiv'", "r: [mask] rule: there is no 'sensitiv'. Did you mean 'sensitive'?"),
+        ("[mask]\ndensity = 2", "r: [mask] density: input should be less than or equal to 1, not 2."),
+        ("[loop]\nsteps = 0", "r: [loop] steps: input should be greater than or equal to 1, not 0."),
+        ("[model]\nbits = 5", "r: [model] bits: input should be 4, 8, 16 or 32, not 5."),
+        ("[model]\ndevice = 'tpu'", "r: [model] device: must be 'auto', 'cpu', 'cuda' or 'cuda:N', not 'tpu'."),
+        ("[loop\n", "r: not valid TOML:"),
+        ("version = 2", "r: version 2 is not known here"),
+        ("mask = 5", "r: [mask]: must be a table, not 5."),
+        ("[update]\nlearning_rate = nan", "r: [update] learning_rate: input should be a finite number, not nan."),
+    ],
+)
+def test_every_fault_has_its_sentence(text, sentence):
+    with pytest.raises(UserError) as error:
+        loads(text, "r")
+    assert str(error.value).startswith(sentence)
+
+
+def test_all_faults_are_told_at_once():
+    with pytest.raises(UserError) as error:
+        loads("[loop]\nsteps = 0\n[estimator]\nepsilon = -1\n[mask]\ndensity = 7")
+    assert len(str(error.value).splitlines()) == 3
+
+
+def test_settings_change_single_values_and_whole_methods():
+    found = with_settings(Recipe(), ["loop.steps=7", "mask.rule=random", "update.rule=sgd", "run.name=a b"])
+    assert (found.loop.steps, found.mask.rule, found.update.rule, found.run.name) == (7, "random", "sgd", "a b")
+
+
+@pytest.mark.parametrize("wrong", ["loop.steps", "steps=1", "lop.steps=1", "loop.stpes=1", "loop.steps=x"])
+def test_wrong_settings_are_told(wrong):
+    with pytest.raises(UserError, match="--set"):
+        with_settings(Recipe(), [wrong])
+
+
+def test_relative_paths_are_meant_from_the_recipes_folder(tmp_path, monkeypatch):
+    (tmp_path / "data.csv").write_text("a\n")
+    (tmp_path / "r.toml").write_text('[data]\nsource = "data.csv"\n[model]\nid = "owner/name"\n[run]\nfolder = "out"\n')
+    monkeypatch.chdir("/")
+    found = load(tmp_path / "r.toml")
+    assert found.data.source == str(tmp_path / "data.csv")
+    assert found.model.id == "owner/name"
+    assert found.run.folder == str(tmp_path / "out")
+    assert found.run.name == "r"
+
+
+def test_missing_files_and_names(tmp_path):
+    with pytest.raises(UserError, match="Did you mean 'starter'"):
+        load("startr")
+    with pytest.raises(UserError, match="There is no recipe file"):
+        load(tmp_path / "no.toml")
+    with pytest.raises(UserError, match="is a folder"):
+        load(tmp_path)
+    (tmp_path / "b.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="UTF-8"):
+        load(tmp_path / "b.toml")
+
+
+words = st.text(string.ascii_letters + string.digits + " äß→'\"\\", max_size=20)
+
+
+@settings(max_examples=100)
+@given(
+    steps=st.integers(1, 10**7), density=st.floats(1e-9, 1), epsilon=st.floats(1e-9, 1), name=words, source=words,
+    columns=st.dictionaries(words, words, max_size=3), directions=st.integers(1, 64),
+    schedule=st.sampled_from(["constant", "linear", "cosine"]), rule=st.sampled_from(["sensitive", "random", "large-magnitude"]),
+)  # fmt: skip
+def test_a_round_trip_changes_nothing(steps, density, epsilon, name, source, columns, directions, schedule, rule):
+    made = recipe.toml.build(
+        {
+            "data": {"source": source, "columns": columns},
+            "mask": {"rule": rule, "density": density},
+            "estimator": {"epsilon": epsilon, "directions": directions},
+            "update": {"rule": "sgd", "schedule": schedule},
+            "loop": {"steps": steps},
+            "run": {"name": name},
+        }
+    )
+    assert loads(dump(made)) == made
+
+
+@settings(max_examples=300)
+@given(st.text(max_size=200))
+def test_any_text_is_a_recipe_or_gets_a_sentence(text):
+    try:
+        loads(text)
+    except UserError as error:
+        assert str(error).strip()
+
+
+keys = st.sampled_from(["version", "model", "data", "mask", "loop", "update", "rule", "density", "steps", "x", "columns"])
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300)
+@given(st.dictionaries(keys, values, max_size=4))
+def test_any_tables_are_a_recipe_or_get_a_sentence(tables):
+    try:
+        recipe.toml.build(tables)
+    except UserError as error:
+        assert str(error).strip()
