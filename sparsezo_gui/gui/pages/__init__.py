@@ -1,0 +1,19 @@
+"""The pages, one file each; made when they are first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sparsezo_gui.gui.session import Session
+    from sparsezo_gui.gui.widgets.basic import Page
+
+PAGES = {"model": "Model", "data": "Data", "method": "Method", "run": "Run", "export": "Export"}
+
+
+def make_page(name: str, session: Session, go: Callable[[str], None]) -> Page:
+    """The page of that name; ``go`` shows another one."""
+    module = import_module(f"sparsezo_gui.gui.pages.{name}")
+    return getattr(module, f"{PAGES[name]}Page")(session, go)

@@ -1,0 +1,61 @@
+"""``sparsezo-gui [RECIPE|RUN] [--autostart] [--exit-when-done]``: opens the window."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparsezo_gui import __version__
+from sparsezo_gui.errors import UserError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sparsezo-gui",
+        description="Fine-tune language models on a laptop. Opens the window; 'sparsezo' is the same without one.",
+        epilog="Exit codes with --exit-when-done: 0 the run finished, 1 it did not, 2 the recipe is wrong.",
+    )
+    parser.add_argument(
+        "target",
+        nargs="?",
+        metavar="RECIPE|RUN",
+        help="a recipe file, the name of a bundled recipe such as 'starter', or the folder of a run",
+    )
+    parser.add_argument(
+        "--autostart", action="store_true", help="press Start (or Resume) as soon as the engine is loaded"
+    )
+    parser.add_argument(
+        "--exit-when-done", action="store_true", help="close when the run ends, and print the metrics before and after"
+    )
+    parser.add_argument("--version", action="version", version=f"sparsezo-gui {__version__}")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program; gives the exit code."""
+    options = _parser().parse_args(arguments)
+    recipe = run = path = None
+    if options.target and Path(options.target).is_dir() and (Path(options.target) / "run.json").exists():
+        run = Path(options.target).resolve()
+    elif options.target:
+        # A wrong recipe is told before any window opens, so that scripts see it.
+        from sparsezo_gui.recipe import load
+
+        try:
+            recipe = load(options.target)
+        except UserError as error:
+            print(error, file=sys.stderr)
+            return 2
+        path = Path(options.target).resolve() if Path(options.target).is_file() else None
+    if sys.platform == "win32":
+        # There, torch 2.9 and later fails to load its libraries once Qt has loaded its own.
+        import torch  # noqa: F401
+    from sparsezo_gui.gui import app
+
+    return app.run(app.Options(recipe, path, run, options.autostart, options.exit_when_done))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""The application: made, shown, and left."""
+
+from __future__ import annotations
+
+import gc
+import locale
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from PySide6.QtCore import QEvent, QObject, QTimer
+from PySide6.QtGui import QIcon
+from PySide6.QtWidgets import QApplication
+
+from sparsezo_gui import __version__, resources
+from sparsezo_gui.gui.main_window import MainWindow
+from sparsezo_gui.gui.record import RunRecord
+from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.theme import theme
+from sparsezo_gui.gui.words import metric
+from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.events import Stop
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for: a recipe with its file, or the folder of a run."""
+
+    recipe: Recipe | None = None
+    path: Path | None = None
+    run: Path | None = None
+    autostart: bool = False
+    exit_when_done: bool = False
+
+
+def make_application() -> QApplication:
+    """The one QApplication, with its names, numbers and looks."""
+    app = QApplication.instance() or QApplication(sys.argv[:1])
+    assert isinstance(app, QApplication)
+    # Qt takes the user's locale over for C too; torch and parsers of numbers need a point in "0.5".
+    locale.setlocale(locale.LC_NUMERIC, "C")
+    app.setApplicationName("SparseZO")
+    app.setOrganizationName("SparseZO")
+    app.setApplicationVersion(__version__)
+    app.setDesktopFileName("sparsezo")
+    app.setWindowIcon(QIcon(str(resources.icon("sparsezo"))))
+    return app
+
+
+class Starter(QObject):
+    """Brings the window up in order: first paint, then the other pages one by one, then the engine."""
+
+    def __init__(self, window: MainWindow, options: Options) -> None:
+        super().__init__(window)
+        self._window, self._options = window, options
+        self._seen = False
+        window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Waits for the first paint."""
+        if event.type() == QEvent.Type.Paint and not self._seen:
+            self._seen = True
+            QTimer.singleShot(0, self, self._next)
+        return False
+
+    def _next(self) -> None:
+        self._window.removeEventFilter(self)
+        if self._window.make_next_page():
+            QTimer.singleShot(0, self, self._next)
+            return
+        # What is there now stays: collections need not walk over it again.
+        gc.collect()
+        gc.freeze()
+        self._begin()
+
+    def _begin(self) -> None:
+        session, options = self._window.session, self._options
+        session.start(options.run)
+        if options.run is not None:
+            self._window.go("run")
+            if options.autostart:
+                session.run_changed.connect(self._resume_when_read)
+        elif options.autostart:
+            self._window.go("run")
+            session.train()
+
+    def _resume_when_read(self) -> None:
+        session = self._window.session
+        if "history" in session.busy:
+            return
+        session.run_changed.disconnect(self._resume_when_read)
+        if session.record is not None and session.record.resumable:
+            session.resume_run()
+
+
+def run(options: Options) -> int:
+    """Shows the window until it is closed; gives the exit code."""
+    app = make_application()
+    session = Session()
+    store = session.store
+    theme().apply(store.value("theme", "system", str), float(store.value("text_scale", 1.0)))
+    if options.recipe is not None:
+        session.set_recipe(options.recipe, options.path)
+    window = MainWindow(session)
+    _show_defects(window)
+    _stop_on_signals(window, session)
+    Starter(window, options)
+    if options.exit_when_done:
+        session.run_changed.connect(lambda: _leave_when_done(session, options))
+    window.show()
+    code = app.exec()
+    ended = session.close()
+    if options.exit_when_done:
+        _print_result(session)
+    if not ended:
+        # The worker is inside a call that cannot be broken off, such as an import; waiting helps nobody.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _leave_when_done(session: Session, options: Options) -> None:
+    record = session.record
+    waiting = {"train", "resume", "history", "load"} & session.busy.keys()
+    if waiting or record is None or record.state == "starting":
+        if not waiting and "history" in session.problems:
+            QApplication.exit(1)
+        return
+    QApplication.exit(0 if record.state == "done" else 1)
+
+
+def _print_result(session: Session) -> None:
+    record, problem = session.record, None
+    for kind in ("load", "history", "train", "resume"):
+        problem = problem or session.problems.get(kind)
+    if problem is not None:
+        print(problem.what, file=sys.stderr)
+        if problem.details:
+            print(problem.details, file=sys.stderr)
+    if record is None:
+        return
+    for line in result_lines(record):
+        print(line)
+
+
+def result_lines(record: RunRecord) -> list[str]:
+    """The run's outcome as lines of text."""
+    lines = [f"{record.name or 'run'}: {record.state} after step {record.step} of {record.steps}"]
+    base, last = record.before_after()
+    one = last or base
+    if one is not None:
+        for name in one.metrics:
+            if name != "examples":
+                values = [metric(name, e.metrics[name]) if e and name in e.metrics else "–" for e in (base, last)]
+                lines.append(f"{one.split} {name}: {values[0]} before, {values[1]} after")
+    if record.folder is not None:
+        lines.append(f"run folder: {record.folder}")
+    return lines
+
+
+def _show_defects(window: MainWindow) -> None:
+    """An exception in a slot is shown in the window, and still goes to standard error."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        sys.__excepthook__(kind, error, trace)
+        if isinstance(error, Exception):
+            window.show_defect(error, "using the window")
+
+    sys.excepthook = hook
+
+
+def _stop_on_signals(window: MainWindow, session: Session) -> None:
+    """Ctrl+C in the terminal, and a system that shuts down: stop at the next step border, then leave."""
+
+    def stop(*_: object) -> None:
+        if session.running:
+            window.stop_and_close()
+            session.command(Stop())
+        else:
+            window.close()
+
+    handlers: list[tuple[int, Callable[..., None]]] = [(signal.SIGINT, stop), (signal.SIGTERM, stop)]
+    for number, handler in handlers:
+        signal.signal(number, handler)

@@ -1,0 +1,341 @@
+"""The main window: navigation, pages, memory strip, menus. What it shows lives in the session and the pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from PySide6.QtCore import QByteArray, QSize, Qt, QTimer, QUrl
+from PySide6.QtGui import QAction, QActionGroup, QCloseEvent, QDesktopServices, QKeySequence
+from PySide6.QtWidgets import (
+    QButtonGroup,
+    QFileDialog,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QMainWindow,
+    QMenu,
+    QMessageBox,
+    QStackedWidget,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.pages import PAGES, make_page
+from sparsezo_gui.gui.problems import Problem, explain
+from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.theme import GRID, MODES, icon, theme
+from sparsezo_gui.gui.widgets.basic import Page
+from sparsezo_gui.gui.widgets.dialogs import AboutDialog, RecipeDialog
+from sparsezo_gui.gui.widgets.memory import MemoryStrip
+from sparsezo_gui.recipe import dump, load
+from sparsezo_gui.recipe.events import Stop
+
+TEXT_SIZES = {"Smaller": 0.9, "Normal": 1.0, "Larger": 1.25, "Largest": 1.5}
+
+
+class MainWindow(QMainWindow):
+    """Pages are made when they are first shown, or one by one once the window is up."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self.setWindowTitle("SparseZO")
+        self.setMinimumSize(110 * GRID, 72 * GRID)
+        self.resize(1280, 800)
+        self._pages: dict[str, Page] = {}
+        self._leaving = False
+        self._stack = QStackedWidget()
+        self._strip = MemoryStrip(session)
+        self._buttons: dict[str, QToolButton] = {}
+        body = QWidget()
+        layout = QHBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self._navigation())
+        right = QVBoxLayout()
+        right.setSpacing(0)
+        right.addWidget(self._stack, 1)
+        right.addWidget(self._strip)
+        layout.addLayout(right, 1)
+        self.setCentralWidget(body)
+        self._engine_label = QLabel()
+        self._engine_label.setAccessibleName("Engine state")
+        self._run_label = QLabel()
+        self._run_label.setAccessibleName("Run state")
+        self.statusBar().addWidget(self._engine_label)
+        self.statusBar().addPermanentWidget(self._run_label)
+        self.statusBar().setSizeGripEnabled(False)
+        self._menus()
+        session.engine_changed.connect(self._refresh_status)
+        session.run_changed.connect(self._refresh_status)
+        session.run_advanced.connect(self._refresh_status)
+        session.recipe_changed.connect(self._refresh_title)
+        theme().changed.connect(self._paint_navigation)
+        self.restoreGeometry(session.store.value("geometry", QByteArray()))
+        self.go("model")
+        self._refresh_status()
+        self._refresh_title()
+
+    # Pages
+
+    def page(self, name: str) -> Page:
+        """The page, made now if it was not yet."""
+        if name not in self._pages:
+            page = self._pages[name] = make_page(name, self.session, self.go)
+            self._stack.addWidget(page)
+        return self._pages[name]
+
+    def make_next_page(self) -> bool:
+        """Makes one page that is not there yet; whether there was one."""
+        missing = [name for name in PAGES if name not in self._pages]
+        if missing:
+            self.page(missing[0])
+        return bool(missing)
+
+    def go(self, name: str) -> None:
+        """Shows a page."""
+        self._stack.setCurrentWidget(self.page(name))
+        self._strip.setVisible(name in ("model", "data", "method"))
+        self._buttons[name].setChecked(True)
+
+    def _navigation(self) -> QFrame:
+        frame = QFrame()
+        frame.setProperty("role", "navigation")
+        layout = QVBoxLayout(frame)
+        layout.setContentsMargins(GRID, 2 * GRID, GRID, GRID)
+        layout.setSpacing(GRID // 2)
+        group = QButtonGroup(self)
+        for index, (name, title) in enumerate(PAGES.items(), 1):
+            entry = QToolButton()
+            entry.setText(f"  {title}")
+            entry.setAccessibleName(f"Go to {title}")
+            entry.setToolTip(f"{title} (Ctrl+{index})")
+            entry.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+            entry.setIconSize(QSize(20, 20))
+            entry.setCheckable(True)
+            entry.setProperty("role", "navigation")
+            entry.setMinimumWidth(18 * GRID)
+            entry.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+            entry.clicked.connect(lambda _=False, name=name: self.go(name))
+            group.addButton(entry)
+            layout.addWidget(entry)
+            self._buttons[name] = entry
+        layout.addStretch(1)
+        self._paint_navigation()
+        return frame
+
+    def _paint_navigation(self) -> None:
+        for name, entry in self._buttons.items():
+            entry.setIcon(icon(name, "text"))
+
+    # Menus
+
+    def _menus(self) -> None:
+        file = self.menuBar().addMenu("&File")
+        self._action(file, "&Open recipe…", self.choose_recipe, QKeySequence.StandardKey.Open)
+        self._recent = file.addMenu("Recent rec&ipes")
+        self._recent.aboutToShow.connect(self._fill_recent_recipes)
+        self._action(file, "&Save recipe", self.save_recipe, QKeySequence.StandardKey.Save)
+        self._action(file, "Save recipe &as…", self.save_recipe_as, QKeySequence("Ctrl+Shift+S"))
+        self._action(file, "Recipe as &text…", self.show_text, QKeySequence("Ctrl+T"))
+        file.addSeparator()
+        self._runs = file.addMenu("Recent &runs")
+        self._runs.aboutToShow.connect(self._fill_recent_runs)
+        self._action(file, "Open run &folder…", self.choose_run, QKeySequence("Ctrl+Shift+O"))
+        self._action(file, "Show run folder in file &manager", self._reveal_run)
+        file.addSeparator()
+        self._action(file, "&Quit", self.close, QKeySequence.StandardKey.Quit)
+        view = self.menuBar().addMenu("&View")
+        for index, (name, title) in enumerate(PAGES.items(), 1):
+            self._action(view, title, lambda name=name: self.go(name), QKeySequence(f"Ctrl+{index}"))
+        view.addSeparator()
+        store = self.session.store
+        self._choices(
+            view.addMenu("&Theme"),
+            {mode.capitalize(): mode for mode in MODES},
+            store.value("theme", "system", str),
+            "theme",
+        )
+        self._choices(view.addMenu("Text si&ze"), TEXT_SIZES, float(store.value("text_scale", 1.0)), "text_scale")
+        run = self.menuBar().addMenu("&Run")
+        for title, call, keys in (
+            ("&Start a new run", "start", "Ctrl+R"), ("&Pause or resume", "pause_or_resume", "Ctrl+P"),
+            ("S&top", "stop", "Ctrl+."), ("&Evaluate now", "evaluate", "Ctrl+E"),
+            ("Change &rate…", "change_rate", ""), ("Export plots as P&NG…", "export_png", ""),
+            ("Export curves as &CSV…", "export_csv", ""),
+        ):  # fmt: skip
+            self._action(run, title, lambda call=call: self._on_run_page(call), QKeySequence(keys) if keys else None)
+        help_menu = self.menuBar().addMenu("&Help")
+        self._action(help_menu, "&About SparseZO", lambda: AboutDialog(self).open())
+
+    def _action(
+        self,
+        menu: QMenu,
+        title: str,
+        call: Callable[[], object],
+        keys: QKeySequence | QKeySequence.StandardKey | None = None,
+    ) -> QAction:
+        action = menu.addAction(title)
+        if keys is not None:
+            action.setShortcut(keys)
+        action.triggered.connect(lambda: call())
+        return action
+
+    def _choices(self, menu: QMenu, entries: dict[str, object], current: object, key: str) -> None:
+        group = QActionGroup(menu)
+        for title, value in entries.items():
+            action = menu.addAction(title)
+            action.setCheckable(True)
+            action.setChecked(value == current)
+            action.triggered.connect(lambda _=False, value=value: self._set_look(key, value))
+            group.addAction(action)
+
+    def _set_look(self, key: str, value: object) -> None:
+        store = self.session.store
+        store.setValue(key, value)
+        theme().apply(store.value("theme", "system", str), float(store.value("text_scale", 1.0)))
+
+    def _on_run_page(self, call: str) -> None:
+        self.go("run")
+        getattr(self.page("run"), call)()
+
+    def _fill_recent_recipes(self) -> None:
+        self._recent.clear()
+        for path in self.session.recent_recipes():
+            self._action(self._recent, path, lambda path=path: self.open_recipe(Path(path)))
+        if self._recent.isEmpty():
+            self._recent.addAction("None yet").setEnabled(False)
+
+    def _fill_recent_runs(self) -> None:
+        self._runs.clear()
+        for run in (self.session.answers.get("runs") or [])[:12]:
+            title = f"{run.name} · step {run.step} of {run.steps} · {run.state}"
+            action = self._action(self._runs, title, lambda path=run.path: self.open_run(Path(path)))
+            action.setEnabled(not self.session.running)
+        if self._runs.isEmpty():
+            self._runs.addAction("None yet").setEnabled(False)
+
+    # Recipes and runs
+
+    def choose_recipe(self) -> None:
+        """Asks for a recipe file and opens it."""
+        path, _ = QFileDialog.getOpenFileName(self, "Open recipe", self._folder(), "Recipes (*.toml);;All files (*)")
+        if path:
+            self.open_recipe(Path(path))
+
+    def open_recipe(self, path: Path) -> None:
+        """Opens a recipe file, or says on the page why not."""
+        try:
+            self.session.set_recipe(load(path), path)
+        except UserError as error:
+            self._say(Problem(str(error)))
+
+    def save_recipe(self) -> None:
+        """Saves to the recipe's file, or asks for one."""
+        path = self.session.recipe_path
+        if path is None:
+            self.save_recipe_as()
+            return
+        try:
+            path.write_text(dump(self.session.recipe), encoding="utf-8")
+        except OSError as error:
+            self._say(Problem(f"{path}: cannot be written ({error.strerror}). Choose another place."))
+        else:
+            self.statusBar().showMessage(f"Saved {path}", 4000)
+
+    def save_recipe_as(self) -> None:
+        """Asks where, and saves."""
+        path, _ = QFileDialog.getSaveFileName(self, "Save recipe", self._folder(), "Recipes (*.toml)")
+        if path:
+            self.session.set_recipe(self.session.recipe, Path(path).with_suffix(".toml"))
+            self.save_recipe()
+
+    def show_text(self) -> None:
+        """The recipe as text."""
+        RecipeDialog(self.session, self).open()
+
+    def choose_run(self) -> None:
+        """Asks for a run folder and shows it."""
+        folder = QFileDialog.getExistingDirectory(self, "Open run folder", self._folder())
+        if folder:
+            self.open_run(Path(folder))
+
+    def open_run(self, folder: Path) -> None:
+        """Shows a run."""
+        self.go("run")
+        self.session.open_run(folder)
+
+    def _reveal_run(self) -> None:
+        record = self.session.record
+        if record is not None and record.folder is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(record.folder)))
+
+    def _folder(self) -> str:
+        return str(self.session.recipe_path.parent if self.session.recipe_path else Path.home())
+
+    def _say(self, problem: Problem) -> None:
+        page = self._stack.currentWidget()
+        assert isinstance(page, Page)
+        page.banner.show_problem(problem)
+
+    def show_defect(self, error: BaseException, doing: str) -> None:
+        """Says an unexpected error of the window itself."""
+        self._say(explain(error, doing))
+
+    # State
+
+    def _refresh_title(self) -> None:
+        path = self.session.recipe_path
+        self.setWindowTitle(f"{path.name} – SparseZO" if path else "SparseZO")
+
+    def _refresh_status(self) -> None:
+        session = self.session
+        loading = session.busy.get("load")
+        text = {
+            "waiting": "Engine: starting…", "ready": "Engine ready", "failed": "Engine failed to load",
+            "loading": f"Engine is loading… {loading.done} of {loading.total}" if loading else "Engine is loading…",
+        }[session.engine_state]  # fmt: skip
+        if self._engine_label.text() != text:
+            self._engine_label.setText(text)
+        record = session.record
+        running = record is not None and record.active
+        text = f"{record.name or 'Run'}: {record.state}, step {record.step} of {record.steps}" if running else ""
+        if self._run_label.text() != text:
+            self._run_label.setText(text)
+        if session.engine_state == "failed" and "load" in session.problems:
+            self._say(session.problems["load"])
+        if self._leaving and not session.running:
+            QTimer.singleShot(0, self.close)
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """While a run goes on, asks, then stops at the next step border; the run can be resumed."""
+        if self.session.running and not self._leaving:
+            event.ignore()
+            box = QMessageBox(
+                QMessageBox.Icon.Question,
+                "Close SparseZO",
+                "A run is going on. It stops after the current step and can be resumed next time.",
+                QMessageBox.StandardButton.NoButton,
+                self,
+            )
+            box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+            leave = box.addButton("Stop and close", QMessageBox.ButtonRole.AcceptRole)
+            box.addButton("Keep running", QMessageBox.ButtonRole.RejectRole)
+            leave.clicked.connect(self.stop_and_close)
+            box.open()
+            return
+        if self.session.running and not self.session.close(0.0):
+            # Asked twice: the journal loses at most the step that is under way.
+            event.accept()
+            return
+        self.session.store.setValue("geometry", self.saveGeometry())
+        event.accept()
+
+    def stop_and_close(self) -> None:
+        """Stops at the next step border, then closes."""
+        self._leaving = True
+        self.statusBar().showMessage("Stopping after this step, then closing. Close again to leave at once.")
+        self.session.command(Stop())

@@ -1,0 +1,250 @@
+"""Which examples, and the exact text that the model will see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QDragEnterEvent, QDropEvent
+from PySide6.QtWidgets import QFileDialog, QLineEdit, QPlainTextEdit, QWidget
+
+from sparsezo_gui.gui import words
+from sparsezo_gui.gui.problems import Problem
+from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.theme import GRID
+from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, restyle, row
+from sparsezo_gui.gui.widgets.fields import Combo, SettingField
+from sparsezo_gui.gui.widgets.histogram import Histogram, Shares
+from sparsezo_gui.gui.widgets.table import DataTable
+from sparsezo_gui.gui.widgets.tokens import TokenView
+from sparsezo_gui.recipe.recipe import DataTable as DataSettings
+
+FILES = "Data (*.csv *.tsv *.json *.jsonl *.parquet *.txt);;All files (*)"
+LIMITS = ("train", "validation", "test", "max_tokens")
+
+
+class DataPage(Page):
+    """Source and task on top, rows with their mapping, then the rendered examples and figures about them."""
+
+    def __init__(self, session: Session, go: Callable[[str], None]) -> None:
+        super().__init__(
+            "Data", "Choose examples, say which column plays which part, and check what the model will see."
+        )
+        self._session = session
+        self._page = 0
+        self._asked: object = None
+        self.setAcceptDrops(True)
+        self._source = QLineEdit()
+        self._source.setAccessibleName("Data source")
+        self._source.setPlaceholderText("A file, a folder, a Hub data set, or 'starter'; or drop a file here")
+        self._source.editingFinished.connect(self._typed)
+        self._task = Combo("Task")
+        self._task.currentIndexChanged.connect(
+            lambda: self._set(task=self._task.currentData(), columns={}, template="")
+        )
+        self._task.setMinimumWidth(32 * GRID)
+        self._fault = label("", "error", wrap=True, name="Data fault")
+        self._fault.hide()
+        source = row(
+            column(label("Source", "dim"), row(
+                self._source, button("File…", self._choose_file, image="file", name="Choose a data file"),
+                button("Folder…", self._choose_folder, image="folder", name="Choose a data folder"),
+                button("Starter", lambda: self._set_source("starter"), name="Use the bundled data"),
+            ), spacing=4),
+            column(label("Task", "dim"), self._task, spacing=4), spacing=2 * GRID,
+        )  # fmt: skip
+        source.setStretch(0, 3)
+        source.setStretch(1, 1)
+        self.body.addWidget(card(source, self._fault))
+
+        self._rows = label("", "dim", name="Rows shown")
+        self._before = button("Previous", lambda: self._turn(-1), name="Previous page of rows")
+        self._after = button("Next", lambda: self._turn(1), name="Next page of rows")
+        self.table = DataTable()
+        self.table.mapping.mapped.connect(self._mapped)
+        self._totals = label("", "dim", name="Examples by split")
+        self.body.addWidget(card(
+            row(label("Rows", "heading"), self._totals, None, self._rows, self._before, self._after), self.table,
+        ))  # fmt: skip
+
+        self._template = QPlainTextEdit()
+        self._template.setAccessibleName("Prompt template")
+        self._template.setTabChangesFocus(True)
+        self._template.setPlaceholderText("Empty takes the task's own prompt. Put {{ column }} where a column goes in.")
+        self._template.setFixedHeight(10 * GRID)
+        use = button("Use template", lambda: self._set(template=self._template.toPlainText()))
+        self.tokens = TokenView()
+        seen = card(
+            label("What the model will see", "heading"),
+            label("Bold, underlined tokens are trained; the others are read only.", "hint", wrap=True),
+            self.tokens, GRID,
+            label("Prompt template", "heading"), self._template, row(None, use),
+        )  # fmt: skip
+        self._cut = label("", wrap=True, name="Examples cut")
+        self._longest = label("", "dim", wrap=True, name="Longest example")
+        self.lengths, self.balance = Histogram("Length of examples", "tokens"), Shares("Class balance")
+        self._balance_title = label("Answers", "heading")
+        figures = card(
+            label("Length", "heading"), self.lengths, self._longest, self._cut, GRID,
+            self._balance_title, self.balance, GRID,
+            label("How many", "heading"), self._limits(), None,
+        )  # fmt: skip
+        below = row(seen, figures, spacing=2 * GRID)
+        below.setStretch(0, 3)
+        below.setStretch(1, 2)
+        self.body.addLayout(below)
+        self.body.addLayout(row(None, button("Continue to Method", lambda: go("method"), role="primary")))
+        session.tasks_changed.connect(self._fill_tasks)
+        session.preview_changed.connect(self._show)
+        session.recipe_changed.connect(self._follow)
+        session.settled.connect(self._ask)
+        self._fill_tasks()
+        self._follow()
+        self._show()
+
+    def _limits(self) -> QWidget:
+        self._fields: dict[str, SettingField] = {}
+        for name in LIMITS:
+            field = self._fields[name] = SettingField(name, DataSettings.model_fields[name])
+            field.edited.connect(self._limit)
+        result = QWidget()
+        result.setLayout(column(*(
+            _pair(self._fields[a], self._fields[b]) for a, b in (("train", "validation"), ("test", "max_tokens"))
+        )))  # fmt: skip
+        return result
+
+    # What the user does
+
+    def _limit(self, name: str, value: Any) -> None:
+        fault = self._session.change("data", **{name: value})
+        self._fields[name].set_fault(fault)
+
+    def _set(self, **values: Any) -> None:
+        self._page = 0
+        fault = self._session.change("data", **values)
+        if fault:
+            self.banner.show_problem(Problem(fault))
+
+    def _set_source(self, source: str) -> None:
+        task = {"task": "choice"} if source == "starter" else {}
+        self._set(source=source, columns={}, answers=[], template="", **task)
+
+    def _typed(self) -> None:
+        text = self._source.text().strip()
+        if self._source.isModified() and text and text != self._session.recipe.data.source:
+            self._source.setModified(False)
+            self._set_source(text)
+
+    def _choose_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Choose a data file", "", FILES)
+        if path:
+            self._set_source(path)
+
+    def _choose_folder(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Choose a folder with train, validation and test files")
+        if folder:
+            self._set_source(folder)
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """A local file may be dropped."""
+        if any(url.isLocalFile() for url in event.mimeData().urls()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Takes the first file."""
+        self._set_source(next(url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()))
+        event.acceptProposedAction()
+
+    def _mapped(self, name: str, part: str) -> None:
+        columns = {p: c for p, c in self._mapping().items() if c != name and p != part}
+        self._set(columns={**columns, **({part: name} if part else {})})
+
+    def _turn(self, by: int) -> None:
+        self._page = max(self._page + by, 0)
+        self._session.preview(self._page)
+
+    # What is shown
+
+    def _ask(self) -> None:
+        """Asks for a preview where the data, or the tokens it becomes, may have changed."""
+        recipe = self._session.recipe
+        wanted = (recipe.data, recipe.model.id, recipe.model.revision)
+        if wanted != self._asked:
+            self._asked = wanted
+            self._session.preview(self._page)
+
+    def _fill_tasks(self) -> None:
+        tasks = self._session.answers.get("tasks") or []
+        current = self._session.recipe.data.task
+        items = [(task.title, task.name) for task in tasks]
+        if current not in [name for _, name in items]:
+            items.insert(0, (current, current))
+        self._task.fill(items, current)
+
+    def _follow(self) -> None:
+        data = self._session.recipe.data
+        self._source.setText(data.source)
+        self._source.setModified(False)
+        self._task.choose(data.task)
+        if self._template.toPlainText() != data.template:
+            self._template.setPlainText(data.template)
+        for name, field in self._fields.items():
+            field.set_value(getattr(data, name))
+
+    def _mapping(self) -> dict[str, str]:
+        """Column of each part: what the recipe says, else what was found."""
+        preview = self._session.answers.get("preview")
+        return dict(self._session.recipe.data.columns or (preview.mapping if preview else {}) or {})
+
+    def _show(self) -> None:
+        session = self._session
+        preview, problem = session.answers.get("preview"), session.problems.get("preview")
+        self._fault.setVisible(problem is not None)
+        self._fault.setText(problem.what if problem else "")
+        if problem is not None and problem.defect:
+            self.banner.show_problem(problem)
+        if preview is None:
+            waiting = (
+                "Reading the data…" if session.engine_state == "ready" else "Rows follow once the engine is loaded."
+            )
+            self._rows.setText("" if problem else waiting)
+            for control in (self._before, self._after):
+                control.setEnabled(False)
+            return
+        task = next((t for t in session.answers.get("tasks") or [] if t.name == session.recipe.data.task), None)
+        parts = list(task.columns) if task else []
+        first = preview.page * preview.page_size
+        self.table.show_page(preview.columns, preview.rows, first, parts, self._mapping())
+        total = preview.total
+        last = first + len(preview.rows)
+        self._rows.setText(
+            f"{words.count(first + 1)} to {words.count(last)} of {words.count(total)}" if total else "No rows"
+        )
+        self._before.setEnabled(first > 0)
+        self._after.setEnabled(last < total)
+        self._totals.setText(" · ".join(f"{name} {words.count(count)}" for name, count in preview.totals.items()))
+        self.tokens.show_examples(preview.examples)
+        self.lengths.show_bars(preview.lengths, session.recipe.data.max_tokens)
+        self._longest.setText(f"Longest: {words.count(preview.longest)} tokens." if preview.longest else "")
+        cut = preview.cut
+        self._cut.setText(
+            f"{words.count(cut)} {'example is' if cut == 1 else 'examples are'} longer than "
+            f"{session.recipe.data.max_tokens} tokens and would lose {'its' if cut == 1 else 'their'} beginning."
+            if cut
+            else "Nothing is cut."
+            if preview.longest
+            else ""
+        )
+        restyle(self._cut, role="error" if cut else "dim")
+        self.balance.show_shares(list(preview.balance.items()))
+        for widget in (self.balance, self._balance_title):
+            widget.setVisible(bool(preview.balance))
+
+
+def _pair(first: QWidget, second: QWidget) -> Any:
+    result = row(first, second, spacing=2 * GRID)
+    result.setStretch(0, 1)
+    result.setStretch(1, 1)
+    result.setAlignment(Qt.AlignmentFlag.AlignTop)
+    return result

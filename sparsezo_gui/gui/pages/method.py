@@ -1,0 +1,172 @@
+"""How it is tuned: presets by goal, five basic fields, the rest under Advanced; all made from the variants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QButtonGroup, QGridLayout, QPushButton, QVBoxLayout, QWidget
+
+from sparsezo_gui.gui import words
+from sparsezo_gui.gui.presets import PRESETS, matching
+from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.theme import GRID
+from sparsezo_gui.gui.widgets.basic import Page, button, card, clear, column, label, row
+from sparsezo_gui.gui.widgets.fields import Combo, SettingField
+from sparsezo_gui.recipe.registry import REGISTRIES
+from sparsezo_gui.recipe.variants import Settings
+
+TITLES = {"mask": "Which weights are tuned", "estimator": "How the slope is measured", "update": "How a step is taken",
+          "loop": "How long"}  # fmt: skip
+COLUMNS = 3
+
+
+class MethodPage(Page):
+    """The form is made anew when a rule changes, since another rule has other fields."""
+
+    def __init__(self, session: Session, go: Callable[[str], None]) -> None:
+        super().__init__("Method", "Choose a goal; the fields below follow. The defaults are a good start.")
+        self._session = session
+        self._fields: dict[tuple[str, str], SettingField] = {}
+        self._rules: dict[str, Combo] = {}
+        self._shown: tuple[str, ...] = ()
+        self._group = QButtonGroup(self)
+        presets = QGridLayout()
+        presets.setSpacing(GRID)
+        for index, preset in enumerate(PRESETS):
+            choice = PresetButton(preset.title, preset.goal)
+            choice.clicked.connect(lambda _=False, preset=preset: self._apply(preset.settings))
+            self._group.addButton(choice, index)
+            presets.addWidget(choice, 0, index)
+            presets.setColumnStretch(index, 1)
+        self.body.addLayout(presets)
+        self._basic = QGridLayout()
+        self._advanced = QVBoxLayout()
+        self._advanced.setSpacing(3 * GRID)
+        self._more = button("Advanced", self._toggle, role="flat", image="chevron-right", name="Show advanced settings")
+        self._panel = card(self._advanced)
+        self._panel.hide()
+        self.body.addWidget(card(label("Basic settings", "heading"), self._basic))
+        self.body.addWidget(self._more, 0, Qt.AlignmentFlag.AlignLeft)
+        self.body.addWidget(self._panel)
+        self.body.addStretch(1)
+        self.body.addLayout(row(None, button("Continue to Run", lambda: go("run"), role="primary")))
+        session.recipe_changed.connect(self.follow)
+        self.follow()
+
+    def _toggle(self) -> None:
+        shown = self._panel.isHidden()
+        self._panel.setVisible(shown)
+        self._more.set_image("chevron-down" if shown else "chevron-right")
+        self._more.setAccessibleName("Hide advanced settings" if shown else "Show advanced settings")
+
+    def _apply(self, settings: dict[str, dict[str, Any]]) -> None:
+        fault = self._session.change_all(settings)
+        if fault:
+            from sparsezo_gui.gui.problems import Problem
+
+            self.banner.show_problem(Problem(fault))
+        self.follow()
+
+    def follow(self) -> None:
+        """Shows the recipe."""
+        recipe = self._session.recipe
+        rules = tuple(getattr(recipe, registry.table).rule for registry in REGISTRIES)
+        if rules != self._shown:
+            self._shown = rules
+            self._build()
+        for (table, name), field in self._fields.items():
+            field.set_value(getattr(getattr(recipe, table), name))
+        preset = matching(recipe)
+        self._group.setExclusive(False)
+        for index, choice in enumerate(PRESETS):
+            self._group.button(index).setChecked(choice is preset)
+        self._group.setExclusive(True)
+
+    def _build(self) -> None:
+        clear(self._basic)
+        clear(self._advanced)
+        self._fields.clear()
+        self._rules.clear()
+        self._basic = _grid(self._basic)
+        basic: list[SettingField] = []
+        for table in TITLES:
+            values: Settings = getattr(self._session.recipe, table)
+            rest = []
+            for name, info in type(values).model_fields.items():
+                if name == "rule":
+                    continue
+                field = self._fields[table, name] = SettingField(name, info)
+                field.edited.connect(lambda name, value, table=table: self._edited(table, name, value))
+                extra = info.json_schema_extra
+                (basic if isinstance(extra, dict) and extra.get("basic") else rest).append(field)
+            self._advanced.addWidget(self._section(table, values, rest))
+        for index, field in enumerate(basic):
+            self._basic.addWidget(field, index // COLUMNS, index % COLUMNS)
+
+    def _section(self, table: str, values: Settings, fields: list[SettingField]) -> QWidget:
+        parts: list[Any] = [label(TITLES[table], "heading")]
+        registry = next((r for r in REGISTRIES if r.table == table), None)
+        if registry is not None:
+            combo = self._rules[table] = Combo(TITLES[table])
+            combo.fill([(registry[rule].title, rule) for rule in registry], values.rule)
+            combo.currentIndexChanged.connect(lambda: self._edited(table, "rule", combo.currentData()))
+            combo.setMinimumWidth(30 * GRID)
+            paper = f" ({values.paper})" if values.paper else ""
+            parts += [row(combo, None), label(values.summary() + paper, "hint", wrap=True)]
+        if fields:
+            grid = _grid(QGridLayout())
+            for index, field in enumerate(fields):
+                grid.addWidget(field, index // COLUMNS, index % COLUMNS)
+            parts.append(grid)
+        section = QWidget()
+        section.setLayout(column(*parts))
+        return section
+
+    def _edited(self, table: str, name: str, value: Any) -> None:
+        if name == "rule" and value is None:
+            return
+        fault = self._session.change(table, **{name: value})
+        field = self._fields.get((table, name))
+        if field is not None:
+            # The sentence starts with the place, which the field itself shows.
+            field.set_fault(_plain(fault, name))
+        elif fault:
+            self.follow()
+
+
+class PresetButton(QPushButton):
+    """A choice with a title and a sentence; looks like a card, works like a radio button."""
+
+    def __init__(self, title: str, goal: str) -> None:
+        super().__init__()
+        self.setCheckable(True)
+        self.setProperty("role", "choice")
+        self.setAccessibleName(title)
+        self.setAccessibleDescription(goal)
+        inside = QVBoxLayout(self)
+        inside.setContentsMargins(2 * GRID - 4, GRID + 4, GRID, GRID + 4)
+        inside.setSpacing(GRID // 2)
+        inside.addWidget(label(title, "heading", wrap=True))
+        inside.addWidget(label(goal, "hint", wrap=True))
+        inside.addStretch(1)
+        for child in self.findChildren(QWidget):
+            child.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        self.setMinimumHeight(14 * GRID)
+        self.setMinimumWidth(18 * GRID)
+
+
+def _grid(grid: QGridLayout) -> QGridLayout:
+    grid.setHorizontalSpacing(3 * GRID)
+    grid.setVerticalSpacing(2 * GRID)
+    for place in range(COLUMNS):
+        grid.setColumnStretch(place, 1)
+        grid.setColumnMinimumWidth(place, 24 * GRID)
+    return grid
+
+
+def _plain(fault: str, name: str) -> str:
+    place = f"{name}: "
+    sentence = fault.split(place, 1)[-1] if place in fault else fault
+    return f"{words.title(name)}: {sentence}" if sentence else ""

@@ -1,0 +1,196 @@
+"""Which model, held how: bundled, on this computer, or typed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QListWidget, QListWidgetItem
+
+from sparsezo_gui import resources
+from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.theme import GRID
+from sparsezo_gui.gui.widgets.basic import Page, button, card, clear, column, label, restyle, row
+from sparsezo_gui.gui.widgets.fields import Combo, SettingField
+from sparsezo_gui.gui.widgets.memory import verdict_of
+from sparsezo_gui.gui.words import count, size
+from sparsezo_gui.recipe.recipe import ModelTable
+
+BITS = [("4 bits (NF4, smallest)", 4), ("8 bits", 8), ("16 bits", 16), ("32 bits (exact, largest)", 32)]
+DEVICES = [("Automatic", "auto"), ("CPU", "cpu"), ("CUDA GPU", "cuda")]
+KINDS = {"bundled": "bundled", "cache": "downloaded", "folder": "folder", "hub": "on the Hub"}
+
+
+class ModelPage(Page):
+    """List on the left, what is chosen on the right."""
+
+    def __init__(self, session: Session, go: Callable[[str], None]) -> None:
+        super().__init__("Model", "Choose the model to tune. It is read, never changed.")
+        self._session = session
+        self.list = QListWidget()
+        self.list.setAccessibleName("Models on this computer")
+        self.list.setMinimumHeight(24 * GRID)
+        self.list.setMinimumWidth(36 * GRID)
+        self.list.currentItemChanged.connect(self._chosen)
+        self._empty = label("", "dim", wrap=True)
+        self._id = QLineEdit()
+        self._id.setAccessibleName("Model folder or Hub id")
+        self._id.setPlaceholderText("Qwen/Qwen3-0.6B, or a folder")
+        self._id.returnPressed.connect(self._typed)
+        use = button("Use", self._typed, name="Use this model")
+        browse = button("Folder…", self._browse, image="folder", name="Choose a model folder")
+        left = card(
+            label("On this computer", "heading"), self.list, self._empty, label("Another model", "heading"),
+            label("A folder with a Hugging Face model, or the id of a model on the Hub.", "hint", wrap=True),
+            row(self._id, use, browse),
+        )  # fmt: skip
+
+        self._title = label("", "figure", wrap=True, name="Chosen model")
+        self._badge = label("", "badge", name="Fits this computer")
+        self._facts = QGridLayout()
+        self._facts.setHorizontalSpacing(2 * GRID)
+        self._facts.setVerticalSpacing(GRID // 2)
+        self._facts.setColumnStretch(1, 1)
+        self._problem = label("", "error", wrap=True, name="Model problem")
+        self._bits = Combo("Bits per weight")
+        self._bits.fill(BITS, session.recipe.model.bits)
+        self._bits.currentIndexChanged.connect(lambda: self._set(bits=self._bits.currentData()))
+        self._device = Combo("Device")
+        self._device.currentIndexChanged.connect(lambda: self._set(device=self._device.currentData()))
+        self._revision = SettingField("revision", ModelTable.model_fields["revision"])
+        self._trust = SettingField(
+            "trust_remote_code", ModelTable.model_fields["trust_remote_code"], "Run code that comes with the model"
+        )
+        for field in (self._revision, self._trust):
+            field.edited.connect(lambda name, value: self._set(**{name: value}))
+        right = card(
+            row(self._title, None, self._badge), self._facts, self._problem, GRID, label("How it is held", "heading"),
+            row(column(label("Bits per weight", "dim"), self._bits, spacing=4),
+                column(label("Device", "dim"), self._device, spacing=4), spacing=2 * GRID),
+            label("Fewer bits take less memory. The tuned weights always stay exact.", "hint", wrap=True), GRID,
+            self._revision, self._trust, None,
+        )  # fmt: skip
+        main = row(left, right, spacing=2 * GRID)
+        main.setStretch(0, 5)
+        main.setStretch(1, 6)
+        self.body.addLayout(main, 1)
+        self.body.addLayout(row(None, button("Continue to Data", lambda: go("data"), role="primary")))
+        session.models_changed.connect(self._fill)
+        session.summary_changed.connect(self._show)
+        session.estimate_changed.connect(self._show_badge)
+        session.recipe_changed.connect(self._follow)
+        self._fill()
+        self._follow()
+
+    def _set(self, **values: Any) -> None:
+        fault = self._session.change("model", **values)
+        self._problem.setText(fault)
+
+    def _fill(self) -> None:
+        session = self._session
+        models = session.answers.get("models")
+        self.list.blockSignals(True)
+        self.list.clear()
+        if models is None:
+            # Before the engine answers, the bundled names are known already.
+            entries = [(name, f"{name}\nbundled", "") for name in resources.BUNDLED_MODELS]
+        else:
+            entries = [(m.id, f"{m.title or m.id}\n{_line(m)}", m.problem or "") for m in models]
+        for identity, text, problem in entries:
+            item = QListWidgetItem(text)
+            item.setData(Qt.ItemDataRole.UserRole, identity)
+            item.setToolTip(problem or identity)
+            if problem:
+                item.setText(f"{text}\nCannot be used: {problem}")
+            self.list.addItem(item)
+        self.list.blockSignals(False)
+        if "models" in session.problems:
+            self.banner.show_problem(session.problems["models"])
+        waiting = models is None and "models" not in session.problems
+        self._empty.setVisible(waiting or len(entries) <= 1)
+        self._empty.setText(
+            "Looking for models on this computer…"
+            if waiting
+            else "No other model was found in the Hugging Face cache. Type a Hub id below to fetch one."
+        )
+        self._select()
+
+    def _select(self) -> None:
+        wanted = self._session.recipe.model.id
+        self.list.blockSignals(True)
+        self.list.setCurrentRow(-1)
+        for index in range(self.list.count()):
+            if self.list.item(index).data(Qt.ItemDataRole.UserRole) == wanted:
+                self.list.setCurrentRow(index)
+        self.list.blockSignals(False)
+
+    def _chosen(self, item: QListWidgetItem | None) -> None:
+        if item is not None:
+            self._set(id=item.data(Qt.ItemDataRole.UserRole), revision="main")
+
+    def _typed(self) -> None:
+        if text := self._id.text().strip():
+            self._set(id=text)
+
+    def _browse(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Choose a model folder")
+        if folder:
+            self._id.setText(folder)
+            self._set(id=folder)
+
+    def _follow(self) -> None:
+        model = self._session.recipe.model
+        self._select()
+        self._bits.choose(model.bits)
+        known = [*DEVICES, *([(model.device, model.device)] if model.device not in ("auto", "cpu", "cuda") else [])]
+        self._device.fill(known, model.device)
+        self._revision.set_value(model.revision)
+        self._trust.set_value(model.trust_remote_code)
+        self._problem.setText("")
+        self._show()
+
+    def _show(self) -> None:
+        session, model = self._session, self._session.recipe.model
+        summary, problem = session.answers.get("summary"), session.problems.get("summary")
+        clear(self._facts)
+        if summary is not None and summary.id != model.id:
+            summary = None
+        self._title.setText((summary.title if summary else "") or model.id)
+        if problem is not None:
+            if problem.defect:
+                self.banner.show_problem(problem)
+            self._problem.setText(problem.what)
+        elif summary is None:
+            self._facts.addWidget(label("Details follow once the engine is loaded.", "dim"), 0, 0)
+        else:
+            self._problem.setText(summary.problem or "")
+            for line, (name, value) in enumerate(_facts(summary)):
+                self._facts.addWidget(label(name, "dim"), line, 0)
+                self._facts.addWidget(label(value, wrap=True), line, 1)
+        self._show_badge()
+
+    def _show_badge(self) -> None:
+        estimate = self._session.answers.get("estimate")
+        known = estimate is not None and "estimate" not in self._session.problems
+        self._badge.setVisible(known)
+        if known:
+            word, level = verdict_of(estimate.verdict)
+            self._badge.setText(f"{word} here")
+            restyle(self._badge, level=level)
+
+
+def _line(model: Any) -> str:
+    parts = [count(model.parameters) if model.parameters else "", size(model.bytes) if model.bytes else "",
+             KINDS.get(model.kind, model.kind or "")]  # fmt: skip
+    return " · ".join(part for part in parts if part)
+
+
+def _facts(model: Any) -> list[tuple[str, str]]:
+    facts = [
+        ("Architecture", model.architecture), ("Parameters", count(model.parameters) if model.parameters else ""),
+        ("Files", size(model.bytes) if model.bytes else ""), ("Licence", model.licence or "not stated"),
+        ("Where", KINDS.get(model.kind, model.kind or "")),
+        ("Access", "gated: accept its terms on the Hub first" if model.gated else ""),
+    ]  # fmt: skip
+    return [(name, str(value)) for name, value in facts if value]

@@ -1,0 +1,262 @@
+"""The run: its plots, what it can be asked, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QCheckBox, QFileDialog, QProgressBar, QVBoxLayout
+
+from sparsezo_gui.gui import words
+from sparsezo_gui.gui.plots.board import THIRDS, Board
+from sparsezo_gui.gui.problems import Problem, explain
+from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.theme import GRID
+from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, row
+from sparsezo_gui.gui.widgets.dialogs import RateDialog
+from sparsezo_gui.gui.widgets.fields import Combo
+from sparsezo_gui.gui.widgets.results import Metrics, Notices
+from sparsezo_gui.recipe.events import Command, EvaluateNow, Pause, Resume, SetRate, Stop
+
+TICK_MS = 100
+STATES = {
+    "starting": "Preparing", "running": "Running", "paused": "Paused", "done": "Finished", "stopped": "Stopped",
+    "interrupted": "Broken off", "failed": "Failed",
+    "damaged": "Damaged",
+}  # fmt: skip
+ASKED = {
+    "pause": "pausing after this step…",
+    "stop": "stopping after this step…",
+    "evaluate": "evaluating after this step…",
+}
+
+
+class RunPage(Page):
+    """Draws at most ten times a second, and only while it is on show."""
+
+    def __init__(self, session: Session, go: Callable[[str], None]) -> None:
+        super().__init__("Run", "", scrolls=False)
+        self._session, self._go = session, go
+        self._changes = -1
+        self._shown: object = None
+        self._state = label("", "dim", name="State of the run")
+        self._start = button("Start", self._start_or_resume, role="primary", image="play")
+        self._new = button("New run", self.start, tip="Starts a new run of the recipe.")
+        self._pause = button("Pause", self.pause_or_resume, image="pause")
+        self._stop = button("Stop", self.stop, image="stop", tip="Stops after this step. The run can be resumed.")
+        self._evaluate = button("Evaluate now", self.evaluate, image="evaluate")
+        self._rate = button("Rate…", self.change_rate, image="rate", name="Change rate")
+        self.header.insertWidget(2, self._state)
+        for control in (self._evaluate, self._rate, self._pause, self._stop, self._new, self._start):
+            self.header.addWidget(control)
+        self._bar = QProgressBar()
+        self._bar.setAccessibleName("Progress of the run")
+        self._bar.setTextVisible(False)
+        self._numbers = {
+            name: label("–", "figure", name=name) for name in ("Step", "Loss", "Tokens/s", "Step time", "Time left")
+        }
+        figures = row(spacing=4 * GRID)
+        for name, value in self._numbers.items():
+            figures.addLayout(column(label(name, "dim"), value, spacing=0))
+        figures.addStretch(1)
+        self._progress = label("", "dim", name="Progress")
+        figures.addWidget(self._progress)
+        self.body.setSpacing(GRID)
+        self.body.addLayout(figures)
+        self.body.addWidget(self._bar)
+
+        self.board = Board()
+        self._readout = label("", "dim", name="Values at the cross-hair")
+        self.board.readout.connect(lambda text: self._readout.setText(text or self._legend()))
+        self._log = QCheckBox("Log scale")
+        self._log.setAccessibleName("Log scale")
+        self._log.toggled.connect(self.board.set_log)
+        self._third = Combo("Third plot")
+        self._third.fill([(title, key) for key, title in THIRDS.items()], "metric")
+        self._third.currentIndexChanged.connect(lambda: self.board.set_third(self._third.currentData()))
+        whole = button("Whole run", self._whole, role="flat", tip="Shows all steps again after zooming.")
+        plots = column(self.board, row(self._readout, None, whole, self._third, self._log))
+        plots.setStretch(0, 1)
+        self.metrics, self.notices = Metrics(), Notices()
+        side = QVBoxLayout()
+        side.setSpacing(GRID)
+        self._side = card(label("Before and after", "heading"), self.metrics, label("Notices", "heading"), self.notices)
+        self._side.layout().setStretch(3, 1)
+        self._side.setFixedWidth(36 * GRID)
+        main = row(plots, self._side, spacing=2 * GRID)
+        main.setStretch(0, 1)
+        self.body.addLayout(main, 1)
+        self._tick = QTimer(self, interval=TICK_MS)
+        self._tick.timeout.connect(self.refresh)
+        session.run_changed.connect(self._follow)
+        session.engine_changed.connect(self._follow)
+        session.recipe_changed.connect(self._follow)
+        self._follow()
+
+    # What can be asked; also from the menu
+
+    def start(self) -> None:
+        """Starts a new run of the recipe."""
+        if self._session.running:
+            self.banner.show_problem(Problem("A run is going on. Stop it before starting another one."), "info")
+            return
+        self.banner.clear()
+        self._session.train()
+
+    def _start_or_resume(self) -> None:
+        record = self._session.record
+        if record is not None and record.resumable:
+            self.banner.clear()
+            self._session.resume_run()
+        else:
+            self.start()
+
+    def pause_or_resume(self) -> None:
+        """Pauses after this step, or goes on."""
+        record = self._session.record
+        if record is not None and record.state == "paused":
+            self._command(Resume())
+        elif record is not None and record.state == "running":
+            self._command(Pause())
+
+    def stop(self) -> None:
+        """Stops after this step."""
+        self._command(Stop())
+
+    def evaluate(self) -> None:
+        """Evaluates after this step."""
+        self._command(EvaluateNow())
+
+    def change_rate(self) -> None:
+        """Asks for a factor on the learning rate."""
+        record = self._session.record
+        if record is not None and record.active:
+            rates = record.columns["rate"]
+            rate = float(rates[-1]) if len(rates) else float("nan")
+            RateDialog(rate, lambda factor: self._command(SetRate(factor)), self.window()).open()
+
+    def export_png(self) -> None:
+        """Asks where, and saves the plots as a picture."""
+        self._save("PNG picture (*.png)", ".png", self.board.save_png)
+
+    def export_csv(self) -> None:
+        """Asks where, and saves the steps as a table."""
+        self._save("CSV table (*.csv)", ".csv", self.board.save_csv)
+
+    def _save(self, kind: str, suffix: str, save: Callable[[Path], None]) -> None:
+        name = (self._session.record.name if self._session.record else "") or "run"
+        text, _ = QFileDialog.getSaveFileName(self, "Export", str(Path.home() / f"{name}{suffix}"), kind)
+        if not text:
+            return
+        path = Path(text).with_suffix(suffix)
+        try:
+            save(path)
+        except OSError as error:
+            self.banner.show_problem(explain(error, f"writing {path}"))
+        else:
+            self.banner.show_problem(Problem(f"Saved {path}"), "info")
+
+    def _command(self, command: Command) -> None:
+        if self._session.running:
+            self._session.command(command)
+
+    # What is shown
+
+    def _follow(self) -> None:
+        session, record = self._session, self._session.record
+        if record is not None and record is not self._shown:
+            self._shown, self._changes = record, -1
+            device = record.started.device if record.started else "cpu"
+            self.board.show_record(record, "Memory of the process (GB)" if device == "cpu" else "GPU memory (GB)")
+        elif record is not None and record.started and record.started.device != "cpu":
+            self.board.memory.set_title("GPU memory (GB)")
+        state = record.state if record else ""
+        active, resumable = session.running, record is not None and record.resumable
+        ready = session.engine_state != "failed"
+        self._start.setText("Resume" if resumable else "Start")
+        self._start.setAccessibleName("Resume run" if resumable else "Start run")
+        self._start.setToolTip("Goes on after the last step." if resumable else "Starts a new run of the recipe.")
+        self._start.setVisible(not active)
+        self._start.setEnabled(ready)
+        self._new.setVisible(resumable and not active)
+        self._new.setEnabled(ready)
+        for control in (self._pause, self._stop, self._evaluate, self._rate):
+            control.setVisible(active)
+        stepping = state in ("running", "paused")
+        self._pause.setEnabled(stepping)
+        self._pause.setText("Continue" if state == "paused" else "Pause")
+        self._pause.setAccessibleName("Continue run" if state == "paused" else "Pause run")
+        self._pause.set_image("play" if state == "paused" else "pause")
+        self._stop.setAccessibleName("Stop run")
+        self._stop.setEnabled(session.asked != "stop")
+        self._evaluate.setEnabled(stepping)
+        self._rate.setEnabled(stepping)
+        for kind in ("train", "resume", "history"):
+            if kind in session.problems:
+                self.banner.show_problem(session.problems[kind])
+        if active and not self._tick.isActive():
+            self._tick.start()
+        elif not active:
+            self._tick.stop()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Shows what came in since the last time."""
+        session, record = self._session, self._session.record
+        if record is None:
+            waiting = "The first run starts as soon as the engine is loaded." if session.engine_state != "ready" else ""
+            self._state.setText(f"Nothing has run yet. {waiting}".strip())
+            self._bar.setRange(0, 1)
+            self._readout.setText("")
+            return
+        asked = ASKED.get(session.asked, "")
+        name = record.name or "Run"
+        self._state.setText(f"{name} · {STATES[record.state]}{f', {asked}' if asked else ''}")
+        rate, left, middle, _ = record.speed()
+        self._numbers["Step"].setText(f"{words.count(record.step)} of {words.count(record.steps)}")
+        columns = record.columns
+        self._numbers["Loss"].setText(f"{columns['smooth'][-1]:.4f}" if columns.size else "–")
+        self._numbers["Tokens/s"].setText(words.count(rate) if rate == rate else "–")
+        self._numbers["Step time"].setText(words.latency(middle) if middle == middle else "–")
+        self._numbers["Time left"].setText(words.seconds(left) if record.active and left == left else "–")
+        progress = record.progress if record.active else None
+        if progress is not None:
+            of = (
+                f"{words.count(progress.done)} of {words.count(progress.total)} {progress.unit}"
+                if progress.total
+                else ""
+            )
+            self._progress.setText(f"{progress.stage} {of}".strip())
+        elif record.state == "starting":
+            loading = session.engine_state == "loading"
+            self._progress.setText("Waiting for the engine to load" if loading else "Preparing")
+        else:
+            self._progress.setText("")
+        if record.state == "starting":
+            total = progress.total if progress else 0
+            self._bar.setRange(0, total)
+            self._bar.setValue(progress.done if progress and total else 0)
+        else:
+            self._bar.setRange(0, max(record.steps, 1))
+            self._bar.setValue(record.step)
+        if self.isVisible():
+            self.board.draw()
+        if record.changes != self._changes:
+            self._changes = record.changes
+            self.metrics.show_record(record)
+            self.notices.show_notes(record.notes)
+        if not self._readout.text():
+            self._readout.setText(self._legend())
+
+    def showEvent(self, event: object) -> None:
+        """Catches up with what came in while another page was shown."""
+        super().showEvent(event)  # type: ignore[arg-type]
+        self.refresh()
+
+    def _legend(self) -> str:
+        return "Thin: loss of each step. Strong: smoothed. Dots: evaluations. Move over the plots for values."
+
+    def _whole(self) -> None:
+        for panel in self.board.panels:
+            panel.enableAutoRange()

@@ -1,0 +1,193 @@
+"""The plots of a run: loss on top; step latency, memory and a third of choice below; one x axis for all of them.
+
+Fast by a few rules: one-pixel opaque pens without antialiasing, peak downsampling, clipping to the view, arrays that
+are views of the record's columns, and one ``setData`` per curve and tick of the page's timer.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pyqtgraph as pg
+from pyqtgraph.exporters import ImageExporter
+from PySide6.QtCore import QPointF, Qt, Signal
+from PySide6.QtWidgets import QVBoxLayout, QWidget
+
+from sparsezo_gui.gui import words
+from sparsezo_gui.gui.plots.panel import Panel
+from sparsezo_gui.gui.record import FIELDS, RunRecord
+from sparsezo_gui.gui.theme import colours, theme
+
+THIRDS = {"metric": "Metric", "slope": "Slope |g|", "rate": "Learning rate"}
+PREFERRED = ("accuracy", "f1", "exact_match", "loss", "perplexity")
+
+
+class Board(QWidget):
+    """Four linked plots with a cross-hair; `readout` tells what is under it."""
+
+    readout = Signal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        pg.setConfigOptions(antialias=False, useOpenGL=False)
+        self._record = RunRecord()
+        self._memory_name = "Memory of the process"
+        self._third = "metric"
+        self._drawn = (-1, -1)
+        self._view = pg.GraphicsLayoutWidget()
+        self._view.setAccessibleName("Plots of the run")
+        self._view.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._view)
+        self.loss, self.latency = Panel("Loss"), Panel("Step latency")
+        self.memory, self.third = Panel("Memory"), Panel("Metric")
+        self.panels = (self.loss, self.latency, self.memory, self.third)
+        grid = self._view.ci
+        grid.setSpacing(8)
+        grid.setContentsMargins(8, 8, 8, 8)
+        grid.addItem(self.loss, 0, 0, 1, 3)
+        for index, panel in enumerate(self.panels[1:]):
+            grid.addItem(panel, 1, index)
+            panel.setXLink(self.loss)
+            grid.layout.setColumnStretchFactor(index, 1)
+            grid.layout.setColumnPreferredWidth(index, 100)
+        grid.layout.setRowStretchFactor(0, 8)
+        grid.layout.setRowStretchFactor(1, 5)
+        self._raw = self.loss.line("faint")
+        self._smooth = self.loss.line("accent")
+        self._evaluated = self.loss.points("second")
+        self._seconds = self.latency.line("accent")
+        self._bytes = self.memory.line("accent")
+        self._third_line = self.third.line("accent")
+        self._third_points = self.third.points("second")
+        self._median = self.latency.level("p50", dashed=False)
+        self._high = self.latency.level("p95", dashed=True)
+        self._base = self.third.level("base", dashed=True)
+        self._mouse = pg.SignalProxy(self._view.scene().sigMouseMoved, rateLimit=30, slot=self._moved)
+        theme().changed.connect(self.repaint_all)
+        self.repaint_all()
+
+    def repaint_all(self) -> None:
+        """Takes over the theme's colours."""
+        self._view.setBackground(colours().base)
+        for panel in self.panels:
+            panel.repaint_all()
+
+    def show_record(self, record: RunRecord, memory_name: str) -> None:
+        """Another run."""
+        self._record, self._memory_name, self._drawn = record, memory_name, (-1, -1)
+        self.memory.set_title(memory_name)
+        for panel in self.panels:
+            panel.enableAutoRange()
+        self.draw()
+
+    def set_log(self, on: bool) -> None:
+        """Logarithmic loss and latency."""
+        for panel in (self.loss, self.latency):
+            panel.set_log(on)
+        self._drawn = (-1, -1)
+        self.draw()
+
+    def set_third(self, kind: str) -> None:
+        """What the third of the small plots shows: a key of `THIRDS`."""
+        self._third, self._drawn = kind, (-1, -1)
+        self.third.enableAutoRange()
+        self.draw()
+
+    def draw(self) -> None:
+        """Draws what is new; does nothing where nothing is."""
+        columns, record = self._record.columns, self._record
+        state = (columns.size, record.changes)
+        if state == self._drawn:
+            return
+        self._drawn = state
+        steps = columns["step"]
+        self._raw.setData(steps, columns["loss"])
+        self._smooth.setData(steps, columns["smooth"])
+        self._seconds.setData(steps, columns["seconds"] * 1000)
+        self._bytes.setData(steps, columns["memory"] / 2**30)
+        _, _, middle, high = record.speed()
+        self._median.show_level(middle * 1000, f"p50 {words.latency(middle)}" if middle == middle else "")
+        self._high.show_level(high * 1000, f"p95 {words.latency(high)}" if high == high else "")
+        self._draw_evaluations()
+        self._draw_third(steps)
+
+    def _draw_evaluations(self) -> None:
+        points = [(e.step, e.metrics["loss"]) for e in self._record.evaluations
+                  if e.split == "validation" and "loss" in e.metrics]  # fmt: skip
+        self._evaluated.setData(*_columns(points))
+
+    def _draw_third(self, steps: np.ndarray) -> None:
+        columns, kind = self._record.columns, self._third
+        line = {"slope": np.abs(columns["slope"]), "rate": columns["rate"]}.get(kind)
+        self._third_line.setData(*((steps, line) if line is not None else _columns([])))
+        name, points = self._metric() if kind == "metric" else ("", [])
+        self._third_points.setData(*_columns(points))
+        base = next((value for step, value in points if step == 0), float("nan"))
+        self._base.show_level(base, "base" if base == base else "")
+        self.third.set_title(f"{words.title(name)} (validation)" if name else THIRDS[kind])
+
+    def _metric(self) -> tuple[str, list[tuple[int, float]]]:
+        """The evaluations' first metric that is known, with its values."""
+        evaluations = [e for e in self._record.evaluations if e.split == "validation"]
+        for name in PREFERRED:
+            points = [(e.step, e.metrics[name]) for e in evaluations if name in e.metrics]
+            if points:
+                return name, points
+        return "", []
+
+    def _moved(self, arguments: tuple[QPointF]) -> None:
+        place = arguments[0]
+        panel = next((panel for panel in self.panels if panel.sceneBoundingRect().contains(place)), None)
+        columns = self._record.columns
+        if panel is None or not columns.size:
+            self.point_at(None)
+            return
+        self.point_at(round(panel.getViewBox().mapSceneToView(place).x()))
+
+    def point_at(self, step: int | None) -> None:
+        """Puts the cross-hair at the nearest step, and tells its numbers."""
+        columns = self._record.columns
+        if step is None or not columns.size:
+            for panel in self.panels:
+                panel.hide_hair()
+            self.readout.emit("")
+            return
+        row = int(np.clip(np.searchsorted(columns["step"], step), 0, columns.size - 1))
+        values = {name: float(columns[name][row]) for name in FIELDS}
+        heights = (
+            values["smooth"],
+            values["seconds"] * 1000,
+            values["memory"] / 2**30,
+            {"slope": abs(values["slope"]), "rate": values["rate"]}.get(self._third, float("nan")),
+        )
+        for panel, height in zip(self.panels, heights, strict=True):
+            panel.show_hair(values["step"], height)
+        self.readout.emit(
+            f"Step {values['step']:.0f}   loss {values['loss']:.4f}   smoothed {values['smooth']:.4f}   "
+            f"{words.latency(values['seconds'])}   {words.size(values['memory'])}   |g| {abs(values['slope']):.3g}   "
+            f"rate {values['rate']:.3g}"
+        )
+
+    def save_png(self, path: Path) -> None:
+        """All plots as a picture, twice as large as on screen."""
+        exporter = ImageExporter(self._view.scene())
+        exporter.parameters()["width"] = int(self._view.width() * 2)
+        if not exporter.export(str(path)):
+            raise OSError(f"{path} could not be written")
+
+    def save_csv(self, path: Path) -> None:
+        """All steps, one line each, in seconds and bytes."""
+        columns = self._record.columns
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(FIELDS)
+            writer.writerows(zip(*(columns[name].tolist() for name in FIELDS), strict=True))
+
+
+def _columns(points: list[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:
+    values = np.array(points, dtype=float).reshape(-1, 2)
+    return values[:, 0], values[:, 1]

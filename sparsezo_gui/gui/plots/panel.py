@@ -1,0 +1,140 @@
+"""One plot: a title, curves in the theme's colours, levels, and a cross-hair."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyqtgraph as pg
+from PySide6.QtCore import Qt
+
+from sparsezo_gui.gui.theme import colours
+
+
+class Level(pg.InfiniteLine):
+    """A horizontal line with words at its right end; dashed or dotted, so that it is told apart without colour."""
+
+    def __init__(self, name: str, dashed: bool) -> None:
+        super().__init__(angle=0, label=" ", labelOpts={"position": 0.98, "anchors": [(1, 1), (1, 1)]})
+        self.setObjectName(name)
+        self._dashed = dashed
+        self._log = False
+        self._value = math.nan
+        self.hide()
+
+    def show_level(self, value: float, text: str) -> None:
+        """Moves the line; hides it where the value is not a number."""
+        self._value = value
+        self.setVisible(value == value and (not self._log or value > 0))
+        if self.isVisible() or value == value:
+            self.setValue(math.log10(value) if self._log and value > 0 else value)
+            self.label.setFormat(text)
+
+    def set_log(self, on: bool) -> None:
+        """Follows the axis."""
+        self._log = on
+
+    def repaint_all(self) -> None:
+        """Takes over the theme's colours."""
+        style = Qt.PenStyle.DashLine if self._dashed else Qt.PenStyle.DotLine
+        self.setPen(pg.mkPen(colours().dim, width=1, style=style))
+        self.label.setColor(colours().dim)
+
+
+class Panel(pg.PlotItem):
+    """A plot item that knows the theme."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(enableMenu=True)
+        self.words = title
+        self.log = False
+        self._curves: list[tuple[pg.PlotDataItem, str, bool]] = []
+        self._levels: list[Level] = []
+        self.hideButtons()
+        self.setMouseEnabled(x=True, y=True)
+        self.showGrid(x=False, y=True, alpha=0.15)
+        self.getAxis("left").setWidth(52)
+        self.getAxis("left").enableAutoSIPrefix(False)
+        self.getAxis("bottom").enableAutoSIPrefix(False)
+        self.getAxis("bottom").setStyle(hideOverlappingLabels=True)
+        self._vertical = pg.InfiniteLine(angle=90)
+        self._dot = pg.ScatterPlotItem(size=7)
+        for item in (self._vertical, self._dot):
+            item.setZValue(10)
+            item.hide()
+            self.addItem(item, ignoreBounds=True)
+
+    def line(self, role: str) -> pg.PlotDataItem:
+        """A curve in a colour of the theme."""
+        item = pg.PlotDataItem(
+            antialias=False, autoDownsample=True, downsampleMethod="peak", clipToView=True, skipFiniteCheck=False
+        )
+        return self._add(item, role, False)
+
+    def points(self, role: str) -> pg.PlotDataItem:
+        """A few marked points, joined by a dashed line."""
+        item = pg.PlotDataItem(symbol="o", symbolSize=7, antialias=False)
+        return self._add(item, role, True)
+
+    def level(self, name: str, dashed: bool) -> Level:
+        """A horizontal line that does not stretch the axis."""
+        level = Level(name, dashed)
+        self._levels.append(level)
+        self.addItem(level, ignoreBounds=True)
+        return level
+
+    def _add(self, item: pg.PlotDataItem, role: str, marked: bool) -> pg.PlotDataItem:
+        self._curves.append((item, role, marked))
+        self.addItem(item)
+        return item
+
+    def set_title(self, text: str) -> None:
+        """Another title."""
+        if text != self.words:
+            self.words = text
+            self._title()
+
+    def set_log(self, on: bool) -> None:
+        """Logarithmic y axis."""
+        self.log = on
+        self.setLogMode(y=on)
+        for level in self._levels:
+            level.set_log(on)
+
+    def show_hair(self, x: float, y: float) -> None:
+        """Cross-hair at a point; only its line where y is no number."""
+        self._vertical.setValue(x)
+        self._vertical.show()
+        shown = y == y and (not self.log or y > 0)
+        self._dot.setVisible(shown)
+        if shown:
+            self._dot.setData([x], [math.log10(y) if self.log else y])
+
+    def hide_hair(self) -> None:
+        """No cross-hair."""
+        self._vertical.hide()
+        self._dot.hide()
+
+    def _title(self) -> None:
+        options: dict[str, Any] = {"color": colours().text, "size": "9pt", "justify": "left"}
+        self.setTitle(self.words, **options)
+
+    def repaint_all(self) -> None:
+        """Takes over the theme's colours."""
+        c = colours()
+        self._title()
+        for name in ("left", "bottom"):
+            axis = self.getAxis(name)
+            axis.setPen(pg.mkPen(c.strong_border, width=1))
+            axis.setTextPen(pg.mkPen(c.dim))
+        for item, role, marked in self._curves:
+            pen = pg.mkPen(getattr(c, role), width=1, style=Qt.PenStyle.DashLine if marked else Qt.PenStyle.SolidLine)
+            item.setPen(pen)
+            if marked:
+                item.setSymbolBrush(pg.mkBrush(getattr(c, role)))
+                item.setSymbolPen(pg.mkPen(c.base, width=1))
+        self._vertical.setPen(pg.mkPen(c.dim, width=1))
+        self._dot.setBrush(pg.mkBrush(c.text))
+        self._dot.setPen(pg.mkPen(c.base, width=1))
+        for level in self._levels:
+            level.repaint_all()

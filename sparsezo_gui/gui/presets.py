@@ -1,0 +1,62 @@
+"""Presets by goal, as plain data: what each sets in the recipe. Everything else stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sparsezo_gui.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A name, its goal in a sentence, and settings by table."""
+
+    title: str
+    goal: str
+    settings: dict[str, dict[str, Any]]
+
+
+PRESETS = (
+    Preset(
+        "Sensitive 0.1 %",
+        "The usual choice: tunes the few weights that matter most.",
+        {"mask": {"rule": "sensitive", "density": 0.001}, "estimator": {"rule": "two-sided", "directions": 1},
+         "update": {"rule": "scalar-normalised", "learning_rate": 1e-4, "schedule": "constant"}},
+    ),
+    Preset(
+        "Careful",
+        "Four directions a step and a falling rate: slower, steadier.",
+        {"mask": {"rule": "sensitive", "density": 0.001}, "estimator": {"rule": "two-sided", "directions": 4},
+         "update": {"rule": "scalar-normalised", "learning_rate": 1e-4, "schedule": "cosine"}},
+    ),
+    Preset(
+        "Fast and rough",
+        "Three times the rate, falling: a first impression early.",
+        {"mask": {"rule": "sensitive", "density": 0.001}, "estimator": {"rule": "two-sided", "directions": 1},
+         "update": {"rule": "scalar-normalised", "learning_rate": 3e-4, "schedule": "linear"}},
+    ),
+    Preset(
+        "Random control",
+        "As many weights, drawn blindly: shows what sensitivity is worth.",
+        {"mask": {"rule": "random", "density": 0.001}, "estimator": {"rule": "two-sided", "directions": 1},
+         "update": {"rule": "scalar-normalised", "learning_rate": 1e-3, "schedule": "constant"}},
+    ),
+    Preset(
+        "MeZO (all)",
+        "Tunes every weight of the blocks, as the 2023 paper does; takes more memory.",
+        {"mask": {"rule": "all"}, "estimator": {"rule": "two-sided", "directions": 1},
+         "update": {"rule": "sgd", "learning_rate": 1e-6, "schedule": "constant"}},
+    ),
+)  # fmt: skip
+
+
+def matching(recipe: Recipe) -> Preset | None:
+    """The preset whose settings the recipe has."""
+    tables = recipe.model_dump(mode="json")
+    for preset in PRESETS:
+        if all(
+            tables[table].get(key) == value for table, keys in preset.settings.items() for key, value in keys.items()
+        ):
+            return preset
+    return None

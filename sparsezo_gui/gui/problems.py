@@ -1,0 +1,55 @@
+"""What went wrong, in words a person can act on, with the details at hand."""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+import traceback
+from dataclasses import dataclass
+
+from sparsezo_gui import __version__
+from sparsezo_gui.errors import UserError
+
+# Tokens of the Hub, keys in addresses: never in a text that a user may paste somewhere.
+_SECRETS = re.compile(r"(hf_|sk-)[A-Za-z0-9]{6,}|(?<=://)[^/@\s]+:[^/@\s]+(?=@)")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """``what`` happened and what to do; ``details`` is a report for a bug tracker, empty for a user's mistake."""
+
+    what: str
+    details: str = ""
+
+    @property
+    def defect(self) -> bool:
+        """Whether this is a fault of the program rather than of what it was given."""
+        return bool(self.details)
+
+
+def explain(error: BaseException, doing: str) -> Problem:
+    """A `UserError` says it all by itself; anything else is told as our defect, with a traceback at hand."""
+    if isinstance(error, UserError):
+        return Problem(str(error))
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        what = (
+            f"The computer ran out of memory while {doing}. Close other programs, choose fewer bits, a smaller "
+            "model or a smaller batch, then try again."
+        )
+    elif isinstance(error, OSError) and error.errno == 28:
+        what = f"The disk is full ({doing}). Make room, then try again; a run goes on where it stopped."
+    else:
+        what = (
+            f"Something unexpected happened while {doing}: {type(error).__name__}"
+            f"{': ' + masked(str(error)).strip() if str(error) else ''}. Your files are untouched. "
+            "Try again; if it happens again, copy the details into a bug report."
+        )
+    trace = "".join(traceback.format_exception(error))
+    about = f"SparseZO {__version__}, Python {sys.version.split()[0]}, {platform.platform()}\nwhile {doing}\n\n"
+    return Problem(what, masked(about + trace))
+
+
+def masked(text: str) -> str:
+    """Text without access tokens and passwords."""
+    return _SECRETS.sub("…", text)

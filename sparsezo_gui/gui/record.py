@@ -1,0 +1,175 @@
+"""A run as the window holds it: growing columns of numbers, and what was said. Filled live or from a journal alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.events import Evaluation, Event, Finished, Notice, Paused, Progress, Resumed, Started, Step
+
+FIELDS = ("step", "loss", "slope", "rate", "seconds", "memory", "tokens", "smooth")
+SMOOTHING = 0.97  # of the running mean of the loss
+RECENT = 500  # steps that speed and latency percentiles are told over
+
+
+class Columns:
+    """Rows of `FIELDS` in one preallocated array that doubles when it is full; views are free."""
+
+    def __init__(self, capacity: int = 4096) -> None:
+        self._values = np.empty((len(FIELDS), capacity))
+        self.size = 0
+
+    def __getitem__(self, field: str) -> np.ndarray:
+        """View (size,) of one column."""
+        return self._values[FIELDS.index(field), : self.size]
+
+    def reserve(self, size: int) -> None:
+        """Makes room for ``size`` rows."""
+        if size > self._values.shape[1]:
+            grown = np.empty((len(FIELDS), max(size, 2 * self._values.shape[1])))
+            grown[:, : self.size] = self._values[:, : self.size]
+            self._values = grown
+
+    def append(self, step: int, loss: float, *rest: float) -> None:
+        """Adds a row. A step that was there before (after a resume or a roll-back) takes away what followed it."""
+        if self.size and step <= self._values[0, self.size - 1]:
+            self.size = int(np.searchsorted(self["step"], step))
+        self.reserve(self.size + 1)
+        smooth = loss if not self.size else self._smooth(self._values[7, self.size - 1], loss)
+        self._values[:, self.size] = (step, loss, *rest, smooth)
+        self.size += 1
+
+    def extend(self, steps: np.ndarray) -> None:
+        """Adds rows from the structured array of a history; of several slopes the mean is shown."""
+        self.reserve(self.size + len(steps))
+        slopes = steps["slopes"].reshape(len(steps), -1).mean(axis=1) if len(steps) else ()
+        names = ("step", "loss", "rate", "seconds", "memory", "tokens")
+        rows = zip(*(steps[name].tolist() for name in names), slopes, strict=True)
+        for step, loss, rate, seconds, memory, tokens, slope in rows:
+            self.append(step, loss, slope, rate, seconds, memory, tokens)
+
+    def _smooth(self, before: float, loss: float) -> float:
+        # A quick start: the mean of what there is, until the window is full. A NaN must not stay for ever.
+        keep = min(SMOOTHING, self.size / (self.size + 1))
+        return keep * before + (1 - keep) * loss if np.isfinite(loss) and np.isfinite(before) else loss
+
+
+@dataclass
+class Note:
+    """A notice with the step at which it came."""
+
+    step: int
+    text: str
+    level: str
+
+
+class RunRecord:
+    """State of one run: ``state`` is one of 'starting', 'running', 'paused', 'done', 'stopped', 'interrupted',
+    'failed', 'damaged'."""
+
+    def __init__(self, recipe: Recipe | None = None, folder: Path | None = None) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self.name = recipe.run.name if recipe else ""
+        self.columns = Columns()
+        self.evaluations: list[Evaluation] = []
+        self.notes: list[Note] = []
+        self.progress: Progress | None = None
+        self.started: Started | None = None
+        self.finished: Finished | None = None
+        self.state = "starting"
+        self.elsewhere = False  # written by another window or terminal
+        self.changes = 0  # grows with everything but steps, so that a view knows when to rebuild its lists
+
+    @classmethod
+    def from_history(cls, folder: Path, history: Any) -> RunRecord:
+        """A run that is not going on, as its journal tells it."""
+        record = cls(history.recipe, folder)
+        record.add(history.events)
+        record.columns.extend(history.steps)
+        record.name = history.run.name
+        state = history.run.state
+        told = record.finished is not None and record.finished.step >= record.step
+        record.elsewhere = state == "running"
+        record.state = state if state != "stopped" or told else "interrupted"
+        record.progress = None
+        if history.fault:
+            record.notes.append(Note(record.step, history.fault, "warning"))
+        return record
+
+    @property
+    def step(self) -> int:
+        """Last step that was made."""
+        if self.columns.size:
+            return int(self.columns["step"][-1])
+        return self.started.first - 1 if self.started else 0
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.started.steps if self.started else self.recipe.loop.steps if self.recipe else 0
+
+    @property
+    def active(self) -> bool:
+        """Whether the loop holds the model now."""
+        return self.state in ("starting", "running", "paused") and not self.elsewhere
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a journal is there to go on from."""
+        return not self.active and self.folder is not None and self.state in ("stopped", "interrupted", "failed")
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Takes in events in order."""
+        for event in events:
+            if isinstance(event, Step):
+                self.columns.append(
+                    event.step, event.loss, event.slope, event.rate, event.seconds, event.memory_bytes, event.tokens
+                )
+                self.progress = None
+                continue
+            self.changes += 1
+            if isinstance(event, Progress):
+                self.progress = event
+            elif isinstance(event, Started):
+                self.started, self.state, self.finished, self.progress = event, "running", None, None
+                self.folder = Path(event.run)
+                self.name = event.name or self.name
+            elif isinstance(event, Evaluation):
+                self.evaluations = [e for e in self.evaluations if (e.step, e.split) != (event.step, event.split)]
+                self.evaluations.append(event)
+                self.evaluations.sort(key=lambda e: e.step)
+                self.progress = None
+            elif isinstance(event, Notice):
+                self.notes.append(Note(self.step, event.text, event.level))
+            elif isinstance(event, Paused):
+                self.state = "paused"
+            elif isinstance(event, Resumed):
+                self.state = "running"
+            elif isinstance(event, Finished):
+                self.finished, self.state, self.progress = event, event.reason, None
+
+    def speed(self) -> tuple[float, float, float, float]:
+        """Of the recent steps: tokens per second, seconds left, median and 95th percentile of the step's seconds."""
+        seconds = self.columns["seconds"][-RECENT:]
+        if not len(seconds):
+            return (float("nan"),) * 4
+        total = float(seconds.sum())
+        rate = float(self.columns["tokens"][-RECENT:].sum()) / total if total > 0 else float("nan")
+        middle, high = np.percentile(seconds, (50, 95))
+        return rate, max(self.steps - self.step, 0) * total / len(seconds), float(middle), float(high)
+
+    def before_after(self) -> tuple[Evaluation | None, Evaluation | None]:
+        """The base model's evaluation and the latest one of the same split, test before validation."""
+        for split in sorted({e.split for e in self.evaluations}, key=lambda name: name != "test"):
+            same = [e for e in self.evaluations if e.split == split]
+            base = next((e for e in same if e.step == 0), None)
+            last = next((e for e in reversed(same) if e.step > 0), None)
+            if last or base:
+                return base, last
+        return None, None

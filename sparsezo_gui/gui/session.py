@@ -1,0 +1,279 @@
+"""What the pages share: the recipe being made, the engine's answers, and the run on show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QObject, QSettings, QThread, QTimer, Signal
+
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.problems import Problem
+from sparsezo_gui.gui.record import RunRecord
+from sparsezo_gui.gui.worker import Engine, Message, Request, Worker
+from sparsezo_gui.recipe import Recipe, dump, load, loads
+from sparsezo_gui.recipe.events import Command, EvaluateNow, Pause, Progress, Resume, SetRate, Stop
+from sparsezo_gui.recipe.toml import build
+
+DRAIN_MS = 66
+SETTLE_MS = 250  # after the last change of the recipe, before the engine is asked anew
+RECENT_RECIPES = 8
+
+
+class Session(QObject):
+    """Owns the worker's thread. Everything here runs in the window's thread."""
+
+    recipe_changed = Signal()
+    settled = Signal()  # the recipe has been left alone for a moment: time to ask the engine
+    engine_changed = Signal()
+    models_changed = Signal()
+    summary_changed = Signal()
+    estimate_changed = Signal()
+    preview_changed = Signal()
+    tasks_changed = Signal()
+    runs_changed = Signal()
+    run_changed = Signal()  # another run is on show, or its state changed
+    run_advanced = Signal()  # steps or notices came in
+    export_changed = Signal()
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        super().__init__()
+        self.store = QSettings()
+        self.recipe = _first_recipe(self.store)
+        self.recipe_path: Path | None = None
+        self.engine_state = "waiting"  # then 'loading', 'ready' or 'failed'
+        self.busy: dict[str, Progress | None] = {}  # kinds under way, with their last progress
+        self.answers: dict[str, Any] = {}  # last answer by kind
+        self.problems: dict[str, Problem] = {}  # last problem by kind, until the next answer
+        self.record: RunRecord | None = None
+        self.asked = ""  # what the running loop was asked and has not done yet: 'pause', 'stop', 'evaluate'
+        self._number = 0
+        self._newest: dict[str, int] = {}
+        self._thread = QThread()
+        self._thread.setObjectName("engine")
+        self._worker = Worker(engine or Engine())
+        self._worker.moveToThread(self._thread)
+        self._thread.started.connect(self._worker.serve)
+        self._drain = QTimer(self, interval=DRAIN_MS)
+        self._drain.timeout.connect(self.drain)
+        self._settle = QTimer(self, interval=SETTLE_MS, singleShot=True)
+        self._settle.timeout.connect(self._on_settled)
+
+    # The worker
+
+    def start(self, run: Path | None = None) -> None:
+        """Starts the worker: first what needs no ML stack (``run`` or else the last run among it), then the stack."""
+        self._thread.start(QThread.Priority.LowPriority)
+        self._drain.start()
+        self.ask("tasks")
+        self.ask("runs")
+        last = str(run or self.store.value("last_run", "", str))
+        if last and self.record is None and Path(last).is_dir():
+            self.open_run(Path(last))
+        self.ask("load")
+        self.engine_state = "loading"
+        self.engine_changed.emit()
+        self.ask("models")
+        self._on_settled()
+
+    def ask(self, kind: str, *arguments: Any) -> None:
+        """Puts a request into the worker's queue; its answer comes as a signal."""
+        self._number += 1
+        self._newest[kind] = self._worker.latest[kind] = self._number
+        self.busy[kind] = None
+        self._worker.inbox.put(Request(kind, self._number, arguments))
+
+    def drain(self) -> None:
+        """Takes everything out of the worker's outbox; emits each signal at most once."""
+        outbox, signals = self._worker.outbox, dict[str, Any]()
+        events = []
+        while outbox:
+            message = outbox.popleft()
+            if message.kind in ("train", "resume") and message.what == "event":
+                events.append(message.value)
+            else:
+                self._take(events)
+                events = []
+                signal = self._receive(message)
+                if signal is not None:
+                    signals[str(signal)] = signal
+        self._take(events)
+        for signal in signals.values():
+            signal.emit()
+
+    def _take(self, events: list[Any]) -> None:
+        if not events or self.record is None:
+            return
+        state, folder, evaluations = self.record.state, self.record.folder, len(self.record.evaluations)
+        self.record.add(events)
+        if self.record.state != state or self.record.folder != folder:
+            self.asked = "" if self.asked != "stop" or not self.record.active else self.asked
+            self.store.setValue("last_run", str(self.record.folder or ""))
+            self.run_changed.emit()
+        elif self.asked == "evaluate" and (self.record.progress or len(self.record.evaluations) != evaluations):
+            self.asked = ""
+        self.run_advanced.emit()
+
+    def _receive(self, message: Message) -> Any:
+        kind = message.kind
+        signal = {
+            "load": self.engine_changed, "tasks": self.tasks_changed, "models": self.models_changed,
+            "summary": self.summary_changed,
+            "estimate": self.estimate_changed, "measure": self.estimate_changed, "preview": self.preview_changed,
+            "runs": self.runs_changed, "history": self.run_changed, "train": self.run_changed,
+            "resume": self.run_changed, "export": self.export_changed,
+        }[kind]  # fmt: skip
+        if message.number != self._newest.get(kind):
+            return None
+        if message.what == "event":
+            self.busy[kind] = message.value
+            return signal
+        self.busy.pop(kind, None)
+        self.problems.pop(kind, None)
+        if message.what == "problem":
+            self.problems[kind] = message.value
+        elif message.what == "answer":
+            self.answers[kind] = message.value
+        if kind == "load":
+            self.engine_state = "failed" if message.what == "problem" else "ready"
+        elif kind == "measure" and message.what == "answer":
+            self.answers["estimate"] = message.value
+            self.problems.pop("estimate", None)
+        elif kind == "history":
+            self._opened(message)
+        elif kind in ("train", "resume") and self.record is not None:
+            if self.record.active:
+                self.record.state = "failed" if message.what == "problem" else "stopped"
+            self.record.progress = None
+            self.asked = ""
+            self.ask("runs")
+        return signal
+
+    def _opened(self, message: Message) -> None:
+        folder, history = message.value if message.what == "answer" else (None, None)
+        if history is not None and not self.running:
+            self.record = RunRecord.from_history(folder, history)
+            self.store.setValue("last_run", str(folder))
+
+    def close(self, patience: float = 2.0) -> bool:
+        """Ends the worker; false where it is still inside a call that cannot be broken off."""
+        self._drain.stop()
+        self._settle.stop()
+        self.store.setValue("recipe", dump(self.recipe))
+        self.store.sync()
+        self._worker.leave.set()
+        self._worker.commands.put(Stop())
+        self._worker.inbox.put(None)
+        self._thread.quit()
+        return not self._thread.isRunning() or self._thread.wait(int(patience * 1000))
+
+    # The recipe
+
+    def set_recipe(self, recipe: Recipe, path: Path | None = None) -> None:
+        """Another recipe."""
+        self.recipe, self.recipe_path = recipe, path
+        if path is not None:
+            paths = [str(path), *(p for p in self.recent_recipes() if p != str(path))]
+            self.store.setValue("recent_recipes", paths[:RECENT_RECIPES])
+        self._settle.start()
+        self.recipe_changed.emit()
+
+    def recent_recipes(self) -> list[str]:
+        """Files, newest first."""
+        value = self.store.value("recent_recipes", [])
+        return [value] if isinstance(value, str) else list(value or [])
+
+    def change(self, table: str, **values: Any) -> str:
+        """Changes settings of one table; gives the sentence that says what is wrong with them, or nothing."""
+        return self.change_all({table: values})
+
+    def change_all(self, tables: dict[str, dict[str, Any]]) -> str:
+        """Changes settings of several tables at once."""
+        whole = self.recipe.model_dump(mode="json")
+        for table, values in tables.items():
+            whole[table].update(values)
+        try:
+            recipe = build(whole)
+        except UserError as error:
+            return str(error).replace("recipe: ", "")
+        if recipe != self.recipe:
+            self.recipe = recipe
+            self._settle.start()
+            self.recipe_changed.emit()
+        return ""
+
+    def apply_text(self, text: str) -> None:
+        """The recipe from TOML text. Raises `UserError` with one sentence per fault."""
+        self.set_recipe(loads(text, "recipe"), self.recipe_path)
+
+    def _on_settled(self) -> None:
+        for kind in ("summary", "estimate"):
+            self.ask(kind, self.recipe)
+        self.settled.emit()
+
+    def preview(self, page: int = 0) -> None:
+        """Asks for one page of the data."""
+        self.ask("preview", self.recipe, page)
+        self.preview_changed.emit()
+
+    def measure(self) -> None:
+        """Asks for a measured memory figure."""
+        self.ask("measure", self.recipe)
+        self.estimate_changed.emit()
+
+    def cancel(self) -> None:
+        """Breaks off what the worker is at, at its next sign of life."""
+        self._worker.cancel.set()
+        self._worker.inbox.put(Request("wake", 0))
+
+    # The run
+
+    @property
+    def running(self) -> bool:
+        """Whether a run holds the engine."""
+        return "train" in self.busy or "resume" in self.busy
+
+    def train(self) -> None:
+        """Starts a run of the recipe."""
+        if not self.running:
+            self._begin(RunRecord(self.recipe), "train", self.recipe)
+
+    def resume_run(self) -> None:
+        """Goes on with the run on show."""
+        if not self.running and self.record is not None and self.record.folder is not None:
+            self.record.state, self.record.finished = "starting", None
+            self._begin(self.record, "resume", self.record.folder)
+
+    def _begin(self, record: RunRecord, kind: str, argument: Any) -> None:
+        while not self._worker.commands.empty():
+            self._worker.commands.get_nowait()
+        self.record, self.asked = record, ""
+        for key in ("train", "resume", "history"):
+            self.problems.pop(key, None)
+        self.ask(kind, argument)
+        self.run_changed.emit()
+
+    def open_run(self, folder: Path) -> None:
+        """Shows a run from disk."""
+        self.ask("history", folder)
+
+    def command(self, command: Command) -> None:
+        """Hands a command to the running loop, which reads it at the next step border."""
+        names = {Pause: "pause", Resume: "", Stop: "stop", EvaluateNow: "evaluate", SetRate: self.asked}
+        self.asked = names.get(type(command), "")
+        if isinstance(command, Stop) and self.record is not None and self.record.state == "starting":
+            self._worker.cancel.set()  # there is no step border yet
+        self._worker.commands.put(command)
+        self._worker.inbox.put(Request("wake", 0))
+        self.run_changed.emit()
+
+
+def _first_recipe(store: QSettings) -> Recipe:
+    """The recipe left last time, else the bundled one, else the defaults."""
+    text = store.value("recipe", "", str)
+    for attempt in (lambda: loads(text) if text else load("starter"), lambda: load("starter")):
+        try:
+            return attempt()
+        except UserError:
+            continue  # a recipe of another version of the program, or one that is not installed
+    return Recipe()

@@ -1,0 +1,104 @@
+"""What went wrong, on the page that it concerns: a sentence, details on request, and a copy button."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PySide6.QtGui import QFontDatabase, QGuiApplication
+from PySide6.QtWidgets import QFrame, QLabel, QPlainTextEdit, QVBoxLayout
+
+from sparsezo_gui.gui.problems import Problem
+from sparsezo_gui.gui.theme import GRID, icon, theme
+from sparsezo_gui.gui.widgets.basic import button, label, restyle, row
+
+
+class Banner(QFrame):
+    """Hidden until something is to be said; stays until it is dismissed, mended or replaced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setProperty("role", "banner")
+        self._level = "error"
+        self._problem: Problem | None = None
+        self._image = QLabel()
+        self._text = label("", wrap=True, name="Message")
+        self._more = button("Details", self._toggle, role="flat")
+        self._copy = button("Copy", self._to_clipboard, role="flat", image="copy", name="Copy details")
+        self._act = button("", self._acted, name="Do it")
+        self._action: Callable[[], object] | None = None
+        close = button("Dismiss", self.clear, role="flat")
+        self._details = QPlainTextEdit(readOnly=True)
+        self._details.setAccessibleName("Details")
+        self._details.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+        self._details.setFixedHeight(20 * GRID)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(2 * GRID, GRID, GRID, GRID)
+        line = row(self._image, self._text, self._act, self._more, self._copy, close)
+        line.setStretch(1, 1)
+        layout.addLayout(line)
+        layout.addWidget(self._details)
+        theme().changed.connect(self._paint)
+        self.clear()
+
+    @property
+    def text(self) -> str:
+        """What is said now."""
+        return self._text.text() if self._problem else ""
+
+    def show_problem(
+        self, problem: Problem, level: str = "error", action: tuple[str, Callable[[], object]] | None = None
+    ) -> None:
+        """Says a problem; ``action`` is a button's text and what it does about it."""
+        if problem == self._problem and level == self._level:
+            return
+        self._problem, self._level = problem, level
+        self._text.setText(problem.what)
+        self._details.setPlainText(problem.details)
+        self._details.hide()
+        self._more.setText("Details")
+        self._more.setVisible(problem.defect)
+        self._copy.setVisible(problem.defect)
+        self._action = action[1] if action else None
+        self._act.setVisible(action is not None)
+        if action:
+            self._act.setText(action[0])
+            self._act.setAccessibleName(action[0])
+        restyle(self, level=level)
+        self._paint()
+        self.show()
+
+    def clear(self) -> None:
+        """Says nothing."""
+        self._problem = None
+        self.hide()
+
+    def follow(self, problem: Problem | None, level: str = "error") -> None:
+        """Shows ``problem``, or nothing where there is none."""
+        if problem is None:
+            self.clear()
+        else:
+            self.show_problem(problem, level)
+
+    def _acted(self) -> None:
+        action = self._action
+        self.clear()
+        if action:
+            action()
+
+    def _toggle(self) -> None:
+        shown = self._details.isHidden()
+        self._details.setVisible(shown)
+        self._more.setText("Hide details" if shown else "Details")
+
+    def _to_clipboard(self) -> None:
+        if self._problem:
+            QGuiApplication.clipboard().setText(f"{self._problem.what}\n\n{self._problem.details}")
+            self._copy.setText("Copied")
+
+    def _paint(self) -> None:
+        role = {"error": "error", "warning": "warning"}.get(self._level, "accent")
+        self._image.setPixmap(
+            icon({"error": "error", "warning": "warning"}.get(self._level, "info"), role).pixmap(20, 20)
+        )
+        if self._problem:
+            self._copy.setText("Copy")

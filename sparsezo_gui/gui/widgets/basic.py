@@ -1,0 +1,170 @@
+"""Small pieces that every page is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PySide6.QtCore import QSize, Qt
+from PySide6.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QLayout,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+from sparsezo_gui.gui.theme import GRID, icon, theme
+
+
+def label(text: str = "", role: str = "", wrap: bool = False, name: str = "") -> QLabel:
+    """A plain-text label; ``role`` is a word of the style sheet. Text from outside is never read as mark-up."""
+    result = QLabel(text)
+    result.setTextFormat(Qt.TextFormat.PlainText)
+    result.setWordWrap(wrap)
+    if wrap:
+        result.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
+    if role:
+        result.setProperty("role", role)
+    if name:
+        result.setAccessibleName(name)
+    return result
+
+
+class Button(QPushButton):
+    """A push button whose icon follows the theme."""
+
+    def __init__(self, text: str, role: str = "", image: str = "") -> None:
+        super().__init__(text)
+        self._image, self._tint = image, {"primary": "on_accent", "flat": "accent"}.get(role, "text")
+        self.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+        if role:
+            self.setProperty("role", role)
+        if image:
+            self.setIconSize(QSize(18, 18))
+            self.repaint_icon()
+            theme().changed.connect(self.repaint_icon)
+
+    def set_image(self, image: str) -> None:
+        """Another icon."""
+        self._image = image
+        self.repaint_icon()
+
+    def repaint_icon(self) -> None:
+        """The icon in the theme's colours."""
+        self.setIcon(icon(self._image, self._tint))
+
+
+def button(
+    text: str, clicked: Callable[[], object], *, role: str = "", image: str = "", tip: str = "", name: str = ""
+) -> Button:
+    """A push button; ``image`` names an icon, ``name`` is its accessible name where that is not the text."""
+    result = Button(text, role, image)
+    result.setAccessibleName(name or text)
+    result.setToolTip(tip)
+    result.clicked.connect(lambda: clicked())
+    return result
+
+
+def card(*parts: QWidget | QLayout, horizontal: bool = False) -> QFrame:
+    """A framed group."""
+    result = QFrame()
+    result.setProperty("role", "card")
+    layout: QLayout = QHBoxLayout(result) if horizontal else QVBoxLayout(result)
+    layout.setContentsMargins(2 * GRID, 2 * GRID, 2 * GRID, 2 * GRID)
+    layout.setSpacing(GRID)
+    add(layout, *parts)
+    return result
+
+
+def add(layout: QLayout, *parts: QWidget | QLayout | int | None) -> QLayout:
+    """Adds widgets and layouts in order; None is a stretch, a number is space."""
+    for part in parts:
+        if isinstance(part, QWidget):
+            layout.addWidget(part)
+        elif isinstance(part, QLayout):
+            layout.addLayout(part)  # type: ignore[attr-defined]
+        elif part is None:
+            layout.addStretch(1)  # type: ignore[attr-defined]
+        else:
+            layout.addSpacing(part)  # type: ignore[attr-defined]
+    return layout
+
+
+def row(*parts: QWidget | QLayout | int | None, spacing: int = GRID) -> QHBoxLayout:
+    """Parts side by side."""
+    result = QHBoxLayout()
+    result.setContentsMargins(0, 0, 0, 0)
+    result.setSpacing(spacing)
+    add(result, *parts)
+    return result
+
+
+def column(*parts: QWidget | QLayout | int | None, spacing: int = GRID) -> QVBoxLayout:
+    """Parts one below the other."""
+    result = QVBoxLayout()
+    result.setContentsMargins(0, 0, 0, 0)
+    result.setSpacing(spacing)
+    add(result, *parts)
+    return result
+
+
+def clear(layout: QLayout) -> None:
+    """Takes everything out of a layout and deletes it."""
+    while item := layout.takeAt(0):
+        if widget := item.widget():
+            widget.hide()
+            widget.setParent(None)
+            widget.deleteLater()
+        elif inner := item.layout():
+            clear(inner)
+
+
+def restyle(widget: QWidget, **properties: object) -> None:
+    """Sets properties that the style sheet looks at, and has it look again where one changed."""
+    changed = False
+    for name, value in properties.items():
+        if widget.property(name) != value:
+            widget.setProperty(name, value)
+            changed = True
+    if changed:
+        widget.style().unpolish(widget)
+        widget.style().polish(widget)
+
+
+class Page(QWidget):
+    """A page: title, one sentence, a banner for what went wrong, and a body that scrolls."""
+
+    def __init__(self, title: str, sentence: str, *, scrolls: bool = True) -> None:
+        super().__init__()
+        from sparsezo_gui.gui.widgets.banner import Banner
+
+        self.setAccessibleName(f"{title} page")
+        self.banner = Banner()
+        self.header = row(label(title, "title"), 2 * GRID, label(sentence, "dim"), None)
+        self.body = QVBoxLayout()
+        self.body.setSpacing(2 * GRID)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.setSpacing(0)
+        top = column(self.header, self.banner, spacing=GRID)
+        top.setContentsMargins(3 * GRID, 2 * GRID, 3 * GRID, GRID)
+        outer.addLayout(top)
+        if scrolls:
+            inner = QWidget()
+            inner.setProperty("role", "page")
+            inner.setLayout(self.body)
+            self.body.setContentsMargins(3 * GRID, GRID, 3 * GRID, 3 * GRID)
+            area = QScrollArea()
+            area.setWidgetResizable(True)
+            area.setFrameShape(QFrame.Shape.NoFrame)
+            area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+            area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
+            area.setWidget(inner)
+            outer.addWidget(area, 1)
+        else:
+            self.body.setContentsMargins(3 * GRID, GRID, 3 * GRID, 2 * GRID)
+            outer.addLayout(self.body, 1)

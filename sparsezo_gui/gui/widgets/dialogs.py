@@ -1,0 +1,117 @@
+"""Dialogs: the recipe as text, the learning rate of a running loop, about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QFontDatabase, QGuiApplication
+from PySide6.QtWidgets import QDialog, QPlainTextEdit, QVBoxLayout, QWidget
+
+from sparsezo_gui import __version__
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.theme import GRID
+from sparsezo_gui.gui.widgets.basic import button, label, restyle, row
+from sparsezo_gui.gui.widgets.fields import NumberEdit
+from sparsezo_gui.recipe import dump
+
+
+class _Dialog(QDialog):
+    """Deletes itself when closed, with the program's margins."""
+
+    def __init__(self, title: str, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.setWindowTitle(title)
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.layout_ = QVBoxLayout(self)
+        self.layout_.setContentsMargins(3 * GRID, 2 * GRID, 3 * GRID, 2 * GRID)
+        self.layout_.setSpacing(GRID)
+
+
+class RecipeDialog(_Dialog):
+    """The whole recipe as TOML text, to read, copy, edit and apply."""
+
+    def __init__(self, session: Session, parent: QWidget) -> None:
+        super().__init__("Recipe as text", parent)
+        self._session = session
+        self.resize(88 * GRID, 80 * GRID)
+        self.text = QPlainTextEdit(dump(session.recipe))
+        self.text.setAccessibleName("Recipe text")
+        self.text.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+        self.text.setTabChangesFocus(True)
+        self._say = label(
+            "The same file runs without the window:  sparsezo train recipe.toml",
+            "hint",
+            wrap=True,
+            name="Recipe faults",
+        )
+        apply = button("Apply", self.apply, role="primary", name="Apply recipe text")
+        copy = button("Copy", self._to_clipboard, image="copy", name="Copy recipe text")
+        close = button("Close", self.reject, name="Close recipe text")
+        self.layout_.addWidget(self.text, 1)
+        self.layout_.addWidget(self._say)
+        self.layout_.addLayout(row(copy, None, close, apply))
+
+    def apply(self) -> None:
+        """Takes the text over, or says what is wrong in it."""
+        try:
+            self._session.apply_text(self.text.toPlainText())
+        except UserError as error:
+            self._say.setText(str(error).replace("recipe: ", ""))
+            restyle(self._say, role="error")
+            return
+        self.accept()
+
+    def _to_clipboard(self) -> None:
+        QGuiApplication.clipboard().setText(self.text.toPlainText())
+
+
+class RateDialog(_Dialog):
+    """A factor on the scheduled learning rate of the running loop."""
+
+    def __init__(self, rate: float, taken: Callable[[float], None], parent: QWidget) -> None:
+        super().__init__("Change rate", parent)
+        self._taken = taken
+        self._edit = NumberEdit(whole=False)
+        self._edit.setAccessibleName("Rate factor")
+        self._edit.setText("0.5")
+        self._edit.selectAll()
+        self._say = label("", "error", wrap=True)
+        text = (
+            "Multiply the scheduled learning rate from the next step on. Below 1 calms a loss that jumps; above 1 "
+            "hurries one that hardly moves."
+        )
+        if rate == rate:
+            text += f" It is {rate:.3g} now."
+        note = label(text, wrap=True)
+        note.setMinimumWidth(48 * GRID)
+        self.layout_.addWidget(note)
+        self.layout_.addLayout(row(label("Factor", "heading"), self._edit, None))
+        self.layout_.addWidget(self._say)
+        self.layout_.addLayout(row(None, button("Cancel", self.reject), button("Change", self._take, role="primary")))
+
+    def _take(self) -> None:
+        value = self._edit.value()
+        if isinstance(value, str) or not 0 < value <= 1000:
+            self._say.setText("The factor must be a number above 0, such as 0.5 or 2.")
+            return
+        self._taken(float(value))
+        self.accept()
+
+
+class AboutDialog(_Dialog):
+    """Name, version, what it is."""
+
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__("About SparseZO", parent)
+        note = label(
+            "Sparse zeroth-order fine-tuning of language models held in 4 bits, on a laptop. If you can chat with a "
+            "model on your computer, you can fine-tune it there.\n\nAfter Guo et al., arXiv 2406.02913; Malladi et "
+            "al., arXiv 2305.17333; Liu et al., arXiv 2402.15751. Apache License 2.0.",
+            wrap=True,
+        )
+        note.setMinimumWidth(56 * GRID)
+        self.layout_.addWidget(label(f"SparseZO {__version__}", "title"))
+        self.layout_.addWidget(note)
+        self.layout_.addLayout(row(None, button("Close", self.accept)))

@@ -1,0 +1,165 @@
+"""Forms out of pydantic fields: default, bounds, unit, usual range and the sentence of help are declared once there."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QKeyEvent, QWheelEvent
+from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QSizePolicy, QVBoxLayout, QWidget
+
+from sparsezo_gui.gui import words
+from sparsezo_gui.gui.theme import GRID
+from sparsezo_gui.gui.widgets.basic import label, restyle, row
+
+
+class Combo(QComboBox):
+    """A combo box that the wheel changes only once it has the focus, so that scrolling a page changes nothing."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.setAccessibleName(name)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(8)
+
+    def wheelEvent(self, event: QWheelEvent) -> None:
+        """See the class."""
+        if self.hasFocus():
+            super().wheelEvent(event)
+        else:
+            event.ignore()
+
+    def fill(self, items: list[tuple[str, Any]], current: Any) -> None:
+        """Entries as (text, data), and the one that is chosen; tells nobody."""
+        self.blockSignals(True)
+        self.clear()
+        for text, data in items:
+            self.addItem(text, data)
+        self.choose(current)
+        self.blockSignals(False)
+
+    def choose(self, data: Any) -> None:
+        """Chooses an entry by its data; tells nobody."""
+        before = self.blockSignals(True)
+        self.setCurrentIndex(next((i for i in range(self.count()) if self.itemData(i) == data), -1))
+        self.blockSignals(before)
+
+
+class NumberEdit(QLineEdit):
+    """A number, typed as people type it (2000, 1e-4, 0.1 %); arrow keys step whole numbers by one, others by ×10."""
+
+    def __init__(self, whole: bool) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def value(self) -> int | float | str:
+        """The number, or the text where it is none."""
+        text = self.text().strip().replace(" ", "").replace("\u2009", "")
+        try:
+            if text.endswith("%"):
+                return float(f"{float(text[:-1]) / 100:.12g}")
+            return int(text) if self.whole else float(text)
+        except ValueError:
+            try:
+                number = float(text)
+            except ValueError:
+                return self.text()
+            return int(number) if number.is_integer() else number
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """See the class."""
+        direction = {Qt.Key.Key_Up: 1, Qt.Key.Key_Down: -1}.get(Qt.Key(event.key()), 0)
+        value = self.value()
+        if not direction or isinstance(value, str):
+            super().keyPressEvent(event)
+            return
+        self.setText(words.number(value + direction if self.whole else float(f"{value * 10.0**direction:.12g}")))
+        self.setModified(True)
+        self.editingFinished.emit()
+
+
+class SettingField(QWidget):
+    """One setting: its name, an editor that fits its type, its unit, and one sentence of help or of fault below."""
+
+    edited = Signal(str, object)  # name, value; only by the user
+
+    def __init__(self, name: str, field: FieldInfo, title: str = "") -> None:
+        super().__init__()
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        self.name = name
+        self.title = title or words.title(name)
+        self.help = field.description or ""
+        self._sane = extra.get("sane")
+        self._editor = self._make_editor(field.annotation)
+        self._editor.setAccessibleName(self.title)
+        self._editor.setAccessibleDescription(self.help)
+        self._editor.setToolTip(self.help)
+        caption = label(self.title, "heading")
+        caption.setBuddy(self._editor)
+        self._hint = label("", "hint", wrap=True)
+        self._hint.setAlignment(Qt.AlignmentFlag.AlignTop)
+        unit = label(str(extra.get("unit") or ""), "dim")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(GRID // 2)
+        if not isinstance(self._editor, QCheckBox):
+            layout.addWidget(caption)
+        line = row(self._editor, unit)
+        line.setStretch(0, 1)
+        layout.addLayout(line)
+        layout.addWidget(self._hint)
+        layout.addStretch(1)
+        self.set_fault("")
+
+    def _make_editor(self, annotation: Any) -> QWidget:
+        if get_origin(annotation) is Literal:
+            editor: QWidget = Combo(self.title)
+            editor.fill([(words.title(str(word)), word) for word in get_args(annotation)], None)
+            editor.currentIndexChanged.connect(lambda: self.edited.emit(self.name, editor.currentData()))
+        elif annotation is bool:
+            editor = QCheckBox(self.title)
+            editor.clicked.connect(lambda: self.edited.emit(self.name, editor.isChecked()))
+        else:
+            number = annotation in (int, float)
+            editor = NumberEdit(annotation is int) if number else QLineEdit()
+            editor.editingFinished.connect(self._finished)
+        editor.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        return editor
+
+    def _finished(self) -> None:
+        # Qt also says so when the focus leaves: only what was typed counts.
+        if self._editor.isModified():
+            self._editor.setModified(False)
+            self.edited.emit(self.name, self.value())
+
+    def value(self) -> Any:
+        """What the editor holds."""
+        if isinstance(self._editor, QComboBox):
+            return self._editor.currentData()
+        if isinstance(self._editor, QCheckBox):
+            return self._editor.isChecked()
+        return self._editor.value() if isinstance(self._editor, NumberEdit) else self._editor.text()
+
+    def set_value(self, value: Any) -> None:
+        """Shows a value; takes a fault away. What is being typed is left alone."""
+        if isinstance(self._editor, Combo):
+            self._editor.choose(value)
+        elif isinstance(self._editor, QCheckBox):
+            self._editor.setChecked(bool(value))
+        elif not self._editor.isModified():
+            text = words.number(value) if isinstance(self._editor, NumberEdit) else str(value)
+            if text != self._editor.text():
+                self._editor.setText(text)
+        self.set_fault("")
+
+    def set_fault(self, sentence: str) -> None:
+        """Says what is wrong below the editor, instead of the help."""
+        help_text = self.help
+        if self._sane:
+            low, high = (words.number(bound) for bound in self._sane)
+            help_text += f" Usual: {low} to {high}."
+        self._hint.setText(sentence or help_text)
+        restyle(self._hint, role="error" if sentence else "hint")
+        restyle(self._editor, fault="true" if sentence else "false")

@@ -1,0 +1,207 @@
+"""The memory strip: where the memory would go, what the device has, and what other ways of tuning would take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PySide6.QtCore import QEvent, QRectF, QSize, Qt
+from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent
+from PySide6.QtWidgets import (
+    QDialog,
+    QDialogButtonBox,
+    QFrame,
+    QHeaderView,
+    QTableWidget,
+    QTableWidgetItem,
+    QToolTip,
+    QVBoxLayout,
+    QWidget,
+)
+
+from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.theme import GRID, colours, theme
+from sparsezo_gui.gui.widgets.basic import button, label, restyle, row
+from sparsezo_gui.gui.words import size
+
+VERDICTS = {"fits": ("Fits", "fits"), "tight": ("Tight", "tight")}  # anything else is too large
+TITLES = {"lora": "LoRA", "qlora": "QLoRA", "full": "full fine-tuning"}
+
+
+def verdict_of(verdict: str) -> tuple[str, str]:
+    """A verdict as text and as a level of the style sheet."""
+    return VERDICTS.get(verdict, ("Too large", "large"))
+
+
+class MemoryBar(QWidget):
+    """Parts side by side on a scale that ends at the device's memory, or beyond it where they do not fit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setAccessibleName("Memory by part")
+        self.setMinimumHeight(3 * GRID)
+        self.setMouseTracking(True)
+        self._parts: list[tuple[str, int, str]] = []
+        self._available = 0
+        theme().changed.connect(self.update)
+
+    def sizeHint(self) -> QSize:
+        """Wide and flat."""
+        return QSize(40 * GRID, 3 * GRID)
+
+    def show_estimate(self, parts: list[tuple[str, int, str]], available: int) -> None:
+        """Shows parts (name, bytes, explanation) against ``available`` bytes."""
+        self._parts = [(part[0], int(part[1]), part[2]) for part in parts if part[1] > 0]
+        self._available = available
+        self.setAccessibleDescription("; ".join(f"{name} {size(amount)}" for name, amount, _ in self._parts))
+        self.update()
+
+    def _boxes(self) -> list[tuple[QRectF, tuple[str, int, str]]]:
+        total = sum(part[1] for part in self._parts)
+        scale = self.width() / max(total, self._available, 1)
+        boxes, left = [], 0.0
+        for part in self._parts:
+            width = max(part[1] * scale, 1.0)
+            boxes.append((QRectF(left, 0, width, self.height()), part))
+            left += width
+        return boxes
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Two tones in turn with a gap between, so that parts are told apart without colour; names where they fit."""
+        c, painter = colours(), QPainter(self)
+        painter.fillRect(self.rect(), QColor(c.raised))
+        total = sum(part[1] for part in self._parts)
+        limit = self.width() * self._available / max(total, self._available, 1)
+        tones = (QColor(c.accent), QColor(c.faint))
+        for index, (box, part) in enumerate(self._boxes()):
+            tone = tones[index % 2]
+            painter.fillRect(box.adjusted(0, 0, -1 if box.width() > 3 else 0, 0), tone)
+            text = f"{part[0]} {size(part[1])}"
+            if painter.fontMetrics().horizontalAdvance(text) + 2 * GRID > box.width():
+                text = part[0]
+            if painter.fontMetrics().horizontalAdvance(text) + 2 * GRID <= box.width():
+                painter.setPen(QColor(c.on_accent if tone == tones[0] else c.text))
+                painter.drawText(box.adjusted(GRID, 0, -GRID, 0), Qt.AlignmentFlag.AlignVCenter, text)
+        if self._available and total > self._available:
+            painter.setPen(QColor(c.error))
+            painter.fillRect(QRectF(limit - 1, 0, 3, self.height()), QColor(c.error))
+
+    def event(self, event: QEvent) -> bool:
+        """The part under the pointer, as a tooltip."""
+        if event.type() == QEvent.Type.ToolTip and isinstance(event, QHelpEvent):
+            for box, (name, amount, why) in self._boxes():
+                if box.contains(event.pos()):
+                    QToolTip.showText(event.globalPos(), f"{name}: {size(amount)}\n{why}", self)
+                    return True
+        return super().event(event)
+
+
+class MemoryStrip(QFrame):
+    """The bar with a verdict, a comparison and the Measure button; follows the session."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.setProperty("role", "strip")
+        self._session = session
+        self._verdict = label("", "badge", name="Memory verdict")
+        self._text = label("", name="Memory needed")
+        self._others = label("", "dim", name="Memory of other methods")
+        self.bar = MemoryBar()
+        self._parts = button("Parts…", self._show_parts, role="flat", name="Memory by part as a table")
+        self._measure = button(
+            "Measure",
+            self._pressed,
+            image="measure",
+            tip="Runs two real forward passes on the longest example and replaces the estimate.",
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(3 * GRID, GRID, 3 * GRID, GRID)
+        layout.setSpacing(GRID // 2)
+        layout.addLayout(row(self._verdict, self._text, None, self._others, self._parts, self._measure))
+        layout.addWidget(self.bar)
+        session.estimate_changed.connect(self.refresh)
+        session.engine_changed.connect(self.refresh)
+        session.run_changed.connect(self.refresh)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Shows what the session knows."""
+        session = self._session
+        estimate, problem = session.answers.get("estimate"), session.problems.get("estimate")
+        problem = session.problems.get("measure") or problem
+        measuring = "measure" in session.busy
+        self._measure.setText("Cancel" if measuring else "Measure")
+        self._measure.setAccessibleName("Cancel measuring" if measuring else "Measure memory")
+        self._measure.setEnabled(session.engine_state == "ready" and not session.running)
+        self._parts.setEnabled(estimate is not None and problem is None)
+        if problem is not None or estimate is None:
+            waiting = "Memory: waiting for the engine…" if session.engine_state != "failed" else "Memory: not known."
+            self._say("", problem.what.split("\n")[0] if problem else waiting, "", problem is not None)
+            self.bar.show_estimate([], 0)
+            return
+        word, level = verdict_of(estimate.verdict)
+        how = "measured" if getattr(estimate, "measured", False) else "estimated"
+        text = f"{size(estimate.total)} of {size(estimate.available)} ({how})"
+        if measuring:
+            progress = session.busy["measure"]
+            text += f" · {progress.stage if progress else 'measuring'}…"
+        others = " · ".join(
+            f"{TITLES.get(name, name)} {size(amount)}" for name, amount in estimate.alternatives.items()
+        )
+        self._say(word, text, f"Training with {others}" if others else "", False, level)
+        self.bar.show_estimate(_triples(estimate.parts), estimate.available)
+
+    def _say(self, verdict: str, text: str, others: str, is_error: bool, level: str = "") -> None:
+        self._verdict.setVisible(bool(verdict))
+        self._verdict.setText(verdict)
+        restyle(self._verdict, level=level)
+        self._text.setText(text)
+        restyle(self._text, role="error" if is_error else "")
+        self._others.setText(others)
+
+    def _pressed(self) -> None:
+        if "measure" in self._session.busy:
+            self._session.cancel()
+        else:
+            self._session.measure()
+
+    def _show_parts(self) -> None:
+        dialog = PartsDialog(self._session.answers["estimate"], self.window())
+        dialog.open()
+
+
+class PartsDialog(QDialog):
+    """The parts as a table, with what each is for."""
+
+    def __init__(self, estimate: Any, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Where the memory goes")
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.resize(90 * GRID, 48 * GRID)
+        rows = [
+            *_triples(estimate.parts),
+            ("Together", estimate.total, f"Of {size(estimate.available)} on this device."),
+        ]
+        table = QTableWidget(len(rows), 3)
+        table.setAccessibleName("Memory by part")
+        table.setHorizontalHeaderLabels(["Part", "Memory", "What it is"])
+        table.verticalHeader().hide()
+        table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        table.setWordWrap(True)
+        for index, (name, amount, why) in enumerate(rows):
+            for place, text in enumerate((name, size(amount), why)):
+                table.setItem(index, place, QTableWidgetItem(text))
+            table.item(index, 1).setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        table.resizeColumnsToContents()
+        table.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
+        table.resizeRowsToContents()
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
+        buttons.rejected.connect(self.reject)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(2 * GRID, 2 * GRID, 2 * GRID, 2 * GRID)
+        layout.addWidget(table)
+        layout.addWidget(buttons)
+
+
+def _triples(parts: Any) -> list[tuple[str, int, str]]:
+    """Parts as (name, bytes, explanation)."""
+    return [tuple(part) if isinstance(part, tuple) else (part.name, part.bytes, part.explanation) for part in parts]

@@ -1,0 +1,94 @@
+"""What a run achieved and what it said: metrics before and after, and notices in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QGridLayout, QListWidget, QListWidgetItem, QWidget
+
+from sparsezo_gui.gui import words
+from sparsezo_gui.gui.record import Note, RunRecord
+from sparsezo_gui.gui.theme import GRID, icon, theme
+from sparsezo_gui.gui.widgets.basic import clear, label
+
+# Whether more is better; others are shown without a verdict.
+BETTER = {"accuracy": 1, "macro_f1": 1, "f1": 1, "exact_match": 1, "loss": -1, "perplexity": -1}
+
+
+class Metrics(QWidget):
+    """A small table: metric, base model, tuned, and the change in words of better or worse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setAccessibleName("Metrics before and after")
+        self._grid = QGridLayout(self)
+        self._grid.setContentsMargins(0, 0, 0, GRID)
+        self._grid.setHorizontalSpacing(2 * GRID)
+        self._grid.setVerticalSpacing(GRID // 2)
+        self._grid.setColumnStretch(0, 1)
+
+    def show_record(self, record: RunRecord) -> None:
+        """Shows the base model's evaluation and the latest one."""
+        clear(self._grid)
+        base, last = record.before_after()
+        one = base or last
+        if one is None:
+            self._grid.addWidget(label("Evaluations appear here: the base model first, then the tuned one.", "hint",
+                                       wrap=True), 0, 0)  # fmt: skip
+            return
+        heads = (f"On {one.split}", "base", f"step {last.step}" if last else "", "")
+        for place, text in enumerate(heads):
+            self._put(0, place, text, "dim")
+        names = [name for name in one.metrics if name not in ("examples", "seconds")]
+        for line, name in enumerate(sorted(names, key=lambda n: list(BETTER).index(n) if n in BETTER else 99), 1):
+            before = base.metrics.get(name) if base else None
+            after = last.metrics.get(name) if last else None
+            self._put(line, 0, words.title(name).replace("F1", "F1"), "")
+            self._put(line, 1, words.metric(name, before) if before is not None else "–", "")
+            self._put(line, 2, words.metric(name, after) if after is not None else "", "heading")
+            verdict = ""
+            if before is not None and after is not None and name in BETTER and before != after:
+                verdict = "better" if (after - before) * BETTER[name] > 0 else "worse"
+            self._put(line, 3, verdict, "dim")
+        examples = one.metrics.get("examples")
+        if examples:
+            self._put(len(names) + 1, 0, f"{words.count(examples)} examples", "hint")
+
+    def _put(self, line: int, place: int, text: str, role: str) -> None:
+        part = label(text, role)
+        if place in (1, 2):
+            part.setAlignment(Qt.AlignmentFlag.AlignRight)
+        self._grid.addWidget(part, line, place)
+
+
+class Notices(QListWidget):
+    """Newest first; a warning has its own sign."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setAccessibleName("Notices")
+        self.setWordWrap(True)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._notes: Sequence[Note] = ()
+        theme().changed.connect(self._write)
+        self._write()
+
+    def show_notes(self, notes: Sequence[Note]) -> None:
+        """Shows notices."""
+        if list(notes) != list(self._notes):
+            self._notes = list(notes)
+            self._write()
+
+    def _write(self) -> None:
+        self.clear()
+        for note in reversed(self._notes):
+            place = f"Step {words.count(note.step)}: " if note.step else ""
+            warns = note.level == "warning"
+            item = QListWidgetItem(f"{'Warning. ' if warns else ''}{place}{note.text}")
+            item.setIcon(icon("warning" if warns else "info", "warning" if warns else "dim"))
+            self.addItem(item)
+        if not self._notes:
+            item = QListWidgetItem("Nothing to report.")
+            item.setFlags(Qt.ItemFlag.NoItemFlags)
+            self.addItem(item)

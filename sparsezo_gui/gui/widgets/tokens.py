@@ -1,0 +1,52 @@
+"""What the model will see: the text of examples, with the trained tokens marked by underline, weight and ground."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PySide6.QtGui import QColor, QFont, QFontDatabase, QTextCharFormat, QTextCursor
+from PySide6.QtWidgets import QTextEdit
+
+from sparsezo_gui.gui.theme import GRID, colours, theme
+
+
+class TokenView(QTextEdit):
+    """Read-only; each example starts with a line that counts its tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setReadOnly(True)
+        self.setTabChangesFocus(True)
+        self.setAccessibleName("What the model will see")
+        self.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+        self.setMinimumHeight(24 * GRID)
+        self._examples: list[list[tuple[str, bool]]] = []
+        theme().changed.connect(self._write)
+
+    def show_examples(self, examples: Sequence[Sequence[tuple[str, bool]]]) -> None:
+        """Examples as tokens (text, trained)."""
+        self._examples = [[(str(text), bool(trained)) for text, trained in example] for example in examples]
+        self._write()
+
+    def _write(self) -> None:
+        c = colours()
+        plain, head, mark = QTextCharFormat(), QTextCharFormat(), QTextCharFormat()
+        plain.setForeground(QColor(c.text))
+        head.setForeground(QColor(c.dim))
+        mark.setForeground(QColor(c.text))
+        mark.setBackground(QColor(c.accent_soft))
+        mark.setFontUnderline(True)
+        mark.setUnderlineColor(QColor(c.accent))
+        mark.setFontWeight(QFont.Weight.Bold)
+        self.clear()
+        cursor = QTextCursor(self.document())
+        cursor.beginEditBlock()
+        for index, example in enumerate(self._examples):
+            trained = sum(is_trained for _, is_trained in example)
+            gap = "\n\n" if index else ""
+            cursor.insertText(f"{gap}Example {index + 1}: {len(example)} tokens, {trained} trained\n", head)
+            for text, is_trained in example:
+                # A trained line break would be invisible without its sign.
+                cursor.insertText(text.replace("\n", "⏎\n") if is_trained else text, mark if is_trained else plain)
+        cursor.endEditBlock()
+        self.moveCursor(QTextCursor.MoveOperation.Start)

@@ -1,0 +1,65 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+
+
+def size(count: float) -> str:
+    """Bytes in powers of 1024, as memory is sold: 1.3 GB, 512 MB."""
+    value, units = float(count), ["B", "KB", "MB", "GB", "TB"]
+    while abs(value) >= 999.5 and len(units) > 1:
+        value /= 1024
+        del units[0]
+    unit = units[0]
+    digits = 0 if unit in ("B", "KB") or abs(value) >= 99.5 else 1
+    return f"{value:.{digits}f} {unit}"
+
+
+def count(number: float) -> str:
+    """Counts: 950, 12 300, 1.2 M, 7.1 B."""
+    if number < 100_000:
+        return f"{int(number):,}".replace(",", "\u2009")
+    for unit, factor in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if number >= factor:
+            return f"{number / factor:.3g} {unit}"
+    return str(number)
+
+
+def seconds(value: float) -> str:
+    """Durations: 45 s, 12 min, 3 h 20 min."""
+    if not math.isfinite(value) or value < 0:
+        return "–"
+    if value < 90:
+        return f"{value:.0f} s"
+    minutes = round(value / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes < 2880 else f"{minutes / 1440:.1f} days"
+
+
+def latency(value: float) -> str:
+    """Step times: 8.3 ms, 120 ms, 1.45 s."""
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms" if value >= 0.1 else f"{value * 1000:.1f} ms"
+
+
+def number(value: float) -> str:
+    """A setting as it is typed: 0.001, 1e-06, 2000."""
+    if isinstance(value, int):
+        return str(value)
+    if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        mantissa, exponent = f"{value:.6e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:.10g}"
+
+
+def metric(name: str, value: float) -> str:
+    """A metric: accuracies and F1 in percent, losses as they are."""
+    if name in ("accuracy", "f1", "exact_match", "macro_f1"):
+        return f"{100 * value:.1f} %"
+    return f"{value:.4g}" if abs(value) < 1e4 else count(value)
+
+
+def title(name: str) -> str:
+    """A field's name as a label: learning_rate → Learning rate."""
+    return name.replace("_", " ").replace("-", " ").capitalize()

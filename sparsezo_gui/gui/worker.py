@@ -1,0 +1,246 @@
+"""The one way from the window into the engine: a worker object on one thread, and the calls that it makes.
+
+The window puts requests into the worker's inbox; the worker serves them one at a time and puts what comes of them into
+its outbox, a deque that a timer of the window drains. No signal is emitted per step, and no tensor crosses. While a run
+goes on, its iterator is pulled here, so small requests are answered between two steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from PySide6.QtCore import QObject, Slot
+
+from sparsezo_gui.gui.problems import Problem, explain
+from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.events import Event, Paused, Progress, Started
+
+# What each request is called in a sentence: "Something unexpected happened while …".
+DOING = {
+    "load": "loading the engine",
+    "tasks": "listing tasks",
+    "models": "looking for models",
+    "summary": "reading the model",
+    "estimate": "estimating memory",
+    "measure": "measuring memory",
+    "preview": "reading the data",
+    "runs": "listing runs",
+    "history": "reading the run",
+    "train": "training",
+    "resume": "going on with the run",
+    "export": "exporting",
+}
+LONG = {"load", "measure", "train", "resume", "export"}  # never served between two steps of a run
+LATEST = {"summary", "estimate", "preview", "history", "runs"}  # an older request of these kinds is dropped
+NICENESS = 5  # of the worker and of torch's threads, which inherit it: the window's thread goes first
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something to do: ``kind`` names a method of `Engine`."""
+
+    kind: str
+    number: int
+    arguments: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What came of a request: ``what`` is 'event', 'answer', 'problem' or 'cancelled'."""
+
+    kind: str
+    number: int
+    what: str
+    value: Any = None
+
+
+class Engine:
+    """All calls into the engine. Imports are inside, so that making one loads nothing."""
+
+    def load(self, leave: threading.Event) -> Iterator[Progress]:
+        """Imports the ML stack, one package at a time, so that leaving is possible in between."""
+        names = ("numpy", "torch", "tokenizers", "transformers", "bitsandbytes", "sparsezo_gui.engine.training")
+        # Collections inside an import walk over every module loaded so far while they hold the interpreter.
+        gc.disable()
+        try:
+            for done, name in enumerate(names):
+                if leave.is_set():
+                    return
+                yield Progress("Loading the engine", done, len(names), "packages")
+                import_module(name)
+        finally:
+            gc.enable()
+            gc.freeze()
+
+    def tasks(self) -> list[Any]:
+        """The tasks that data can be used for."""
+        from sparsezo_gui.engine.data.tasks import tasks
+
+        return list(tasks().values())
+
+    def models(self) -> list[Any]:
+        """Summaries of the models on this computer."""
+        from sparsezo_gui.engine.models.library import local_models
+
+        return list(local_models())
+
+    def summary(self, recipe: Recipe) -> Any:
+        """Summary of the recipe's model, from its config alone."""
+        from sparsezo_gui.engine.models.library import summary
+
+        return summary(recipe.model.id)
+
+    def estimate(self, recipe: Recipe) -> Any:
+        """Memory by formula."""
+        from sparsezo_gui.engine.planning import estimate
+
+        return estimate(recipe)
+
+    def measure(self, recipe: Recipe) -> Generator[Progress, None, Any]:
+        """Memory by two real forward passes."""
+        from sparsezo_gui.engine.planning import measure
+
+        return measure(recipe)
+
+    def preview(self, recipe: Recipe, page: int) -> Any:
+        """One page of the data, and what the model will see."""
+        from sparsezo_gui.engine.planning import preview_data
+
+        return preview_data(recipe, page)
+
+    def runs(self) -> list[Any]:
+        """Summaries of all runs, newest first."""
+        from sparsezo_gui.engine.runs.folder import list_runs
+
+        return list(list_runs())
+
+    def history(self, folder: Path) -> tuple[Path, Any]:
+        """A run as its journal tells it, with its folder."""
+        from sparsezo_gui.engine.runs.history import history
+
+        return folder, history(folder)
+
+    def train(self, recipe: Recipe, commands: SimpleQueue) -> Iterator[Event]:
+        """A new run."""
+        from sparsezo_gui.engine.training import train
+
+        return train(recipe, commands)
+
+    def resume(self, folder: Path, commands: SimpleQueue) -> Iterator[Event]:
+        """A run that was stopped or broken off."""
+        from sparsezo_gui.engine.training import resume
+
+        return resume(folder, commands)
+
+    def export(self, folder: Path, form: str, out: Path, step: int | None) -> Iterator[Progress]:
+        """One step of a run as files."""
+        from sparsezo_gui.engine.export import export_run
+
+        return export_run(folder, form, out, step)
+
+
+class Worker(QObject):
+    """Serves requests on its thread until it finds None in its inbox."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self.engine = engine
+        self.inbox: SimpleQueue[Request | None] = SimpleQueue()
+        self.outbox: deque[Message] = deque()
+        self.commands: SimpleQueue = SimpleQueue()
+        self.cancel = threading.Event()
+        self.leave = threading.Event()
+        self.latest: dict[str, int] = {}
+        self.done = threading.Event()
+        self._later: deque[Request] = deque()
+
+    @Slot()
+    def serve(self) -> None:
+        """The worker's life."""
+        _step_back()
+        try:
+            while not self.leave.is_set():
+                request = self._later.popleft() if self._later else self.inbox.get()
+                if request is not None and request.kind != "wake":
+                    self._serve(request)
+        finally:
+            self.done.set()
+
+    def _serve(self, request: Request) -> None:
+        if request.kind in LATEST and request.number < self.latest.get(request.kind, 0):
+            return
+        try:
+            arguments = {"load": (self.leave,), "train": (*request.arguments, self.commands)}
+            if request.kind == "resume":
+                arguments["resume"] = (*request.arguments, self.commands)
+            answer = getattr(self.engine, request.kind)(*arguments.get(request.kind, request.arguments))
+            if request.kind in LONG:
+                answer = self._pull(request, answer)
+                if self.cancel.is_set():
+                    self._tell(request, "cancelled")
+                    return
+            self._tell(request, "answer", answer)
+        except Exception as error:  # told in the window, with its traceback
+            self._tell(request, "problem", explain(error, DOING.get(request.kind, request.kind)))
+        finally:
+            if request.kind in LONG:
+                self.cancel.clear()
+
+    def _pull(self, request: Request, events: Iterator[Any]) -> Any:
+        """Pulls an iterator to its end, or to a cancellation; gives what a generator returns."""
+        with contextlib.closing(events) if hasattr(events, "close") else contextlib.nullcontext():  # type: ignore[arg-type]
+            while not (self.cancel.is_set() or self.leave.is_set()):
+                try:
+                    event = next(events)
+                except StopIteration as stop:
+                    return stop.value
+                self._tell(request, "event", event)
+                if isinstance(event, Started):
+                    # From here on the loop listens to its commands: stopping is a command, not a cancellation.
+                    gc.freeze()
+                self._between(waiting=isinstance(event, Paused))
+        return None
+
+    def _between(self, waiting: bool) -> None:
+        """Answers small requests between two events; during a pause, until there is a command for the loop."""
+        while True:
+            block = waiting and self.commands.empty() and not (self.cancel.is_set() or self.leave.is_set())
+            try:
+                request = self.inbox.get(block)
+            except Empty:
+                return
+            if request is None or request.kind == "wake":
+                continue
+            if request.kind in LONG:
+                self._later.append(request)
+            else:
+                self._serve(request)
+
+    def _tell(self, request: Request, what: str, value: Any = None) -> None:
+        self.outbox.append(Message(request.kind, request.number, what, value))
+
+
+def problem_of(message: Message) -> Problem:
+    """The problem that a message tells."""
+    assert isinstance(message.value, Problem)
+    return message.value
+
+
+def _step_back() -> None:
+    """Lets the window's thread go first, in the system's scheduler and at the interpreter's lock."""
+    sys.setswitchinterval(0.001)
+    if sys.platform.startswith("linux"):
+        # On Linux niceness belongs to a thread. Elsewhere the QThread's low priority does this.
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
