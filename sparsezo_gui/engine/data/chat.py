@@ -1,0 +1,75 @@
+"""Conversations as the model's own chat template writes them, with the assistant's turns marked as trained."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sparsezo_gui.errors import UserError
+
+_ROLES = {
+    "human": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+}
+Messages = list[dict[str, str]]
+
+
+def messages(value: Any, place: str) -> Messages:
+    """Turns as {'role', 'content'}, from those of OpenAI, ShareGPT ('from', 'value') or JSON text of either."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{place}: the conversation is text that is not JSON ({error}).") from error
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        raise UserError(f"{place}: a conversation must be a list of turns, each with 'role' and 'content'.")
+    turns = [_turn(turn, f"{place}, turn {number}") for number, turn in enumerate(value, 1)]
+    while turns and turns[-1]["role"] != "assistant":  # nothing is learned after the last answer
+        turns.pop()
+    if not turns:
+        raise UserError(f"{place}: the conversation has no turn of the assistant to learn from.")
+    return turns
+
+
+def _turn(turn: dict[str, Any], place: str) -> dict[str, str]:
+    role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+    if isinstance(content, list):  # parts; pictures are no text
+        content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+    if not isinstance(role, str) or not isinstance(content, str):
+        raise UserError(f"{place}: needs 'role' and 'content' (or 'from' and 'value') as text.")
+    return {"role": _ROLES.get(role.lower(), role.lower()), "content": content}
+
+
+def segments(turns: Messages, tokenizer: Any, place: str) -> tuple[tuple[str, bool], ...]:
+    """Pieces of the conversation's text; each assistant's turn is trained, with the sign that ends it.
+
+    The template writes the conversation with a mark for each answer, and the answers are put in for the marks: so
+    each boundary is exact, also with templates that change earlier turns when later ones come.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(
+            "This model has no chat template: it was not made for conversations. Choose an instruction-tuned "
+            "model, or the task 'pairs' with a prompt of your own."
+        )
+    marks = {index: f"⟦answer {index}⟧" for index, turn in enumerate(turns) if turn["role"] == "assistant"}
+    marked = [{**turn, "content": marks.get(index, turn["content"])} for index, turn in enumerate(turns)]
+    try:
+        rest = tokenizer.apply_chat_template(marked, tokenize=False)
+    except (
+        Exception
+    ) as error:  # templates raise their own rules as Jinja errors: roles must alternate, no system turn …
+        raise UserError(f"{place}: the model's chat template refuses this conversation: {error}.") from error
+    if any(rest.count(mark) != 1 for mark in marks.values()):
+        raise UserError(f"{place}: the model's chat template leaves out turns of this conversation.")
+    ending = rest.rpartition(list(marks.values())[-1])[2].rstrip()
+    pieces: list[tuple[str, bool]] = []
+    for index, mark in marks.items():
+        before, _, rest = rest.partition(mark)
+        ends = bool(ending) and rest.startswith(ending)
+        pieces += [(before, False), (turns[index]["content"].strip() + (ending if ends else ""), True)]
+        rest = rest[len(ending) :] if ends else rest
+    return tuple((text, trained) for text, trained in pieces if text)

@@ -1,0 +1,108 @@
+"""Which column plays which part of a task, and the values in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.tasks import Task, task
+from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.recipe.recipe import DataTable
+
+_MISSING = object()
+_LOOKED_AT = 100  # rows looked at for columns; rows of JSON may each have others
+
+
+def names(rows: Iterable[Record]) -> tuple[str, ...]:
+    """Columns of the first rows, in order; those of objects inside also as 'outer.inner'."""
+    found: dict[str, None] = {}
+    for row in list(rows)[:_LOOKED_AT]:
+        _collect(row.values, "", found)
+    return tuple(found)
+
+
+def _collect(values: dict[str, Any], prefix: str, found: dict[str, None]) -> None:
+    for name, value in values.items():
+        found.setdefault(prefix + name)
+        if isinstance(value, dict) and prefix.count(".") < 4:
+            _collect(value, f"{prefix}{name}.", found)
+
+
+def get(values: dict[str, Any], path: str, default: Any = None) -> Any:
+    """The value at a column's name, or at a path with dots into objects."""
+    if path in values:
+        return values[path]
+    head, dot, tail = path.partition(".")
+    inner = values.get(head, _MISSING)
+    return get(inner, tail, default) if dot and isinstance(inner, dict) else default
+
+
+def resolve(
+    kind: Task,
+    table: DataTable,
+    there: Sequence[str],
+    needed: Iterable[str],
+    optional: Iterable[str] = (),
+    where: str = "",
+) -> dict[str, str]:
+    """Column of each part. A part in neither list is given when the table names it.
+
+    Raises `UserError` when a needed part has no column, or the table names a column that is not there.
+    """
+    chosen: dict[str, str] = {}
+    for part, column in table.columns.items():
+        if column not in there:
+            raise UserError(
+                f"[data] columns: there is no column '{column}' (for '{part}') in {where}. {choices(column, there)}"
+            )
+        chosen[part] = column
+    for part in needed:
+        if part not in chosen:
+            alternatives = kind.columns.get(part, (part,))
+            found = next((name for name in alternatives if name in there), None)
+            if found is None:
+                raise UserError(
+                    f"{where}: there is no column for '{part}' (looked for {', '.join(alternatives)}). "
+                    f'{choices(part, there)} Say which one it is with columns = {{ {part} = "…" }}.'
+                )
+            chosen[part] = found
+    for part in optional:
+        found = next((name for name in kind.columns.get(part, (part,)) if name in there), None)
+        if found is not None and found not in chosen.values():
+            chosen.setdefault(part, found)
+    return chosen
+
+
+def choices(word: str, there: Sequence[str]) -> str:
+    """Names the columns that exist, and the nearest one."""
+    guess = did_you_mean(word, there)
+    listed = f"Columns there: {', '.join(there)}."
+    return f"{listed} {guess}" if guess.startswith("Did") else listed
+
+
+def word(value: Any) -> str:
+    """A label as a word: 1.0 and 1 as '1', True as 'true', text without spaces around."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def empty(value: Any) -> bool:
+    """Whether a cell holds nothing. A list without elements does hold something: no answers."""
+    return value is None or (isinstance(value, str) and not value.strip()) or value != value
+
+
+def labelled(table: DataTable, rows: Sequence[Record]) -> bool:
+    """Whether at least one row has a label, where the task needs one. Published test sets mostly have none (or −1)."""
+    kind = task(table.task)
+    if "answer" not in kind.columns:
+        return True
+    there = names(rows)
+    paths = [table.columns["answer"]] if "answer" in table.columns else kind.columns["answer"]
+    column = next((path for path in paths if path in there), None)
+    return column is not None and any(
+        not empty(value := get(row.values, column)) and word(value) != "-1" for row in rows
+    )

@@ -1,0 +1,224 @@
+"""Examples to token rows: no padding, the scored positions marked, and one row where one is enough.
+
+The text of a sequence is tokenised once, as a whole, because tokenizers join letters across the seams of its pieces; a
+token belongs to the piece in which it ends.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sparsezo_gui.engine.data.examples import Example
+from sparsezo_gui.errors import UserError
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence through the model.
+
+    The logits at ``tokens[positions[i]]`` predict ``targets[i]``, which is a token of the candidate ``choices[i]`` (0
+    where there are none).
+    """
+
+    tokens: Tokens
+    positions: tuple[int, ...]
+    targets: Tokens
+    choices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One example for the model. ``choices`` counts candidates (0: not a choice); ``accepted`` are further right ones;
+    ``prompt`` is what to generate from; ``cut`` counts tokens removed to keep to the longest length."""
+
+    rows: tuple[Row, ...]
+    choices: int
+    label: int
+    prompt: Tokens
+    references: tuple[str, ...]
+    cut: int
+    accepted: tuple[int, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest row."""
+        return max(len(row.tokens) for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """Tokens after the ones that every text begins with; ``owners`` are the segments in which they end, and ``ends`` the
+    characters of the text after which they do, where the tokenizer tells."""
+
+    tokens: Tokens
+    owners: tuple[int, ...]
+    ends: tuple[int | None, ...] = ()
+
+    def first(self, owner: int) -> int:
+        """Index of the first token of that segment or a later one."""
+        return next((index for index, own in enumerate(self.owners) if own >= owner), len(self.tokens))
+
+    def window(self, start: int, size: int) -> Sequence:
+        """``size`` tokens from ``start``."""
+        return Sequence(self.tokens[start : start + size], self.owners[start : start + size])
+
+
+def encode(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
+    """Token rows of an example; no sequence, with its answer, is longer than ``max_tokens``.
+
+    Too long a text loses its beginning (after the token that begins every text); an answer that alone is too long
+    loses its end. After a text that is learned (not after a candidate) the token that ends a text is added and
+    learned, unless the text ends with a special token already. Raises `UserError` when nothing is left to predict.
+    """
+    return _choice(example, tokenizer, max_tokens) if example.choices else _continued(example, tokenizer, max_tokens)
+
+
+def _continued(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
+    """A text of which some segments are trained: one row."""
+    prefix = beginning(tokenizer)
+    pieces = [text for text, _ in example.segments]
+    trained = [trained for _, trained in example.segments]
+    whole = ended(tokenise(pieces, tokenizer, prefix), tokenizer, len(pieces) - 1)
+    last = whole.first(max(index for index, train in enumerate(trained) if train))
+    cut, start, size = _room(len(whole.tokens), last, max_tokens, prefix)
+    kept = whole.window(start, size)
+    tokens = prefix + kept.tokens
+    scored = [index for index, owner in enumerate(kept.owners, len(prefix)) if trained[owner] and index > 0]
+    if not scored:
+        raise UserError("there is no token to learn: the text is empty or a single token.")
+    row = Row(
+        tokens[:-1] if scored[-1] == len(tokens) - 1 else tokens,
+        tuple(index - 1 for index in scored),
+        tuple(tokens[index] for index in scored),
+        (0,) * len(scored),
+    )
+    return Encoded((row,), 0, 0, prefix + kept.tokens[: max(0, last - start)], example.references, cut)
+
+
+def _choice(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
+    """A prompt and its candidates: a row each, or one for all where they differ in their last token only."""
+    prefix = beginning(tokenizer)
+    prompt = "".join(text for text, _ in example.segments)
+    wholes = [tokenise([prompt, choice], tokenizer, prefix) for choice in example.choices]
+    longest = max(wholes, key=lambda whole: len(whole.tokens))
+    over, start, _ = _room(len(longest.tokens), longest.first(1), max_tokens, prefix)
+    kept = [whole.window(start, max_tokens - len(prefix)) for whole in wholes]
+    rows = [_candidate(prefix, sequence, index) for index, sequence in enumerate(kept)]
+    shared = prefix + _common([sequence.tokens[: sequence.first(1)] for sequence in kept])
+    if len({row.tokens for row in rows}) == 1:
+        joined = (
+            tuple(itertools.chain.from_iterable(parts))
+            for parts in zip(*((row.positions, row.targets, row.choices) for row in rows), strict=True)
+        )
+        rows = [Row(rows[0].tokens, *joined)]
+    return Encoded(tuple(rows), len(kept), example.label, shared, example.references, over, example.accepted)
+
+
+def _candidate(prefix: Tokens, sequence: Sequence, choice: int) -> Row:
+    tokens = prefix + sequence.tokens
+    scored = range(max(1, len(prefix) + sequence.first(1)), len(tokens))
+    if not scored:
+        raise UserError("there is no token of a candidate to score: the prompt or the candidate is empty.")
+    return Row(
+        tokens[:-1],
+        tuple(index - 1 for index in scored),
+        tuple(tokens[index] for index in scored),
+        (choice,) * len(scored),
+    )
+
+
+def _room(length: int, last: int, max_tokens: int, prefix: Tokens) -> tuple[int, int, int]:
+    """How many tokens are cut, where the window begins, and how many it holds. ``last`` begins what must stay; where no
+    token begins a text, one of the prompt's is kept before it, to predict it from."""
+    size = max_tokens - len(prefix)
+    over = max(0, length - size)
+    return over, min(over, max(0, last - (not prefix))), size
+
+
+def tokenise(pieces: list[str], tokenizer: Any, prefix: Tokens = ()) -> Sequence:
+    """Tokens of the joined pieces, each with the index of the piece in which it ends; without those of ``prefix``."""
+    text, bounds = "".join(pieces), list(itertools.accumulate(len(piece) for piece in pieces))
+    if getattr(tokenizer, "is_fast", False):
+        found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        tokens, ends = found["input_ids"], [end for _, end in found["offset_mapping"]]
+        owners = [min(bisect_left(bounds, end), len(bounds) - 1) for end in ends]
+    else:
+        tokens, owners = _without_offsets(text, bounds, tokenizer)
+        ends = [None] * len(tokens)
+    if prefix and tuple(tokens[: len(prefix)]) == prefix:  # a chat template writes the beginning itself
+        tokens, owners, ends = (part[len(prefix) :] for part in (tokens, owners, ends))
+    return Sequence(tuple(tokens), tuple(owners), tuple(ends))
+
+
+def _without_offsets(text: str, bounds: list[int], tokenizer: Any) -> tuple[list[int], list[int]]:
+    """For tokenizers written in Python: a token ends in a piece when the text up to the piece's end begins with it."""
+    tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    counts = [
+        len(_common([tokenizer(text[:bound], add_special_tokens=False, verbose=False)["input_ids"], tokens]))
+        for bound in bounds[:-1]
+    ]
+    return tokens, [sum(count <= index for count in counts) for index in range(len(tokens))]
+
+
+def _common(sequences: list) -> tuple:
+    """Longest common beginning."""
+    same = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))
+    return tuple(column[0] for column in same)
+
+
+def beginning(tokenizer: Any) -> Tokens:
+    """Tokens that the tokenizer puts before every text by default: mostly one, or none."""
+    bare = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
+    full = tokenizer("a", verbose=False)["input_ids"]
+    starts = (start for start in range(len(full)) if full[start : start + len(bare)] == bare)
+    return tuple(full[: next(starts, 0)]) if bare else ()
+
+
+def ended(sequence: Sequence, tokenizer: Any, owner: int) -> Sequence:
+    """With the token that ends a text after it, where the tokenizer has one and no special token stands there."""
+    eos = tokenizer.eos_token_id
+    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special} | {eos}
+    if eos is None or (sequence.tokens and sequence.tokens[-1] in special):
+        return sequence
+    return Sequence((*sequence.tokens, eos), (*sequence.owners, owner))
+
+
+def encode_text(text: str, tokenizer: Any, max_tokens: int) -> list[Encoded]:
+    """Plain text of any length as examples of at most ``max_tokens``, nothing cut.
+
+    Windows overlap by one token where no token begins a text, so that each token but the very first is learned once.
+    """
+    prefix = beginning(tokenizer)
+    tokens = ended(tokenise([text], tokenizer, prefix), tokenizer, 0).tokens
+    size, overlap = max_tokens - len(prefix), 0 if prefix else 1
+    starts = range(0, max(1, len(tokens) - overlap), size - overlap)
+    windows = [prefix + tokens[start : start + size] for start in starts]
+    return [_plain(window) for window in windows if len(window) > 1]
+
+
+def _plain(tokens: Tokens) -> Encoded:
+    row = Row(tokens[:-1], tuple(range(len(tokens) - 1)), tokens[1:], (0,) * (len(tokens) - 1))
+    return Encoded((row,), 0, 0, (), (), 0)
+
+
+def encode_text_blocks(texts: Iterable[str], tokenizer: Any, block: int, limit: int) -> list[Tokens]:
+    """At most ``limit`` blocks of ``block`` tokens: the texts one after the other.
+
+    Texts are parted by the token that ends a text, and each block begins as the tokenizer begins a text. Texts are
+    taken as needed; too few give one short block.
+    """
+    prefix = beginning(tokenizer)
+    size = block - len(prefix)
+    held: list[int] = []
+    for text in texts:
+        held += ended(tokenise([text], tokenizer, prefix), tokenizer, 0).tokens
+        if len(held) >= size * limit:
+            break
+    starts = range(0, len(held) - size + 1, size)[:limit] or ([0] if len(held) > 1 else [])
+    return [prefix + tuple(held[start : start + size]) for start in starts]

@@ -1,0 +1,222 @@
+"""Rows to examples: pieces of text of which some are trained on, and the candidates to choose from."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from sparsezo_gui.engine.data import chat, columns
+from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.sources import Rows
+from sparsezo_gui.engine.data.tasks import Answer, Task, task
+from sparsezo_gui.engine.data.template import Literal, Template
+from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.recipe.recipe import DataTable
+
+MOST_ANSWERS = 100  # more different labels than this are no answers but texts or numbers
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One example. A choice has one untrained segment; ``choices`` begin with what parts them from it (a space, or
+    nothing after a line's end). ``accepted`` are further right choices besides ``label``."""
+
+    segments: tuple[tuple[str, bool], ...]
+    choices: tuple[str, ...] = ()
+    label: int = 0
+    references: tuple[str, ...] = ()
+    accepted: tuple[int, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The whole text, with the right choice."""
+        return "".join(text for text, _ in self.segments) + (self.choices[self.label] if self.choices else "")
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes examples of one task. ``parts`` are the rows' columns, ``answers`` the candidates if these are fixed."""
+
+    task: Task
+    parts: dict[str, str]
+    prompt: Template
+    answers: tuple[Answer, ...]
+    candidates: tuple[Template, ...]
+    tokenizer: Any = None
+
+    def example(self, row: Record) -> Example:
+        """The example of one row. Raises `UserError` with the row's number."""
+        made = getattr(self, f"_{self.task.kind}")(row)
+        try:
+            made.text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{row.place}: the text holds half of a character (a lone surrogate). Correct the row."
+            ) from error
+        return made
+
+    def _text(self, row: Record) -> Example:
+        return Example(((self.prompt.render(self._values(row, self.prompt), row.place), True),))
+
+    def _chat(self, row: Record) -> Example:
+        turns = chat.messages(self._cell(row, "messages"), row.place)
+        return Example(chat.segments(turns, self.tokenizer, row.place), references=(turns[-1]["content"].strip(),))
+
+    def _completion(self, row: Record) -> Example:
+        prompt, gap = self._prompt(row)
+        answers = texts(self._cell(row, "answer")) or ((self.task.none,) if self.task.none else ())
+        if not answers:
+            raise UserError(f"{row.place}: there is no answer in the column '{self.parts['answer']}'.")
+        return Example(((prompt, False), (gap + answers[0] + self.task.stop, True)), references=answers)
+
+    def _choice(self, row: Record) -> Example:
+        prompt, gap = self._prompt(row)
+        value = self._cell(row, "answer")
+        if self.task.items:
+            found, right = self._own_candidates(row, value)
+        else:
+            found, right = [self._render(template, row) for template in self.candidates], [self._label(row, value)]
+        references = tuple(found[index] for index in right)
+        return Example(((prompt, False),), tuple(gap + text for text in found), right[0], references, tuple(right[1:]))
+
+    def _own_candidates(self, row: Record, value: Any) -> tuple[list[str], list[int]]:
+        items = list(dict.fromkeys(texts(self._cell(row, self.task.items))))
+        right = [items.index(answer) for answer in dict.fromkeys(texts(value)) if answer in items]
+        if not right or len(items) < 2:
+            raise UserError(
+                f"{row.place}: the answer {value!r} is not among at least two candidates "
+                f"({', '.join(items[:10]) or 'none'})."
+            )
+        return [self._render(self.candidates[0], row, item=item) for item in items], right
+
+    def _prompt(self, row: Record) -> tuple[str, str]:
+        """The prompt, and what stands between it and an answer. Spaces at its end go to the answer, because
+        tokenizers join them to the word that follows."""
+        text = self._render(self.prompt, row)
+        prompt = text.rstrip(" ")
+        if not prompt.strip():
+            raise UserError(f"{row.place}: the prompt is empty. Correct the row or the template.")
+        return prompt, text[len(prompt) :] or ("" if prompt[-1].isspace() else " ")
+
+    def _render(self, template: Template, row: Record, **more: Any) -> str:
+        return template.render({**self._values(row, template), **more}, row.place)
+
+    def _values(self, row: Record, template: Template) -> Values:
+        """What a template sees: the row's columns by name, the task's parts over them, and the ``row`` itself."""
+        values = {"row": row.values, **row.values}
+        for name in template.optional:
+            values.setdefault(name, "")
+        for part, column in self.parts.items():
+            value = columns.get(row.values, column, "")
+            values[part] = str(value) if isinstance(value, int | float) else "" if value is None else value
+        for name in template.names - {"row", "item"}:
+            if columns.empty(values.get(name)):
+                raise UserError(
+                    f"{row.place}: the column '{self.parts.get(name, name)}' is empty. Fill it in, or leave "
+                    f"the row out."
+                )
+        return values
+
+    def _cell(self, row: Record, part: str) -> Any:
+        value = columns.get(row.values, self.parts[part])
+        if columns.empty(value):
+            raise UserError(f"{row.place}: the column '{self.parts[part]}' is empty. Fill it in, or leave the row out.")
+        return value
+
+    def _label(self, row: Record, value: Any) -> int:
+        exact, loose = self._labels
+        label = columns.word(value)
+        index = exact.get(label, loose.get(label.casefold()))
+        if index is None:
+            raise UserError(
+                f"{row.place}: the label '{label}' in the column '{self.parts['answer']}' is not among the "
+                f"answers: {', '.join(sorted(exact))}. Correct the row, or list all answers in [data] answers."
+            )
+        return index
+
+    @functools.cached_property
+    def _labels(self) -> tuple[dict[str, int], dict[str, int]]:
+        exact = {label: index for index, answer in enumerate(self.answers) for label in answer.labels}
+        return exact, {label.casefold(): index for label, index in exact.items()}
+
+
+def maker(table: DataTable, rows: dict[str, Rows], tokenizer: Any = None) -> Maker:
+    """What makes the examples of a recipe's data table, fitted to the columns and labels of ``rows``."""
+    kind = task(table.task)
+    if kind.kind == "chat" and table.template:
+        raise UserError("[data] template: conversations take the model's own chat template; leave it empty.")
+    prompt = Template(table.template) if table.template else Template(kind.prompt, f"task '{kind.name}'")
+    templates = [prompt, *(Template(answer.text) for answer in kind.answers), Template(kind.item)]
+    there = columns.names(rows["train"])
+    asked = set().union(*(template.names for template in templates)) - {"row", "item"}
+    unknown = sorted(asked - kind.columns.keys() - table.columns.keys() - set(there))
+    if unknown:
+        raise UserError(f"{prompt.where}: there is no column '{unknown[0]}'. {columns.choices(unknown[0], there)}")
+    needed = (asked & kind.columns.keys()) | ({"answer", "messages", kind.items} & kind.columns.keys())
+    _known_parts(kind, table, prompt)
+    parts = columns.resolve(
+        kind, table, there, sorted(needed), sorted(prompt.optional & kind.columns.keys()), table.source
+    )
+    answers = _answers(kind, table, rows, parts)
+    # The words of a user's answers are text, whatever braces they hold; those of a task's file are templates.
+    made = Template if answers == kind.answers else Literal
+    candidates = tuple(made(answer.text) for answer in answers) or (Template(kind.item),)
+    return Maker(kind, parts, prompt, answers, candidates, tokenizer)
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """Answers in a cell: text, a number, a list of them, or an object that holds them under 'text' or 'spans'."""
+    if isinstance(value, dict):
+        return texts(value.get("text", value.get("spans")))
+    if isinstance(value, list | tuple):
+        return tuple(text for item in value for text in texts(item))
+    return () if columns.empty(value) else (columns.word(value),)
+
+
+def _known_parts(kind: Task, table: DataTable, prompt: Template) -> None:
+    known = kind.columns.keys() | prompt.names | prompt.optional
+    for part in table.columns.keys() - known:
+        raise UserError(f"[data] columns: the task '{kind.name}' has no part '{part}'. {did_you_mean(part, known)}")
+
+
+def _answers(kind: Task, table: DataTable, rows: dict[str, Rows], parts: dict[str, str]) -> tuple[Answer, ...]:
+    """The fixed candidates: of the recipe, of the task, or the different labels of the training rows, sorted."""
+    if kind.kind != "choice" or kind.items:
+        if table.answers:
+            raise UserError(f"[data] answers: the task '{kind.name}' has no fixed answers; leave it empty.")
+        return ()
+    if kind.answers:
+        return _reworded(kind, table) if table.answers else kind.answers
+    words = table.answers or _labels_of(rows, parts["answer"])
+    if len({word.strip() for word in words if word.strip()}) != len(words) or len(words) < 2:
+        raise UserError(f"[data] answers: a choice needs at least two different answers, not {list(words)}.")
+    numbers = any(word.strip().isdigit() for word in words)
+    return tuple(
+        Answer(text=word.strip(), labels=(word.strip(),) if numbers else (word.strip(), str(index)))
+        for index, word in enumerate(words)
+    )
+
+
+def _reworded(kind: Task, table: DataTable) -> tuple[Answer, ...]:
+    if len(table.answers) != len(kind.answers):
+        usual = ", ".join(answer.text for answer in kind.answers)
+        raise UserError(
+            f"[data] answers: the task '{kind.name}' has {len(kind.answers)} ({usual}), not {len(table.answers)}."
+        )
+    return tuple(
+        Answer(text=text, labels=(*old.labels, text)) for text, old in zip(table.answers, kind.answers, strict=True)
+    )
+
+
+def _labels_of(rows: dict[str, Rows], column: str) -> list[str]:
+    """Different labels of the training rows, and of rows that were parted from them: a rare one may be there only."""
+    values = (columns.get(row.values, column) for part in rows.values() if not part.own for row in part)
+    words = sorted({columns.word(value) for value in values if not columns.empty(value)})
+    if len(words) > MOST_ANSWERS:
+        raise UserError(
+            f"The column '{column}' holds {len(words)} different values ('{words[0][:40]}', …): too many to "
+            f"choose from. Name the label's column with columns = {{ answer = \"…\" }}, or take the task 'pairs'."
+        )
+    return words

@@ -1,0 +1,189 @@
+"""From a recipe's data table to encoded examples, and from a text's name to blocks of tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sparsezo_gui import resources
+from sparsezo_gui.engine.data import columns, readers, sources
+from sparsezo_gui.engine.data.encode import Encoded, Tokens, encode, encode_text, encode_text_blocks
+from sparsezo_gui.engine.data.examples import Example, Maker, maker
+from sparsezo_gui.engine.data.sources import Rows
+from sparsezo_gui.engine.data.tasks import Task
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.recipe import DataTable
+
+_TOLD_EVERY = 50  # examples
+_CHARACTERS = 4  # per token, roughly
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples of one split, and the same for the model."""
+
+    examples: list[Example]
+    encoded: list[Encoded]
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """All examples of a run.
+
+    ``answers`` are the fixed candidates of a choice (else empty); ``truncated`` counts examples that were cut and
+    ``tokens_cut`` what they lost; ``longest`` is in tokens; ``notices`` are sentences for the user.
+    """
+
+    task: Task
+    train: Split
+    validation: Split
+    test: Split
+    answers: tuple[str, ...]
+    truncated: int
+    tokens_cut: int
+    longest: int
+    notices: tuple[str, ...] = ()
+
+
+def load_task(table: DataTable, tokenizer: Any) -> Generator[Progress, None, TaskData]:
+    """Reads, renders and tokenises a recipe's data, telling how far it is. Close the generator to cancel.
+
+    Raises `UserError` for anything in data or recipe that cannot become examples.
+    """
+    yield Progress("Reading data")
+    rows = yield from sources.read_rows(table)
+    make = maker(table, rows, tokenizer)
+    total, done = sum(len(part) for part in rows.values()), 0
+    splits: dict[str, Split] = {}
+    for name, part in rows.items():
+        split = splits[name] = Split([], [])
+        for row in part:
+            if done % _TOLD_EVERY == 0:
+                yield Progress("Preparing examples", done, total, "examples")
+            done += 1
+            if len(split) < getattr(table, name):
+                _add(split, encoded_row(make, row, table.max_tokens))
+    yield Progress("Preparing examples", total, total, "examples")
+    return _summary(make, splits, tuple(part.note for part in rows.values() if part.note))
+
+
+def _add(split: Split, made: Iterable[tuple[Example, Encoded]]) -> None:
+    for example, encoded in made:
+        split.examples.append(example)
+        split.encoded.append(encoded)
+
+
+def encoded_row(make: Maker, row: readers.Record, max_tokens: int) -> list[tuple[Example, Encoded]]:
+    """What one row gives: one example, or of a long plain text as many as it needs."""
+    example = make.example(row)
+    try:
+        if make.task.kind != "text":
+            return [(example, encode(example, make.tokenizer, max_tokens))]
+        made = encode_text(example.text, make.tokenizer, max_tokens)
+    except UserError as error:
+        raise UserError(f"{row.place}: {error}") from error
+    if len(made) < 2:
+        return [(example, encoded) for encoded in made]
+    # A part of a text may begin inside a word, so its tokens say what it is and not a slice of the text.
+    return [
+        (
+            Example(
+                (
+                    (
+                        make.tokenizer.decode([*one.rows[0].tokens, one.rows[0].targets[-1]], skip_special_tokens=True),
+                        True,
+                    ),
+                )
+            ),
+            one,
+        )
+        for one in made
+    ]
+
+
+def _summary(make: Maker, splits: dict[str, Split], notices: tuple[str, ...]) -> TaskData:
+    everything = [encoded for split in splits.values() for encoded in split.encoded]
+    if not splits["train"].encoded:
+        raise UserError("The data gives no training example. Give more rows.")
+    fixed = tuple(answer.text for answer in make.answers if "{{" not in answer.text)
+    return TaskData(
+        make.task,
+        splits["train"],
+        splits["validation"],
+        splits["test"],
+        fixed,
+        truncated=sum(encoded.cut > 0 for encoded in everything),
+        tokens_cut=sum(encoded.cut for encoded in everything),
+        longest=max(encoded.length for encoded in everything),
+        notices=notices,
+    )
+
+
+def text_blocks(
+    source: str, tokenizer: Any, sequences: int, tokens: int, table: DataTable | None = None
+) -> list[Tokens]:
+    """At most ``sequences`` blocks of ``tokens`` tokens of text, to find the sensitive parameters with.
+
+    ``source`` is a bundled text's name, a file, a folder, a Hub data set, or 'task': the training examples of
+    ``table``. Long texts are split into passages, and passages are taken in the order of their hashes: a sample of
+    the whole source, always the same.
+    """
+    if source == "task":
+        passages = _task_texts(table, tokenizer)
+    else:
+        size = tokens * _CHARACTERS
+        limit = max(sequences, sequences * tokens // 8)
+        numbered = (readers.Record({"text": text}, source, 0) for text in _passages(_texts(source), size))
+        groups, _ = sources.finish(sources.smallest(lambda: numbered, limit, sources.content_key))
+        passages = (group[0].values["text"] for group in groups)
+    blocks = encode_text_blocks(passages, tokenizer, tokens, sequences)
+    if not blocks:
+        raise UserError(f"The text '{source}' is too short to find sensitive parameters with. Name a longer one.")
+    return blocks
+
+
+def _task_texts(table: DataTable | None, tokenizer: Any) -> Iterator[str]:
+    if table is None:
+        raise UserError("[mask] text: 'task' needs the data table of a recipe.")
+    rows = sources.load_rows(table)
+    make = maker(table, rows, tokenizer)
+    return (make.example(row).text for row in rows["train"])
+
+
+def _texts(source: str) -> Iterator[str]:
+    """Texts of a source: of the column 'text', or else the first one that holds text."""
+    parts = (
+        {"": lambda: readers.read(resources.BUNDLED_TEXT[source])}
+        if source in resources.BUNDLED_TEXT
+        else (sources.find(source, stream=True))
+    )
+    part = parts.get("train") or next(iter(parts.values()))
+    column = ""
+    for record in part():
+        column = column if column in record.values else _text_column(record)
+        if not columns.empty(record.values[column]):
+            yield str(record.values[column])
+
+
+def _text_column(record: readers.Record) -> str:
+    names = [name for name, value in record.values.items() if isinstance(value, str)]
+    if not names:
+        raise UserError(f"{record.place}: no column holds text. {columns.choices('text', list(record.values))}")
+    return "text" if "text" in names else names[0]
+
+
+def _passages(texts: Iterable[str], size: int) -> Iterator[str]:
+    """Texts, the long ones in pieces of about ``size`` characters that end at a space."""
+    for text in texts:
+        yield from (
+            piece.strip() for piece in re.findall(rf"(?s).{{1,{size}}}(?=\s|$)|.{{1,{size}}}", text) if piece.strip()
+        )
+
+
+__all__ = ["Rows", "Split", "TaskData", "load_task", "text_blocks"]

@@ -1,0 +1,165 @@
+"""What the window shows of a data set before a run: its rows, and the very tokens the model will see."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sparsezo_gui.engine.data import columns, prepare, sources
+from sparsezo_gui.engine.data.encode import Encoded, beginning, ended, tokenise
+from sparsezo_gui.engine.data.examples import Example, Maker, maker
+from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.tasks import Task, task
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.recipe import DataTable
+
+Pieces = tuple[tuple[str, bool], ...]
+_BARS = 20  # of the length histogram
+_HINTS = {  # words in a column's name that speak for a part, beyond the names a task knows
+    "answer": ("label", "class", "categor", "answer", "target", "output", "respon", "complet", "tag", "reply"),
+    "prompt": ("prompt", "question", "instruct", "input", "source", "text"),
+    "text": ("text", "content", "body", "sentence", "message", "review", "title", "input", "question"),
+    "messages": ("messag", "conversation", "chat", "dialog", "turn"),
+}
+
+
+@dataclass(frozen=True)
+class DataPreview:
+    """One page of a data set, and what would become of it.
+
+    ``rows`` are the cells of the page as text, in the file's order, and ``available`` counts all rows of that file.
+    ``totals`` counts the examples a run would use, by split. ``columns_of`` gives the column of each part, and
+    ``suggestion`` a column for parts that have none. ``problem`` says what keeps rows from becoming examples ('' when
+    nothing does); the fields below it are filled as far as it lets them. ``examples`` are those of the page, as pieces
+    of text with whether they are trained (tokens where a tokenizer was given; the right candidate counts as trained).
+    ``classes`` counts training examples by answer. ``lengths`` are (longest tokens of the bar, examples) over all
+    splits, ``longest`` is the longest example, ``longest_tokens`` its length; ``cut`` counts examples that lose tokens.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    page: int
+    available: int
+    totals: dict[str, int]
+    columns_of: dict[str, str]
+    suggestion: dict[str, str]
+    problem: str = ""
+    notices: tuple[str, ...] = ()
+    examples: tuple[Pieces, ...] = ()
+    classes: dict[str, int] | None = None
+    lengths: tuple[tuple[int, int], ...] = ()
+    longest: Pieces = ()
+    longest_tokens: int = 0
+    cut: int = 0
+
+
+def preview(table: DataTable, tokenizer: Any = None, page: int = 0, page_size: int = 50) -> DataPreview:
+    """A page of rows and what they become. Raises `UserError` only when the source cannot be read at all."""
+    rows = sources.load_rows(table)
+    kind = task(table.task)
+    paged = _page(table, kind, page, page_size)
+    there = columns.names(rows["train"])
+    head = tuple(name for name in there if "." not in name)
+    common: dict[str, Any] = {
+        "columns": head,
+        "rows": tuple(tuple(_cell(row, name) for name in head) for row in paged),
+        "page": page,
+        "available": rows["train"].total,
+        "totals": {name: len(part) for name, part in rows.items()},
+        "notices": tuple(part.note for part in rows.values() if part.note),
+    }
+    try:
+        make = maker(table, rows, tokenizer)
+    except UserError as error:
+        return DataPreview(**common, columns_of={}, suggestion=suggest(kind, table, there), problem=str(error))
+    common |= {"columns_of": make.parts, "suggestion": {}}
+    try:
+        examples = tuple(pieces(make.example(row), tokenizer) for row in paged)
+        return DataPreview(**common, examples=examples, **_statistics(make, rows, table))
+    except UserError as error:
+        return DataPreview(**common, problem=str(error))
+
+
+def suggest(kind: Task, table: DataTable, there: tuple[str, ...]) -> dict[str, str]:
+    """A column for each part that has none: by a word in its name, or the only one left."""
+    wanted = [
+        part
+        for part in kind.columns
+        if table.columns.get(part) not in there and not any(name in there for name in kind.columns[part])
+    ]
+    taken = set(table.columns.values()) | {name for names in kind.columns.values() for name in names}
+    found: dict[str, str] = {}
+    for part in wanted:
+        free = [name for name in there if name not in taken and name not in found.values()]
+        hinted = [name for name in free if any(hint in name.lower() for hint in _HINTS.get(part, (part,)))]
+        if guess := (hinted or (free if len(free) == 1 else [])):
+            found[part] = guess[0]
+    return found
+
+
+def pieces(example: Example, tokenizer: Any = None) -> Pieces:
+    """The text of an example, with its right candidate as the trained part: token by token with a tokenizer."""
+    parts = list(example.segments)
+    if example.choices:
+        parts.append((example.choices[example.label], True))
+    if tokenizer is None:
+        return tuple(parts)
+    return tuple(_tokens(parts, tokenizer, bool(example.choices)))
+
+
+def _tokens(parts: list[tuple[str, bool]], tokenizer: Any, choice: bool) -> Iterator[tuple[str, bool]]:
+    """Tokens as the model sees them, with the ones before and after the text. Each is the text since the one before it,
+    so that together they are the text: a token that is part of a character is empty."""
+    prefix = beginning(tokenizer)
+    yield from ((name, False) for name in tokenizer.convert_ids_to_tokens(list(prefix)))
+    text = "".join(text for text, _ in parts)
+    whole = tokenise([text for text, _ in parts], tokenizer, prefix)
+    begin = 0
+    for token, owner, end in zip(whole.tokens, whole.owners, whole.ends, strict=True):
+        yield tokenizer.decode([token]) if end is None else text[begin:end], parts[owner][1]
+        begin = max(begin, end or 0)
+    if not choice and len(ended(whole, tokenizer, 0).tokens) > len(whole.tokens):
+        yield tokenizer.eos_token, parts[-1][1]
+
+
+def _page(table: DataTable, kind: Task, page: int, size: int) -> list[Record]:
+    """Rows of a page, in the order of the file that the training rows come from."""
+    parts = sources.find(table.source)
+    part = parts.get("train") or next(iter(parts.values()))
+    unfolded = (row for record in part() for row in sources.explode(record, kind.explode))
+    return list(itertools.islice(unfolded, page * size, (page + 1) * size))
+
+
+def _cell(row: Record, name: str) -> str:
+    value = columns.get(row.values, name, "")
+    return "" if value is None else str(value)
+
+
+def _statistics(make: Maker, rows: dict[str, sources.Rows], table: DataTable) -> dict[str, Any]:
+    """Balance of the answers; with a tokenizer also the lengths of all examples."""
+    made = {name: [make.example(row) for row in part] for name, part in rows.items()}
+    counts = Counter(example.choices[example.label].strip() for example in made["train"] if example.choices)
+    classes = dict(sorted(counts.items())) if make.answers else None
+    if make.tokenizer is None:
+        return {"classes": classes}
+    encoded = [
+        pair for part in rows.values() for row in part for pair in prepare.encoded_row(make, row, table.max_tokens)
+    ]
+    longest, most = max(encoded, key=lambda pair: pair[1].length)
+    return {
+        "classes": classes,
+        "lengths": _histogram([one for _, one in encoded]),
+        "longest": pieces(longest, make.tokenizer),
+        "longest_tokens": most.length,
+        "cut": sum(one.cut > 0 for _, one in encoded),
+    }
+
+
+def _histogram(encoded: list[Encoded]) -> tuple[tuple[int, int], ...]:
+    longest = max(one.length for one in encoded)
+    width = -(-longest // _BARS)
+    counts = Counter((one.length - 1) // width for one in encoded)
+    return tuple(((bar + 1) * width, counts[bar]) for bar in range(-(-longest // width)))

@@ -1,0 +1,59 @@
+"""Tasks: how a row becomes an example. One TOML file each in ``resources/tasks``, named by its file.
+
+Keys: ``title``; ``kind`` (choice, completion, chat or text); ``metric``; ``paper``; ``prompt``, a Jinja template over
+the parts below and the columns of the row; ``answers``, a list of ``{ text, labels }``: the text of a candidate (a
+template too) and the words that a label column may hold for it; ``items`` and ``item`` instead, where a row brings its
+own list of candidates: the part that holds the list, and the text of one of them; ``none``, the answer of a row with
+an empty list of answers; ``stop``, text that ends an answer; ``explode``, nested lists of which each element is a row;
+and the table ``[columns]``: for each part the names its column may have, of which nested ones are written with dots.
+The part ``answer`` is the label or the text to learn.
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from typing import Literal
+
+from sparsezo_gui import resources
+from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.recipe.variants import Settings
+
+
+class Answer(Settings):
+    """A candidate: its text, and the words (in lower case) that mean it in a label column."""
+
+    text: str
+    labels: tuple[str, ...]
+
+
+class Task(Settings):
+    """How rows become examples, and how answers to them are scored. See the module's docstring for the fields."""
+
+    name: str
+    title: str
+    kind: Literal["choice", "completion", "chat", "text"]
+    metric: Literal["accuracy", "f1", "exact_match", "perplexity"]
+    paper: str = ""
+    prompt: str = ""
+    answers: tuple[Answer, ...] = ()
+    items: str = ""
+    item: str = ""
+    none: str = ""
+    stop: str = ""
+    explode: tuple[str, ...] = ()
+    columns: dict[str, tuple[str, ...]]
+
+
+@functools.cache
+def tasks() -> dict[str, Task]:
+    """All tasks by name."""
+    files = sorted((resources.ROOT / "tasks").glob("*.toml"))
+    return {file.stem: Task(name=file.stem, **tomllib.loads(file.read_text(encoding="utf-8"))) for file in files}
+
+
+def task(name: str) -> Task:
+    """The task of that name, or a `UserError` that names the nearest one."""
+    if name not in tasks():
+        raise UserError(f"[data] task: there is no '{name}'. {did_you_mean(name, tasks())}")
+    return tasks()[name]
