@@ -1,0 +1,18 @@
+"""For all tests: nothing of the user's is touched, and nothing is asked of the network."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A home of the program's own for each test."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("SPARSEZO_HOME", str(folder))
+    return folder

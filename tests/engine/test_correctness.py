@@ -1,0 +1,150 @@
+"""The comparisons that the method stands on, on every family, against an independent implementation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sparsezo_gui.engine.data.encode import Encoded, Row
+from sparsezo_gui.engine.objective import measure
+from sparsezo_gui.engine.sparse.all import All
+from sparsezo_gui.engine.sparse.fisher import squared_gradients
+from sparsezo_gui.engine.sparse.overlay import Overlay
+from sparsezo_gui.engine.sparse.random import Random
+from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.zo import generator
+from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
+from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.recipe import DataTable
+from tests.engine import plain as reference
+from tests.engine.conftest import finish
+from tests.models import FAMILIES
+
+SEARCH = Search(0, DataTable())
+families = pytest.mark.parametrize("family", FAMILIES)
+
+
+def example(tokens, positions, targets, choices=None, count=0, label=0):
+    return Encoded((Row(tuple(tokens), tuple(positions), tuple(targets), tuple(choices or [0] * len(targets))),), count, label, (), (), 0)
+
+
+def batch(seed=0):
+    """A completion, a single-token choice of three, a choice with two rows of different lengths, and plain text."""
+    draw = np.random.default_rng(seed)
+    tokens = [draw.integers(3, 288, length).tolist() for length in (7, 12, 45, 7)]
+    two_rows = Encoded(
+        (Row(tuple(tokens[0] + [9]), (6, 7), (9, 11), (0, 0)), Row(tuple(tokens[0]), (6,), (30,), (1,))), 2, 1, (), (), 0
+    )
+    return [
+        example(tokens[0], [4, 5], tokens[0][5:7]),
+        example(tokens[1], [11, 11, 11], [5, 6, 7], [0, 1, 2], 3, 2),
+        two_rows,
+        example(tokens[2], range(44), tokens[2][1:]),
+        example(tokens[3], [6, 6], [80, 81], [0, 1], 2, 0),
+    ]
+
+
+@families
+@pytest.mark.parametrize("bits", [4, 8, 32])
+def test_overlay_forward_equals_dense_forward_with_edited_weights(frozen_tiny, family, bits):
+    model = frozen_tiny(family, bits)
+    overlay = Overlay(model, finish(Random(density=0.05).find(model, SEARCH)))
+    sides = overlay.values + 0.05 * torch.randn(3, overlay.mask.size, generator=torch.Generator().manual_seed(1))
+    with overlay.applied(sides):
+        found = measure(model, batch(), 3).loss
+    expected = []
+    for values in sides:
+        plain = reference.plain_model(model)
+        reference.put(plain, model, overlay, values)
+        with torch.no_grad():
+            expected.append(reference.loss(plain, batch()).double())
+    assert torch.allclose(found, torch.stack(expected), rtol=1e-5, atol=0)
+
+
+@families
+def test_a_mask_of_ones_reproduces_mezo(frozen_tiny, family):
+    """MeZO's algorithm 1 on plain weights: perturb in place by +ε, −2ε, and compare the projected gradient."""
+    model, epsilon = frozen_tiny(family, 32), 1e-3
+    overlay = Overlay(model, finish(All().find(model, SEARCH)))
+    z = generator.directions(7, 1, 1, overlay.mask.size)
+
+    def losses(sides):
+        with overlay.applied(sides):
+            return measure(model, batch(), 2).loss
+
+    found = TwoSided(epsilon=epsilon).estimate(overlay.values, z, losses)
+    plain = reference.plain_model(model).double()
+    original = overlay.values.double()
+    measured = []
+    with torch.no_grad():
+        for sign in (1, -1):
+            reference.put(plain, model, overlay, original + sign * epsilon * z[0].double())
+            measured.append(reference.loss(plain, batch()))
+    slope = float((measured[0] - measured[1]) / (2 * epsilon))
+    # fp32 losses carry 1e-7 of noise each, which 1 / 2ε makes 1e-4.
+    assert found.slopes[0] == pytest.approx(slope, rel=1e-4, abs=2e-3)
+    assert found.loss == pytest.approx(float(sum(measured) / 2), rel=1e-5)
+
+
+@families
+def test_the_estimates_mean_is_the_gradient(frozen_tiny, family):
+    """Over many seeds the mean of g·z is autograd's gradient within its standard error."""
+    model, probes = frozen_tiny(family, 32), 32
+    overlay = Overlay(model, finish(Random(density=0.0005).find(model, SEARCH)))
+    examples = batch()
+    estimator = TwoSided(epsilon=1e-3, directions=probes)
+
+    def losses(sides):
+        with overlay.applied(sides):
+            return measure(model, examples, len(sides)).loss
+
+    samples = []
+    for seed in range(20):
+        z = generator.directions(seed, 1, probes, overlay.mask.size)
+        slopes = torch.tensor(estimator.estimate(overlay.values, z, losses).slopes)
+        samples.append(slopes[:, None] * z)
+    samples = torch.cat(samples).double()
+    plain = reference.plain_model(model)
+    reference.put(plain, model, overlay, overlay.values)
+    reference.loss(plain, examples).backward()
+    parts = [
+        reference.oriented(model, name, plain.get_parameter(name).grad).reshape(-1)[overlay.indices[name].long()]
+        for name in overlay.slices
+    ]
+    gradient = torch.cat(parts).double()
+    error = samples.std(dim=0) / len(samples) ** 0.5
+    assert ((samples.mean(dim=0) - gradient).abs() < 4.5 * error + 1e-4).all()
+    assert torch.nn.functional.cosine_similarity(samples.mean(dim=0), gradient, dim=0) > 0.9
+
+
+@families
+@pytest.mark.parametrize("bits", [4, 32])
+def test_streamed_squared_gradients_equal_autograd(frozen_tiny, family, bits):
+    model = frozen_tiny(family, bits)
+    draw = np.random.default_rng(3)
+    sequences = [draw.integers(3, 288, length).tolist() for length in (20, 33)]
+    streamed = squared_gradients(model, sequences, budget=70_000)  # several layers a pass, several passes
+    found = dict(item for item in streamed if not isinstance(item, Progress))
+    plain = reference.plain_model(model)
+    expected = dict.fromkeys(model.layers, 0.0)
+    for tokens in sequences:
+        plain.zero_grad()
+        ids = torch.tensor([tokens])
+        plain(ids, labels=ids).loss.backward()
+        for name in expected:
+            expected[name] = expected[name] + reference.oriented(model, name, plain.get_parameter(name).grad) ** 2
+    assert list(found) == list(model.layers)
+    for name, scores in expected.items():
+        assert torch.allclose(found[name], scores, rtol=2e-3, atol=1e-5 * float(scores.max()))
+
+
+@families
+def test_packed_rows_equal_single_rows(frozen_tiny, family):
+    """No pack, no order and no neighbour changes a loss."""
+    model = frozen_tiny(family, 4)
+    together = measure(model, batch())
+    alone = [measure(model, [each]) for each in batch()]
+    assert torch.allclose(together.sums, torch.cat([each.sums for each in alone], dim=1), rtol=1e-5)
+    shuffled = measure(model, batch()[::-1])
+    assert torch.allclose(together.sums.flip(1), shuffled.sums, rtol=1e-5)
