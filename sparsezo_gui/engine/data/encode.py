@@ -53,8 +53,10 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """Tokens after the ones that every text begins with; ``owners`` are the segments in which they end, and ``ends`` the
-    characters of the text after which they do, where the tokenizer tells."""
+    """Tokens after the ones that every text begins with.
+
+    ``owners`` are the segments in which they end, ``ends`` the characters after which they do, where that is known.
+    """
 
     tokens: Tokens
     owners: tuple[int, ...]
@@ -182,9 +184,9 @@ def beginning(tokenizer: Any) -> Tokens:
 
 def ended(sequence: Sequence, tokenizer: Any, owner: int) -> Sequence:
     """With the token that ends a text after it, where the tokenizer has one and no special token stands there."""
-    eos = tokenizer.eos_token_id
-    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special} | {eos}
-    if eos is None or (sequence.tokens and sequence.tokens[-1] in special):
+    eos, unknown = tokenizer.eos_token_id, tokenizer.unk_token_id
+    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special} - {unknown}
+    if eos is None or (sequence.tokens and sequence.tokens[-1] in {eos, *special}):
         return sequence
     return Sequence((*sequence.tokens, eos), (*sequence.owners, owner))
 

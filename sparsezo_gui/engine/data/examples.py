@@ -107,7 +107,8 @@ class Maker:
         """What a template sees: the row's columns by name, the task's parts over them, and the ``row`` itself."""
         values = {"row": row.values, **row.values}
         for name in template.optional:
-            values.setdefault(name, "")
+            if name in self.task.columns or name not in values:
+                values[name] = ""  # also where another part has taken the column of that name
         for part, column in self.parts.items():
             value = columns.get(row.values, column, "")
             values[part] = str(value) if isinstance(value, int | float) else "" if value is None else value

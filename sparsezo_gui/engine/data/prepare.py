@@ -68,7 +68,7 @@ def load_task(table: DataTable, tokenizer: Any) -> Generator[Progress, None, Tas
                 yield Progress("Preparing examples", done, total, "examples")
             done += 1
             if len(split) < getattr(table, name):
-                _add(split, encoded_row(make, row, table.max_tokens))
+                _add(split, encoded_row(make, row, table.max_tokens)[: getattr(table, name) - len(split)])
     yield Progress("Preparing examples", total, total, "examples")
     return _summary(make, splits, tuple(part.note for part in rows.values() if part.note))
 

@@ -96,7 +96,7 @@ def shares(count: int, train: int, validation: int, test: int) -> tuple[int, int
     if train + validation + test <= count:
         return train, validation, test
     if not validation + test:
-        return count, 0, 0
+        return min(train, count), 0, 0
     train = min(train, max(1, int(count * TRAIN_SHARE)), count)
     rest = count - train
     first = min(validation, -(-rest * validation // (validation + test)))
@@ -111,10 +111,13 @@ def find(source: str, stream: bool = False) -> dict[str, Part]:
     if source in resources.BUNDLED_DATA:
         return _folder(resources.BUNDLED_DATA[source])
     path = Path(source).expanduser()
-    if path.is_dir():
-        return _folder(path)
-    if path.is_file():
-        return {"": lambda: readers.read(path)}
+    try:
+        if path.is_dir():
+            return _folder(path)
+        if path.is_file():
+            return {"": lambda: readers.read(path)}
+    except OSError as error:
+        raise UserError(f"{source}: cannot be opened ({error.strerror}).") from error
     if _HUB.fullmatch(source) and readers.kind(path) not in readers.READERS:
         name, _, configuration = source.partition(":")
         return _hub(name, configuration, stream)

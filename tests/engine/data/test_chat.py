@@ -1,0 +1,92 @@
+"""Conversations: what is trained, and what the model's template makes of them."""
+
+import pytest
+
+from sparsezo_gui.engine.data.chat import messages, segments
+from sparsezo_gui.engine.data.encode import encode
+from sparsezo_gui.engine.data.examples import Example
+from sparsezo_gui.errors import UserError
+
+TALK = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": " Hello "},
+    {"role": "user", "content": "Bye"},
+    {"role": "assistant", "content": "See you"},
+]
+
+
+def test_only_the_assistants_turns_are_trained(made):
+    pieces = segments(TALK, made("byte_pairs"), "a.jsonl, row 1")
+    assert pieces == (
+        ("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", False),
+        ("Hello<|im_end|>", True),
+        ("\n<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n", False),
+        ("See you<|im_end|>", True),
+    )
+
+
+def test_tokens(made):
+    tokenizer = made("byte_pairs")
+    encoded = encode(Example(segments(TALK, tokenizer, "")), tokenizer, 256)
+    assert tokenizer.decode(encoded.rows[0].targets) == "Hello<|im_end|>See you<|im_end|>"
+    assert tokenizer.decode(encoded.prompt).endswith("Bye<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_a_template_that_changes_earlier_turns(made):
+    """As Qwen3's, which writes empty thoughts before the last answer only."""
+    import copy
+
+    tokenizer = copy.deepcopy(made("byte_pairs"))
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {% if loop.last %}<think></think>{% endif %}{{ m.content }}\n{% endfor %}"
+    )
+    pieces = segments(TALK[1:], tokenizer, "")
+    assert [text for text, trained in pieces if trained] == ["Hello", "See you"]
+    assert (
+        "".join(text for text, _ in pieces)
+        == "user: Hi\nassistant: Hello\nuser: Bye\nassistant: <think></think>See you"
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}, {"from": "human", "value": "?"}],
+        '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]',
+        [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}, {"role": "Assistant", "content": "Hello"}],
+    ],
+)
+def test_ways_to_write_a_conversation(value):
+    assert messages(value, "") == [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("Hi", "row 1: the conversation is text that is not JSON"),
+        ({"role": "user"}, "row 1: a conversation must be a list of turns"),
+        ([{"role": "user"}], "row 1, turn 1: needs 'role' and 'content'"),
+        ([{"role": "user", "content": "Hi"}], "row 1: the conversation has no turn of the assistant"),
+    ],
+)
+def test_faults(value, sentence):
+    with pytest.raises(UserError, match=sentence):
+        messages(value, "a.jsonl, row 1")
+
+
+def test_a_model_that_was_not_made_for_it(made):
+    with pytest.raises(UserError, match=r"no chat template.*'pairs'"):
+        segments(TALK, made("words"), "")
+
+
+def test_a_conversation_that_the_template_refuses(made):
+    import copy
+
+    tokenizer = copy.deepcopy(made("byte_pairs"))
+    tokenizer.chat_template = "{{ raise_exception('Conversation roles must alternate') }}"
+    with pytest.raises(UserError, match=r"row 1: the model's chat template refuses .*roles must alternate"):
+        segments(TALK, tokenizer, "a.jsonl, row 1")
+    tokenizer.chat_template = "{{ messages[-1].content }}"
+    with pytest.raises(UserError, match="leaves out turns"):
+        segments(TALK, tokenizer, "")

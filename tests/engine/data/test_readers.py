@@ -1,0 +1,140 @@
+"""Files of every format, whole and broken: each fault is a sentence that names file and row."""
+
+import gzip
+import json
+import lzma
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sparsezo_gui.engine.data.readers import READERS, read
+from sparsezo_gui.errors import UserError
+
+ROWS = [{"text": 'with, a comma, a "quote"\nand a line', "label": "good"}, {"text": "café 😀", "label": "bad"}]
+
+
+def values(path):
+    return [record.values for record in read(path)]
+
+
+def put(folder, name, content):
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+CSV = 'text,label\n"with, a comma, a ""quote""\nand a line",good\ncafé 😀,bad\n'
+JSONL = "\n".join(json.dumps(row) for row in ROWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", CSV),
+        ("a.csv", CSV.replace("\n", "\r\n").replace('quote"""\r\n', 'quote"""\n').replace('"\r\nand', '"\nand')),
+        ("a.csv", "\ufeff" + CSV),
+        ("a.csv", CSV.replace("text,label", "text;label").replace(",good", ";good").replace(",bad", ";bad")),
+        ("a.tsv", CSV.replace("text,label", "text\tlabel").replace(",good", "\tgood").replace(",bad", "\tbad")),
+        ("a.jsonl", JSONL),
+        ("a.ndjson", JSONL + "\n\n"),
+        ("a.json", json.dumps(ROWS)),
+        ("a.json", json.dumps({"version": 1, "data": ROWS})),
+        ("a.json", JSONL),
+        ("A.CSV.GZ", gzip.compress(CSV.encode())),
+        ("a.jsonl.xz", lzma.compress(JSONL.encode())),
+    ],
+)
+def test_formats(tmp_path, name, content):
+    if name == "a.tsv":  # a field over two lines is no tab-separated value; quotes within one are
+        content, expected = (
+            content.replace("\nand", " and"),
+            [{**ROWS[0], "text": ROWS[0]["text"].replace("\n", " ")}, ROWS[1]],
+        )
+    else:
+        expected = ROWS
+    assert values(put(tmp_path, name, content)) == expected
+
+
+def test_parquet_with_class_names(tmp_path):
+    from datasets import ClassLabel, Dataset, Features, Value, disable_progress_bars
+
+    disable_progress_bars()
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["bad", "good"])})
+    rows = Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features=features)
+    rows.to_parquet(tmp_path / "a.parquet")
+    assert [row["label"] for row in values(tmp_path / "a.parquet")] == ["good", "bad", None]
+
+
+def test_bare_quotes_in_tab_separated_values(tmp_path):
+    assert values(put(tmp_path, "a.tsv", 'text\tlabel\n"so he says\t1\nan "odd" one\t0\n')) == [
+        {"text": '"so he says', "label": "1"},
+        {"text": 'an "odd" one', "label": "0"},
+    ]
+
+
+def test_plain_text(tmp_path):
+    assert values(put(tmp_path, "a.txt", "one\ntwo\n")) == [{"text": "one"}, {"text": "two"}]
+    assert values(put(tmp_path, "b.txt", "\none\ntwo\n\n\nthree")) == [{"text": "one\ntwo"}, {"text": "three"}]
+
+
+def test_a_list_of_texts(tmp_path):
+    assert values(put(tmp_path, "a.json", '["one", "two"]')) == [{"text": "one"}, {"text": "two"}]
+
+
+def test_a_column_without_a_name_gets_one(tmp_path):
+    assert values(put(tmp_path, "a.csv", ",text\n0,a\n")) == [{"column 1": "0", "text": "a"}]
+
+
+def test_a_changed_file_is_read_anew(tmp_path):
+    for text in ("one", "two"):
+        assert values(put(tmp_path, "a.csv", f"text,label\n{text},1\n")) == [{"text": text, "label": "1"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.csv", "", r"a\.csv: the file is empty"),
+        ("a.jsonl", "", r"a\.jsonl: the file holds no rows"),
+        ("a.json", "  ", r"a\.json: the file holds no rows"),
+        ("a.json", "[]", r"a\.json: the file holds no rows"),
+        ("a.txt", "\n\n", r"a\.txt: the file holds no rows"),
+        ("a.csv", "text,label\n", r"a\.csv: there is a header \(text, label\) and no row below it"),
+        ("a.csv", "text,label\na,1\nb\n", r"a\.csv, row 2 \(line 3\): 1 fields, but the header names 2 columns"),
+        ("a.csv", "text,label\na,b,1\n", r"row 1 \(line 2\): 3 fields.*\(text, label\).*double quotes"),
+        ("a.csv", 'text,label\n"a,1\nb,2\n', r"a\.csv, line 3: .*double quote that is not closed"),
+        ("a.csv", "text,text\na,b\n", r"names 'text' twice"),
+        ("a.csv", b"text,label\ncaf\xe9,1\n", r"a\.csv, line 2: byte 4 is not text in UTF-8.*Save"),
+        ("a.csv", "text,label\na,1\n".encode("utf-16"), r"a\.csv: this is text in UTF-16"),
+        ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', r"a\.jsonl, line 2: not JSON"),
+        ("a.jsonl", '{"text": "a"}\n[1, 2]\n', r"a\.jsonl, row 2: must be an object.*not list"),
+        ("a.jsonl", "[" * 100_000, r"a\.jsonl, line 1: not JSON"),
+        ("a.json", '[{"text": "a"},\n 5]', r"a\.json, row 2: must be an object.*not int"),
+        ("a.json", '[{"text": "a"},\n{"text": }]', r"a\.json, line 2: not JSON"),
+        ("a.json", '{"a": [], "b": []}', r"exactly one list; this one holds 2: a, b"),
+        ("a.json", "5", r"needs a list of objects"),
+        ("a.parquet", "PAR1 not at all", r"a\.parquet: not a Parquet file"),
+        ("a.csv.gz", "text,label\na,1\n", r"a\.csv\.gz: cannot be unpacked"),
+        ("a.jsonl.xz", lzma.compress(JSONL.encode())[:40], r"a\.jsonl\.xz: cannot be unpacked"),
+        ("a.docx", "?", r"a\.docx: SparseZO does not know this kind of file.*\.csv"),
+    ],
+)
+def test_faults(tmp_path, name, content, sentence):
+    with pytest.raises(UserError, match=sentence):
+        values(put(tmp_path, name, content))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from([f"a{kind}{pack}" for kind in READERS if kind != ".parquet" for pack in ("", ".gz")]),
+    content=st.binary(max_size=60)
+    | st.text('a,;"\t\n\r{}[]:1\x00\ud800' + "\ufeff", max_size=60).map(
+        lambda text: text.encode("utf-8", "surrogatepass")
+    ),
+)
+def test_random_bytes_give_rows_or_a_sentence(tmp_path, name, content):
+    path = put(tmp_path, name, gzip.compress(content) if name.endswith(".gz") and len(content) % 2 else content)
+    try:
+        assert all(isinstance(row, dict) for row in values(path))
+    except UserError as error:
+        assert path.name in str(error)

@@ -1,0 +1,291 @@
+"""Every built-in task on a row made by hand, against the prompt in appendix E of MeZO (arXiv 2305.17333)."""
+
+import pytest
+
+from sparsezo_gui.engine.data import task, tasks
+from sparsezo_gui.engine.data.examples import maker
+from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.sources import Rows, explode
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.recipe import DataTable
+
+
+def made(name, *rows, tokenizer=None, **table):
+    """Examples of rows under a task."""
+    unfolded = [
+        row
+        for index, values in enumerate(rows, 1)
+        for row in explode(Record(values, "a.jsonl", index), task(name).explode)
+    ]
+    make = maker(DataTable(task=name, source="a.jsonl", **table), {"train": Rows(tuple(unfolded))}, tokenizer)
+    return [make.example(row) for row in unfolded]
+
+
+CHOICES = {
+    "sst2": (
+        {"sentence": "a fine film ", "label": "1"},
+        ["a fine film It was terrible", "a fine film It was great"],
+        1,
+    ),
+    "rte": (
+        {"premise": "It rains.", "hypothesis": "It is wet.", "label": "not_entailment"},
+        [
+            'It rains.\nDoes this mean that "It is wet." is true? Yes or No?\nYes',
+            'It rains.\nDoes this mean that "It is wet." is true? Yes or No?\nNo',
+        ],
+        1,
+    ),
+    "cb": (
+        {"premise": "It rains.", "hypothesis": "It is wet.", "label": 2},
+        [
+            'Suppose It rains. Can we infer that "It is wet."? Yes, No, or Maybe?\nYes',
+            'Suppose It rains. Can we infer that "It is wet."? Yes, No, or Maybe?\nNo',
+            'Suppose It rains. Can we infer that "It is wet."? Yes, No, or Maybe?\nMaybe',
+        ],
+        2,
+    ),
+    "boolq": (
+        {"passage": "Rain is water.", "question": "is rain wet", "label": True},
+        ["Rain is water. Is rain wet? Yes", "Rain is water. Is rain wet? No"],
+        0,
+    ),
+    "wsc": (
+        {"text": "Ann saw Bea; She waved.", "span1_text": "Ann", "span2_text": "She", "label": 1},
+        [
+            'Ann saw Bea; She waved.\nIn the previous sentence, does the pronoun "she" refer to Ann? Yes or No?\nNo',
+            'Ann saw Bea; She waved.\nIn the previous sentence, does the pronoun "she" refer to Ann? Yes or No?\nYes',
+        ],
+        1,
+    ),
+    "wic": (
+        {"word": "class", "sentence1": "A class.", "sentence2": "Real class.", "label": False},
+        [
+            'Does the word "class" have the same meaning in these two sentences? Yes, No?\nA class.\nReal class.\nNo',
+            'Does the word "class" have the same meaning in these two sentences? Yes, No?\nA class.\nReal class.\nYes',
+        ],
+        0,
+    ),
+    "multirc": (
+        {"paragraph": "It rained.", "question": "What fell?", "answer": "rain", "label": 1},
+        [
+            'It rained.\nQuestion: What fell?\nI found this answer "rain". Is that correct? Yes or No?\nNo',
+            'It rained.\nQuestion: What fell?\nI found this answer "rain". Is that correct? Yes or No?\nYes',
+        ],
+        1,
+    ),
+    "copa": (
+        {"premise": "The man fell.", "question": "cause", "choice1": "I saw it.", "choice2": "He ran.", "label": 1},
+        ["The man fell because I saw it.", "The man fell because he ran."],
+        1,
+    ),
+    "record": (
+        {
+            "passage": "Rain in Rome.\n@highlight\nIt is wet",
+            "query": "The rain in @placeholder falls",
+            "entities": ["Paris", "Rome", "Rome"],
+            "answers": ["Rome", "Rome"],
+        },
+        [
+            "Rain in Rome.\n- It is wet\n- The rain in Paris falls",
+            "Rain in Rome.\n- It is wet\n- The rain in Rome falls",
+        ],
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_choices_of_the_paper(name):
+    row, sequences, label = CHOICES[name]
+    (example,) = made(name, row)
+    ((prompt, trained),) = example.segments
+    assert [prompt + choice for choice in example.choices] == sequences
+    assert (example.label, trained) == (label, False)
+    assert not prompt.endswith(" ")
+
+
+SQUAD = "Title: Rain\nContext: Rain is water.\nQuestion: What is rain?\nAnswer:"
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "prompt", "answer"),
+    [
+        (
+            "squad",
+            {
+                "title": "Rain",
+                "context": "Rain is water.",
+                "question": " What is rain?",
+                "answers": {"text": ["water", "wet"], "answer_start": [8, 0]},
+            },
+            SQUAD,
+            " water\n",
+        ),
+        (
+            "squad",
+            {
+                "title": "Rain",
+                "context": "Rain is water.",
+                "question": "What is rain?",
+                "answers": {"text": [], "answer_start": []},
+            },
+            SQUAD,
+            " no answer\n",
+        ),
+        (
+            "squad",
+            {"context": "Rain is water.", "question": "What is rain?", "answers": "water"},
+            SQUAD.removeprefix("Title: Rain\n"),
+            " water\n",
+        ),
+        (
+            "drop",
+            {
+                "passage": "Two and two.",
+                "question": "How many?",
+                "answers_spans": {"spans": ["4", "four"], "types": ["number", "span"]},
+            },
+            "Passage: Two and two.\nQuestion: How many?\nAnswer:",
+            " 4\n",
+        ),
+        ("pairs", {"prompt": "2 + 2 =", "answer": 4}, "2 + 2 =", " 4"),
+        ("pairs", {"instruction": "Add.", "input": "2 2", "output": "4"}, "Add.\n2 2", " 4"),
+        ("pairs", {"instruction": "Add.", "input": "", "output": "4"}, "Add.", " 4"),
+        ("pairs", {"input": "Add.", "output": "4"}, "Add.", " 4"),
+    ],
+)
+def test_completions(name, row, prompt, answer):
+    (example,) = made(name, row)
+    assert example.segments == ((prompt, False), (answer, True))
+    assert example.references[0] == answer.strip()
+    assert not example.choices
+
+
+def test_nested_files_of_squad_and_superglue():
+    article = {
+        "title": "Rain",
+        "paragraphs": [
+            {
+                "context": "Rain is water.",
+                "qas": [
+                    {"question": "What is rain?", "answers": [{"text": "water", "answer_start": 8}]},
+                ],
+            }
+        ],
+    }
+    assert made("squad", article)[0].segments[0][0] == SQUAD
+    passage = {
+        "passage": {
+            "text": "It rained.",
+            "questions": [
+                {"question": "What fell?", "answers": [{"text": "rain", "label": 1}, {"text": "snow", "label": 0}]}
+            ],
+        }
+    }
+    assert [example.label for example in made("multirc", passage)] == [1, 0]
+    wsc = {"text": "Ann saw it.", "target": {"span1_text": "Ann", "span2_text": "it"}, "label": False}
+    assert '"it" refer to Ann' in made("wsc", wsc)[0].segments[0][0]
+
+
+def test_text():
+    assert made("text", {"text": "once upon a time"})[0].segments == (("once upon a time", True),)
+
+
+def test_choice_with_the_users_prompt():
+    rows = [{"text": "late", "label": "shipping"}, {"text": "broke", "label": "billing"}]
+    template = "Customer: {{ text }}\nTeam:"
+    first, second = made("choice", *rows, template=template, columns={"answer": "label"})
+    assert first.segments == (("Customer: late\nTeam:", False),)
+    assert first.choices == second.choices == (" billing", " shipping")
+    assert (first.label, second.label) == (1, 0)
+
+
+def test_answers_by_number_or_by_name():
+    rows = [{"text": "a", "label": 1}, {"text": "b", "label": "0"}, {"text": "c", "label": "Good"}]
+    assert [example.label for example in made("choice", *rows, answers=("bad", "good"))] == [1, 0, 1]
+    assert [example.label for example in made("choice", *rows[:2], answers=("1", "0"))] == [0, 1]
+
+
+def test_answers_of_a_task_can_be_worded_anew():
+    (example,) = made("sst2", {"sentence": "fine", "label": 1}, answers=("{{ bad }}", "good"))
+    assert (example.choices, example.label) == ((" {{ bad }}", " good"), 1)
+
+
+def test_a_space_at_the_end_of_a_prompt_goes_to_the_answer():
+    (example,) = made("choice", {"text": "a", "label": "x"}, template="{{ text }}: ", answers=("x", "y"))
+    assert example.segments == (("a:", False),)
+    assert example.choices == (" x", " y")
+
+
+def test_columns_can_be_named_with_dots_and_spaces():
+    row = {"the text": "a", "meta": {"kind": "x"}}
+    (example,) = made(
+        "choice", row, template="{{ row['the text'] }} is", columns={"answer": "meta.kind"}, answers=("x", "y")
+    )
+    assert example.segments == (("a is", False),)
+
+
+FINE = {"text": "a", "label": "x"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "table", "sentence"),
+    [
+        (
+            [FINE],
+            {"template": "{{ txt }}"},
+            "there is no column 'txt'. Columns there: text, label. Did you mean 'text'",
+        ),
+        ([FINE], {"template": "{{ text"}, r"\[data\] template, line 1: .*A column goes in as \{\{ column \}\}"),
+        ([FINE], {"template": "{{ text.__class__.__mro__ }}"}, "template: fails on a.jsonl, row 1: .*unsafe"),
+        ([FINE], {"template": "{{ text.nothing }}"}, "template: fails on a.jsonl, row 1: .*no attribute 'nothing'"),
+        ([FINE], {"template": "{{ 1 / 0 }}"}, "template: fails on a.jsonl, row 1: division by zero"),
+        (
+            [FINE],
+            {"columns": {"answer": "lable"}},
+            "no column 'lable'.*Columns there: text, label. Did you mean 'label'",
+        ),
+        ([FINE], {"columns": {"answr": "label"}}, "has no part 'answr'. Did you mean 'answer'"),
+        ([{"body": "a", "label": "x"}], {}, "no column for 'text' .*Columns there: body, label"),
+        ([FINE, {"text": " ", "label": "x"}], {}, "a.jsonl, row 2: the column 'text' is empty"),
+        ([FINE, {"text": "b", "label": None}], {}, "a.jsonl, row 2: the column 'label' is empty"),
+        ([FINE, {"label": "x"}], {}, "a.jsonl, row 2: the column 'text' is empty"),
+        ([FINE, {"text": "b", "label": "z"}], {}, "a.jsonl, row 2: the label 'z' .* is not among the answers: .*x.*y"),
+        ([FINE], {"answers": ("x",)}, "at least two different answers"),
+        ([FINE], {"answers": ("x", "x ")}, "at least two different answers"),
+        ([FINE], {"answers": ()}, "at least two different answers"),
+        ([{"text": "a", "label": index} for index in range(101)], {"answers": ()}, "101 different values"),
+        ([FINE], {"template": "{% if nothing %}{{ text }}{% endif %}"}, "row 1: the prompt is empty"),
+        ([{"text": "half \ud800", "label": "x"}], {}, "row 1: the text holds half of a character"),
+    ],
+)
+def test_faults(rows, table, sentence):
+    with pytest.raises(UserError, match=sentence):
+        made("choice", *rows, **{"answers": ("x", "y"), **table})
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "table", "sentence"),
+    [
+        ("sst2", {"sentence": "a", "label": 2}, {}, "the label '2' .* not among the answers: 0, 1, negative, positive"),
+        ("sst2", {"sentence": "a", "label": 1}, {"answers": ("a", "b", "c")}, r"has 2 \(terrible, great\), not 3"),
+        ("pairs", {"prompt": "a", "answer": "b"}, {"answers": ("a", "b")}, "has no fixed answers"),
+        ("pairs", {"prompt": "a", "answer": []}, {}, "row 1: there is no answer in the column 'answer'"),
+        ("record", {**CHOICES["record"][0], "answers": ["Oslo"]}, {}, "'Oslo'.* not among"),
+        ("chat", {"messages": []}, {"template": "{{ messages }}"}, "the model's own chat template"),
+    ],
+)
+def test_faults_of_other_tasks(name, row, table, sentence):
+    with pytest.raises(UserError, match=sentence):
+        made(name, row, **table)
+
+
+def test_no_such_task():
+    with pytest.raises(UserError, match=r"there is no 'sst3'\. Did you mean 'sst2'"):
+        task("sst3")
+
+
+def test_all_tasks_are_there():
+    paper = {"sst2", "rte", "cb", "boolq", "wsc", "wic", "multirc", "copa", "record", "squad", "drop"}
+    assert set(tasks()) == paper | {"choice", "pairs", "chat", "text"}
+    assert all(tasks()[name].paper for name in paper)
