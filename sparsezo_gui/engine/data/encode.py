@@ -10,6 +10,7 @@ import itertools
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sparsezo_gui.engine.data.examples import Example
@@ -107,7 +108,7 @@ def _choice(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
     """A prompt and its candidates: a row each, or one for all where they differ in their last token only."""
     prefix = beginning(tokenizer)
     prompt = "".join(text for text, _ in example.segments)
-    wholes = [tokenise([prompt, choice], tokenizer, prefix) for choice in example.choices]
+    wholes = tokenise_all([[prompt, choice] for choice in example.choices], tokenizer, prefix)
     longest = max(wholes, key=lambda whole: len(whole.tokens))
     over, start, _ = _room(len(longest.tokens), longest.first(1), max_tokens, prefix)
     kept = [whole.window(start, max_tokens - len(prefix)) for whole in wholes]
@@ -145,27 +146,38 @@ def _room(length: int, last: int, max_tokens: int, prefix: Tokens) -> tuple[int,
 
 def tokenise(pieces: list[str], tokenizer: Any, prefix: Tokens = ()) -> Sequence:
     """Tokens of the joined pieces, each with the index of the piece in which it ends; without those of ``prefix``."""
-    text, bounds = "".join(pieces), list(itertools.accumulate(len(piece) for piece in pieces))
-    if getattr(tokenizer, "is_fast", False):
-        found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        tokens, ends = found["input_ids"], [end for _, end in found["offset_mapping"]]
-        owners = [min(bisect_left(bounds, end), len(bounds) - 1) for end in ends]
-    else:
-        tokens, owners = _without_offsets(text, bounds, tokenizer)
-        ends = [None] * len(tokens)
-    if prefix and tuple(tokens[: len(prefix)]) == prefix:  # a chat template writes the beginning itself
-        tokens, owners, ends = (part[len(prefix) :] for part in (tokens, owners, ends))
-    return Sequence(tuple(tokens), tuple(owners), tuple(ends))
+    return tokenise_all([pieces], tokenizer, prefix)[0]
 
 
-def _without_offsets(text: str, bounds: list[int], tokenizer: Any) -> tuple[list[int], list[int]]:
+def tokenise_all(texts: list[list[str]], tokenizer: Any, prefix: Tokens = ()) -> list[Sequence]:
+    """`tokenise` for several texts in one call, which costs little more than one text does."""
+    bounds = [list(itertools.accumulate(map(len, pieces))) for pieces in texts]
+    joined = ["".join(pieces) for pieces in texts]
+    if not getattr(tokenizer, "is_fast", False):
+        sequences = (_without_offsets(text, ends, tokenizer) for text, ends in zip(joined, bounds, strict=True))
+        return [_without(prefix, sequence) for sequence in sequences]
+    found = tokenizer(joined, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    sequences = []
+    for tokens, offsets, limits in zip(found["input_ids"], found["offset_mapping"], bounds, strict=True):
+        ends = tuple(end for _, end in offsets)
+        owners = tuple(min(bisect_left(limits, end), len(limits) - 1) for end in ends)
+        sequences.append(_without(prefix, Sequence(tuple(tokens), owners, ends)))
+    return sequences
+
+
+def _without(prefix: Tokens, sequence: Sequence) -> Sequence:
+    """A chat template writes the beginning of a text itself; it is not to stand there twice."""
+    skip = len(prefix) if sequence.tokens[: len(prefix)] == prefix else 0
+    return Sequence(sequence.tokens[skip:], sequence.owners[skip:], sequence.ends[skip:])
+
+
+def _without_offsets(text: str, bounds: list[int], tokenizer: Any) -> Sequence:
     """For tokenizers written in Python: a token ends in a piece when the text up to the piece's end begins with it."""
     tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    counts = [
-        len(_common([tokenizer(text[:bound], add_special_tokens=False, verbose=False)["input_ids"], tokens]))
-        for bound in bounds[:-1]
-    ]
-    return tokens, [sum(count <= index for count in counts) for index in range(len(tokens))]
+    parts = [tokenizer(text[:bound], add_special_tokens=False, verbose=False)["input_ids"] for bound in bounds[:-1]]
+    counts = [len(_common([part, tokens])) for part in parts]
+    owners = tuple(sum(count <= index for count in counts) for index in range(len(tokens)))
+    return Sequence(tuple(tokens), owners, (None,) * len(tokens))
 
 
 def _common(sequences: list) -> tuple:
@@ -174,6 +186,7 @@ def _common(sequences: list) -> tuple:
     return tuple(column[0] for column in same)
 
 
+@lru_cache(maxsize=4)
 def beginning(tokenizer: Any) -> Tokens:
     """Tokens that the tokenizer puts before every text by default: mostly one, or none."""
     bare = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
@@ -184,11 +197,17 @@ def beginning(tokenizer: Any) -> Tokens:
 
 def ended(sequence: Sequence, tokenizer: Any, owner: int) -> Sequence:
     """With the token that ends a text after it, where the tokenizer has one and no special token stands there."""
-    eos, unknown = tokenizer.eos_token_id, tokenizer.unk_token_id
-    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special} - {unknown}
-    if eos is None or (sequence.tokens and sequence.tokens[-1] in {eos, *special}):
+    eos = tokenizer.eos_token_id
+    if eos is None or (sequence.tokens and sequence.tokens[-1] in _special(tokenizer)):
         return sequence
     return Sequence((*sequence.tokens, eos), (*sequence.owners, owner))
+
+
+@lru_cache(maxsize=4)
+def _special(tokenizer: Any) -> frozenset[int]:
+    """Tokens after which a text is at its end; the one for unknown words is also called special, but ends nothing."""
+    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return frozenset(special - {tokenizer.unk_token_id} | {tokenizer.eos_token_id})
 
 
 def encode_text(text: str, tokenizer: Any, max_tokens: int) -> list[Encoded]:

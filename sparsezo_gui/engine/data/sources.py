@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sparsezo_gui import resources
-from sparsezo_gui.engine.data import columns, readers, tasks
+from sparsezo_gui.engine.data import columns, readers
 from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
@@ -219,7 +220,7 @@ def content_key(index: int, record: Record) -> int:
 
 def _rows(groups: list[list[Record]], table: DataTable, limit: int, total: int, note: str = "") -> Rows:
     """Rows of these groups, with nested lists unfolded as the task says, at most ``limit``."""
-    paths = tasks.task(table.task).explode
+    paths = task(table.task).explode
     records = [row for group in groups for record in group for row in explode(record, paths)]
     if len(records) > limit or paths:
         order = sorted(range(len(records)), key=lambda index: _hash(str(index)))
