@@ -166,10 +166,9 @@ class RunRecord:
 
     def before_after(self) -> tuple[Evaluation | None, Evaluation | None]:
         """The base model's evaluation and the latest one of the same split, test before validation."""
+        found = []
         for split in sorted({e.split for e in self.evaluations}, key=lambda name: name != "test"):
             same = [e for e in self.evaluations if e.split == split]
             base = next((e for e in same if e.step == 0), None)
-            last = next((e for e in reversed(same) if e.step > 0), None)
-            if last or base:
-                return base, last
-        return None, None
+            found.append((base, next((e for e in reversed(same) if e.step > 0), None)))
+        return next((pair for pair in found if pair[1]), found[0] if found else (None, None))

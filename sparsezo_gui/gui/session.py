@@ -45,6 +45,7 @@ class Session(QObject):
         self.busy: dict[str, Progress | None] = {}  # kinds under way, with their last progress
         self.answers: dict[str, Any] = {}  # last answer by kind
         self.problems: dict[str, Problem] = {}  # last problem by kind, until the next answer
+        self.measured = False  # whether the estimate was measured
         self.record: RunRecord | None = None
         self.asked = ""  # what the running loop was asked and has not done yet: 'pause', 'stop', 'evaluate'
         self._number = 0
@@ -136,8 +137,10 @@ class Session(QObject):
             self.answers[kind] = message.value
         if kind == "load":
             self.engine_state = "failed" if message.what == "problem" else "ready"
+        elif kind == "estimate":
+            self.measured = False
         elif kind == "measure" and message.what == "answer":
-            self.answers["estimate"] = message.value
+            self.answers["estimate"], self.measured = message.value, True
             self.problems.pop("estimate", None)
         elif kind == "history":
             self._opened(message)

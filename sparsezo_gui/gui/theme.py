@@ -68,6 +68,7 @@ class Theme(QObject):
         super().__init__()
         self.mode = "system"
         self.colours = LIGHT
+        self.text_scale = 1.0
         self._base_size = 0.0
         self._follows = False
 
@@ -81,7 +82,7 @@ class Theme(QObject):
             app.setStyle("Fusion")
             self._base_size = app.font().pointSizeF()
             hints.colorSchemeChanged.connect(self._system_changed)
-        self.mode = mode
+        self.mode, self.text_scale = mode, text_scale
         schemes = {"light": Qt.ColorScheme.Light, "dark": Qt.ColorScheme.Dark}
         hints.setColorScheme(schemes.get(mode, Qt.ColorScheme.Unknown))
         font = app.font()
@@ -98,7 +99,7 @@ class Theme(QObject):
         is_dark = QGuiApplication.styleHints().colorScheme() == Qt.ColorScheme.Dark
         self.colours = DARK if (self.mode == "dark" or (self.mode == "system" and is_dark)) else LIGHT
         app.setPalette(palette(self.colours))
-        app.setStyleSheet(style_sheet(self.colours))
+        app.setStyleSheet(style_sheet(self.colours, self.text_scale))
         self.changed.emit()
 
 
@@ -134,16 +135,17 @@ def palette(c: Colours) -> QPalette:
     return result
 
 
-def style_sheet(c: Colours) -> str:
+def style_sheet(c: Colours, scale: float = 1.0) -> str:
     """The application's style sheet."""
     chevron = resources.icon("chevron-down").as_posix()
+    check = resources.icon("check-dark" if c.dark else "check-light").as_posix()
     return f"""
 QWidget {{ color: {c.text}; }}
 QMainWindow, QDialog {{ background: {c.window}; }}
-QLabel[role="title"] {{ font-size: 16pt; font-weight: 600; }}
+QLabel[role="title"] {{ font-size: {16 * scale:.0f}pt; font-weight: 600; }}
 QLabel[role="heading"] {{ font-weight: 600; }}
 QLabel[role="dim"], QLabel[role="hint"] {{ color: {c.dim}; }}
-QLabel[role="figure"] {{ font-size: 14pt; font-weight: 600; }}
+QLabel[role="figure"] {{ font-size: {14 * scale:.0f}pt; font-weight: 600; }}
 QLabel[role="error"] {{ color: {c.error}; }}
 QLabel:disabled {{ color: {c.strong_border}; }}
 QFrame[role="card"] {{ background: {c.base}; border: 1px solid {c.border}; border-radius: 6px; }}
@@ -157,7 +159,8 @@ QLabel[role="badge"][level="fits"] {{ color: {c.good}; border-color: {c.good}; }
 QLabel[role="badge"][level="tight"] {{ color: {c.warning}; border-color: {c.warning}; }}
 QLabel[role="badge"][level="large"] {{ color: {c.error}; border-color: {c.error}; }}
 
-QPushButton {{ background: {c.base}; border: 1px solid {c.strong_border}; border-radius: 4px; padding: 5px 16px; }}
+QPushButton {{ background: {c.base}; border: 1px solid {c.strong_border}; border-radius: 4px; padding: 5px 16px;
+    min-height: 18px; }}
 QPushButton:hover {{ background: {c.raised}; }}
 QPushButton:pressed {{ background: {c.border}; }}
 QPushButton:focus {{ border: 2px solid {c.accent}; padding: 4px 15px; }}
@@ -174,11 +177,12 @@ QPushButton[role="flat"]:focus, QToolButton[role="flat"]:focus {{ border: 2px so
 QPushButton[role="flat"]:disabled, QToolButton[role="flat"]:disabled {{ color: {c.strong_border}; }}
 
 QLineEdit, QPlainTextEdit, QTextEdit, QComboBox {{ background: {c.base}; border: 1px solid {c.strong_border};
-    border-radius: 4px; padding: 4px 7px; selection-background-color: {c.accent};
+    border-radius: 4px; padding: 5px 7px; selection-background-color: {c.accent};
     selection-color: {c.on_accent}; }}
 QLineEdit:focus, QPlainTextEdit:focus, QTextEdit:focus, QComboBox:focus {{ border: 2px solid {c.accent};
-    padding: 3px 6px; }}
-QLineEdit[fault="true"], QPlainTextEdit[fault="true"] {{ border: 2px solid {c.error}; padding: 3px 6px; }}
+    padding: 4px 6px; }}
+QLineEdit, QComboBox {{ min-height: 18px; }}
+QLineEdit[fault="true"], QPlainTextEdit[fault="true"] {{ border: 2px solid {c.error}; padding: 4px 6px; }}
 QLineEdit:disabled, QComboBox:disabled, QPlainTextEdit:disabled {{ color: {c.strong_border}; border-color: {c.border};
     background: {c.window}; }}
 QLineEdit:read-only, QPlainTextEdit[readOnly="true"] {{ border-color: {c.border}; }}
@@ -193,21 +197,29 @@ QToolButton[role="navigation"] {{ background: transparent; border: 2px solid tra
 QToolButton[role="navigation"]:hover {{ background: {c.raised}; }}
 QToolButton[role="navigation"]:checked {{ background: {c.accent_soft}; color: {c.accent}; font-weight: 600; }}
 QToolButton[role="navigation"]:focus {{ border-color: {c.accent}; }}
-QPushButton[role="choice"] {{ text-align: left; border: 1px solid {c.border}; border-radius: 6px; padding: 0; }}
-QPushButton[role="choice"]:checked {{ border: 2px solid {c.accent}; background: {c.accent_soft}; }}
-QPushButton[role="choice"]:focus {{ border: 2px solid {c.accent}; }}
+QFrame[role="card"][chosen="true"] {{ border-color: {c.accent}; background: {c.accent_soft}; }}
+QCheckBox, QRadioButton {{ spacing: 8px; border: 1px solid transparent; border-radius: 4px; padding: 2px; }}
+QCheckBox:focus, QRadioButton:focus {{ border-color: {c.accent}; }}
+QCheckBox::indicator {{ width: 14px; height: 14px; border: 1px solid {c.strong_border}; border-radius: 3px;
+    background: {c.base}; }}
+QCheckBox::indicator:checked {{ background: {c.accent}; border-color: {c.accent}; image: url({check}); }}
+QRadioButton::indicator {{ width: 14px; height: 14px; border: 1px solid {c.strong_border}; border-radius: 8px;
+    background: {c.base}; }}
+QRadioButton::indicator:checked {{ width: 6px; height: 6px; border: 5px solid {c.accent}; }}
+QCheckBox::indicator:disabled, QRadioButton::indicator:disabled {{ border-color: {c.border}; }}
 
 QAbstractItemView {{ background: {c.base}; alternate-background-color: {c.window}; border: 1px solid {c.border};
     border-radius: 4px; outline: 0; gridline-color: {c.border}; }}
 QAbstractItemView:focus {{ border: 2px solid {c.accent}; }}
 QListView::item {{ padding: 6px 8px; }}
+QTableView::item {{ padding: 2px 8px; }}
 QAbstractItemView::item:selected {{ background: {c.accent_soft}; color: {c.text}; }}
 QHeaderView {{ background: {c.window}; border: 0; }}
 QHeaderView::section {{ background: {c.window}; color: {c.dim}; border: 0; border-bottom: 1px solid {c.border};
     padding: 5px 8px; text-align: left; }}
 QTableCornerButton::section {{ background: {c.window}; border: 0; }}
 
-QProgressBar {{ background: {c.raised}; border: 0; border-radius: 4px; height: 8px; text-align: center; }}
+QProgressBar {{ background: {c.raised}; border: 0; border-radius: 4px; max-height: 8px; min-height: 8px; }}
 QProgressBar::chunk {{ background: {c.accent}; border-radius: 4px; }}
 QScrollArea, QScrollArea > QWidget > QWidget[role="page"] {{ background: {c.window}; border: 0; }}
 QScrollBar:vertical {{ background: transparent; width: 12px; margin: 0; }}
@@ -220,6 +232,7 @@ QScrollBar::add-page, QScrollBar::sub-page {{ background: transparent; }}
 QSplitter::handle {{ background: {c.border}; }}
 QStatusBar {{ background: {c.window}; border-top: 1px solid {c.border}; }}
 QStatusBar::item {{ border: 0; }}
+QStatusBar QLabel {{ padding: 2px 8px; color: {c.dim}; }}
 QMenuBar {{ background: {c.window}; border-bottom: 1px solid {c.border}; }}
 QMenuBar::item {{ padding: 5px 10px; background: transparent; }}
 QMenuBar::item:selected {{ background: {c.raised}; }}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QDragEnterEvent, QDropEvent
+from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QLineEdit, QPlainTextEdit, QWidget
 
 from sparsezo_gui.gui import words
@@ -21,6 +21,7 @@ from sparsezo_gui.gui.widgets.tokens import TokenView
 from sparsezo_gui.recipe.recipe import DataTable as DataSettings
 
 FILES = "Data (*.csv *.tsv *.json *.jsonl *.parquet *.txt);;All files (*)"
+PAGE_SIZE = 50  # rows of a page, as the engine gives them
 LIMITS = ("train", "validation", "test", "max_tokens")
 
 
@@ -55,7 +56,7 @@ class DataPage(Page):
             column(label("Task", "dim"), self._task, spacing=4), spacing=2 * GRID,
         )  # fmt: skip
         source.setStretch(0, 3)
-        source.setStretch(1, 1)
+        source.setStretch(1, 2)
         self.body.addWidget(card(source, self._fault))
 
         self._rows = label("", "dim", name="Rows shown")
@@ -64,9 +65,10 @@ class DataPage(Page):
         self.table = DataTable()
         self.table.mapping.mapped.connect(self._mapped)
         self._totals = label("", "dim", name="Examples by split")
-        self.body.addWidget(card(
-            row(label("Rows", "heading"), self._totals, None, self._rows, self._before, self._after), self.table,
-        ))  # fmt: skip
+        self._rows_card = card(
+            row(label("Rows", "heading"), self._totals, None, self._rows, self._before, self._after), self.table
+        )
+        self.body.addWidget(self._rows_card)
 
         self._template = QPlainTextEdit()
         self._template.setAccessibleName("Prompt template")
@@ -91,9 +93,12 @@ class DataPage(Page):
             label("How many", "heading"), self._limits(), None,
         )  # fmt: skip
         below = row(seen, figures, spacing=2 * GRID)
+        self._results = QWidget()
+        self._results.setLayout(below)
         below.setStretch(0, 3)
         below.setStretch(1, 2)
-        self.body.addLayout(below)
+        self.body.addWidget(self._results)
+        self.body.addStretch(1)
         self.body.addLayout(row(None, button("Continue to Method", lambda: go("method"), role="primary")))
         session.tasks_changed.connect(self._fill_tasks)
         session.preview_changed.connect(self._show)
@@ -174,6 +179,12 @@ class DataPage(Page):
             self._asked = wanted
             self._session.preview(self._page)
 
+    def showEvent(self, event: QShowEvent) -> None:
+        """Asks for what was not asked for yet."""
+        super().showEvent(event)
+        if self._session.engine_state != "waiting":
+            self._ask()
+
     def _fill_tasks(self) -> None:
         tasks = self._session.answers.get("tasks") or []
         current = self._session.recipe.data.task
@@ -195,51 +206,75 @@ class DataPage(Page):
     def _mapping(self) -> dict[str, str]:
         """Column of each part: what the recipe says, else what was found."""
         preview = self._session.answers.get("preview")
-        return dict(self._session.recipe.data.columns or (preview.mapping if preview else {}) or {})
+        found = dict(preview.columns_of) if preview else {}
+        return {**found, **self._session.recipe.data.columns}
 
     def _show(self) -> None:
         session = self._session
         preview, problem = session.answers.get("preview"), session.problems.get("preview")
-        self._fault.setVisible(problem is not None)
-        self._fault.setText(problem.what if problem else "")
+        known = preview is not None and problem is None
+        fault = problem.what if problem else preview.problem if preview else ""
+        self._fault.setVisible(bool(fault))
+        self._fault.setText(fault)
         if problem is not None and problem.defect:
             self.banner.show_problem(problem)
-        if preview is None:
-            waiting = (
-                "Reading the data…" if session.engine_state == "ready" else "Rows follow once the engine is loaded."
-            )
+        self._results.setVisible(known)
+        self._rows_card.setVisible(problem is None)
+        if not known:
+            loaded = session.engine_state == "ready"
+            waiting = "Reading the data…" if loaded else "Rows follow once the engine is loaded."
             self._rows.setText("" if problem else waiting)
+            self._totals.setText("")
+            self.table.show_page((), (), 0, (), {})
             for control in (self._before, self._after):
                 control.setEnabled(False)
             return
         task = next((t for t in session.answers.get("tasks") or [] if t.name == session.recipe.data.task), None)
         parts = list(task.columns) if task else []
-        first = preview.page * preview.page_size
-        self.table.show_page(preview.columns, preview.rows, first, parts, self._mapping())
-        total = preview.total
+        first, total = preview.page * PAGE_SIZE, preview.available
         last = first + len(preview.rows)
-        self._rows.setText(
-            f"{words.count(first + 1)} to {words.count(last)} of {words.count(total)}" if total else "No rows"
-        )
+        self.table.show_page(preview.columns, preview.rows, first, parts, self._mapping())
+        shown = f"{words.count(first + 1)} to {words.count(last)} of {words.count(total)}"
+        self._rows.setText(shown if preview.rows else "No rows")
         self._before.setEnabled(first > 0)
         self._after.setEnabled(last < total)
         self._totals.setText(" · ".join(f"{name} {words.count(count)}" for name, count in preview.totals.items()))
+        if preview.suggestion:
+            self._suggest(preview.suggestion)
+        elif preview.notices:
+            self.banner.show_problem(Problem("\n".join(preview.notices)), "info")
         self.tokens.show_examples(preview.examples)
-        self.lengths.show_bars(preview.lengths, session.recipe.data.max_tokens)
-        self._longest.setText(f"Longest: {words.count(preview.longest)} tokens." if preview.longest else "")
-        cut = preview.cut
-        self._cut.setText(
-            f"{words.count(cut)} {'example is' if cut == 1 else 'examples are'} longer than "
-            f"{session.recipe.data.max_tokens} tokens and would lose {'its' if cut == 1 else 'their'} beginning."
-            if cut
-            else "Nothing is cut."
-            if preview.longest
-            else ""
+        self._show_figures(preview)
+
+    def _suggest(self, suggestion: dict[str, str]) -> None:
+        said = " and ".join(f"column '{name}' as {part}" for part, name in suggestion.items())
+        columns = {**self._session.recipe.data.columns, **suggestion}
+        self.banner.show_problem(
+            Problem(f"Some parts have no column yet. Suggested: {said}."), "info",
+            ("Use suggestion", lambda: self._set(columns=columns)),
+        )  # fmt: skip
+
+    def _show_figures(self, preview: Any) -> None:
+        limit = self._session.recipe.data.max_tokens
+        bars, low = [], 0
+        for high, number in preview.lengths:
+            bars.append((low, high, number))
+            low = high
+        self.lengths.show_bars(bars, limit)
+        self._longest.setText(
+            f"Longest: {words.count(preview.longest_tokens)} tokens." if preview.longest_tokens else ""
         )
+        cut = preview.cut
+        text = "Nothing is cut." if preview.longest_tokens else ""
+        if cut:
+            many = "example is" if cut == 1 else "examples are"
+            text = f"{words.count(cut)} {many} longer than {limit} tokens; the beginning is cut off."
+        self._cut.setText(text)
         restyle(self._cut, role="error" if cut else "dim")
-        self.balance.show_shares(list(preview.balance.items()))
+        classes = preview.classes or {}
+        self.balance.show_shares(list(classes.items()))
         for widget in (self.balance, self._balance_title):
-            widget.setVisible(bool(preview.balance))
+            widget.setVisible(bool(classes))
 
 
 def _pair(first: QWidget, second: QWidget) -> Any:

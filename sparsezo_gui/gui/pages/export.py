@@ -168,10 +168,9 @@ class ExportPage(Page):
         elif run is None:
             self._said.setText("There is no run with a step yet. Start one on the Run page.")
         else:
-            answer = session.answers.get("export")
-            self._said.setText(_told(answer))
+            self._said.setText(_told(session.answers["export"]) if "export" in session.answers else "")
 
 
 def _told(answer: Any) -> str:
     """The result of the last export, in words."""
-    return "" if answer is None else f"Exported and checked. {answer}"
+    return f"Exported and checked. {answer or ''}".strip()

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QButtonGroup, QGridLayout, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtGui import QMouseEvent
+from PySide6.QtWidgets import QButtonGroup, QFrame, QGridLayout, QRadioButton, QSizePolicy, QVBoxLayout, QWidget
 
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.presets import PRESETS, matching
+from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Page, button, card, clear, column, label, row
+from sparsezo_gui.gui.widgets.basic import Page, button, card, clear, column, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.recipe.registry import REGISTRIES
 from sparsezo_gui.recipe.variants import Settings
@@ -35,19 +37,20 @@ class MethodPage(Page):
         presets = QGridLayout()
         presets.setSpacing(GRID)
         for index, preset in enumerate(PRESETS):
-            choice = PresetButton(preset.title, preset.goal)
-            choice.clicked.connect(lambda _=False, preset=preset: self._apply(preset.settings))
-            self._group.addButton(choice, index)
+            choice = PresetCard(preset.title, preset.goal)
+            choice.radio.clicked.connect(lambda _=False, preset=preset: self._apply(preset.settings))
+            self._group.addButton(choice.radio, index)
             presets.addWidget(choice, 0, index)
             presets.setColumnStretch(index, 1)
         self.body.addLayout(presets)
+        self._own = label("These are your own values; a goal above replaces them.", "hint")
         self._basic = QGridLayout()
         self._advanced = QVBoxLayout()
         self._advanced.setSpacing(3 * GRID)
         self._more = button("Advanced", self._toggle, role="flat", image="chevron-right", name="Show advanced settings")
         self._panel = card(self._advanced)
         self._panel.hide()
-        self.body.addWidget(card(label("Basic settings", "heading"), self._basic))
+        self.body.addWidget(card(row(label("Basic settings", "heading"), 2 * GRID, self._own, None), self._basic))
         self.body.addWidget(self._more, 0, Qt.AlignmentFlag.AlignLeft)
         self.body.addWidget(self._panel)
         self.body.addStretch(1)
@@ -64,8 +67,6 @@ class MethodPage(Page):
     def _apply(self, settings: dict[str, dict[str, Any]]) -> None:
         fault = self._session.change_all(settings)
         if fault:
-            from sparsezo_gui.gui.problems import Problem
-
             self.banner.show_problem(Problem(fault))
         self.follow()
 
@@ -79,6 +80,7 @@ class MethodPage(Page):
         for (table, name), field in self._fields.items():
             field.set_value(getattr(getattr(recipe, table), name))
         preset = matching(recipe)
+        self._own.setVisible(preset is None)
         self._group.setExclusive(False)
         for index, choice in enumerate(PRESETS):
             self._group.button(index).setChecked(choice is preset)
@@ -136,25 +138,31 @@ class MethodPage(Page):
             self.follow()
 
 
-class PresetButton(QPushButton):
-    """A choice with a title and a sentence; looks like a card, works like a radio button."""
+class PresetCard(QFrame):
+    """A radio button with a sentence; a click anywhere on the card chooses it."""
 
     def __init__(self, title: str, goal: str) -> None:
         super().__init__()
-        self.setCheckable(True)
-        self.setProperty("role", "choice")
-        self.setAccessibleName(title)
-        self.setAccessibleDescription(goal)
+        self.setProperty("role", "card")
+        self.radio = QRadioButton()
+        self.radio.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        self.radio.setAccessibleName(title)
+        self.radio.setAccessibleDescription(goal)
+        self.radio.toggled.connect(lambda on: restyle(self, chosen="true" if on else "false"))
         inside = QVBoxLayout(self)
-        inside.setContentsMargins(2 * GRID - 4, GRID + 4, GRID, GRID + 4)
+        inside.setContentsMargins(GRID + 4, GRID + 4, GRID + 4, GRID + 4)
         inside.setSpacing(GRID // 2)
-        inside.addWidget(label(title, "heading", wrap=True))
+        head = row(self.radio, label(title, "heading", wrap=True), spacing=4)
+        head.setStretch(1, 1)
+        inside.addLayout(head)
         inside.addWidget(label(goal, "hint", wrap=True))
         inside.addStretch(1)
-        for child in self.findChildren(QWidget):
-            child.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
-        self.setMinimumHeight(14 * GRID)
         self.setMinimumWidth(18 * GRID)
+
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
+        """See the class."""
+        if self.rect().contains(event.position().toPoint()):
+            self.radio.click()
 
 
 def _grid(grid: QGridLayout) -> QGridLayout:

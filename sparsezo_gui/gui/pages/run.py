@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import QTimer
-from PySide6.QtWidgets import QCheckBox, QFileDialog, QProgressBar, QVBoxLayout
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtWidgets import QCheckBox, QFileDialog, QFrame, QProgressBar, QStackedWidget
 
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.plots.board import THIRDS, Board
 from sparsezo_gui.gui.problems import Problem, explain
 from sparsezo_gui.gui.session import Session
-from sparsezo_gui.gui.theme import GRID
+from sparsezo_gui.gui.theme import GRID, theme
 from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, row
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.widgets.fields import Combo
 from sparsezo_gui.gui.widgets.results import Metrics, Notices
-from sparsezo_gui.recipe.events import Command, EvaluateNow, Pause, Resume, SetRate, Stop
+from sparsezo_gui.recipe.events import Command, EvaluateNow, Pause, Progress, Resume, SetRate, Stop
 
 TICK_MS = 100
 STATES = {
@@ -25,6 +25,7 @@ STATES = {
     "interrupted": "Broken off", "failed": "Failed",
     "damaged": "Damaged",
 }  # fmt: skip
+LEGEND = "Pale: loss of each step. Strong: smoothed. Dots: evaluations. Move over the plots for values."
 ASKED = {
     "pause": "pausing after this step…",
     "stop": "stopping after this step…",
@@ -60,30 +61,40 @@ class RunPage(Page):
         for name, value in self._numbers.items():
             figures.addLayout(column(label(name, "dim"), value, spacing=0))
         figures.addStretch(1)
-        self._progress = label("", "dim", name="Progress")
-        figures.addWidget(self._progress)
-        self.body.setSpacing(GRID)
-        self.body.addLayout(figures)
-        self.body.addWidget(self._bar)
-
         self.board = Board()
         self._readout = label("", "dim", name="Values at the cross-hair")
-        self.board.readout.connect(lambda text: self._readout.setText(text or self._legend()))
+        self.board.readout.connect(lambda text: self._readout.setText(text or LEGEND))
         self._log = QCheckBox("Log scale")
         self._log.setAccessibleName("Log scale")
         self._log.toggled.connect(self.board.set_log)
         self._third = Combo("Third plot")
         self._third.fill([(title, key) for key, title in THIRDS.items()], "metric")
         self._third.currentIndexChanged.connect(lambda: self.board.set_third(self._third.currentData()))
-        whole = button("Whole run", self._whole, role="flat", tip="Shows all steps again after zooming.")
-        plots = column(self.board, row(self._readout, None, whole, self._third, self._log))
+        self._third.setToolTip("What the third of the small plots shows.")
+        self._whole = button("Whole run", self.board.show_all, role="flat", tip="Shows all steps again after zooming.")
+        controls = row(self._whole, self._third, self._log, spacing=GRID)
+        figures.addLayout(controls)
+        figures.setAlignment(controls, Qt.AlignmentFlag.AlignBottom)
+        self.body.setSpacing(GRID)
+        self.body.addLayout(figures)
+        self.body.addWidget(self._bar)
+        self._empty_title = label("", "figure", name="Run at a glance")
+        self._empty_text = label("", "dim", wrap=True, name="What happens next")
+        for part in (self._empty_title, self._empty_text):
+            part.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        self._plots = QStackedWidget()
+        self._plots.addWidget(card(None, self._empty_title, self._empty_text, None))
+        shown = QFrame()
+        shown.setProperty("role", "card")
+        shown.setLayout(column(self.board))
+        shown.layout().setContentsMargins(1, 1, 1, 1)
+        self._plots.addWidget(shown)
+        plots = column(self._plots, self._readout)
         plots.setStretch(0, 1)
         self.metrics, self.notices = Metrics(), Notices()
-        side = QVBoxLayout()
-        side.setSpacing(GRID)
         self._side = card(label("Before and after", "heading"), self.metrics, label("Notices", "heading"), self.notices)
         self._side.layout().setStretch(3, 1)
-        self._side.setFixedWidth(36 * GRID)
+        self._side.setFixedWidth(int(36 * GRID * min(theme().text_scale, 1.25)))
         main = row(plots, self._side, spacing=2 * GRID)
         main.setStretch(0, 1)
         self.body.addLayout(main, 1)
@@ -174,7 +185,7 @@ class RunPage(Page):
         state = record.state if record else ""
         active, resumable = session.running, record is not None and record.resumable
         ready = session.engine_state != "failed"
-        self._start.setText("Resume" if resumable else "Start")
+        self._start.setText("Resume" if resumable else "New run" if record is not None else "Start")
         self._start.setAccessibleName("Resume run" if resumable else "Start run")
         self._start.setToolTip("Goes on after the last step." if resumable else "Starts a new run of the recipe.")
         self._start.setVisible(not active)
@@ -204,15 +215,11 @@ class RunPage(Page):
     def refresh(self) -> None:
         """Shows what came in since the last time."""
         session, record = self._session, self._session.record
+        self._show_empty()
         if record is None:
-            waiting = "The first run starts as soon as the engine is loaded." if session.engine_state != "ready" else ""
-            self._state.setText(f"Nothing has run yet. {waiting}".strip())
+            self._state.setText("Nothing has run yet.")
             self._bar.setRange(0, 1)
-            self._readout.setText("")
             return
-        asked = ASKED.get(session.asked, "")
-        name = record.name or "Run"
-        self._state.setText(f"{name} · {STATES[record.state]}{f', {asked}' if asked else ''}")
         rate, left, middle, _ = record.speed()
         self._numbers["Step"].setText(f"{words.count(record.step)} of {words.count(record.steps)}")
         columns = record.columns
@@ -221,18 +228,8 @@ class RunPage(Page):
         self._numbers["Step time"].setText(words.latency(middle) if middle == middle else "–")
         self._numbers["Time left"].setText(words.seconds(left) if record.active and left == left else "–")
         progress = record.progress if record.active else None
-        if progress is not None:
-            of = (
-                f"{words.count(progress.done)} of {words.count(progress.total)} {progress.unit}"
-                if progress.total
-                else ""
-            )
-            self._progress.setText(f"{progress.stage} {of}".strip())
-        elif record.state == "starting":
-            loading = session.engine_state == "loading"
-            self._progress.setText("Waiting for the engine to load" if loading else "Preparing")
-        else:
-            self._progress.setText("")
+        now = _progress_words(progress) if progress else ASKED.get(session.asked, "")
+        self._state.setText(f"{record.name or 'Run'} · {STATES[record.state]}{f' · {now}' if now else ''}")
         if record.state == "starting":
             total = progress.total if progress else 0
             self._bar.setRange(0, total)
@@ -246,17 +243,41 @@ class RunPage(Page):
             self._changes = record.changes
             self.metrics.show_record(record)
             self.notices.show_notes(record.notes)
-        if not self._readout.text():
-            self._readout.setText(self._legend())
+
+    def _show_empty(self) -> None:
+        """Before the first step: what will run, or what is being done for it."""
+        session, record = self._session, self._session.record
+        filled = record is not None and record.columns.size > 0
+        self._plots.setCurrentIndex(int(filled))
+        for control in (self._whole, self._third, self._log):
+            control.setEnabled(filled)
+        if filled:
+            if not self._readout.text():
+                self._readout.setText(LEGEND)
+            return
+        self._readout.setText("")
+        if session.running and record is not None:
+            self._empty_title.setText("Preparing the run")
+            loading = "Waiting for the engine to load" if session.engine_state == "loading" else "Starting"
+            self._empty_text.setText(_progress_words(record.progress) if record.progress else loading)
+            return
+        recipe = session.recipe
+        self._empty_title.setText("Ready to start" if session.engine_state == "ready" else "Ready when the engine is")
+        density = getattr(recipe.mask, "density", None)
+        part = f", {100 * density:g} % of the weights" if density else ""
+        self._empty_text.setText(
+            f"{recipe.model.id} in {recipe.model.bits} bits, tuned on {Path(recipe.data.source).name}\n"
+            f"{type(recipe.mask).title}{part}, {words.count(recipe.loop.steps)} steps of "
+            f"{recipe.loop.batch_size} examples"
+        )
 
     def showEvent(self, event: object) -> None:
         """Catches up with what came in while another page was shown."""
         super().showEvent(event)  # type: ignore[arg-type]
         self.refresh()
 
-    def _legend(self) -> str:
-        return "Thin: loss of each step. Strong: smoothed. Dots: evaluations. Move over the plots for values."
 
-    def _whole(self) -> None:
-        for panel in self.board.panels:
-            panel.enableAutoRange()
+def _progress_words(progress: Progress) -> str:
+    if not progress.total:
+        return progress.stage
+    return f"{progress.stage}: {words.count(progress.done)} of {words.count(progress.total)} {progress.unit}".strip()

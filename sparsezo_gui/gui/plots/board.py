@@ -13,6 +13,7 @@ import numpy as np
 import pyqtgraph as pg
 from pyqtgraph.exporters import ImageExporter
 from PySide6.QtCore import QPointF, Qt, Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from sparsezo_gui.gui import words
@@ -51,9 +52,6 @@ class Board(QWidget):
         grid.addItem(self.loss, 0, 0, 1, 3)
         for index, panel in enumerate(self.panels[1:]):
             grid.addItem(panel, 1, index)
-            panel.setXLink(self.loss)
-            grid.layout.setColumnStretchFactor(index, 1)
-            grid.layout.setColumnPreferredWidth(index, 100)
         grid.layout.setRowStretchFactor(0, 8)
         grid.layout.setRowStretchFactor(1, 5)
         self._raw = self.loss.line("faint")
@@ -63,12 +61,22 @@ class Board(QWidget):
         self._bytes = self.memory.line("accent")
         self._third_line = self.third.line("accent")
         self._third_points = self.third.points("second")
-        self._median = self.latency.level("p50", dashed=False)
-        self._high = self.latency.level("p95", dashed=True)
-        self._base = self.third.level("base", dashed=True)
+        self._median, self._high = self.latency.level(dashed=False), self.latency.level(dashed=True)
+        self._base = self.third.level(dashed=True)
+        self._follows, self._linking = True, False
+        for panel in self.panels:
+            panel.disableAutoRange("x")
+            panel.getViewBox().sigXRangeChanged.connect(self._x_changed)
+            panel.getViewBox().sigRangeChangedManually.connect(self._taken_over)
         self._mouse = pg.SignalProxy(self._view.scene().sigMouseMoved, rateLimit=30, slot=self._moved)
         theme().changed.connect(self.repaint_all)
         self.repaint_all()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """The small plots share the width equally, whatever their titles and numbers ask for."""
+        super().resizeEvent(event)
+        for index in range(3):
+            self._view.ci.layout.setColumnFixedWidth(index, max((self.width() - 32) / 3, 60))
 
     def repaint_all(self) -> None:
         """Takes over the theme's colours."""
@@ -80,21 +88,40 @@ class Board(QWidget):
         """Another run."""
         self._record, self._memory_name, self._drawn = record, memory_name, (-1, -1)
         self.memory.set_title(memory_name)
+        self.show_all()
+
+    def show_all(self) -> None:
+        """Shows all steps, and follows new ones."""
+        self._follows, self._drawn = True, (-1, -1)
         for panel in self.panels:
-            panel.enableAutoRange()
+            panel.enableAutoRange("y")
         self.draw()
 
     def set_log(self, on: bool) -> None:
-        """Logarithmic loss and latency."""
-        for panel in (self.loss, self.latency):
-            panel.set_log(on)
+        """Logarithmic loss."""
+        self.loss.set_log(on)
         self._drawn = (-1, -1)
         self.draw()
+
+    def _taken_over(self, _: object = None) -> None:
+        self._follows = False
+
+    def _x_changed(self, view: object, limits: tuple[float, float]) -> None:
+        # Not by setXLink: that aligns plots by their place on screen, and these lie beside each other.
+        if not self._linking:
+            self._set_x(*limits, but=view)
+
+    def _set_x(self, low: float, high: float, but: object = None) -> None:
+        self._linking = True
+        for panel in self.panels:
+            if panel.getViewBox() is not but:
+                panel.setXRange(low, high, padding=0)
+        self._linking = False
 
     def set_third(self, kind: str) -> None:
         """What the third of the small plots shows: a key of `THIRDS`."""
         self._third, self._drawn = kind, (-1, -1)
-        self.third.enableAutoRange()
+        self.third.enableAutoRange("y")
         self.draw()
 
     def draw(self) -> None:
@@ -110,8 +137,12 @@ class Board(QWidget):
         self._seconds.setData(steps, columns["seconds"] * 1000)
         self._bytes.setData(steps, columns["memory"] / 2**30)
         _, _, middle, high = record.speed()
-        self._median.show_level(middle * 1000, f"p50 {words.latency(middle)}" if middle == middle else "")
-        self._high.show_level(high * 1000, f"p95 {words.latency(high)}" if high == high else "")
+        self._median.show_level(middle * 1000, "")
+        self._high.show_level(high * 1000, "")
+        figures = f" · p50 {middle * 1000:.3g} · p95 {high * 1000:.3g}" if middle == middle else ""
+        self.latency.set_title(f"Step, ms{figures}")
+        if self._follows:
+            self._set_x(0, max(record.step, 1) * 1.02)
         self._draw_evaluations()
         self._draw_third(steps)
 
@@ -167,9 +198,9 @@ class Board(QWidget):
         for panel, height in zip(self.panels, heights, strict=True):
             panel.show_hair(values["step"], height)
         self.readout.emit(
-            f"Step {values['step']:.0f}   loss {values['loss']:.4f}   smoothed {values['smooth']:.4f}   "
-            f"{words.latency(values['seconds'])}   {words.size(values['memory'])}   |g| {abs(values['slope']):.3g}   "
-            f"rate {values['rate']:.3g}"
+            f"Step {values['step']:.0f}  ·  loss {values['loss']:.4f}  ·  smoothed {values['smooth']:.4f}  ·  "
+            f"{words.latency(values['seconds'])}  ·  {words.size(values['memory'])}  ·  |g| {abs(values['slope']):.3g}"
+            f"  ·  rate {values['rate']:.3g}"
         )
 
     def save_png(self, path: Path) -> None:

@@ -12,11 +12,10 @@ from sparsezo_gui.gui.theme import colours
 
 
 class Level(pg.InfiniteLine):
-    """A horizontal line with words at its right end; dashed or dotted, so that it is told apart without colour."""
+    """A horizontal line, dashed or dotted, so that it is told apart without colour; may have words at its end."""
 
-    def __init__(self, name: str, dashed: bool) -> None:
+    def __init__(self, dashed: bool) -> None:
         super().__init__(angle=0, label=" ", labelOpts={"position": 0.98, "anchors": [(1, 1), (1, 1)]})
-        self.setObjectName(name)
         self._dashed = dashed
         self._log = False
         self._value = math.nan
@@ -76,9 +75,9 @@ class Panel(pg.PlotItem):
         item = pg.PlotDataItem(symbol="o", symbolSize=7, antialias=False)
         return self._add(item, role, True)
 
-    def level(self, name: str, dashed: bool) -> Level:
+    def level(self, dashed: bool) -> Level:
         """A horizontal line that does not stretch the axis."""
-        level = Level(name, dashed)
+        level = Level(dashed)
         self._levels.append(level)
         self.addItem(level, ignoreBounds=True)
         return level
@@ -118,6 +117,9 @@ class Panel(pg.PlotItem):
     def _title(self) -> None:
         options: dict[str, Any] = {"color": colours().text, "size": "9pt", "justify": "left"}
         self.setTitle(self.words, **options)
+        # A title must not widen its column: all plots of a row are equally wide.
+        self.titleLabel.setMinimumWidth(0)
+        self.titleLabel.setPreferredWidth(0)
 
     def repaint_all(self) -> None:
         """Takes over the theme's colours."""

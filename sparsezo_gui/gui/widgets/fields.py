@@ -101,6 +101,7 @@ class SettingField(QWidget):
         self._hint = label("", "hint", wrap=True)
         self._hint.setAlignment(Qt.AlignmentFlag.AlignTop)
         unit = label(str(extra.get("unit") or ""), "dim")
+        unit.setVisible(bool(unit.text()))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(GRID // 2)

@@ -8,7 +8,6 @@ from PySide6.QtCore import QEvent, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent
 from PySide6.QtWidgets import (
     QDialog,
-    QDialogButtonBox,
     QFrame,
     QHeaderView,
     QTableWidget,
@@ -116,8 +115,9 @@ class MemoryStrip(QFrame):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(3 * GRID, GRID, 3 * GRID, GRID)
         layout.setSpacing(GRID // 2)
-        layout.addLayout(row(self._verdict, self._text, None, self._others, self._parts, self._measure))
+        layout.addLayout(row(self._verdict, self._text, None, self._parts, self._measure))
         layout.addWidget(self.bar)
+        layout.addWidget(self._others)
         session.estimate_changed.connect(self.refresh)
         session.engine_changed.connect(self.refresh)
         session.run_changed.connect(self.refresh)
@@ -139,15 +139,13 @@ class MemoryStrip(QFrame):
             self.bar.show_estimate([], 0)
             return
         word, level = verdict_of(estimate.verdict)
-        how = "measured" if getattr(estimate, "measured", False) else "estimated"
+        how = "measured" if session.measured else "estimated"
         text = f"{size(estimate.total)} of {size(estimate.available)} ({how})"
         if measuring:
             progress = session.busy["measure"]
             text += f" · {progress.stage if progress else 'measuring'}…"
-        others = " · ".join(
-            f"{TITLES.get(name, name)} {size(amount)}" for name, amount in estimate.alternatives.items()
-        )
-        self._say(word, text, f"Training with {others}" if others else "", False, level)
+        others = " · ".join(f"{TITLES.get(name, name)} {size(amount)}" for name, amount in estimate.others.items())
+        self._say(word, text, f"Other methods would take: {others}" if others else "", False, level)
         self.bar.show_estimate(_triples(estimate.parts), estimate.available)
 
     def _say(self, verdict: str, text: str, others: str, is_error: bool, level: str = "") -> None:
@@ -157,6 +155,7 @@ class MemoryStrip(QFrame):
         self._text.setText(text)
         restyle(self._text, role="error" if is_error else "")
         self._others.setText(others)
+        self._others.setVisible(bool(others))
 
     def _pressed(self) -> None:
         if "measure" in self._session.busy:
@@ -187,6 +186,10 @@ class PartsDialog(QDialog):
         table.verticalHeader().hide()
         table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         table.setWordWrap(True)
+        table.setShowGrid(False)
+        table.setAlternatingRowColors(True)
+        table.setSelectionMode(QTableWidget.SelectionMode.NoSelection)
+        table.horizontalHeader().setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         for index, (name, amount, why) in enumerate(rows):
             for place, text in enumerate((name, size(amount), why)):
                 table.setItem(index, place, QTableWidgetItem(text))
@@ -194,14 +197,12 @@ class PartsDialog(QDialog):
         table.resizeColumnsToContents()
         table.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
         table.resizeRowsToContents()
-        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
-        buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(2 * GRID, 2 * GRID, 2 * GRID, 2 * GRID)
         layout.addWidget(table)
-        layout.addWidget(buttons)
+        layout.addLayout(row(None, button("Close", self.reject, name="Close the table")))
 
 
 def _triples(parts: Any) -> list[tuple[str, int, str]]:
-    """Parts as (name, bytes, explanation)."""
-    return [tuple(part) if isinstance(part, tuple) else (part.name, part.bytes, part.explanation) for part in parts]
+    """Parts as (name, bytes, why)."""
+    return [(part.name, part.bytes, part.why) for part in parts]

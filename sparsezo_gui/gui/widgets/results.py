@@ -24,7 +24,7 @@ class Metrics(QWidget):
         self.setAccessibleName("Metrics before and after")
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, GRID)
-        self._grid.setHorizontalSpacing(2 * GRID)
+        self._grid.setHorizontalSpacing(GRID + 4)
         self._grid.setVerticalSpacing(GRID // 2)
         self._grid.setColumnStretch(0, 1)
 
@@ -37,14 +37,14 @@ class Metrics(QWidget):
             self._grid.addWidget(label("Evaluations appear here: the base model first, then the tuned one.", "hint",
                                        wrap=True), 0, 0)  # fmt: skip
             return
-        heads = (f"On {one.split}", "base", f"step {last.step}" if last else "", "")
+        heads = ("", "base", f"step {last.step}" if last else "", "")
         for place, text in enumerate(heads):
             self._put(0, place, text, "dim")
         names = [name for name in one.metrics if name not in ("examples", "seconds")]
         for line, name in enumerate(sorted(names, key=lambda n: list(BETTER).index(n) if n in BETTER else 99), 1):
             before = base.metrics.get(name) if base else None
             after = last.metrics.get(name) if last else None
-            self._put(line, 0, words.title(name).replace("F1", "F1"), "")
+            self._put(line, 0, words.title(name), "")
             self._put(line, 1, words.metric(name, before) if before is not None else "–", "")
             self._put(line, 2, words.metric(name, after) if after is not None else "", "heading")
             verdict = ""
@@ -53,7 +53,9 @@ class Metrics(QWidget):
             self._put(line, 3, verdict, "dim")
         examples = one.metrics.get("examples")
         if examples:
-            self._put(len(names) + 1, 0, f"{words.count(examples)} examples", "hint")
+            self._grid.addWidget(
+                label(f"{words.title(one.split)}, {words.count(examples)} examples", "hint"), len(names) + 1, 0, 1, 4
+            )
 
     def _put(self, line: int, place: int, text: str, role: str) -> None:
         part = label(text, role)
@@ -69,6 +71,7 @@ class Notices(QListWidget):
         super().__init__()
         self.setAccessibleName("Notices")
         self.setWordWrap(True)
+        self.setResizeMode(QListWidget.ResizeMode.Adjust)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._notes: Sequence[Note] = ()
         theme().changed.connect(self._write)

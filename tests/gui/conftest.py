@@ -1,0 +1,119 @@
+"""The window's tests run without a display, with settings of their own, and fail on warnings of Qt and on leaks."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from pathlib import Path
+
+if not os.environ.get("DISPLAY") or os.environ.get("SPARSEZO_OFFSCREEN", "1") == "1":
+    os.environ["QT_QPA_PLATFORM"] = "offscreen"
+sys.path.insert(0, str(Path(__file__).parent))
+
+import pytest
+from PySide6.QtCore import QSettings, Qt, QThread, QTimer
+from PySide6.QtWidgets import QApplication, QWidget
+from shiboken6 import isValid
+from standin import StandIn
+
+from sparsezo_gui.gui.app import make_application
+from sparsezo_gui.gui.main_window import MainWindow
+from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.theme import theme
+
+HARMLESS = ("This plugin does not support", "propagateSizeHints")  # said by the offscreen platform
+
+
+@pytest.fixture(scope="session")
+def qapp_cls():
+    return QApplication
+
+
+@pytest.fixture(autouse=True)
+def quiet_and_clean(qapp, qtlog, tmp_path):
+    """Own settings; afterwards no warning of Qt, no thread and no timer is left."""
+    make_application()
+    QSettings.setDefaultFormat(QSettings.Format.IniFormat)
+    QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(tmp_path / "settings"))
+    yield
+    qapp.sendPostedEvents(None, 0)
+    qapp.processEvents()
+    objects = [thing for thing in gc.get_objects() if isinstance(thing, QThread | QTimer) and isValid(thing)]
+    assert not [thing for thing in objects if isinstance(thing, QThread) and thing.isRunning()], "a thread is left"
+    assert not [thing for thing in objects if isinstance(thing, QTimer) and thing.isActive()], "a timer is left"
+    loud = ("QtWarningMsg", "QtCriticalMsg", "QtFatalMsg")
+    said = [record.message for record in qtlog.records if record.log_type_name in loud]
+    assert not [text for text in said if not any(word in text for word in HARMLESS)]
+
+
+@pytest.fixture
+def engine(tmp_path):
+    return StandIn(tmp_path / "runs")
+
+
+@pytest.fixture
+def session(engine):
+    made = Session(engine)
+    yield made
+    assert made.close(5.0)
+    made.deleteLater()
+
+
+@pytest.fixture(params=["light", "dark"])
+def both_themes(request):
+    return request.param
+
+
+@pytest.fixture
+def window(session, qtbot):
+    """A window whose engine is ready."""
+    theme().apply("light")
+    made = MainWindow(session)
+    made.show()
+    session.start()
+    qtbot.waitUntil(lambda: session.engine_state == "ready" and "estimate" in session.answers, timeout=5000)
+    yield made
+    session.close(5.0)
+    made.close()
+    made.deleteLater()
+
+
+@pytest.fixture
+def find(window):
+    """Finds a visible control by its accessible name."""
+
+    def find(name: str, kind: type = QWidget, where: QWidget | None = None):
+        found = [w for w in (where or window).findChildren(kind) if w.accessibleName() == name and w.isVisible()]
+        assert len(found) == 1, f"{len(found)} controls named {name!r}"
+        return found[0]
+
+    return find
+
+
+@pytest.fixture
+def click(find, qtbot):
+    """Clicks a control by its accessible name."""
+
+    def click(name: str, where: QWidget | None = None):
+        control = find(name, where=where)
+        assert control.isEnabled(), f"{name!r} is disabled"
+        qtbot.mouseClick(control, Qt.MouseButton.LeftButton)
+        return control
+
+    return click
+
+
+@pytest.fixture
+def enter(find, qtbot):
+    """Types into a field by its accessible name, and leaves it with Enter."""
+
+    def enter(name: str, text: str):
+        field = find(name)
+        field.setFocus()
+        field.selectAll()
+        qtbot.keyClicks(field, text)
+        qtbot.keyClick(field, Qt.Key.Key_Return)
+        return field
+
+    return enter

@@ -1,0 +1,249 @@
+"""A stand-in for the engine: the same answers without a model, so that the window's tests are quick and exact."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from sparsezo_gui.engine.data.preview import DataPreview
+from sparsezo_gui.gui.worker import Engine
+from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe import events as e
+
+MB, GB = 2**20, 2**30
+
+
+@dataclass
+class Estimate:
+    """Like the engine's MemoryEstimate."""
+
+    available: int = 8 * GB
+    scale: float = 1.0
+    others: dict[str, int] = field(default_factory=lambda: {"LoRA": 3 * GB, "QLoRA": 2 * GB, "Full": 11 * GB})
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """Name, bytes, why."""
+        parts = (
+            ("Weights", 820 * MB, "The frozen weights of the blocks in 4 bits."),
+            ("Scales", 52 * MB, "One scale for every 64 weights."),
+            ("Embeddings", 296 * MB, "Kept in 16 bits."),
+            ("Tuned values", 6 * MB, "The overlay in 32 bits."),
+            ("Activations", 240 * MB, "Of the layer at work, for both sides of a probe."),
+            ("Runtime", 480 * MB, "Python and PyTorch themselves."),
+        )
+        return tuple(SimpleNamespace(name=n, bytes=int(b * self.scale), why=w) for n, b, w in parts)
+
+    @property
+    def total(self) -> int:
+        """Sum."""
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if self.total > self.available:
+            return "too large"
+        return "tight" if self.total > 0.85 * self.available else "fits"
+
+
+def model(identity: str, title: str, parameters: int, kind: str, **more: Any) -> Any:
+    """Like the engine's ModelSummary."""
+    values = {"architecture": "Qwen3ForCausalLM", "bytes": 2 * parameters, "licence": "apache-2.0", "gated": False}
+    return SimpleNamespace(
+        id=identity, title=title, parameters=parameters, kind=kind, **{**values, "problem": "", **more}
+    )
+
+
+class StandIn(Engine):
+    """``faults`` maps a kind of request to the exception it raises; ``pace`` is the seconds of a step."""
+
+    def __init__(self, home: Path, pace: float = 0.002, loading: float = 0.0) -> None:
+        self.home, self.pace, self.loading = home, pace, loading
+        self.faults: dict[str, Exception] = {}
+        self.estimated = Estimate()
+        self.run_list: list[Any] = []
+        self.histories: dict[Path, Any] = {}
+
+    def _fail(self, kind: str) -> None:
+        if kind in self.faults:
+            raise self.faults[kind]
+
+    def load(self, leave: Any) -> Iterator[e.Progress]:
+        """Takes ``loading`` seconds."""
+        self._fail("load")
+        end = time.monotonic() + self.loading
+        while time.monotonic() < end and not leave.is_set():
+            yield e.Progress("Loading the engine", 1, 6, "packages")
+            time.sleep(0.01)
+
+    def models(self) -> list[Any]:
+        """Four of them."""
+        self._fail("models")
+        return [
+            model("starter", "Starter", 3_400_000, "bundled", architecture="LlamaForCausalLM"),
+            model("Qwen/Qwen3-0.6B", "Qwen3 0.6B", 596_000_000, "cache"),
+            model("meta-llama/Llama-3.2-1B", "Llama 3.2 1B", 1_236_000_000, "cache", gated=True, licence="llama3.2"),
+            model("/models/broken", "broken", 0, "folder", problem="config.json is missing."),
+        ]
+
+    def summary(self, recipe: Recipe) -> Any:
+        """The model of that name."""
+        self._fail("summary")
+        return next((m for m in self.models() if m.id == recipe.model.id), model(recipe.model.id, "", 0, "hub"))
+
+    def estimate(self, recipe: Recipe) -> Any:
+        """Always the same."""
+        self._fail("estimate")
+        return self.estimated
+
+    def measure(self, recipe: Recipe) -> Any:
+        """Two forward passes."""
+        self._fail("measure")
+        for done in range(2):
+            yield e.Progress("Measuring", done, 2, "passes")
+        return Estimate(scale=0.95)
+
+    def preview(self, recipe: Recipe, page: int) -> Any:
+        """Messages to teams."""
+        self._fail("preview")
+        texts = (
+            "My parcel has not arrived yet and the tracking page shows nothing.",
+            "I was charged twice this month.",
+            "The app closes when I open the camera.",
+            "How do I change my password?",
+        )
+        teams = ("delivery", "billing", "technical", "account")
+        rows = tuple((texts[i % 4], teams[i % 4], str(1000 + i)) for i in range(page * 50, min(page * 50 + 50, 170)))
+        examples = tuple(
+            (*((f"{word} ", False) for word in f"Customer: {text}".split()), ("\nTeam:", False), (f" {team}", True))
+            for text, team, _ in rows[:12]
+        )
+        lengths = tuple((4 * (i + 1), int(120 * math.exp(-((i - 7) ** 2) / 12))) for i in range(20))
+        return DataPreview(
+            columns=("text", "label", "ticket"), rows=rows, page=page, available=170,
+            totals={"train": 120, "validation": 25, "test": 25}, columns_of={"text": "text", "answer": "label"},
+            suggestion={}, examples=examples, classes={"delivery": 48, "billing": 33, "technical": 27, "account": 12},
+            lengths=lengths, longest=examples[0], longest_tokens=78, cut=0,
+        )  # fmt: skip
+
+    def runs(self) -> list[Any]:
+        """What a test put there."""
+        self._fail("runs")
+        return self.run_list
+
+    def history(self, folder: Path) -> Any:
+        """What a test put there."""
+        self._fail("history")
+        return folder, self.histories[folder]
+
+    def train(
+        self, recipe: Recipe, commands: SimpleQueue, first: int = 1, folder: Path | None = None
+    ) -> Iterator[e.Event]:
+        """A loss that falls, with evaluations and a warning."""
+        self._fail("train")
+        folder = folder or self.home / "run"
+        folder.mkdir(parents=True, exist_ok=True)
+        for done in range(0, 33, 8):
+            yield e.Progress("Finding sensitive weights", done, 32, "sequences")
+            time.sleep(self.pace)
+        steps = recipe.loop.steps
+        yield e.Started(str(folder), recipe.run.name or "starter", first, steps, 3_400_000, 2_000_000, 20_000, "cpu")
+        if first == 1:
+            yield e.Evaluation(0, "validation", {"accuracy": 0.24, "loss": 1.42, "examples": 120})
+            yield e.Evaluation(0, "test", {"accuracy": 0.25, "loss": 1.41, "examples": 200})
+        chance = np.random.default_rng(0)
+        rate, step = 1e-3, first - 1
+        for step in range(first, steps + 1):
+            stopped = yield from self._commands(commands, step - 1)
+            if stopped:
+                yield e.Finished(step - 1, "stopped", "0" * 64)
+                return
+            time.sleep(self.pace)
+            self._fail("step")
+            yield self.step(step, chance, rate)
+            if step % max(steps // 6, 1) == 0:
+                yield self.evaluation(step, steps)
+            if step == 40:
+                yield e.Notice("The loss jumped to 2.1; the step was taken back and the rate halved.", "warning")
+        yield e.Evaluation(step, "test", {"accuracy": 0.88, "loss": 0.36, "examples": 200})
+        yield e.Finished(step, "done", "0" * 64)
+
+    def step(self, step: int, chance: Any, rate: float = 1e-3) -> e.Step:
+        """One made-up step."""
+        loss = 0.35 + 1.05 * math.exp(-step / 150) + 0.12 * chance.standard_normal()
+        seconds = 0.031 + 0.004 * abs(chance.standard_normal()) + (0.03 if chance.random() < 0.03 else 0)
+        slope = float(3 * chance.standard_normal())
+        memory = int(700 * MB + 30 * MB * (1 - math.exp(-step / 50)) + 2 * MB * chance.random())
+        return e.Step(step, max(loss, 0.05), slope, rate, seconds, memory, 620)
+
+    def evaluation(self, step: int, steps: int) -> e.Evaluation:
+        """Better and better."""
+        part = 1 - math.exp(-3 * step / steps)
+        values = {"accuracy": 0.24 + 0.64 * part, "loss": 1.42 - 1.0 * part, "examples": 120}
+        return e.Evaluation(step, "validation", values)
+
+    def _commands(self, commands: SimpleQueue, step: int) -> Iterator[e.Event]:
+        paused = False
+        while paused or not commands.empty():
+            command = commands.get()
+            if isinstance(command, e.Stop):
+                return True
+            if isinstance(command, e.Pause):
+                paused = True
+                yield e.Paused(step)
+            elif isinstance(command, e.Resume):
+                paused = False
+                yield e.Resumed(step)
+            elif isinstance(command, e.EvaluateNow):
+                yield e.Progress("Evaluating", 0, 120, "examples")
+                yield self.evaluation(step, 600)
+            elif isinstance(command, e.SetRate):
+                yield e.Notice(f"The rate is {command.factor:g} times the scheduled one from here on.")
+        return False
+
+    def resume(self, folder: Path, commands: SimpleQueue) -> Iterator[e.Event]:
+        """From step 101 on."""
+        self._fail("resume")
+        return self.train(Recipe(), commands, first=101, folder=folder)
+
+    def export(self, folder: Path, form: str, out: Path, step: int | None) -> Iterator[e.Progress]:
+        """Two stages."""
+        self._fail("export")
+        yield e.Progress("Writing", 1, 2, "files")
+        yield e.Progress("Checking", 2, 2, "prompts")
+
+
+def past(steps: int = 100, state: str = "stopped", of: int = 2000) -> Any:
+    """Like the engine's History of a run that was broken off."""
+    engine, chance = StandIn(Path()), np.random.default_rng(1)
+    names = ("step", "tokens", "loss", "rate", "seconds", "memory")
+    rows = np.zeros(steps, np.dtype([*((name, float) for name in names), ("slopes", float, (1,))]))
+    for index in range(steps):
+        one = engine.step(index + 1, chance)
+        rows[index] = (one.step, one.tokens, one.loss, one.rate, one.seconds, one.memory_bytes, one.slope)
+    events = [e.Evaluation(0, "validation", {"accuracy": 0.24, "loss": 1.42, "examples": 120})]
+    run = SimpleNamespace(name="yesterday", state=state)
+    return SimpleNamespace(recipe=Recipe(loop={"steps": of}), steps=rows, events=events, run=run, fault="")
+
+
+def listed(path: Path, name: str = "yesterday", step: int = 100) -> Any:
+    """Like the engine's RunSummary."""
+    return SimpleNamespace(
+        path=str(path),
+        name=name,
+        state="stopped",
+        step=step,
+        steps=2000,
+        created="2026-11-21T18:04:11",
+        model="starter",
+        metrics={"accuracy": 0.5},
+    )

@@ -1,0 +1,261 @@
+"""Model, Data, Method and Export: what the user does there, and what becomes of the recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
+from PySide6.QtGui import QDropEvent
+from PySide6.QtWidgets import (
+    QAbstractButton,
+    QAbstractItemView,
+    QAbstractSlider,
+    QComboBox,
+    QLabel,
+    QLineEdit,
+    QPlainTextEdit,
+    QScrollBar,
+    QTextEdit,
+)
+from standin import GB, Estimate, StandIn, listed
+
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.main_window import MainWindow
+from sparsezo_gui.gui.pages import PAGES
+from sparsezo_gui.gui.presets import PRESETS, matching
+from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.theme import theme
+from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
+from sparsezo_gui.gui.widgets.fields import NumberEdit
+from sparsezo_gui.recipe import dump
+
+CONTROLS = (QAbstractButton, QComboBox, QLineEdit, QPlainTextEdit, QTextEdit, QAbstractItemView, QAbstractSlider)
+
+
+def problem(qtbot, session: Session, kind: str) -> None:
+    qtbot.waitUntil(lambda: kind in session.problems, timeout=3000)
+
+
+def test_every_page_in_both_themes(window, qtbot, both_themes):
+    theme().apply(both_themes)
+    for index, name in enumerate(PAGES, 1):
+        qtbot.keyClick(window, getattr(Qt.Key, f"Key_{index}"), Qt.KeyboardModifier.ControlModifier)
+        qtbot.waitUntil(window.page(name).isVisible, timeout=1000)
+        assert not window.grab().isNull()
+    ground = window.grab().toImage().pixelColor(300, 300).lightness()
+    assert (ground > 128) == (both_themes == "light")
+
+
+def test_every_control_has_an_accessible_name(window):
+    for name in PAGES:
+        window.go(name)
+    nameless = [
+        control
+        for kind in CONTROLS
+        for control in window.findChildren(kind)
+        if not control.accessibleName()
+        and not isinstance(control, QScrollBar)
+        and control.objectName() != "qt_tableview_cornerbutton"
+        and not control.objectName().startswith("qt_")
+        and not isinstance(control.parent(), QComboBox)
+        and not isinstance(control.parent() and control.parent().parent(), QComboBox)
+        and type(control).__name__ not in ("QHeaderView", "MappingHeader", "QTableCornerButton", "QComboBoxListView")
+        and type(control).__module__.startswith(("sparsezo_gui", "PySide6"))
+        and control.window() is window
+        and type(control).__name__ not in ("GraphicsLayoutWidget",)
+        and not _in_plot(control)
+        and not (type(control).__name__ == "QAbstractButton" and isinstance(control.parent(), QAbstractItemView))
+    ]
+    assert [(type(c).__name__, c.objectName(), getattr(c, "text", str)()) for c in nameless] == []
+
+
+def _in_plot(control) -> bool:
+    while control is not None:
+        if type(control).__name__ in ("GraphicsLayoutWidget", "PlotItem", "Board"):
+            return True
+        control = control.parent()
+    return False
+
+
+def test_nothing_is_clipped_at_150_percent_on_a_small_screen(window, qtbot):
+    theme().apply("light", 1.5)
+    window.resize(1280, 720)
+    for name in PAGES:
+        window.go(name)
+        qtbot.wait(20)
+        assert window.width() == 1280 and window.height() <= 720
+        for control in window.page(name).findChildren(QAbstractButton):
+            if control.isVisible() and control.text():
+                assert control.width() >= control.minimumSizeHint().width() - 2, control.text()
+    theme().apply("light")
+
+
+def test_choosing_a_model(window, find, click, enter, session, qtbot):
+    models = find("Models on this computer")
+    qtbot.waitUntil(lambda: models.count() == 4)
+    models.setCurrentRow(1)
+    assert session.recipe.model.id == "Qwen/Qwen3-0.6B"
+    qtbot.waitUntil(lambda: find("Chosen model").text() == "Qwen3 0.6B", timeout=3000)
+    assert find("Fits this computer").text() == "Fits here"
+    bits = find("Bits per weight")
+    bits.setCurrentIndex(2)
+    assert session.recipe.model.bits == 16
+    enter("Model folder or Hub id", "some/model")
+    assert session.recipe.model.id == "some/model"
+
+
+def test_a_missing_model_is_told(window, find, session, engine, qtbot):
+    engine.faults["summary"] = UserError("There is no model 'x/y'. Did you mean 'x/z'?")
+    session.change("model", id="x/y")
+    problem(qtbot, session, "summary")
+    assert "Did you mean 'x/z'?" in find("Model problem").text()
+
+
+def test_the_memory_strip_says_what_fits(window, find, click, session, engine, qtbot):
+    assert find("Memory verdict").text() == "Fits"
+    assert "QLoRA" in find("Memory of other methods").text()
+    click("Measure memory")
+    qtbot.waitUntil(lambda: "measured" in find("Memory needed").text(), timeout=3000)
+    engine.estimated = Estimate(available=GB)
+    session.change("model", bits=8)
+    qtbot.waitUntil(lambda: find("Memory verdict").text() == "Too large", timeout=3000)
+    click("Memory by part as a table")
+
+
+def test_data_shows_rows_and_tokens(window, find, click, session, qtbot):
+    window.go("data")
+    tokens = window.page("data").tokens
+    qtbot.waitUntil(lambda: tokens.isVisible() and "delivery" in tokens.toPlainText(), timeout=3000)
+    assert "1 trained" in tokens.toPlainText()
+    assert find("Rows shown").text() == "1 to 50 of 170"
+    click("Next page of rows")
+    qtbot.waitUntil(lambda: find("Rows shown").text() == "51 to 100 of 170", timeout=3000)
+    part = find("Part that column ticket plays")
+    part.setCurrentIndex(part.findData("answer"))
+    assert session.recipe.data.columns == {"text": "text", "answer": "ticket"}
+
+
+def test_data_faults_are_sentences(window, find, session, engine, qtbot):
+    window.go("data")
+    engine.faults["preview"] = UserError("mail.csv, row 3: two fields, expected three.")
+    session.change("data", source="mail.csv")
+    problem(qtbot, session, "preview")
+    assert find("Data fault").text() == "mail.csv, row 3: two fields, expected three."
+    del engine.faults["preview"]
+    session.change("data", source="starter")
+    qtbot.waitUntil(lambda: "preview" not in session.problems, timeout=3000)
+
+
+def test_a_file_can_be_dropped(window, session, tmp_path, qtbot):
+    window.go("data")
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(tmp_path / "mine.csv"))])
+    event = QDropEvent(QPointF(10, 10), Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton,
+                       Qt.KeyboardModifier.NoModifier)  # fmt: skip
+    window.page("data").dropEvent(event)
+    assert Path(session.recipe.data.source) == tmp_path / "mine.csv"
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.title)
+def test_presets_set_the_recipe(window, click, session, preset):
+    window.go("method")
+    click(preset.title)
+    assert matching(session.recipe) is preset
+    assert session.recipe.mask.rule == preset.settings["mask"]["rule"]
+
+
+def test_fields_refuse_with_a_sentence(window, enter, find, session):
+    window.go("method")
+    enter("Steps", "250")
+    assert session.recipe.loop.steps == 250
+    enter("Steps", "-1")
+    assert session.recipe.loop.steps == 250
+    assert any("greater than or equal to 1" in label.text() for label in window.page("method").findChildren(QLabel))
+    enter("Steps", "many")
+    assert session.recipe.loop.steps == 250
+    enter("Density", "0.5 %")
+    assert session.recipe.mask.density == 0.005
+
+
+def test_another_rule_has_other_fields(window, click, find, session):
+    window.go("method")
+    click("Show advanced settings")
+    rule = find("How a step is taken")
+    rule.setCurrentIndex(rule.findData("sgd"))
+    assert session.recipe.update.rule == "sgd"
+    assert "Memory" not in [w.accessibleName() for w in window.page("method").findChildren(NumberEdit) if w.isVisible()]
+
+
+def test_arrow_keys_step_numbers(qtbot):
+    edit = NumberEdit(whole=False)
+    qtbot.addWidget(edit)
+    edit.setText("0.001")
+    qtbot.keyClick(edit, Qt.Key.Key_Up)
+    assert edit.value() == 0.01
+    whole = NumberEdit(whole=True)
+    qtbot.addWidget(whole)
+    whole.setText("16")
+    qtbot.keyClick(whole, Qt.Key.Key_Down)
+    assert whole.value() == 15
+
+
+def test_the_recipe_as_text(window, find, click, session, qtbot):
+    qtbot.keyClick(window, Qt.Key.Key_T, Qt.KeyboardModifier.ControlModifier)
+    dialog = window.findChild(RecipeDialog)
+    text = dialog.text
+    assert text.toPlainText() == dump(session.recipe)
+    text.setPlainText(text.toPlainText().replace("batch_size", "batch_sise"))
+    click("Apply recipe text", dialog)
+    assert "Did you mean 'batch_size'?" in find("Recipe faults", where=dialog).text()
+    text.setPlainText(dump(session.recipe).replace('id = "starter"', 'id = "other"'))
+    click("Apply recipe text", dialog)
+    assert session.recipe.model.id == "other"
+
+
+def test_recipes_are_saved_and_opened(window, session, tmp_path):
+    path = tmp_path / "mine.toml"
+    session.change("loop", steps=77)
+    session.set_recipe(session.recipe, path)
+    window.save_recipe()
+    session.change("loop", steps=78)
+    window.open_recipe(path)
+    assert session.recipe.loop.steps == 77 and session.recent_recipes() == [str(path)]
+    (tmp_path / "bad.toml").write_text("[modle]\n")
+    window.open_recipe(tmp_path / "bad.toml")
+    assert "Did you mean 'model'?" in window.page("model").banner.text
+
+
+def test_export(window, find, click, session, engine, qtbot, tmp_path):
+    window.go("export")
+    assert not find("Export now").isEnabled()
+    engine.run_list = [listed(tmp_path / "run")]
+    click("Refresh the list of runs")
+    qtbot.waitUntil(find("Export now").isEnabled, timeout=3000)
+    find("Where to export").setText(str(tmp_path / "out.safetensors"))
+    click("Export now")
+    qtbot.waitUntil(lambda: "Exported" in find("Export result").text(), timeout=3000)
+    engine.faults["export"] = UserError(f"{tmp_path}: is not empty.")
+    click("Export now")
+    problem(qtbot, session, "export")
+    assert "is not empty" in window.page("export").banner.text
+
+
+def test_an_engine_that_does_not_load_is_told(qtbot, session, engine):
+    engine.faults["load"] = ImportError("libcudart.so.12: cannot open shared object file")
+    window = MainWindow(session)
+    qtbot.addWidget(window)
+    window.show()
+    session.start()
+    qtbot.waitUntil(lambda: session.engine_state == "failed", timeout=3000)
+    assert "libcudart" in window.page("model").banner.text
+    window.close()
+
+
+def test_what_was_left_is_there_again(qtbot, tmp_path):
+    first = Session(StandIn(tmp_path))
+    first.change("loop", steps=321)
+    first.close()
+    second = Session(StandIn(tmp_path))
+    assert second.recipe.loop.steps == 321
+    second.close()

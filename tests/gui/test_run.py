@@ -1,0 +1,226 @@
+"""A run in the window: start, pause, stop, resume, failure, closing, and coming back."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+
+import numpy as np
+import pytest
+from PySide6.QtCore import QObject, Qt, Signal
+from PySide6.QtWidgets import QLabel, QMessageBox, QPushButton
+from standin import past
+
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.app import result_lines
+from sparsezo_gui.gui.main_window import MainWindow
+from sparsezo_gui.gui.plots.board import Board
+from sparsezo_gui.gui.record import Columns, RunRecord
+from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.theme import theme
+from sparsezo_gui.recipe.events import Evaluation, Started, Step
+
+
+@pytest.fixture
+def run(window, session):
+    session.change("loop", steps=120)
+    window.go("run")
+    return window.page("run")
+
+
+def state(qtbot, session, *wanted: str) -> None:
+    qtbot.waitUntil(lambda: session.record is not None and session.record.state in wanted, timeout=8000)
+
+
+def test_a_whole_run(run, click, find, session, qtbot):
+    click("Start run")
+    state(qtbot, session, "done")
+    qtbot.waitUntil(lambda: find("Step").text() == "120 of 120", timeout=2000)
+    assert session.record.columns.size == 120
+    shown = [part.text() for part in run.metrics.findChildren(QLabel)]
+    assert "25.0 %" in shown and "88.0 %" in shown and "better" in shown
+    assert "Warning. Step 40: The loss jumped" in run.notices.item(0).text()
+    lines = result_lines(session.record)
+    assert "test accuracy: 25.0 % before, 88.0 % after" in lines
+    assert not session.running
+
+
+def test_pause_continue_evaluate_rate_stop_resume(run, click, find, session, engine, qtbot):
+    engine.pace = 0.01
+    click("Start run")
+    state(qtbot, session, "running")
+    click("Pause run")
+    state(qtbot, session, "paused")
+    # During a pause the engine answers other questions.
+    session.change("loop", batch_size=8)
+    qtbot.waitUntil(lambda: "estimate" not in session.busy, timeout=3000)
+    session.answers.pop("estimate")
+    session.ask("estimate", session.recipe)
+    qtbot.waitUntil(lambda: "estimate" in session.answers, timeout=3000)
+    before = session.record.step
+    click("Continue run")
+    state(qtbot, session, "running")
+    click("Evaluate now")
+    click("Change rate")
+    dialog = next(d for d in run.window().children() if type(d).__name__ == "RateDialog")
+    click("Change", dialog)
+    qtbot.waitUntil(lambda: any("0.5 times" in note.text for note in session.record.notes), timeout=3000)
+    click("Stop run")
+    state(qtbot, session, "stopped")
+    assert session.record.step > before
+    click("Resume run")
+    state(qtbot, session, "running")
+    qtbot.waitUntil(lambda: session.record.step > 101, timeout=3000)
+    click("Stop run")
+    state(qtbot, session, "stopped")
+
+
+def test_stopping_before_the_first_step(run, click, session, engine, qtbot):
+    engine.pace = 0.1
+    click("Start run")
+    qtbot.wait(50)
+    click("Stop run")
+    qtbot.waitUntil(lambda: not session.running, timeout=3000)
+    assert session.record.state == "stopped"
+
+
+def test_failures_are_shown(run, click, find, session, engine, qtbot):
+    engine.faults["step"] = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    click("Start run")
+    state(qtbot, session, "failed")
+    assert "mat1 and mat2" in run.banner.text
+    click("Copy details", run)
+    from PySide6.QtGui import QGuiApplication
+
+    assert "Traceback" in QGuiApplication.clipboard().text()
+    engine.faults = {"train": UserError("The model 'x' is not on this computer.")}
+    click("New run")
+    qtbot.waitUntil(lambda: run.banner.text == "The model 'x' is not on this computer.", timeout=3000)
+    assert not [b for b in run.banner.findChildren(QPushButton) if b.isVisible() and b.text() == "Details"]
+
+
+def test_closing_asks_while_a_run_goes_on(window, run, click, session, engine, qtbot):
+    engine.pace = 0.01
+    click("Start run")
+    state(qtbot, session, "running")
+    window.close()
+    assert window.isVisible()
+    box = window.findChild(QMessageBox)
+    leave = next(b for b in box.buttons() if b.text() == "Stop and close")
+    qtbot.mouseClick(leave, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: not window.isVisible(), timeout=3000)
+    assert session.record.state == "stopped"
+
+
+def test_the_last_run_is_there_again(qtbot, engine, tmp_path):
+    folder = tmp_path / "runs" / "run"
+    folder.mkdir(parents=True)
+    engine.histories[folder] = past()
+    session = Session(engine)
+    session.store.setValue("last_run", str(folder))
+    window = MainWindow(session)
+    qtbot.addWidget(window)
+    window.show()
+    window.go("run")
+    session.start()
+    state(qtbot, session, "interrupted")
+    start = next(b for b in window.page("run").findChildren(QPushButton) if b.accessibleName() == "Resume run")
+    qtbot.waitUntil(start.isEnabled, timeout=3000)
+    assert window.page("run").board._raw.getData()[0].size == 100
+    session.close(5)
+    window.close()
+
+
+def test_columns_grow_and_roll_back():
+    columns = Columns(capacity=2)
+    for step in range(1, 11):
+        columns.append(step, 1.0 / step, 0, 0, 0, 0, 0)
+    assert columns.size == 10 and columns["step"].tolist() == list(range(1, 11))
+    columns.append(6, 9.0, 0, 0, 0, 0, 0)
+    assert columns["step"].tolist() == [1, 2, 3, 4, 5, 6] and columns["loss"][-1] == 9.0
+    columns.append(7, float("nan"), 0, 0, 0, 0, 0)
+    columns.append(8, 1.0, 0, 0, 0, 0, 0)
+    assert np.isfinite(columns["smooth"][-1])
+
+
+def filled(steps: int) -> RunRecord:
+    record = RunRecord()
+    record.add([Started("/tmp/run", "long", 1, steps, 10**9, 10**9, 10**6, "cpu")])
+    chance = np.random.default_rng(0)
+    loss = 1 + np.exp(-np.arange(steps) / steps * 4) + 0.2 * chance.standard_normal(steps)
+    record.add(Step(i + 1, float(loss[i]), 1.0, 1e-3, 0.03, 10**9, 600) for i in range(steps))
+    record.add([Evaluation(i, "validation", {"loss": 1.5, "accuracy": 0.5}) for i in range(0, steps, steps // 20)])
+    return record
+
+
+def test_a_hundred_thousand_points_at_ten_frames_a_second(qtbot, both_themes):
+    theme().apply(both_themes)
+    board = Board()
+    qtbot.addWidget(board)
+    board.resize(1000, 600)
+    board.show()
+    record = filled(100_000)
+    board.show_record(record, "Memory")
+    board.grab()
+    # Time of the processor, not of the clock: what else the computer does is not ours.
+    started, frames = time.process_time(), 8
+    for frame in range(frames):
+        record.add([Step(100_001 + frame, 1.0, 1.0, 1e-3, 0.03, 10**9, 600)])
+        board.draw()
+        board.grab()
+    assert frames / (time.process_time() - started) >= 10
+
+
+def test_cross_hair_zoom_and_export(qtbot, tmp_path):
+    board = Board()
+    qtbot.addWidget(board)
+    board.resize(800, 500)
+    board.show()
+    board.show_record(filled(500), "Memory")
+    with qtbot.waitSignal(board.readout) as told:
+        board.point_at(120)
+    assert told.args[0].startswith("Step 120  ·  loss ")
+    board.set_log(True)
+    board.loss.setXRange(100, 200, padding=0)
+    assert board.latency.viewRange()[0] == pytest.approx([100, 200])
+    board.show_all()
+    assert board.latency.viewRange()[0][1] > 500
+    board.set_third("slope")
+    board.save_png(tmp_path / "plots.png")
+    board.save_csv(tmp_path / "steps.csv")
+    assert (tmp_path / "plots.png").stat().st_size > 10_000
+    lines = (tmp_path / "steps.csv").read_text().splitlines()
+    assert len(lines) == 501 and lines[0].startswith("step,loss")
+
+
+class Emitter(QObject):
+    """Emits both ways that lost references in PySide6 6.12.0."""
+
+    flag = Signal(bool)
+    nothing = Signal()
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="True and None are immortal there")
+def test_signals_and_repaints_keep_references(qtbot):
+    """PySide6 6.12.0 with Python 3.11 lost one to True per emission and one to None per void call, and died of it."""
+    board = Board()
+    qtbot.addWidget(board)
+    board.show()
+    record = filled(200)
+    board.show_record(record, "Memory")
+    emitter, seen = Emitter(), []
+    emitter.flag.connect(seen.append)
+    emitter.nothing.connect(lambda: None)
+    gc.collect()
+    before = sys.getrefcount(True), sys.getrefcount(None)
+    for index in range(300):
+        emitter.flag.emit(True)
+        emitter.nothing.emit()
+        record.add([Step(201 + index, 1.0, 1.0, 1e-3, 0.03, 10**9, 600)])
+        board.draw()
+        board.repaint()
+    seen.clear()
+    gc.collect()
+    after = sys.getrefcount(True), sys.getrefcount(None)
+    assert after[0] > before[0] - 150 and after[1] > before[1] - 150

@@ -1,0 +1,48 @@
+"""Starting the program: quickly, without torch, and with words where something is wrong."""
+
+from __future__ import annotations
+
+import locale
+import os
+import subprocess
+import sys
+
+from sparsezo_gui.gui.app import make_application
+
+HEADLESS = {**os.environ, "DISPLAY": "", "WAYLAND_DISPLAY": "", "QT_QPA_PLATFORM": "offscreen"}
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], env=HEADLESS, capture_output=True, text=True, timeout=60)
+
+
+def test_the_window_is_imported_without_torch():
+    heavy = "torch", "transformers", "bitsandbytes", "datasets", "sparsezo_gui.engine.training"
+    code = (
+        f"import sys, sparsezo_gui.gui.app, sparsezo_gui.gui.pages.run; print([m for m in {heavy} if m in sys.modules])"
+    )
+    done = python("-W", "error", "-c", code)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_help_needs_neither_display_nor_torch_nor_qt():
+    code = (
+        "import sys\nfrom sparsezo_gui.__main__ import main\ntry:\n    main(['--help'])\nexcept SystemExit as e:\n"
+        "    assert e.code == 0\nprint([m for m in ('torch', 'PySide6', 'pydantic') if m in sys.modules])"
+    )
+    done = python("-c", code)
+    assert "--exit-when-done" in done.stdout and done.stdout.strip().endswith("[]")
+
+
+def test_a_wrong_recipe_is_told_before_a_window_opens(tmp_path):
+    recipe = tmp_path / "wrong.toml"
+    recipe.write_text("[loop]\nstep = 5\n")
+    for target, word in ((str(recipe), "Did you mean 'steps'?"), ("startr", "Did you mean 'starter'?")):
+        done = python("-m", "sparsezo_gui", target)
+        assert done.returncode == 2
+        assert word in done.stderr and "Traceback" not in done.stderr
+
+
+def test_numbers_have_points():
+    make_application()
+    assert locale.localeconv()["decimal_point"] == "."
