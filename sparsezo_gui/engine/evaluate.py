@@ -34,8 +34,12 @@ def evaluate(
         predicted += [int(scores[0].argmax()) for scores in measured.scores]
     found = {"examples": float(len(examples)), "loss": loss / weight}
     if predicted:
-        labels = [example.label for example in examples]
-        hits = sum(p == y for p, y in zip(predicted, labels, strict=True))
+        # Where several answers are right, any of them counts, and is its own class for F1.
+        labels = [
+            choice if choice in example.accepted else example.label
+            for choice, example in zip(predicted, examples, strict=True)
+        ]
+        hits = sum(choice == label for choice, label in zip(predicted, labels, strict=True))
         return {**found, "accuracy": hits / len(labels), "f1": metrics.macro_f1(predicted, labels)}
     found["perplexity"] = math.exp(min(found["loss"], 700.0))
     if all(example.references for example in examples):

@@ -92,8 +92,7 @@ def _until(records: np.ndarray, step: int | None, run: RunFolder) -> np.ndarray:
 def load_data(recipe: Recipe, model: FrozenModel) -> Generator[Progress | Notice, None, TaskData]:
     """The recipe's data, encoded for ``model``; tells what was cut."""
     data = yield from load_task(recipe.data, model.tokenizer)
-    if not data.train.encoded:
-        raise UserError(f"{recipe.data.source}: there is no training example.")
+    yield from (Notice(text) for text in data.notices)
     if data.truncated:
         yield Notice(
             f"{data.truncated} examples were longer than {recipe.data.max_tokens} tokens; {data.tokens_cut} tokens were cut "
