@@ -1,0 +1,75 @@
+"""A step of a run as files that other programs can use: the overlay alone, or a merged Hugging Face model."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.recipe.events import Evaluation, Notice, Progress
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.runs.folder import RunFolder
+    from sparsezo_gui.engine.session import Session
+
+FORMATS = ("overlay", "hf")
+
+
+def export_run(
+    folder: str | Path, form: str, out: Path, step: int | None = None
+) -> Generator[Progress | Notice, None, dict[str, Any]]:
+    """Exports a step (None: the last) of the run in ``folder`` to ``out``, in one of `FORMATS`.
+
+    Returns plain facts: ``step``, ``tuned`` and ``told``, sentences for the user. Raises `UserError`.
+    """
+    from sparsezo_gui.engine.runs.folder import open_run
+    from sparsezo_gui.engine.session import open_session
+
+    if form not in FORMATS:
+        raise UserError(f"There is no export format '{form}'. {did_you_mean(form, FORMATS)}")
+    if out.exists() and not (form == "hf" and out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out}: already exists. Name another {'file' if form == 'overlay' else 'folder'}.")
+    run = open_run(folder)
+    session = yield from open_session(run, step)
+    told = _overlay(session, out) if form == "overlay" else (yield from _merged(run, session, out))
+    return {"step": session.step, "tuned": session.overlay.mask.size, "told": told}
+
+
+def _overlay(session: Session, out: Path) -> list[str]:
+    from sparsezo_gui import recipe
+    from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
+
+    source, changes = session.model.source, session.overlay.changes()
+    shapes = {name: source.anatomy.linears[name] for name in changes}
+    text = recipe.dump(session.recipe)
+    write_overlay(out, OverlayFile(
+        changes, shapes, source.id, source.revision, session.model.fingerprint, session.step, text
+    ))  # fmt: skip
+    read_overlay(out)
+    return [f"{out.stat().st_size / 1e6:.1f} MB; it belongs to the base model {source.id}."]
+
+
+def _merged(run: RunFolder, session: Session, out: Path) -> Generator[Progress | Notice, None, list[str]]:
+    from sparsezo_gui.engine.export.card import model_card
+    from sparsezo_gui.engine.export.merged import export_merged
+    from sparsezo_gui.engine.models.library import licence_of
+
+    source, size = session.model.source, session.overlay.mask.size
+    card = model_card(
+        source, session.recipe, session.step, size, _metrics(run, session.step), licence_of(source.folder)
+    )
+    done = yield from export_merged(source, session.overlay.changes(), out, {"README.md": card})
+    told = [f"{done.moved:,} of {done.tuned:,} tuned weights differ from the base model's."]
+    if done.moved < done.tuned // 2:
+        told.append("The others moved by less than the base's number format can tell; an overlay file keeps them.")
+    return told
+
+
+def _metrics(run: RunFolder, step: int) -> dict[str, dict[str, float]]:
+    """Metrics of the base and of ``step``, on the test examples if both were measured there."""
+    found = {(event.split, event.step): event.metrics for event in run.events() if isinstance(event, Evaluation)}
+    for split in ("test", "validation"):
+        if (split, step) in found:
+            return {"base": found.get((split, 0), {}), "tuned": found[split, step]}
+    return {}

@@ -60,6 +60,10 @@ class Anatomy:
     vocabulary: int
     largest: int
     """Weights of the largest eligible linear layer."""
+    feed: int
+    """Numbers a token needs at the peak of a block's feed-forward half, besides the residual and its like."""
+    capped: bool
+    """Whether attention scores are capped (Gemma 2), so that they must be held in full."""
 
 
 def anatomy(config: PretrainedConfig, trust_remote_code: bool = False) -> Anatomy:
@@ -97,6 +101,8 @@ def anatomy(config: PretrainedConfig, trust_remote_code: bool = False) -> Anatom
         widest=max(rows for rows, _ in linears.values()),
         vocabulary=model.get_input_embeddings().weight.shape[0],
         largest=max(rows * columns for rows, columns in linears.values()),
+        feed=_feed(text, linears, f"{path}.0."),
+        capped=getattr(text, "attn_logit_softcapping", None) is not None,
     )
 
 
@@ -182,6 +188,22 @@ def _kv_heads(text: PretrainedConfig) -> int:
     if getattr(text, "multi_query", False) and not getattr(text, "new_decoder_architecture", False):
         return 1  # Falcon 7B
     return getattr(text, "num_key_value_heads", None) or getattr(text, "num_kv_heads", None) or text.num_attention_heads
+
+
+def _feed(text: PretrainedConfig, linears: dict[str, tuple[int, int]], first: str) -> int:
+    """Gate, up and product at once where there is a gate (a fused one stays beside its halves), else in and out.
+
+    An activation that is composed of elementary steps holds four of them. Measured in forward passes.
+    """
+    shapes = [shape for name, shape in linears.items() if name.startswith(first)]
+    inner = max(columns for _, columns in shapes)
+    if max(rows for rows, _ in shapes) >= 2 * inner:
+        return 4 * inner
+    if sum(rows == inner and columns < inner for rows, columns in shapes) >= 2:
+        return 3 * inner
+    activation = getattr(text, "hidden_act", None) or getattr(text, "activation_function", None)
+    composed = activation in ("gelu_new", "gelu_fast", "gelu_accurate", "gelu_python", "quick_gelu")
+    return 4 * inner + 2 * text.hidden_size if composed else 2 * inner
 
 
 def _counts(model: PreTrainedModel, linears: dict[str, tuple[int, int]]) -> dict[str, Any]:

@@ -1,0 +1,201 @@
+"""The merged model: the original checkpoint with the tuned values put in, as a Hugging Face folder.
+
+Every weight file is copied as it is (names, shards, dtypes, header) and the tuned places are then written over, so that
+nothing else can change and memory holds one weight at a time. The copy is compared with the original before it appears
+under its name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sparsezo_gui.engine.export.overlay_file import Changes
+from sparsezo_gui.engine.files import cannot_write, sync
+from sparsezo_gui.engine.models.checkpoint import Checkpoint, Entry, read_header
+from sparsezo_gui.engine.models.source import ModelSource
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.events import Progress
+
+COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*")
+NOT_COPIED = ("*.bin.index.json", "adapter_*")
+CHUNK = 16 * 2**20  # bytes copied or compared at a time
+SPARE = 64 * 2**20
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What `export_merged` did: weights tuned, those of them that differ from the base, and bytes written.
+
+    ``moved`` is smaller than ``tuned`` where a change was lost to the rounding of 16-bit weights.
+    """
+
+    tuned: int
+    moved: int
+    bytes: int
+
+
+def export_merged(
+    source: ModelSource, changes: Changes, out: Path, texts: Mapping[str, str] | None = None
+) -> Generator[Progress, None, Merged]:
+    """Writes the merged model to ``out``, a folder that does not exist or is empty; ``texts`` are further files.
+
+    The folder appears once all of it is on the disk and has been checked; closing the generator leaves nothing behind.
+    Raises `UserError`.
+    """
+    checkpoint = Checkpoint(source)
+    _refuse(source, checkpoint, changes, out)
+    size = sum(file.stat().st_size for file in checkpoint.files)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _check_disk(out.parent, size)
+        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    try:
+        yield from _copy(checkpoint, draft, size)
+        moved = yield from _patch(checkpoint, changes, draft)
+        _copy_companions(source.folder, draft, texts or {})
+        for path in draft.iterdir():
+            sync(path)
+        yield from _verify(checkpoint, changes, draft, size)
+        _publish(draft, out)
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Merged(sum(len(indices) for indices, _ in changes.values()), moved, size)
+
+
+def _refuse(source: ModelSource, checkpoint: Checkpoint, changes: Changes, out: Path) -> None:
+    if source.prequantised:
+        raise UserError(f"'{source.id}' is itself quantised, so its original weights are not at hand to merge into. "
+                        "Export the overlay file instead, or tune the 16-bit original of this model.")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out}: already exists. Name a new folder, or an empty one.")
+    for name in changes:
+        if name not in source.anatomy.linears or name not in checkpoint:
+            raise UserError(f"'{source.id}' has no weight '{name}', so these changes are of another model.")
+
+
+def _check_disk(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size + SPARE > free:
+        raise UserError(f"The merged model needs {size / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free on the "
+                        f"disk of {folder}. Free some space or choose another place.")
+
+
+def _copy(checkpoint: Checkpoint, draft: Path, size: int) -> Generator[Progress, None, None]:
+    done = 0
+    for file in checkpoint.files:
+        with file.open("rb") as source, (draft / file.name).open("wb") as target:
+            while chunk := source.read(CHUNK):
+                target.write(chunk)
+                done += len(chunk)
+                yield Progress("Writing the merged model", done, size, "bytes")
+
+
+def _patch(checkpoint: Checkpoint, changes: Changes, draft: Path) -> Generator[Progress, None, int]:
+    """Writes the tuned values over the copies; returns how many differ from the original."""
+    moved = 0
+    for done, (name, change) in enumerate(changes.items()):
+        yield Progress("Putting in the tuned values", done, len(changes), "weights")
+        entry = checkpoint.entries[checkpoint.key(name)]
+        places, values = _stored(checkpoint, name, entry, change)
+        tensor = entry.read().reshape(-1)
+        moved += int((_bits(tensor)[places] != _bits(values)).sum())
+        tensor[places] = values
+        with (draft / entry.file.name).open("r+b") as file:
+            file.seek(entry.begin)
+            file.write(memoryview(tensor.view(torch.uint8).numpy()))
+    return moved
+
+
+def _stored(
+    checkpoint: Checkpoint, name: str, entry: Entry, change: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Places (int64) and values of a change as the file has them: its own dtype, and (in, out) for a Conv1D."""
+    indices, values = change
+    places = torch.as_tensor(indices).cpu().long()
+    if name in checkpoint.anatomy.transposed:
+        rows, columns = checkpoint.anatomy.linears[name]
+        places = places % columns * rows + places // columns
+    return places, torch.as_tensor(values).cpu().to(entry.dtype)
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """The numbers' bits, so that comparing tells −0 from 0 and finds NaN equal to itself."""
+    return tensor.view(_BITS[tensor.element_size()])
+
+
+def _copy_companions(folder: Path, draft: Path, texts: Mapping[str, str]) -> None:
+    left_out = {path.name for pattern in NOT_COPIED for path in folder.glob(pattern)}
+    names = {path.name for pattern in COMPANIONS for path in folder.glob(pattern) if path.is_file()}
+    for name in names - left_out - texts.keys():
+        shutil.copyfile(folder / name, draft / name)  # a cache holds links, of which the content is copied
+    for name, text in texts.items():
+        (draft / name).write_text(text, encoding="utf-8")
+
+
+def _verify(checkpoint: Checkpoint, changes: Changes, draft: Path, size: int) -> Generator[Progress, None, None]:
+    """Compares every byte of the copies with the originals. A difference where none may be is our defect."""
+    tuned = {checkpoint.key(name): name for name in changes}
+    done = 0
+    for file in checkpoint.files:
+        copies = read_header(draft / file.name)
+        if list(copies) != [key for key in checkpoint.entries if checkpoint.entries[key].file == file]:
+            raise RuntimeError(f"{draft / file.name}: other tensors than in {file}")
+        for key, copy in copies.items():
+            original = checkpoint.entries[key]
+            name = tuned.get(key)
+            if name is None:
+                same = _same(original, copy)
+            else:
+                same = _tuned_only(checkpoint, name, original, copy, changes[name])
+            if not same:
+                raise RuntimeError(f"{draft / file.name}: '{key}' differs from {file} where it must not")
+            done += copy.end - copy.begin
+            yield Progress("Checking the merged model", done, size, "bytes")
+
+
+def _same(original: Entry, copy: Entry) -> bool:
+    if (original.dtype, original.shape) != (copy.dtype, copy.shape):
+        return False
+    left = copy.end - copy.begin
+    with original.file.open("rb") as first, copy.file.open("rb") as second:
+        first.seek(original.begin)
+        second.seek(copy.begin)
+        while left:
+            count = min(left, CHUNK)
+            if first.read(count) != second.read(count):
+                return False
+            left -= count
+    return True
+
+
+def _tuned_only(
+    checkpoint: Checkpoint, name: str, original: Entry, copy: Entry, change: tuple[Tensor, Tensor]
+) -> bool:
+    places, values = _stored(checkpoint, name, original, change)
+    before, after = _bits(original.read().reshape(-1)), _bits(copy.read().reshape(-1))
+    if not torch.equal(after[places], _bits(values)):
+        return False
+    after[places] = before[places]
+    return torch.equal(before, after)
+
+
+def _publish(draft: Path, out: Path) -> None:
+    draft.chmod(0o755)  # mkdtemp's 0700 would hide the model from the user's other programs
+    sync(draft)
+    if out.exists():
+        out.rmdir()
+    os.rename(draft, out)
+    sync(out.parent)

@@ -1,0 +1,196 @@
+"""How much memory a run takes, from the recipe and the anatomy of its model alone: no weights, no forward pass.
+
+The parts are what the engine holds at its peak, which is in the forward pass of the largest pack: all sides of a probe
+run at once through a pack of at most `PACK_TOKENS` tokens (or one longer example). Nothing is kept for a backward pass,
+so only the layer at work counts. Each formula names the tensors that are alive; the tests hold it against a real run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from sparsezo_gui.engine.models import device as devices
+from sparsezo_gui.engine.models.anatomy import Anatomy
+from sparsezo_gui.engine.objective import LOGITS_BYTES, PACK_TOKENS
+from sparsezo_gui.recipe.recipe import Recipe
+
+RUNTIME = {"cpu": 544 * 2**20, "cuda": 500 * 2**20}
+"""Bytes before any model. On a CPU 480 MiB that a process holds once it has imported torch 2.13 (CPU build, Linux),
+transformers 5.23, bitsandbytes and datasets, and 64 MiB of buffers from the first forward pass; both were measured. On a
+GPU, the usual size of a CUDA context with its libraries (not measured here)."""
+KEPT = {"cpu": 0.3, "cuda": 0.0}
+"""Part of the activations that the C library's allocator holds on top, as freed pieces (measured: 0.2 to 0.5)."""
+BLOCK = 64  # weights that share one scale in NF4
+TIGHT = 0.85  # of what is available; beyond it the estimate's own error could decide
+RANK = 16  # of the adapters that the comparison assumes
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the memory: ``bytes``, and why it is there in one sentence."""
+
+    name: str
+    bytes: int
+    why: str
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Parts in the order they are shown, against what the device could give now; other methods for comparison."""
+
+    parts: tuple[Part, ...]
+    available: int
+    """Bytes that this program could take now: free ones and those it holds already."""
+    capacity: int
+    """Bytes that the device has."""
+    others: dict[str, int]
+    """Bytes that 'lora', 'qlora' and 'full' fine-tuning would take for the same pack of tokens."""
+
+    @property
+    def total(self) -> int:
+        """Sum of the parts."""
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def verdict(self) -> str:
+        """'fits', 'tight' or 'too large'."""
+        if self.total > self.available:
+            return "too large"
+        return "fits" if self.total <= TIGHT * self.available else "tight"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain object with total and verdict."""
+        return {**asdict(self), "total": self.total, "verdict": self.verdict}
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What one forward pass looks like: rows of activations, label places, and bytes of a number in them."""
+
+    sides: int
+    tokens: int
+    longest: int
+    scored: int
+    width: int
+
+    @property
+    def rows(self) -> int:
+        return self.sides * self.tokens
+
+
+def estimate(
+    recipe: Recipe,
+    anatomy: Anatomy,
+    device_kind: str,
+    longest_tokens: int,
+    tokens_per_batch: int,
+    *,
+    scored_tokens: int | None = None,
+    available: int | None = None,
+    capacity: int | None = None,
+) -> MemoryEstimate:
+    """Memory of a run of ``recipe``.
+
+    ``device_kind`` is 'cpu' or 'cuda'. ``longest_tokens`` is the longest example (all its rows), ``tokens_per_batch``
+    those of a whole step, ``scored_tokens`` the places of the largest pack at which logits are needed; unknown, they
+    are taken as all of the longest example. ``available`` and ``capacity`` (bytes) are asked of the device when left
+    out.
+    """
+    device = torch.device(device_kind)
+    if available is None:
+        available = devices.memory_free(device) + devices.memory_used(device)
+    if capacity is None:
+        capacity = devices.memory_total(device)
+    bits = recipe.model.bits
+    width = 4 if device_kind == "cpu" or bits == 32 else 2
+    tokens = max(longest_tokens, min(tokens_per_batch, PACK_TOKENS))
+    scored = min(tokens, longest_tokens if scored_tokens is None else scored_tokens)
+    shape = _Shape(recipe.estimator.sides, tokens, longest_tokens, scored, width)
+    activations, workspace = _activations(anatomy, shape), _workspace(recipe, anatomy, width)
+    parts = (
+        *_weights(anatomy, bits, width),
+        _overlay(recipe, anatomy),
+        activations,
+        _logits(anatomy, shape, activations.bytes + workspace.bytes),
+        workspace,
+        Part("Runtime", RUNTIME[device_kind] + round(KEPT[device_kind] * activations.bytes),
+             "Python, PyTorch and its libraries, and what the allocator keeps."),
+    )
+    return MemoryEstimate(parts, available, capacity, _others(anatomy, shape, RUNTIME[device_kind]))
+
+
+def _weights(anatomy: Anatomy, bits: int, width: int) -> tuple[Part, ...]:
+    statistics = {4: 4 * anatomy.eligible // BLOCK, 8: 4 * sum(rows for rows, _ in anatomy.linears.values())}
+    ends = anatomy.embeddings + anatomy.head
+    return (
+        Part("Frozen weights", anatomy.eligible * bits // 8, f"The linear layers of all blocks, {bits} bits a weight."),
+        Part("Quantisation statistics", statistics.get(bits, 0), "Scales by which the small numbers become weights."),
+        Part("Embeddings and head", ends * width, f"The tables of {anatomy.vocabulary} tokens, kept whole."),
+        Part("Other weights", anatomy.other * width, "Norms and biases, kept whole."),
+    )
+
+
+def _overlay(recipe: Recipe, anatomy: Anatomy) -> Part:
+    """Values, start values and indices; directions, scaled directions and sides; two halves before they are joined."""
+    tuned = round(recipe.mask.share() * anatomy.eligible)
+    estimator = recipe.estimator
+    held = 12 + 4 * (2 * estimator.directions + 2 * estimator.sides)
+    return Part("Tuned values", held * tuned, f"{tuned} weights in full precision, and where each step tries them.")
+
+
+def _activations(anatomy: Anatomy, shape: _Shape) -> Part:
+    """The larger half of a block (see `Anatomy.feed`); block input, residual and normed input live through both.
+
+    Attention holds queries, keys and values twice, as made and as turned or sorted by sequence, and its output in both
+    orders; capped scores are held in full, with a mask and their softmax, in fp32.
+    """
+    query, key = anatomy.heads * anatomy.head_dim, anatomy.kv_heads * anatomy.head_dim
+    attention = 2 * (query + 2 * key) + 2 * query
+    if anatomy.capped:
+        attention += 3 * 4 // shape.width * anatomy.heads * shape.longest
+    count = shape.rows * (3 * anatomy.hidden + max(anatomy.feed, attention)) * shape.width
+    return Part("Activations", count, f"What one block holds for {shape.sides} sides of {shape.tokens} tokens at once.")
+
+
+def _logits(anatomy: Anatomy, shape: _Shape, free: int) -> Part:
+    """The logits, in fp32 also where they were computed in 16 bits, and as much again for the normaliser.
+
+    Blocks are done by then, so that the logits begin in the ``free`` bytes that those leave.
+    """
+    row = shape.sides * anatomy.vocabulary
+    # Packs are cut so that their fp32 logits stay under a limit; only one long example can exceed it.
+    places = min(shape.scored, max(shape.longest, LOGITS_BYTES // (4 * row)))
+    needed = places * row * (8 + (shape.width if shape.width < 4 else 0))
+    return Part("Logits", max(0, needed - free),
+                f"Scores of every token at {places} trained places, beyond the room that the activations leave then.")
+
+
+def _workspace(recipe: Recipe, anatomy: Anatomy, width: int) -> Part:
+    """The largest weight made dense; int8 goes by way of fp32; its tuned entries are addressed in int64."""
+    factor = width + (4 if recipe.model.bits == 8 and width < 4 else 0)
+    indices = 8 * round(recipe.mask.share() * anatomy.largest)
+    return Part("Workspace", factor * anatomy.largest + indices, "One frozen weight at a time, made dense to multiply.")
+
+
+def _others(anatomy: Anatomy, shape: _Shape, runtime: int) -> dict[str, int]:
+    """LoRA, QLoRA and full fine-tuning with AdamW in 16-bit mixed precision of a pack of the same tokens.
+
+    A trained weight takes 16 bytes (weight and gradient in 16 bits, fp32 copy, two moments: Rajbhandari et al., arXiv
+    1910.02054); adapters of rank `RANK` on every eligible layer are trained in fp32. Activations of all layers are kept
+    for the backward pass (Korthikanti et al., arXiv 2205.05198, with fused attention and no recomputation), and logits
+    are computed at every token, with their gradient.
+    """
+    query, key = anatomy.heads * anatomy.head_dim, anatomy.kv_heads * anatomy.head_dim
+    layer = 4 * anatomy.hidden + 2 * (query + 2 * key) + query + 3 * anatomy.intermediate
+    moving = shape.tokens * (2 * layer * anatomy.layers + (2 + 4 + 4) * anatomy.vocabulary)
+    adapters = 16 * RANK * sum(rows + columns for rows, columns in anatomy.linears.values())
+    whole = anatomy.parameters - anatomy.eligible
+    quantised = anatomy.eligible // 2 + 4 * anatomy.eligible // BLOCK + 2 * anatomy.largest
+    return {
+        "lora": runtime + moving + adapters + 2 * anatomy.parameters,
+        "qlora": runtime + moving + adapters + 2 * whole + quantised,
+        "full": runtime + moving + 16 * anatomy.parameters,
+    }
