@@ -104,8 +104,7 @@ def _estimate(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine import planning
 
     chosen = _recipe(options)
-    found = _finish(planning.measure(chosen) if options.measure else planning.estimate(chosen), console)
-    console.memory(found)
+    console.memory(_finish(planning.measure(chosen), console) if options.measure else planning.estimate(chosen))
 
 
 def _mask(options: argparse.Namespace, console: Console) -> None:
@@ -187,7 +186,9 @@ def _models(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.models.library import local_models
 
     rows = [dataclasses.asdict(model) for model in local_models()]
-    console.table(rows, ("id", "architecture", "parameters", "bytes", "kind", "problem"), "There are no models here yet.")
+    console.table(
+        rows, ("id", "architecture", "parameters", "bytes", "kind", "problem"), "There are no models here yet."
+    )
 
 
 def _methods(options: argparse.Namespace, console: Console) -> None:
@@ -261,7 +262,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("run", metavar="RUN", help="folder or name of a run")
     sub = add("estimate", "Tell the memory that a recipe needs, before anything is downloaded or loaded.", _estimate)
     takes_recipe(sub)
-    sub.add_argument("--measure", action="store_true", help="load the model and run two forwards on the longest example")
+    sub.add_argument(
+        "--measure", action="store_true", help="load the model and run two forwards on the longest example"
+    )
     sub = add("mask", "Find the weights to tune, and save them for reuse.", _mask)
     takes_recipe(sub)
     sub.add_argument("--out", metavar="FILE", required=True, help="mask file to write (.safetensors)")

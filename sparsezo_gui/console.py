@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui.recipe import events as e
@@ -51,7 +52,9 @@ class Console:
                 # The mean over about 50 steps: one batch's loss jumps too much to read.
                 part = 1.0 if self._smoothed is None else 0.02
                 self._smoothed = event.loss * part + (self._smoothed or 0.0) * (1 - part)
-                detail = f"loss {self._smoothed:.4f} · {1000 * event.seconds:.0f} ms a step · {_size(event.memory_bytes)}"
+                detail = (
+                    f"loss {self._smoothed:.4f} · {1000 * event.seconds:.0f} ms a step · {_size(event.memory_bytes)}"
+                )
                 self._progress("Tuning", event.step, self._steps, detail)
             case e.Evaluation(step, split, metrics):
                 self.say(f"Step {step}, {split}: {_metrics(metrics)}")
@@ -99,10 +102,11 @@ class Console:
 
     def memory(self, estimate: MemoryEstimate) -> None:
         """A memory estimate by its parts."""
-        lines = [f"{part.name:<28}{_size(part.bytes):>10}  {part.explanation}" for part in estimate.parts]
+        lines = [f"{part.name:<28}{_size(part.bytes):>10}  {part.why}" for part in estimate.parts]
         lines += [f"{'Together':<28}{_size(estimate.total):>10}  of {_size(estimate.available)}: {estimate.verdict}"]
-        lines += [f"{'With ' + name:<28}{_size(size):>10}" for name, size in estimate.alternatives.items()]
-        self.result(estimate.as_json(), "\n".join(lines))
+        lines += [f"{'With ' + name:<28}{_size(size):>10}" for name, size in estimate.others.items()]
+        facts = {**dataclasses.asdict(estimate), "total": estimate.total, "verdict": estimate.verdict}
+        self.result(facts, "\n".join(lines))
 
     def table(self, rows: Sequence[dict[str, Any]], columns: Sequence[str], empty: str) -> None:
         """A list: one object a line, or a table."""

@@ -1,0 +1,194 @@
+"""Before the start: memory by formula or by two real forward passes, and what the model will see of the data."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import psutil
+import torch
+from transformers import AutoTokenizer
+
+from sparsezo_gui.engine.data import DataPreview, TaskData, load_task, preview
+from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.models import device as devices
+from sparsezo_gui.engine.models import frozen, memory
+from sparsezo_gui.engine.models.library import anatomy_of
+from sparsezo_gui.engine.models.memory import MemoryEstimate, Part
+from sparsezo_gui.engine.models.source import cached_folder, local_folder
+from sparsezo_gui.engine.objective import count_tokens, packs_of
+from sparsezo_gui.engine.objective import measure as measure_loss
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.sparse.overlay import Overlay
+from sparsezo_gui.engine.sparse.random import Random
+from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.zo.batches import batch_indices
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.events import Event, Progress
+from sparsezo_gui.recipe.recipe import DataTable, ModelTable
+
+STEPS_LOOKED_AT = 1000  # the batches of so many steps are searched for the largest
+SAMPLE_EVERY = 0.002  # seconds between two looks at the process's memory
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of the longest example, and of the largest pack with the places scored in it."""
+
+    longest: int
+    tokens: int
+    scored: int
+
+
+def estimate(recipe: Recipe) -> MemoryEstimate:
+    """Memory of ``recipe`` by formula, from the model's config alone; nothing is downloaded but that.
+
+    The data is read where it and the tokenizer are on this computer; otherwise every example is taken to be as long as
+    ``max_tokens`` allows. Raises `UserError`.
+    """
+    anatomy, device = anatomy_of(recipe.model), devices.choose(recipe.model.device)
+    lengths = _lengths(recipe, anatomy.vocabulary)
+    return memory.estimate(recipe, anatomy, device.type, lengths.longest, lengths.tokens, scored_tokens=lengths.scored)
+
+
+def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
+    """Memory of ``recipe`` by two real steps' forward passes on the largest batch of the run. Raises `UserError`.
+
+    The mask's place does not matter for memory, so a random one of the same size is measured.
+    """
+    device = devices.choose(recipe.model.device)
+    with _peak(device) as peak:
+        model = yield from frozen.load(recipe.model)
+        data = yield from load_task(recipe.data, model.tokenizer)
+        mask = yield from Random(density=min(1.0, recipe.mask.share())).find(model, Search(0, recipe.data))
+        overlay = Overlay(model, mask)
+        held = devices.memory_used(device)
+        examples = data.train.encoded
+        batch = [examples[i] for i in largest_batch(recipe, examples, model.vocabulary)]
+        session = Session(recipe, model, overlay)
+        peak.start()
+        for done in range(2):
+            yield Progress("Measuring", done, 2, "steps")
+
+            def losses(sides: torch.Tensor) -> torch.Tensor:
+                with overlay.applied(sides):
+                    return measure_loss(model, batch, len(sides)).loss
+
+            recipe.estimator.estimate(overlay.values, session.directions(), losses)
+    parts = (
+        Part("Model and program", held, "Measured: the loaded model, its tuned values, Python and its libraries."),
+        Part("Forward passes", max(0, peak.bytes - held), "Measured: the most that a step on the largest batch added."),
+    )
+    formula = estimate(recipe)
+    return MemoryEstimate(parts, formula.available, formula.capacity, formula.others)
+
+
+def preview_data(recipe: Recipe, page: int = 0) -> DataPreview:
+    """A page of the data, and examples as the model will see them where its tokenizer is on this computer."""
+    return preview(recipe.data, _tokenizer(recipe.model), page)
+
+
+def largest_batch(recipe: Recipe, examples: Sequence[Encoded], vocabulary: int) -> list[int]:
+    """Indices of the examples of the run's largest batch, by tokens of its largest pack."""
+
+    def size(indices: list[int]) -> int:
+        packs = packs_of([examples[i] for i in indices], vocabulary, recipe.estimator.sides)
+        return max(sum(map(count_tokens, pack)) for pack in packs)
+
+    loop = recipe.loop
+    steps = range(1, min(loop.steps, STEPS_LOOKED_AT) + 1)
+    return max((batch_indices(loop.seed, step, loop.batch_size, len(examples)) for step in steps), key=size)
+
+
+def _lengths(recipe: Recipe, vocabulary: int) -> Lengths:
+    data = _data(recipe.data, recipe.model)
+    if data is None:
+        longest = recipe.data.max_tokens
+        return Lengths(longest, longest * recipe.loop.batch_size, longest)
+    examples = data.train.encoded
+    batch = [examples[i] for i in largest_batch(recipe, examples, vocabulary)]
+    pack = max(packs_of(batch, vocabulary, recipe.estimator.sides), key=lambda pack: sum(map(count_tokens, pack)))
+    scored = sum(len(set(row.positions)) for example in pack for row in example.rows)
+    return Lengths(max(map(count_tokens, examples)), sum(map(count_tokens, pack)), scored)
+
+
+def _data(table: DataTable, model: ModelTable) -> TaskData | None:
+    """The encoded data, where it and the tokenizer are at hand and in order; its faults are told elsewhere."""
+    try:
+        return _cached_data(table.model_dump_json(), model.model_dump_json(), _changed(table.source))
+    except UserError:
+        return None
+
+
+@lru_cache(maxsize=1)
+def _cached_data(table: str, model: str, changed: float) -> TaskData | None:
+    tokenizer = _tokenizer(ModelTable.model_validate_json(model))
+    work = load_task(DataTable.model_validate_json(table), tokenizer) if tokenizer else iter(())
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
+def _changed(source: str) -> float:
+    """When a local source was last written, so that a changed file is read again."""
+    return os.stat(source).st_mtime if os.path.exists(source) else 0.0
+
+
+@lru_cache(maxsize=2)
+def _cached_tokenizer(folder: str, trust_remote_code: bool) -> Any:
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+
+
+def _tokenizer(table: ModelTable) -> Any:
+    """The model's tokenizer if it is on this computer; None otherwise."""
+    try:
+        folder = local_folder(table.id) or cached_folder(table)
+        return _cached_tokenizer(str(folder), table.trust_remote_code) if folder else None
+    except (UserError, OSError, ValueError, KeyError, ImportError):
+        return None
+
+
+class _Peak:
+    """The most memory held since `start`, in ``bytes``."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.bytes = 0
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Begins to look."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def end(self) -> None:
+        """Ends looking."""
+        self._stop.set()
+        if self.device.type == "cuda":
+            self.bytes = torch.cuda.max_memory_reserved(self.device)
+
+    def _watch(self) -> None:
+        process = psutil.Process()
+        while not self._stop.is_set():
+            self.bytes = max(self.bytes, process.memory_info().rss)
+            time.sleep(SAMPLE_EVERY)
+
+
+@contextmanager
+def _peak(device: torch.device) -> Iterator[_Peak]:
+    peak = _Peak(device)
+    try:
+        yield peak
+    finally:
+        peak.end()
