@@ -1,0 +1,101 @@
+"""The memory formula against what a loaded model holds, and how it answers changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from sparsezo_gui.engine.models import device as devices
+from sparsezo_gui.engine.models.anatomy import anatomy
+from sparsezo_gui.engine.models.memory import RUNTIME, estimate
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.toml import build
+from tests.models import FAMILIES, module
+
+LLAMA = anatomy(module("llama").config)
+
+
+def found(parts=LLAMA, device="cpu", longest=64, batch=512, scored=16, available=2**40, **tables):
+    recipe = build({"mask": {"rule": "random", "density": 0.001}, **tables})
+    return estimate(recipe, parts, device, longest, batch, scored_tokens=scored, available=available, capacity=2**40)
+
+
+def part(result, name):
+    return next(part.bytes for part in result.parts if part.name == name)
+
+
+@pytest.mark.parametrize("bits", [4, 8, 32])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_are_what_the_loaded_model_holds(family, bits, frozen_tiny):
+    model = frozen_tiny(family, bits)
+    result = found(model.anatomy, model={"bits": bits})
+    stores = sum(layer.store.nbytes for layer in model.layers.values())
+    assert part(result, "Frozen weights") + part(result, "Quantisation statistics") == stores
+    rest = {parameter.data_ptr(): parameter.nbytes for parameter in model.module.parameters()}
+    biases = sum(layer.bias.nbytes for layer in model.layers.values() if layer.bias is not None)
+    held = sum(rest.values()) + biases
+    assert part(result, "Embeddings and head") + part(result, "Other weights") == held
+
+
+def test_a_seven_billion_model_fits_where_the_paper_says():
+    """Llama-2-7B at 4 bits, 0.1 % tuned, batches of 16: below 8 GiB on a GPU (arXiv 2406.02913, table 4)."""
+    from transformers import LlamaConfig
+
+    result = found(anatomy(LlamaConfig()), "cuda", 256, 4096, available=8 * 2**30)
+    assert result.total < 8 * 2**30
+    assert 3.4e9 < part(result, "Frozen weights") + part(result, "Quantisation statistics") < 3.7e9
+    assert result.total < result.others["qlora"] < result.others["lora"] < result.others["full"]
+    assert result.others["full"] > 100e9
+
+
+def test_parts_add_up_and_explain_themselves():
+    result = found()
+    assert result.total == sum(part.bytes for part in result.parts)
+    assert all(part.why.endswith(".") and part.bytes >= 0 for part in result.parts)
+    assert part(result, "Runtime") >= RUNTIME["cpu"]
+    assert result.as_json()["total"] == result.total
+    assert set(result.others) == {"lora", "qlora", "full"}
+
+
+def test_the_verdict_follows_what_is_available():
+    total = found().total
+    assert found(available=2 * total).verdict == "fits"
+    assert found(available=total + 1).verdict == "tight"
+    assert found(available=total - 1).verdict == "too large"
+
+
+def test_what_costs_more_is_told_as_more():
+    base = found().total
+    assert found(longest=4096).total > base
+    assert found(scored=64, longest=4096).total >= found(longest=4096).total
+    assert found(model={"bits": 32}).total > found(model={"bits": 16}).total > base
+    assert found(mask={"rule": "all"}).total > base
+    assert found(estimator={"rule": "two-sided", "directions": 4}).total > base
+    assert found(device="cuda", available=2**40).total < base
+
+
+def test_the_device_is_asked_when_nothing_is_said():
+    result = estimate(build({}), LLAMA, "cpu", 64, 512)
+    assert 0 < result.available <= result.capacity * 1.05
+
+
+def test_devices(monkeypatch):
+    assert devices.choose("cpu").type == "cpu"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert devices.choose("auto").type == "cpu"
+    with pytest.raises(UserError, match=r"\[model\] device = 'cuda'"):
+        devices.choose("cuda")
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    with pytest.raises(UserError, match="no usable NVIDIA GPU"):
+        devices.choose("cuda:0")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert str(devices.choose("auto")) == str(devices.choose("cuda")) == "cuda:0"
+    with pytest.raises(UserError, match="the last is 'cuda:1'"):
+        devices.choose("cuda:2")
+
+
+def test_the_processor_is_told():
+    cpu = devices.choose("cpu")
+    assert devices.name(cpu).startswith("CPU")
+    assert 0 < devices.memory_used(cpu) < devices.memory_total(cpu)
+    assert 0 < devices.memory_free(cpu) <= devices.memory_total(cpu)
