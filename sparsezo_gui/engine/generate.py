@@ -38,7 +38,7 @@ def stream(model: FrozenModel, ids: Tensor, limit: int) -> Iterator[int]:
 def stream_text(model: FrozenModel, prompt: str, limit: int, chat: bool = False) -> Iterator[str]:
     """Pieces of text after ``prompt`` as they come; joined they are the whole answer."""
     tokens: list[int] = []
-    told = ""
+    text = told = ""
     for token in stream(model, encode_prompt(model, prompt, chat), limit):
         tokens.append(token)
         text = model.tokenizer.decode(tokens, skip_special_tokens=True)
@@ -46,6 +46,8 @@ def stream_text(model: FrozenModel, prompt: str, limit: int, chat: bool = False)
         if len(text) > len(told) and not text.endswith("�"):
             yield text[len(told) :]
             told = text
+    if text != told:
+        yield text[len(told) :]
 
 
 def _end_tokens(model: FrozenModel) -> set[int]:

@@ -26,7 +26,14 @@ families = pytest.mark.parametrize("family", FAMILIES)
 
 
 def example(tokens, positions, targets, choices=None, count=0, label=0):
-    return Encoded((Row(tuple(tokens), tuple(positions), tuple(targets), tuple(choices or [0] * len(targets))),), count, label, (), (), 0)
+    return Encoded(
+        (Row(tuple(tokens), tuple(positions), tuple(targets), tuple(choices or [0] * len(targets))),),
+        count,
+        label,
+        (),
+        (),
+        0,
+    )
 
 
 def batch(seed=0):
@@ -34,7 +41,12 @@ def batch(seed=0):
     draw = np.random.default_rng(seed)
     tokens = [draw.integers(3, 288, length).tolist() for length in (7, 12, 45, 7)]
     two_rows = Encoded(
-        (Row(tuple(tokens[0] + [9]), (6, 7), (9, 11), (0, 0)), Row(tuple(tokens[0]), (6,), (30,), (1,))), 2, 1, (), (), 0
+        (Row(tuple(tokens[0] + [9]), (6, 7), (9, 11), (0, 0)), Row(tuple(tokens[0]), (6,), (30,), (1,))),
+        2,
+        1,
+        (),
+        (),
+        0,
     )
     return [
         example(tokens[0], [4, 5], tokens[0][5:7]),

@@ -119,7 +119,9 @@ def test_any_text_is_a_recipe_or_gets_a_sentence(text):
         assert str(error).strip()
 
 
-keys = st.sampled_from(["version", "model", "data", "mask", "loop", "update", "rule", "density", "steps", "x", "columns"])
+keys = st.sampled_from(
+    ["version", "model", "data", "mask", "loop", "update", "rule", "density", "steps", "x", "columns"]
+)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | words,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),

@@ -16,7 +16,11 @@ from sparsezo_gui.engine.zo import generator
     [
         # Known answers of Philox4x32-10, published with Random123 (Salmon et al. 2011).
         ((0, 0, 0, 0), (0, 0), "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-        ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0), "d16cfe09 94fdcceb 5001e420 24126ea1"),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            "d16cfe09 94fdcceb 5001e420 24126ea1",
+        ),
     ],
 )
 def test_second_implementation_gives_the_published_vectors(counter, key, expected):
@@ -68,7 +72,11 @@ def test_a_prefix_does_not_depend_on_how_much_is_drawn():
 
 def test_steps_probes_and_seeds_are_uncorrelated():
     first = generator.normal(3, 9, 1, 100_000)
-    for other in (generator.normal(4, 9, 1, 100_000), generator.normal(3, 10, 1, 100_000), generator.normal(3, 9, 2, 100_000)):
+    for other in (
+        generator.normal(4, 9, 1, 100_000),
+        generator.normal(3, 10, 1, 100_000),
+        generator.normal(3, 9, 2, 100_000),
+    ):
         assert abs(float(first @ other)) / 100_000 < 5 / 100_000**0.5
 
 

@@ -1,0 +1,227 @@
+"""The command line as its users meet it: exit codes, sentences, JSON, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from sparsezo_gui import cli
+from tests.models import tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    return tiny("llama", tmp_path_factory.mktemp("cli") / "llama")
+
+
+@pytest.fixture
+def recipe_file(tmp_path, tiny_folder):
+    rows = [{"text": f"film {i}", "label": "yes" if i % 2 else "no"} for i in range(40)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    path = tmp_path / "r.toml"
+    path.write_text(
+        f'[model]\nid = "{tiny_folder}"\ndevice = "cpu"\n'
+        '[data]\nsource = "data.jsonl"\ntemplate = "{{ text }} is it?"\ncolumns = { answer = "label" }\n'
+        "train = 20\nvalidation = 8\ntest = 8\n"
+        '[mask]\nrule = "random"\ndensity = 0.01\n[loop]\nsteps = 5\nbatch_size = 2\nevaluate_every = 0\n'
+    )
+    return path
+
+
+@pytest.fixture
+def run(capsys):
+    """``run(*arguments)``: exit code, lines of standard output, text of standard error."""
+
+    def call(*arguments):
+        capsys.readouterr()
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code
+        out, error = capsys.readouterr()
+        assert "Traceback" not in error + out
+        return code, out.splitlines(), error
+
+    return call
+
+
+def objects(lines):
+    return [json.loads(line) for line in lines]
+
+
+def test_the_whole_way(run, recipe_file, tmp_path, tiny_folder):
+    """Estimate, train, evaluate, generate, export, and the export in plain transformers."""
+    code, lines, _ = run("estimate", recipe_file, "--json")
+    assert code == 0
+    assert objects(lines)[0]["total"] > 0
+    code, lines, _ = run("estimate", recipe_file, "--measure", "--json")
+    assert code == 0
+    assert objects(lines)[-1]["verdict"] == "fits"
+    code, lines, error = run("train", recipe_file, "--run", tmp_path / "run", "--json")
+    assert (code, error) == (0, "")
+    steps = [each for each in objects(lines) if each["event"] == "step"]
+    assert [step["step"] for step in steps] == [1, 2, 3, 4, 5]
+    assert {"event", "step", "loss", "seconds", "memory_bytes"} <= steps[0].keys()
+    code, lines, _ = run("evaluate", tmp_path / "run", "--json")
+    found = objects(lines)[-1]
+    assert set(found) == {"base", "tuned"}
+    assert 0 <= found["tuned"]["accuracy"] <= 1
+    code, lines, _ = run("evaluate", tmp_path / "run", "--step", 0, "--json")
+    assert objects(lines)[-1]["base"] == objects(lines)[-1]["tuned"] == found["base"]
+    code, lines, _ = run("evaluate", recipe_file, "--json")
+    assert set(objects(lines)[-1]) == {"base"}
+    code, lines, _ = run("generate", tmp_path / "run", "--prompt", "the cat", "--tokens", 5, "--json")
+    assert code == 0
+    assert isinstance(objects(lines)[-1]["text"], str)
+    code, _, error = run("export", tmp_path / "run", "--format", "hf", "--out", tmp_path / "merged")
+    assert code == 0, error
+    code, _, error = run("export", tmp_path / "run", "--format", "overlay", "--out", tmp_path / "o.safetensors")
+    assert code == 0, error
+    from transformers import AutoModelForCausalLM
+
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    base = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    differing = sum(int((a != b).sum()) for a, b in zip(merged.parameters(), base.parameters(), strict=True))
+    assert 0 < differing <= 0.011 * sum(each.numel() for each in base.parameters())
+    code, lines, _ = run("export", tmp_path / "run", "--format", "hf", "--out", tmp_path / "merged")
+    assert code == 2
+
+
+def test_an_export_of_a_32_bit_run_writes_the_same_tokens_in_plain_transformers(run, recipe_file, tmp_path):
+    settings = ["--set", "model.bits=32", "--set", "update.learning_rate=0.05", "--set", "mask.density=0.2"]
+    assert run("train", recipe_file, "--run", tmp_path / "run", *settings)[0] == 0
+    assert run("export", tmp_path / "run", "--format", "hf", "--out", tmp_path / "merged")[0] == 0
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", attn_implementation="eager")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    for prompt in ("the cat sat on", "question: is it warm today?"):
+        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        plain = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
+        expected = tokenizer.decode(plain[0, ids.shape[1] :], skip_special_tokens=True)
+        _, lines, _ = run("generate", tmp_path / "run", "--prompt", prompt, "--tokens", 24, "--json")
+        assert objects(lines)[-1]["text"] == expected
+
+
+def test_a_mask_is_found_once_and_reused(run, recipe_file, tmp_path):
+    code, lines, _ = run("mask", recipe_file, "--out", tmp_path / "m.safetensors", "--json")
+    assert code == 0
+    found = objects(lines)[-1]
+    use = ["--set", "mask.rule=saved", "--set", f"mask.file={tmp_path / 'm.safetensors'}"]
+    code, lines, _ = run("train", recipe_file, "--run", tmp_path / "run", *use, "--json")
+    started = next(each for each in objects(lines) if each["event"] == "started")
+    assert (code, started["tuned"]) == (0, found["tuned"])
+    assert run("mask", recipe_file, "--out", tmp_path / "m.safetensors")[0] == 2
+
+
+@pytest.mark.parametrize("command", ["runs", "recipes", "models", "methods"])
+def test_lists(run, command):
+    assert run(command)[0] == 0
+    code, lines, error = run(command, "--json")
+    assert (code, error) == (0, "")
+    assert all(objects(lines))
+
+
+def test_help_and_version_answer_without_the_engine():
+    code = (
+        "import sys\nfrom sparsezo_gui import cli\n"
+        "try: cli.main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "print('torch' in sys.modules, 'PySide6' in sys.modules)"
+    )
+    for arguments in (["--help"], ["--version"], ["train", "--help"], ["recipes"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+        assert done.stdout.endswith("False False\n")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["model.id=/no/such/folder"], "There is no model folder '/no/such/folder'"),
+        (["data.source=/no/such.csv"], "/no/such.csv"),
+        (["data.columns={answer='lable'}"], "lable"),
+        (["loop.stpes=3"], "Did you mean 'steps'?"),
+        (["mask.density=3"], "[mask] density: input should be less than or equal to 1, not 3."),
+        (["mask.rule=saved", "mask.file=/no/mask"], "There is no mask file '/no/mask'"),
+        (["data.task=chats"], "Did you mean 'chat'?"),
+        (["model.device=cuda"], "cuda"),
+    ],
+)
+def test_bad_input_gets_a_sentence_and_leaves_nothing(run, recipe_file, tmp_path, settings, sentence):
+    options = [part for setting in settings for part in ("--set", setting)]
+    code, _, error = run("train", recipe_file, "--run", tmp_path / "run", *options)
+    assert code == 2
+    assert sentence in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_wrong_arguments(run, recipe_file, tmp_path):
+    assert run("train")[0] == 2
+    assert run("train", tmp_path / "no.toml")[0] == 2
+    assert run("resume", tmp_path)[0] == 2
+    assert run("evaluate", tmp_path / "nothing")[0] == 2
+    assert run("export", tmp_path, "--format", "zip", "--out", tmp_path / "x")[0] == 2
+    assert run("generate", tmp_path / "no", "--prompt", "x", "--tokens", 0)[0] == 2
+
+
+def test_an_unexpected_failure_is_one_line_and_a_file(run, recipe_file, tmp_path, home, monkeypatch):
+    from sparsezo_gui.engine import training
+
+    monkeypatch.setattr(training, "load_data", lambda *_: 1 / 0)
+    code, _, error = run("train", recipe_file, "--run", tmp_path / "run")
+    assert code == 1
+    assert "ZeroDivisionError" in error
+    assert "1 / 0" in next((home / "logs").iterdir()).read_text()
+    assert not (tmp_path / "run").exists()
+
+
+def start(recipe_file, folder, *settings):
+    command = [sys.executable, "-m", "sparsezo_gui.cli", "train", str(recipe_file), "--run", str(folder), "--json"]
+    return subprocess.Popen([*command, *settings], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_step(process, number):
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["event"] == "step" and event["step"] >= number:
+            return
+    raise AssertionError(process.stderr.read())
+
+
+def test_ctrl_c_stops_at_a_step_border_and_resume_goes_on(run, recipe_file, tmp_path):
+    process = start(recipe_file, tmp_path / "run", "--set", "loop.steps=100000")
+    wait_for_step(process, 5)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    last = json.loads(out.splitlines()[-1])
+    assert (process.returncode, error) == (0, "")
+    assert (last["event"], last["reason"]) == ("finished", "stopped")
+    text = (tmp_path / "run" / "recipe.toml").read_text()
+    (tmp_path / "run" / "recipe.toml").write_text(text.replace("steps = 100000", f"steps = {last['step'] + 3}"))
+    code, lines, _ = run("resume", tmp_path / "run", "--json")
+    steps = [each["step"] for each in objects(lines) if each["event"] == "step"]
+    assert (code, steps) == (0, [last["step"] + k for k in (1, 2, 3)])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL on Windows")
+def test_a_killed_run_loses_at_most_one_step_and_ends_with_the_same_bits(run, recipe_file, tmp_path):
+    settings = ["--set", "loop.steps=60"]
+    assert run("train", recipe_file, "--run", tmp_path / "whole", *settings)[0] == 0
+    process = start(recipe_file, tmp_path / "run", *settings)
+    wait_for_step(process, 7)
+    time.sleep(0.05)
+    process.kill()
+    rest, _ = process.communicate()
+    told = max([7, *(each["step"] for each in objects(rest.splitlines()[:-1]) if each["event"] == "step")])
+    code, lines, _ = run("resume", tmp_path / "run", "--json")
+    events = objects(lines)
+    assert code == 0
+    assert next(each for each in events if each["event"] == "started")["first"] >= told
+    whole = json.loads((tmp_path / "whole" / "events.jsonl").read_text().splitlines()[-1])
+    assert events[-1]["hash"] == whole["hash"]
