@@ -1,0 +1,72 @@
+"""Exporting a step of a run, from the journal to files that plain transformers runs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from sparsezo_gui import recipe
+from sparsezo_gui.engine import training
+from sparsezo_gui.engine.export import export_run
+from sparsezo_gui.engine.export.overlay_file import read_overlay
+from sparsezo_gui.engine.runs.folder import open_run
+from sparsezo_gui.engine.session import open_session
+from sparsezo_gui.errors import UserError
+from tests.engine.conftest import finish
+from tests.models import tiny
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of four steps at 32 bits, where the engine and plain transformers compute alike."""
+    home = tmp_path_factory.mktemp("run")
+    tiny("gpt2", home / "gpt2")
+    rows = [{"text": f"film {i}", "label": "yes" if i % 2 else "no"} for i in range(20)]
+    for split in ("train", "validation", "test"):
+        (home / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made = recipe.toml.build({
+        "model": {"id": str(home / "gpt2"), "device": "cpu", "bits": 32},
+        "data": {"source": str(home), "template": "{{ text }} good?", "columns": {"answer": "label"}},
+        "mask": {"rule": "random", "density": 0.01},
+        "update": {"rule": "sgd", "learning_rate": 1e-3},
+        "loop": {"steps": 4, "batch_size": 4, "evaluate_every": 2},
+        "run": {"name": "tiny"},
+    })  # fmt: skip
+    list(training.train(made, folder=home / "run"))
+    return home / "run"
+
+
+@pytest.mark.parametrize("step", [None, 2])
+def test_the_merged_model_computes_what_the_run_does(run, step, tmp_path):
+    report = finish(export_run(run, "hf", tmp_path / "out", step))
+    assert report["step"] == (step or 4) and "tuned weights differ" in report["told"][0]
+    session = finish(open_session(open_run(run), step))
+    tokens = torch.tensor([[10, 20, 30, 40]])
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad(), session.overlay.applied():
+        assert torch.allclose(merged(tokens).logits, session.model.module(tokens).logits, rtol=1e-4, atol=1e-4)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "# tiny" in card and "| accuracy |" in card
+
+
+def test_the_overlay_file_holds_the_tuned_values(run, tmp_path):
+    finish(export_run(run, "overlay", tmp_path / "small", 3))
+    found, session = read_overlay(tmp_path / "small"), finish(open_session(open_run(run), 3))
+    for name, (indices, values) in session.overlay.changes().items():
+        assert torch.equal(found.changes[name][0], indices) and torch.equal(found.changes[name][1], values)
+    assert found.fingerprint == session.model.fingerprint and found.step == 3
+    assert recipe.loads(found.recipe) == session.recipe
+
+
+def test_what_cannot_be_exported(run, tmp_path):
+    with pytest.raises(UserError, match=r"no export format 'hff'\. (Did you mean|Known)"):
+        finish(export_run(run, "hff", tmp_path / "out"))
+    with pytest.raises(UserError, match="already exists"):
+        finish(export_run(run, "overlay", run))
+    with pytest.raises(UserError, match="no step 9"):
+        finish(export_run(run, "overlay", tmp_path / "small", 9))
+    with pytest.raises(UserError, match=r"not a run|no run folder"):
+        finish(export_run(tmp_path, "hf", tmp_path / "out"))
