@@ -1,0 +1,68 @@
+"""The rules that hold the house together: directions of imports, late loading, and what no file may do."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sparsezo_gui
+from sparsezo_gui.recipe.registry import REGISTRIES
+
+PACKAGE = Path(sparsezo_gui.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def test_import_contracts_hold():
+    done = subprocess.run(["lint-imports"], cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("imported", "absent"),
+    [
+        ("sparsezo_gui.gui.app, sparsezo_gui.gui.main_window", "torch transformers bitsandbytes datasets"),
+        ("sparsezo_gui.engine.training, sparsezo_gui.engine.planning, sparsezo_gui.engine.export.merged", "PySide6 pyqtgraph"),
+        ("sparsezo_gui.recipe, sparsezo_gui.cli, sparsezo_gui.resources", "torch transformers PySide6 numpy"),
+        ("sparsezo_gui.engine.runs.history", "torch transformers PySide6"),
+    ],
+)  # fmt: skip
+def test_importing_one_side_leaves_the_other_out(imported, absent):
+    code = f"import sys, {imported}\nprint([name for name in {absent.split()} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_looking_at_all_variants_loads_no_torch():
+    code = (
+        "import sys\nfrom sparsezo_gui.recipe.registry import REGISTRIES\n"
+        "assert all(registry[rule].summary() for registry in REGISTRIES for rule in registry)\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.table)
+def test_every_variant_explains_itself(registry):
+    assert registry.default in registry.paths
+    for rule in registry:
+        variant = registry[rule]
+        assert variant.model_fields["rule"].default == rule
+        assert variant.title
+        for key, field in variant.model_fields.items():
+            assert key == "rule" or (field.description or "").endswith("."), f"{rule}.{key} needs a sentence"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_reads_pickles_or_sets_the_global_seed(path):
+    forbidden = {("torch", "load"), ("torch", "manual_seed"), ("pickle", "load"), ("pickle", "loads"), ("random", "seed")}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) not in forbidden, f"{path}:{node.lineno}"
+        if isinstance(node, ast.ExceptHandler) and len(node.body) == 1 and isinstance(node.body[0], ast.Pass):
+            broad = node.type is None or getattr(node.type, "id", "") in ("Exception", "BaseException")
+            assert not broad, f"{path}:{node.lineno} swallows errors"
