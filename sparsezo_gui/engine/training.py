@@ -1,7 +1,8 @@
 """The training loop: an iterator of events that reads from top to bottom.
 
-``train`` and ``resume`` yield events (see `sparsezo_gui.recipe.events`) until the run is done, stopped or fails. Commands
-come in through one queue and are read at step borders. Closing the iterator stops at once; what the journal holds stays.
+``train`` and ``resume`` yield events (see `sparsezo_gui.recipe.events`) until the run is done, stopped or fails.
+Commands come in through one queue and are read at step borders. Closing the iterator stops at once; what the journal
+holds stays.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ class Event:
     """Base of all events."""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain object with the event's name first: ``{"event": "step", "step": 1, …}``; NaN and infinity become null."""
+        """Plain object, the event's name first: ``{"event": "step", "step": 1, …}``; NaN and infinity become null."""
         name = re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
         fields = dataclasses.asdict(self).items()
         wrong = {key for key, value in fields if isinstance(value, float) and not math.isfinite(value)}
@@ -50,7 +50,7 @@ class Started(Event):
 
 @dataclass(frozen=True, slots=True)
 class Step(Event):
-    """One step: L(θ) (mean of the two sides, nats), slope g, rate, seconds, memory held (bytes) and tokens processed."""
+    """One step: L(θ) (mean of the two sides, nats), slope g, rate, seconds, memory held (bytes), tokens processed."""
 
     step: int
     loss: float

@@ -21,7 +21,8 @@ def setting(
     sane: tuple[float, float] | None = None,
     **bounds: Any,
 ) -> Any:
-    """A field declared once: default, one sentence of help, unit, bounds (``ge gt le lt``) and the usual range ``sane``.
+    """A field declared once: default, one sentence of help, unit, bounds (``ge gt le lt``) and the usual range
+    ``sane``.
 
     ``basic`` fields are shown at first sight; all others wait under Advanced.
     """

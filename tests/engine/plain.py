@@ -1,4 +1,5 @@
-"""An independent implementation to compare with: plain transformers, one sequence at a time, weights edited in place."""
+"""An independent implementation to compare with: plain transformers, one sequence at a time, weights edited in place.
+"""
 
 from __future__ import annotations
 

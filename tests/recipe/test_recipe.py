@@ -94,7 +94,8 @@ words = st.text(string.ascii_letters + string.digits + " äß→'\"\\", max_size
 @given(
     steps=st.integers(1, 10**7), density=st.floats(1e-9, 1), epsilon=st.floats(1e-9, 1), name=words, source=words,
     columns=st.dictionaries(words, words, max_size=3), directions=st.integers(1, 64),
-    schedule=st.sampled_from(["constant", "linear", "cosine"]), rule=st.sampled_from(["sensitive", "random", "large-magnitude"]),
+    schedule=st.sampled_from(["constant", "linear", "cosine"]),
+    rule=st.sampled_from(["sensitive", "random", "large-magnitude"]),
 )  # fmt: skip
 def test_a_round_trip_changes_nothing(steps, density, epsilon, name, source, columns, directions, schedule, rule):
     made = recipe.toml.build(

@@ -118,7 +118,7 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
             )
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"{source.id}: does not fit into the memory of {devices.name(device)}. Choose fewer bits or a smaller model."
+            f"{source.id}: does not fit into the memory of {devices.name(device)}. Choose fewer bits or another model."
         ) from error
 
 

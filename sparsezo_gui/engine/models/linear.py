@@ -1,8 +1,8 @@
 """The frozen linear layer: one weight, several sides.
 
 Both sides of a probe run through each weight while it is hot: it is made dense once, the values of one side are put in
-and multiplied, then those of the next (design: overlay, never in place). The layer's input therefore holds the sides one
-after the other along its first dimension.
+and multiplied, then those of the next (design: overlay, never in place). The layer's input therefore holds the sides
+one after the other along its first dimension.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ class NF4(Store):
 
 @dataclass(frozen=True)
 class Int8(Store):
-    """int8 codes (out, in) and the largest magnitude of each row (out,), as LLM.int8() holds them (arXiv 2208.07339)."""
+    """int8 codes (out, in) and the largest magnitude of each row (out,), as LLM.int8() holds them (arXiv 2208.07339).
+    """
 
     codes: Tensor
     scales: Tensor

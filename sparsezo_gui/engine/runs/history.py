@@ -15,7 +15,8 @@ from sparsezo_gui.recipe.events import Event
 
 @dataclass(frozen=True)
 class History:
-    """``steps`` is a structured array (step, tokens, loss, rate, time, seconds, memory, slopes); ``fault`` a sentence."""
+    """``steps`` is a structured array (step, tokens, loss, rate, time, seconds, memory, slopes); ``fault`` a sentence.
+    """
 
     run: RunSummary
     recipe: Recipe

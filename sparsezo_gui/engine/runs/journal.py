@@ -20,9 +20,9 @@ offset    type     meaning
 48 + 8q   uint32   CRC-32 of all bytes of the record before it
 ========  =======  ====================================================================
 
-A writer MUST append whole records and MUST NOT change one. A reader MUST take records up to the first that is incomplete,
-fails its CRC or is out of sequence, and MUST NOT use what lies behind it. Where good records stand behind a bad one the
-journal is damaged in its middle, which a reader MUST tell.
+A writer MUST append whole records and MUST NOT change one. A reader MUST take records up to the first that is
+incomplete, fails its CRC or is out of sequence, and MUST NOT use what lies behind it. Where good records stand behind a
+bad one the journal is damaged in its middle, which a reader MUST tell.
 """
 
 from __future__ import annotations

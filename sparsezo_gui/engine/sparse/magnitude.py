@@ -35,8 +35,8 @@ class LargeMagnitude(ScoredRule):
 class SmallMagnitude(ScoredRule):
     """The smallest weights by absolute value: the rule of Sparse-MeZO as a static mask.
 
-    arXiv 2402.15751 tunes 20 to 50 % of the weights, anew at every step; as a static mask of 0.1 % the rule is expected to
-    lose to the sensitive one.
+    arXiv 2402.15751 tunes 20 to 50 % of the weights, anew at every step; as a static mask of 0.1 % the rule is expected
+    to lose to the sensitive one.
     """
 
     title: ClassVar[str] = "Small magnitude (static)"

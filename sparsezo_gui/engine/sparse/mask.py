@@ -6,8 +6,9 @@ A mask file is a safetensors file. It MUST hold one int32 tensor per tuned weigh
 the flat row-major indices, (out, in), of the tuned entries in strictly ascending order. Its metadata MUST hold
 ``format`` = "sparsezo-mask", ``version`` = "1", ``rule`` (the mask rule as JSON), ``fingerprint`` (of the model's
 weights), ``eligible`` (number of weights the rule chose from) and ``hash``. The hash is the SHA-256, in hex, over each
-tensor in ascending order of names: the name in UTF-8, a zero byte, the number of indices and then the indices, as little
-endian int64 and int32. A reader MUST refuse a file whose hash differs, and one whose fingerprint is another model's.
+tensor in ascending order of names: the name in UTF-8, a zero byte, the number of indices and then the indices, as
+little endian int64 and int32. A reader MUST refuse a file whose hash differs, and one whose fingerprint is another
+model's.
 """
 
 from __future__ import annotations

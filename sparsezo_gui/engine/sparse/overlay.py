@@ -20,7 +20,9 @@ from sparsezo_gui.engine.sparse.mask import Mask
 
 
 class Overlay:
-    """``values`` (n,) fp32 of ``mask`` on ``model``, in the model's order of layers; ``start`` (n,) is where they began."""
+    """``values`` (n,) fp32 of ``mask`` on ``model``, in the model's order of layers; ``start`` (n,) is where they
+    began.
+    """
 
     def __init__(self, model: FrozenModel, mask: Mask) -> None:
         self.model = model

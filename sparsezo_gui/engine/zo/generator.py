@@ -1,16 +1,16 @@
-"""Our own counter-based random numbers: a pure function of (seed, stream, step, probe, index), the same on every device.
+"""Our own counter-based random numbers: a pure function of (seed, stream, step, probe, index), alike on every device.
 
 Specification (version 1; a change of any rule below is a new version and a new ``GENERATOR`` id):
 
-- Words come from Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). The key is the 64-bit
-  seed (low word, high word). The counter's words are (block, step, probe, stream), each 32 bits; block ``b`` yields the
-  four 32-bit words 4b … 4b+3 of that (stream, step, probe).
+- Words come from Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). The key is the
+  64-bit seed (low word, high word). The counter's words are (block, step, probe, stream), each 32 bits; block ``b``
+  yields the four 32-bit words 4b … 4b+3 of that (stream, step, probe).
 - Streams: 0 directions, 1 data order, 2 random masks. Each part of the program draws from its own stream, so drawing
   more in one never moves another.
 - Normal value ``i`` of a direction is entry ``h`` of a table of 65 536 normal quantiles, where ``h`` is the i-th 16-bit
   half-word, the low half of each word first. Entry ``h`` is Φ⁻¹((h + ½) / 65536) scaled so that the table's variance is
-  exactly one, rounded to fp32. The values are bounded (|z| < 4.4), symmetric, of mean zero and unit variance, which is all
-  that the estimators ask of z; and a table look-up gives the same bits on CPU and GPU, which log and cos do not.
+  exactly one, rounded to fp32. The values are bounded (|z| < 4.4), symmetric, of mean zero and unit variance, which is
+  all that the estimators ask of z; and a table look-up gives the same bits on CPU and GPU, which log and cos do not.
 - A permutation of n things sorts them by 64-bit keys, each of two consecutive words (low word first), ties by index.
 
 No global seed is read or set.
