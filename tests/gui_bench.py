@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 PARTS = ("first", "loading", "training", "frames")
@@ -20,7 +21,7 @@ STEPS = 150
 
 def lateness(times: list[float]) -> dict[str, float]:
     """Milliseconds by which a 10 ms timer came late."""
-    late = sorted(max(after - before - 0.010, 0.0) * 1000 for before, after in zip(times, times[1:], strict=False))
+    late = sorted(max(after - before - 0.010, 0.0) * 1000 for before, after in pairwise(times))
     pick = {"p50": late[len(late) // 2], "p99": late[int(len(late) * 0.99)], "worst": late[-1]}
     return {**{name: round(value, 1) for name, value in pick.items()}, "ticks": len(late)}
 
@@ -49,7 +50,7 @@ def watch(part: str) -> None:
                 self.window = watched
                 if part == "first":
                     print(json.dumps({"seconds": round(time.time() - float(os.environ["SPAWNED"]), 3)}))
-                    QTimer.singleShot(0, watched.close)
+                    QTimer.singleShot(200, watched.close)
                 else:
                     self.timer.start()
             return False
@@ -91,7 +92,7 @@ def frames() -> None:
     board.resize(1000, 600)
     board.show()
     noise = np.random.default_rng(0).standard_normal(count)
-    record.add([Started("/tmp/run", "long", 1, count, 10**9, 10**9, 10**6, "cpu")])
+    record.add([Started("/tmp/run", "long", 1, count, 10**9, 10**9, 10**6, "CPU")])
     record.add(Step(i + 1, 2 + float(noise[i]), float(noise[i]), 1e-3, 0.03, 10**9, 600) for i in range(count))
     board.show_record(record, "Memory")
     board.grab()
@@ -109,7 +110,7 @@ def measure(part: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "SPARSEZO_HOME": home, "XDG_CONFIG_HOME": home, "SPAWNED": str(time.time())}
         done = subprocess.run([sys.executable, str(Path(__file__)), "--inside", part], env=environment,
-                              capture_output=True, text=True, timeout=1800)  # fmt: skip
+                              capture_output=True, text=True, timeout=600)  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:
         raise SystemExit(f"{part} measured nothing:\n{done.stdout}{done.stderr}")

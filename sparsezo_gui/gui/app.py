@@ -69,6 +69,8 @@ class Starter(QObject):
 
     def _next(self) -> None:
         self._window.removeEventFilter(self)
+        if not self._window.isVisible():
+            return  # closed already
         if self._window.make_next_page():
             QTimer.singleShot(0, self, self._next)
             return
@@ -109,12 +111,16 @@ def run(options: Options) -> int:
     _show_defects(window)
     _stop_on_signals(window, session)
     Starter(window, options)
+    window.gone.connect(app.quit)
     if options.exit_when_done:
-        session.run_changed.connect(lambda: _leave_when_done(session, options))
+        session.run_changed.connect(lambda: _leave_when_done(session, window))
+        session.engine_changed.connect(lambda: _leave_when_done(session, window))
     window.show()
-    code = app.exec()
+    app.exec()
     ended = session.close()
+    code = 0
     if options.exit_when_done:
+        code = 0 if session.record is not None and session.record.state == "done" else 1
         _print_result(session)
     if not ended:
         # The worker is inside a call that cannot be broken off, such as an import; waiting helps nobody.
@@ -124,14 +130,11 @@ def run(options: Options) -> int:
     return code
 
 
-def _leave_when_done(session: Session, options: Options) -> None:
-    record = session.record
+def _leave_when_done(session: Session, window: MainWindow) -> None:
     waiting = {"train", "resume", "history", "load"} & session.busy.keys()
-    if waiting or record is None or record.state == "starting":
-        if not waiting and "history" in session.problems:
-            QApplication.exit(1)
-        return
-    QApplication.exit(0 if record.state == "done" else 1)
+    record, failed = session.record, {"load", "history"} & session.problems.keys()
+    if failed or not (waiting or record is None or record.state == "starting"):
+        window.close()
 
 
 def _print_result(session: Session) -> None:

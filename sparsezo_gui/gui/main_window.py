@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import QByteArray, QSize, Qt, QTimer, QUrl
-from PySide6.QtGui import QAction, QActionGroup, QCloseEvent, QDesktopServices, QKeySequence
+from PySide6.QtCore import QByteArray, QSize, Qt, QTimer, QUrl, Signal
+from PySide6.QtGui import QCloseEvent, QDesktopServices
 from PySide6.QtWidgets import (
     QButtonGroup,
     QFileDialog,
@@ -14,7 +13,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QMainWindow,
-    QMenu,
     QMessageBox,
     QStackedWidget,
     QToolButton,
@@ -23,21 +21,22 @@ from PySide6.QtWidgets import (
 )
 
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.menus import Menus
 from sparsezo_gui.gui.pages import PAGES, make_page
 from sparsezo_gui.gui.problems import Problem, explain
 from sparsezo_gui.gui.session import Session
-from sparsezo_gui.gui.theme import GRID, MODES, icon, theme
+from sparsezo_gui.gui.theme import GRID, icon, theme
 from sparsezo_gui.gui.widgets.basic import Page
-from sparsezo_gui.gui.widgets.dialogs import AboutDialog, RecipeDialog
+from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
 from sparsezo_gui.gui.widgets.memory import MemoryStrip
 from sparsezo_gui.recipe import dump, load
 from sparsezo_gui.recipe.events import Stop
 
-TEXT_SIZES = {"Smaller": 0.9, "Normal": 1.0, "Larger": 1.25, "Largest": 1.5}
-
 
 class MainWindow(QMainWindow):
     """Pages are made when they are first shown, or one by one once the window is up."""
+
+    gone = Signal()  # it was closed
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -68,7 +67,7 @@ class MainWindow(QMainWindow):
         self.statusBar().addWidget(self._engine_label)
         self.statusBar().addPermanentWidget(self._run_label)
         self.statusBar().setSizeGripEnabled(False)
-        self._menus()
+        self._menus = Menus(self)
         session.engine_changed.connect(self._refresh_status)
         session.run_changed.connect(self._refresh_status)
         session.run_advanced.connect(self._refresh_status)
@@ -131,93 +130,6 @@ class MainWindow(QMainWindow):
         for name, entry in self._buttons.items():
             entry.setIcon(icon(name, "text"))
 
-    # Menus
-
-    def _menus(self) -> None:
-        file = self.menuBar().addMenu("&File")
-        self._action(file, "&Open recipe…", self.choose_recipe, QKeySequence.StandardKey.Open)
-        self._recent = file.addMenu("Recent rec&ipes")
-        self._recent.aboutToShow.connect(self._fill_recent_recipes)
-        self._action(file, "&Save recipe", self.save_recipe, QKeySequence.StandardKey.Save)
-        self._action(file, "Save recipe &as…", self.save_recipe_as, QKeySequence("Ctrl+Shift+S"))
-        self._action(file, "Recipe as &text…", self.show_text, QKeySequence("Ctrl+T"))
-        file.addSeparator()
-        self._runs = file.addMenu("Recent &runs")
-        self._runs.aboutToShow.connect(self._fill_recent_runs)
-        self._action(file, "Open run &folder…", self.choose_run, QKeySequence("Ctrl+Shift+O"))
-        self._action(file, "Show run folder in file &manager", self._reveal_run)
-        file.addSeparator()
-        self._action(file, "&Quit", self.close, QKeySequence.StandardKey.Quit)
-        view = self.menuBar().addMenu("&View")
-        for index, (name, title) in enumerate(PAGES.items(), 1):
-            self._action(view, title, lambda name=name: self.go(name), QKeySequence(f"Ctrl+{index}"))
-        view.addSeparator()
-        store = self.session.store
-        self._choices(
-            view.addMenu("&Theme"),
-            {mode.capitalize(): mode for mode in MODES},
-            store.value("theme", "system", str),
-            "theme",
-        )
-        self._choices(view.addMenu("Text si&ze"), TEXT_SIZES, float(store.value("text_scale", 1.0)), "text_scale")
-        run = self.menuBar().addMenu("&Run")
-        for title, call, keys in (
-            ("&Start a new run", "start", "Ctrl+R"), ("&Pause or resume", "pause_or_resume", "Ctrl+P"),
-            ("S&top", "stop", "Ctrl+."), ("&Evaluate now", "evaluate", "Ctrl+E"),
-            ("Change &rate…", "change_rate", ""), ("Export plots as P&NG…", "export_png", ""),
-            ("Export curves as &CSV…", "export_csv", ""),
-        ):  # fmt: skip
-            self._action(run, title, lambda call=call: self._on_run_page(call), QKeySequence(keys) if keys else None)
-        help_menu = self.menuBar().addMenu("&Help")
-        self._action(help_menu, "&About SparseZO", lambda: AboutDialog(self).open())
-
-    def _action(
-        self,
-        menu: QMenu,
-        title: str,
-        call: Callable[[], object],
-        keys: QKeySequence | QKeySequence.StandardKey | None = None,
-    ) -> QAction:
-        action = menu.addAction(title)
-        if keys is not None:
-            action.setShortcut(keys)
-        action.triggered.connect(lambda: call())
-        return action
-
-    def _choices(self, menu: QMenu, entries: dict[str, object], current: object, key: str) -> None:
-        group = QActionGroup(menu)
-        for title, value in entries.items():
-            action = menu.addAction(title)
-            action.setCheckable(True)
-            action.setChecked(value == current)
-            action.triggered.connect(lambda _=False, value=value: self._set_look(key, value))
-            group.addAction(action)
-
-    def _set_look(self, key: str, value: object) -> None:
-        store = self.session.store
-        store.setValue(key, value)
-        theme().apply(store.value("theme", "system", str), float(store.value("text_scale", 1.0)))
-
-    def _on_run_page(self, call: str) -> None:
-        self.go("run")
-        getattr(self.page("run"), call)()
-
-    def _fill_recent_recipes(self) -> None:
-        self._recent.clear()
-        for path in self.session.recent_recipes():
-            self._action(self._recent, path, lambda path=path: self.open_recipe(Path(path)))
-        if self._recent.isEmpty():
-            self._recent.addAction("None yet").setEnabled(False)
-
-    def _fill_recent_runs(self) -> None:
-        self._runs.clear()
-        for run in (self.session.answers.get("runs") or [])[:12]:
-            title = f"{run.name} · step {run.step} of {run.steps} · {run.state}"
-            action = self._action(self._runs, title, lambda path=run.path: self.open_run(Path(path)))
-            action.setEnabled(not self.session.running)
-        if self._runs.isEmpty():
-            self._runs.addAction("None yet").setEnabled(False)
-
     # Recipes and runs
 
     def choose_recipe(self) -> None:
@@ -268,7 +180,8 @@ class MainWindow(QMainWindow):
         self.go("run")
         self.session.open_run(folder)
 
-    def _reveal_run(self) -> None:
+    def reveal_run(self) -> None:
+        """Shows the folder of the run in the file manager."""
         record = self.session.record
         if record is not None and record.folder is not None:
             QDesktopServices.openUrl(QUrl.fromLocalFile(str(record.folder)))
@@ -327,12 +240,11 @@ class MainWindow(QMainWindow):
             leave.clicked.connect(self.stop_and_close)
             box.open()
             return
-        if self.session.running and not self.session.close(0.0):
-            # Asked twice: the journal loses at most the step that is under way.
-            event.accept()
-            return
+        # With a run still going on, this was asked twice: the journal loses at most the step that is under way.
         self.session.store.setValue("geometry", self.saveGeometry())
         event.accept()
+        # Qt's own quitting with the last window does nothing where the event loop has not begun yet.
+        QTimer.singleShot(0, self.gone.emit)
 
     def stop_and_close(self) -> None:
         """Stops at the next step border, then closes."""

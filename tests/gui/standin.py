@@ -156,7 +156,7 @@ class StandIn(Engine):
             yield e.Progress("Finding sensitive weights", done, 32, "sequences")
             time.sleep(self.pace)
         steps = recipe.loop.steps
-        yield e.Started(str(folder), recipe.run.name or "starter", first, steps, 3_400_000, 2_000_000, 20_000, "cpu")
+        yield e.Started(str(folder), recipe.run.name or "starter", first, steps, 3_400_000, 2_000_000, 20_000, "CPU (x86), 8 threads")
         if first == 1:
             yield e.Evaluation(0, "validation", {"accuracy": 0.24, "loss": 1.42, "examples": 120})
             yield e.Evaluation(0, "test", {"accuracy": 0.25, "loss": 1.41, "examples": 200})

@@ -146,7 +146,7 @@ def test_columns_grow_and_roll_back():
 
 def filled(steps: int) -> RunRecord:
     record = RunRecord()
-    record.add([Started("/tmp/run", "long", 1, steps, 10**9, 10**9, 10**6, "cpu")])
+    record.add([Started("/tmp/run", "long", 1, steps, 10**9, 10**9, 10**6, "CPU")])
     chance = np.random.default_rng(0)
     loss = 1 + np.exp(-np.arange(steps) / steps * 4) + 0.2 * chance.standard_normal(steps)
     record.add(Step(i + 1, float(loss[i]), 1.0, 1e-3, 0.03, 10**9, 600) for i in range(steps))

@@ -176,12 +176,13 @@ class RunPage(Page):
 
     def _follow(self) -> None:
         session, record = self._session, self._session.record
-        if record is not None and record is not self._shown:
-            self._shown, self._changes = record, -1
-            device = record.started.device if record.started else "cpu"
-            self.board.show_record(record, "Memory of the process (GB)" if device == "cpu" else "GPU memory (GB)")
-        elif record is not None and record.started and record.started.device != "cpu":
-            self.board.memory.set_title("GPU memory (GB)")
+        if record is not None:
+            on_gpu = record.started is not None and not record.started.device.startswith("CPU")
+            title = "GPU memory (GB)" if on_gpu else "Memory of the process (GB)"
+            if record is not self._shown:
+                self._shown, self._changes = record, -1
+                self.board.show_record(record, title)
+            self.board.memory.set_title(title)
         state = record.state if record else ""
         active, resumable = session.running, record is not None and record.resumable
         ready = session.engine_state != "failed"

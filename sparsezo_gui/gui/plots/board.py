@@ -139,10 +139,11 @@ class Board(QWidget):
         _, _, middle, high = record.speed()
         self._median.show_level(middle * 1000, "")
         self._high.show_level(high * 1000, "")
-        figures = f" · p50 {middle * 1000:.3g} · p95 {high * 1000:.3g}" if middle == middle else ""
+        figures = f" · p50 {_short(middle)} · p95 {_short(high)}" if middle == middle else ""
         self.latency.set_title(f"Step, ms{figures}")
         if self._follows:
-            self._set_x(0, max(record.step, 1) * 1.02)
+            last = max(record.step, 1)
+            self._set_x(-0.015 * last, 1.015 * last)
         self._draw_evaluations()
         self._draw_third(steps)
 
@@ -217,6 +218,11 @@ class Board(QWidget):
             writer = csv.writer(file)
             writer.writerow(FIELDS)
             writer.writerows(zip(*(columns[name].tolist() for name in FIELDS), strict=True))
+
+
+def _short(seconds: float) -> str:
+    """Milliseconds with three digits."""
+    return f"{seconds * 1000:.0f}" if seconds >= 0.0995 else f"{seconds * 1000:.3g}"
 
 
 def _columns(points: list[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QFontDatabase, QGuiApplication
-from PySide6.QtWidgets import QDialog, QPlainTextEdit, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDialog, QGridLayout, QPlainTextEdit, QVBoxLayout, QWidget
 
 from sparsezo_gui import __version__
 from sparsezo_gui.errors import UserError
@@ -98,6 +98,21 @@ class RateDialog(_Dialog):
             return
         self._taken(float(value))
         self.accept()
+
+
+class KeysDialog(_Dialog):
+    """All keys in two columns."""
+
+    def __init__(self, keys: list[tuple[str, str]], parent: QWidget) -> None:
+        super().__init__("Keyboard shortcuts", parent)
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(4 * GRID)
+        for line, (title, sequence) in enumerate(keys):
+            grid.addWidget(label(title), line, 0)
+            grid.addWidget(label(sequence, "heading"), line, 1)
+        self.layout_.addLayout(grid)
+        self.layout_.addWidget(label("Arrow keys change a number: whole ones by one, others by ten times.", "hint"))
+        self.layout_.addLayout(row(None, button("Close", self.accept)))
 
 
 class AboutDialog(_Dialog):

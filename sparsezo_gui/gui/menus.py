@@ -1,0 +1,125 @@
+"""The menu bar: every action of the window, with its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QObject
+from PySide6.QtGui import QAction, QActionGroup, QKeySequence
+from PySide6.QtWidgets import QMenu
+
+from sparsezo_gui.gui.pages import PAGES
+from sparsezo_gui.gui.theme import MODES, theme
+from sparsezo_gui.gui.widgets.dialogs import AboutDialog, KeysDialog
+
+if TYPE_CHECKING:
+    from sparsezo_gui.gui.main_window import MainWindow
+
+TEXT_SIZES = {"Smaller": 0.9, "Normal": 1.0, "Larger": 1.25, "Largest": 1.5}
+RUN_ACTIONS = (  # title, method of the Run page, keys
+    ("&Start a new run", "start", "Ctrl+R"),
+    ("&Pause or continue", "pause_or_resume", "Ctrl+P"),
+    ("S&top", "stop", "Ctrl+."),
+    ("&Evaluate now", "evaluate", "Ctrl+E"),
+    ("Change &rate…", "change_rate", "Ctrl+Shift+R"),
+    ("Export plots as P&NG…", "export_png", ""),
+    ("Export curves as &CSV…", "export_csv", ""),
+)
+RUNS_SHOWN = 12
+Keys = QKeySequence.StandardKey
+
+
+class Menus(QObject):
+    """Builds the menus once; the lists of recent things are filled when they open."""
+
+    def __init__(self, window: MainWindow) -> None:
+        super().__init__(window)
+        self._window = window
+        bar = window.menuBar()
+        self._file(bar.addMenu("&File"))
+        self._view(bar.addMenu("&View"))
+        run = bar.addMenu("&Run")
+        for title, call, keys in RUN_ACTIONS:
+            self._add(run, title, lambda call=call: self._on_run_page(call), keys)
+        help_menu = bar.addMenu("&Help")
+        self._add(help_menu, "&Keyboard shortcuts", lambda: KeysDialog(self.keys(), window).open(), Keys.HelpContents)
+        self._add(help_menu, "&About SparseZO", lambda: AboutDialog(window).open())
+
+    def keys(self) -> list[tuple[str, str]]:
+        """Actions that have keys, with them."""
+        actions = [action for action in self.findChildren(QAction) if not action.shortcut().isEmpty()]
+        native = QKeySequence.SequenceFormat.NativeText
+        return [(action.text().replace("&", ""), action.shortcut().toString(native)) for action in actions]
+
+    def _file(self, menu: QMenu) -> None:
+        window = self._window
+        self._add(menu, "&Open recipe…", window.choose_recipe, Keys.Open)
+        self._recipes = menu.addMenu("Recent rec&ipes")
+        self._recipes.aboutToShow.connect(self._fill_recipes)
+        self._add(menu, "&Save recipe", window.save_recipe, Keys.Save)
+        self._add(menu, "Save recipe &as…", window.save_recipe_as, "Ctrl+Shift+S")
+        self._add(menu, "Recipe as &text…", window.show_text, "Ctrl+T")
+        menu.addSeparator()
+        self._runs = menu.addMenu("Recent &runs")
+        self._runs.aboutToShow.connect(self._fill_runs)
+        self._add(menu, "Open run &folder…", window.choose_run, "Ctrl+Shift+O")
+        self._add(menu, "Show run in file &manager", window.reveal_run)
+        menu.addSeparator()
+        self._add(menu, "&Quit", window.close, Keys.Quit)
+
+    def _view(self, menu: QMenu) -> None:
+        store = self._window.session.store
+        for index, (name, title) in enumerate(PAGES.items(), 1):
+            self._add(menu, title, lambda name=name: self._window.go(name), f"Ctrl+{index}")
+        menu.addSeparator()
+        modes = {mode.capitalize(): mode for mode in MODES}
+        self._choices(menu.addMenu("&Theme"), modes, store.value("theme", "system", str), "theme")
+        scale = float(store.value("text_scale", 1.0))
+        self._choices(menu.addMenu("Text si&ze"), TEXT_SIZES, scale, "text_scale")
+
+    def _add(self, menu: QMenu, title: str, call: Callable[[], object], keys: str | Keys = "") -> QAction:
+        # A child of this object, not of the menu: `keys` finds them in the order in which they were made.
+        action = QAction(title, self)
+        if keys:
+            action.setShortcut(QKeySequence(keys))
+        action.triggered.connect(lambda: call())
+        menu.addAction(action)
+        return action
+
+    def _choices(self, menu: QMenu, entries: dict[str, object], current: object, key: str) -> None:
+        group = QActionGroup(menu)
+        for title, value in entries.items():
+            action = menu.addAction(title)
+            action.setCheckable(True)
+            action.setChecked(value == current)
+            action.triggered.connect(lambda _=False, value=value: self._set_look(key, value))
+            group.addAction(action)
+
+    def _set_look(self, key: str, value: object) -> None:
+        store = self._window.session.store
+        store.setValue(key, value)
+        theme().apply(store.value("theme", "system", str), float(store.value("text_scale", 1.0)))
+
+    def _on_run_page(self, call: str) -> None:
+        self._window.go("run")
+        getattr(self._window.page("run"), call)()
+
+    def _fill_recipes(self) -> None:
+        self._recipes.clear()
+        for path in self._window.session.recent_recipes():
+            action = self._recipes.addAction(path)
+            action.triggered.connect(lambda _=False, path=path: self._window.open_recipe(Path(path)))
+        if self._recipes.isEmpty():
+            self._recipes.addAction("None yet").setEnabled(False)
+
+    def _fill_runs(self) -> None:
+        self._runs.clear()
+        session = self._window.session
+        for run in (session.answers.get("runs") or [])[:RUNS_SHOWN]:
+            action = self._runs.addAction(f"{run.name} · step {run.step} of {run.steps} · {run.state}")
+            action.triggered.connect(lambda _=False, path=run.path: self._window.open_run(Path(path)))
+            action.setEnabled(not session.running)
+        if self._runs.isEmpty():
+            self._runs.addAction("None yet").setEnabled(False)
