@@ -12,12 +12,13 @@ from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import RunRecord
 from sparsezo_gui.gui.worker import Engine, Message, Request, Worker
 from sparsezo_gui.recipe import Recipe, dump, load, loads
-from sparsezo_gui.recipe.events import Command, EvaluateNow, Pause, Progress, Resume, SetRate, Stop
+from sparsezo_gui.recipe.events import Command, EvaluateNow, Notice, Pause, Progress, Resume, SetRate, Stop
 from sparsezo_gui.recipe.toml import build
 
 DRAIN_MS = 66
 SETTLE_MS = 250  # after the last change of the recipe, before the engine is asked anew
 RECENT_RECIPES = 8
+FITS_LOOKED_AT = 24  # models in the list that get a verdict
 
 
 class Session(QObject):
@@ -44,6 +45,7 @@ class Session(QObject):
         self.engine_state = "waiting"  # then 'loading', 'ready' or 'failed'
         self.busy: dict[str, Progress | None] = {}  # kinds under way, with their last progress
         self.answers: dict[str, Any] = {}  # last answer by kind
+        self.notices: dict[str, list[str]] = {}  # said by the last request of a kind
         self.problems: dict[str, Problem] = {}  # last problem by kind, until the next answer
         self.measured = False  # whether the estimate was measured
         self.record: RunRecord | None = None
@@ -82,6 +84,7 @@ class Session(QObject):
         self._number += 1
         self._newest[kind] = self._worker.latest[kind] = self._number
         self.busy[kind] = None
+        self.notices.pop(kind, None)
         self._worker.inbox.put(Request(kind, self._number, arguments))
 
     def drain(self) -> None:
@@ -118,7 +121,7 @@ class Session(QObject):
     def _receive(self, message: Message) -> Any:
         kind = message.kind
         signal = {
-            "load": self.engine_changed, "tasks": self.tasks_changed, "models": self.models_changed,
+            "load": self.engine_changed, "tasks": self.tasks_changed, "models": self.models_changed, "fits": self.models_changed,
             "summary": self.summary_changed,
             "estimate": self.estimate_changed, "measure": self.estimate_changed, "preview": self.preview_changed,
             "runs": self.runs_changed, "history": self.run_changed, "train": self.run_changed,
@@ -127,7 +130,10 @@ class Session(QObject):
         if message.number != self._newest.get(kind):
             return None
         if message.what == "event":
-            self.busy[kind] = message.value
+            if isinstance(message.value, Progress):
+                self.busy[kind] = message.value
+            elif isinstance(message.value, Notice):
+                self.notices.setdefault(kind, []).append(message.value.text)
             return signal
         self.busy.pop(kind, None)
         self.problems.pop(kind, None)
@@ -137,6 +143,10 @@ class Session(QObject):
             self.answers[kind] = message.value
         if kind == "load":
             self.engine_state = "failed" if message.what == "problem" else "ready"
+        elif kind == "models" and message.what == "answer":
+            self.ask(
+                "fits", self.recipe, tuple(model.id for model in message.value if not model.problem)[:FITS_LOOKED_AT]
+            )
         elif kind == "estimate":
             self.measured = False
         elif kind == "measure" and message.what == "answer":

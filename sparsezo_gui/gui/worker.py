@@ -22,6 +22,7 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Slot
 
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.problems import Problem, explain
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Paused, Progress, Started
@@ -32,6 +33,7 @@ DOING = {
     "tasks": "listing tasks",
     "models": "looking for models",
     "summary": "reading the model",
+    "fits": "looking which models fit",
     "estimate": "estimating memory",
     "measure": "measuring memory",
     "preview": "reading the data",
@@ -42,7 +44,7 @@ DOING = {
     "export": "exporting",
 }
 LONG = {"load", "measure", "train", "resume", "export"}  # never served between two steps of a run
-LATEST = {"summary", "estimate", "preview", "history", "runs"}  # an older request of these kinds is dropped
+LATEST = {"fits", "summary", "estimate", "preview", "history", "runs"}  # an older request of these kinds is dropped
 NICENESS = 5  # of the worker and of torch's threads, which inherit it: the window's thread goes first
 
 
@@ -99,7 +101,18 @@ class Engine:
         """Summary of the recipe's model, from its config alone."""
         from sparsezo_gui.engine.models.library import summary
 
-        return summary(recipe.model.id)
+        return summary(recipe.model)
+
+    def fits(self, recipe: Recipe, models: tuple[str, ...]) -> dict[str, str]:
+        """Verdict of the estimate by model, with all else as in the recipe; models without one are left out."""
+        from sparsezo_gui.engine.planning import estimate
+
+        verdicts = {}
+        for name in models:
+            table = recipe.model.model_copy(update={"id": name, "revision": "main"})
+            with contextlib.suppress(UserError):
+                verdicts[name] = estimate(recipe.model_copy(update={"model": table})).verdict
+        return verdicts
 
     def estimate(self, recipe: Recipe) -> Any:
         """Memory by formula."""

@@ -105,6 +105,10 @@ class StandIn(Engine):
         self._fail("estimate")
         return self.estimated
 
+    def fits(self, recipe: Recipe, models: tuple[str, ...]) -> dict[str, str]:
+        """The large one is too large."""
+        return {name: "too large" if "Llama" in name else "fits" for name in models}
+
     def measure(self, recipe: Recipe) -> Any:
         """Two forward passes."""
         self._fail("measure")
@@ -156,7 +160,9 @@ class StandIn(Engine):
             yield e.Progress("Finding sensitive weights", done, 32, "sequences")
             time.sleep(self.pace)
         steps = recipe.loop.steps
-        yield e.Started(str(folder), recipe.run.name or "starter", first, steps, 3_400_000, 2_000_000, 20_000, "CPU (x86), 8 threads")
+        yield e.Started(
+            str(folder), recipe.run.name or "starter", first, steps, 3_400_000, 2_000_000, 20_000, "CPU (x86)"
+        )
         if first == 1:
             yield e.Evaluation(0, "validation", {"accuracy": 0.24, "loss": 1.42, "examples": 120})
             yield e.Evaluation(0, "test", {"accuracy": 0.25, "loss": 1.41, "examples": 200})
@@ -215,11 +221,13 @@ class StandIn(Engine):
         self._fail("resume")
         return self.train(Recipe(), commands, first=101, folder=folder)
 
-    def export(self, folder: Path, form: str, out: Path, step: int | None) -> Iterator[e.Progress]:
+    def export(self, folder: Path, form: str, out: Path, step: int | None) -> Any:
         """Two stages."""
         self._fail("export")
         yield e.Progress("Writing", 1, 2, "files")
+        yield e.Notice("The base model is in 4 bits only.")
         yield e.Progress("Checking", 2, 2, "prompts")
+        return {"step": step, "tuned": 20_000, "told": ["20,000 of 20,000 tuned weights differ from the base model's."]}
 
 
 def past(steps: int = 100, state: str = "stopped", of: int = 2000) -> Any:

@@ -94,6 +94,7 @@ def test_nothing_is_clipped_at_150_percent_on_a_small_screen(window, qtbot):
 def test_choosing_a_model(window, find, click, enter, session, qtbot):
     models = find("Models on this computer")
     qtbot.waitUntil(lambda: models.count() == 4)
+    qtbot.waitUntil(lambda: models.item(2).text().endswith("Too large"), timeout=3000)
     models.setCurrentRow(1)
     assert session.recipe.model.id == "Qwen/Qwen3-0.6B"
     qtbot.waitUntil(lambda: find("Chosen model").text() == "Qwen3 0.6B", timeout=3000)
@@ -234,7 +235,7 @@ def test_export(window, find, click, session, engine, qtbot, tmp_path):
     qtbot.waitUntil(find("Export now").isEnabled, timeout=3000)
     find("Where to export").setText(str(tmp_path / "out.safetensors"))
     click("Export now")
-    qtbot.waitUntil(lambda: "Exported" in find("Export result").text(), timeout=3000)
+    qtbot.waitUntil(lambda: "exported and checked" in find("Export result").text(), timeout=3000)
     engine.faults["export"] = UserError(f"{tmp_path}: is not empty.")
     click("Export now")
     problem(qtbot, session, "export")

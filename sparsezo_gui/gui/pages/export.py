@@ -159,6 +159,8 @@ class ExportPage(Page):
             control.setEnabled(run is not None and not busy)
         self._bar.setRange(0, progress.total if progress else 0)
         self._bar.setValue(progress.done if progress else 0)
+        if "export" in session.notices:
+            self.banner.show_problem(Problem("\n".join(session.notices["export"])), "info")
         if "export" in session.problems:
             self.banner.show_problem(session.problems["export"])
         if busy:
@@ -173,4 +175,4 @@ class ExportPage(Page):
 
 def _told(answer: Any) -> str:
     """The result of the last export, in words."""
-    return f"Exported and checked. {answer or ''}".strip()
+    return " ".join([f"Step {count(answer['step'])} is exported and checked.", *answer["told"]])

@@ -96,7 +96,8 @@ class ModelPage(Page):
             # Before the engine answers, the bundled names are known already.
             entries = [(name, f"{name}\nbundled", "") for name in resources.BUNDLED_MODELS]
         else:
-            entries = [(m.id, f"{m.title or m.id}\n{_line(m)}", m.problem or "") for m in models]
+            fits = session.answers.get("fits") or {}
+            entries = [(m.id, f"{m.title or m.id}\n{_line(m, fits.get(m.id, ''))}", m.problem) for m in models]
         for identity, text, problem in entries:
             item = QListWidgetItem(text)
             item.setData(Qt.ItemDataRole.UserRole, identity)
@@ -180,9 +181,10 @@ class ModelPage(Page):
             restyle(self._badge, level=level)
 
 
-def _line(model: Any) -> str:
+def _line(model: Any, verdict: str) -> str:
     parts = [count(model.parameters) if model.parameters else "", size(model.bytes) if model.bytes else "",
-             KINDS.get(model.kind, model.kind or "")]  # fmt: skip
+             KINDS.get(model.kind, model.kind or ""),
+             verdict_of(verdict)[0] if verdict else ""]  # fmt: skip
     return " · ".join(part for part in parts if part)
 
 
