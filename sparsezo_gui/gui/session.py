@@ -121,8 +121,8 @@ class Session(QObject):
     def _receive(self, message: Message) -> Any:
         kind = message.kind
         signal = {
-            "load": self.engine_changed, "tasks": self.tasks_changed, "models": self.models_changed, "fits": self.models_changed,
-            "summary": self.summary_changed,
+            "load": self.engine_changed, "tasks": self.tasks_changed, "models": self.models_changed,
+            "fits": self.models_changed, "summary": self.summary_changed,
             "estimate": self.estimate_changed, "measure": self.estimate_changed, "preview": self.preview_changed,
             "runs": self.runs_changed, "history": self.run_changed, "train": self.run_changed,
             "resume": self.run_changed, "export": self.export_changed,
