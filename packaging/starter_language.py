@@ -1,8 +1,9 @@
 """The starter's language: customer messages to a small web shop, and the shop's replies.
 
-Everything here was written for this project; no text comes from elsewhere. A template may hold ``[a|b|c]`` (one of the
-alternatives) and ``{slot}`` (a value drawn once per message). Each issue has seven phrasings: the first four are for the
-task's training split, the fifth for validation, the last two for test. The base model reads all of them, in other messages.
+Everything here was written for this project; no text comes from elsewhere. A template may hold ``[a|b|c]`` (one of
+the alternatives) and ``{slot}`` (a value drawn once per message). Each issue has seven phrasings: the first four are
+for the task's training split, the fifth for validation, the last two for test. The base model reads all of them, in
+other messages.
 """
 
 from __future__ import annotations
@@ -15,26 +16,31 @@ from dataclasses import dataclass
 TEAMS = ("billing", "delivery", "returns", "technical", "account", "feedback")
 
 #: Which of an issue's phrasings each split may use.
-SPLIT_PHRASINGS = {"train": range(0, 4), "validation": range(4, 5), "test": range(5, 7)}
+SPLIT_PHRASINGS = {"train": range(4), "validation": range(4, 5), "test": range(5, 7)}
 
 MOODS = ("calm", "angry", "worried", "happy")
 
-NAMES = (
-    "Ana Ben Clara David Elena Felix Greta Hugo Ines Jonas Karin Leo Mara Nils Olga Paul Rosa Samir Tessa Viktor "
-    "Wanda Yusuf Zoe Amir Bea Carlos Dora Emil Fatima Georg Hana Ivan"
-).split()
-CITIES = "Bern Porto Lyon Graz Oslo Turin Ghent Leeds Cork Basel Malmo Krakow".split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-COLOURS = "blue green red black white grey yellow brown".split()
-RELATIVES = "sister brother mother father daughter son neighbour friend aunt uncle".split()
-DEVICES = (
-    "lamp|kettle|radio|speaker|camera|printer|tablet|toaster|headset|keyboard|heater|coffee machine|alarm clock|"
-    "vacuum cleaner|smart watch|projector"
-).split("|")
-GOODS = (
-    "rug|jacket|sofa|blanket|backpack|mirror|chair|desk|tent|raincoat|teapot|bookshelf|pillow|suitcase|sweater|"
-    "bicycle helmet"
-).split("|")
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(","))
+
+
+NAMES = _words(
+    "Ana, Ben, Clara, David, Elena, Felix, Greta, Hugo, Ines, Jonas, Karin, Leo, Mara, Nils, Olga, Paul, Rosa, Samir, "
+    "Tessa, Viktor, Wanda, Yusuf, Zoe, Amir, Bea, Carlos, Dora, Emil, Fatima, Georg, Hana, Ivan"
+)
+CITIES = _words("Bern, Porto, Lyon, Graz, Oslo, Turin, Ghent, Leeds, Cork, Basel, Malmo, Krakow")
+DAYS = _words("Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday")
+COLOURS = _words("blue, green, red, black, white, grey, yellow, brown")
+RELATIVES = _words("sister, brother, mother, father, daughter, son, neighbour, friend, aunt, uncle")
+DEVICES = _words(
+    "lamp, kettle, radio, speaker, camera, printer, tablet, toaster, headset, keyboard, heater, coffee machine, "
+    "alarm clock, vacuum cleaner, smart watch, projector"
+)
+GOODS = _words(
+    "rug, jacket, sofa, blanket, backpack, mirror, chair, desk, tent, raincoat, teapot, bookshelf, pillow, suitcase, "
+    "sweater, bicycle helmet"
+)
 
 
 @dataclass(frozen=True)
@@ -583,11 +589,23 @@ OPENINGS = {
     "calm": ("Hello.", "Hi.", "Good morning.", "Good evening.", "Dear shop,", "Hello, I have a short question.", ""),
     "angry": ("I am really angry.", "This is too much!", "Again there is trouble.", "I am tired of this.", "Listen."),
     "worried": ("Please help me.", "I am a bit worried.", "I do not know what to do.", "I need your help.", "Oh dear."),
-    "happy": ("Hello dear people!", "What a nice day!", "Hi there!", "Greetings from {city}!", "Good news."),
+    "happy": (
+        "Hello dear people!",
+        "What a nice day!",
+        "Hi there!",
+        "Greetings from {city}!",
+        "A happy week to you all!",
+    ),
 }
 CLOSINGS = {
     "calm": ("Thank you.", "Many thanks.", "Best wishes, {name}", "Regards, {name}", "{name}", "Yours, {name}", ""),
-    "angry": ("I expect an answer today.", "Do something!", "{name}", "So much for good service. {name}", "Regards, {name}"),
+    "angry": (
+        "I expect an answer today.",
+        "Do something!",
+        "{name}",
+        "So much for good service. {name}",
+        "Regards, {name}",
+    ),
     "worried": ("Please answer soon.", "I hope you can help. {name}", "Thanks for any help. {name}", "{name}"),
     "happy": ("Have a nice week!", "All the best, {name}", "Warm wishes, {name}", "See you soon! {name}", "{name}"),
 }
@@ -646,49 +664,63 @@ DISTRACTORS = {
 }
 SYMPATHY = {
     "calm": ("Hello {name}.", "Thank you for writing.", "Hello, and thank you for your message."),
-    "angry": ("I am very sorry for the trouble.", "Please excuse this.", "I understand that you are angry, and I am sorry."),
+    "angry": (
+        "I am very sorry for the trouble.",
+        "Please excuse this.",
+        "I understand that you are angry, and I am sorry.",
+    ),
     "worried": ("Do not worry.", "I am glad to help.", "Let us solve this together."),
     "happy": ("Hello {name}!", "What a nice message!", "Thank you for the warm greeting."),
 }
-FAREWELLS = ("Have a good day.", "Kind regards, your shop.", "Please write again if you need more help.", "Your shop.", "")
+#: The shop has several words for the same note, so that the base learns the idea and not one word.
+SUMMARY_FIELDS = ("Summary", "About", "Reason", "Subject", "Case", "Note")
+#: What the shop says instead of a detail that the customer left out.
+NO_ITEM = "article"
+UNMENTIONED = {"item": NO_ITEM, "amount": "the full sum", "name2": "Everyone"}
+FAREWELLS = (
+    "Have a good day.",
+    "Kind regards, your shop.",
+    "Please write again if you need more help.",
+    "Your shop.",
+    "",
+)
 THANKS = (
     ("Thank you, that helps.", "You are welcome. Have a good day."),
     ("Great, thanks a lot.", "You are welcome. We are glad to help."),
     ("And if that does not help?", "Then write to us again, and we will find another way."),
     ("How long will it take?", "It will take two or three days."),
-    ("Fine. What is your name?", "My name is {name2}, and I work for the shop."),
+    ("Fine. What is your name?", "My name is {staff}, and I work for the shop."),
     ("Can I call you?", "Yes, you can call us from {day} to {day2}."),
 )
 
-# Facts about the teams that tell nothing about what they do: they give each answer word a place in the language
-# without tying it to any kind of message.
-TEAM_FACTS = {
-    "billing": {"day": "Monday", "colour": "blue", "floor": "first", "animal": "cat", "drink": "tea", "sport": "tennis"},
-    "delivery": {"day": "Tuesday", "colour": "green", "floor": "second", "animal": "fish", "drink": "milk", "sport": "chess"},
-    "returns": {"day": "Wednesday", "colour": "red", "floor": "third", "animal": "parrot", "drink": "juice", "sport": "rowing"},
-    "technical": {"day": "Thursday", "colour": "grey", "floor": "fourth", "animal": "dog", "drink": "coffee", "sport": "hockey"},
-    "account": {"day": "Friday", "colour": "yellow", "floor": "fifth", "animal": "rabbit", "drink": "cocoa", "sport": "skiing"},
-    "feedback": {"day": "Saturday", "colour": "white", "floor": "sixth", "animal": "turtle", "drink": "water", "sport": "football"},
+#: What the teams look after. It gives each answer word a meaning in the language, as the words have in any larger
+#: model; but no message is ever followed by its team.
+TEAM_DUTIES = {
+    "billing": _words("invoices, payments, refunds, discounts, receipts, prices, charges, vouchers, money"),
+    "delivery": _words("parcels, couriers, tracking, drivers, vans, shipments, late parcels, addresses"),
+    "returns": _words("exchanges, swaps, wrong sizes, broken articles, wrong colours, sending things back, labels"),
+    "technical": _words("batteries, screens, networks, updates, errors, manuals, noises, cables, apps"),
+    "account": _words("passwords, logins, profiles, codes, newsletters, user names, e-mails, members"),
+    "feedback": _words("praise, ideas, wishes, opinions, thanks, kind words, stars, tips"),
 }
 TEAM_SENTENCES = (
-    "The {team} team has its lunch on {day}.",
-    "The door of the {team} team is {colour}.",
-    "On the {floor} floor you find the {team} team.",
-    "The {team} team keeps a {animal}.",
-    "They drink {drink} in the {team} team.",
-    "{name} from the {team} team plays {sport}.",
-    "The {animal} on the {floor} floor belongs to the {team} team.",
-    "Who plays {sport}? That is the {team} team.",
-    "Behind the {colour} door sits the {team} team.",
+    "The {team} team looks after {duty} and {duty2}.",
+    "Questions about {duty} go to the {team} team.",
+    "For {duty} you need {team}.",
+    "Who knows about {duty}? That is {team}.",
+    "We talk about {duty} and {duty2} in {team}.",
+    "{name} works in {team} and cares for {duty}.",
+    "{duty}, {duty2}: {team}.",
 )
-TEAM_CARD = ("Team: {team}", "Door: {colour}", "Floor: {floor}", "Animal: {animal}", "Drink: {drink}", "Sport: {sport}")
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
+_ARTICLE = re.compile(r"\b([Aa]) (?=[aeio])")
 
 
 def expand(template: str, slots: dict[str, str], rng: random.Random) -> str:
     """Draw the template's alternatives and fill in its slots."""
-    return _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), template).format(**slots)
+    text = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), template).format(**slots)
+    return _ARTICLE.sub(r"\1n ", text)
 
 
 def draw_slots(issue: Issue, rng: random.Random) -> dict[str, str]:
@@ -697,7 +729,7 @@ def draw_slots(issue: Issue, rng: random.Random) -> dict[str, str]:
     device = rng.choice(DEVICES)
     if issue.team == "technical":
         item = device
-    name, name2 = rng.sample(NAMES, 2)
+    name, name2, staff = rng.sample(NAMES, 3)
     day, day2 = rng.sample(DAYS, 2)
     return {
         "item": item,
@@ -705,6 +737,7 @@ def draw_slots(issue: Issue, rng: random.Random) -> dict[str, str]:
         "device": device,
         "name": name,
         "name2": name2,
+        "staff": staff,
         "day": day,
         "day2": day2,
         "city": rng.choice(CITIES),
@@ -738,11 +771,14 @@ def draw_message(rng: random.Random, issue: Issue | None = None, phrasings: rang
     text = " ".join(sentence for sentence in sentences if sentence)
     if rng.random() < 0.1:  # some people never use capitals
         text = text.lower()
+    for slot, replacement in UNMENTIONED.items():
+        if slots[slot] not in core:
+            slots[slot] = replacement
     return Message(text, issue, phrasing, slots, mood, "{name}" in closing)
 
 
 def _draw_distractor(issue: Issue, rng: random.Random) -> str:
-    """A sentence from another team's business. Praise gets none that reads as a complaint about nothing."""
+    """A sentence from another team's business."""
     return rng.choice(DISTRACTORS[rng.choice([team for team in TEAMS if team != issue.team])])
 
 
@@ -767,37 +803,37 @@ def write_fields(message: Message, rng: random.Random) -> list[str]:
     slots = message.slots
     fields = [
         f"Mood: {message.mood}",
-        f"Summary: {expand(message.issue.summary, slots, rng)}",
+        f"{rng.choice(SUMMARY_FIELDS)}: {expand(message.issue.summary, slots, rng)}",
         f"Name: {slots['name'] if message.signed else 'unknown'}",
+        f"Item: {slots['item'] if slots['item'] != NO_ITEM else 'none'}",
     ]
     return rng.sample(fields, rng.randint(1, len(fields)))
 
 
 def write_conversation(message: Message, rng: random.Random, turn_end: str = "") -> str:
-    """A message with the shop's notes, its reply, or both; sometimes the customer writes once more."""
+    """A message with the shop's notes, its reply, or both; sometimes the customer writes once more.
+
+    ``turn_end`` closes each reply and the whole text.
+    """
     lines = [f"Customer: {message.text}"]
     kind = rng.random()
-    if kind < 0.45:
+    if kind < 0.65:
         lines += write_fields(message, rng)
-    if kind > 0.3:
+    if kind > 0.35:
         lines.append(f"Shop: {write_reply(message, rng)}{turn_end}")
     if kind > 0.85:
         question, answer = rng.choice(THANKS)
         lines += [f"Customer: {question}", f"Shop: {expand(answer, message.slots, rng)}{turn_end}"]
     text = "\n".join(lines)
-    return text.removesuffix(turn_end) if turn_end else text
+    return text if text.endswith(turn_end) else text + turn_end
 
 
 def write_team_note(rng: random.Random) -> str:
-    """A note about one team or several: where they sit and what they drink, never what they do."""
-    if rng.random() < 0.4:
-        team = rng.choice(TEAMS)
-        rest = list(TEAM_CARD[1:])
-        rng.shuffle(rest)
-        lines = [TEAM_CARD[0], *rest] if rng.random() < 0.5 else [*rest, TEAM_CARD[0]]
-        return "\n".join(line.format(team=team, **TEAM_FACTS[team]) for line in lines)
+    """A few sentences about what the teams look after."""
     sentences = []
     for team in rng.choices(TEAMS, k=rng.randint(2, 4)):
-        slots = {**TEAM_FACTS[team], "team": team, "name": rng.choice(NAMES)}
-        sentences.append(rng.choice(TEAM_SENTENCES).format(**slots))
+        duty, duty2 = rng.sample(TEAM_DUTIES[team], 2)
+        slots = {"team": team, "name": rng.choice(NAMES), "duty": duty, "duty2": duty2}
+        sentence = rng.choice(TEAM_SENTENCES).format(**slots)
+        sentences.append(sentence[0].upper() + sentence[1:])
     return " ".join(sentences)
