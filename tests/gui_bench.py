@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 PARTS = ("first", "loading", "training", "frames")
-STEPS = 150
+SETTINGS = ("loop.steps=60", "loop.evaluate_every=30", "mask.rule=random", "data.validation=50", "data.test=50")
 
 
 def lateness(times: list[float]) -> dict[str, float]:
@@ -71,7 +71,7 @@ def watch(part: str) -> None:
     made = app.make_application()
     seer = Watch()
     QApplication.instance().installEventFilter(seer)
-    recipe = with_settings(load("starter"), [f"loop.steps={STEPS}", "loop.evaluate_every=50"])
+    recipe = with_settings(load("starter"), SETTINGS)
     app.run(app.Options(recipe, autostart=part == "training"))
     del made
 

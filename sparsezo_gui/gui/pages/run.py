@@ -230,7 +230,8 @@ class RunPage(Page):
         self._numbers["Time left"].setText(words.seconds(left) if record.active and left == left else "–")
         progress = record.progress if record.active else None
         now = _progress_words(progress) if progress else ASKED.get(session.asked, "")
-        self._state.setText(f"{record.name or 'Run'} · {STATES[record.state]}{f' · {now}' if now else ''}")
+        state = "Running in another window or terminal" if record.elsewhere else STATES[record.state]
+        self._state.setText(f"{record.name or 'Run'} · {state}{f' · {now}' if now else ''}")
         if record.state == "starting":
             total = progress.total if progress else 0
             self._bar.setRange(0, total)

@@ -45,6 +45,8 @@ class Board(QWidget):
         layout.addWidget(self._view)
         self.loss, self.latency = Panel("Loss"), Panel("Step latency")
         self.memory, self.third = Panel("Memory"), Panel("Metric")
+        # Memory that hardly changes is a flat line, not noise at the seventh digit.
+        self.memory.getViewBox().setLimits(minYRange=0.02)
         self.panels = (self.loss, self.latency, self.memory, self.third)
         grid = self._view.ci
         grid.setSpacing(8)
@@ -137,8 +139,8 @@ class Board(QWidget):
         self._seconds.setData(steps, columns["seconds"] * 1000)
         self._bytes.setData(steps, columns["memory"] / 2**30)
         _, _, middle, high = record.speed()
-        self._median.show_level(middle * 1000, "")
-        self._high.show_level(high * 1000, "")
+        self._median.show_level(middle * 1000)
+        self._high.show_level(high * 1000)
         figures = f" · p50 {_short(middle)} · p95 {_short(high)}" if middle == middle else ""
         self.latency.set_title(f"Step, ms{figures}")
         if self._follows:
@@ -159,8 +161,9 @@ class Board(QWidget):
         name, points = self._metric() if kind == "metric" else ("", [])
         self._third_points.setData(*_columns(points))
         base = next((value for step, value in points if step == 0), float("nan"))
-        self._base.show_level(base, "base" if base == base else "")
-        self.third.set_title(f"{words.title(name)} (validation)" if name else THIRDS[kind])
+        self._base.show_level(base)
+        told = f" · base {words.metric(name, base)}" if base == base else " (validation)"
+        self.third.set_title(f"{words.title(name)}{told}" if name else THIRDS[kind])
 
     def _metric(self) -> tuple[str, list[tuple[int, float]]]:
         """The evaluations' first metric that is known, with its values."""

@@ -12,22 +12,21 @@ from sparsezo_gui.gui.theme import colours
 
 
 class Level(pg.InfiniteLine):
-    """A horizontal line, dashed or dotted, so that it is told apart without colour; may have words at its end."""
+    """A horizontal line, dashed or dotted, so that it is told apart without colour."""
 
     def __init__(self, dashed: bool) -> None:
-        super().__init__(angle=0, label=" ", labelOpts={"position": 0.98, "anchors": [(1, 1), (1, 1)]})
+        super().__init__(angle=0)
         self._dashed = dashed
         self._log = False
         self._value = math.nan
         self.hide()
 
-    def show_level(self, value: float, text: str) -> None:
+    def show_level(self, value: float) -> None:
         """Moves the line; hides it where the value is not a number."""
         self._value = value
         self.setVisible(value == value and (not self._log or value > 0))
         if self.isVisible() or value == value:
             self.setValue(math.log10(value) if self._log and value > 0 else value)
-            self.label.setFormat(text)
 
     def set_log(self, on: bool) -> None:
         """Follows the axis."""
@@ -37,7 +36,6 @@ class Level(pg.InfiniteLine):
         """Takes over the theme's colours."""
         style = Qt.PenStyle.DashLine if self._dashed else Qt.PenStyle.DotLine
         self.setPen(pg.mkPen(colours().dim, width=1, style=style))
-        self.label.setColor(colours().dim)
 
 
 class Panel(pg.PlotItem):
