@@ -137,14 +137,14 @@ def test_data_shows_rows_and_tokens(window, find, click, session, qtbot):
     assert session.recipe.data.columns == {"text": "text", "answer": "ticket"}
 
 
-def test_data_faults_are_sentences(window, find, session, engine, qtbot):
+def test_data_faults_are_sentences(window, find, click, session, engine, qtbot):
     window.go("data")
     engine.faults["preview"] = UserError("mail.csv, row 3: two fields, expected three.")
     session.change("data", source="mail.csv")
     problem(qtbot, session, "preview")
     assert find("Data fault").text() == "mail.csv, row 3: two fields, expected three."
     del engine.faults["preview"]
-    session.change("data", source="starter")
+    click("Read the data again")
     qtbot.waitUntil(lambda: "preview" not in session.problems, timeout=3000)
 
 

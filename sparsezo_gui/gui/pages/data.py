@@ -47,11 +47,13 @@ class DataPage(Page):
         self._task.setMinimumWidth(32 * GRID)
         self._fault = label("", "error", wrap=True, name="Data fault")
         self._fault.hide()
+        again = button("Read again", lambda: self._turn(0), name="Read the data again", tip="After the file has changed.")
         source = row(
             column(label("Source", "dim"), row(
                 self._source, button("File…", self._choose_file, image="file", name="Choose a data file"),
                 button("Folder…", self._choose_folder, image="folder", name="Choose a data folder"),
                 button("Starter", lambda: self._set_source("starter"), name="Use the bundled data"),
+                again,
             ), spacing=4),
             column(label("Task", "dim"), self._task, spacing=4), spacing=2 * GRID,
         )  # fmt: skip
@@ -175,7 +177,7 @@ class DataPage(Page):
         """Asks for a preview where the data, or the tokens it becomes, may have changed."""
         recipe = self._session.recipe
         wanted = (recipe.data, recipe.model.id, recipe.model.revision)
-        if wanted != self._asked:
+        if wanted != self._asked or "preview" in self._session.problems:
             self._asked = wanted
             self._session.preview(self._page)
 
