@@ -47,7 +47,8 @@ class DataPage(Page):
         self._task.setMinimumWidth(32 * GRID)
         self._fault = label("", "error", wrap=True, name="Data fault")
         self._fault.hide()
-        again = button("Read again", lambda: self._turn(0), name="Read the data again", tip="After the file has changed.")
+        again = button("Read again", lambda: self._turn(0), name="Read the data again")
+        again.setToolTip("After the file has changed.")
         source = row(
             column(label("Source", "dim"), row(
                 self._source, button("File…", self._choose_file, image="file", name="Choose a data file"),
@@ -57,7 +58,7 @@ class DataPage(Page):
             ), spacing=4),
             column(label("Task", "dim"), self._task, spacing=4), spacing=2 * GRID,
         )  # fmt: skip
-        source.setStretch(0, 3)
+        source.setStretch(0, 5)
         source.setStretch(1, 2)
         self.body.addWidget(card(source, self._fault))
 
