@@ -95,7 +95,7 @@ def load_data(recipe: Recipe, model: FrozenModel) -> Generator[Progress | Notice
     yield from (Notice(text) for text in data.notices)
     if data.truncated:
         yield Notice(
-            f"{data.truncated} examples were longer than {recipe.data.max_tokens} tokens; {data.tokens_cut} of them were "
+            f"{data.truncated} examples were longer than {recipe.data.max_tokens} tokens; {data.tokens_cut} were "
             "cut from the start of their prompts. Raise max_tokens to keep them whole.", "warning",
         )  # fmt: skip
     return data

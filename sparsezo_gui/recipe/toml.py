@@ -19,7 +19,14 @@ from sparsezo_gui.recipe.registry import REGISTRIES
 # From version N to N + 1; the first will be written when version 2 is.
 MIGRATIONS: dict[int, Callable[[dict], dict]] = {}
 LARGEST_FILE = 1_000_000  # bytes; a recipe is about 1 kB
-_PATHS = (("model", "id"), ("data", "source"), ("mask", "text"), ("mask", "file"), ("run", "folder"))
+# Keys that may hold a path, and the bundled names that each may hold instead.
+_PATHS = (
+    ("model", "id", resources.BUNDLED_MODELS),
+    ("data", "source", resources.BUNDLED_DATA),
+    ("mask", "text", {*resources.BUNDLED_TEXT, "task"}),
+    ("mask", "file", ()),
+    ("run", "folder", ()),
+)
 
 
 def load(name: str | Path) -> Recipe:
@@ -116,10 +123,10 @@ def _value(text: str) -> Any:
 
 def _resolve_paths(tables: dict[str, Any], folder: Path) -> None:
     """Turns paths that exist beside the recipe into absolute ones; a bundled name or a Hub id stays as it is."""
-    for table, key in _PATHS:
+    for table, key, names in _PATHS:
         content = tables.get(table)
         value = content.get(key) if isinstance(content, dict) else None
-        if isinstance(value, str) and value:
+        if isinstance(value, str) and value and value not in names:
             path = Path(os.path.expanduser(value))
             if value.startswith(("./", "../", "~")) or key == "folder" or (folder / path).exists():
                 content[key] = str((folder / path).resolve())

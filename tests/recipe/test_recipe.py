@@ -75,6 +75,13 @@ def test_relative_paths_are_meant_from_the_recipes_folder(tmp_path, monkeypatch)
     assert found.run.name == "r"
 
 
+def test_a_folder_does_not_hide_a_bundled_name(tmp_path):
+    (tmp_path / "starter").mkdir()
+    (tmp_path / "r.toml").write_text('[model]\nid = "starter"\n[data]\nsource = "starter"\n[mask]\ntext = "starter"\n')
+    found = load(tmp_path / "r.toml")
+    assert (found.model.id, found.data.source, found.mask.text) == ("starter", "starter", "starter")
+
+
 def test_missing_files_and_names(tmp_path):
     with pytest.raises(UserError, match="Did you mean 'starter'"):
         load("startr")

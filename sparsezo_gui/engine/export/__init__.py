@@ -52,8 +52,10 @@ def _overlay(session: Session, out: Path) -> list[str]:
 
 def _merged(run: RunFolder, session: Session, out: Path) -> Generator[Progress | Notice, None, list[str]]:
     from sparsezo_gui.engine.export.card import model_card
+    from sparsezo_gui.engine.export.check import compare
     from sparsezo_gui.engine.export.merged import export_merged
     from sparsezo_gui.engine.models.library import licence_of
+    from sparsezo_gui.engine.session import load_data
 
     source, size = session.model.source, session.overlay.mask.size
     card = model_card(
@@ -63,7 +65,11 @@ def _merged(run: RunFolder, session: Session, out: Path) -> Generator[Progress |
     told = [f"{done.moved:,} of {done.tuned:,} tuned weights differ from the base model's."]
     if done.moved < done.tuned // 2:
         told.append("The others moved by less than the base's number format can tell; an overlay file keeps them.")
-    return told
+    try:
+        data = yield from load_data(session.recipe, session.model)
+    except UserError as error:  # the export is whole without its data
+        return [*told, f"Its text was not compared with the run's: {error}"]
+    return [*told, (yield from compare(session, data, out))]
 
 
 def _metrics(run: RunFolder, step: int) -> dict[str, dict[str, float]]:

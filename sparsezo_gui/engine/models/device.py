@@ -6,7 +6,9 @@ process has reserved there. Apple's GPU is not used: bitsandbytes and exact repl
 
 from __future__ import annotations
 
+import ctypes
 import platform
+import sys
 
 import psutil
 import torch
@@ -57,6 +59,13 @@ def memory_free(device: torch.device) -> int:
 def memory_used(device: torch.device) -> int:
     """Bytes that this process holds on the device."""
     return psutil.Process().memory_info().rss if device.type == "cpu" else torch.cuda.memory_reserved(device)
+
+
+def give_back_freed() -> None:
+    """Returns memory that the C library keeps after it was freed; loading leaves hundreds of MB of it (glibc only)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def name(device: torch.device) -> str:

@@ -77,6 +77,7 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     for parameter in module.parameters():
         parameter.data = parameter.data.to(dtype)
     module.eval().requires_grad_(False)
+    devices.give_back_freed()
     return model
 
 
