@@ -78,6 +78,20 @@ def _resume(options: argparse.Namespace, console: Console) -> None:
     _watch(resume(options.run, commands), commands, console)
 
 
+def _verify(options: argparse.Namespace, console: Console) -> None:
+    """Replays the journal and compares the hash of the tuned values with the one that was told when the run ended."""
+    from sparsezo_gui.engine.runs.folder import open_run
+
+    ends = [event for event in open_run(options.run).events() if isinstance(event, e.Finished)]
+    if not ends:
+        raise UserError(f"{options.run}: this run has told no hash yet; it tells one whenever it stops or is done.")
+    found = _session(options.run, ends[-1].step, console).overlay.hash()
+    if found != ends[-1].hash:
+        raise RuntimeError(f"step {ends[-1].step} replays to {found}, but the run told {ends[-1].hash}")
+    content = {"step": ends[-1].step, "hash": found, "same": True}
+    console.result(content, f"The replay of {ends[-1].step} steps gives the same values, to the bit: {found}")
+
+
 def _watch(events: Iterator[e.Event], commands: SimpleQueue, console: Console) -> None:
     """Shows events. Once the loop runs, the first Ctrl-C stops it at a step border; a second one stops at once."""
     running = False
@@ -259,6 +273,8 @@ def _parser() -> argparse.ArgumentParser:
     takes_recipe(sub)
     sub.add_argument("--run", metavar="DIR", help="folder of the new run (default: a dated one among your runs)")
     sub = add("resume", "Go on with a run after any stop.", _resume)
+    sub.add_argument("run", metavar="RUN", help="folder or name of a run")
+    sub = add("verify", "Replay a run's journal and compare the hash of its values.", _verify)
     sub.add_argument("run", metavar="RUN", help="folder or name of a run")
     sub = add("estimate", "Tell the memory that a recipe needs, before anything is downloaded or loaded.", _estimate)
     takes_recipe(sub)

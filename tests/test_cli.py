@@ -75,6 +75,8 @@ def test_the_whole_way(run, recipe_file, tmp_path, tiny_folder):
     assert 0 <= found["tuned"]["accuracy"] <= 1
     code, lines, _ = run("evaluate", tmp_path / "run", "--step", 0, "--json")
     assert objects(lines)[-1]["base"] == objects(lines)[-1]["tuned"] == found["base"]
+    code, lines, _ = run("verify", tmp_path / "run", "--json")
+    assert (code, objects(lines)[-1]["same"], objects(lines)[-1]["step"]) == (0, True, 5)
     code, lines, _ = run("evaluate", recipe_file, "--json")
     assert set(objects(lines)[-1]) == {"base"}
     code, lines, _ = run("generate", tmp_path / "run", "--prompt", "the cat", "--tokens", 5, "--json")

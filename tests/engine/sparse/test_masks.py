@@ -1,0 +1,175 @@
+"""Mask rules against full sorts, and the mask file against damage."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from sparsezo_gui.engine.sparse import mask as masks
+from sparsezo_gui.engine.sparse.all import All
+from sparsezo_gui.engine.sparse.magnitude import LargeMagnitude, SmallMagnitude
+from sparsezo_gui.engine.sparse.random import Random
+from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.sparse.select import TopK
+from sparsezo_gui.engine.sparse.sensitive import Sensitive
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.recipe import DataTable
+from tests.engine.conftest import finish
+from tests.models import FAMILIES
+
+SEARCH = Search(0, DataTable())
+SCORED = [Random, LargeMagnitude, SmallMagnitude, Sensitive]
+
+
+def rule_of(kind, tmp_path, **fields):
+    if kind is Sensitive:
+        (tmp_path / "text.txt").write_text("the cat sat on the mat and looked at the dog.\n\n" * 40)
+        fields |= {"text": str(tmp_path / "text.txt"), "sequences": 2, "tokens": 32}
+    return kind(**fields)
+
+
+@settings(max_examples=60)
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=5),
+    count=st.integers(1, 60),
+    seed=st.integers(0, 1000),
+)
+def test_the_streamed_choice_is_the_full_sorts(sizes, count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    layers = {str(i): torch.randn(size, generator=generator) for i, size in enumerate(sizes)}
+    chosen = TopK(count)
+    for name, scores in layers.items():
+        chosen.offer(name, scores)
+    found = torch.cat([layers[name].flatten()[indices.long()] for name, indices in chosen.result().items()])
+    everything = torch.cat([scores.flatten() for scores in layers.values()])
+    assert torch.equal(found.sort().values, everything.topk(min(count, len(everything))).values.sort().values)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", SCORED)
+def test_every_rule_finds_its_share_on_every_family(frozen_tiny, tmp_path, family, kind):
+    model = frozen_tiny(family, 4)
+    found = finish(rule_of(kind, tmp_path, density=0.01).find(model, SEARCH))
+    eligible = sum(rows * columns for rows, columns in model.anatomy.linears.values())
+    assert (found.size, found.eligible) == (round(0.01 * eligible), eligible)
+    again = finish(rule_of(kind, tmp_path, density=0.01).find(model, SEARCH))
+    assert found.hash == again.hash
+
+
+@pytest.mark.parametrize("kind", SCORED)
+def test_scope_tensor_takes_the_same_share_of_every_weight(frozen_tiny, tmp_path, kind):
+    model = frozen_tiny("llama", 4)
+    found = finish(rule_of(kind, tmp_path, density=0.01, scope="tensor").find(model, SEARCH))
+    for name, (rows, columns) in model.anatomy.linears.items():
+        assert len(found.indices[name]) == round(0.01 * rows * columns)
+
+
+@pytest.mark.parametrize(("kind", "largest"), [(LargeMagnitude, True), (SmallMagnitude, False)])
+def test_magnitude_masks_are_the_extremes_of_the_checkpoint(frozen_tiny, kind, largest):
+    model = frozen_tiny("gpt2", 4)
+    found = finish(kind(density=0.02).find(model, SEARCH))
+    weights = {name: model.original(name).abs().flatten() for name in model.layers}
+    chosen = torch.cat([weights[name][indices.long()] for name, indices in found.indices.items()])
+    expected = torch.cat(list(weights.values())).topk(found.size, largest=largest).values
+    assert torch.equal(chosen.sort().values, expected.sort().values)
+
+
+def test_random_masks_follow_the_seed_and_all_takes_all(frozen_tiny):
+    model = frozen_tiny("llama", 4)
+    one, two = (finish(Random(density=0.01).find(model, Search(seed, DataTable()))) for seed in (1, 2))
+    assert one.hash != two.hash
+    whole = finish(All().find(model, SEARCH))
+    assert whole.size == whole.eligible == model.anatomy.eligible
+
+
+@pytest.fixture
+def saved(frozen_tiny, tmp_path):
+    model = frozen_tiny("llama", 4)
+    found = finish(Random(density=0.01).find(model, SEARCH))
+    found.save(tmp_path / "m.safetensors")
+    return model, found, tmp_path / "m.safetensors"
+
+
+def load(model, path):
+    return masks.load(path, model.anatomy.linears, model.fingerprint)
+
+
+def test_the_file_gives_back_the_mask(saved):
+    model, found, path = saved
+    again = load(model, path)
+    assert (again.hash, again.eligible, dict(again.rule)) == (found.hash, found.eligible, dict(found.rule))
+    assert list(again.indices) == list(found.indices)
+    assert masks.share(path) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_other_models_and_other_files_are_refused(saved, frozen_tiny, tmp_path):
+    model, _, path = saved
+    with pytest.raises(UserError, match="found for another model"):
+        load(frozen_tiny("opt", 4), path)
+    with pytest.raises(UserError, match="There is no mask file"):
+        load(model, tmp_path / "no")
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="not a mask file"):
+        load(model, tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("fault", ["unsorted", "negative", "beyond", "float", "unknown", "changed", "doubled"])
+def test_a_damaged_mask_gets_a_sentence(saved, fault):
+    model, _, path = saved
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    name = next(iter(tensors))
+    first = tensors[name].clone()
+    match fault:
+        case "unsorted":
+            tensors[name] = first.flip(0)
+        case "negative":
+            first[0] = -1
+        case "beyond":
+            first[-1] = 2**30
+        case "float":
+            tensors[name] = first.float()
+        case "unknown":
+            tensors["model.nothing.weight"] = tensors.pop(name)
+        case "changed":
+            first[-1] += 1 if int(first[-1]) + 1 < 4096 else -1
+        case "doubled":
+            first[1] = first[0]
+    if fault in ("negative", "beyond", "changed", "doubled"):
+        tensors[name] = first
+    save_file(tensors, path, metadata)
+    with pytest.raises(UserError, match=r"damaged mask file|does not have"):
+        load(model, path)
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_any_cut_or_flipped_byte_gets_a_sentence(saved_bytes, tmp_path_factory, data):
+    model, content = saved_bytes
+    path = tmp_path_factory.mktemp("m") / "m.safetensors"
+    changed = bytearray(content)
+    if data.draw(st.booleans()):
+        changed = changed[: data.draw(st.integers(0, len(content) - 1))]
+    else:
+        changed[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(changed)
+    try:
+        found = load(model, path)
+    except UserError as error:
+        assert str(path) in str(error)
+    else:
+        assert found.size > 0  # only what the hash does not cover: the words of the rule
+
+
+@pytest.fixture(scope="session")
+def saved_bytes(frozen_tiny, tmp_path_factory):
+    model = frozen_tiny("llama", 4)
+    path = tmp_path_factory.mktemp("mask") / "m.safetensors"
+    finish(Random(density=0.001).find(model, SEARCH)).save(path)
+    return model, path.read_bytes()

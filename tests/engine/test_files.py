@@ -1,0 +1,62 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from sparsezo_gui.engine import files
+from sparsezo_gui.engine.files import replacing, write_text
+from sparsezo_gui.engine.runs.journal import JournalWriter, read
+from sparsezo_gui.errors import UserError
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    write_text(tmp_path / "sub" / "a", "one")
+    write_text(tmp_path / "sub" / "a", "zwei ü")
+    assert (tmp_path / "sub" / "a").read_text(encoding="utf-8") == "zwei ü"
+    assert os.listdir(tmp_path / "sub") == ["a"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+    write_text(tmp_path / "a", "old")
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a") as temporary:
+        temporary.write_text("half")
+        _ = 1 / 0
+    assert (tmp_path / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "cannot be written"), (errno.EROFS, "cannot be written")],
+)
+def test_a_disk_that_refuses_gets_a_sentence(tmp_path, monkeypatch, number, sentence):
+    write_text(tmp_path / "a", "old")
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.os, "fsync", refuse)
+    with pytest.raises(UserError, match=sentence):
+        write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+def test_a_journal_on_a_full_disk_gets_a_sentence_and_keeps_what_it_has(tmp_path):
+    journal = JournalWriter(tmp_path / "j", 1)
+    step = {"tokens": 1, "loss": 1.0, "rate": 1.0, "seconds": 1.0, "memory": 1, "slopes": (1.0,)}
+    journal.append(step=1, **step)
+    kept, journal._file = journal._file, open("/dev/full", "wb")  # noqa: SIM115
+    with pytest.raises(UserError, match="the disk is full"):
+        journal.append(step=2, **step)
+    journal._file, full = kept, journal._file
+    with pytest.raises(OSError):
+        full.close()
+    with journal:
+        pass
+    assert read(tmp_path / "j").steps == 1

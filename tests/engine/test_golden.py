@@ -1,0 +1,63 @@
+"""Golden trajectories: what every estimator and update did on a tiny model must stay what it does.
+
+A missing file is recorded at the first run and fails once, so that it is looked at before it is committed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sparsezo_gui import recipe
+from sparsezo_gui.engine.data.encode import Encoded, Row
+from sparsezo_gui.engine.objective import measure
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.sparse.overlay import Overlay
+from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
+from tests.engine.conftest import finish
+
+FOLDER = Path(__file__).parents[1] / "golden"
+RATES = {"sgd": 3e-4, "scalar-normalised": 3e-3}
+
+
+@pytest.mark.parametrize("update", list(UPDATES))
+@pytest.mark.parametrize("estimator", list(ESTIMATORS))
+@pytest.mark.parametrize("directions", [1, 2])
+def test_trajectory(frozen_tiny, estimator, update, directions):
+    model = frozen_tiny("llama", 32)
+    chosen = recipe.toml.build(
+        {
+            "mask": {"rule": "random", "density": 0.02},
+            "estimator": {"rule": estimator, "directions": directions},
+            "update": {"rule": update, "learning_rate": RATES[update], "schedule": "linear"},
+            "loop": {"steps": 12, "seed": 5},
+        }
+    )
+    overlay = Overlay(model, finish(chosen.mask.find(model, Search(5, chosen.data))))
+    session = Session(chosen, model, overlay, state=chosen.update.start(overlay.mask.size))
+    batch = [Encoded((Row((5, 9, 20 + i), (2, 2), (30, 40), (0, 1)),), 2, i % 2, (), (), 0) for i in range(6)]
+
+    def losses(sides):
+        with overlay.applied(sides):
+            return measure(model, batch, len(sides)).loss
+
+    found = {"loss": [], "slopes": []}
+    for step in range(1, 13):
+        directions_now = session.directions()
+        estimate = chosen.estimator.estimate(overlay.values, directions_now, losses)
+        session.advance(directions_now, estimate.slopes, chosen.update.rate(step, 12))
+        found["loss"].append(estimate.loss)
+        found["slopes"].append(list(estimate.slopes))
+    found["values"] = overlay.values[:8].tolist()
+    path = FOLDER / f"{estimator}-{directions}-{update}.json"
+    if not path.exists():
+        path.write_text(json.dumps(found, indent=1) + "\n")
+        pytest.fail(f"recorded {path.name}: look at it, then commit it")
+    golden = json.loads(path.read_text())
+    assert found["loss"] == pytest.approx(golden["loss"], rel=1e-4)
+    assert found["values"] == pytest.approx(golden["values"], rel=1e-3, abs=1e-5)
+    for mine, theirs in zip(found["slopes"], golden["slopes"], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-2, abs=5e-3)
