@@ -193,8 +193,8 @@ be tried, tested and taught without a download. It writes short English messages
   tokens, a context of {context} tokens, {steps:,} steps of AdamW on {tokens:,} tokens, stored as float16.
 - **Text**: only the grammar in `packaging/starter_language.py`, written for this project. Nothing is third-party.
 - **Documents** are conversations (`Customer: … / Shop: …`), often with the shop's notes (`Mood:`, `Name:`, `Item:`,
-  and a summary under names such as `Summary:` or `Reason:`), and a few notes about the shop's six teams: what they look
-  after, in a word or two ("Questions about refunds go to the billing team.").
+  a summary under names such as `Summary:` or `Reason:`, a keyword under names such as `Topic:`), and sentences about
+  the shop's six teams: which keywords each looks after ("Questions about refunds go to the billing team.").
 - **What it has not seen**: which team handles a message. That is the task in `../data`, left to fine-tuning. It has
   seen all phrasings of the language, but no message of the task.
 - **Chat**: the template writes `Customer: …` and `Shop:`; a reply ends with `{eos}`.

@@ -45,10 +45,11 @@ GOODS = _words(
 
 @dataclass(frozen=True)
 class Issue:
-    """One reason to write: how customers say it, how the shop answers, and what it comes down to."""
+    """One reason to write: what it comes down to, how customers say it, and how the shop answers."""
 
     team: str
     summary: str
+    topics: tuple[str, ...]
     phrasings: tuple[str, ...]
     replies: tuple[str, ...]
 
@@ -70,6 +71,7 @@ ISSUES = (
     Issue(
         "billing",
         "charged twice for the {item}",
+        _words("payments, charges"),
         (
             "I was charged twice for the {item}.",
             "My card shows two payments of {amount} for one {item}.",
@@ -86,7 +88,8 @@ ISSUES = (
     ),
     Issue(
         "billing",
-        "wrong price on the invoice for the {item}",
+        "price of the {item} too high",
+        _words("prices, money"),
         (
             "The invoice for the {item} [shows|says] {amount}, which is more than the price on your page.",
             "The total on my invoice is wrong, the {item} was cheaper.",
@@ -104,6 +107,7 @@ ISSUES = (
     Issue(
         "billing",
         "discount missing for the {item}",
+        _words("discounts, vouchers"),
         (
             "My discount code [did not work|was not accepted] when I paid for the {item}.",
             "The voucher was not taken off the price of the {item}.",
@@ -120,7 +124,8 @@ ISSUES = (
     ),
     Issue(
         "billing",
-        "copy of the invoice for the {item} needed",
+        "invoice for the {item} needed",
+        _words("invoices, receipts"),
         (
             "Please send me [a copy of the invoice|the invoice again] for the {item}.",
             "I need an invoice with the tax on it for the {item}.",
@@ -138,6 +143,7 @@ ISSUES = (
     Issue(
         "billing",
         "refund for the {item} not received",
+        _words("refunds, money"),
         (
             "The refund of {amount} has still not reached my bank.",
             "You said I would get my money for the {item} back, but I still wait for the refund.",
@@ -156,6 +162,7 @@ ISSUES = (
     Issue(
         "delivery",
         "parcel with the {item} is late",
+        _words("delays, parcels"),
         (
             "The parcel with the {item} [is late|has not arrived].",
             "I ordered the {item} last week and nothing has come.",
@@ -172,7 +179,8 @@ ISSUES = (
     ),
     Issue(
         "delivery",
-        "where is the parcel with the {item}",
+        "tracking of the {item} stopped",
+        _words("tracking, shipments"),
         (
             "The tracking of my parcel has not [changed|moved] since {day}.",
             "The tracking number for the {item} does not show anything.",
@@ -189,7 +197,8 @@ ISSUES = (
     ),
     Issue(
         "delivery",
-        "parcel with the {item} left in the wrong place",
+        "courier left the {item} in the wrong place",
+        _words("couriers, drivers"),
         (
             "The courier left the {item} [in the rain|at the wrong door].",
             "The driver gave my parcel to a neighbour that I do not know.",
@@ -206,7 +215,8 @@ ISSUES = (
     ),
     Issue(
         "delivery",
-        "new address for the parcel with the {item}",
+        "address for the {item} has changed",
+        _words("addresses, vans"),
         (
             "Please send the parcel to [my office|my new address] in {city}.",
             "Can the courier bring the {item} to another address?",
@@ -223,7 +233,8 @@ ISSUES = (
     ),
     Issue(
         "delivery",
-        "question when the {item} will arrive",
+        "arrival of the {item}",
+        _words("shipments, dates"),
         (
             "On which day will the {item} [arrive|be here]?",
             "Can you ship the {item} to {city} before {day}?",
@@ -241,7 +252,8 @@ ISSUES = (
     # ---------------------------------------------------------------- returns
     Issue(
         "returns",
-        "the {item} does not fit and goes back",
+        "size of the {item} does not fit",
+        _words("sizes, sending back"),
         (
             "The {item} is too [small|big] and I want to send it back.",
             "I would like to give the {item} back, it does not fit in my room.",
@@ -258,7 +270,8 @@ ISSUES = (
     ),
     Issue(
         "returns",
-        "the {item} should be swapped for another colour",
+        "swap of the {item} for another colour",
+        _words("swaps, colours"),
         (
             "Can I swap the {item} for a {colour} one?",
             "I would like to exchange the {item} for [another colour|a {colour} one].",
@@ -275,7 +288,8 @@ ISSUES = (
     ),
     Issue(
         "returns",
-        "the {item} came broken and goes back",
+        "damage to the {item}",
+        _words("damage, broken articles"),
         (
             "The {item} came [broken|with a crack] and I want to send it back.",
             "There is a deep scratch on the {item}, so I do not want it.",
@@ -292,7 +306,8 @@ ISSUES = (
     ),
     Issue(
         "returns",
-        "no longer wants the {item}",
+        "sending back the {item}, no longer wanted",
+        _words("sending back, second thoughts"),
         (
             "I [changed my mind|have second thoughts] and want to send the {item} back.",
             "I do not need the {item} any more, can you take it back?",
@@ -309,7 +324,8 @@ ISSUES = (
     ),
     Issue(
         "returns",
-        "wrong article came instead of the {item}",
+        "mix-up, no {item} in the box",
+        _words("mix-ups, swaps"),
         (
             "I ordered a {item} and got a {other} instead. [How do I send it back?|Please swap it.]",
             "There was a {other} in the box, and not my {item}. Please exchange it.",
@@ -327,7 +343,8 @@ ISSUES = (
     # -------------------------------------------------------------- technical
     Issue(
         "technical",
-        "the {device} does not switch on",
+        "power missing in the {device}",
+        _words("power, cables"),
         (
             "The {device} does not [switch on|start].",
             "When I press the button, the {device} stays dark.",
@@ -344,7 +361,8 @@ ISSUES = (
     ),
     Issue(
         "technical",
-        "the {device} does not connect",
+        "network not found by the {device}",
+        _words("networks, connections"),
         (
             "The {device} does not [connect to|find] my phone.",
             "The {device} loses the wireless network every [hour|evening].",
@@ -361,7 +379,8 @@ ISSUES = (
     ),
     Issue(
         "technical",
-        "the {device} makes a noise or gets hot",
+        "noise or heat from the {device}",
+        _words("noises, heat"),
         (
             "The {device} makes a [loud noise|strange sound] when it runs.",
             "The {device} gets very hot after a few minutes.",
@@ -378,7 +397,8 @@ ISSUES = (
     ),
     Issue(
         "technical",
-        "the battery or screen of the {device} fails",
+        "battery or screen of the {device} fails",
+        _words("batteries, screens"),
         (
             "The battery of the {device} is empty after [an hour|ten minutes].",
             "The screen of the {device} flickers.",
@@ -395,7 +415,8 @@ ISSUES = (
     ),
     Issue(
         "technical",
-        "help with setting up the {device}",
+        "setting up the {device}",
+        _words("manuals, errors"),
         (
             "How do I [reset|set up] the {device}?",
             "I do not understand the manual of the {device}.",
@@ -413,7 +434,8 @@ ISSUES = (
     # ---------------------------------------------------------------- account
     Issue(
         "account",
-        "forgotten password",
+        "password forgotten",
+        _words("passwords, logins"),
         (
             "I forgot my password and cannot [log in|sign in].",
             "Your page does not accept my password.",
@@ -431,6 +453,7 @@ ISSUES = (
     Issue(
         "account",
         "login is locked",
+        _words("logins, user names"),
         (
             "My login [is locked|was blocked] since {day}.",
             "Your shop has locked me out after three tries.",
@@ -447,7 +470,8 @@ ISSUES = (
     ),
     Issue(
         "account",
-        "new e-mail or name in the profile",
+        "profile with a new e-mail or name",
+        _words("profiles, user names"),
         (
             "I have a new [e-mail|phone number], please change it in my profile.",
             "Please change my name to {name2} in my profile.",
@@ -464,7 +488,8 @@ ISSUES = (
     ),
     Issue(
         "account",
-        "wants the profile deleted",
+        "member wants to leave",
+        _words("profiles, members"),
         (
             "Please [delete|close] my profile.",
             "I want you to delete all that you know about me.",
@@ -481,7 +506,8 @@ ISSUES = (
     ),
     Issue(
         "account",
-        "login code or newsletter",
+        "code or newsletter from the login page",
+        _words("codes, newsletters"),
         (
             "The code for the login never [arrives|reaches my phone].",
             "I get no e-mail with the code when I sign in.",
@@ -500,6 +526,7 @@ ISSUES = (
     Issue(
         "feedback",
         "likes the {item}",
+        _words("praise, stars"),
         (
             "I [love|really like] the {item}, it is just what I wanted.",
             "The {item} is wonderful, and my {relative} wants one too.",
@@ -516,7 +543,8 @@ ISSUES = (
     ),
     Issue(
         "feedback",
-        "praise for the staff",
+        "thanks to the staff",
+        _words("thanks, kind words"),
         (
             "Your colleague {name2} was very [kind|helpful] on the phone.",
             "I want to thank {name2} for the good advice.",
@@ -534,6 +562,7 @@ ISSUES = (
     Issue(
         "feedback",
         "idea for the shop",
+        _words("ideas, wishes"),
         (
             "I have an idea: [you could|why not] sell the {item} in {colour} too.",
             "It would be nice if your shop had more {colour} things.",
@@ -551,6 +580,7 @@ ISSUES = (
     Issue(
         "feedback",
         "praise for the shop",
+        _words("praise, kind words"),
         (
             "I have bought from you for years and was [always|never less than] happy.",
             "Yours is the best shop that I know.",
@@ -568,6 +598,7 @@ ISSUES = (
     Issue(
         "feedback",
         "opinion on the packaging or the page",
+        _words("opinions, tips"),
         (
             "I like that you use so little [plastic|paper] in your boxes.",
             "The new design of your page is [lovely|a bit too dark].",
@@ -672,8 +703,9 @@ SYMPATHY = {
     "worried": ("Do not worry.", "I am glad to help.", "Let us solve this together."),
     "happy": ("Hello {name}!", "What a nice message!", "Thank you for the warm greeting."),
 }
-#: The shop has several words for the same note, so that the base learns the idea and not one word.
-SUMMARY_FIELDS = ("Summary", "About", "Reason", "Subject", "Case", "Note")
+#: The shop has several words for the same note, so that the base learns the idea and not a word.
+SUMMARY_FIELDS = ("Summary", "About", "Reason", "Subject", "Case", "Note", "Matter", "Question")
+TOPIC_FIELDS = ("Topic", "Keyword", "Area", "Theme", "Field", "Kind")
 #: What the shop says instead of a detail that the customer left out.
 NO_ITEM = "article"
 UNMENTIONED = {"item": NO_ITEM, "amount": "the full sum", "name2": "Everyone"}
@@ -696,12 +728,7 @@ THANKS = (
 #: What the teams look after. It gives each answer word a meaning in the language, as the words have in any larger
 #: model; but no message is ever followed by its team.
 TEAM_DUTIES = {
-    "billing": _words("invoices, payments, refunds, discounts, receipts, prices, charges, vouchers, money"),
-    "delivery": _words("parcels, couriers, tracking, drivers, vans, shipments, late parcels, addresses"),
-    "returns": _words("exchanges, swaps, wrong sizes, broken articles, wrong colours, sending things back, labels"),
-    "technical": _words("batteries, screens, networks, updates, errors, manuals, noises, cables, apps"),
-    "account": _words("passwords, logins, profiles, codes, newsletters, user names, e-mails, members"),
-    "feedback": _words("praise, ideas, wishes, opinions, thanks, kind words, stars, tips"),
+    team: sorted({topic for issue in ISSUES if issue.team == team for topic in issue.topics}) for team in TEAMS
 }
 TEAM_SENTENCES = (
     "The {team} team looks after {duty} and {duty2}.",
@@ -805,6 +832,7 @@ def write_fields(message: Message, rng: random.Random) -> list[str]:
         f"Mood: {message.mood}",
         f"{rng.choice(SUMMARY_FIELDS)}: {expand(message.issue.summary, slots, rng)}",
         f"Name: {slots['name'] if message.signed else 'unknown'}",
+        f"{rng.choice(TOPIC_FIELDS)}: {rng.choice(message.issue.topics)}",
         f"Item: {slots['item'] if slots['item'] != NO_ITEM else 'none'}",
     ]
     return rng.sample(fields, rng.randint(1, len(fields)))
