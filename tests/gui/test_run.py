@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.plots.board import Board
 from sparsezo_gui.gui.record import Columns, RunRecord
 from sparsezo_gui.gui.session import Session
-from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.recipe.events import Evaluation, Started, Step
 
 
@@ -152,24 +150,6 @@ def filled(steps: int) -> RunRecord:
     record.add(Step(i + 1, float(loss[i]), 1.0, 1e-3, 0.03, 10**9, 600) for i in range(steps))
     record.add([Evaluation(i, "validation", {"loss": 1.5, "accuracy": 0.5}) for i in range(0, steps, steps // 20)])
     return record
-
-
-def test_a_hundred_thousand_points_at_ten_frames_a_second(qtbot, both_themes):
-    theme().apply(both_themes)
-    board = Board()
-    qtbot.addWidget(board)
-    board.resize(1000, 600)
-    board.show()
-    record = filled(100_000)
-    board.show_record(record, "Memory")
-    board.grab()
-    # Time of the processor, not of the clock: what else the computer does is not ours.
-    started, frames = time.process_time(), 8
-    for frame in range(frames):
-        record.add([Step(100_001 + frame, 1.0, 1.0, 1e-3, 0.03, 10**9, 600)])
-        board.draw()
-        board.grab()
-    assert frames / (time.process_time() - started) >= 10
 
 
 def test_cross_hair_zoom_and_export(qtbot, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from sparsezo_gui.gui.widgets.fields import Combo
 from sparsezo_gui.gui.widgets.results import Metrics, Notices
 from sparsezo_gui.recipe.events import Command, EvaluateNow, Pause, Progress, Resume, SetRate, Stop
 
-TICK_MS = 100
+TICK_MS = 100  # between two drawings at best
+SHARE = 0.08  # of one processor that drawing may take: on two cores every percent of it slows the training
 STATES = {
     "starting": "Preparing", "running": "Running", "paused": "Paused", "done": "Finished", "stopped": "Stopped",
     "interrupted": "Broken off", "failed": "Failed",
@@ -99,7 +101,7 @@ class RunPage(Page):
         main.setStretch(0, 1)
         self.body.addLayout(main, 1)
         self._tick = QTimer(self, interval=TICK_MS)
-        self._tick.timeout.connect(self.refresh)
+        self._tick.timeout.connect(self._draw)
         session.run_changed.connect(self._follow)
         session.engine_changed.connect(self._follow)
         session.recipe_changed.connect(self._follow)
@@ -212,6 +214,13 @@ class RunPage(Page):
         elif not active:
             self._tick.stop()
         self.refresh()
+
+    def _draw(self) -> None:
+        """Draws, and waits with the next drawing so long that all of them keep to their share."""
+        started = time.thread_time()
+        self.refresh()
+        self.board.paint()
+        self._tick.setInterval(max(TICK_MS, round(1000 * (time.thread_time() - started) / SHARE)))
 
     def refresh(self) -> None:
         """Shows what came in since the last time."""

@@ -126,6 +126,10 @@ class Board(QWidget):
         self.third.enableAutoRange("y")
         self.draw()
 
+    def paint(self) -> None:
+        """Paints at once what is to be painted, so that its cost can be told."""
+        self._view.viewport().repaint()
+
     def draw(self) -> None:
         """Draws what is new; does nothing where nothing is."""
         columns, record = self._record.columns, self._record
