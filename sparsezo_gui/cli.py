@@ -238,10 +238,12 @@ def _session(run: str, step: int | None, console: Console) -> Session:
 
 
 def _finish(work: Generator[e.Event, None, Any], console: Console) -> Any:
-    """Shows the progress of ``work`` and gives its result."""
+    """Shows the progress of ``work`` to people and gives its result; programs are told the result alone."""
     while True:
         try:
-            console.event(next(work))
+            event = next(work)
+            if not console.as_json:
+                console.event(event)
         except StopIteration as end:
             console.calm()
             return end.value
