@@ -53,7 +53,9 @@ class Panel(pg.PlotItem):
         self.getAxis("left").setWidth(52)
         self.getAxis("left").enableAutoSIPrefix(False)
         self.getAxis("bottom").enableAutoSIPrefix(False)
-        self.getAxis("bottom").setStyle(hideOverlappingLabels=True)
+        # Labelled ticks only: the lines between them cost more time to paint than the curves.
+        self.getAxis("left").setStyle(maxTickLevel=0)
+        self.getAxis("bottom").setStyle(hideOverlappingLabels=True, maxTickLevel=0)
         self._vertical = pg.InfiniteLine(angle=90)
         self._dot = pg.ScatterPlotItem(size=7)
         for item in (self._vertical, self._dot):
