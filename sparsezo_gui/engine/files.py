@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from sparsezo_gui.errors import UserError
 
 
@@ -31,6 +33,10 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
+    except SafetensorError as error:
+        # It wraps what the system said into its words, without the number.
+        full = "No space left" in str(error) or "os error 28" in str(error)
+        raise cannot_write(path, OSError(errno.ENOSPC if full else errno.EIO, str(error))) from error
     finally:
         temporary.unlink(missing_ok=True)
 

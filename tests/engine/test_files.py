@@ -60,3 +60,12 @@ def test_a_journal_on_a_full_disk_gets_a_sentence_and_keeps_what_it_has(tmp_path
     with journal:
         pass
     assert read(tmp_path / "j").steps == 1
+
+
+def test_a_mask_that_does_not_fit_on_the_disk_gets_a_sentence(tmp_path):
+    from safetensors import SafetensorError
+
+    words = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with pytest.raises(UserError, match="the disk is full"), replacing(tmp_path / "m"):
+        raise SafetensorError(words)
+    assert os.listdir(tmp_path) == []
