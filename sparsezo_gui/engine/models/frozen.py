@@ -74,8 +74,9 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
             yield Progress("Loading the model", done, len(source.anatomy.linears), "layers")
     # What is left are embeddings, head and norms; the frozen weights are no parameters any more and keep their bits.
     # Buffers stay as they are: rotary frequencies must not lose bits.
+    # Each is copied: one view into the mapped file would keep all pages of the file in this process.
     for parameter in module.parameters():
-        parameter.data = parameter.data.to(dtype)
+        parameter.data = parameter.data.to(dtype, copy=True)
     module.eval().requires_grad_(False)
     devices.give_back_freed()
     return model
@@ -142,7 +143,7 @@ def _freeze(module: nn.Module, name: str, dtype: torch.dtype) -> FrozenLinear:
     path = name.removesuffix(".weight")
     parent_path, _, attribute = path.rpartition(".")
     linear = module.get_submodule(path)
-    bias = None if linear.bias is None else linear.bias.data.to(dtype)
+    bias = None if linear.bias is None else linear.bias.data.to(dtype, copy=True)
     layer = FrozenLinear(name, _store(linear), bias, dtype)
     setattr(module.get_submodule(parent_path), attribute, layer)
     return layer
