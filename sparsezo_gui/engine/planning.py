@@ -15,7 +15,7 @@ import psutil
 import torch
 from transformers import AutoTokenizer
 
-from sparsezo_gui.engine.data import DataPreview, TaskData, load_task, preview
+from sparsezo_gui.engine.data import DataPreview, TaskData, finish, load_task, preview
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models import frozen, memory
@@ -130,12 +130,7 @@ def _data(table: DataTable, model: ModelTable) -> TaskData | None:
 @lru_cache(maxsize=1)
 def _cached_data(table: str, model: str, changed: float) -> TaskData | None:
     tokenizer = _tokenizer(ModelTable.model_validate_json(model))
-    work = load_task(DataTable.model_validate_json(table), tokenizer) if tokenizer else iter(())
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
+    return finish(load_task(DataTable.model_validate_json(table), tokenizer)) if tokenizer else None
 
 
 def _changed(source: str) -> float:

@@ -47,6 +47,7 @@ def test_loading_can_be_cancelled(films, made):
     work = load_task(films, made("words"))
     next(work)
     work.close()
+    assert next(work, "ended") == "ended"
 
 
 def test_long_texts_become_several_examples(tmp_path, made):
