@@ -69,6 +69,7 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
         data = yield from load_task(recipe.data, model.tokenizer)
         mask = yield from Random(density=min(1.0, recipe.mask.share())).find(model, Search(0, recipe.data))
         overlay = Overlay(model, mask)
+        devices.give_back_freed()  # as the loop does
         held = devices.memory_used(device)
         examples = data.train.encoded
         batch = [examples[i] for i in largest_batch(recipe, examples, model.vocabulary)]

@@ -106,6 +106,7 @@ class _Loop:
     stopping: bool = False
 
     def __iter__(self) -> Iterator[e.Event]:
+        devices.give_back_freed()  # finding the mask leaves some
         session, recipe, facts = self.session, self.session.recipe, self.run.facts
         steps, every, bad = recipe.loop.steps, recipe.loop.evaluate_every, 0
         yield e.Started(
