@@ -10,7 +10,7 @@ from PySide6.QtCore import QObject, QSettings, QThread, QTimer, Signal
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import RunRecord
-from sparsezo_gui.gui.worker import Engine, Message, Request, Worker
+from sparsezo_gui.gui.worker import DOING, LONG, Engine, Message, Request, Worker
 from sparsezo_gui.recipe import Recipe, dump, load, loads
 from sparsezo_gui.recipe.events import Command, EvaluateNow, Notice, Pause, Progress, Resume, SetRate, Stop
 from sparsezo_gui.recipe.toml import build
@@ -30,6 +30,7 @@ class Session(QObject):
     models_changed = Signal()
     summary_changed = Signal()
     estimate_changed = Signal()
+    mask_changed = Signal()
     preview_changed = Signal()
     tasks_changed = Signal()
     runs_changed = Signal()
@@ -123,9 +124,9 @@ class Session(QObject):
         signal = {
             "load": self.engine_changed, "tasks": self.tasks_changed, "models": self.models_changed,
             "fits": self.models_changed, "summary": self.summary_changed,
-            "estimate": self.estimate_changed, "measure": self.estimate_changed, "preview": self.preview_changed,
-            "runs": self.runs_changed, "history": self.run_changed, "train": self.run_changed,
-            "resume": self.run_changed, "export": self.export_changed,
+            "estimate": self.estimate_changed, "measure": self.estimate_changed, "mask": self.mask_changed,
+            "preview": self.preview_changed, "runs": self.runs_changed, "history": self.run_changed,
+            "train": self.run_changed, "resume": self.run_changed, "export": self.export_changed,
         }[kind]  # fmt: skip
         if message.number != self._newest.get(kind):
             return None
@@ -234,6 +235,27 @@ class Session(QObject):
         self.ask("measure", self.recipe)
         self.estimate_changed.emit()
 
+    def find_mask(self) -> None:
+        """Asks where the recipe's mask lies."""
+        if not self.hindrance:
+            self.problems.pop("mask", None)
+            self.ask("mask", self.recipe)
+            self.mask_changed.emit()
+
+    @property
+    def mask(self) -> Any:
+        """Report of the recipe's mask; None where it was not found yet, or found for another model or rule."""
+        recipe, report = self.answers.get("mask", (None, None))
+        return report if recipe is not None and _of_mask(recipe) == _of_mask(self.recipe) else None
+
+    @property
+    def hindrance(self) -> str:
+        """Why no long work can be asked for now, in a sentence; empty where it can."""
+        if self.engine_state != "ready":
+            return "The engine did not load." if self.engine_state == "failed" else "The engine is still loading."
+        doing = next((DOING[kind] for kind in self.busy if kind in LONG), "")
+        return f"The engine is busy {doing}." if doing else ""
+
     def cancel(self) -> None:
         """Breaks off what the worker is at, at its next sign of life."""
         self._worker.cancel.set()
@@ -279,6 +301,12 @@ class Session(QObject):
         self._worker.commands.put(command)
         self._worker.inbox.put(Request("wake", 0))
         self.run_changed.emit()
+
+
+def _of_mask(recipe: Recipe) -> tuple[Any, ...]:
+    """What decides a mask."""
+    own_text = getattr(recipe.mask, "text", "") == "task"
+    return recipe.model, recipe.mask, recipe.loop.seed, recipe.data if own_text else None
 
 
 def _first_recipe(store: QSettings) -> Recipe:

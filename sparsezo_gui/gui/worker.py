@@ -36,6 +36,7 @@ DOING = {
     "fits": "looking which models fit",
     "estimate": "estimating memory",
     "measure": "measuring memory",
+    "mask": "finding the mask",
     "preview": "reading the data",
     "runs": "listing runs",
     "history": "reading the run",
@@ -43,7 +44,7 @@ DOING = {
     "resume": "going on with the run",
     "export": "exporting",
 }
-LONG = {"load", "measure", "train", "resume", "export"}  # never served between two steps of a run
+LONG = {"load", "measure", "mask", "train", "resume", "export"}  # never served between two steps of a run
 LATEST = {"fits", "summary", "estimate", "preview", "history", "runs"}  # an older request of these kinds is dropped
 NICENESS = 5  # of the worker and of torch's threads, which inherit it: the window's thread goes first
 
@@ -125,6 +126,12 @@ class Engine:
         from sparsezo_gui.engine.planning import measure
 
         return measure(recipe)
+
+    def mask(self, recipe: Recipe) -> Generator[Progress, None, tuple[Recipe, Any]]:
+        """Where the mask lies, with the recipe it was found for."""
+        from sparsezo_gui.engine.sparse.report import find_mask
+
+        return recipe, (yield from find_mask(recipe))
 
     def preview(self, recipe: Recipe, page: int) -> Any:
         """One page of the data, and what the model will see."""

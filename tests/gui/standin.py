@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sparsezo_gui.engine.data.preview import DataPreview
+from sparsezo_gui.engine.sparse.report import MaskReport, Tally
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
@@ -27,7 +28,7 @@ class Estimate:
 
     available: int = 8 * GB
     scale: float = 1.0
-    others: dict[str, int] = field(default_factory=lambda: {"LoRA": 3 * GB, "QLoRA": 2 * GB, "Full": 11 * GB})
+    others: dict[str, int] = field(default_factory=lambda: {"lora": 3 * GB, "qlora": 2 * GB, "full": 11 * GB})
 
     @property
     def parts(self) -> tuple[Any, ...]:
@@ -115,6 +116,14 @@ class StandIn(Engine):
         for done in range(2):
             yield e.Progress("Measuring", done, 2, "passes")
         return Estimate(scale=0.95)
+
+    def mask(self, recipe: Recipe) -> Any:
+        """Most in the first blocks and in the values."""
+        self._fail("mask")
+        for done in range(0, 33, 8):
+            yield e.Progress("Finding the sensitive weights", done, 32, "sequences")
+            time.sleep(self.pace)
+        return recipe, mask_report()
 
     def preview(self, recipe: Recipe, page: int) -> Any:
         """Messages to teams."""
@@ -228,6 +237,19 @@ class StandIn(Engine):
         yield e.Notice("The base model is in 4 bits only.")
         yield e.Progress("Checking", 2, 2, "prompts")
         return {"step": step, "tuned": 20_000, "told": ["20,000 of 20,000 tuned weights differ from the base model's."]}
+
+
+def mask_report(blocks: int = 28) -> MaskReport:
+    """A mask of 0.1 % of a model like Qwen3 0.6B."""
+    layers = tuple(
+        Tally(str(i), int(15_000 * (0.4 + 2 * math.exp(-i / 3) + 0.2 * (i % 3))), 15_728_640) for i in range(blocks)
+    )
+    tuned = sum(layer.tuned for layer in layers)
+    parts = {"q_proj": (2, 13), "k_proj": (1, 8), "v_proj": (1, 31), "o_proj": (2, 16), "gate_proj": (3, 9),
+             "up_proj": (3, 11), "down_proj": (3, 12)}  # fmt: skip
+    weights = sum(layer.weights for layer in layers)
+    kinds = tuple(Tally(kind, tuned * b // 100, weights * a // 15) for kind, (a, b) in parts.items())
+    return MaskReport(tuned, weights, 21.4, layers, kinds)
 
 
 def past(steps: int = 100, state: str = "stopped", of: int = 2000) -> Any:

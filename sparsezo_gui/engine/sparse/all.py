@@ -24,6 +24,14 @@ class All(MaskRule):
         """See `MaskRule.share`."""
         return 1.0
 
+    def source(self) -> str:
+        """See `MaskRule.source`."""
+        return "Every eligible weight is tuned: there is nothing to find."
+
+    def cost(self) -> str:
+        """See `MaskRule.cost`."""
+        return ""
+
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
         import torch

@@ -14,13 +14,25 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.models.frozen import FrozenModel
 
 
+class _ByMagnitude(ScoredRule):
+    """Base of the two: scores are told from the weights alone."""
+
+    def source(self) -> str:
+        """See `MaskRule.source`."""
+        return "Ranked by the size of the weights, without looking at data."
+
+    def cost(self) -> str:
+        """See `MaskRule.cost`."""
+        return "Every eligible weight is read once at the start of every run; no forward pass."
+
+
 def _magnitudes(model: FrozenModel) -> Iterator[Progress | tuple[str, Tensor]]:
     for number, name in enumerate(model.layers):
         yield Progress("Ranking the weights", number, len(model.layers), "layers")
         yield name, model.original(name).float().abs()
 
 
-class LargeMagnitude(ScoredRule):
+class LargeMagnitude(_ByMagnitude):
     """The largest weights by absolute value."""
 
     title: ClassVar[str] = "Large magnitude"
@@ -32,7 +44,7 @@ class LargeMagnitude(ScoredRule):
         return _magnitudes(model)
 
 
-class SmallMagnitude(ScoredRule):
+class SmallMagnitude(_ByMagnitude):
     """The smallest weights by absolute value: the rule of Sparse-MeZO as a static mask.
 
     arXiv 2402.15751 tunes 20 to 50 % of the weights, anew at every step; as a static mask of 0.1 % the rule is expected

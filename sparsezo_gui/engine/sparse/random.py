@@ -23,6 +23,14 @@ class Random(ScoredRule):
     title: ClassVar[str] = "Random"
     rule: Literal["random"] = "random"
 
+    def source(self) -> str:
+        """See `MaskRule.source`."""
+        return "Drawn by the seed, without looking at data."
+
+    def cost(self) -> str:
+        """See `MaskRule.cost`."""
+        return "One random number per eligible weight at the start of every run; no forward pass."
+
     def scores(self, model: FrozenModel, search: Search) -> Iterator[Progress | tuple[str, Tensor]]:
         """See `ScoredRule.scores`."""
         from sparsezo_gui.engine.zo import generator

@@ -36,6 +36,14 @@ class MaskRule(Variant):
         """Part of the eligible weights that is tuned, for the memory estimate."""
 
     @abstractmethod
+    def source(self) -> str:
+        """Where the mask comes from, in one sentence."""
+
+    @abstractmethod
+    def cost(self) -> str:
+        """What finding it takes, in one sentence; empty where there is nothing to find."""
+
+    @abstractmethod
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """Finds the mask of ``model``; tells its progress and returns the mask. Closing the generator cancels."""
 

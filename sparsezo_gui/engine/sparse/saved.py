@@ -28,6 +28,14 @@ class Saved(MaskRule):
 
         return share(Path(self.file))
 
+    def source(self) -> str:
+        """See `MaskRule.source`."""
+        return f"Read from {self.file}." if self.file else "No mask file is chosen yet."
+
+    def cost(self) -> str:
+        """See `MaskRule.cost`."""
+        return "The file is read at the start of every run; nothing is searched."
+
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
         from sparsezo_gui.engine.sparse.mask import load

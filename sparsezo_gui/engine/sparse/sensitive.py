@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from sparsezo_gui import resources
 from sparsezo_gui.engine.sparse.rule import ScoredRule, Search
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.variants import setting
@@ -30,6 +31,19 @@ class Sensitive(ScoredRule):
     )
     sequences: int = setting(32, "Sequences of that text.", unit="sequences", ge=1, le=65536, sane=(16, 128))
     tokens: int = setting(512, "Longest sequence.", unit="tokens", ge=8, le=131072, sane=(128, 2048))
+
+    def source(self) -> str:
+        """See `MaskRule.source`."""
+        bundled = f"the bundled {self.text} text" if self.text in resources.BUNDLED_TEXT else self.text
+        text = "your training examples" if self.text == "task" else bundled
+        return f"Found on {text}: at most {self.sequences} sequences of up to {self.tokens} tokens."
+
+    def cost(self) -> str:
+        """See `MaskRule.cost`; squared gradients are summed in several passes where memory is short."""
+        return (
+            f"About {self.sequences} forward and backward passes at the start of every run; "
+            "several times that where memory is too short for all layers at once."
+        )
 
     def scores(self, model: FrozenModel, search: Search) -> Iterator[Progress | tuple[str, Tensor]]:
         """See `ScoredRule.scores`."""

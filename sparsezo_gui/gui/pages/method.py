@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 from PySide6.QtCore import Qt
@@ -10,12 +11,14 @@ from PySide6.QtGui import QMouseEvent
 from PySide6.QtWidgets import QButtonGroup, QFrame, QGridLayout, QRadioButton, QSizePolicy, QVBoxLayout, QWidget
 
 from sparsezo_gui.gui import words
+from sparsezo_gui.gui.advice import MOST, advice
 from sparsezo_gui.gui.presets import PRESETS, matching
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, clear, column, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
+from sparsezo_gui.gui.widgets.mask import MaskCard, paragraph
 from sparsezo_gui.recipe.registry import REGISTRIES
 from sparsezo_gui.recipe.variants import Settings
 
@@ -50,13 +53,32 @@ class MethodPage(Page):
         self._more = button("Advanced", self._toggle, role="flat", image="chevron-right", name="Show advanced settings")
         self._panel = card(self._advanced)
         self._panel.hide()
+        self._advice = [paragraph("dim", "Advice") for _ in range(MOST)]
+        self._worth = card(label("Worth knowing", "heading"), *self._advice)
         self.body.addWidget(card(row(label("Basic settings", "heading"), 2 * GRID, self._own, None), self._basic))
+        self.body.addWidget(self._worth)
+        self.body.addWidget(MaskCard(session))
         self.body.addWidget(self._more, 0, Qt.AlignmentFlag.AlignLeft)
         self.body.addWidget(self._panel)
         self.body.addStretch(1)
         self.body.addLayout(row(None, button("Continue to Run", lambda: go("run"), role="primary")))
         session.recipe_changed.connect(self.follow)
+        session.mask_changed.connect(lambda: self.banner.follow(session.problems.get("mask")))
+        for signal in (session.recipe_changed, session.estimate_changed, session.summary_changed):
+            signal.connect(self._advise)
         self.follow()
+        self._advise()
+
+    def _advise(self) -> None:
+        session = self._session
+        estimate = None if "estimate" in session.problems else session.answers.get("estimate")
+        summary = session.answers.get("summary")
+        known = summary is not None and summary.id == session.recipe.model.id
+        told = advice(estimate, session.recipe, summary.parameters if known else 0)
+        for part, sentence in zip_longest(self._advice, told, fillvalue=""):
+            part.setText(sentence)
+            part.setVisible(bool(sentence))
+        self._worth.setVisible(bool(told))
 
     def _toggle(self) -> None:
         shown = self._panel.isHidden()

@@ -100,9 +100,9 @@ class Shares(QWidget):
             painter.setPen(QColor(c.text))
             middle = Qt.AlignmentFlag.AlignVCenter
             painter.drawText(
-                QRectF(0, top, names - GRID, height),
+                QRectF(0, top, names - GRID // 2, height),
                 middle,
-                metrics.elidedText(name, Qt.TextElideMode.ElideRight, names - GRID),
+                metrics.elidedText(name, Qt.TextElideMode.ElideRight, names - GRID // 2),
             )
             bar = QRectF(names, top + GRID * 0.75, room * count / most, height - 1.5 * GRID)
             painter.fillRect(bar, QColor(c.accent))
@@ -110,5 +110,5 @@ class Shares(QWidget):
             painter.drawText(
                 QRectF(names + bar.width() + GRID, top, figures, height),
                 middle,
-                f"{count}  {100 * count / total:.0f} %",
+                f"{count:,}  {100 * count / total:.0f} %".replace(",", "\u2009"),
             )

@@ -1,0 +1,70 @@
+"""Where a mask lies in its model: counts by decoder block and by kind of weight, in plain numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.recipe.events import Progress
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.models.anatomy import Anatomy
+    from sparsezo_gui.engine.sparse.mask import Mask
+    from sparsezo_gui.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many of the eligible ``weights`` under one label are ``tuned``."""
+
+    label: str
+    tuned: int
+    weights: int
+
+
+@dataclass(frozen=True)
+class MaskReport:
+    """A mask in numbers. ``seconds`` is what finding it took, without loading the model."""
+
+    tuned: int
+    eligible: int
+    seconds: float
+    layers: tuple[Tally, ...]
+    """One entry per decoder block, '0', '1', …, in the model's order."""
+    kinds: tuple[Tally, ...]
+    """One entry per kind of weight, such as 'q_proj' or 'down_proj': the last name of its module."""
+
+
+def report(mask: Mask, anatomy: Anatomy, seconds: float) -> MaskReport:
+    """``mask`` in numbers; blocks and kinds without a tuned weight are there too."""
+    layers, kinds = dict[str, list[int]](), dict[str, list[int]]()
+    for name, (rows, columns) in anatomy.linears.items():
+        tuned = mask.indices[name].numel() if name in mask.indices else 0
+        layer = name.removeprefix(f"{anatomy.blocks}.").partition(".")[0]
+        kind = name.removesuffix(".weight").rpartition(".")[2]
+        for groups, label in ((layers, layer), (kinds, kind)):
+            sums = groups.setdefault(label, [0, 0])
+            sums[0] += tuned
+            sums[1] += rows * columns
+    return MaskReport(mask.size, mask.eligible, seconds, _tallies(layers), _tallies(kinds))
+
+
+def _tallies(groups: dict[str, list[int]]) -> tuple[Tally, ...]:
+    return tuple(Tally(label, tuned, weights) for label, (tuned, weights) in groups.items())
+
+
+def find_mask(recipe: Recipe) -> Generator[Progress, None, MaskReport]:
+    """Loads the model and finds the mask that a run of ``recipe`` would find. Closing the generator cancels.
+
+    Raises `UserError`.
+    """
+    # Inside, so that what only reads a report loads no torch.
+    from sparsezo_gui.engine.models import frozen
+
+    model = yield from frozen.load(recipe.model)
+    began = time.perf_counter()
+    mask = yield from recipe.mask.find(model, Search(recipe.loop.seed, recipe.data))
+    return report(mask, model.anatomy, time.perf_counter() - began)

@@ -1,0 +1,199 @@
+"""The card of the mask: where it comes from, what finding it takes, and where in the model it lies once found."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt
+from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent, QPen
+from PySide6.QtWidgets import QFrame, QLabel, QProgressBar, QSizePolicy, QToolTip, QVBoxLayout, QWidget
+
+from sparsezo_gui.gui import words
+from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.theme import GRID, colours, theme
+from sparsezo_gui.gui.widgets.basic import button, column, label, row
+from sparsezo_gui.gui.widgets.histogram import Shares
+
+WIDEST = 8 * GRID  # of a bar, where the model has few blocks
+
+
+class BlockChart(QWidget):
+    """One bar per decoder block: which share of its weights is tuned; the average is a dashed line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setAccessibleName("Tuned weights by block")
+        self.setMinimumHeight(16 * GRID)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
+        self._blocks: tuple[Any, ...] = ()
+        self._average = 0.0
+        theme().changed.connect(self.update)
+
+    def sizeHint(self) -> QSize:
+        """About three times as wide as high."""
+        return QSize(56 * GRID, 18 * GRID)
+
+    def show_blocks(self, blocks: tuple[Any, ...], average: float) -> None:
+        """Shows tallies (label, tuned, weights), and the share that is tuned of all weights."""
+        self._blocks, self._average = blocks, average
+        most, least = max(blocks, key=_share), min(blocks, key=_share)
+        self.setAccessibleDescription(
+            f"{len(blocks)} blocks. Most weights are tuned in block {most.label} ({_percent(_share(most))}), fewest in "
+            f"block {least.label} ({_percent(_share(least))}); the average is {_percent(average)}."
+        )
+        self.update()
+
+    def _frame(self) -> tuple[QRectF, float]:
+        """Where the bars are, and the share at its top edge."""
+        metrics, top = self.fontMetrics(), max(map(_share, self._blocks))
+        left = max(metrics.horizontalAdvance(text) for text in (_percent(top), "0")) + GRID
+        right = metrics.horizontalAdvance(self._average_text()) + 2 * GRID
+        width = min(self.width() - left - right, WIDEST * len(self._blocks))
+        line = metrics.height()
+        return QRectF(left, line / 2, max(width, 1), self.height() - 1.5 * line - GRID), top or 1.0
+
+    def _slot(self, frame: QRectF, index: int) -> QRectF:
+        width = frame.width() / len(self._blocks)
+        return QRectF(frame.left() + index * width, frame.top(), width, frame.height())
+
+    def _average_text(self) -> str:
+        return f"average {_percent(self._average)}"
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Bars on a base line, shares to the left, the average to the right, blocks below."""
+        if not self._blocks:
+            return
+        c, painter = colours(), QPainter(self)
+        frame, top = self._frame()
+        line = painter.fontMetrics().height()
+        for index, block in enumerate(self._blocks):
+            slot = self._slot(frame, index)
+            gap = min(slot.width() / 4, GRID / 2)
+            height = frame.height() * _share(block) / top
+            bar = QRectF(slot.left() + gap / 2, frame.bottom() - height, slot.width() - gap, height)
+            painter.fillRect(bar, QColor(c.accent))
+        painter.setPen(QColor(c.strong_border))
+        painter.drawLine(frame.bottomLeft(), frame.bottomRight())
+        painter.setPen(QColor(c.dim))
+        aside = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+        for share, y in ((_percent(top), frame.top()), ("0", frame.bottom())):
+            painter.drawText(QRectF(0, y - line / 2, frame.left() - GRID / 2, line), aside, share)
+        below = QRectF(frame.left(), frame.bottom() + GRID / 2, frame.width(), line)
+        first, last = self._blocks[0].label, self._blocks[-1].label
+        painter.drawText(below, Qt.AlignmentFlag.AlignLeft, f"block {first}")
+        painter.drawText(below, Qt.AlignmentFlag.AlignRight, last if first != last else "")
+        height = frame.bottom() - frame.height() * self._average / top
+        painter.setPen(QPen(QColor(c.second), 1, Qt.PenStyle.DashLine))
+        painter.drawLine(QPointF(frame.left(), height), QPointF(frame.right() + GRID / 2, height))
+        place = QRectF(frame.right() + GRID, height - line / 2, self.width() - frame.right(), line)
+        painter.drawText(place, Qt.AlignmentFlag.AlignVCenter, self._average_text())
+
+    def event(self, event: QEvent) -> bool:
+        """The block under the pointer, as a tooltip."""
+        if event.type() == QEvent.Type.ToolTip and isinstance(event, QHelpEvent) and self._blocks:
+            frame, _ = self._frame()
+            for index, block in enumerate(self._blocks):
+                if self._slot(frame, index).contains(event.pos()):
+                    text = f"Block {block.label}: {_told(block.tuned, block.weights)}"
+                    QToolTip.showText(event.globalPos(), text, self)
+                    return True
+            QToolTip.hideText()
+        return super().event(event)
+
+
+class MaskCard(QFrame):
+    """Source, cost, a button that finds the mask or cancels that, and the result; follows the session."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.setProperty("role", "card")
+        self._session = session
+        self._source = paragraph("", "Source of the mask")
+        self._cost = paragraph("hint", "Cost of the mask")
+        self._press = button("Find it now", self._pressed)
+        self._doing = label("", name="Progress of the mask")
+        self._bar = QProgressBar()
+        self._bar.setTextVisible(False)
+        self._bar.setAccessibleName("Progress of finding the mask")
+        self._hint = paragraph("hint", "Mask not found yet")
+        self._hint.setText("Once found, it is shown here block by block. A run finds the same mask by itself.")
+        self._told = paragraph("", "Mask found")
+        self._blocks, self._kinds = BlockChart(), Shares("Tuned weights by kind")
+        figures = row(
+            column(label("Share of each block that is tuned", "heading"), self._blocks),
+            column(label("Tuned weights by kind", "heading"), self._kinds, None), spacing=3 * GRID,
+        )  # fmt: skip
+        figures.setStretch(0, 3)
+        figures.setStretch(1, 2)
+        self._result = QWidget()
+        self._result.setLayout(column(self._told, figures, spacing=2 * GRID))
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(2 * GRID, 2 * GRID, 2 * GRID, 2 * GRID)
+        layout.setSpacing(GRID)
+        head = row(column(label("The mask", "heading"), self._source, self._cost), self._press, spacing=3 * GRID)
+        head.setStretch(0, 1)
+        head.setAlignment(self._press, Qt.AlignmentFlag.AlignTop)
+        layout.addLayout(head)
+        layout.addLayout(row(self._doing, self._bar))
+        layout.addWidget(self._hint)
+        layout.addWidget(self._result)
+        for signal in (session.mask_changed, session.recipe_changed, session.engine_changed, session.run_changed,
+                       session.estimate_changed, session.export_changed):  # fmt: skip
+            signal.connect(self.refresh)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Shows the recipe's rule, and what the session knows of its mask."""
+        session, rule = self._session, self._session.recipe.mask
+        report, busy, progress = session.mask, "mask" in session.busy, session.busy.get("mask")
+        # A long path has no space to be broken at.
+        self._source.setText(re.sub(r"([/\\])", "\\1\u200b", rule.source()))
+        self._cost.setText(rule.cost())
+        self._cost.setVisible(bool(rule.cost()))
+        self._press.setText("Cancel" if busy else "Find again" if report else "Find it now")
+        self._press.setAccessibleName("Cancel finding the mask" if busy else "Find the mask")
+        self._press.setVisible(busy or bool(rule.cost()))
+        self._press.setEnabled(busy or not session.hindrance)
+        self._press.setToolTip("" if busy else session.hindrance or "Loads the model and finds the mask.")
+        self._doing.setText(f"{progress.stage}…" if progress else "Waiting for the engine…")
+        self._bar.setRange(0, progress.total if progress else 0)
+        self._bar.setValue(progress.done if progress else 0)
+        for part in (self._doing, self._bar):
+            part.setVisible(busy)
+        self._hint.setVisible(bool(rule.cost()) and not busy and report is None)
+        self._result.setVisible(report is not None)
+        if report is not None:
+            took = words.latency(report.seconds) if report.seconds < 1 else words.seconds(report.seconds)
+            self._told.setText(f"{_told(report.tuned, report.eligible)} are tuned. Finding them took {took}.")
+            self._blocks.show_blocks(report.layers, report.tuned / max(report.eligible, 1))
+            self._kinds.show_shares([(kind.label, kind.tuned) for kind in report.kinds])
+
+    def _pressed(self) -> None:
+        if "mask" in self._session.busy:
+            self._session.cancel()
+        else:
+            self._session.find_mask()
+
+
+def paragraph(role: str, name: str) -> QLabel:
+    """A label for sentences; on a page that scrolls it takes the height of its text, where `label` reserves more."""
+    result = label("", role, wrap=True, name=name)
+    policy = result.sizePolicy()
+    policy.setVerticalPolicy(QSizePolicy.Policy.Preferred)
+    policy.setHeightForWidth(True)
+    result.setSizePolicy(policy)
+    return result
+
+
+def _share(tally: Any) -> float:
+    return tally.tuned / max(tally.weights, 1)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _told(tuned: int, weights: int) -> str:
+    """Exact counts with their share."""
+    return f"{tuned:,} of {weights:,} weights ({_percent(tuned / max(weights, 1))})".replace(",", "\u2009")

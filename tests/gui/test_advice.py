@@ -1,0 +1,76 @@
+"""The advisor: what it says of memory, of dense and of tiny masks, and when it is silent."""
+
+from __future__ import annotations
+
+import pytest
+from standin import GB, Estimate
+
+from sparsezo_gui.gui.advice import MOST, advice
+from sparsezo_gui.recipe import Recipe
+
+SENSITIVE = Recipe()
+LARGE = 7_000_000_000
+
+
+def told(estimate: Estimate, recipe: Recipe = SENSITIVE, parameters: int = LARGE) -> str:
+    return "\n".join(advice(estimate, recipe, parameters))
+
+
+def test_nothing_is_said_without_an_estimate():
+    assert advice(None, SENSITIVE, 1000) == []
+
+
+def test_what_else_fits_is_told_with_what_is_gained():
+    text = told(Estimate())
+    assert "QLoRA would fit into this memory too (2.0 GB of 8.0 GB) and usually needs far fewer steps" in text
+    assert "SparseZO's gain is 154 MB less memory, and" in text
+    assert "Full fine-tuning would fit into this memory too (11.0 GB of 24.0 GB)" in told(Estimate(24 * GB))
+    assert "gain is not memory here, but" in told(Estimate(others={"qlora": GB}))
+
+
+def test_the_only_method_that_fits_says_so():
+    text = told(Estimate(available=int(1.9 * GB)))
+    assert text == (
+        "This is the method that fits: of 1.9 GB, it takes 1.8 GB; of the others, QLoRA takes least and would need "
+        "2.0 GB."
+    )
+
+
+def test_what_does_not_fit_is_not_praised():
+    assert told(Estimate(available=GB)) == ""
+    assert "this does not" in told(Estimate(scale=8))
+    assert told(Estimate(others={})) == ""
+
+
+def test_dense_tuning_suits_small_models():
+    text = told(Estimate(), Recipe(mask={"rule": "all"}))
+    assert "Tuning every weight suits small models only: tuned values are kept in 32 bits, which take 6.0 MB" in text
+    assert "in 4 bits does not change that" in text
+    text = told(Estimate(), Recipe(mask={"rule": "small-magnitude", "density": 0.5}, model={"bits": 16}))
+    assert "Tuning 50 % of the weights" in text and "bits does not change" not in text
+
+
+def test_few_tuned_values_are_told_where_the_model_is_known():
+    assert "At most 3\u2009400 weights are tuned" in told(Estimate(), parameters=3_400_000)
+    assert "At most" not in told(Estimate(), parameters=0)
+    assert "At most" not in told(Estimate(), Recipe(mask={"density": 0.01}), 3_400_000)
+
+
+@pytest.mark.parametrize("rule", ["random", "large-magnitude", "small-magnitude"])
+def test_blind_masks_need_another_rate_with_sgd(rule):
+    sgd = {"rule": "sgd"}
+    assert "100 to 1\u2009000 times" in told(Estimate(), Recipe(mask={"rule": rule}, update=sgd))
+    text = told(Estimate(), Recipe(mask={"rule": rule}))
+    assert "only the sensitive one stays accurate" in text and "times" not in text
+    assert "only the sensitive" not in told(Estimate(), Recipe(mask={"rule": rule, "density": 0.1}, update=sgd))
+    assert "only the sensitive" not in told(Estimate(), Recipe(update=sgd))
+
+
+def test_a_saved_mask_is_not_guessed_about(tmp_path):
+    recipe = Recipe(mask={"rule": "saved", "file": str(tmp_path / "none")})
+    assert len(advice(Estimate(), recipe, 1000)) == 1
+
+
+def test_there_are_at_most_three():
+    recipe = Recipe(mask={"rule": "random", "density": 1e-4}, update={"rule": "sgd"})
+    assert len(advice(Estimate(), recipe, 1_000_000)) == MOST

@@ -1,0 +1,164 @@
+"""The Method page: the mask before and after it is found, and the advisor."""
+
+from __future__ import annotations
+
+import pytest
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtGui import QHelpEvent
+from PySide6.QtWidgets import QApplication, QLabel, QToolTip, QWidget
+from standin import Estimate, mask_report
+
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.theme import theme
+from sparsezo_gui.recipe.events import Stop
+
+
+@pytest.fixture
+def method(window):
+    window.go("method")
+    return window.page("method")
+
+
+@pytest.fixture
+def found(method, click, session, qtbot):
+    """A page on which the mask was found."""
+    click("Find the mask")
+    qtbot.waitUntil(lambda: session.mask is not None, timeout=3000)
+    return method
+
+
+def shown(page: QWidget, name: str) -> bool:
+    return any(w.isVisible() for w in page.findChildren(QWidget) if w.accessibleName() == name)
+
+
+def test_before_it_is_found_there_is_one_hint_and_no_chart(method, find, session):
+    session.change("mask", text="general")
+    assert find("Source of the mask").text() == (
+        "Found on the bundled general text: at most 32 sequences of up to 512 tokens."
+    )
+    assert find("Cost of the mask").text().startswith("About 32 forward and backward passes")
+    assert find("Mask not found yet").text() and find("Find the mask").text() == "Find it now"
+    assert not shown(method, "Tuned weights by block")
+
+
+def test_found_it_is_shown_by_block_and_by_kind(found, find, qtbot, both_themes):
+    theme().apply(both_themes)
+    report = mask_report()
+    assert find("Mask found").text() == (
+        f"{report.tuned:,} of {report.eligible:,} weights (0.0806 %) are tuned. Finding them took 21 s."
+    ).replace(",", "\u2009")
+    assert find("Find the mask").text() == "Find again"
+    chart = find("Tuned weights by block")
+    assert chart.accessibleDescription() == (
+        "28 blocks. Most weights are tuned in block 0 (0.229 %), fewest in block 27 (0.0382 %); "
+        "the average is 0.0806 %."
+    )
+    assert "v_proj" in find("Tuned weights by kind").accessibleDescription()
+    assert not shown(found, "Mask not found yet")
+    image = chart.grab().toImage()
+    assert len({image.pixel(x, image.height() // 2) for x in range(image.width())}) > 1
+
+
+def test_a_bar_tells_its_exact_numbers(found, find, qtbot):
+    chart = find("Tuned weights by block")
+    first = mask_report().layers[0]
+    place = QPoint(chart.width() // 10, chart.height() // 2)
+    event = QHelpEvent(QHelpEvent.Type.ToolTip, place, chart.mapToGlobal(place))
+    QApplication.sendEvent(chart, event)
+    assert QToolTip.text() == f"Block 0: {first.tuned:,} of {first.weights:,} weights (0.229 %)".replace(",", "\u2009")
+    QToolTip.hideText()
+    qtbot.waitUntil(lambda: not QToolTip.isVisible(), timeout=3000)
+
+
+def test_a_mask_of_other_settings_is_not_shown(found, find, session):
+    session.change("mask", density=0.005)
+    assert not shown(found, "Mask found") and shown(found, "Mask not found yet")
+    session.change("mask", density=0.01)
+    session.change("loop", steps=7)
+    session.change("data", train=50)
+    assert shown(found, "Mask found")
+    session.change("model", id="Qwen/Qwen3-0.6B")
+    assert not shown(found, "Mask found")
+
+
+def test_on_the_tasks_own_text_the_data_matters(method, click, session, qtbot):
+    session.change("mask", text="task")
+    click("Find the mask")
+    qtbot.waitUntil(lambda: session.mask is not None, timeout=3000)
+    session.change("data", train=50)
+    assert session.mask is None
+
+
+def test_finding_can_be_cancelled(found, find, click, session, engine, qtbot):
+    engine.pace = 0.2
+    click("Find the mask")
+    assert find("Progress of the mask").text() == "Waiting for the engine…"
+    qtbot.waitUntil(lambda: "sensitive weights" in find("Progress of the mask").text(), timeout=3000)
+    assert find("Progress of finding the mask").maximum() == 32
+    click("Cancel finding the mask")
+    qtbot.waitUntil(lambda: "mask" not in session.busy, timeout=3000)
+    assert shown(found, "Mask found") and find("Find the mask").isEnabled()
+
+
+def test_it_cannot_be_asked_for_while_a_run_goes_on(method, find, session, engine, qtbot):
+    engine.pace = 0.01
+    session.train()
+    qtbot.waitUntil(lambda: session.record.state == "running", timeout=3000)
+    press = find("Find the mask")
+    assert not press.isEnabled() and press.toolTip() == "The engine is busy training."
+    qtbot.mouseClick(press, Qt.MouseButton.LeftButton)
+    session.find_mask()
+    assert "mask" not in session.busy
+    session.command(Stop())
+    qtbot.waitUntil(lambda: press.isEnabled(), timeout=3000)
+    assert press.toolTip() == "Loads the model and finds the mask."
+
+
+def test_what_goes_wrong_is_told_on_the_page(method, click, session, engine, qtbot):
+    engine.faults["mask"] = UserError("notes.txt: is too short to find sensitive parameters with.")
+    click("Find the mask")
+    qtbot.waitUntil(lambda: "mask" in session.problems, timeout=3000)
+    assert "is too short" in method.banner.text
+    del engine.faults["mask"]
+    click("Find the mask")
+    qtbot.waitUntil(lambda: session.mask is not None, timeout=3000)
+    assert method.banner.text == ""
+
+
+def test_each_rule_says_where_its_mask_comes_from(method, find, session):
+    for rule, words in {
+        "random": "Drawn by the seed", "large-magnitude": "by the size of the weights", "saved": "No mask file",
+    }.items():  # fmt: skip
+        session.change("mask", rule=rule)
+        assert words in find("Source of the mask").text()
+        assert shown(method, "Find the mask")
+    session.change("mask", rule="all")
+    assert "nothing to find" in find("Source of the mask").text()
+    for absent in ("Find the mask", "Cost of the mask", "Mask not found yet", "Mask found"):
+        assert not shown(method, absent)
+
+
+def test_a_long_path_does_not_widen_the_page(method, find, session):
+    width = method.body.parentWidget().width()
+    session.change("mask", rule="saved", file="/" + "folder/" * 60 + "mask.safetensors")
+    assert find("Source of the mask").minimumSizeHint().width() < width / 2
+
+
+def test_the_advisor_speaks_and_keeps_silent(method, session, engine, qtbot):
+    def said() -> list[str]:
+        parts = method.findChildren(QLabel)
+        return [part.text() for part in parts if part.accessibleName() == "Advice" and part.isVisible()]
+
+    qtbot.waitUntil(lambda: bool(said()), timeout=3000)
+    assert "QLoRA would fit into this memory too" in said()[0]
+    session.change("mask", rule="random", density=0.0005)
+    assert len(said()) == 3
+    engine.estimated = Estimate(others={})
+    session.change("mask", rule="sensitive", density=0.01)
+    qtbot.waitUntil(lambda: said() == [], timeout=3000)
+    engine.estimated = Estimate()
+    session.change("loop", batch_size=8)
+    qtbot.waitUntil(lambda: len(said()) == 1, timeout=3000)
+    engine.faults["estimate"] = UserError("There is no model 'x'.")
+    session.change("loop", batch_size=4)
+    qtbot.waitUntil(lambda: said() == [], timeout=3000)
