@@ -174,7 +174,8 @@ def _generate(options: argparse.Namespace, console: Console) -> None:
 def _export(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.export import export_run
 
-    report = _finish(export_run(options.run, options.format, Path(options.out), options.step), console)
+    out = Path(options.out)
+    report = _finish(export_run(options.run, options.format, out, options.step, options.weights), console)
     console.result({"out": options.out, "format": options.format, **report}, f"Written to {options.out}.")
     for line in report.get("told", ()):
         console.say(line)
@@ -302,6 +303,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--format", choices=("overlay", "hf"), required=True, help="overlay: a small file with the tuned "
                      "values; hf: a merged Hugging Face folder")  # fmt: skip
     sub.add_argument("--out", required=True, metavar="PATH", help="file (overlay) or folder (hf) to write")
+    sub.add_argument("--weights", choices=("original", "trained"), default="original", help="of the hf folder: the "
+                     "base's original ones with the tuned values put in (default), or all as the run computed with "
+                     "them, so that other programs give the same words")  # fmt: skip
     takes_step(sub)
     add("runs", "List your runs.", _runs)
     add("methods", "List mask rules, estimators, updates and tasks.", _methods)

@@ -14,25 +14,29 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.session import Session
 
 FORMATS = ("overlay", "hf")
+WEIGHTS = ("original", "trained")
 
 
 def export_run(
-    folder: str | Path, form: str, out: Path, step: int | None = None
+    folder: str | Path, form: str, out: Path, step: int | None = None, weights: str = "original"
 ) -> Generator[Progress | Notice, None, dict[str, Any]]:
     """Exports a step (None: the last) of the run in ``folder`` to ``out``, in one of `FORMATS`.
 
-    Returns plain facts: ``step``, ``tuned`` and ``told``, sentences for the user. Raises `UserError`.
+    A Hugging Face folder holds, beside the tuned values, the 'original' weights of the base model, or those of the run
+    as they were 'trained' with (see `WEIGHTS`). Returns plain facts: ``step``, ``tuned`` and ``told``, sentences for
+    the user. Raises `UserError`.
     """
     from sparsezo_gui.engine.runs.folder import open_run
     from sparsezo_gui.engine.session import open_session
 
-    if form not in FORMATS:
-        raise UserError(f"There is no export format '{form}'. {did_you_mean(form, FORMATS)}")
+    for what, chosen, choices in (("format", form, FORMATS), ("choice of weights", weights, WEIGHTS)):
+        if chosen not in choices:
+            raise UserError(f"There is no export {what} '{chosen}'. {did_you_mean(chosen, choices)}")
     if out.exists() and not (form == "hf" and out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out}: already exists. Name another {'file' if form == 'overlay' else 'folder'}.")
     run = open_run(folder)
     session = yield from open_session(run, step)
-    told = _overlay(session, out) if form == "overlay" else (yield from _merged(run, session, out))
+    told = _overlay(session, out) if form == "overlay" else (yield from _folder(run, session, out, weights))
     return {"step": session.step, "tuned": session.overlay.mask.size, "told": told}
 
 
@@ -50,26 +54,46 @@ def _overlay(session: Session, out: Path) -> list[str]:
     return [f"{out.stat().st_size / 1e6:.1f} MB; it belongs to the base model {source.id}."]
 
 
-def _merged(run: RunFolder, session: Session, out: Path) -> Generator[Progress | Notice, None, list[str]]:
+def _folder(
+    run: RunFolder, session: Session, out: Path, weights: str
+) -> Generator[Progress | Notice, None, list[str]]:
     from sparsezo_gui.engine.export.card import model_card
     from sparsezo_gui.engine.export.check import compare
-    from sparsezo_gui.engine.export.merged import export_merged
     from sparsezo_gui.engine.models.library import licence_of
     from sparsezo_gui.engine.session import load_data
 
-    source, size = session.model.source, session.overlay.mask.size
+    source, size, form = session.model.source, session.overlay.mask.size, str(session.model.dtype).split(".")[-1]
+    write, untuned = {
+        "original": (_merged, "All other weights are those of the base model."),
+        "trained": (_trained, f"All other weights are as the run computed with them: {session.recipe.model.bits} bits "
+                    f"made whole again, in {form}."),
+    }[weights]  # fmt: skip
     card = model_card(
-        source, session.recipe, session.step, size, _metrics(run, session.step), licence_of(source.folder)
+        source, session.recipe, session.step, size, _metrics(run, session.step), licence_of(source.folder), untuned
     )
-    done = yield from export_merged(source, session.overlay.changes(), out, {"README.md": card})
-    told = [f"{done.moved:,} of {done.tuned:,} tuned weights differ from the base model's."]
-    if done.moved < done.tuned // 2:
-        told.append("The others moved by less than the base's number format can tell; an overlay file keeps them.")
+    told = yield from write(session, out, {"README.md": card})
     try:
         data = yield from load_data(session.recipe, session.model)
     except UserError as error:  # the export is whole without its data
         return [*told, f"Its text was not compared with the run's: {error}"]
-    return [*told, (yield from compare(session, data, out))]
+    return [*told, (yield from compare(session, data, out, weights == "original"))]
+
+
+def _merged(session: Session, out: Path, texts: dict[str, str]) -> Generator[Progress, None, list[str]]:
+    from sparsezo_gui.engine.export.merged import export_merged
+
+    done = yield from export_merged(session.model.source, session.overlay.changes(), out, texts)
+    told = [f"{done.moved:,} of {done.tuned:,} tuned weights differ from the base model's."]
+    if done.moved < done.tuned // 2:
+        told.append("The others moved by less than the base's number format can tell; an overlay file keeps them.")
+    return told
+
+
+def _trained(session: Session, out: Path, texts: dict[str, str]) -> Generator[Progress, None, list[str]]:
+    from sparsezo_gui.engine.export.trained import export_trained
+
+    yield from export_trained(session.model, session.overlay.changes(), out, texts)
+    return ["All weights are written as the run computed with them."]
 
 
 def _metrics(run: RunFolder, step: int) -> dict[str, dict[str, float]]:

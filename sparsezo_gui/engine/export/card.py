@@ -17,10 +17,12 @@ def model_card(
     tuned: int,
     metrics: Mapping[str, Mapping[str, float]],
     licence: str = "",
+    weights: str = "",
 ) -> str:
     """README.md of an exported model, in Markdown with the Hub's front matter.
 
-    ``metrics`` holds metrics by 'base' and 'tuned', of the test examples or else of the validation examples.
+    ``metrics`` holds metrics by 'base' and 'tuned', of the test examples or else of the validation examples;
+    ``weights`` is a sentence on the untuned weights.
     """
     hub = "/" in source.id and bool(source.revision)
     share = 100 * tuned / max(source.anatomy.eligible, 1)
@@ -30,6 +32,7 @@ def model_card(
         f"[{source.id}](https://huggingface.co/{source.id}) tuned" if hub else f"`{source.id}` tuned",
         f"with SparseZO: {tuned:,} of its {source.anatomy.eligible:,} linear weights ({share:.3g} %), by zeroth-order "
         f"steps (forward passes only), {step:,} of them.",
+        weights,
         _table(metrics),
         "## Base model\n",
         f"- Model: `{source.id}`" + (f", revision `{source.revision}`" if source.revision else ""),

@@ -19,8 +19,11 @@ TOKENS = 16
 ROOM = 2.5  # times the folder's size: 16-bit weights are computed in fp32 on a CPU
 
 
-def compare(session: Session, data: TaskData, out: Path) -> Generator[Progress, None, str]:
-    """A sentence on how many greedy continuations of the task's prompts agree, token by token, with the run's."""
+def compare(session: Session, data: TaskData, out: Path, original: bool) -> Generator[Progress, None, str]:
+    """A sentence on how many greedy continuations of the task's prompts agree, token by token, with the run's.
+
+    ``original`` says that the folder holds the base's original weights rather than the run's.
+    """
     size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
     if ROOM * size > devices.memory_free(torch.device("cpu")):
         return "Its text was not compared with the run's: there is too little free memory to load it whole."
@@ -40,8 +43,11 @@ def compare(session: Session, data: TaskData, out: Path) -> Generator[Progress, 
         agree += found[0, len(prompt) : len(prompt) + len(expected)].tolist() == expected
     told = f"Plain transformers continues {agree} of {len(prompts)} prompts with the same tokens as the run."
     bits = session.recipe.model.bits
-    if agree < len(prompts) and bits < 16:
-        told += f" Where it differs, the run's other weights are held in {bits} bits and the export's are whole."
+    if original and agree < len(prompts) and bits < 16:
+        told += (
+            f" Where it differs, the run's other weights are held in {bits} bits and the export's are whole; "
+            "exported as trained, it gives the run's own words."
+        )
     return told
 
 

@@ -7,9 +7,6 @@ under its name.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sparsezo_gui.engine.export.folder import copy_companions, drafted
 from sparsezo_gui.engine.export.overlay_file import Changes
-from sparsezo_gui.engine.files import cannot_write, sync
 from sparsezo_gui.engine.models.checkpoint import Checkpoint, Entry, read_header
 from sparsezo_gui.engine.models.source import ModelSource
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 
-COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*")
-NOT_COPIED = ("*.bin.index.json", "adapter_*")
 CHUNK = 16 * 2**20  # bytes copied or compared at a time
-SPARE = 64 * 2**20
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -52,45 +46,23 @@ def export_merged(
     Raises `UserError`.
     """
     checkpoint = Checkpoint(source)
-    _refuse(source, checkpoint, changes, out)
+    _refuse(source, checkpoint, changes)
     size = sum(file.stat().st_size for file in checkpoint.files)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _check_disk(out.parent, size)
-        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise cannot_write(out, error) from error
-    try:
+    with drafted(out, size) as draft:
         yield from _copy(checkpoint, draft, size)
         moved = yield from _patch(checkpoint, changes, draft)
-        _copy_companions(source.folder, draft, texts or {})
-        for path in draft.iterdir():
-            sync(path)
+        copy_companions(source.folder, draft, texts or {})
         yield from _verify(checkpoint, changes, draft, size)
-        _publish(draft, out)
-    except OSError as error:
-        raise cannot_write(out, error) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return Merged(sum(len(indices) for indices, _ in changes.values()), moved, size)
 
 
-def _refuse(source: ModelSource, checkpoint: Checkpoint, changes: Changes, out: Path) -> None:
+def _refuse(source: ModelSource, checkpoint: Checkpoint, changes: Changes) -> None:
     if source.prequantised:
         raise UserError(f"'{source.id}' is itself quantised, so its original weights are not at hand to merge into. "
-                        "Export the overlay file instead, or tune the 16-bit original of this model.")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out}: already exists. Name a new folder, or an empty one.")
+                        "Export it as trained or as an overlay file, or tune the 16-bit original of this model.")
     for name in changes:
         if name not in source.anatomy.linears or name not in checkpoint:
             raise UserError(f"'{source.id}' has no weight '{name}', so these changes are of another model.")
-
-
-def _check_disk(folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if size + SPARE > free:
-        raise UserError(f"The merged model needs {size / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free on the "
-                        f"disk of {folder}. Free some space or choose another place.")
 
 
 def _copy(checkpoint: Checkpoint, draft: Path, size: int) -> Generator[Progress, None, None]:
@@ -134,15 +106,6 @@ def _stored(
 def _bits(tensor: Tensor) -> Tensor:
     """The numbers' bits, so that comparing tells −0 from 0 and finds NaN equal to itself."""
     return tensor.view(_BITS[tensor.element_size()])
-
-
-def _copy_companions(folder: Path, draft: Path, texts: Mapping[str, str]) -> None:
-    left_out = {path.name for pattern in NOT_COPIED for path in folder.glob(pattern)}
-    names = {path.name for pattern in COMPANIONS for path in folder.glob(pattern) if path.is_file()}
-    for name in names - left_out - texts.keys():
-        shutil.copyfile(folder / name, draft / name)  # a cache holds links, of which the content is copied
-    for name, text in texts.items():
-        (draft / name).write_text(text, encoding="utf-8")
 
 
 def _verify(checkpoint: Checkpoint, changes: Changes, draft: Path, size: int) -> Generator[Progress, None, None]:
@@ -190,12 +153,3 @@ def _tuned_only(
         return False
     after[places] = before[places]
     return torch.equal(before, after)
-
-
-def _publish(draft: Path, out: Path) -> None:
-    draft.chmod(0o755)  # mkdtemp's 0700 would hide the model from the user's other programs
-    sync(draft)
-    if out.exists():
-        out.rmdir()
-    os.rename(draft, out)
-    sync(out.parent)

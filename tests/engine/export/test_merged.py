@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from sparsezo_gui.engine.export import merged
+from sparsezo_gui.engine.export import folder, merged
 from sparsezo_gui.engine.export.merged import export_merged
 from sparsezo_gui.engine.models.source import inspect
 from sparsezo_gui.errors import UserError
@@ -127,7 +127,7 @@ def test_cancelling_leaves_nothing_behind(tmp_path):
 
 def test_a_disk_too_small(tmp_path, monkeypatch):
     source = source_of(tiny("llama", tmp_path / "base"))
-    monkeypatch.setattr(merged.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(1000))
+    monkeypatch.setattr(folder.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(1000))
     with pytest.raises(UserError, match="GB are free"):
         finish(export_merged(source, {}, tmp_path / "out"))
 
@@ -138,7 +138,7 @@ def test_a_disk_that_fills_up(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(merged, "sync", full)
+    monkeypatch.setattr(folder, "sync", full)
     with pytest.raises(UserError, match="the disk is full"):
         finish(export_merged(source, {}, tmp_path / "out"))
     assert not any("out" in path.name for path in tmp_path.iterdir())
@@ -163,7 +163,7 @@ def test_a_quantised_base_is_refused(tmp_path):
 
 def test_a_copy_that_went_wrong_never_appears(tmp_path, monkeypatch):
     source = source_of(tiny("llama", tmp_path / "base"))
-    copy = merged._copy_companions
+    copy = merged.copy_companions
 
     def spoil(folder, draft, texts):
         copy(folder, draft, texts)
@@ -172,7 +172,7 @@ def test_a_copy_that_went_wrong_never_appears(tmp_path, monkeypatch):
         content[-1] ^= 1
         path.write_bytes(content)
 
-    monkeypatch.setattr(merged, "_copy_companions", spoil)
+    monkeypatch.setattr(merged, "copy_companions", spoil)
     with pytest.raises(RuntimeError, match="differs"):
         finish(export_merged(source, some_changes(source), tmp_path / "out"))
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,68 @@
+"""A model folder that appears whole or not at all, and what belongs into it besides the weights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from sparsezo_gui.engine.files import cannot_write, sync
+from sparsezo_gui.errors import UserError
+
+COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*")
+NOT_COPIED = ("*.bin.index.json", "adapter_*")
+SPARE = 64 * 2**20
+
+
+@contextmanager
+def drafted(out: Path, size: int) -> Iterator[Path]:
+    """Gives a folder beside ``out`` for about ``size`` bytes; on success it is synced and takes that name.
+
+    ``out`` must not exist or be an empty folder. Nothing is left behind on failure. Raises `UserError`.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out}: already exists. Name a new folder, or an empty one.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _check_disk(out.parent, size)
+        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    try:
+        yield draft
+        for path in draft.iterdir():
+            sync(path)
+        _publish(draft, out)
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def copy_companions(folder: Path, draft: Path, texts: Mapping[str, str]) -> None:
+    """Copies config, tokenizer, chat template and licence from ``folder``; ``texts`` are files to write instead."""
+    left_out = {path.name for pattern in NOT_COPIED for path in folder.glob(pattern)}
+    names = {path.name for pattern in COMPANIONS for path in folder.glob(pattern) if path.is_file()}
+    for name in names - left_out - texts.keys():
+        shutil.copyfile(folder / name, draft / name)  # a cache holds links, of which the content is copied
+    for name, text in texts.items():
+        (draft / name).write_text(text, encoding="utf-8")
+
+
+def _check_disk(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size + SPARE > free:
+        raise UserError(f"The exported model needs {size / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free on the "
+                        f"disk of {folder}. Free some space or choose another place.")
+
+
+def _publish(draft: Path, out: Path) -> None:
+    draft.chmod(0o755)  # mkdtemp's 0700 would hide the model from the user's other programs
+    sync(draft)
+    if out.exists():
+        out.rmdir()
+    os.rename(draft, out)
+    sync(out.parent)

@@ -1,0 +1,121 @@
+"""The model exactly as it ran: the frozen weights made whole again, with the tuned values put in.
+
+Other programs then compute what the run computed. It is written in the number format of the run's forward pass, file by
+file under the names of the checkpoint, one weight in memory at a time. Where the base was held in few bits, the merge
+into its original weights (`merged`) is the better model, but another one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsezo_gui.engine.export.folder import copy_companions, drafted
+from sparsezo_gui.engine.export.overlay_file import Changes
+from sparsezo_gui.engine.models.checkpoint import DTYPES, read_header
+from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.recipe.events import Progress
+
+INDEX = "model.safetensors.index.json"
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def export_trained(
+    model: FrozenModel, changes: Changes, out: Path, texts: Mapping[str, str] | None = None
+) -> Generator[Progress, None, None]:
+    """Writes the model as it ran to ``out``, a folder that does not exist or is empty; ``texts`` are further files.
+
+    The folder appears once all of it is on the disk and has been read back. Raises `UserError`.
+    """
+    source, whole = model.source, _Whole(model, changes)
+    count, done = 2 * len(whole.names), 0
+    with drafted(out, sum(map(whole.size, whole.names))) as draft:
+        for file, keys in whole.files.items():
+            with (draft / file).open("wb") as target:
+                target.write(whole.header(keys))
+                for key in keys:
+                    target.write(_bytes(whole.read(key)))
+                    done += 1
+                    yield Progress("Writing the model as trained", done, count, "weights")
+        copy_companions(source.folder, draft, {**(texts or {}), **whole.texts()})
+        for file in whole.files:
+            for key, entry in read_header(draft / file).items():
+                if _bytes(entry.read()) != _bytes(whole.read(key)):
+                    raise RuntimeError(f"{draft / file}: '{key}' is not what was written")
+                done += 1
+                yield Progress("Checking the model as trained", done, count, "weights")
+
+
+class _Whole:
+    """The tensors of ``model`` with ``changes``, by the names and in the files of its checkpoint."""
+
+    def __init__(self, model: FrozenModel, changes: Changes) -> None:
+        self.model, self.changes, self.checkpoint = model, changes, model.checkpoint
+        anatomy = model.anatomy
+        names = [*anatomy.shapes, *anatomy.aliases]
+        self.names = {self.checkpoint.key(name): name for name in reversed(names) if name in self.checkpoint}
+        # A quantised checkpoint's other tensors are its statistics; any other's are buffers, which stay.
+        kept = (key for key in self.checkpoint.entries if key in self.names or not model.source.prequantised)
+        self.files: dict[str, list[str]] = {}
+        for key in kept:
+            self.files.setdefault(self.checkpoint.entries[key].file.name, []).append(key)
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape as stored: (in, out) for a Conv1D."""
+        name = self.names.get(key)
+        shape = self.checkpoint.entries[key].shape if name is None else self.checkpoint.shape(name)
+        return shape[::-1] if name in self.model.anatomy.transposed else shape
+
+    def dtype(self, key: str) -> torch.dtype:
+        """Format as written: parameters in that of the forward pass."""
+        return self.model.dtype if key in self.names else self.checkpoint.entries[key].dtype
+
+    def size(self, key: str) -> int:
+        """Bytes."""
+        return torch.Size(self.shape(key)).numel() * self.dtype(key).itemsize
+
+    def read(self, key: str) -> Tensor:
+        """The tensor as written, on the CPU."""
+        name = self.names.get(key)
+        if name not in self.model.layers:
+            return self.checkpoint.entries[key].read().to(self.dtype(key))
+        weight = self.model.layers[name].store.dense(self.model.dtype).cpu()
+        if name in self.changes:
+            indices, values = self.changes[name]
+            weight.view(-1)[indices.long()] = values.to(weight.dtype)
+        return weight.T.contiguous() if name in self.model.anatomy.transposed else weight
+
+    def header(self, keys: list[str]) -> bytes:
+        """The first bytes of a safetensors file with these tensors."""
+        fields: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        end = 0
+        for key in keys:
+            begin, end = end, end + self.size(key)
+            fields[key] = {
+                "dtype": _NAMES[self.dtype(key)], "shape": self.shape(key), "data_offsets": (begin, end)
+            }  # fmt: skip
+        text = json.dumps(fields).encode()
+        text += b" " * (-len(text) % 8)
+        return len(text).to_bytes(8, "little") + text
+
+    def texts(self) -> dict[str, str]:
+        """config.json in the new number format and unquantised; the index where there are several files."""
+        config = json.loads((self.model.source.folder / "config.json").read_text(encoding="utf-8"))
+        for key in ("quantization_config", "torch_dtype"):
+            config.pop(key, None)
+        config["dtype"] = str(self.model.dtype).removeprefix("torch.")
+        texts = {"config.json": json.dumps(config, indent=2) + "\n"}
+        if len(self.files) > 1:
+            places = {key: file for file, keys in self.files.items() for key in keys}
+            total = {"total_size": sum(map(self.size, places))}
+            texts[INDEX] = json.dumps({"metadata": total, "weight_map": places}, indent=2) + "\n"
+        return texts
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())
