@@ -19,9 +19,10 @@ from sparsezo_gui.engine.data import DataPreview, TaskData, finish, load_task, p
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models import frozen, memory
+from sparsezo_gui.engine.models.hub import cached_folder
 from sparsezo_gui.engine.models.library import anatomy_of
 from sparsezo_gui.engine.models.memory import MemoryEstimate, Part
-from sparsezo_gui.engine.models.source import cached_folder, local_folder
+from sparsezo_gui.engine.models.source import local_folder
 from sparsezo_gui.engine.objective import count_tokens, packs_of
 from sparsezo_gui.engine.objective import measure as measure_loss
 from sparsezo_gui.engine.session import Session

@@ -17,8 +17,9 @@ from sparsezo_gui.engine.forward import ATTENTION
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.anatomy import Anatomy
 from sparsezo_gui.engine.models.checkpoint import Checkpoint
+from sparsezo_gui.engine.models.hub import find
 from sparsezo_gui.engine.models.linear import FrozenLinear
-from sparsezo_gui.engine.models.source import ModelSource, find
+from sparsezo_gui.engine.models.source import ModelSource
 from sparsezo_gui.engine.models.stores import NF4, Dense, Int8, Store
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress

@@ -16,15 +16,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from sparsezo_gui import resources
 from sparsezo_gui.engine.models.anatomy import Anatomy, anatomy
 from sparsezo_gui.engine.models.checkpoint import DTYPES
-from sparsezo_gui.engine.models.source import (
-    HUB_ERRORS,
-    cached_folder,
-    check_quantisation,
-    find_weights,
-    hub_error,
-    local_folder,
-    read_config,
-)
+from sparsezo_gui.engine.models.hub import HUB_ERRORS, cached_folder, hub_error
+from sparsezo_gui.engine.models.source import check_quantisation, find_weights, local_folder, read_config
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import ModelTable
 

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from sparsezo_gui import resources
 from sparsezo_gui.engine.models import source
-from sparsezo_gui.engine.models.source import find, inspect
+from sparsezo_gui.engine.models.hub import find
+from sparsezo_gui.engine.models.source import inspect
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import ModelTable
