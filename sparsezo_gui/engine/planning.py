@@ -24,7 +24,6 @@ from sparsezo_gui.engine.models.library import anatomy_of
 from sparsezo_gui.engine.models.memory import MemoryEstimate, Part
 from sparsezo_gui.engine.models.source import local_folder
 from sparsezo_gui.engine.objective import count_tokens, packs_of
-from sparsezo_gui.engine.objective import measure as measure_loss
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse.overlay import Overlay
 from sparsezo_gui.engine.sparse.random import Random
@@ -78,12 +77,7 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
         peak.start()
         for done in range(2):
             yield Progress("Measuring", done, 2, "steps")
-
-            def losses(sides: torch.Tensor) -> torch.Tensor:
-                with overlay.applied(sides):
-                    return measure_loss(model, batch, len(sides)).loss
-
-            recipe.estimator.estimate(overlay.values, session.directions(), losses)
+            session.estimate(batch, session.directions())
     parts = (
         Part("Model and program", held, "Measured: the loaded model, its tuned values, Python and its libraries."),
         Part("Forward passes", max(0, peak.bytes - held), "Measured: the most that a step on the largest batch added."),

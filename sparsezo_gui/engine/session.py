@@ -14,11 +14,13 @@ from sparsezo_gui.engine.data import TaskData, load_task
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.sparse import mask as masks
 from sparsezo_gui.engine.sparse.overlay import Overlay
 from sparsezo_gui.engine.zo import generator
+from sparsezo_gui.engine.zo.estimators import Estimate
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Notice, Progress
@@ -34,6 +36,15 @@ class Session:
     step: int = 0
     state: Any = None
     factor: float = 1.0
+
+    def estimate(self, batch: Sequence[Encoded], directions: Tensor) -> Estimate:
+        """Slopes along ``directions`` (probes, n) and the loss, all sides measured on the same ``batch``."""
+
+        def losses(sides: Tensor) -> Tensor:
+            with self.overlay.applied(sides):
+                return measure(self.model, batch, len(sides)).loss
+
+        return self.recipe.estimator.estimate(self.overlay.values, directions, losses)
 
     def directions(self) -> Tensor:
         """Directions of the next step, fp32 (probes, n)."""

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from torch import Tensor
-
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.evaluate import evaluate
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models import frozen
-from sparsezo_gui.engine.objective import count_tokens, measure
+from sparsezo_gui.engine.objective import count_tokens
 from sparsezo_gui.engine.runs import folder as folders
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.runs.journal import JournalWriter
@@ -140,15 +138,10 @@ class _Loop:
         """One step: draw directions, measure all sides on the same batch, move, record."""
         started = time.perf_counter()
         session, recipe = self.session, self.session.recipe
-        number, loop, overlay, examples = session.step + 1, recipe.loop, session.overlay, self.data.train.encoded
+        number, loop, examples = session.step + 1, recipe.loop, self.data.train.encoded
         batch = [examples[i] for i in batch_indices(loop.seed, number, loop.batch_size, len(examples))]
         directions = session.directions()
-
-        def losses(sides: Tensor) -> Tensor:
-            with overlay.applied(sides):
-                return measure(session.model, batch, len(sides)).loss
-
-        found = recipe.estimator.estimate(overlay.values, directions, losses)
+        found = session.estimate(batch, directions)
         # A slope that is not finite must not reach the values; a recorded zero makes the replay skip it too.
         slopes = found.slopes if all(map(math.isfinite, found.slopes)) else (0.0,) * len(found.slopes)
         rate = recipe.update.rate(number, loop.steps) * session.factor

@@ -120,7 +120,6 @@ def test_the_loop_equals_mezo_written_down_plainly(make, tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_base_is_bit_identical_after_a_thousand_steps(frozen_tiny, family):
     """Drives the loop's own step; what is frozen must stay so, whatever is tuned on it."""
-    from sparsezo_gui.engine.objective import measure
     from sparsezo_gui.engine.session import Session
     from sparsezo_gui.engine.sparse.overlay import Overlay
     from sparsezo_gui.engine.sparse.random import Random
@@ -133,15 +132,9 @@ def test_the_base_is_bit_identical_after_a_thousand_steps(frozen_tiny, family):
     session = Session(chosen, model, overlay)
     before = _bits(model)
     batch = [example([5, 9, 7], [2, 2], [8, 11], [0, 1], 2, 0)]
-
-    def losses(sides):
-        with overlay.applied(sides):
-            return measure(model, batch, len(sides)).loss
-
     for _ in range(1000):
         directions = session.directions()
-        found = chosen.estimator.estimate(overlay.values, directions, losses)
-        session.advance(directions, found.slopes, 1e-3)
+        session.advance(directions, session.estimate(batch, directions).slopes, 1e-3)
     assert all(torch.equal(a, b) for a, b in zip(before, _bits(model), strict=True))
     assert not torch.equal(overlay.values, overlay.start)
 
@@ -206,7 +199,7 @@ def test_a_loss_that_is_not_finite_never_reaches_the_values(make, tmp_path, monk
                 found.sums[1] = float("inf")
         return found
 
-    monkeypatch.setattr(training, "measure", broken)
+    monkeypatch.setattr("sparsezo_gui.engine.session.measure", broken)
     events = list(training.train(make(), folder=tmp_path / "run"))
     assert [step.slope == 0 for step in of(e.Step, events)] == [False, True, True, False, False, False]
     assert len([each for each in of(e.Notice, events) if "skipped" in each.text]) == 2
@@ -223,7 +216,7 @@ def test_a_run_without_finite_losses_gives_up_with_a_sentence(make, tmp_path, mo
         found.sums[:] = float("nan") if sides == 2 else 0.0
         return found
 
-    monkeypatch.setattr(training, "measure", broken)
+    monkeypatch.setattr("sparsezo_gui.engine.session.measure", broken)
     with pytest.raises(UserError, match="not a finite number 10 steps in a row"):
         list(training.train(make(loop={"steps": 40}), folder=tmp_path / "run"))
     assert journal.read(tmp_path / "run" / "journal.bin").steps == 10
