@@ -154,7 +154,7 @@ def _store(linear: Any) -> Store:
     weight = linear.weight
     state = getattr(weight, "quant_state", None)
     if state is not None:
-        return NF4(weight.data, state)
+        return NF4.of(weight.data, state)
     if weight.dtype == torch.int8:
         return Int8(weight.data, weight.SCB)
     # GPT-2's Conv1D holds (in, out).

@@ -2,7 +2,8 @@
 
 Both sides of a probe run through each weight while it is hot: it is made dense once, the values of one side are put in
 and multiplied, then those of the next (design: overlay, never in place). The layer's input therefore holds the sides
-one after the other along its first dimension.
+one after the other along its first dimension. On a CPU a large weight is made dense a span of rows at a time: the span
+stays in cache, and memory of that size is used again where larger pieces would be fetched from the system each time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsezo_gui.engine.models.stores import Store
+
+SPAN_BYTES = 8 * 2**20
+LARGE_BYTES = 2 * SPAN_BYTES  # up to which a weight is made dense as a whole
 
 # Called in the backward pass with the gradient at the layer's output (rows, out) and its input (rows, in).
 Recorder = Callable[[Tensor, Tensor], None]
@@ -35,28 +39,45 @@ class FrozenLinear(nn.Module):
         self.indices: Tensor | None = None
         self.sides: Tensor | None = None
         self.recorder: Recorder | None = None
+        self.spans = _spans(store, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (sides · batch, …, in) to (sides · batch, …, out)."""
         if torch.is_grad_enabled() and x.requires_grad:
             return _Differentiable.apply(x, self)
-        weight = self.store.dense(x.dtype)
-        if self.sides is None or self.sides.shape[0] == 1:
-            return F.linear(x, self.put(weight, 0), self.bias)
-        rows = x.reshape(self.sides.shape[0], -1, x.shape[-1])
-        out = torch.empty(*rows.shape[:-1], weight.shape[0], dtype=x.dtype, device=x.device)
-        for side, part in enumerate(rows):
-            torch.mm(part, self.put(weight, side).t(), out=out[side])
+        if len(self.spans) == 1 and (self.sides is None or self.sides.shape[0] == 1):
+            return F.linear(x, self.put(self.store.dense(x.dtype), 0), self.bias)
+        rows = x.reshape(1 if self.sides is None else self.sides.shape[0], -1, x.shape[-1])
+        out = torch.empty(*rows.shape[:-1], self.store.shape[0], dtype=x.dtype, device=x.device)
+        for first, last in self.spans:
+            weight = self.store.dense(x.dtype, first, last)
+            for side, part in enumerate(rows):
+                torch.mm(part, self.put(weight, side, first).t(), out=out[side, :, first:last])
         if self.bias is not None:
             out += self.bias
-        return out.view(*x.shape[:-1], weight.shape[0])
+        return out.view(*x.shape[:-1], self.store.shape[0])
 
-    def put(self, weight: Tensor, side: int) -> Tensor:
-        """Puts the values of one side into ``weight`` in place and gives it back."""
-        if self.sides is not None and self.indices is not None:
-            # scatter_ wants int64 but is the fastest by far; int32 halves what is held between steps.
-            weight.view(-1).scatter_(0, self.indices.long(), self.sides[side].to(weight.dtype))
+    def put(self, weight: Tensor, side: int, first: int = 0) -> Tensor:
+        """Puts the values of one side into ``weight``, rows from ``first`` on, in place and gives it back."""
+        if self.sides is None or self.indices is None:
+            return weight
+        begin, end = first * weight.shape[1], first * weight.shape[1] + weight.numel()
+        indices, values = self.indices, self.sides[side]
+        if weight.numel() < self.store.shape[0] * self.store.shape[1]:
+            low, high = torch.searchsorted(indices, torch.tensor([begin, end], dtype=torch.int32)).tolist()
+            indices, values = indices[low:high] - begin, values[low:high]
+        # scatter_ wants int64 but is the fastest by far; int32 halves what is held between steps.
+        weight.view(-1).scatter_(0, indices.long(), values.to(weight.dtype))
         return weight
+
+
+def _spans(store: Store, dtype: torch.dtype) -> list[tuple[int, int]]:
+    """Rows (first, last) of each part of the weight."""
+    rows, columns = store.shape
+    if store.device.type != "cpu" or not store.grain or rows * columns * dtype.itemsize <= LARGE_BYTES:
+        return [(0, rows)]
+    count = max(store.grain, SPAN_BYTES // (columns * dtype.itemsize) // store.grain * store.grain)
+    return [(first, min(first + count, rows)) for first in range(0, rows, count)]
 
 
 class _Differentiable(torch.autograd.Function):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from bitsandbytes.functional import QuantState, dequantize_4bit
+from bitsandbytes.functional import QuantState, dequantize_4bit, dequantize_blockwise
 from torch import Tensor
 
 
@@ -14,15 +15,23 @@ class Store(ABC):
     """A frozen weight of ``shape`` (out, in)."""
 
     shape: tuple[int, int]
+    grain: int = 1
+    """Rows of a part begin at a multiple of this; 0 where the weight can only be had as a whole."""
 
     @abstractmethod
-    def dense(self, dtype: torch.dtype) -> Tensor:
-        """The weight (out, in) in ``dtype``: a fresh tensor that the caller may write to."""
+    def dense(self, dtype: torch.dtype, first: int = 0, last: int | None = None) -> Tensor:
+        """The weight (out, in), or its rows from ``first`` to before ``last``, in ``dtype``: a fresh tensor that the
+        caller may write to."""
 
     @property
     @abstractmethod
     def nbytes(self) -> int:
         """Bytes held, quantisation statistics included."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where it is held."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +41,49 @@ class NF4(Store):
     packed: Tensor
     state: QuantState
 
+    @classmethod
+    def of(cls, packed: Tensor, state: QuantState) -> NF4:
+        """A weight as bitsandbytes quantised it; scales that were themselves quantised are made whole."""
+        if state.nested:
+            scales = dequantize_blockwise(state.absmax, state.state2) + state.offset
+            state = QuantState(scales, state.shape, state.code, state.blocksize, state.quant_type, state.dtype)
+        return cls(packed, state)
+
     @property
     def shape(self) -> tuple[int, int]:
         """(out, in)."""
         return tuple(self.state.shape)
 
-    def dense(self, dtype: torch.dtype) -> Tensor:
+    @property
+    def grain(self) -> int:
+        """Rows that begin where a block of weights with one scale does."""
+        columns, block = self.shape[1], self.state.blocksize
+        return 0 if columns % 2 else block // math.gcd(columns, block)
+
+    def dense(self, dtype: torch.dtype, first: int = 0, last: int | None = None) -> Tensor:
         """See `Store.dense`."""
-        return dequantize_4bit(self.packed, self.state).to(dtype)
+        state, columns, last = self.state, self.shape[1], self.shape[0] if last is None else last
+        if columns % 2:
+            return dequantize_4bit(self.packed, state).to(dtype)
+        count, block = (last - first) * columns, state.blocksize
+        packed = self.packed.view(-1)[first * columns // 2 : last * columns // 2]
+        scales = state.absmax[first * columns // block : -(-last * columns // block)]
+        # bitsandbytes 0.50 on AVX-512 takes wrong scales where a row ends within a block of weights with one scale, so
+        # that it is given one such block a row, or a single row (https://github.com/bitsandbytes-foundation
+        # /bitsandbytes/pull/2072 indexes the flattened tensor).
+        shape = (1, count) if count % block else (count // block, block)
+        weight = torch.ops.bitsandbytes.dequantize_4bit(packed, scales, block, state.quant_type, shape, state.dtype)
+        return weight.view(last - first, columns).to(dtype)
 
     @property
     def nbytes(self) -> int:
         """See `Store.nbytes`."""
         return self.packed.nbytes + self.state.absmax.nbytes
+
+    @property
+    def device(self) -> torch.device:
+        """See `Store.device`."""
+        return self.packed.device
 
 
 @dataclass(frozen=True)
@@ -60,14 +99,19 @@ class Int8(Store):
         """(out, in)."""
         return tuple(self.codes.shape)
 
-    def dense(self, dtype: torch.dtype) -> Tensor:
+    def dense(self, dtype: torch.dtype, first: int = 0, last: int | None = None) -> Tensor:
         """See `Store.dense`."""
-        return (self.codes * (self.scales.float() / 127).unsqueeze(1)).to(dtype)
+        return (self.codes[first:last] * (self.scales[first:last].float() / 127).unsqueeze(1)).to(dtype)
 
     @property
     def nbytes(self) -> int:
         """See `Store.nbytes`."""
         return self.codes.nbytes + self.scales.nbytes
+
+    @property
+    def device(self) -> torch.device:
+        """See `Store.device`."""
+        return self.codes.device
 
 
 @dataclass(frozen=True)
@@ -81,11 +125,16 @@ class Dense(Store):
         """(out, in)."""
         return tuple(self.weight.shape)
 
-    def dense(self, dtype: torch.dtype) -> Tensor:
+    def dense(self, dtype: torch.dtype, first: int = 0, last: int | None = None) -> Tensor:
         """See `Store.dense`."""
-        return self.weight.to(dtype, copy=True)
+        return self.weight[first:last].to(dtype, copy=True)
 
     @property
     def nbytes(self) -> int:
         """See `Store.nbytes`."""
         return self.weight.nbytes
+
+    @property
+    def device(self) -> torch.device:
+        """See `Store.device`."""
+        return self.weight.device
