@@ -68,7 +68,7 @@ class MainWindow(QMainWindow):
         self.statusBar().addPermanentWidget(self._run_label)
         self.statusBar().setSizeGripEnabled(False)
         self._menus = Menus(self)
-        session.engine_changed.connect(self._refresh_status)
+        session.engine_changed.connect(self._engine_changed)
         session.run_changed.connect(self._refresh_status)
         session.run_advanced.connect(self._refresh_status)
         session.recipe_changed.connect(self._refresh_title)
@@ -204,6 +204,11 @@ class MainWindow(QMainWindow):
         path = self.session.recipe_path
         self.setWindowTitle(f"{path.name} – SparseZO" if path else "SparseZO")
 
+    def _engine_changed(self) -> None:
+        if "load" in self.session.problems:
+            self._say(self.session.problems["load"])
+        self._refresh_status()
+
     def _refresh_status(self) -> None:
         session = self.session
         loading = session.busy.get("load")
@@ -218,8 +223,6 @@ class MainWindow(QMainWindow):
         text = f"{record.name or 'Run'}: {record.state}, step {record.step} of {record.steps}" if running else ""
         if self._run_label.text() != text:
             self._run_label.setText(text)
-        if session.engine_state == "failed" and "load" in session.problems:
-            self._say(session.problems["load"])
         if self._leaving and not session.running:
             QTimer.singleShot(0, self.close)
 

@@ -7,6 +7,10 @@ from typing import Any
 
 from sparsezo_gui.recipe import Recipe
 
+SENSITIVE = {"rule": "sensitive", "density": 0.001}
+TWO_SIDED = {"rule": "two-sided", "directions": 1}
+NORMALISED = {"rule": "scalar-normalised", "learning_rate": 1e-4, "schedule": "constant"}
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -19,33 +23,27 @@ class Preset:
 
 PRESETS = (
     Preset(
-        "Sensitive 0.1 %",
-        "The usual choice: tunes the few weights that matter most.",
-        {"mask": {"rule": "sensitive", "density": 0.001}, "estimator": {"rule": "two-sided", "directions": 1},
-         "update": {"rule": "scalar-normalised", "learning_rate": 1e-4, "schedule": "constant"}},
+        "Sensitive 0.1\u00a0%", "The usual choice: tunes the few weights that matter most.",
+        {"mask": SENSITIVE, "estimator": TWO_SIDED, "update": NORMALISED},
     ),
     Preset(
-        "Careful",
-        "Four directions a step and a falling rate: slower, steadier.",
-        {"mask": {"rule": "sensitive", "density": 0.001}, "estimator": {"rule": "two-sided", "directions": 4},
-         "update": {"rule": "scalar-normalised", "learning_rate": 1e-4, "schedule": "cosine"}},
+        "Careful", "Four directions a step and a falling rate: slower, steadier.",
+        {"mask": SENSITIVE, "estimator": {**TWO_SIDED, "directions": 4},
+         "update": {**NORMALISED, "schedule": "cosine"}},
     ),
     Preset(
-        "Fast and rough",
-        "Three times the rate, falling: a first impression early.",
-        {"mask": {"rule": "sensitive", "density": 0.001}, "estimator": {"rule": "two-sided", "directions": 1},
-         "update": {"rule": "scalar-normalised", "learning_rate": 3e-4, "schedule": "linear"}},
+        "Fast and rough", "Three times the rate, falling: a first impression early.",
+        {"mask": SENSITIVE, "estimator": TWO_SIDED,
+         "update": {**NORMALISED, "learning_rate": 3e-4, "schedule": "linear"}},
     ),
     Preset(
-        "Random control",
-        "As many weights, drawn blindly: shows what sensitivity is worth.",
-        {"mask": {"rule": "random", "density": 0.001}, "estimator": {"rule": "two-sided", "directions": 1},
-         "update": {"rule": "scalar-normalised", "learning_rate": 1e-3, "schedule": "constant"}},
+        "Random control", "As many weights, drawn blindly: shows what sensitivity is worth.",
+        {"mask": {**SENSITIVE, "rule": "random"}, "estimator": TWO_SIDED,
+         "update": {**NORMALISED, "learning_rate": 1e-3}},
     ),
     Preset(
-        "MeZO (all)",
-        "Tunes every weight of the blocks, as the 2023 paper does; takes more memory.",
-        {"mask": {"rule": "all"}, "estimator": {"rule": "two-sided", "directions": 1},
+        "MeZO (all)", "Tunes every weight of the blocks, as the 2023 paper does; takes more memory.",
+        {"mask": {"rule": "all"}, "estimator": TWO_SIDED,
          "update": {"rule": "sgd", "learning_rate": 1e-6, "schedule": "constant"}},
     ),
 )  # fmt: skip
@@ -55,8 +53,6 @@ def matching(recipe: Recipe) -> Preset | None:
     """The preset whose settings the recipe has."""
     tables = recipe.model_dump(mode="json")
     for preset in PRESETS:
-        if all(
-            tables[table].get(key) == value for table, keys in preset.settings.items() for key, value in keys.items()
-        ):
+        if all(tables[table].items() >= values.items() for table, values in preset.settings.items()):
             return preset
     return None

@@ -27,6 +27,7 @@ class Session(QObject):
     recipe_changed = Signal()
     settled = Signal()  # the recipe has been left alone for a moment: time to ask the engine
     engine_changed = Signal()
+    hindrance_changed = Signal()
     models_changed = Signal()
     summary_changed = Signal()
     estimate_changed = Signal()
@@ -51,6 +52,7 @@ class Session(QObject):
         self.measured = False  # whether the estimate was measured
         self.record: RunRecord | None = None
         self.asked = ""  # what the running loop was asked and has not done yet: 'pause', 'stop', 'evaluate'
+        self._hindered = self.hindrance  # as it was told last
         self._number = 0
         self._newest: dict[str, int] = {}
         self._thread = QThread()
@@ -87,6 +89,7 @@ class Session(QObject):
         self.busy[kind] = None
         self.notices.pop(kind, None)
         self._worker.inbox.put(Request(kind, self._number, arguments))
+        self._tell_hindrance()
 
     def drain(self) -> None:
         """Takes everything out of the worker's outbox; emits each signal at most once."""
@@ -105,6 +108,7 @@ class Session(QObject):
         self._take(events)
         for signal in signals.values():
             signal.emit()
+        self._tell_hindrance()
 
     def _take(self, events: list[Any]) -> None:
         if not events or self.record is None:
@@ -150,6 +154,7 @@ class Session(QObject):
             )
         elif kind == "estimate":
             self.measured = False
+            self.problems.pop("measure", None)
         elif kind == "measure" and message.what == "answer":
             self.answers["estimate"], self.measured = message.value, True
             self.problems.pop("estimate", None)
@@ -232,8 +237,9 @@ class Session(QObject):
 
     def measure(self) -> None:
         """Asks for a measured memory figure."""
-        self.ask("measure", self.recipe)
-        self.estimate_changed.emit()
+        if not self.hindrance:
+            self.ask("measure", self.recipe)
+            self.estimate_changed.emit()
 
     def find_mask(self) -> None:
         """Asks where the recipe's mask lies."""
@@ -256,9 +262,14 @@ class Session(QObject):
         doing = next((DOING[kind] for kind in self.busy if kind in LONG), "")
         return f"The engine is busy {doing}." if doing else ""
 
-    def cancel(self) -> None:
-        """Breaks off what the worker is at, at its next sign of life."""
-        self._worker.cancel.set()
+    def _tell_hindrance(self) -> None:
+        if self.hindrance != self._hindered:
+            self._hindered = self.hindrance
+            self.hindrance_changed.emit()
+
+    def cancel(self, kind: str) -> None:
+        """Breaks off long work of this kind at its next sign of life, or drops it where it has not begun."""
+        self._worker.cancelled[kind] = self._newest.get(kind, 0)
         self._worker.inbox.put(Request("wake", 0))
 
     # The run
@@ -297,7 +308,8 @@ class Session(QObject):
         names = {Pause: "pause", Resume: "", Stop: "stop", EvaluateNow: "evaluate", SetRate: self.asked}
         self.asked = names.get(type(command), "")
         if isinstance(command, Stop) and self.record is not None and self.record.state == "starting":
-            self._worker.cancel.set()  # there is no step border yet
+            for kind in ("train", "resume"):
+                self.cancel(kind)  # there is no step border yet
         self._worker.commands.put(command)
         self._worker.inbox.put(Request("wake", 0))
         self.run_changed.emit()

@@ -6,15 +6,16 @@ the palette. Every distance is a multiple of `GRID`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 
 from PySide6.QtCore import QByteArray, QObject, QRectF, Qt, Signal
-from PySide6.QtGui import QColor, QGuiApplication, QIcon, QPainter, QPalette, QPixmap
+from PySide6.QtGui import QColor, QFontDatabase, QGuiApplication, QIcon, QPainter, QPalette, QPixmap
 from PySide6.QtSvg import QSvgRenderer
 from PySide6.QtWidgets import QApplication
 
 from sparsezo_gui import resources
+from sparsezo_gui.gui.style import STYLE
 
 GRID = 8
 MODES = ("system", "light", "dark")
@@ -136,113 +137,15 @@ def palette(c: Colours) -> QPalette:
 
 
 def style_sheet(c: Colours, scale: float = 1.0) -> str:
-    """The application's style sheet."""
-    chevron = resources.icon("chevron-down").as_posix()
-    check = resources.icon("check-dark" if c.dark else "check-light").as_posix()
-    return f"""
-QWidget {{ color: {c.text}; }}
-QMainWindow, QDialog {{ background: {c.window}; }}
-QLabel[role="title"] {{ font-size: {16 * scale:.0f}pt; font-weight: 600; }}
-QLabel[role="heading"] {{ font-weight: 600; }}
-QLabel[role="dim"], QLabel[role="hint"] {{ color: {c.dim}; }}
-QLabel[role="figure"] {{ font-size: {14 * scale:.0f}pt; font-weight: 600; }}
-QLabel[role="error"] {{ color: {c.error}; }}
-QLabel:disabled {{ color: {c.strong_border}; }}
-QFrame[role="card"] {{ background: {c.base}; border: 1px solid {c.border}; border-radius: 6px; }}
-QFrame[role="strip"] {{ background: {c.base}; border: 0; border-top: 1px solid {c.border}; }}
-QFrame[role="line"] {{ background: {c.border}; border: 0; }}
-QFrame[role="banner"] {{ background: {c.accent_soft}; border: 1px solid {c.accent}; border-radius: 6px; }}
-QFrame[role="banner"][level="warning"] {{ background: {c.warning_soft}; border-color: {c.warning}; }}
-QFrame[role="banner"][level="error"] {{ background: {c.error_soft}; border-color: {c.error}; }}
-QLabel[role="badge"] {{ border: 1px solid {c.strong_border}; border-radius: 4px; padding: 1px 8px; font-weight: 600; }}
-QLabel[role="badge"][level="fits"] {{ color: {c.good}; border-color: {c.good}; }}
-QLabel[role="badge"][level="tight"] {{ color: {c.warning}; border-color: {c.warning}; }}
-QLabel[role="badge"][level="large"] {{ color: {c.error}; border-color: {c.error}; }}
-
-QPushButton {{ background: {c.base}; border: 1px solid {c.strong_border}; border-radius: 4px; padding: 5px 16px;
-    min-height: 18px; }}
-QPushButton:hover {{ background: {c.raised}; }}
-QPushButton:pressed {{ background: {c.border}; }}
-QPushButton:focus {{ border: 2px solid {c.accent}; padding: 4px 15px; }}
-QPushButton:disabled {{ color: {c.strong_border}; border-color: {c.border}; background: {c.window}; }}
-QPushButton[role="primary"] {{ background: {c.accent}; color: {c.on_accent}; border: 1px solid {c.accent};
-    font-weight: 600; }}
-QPushButton[role="primary"]:hover {{ background: {c.accent_hover}; border-color: {c.accent_hover}; }}
-QPushButton[role="primary"]:focus {{ border: 2px solid {c.text}; padding: 4px 15px; }}
-QPushButton[role="primary"]:disabled {{ background: {c.raised}; color: {c.strong_border}; border-color: {c.border}; }}
-QPushButton[role="flat"], QToolButton[role="flat"] {{ background: transparent; border: 1px solid transparent;
-    border-radius: 4px; padding: 5px 8px; color: {c.accent}; text-align: left; }}
-QPushButton[role="flat"]:hover, QToolButton[role="flat"]:hover {{ background: {c.raised}; }}
-QPushButton[role="flat"]:focus, QToolButton[role="flat"]:focus {{ border: 2px solid {c.accent}; padding: 4px 7px; }}
-QPushButton[role="flat"]:disabled, QToolButton[role="flat"]:disabled {{ color: {c.strong_border}; }}
-
-QLineEdit, QPlainTextEdit, QTextEdit, QComboBox {{ background: {c.base}; border: 1px solid {c.strong_border};
-    border-radius: 4px; padding: 5px 7px; selection-background-color: {c.accent};
-    selection-color: {c.on_accent}; }}
-QLineEdit:focus, QPlainTextEdit:focus, QTextEdit:focus, QComboBox:focus {{ border: 2px solid {c.accent};
-    padding: 4px 6px; }}
-QLineEdit, QComboBox {{ min-height: 18px; }}
-QLineEdit[fault="true"], QPlainTextEdit[fault="true"] {{ border: 2px solid {c.error}; padding: 4px 6px; }}
-QLineEdit:disabled, QComboBox:disabled, QPlainTextEdit:disabled {{ color: {c.strong_border}; border-color: {c.border};
-    background: {c.window}; }}
-QLineEdit:read-only, QPlainTextEdit[readOnly="true"] {{ border-color: {c.border}; }}
-QComboBox::drop-down {{ border: 0; width: 24px; }}
-QComboBox::down-arrow {{ image: url({chevron}); width: 16px; height: 16px; }}
-QComboBox QAbstractItemView {{ background: {c.base}; border: 1px solid {c.strong_border}; outline: 0;
-    selection-background-color: {c.accent}; selection-color: {c.on_accent}; }}
-
-QFrame[role="navigation"] {{ background: {c.window}; border: 0; border-right: 1px solid {c.border}; }}
-QToolButton[role="navigation"] {{ background: transparent; border: 2px solid transparent; border-radius: 6px;
-    padding: 7px 10px; text-align: left; }}
-QToolButton[role="navigation"]:hover {{ background: {c.raised}; }}
-QToolButton[role="navigation"]:checked {{ background: {c.accent_soft}; color: {c.accent}; font-weight: 600; }}
-QToolButton[role="navigation"]:focus {{ border-color: {c.accent}; }}
-QFrame[role="card"][chosen="true"] {{ border-color: {c.accent}; background: {c.accent_soft}; }}
-QCheckBox, QRadioButton {{ spacing: 8px; border: 1px solid transparent; border-radius: 4px; padding: 2px; }}
-QCheckBox:focus, QRadioButton:focus {{ border-color: {c.accent}; }}
-QCheckBox::indicator {{ width: 14px; height: 14px; border: 1px solid {c.strong_border}; border-radius: 3px;
-    background: {c.base}; }}
-QCheckBox::indicator:checked {{ background: {c.accent}; border-color: {c.accent}; image: url({check}); }}
-QRadioButton::indicator {{ width: 14px; height: 14px; border: 1px solid {c.strong_border}; border-radius: 8px;
-    background: {c.base}; }}
-QRadioButton::indicator:checked {{ width: 6px; height: 6px; border: 5px solid {c.accent}; }}
-QCheckBox::indicator:disabled, QRadioButton::indicator:disabled {{ border-color: {c.border}; }}
-
-QAbstractItemView {{ background: {c.base}; alternate-background-color: {c.window}; border: 1px solid {c.border};
-    border-radius: 4px; outline: 0; gridline-color: {c.border}; }}
-QAbstractItemView:focus {{ border: 2px solid {c.accent}; }}
-QListView::item {{ padding: 6px 8px; }}
-QTableView::item {{ padding: 2px 8px; }}
-QAbstractItemView::item:selected {{ background: {c.accent_soft}; color: {c.text}; }}
-QHeaderView {{ background: {c.window}; border: 0; }}
-QHeaderView::section {{ background: {c.window}; color: {c.dim}; border: 0; border-bottom: 1px solid {c.border};
-    padding: 5px 8px; text-align: left; }}
-QTableCornerButton::section {{ background: {c.window}; border: 0; }}
-
-QProgressBar {{ background: {c.raised}; border: 0; border-radius: 4px; max-height: 8px; min-height: 8px; }}
-QProgressBar::chunk {{ background: {c.accent}; border-radius: 4px; }}
-QScrollArea, QScrollArea > QWidget > QWidget[role="page"] {{ background: {c.window}; border: 0; }}
-QScrollBar:vertical {{ background: transparent; width: 12px; margin: 0; }}
-QScrollBar:horizontal {{ background: transparent; height: 12px; margin: 0; }}
-QScrollBar::handle {{ background: {c.strong_border}; border-radius: 4px; margin: 2px; }}
-QScrollBar::handle:vertical {{ min-height: 32px; }}
-QScrollBar::handle:horizontal {{ min-width: 32px; }}
-QScrollBar::add-line, QScrollBar::sub-line {{ width: 0; height: 0; }}
-QScrollBar::add-page, QScrollBar::sub-page {{ background: transparent; }}
-QSplitter::handle {{ background: {c.border}; }}
-QStatusBar {{ background: {c.window}; border-top: 1px solid {c.border}; }}
-QStatusBar::item {{ border: 0; }}
-QStatusBar QLabel {{ padding: 2px 8px; color: {c.dim}; }}
-QMenuBar {{ background: {c.window}; border-bottom: 1px solid {c.border}; }}
-QMenuBar::item {{ padding: 5px 10px; background: transparent; }}
-QMenuBar::item:selected {{ background: {c.raised}; }}
-QMenu {{ background: {c.base}; border: 1px solid {c.strong_border}; padding: 4px; }}
-QMenu::item {{ padding: 5px 24px 5px 24px; border-radius: 4px; }}
-QMenu::item:selected {{ background: {c.accent}; color: {c.on_accent}; }}
-QMenu::item:disabled {{ color: {c.strong_border}; background: transparent; }}
-QMenu::separator {{ height: 1px; background: {c.border}; margin: 4px 8px; }}
-QToolTip {{ background: {c.raised}; color: {c.text}; border: 1px solid {c.strong_border}; padding: 4px; }}
-"""
+    """The application's style sheet; ``scale`` is that of the text."""
+    return STYLE.substitute(
+        asdict(c),
+        title=f"{16 * scale:.0f}",
+        figure=f"{14 * scale:.0f}",
+        code=QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont).family(),
+        chevron=resources.icon("chevron-down").as_posix(),
+        check=resources.icon("check-dark" if c.dark else "check-light").as_posix(),
+    )
 
 
 def icon(name: str, role: str = "dim") -> QIcon:

@@ -23,7 +23,7 @@ from typing import Any
 from PySide6.QtCore import QObject, Slot
 
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.gui.problems import Problem, explain
+from sparsezo_gui.gui.problems import explain
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Paused, Progress, Started
 
@@ -163,11 +163,11 @@ class Engine:
 
         return resume(folder, commands)
 
-    def export(self, folder: Path, form: str, out: Path, step: int | None) -> Iterator[Progress]:
+    def export(self, folder: Path, form: str, out: Path, step: int | None, weights: str) -> Iterator[Progress]:
         """One step of a run as files."""
         from sparsezo_gui.engine.export import export_run
 
-        return export_run(folder, form, out, step)
+        return export_run(folder, form, out, step, weights)
 
 
 class Worker(QObject):
@@ -179,63 +179,56 @@ class Worker(QObject):
         self.inbox: SimpleQueue[Request | None] = SimpleQueue()
         self.outbox: deque[Message] = deque()
         self.commands: SimpleQueue = SimpleQueue()
-        self.cancel = threading.Event()
         self.leave = threading.Event()
-        self.latest: dict[str, int] = {}
-        self.done = threading.Event()
+        self.latest: dict[str, int] = {}  # number of the newest request by kind
+        self.cancelled: dict[str, int] = {}  # number by kind up to which long requests are broken off or dropped
         self._later: deque[Request] = deque()
 
     @Slot()
     def serve(self) -> None:
         """The worker's life."""
         _step_back()
-        try:
-            while not self.leave.is_set():
-                request = self._later.popleft() if self._later else self.inbox.get()
-                if request is not None and request.kind != "wake":
-                    self._serve(request)
-        finally:
-            self.done.set()
+        while not self.leave.is_set():
+            request = self._later.popleft() if self._later else self.inbox.get()
+            if request is not None and request.kind != "wake":
+                self._serve(request)
 
     def _serve(self, request: Request) -> None:
         if request.kind in LATEST and request.number < self.latest.get(request.kind, 0):
             return
         try:
-            arguments = {"load": (self.leave,), "train": (*request.arguments, self.commands)}
-            if request.kind == "resume":
-                arguments["resume"] = (*request.arguments, self.commands)
-            answer = getattr(self.engine, request.kind)(*arguments.get(request.kind, request.arguments))
+            shared = {"load": (self.leave,), "train": (self.commands,), "resume": (self.commands,)}
+            answer = getattr(self.engine, request.kind)(*request.arguments, *shared.get(request.kind, ()))
             if request.kind in LONG:
-                answer = self._pull(request, answer)
-                if self.cancel.is_set():
-                    self._tell(request, "cancelled")
-                    return
-            self._tell(request, "answer", answer)
+                self._pull(request, answer)
+            else:
+                self._tell(request, "answer", answer)
         except Exception as error:  # told in the window, with its traceback
             self._tell(request, "problem", explain(error, DOING.get(request.kind, request.kind)))
-        finally:
-            if request.kind in LONG:
-                self.cancel.clear()
 
-    def _pull(self, request: Request, events: Iterator[Any]) -> Any:
-        """Pulls an iterator to its end, or to a cancellation; gives what a generator returns."""
+    def _given_up(self, request: Request) -> bool:
+        return self.leave.is_set() or request.number <= self.cancelled.get(request.kind, 0)
+
+    def _pull(self, request: Request, events: Iterator[Any]) -> None:
+        """Pulls an iterator to its end, or to a cancellation; the answer is what a generator returns."""
         with contextlib.closing(events) if hasattr(events, "close") else contextlib.nullcontext():  # type: ignore[arg-type]
-            while not (self.cancel.is_set() or self.leave.is_set()):
+            while not self._given_up(request):
                 try:
                     event = next(events)
                 except StopIteration as stop:
-                    return stop.value
+                    self._tell(request, "answer", stop.value)
+                    return
                 self._tell(request, "event", event)
                 if isinstance(event, Started):
                     # From here on the loop listens to its commands: stopping is a command, not a cancellation.
                     gc.freeze()
-                self._between(waiting=isinstance(event, Paused))
-        return None
+                self._between(request, waiting=isinstance(event, Paused))
+        self._tell(request, "cancelled")
 
-    def _between(self, waiting: bool) -> None:
+    def _between(self, pulled: Request, waiting: bool) -> None:
         """Answers small requests between two events; during a pause, until there is a command for the loop."""
         while True:
-            block = waiting and self.commands.empty() and not (self.cancel.is_set() or self.leave.is_set())
+            block = waiting and self.commands.empty() and not self._given_up(pulled)
             try:
                 request = self.inbox.get(block)
             except Empty:
@@ -249,12 +242,6 @@ class Worker(QObject):
 
     def _tell(self, request: Request, what: str, value: Any = None) -> None:
         self.outbox.append(Message(request.kind, request.number, what, value))
-
-
-def problem_of(message: Message) -> Problem:
-    """The problem that a message tells."""
-    assert isinstance(message.value, Problem)
-    return message.value
 
 
 def _step_back() -> None:

@@ -72,6 +72,7 @@ class StandIn(Engine):
         self.faults: dict[str, Exception] = {}
         self.estimated = Estimate()
         self.run_list: list[Any] = []
+        self.exported: tuple[str, Path, int | None, str] | None = None
         self.histories: dict[Path, Any] = {}
 
     def _fail(self, kind: str) -> None:
@@ -230,10 +231,12 @@ class StandIn(Engine):
         self._fail("resume")
         return self.train(Recipe(), commands, first=101, folder=folder)
 
-    def export(self, folder: Path, form: str, out: Path, step: int | None) -> Any:
+    def export(self, folder: Path, form: str, out: Path, step: int | None, weights: str) -> Any:
         """Two stages."""
         self._fail("export")
+        self.exported = (form, out, step, weights)
         yield e.Progress("Writing", 1, 2, "files")
+        time.sleep(self.pace)
         yield e.Notice("The base model is in 4 bits only.")
         yield e.Progress("Checking", 2, 2, "prompts")
         return {"step": step, "tuned": 20_000, "told": ["20,000 of 20,000 tuned weights differ from the base model's."]}

@@ -15,6 +15,7 @@ from PySide6.QtWidgets import (
     QLabel,
     QLineEdit,
     QPlainTextEdit,
+    QRadioButton,
     QScrollBar,
     QTextEdit,
 )
@@ -78,9 +79,12 @@ def _in_plot(control) -> bool:
     return False
 
 
-def test_nothing_is_clipped_at_150_percent_on_a_small_screen(window, qtbot):
-    theme().apply("light", 1.5)
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_nothing_is_clipped_on_a_small_screen(window, session, qtbot, scale):
+    theme().apply("light", scale)
     window.resize(1280, 720)
+    session.find_mask()
+    qtbot.waitUntil(lambda: session.mask is not None and "preview" not in session.busy, timeout=3000)
     for name in PAGES:
         window.go(name)
         qtbot.wait(20)
@@ -88,6 +92,26 @@ def test_nothing_is_clipped_at_150_percent_on_a_small_screen(window, qtbot):
         for control in window.page(name).findChildren(QAbstractButton):
             if control.isVisible() and control.text():
                 assert control.width() >= control.minimumSizeHint().width() - 2, control.text()
+        for part in window.page(name).findChildren(QLabel):
+            if part.isVisible() and part.text():
+                room, needed = part.size(), part.sizeHint()
+                whole = room.width() >= needed.width() if not part.wordWrap() else (
+                    room.height() >= part.heightForWidth(room.width())
+                )  # fmt: skip
+                assert whole, part.text()
+    theme().apply("light")
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_the_title_of_every_task_can_be_read(window, find, qtbot, scale):
+    theme().apply("light", scale)
+    window.resize(1280, 720)
+    window.go("data")
+    task = find("Task")
+    qtbot.waitUntil(lambda: task.count() > 10, timeout=3000)
+    qtbot.wait(20)
+    longest = max(task.fontMetrics().horizontalAdvance(task.itemText(i)) for i in range(task.count()))
+    assert longest < task.width() - 24 and task.mapTo(window, task.rect().topRight()).x() < 1280
     theme().apply("light")
 
 
@@ -236,10 +260,32 @@ def test_export(window, find, click, session, engine, qtbot, tmp_path):
     find("Where to export").setText(str(tmp_path / "out.safetensors"))
     click("Export now")
     qtbot.waitUntil(lambda: "exported and checked" in find("Export result").text(), timeout=3000)
+    assert engine.exported == ("overlay", tmp_path / "out.safetensors", 100, "original")
     engine.faults["export"] = UserError(f"{tmp_path}: is not empty.")
     click("Export now")
     problem(qtbot, session, "export")
     assert "is not empty" in window.page("export").banner.text
+
+
+def test_the_weights_of_a_folder_can_be_chosen(window, find, click, engine, qtbot, tmp_path):
+    def shown() -> bool:
+        return any(b.isVisible() for b in window.findChildren(QRadioButton) if b.text() == "Exactly as trained")
+
+    engine.run_list = [listed(tmp_path / "run")]
+    window.go("export")
+    click("Refresh the list of runs")
+    qtbot.waitUntil(find("Export now").isEnabled, timeout=3000)
+    assert not shown()
+    click("Hugging Face folder")
+    assert find("Original precision").isChecked() and find("Where to export").text().endswith("yesterday-tuned")
+    for chosen in ("original", "trained"):
+        click("Export now")
+        qtbot.waitUntil(lambda chosen=chosen: bool(engine.exported) and engine.exported[3] == chosen, timeout=3000)
+        assert engine.exported[0] == "hf"
+        qtbot.waitUntil(find("Export now").isEnabled, timeout=3000)
+        click("Exactly as trained")
+    click("Overlay file")
+    assert not shown()
 
 
 def test_an_engine_that_does_not_load_is_told(qtbot, session, engine):

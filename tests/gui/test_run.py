@@ -96,6 +96,11 @@ def test_failures_are_shown(run, click, find, session, engine, qtbot):
     click("New run")
     qtbot.waitUntil(lambda: run.banner.text == "The model 'x' is not on this computer.", timeout=3000)
     assert not [b for b in run.banner.findChildren(QPushButton) if b.isVisible() and b.text() == "Details"]
+    click("Dismiss", run)
+    session.change("loop", steps=7)
+    assert not run.banner.isVisible()
+    click("Start run")
+    qtbot.waitUntil(run.banner.isVisible, timeout=3000)
 
 
 def test_closing_asks_while_a_run_goes_on(window, run, click, session, engine, qtbot):
@@ -160,7 +165,7 @@ def test_cross_hair_zoom_and_export(qtbot, tmp_path):
     board.show_record(filled(500), "Memory")
     with qtbot.waitSignal(board.readout) as told:
         board.point_at(120)
-    assert told.args[0].startswith("Step 120  ·  loss ")
+    assert told.args[0].startswith("Step 120 · loss ")
     board.set_log(True)
     board.loss.setXRange(100, 200, padding=0)
     assert board.latency.viewRange()[0] == pytest.approx([100, 200])
@@ -172,6 +177,19 @@ def test_cross_hair_zoom_and_export(qtbot, tmp_path):
     assert (tmp_path / "plots.png").stat().st_size > 10_000
     lines = (tmp_path / "steps.csv").read_text().splitlines()
     assert len(lines) == 501 and lines[0].startswith("step,loss")
+
+
+def test_plots_stay_inside_a_window_that_shrinks(qtbot):
+    board = Board()
+    qtbot.addWidget(board)
+    board.resize(1000, 600)
+    board.show()
+    board.show_record(filled(500), "Memory")
+    for width in (700, 420, 900):
+        board.resize(width, 500)
+        qtbot.wait(20)
+        edges = [panel.sceneBoundingRect().right() for panel in board.panels]
+        assert max(edges) <= width and edges[0] == pytest.approx(edges[-1], abs=1)
 
 
 class Emitter(QObject):

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from PySide6.QtCore import Qt
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
-from PySide6.QtWidgets import QFileDialog, QLineEdit, QPlainTextEdit, QWidget
+from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QPlainTextEdit, QWidget
 
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, restyle, row
+from sparsezo_gui.gui.widgets.basic import Page, button, card, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.histogram import Histogram, Shares
 from sparsezo_gui.gui.widgets.table import DataTable
@@ -22,6 +21,7 @@ from sparsezo_gui.recipe.recipe import DataTable as DataSettings
 
 FILES = "Data (*.csv *.tsv *.json *.jsonl *.parquet *.txt);;All files (*)"
 PAGE_SIZE = 50  # rows of a page, as the engine gives them
+NO_LENGTHS = "Known once there are examples and the model is on this computer."
 LIMITS = ("train", "validation", "test", "max_tokens")
 
 
@@ -36,71 +36,13 @@ class DataPage(Page):
         self._page = 0
         self._asked: object = None
         self.setAcceptDrops(True)
-        self._source = QLineEdit()
-        self._source.setAccessibleName("Data source")
-        self._source.setPlaceholderText("A file, a folder, a Hub data set, or 'starter'; or drop a file here")
-        self._source.editingFinished.connect(self._typed)
-        self._task = Combo("Task")
-        self._task.currentIndexChanged.connect(
-            lambda: self._set(task=self._task.currentData(), columns={}, template="")
-        )
-        self._task.setMinimumWidth(32 * GRID)
-        self._fault = label("", "error", wrap=True, name="Data fault")
-        self._fault.hide()
-        again = button("Read again", lambda: self._turn(0), name="Read the data again")
-        again.setToolTip("After the file has changed.")
-        source = row(
-            column(label("Source", "dim"), row(
-                self._source, button("File…", self._choose_file, image="file", name="Choose a data file"),
-                button("Folder…", self._choose_folder, image="folder", name="Choose a data folder"),
-                button("Starter", lambda: self._set_source("starter"), name="Use the bundled data"),
-                again,
-            ), spacing=4),
-            column(label("Task", "dim"), self._task, spacing=4), spacing=2 * GRID,
-        )  # fmt: skip
-        source.setStretch(0, 5)
-        source.setStretch(1, 2)
-        self.body.addWidget(card(source, self._fault))
-
-        self._rows = label("", "dim", name="Rows shown")
-        self._before = button("Previous", lambda: self._turn(-1), name="Previous page of rows")
-        self._after = button("Next", lambda: self._turn(1), name="Next page of rows")
-        self.table = DataTable()
-        self.table.mapping.mapped.connect(self._mapped)
-        self._totals = label("", "dim", name="Examples by split")
-        self._rows_card = card(
-            row(label("Rows", "heading"), self._totals, None, self._rows, self._before, self._after), self.table
-        )
-        self.body.addWidget(self._rows_card)
-
-        self._template = QPlainTextEdit()
-        self._template.setAccessibleName("Prompt template")
-        self._template.setTabChangesFocus(True)
-        self._template.setPlaceholderText("Empty takes the task's own prompt. Put {{ column }} where a column goes in.")
-        self._template.setFixedHeight(10 * GRID)
-        use = button("Use template", lambda: self._set(template=self._template.toPlainText()))
-        self.tokens = TokenView()
-        seen = card(
-            label("What the model will see", "heading"),
-            label("Bold, underlined tokens are trained; the others are read only.", "hint", wrap=True),
-            self.tokens, GRID,
-            label("Prompt template", "heading"), self._template, row(None, use),
-        )  # fmt: skip
-        self._cut = label("", wrap=True, name="Examples cut")
-        self._longest = label("", "dim", wrap=True, name="Longest example")
-        self.lengths, self.balance = Histogram("Length of examples", "tokens"), Shares("Class balance")
-        self._balance_title = label("Answers", "heading")
-        figures = card(
-            label("Length", "heading"), self.lengths, self._longest, self._cut, GRID,
-            self._balance_title, self.balance, GRID,
-            label("How many", "heading"), self._limits(), None,
-        )  # fmt: skip
-        below = row(seen, figures, spacing=2 * GRID)
-        self._results = QWidget()
-        self._results.setLayout(below)
+        below = row(self._make_seen(), self._make_figures(), spacing=2 * GRID)
         below.setStretch(0, 3)
         below.setStretch(1, 2)
-        self.body.addWidget(self._results)
+        self._results = QWidget()
+        self._results.setLayout(below)
+        for part in (self._make_source(), self._make_rows(), self._results):
+            self.body.addWidget(part)
         self.body.addStretch(1)
         self.body.addLayout(row(None, button("Continue to Method", lambda: go("method"), role="primary")))
         session.tasks_changed.connect(self._fill_tasks)
@@ -111,16 +53,77 @@ class DataPage(Page):
         self._follow()
         self._show()
 
-    def _limits(self) -> QWidget:
-        self._fields: dict[str, SettingField] = {}
-        for name in LIMITS:
-            field = self._fields[name] = SettingField(name, DataSettings.model_fields[name])
+    def _make_source(self) -> QWidget:
+        self._source = QLineEdit()
+        self._source.setAccessibleName("Data source")
+        self._source.setPlaceholderText("A file, a folder, a Hub data set, or 'starter'; or drop a file here")
+        self._source.editingFinished.connect(self._typed)
+        again = button("Read again", lambda: self._turn(0), name="Read the data again")
+        again.setToolTip("After the file has changed.")
+        self._task = Combo("Task")
+        self._task.setSizeAdjustPolicy(Combo.SizeAdjustPolicy.AdjustToContents)
+        self._task.currentIndexChanged.connect(
+            lambda: self._set(task=self._task.currentData(), columns={}, template="")
+        )
+        self._fault = label("", "error", wrap=True, name="Data fault")
+        self._fault.hide()
+        form = QGridLayout()
+        form.setHorizontalSpacing(3 * GRID)
+        form.setVerticalSpacing(GRID)
+        source = row(
+            self._source, button("File…", self._choose_file, image="file", name="Choose a data file"),
+            button("Folder…", self._choose_folder, image="folder", name="Choose a data folder"),
+            button("Starter", lambda: self._set_source("starter"), name="Use the bundled data"), again,
+        )  # fmt: skip
+        for line, (title, part) in enumerate((("Source", source), ("Task", row(self._task, None)))):
+            form.addWidget(label(title, "heading"), line, 0)
+            form.addLayout(part, line, 1)
+        return card(form, self._fault)
+
+    def _make_rows(self) -> QWidget:
+        self._totals = label("", "dim", name="Examples by split")
+        self._rows = label("", "dim", name="Rows shown")
+        self._before = button("Previous", lambda: self._turn(-1), name="Previous page of rows")
+        self._after = button("Next", lambda: self._turn(1), name="Next page of rows")
+        self.table = DataTable()
+        self.table.mapping.mapped.connect(self._mapped)
+        self._rows_card = card(
+            row(label("Rows", "heading"), self._totals, None, self._rows, self._before, self._after), self.table
+        )
+        return self._rows_card
+
+    def _make_seen(self) -> QWidget:
+        self.tokens = TokenView()
+        self._template = QPlainTextEdit()
+        self._template.setAccessibleName("Prompt template")
+        self._template.setTabChangesFocus(True)
+        self._template.setPlaceholderText("Empty takes the task's own prompt. Put {{ column }} where a column goes in.")
+        self._template.setFixedHeight(10 * GRID)
+        use = button("Use template", lambda: self._set(template=self._template.toPlainText()))
+        return card(
+            label("What the model will see", "heading"),
+            label("Bold, underlined tokens are trained; the others are read only.", "hint", wrap=True),
+            self.tokens, GRID,
+            label("Prompt template", "heading"), self._template, row(None, use),
+        )  # fmt: skip
+
+    def _make_figures(self) -> QWidget:
+        self.lengths, self.balance = Histogram("Length of examples", "tokens"), Shares("Class balance")
+        self._longest = label("", "dim", wrap=True, name="Longest example")
+        self._cut = label("", wrap=True, name="Examples cut")
+        self._balance_title = label("Answers", "heading")
+        self._fields = {name: SettingField(name, DataSettings.model_fields[name]) for name in LIMITS}
+        limits = QGridLayout()
+        limits.setHorizontalSpacing(2 * GRID)
+        for index, field in enumerate(self._fields.values()):
             field.edited.connect(self._limit)
-        result = QWidget()
-        result.setLayout(column(*(
-            _pair(self._fields[a], self._fields[b]) for a, b in (("train", "validation"), ("test", "max_tokens"))
-        )))  # fmt: skip
-        return result
+            limits.addWidget(field, index // 2, index % 2)
+            limits.setColumnStretch(index % 2, 1)
+        return card(
+            label("Length", "heading"), self.lengths, self._longest, self._cut, GRID,
+            self._balance_title, self.balance, GRID,
+            label("How many", "heading"), limits, None,
+        )  # fmt: skip
 
     # What the user does
 
@@ -219,10 +222,9 @@ class DataPage(Page):
         fault = problem.what if problem else preview.problem if preview else ""
         self._fault.setVisible(bool(fault))
         self._fault.setText(fault)
-        if problem is not None and problem.defect:
-            self.banner.show_problem(problem)
         self._results.setVisible(known)
         self._rows_card.setVisible(problem is None)
+        self._show_banner(preview if known else None, problem)
         if not known:
             loaded = session.engine_state == "ready"
             waiting = "Reading the data…" if loaded else "Rows follow once the engine is loaded."
@@ -242,20 +244,22 @@ class DataPage(Page):
         self._before.setEnabled(first > 0)
         self._after.setEnabled(last < total)
         self._totals.setText(" · ".join(f"{name} {words.count(count)}" for name, count in preview.totals.items()))
-        if preview.suggestion:
-            self._suggest(preview.suggestion)
-        elif preview.notices:
-            self.banner.show_problem(Problem("\n".join(preview.notices)), "info")
-        self.tokens.show_examples(preview.examples)
+        self.tokens.show_examples(preview.examples, counted=preview.longest_tokens > 0)
         self._show_figures(preview)
 
-    def _suggest(self, suggestion: dict[str, str]) -> None:
-        said = " and ".join(f"column '{name}' as {part}" for part, name in suggestion.items())
-        columns = {**self._session.recipe.data.columns, **suggestion}
-        self.banner.show_problem(
-            Problem(f"Some parts have no column yet. Suggested: {said}."), "info",
-            ("Use suggestion", lambda: self._set(columns=columns)),
-        )  # fmt: skip
+    def _show_banner(self, preview: Any, problem: Problem | None) -> None:
+        """Our own defects, else a suggested mapping, else what was noticed; other problems stand below the source."""
+        if problem is not None or preview is None:
+            self.banner.follow(problem if problem and problem.defect else None)
+        elif preview.suggestion:
+            said = " and ".join(f"column '{name}' as {part}" for part, name in preview.suggestion.items())
+            columns = {**self._session.recipe.data.columns, **preview.suggestion}
+            self.banner.follow(
+                Problem(f"Some parts have no column yet. Suggested: {said}."), "info",
+                ("Use suggestion", lambda: self._set(columns=columns)),
+            )  # fmt: skip
+        else:
+            self.banner.follow(Problem("\n".join(preview.notices)) if preview.notices else None, "info")
 
     def _show_figures(self, preview: Any) -> None:
         limit = self._session.recipe.data.max_tokens
@@ -264,25 +268,17 @@ class DataPage(Page):
             bars.append((low, high, number))
             low = high
         self.lengths.show_bars(bars, limit)
-        self._longest.setText(
-            f"Longest: {words.count(preview.longest_tokens)} tokens." if preview.longest_tokens else ""
-        )
-        cut = preview.cut
-        text = "Nothing is cut." if preview.longest_tokens else ""
+        self.lengths.setVisible(bool(bars))
+        longest, cut = preview.longest_tokens, preview.cut
+        self._longest.setText(f"Longest: {words.count(longest)} tokens." if longest else NO_LENGTHS)
+        text = "Nothing is cut."
         if cut:
             many = "example is" if cut == 1 else "examples are"
             text = f"{words.count(cut)} {many} longer than {limit} tokens; the beginning is cut off."
         self._cut.setText(text)
+        self._cut.setVisible(longest > 0)
         restyle(self._cut, role="error" if cut else "dim")
         classes = preview.classes or {}
         self.balance.show_shares(list(classes.items()))
         for widget in (self.balance, self._balance_title):
             widget.setVisible(bool(classes))
-
-
-def _pair(first: QWidget, second: QWidget) -> Any:
-    result = row(first, second, spacing=2 * GRID)
-    result.setStretch(0, 1)
-    result.setStretch(1, 1)
-    result.setAlignment(Qt.AlignmentFlag.AlignTop)
-    return result

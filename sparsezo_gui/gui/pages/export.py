@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QButtonGroup, QFileDialog, QGridLayout, QLineEdit, QProgressBar, QRadioButton, QSlider
+from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QProgressBar, QSlider, QWidget
 
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, row
-from sparsezo_gui.gui.widgets.fields import Combo, NumberEdit
+from sparsezo_gui.gui.widgets.basic import Page, button, card, label, row
+from sparsezo_gui.gui.widgets.fields import Choices, Combo, NumberEdit
 from sparsezo_gui.gui.words import count
 
 FORMATS = {
@@ -21,6 +21,17 @@ FORMATS = {
     "hf": (
         "Hugging Face folder",
         "The whole model with the tuned values put in: runs in any program that reads such a folder.",
+    ),
+}
+WEIGHTS = {
+    "original": (
+        "Original precision",
+        "The tuned values go into the base model's own 16- or 32-bit weights: the best quality, and the usual choice.",
+    ),
+    "trained": (
+        "Exactly as trained",
+        "The other weights as the run held them, made whole again: other programs then give the same words as "
+        "SparseZO, in a larger folder.",
     ),
 }
 
@@ -31,9 +42,27 @@ class ExportPage(Page):
     def __init__(self, session: Session, go: Callable[[str], None]) -> None:
         super().__init__("Export", "Take any step of a run with you. Each export is checked after it is written.")
         self._session = session
+        self.body.addWidget(self._make_form())
+        self._bar = QProgressBar()
+        self._bar.setTextVisible(False)
+        self._bar.setAccessibleName("Progress of the export")
+        self.body.addWidget(self._bar)
+        self._said = label("", wrap=True, name="Export result")
+        self._cancel = button("Cancel", lambda: session.cancel("export"), name="Cancel export")
+        self._go = button("Export", self._export, role="primary", image="export", name="Export now")
+        said = row(self._said, self._cancel, self._go)
+        said.setStretch(0, 1)
+        self.body.addLayout(said)
+        self.body.addStretch(1)
+        session.runs_changed.connect(self._fill)
+        for signal in (session.run_changed, session.export_changed, session.hindrance_changed):
+            signal.connect(self._show)
+        self._fill()
+
+    def _make_form(self) -> QWidget:
         self._run = Combo("Run to export")
-        self._run.setMinimumWidth(48 * GRID)
         self._run.currentIndexChanged.connect(self._run_chosen)
+        refresh = button("Refresh", lambda: self._session.ask("runs"), name="Refresh the list of runs")
         self._slider = QSlider(Qt.Orientation.Horizontal)
         self._slider.setAccessibleName("Step to export, slider")
         self._slider.valueChanged.connect(lambda value: self._step.setText(str(value)))
@@ -42,51 +71,30 @@ class ExportPage(Page):
         self._step.setFixedWidth(12 * GRID)
         self._step.editingFinished.connect(self._step_typed)
         self._of = label("", "dim")
-        self._group = QButtonGroup(self)
-        choices = column()
-        for name, (title, sentence) in FORMATS.items():
-            choice = QRadioButton(title)
-            choice.setAccessibleName(title)
-            choice.setAccessibleDescription(sentence)
-            choice.setProperty("format", name)
-            choice.setChecked(name == "overlay")
-            choice.toggled.connect(lambda _: self._suggest())
-            self._group.addButton(choice)
-            hint = label(sentence, "hint", wrap=True)
-            hint.setIndent(3 * GRID)
-            choices.addLayout(column(choice, hint, spacing=2))
+        self._format, self._weights = Choices(FORMATS), Choices(WEIGHTS)
+        self._format.changed.connect(self._suggest)
+        format_title, self._weights_title = label("Format", "heading"), label("Weights", "heading")
         self._out = QLineEdit()
         self._out.setAccessibleName("Where to export")
-        self._go = button("Export", self._export, role="primary", image="export", name="Export now")
-        self._cancel = button("Cancel", session.cancel, name="Cancel export")
-        self._bar = QProgressBar()
-        self._bar.setTextVisible(False)
-        self._bar.setAccessibleName("Progress of the export")
-        self._said = label("", wrap=True, name="Export result")
+        self._browse = button("Choose…", self._choose, image="folder", name="Choose where to export")
         form = QGridLayout()
         form.setHorizontalSpacing(3 * GRID)
-        form.setVerticalSpacing(3 * GRID)
+        form.setVerticalSpacing(2 * GRID)
         form.setColumnStretch(1, 1)
-        refresh = button("Refresh", lambda: session.ask("runs"), name="Refresh the list of runs")
-        entries: tuple[tuple[str, Any], ...] = (
-            ("Run", row(self._run, refresh, None)),
-            ("Step", row(self._slider, self._step, self._of)), ("Format", choices),
-            ("To", row(self._out, button("Choose…", self._choose, image="folder", name="Choose where to export"))),
+        form.setColumnMinimumWidth(0, 7 * GRID)  # of the widest title, which is hidden at first
+        entries = (
+            (label("Run", "heading"), row(self._run, refresh)),
+            (label("Step", "heading"), row(self._slider, self._step, self._of)),
+            (format_title, row(self._format)), (self._weights_title, row(self._weights)),
+            (label("To", "heading"), row(self._out, self._browse)),
         )  # fmt: skip
         for line, (title, part) in enumerate(entries):
-            form.addWidget(label(title, "heading"), line, 0, Qt.AlignmentFlag.AlignTop)
+            form.addWidget(title, line, 0)
             form.addLayout(part, line, 1)
-        self.body.addWidget(card(form))
-        said = row(self._said, self._cancel, self._go)
-        said.setStretch(0, 1)
-        self.body.addWidget(self._bar)
-        self.body.addLayout(said)
-        self.body.addStretch(1)
-        session.runs_changed.connect(self._fill)
-        session.run_changed.connect(self._show)
-        session.export_changed.connect(self._show)
-        session.engine_changed.connect(self._show)
-        self._fill()
+        for title in (format_title, self._weights_title):
+            title.setContentsMargins(0, 3, 0, 0)  # as a radio button has
+            form.setAlignment(title, Qt.AlignmentFlag.AlignTop)
+        return card(form)
 
     def _fill(self) -> None:
         runs = [run for run in self._session.answers.get("runs") or [] if run.step > 0]
@@ -96,8 +104,6 @@ class ExportPage(Page):
         if chosen not in [path for _, path in items]:
             chosen = items[0][1] if items else None
         self._run.fill(items, chosen)
-        if "runs" in self._session.problems:
-            self.banner.show_problem(self._session.problems["runs"])
         self._run_chosen()
 
     def _run_chosen(self) -> None:
@@ -106,6 +112,7 @@ class ExportPage(Page):
         self._slider.setValue(run.step if run else 0)
         self._step.setText(str(run.step) if run else "")
         self._of.setText(f"of {count(run.step)}" if run else "")
+        self._of.setVisible(run is not None)
         self._suggest()
         self._show()
 
@@ -118,17 +125,17 @@ class ExportPage(Page):
         self._slider.setValue(value if isinstance(value, int) else self._slider.maximum())
         self._step.setText(str(self._slider.value()))
 
-    def _format(self) -> str:
-        return str(self._group.checkedButton().property("format"))
-
     def _suggest(self) -> None:
+        whole = self._format.value() == "hf"
+        for part in (self._weights_title, self._weights):
+            part.setVisible(whole)
         run = self._chosen()
         if run is not None and not self._out.isModified():
             name = "".join(c if c.isalnum() or c in "-_." else "-" for c in run.name) or "model"
-            self._out.setText(str(Path.home() / f"{name}-tuned{'.safetensors' if self._format() == 'overlay' else ''}"))
+            self._out.setText(str(Path.home() / f"{name}-tuned{'' if whole else '.safetensors'}"))
 
     def _choose(self) -> None:
-        if self._format() == "overlay":
+        if self._format.value() == "overlay":
             path, _ = QFileDialog.getSaveFileName(self, "Export to", self._out.text(), "Overlay (*.safetensors)")
         else:
             path = QFileDialog.getExistingDirectory(self, "Export into an empty folder", str(Path.home()))
@@ -141,10 +148,10 @@ class ExportPage(Page):
         if run is None or not out:
             self.banner.show_problem(Problem("Say where to export to."))
             return
-        self.banner.clear()
         self._session.answers.pop("export", None)
         self._session.problems.pop("export", None)
-        self._session.ask("export", Path(run.path), self._format(), Path(out).expanduser(), self._slider.value())
+        self._session.ask("export", Path(run.path), self._format.value(), Path(out).expanduser(), self._slider.value(),
+                          self._weights.value())  # fmt: skip
         self._show()
 
     def _show(self) -> None:
@@ -152,21 +159,21 @@ class ExportPage(Page):
         busy = "export" in session.busy
         progress = session.busy.get("export")
         run = self._chosen()
-        self._go.setEnabled(run is not None and not busy and not session.running)
+        self._go.setEnabled(run is not None and not session.hindrance)
+        self._go.setToolTip(session.hindrance)
         self._cancel.setVisible(busy)
         self._bar.setVisible(busy)
-        for control in (self._run, self._slider, self._step, self._out):
+        for control in (self._run, self._slider, self._step, self._format, self._weights, self._out, self._browse):
             control.setEnabled(run is not None and not busy)
         self._bar.setRange(0, progress.total if progress else 0)
         self._bar.setValue(progress.done if progress else 0)
-        if "export" in session.notices:
-            self.banner.show_problem(Problem("\n".join(session.notices["export"])), "info")
-        if "export" in session.problems:
-            self.banner.show_problem(session.problems["export"])
+        problem = session.problems.get("export") or session.problems.get("runs")
+        notices = "\n".join(session.notices.get("export", ()))
+        self.banner.follow(problem or (Problem(notices) if notices else None), "error" if problem else "info")
         if busy:
             self._said.setText(f"{progress.stage}…" if progress else "Waiting for the engine…")
-        elif session.running:
-            self._said.setText("A run is using the engine. Stop it to export.")
+        elif session.hindrance:
+            self._said.setText(session.hindrance)
         elif run is None:
             self._said.setText("There is no run with a step yet. Start one on the Run page.")
         else:

@@ -18,7 +18,7 @@ from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, clear, column, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
-from sparsezo_gui.gui.widgets.mask import MaskCard, paragraph
+from sparsezo_gui.gui.widgets.mask import MaskCard
 from sparsezo_gui.recipe.registry import REGISTRIES
 from sparsezo_gui.recipe.variants import Settings
 
@@ -53,7 +53,7 @@ class MethodPage(Page):
         self._more = button("Advanced", self._toggle, role="flat", image="chevron-right", name="Show advanced settings")
         self._panel = card(self._advanced)
         self._panel.hide()
-        self._advice = [paragraph("dim", "Advice") for _ in range(MOST)]
+        self._advice = [label("", "dim", wrap=True, name="Advice") for _ in range(MOST)]
         self._worth = card(label("Worth knowing", "heading"), *self._advice)
         self.body.addWidget(card(row(label("Basic settings", "heading"), 2 * GRID, self._own, None), self._basic))
         self.body.addWidget(self._worth)
@@ -143,6 +143,8 @@ class MethodPage(Page):
             grid = _grid(QGridLayout())
             for index, field in enumerate(fields):
                 grid.addWidget(field, index // COLUMNS, index % COLUMNS)
+            for place in range(len(fields), COLUMNS):
+                grid.addWidget(QWidget(), 0, place)  # so that the columns of all sections are equally wide
             parts.append(grid)
         section = QWidget()
         section.setLayout(column(*parts))
@@ -179,7 +181,7 @@ class PresetCard(QFrame):
         inside.addLayout(head)
         inside.addWidget(label(goal, "hint", wrap=True))
         inside.addStretch(1)
-        self.setMinimumWidth(18 * GRID)
+        self.setMinimumWidth(14 * GRID)
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         """See the class."""
@@ -192,7 +194,7 @@ def _grid(grid: QGridLayout) -> QGridLayout:
     grid.setVerticalSpacing(2 * GRID)
     for place in range(COLUMNS):
         grid.setColumnStretch(place, 1)
-        grid.setColumnMinimumWidth(place, 24 * GRID)
+        grid.setColumnMinimumWidth(place, 22 * GRID)
     return grid
 
 

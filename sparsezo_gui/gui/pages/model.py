@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QListWidget, 
 from sparsezo_gui import resources
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Page, button, card, clear, column, label, restyle, row
+from sparsezo_gui.gui.widgets.basic import Page, badge, button, card, clear, column, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.memory import verdict_of
 from sparsezo_gui.gui.words import count, size
@@ -47,7 +47,7 @@ class ModelPage(Page):
         )  # fmt: skip
 
         self._title = label("", "figure", wrap=True, name="Chosen model")
-        self._badge = label("", "badge", name="Fits this computer")
+        self._badge = badge("Fits this computer")
         self._facts = QGridLayout()
         self._facts.setHorizontalSpacing(2 * GRID)
         self._facts.setVerticalSpacing(GRID // 2)
@@ -64,10 +64,12 @@ class ModelPage(Page):
         )
         for field in (self._revision, self._trust):
             field.edited.connect(lambda name, value: self._set(**{name: value}))
+        head = row(self._title, self._badge)
+        head.setStretch(0, 1)
         right = card(
-            row(self._title, None, self._badge), self._facts, self._problem, GRID, label("How it is held", "heading"),
-            row(column(label("Bits per weight", "dim"), self._bits, spacing=4),
-                column(label("Device", "dim"), self._device, spacing=4), spacing=2 * GRID),
+            head, self._facts, self._problem, GRID, label("How it is held", "heading"),
+            row(column(label("Bits per weight"), self._bits, spacing=4),
+                column(label("Device"), self._device, spacing=4), spacing=2 * GRID),
             label("Fewer bits take less memory. The tuned weights always stay exact.", "hint", wrap=True), GRID,
             self._revision, self._trust, None,
         )  # fmt: skip
@@ -77,6 +79,7 @@ class ModelPage(Page):
         self.body.addLayout(main, 1)
         self.body.addLayout(row(None, button("Continue to Data", lambda: go("data"), role="primary")))
         session.models_changed.connect(self._fill)
+        session.models_changed.connect(self._show)
         session.summary_changed.connect(self._show)
         session.estimate_changed.connect(self._show_badge)
         session.recipe_changed.connect(self._follow)
@@ -84,8 +87,11 @@ class ModelPage(Page):
         self._follow()
 
     def _set(self, **values: Any) -> None:
-        fault = self._session.change("model", **values)
-        self._problem.setText(fault)
+        self._say(self._session.change("model", **values))
+
+    def _say(self, problem: str) -> None:
+        self._problem.setText(problem)
+        self._problem.setVisible(bool(problem))
 
     def _fill(self) -> None:
         session = self._session
@@ -106,8 +112,6 @@ class ModelPage(Page):
                 item.setText(f"{text}\nCannot be used: {problem}")
             self.list.addItem(item)
         self.list.blockSignals(False)
-        if "models" in session.problems:
-            self.banner.show_problem(session.problems["models"])
         waiting = models is None and "models" not in session.problems
         self._empty.setVisible(waiting or len(entries) <= 1)
         self._empty.setText(
@@ -148,7 +152,6 @@ class ModelPage(Page):
         self._device.fill(known, model.device)
         self._revision.set_value(model.revision)
         self._trust.set_value(model.trust_remote_code)
-        self._problem.setText("")
         self._show()
 
     def _show(self) -> None:
@@ -158,14 +161,12 @@ class ModelPage(Page):
         if summary is not None and summary.id != model.id:
             summary = None
         self._title.setText((summary.title if summary else "") or model.id)
-        if problem is not None:
-            if problem.defect:
-                self.banner.show_problem(problem)
-            self._problem.setText(problem.what)
-        elif summary is None:
+        self._say(problem.what if problem else summary.problem if summary else "")
+        defect = problem if problem and problem.defect else None
+        self.banner.follow(session.problems.get("models") or defect)
+        if problem is None and summary is None:
             self._facts.addWidget(label("Details follow once the engine is loaded.", "dim"), 0, 0)
-        else:
-            self._problem.setText(summary.problem or "")
+        elif problem is None:
             for line, (name, value) in enumerate(_facts(summary)):
                 self._facts.addWidget(label(name, "dim"), line, 0)
                 self._facts.addWidget(label(value, wrap=True), line, 1)

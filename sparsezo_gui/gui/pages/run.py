@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtWidgets import QCheckBox, QFileDialog, QFrame, QProgressBar, QStackedWidget
+from PySide6.QtWidgets import QCheckBox, QFileDialog, QLayout, QProgressBar, QSizePolicy, QStackedWidget, QWidget
 
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.plots.board import THIRDS, Board
@@ -27,6 +27,7 @@ STATES = {
     "interrupted": "Broken off", "failed": "Failed",
     "damaged": "Damaged",
 }  # fmt: skip
+STARTS = "Starts a new run of the recipe."
 LEGEND = "Pale: loss of each step. Strong: smoothed. Dots: evaluations. Move over the plots for values."
 ASKED = {
     "pause": "pausing after this step…",
@@ -39,80 +40,90 @@ class RunPage(Page):
     """Draws at most ten times a second, and only while it is on show."""
 
     def __init__(self, session: Session, go: Callable[[str], None]) -> None:
-        super().__init__("Run", "", scrolls=False)
-        self._session, self._go = session, go
+        super().__init__("Run", "")
+        self._session = session
         self._changes = -1
         self._shown: object = None
-        self._state = label("", "dim", name="State of the run")
+        self.sentence.setAccessibleName("State of the run")
+        self._add_buttons()
+        self._bar = QProgressBar()
+        self._bar.setAccessibleName("Progress of the run")
+        self._bar.setTextVisible(False)
+        main = row(self._make_plots(), self._make_side(), spacing=2 * GRID)
+        main.setStretch(0, 1)
+        self.body.setSpacing(GRID)
+        self.body.addLayout(self._make_figures())
+        self.body.addWidget(self._bar)
+        self.body.addLayout(main, 1)
+        self.body.addLayout(self._make_controls())
+        self._tick = QTimer(self, interval=TICK_MS)
+        self._tick.timeout.connect(self._draw)
+        for signal in (session.run_changed, session.hindrance_changed, session.recipe_changed):
+            signal.connect(self._follow)
+        self._follow()
+
+    def _add_buttons(self) -> None:
         self._start = button("Start", self._start_or_resume, role="primary", image="play")
-        self._new = button("New run", self.start, tip="Starts a new run of the recipe.")
+        self._new = button("New run", self.start)
         self._pause = button("Pause", self.pause_or_resume, image="pause")
         self._stop = button("Stop", self.stop, image="stop", tip="Stops after this step. The run can be resumed.")
         self._evaluate = button("Evaluate now", self.evaluate, image="evaluate")
         self._rate = button("Rate…", self.change_rate, image="rate", name="Change rate")
-        self.header.insertWidget(2, self._state)
         for control in (self._evaluate, self._rate, self._pause, self._stop, self._new, self._start):
             self.header.addWidget(control)
-        self._bar = QProgressBar()
-        self._bar.setAccessibleName("Progress of the run")
-        self._bar.setTextVisible(False)
-        self._numbers = {
-            name: label("–", "figure", name=name) for name in ("Step", "Loss", "Tokens/s", "Step time", "Time left")
-        }
-        figures = row(spacing=4 * GRID)
-        for name, value in self._numbers.items():
-            figures.addLayout(column(label(name, "dim"), value, spacing=0))
-        figures.addStretch(1)
-        self.board = Board()
-        self._readout = label("", "dim", name="Values at the cross-hair")
-        self.board.readout.connect(lambda text: self._readout.setText(text or LEGEND))
-        self._log = QCheckBox("Log scale")
-        self._log.setAccessibleName("Log scale")
-        self._log.toggled.connect(self.board.set_log)
-        self._third = Combo("Third plot")
-        self._third.fill([(title, key) for key, title in THIRDS.items()], "metric")
-        self._third.currentIndexChanged.connect(lambda: self.board.set_third(self._third.currentData()))
-        self._third.setToolTip("What the third of the small plots shows.")
-        self._whole = button("Whole run", self.board.show_all, role="flat", tip="Shows all steps again after zooming.")
-        controls = row(self._whole, self._third, self._log, spacing=GRID)
-        figures.addLayout(controls)
-        figures.setAlignment(controls, Qt.AlignmentFlag.AlignBottom)
-        self.body.setSpacing(GRID)
-        self.body.addLayout(figures)
-        self.body.addWidget(self._bar)
+
+    def _make_figures(self) -> QLayout:
+        names = ("Step", "Loss", "Tokens/s", "Step time", "Time left")
+        self._numbers = {name: label("–", "figure", name=name) for name in names}
+        return row(
+            *(column(label(name, "dim"), value, spacing=0) for name, value in self._numbers.items()), None,
+            spacing=4 * GRID,
+        )  # fmt: skip
+
+    def _make_plots(self) -> QWidget:
         self._empty_title = label("", "figure", name="Run at a glance")
         self._empty_text = label("", "dim", wrap=True, name="What happens next")
         for part in (self._empty_title, self._empty_text):
             part.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        self.board = Board()
+        framed = card(self.board)
+        framed.layout().setContentsMargins(1, 1, 1, 1)
         self._plots = QStackedWidget()
         self._plots.addWidget(card(None, self._empty_title, self._empty_text, None))
-        shown = QFrame()
-        shown.setProperty("role", "card")
-        shown.setLayout(column(self.board))
-        shown.layout().setContentsMargins(1, 1, 1, 1)
-        self._plots.addWidget(shown)
-        plots = column(self._plots, self._readout)
-        plots.setStretch(0, 1)
+        self._plots.addWidget(framed)
+        self._plots.setMinimumHeight(36 * GRID)
+        self._plots.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
+        return self._plots
+
+    def _make_side(self) -> QWidget:
         self.metrics, self.notices = Metrics(), Notices()
-        self._side = card(label("Before and after", "heading"), self.metrics, label("Notices", "heading"), self.notices)
-        self._side.layout().setStretch(3, 1)
-        self._side.setFixedWidth(int(36 * GRID * min(theme().text_scale, 1.25)))
-        main = row(plots, self._side, spacing=2 * GRID)
-        main.setStretch(0, 1)
-        self.body.addLayout(main, 1)
-        self._tick = QTimer(self, interval=TICK_MS)
-        self._tick.timeout.connect(self._draw)
-        session.run_changed.connect(self._follow)
-        session.engine_changed.connect(self._follow)
-        session.recipe_changed.connect(self._follow)
-        self._follow()
+        self.notices.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
+        side = card(label("Before and after", "heading"), self.metrics, label("Notices", "heading"), self.notices)
+        side.layout().setStretch(3, 1)
+        side.setFixedWidth(int(36 * GRID * min(theme().text_scale, 1.25)))
+        return side
+
+    def _make_controls(self) -> QLayout:
+        self._third = Combo("Third plot")
+        self._third.fill([(title, key) for key, title in THIRDS.items()], "metric")
+        self._third.currentIndexChanged.connect(lambda: self.board.set_third(self._third.currentData()))
+        self._third.setToolTip("What the third of the small plots shows.")
+        self._log = QCheckBox("Log scale")
+        self._log.setAccessibleName("Log scale")
+        self._log.toggled.connect(self.board.set_log)
+        self._whole = button("Whole run", self.board.show_all, role="flat", tip="Shows all steps again after zooming.")
+        self._readout = label("", "dim", wrap=True, name="Values at the cross-hair")
+        self.board.readout.connect(lambda text: self._readout.setText(text or LEGEND))
+        controls = row(self._third, self._log, self._whole, GRID, self._readout)
+        controls.setStretch(4, 1)
+        return controls
 
     # What can be asked; also from the menu
 
     def start(self) -> None:
         """Starts a new run of the recipe."""
-        if self._session.running:
-            self.banner.show_problem(Problem("A run is going on. Stop it before starting another one."), "info")
+        if self._session.hindrance:
+            self.banner.show_problem(Problem(self._session.hindrance), "info")
             return
         self.banner.clear()
         self._session.train()
@@ -180,21 +191,21 @@ class RunPage(Page):
         session, record = self._session, self._session.record
         if record is not None:
             on_gpu = record.started is not None and not record.started.device.startswith("CPU")
-            title = "GPU memory (GB)" if on_gpu else "Memory of the process (GB)"
+            title = "GPU memory, GB" if on_gpu else "Process memory, GB"
             if record is not self._shown:
                 self._shown, self._changes = record, -1
                 self.board.show_record(record, title)
             self.board.memory.set_title(title)
         state = record.state if record else ""
         active, resumable = session.running, record is not None and record.resumable
-        ready = session.engine_state != "failed"
         self._start.setText("Resume" if resumable else "New run" if record is not None else "Start")
         self._start.setAccessibleName("Resume run" if resumable else "Start run")
-        self._start.setToolTip("Goes on after the last step." if resumable else "Starts a new run of the recipe.")
+        tip = "Goes on after the last step." if resumable else STARTS
+        for control, does in ((self._start, tip), (self._new, STARTS)):
+            control.setEnabled(not session.hindrance)
+            control.setToolTip(session.hindrance or does)
         self._start.setVisible(not active)
-        self._start.setEnabled(ready)
         self._new.setVisible(resumable and not active)
-        self._new.setEnabled(ready)
         for control in (self._pause, self._stop, self._evaluate, self._rate):
             control.setVisible(active)
         stepping = state in ("running", "paused")
@@ -206,9 +217,8 @@ class RunPage(Page):
         self._stop.setEnabled(session.asked != "stop")
         self._evaluate.setEnabled(stepping)
         self._rate.setEnabled(stepping)
-        for kind in ("train", "resume", "history"):
-            if kind in session.problems:
-                self.banner.show_problem(session.problems[kind])
+        kinds = ("train", "resume", "history")
+        self.banner.follow(next((session.problems[kind] for kind in kinds if kind in session.problems), None))
         if active and not self._tick.isActive():
             self._tick.start()
         elif not active:
@@ -227,7 +237,7 @@ class RunPage(Page):
         session, record = self._session, self._session.record
         self._show_empty()
         if record is None:
-            self._state.setText("Nothing has run yet.")
+            self.sentence.setText("Nothing has run yet.")
             self._bar.setRange(0, 1)
             return
         rate, left, middle, _ = record.speed()
@@ -240,7 +250,7 @@ class RunPage(Page):
         progress = record.progress if record.active else None
         now = _progress_words(progress) if progress else ASKED.get(session.asked, "")
         state = "Running in another window or terminal" if record.elsewhere else STATES[record.state]
-        self._state.setText(f"{record.name or 'Run'} · {state}{f' · {now}' if now else ''}")
+        self.sentence.setText(f"{record.name or 'Run'} · {state}{f' · {now}' if now else ''}")
         if record.state == "starting":
             total = progress.total if progress else 0
             self._bar.setRange(0, total)
@@ -273,7 +283,7 @@ class RunPage(Page):
             self._empty_text.setText(_progress_words(record.progress) if record.progress else loading)
             return
         recipe = session.recipe
-        self._empty_title.setText("Ready to start" if session.engine_state == "ready" else "Ready when the engine is")
+        self._empty_title.setText(session.hindrance or "Ready to start.")
         density = getattr(recipe.mask, "density", None)
         part = f", {100 * density:g} % of the weights" if density else ""
         self._empty_text.setText(

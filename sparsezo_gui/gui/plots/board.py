@@ -19,7 +19,7 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.plots.panel import Panel
 from sparsezo_gui.gui.record import FIELDS, RunRecord
-from sparsezo_gui.gui.theme import colours, theme
+from sparsezo_gui.gui.theme import GRID, colours, theme
 
 THIRDS = {"metric": "Metric", "slope": "Slope |g|", "rate": "Learning rate"}
 PREFERRED = ("accuracy", "f1", "exact_match", "loss", "perplexity")
@@ -34,7 +34,6 @@ class Board(QWidget):
         super().__init__()
         pg.setConfigOptions(antialias=False, useOpenGL=False)
         self._record = RunRecord()
-        self._memory_name = "Memory of the process"
         self._third = "metric"
         self._drawn = (-1, -1)
         self._view = pg.GraphicsLayoutWidget()
@@ -49,8 +48,8 @@ class Board(QWidget):
         self.memory.getViewBox().setLimits(minYRange=0.02)
         self.panels = (self.loss, self.latency, self.memory, self.third)
         grid = self._view.ci
-        grid.setSpacing(8)
-        grid.setContentsMargins(8, 8, 8, 8)
+        grid.setSpacing(GRID)
+        grid.setContentsMargins(GRID, GRID, 2 * GRID, GRID)
         grid.addItem(self.loss, 0, 0, 1, 3)
         for index, panel in enumerate(self.panels[1:]):
             grid.addItem(panel, 1, index)
@@ -78,7 +77,9 @@ class Board(QWidget):
         """The small plots share the width equally, whatever their titles and numbers ask for."""
         super().resizeEvent(event)
         for index in range(3):
-            self._view.ci.layout.setColumnFixedWidth(index, max((self.width() - 32) / 3, 60))
+            self._view.ci.layout.setColumnFixedWidth(index, max((self.width() - 5 * GRID) / 3, 60))
+        # The view was resized before, while the columns still asked for their former width.
+        self._view.ci.setGeometry(self._view.range)
 
     def repaint_all(self) -> None:
         """Takes over the theme's colours."""
@@ -88,7 +89,7 @@ class Board(QWidget):
 
     def show_record(self, record: RunRecord, memory_name: str) -> None:
         """Another run."""
-        self._record, self._memory_name, self._drawn = record, memory_name, (-1, -1)
+        self._record, self._drawn = record, (-1, -1)
         self.memory.set_title(memory_name)
         self.show_all()
 
@@ -145,7 +146,7 @@ class Board(QWidget):
         _, _, middle, high = record.speed()
         self._median.show_level(middle * 1000)
         self._high.show_level(high * 1000)
-        figures = f" · p50 {_short(middle)} · p95 {_short(high)}" if middle == middle else ""
+        figures = f": p50 {_short(middle)}, p95 {_short(high)}" if middle == middle else ""
         self.latency.set_title(f"Step, ms{figures}")
         if self._follows:
             last = max(record.step, 1)
@@ -206,9 +207,9 @@ class Board(QWidget):
         for panel, height in zip(self.panels, heights, strict=True):
             panel.show_hair(values["step"], height)
         self.readout.emit(
-            f"Step {values['step']:.0f}  ·  loss {values['loss']:.4f}  ·  smoothed {values['smooth']:.4f}  ·  "
-            f"{words.latency(values['seconds'])}  ·  {words.size(values['memory'])}  ·  |g| {abs(values['slope']):.3g}"
-            f"  ·  rate {values['rate']:.3g}"
+            f"Step {values['step']:.0f} · loss {values['loss']:.4f} · smoothed {values['smooth']:.4f} · "
+            f"{words.latency(values['seconds'])} · {words.size(values['memory'])} · |g| {abs(values['slope']):.3g}"
+            f" · rate {values['rate']:.3g}"
         )
 
     def save_png(self, path: Path) -> None:
@@ -228,8 +229,8 @@ class Board(QWidget):
 
 
 def _short(seconds: float) -> str:
-    """Milliseconds with three digits."""
-    return f"{seconds * 1000:.0f}" if seconds >= 0.0995 else f"{seconds * 1000:.3g}"
+    """Milliseconds with two digits at least."""
+    return f"{seconds * 1000:.0f}" if seconds >= 0.0095 else f"{seconds * 1000:.2g}"
 
 
 def _columns(points: list[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:

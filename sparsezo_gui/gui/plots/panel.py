@@ -8,7 +8,7 @@ from typing import Any
 import pyqtgraph as pg
 from PySide6.QtCore import Qt
 
-from sparsezo_gui.gui.theme import colours
+from sparsezo_gui.gui.theme import colours, theme
 
 
 class Level(pg.InfiniteLine):
@@ -38,6 +38,20 @@ class Level(pg.InfiniteLine):
         self.setPen(pg.mkPen(colours().dim, width=1, style=style))
 
 
+class Title(pg.LabelItem):
+    """A label that does not widen its column, since all plots of a row are equally wide; what is too long is cut."""
+
+    def __init__(self, parent: Panel) -> None:
+        super().__init__("", parent=parent)
+        self.setFlag(self.GraphicsItemFlag.ItemClipsChildrenToShape)
+
+    def updateMin(self) -> None:
+        """See the class."""
+        super().updateMin()
+        self.setMinimumWidth(0)
+        self.setPreferredWidth(0)
+
+
 class Panel(pg.PlotItem):
     """A plot item that knows the theme."""
 
@@ -48,6 +62,10 @@ class Panel(pg.PlotItem):
         self._curves: list[tuple[pg.PlotDataItem, str, bool]] = []
         self._levels: list[Level] = []
         self.hideButtons()
+        self.layout.removeItem(self.titleLabel)
+        self.titleLabel.setParentItem(None)
+        self.titleLabel = Title(self)
+        self.layout.addItem(self.titleLabel, 0, 0, 1, 2)
         self.setMouseEnabled(x=True, y=True)
         self.showGrid(x=False, y=True, alpha=0.15)
         self.getAxis("left").setWidth(52)
@@ -55,7 +73,7 @@ class Panel(pg.PlotItem):
         self.getAxis("bottom").enableAutoSIPrefix(False)
         # Labelled ticks only: the lines between them cost more time to paint than the curves.
         self.getAxis("left").setStyle(maxTickLevel=0)
-        self.getAxis("bottom").setStyle(hideOverlappingLabels=True, maxTickLevel=0)
+        self.getAxis("bottom").setStyle(hideOverlappingLabels=False, maxTickLevel=0)
         self._vertical = pg.InfiniteLine(angle=90)
         self._dot = pg.ScatterPlotItem(size=7)
         for item in (self._vertical, self._dot):
@@ -115,11 +133,9 @@ class Panel(pg.PlotItem):
         self._dot.hide()
 
     def _title(self) -> None:
-        options: dict[str, Any] = {"color": colours().text, "size": "9pt", "justify": "left"}
+        size = f"{9 * min(theme().text_scale, 1.25):g}pt"
+        options: dict[str, Any] = {"color": colours().text, "size": size, "justify": "left"}
         self.setTitle(self.words, **options)
-        # A title must not widen its column: all plots of a row are equally wide.
-        self.titleLabel.setMinimumWidth(0)
-        self.titleLabel.setPreferredWidth(0)
 
     def repaint_all(self) -> None:
         """Takes over the theme's colours."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtGui import QFontDatabase, QGuiApplication
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QFrame, QLabel, QPlainTextEdit, QVBoxLayout
 
 from sparsezo_gui.gui.problems import Problem
@@ -20,6 +20,7 @@ class Banner(QFrame):
         self.setProperty("role", "banner")
         self._level = "error"
         self._problem: Problem | None = None
+        self._followed: Problem | None = None
         self._image = QLabel()
         self._text = label("", wrap=True, name="Message")
         self._more = button("Details", self._toggle, role="flat")
@@ -29,7 +30,7 @@ class Banner(QFrame):
         close = button("Dismiss", self.clear, role="flat")
         self._details = QPlainTextEdit(readOnly=True)
         self._details.setAccessibleName("Details")
-        self._details.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+        self._details.setProperty("role", "code")
         self._details.setFixedHeight(20 * GRID)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(2 * GRID, GRID, GRID, GRID)
@@ -72,12 +73,17 @@ class Banner(QFrame):
         self._problem = None
         self.hide()
 
-    def follow(self, problem: Problem | None, level: str = "error") -> None:
-        """Shows ``problem``, or nothing where there is none."""
+    def follow(
+        self, problem: Problem | None, level: str = "error", action: tuple[str, Callable[[], object]] | None = None
+    ) -> None:
+        """Shows what is the case now, or None: once, so that it stays away when it was dismissed."""
+        if problem == self._followed:
+            return
+        self._followed = problem
         if problem is None:
             self.clear()
         else:
-            self.show_problem(problem, level)
+            self.show_problem(problem, level, action)
 
     def _acted(self) -> None:
         action = self._action

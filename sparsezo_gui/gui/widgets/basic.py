@@ -25,12 +25,17 @@ def label(text: str = "", role: str = "", wrap: bool = False, name: str = "") ->
     result = QLabel(text)
     result.setTextFormat(Qt.TextFormat.PlainText)
     result.setWordWrap(wrap)
-    if wrap:
-        result.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
     if role:
         result.setProperty("role", role)
     if name:
         result.setAccessibleName(name)
+    return result
+
+
+def badge(name: str) -> QLabel:
+    """A short framed verdict, as high as its text."""
+    result = label("", "badge", name=name)
+    result.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
     return result
 
 
@@ -136,35 +141,30 @@ def restyle(widget: QWidget, **properties: object) -> None:
 
 
 class Page(QWidget):
-    """A page: title, one sentence, a banner for what went wrong, and a body that scrolls."""
+    """A page: title, one sentence, a banner for what went wrong, and a body that scrolls where it does not fit."""
 
-    def __init__(self, title: str, sentence: str, *, scrolls: bool = True) -> None:
+    def __init__(self, title: str, sentence: str) -> None:
         super().__init__()
         from sparsezo_gui.gui.widgets.banner import Banner
 
         self.setAccessibleName(f"{title} page")
         self.banner = Banner()
-        self.header = row(label(title, "title"), 2 * GRID, label(sentence, "dim"), None)
+        self.sentence = label(sentence, "dim", wrap=True)
+        self.header = row(label(title, "title"), 2 * GRID, self.sentence)
+        self.header.setStretch(2, 1)
+        top = column(self.header, self.banner)
+        top.setContentsMargins(3 * GRID, 2 * GRID, 3 * GRID, GRID)
         self.body = QVBoxLayout()
         self.body.setSpacing(2 * GRID)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.setSpacing(0)
-        top = column(self.header, self.banner, spacing=GRID)
-        top.setContentsMargins(3 * GRID, 2 * GRID, 3 * GRID, GRID)
-        outer.addLayout(top)
-        if scrolls:
-            inner = QWidget()
-            inner.setProperty("role", "page")
-            inner.setLayout(self.body)
-            self.body.setContentsMargins(3 * GRID, GRID, 3 * GRID, 3 * GRID)
-            area = QScrollArea()
-            area.setWidgetResizable(True)
-            area.setFrameShape(QFrame.Shape.NoFrame)
-            area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-            area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
-            area.setWidget(inner)
-            outer.addWidget(area, 1)
-        else:
-            self.body.setContentsMargins(3 * GRID, GRID, 3 * GRID, 2 * GRID)
-            outer.addLayout(self.body, 1)
+        self.body.setContentsMargins(3 * GRID, GRID, 3 * GRID, 2 * GRID)
+        inner = QWidget()
+        inner.setProperty("role", "page")
+        inner.setLayout(self.body)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        area.setWidget(inner)
+        outer = column(top, area, spacing=0)
+        outer.setStretch(1, 1)
+        self.setLayout(outer)

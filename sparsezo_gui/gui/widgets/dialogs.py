@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QFontDatabase, QGuiApplication
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QDialog, QGridLayout, QPlainTextEdit, QVBoxLayout, QWidget
 
 from sparsezo_gui import __version__
@@ -38,7 +38,7 @@ class RecipeDialog(_Dialog):
         self.resize(88 * GRID, 80 * GRID)
         self.text = QPlainTextEdit(dump(session.recipe))
         self.text.setAccessibleName("Recipe text")
-        self.text.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+        self.text.setProperty("role", "code")
         self.text.setTabChangesFocus(True)
         self._say = label(
             "The same file runs without the window:  sparsezo train recipe.toml",

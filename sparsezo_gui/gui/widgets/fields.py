@@ -7,11 +7,13 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QKeyEvent, QWheelEvent
-from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QRadioButton, QSizePolicy, QVBoxLayout, QWidget
 
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import label, restyle, row
+from sparsezo_gui.gui.widgets.basic import column, label, restyle, row
+
+INDENT = 27  # of what stands below the text of a radio button
 
 
 class Combo(QComboBox):
@@ -45,6 +47,31 @@ class Combo(QComboBox):
         before = self.blockSignals(True)
         self.setCurrentIndex(next((i for i in range(self.count()) if self.itemData(i) == data), -1))
         self.blockSignals(before)
+
+
+class Choices(QWidget):
+    """Radio buttons, each with a sentence below; ``options`` are titles and sentences by value, the first is chosen."""
+
+    changed = Signal()
+
+    def __init__(self, options: dict[str, tuple[str, str]]) -> None:
+        super().__init__()
+        self._buttons: dict[str, QRadioButton] = {}
+        choices = column()
+        for value, (title, sentence) in options.items():
+            choice = self._buttons[value] = QRadioButton(title)
+            choice.setAccessibleName(title)
+            choice.setAccessibleDescription(sentence)
+            choice.setChecked(len(self._buttons) == 1)
+            choice.toggled.connect(lambda on: self.changed.emit() if on else None)
+            hint = label(sentence, "hint", wrap=True)
+            hint.setIndent(INDENT)
+            choices.addLayout(column(choice, hint, spacing=2))
+        self.setLayout(choices)
+
+    def value(self) -> str:
+        """What is chosen."""
+        return next(value for value, choice in self._buttons.items() if choice.isChecked())
 
 
 class NumberEdit(QLineEdit):
@@ -90,13 +117,13 @@ class SettingField(QWidget):
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         self.name = name
         self.title = title or words.title(name)
-        self.help = field.description or ""
+        self.help = (field.description or "").replace(" %", "\u00a0%")
         self._sane = extra.get("sane")
         self._editor = self._make_editor(field.annotation)
         self._editor.setAccessibleName(self.title)
         self._editor.setAccessibleDescription(self.help)
         self._editor.setToolTip(self.help)
-        caption = label(self.title, "heading")
+        caption = label(self.title)
         caption.setBuddy(self._editor)
         self._hint = label("", "hint", wrap=True)
         self._hint.setAlignment(Qt.AlignmentFlag.AlignTop)

@@ -7,7 +7,7 @@ from typing import Any
 
 from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent, QPen
-from PySide6.QtWidgets import QFrame, QLabel, QProgressBar, QSizePolicy, QToolTip, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QProgressBar, QSizePolicy, QToolTip, QVBoxLayout, QWidget
 
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.session import Session
@@ -109,16 +109,18 @@ class MaskCard(QFrame):
         super().__init__()
         self.setProperty("role", "card")
         self._session = session
-        self._source = paragraph("", "Source of the mask")
-        self._cost = paragraph("hint", "Cost of the mask")
+        self._source = label("", wrap=True, name="Source of the mask")
+        self._cost = label("", "hint", wrap=True, name="Cost of the mask")
         self._press = button("Find it now", self._pressed)
         self._doing = label("", name="Progress of the mask")
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
         self._bar.setAccessibleName("Progress of finding the mask")
-        self._hint = paragraph("hint", "Mask not found yet")
-        self._hint.setText("Once found, it is shown here block by block. A run finds the same mask by itself.")
-        self._told = paragraph("", "Mask found")
+        self._hint = label(
+            "Once found, it is shown here block by block. A run finds the same mask by itself.", "hint", wrap=True,
+            name="Mask not found yet",
+        )  # fmt: skip
+        self._told = label("", wrap=True, name="Mask found")
         self._blocks, self._kinds = BlockChart(), Shares("Tuned weights by kind")
         figures = row(
             column(label("Share of each block that is tuned", "heading"), self._blocks),
@@ -138,8 +140,7 @@ class MaskCard(QFrame):
         layout.addLayout(row(self._doing, self._bar))
         layout.addWidget(self._hint)
         layout.addWidget(self._result)
-        for signal in (session.mask_changed, session.recipe_changed, session.engine_changed, session.run_changed,
-                       session.estimate_changed, session.export_changed):  # fmt: skip
+        for signal in (session.mask_changed, session.recipe_changed, session.hindrance_changed):
             signal.connect(self.refresh)
         self.refresh()
 
@@ -171,19 +172,9 @@ class MaskCard(QFrame):
 
     def _pressed(self) -> None:
         if "mask" in self._session.busy:
-            self._session.cancel()
+            self._session.cancel("mask")
         else:
             self._session.find_mask()
-
-
-def paragraph(role: str, name: str) -> QLabel:
-    """A label for sentences; on a page that scrolls it takes the height of its text, where `label` reserves more."""
-    result = label("", role, wrap=True, name=name)
-    policy = result.sizePolicy()
-    policy.setVerticalPolicy(QSizePolicy.Policy.Preferred)
-    policy.setHeightForWidth(True)
-    result.setSizePolicy(policy)
-    return result
 
 
 def _share(tally: Any) -> float:

@@ -19,10 +19,11 @@ from PySide6.QtWidgets import (
 
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID, colours, theme
-from sparsezo_gui.gui.widgets.basic import button, label, restyle, row
+from sparsezo_gui.gui.widgets.basic import badge, button, label, restyle, row
 from sparsezo_gui.gui.words import size
 
 VERDICTS = {"fits": ("Fits", "fits"), "tight": ("Tight", "tight")}  # anything else is too large
+MEASURING = "Runs two real forward passes on the longest example and replaces the estimate."
 TITLES = {"lora": "LoRA", "qlora": "QLoRA", "full": "full fine-tuning"}
 
 
@@ -101,26 +102,23 @@ class MemoryStrip(QFrame):
         super().__init__()
         self.setProperty("role", "strip")
         self._session = session
-        self._verdict = label("", "badge", name="Memory verdict")
-        self._text = label("", name="Memory needed")
+        self._verdict = badge("Memory verdict")
+        self._text = label("", wrap=True, name="Memory needed")
         self._others = label("", "dim", name="Memory of other methods")
         self.bar = MemoryBar()
         self._parts = button("Parts…", self._show_parts, role="flat", name="Memory by part as a table")
-        self._measure = button(
-            "Measure",
-            self._pressed,
-            image="measure",
-            tip="Runs two real forward passes on the longest example and replaces the estimate.",
-        )
+        self._measure = button("Measure", self._pressed, image="measure")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(3 * GRID, GRID, 3 * GRID, GRID)
         layout.setSpacing(GRID // 2)
-        layout.addLayout(row(self._verdict, self._text, None, self._parts, self._measure))
+        head = row(self._verdict, self._text, self._parts, self._measure)
+        head.setStretch(1, 1)
+        layout.addLayout(head)
         layout.addWidget(self.bar)
         layout.addWidget(self._others)
         session.estimate_changed.connect(self.refresh)
         session.engine_changed.connect(self.refresh)
-        session.run_changed.connect(self.refresh)
+        session.hindrance_changed.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
@@ -131,7 +129,8 @@ class MemoryStrip(QFrame):
         measuring = "measure" in session.busy
         self._measure.setText("Cancel" if measuring else "Measure")
         self._measure.setAccessibleName("Cancel measuring" if measuring else "Measure memory")
-        self._measure.setEnabled(session.engine_state == "ready" and not session.running)
+        self._measure.setEnabled(measuring or not session.hindrance)
+        self._measure.setToolTip("" if measuring else session.hindrance or MEASURING)
         self._parts.setEnabled(estimate is not None and problem is None)
         if problem is not None or estimate is None:
             waiting = "Memory: waiting for the engine…" if session.engine_state != "failed" else "Memory: not known."
@@ -155,11 +154,10 @@ class MemoryStrip(QFrame):
         self._text.setText(text)
         restyle(self._text, role="error" if is_error else "")
         self._others.setText(others)
-        self._others.setVisible(bool(others))
 
     def _pressed(self) -> None:
         if "measure" in self._session.busy:
-            self._session.cancel()
+            self._session.cancel("measure")
         else:
             self._session.measure()
 
@@ -196,7 +194,7 @@ class PartsDialog(QDialog):
             table.item(index, 1).setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         table.resizeColumnsToContents()
         table.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
-        table.resizeRowsToContents()
+        table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(2 * GRID, 2 * GRID, 2 * GRID, 2 * GRID)
         layout.addWidget(table)

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QGridLayout, QListWidget, QListWidgetItem, QWidget
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSize, Qt
+from PySide6.QtWidgets import (
+    QGridLayout,
+    QListWidget,
+    QListWidgetItem,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QWidget,
+)
 
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.record import Note, RunRecord
@@ -27,6 +34,7 @@ class Metrics(QWidget):
         self._grid.setHorizontalSpacing(GRID + 4)
         self._grid.setVerticalSpacing(GRID // 2)
         self._grid.setColumnStretch(0, 1)
+        self.show_record(RunRecord())
 
     def show_record(self, record: RunRecord) -> None:
         """Shows the base model's evaluation and the latest one."""
@@ -64,12 +72,23 @@ class Metrics(QWidget):
         self._grid.addWidget(part, line, place)
 
 
+class _Wrapped(QStyledItemDelegate):
+    """Measures text that is wrapped with the padding that the style sheet puts around it, which Qt leaves out."""
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:
+        """See the class."""
+        inside = QStyleOptionViewItem(option)
+        inside.rect = option.rect.adjusted(0, 0, -3 * GRID, 0)
+        return super().sizeHint(inside, index)
+
+
 class Notices(QListWidget):
     """Newest first; a warning has its own sign."""
 
     def __init__(self) -> None:
         super().__init__()
         self.setAccessibleName("Notices")
+        self.setItemDelegate(_Wrapped(self))
         self.setWordWrap(True)
         self.setResizeMode(QListWidget.ResizeMode.Adjust)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)

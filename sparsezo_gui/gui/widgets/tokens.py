@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtGui import QColor, QFont, QFontDatabase, QTextCharFormat, QTextCursor
+from PySide6.QtGui import QColor, QFont, QTextCharFormat, QTextCursor
 from PySide6.QtWidgets import QTextEdit
 
 from sparsezo_gui.gui.theme import GRID, colours, theme
 
 
 class TokenView(QTextEdit):
-    """Read-only; each example starts with a line that counts its tokens."""
+    """Read-only; each example starts with a line that counts its tokens where they are known."""
 
     def __init__(self) -> None:
         super().__init__()
         self.setReadOnly(True)
         self.setTabChangesFocus(True)
         self.setAccessibleName("What the model will see")
-        self.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+        self.setProperty("role", "code")
         self.setMinimumHeight(24 * GRID)
+        self.setPlaceholderText("No examples yet.")
         self._examples: list[list[tuple[str, bool]]] = []
+        self._counted = True
         theme().changed.connect(self._write)
 
-    def show_examples(self, examples: Sequence[Sequence[tuple[str, bool]]]) -> None:
-        """Examples as tokens (text, trained)."""
+    def show_examples(self, examples: Sequence[Sequence[tuple[str, bool]]], counted: bool) -> None:
+        """Examples as pieces of text (text, trained), which are tokens where ``counted``."""
+        self._counted = counted
         self._examples = [[(str(text), bool(trained)) for text, trained in example] for example in examples]
         self._write()
 
@@ -44,7 +47,8 @@ class TokenView(QTextEdit):
         for index, example in enumerate(self._examples):
             trained = sum(is_trained for _, is_trained in example)
             gap = "\n\n" if index else ""
-            cursor.insertText(f"{gap}Example {index + 1}: {len(example)} tokens, {trained} trained\n", head)
+            told = f": {len(example)} tokens, {trained} trained" if self._counted else ""
+            cursor.insertText(f"{gap}Example {index + 1}{told}\n", head)
             for text, is_trained in example:
                 # A trained line break would be invisible without its sign.
                 cursor.insertText(text.replace("\n", "⏎\n") if is_trained else text, mark if is_trained else plain)
