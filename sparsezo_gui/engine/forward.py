@@ -126,28 +126,23 @@ def _attention(
         if softcap is not None:
             return _capped(query, key, value, attention_mask, scaling, softcap).transpose(1, 2).contiguous(), None
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
-    out = torch.empty(*query.shape[:-1], value.shape[-1], dtype=query.dtype, device=query.device)
-    parts = []
-    for first, count, length in runs:
-        q, k, v = (_sequences(part, first, count, length) for part in (query, key, value))
-        parts.append(_causal(q, k, v, scaling, sliding_window, softcap))
-    if torch.is_grad_enabled():
-        out = torch.cat([_row(part, query.shape[0]) for part in parts], dim=2)
-    else:
-        for (first, count, length), part in zip(runs, parts, strict=True):
-            out[:, :, first : first + count * length] = _row(part, query.shape[0])
-    return out.transpose(1, 2), None
+    parts = [_sequences(query, key, value, run, scaling, sliding_window, softcap) for run in runs]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), None
 
 
-def _sequences(part: Tensor, first: int, count: int, length: int) -> Tensor:
-    """(sides, heads, N, size) to the run's (sides · count, heads, length, size)."""
-    run = part[:, :, first : first + count * length].unflatten(2, (count, length))
-    return run.transpose(1, 2).flatten(0, 1)
+def _sequences(
+    query: Tensor, key: Tensor, value: Tensor, run: tuple[int, int, int], *options: float | None
+) -> Tensor:
+    """Attention within the sequences of one run, (sides, count · length, heads, size).
 
-
-def _row(part: Tensor, sides: int) -> Tensor:
-    """Back from (sides · count, heads, length, size) to (sides, heads, count · length, size)."""
-    return part.unflatten(0, (sides, -1)).transpose(1, 2).flatten(2, 3)
+    A single sequence goes in with all its sides at once, several go side by side; both need no copy of what goes in.
+    """
+    first, count, length = run
+    parts = [part[:, :, first : first + count * length] for part in (query, key, value)]
+    if count == 1:
+        return _causal(*parts, *options).transpose(1, 2)
+    sides = zip(*(part.unflatten(2, (count, length)).transpose(1, 2) for part in parts), strict=True)
+    return torch.stack([_causal(*side, *options).transpose(1, 2).flatten(0, 1) for side in sides])
 
 
 def _causal(

@@ -55,8 +55,9 @@ def copy_companions(folder: Path, draft: Path, texts: Mapping[str, str]) -> None
 def _check_disk(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size + SPARE > free:
-        raise UserError(f"The exported model needs {size / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free on the "
-                        f"disk of {folder}. Free some space or choose another place.")
+        raise UserError(f"The exported model needs {(size + SPARE) / 1e6:,.0f} MB (with some room to spare), but only "
+                        f"{free / 1e6:,.0f} MB are free on the disk of {folder}. Free some space or choose another "
+                        "place.")
 
 
 def _publish(draft: Path, out: Path) -> None:
