@@ -1,8 +1,9 @@
 """Packed forward passes: no padding, several sides at once, logits only where they are scored.
 
 The sequences of a pack lie one after the other in one row of tokens, (sides, tokens) in all; linear layers, norms and
-position embeddings see no padding, and attention works within each sequence. Sequences of equal length stand together,
-so that each run of them is one call of scaled-dot-product attention.
+position embeddings see no padding, and attention works within each sequence. Sequences of equal shape stand together,
+so that each run of them is one call of scaled-dot-product attention. A sequence may branch at its end: the candidate
+answers to a prompt go on from it without seeing one another, so that the prompt is computed once.
 
 This rides on transformers' attention interface: a model's own code runs unchanged, with our attention function in it.
 Architectures without that interface get the same sequences padded on the right, which a causal model cannot see.
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,44 +25,49 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.data.encode import Row
+
 ATTENTION = "sparsezo"
 
-# (first token, number of sequences, tokens of each) of every run of equally long sequences in the pack at work.
-Runs = tuple[tuple[int, int, int], ...]
+# (first token, number of sequences, tokens of each, lengths of its branches) of every run of sequences of one shape.
+Run = tuple[int, int, int, tuple[int, ...]]
+Runs = tuple[Run, ...]
 _runs: ContextVar[Runs | None] = ContextVar("runs", default=None)
+_masks: ContextVar[dict[Any, Tensor]] = ContextVar("masks")  # of this pack, the same for every layer and side
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Sequences through the model at once, sorted by length, and the scored (position, target) pairs in them.
+    """Sequences through the model at once, those of one shape together, and the scored pairs in them.
 
-    ``tokens`` (N,) and ``positions`` (N,) are int64; ``scored`` (P,) are places in ``tokens`` whose logits predict
-    ``targets`` (P,).
+    ``tokens`` (N,) and ``positions`` (N,) are int64; ``shapes`` are the length and the branches of each sequence;
+    ``scored`` (P,) are places in ``tokens`` whose logits predict ``targets`` (P,).
     """
 
     tokens: Tensor
     positions: Tensor
-    lengths: tuple[int, ...]
+    shapes: tuple[tuple[int, tuple[int, ...]], ...]
     scored: Tensor
     targets: Tensor
 
     @classmethod
-    def of(cls, sequences: Sequence[Sequence[int]], scored: Sequence[int], targets: Sequence[int], device: Any) -> Pack:
-        """A pack on ``device`` from token lists in order of their length."""
-        lengths = tuple(map(len, sequences))
-        tokens = [token for sequence in sequences for token in sequence]
-        positions = [place for length in lengths for place in range(length)]
+    def of(cls, rows: Sequence[Row], scored: Sequence[int], targets: Sequence[int], device: Any) -> Pack:
+        """A pack on ``device`` from rows in order of their shape."""
+        shapes = tuple((len(row.tokens), row.branches) for row in rows)
+        tokens = [token for row in rows for token in row.tokens]
+        positions = [place for row in rows for place in row.places]
         tensors = (torch.tensor(values, dtype=torch.int64) for values in (tokens, positions, scored, targets))
         tokens, positions, scored, targets = (tensor.to(device, non_blocking=True) for tensor in tensors)
-        return cls(tokens, positions, lengths, scored, targets)
+        return cls(tokens, positions, shapes, scored, targets)
 
     @property
     def runs(self) -> Runs:
-        """Runs of equal lengths; see `Runs`."""
+        """Runs of equal shapes; see `Runs`."""
         found, first = [], 0
-        for length, group in groupby(self.lengths):
+        for (length, branches), group in groupby(self.shapes):
             count = len(list(group))
-            found.append((first, count, length))
+            found.append((first, count, length, branches))
             first += count * length
         return tuple(found)
 
@@ -93,20 +99,22 @@ def _packed(module: Any, pack: Pack, places: Tensor, sides: int) -> Tensor:
 
 
 def _padded(module: Any, pack: Pack, places: Tensor, sides: int) -> Tensor:
-    rows = torch.nn.utils.rnn.pad_sequence(pack.tokens.split(list(pack.lengths)), batch_first=True)
+    lengths = [length for length, _ in pack.shapes]
+    rows = torch.nn.utils.rnn.pad_sequence(pack.tokens.split(lengths), batch_first=True)
     logits = module(input_ids=rows.repeat(sides, 1), use_cache=False).logits
-    starts = torch.tensor(pack.lengths, device=places.device).cumsum(0)
+    starts = torch.tensor(lengths, device=places.device).cumsum(0)
     row = torch.searchsorted(starts, places, right=True)
     return logits.unflatten(0, (sides, -1))[:, row, pack.positions[places]]
 
 
 @contextmanager
 def _attending(runs: Runs) -> Iterator[None]:
-    token = _runs.set(runs)
+    tokens = _runs.set(runs), _masks.set({})
     try:
         yield
     finally:
-        _runs.reset(token)
+        _runs.reset(tokens[0])
+        _masks.reset(tokens[1])
 
 
 def _attention(
@@ -131,29 +139,40 @@ def _attention(
 
 
 def _sequences(
-    query: Tensor, key: Tensor, value: Tensor, run: tuple[int, int, int], *options: float | None
+    query: Tensor, key: Tensor, value: Tensor, run: Run, scaling: float | None, window: int | None, cap: float | None
 ) -> Tensor:
     """Attention within the sequences of one run, (sides, count · length, heads, size).
 
     A single sequence goes in with all its sides at once, several go side by side; both need no copy of what goes in.
     """
-    first, count, length = run
+    first, count, length, branches = run
     parts = [part[:, :, first : first + count * length] for part in (query, key, value)]
+    mask = None
+    if branches or cap is not None or (window is not None and window < length):
+        mask = _seen(length, branches, window, query.device)
     if count == 1:
-        return _causal(*parts, *options).transpose(1, 2)
+        return _causal(*parts, mask, scaling, cap).transpose(1, 2)
     sides = zip(*(part.unflatten(2, (count, length)).transpose(1, 2) for part in parts), strict=True)
-    return torch.stack([_causal(*side, *options).transpose(1, 2).flatten(0, 1) for side in sides])
+    return torch.stack([_causal(*side, mask, scaling, cap).transpose(1, 2).flatten(0, 1) for side in sides])
+
+
+def _seen(length: int, branches: tuple[int, ...], window: int | None, device: torch.device) -> Tensor:
+    """Which token (row) sees which (column): those before it in its text, not in another branch, within the window."""
+    known, key = _masks.get(), (length, branches, window)
+    if key in known:
+        return known[key]
+    trunk = length - sum(branches)
+    places = torch.tensor([*range(trunk), *(trunk + place for branch in branches for place in range(branch))])
+    owner = torch.tensor([0] * trunk + [number for number, size in enumerate(branches, 1) for _ in range(size)])
+    distance = places[:, None] - places
+    seen = (distance >= 0) & ((owner == 0) | (owner[:, None] == owner))
+    known[key] = (seen if window is None else seen & (distance < window)).to(device)
+    return known[key]
 
 
 def _causal(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, softcap: float | None
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, softcap: float | None
 ) -> Tensor:
-    length = query.shape[2]
-    windowed = window is not None and window < length
-    mask = None
-    if windowed or softcap is not None:
-        distance = torch.arange(length, device=query.device)[:, None] - torch.arange(length, device=query.device)
-        mask = (distance >= 0) & (distance < (window if windowed else length))
     if softcap is not None:
         return _capped(query, key, value, mask, scaling, softcap)
     return F.scaled_dot_product_attention(

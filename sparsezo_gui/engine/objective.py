@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparsezo_gui.engine.data.encode import Encoded
-from sparsezo_gui.engine.forward import Pack, log_probabilities
+from sparsezo_gui.engine.forward import Pack, log_probabilities, packs
 from sparsezo_gui.engine.models.frozen import FrozenModel
 
 # One pack's size: large enough to keep the processor busy, small enough to stay at inference memory.
@@ -55,7 +55,7 @@ def packs_of(examples: Sequence[Encoded], vocabulary: int, sides: int) -> Iterat
     part: list[Encoded] = []
     tokens = scored = 0
     for example in examples:
-        size, score = count_tokens(example), sum(len(set(row.positions)) for row in example.rows)
+        size, score = count_tokens(example), count_scored(example)
         if part and (tokens + size > PACK_TOKENS or scored + score > places):
             yield part
             part, tokens, scored = [], 0, 0
@@ -66,15 +66,21 @@ def packs_of(examples: Sequence[Encoded], vocabulary: int, sides: int) -> Iterat
 
 
 def count_tokens(example: Encoded) -> int:
-    """Tokens that a forward pass of ``example`` processes."""
-    return sum(len(row.tokens) for row in example.rows)
+    """Tokens that a packed forward pass of ``example`` processes."""
+    return sum(len(row.tokens) for row in example.joined)
+
+
+def count_scored(example: Encoded) -> int:
+    """Places of ``example`` at which logits are needed."""
+    return sum(len(set(row.positions)) for row in example.joined)
 
 
 def _measure_pack(model: FrozenModel, examples: Sequence[Encoded], sides: int) -> Measured:
-    """One forward pass. Rows are put in order of length; each scored place remembers its example and candidate."""
+    """One forward pass. Rows of one shape are put together; each scored place remembers its example and candidate."""
+    parts = [example.joined if packs(model.module) else example.rows for example in examples]
     rows = sorted(
-        ((row, number) for number, example in enumerate(examples) for row in example.rows),
-        key=lambda item: len(item[0].tokens),
+        ((row, number) for number, part in enumerate(parts) for row in part),
+        key=lambda item: (len(item[0].tokens), item[0].branches),
     )
     scored: list[int] = []
     targets: list[int] = []
@@ -86,7 +92,7 @@ def _measure_pack(model: FrozenModel, examples: Sequence[Encoded], sides: int) -
         targets += row.targets
         slots += [number * width + choice for choice in row.choices]
         start += len(row.tokens)
-    pack = Pack.of([row.tokens for row, _ in rows], scored, targets, model.device)
+    pack = Pack.of([row for row, _ in rows], scored, targets, model.device)
     found = log_probabilities(model.module, pack, sides).double().cpu()
     slot = torch.tensor(slots, dtype=torch.int64)
     sums = torch.zeros(sides, len(examples) * width, dtype=torch.float64).index_add_(1, slot, found)

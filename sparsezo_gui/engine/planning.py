@@ -23,7 +23,7 @@ from sparsezo_gui.engine.models.hub import cached_folder
 from sparsezo_gui.engine.models.library import anatomy_of
 from sparsezo_gui.engine.models.memory import MemoryEstimate, Part
 from sparsezo_gui.engine.models.source import local_folder
-from sparsezo_gui.engine.objective import count_tokens, packs_of
+from sparsezo_gui.engine.objective import count_scored, count_tokens, packs_of
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse.overlay import Overlay
 from sparsezo_gui.engine.sparse.random import Random
@@ -64,7 +64,7 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
     The mask's place does not matter for memory, so a random one of the same size is measured.
     """
     device = devices.choose(recipe.model.device)
-    with _peak(device) as peak:
+    with watched(device) as peak:
         model = yield from frozen.load(recipe.model)
         data = yield from load_task(recipe.data, model.tokenizer)
         mask = yield from Random(density=min(1.0, recipe.mask.share())).find(model, Search(0, recipe.data))
@@ -111,8 +111,9 @@ def _lengths(recipe: Recipe, vocabulary: int) -> Lengths:
     examples = data.train.encoded
     batch = [examples[i] for i in largest_batch(recipe, examples, vocabulary)]
     pack = max(packs_of(batch, vocabulary, recipe.estimator.sides), key=lambda pack: sum(map(count_tokens, pack)))
-    scored = sum(len(set(row.positions)) for example in pack for row in example.rows)
-    return Lengths(max(map(count_tokens, examples)), sum(map(count_tokens, pack)), scored)
+    return Lengths(
+        max(map(count_tokens, examples)), sum(map(count_tokens, pack)), sum(map(count_scored, pack))
+    )  # fmt: skip
 
 
 def _data(table: DataTable, model: ModelTable) -> TaskData | None:
@@ -177,7 +178,8 @@ class _Peak:
 
 
 @contextmanager
-def _peak(device: torch.device) -> Iterator[_Peak]:
+def watched(device: torch.device) -> Iterator[_Peak]:
+    """Within, after `_Peak.start`: the most memory that this process holds on ``device``."""
     peak = _Peak(device)
     try:
         yield peak

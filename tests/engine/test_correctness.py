@@ -37,7 +37,7 @@ def example(tokens, positions, targets, choices=None, count=0, label=0):
 
 
 def batch(seed=0):
-    """A completion, a single-token choice of three, a choice with two rows of different lengths, and plain text."""
+    """A completion, a single-token choice of three, choices whose candidates are of different lengths, plain text."""
     draw = np.random.default_rng(seed)
     tokens = [draw.integers(3, 288, length).tolist() for length in (7, 12, 45, 7)]
     two_rows = Encoded(
@@ -48,7 +48,19 @@ def batch(seed=0):
         (),
         0,
     )
+
+    def several(prompt, candidates, label):
+        last = len(prompt) - 1
+        rows = tuple(
+            Row((*prompt, *each[:-1]), tuple(range(last, last + len(each))), each, (number,) * len(each))
+            for number, each in enumerate(candidates)
+        )
+        return Encoded(rows, len(rows), label, (), (), 0)
+
     return [
+        several(tokens[2], ((5, 6, 7), (8, 9, 10, 11), (12,), (5, 9)), 1),
+        several(tokens[1], ((5, 6), (30, 9, 10)), 0),
+        several(tokens[1][::-1], ((50, 60), (31, 9, 10)), 1),
         example(tokens[0], [4, 5], tokens[0][5:7]),
         example(tokens[1], [11, 11, 11], [5, 6, 7], [0, 1, 2], 3, 2),
         two_rows,
@@ -149,6 +161,15 @@ def test_streamed_squared_gradients_equal_autograd(frozen_tiny, family, bits):
     assert list(found) == list(model.layers)
     for name, scores in expected.items():
         assert torch.allclose(found[name], scores, rtol=2e-3, atol=1e-5 * float(scores.max()))
+
+
+def test_candidates_share_their_prompt():
+    shared = batch()[0]
+    (row,) = shared.joined
+    assert (len(row.tokens), row.trunk, row.branches) == (45 + 2 + 3 + 1, 45, (2, 3, 1))
+    assert row.tokens[45:] == (5, 6, 8, 9, 10, 5) and row.places[44:] == [44, 45, 46, 45, 46, 47, 45]
+    assert row.positions == (44, 45, 46, 44, 47, 48, 49, 44, 44, 50)
+    assert row.targets == (5, 6, 7, 8, 9, 10, 11, 12, 5, 9) and row.choices == (0, 0, 0, 1, 1, 1, 1, 2, 3, 3)
 
 
 @families

@@ -10,7 +10,7 @@ import itertools
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from sparsezo_gui.engine.data.examples import Example
@@ -24,16 +24,29 @@ class Row:
     """One sequence through the model.
 
     The logits at ``tokens[positions[i]]`` predict ``targets[i]``, which is a token of the candidate ``choices[i]`` (0
-    where there are none).
+    where there are none). The last tokens may be ``branches`` of these lengths, each of which goes on from what stands
+    before them all and does not see the others.
     """
 
     tokens: Tokens
     positions: tuple[int, ...]
     targets: Tokens
     choices: tuple[int, ...]
+    branches: tuple[int, ...] = ()
+
+    @property
+    def trunk(self) -> int:
+        """Tokens before the branches."""
+        return len(self.tokens) - sum(self.branches)
+
+    @property
+    def places(self) -> list[int]:
+        """Where each token stands in its text, from 0."""
+        trunk = self.trunk
+        return [*range(trunk), *(trunk + place for branch in self.branches for place in range(branch))]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Encoded:
     """One example for the model. ``choices`` counts candidates (0: not a choice); ``accepted`` are further right ones;
     ``prompt`` is what to generate from; ``cut`` counts tokens removed to keep to the longest length."""
@@ -50,6 +63,11 @@ class Encoded:
     def length(self) -> int:
         """Tokens of the longest row."""
         return max(len(row.tokens) for row in self.rows)
+
+    @cached_property
+    def joined(self) -> tuple[Row, ...]:
+        """The same rows with their common beginning once: what the candidates share is computed once for all."""
+        return (_join(self.rows),) if len(self.rows) > 1 else self.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +151,25 @@ def _candidate(prefix: Tokens, sequence: Sequence, choice: int) -> Row:
         tuple(index - 1 for index in scored),
         tuple(tokens[index] for index in scored),
         (choice,) * len(scored),
+    )
+
+
+def _join(rows: tuple[Row, ...]) -> Row:
+    shared = len(_common([row.tokens for row in rows]))
+    rests = [row.tokens[shared:] for row in rows]
+    starts = itertools.accumulate((len(rest) for rest in rests), initial=0)  # of the branches, after the trunk
+    positions = (
+        position if position < shared else start + position
+        for row, start in zip(rows, starts, strict=False)
+        for position in row.positions
+    )
+    chain = itertools.chain.from_iterable
+    return Row(
+        rows[0].tokens[:shared] + tuple(chain(rests)),
+        tuple(positions),
+        tuple(chain(row.targets for row in rows)),
+        tuple(chain(row.choices for row in rows)),
+        tuple(len(rest) for rest in rests if rest),
     )
 
 

@@ -1,0 +1,82 @@
+"""Models of known shapes with random weights: speed and memory do not depend on what a model has learned."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import CONFIG_MAPPING
+
+from sparsezo_gui import resources
+from sparsezo_gui.engine.models.anatomy import empty_model
+from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.recipe.events import Progress
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama-135m": {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+                   "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152,
+                   "tie_word_embeddings": True},
+    "llama-1b": {"model_type": "llama", "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22,
+                 "num_attention_heads": 32, "num_key_value_heads": 4, "vocab_size": 32000,
+                 "tie_word_embeddings": False},
+    "llama-2-7b": {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+                   "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000,
+                   "tie_word_embeddings": False},
+    "opt-6.7b": {"model_type": "opt", "hidden_size": 4096, "ffn_dim": 16384, "num_hidden_layers": 32,
+                 "num_attention_heads": 32, "word_embed_proj_dim": 4096, "vocab_size": 50272},
+    "gpt2": {"model_type": "gpt2"},
+    "qwen3-0.6b": {"model_type": "qwen3", "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28,
+                   "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
+                   "tie_word_embeddings": True},
+}  # fmt: skip
+"""Configs by name, after SmolLM-135M, TinyLlama-1.1B, Llama-2-7B, OPT-6.7B, GPT-2 and Qwen3-0.6B."""
+SHARD = 2 * 2**30  # bytes
+
+
+def make(shape: str, folder: Path) -> Generator[Progress, None, Path]:
+    """Writes a model of ``shape`` with bf16 weights and the starter's tokenizer into ``folder``. Raises `UserError`."""
+    if shape not in SHAPES:
+        raise UserError(f"There is no model shape '{shape}'. {did_you_mean(shape, SHAPES)}")
+    settings = {"max_position_embeddings": 4096, **SHAPES[shape]}
+    kind = settings.pop("model_type")
+    if kind == "gpt2":
+        settings["n_positions"] = settings.pop("max_position_embeddings")
+    config = CONFIG_MAPPING[kind](**settings, dtype="bfloat16", bos_token_id=0, eos_token_id=1, pad_token_id=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in resources.BUNDLED_MODELS["starter"].glob("token*"):
+        shutil.copyfile(path, folder / path.name)
+    model = empty_model(config)
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(folder)
+    parameters = dict(model.named_parameters())
+    generator, places, part, total = torch.Generator().manual_seed(0), {}, {}, 0
+
+    def flush() -> None:
+        file = f"model-{len(set(places.values())) + 1:05d}.safetensors"
+        save_file(part, folder / file, {"format": "pt"})
+        places.update(dict.fromkeys(part, file))
+        part.clear()
+
+    for done, (name, parameter) in enumerate(parameters.items()):
+        yield Progress(f"Making a model of the shape {shape}", done, len(parameters), "weights")
+        part[name] = _values(parameter.shape, name, generator)
+        total += part[name].nbytes
+        if sum(tensor.nbytes for tensor in part.values()) > SHARD:
+            flush()
+    flush()
+    index = {"metadata": {"total_size": total}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def _values(shape: torch.Size, name: str, generator: torch.Generator) -> torch.Tensor:
+    """Random matrices that keep the size of what runs through them; norms of one and biases of zero."""
+    if len(shape) == 1:
+        return torch.full(shape, float(name.endswith("weight")), dtype=torch.bfloat16)
+    return (torch.randn(shape, generator=generator) / math.sqrt(shape[-1])).to(torch.bfloat16)

@@ -1,0 +1,130 @@
+"""How long a step takes, against what a user could run instead. See `sparsezo_gui.engine.bench`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsezo_gui.engine.bench import references, shapes
+from sparsezo_gui.engine.bench.timing import medians
+from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.models import frozen
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.sparse.overlay import Overlay
+from sparsezo_gui.engine.sparse.random import Random
+from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.recipe import Recipe, with_settings
+from sparsezo_gui.recipe.events import Event, Notice
+
+ROW = 64  # tokens of each example where lengths are equal
+DENSITY = 0.001
+
+
+@dataclass(frozen=True)
+class Load:
+    """One batch to compare on: examples with two one-token answers, of these lengths."""
+
+    title: str
+    lengths: tuple[int, ...]
+    against: tuple[str, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the batch."""
+        return sum(self.lengths)
+
+    def examples(self, vocabulary: int) -> list[Encoded]:
+        """The examples; what the tokens are does not matter."""
+        generator = torch.Generator().manual_seed(0)
+        rows = (torch.randint(4, vocabulary, (length,), generator=generator) for length in self.lengths)
+        return [references.example(number, row.tolist()) for number, row in enumerate(rows)]
+
+
+LOADS = (
+    *(Load(f"{count} tokens", (min(count, ROW),) * (count // min(count, ROW)), ("plain",))
+      for count in (64, 256, 512, 1024)),
+    Load("16 short rows (16 to 64 tokens)", tuple(range(16, 65, 3))[:16], ("mezo", "qlora")),
+    Load("4 long rows (128 to 512 tokens)", (128, 256, 384, 512), ("mezo", "qlora")),
+)  # fmt: skip
+
+
+def steps(
+    folder: Path, shape: str, repeats: int, settings: Sequence[str] = (), loads: Sequence[Load] = LOADS
+) -> Generator[Event, None, list[dict[str, Any]]]:
+    """Milliseconds and ratios for a model of ``shape``, made in ``folder``: one row per load and contestant.
+
+    ``settings`` change the recipe, such as 'model.bits=8'. Raises `UserError`.
+    """
+    place = yield from shapes.make(shape, folder / shape)
+    recipe = with_settings(Recipe(), [f"model.id={place}", "mask.rule=random", f"mask.density={DENSITY}", *settings])
+    model = yield from frozen.load(recipe.model)
+    overlay = Overlay(model, (yield from Random(density=DENSITY).find(model, Search(0, recipe.data))))
+    session = Session(recipe, model, overlay, state=recipe.update.start(overlay.mask.size))
+    found: list[dict[str, Any]] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain = references.load_plain(place, model.device, model.dtype)
+        for load in loads:
+            if "plain" in load.against:
+                found += yield from _against_plain(session, plain, load, repeats)
+        if find_spec("peft") is None:
+            yield Notice("QLoRA is left out, since peft is not installed: pip install 'sparsezo-gui[bench]'")
+        dense = references.load_plain(place, model.device, model.dtype, bits=16)
+        for load in loads:
+            if "mezo" in load.against:
+                found += yield from _against_mezo(session, dense, load, repeats)
+        del dense
+        if find_spec("peft") is not None:
+            for load in loads:
+                if "qlora" in load.against:
+                    found += yield from _against_qlora(session, plain, load, repeats)
+    return [{"shape": shape, **row} for row in found]
+
+
+def take(session: Session, examples: Sequence[Encoded]) -> Callable[[], None]:
+    """A whole step of the loop but for the journal."""
+
+    def step() -> None:
+        directions = session.directions()
+        found = session.estimate(examples, directions)
+        session.advance(directions, found.slopes, 1e-6)
+
+    return step
+
+
+Rows = Generator[Event, None, list[dict[str, Any]]]
+
+
+def _compare(session: Session, load: Load, others: dict[str, Callable[[], object]], repeats: int) -> Rows:
+    contestants = {"ours": take(session, load.examples(session.model.vocabulary)), **others}
+    stage = f"{load.title}: ours against {' and '.join(others)}"
+    seconds = yield from medians(contestants, session.model.device, repeats, stage)
+    return [
+        {"load": load.title, "against": name, "ours_ms": round(1000 * seconds["ours"], 1),
+         "theirs_ms": round(1000 * seconds[name], 1), "ratio": round(seconds["ours"] / seconds[name], 3)}
+        for name in others
+    ]  # fmt: skip
+
+
+def _against_plain(session: Session, model: Any, load: Load, repeats: int) -> Rows:
+    plain = references.Plain(model, load.examples(session.model.vocabulary))
+    return (yield from _compare(session, load, {
+        "two plain forwards": lambda: (plain.forward(), plain.forward()),
+        "two plain forwards, last logits only": lambda: (plain.forward(1), plain.forward(1)),
+    }, repeats))  # fmt: skip
+
+
+def _against_mezo(session: Session, model: Any, load: Load, repeats: int) -> Rows:
+    mezo = references.MeZO(model, load.examples(session.model.vocabulary), padding=1)
+    return (yield from _compare(session, load, {"MeZO": mezo.step}, repeats))
+
+
+def _against_qlora(session: Session, model: Any, load: Load, repeats: int) -> Rows:
+    qlora = references.QLoRA(model, load.examples(session.model.vocabulary), checkpointing=False)
+    return (yield from _compare(session, load, {"QLoRA": qlora.step}, repeats))
