@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui import __version__, recipe, resources
 from sparsezo_gui.console import Console
-from sparsezo_gui.errors import UserError
+from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
 
@@ -197,6 +197,29 @@ def _recipes(options: argparse.Namespace, console: Console) -> None:
     console.table(rows, ("recipe", "model", "data", "mask", "path"), "There are no bundled recipes.")
 
 
+def _bench(options: argparse.Namespace, console: Console) -> None:
+    import tempfile
+
+    from sparsezo_gui.engine.bench.memory import memory
+    from sparsezo_gui.engine.bench.shapes import SHAPES
+    from sparsezo_gui.engine.bench.steps import steps
+    from sparsezo_gui.engine.models import device as devices
+
+    unknown = next((shape for shape in options.shape if shape not in SHAPES), None)
+    if unknown:
+        raise UserError(f"There is no model shape '{unknown}'. {did_you_mean(unknown, SHAPES)}")
+    chosen = recipe.with_settings(Recipe(), options.set)
+    console.say(f"On {devices.name(devices.choose(chosen.model.device))}.")
+    with tempfile.TemporaryDirectory(prefix="sparsezo-bench-") as folder:
+        if options.what == "steps":
+            work = steps(Path(folder), options.shape[0], options.repeats, options.set)
+            columns: tuple[str, ...] = ("shape", "load", "against", "ours_ms", "theirs_ms", "ratio")
+        else:
+            work = memory(Path(folder), options.shape, options.set)
+            columns = ("shape", "batch", "tokens", "formula", "measured", "run", "plain", "qlora")
+        console.table(_finish(work, console), columns, "")
+
+
 def _models(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.models.library import local_models
 
@@ -311,6 +334,13 @@ def _parser() -> argparse.ArgumentParser:
     add("methods", "List mask rules, estimators, updates and tasks.", _methods)
     add("recipes", "List the bundled recipes.", _recipes)
     add("models", "List the models on this computer.", _models)
+    sub = add("bench", "Measure speed or memory on a model of random weights.", _bench)
+    sub.add_argument("what", choices=("steps", "memory"), nargs="?", default="steps", help="steps: time against plain "
+                     "inference, MeZO and QLoRA (default); memory: the formula against real runs, in MiB")  # fmt: skip
+    sub.add_argument("--shape", nargs="+", default=["llama-135m"], metavar="NAME",
+                     help="shape of the model, such as llama-2-7b (default: llama-135m)")  # fmt: skip
+    sub.add_argument("--repeats", type=_natural, default=7, metavar="N", help="rounds of which the median is told")
+    _takes_settings(sub)
     return parser
 
 

@@ -1,0 +1,79 @@
+"""The benchmark's references compute what their papers say, and its tables come out whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from sparsezo_gui.engine.bench import references, shapes
+from sparsezo_gui.engine.bench.memory import memory
+from sparsezo_gui.engine.bench.steps import Load, steps
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.events import Progress
+from tests.engine.conftest import finish
+
+SMALL = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+         "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 4096,
+         "tie_word_embeddings": True}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setitem(shapes.SHAPES, "small", SMALL)
+
+
+@pytest.fixture
+def model(tmp_path):
+    return AutoModelForCausalLM.from_pretrained(finish(shapes.make("small", tmp_path / "small"))).float().eval()
+
+
+EXAMPLES = [references.example(number, range(10, 15 + 3 * number)) for number in range(3)]
+
+
+def test_made_models_keep_what_runs_through_them_in_bounds(model):
+    logits = model(torch.arange(4, 40)[None]).logits
+    assert torch.isfinite(logits).all() and 0.1 < logits.std() < 10
+
+
+def test_mezo_scores_candidates_and_leaves_the_weights_where_its_update_puts_them(model):
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    mezo = references.MeZO(model, EXAMPLES, padding=1)
+    assert mezo.tokens.shape == (6, 12) and mezo.mask.sum(1).tolist() == [6, 6, 9, 9, 12, 12]
+    # The loss by hand: each candidate alone, without padding.
+    scores = [
+        [model(torch.tensor([each.rows[0].tokens])).logits[0, -1].log_softmax(-1)[target] for target in (2, 3)]
+        for each in EXAMPLES
+    ]
+    with torch.no_grad():
+        by_hand = torch.nn.functional.cross_entropy(torch.tensor(scores), torch.tensor([0, 1, 0]))
+        assert mezo._loss() == pytest.approx(by_hand.item(), rel=1e-4)
+    mezo.step()
+    torch.manual_seed(1)
+    slopes = []
+    for name, parameter in model.named_parameters():
+        z = torch.randn_like(parameter)
+        moved = parameter.data - before[name]
+        slopes.append(((moved * z).sum() / (z * z).sum()).item())
+    assert all(slope == pytest.approx(slopes[0], rel=0.2, abs=3e-9) for slope in slopes)
+
+
+def test_the_table_of_steps(tmp_path):
+    loads = (Load("plain", (8, 8), ("plain",)), Load("mixed", (4, 9), ("mezo",)))
+    rows = finish(steps(tmp_path, "small", 1, loads=loads))
+    assert [(row["load"], row["against"]) for row in rows] == [
+        ("plain", "two plain forwards"), ("plain", "two plain forwards, last logits only"), ("mixed", "MeZO"),
+    ]  # fmt: skip
+    assert all(row["ratio"] == pytest.approx(row["ours_ms"] / row["theirs_ms"], rel=0.2) for row in rows)
+
+
+def test_an_unknown_shape(tmp_path):
+    with pytest.raises(UserError, match="no model shape 'smal'"):
+        finish(shapes.make("smal", tmp_path))
+
+
+def test_memory_can_be_cancelled_between_processes(tmp_path):
+    work = memory(tmp_path, ["small"], grid=((2, 16),))
+    while not (event := next(work)).stage.endswith("formula"):
+        assert isinstance(event, Progress)
+    work.close()
