@@ -36,6 +36,7 @@ from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 
 STEPS_LOOKED_AT = 1000  # the batches of so many steps are searched for the largest
 SAMPLE_EVERY = 0.002  # seconds between two looks at the process's memory
+SPREAD = {"cpu": 0.04, "cuda": 0.0}  # by which the peak of one process differs from another's, from the allocator
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
     parts = (
         Part("Model and program", held, "Measured: the loaded model, its tuned values, Python and its libraries."),
         Part("Forward passes", max(0, peak.bytes - held), "Measured: the most that a step on the largest batch added."),
+        Part("Reserve", round(SPREAD[device.type] * peak.bytes), "What the allocator may hold more in another run."),
     )
     formula = estimate(recipe)
     return MemoryEstimate(parts, formula.available, formula.capacity, formula.others)

@@ -1,4 +1,6 @@
-"""How quick the window is: first paint, lateness of a 10 ms timer, frames per second. Run it: python tests/gui_bench.py
+"""How quick the window is: first paint, lateness of a 10 ms timer, frames per second.
+
+Run it with python tests/benchmarks/window.py, where there is no screen under xvfb-run.
 
 ``first`` starts the program and waits for its first paint; ``loading`` and ``training`` watch a timer in the window's
 thread while the ML stack is imported and while the bundled recipe runs; ``frames`` draws 100 000 steps.

@@ -49,10 +49,9 @@ def test_mezo_scores_candidates_and_leaves_the_weights_where_its_update_puts_the
         by_hand = torch.nn.functional.cross_entropy(torch.tensor(scores), torch.tensor([0, 1, 0]))
         assert mezo._loss() == pytest.approx(by_hand.item(), rel=1e-4)
     mezo.step()
-    torch.manual_seed(1)
-    slopes = []
+    generator, slopes = torch.Generator().manual_seed(1), []
     for name, parameter in model.named_parameters():
-        z = torch.randn_like(parameter)
+        z = torch.randn(parameter.shape, generator=generator)
         moved = parameter.data - before[name]
         slopes.append(((moved * z).sum() / (z * z).sum()).item())
     assert all(slope == pytest.approx(slopes[0], rel=0.2, abs=3e-9) for slope in slopes)

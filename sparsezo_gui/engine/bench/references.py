@@ -77,9 +77,10 @@ class MeZO:
         self.seed = 0
 
     def _perturb(self, scale: float) -> None:
-        torch.manual_seed(self.seed)
+        generator = torch.Generator(self.model.device).manual_seed(self.seed)
         for parameter in self.model.parameters():
-            parameter.data.add_(torch.randn_like(parameter), alpha=scale)
+            z = torch.randn(parameter.shape, generator=generator, device=parameter.device, dtype=parameter.dtype)
+            parameter.data.add_(z, alpha=scale)
 
     def _loss(self) -> float:
         logits = self.model(self.tokens, attention_mask=self.mask, use_cache=False).logits
@@ -91,13 +92,12 @@ class MeZO:
     def step(self) -> None:
         """One step."""
         self.seed += 1
-        with torch.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
-            self._perturb(EPSILON)
-            plus = self._loss()
-            self._perturb(-2 * EPSILON)
-            minus = self._loss()
-            self._perturb(EPSILON)
-            self._perturb(-RATE * (plus - minus) / (2 * EPSILON))
+        self._perturb(EPSILON)
+        plus = self._loss()
+        self._perturb(-2 * EPSILON)
+        minus = self._loss()
+        self._perturb(EPSILON)
+        self._perturb(-RATE * (plus - minus) / (2 * EPSILON))
 
 
 class QLoRA:
