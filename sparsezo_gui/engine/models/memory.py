@@ -14,6 +14,7 @@ import torch
 
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.anatomy import Anatomy
+from sparsezo_gui.engine.models.linear import LARGE_BYTES
 from sparsezo_gui.engine.objective import LOGITS_BYTES, PACK_TOKENS
 from sparsezo_gui.recipe.recipe import Recipe
 
@@ -109,7 +110,7 @@ def estimate(
     tokens = max(longest_tokens, min(tokens_per_batch, PACK_TOKENS))
     scored = min(tokens, longest_tokens if scored_tokens is None else scored_tokens)
     shape = _Shape(recipe.estimator.sides, tokens, longest_tokens, scored, width)
-    activations, workspace = _activations(anatomy, shape), _workspace(recipe, anatomy, width)
+    activations, workspace = _activations(anatomy, shape), _workspace(recipe, anatomy, width, device_kind)
     parts = (
         *_weights(anatomy, bits, width),
         _overlay(recipe, anatomy),
@@ -168,11 +169,14 @@ def _logits(anatomy: Anatomy, shape: _Shape, free: int) -> Part:
                 f"Scores of every token at {places} trained places, beyond the room that the activations leave then.")
 
 
-def _workspace(recipe: Recipe, anatomy: Anatomy, width: int) -> Part:
-    """The largest weight made dense; int8 goes by way of fp32; its tuned entries are addressed in int64."""
+def _workspace(recipe: Recipe, anatomy: Anatomy, width: int, device_kind: str) -> Part:
+    """The largest weight made dense, on a CPU a span of it; int8 goes by way of fp32; int64 addresses of the tuned."""
+    largest = anatomy.largest
+    if device_kind == "cpu" and width * largest > LARGE_BYTES:
+        largest = LARGE_BYTES // width
     factor = width + (4 if recipe.model.bits == 8 and width < 4 else 0)
-    indices = 8 * round(recipe.mask.share() * anatomy.largest)
-    return Part("Workspace", factor * anatomy.largest + indices, "One frozen weight at a time, made dense to multiply.")
+    indices = 8 * round(recipe.mask.share() * largest)
+    return Part("Workspace", factor * largest + indices, "One frozen weight at a time, made dense to multiply.")
 
 
 def _others(anatomy: Anatomy, shape: _Shape, runtime: int) -> dict[str, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from sparsezo_gui.engine.models import device as devices
@@ -75,6 +77,12 @@ def test_what_costs_more_is_told_as_more():
         return sum(part.bytes for part in found(**options).parts if part.name != "Runtime")
 
     assert model_alone(device="cuda", available=2**40) < model_alone()  # 16-bit numbers where a CPU has 32
+
+
+def test_a_large_weight_is_made_dense_in_spans_on_a_cpu():
+    large = dataclasses.replace(LLAMA, largest=4096 * 11008)
+    assert part(found(large, "cuda"), "Workspace") > 2 * 4096 * 11008
+    assert 16 * 2**20 <= part(found(large), "Workspace") < 17 * 2**20
 
 
 def test_the_device_is_asked_when_nothing_is_said():
