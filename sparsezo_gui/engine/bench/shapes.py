@@ -36,6 +36,7 @@ SHAPES: dict[str, dict[str, Any]] = {
                    "tie_word_embeddings": True},
 }  # fmt: skip
 """Configs by name, after SmolLM-135M, TinyLlama-1.1B, Llama-2-7B, OPT-6.7B, GPT-2 and Qwen3-0.6B."""
+SHAPES["llama-1b-6"] = {**SHAPES["llama-1b"], "num_hidden_layers": 6}  # quick to measure; steps go by the layer
 SHARD = 2 * 2**30  # bytes
 
 
