@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui import __version__, recipe, resources
 from sparsezo_gui.console import Console
-from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
 
@@ -200,14 +200,13 @@ def _recipes(options: argparse.Namespace, console: Console) -> None:
 def _bench(options: argparse.Namespace, console: Console) -> None:
     import tempfile
 
+    from sparsezo_gui.engine.bench import shapes
     from sparsezo_gui.engine.bench.memory import memory
-    from sparsezo_gui.engine.bench.shapes import SHAPES
     from sparsezo_gui.engine.bench.steps import steps
     from sparsezo_gui.engine.models import device as devices
 
-    unknown = next((shape for shape in options.shape if shape not in SHAPES), None)
-    if unknown:
-        raise UserError(f"There is no model shape '{unknown}'. {did_you_mean(unknown, SHAPES)}")
+    for shape in options.shape:
+        shapes.check(shape)  # before the first of them takes its minutes
     chosen = recipe.with_settings(Recipe(), options.set)
     console.say(f"On {devices.name(devices.choose(chosen.model.device))}.")
     with tempfile.TemporaryDirectory(prefix="sparsezo-bench-") as folder:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,8 +25,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-if TYPE_CHECKING:
-    from sparsezo_gui.engine.data.encode import Row
+from sparsezo_gui.engine.data.encode import Row, places_of
 
 ATTENTION = "sparsezo"
 
@@ -162,7 +161,7 @@ def _seen(length: int, branches: tuple[int, ...], window: int | None, device: to
     if key in known:
         return known[key]
     trunk = length - sum(branches)
-    places = torch.tensor([*range(trunk), *(trunk + place for branch in branches for place in range(branch))])
+    places = torch.tensor(places_of(trunk, branches))
     owner = torch.tensor([0] * trunk + [number for number, size in enumerate(branches, 1) for _ in range(size)])
     distance = places[:, None] - places
     seen = (distance >= 0) & ((owner == 0) | (owner[:, None] == owner))

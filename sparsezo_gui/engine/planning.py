@@ -151,7 +151,7 @@ def _tokenizer(table: ModelTable) -> Any:
         return None
 
 
-class _Peak:
+class Peak:
     """The most memory held since `start`, in ``bytes``."""
 
     def __init__(self, device: torch.device) -> None:
@@ -180,9 +180,9 @@ class _Peak:
 
 
 @contextmanager
-def watched(device: torch.device) -> Iterator[_Peak]:
-    """Within, after `_Peak.start`: the most memory that this process holds on ``device``."""
-    peak = _Peak(device)
+def watched(device: torch.device) -> Iterator[Peak]:
+    """Within, after `Peak.start`: the most memory that this process holds on ``device``."""
+    peak = Peak(device)
     try:
         yield peak
     finally:

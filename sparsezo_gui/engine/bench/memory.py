@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -96,14 +97,11 @@ def _run(recipe: Recipe) -> int:
     """Peak of the loop from its first step on; what finding the mask and loading took before is told elsewhere."""
     from sparsezo_gui.engine.training import train
 
-    folder = Path(recipe.run.folder)
     with watched(devices.choose(recipe.model.device)) as peak:
         for event in train(recipe):
             if isinstance(event, Started):
                 peak.start()
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
+    shutil.rmtree(recipe.run.folder)
     return peak.bytes
 
 

@@ -40,10 +40,15 @@ SHAPES["llama-1b-6"] = {**SHAPES["llama-1b"], "num_hidden_layers": 6}  # quick t
 SHARD = 2 * 2**30  # bytes
 
 
-def make(shape: str, folder: Path) -> Generator[Progress, None, Path]:
-    """Writes a model of ``shape`` with bf16 weights and the starter's tokenizer into ``folder``. Raises `UserError`."""
+def check(shape: str) -> None:
+    """Raises `UserError` for a shape that is not known."""
     if shape not in SHAPES:
         raise UserError(f"There is no model shape '{shape}'. {did_you_mean(shape, SHAPES)}")
+
+
+def make(shape: str, folder: Path) -> Generator[Progress, None, Path]:
+    """Writes a model of ``shape`` with bf16 weights and the starter's tokenizer into ``folder``. Raises `UserError`."""
+    check(shape)
     settings = {"max_position_embeddings": 4096, **SHAPES[shape]}
     kind = settings.pop("model_type")
     if kind == "gpt2":

@@ -42,8 +42,13 @@ class Row:
     @property
     def places(self) -> list[int]:
         """Where each token stands in its text, from 0."""
-        trunk = self.trunk
-        return [*range(trunk), *(trunk + place for branch in self.branches for place in range(branch))]
+        return places_of(self.trunk, self.branches)
+
+
+def places_of(trunk: int, branches: Iterable[int]) -> list[int]:
+    """Where each token stands in its text, from 0: those of the trunk, then those of each branch, which go on from it.
+    """
+    return [*range(trunk), *(trunk + place for branch in branches for place in range(branch))]
 
 
 @dataclass(frozen=True)
