@@ -72,7 +72,7 @@ class Session(QObject):
         self._thread.start(QThread.Priority.LowPriority)
         self._drain.start()
         self.ask("tasks")
-        self.ask("runs")
+        self.list_runs()
         last = str(run or self.store.value("last_run", "", str))
         if last and self.record is None and Path(last).is_dir():
             self.open_run(Path(last))
@@ -165,7 +165,7 @@ class Session(QObject):
                 self.record.state = "failed" if message.what == "problem" else "stopped"
             self.record.progress = None
             self.asked = ""
-            self.ask("runs")
+            self.list_runs()
         return signal
 
     def _opened(self, message: Message) -> None:
@@ -173,6 +173,11 @@ class Session(QObject):
         if history is not None and not self.running:
             self.record = RunRecord.from_history(folder, history)
             self.store.setValue("last_run", str(folder))
+            self.list_runs()
+
+    def list_runs(self) -> None:
+        """Asks for all runs, and the one on show wherever it lies."""
+        self.ask("runs", self.record.folder if self.record else None)
 
     def close(self, patience: float = 2.0) -> bool:
         """Ends the worker; false where it is still inside a call that cannot be broken off."""

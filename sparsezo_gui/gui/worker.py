@@ -139,11 +139,11 @@ class Engine:
 
         return preview_data(recipe, page)
 
-    def runs(self) -> list[Any]:
-        """Summaries of all runs, newest first."""
+    def runs(self, also: Path | None) -> list[Any]:
+        """Summaries of all runs, newest first, and of the one in the folder ``also``."""
         from sparsezo_gui.engine.runs.folder import list_runs
 
-        return list(list_runs())
+        return list_runs(also)
 
     def history(self, folder: Path) -> tuple[Path, Any]:
         """A run as its journal tells it, with its folder."""

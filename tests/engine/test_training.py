@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
@@ -269,3 +270,11 @@ def test_runs_are_listed(make, home):
     list(training.train(make(loop={"steps": 2})))
     assert [(run.name, run.state, run.step, run.steps) for run in list_runs()] == [("tiny", "done", 2, 2)] * 2
     assert str(home) in list_runs()[0].path
+
+
+def test_a_run_that_lies_elsewhere_is_listed_with_the_others(make, home, tmp_path):
+    list(training.train(make(loop={"steps": 2})))
+    list(training.train(make(loop={"steps": 2}), folder=tmp_path / "elsewhere"))
+    (inside,) = list_runs()
+    assert {run.path for run in list_runs(tmp_path / "elsewhere")} == {inside.path, str(tmp_path / "elsewhere")}
+    assert list_runs(Path(inside.path)) == list_runs(tmp_path / "nothing") == [inside]

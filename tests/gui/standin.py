@@ -72,6 +72,7 @@ class StandIn(Engine):
         self.faults: dict[str, Exception] = {}
         self.estimated = Estimate()
         self.run_list: list[Any] = []
+        self.also: Path | None = None
         self.exported: tuple[str, Path, int | None, str] | None = None
         self.histories: dict[Path, Any] = {}
 
@@ -149,9 +150,10 @@ class StandIn(Engine):
             lengths=lengths, longest=examples[0], longest_tokens=78, cut=0,
         )  # fmt: skip
 
-    def runs(self) -> list[Any]:
-        """What a test put there."""
+    def runs(self, also: Path | None) -> list[Any]:
+        """What a test put there; remembers ``also``."""
         self._fail("runs")
+        self.also = also
         return self.run_list
 
     def history(self, folder: Path) -> Any:

@@ -131,6 +131,7 @@ def test_the_last_run_is_there_again(qtbot, engine, tmp_path):
     start = next(b for b in window.page("run").findChildren(QPushButton) if b.accessibleName() == "Resume run")
     qtbot.waitUntil(start.isEnabled, timeout=3000)
     assert window.page("run").board._raw.getData()[0].size == 100
+    qtbot.waitUntil(lambda: engine.also == folder, timeout=3000)  # it is listed for export, wherever it lies
     session.close(5)
     window.close()
 

@@ -176,9 +176,12 @@ class RunSummary:
         return dataclasses.asdict(self)
 
 
-def list_runs() -> list[RunSummary]:
-    """All runs, the newest first."""
-    found = [summary(path.parent) for path in runs_home().glob("*/run.json")]
+def list_runs(also: Path | None = None) -> list[RunSummary]:
+    """All runs, the newest first, and the one in ``also``, which may lie anywhere."""
+    folders = {path.parent.resolve(): path.parent for path in runs_home().glob("*/run.json")}
+    if also is not None and (also / "run.json").is_file():
+        folders.setdefault(also.resolve(), also)
+    found = [summary(path) for path in folders.values()]
     return sorted(found, key=lambda run: run.created, reverse=True)
 
 

@@ -62,7 +62,7 @@ class ExportPage(Page):
     def _make_form(self) -> QWidget:
         self._run = Combo("Run to export")
         self._run.currentIndexChanged.connect(self._run_chosen)
-        refresh = button("Refresh", lambda: self._session.ask("runs"), name="Refresh the list of runs")
+        refresh = button("Refresh", self._session.list_runs, name="Refresh the list of runs")
         self._slider = QSlider(Qt.Orientation.Horizontal)
         self._slider.setAccessibleName("Step to export, slider")
         self._slider.valueChanged.connect(lambda value: self._step.setText(str(value)))
