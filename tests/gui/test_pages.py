@@ -79,6 +79,21 @@ def _in_plot(control) -> bool:
     return False
 
 
+def _whole(page):
+    """Asserts that all buttons and labels on show have room for their text."""
+    for control in page.findChildren(QAbstractButton):
+        if control.isVisible() and control.text():
+            assert control.width() >= control.minimumSizeHint().width() - 2, control.text()
+    for part in page.findChildren(QLabel):
+        if part.isVisible() and part.text():
+            room, needed = part.size(), part.sizeHint()
+            whole = room.width() >= needed.width() if not part.wordWrap() else (
+                room.height() >= part.heightForWidth(room.width())
+            )  # fmt: skip
+            assert whole, part.text()
+    return True
+
+
 @pytest.mark.parametrize("scale", [1.0, 1.5])
 def test_nothing_is_clipped_on_a_small_screen(window, session, qtbot, scale):
     theme().apply("light", scale)
@@ -87,18 +102,9 @@ def test_nothing_is_clipped_on_a_small_screen(window, session, qtbot, scale):
     qtbot.waitUntil(lambda: session.mask is not None and "preview" not in session.busy, timeout=3000)
     for name in PAGES:
         window.go(name)
-        qtbot.wait(20)
+        # An answer that came in just now is laid out in the event loop's next round.
+        qtbot.waitUntil(lambda name=name: _whole(window.page(name)), timeout=3000)
         assert window.width() == 1280 and window.height() <= 720
-        for control in window.page(name).findChildren(QAbstractButton):
-            if control.isVisible() and control.text():
-                assert control.width() >= control.minimumSizeHint().width() - 2, control.text()
-        for part in window.page(name).findChildren(QLabel):
-            if part.isVisible() and part.text():
-                room, needed = part.size(), part.sizeHint()
-                whole = room.width() >= needed.width() if not part.wordWrap() else (
-                    room.height() >= part.heightForWidth(room.width())
-                )  # fmt: skip
-                assert whole, part.text()
     theme().apply("light")
 
 
