@@ -7,7 +7,7 @@ The recipe file
 A recipe is a TOML file (UTF-8). It MUST hold ``version = 1`` (absent means 1) and MAY hold these tables; a key that is
 left out takes its default, an unknown key is an error:
 
-``[model]``      id revision bits device
+``[model]``      id revision bits device compute trust_remote_code
 ``[data]``       source task template columns answers train validation test max_tokens
 ``[mask]``       rule, then the fields of that rule (density text sequences …)
 ``[estimator]``  rule, then its fields (epsilon directions …)

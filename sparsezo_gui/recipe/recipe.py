@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator
 
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, UPDATES, Registry
 from sparsezo_gui.recipe.variants import Settings, Variant, setting
@@ -19,6 +19,11 @@ class ModelTable(Settings):
     revision: str = setting("main", "Branch, tag or commit on the Hub; ignored for a folder.")
     bits: Literal[4, 8, 16, 32] = setting(4, "Bits per frozen weight: 4 (NF4), 8 (int8), 16 or 32.", unit="bits")
     device: str = setting("auto", "'auto' takes a CUDA GPU where there is one; else 'cpu', 'cuda' or 'cuda:1'.")
+    compute: Literal["auto", "float32", "bfloat16", "int8"] = setting(
+        "auto",
+        "Numbers to compute in: 'auto' is float32 on a CPU and 16 bits on a GPU; 'int8' is the fastest on a CPU and "
+        "needs bits = 8; 'bfloat16' needs a processor that has it.",
+    )
     trust_remote_code: bool = setting(False, "Run Python code that comes with this model. Only for a source you trust.")
 
     @field_validator("device")
@@ -27,6 +32,13 @@ class ModelTable(Settings):
         kind, _, index = value.partition(":")
         if kind not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
             raise ValueError("must be 'auto', 'cpu', 'cuda' or 'cuda:N'")
+        return value
+
+    @field_validator("compute")
+    @classmethod
+    def _computable(cls, value: str, others: ValidationInfo) -> str:
+        if value == "int8" and others.data.get("bits") != 8:
+            raise ValueError("int8 computes with weights held in 8 bits: set bits = 8 too; it must then be 'int8'")
         return value
 
 

@@ -21,7 +21,7 @@ def finish(work):
 
 @pytest.fixture(scope="session")
 def frozen_tiny(tmp_path_factory):
-    """``frozen_tiny(family, bits)``: the loaded `FrozenModel` of a tiny random model."""
+    """``frozen_tiny(family, bits, compute)``: the loaded `FrozenModel` of a tiny random model."""
     from sparsezo_gui.engine.models import frozen
 
     @cache
@@ -29,7 +29,7 @@ def frozen_tiny(tmp_path_factory):
         return tiny(family, tmp_path_factory.mktemp("models") / family)
 
     @cache
-    def load(family, bits=4):
-        return finish(frozen.load(ModelTable(id=str(folder(family)), bits=bits, device="cpu")))
+    def load(family, bits=4, compute="auto"):
+        return finish(frozen.load(ModelTable(id=str(folder(family)), bits=bits, compute=compute, device="cpu")))
 
     return load

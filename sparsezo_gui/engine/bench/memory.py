@@ -131,7 +131,7 @@ def _qlora(recipe: Recipe) -> int | None:
 
 def _loaded(recipe: Recipe) -> tuple[torch.device, Any, torch.Tensor]:
     device = devices.choose(recipe.model.device)
-    dtype = devices.compute_dtype(device, recipe.model.bits)
+    dtype = devices.compute_dtype(device, recipe.model)
     model = references.load_plain(Path(recipe.model.id), device, dtype)
     devices.give_back_freed()
     return device, model, torch.full((recipe.loop.batch_size, recipe.data.max_tokens), 5, device=device)

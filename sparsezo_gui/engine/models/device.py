@@ -15,6 +15,7 @@ import psutil
 import torch
 
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.recipe import ModelTable
 
 
 def choose(device: str) -> torch.device:
@@ -38,11 +39,35 @@ def choose(device: str) -> torch.device:
     return torch.device("cuda", index)
 
 
-def compute_dtype(device: torch.device, bits: int) -> torch.dtype:
-    """Format of the forward pass: fp32 on a CPU or at 32 bits, else bf16 where the GPU has it, else fp16."""
-    if device.type == "cpu" or bits == 32:
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+def compute_dtype(device: torch.device, table: ModelTable) -> torch.dtype:
+    """Format of the forward pass: what the recipe asks for; or else fp32 on a CPU or at 32 bits, bf16 where the GPU has
+    it, fp16. Computing in int8 keeps fp32 between the products. Raises `UserError` for what the device does not have.
+    """
+    match table.compute:
+        case "bfloat16" if not _has_bfloat16(device):
+            raise UserError("[model] compute = 'bfloat16': this device has no instructions for it and would be slower "
+                            "than with 'auto', which is the one to take.")
+        case "bfloat16":
+            return torch.bfloat16
+        case "int8" if device.type != "cpu" or not has_int8():
+            raise UserError("[model] compute = 'int8': this is for processors with VNNI instructions (AVX-512 or AVX), "
+                            "with device = 'cpu'. Take 'auto' here.")
+        case "auto" if device.type == "cuda" and table.bits < 32:
+            return torch.bfloat16 if _has_bfloat16(device) else torch.float16
+    return torch.float32
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    known = torch.cpu.get_capabilities()
+    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"))
+
+
+def has_int8() -> bool:
+    """Whether products of int8 codes run in instructions made for it; without them they are slower than fp32."""
+    known = torch.cpu.get_capabilities()
+    return any(known.get(name, False) for name in ("avx512_vnni", "avx_vnni"))
 
 
 def memory_total(device: torch.device) -> int:

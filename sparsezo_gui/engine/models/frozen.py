@@ -18,6 +18,7 @@ from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.anatomy import Anatomy
 from sparsezo_gui.engine.models.checkpoint import Checkpoint
 from sparsezo_gui.engine.models.hub import find
+from sparsezo_gui.engine.models.integer import IntegerLinear, Rounding
 from sparsezo_gui.engine.models.linear import FrozenLinear
 from sparsezo_gui.engine.models.source import ModelSource
 from sparsezo_gui.engine.models.stores import NF4, Dense, Int8, Store
@@ -65,12 +66,13 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     device = devices.choose(table.device)
     source = yield from find(table)
     yield Progress("Loading the model")
-    dtype = devices.compute_dtype(device, table.bits)
+    dtype = devices.compute_dtype(device, table)
     tokenizer = _tokenizer(source, table)
     module = _module(source, table, device, dtype)
     model = FrozenModel(module, tokenizer, source, Checkpoint(source), device, dtype)
+    rounding = Rounding()
     for done, name in enumerate(source.anatomy.linears):
-        model.layers[name] = _freeze(module, name, dtype)
+        model.layers[name] = _freeze(module, name, dtype, rounding if table.compute == "int8" else None)
         if done % 32 == 0:
             yield Progress("Loading the model", done, len(source.anatomy.linears), "layers")
     # What is left are embeddings, head and norms; the frozen weights are no parameters any more and keep their bits.
@@ -139,13 +141,19 @@ def _held_dtype(source: ModelSource, table: ModelTable, dtype: torch.dtype) -> t
     return own if own in (torch.float16, torch.bfloat16) else torch.bfloat16
 
 
-def _freeze(module: nn.Module, name: str, dtype: torch.dtype) -> FrozenLinear:
+def _freeze(module: nn.Module, name: str, dtype: torch.dtype, rounding: Rounding | None) -> FrozenLinear:
     """Puts a `FrozenLinear` in the place of the linear layer that holds parameter ``name``."""
     path = name.removesuffix(".weight")
     parent_path, _, attribute = path.rpartition(".")
     linear = module.get_submodule(path)
     bias = None if linear.bias is None else linear.bias.data.to(dtype, copy=True)
-    layer = FrozenLinear(name, _store(linear), bias, dtype)
+    store = _store(linear)
+    if rounding is None:
+        layer = FrozenLinear(name, store, bias, dtype)
+    elif isinstance(store, Int8):
+        layer = IntegerLinear(name, store, bias, dtype, rounding)
+    else:
+        raise UserError("The weights of this checkpoint are in 4 bits already; [model] compute = 'int8' needs 8.")
     setattr(module.get_submodule(parent_path), attribute, layer)
     return layer
 

@@ -45,21 +45,25 @@ class FrozenLinear(nn.Module):
         """``x`` (sides · batch, …, in) to (sides · batch, …, out)."""
         if torch.is_grad_enabled() and x.requires_grad:
             return _Differentiable.apply(x, self)
-        if len(self.spans) == 1 and (self.sides is None or self.sides.shape[0] == 1):
-            return F.linear(x, self.put(self.store.dense(x.dtype), 0), self.bias)
-        rows = x.reshape(1 if self.sides is None else self.sides.shape[0], -1, x.shape[-1])
-        out = torch.empty(*rows.shape[:-1], self.store.shape[0], dtype=x.dtype, device=x.device)
-        for first, last in self.spans:
-            weight = self.store.dense(x.dtype, first, last)
-            for side, part in enumerate(rows):
-                torch.mm(part, self.put(weight, side, first).t(), out=out[side, :, first:last])
+        out = self.multiply(x.reshape(1 if self.sides is None else self.sides.shape[0], -1, x.shape[-1]))
         if self.bias is not None:
             out += self.bias
         return out.view(*x.shape[:-1], self.store.shape[0])
 
+    def multiply(self, rows: Tensor) -> Tensor:
+        """x·Wᵀ of each side: (sides, n, in) to (sides, n, out)."""
+        if self.indices is None:
+            rows = rows.flatten(0, 1).unsqueeze(0)
+        out = torch.empty(*rows.shape[:-1], self.store.shape[0], dtype=rows.dtype, device=rows.device)
+        for first, last in self.spans:
+            weight = self.store.dense(rows.dtype, first, last)
+            for side, part in enumerate(rows):
+                torch.mm(part, self.put(weight, side, first).t(), out=out[side, :, first:last])
+        return out
+
     def put(self, weight: Tensor, side: int, first: int = 0) -> Tensor:
         """Puts the values of one side into ``weight``, rows from ``first`` on, in place and gives it back."""
-        if self.sides is None or self.indices is None:
+        if self.indices is None:
             return weight
         begin, end = first * weight.shape[1], first * weight.shape[1] + weight.numel()
         indices, values = self.indices, self.sides[side]

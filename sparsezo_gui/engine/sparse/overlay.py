@@ -45,13 +45,11 @@ class Overlay:
         """Within: the model runs with ``sides`` (sides, n), or with the values as they are."""
         sides = self.values.unsqueeze(0) if sides is None else sides
         try:
-            for name, part in self.slices.items():
-                layer = self.model.layers[name]
-                layer.indices, layer.sides = self.indices[name], sides[:, part]
+            for name, layer in self.model.layers.items():
+                layer.indices, layer.sides = self.indices.get(name), sides[:, self.slices.get(name, slice(0))]
             yield
         finally:
-            for name in self.slices:
-                layer = self.model.layers[name]
+            for layer in self.model.layers.values():
                 layer.indices = layer.sides = None
 
     def base(self) -> AbstractContextManager[None]:

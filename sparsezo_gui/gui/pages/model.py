@@ -17,7 +17,11 @@ from sparsezo_gui.gui.widgets.memory import verdict_of
 from sparsezo_gui.gui.words import count, size
 from sparsezo_gui.recipe.recipe import ModelTable
 
-BITS = [("4 bits (NF4, smallest)", 4), ("8 bits", 8), ("16 bits", 16), ("32 bits (exact, largest)", 32)]
+BITS = [
+    ("4 bits (NF4, smallest)", "4"), ("8 bits, in integers (fastest on a CPU)", "8 int8"), ("8 bits", "8"),
+    ("16 bits", "16"), ("32 bits (exact, largest)", "32"),
+]  # fmt: skip
+"""Titles by bits, and what to compute in where that is not left to the device."""
 DEVICES = [("Automatic", "auto"), ("CPU", "cpu"), ("CUDA GPU", "cuda")]
 KINDS = {"bundled": "bundled", "cache": "downloaded", "folder": "folder", "hub": "on the Hub"}
 
@@ -54,8 +58,8 @@ class ModelPage(Page):
         self._facts.setColumnStretch(1, 1)
         self._problem = label("", "error", wrap=True, name="Model problem")
         self._bits = Combo("Bits per weight")
-        self._bits.fill(BITS, session.recipe.model.bits)
-        self._bits.currentIndexChanged.connect(lambda: self._set(bits=self._bits.currentData()))
+        self._bits.fill(BITS, _held(session.recipe.model))
+        self._bits.currentIndexChanged.connect(self._hold)
         self._device = Combo("Device")
         self._device.currentIndexChanged.connect(lambda: self._set(device=self._device.currentData()))
         self._revision = SettingField("revision", ModelTable.model_fields["revision"])
@@ -144,10 +148,14 @@ class ModelPage(Page):
             self._id.setText(folder)
             self._set(id=folder)
 
+    def _hold(self) -> None:
+        bits, _, compute = self._bits.currentData().partition(" ")
+        self._set(bits=int(bits), compute=compute or "auto")
+
     def _follow(self) -> None:
         model = self._session.recipe.model
         self._select()
-        self._bits.choose(model.bits)
+        self._bits.choose(_held(model))
         known = [*DEVICES, *([(model.device, model.device)] if model.device not in ("auto", "cpu", "cuda") else [])]
         self._device.fill(known, model.device)
         self._revision.set_value(model.revision)
@@ -197,3 +205,8 @@ def _facts(model: Any) -> list[tuple[str, str]]:
         ("Access", "gated: accept its terms on the Hub first" if model.gated else ""),
     ]  # fmt: skip
     return [(name, str(value)) for name, value in facts if value]
+
+
+def _held(model: ModelTable) -> str:
+    """The entry of `BITS` for a recipe's table."""
+    return f"{model.bits} int8" if model.compute == "int8" else str(model.bits)
