@@ -9,9 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import platformdirs
 from safetensors import SafetensorError
 
 from sparsezo_gui.errors import UserError
+
+
+def home() -> Path:
+    """Folder of all that the program keeps: ``$SPARSEZO_HOME``, or the user's data folder."""
+    chosen = os.environ.get("SPARSEZO_HOME")
+    return Path(chosen) if chosen else Path(platformdirs.user_data_dir("sparsezo", appauthor=False))
 
 
 @contextmanager

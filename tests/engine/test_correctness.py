@@ -8,11 +8,13 @@ import torch
 
 from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.objective import measure
+from sparsezo_gui.engine.sparse import fisher
 from sparsezo_gui.engine.sparse.all import All
-from sparsezo_gui.engine.sparse.fisher import squared_gradients
 from sparsezo_gui.engine.sparse.overlay import Overlay
 from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.sparse.select import Selection
+from sparsezo_gui.engine.sparse.unfinished import Unfinished
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.recipe.events import Progress
@@ -144,11 +146,14 @@ def test_the_estimates_mean_is_the_gradient(frozen_tiny, family):
 
 @families
 @pytest.mark.parametrize("bits", [4, 32])
-def test_streamed_squared_gradients_equal_autograd(frozen_tiny, family, bits):
+def test_streamed_squared_gradients_equal_autograd(frozen_tiny, family, bits, tmp_path, monkeypatch):
+    monkeypatch.setattr(fisher, "LOGITS_BYTES", 7 * 4 * 288)  # logits of seven places at a time
     model = frozen_tiny(family, bits)
     draw = np.random.default_rng(3)
     sequences = [draw.integers(3, 288, length).tolist() for length in (20, 33)]
-    streamed = squared_gradients(model, sequences, budget=70_000)  # several layers a pass, several passes
+    selection = Selection(0.1, "global", model.anatomy.linears)
+    # Several layers a pass, several passes a block.
+    streamed = fisher.squared_gradients(model, sequences, Unfinished(tmp_path), selection, budget=70_000)
     found = dict(item for item in streamed if not isinstance(item, Progress))
     plain = reference.plain_model(model)
     expected = dict.fromkeys(model.layers, 0.0)
@@ -158,7 +163,7 @@ def test_streamed_squared_gradients_equal_autograd(frozen_tiny, family, bits):
         plain(ids, labels=ids).loss.backward()
         for name in expected:
             expected[name] = expected[name] + reference.oriented(model, name, plain.get_parameter(name).grad) ** 2
-    assert list(found) == list(model.layers)
+    assert found.keys() == model.layers.keys()
     for name, scores in expected.items():
         assert torch.allclose(found[name], scores, rtol=2e-3, atol=1e-5 * float(scores.max()))
 

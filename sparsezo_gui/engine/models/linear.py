@@ -61,6 +61,10 @@ class FrozenLinear(nn.Module):
                 torch.mm(part, self.put(weight, side, first).t(), out=out[side, :, first:last])
         return out
 
+    def weight(self, dtype: torch.dtype) -> Tensor:
+        """The weight (out, in) of the first side, which the caller must not write to."""
+        return self.store.read(dtype) if self.indices is None else self.put(self.store.dense(dtype), 0)
+
     def put(self, weight: Tensor, side: int, first: int = 0) -> Tensor:
         """Puts the values of one side into ``weight``, rows from ``first`` on, in place and gives it back."""
         if self.indices is None:
@@ -92,7 +96,7 @@ class _Differentiable(torch.autograd.Function):
         ctx.layer = layer
         if layer.recorder is not None:
             ctx.save_for_backward(x)
-        return F.linear(x, layer.put(layer.store.dense(x.dtype), 0), layer.bias)
+        return F.linear(x, layer.weight(x.dtype), layer.bias)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
@@ -100,4 +104,4 @@ class _Differentiable(torch.autograd.Function):
         if layer.recorder is not None:
             (x,) = ctx.saved_tensors
             layer.recorder(gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1]))
-        return gradient @ layer.put(layer.store.dense(gradient.dtype), 0), None
+        return gradient @ layer.weight(gradient.dtype), None

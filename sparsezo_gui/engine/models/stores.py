@@ -23,6 +23,10 @@ class Store(ABC):
         """The weight (out, in), or its rows from ``first`` to before ``last``, in ``dtype``: a fresh tensor that the
         caller may write to."""
 
+    def read(self, dtype: torch.dtype) -> Tensor:
+        """The weight (out, in) in ``dtype``, which the caller must not write to."""
+        return self.dense(dtype)
+
     @property
     @abstractmethod
     def nbytes(self) -> int:
@@ -128,6 +132,10 @@ class Dense(Store):
     def dense(self, dtype: torch.dtype, first: int = 0, last: int | None = None) -> Tensor:
         """See `Store.dense`."""
         return self.weight[first:last].to(dtype, copy=True)
+
+    def read(self, dtype: torch.dtype) -> Tensor:
+        """See `Store.read`."""
+        return self.weight.to(dtype)
 
     @property
     def nbytes(self) -> int:

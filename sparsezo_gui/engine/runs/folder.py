@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import platformdirs
 
 from sparsezo_gui import recipe as recipes
-from sparsezo_gui.engine.files import cannot_write, write_text
+from sparsezo_gui.engine.files import cannot_write, home, write_text
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
@@ -30,9 +29,8 @@ _TOLD = {"evaluation": Evaluation, "notice": Notice, "finished": Finished}
 
 
 def runs_home() -> Path:
-    """Folder of all runs: ``$SPARSEZO_HOME/runs``, or the user's data folder."""
-    home = os.environ.get("SPARSEZO_HOME")
-    return (Path(home) if home else Path(platformdirs.user_data_dir("sparsezo", appauthor=False))) / "runs"
+    """Folder of all runs, in the program's `home`."""
+    return home() / "runs"
 
 
 @dataclass(frozen=True)

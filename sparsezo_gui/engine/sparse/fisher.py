@@ -1,48 +1,78 @@
-"""Squared gradients of frozen weights, streamed: accumulators for as many layers as memory allows, then further passes.
+"""Squared gradients of frozen weights, block by block, in memory that does not grow with the model's depth.
 
-The gradient of one linear layer at a time is made from its output gradient and its input, squared, added and dropped;
-no weight ever needs a gradient, so the weights stay in 4 bits.
+All sequences go through one block after the other, and what goes into each block is kept on disk. Then, from the last
+block to the first, each block runs again for all sequences, now with gradients: the gradient of one linear layer at a
+time is made from its output gradient and its input, squared, added and dropped. So the mask costs two forward passes
+and a backward pass, whatever memory there is; gradients, sums and dense weights are those of one block; and no weight
+needs a gradient itself, so that the weights stay in 4 bits. An interrupted search goes on after its last whole block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparsezo_gui.engine.forward import packs
 from sparsezo_gui.engine.models import device as devices
+from sparsezo_gui.engine.models.blocks import Blocks, Call
 from sparsezo_gui.engine.models.frozen import FrozenModel
 from sparsezo_gui.engine.models.linear import FrozenLinear
+from sparsezo_gui.engine.models.stores import Dense
+from sparsezo_gui.engine.sparse.select import Selection
+from sparsezo_gui.engine.sparse.unfinished import Unfinished
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 
 STAGE = "Finding the sensitive weights"
-MEMORY_SHARE = 0.5  # of the free memory that accumulators may take
+MEMORY_SHARE = 0.5  # of the free memory that sums may take
+LOGITS_BYTES = 16 << 20  # of logits at a time; autograd holds about three times as much
+HALF_SCALE = 1024.0  # of the loss in fp16, whose gradients would fall below its smallest number
 
 
 def squared_gradients(
-    model: FrozenModel, sequences: Sequence[Sequence[int]], budget: int | None = None
+    model: FrozenModel,
+    sequences: Sequence[Sequence[int]],
+    work: Unfinished,
+    selection: Selection,
+    budget: int | None = None,
 ) -> Iterator[Progress | tuple[str, Tensor]]:
     """Name and summed squared gradients, fp32 (out, in), of each layer: Σ over sequences of (∂ mean loss / ∂W)².
 
-    ``budget`` is how many bytes accumulators may take at a time; None asks the device.
+    The last block's layers come first. ``selection`` is what the caller makes of them: it is kept in ``work`` with each
+    finished block, and is brought back from there. ``budget`` is how many bytes sums may take; None asks the device.
     """
+    search = _Search(model, [torch.tensor([list(tokens)], device=model.device) for tokens in sequences], work)
+    count, total = len(sequences), (3 * len(search.blocks) + 1) * len(sequences)
     budget = budget or int(MEMORY_SHARE * devices.memory_free(model.device))
-    groups = _groups(list(model.layers.values()), budget)
-    total = len(groups) * len(sequences)
-    for number, group in enumerate(groups):
-        sums = {layer.name: torch.zeros(layer.store.shape, device=model.device) for layer in group}
-        for done, tokens in enumerate(sequences):
-            yield Progress(STAGE, number * len(sequences) + done, total, "sequences")
-            _add(model, group, sums, tokens)
-        for name in list(sums):
-            yield name, sums.pop(name)
-    yield Progress(STAGE, total, total, "sequences")
+    for boundary in range(work.hidden, len(search.blocks) + 1):
+        for done in search.forward(boundary):
+            yield Progress(STAGE, boundary * count + done, total, "passes")
+        work.finish("hidden")
+    if not work.gradients:
+        search.losses()
+        work.finish("gradient")
+    selection.load(work.selection)
+    for number in reversed(range(len(search.blocks) + 1 - work.gradients)):
+        # A pass with gradients counts for two.
+        before = (3 * len(search.blocks) - 2 * number - 1) * count
+        groups = _groups(search.blocks.layers[number], budget)
+        for part, group in enumerate(groups):
+            sums = {layer.name: torch.zeros(layer.store.shape, device=model.device) for layer in group}
+            for done in search.backward(number, group, sums):
+                yield Progress(STAGE, before + 2 * (part * count + done) // len(groups), total, "passes")
+            for name in list(sums):
+                yield name, sums.pop(name)
+        selection.save(work.next_selection)
+        work.finish("gradient")
+    yield Progress(STAGE, total, total, "passes")
 
 
 def _groups(layers: list[FrozenLinear], budget: int) -> list[list[FrozenLinear]]:
+    """Layers of a block whose sums fit into ``budget`` bytes together: mostly all of them."""
     groups: list[list[FrozenLinear]] = []
     room = 0
     for layer in layers:
@@ -55,29 +85,103 @@ def _groups(layers: list[FrozenLinear], budget: int) -> list[list[FrozenLinear]]
     return groups
 
 
-def _add(model: FrozenModel, group: list[FrozenLinear], sums: dict[str, Tensor], tokens: Sequence[int]) -> None:
-    """Adds one sequence's squared gradients to the sums of the layers in ``group``."""
+class _Search:
+    """Hidden states of sequences, and the loss's gradients at them, at the boundaries of blocks; both lie in ``work``.
 
-    def recorder(layer: FrozenLinear):
-        def record(gradient: Tensor, x: Tensor) -> None:
-            slope = gradient.t().float() @ x.float()
-            sums[layer.name].addcmul_(slope, slope)
+    Boundary ``b`` is what goes into block ``b``; the last one is what the last block gives.
+    """
 
-        return record
+    def __init__(self, model: FrozenModel, ids: list[Tensor], work: Unfinished) -> None:
+        self.model, self.ids, self.work = model, ids, work
+        self.blocks = Blocks(model)
+        self.scale = HALF_SCALE if model.dtype == torch.float16 else 1.0
+        self._calls: dict[int, list[Call]] = {}
+        work.plan([each.shape[1] for each in ids], model.anatomy.hidden, model.dtype, len(self.blocks) + 1)
 
-    for layer in group:
+    @torch.no_grad()
+    def forward(self, boundary: int) -> Iterator[int]:
+        """Hidden states at ``boundary``; tells how many sequences are done."""
+        with self.work.writing("hidden", boundary) as write:
+            for index, ids in enumerate(self.ids):
+                if boundary == 0:
+                    write(self.blocks.enter(ids)[0])
+                else:
+                    hidden = self._read("hidden", boundary - 1, index)
+                    write(self.blocks.run(boundary - 1, hidden, self._call(index, boundary - 1)))
+                yield index + 1
+
+    def losses(self) -> None:
+        """Gradients at the last boundary. Raises `UserError` for a loss that is not finite."""
+        vocabulary, last = self.model.vocabulary, len(self.blocks)
+        with self.work.writing("gradient", last) as write:
+            for index, ids in enumerate(self.ids):
+                hidden = self._read("hidden", last, index).requires_grad_()
+                places = torch.arange(ids.shape[1] - 1, device=ids.device)
+                loss = 0.0
+                chunk = max(1, LOGITS_BYTES // (4 * vocabulary)) if packs(self.model.module) else len(places)
+                for part in places.split(chunk):
+                    options = {"logits_to_keep": part} if packs(self.model.module) else {}
+                    logits = self.blocks.leave(hidden, ids, **options)[0, : len(part)]
+                    share = F.cross_entropy(logits.float(), ids[0, part + 1], reduction="sum") / len(places)
+                    (share * self.scale).backward()
+                    loss += share.item()
+                if not torch.isfinite(torch.tensor(loss)):
+                    raise UserError(
+                        "The model's loss on the mask's text is not a finite number; choose more bits or other text."
+                    )
+                write(hidden.grad)
+
+    def backward(self, number: int, group: list[FrozenLinear], sums: dict[str, Tensor]) -> Iterator[int]:
+        """Adds to ``sums`` what block ``number`` has of all sequences; tells how many are done."""
+        with self.work.writing("gradient", number) as write, _dense(self.blocks.layers[number]):
+            for index in range(len(self.ids)):
+                hidden = self._read("hidden", number, index).requires_grad_()
+                gradient = self._read("gradient", number + 1, index)
+                with _recorded(group, self._recorder(sums)):
+                    self.blocks.run(number, hidden, self._call(index, number)).backward(gradient)
+                write(hidden.grad)
+                yield index + 1
+
+    def _recorder(self, sums: dict[str, Tensor]) -> Callable[[FrozenLinear], Callable[[Tensor, Tensor], None]]:
+        def of(layer: FrozenLinear) -> Callable[[Tensor, Tensor], None]:
+            def record(gradient: Tensor, x: Tensor) -> None:
+                slope = gradient.t().float() @ x.float() / self.scale
+                sums[layer.name].addcmul_(slope, slope)
+
+            return record
+
+        return of
+
+    def _read(self, kind: str, boundary: int, index: int) -> Tensor:
+        return self.work.read(kind, boundary, index).to(self.model.device)
+
+    def _call(self, index: int, number: int) -> Call:
+        """How block ``number`` is called; it depends on the number of tokens, not on what they are."""
+        ids = self.ids[index]
+        if ids.shape[1] not in self._calls:
+            self._calls[ids.shape[1]] = self.blocks.enter(ids)[1]
+        return self._calls[ids.shape[1]][number]
+
+
+@contextmanager
+def _recorded(layers: list[FrozenLinear], recorder: Callable) -> Iterator[None]:
+    for layer in layers:
         layer.recorder = recorder(layer)
-    # A gradient has to enter at the embeddings for autograd to walk back through frozen layers.
-    hook = model.module.get_input_embeddings().register_forward_hook(lambda _m, _x, out: out.requires_grad_(True))
     try:
-        ids = torch.tensor([list(tokens)], device=model.device)
-        with torch.enable_grad():
-            logits = model.module(input_ids=ids, use_cache=False).logits[0, :-1]
-            loss = F.cross_entropy(logits.float(), ids[0, 1:])
-            loss.backward()
+        yield
     finally:
-        hook.remove()
-        for layer in group:
+        for layer in layers:
             layer.recorder = None
-    if not torch.isfinite(loss):
-        raise UserError("The model's loss on the mask's text is not a finite number; choose more bits or other text.")
+
+
+@contextmanager
+def _dense(layers: list[FrozenLinear]) -> Iterator[None]:
+    """Within, the layers' weights are held dense: all sequences pass through them twice."""
+    stores = [layer.store for layer in layers]
+    try:
+        for layer in layers:
+            layer.store = Dense(layer.store.dense(layer.dtype))
+        yield
+    finally:
+        for layer, store in zip(layers, stores, strict=True):
+            layer.store = store

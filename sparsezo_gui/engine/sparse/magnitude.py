@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsezo_gui.engine.models.frozen import FrozenModel
+    from sparsezo_gui.engine.sparse.select import Selection
 
 
 class _ByMagnitude(ScoredRule):
@@ -39,7 +40,9 @@ class LargeMagnitude(_ByMagnitude):
     paper: ClassVar[str] = "compared in arXiv 2406.02913"
     rule: Literal["large-magnitude"] = "large-magnitude"
 
-    def scores(self, model: FrozenModel, search: Search) -> Iterator[Progress | tuple[str, Tensor]]:
+    def scores(
+        self, model: FrozenModel, search: Search, selection: Selection
+    ) -> Iterator[Progress | tuple[str, Tensor]]:
         """See `ScoredRule.scores`."""
         return _magnitudes(model)
 
@@ -55,7 +58,9 @@ class SmallMagnitude(_ByMagnitude):
     paper: ClassVar[str] = "after Sparse MeZO, arXiv 2402.15751"
     rule: Literal["small-magnitude"] = "small-magnitude"
 
-    def scores(self, model: FrozenModel, search: Search) -> Iterator[Progress | tuple[str, Tensor]]:
+    def scores(
+        self, model: FrozenModel, search: Search, selection: Selection
+    ) -> Iterator[Progress | tuple[str, Tensor]]:
         """See `ScoredRule.scores`."""
         for item in _magnitudes(model):
             yield item if isinstance(item, Progress) else (item[0], -item[1])

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsezo_gui.engine.models.frozen import FrozenModel
+    from sparsezo_gui.engine.sparse.select import Selection
 
 
 class Random(ScoredRule):
@@ -31,7 +32,9 @@ class Random(ScoredRule):
         """See `MaskRule.cost`."""
         return "One random number per eligible weight at the start of every run; no forward pass."
 
-    def scores(self, model: FrozenModel, search: Search) -> Iterator[Progress | tuple[str, Tensor]]:
+    def scores(
+        self, model: FrozenModel, search: Search, selection: Selection
+    ) -> Iterator[Progress | tuple[str, Tensor]]:
         """See `ScoredRule.scores`."""
         from sparsezo_gui.engine.zo import generator
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from sparsezo_gui.engine.models.frozen import FrozenModel
     from sparsezo_gui.engine.sparse.mask import Mask
+    from sparsezo_gui.engine.sparse.select import Selection
 
 Scope = Literal["global", "tensor"]
 
@@ -67,27 +68,23 @@ class ScoredRule(MaskRule):
         return self.density
 
     @abstractmethod
-    def scores(self, model: FrozenModel, search: Search) -> Iterator[Progress | tuple[str, Tensor]]:
-        """Progress, and the name and scores (out, in) of every eligible weight, each once."""
+    def scores(
+        self, model: FrozenModel, search: Search, selection: Selection
+    ) -> Iterator[Progress | tuple[str, Tensor]]:
+        """Progress, and the name and scores (out, in) of every eligible weight, each once.
+
+        All of them are offered to ``selection``; a rule that can be interrupted keeps it, and brings it back later.
+        """
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
         from sparsezo_gui.engine.sparse.mask import Mask
-        from sparsezo_gui.engine.sparse.select import TopK, count_of
+        from sparsezo_gui.engine.sparse.select import Selection
 
-        shapes = model.anatomy.linears
-        whole = TopK(count_of(self.density, shapes))
-        found: dict[str, Tensor] = {}
-        for item in self.scores(model, search):
+        selection = Selection(self.density, self.scope, model.anatomy.linears)
+        for item in self.scores(model, search, selection):
             if isinstance(item, Progress):
                 yield item
-            elif self.scope == "global":
-                whole.offer(*item)
             else:
-                name, scores = item
-                part = TopK(count_of(self.density, {name: shapes[name]}))
-                part.offer(name, scores)
-                found |= part.result()
-        found = found or whole.result()
-        indices = {name: found[name] for name in shapes if name in found}
-        return Mask(indices, self.model_dump(mode="json"), model.fingerprint, model.anatomy.eligible)
+                selection.offer(*item)
+        return Mask(selection.result(), self.model_dump(mode="json"), model.fingerprint, model.anatomy.eligible)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
+
+from sparsezo_gui.engine.files import replacing
 
 
 class TopK:
@@ -14,24 +20,67 @@ class TopK:
     def __init__(self, count: int) -> None:
         self.count = count
         self.names: list[str] = []
-        self._scores = torch.empty(0)
-        self._places = torch.empty(0, dtype=torch.int64)  # layer number · 2³² + flat index
+        self.scores = torch.empty(0)
+        self.places = torch.empty(0, dtype=torch.int64)  # layer number · 2³² + flat index
 
     def offer(self, name: str, scores: Tensor) -> None:
         """Offers the scores (out, in) of one layer."""
         best = scores.flatten().float().topk(min(self.count, scores.numel()), sorted=False)
         places = best.indices.cpu() + (len(self.names) << 32)
         self.names.append(name)
-        values = torch.cat((self._scores, best.values.cpu()))
+        values = torch.cat((self.scores, best.values.cpu()))
         kept = values.topk(min(self.count, len(values)), sorted=False).indices
-        self._scores, self._places = values[kept], torch.cat((self._places, places))[kept]
+        self.scores, self.places = values[kept], torch.cat((self.places, places))[kept]
 
     def result(self) -> dict[str, Tensor]:
         """Ascending int32 indices by layer, layers without any left out."""
-        places = self._places.sort().values
+        places = self.places.sort().values
         layers, indices = places >> 32, (places & 0xFFFFFFFF).to(torch.int32)
         found = {name: indices[layers == number] for number, name in enumerate(self.names)}
         return {name: indices for name, indices in found.items() if len(indices)}
+
+
+class Selection:
+    """The ``density`` of weights of ``shapes`` with the highest scores, over all of them or in each weight."""
+
+    def __init__(self, density: float, scope: str, shapes: Mapping[str, tuple[int, int]]) -> None:
+        self.density, self.shapes = density, shapes
+        self._whole = TopK(count_of(density, shapes)) if scope == "global" else None
+        self._parts: dict[str, Tensor] = {}
+
+    def offer(self, name: str, scores: Tensor) -> None:
+        """Offers the scores (out, in) of one weight."""
+        if self._whole is not None:
+            self._whole.offer(name, scores)
+        else:
+            part = TopK(count_of(self.density, {name: self.shapes[name]}))
+            part.offer(name, scores)
+            self._parts |= part.result()
+
+    def result(self) -> dict[str, Tensor]:
+        """Ascending int32 indices by weight, in the order of ``shapes``; weights without any are left out."""
+        found = self._parts if self._whole is None else self._whole.result()
+        return {name: found[name] for name in self.shapes if name in found}
+
+    def save(self, path: Path) -> None:
+        """Writes what was offered so far."""
+        tensors, names = self._parts, []
+        if self._whole is not None:
+            tensors, names = {"scores": self._whole.scores, "places": self._whole.places}, self._whole.names
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, {"names": json.dumps(names)})
+
+    def load(self, path: Path) -> None:
+        """Goes on from what `save` wrote, where it did."""
+        if not path.exists():
+            return
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            names = json.loads(file.metadata()["names"])
+        if self._whole is None:
+            self._parts = tensors
+        else:
+            self._whole.scores, self._whole.places, self._whole.names = tensors["scores"], tensors["places"], names
 
 
 def count_of(density: float, shapes: Mapping[str, tuple[int, int]]) -> int:

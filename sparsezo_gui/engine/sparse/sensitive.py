@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsezo_gui.engine.models.frozen import FrozenModel
+    from sparsezo_gui.engine.sparse.select import Selection
 
 
 class Sensitive(ScoredRule):
@@ -39,18 +41,28 @@ class Sensitive(ScoredRule):
         return f"Found on {text}: at most {self.sequences} sequences of up to {self.tokens} tokens."
 
     def cost(self) -> str:
-        """See `MaskRule.cost`; squared gradients are summed in several passes where memory is short."""
+        """See `MaskRule.cost`."""
         return (
-            f"About {self.sequences} forward and backward passes at the start of every run; "
-            "several times that where memory is too short for all layers at once."
+            f"About {self.sequences} forward and backward passes at the start of every run, block by block, so that "
+            "little more memory than the run's own is needed; an interrupted search goes on where it was."
         )
 
-    def scores(self, model: FrozenModel, search: Search) -> Iterator[Progress | tuple[str, Tensor]]:
+    def scores(
+        self, model: FrozenModel, search: Search, selection: Selection
+    ) -> Iterator[Progress | tuple[str, Tensor]]:
         """See `ScoredRule.scores`."""
         from sparsezo_gui.engine.data import text_blocks
         from sparsezo_gui.engine.sparse.fisher import squared_gradients
+        from sparsezo_gui.engine.sparse.unfinished import unfinished
 
         yield Progress("Reading text for the mask")
         longest = getattr(model.source.config, "max_position_embeddings", None) or self.tokens
         blocks = text_blocks(self.text, model.tokenizer, self.sequences, min(self.tokens, longest), search.data)
-        yield from squared_gradients(model, blocks)
+        with unfinished(self._key(model, blocks)) as work:
+            yield from squared_gradients(model, blocks, work, selection)
+
+    def _key(self, model: FrozenModel, blocks: list[tuple[int, ...]]) -> str:
+        """The same for the same search: rule, text, weights, and how they are held and computed with."""
+        held = {type(layer).__name__ + type(layer.store).__name__ for layer in model.layers.values()}
+        parts = (self.model_dump_json(), model.fingerprint, model.device.type, model.dtype, sorted(held), blocks)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]

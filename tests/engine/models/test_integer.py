@@ -21,7 +21,6 @@ from sparsezo_gui.recipe.recipe import ModelTable
 from tests.engine.conftest import finish
 from tests.engine.test_correctness import SEARCH, batch, families
 
-
 vnni = pytest.mark.skipif(not devices.has_int8(), reason="this processor has no VNNI instructions")
 
 

@@ -1,0 +1,80 @@
+"""A model's decoder blocks one at a time: what comes before them, each of them, and what comes after.
+
+A model's own code runs throughout. While every block is made to pass on what it is given, a forward pass tells how the
+model calls its blocks, and turns what the last one would have given into logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.engine.models.linear import FrozenLinear
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a block is called with besides the hidden states: positions, mask and the like."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class Blocks:
+    """The blocks of ``model`` by number. Hidden states are (1, tokens, hidden)."""
+
+    def __init__(self, model: FrozenModel) -> None:
+        self.module = model.module
+        self.blocks: list[nn.Module] = list(model.module.get_submodule(model.anatomy.blocks))
+        self.layers = [[layer for layer in block.modules() if isinstance(layer, FrozenLinear)] for block in self.blocks]
+        self._wraps = False  # whether blocks give a tuple, of which the hidden states are the first
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    @torch.no_grad()
+    def enter(self, ids: Tensor) -> tuple[Tensor, list[Call]]:
+        """What the first block is given for ``ids`` (1, tokens), and how each of them is called."""
+        first, calls = torch.empty(0), []
+
+        def look(number: int, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            nonlocal first
+            if number == 0:
+                first, self._wraps = hidden, isinstance(self._forwards[0](hidden, *args, **kwargs), tuple)
+            calls.append(Call(args, kwargs))
+            return self._given(hidden)
+
+        with self._in_place(look):
+            self.module(input_ids=ids, use_cache=False)
+        return first, calls
+
+    def run(self, number: int, hidden: Tensor, call: Call) -> Tensor:
+        """What block ``number`` makes of ``hidden``."""
+        out = self.blocks[number](hidden, *call.args, **call.kwargs)
+        return out[0] if isinstance(out, tuple) else out
+
+    def leave(self, hidden: Tensor, ids: Tensor, **options: Any) -> Tensor:
+        """Logits (1, places, vocabulary) from what the last block gave."""
+        with self._in_place(lambda _number, _hidden, *_args, **_kwargs: self._given(hidden)):
+            return self.module(input_ids=ids, use_cache=False, **options).logits
+
+    def _given(self, hidden: Tensor) -> Any:
+        return (hidden,) if self._wraps else hidden
+
+    @contextmanager
+    def _in_place(self, forward: Callable[..., Any]) -> Iterator[None]:
+        """Within: ``forward`` runs in place of each block's own, with the block's number before its arguments."""
+        self._forwards = [block.forward for block in self.blocks]
+        try:
+            for number, block in enumerate(self.blocks):
+                block.forward = lambda *args, _number=number, **kwargs: forward(_number, *args, **kwargs)
+            yield
+        finally:
+            for block in self.blocks:
+                del block.forward

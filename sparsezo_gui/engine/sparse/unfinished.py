@@ -1,0 +1,141 @@
+"""A search for a mask that may be interrupted: what it has so far, in a folder.
+
+The folder holds ``hidden-B.bin`` and ``gradient-B.bin`` (numbers at boundary B between blocks, all sequences one after
+the other, in the model's format), ``selection-N.safetensors`` (the best weights after N boundaries of gradients) and
+``state.json``, which is written last and alone says what is finished. One search is kept; another one replaces it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import filelock
+import torch
+from torch import Tensor
+
+from sparsezo_gui.engine.files import cannot_write, home, sync, write_text
+from sparsezo_gui.errors import UserError
+
+VERSION = 1
+
+
+class Unfinished:
+    """``hidden`` and ``gradients`` count the boundaries of which hidden states and gradients are finished."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.hidden = self.gradients = 0
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+            if state["version"] == VERSION:
+                self.hidden, self.gradients = int(state["hidden"]), int(state["gradient"])
+
+    def plan(self, lengths: list[int], width: int, dtype: torch.dtype, boundaries: int) -> None:
+        """Says what will be written: sequences of ``lengths`` tokens by ``width`` numbers. Raises `UserError` when the
+        disk has no room for it."""
+        self._ends = [width * dtype.itemsize * end for end in itertools.accumulate(lengths)]
+        self._shape, self._dtype = (1, -1, width), dtype
+        needed, free = self._ends[-1] * (boundaries + 2 - self.hidden), shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise UserError(
+                f"{self.folder}: finding the mask needs {needed / 2**30:.1f} GiB of disk here for a while, and "
+                f"{free / 2**30:.1f} GiB are free. Free some space, or set fewer [mask] sequences or tokens."
+            )
+
+    @contextmanager
+    def writing(self, kind: str, boundary: int) -> Iterator[Callable[[Tensor], None]]:
+        """Within: what is given is written, one sequence (1, tokens, width) after the other."""
+        path = self._path(kind, boundary)
+        try:
+            with path.open("wb") as file:
+
+                def write(values: Tensor) -> None:
+                    file.write(values.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+
+                yield write
+            sync(path)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def read(self, kind: str, boundary: int, index: int) -> Tensor:
+        """One sequence (1, tokens, width), on the CPU."""
+        first = self._ends[index - 1] if index else 0
+        content = bytearray(self._ends[index] - first)
+        with self._path(kind, boundary).open("rb") as file:
+            file.seek(first)
+            file.readinto(content)
+        return torch.frombuffer(content, dtype=self._dtype).view(self._shape)
+
+    def finish(self, kind: str) -> None:
+        """The next boundary of ``kind`` is finished; what is not needed any more is removed."""
+        if kind == "hidden":
+            self.hidden += 1
+        else:
+            self.gradients += 1
+        state = {"version": VERSION, "hidden": self.hidden, "gradient": self.gradients}
+        write_text(self.folder / "state.json", json.dumps(state))
+        if self.gradients:
+            done = self.hidden - self.gradients  # the boundary whose gradients are now there
+            for path in (self._path("gradient", done + 1), self._path("hidden", done), self._selection(-1)):
+                path.unlink(missing_ok=True)
+
+    @property
+    def selection(self) -> Path:
+        """Where the selection lies that belongs to what is finished; there is none at first."""
+        return self._selection(0)
+
+    @property
+    def next_selection(self) -> Path:
+        """Where it is to be written before the next boundary of gradients is finished."""
+        return self._selection(1)
+
+    def _selection(self, later: int) -> Path:
+        return self.folder / f"selection-{self.gradients + later}.safetensors"
+
+    def _path(self, kind: str, boundary: int) -> Path:
+        return self.folder / f"{kind}-{boundary}.bin"
+
+
+@contextmanager
+def unfinished(key: str) -> Iterator[Unfinished]:
+    """The search called ``key``, to begin or to go on with; removed at the end, and kept when it is interrupted."""
+    searches = home() / "searches"
+    folder = searches / key
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    with _locked(folder) as ours:
+        for other in searches.iterdir():
+            if other != folder and other.is_dir():
+                with _locked(other) as free:
+                    if free:
+                        shutil.rmtree(other, ignore_errors=True)
+        if not ours:  # another process is at it; this one works beside it
+            with tempfile.TemporaryDirectory(prefix="sparsezo-search-") as beside:
+                yield Unfinished(Path(beside))
+            return
+        yield Unfinished(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Whether nobody else works in ``folder``; it is ours within."""
+    lock = filelock.FileLock(folder.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+        folder.with_suffix(".lock").unlink(missing_ok=True)
