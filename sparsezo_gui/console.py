@@ -104,6 +104,8 @@ class Console:
         """A memory estimate by its parts."""
         lines = [f"{part.name:<28}{_size(part.bytes):>10}  {part.why}" for part in estimate.parts]
         lines += [f"{'Together':<28}{_size(estimate.total):>10}  of {_size(estimate.available)}: {estimate.verdict}"]
+        if estimate.small < estimate.total:
+            lines += [f"{'In smaller passes':<28}{_size(estimate.small):>10}  Taken by itself where memory is tight."]
         lines += [f"{'With ' + name:<28}{_size(size):>10}" for name, size in estimate.others.items()]
         facts = {**dataclasses.asdict(estimate), "total": estimate.total, "verdict": estimate.verdict}
         self.result(facts, "\n".join(lines))

@@ -28,6 +28,11 @@ from transformers.masking_utils import sdpa_mask
 from sparsezo_gui.engine.data.encode import Row, places_of
 
 ATTENTION = "sparsezo"
+PACK_ROWS = {"cpu": 1024, "cuda": 4096}
+"""Rows of activations, sides × tokens, that go through the model at once, by kind of device: enough to make a weight
+dense for (twice as many are 3 % faster on a CPU, four times as many slower), few enough to stay at inference memory."""
+SMALL_ROWS = {device: rows // 4 for device, rows in PACK_ROWS.items()}
+"""The same where memory is tight; then sides mostly go one at a time."""
 
 # (first token, number of sequences, tokens of each, lengths of its branches) of every run of sequences of one shape.
 Run = tuple[int, int, int, tuple[int, ...]]

@@ -16,8 +16,6 @@ from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.forward import Pack, log_probabilities, packs
 from sparsezo_gui.engine.models.frozen import FrozenModel
 
-# One pack's size: large enough to keep the processor busy, small enough to stay at inference memory.
-PACK_TOKENS = 2048
 LOGITS_BYTES = 128 << 20
 
 
@@ -41,7 +39,8 @@ class Measured:
 @torch.no_grad()
 def measure(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1) -> Measured:
     """Losses of ``examples`` under the values that the model's layers hold (``sides`` of them)."""
-    parts = [_measure_pack(model, part, sides) for part in packs_of(examples, model.vocabulary, sides)]
+    packs = packs_of(examples, model.vocabulary, model.pack_rows, sides)
+    parts = [_measure_pack(model, pack, sides) for pack in packs]
     return Measured(
         torch.cat([part.sums for part in parts], dim=1),
         torch.cat([part.weights for part in parts]),
@@ -49,14 +48,19 @@ def measure(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1) -> 
     )
 
 
-def packs_of(examples: Sequence[Encoded], vocabulary: int, sides: int) -> Iterator[list[Encoded]]:
-    """Splits examples, in order, so that no forward pass is larger than it should; one example is never split."""
+def sides_at_once(examples: Sequence[Encoded], rows: int, sides: int) -> int:
+    """How many of ``sides`` go through together in ``rows`` rows, so that the longest example fits with them."""
+    return min(sides, max(1, rows // max(map(count_tokens, examples))))
+
+
+def packs_of(examples: Sequence[Encoded], vocabulary: int, rows: int, sides: int) -> Iterator[list[Encoded]]:
+    """Splits examples, in order, so that no forward pass has more than ``rows`` rows; one example is never split."""
     places = max(1, LOGITS_BYTES // (4 * vocabulary * sides))
     part: list[Encoded] = []
     tokens = scored = 0
     for example in examples:
         size, score = count_tokens(example), count_scored(example)
-        if part and (tokens + size > PACK_TOKENS or scored + score > places):
+        if part and ((tokens + size) * sides > rows or scored + score > places):
             yield part
             part, tokens, scored = [], 0, 0
         part.append(example)

@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import psutil
@@ -17,13 +18,15 @@ from transformers import AutoTokenizer
 
 from sparsezo_gui.engine.data import DataPreview, TaskData, finish, load_task, preview
 from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models import frozen, memory
+from sparsezo_gui.engine.models.anatomy import Anatomy
 from sparsezo_gui.engine.models.hub import cached_folder
 from sparsezo_gui.engine.models.library import anatomy_of
 from sparsezo_gui.engine.models.memory import MemoryEstimate, Part
 from sparsezo_gui.engine.models.source import local_folder
-from sparsezo_gui.engine.objective import count_scored, count_tokens, packs_of
+from sparsezo_gui.engine.objective import count_scored, count_tokens, packs_of, sides_at_once
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse.overlay import Overlay
 from sparsezo_gui.engine.sparse.random import Random
@@ -39,24 +42,34 @@ SAMPLE_EVERY = 0.002  # seconds between two looks at the process's memory
 SPREAD = {"cpu": 0.04, "cuda": 0.0}  # by which the peak of one process differs from another's, from the allocator
 
 
-@dataclass(frozen=True)
-class Lengths:
-    """Tokens of the longest example, and of the largest pack with the places scored in it."""
-
-    longest: int
-    tokens: int
-    scored: int
-
-
 def estimate(recipe: Recipe) -> MemoryEstimate:
     """Memory of ``recipe`` by formula, from the model's config alone; nothing is downloaded but that.
 
     The data is read where it and the tokenizer are on this computer; otherwise every example is taken to be as long as
     ``max_tokens`` allows. Raises `UserError`.
     """
-    anatomy, device = anatomy_of(recipe.model), devices.choose(recipe.model.device)
-    lengths = _lengths(recipe, anatomy.vocabulary)
-    return memory.estimate(recipe, anatomy, device.type, lengths.longest, lengths.tokens, scored_tokens=lengths.scored)
+    data = _data(recipe.data, recipe.model)
+    return formula(recipe, anatomy_of(recipe.model), data.train.encoded if data else None)
+
+
+def formula(recipe: Recipe, anatomy: Anatomy, examples: Sequence[Encoded] | None) -> MemoryEstimate:
+    """Memory of ``recipe`` on training ``examples`` (None: not known), with fewer rows at once where it is tight."""
+    device = devices.choose(recipe.model.device).type
+    small = _formula(recipe, anatomy, device, examples, SMALL_ROWS[device], None)
+    usual = _formula(recipe, anatomy, device, examples, PACK_ROWS[device], small.total)
+    return usual if usual.verdict == "fits" else small
+
+
+def _formula(
+    recipe: Recipe, anatomy: Anatomy, device: str, examples: Sequence[Encoded] | None, rows: int, small: int | None
+) -> MemoryEstimate:
+    longest, tokens, scored = recipe.data.max_tokens, recipe.data.max_tokens * recipe.loop.batch_size, None
+    if examples:
+        pack = max(_largest_batch(recipe, examples, anatomy.vocabulary, rows), key=_tokens)
+        longest, tokens, scored = max(map(count_tokens, examples)), _tokens(pack), sum(map(count_scored, pack))
+    return memory.estimate(
+        recipe, anatomy, device, longest, tokens, scored_tokens=scored, rows=rows, small=small
+    )  # fmt: skip
 
 
 def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
@@ -73,7 +86,9 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
         devices.give_back_freed()  # as the loop does
         held = devices.memory_used(device)
         examples = data.train.encoded
-        batch = [examples[i] for i in largest_batch(recipe, examples, model.vocabulary)]
+        formed = formula(recipe, model.anatomy, examples)
+        model.pack_rows = formed.rows
+        batch = list(chain.from_iterable(_largest_batch(recipe, examples, model.vocabulary, formed.rows)))
         session = Session(recipe, model, overlay)
         peak.start()
         for done in range(2):
@@ -84,8 +99,7 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
         Part("Forward passes", max(0, peak.bytes - held), "Measured: the most that a step on the largest batch added."),
         Part("Reserve", round(SPREAD[device.type] * peak.bytes), "What the allocator may hold more in another run."),
     )
-    formula = estimate(recipe)
-    return MemoryEstimate(parts, formula.available, formula.capacity, formula.others)
+    return replace(formed, parts=parts)
 
 
 def preview_data(recipe: Recipe, page: int = 0) -> DataPreview:
@@ -93,29 +107,19 @@ def preview_data(recipe: Recipe, page: int = 0) -> DataPreview:
     return preview(recipe.data, _tokenizer(recipe.model), page)
 
 
-def largest_batch(recipe: Recipe, examples: Sequence[Encoded], vocabulary: int) -> list[int]:
-    """Indices of the examples of the run's largest batch, by tokens of its largest pack."""
+def _largest_batch(
+    recipe: Recipe, examples: Sequence[Encoded], vocabulary: int, rows: int
+) -> list[list[Encoded]]:
+    """The batch of the run's first steps that has the largest pack, by tokens, in its packs."""
+    loop, found = recipe.loop, []
+    for step in range(1, min(loop.steps, STEPS_LOOKED_AT) + 1):
+        batch = [examples[i] for i in batch_indices(loop.seed, step, loop.batch_size, len(examples))]
+        found.append(list(packs_of(batch, vocabulary, rows, sides_at_once(batch, rows, recipe.estimator.sides))))
+    return max(found, key=lambda packs: max(map(_tokens, packs)))
 
-    def size(indices: list[int]) -> int:
-        packs = packs_of([examples[i] for i in indices], vocabulary, recipe.estimator.sides)
-        return max(sum(map(count_tokens, pack)) for pack in packs)
 
-    loop = recipe.loop
-    steps = range(1, min(loop.steps, STEPS_LOOKED_AT) + 1)
-    return max((batch_indices(loop.seed, step, loop.batch_size, len(examples)) for step in steps), key=size)
-
-
-def _lengths(recipe: Recipe, vocabulary: int) -> Lengths:
-    data = _data(recipe.data, recipe.model)
-    if data is None:
-        longest = recipe.data.max_tokens
-        return Lengths(longest, longest * recipe.loop.batch_size, longest)
-    examples = data.train.encoded
-    batch = [examples[i] for i in largest_batch(recipe, examples, vocabulary)]
-    pack = max(packs_of(batch, vocabulary, recipe.estimator.sides), key=lambda pack: sum(map(count_tokens, pack)))
-    return Lengths(
-        max(map(count_tokens, examples)), sum(map(count_tokens, pack)), sum(map(count_scored, pack))
-    )  # fmt: skip
+def _tokens(pack: Sequence[Encoded]) -> int:
+    return sum(map(count_tokens, pack))
 
 
 def _data(table: DataTable, model: ModelTable) -> TaskData | None:

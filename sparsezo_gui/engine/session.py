@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sparsezo_gui.engine.data import TaskData, load_task
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.models.frozen import FrozenModel
-from sparsezo_gui.engine.objective import measure
+from sparsezo_gui.engine.objective import measure, sides_at_once
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.sparse import mask as masks
@@ -38,11 +39,17 @@ class Session:
     factor: float = 1.0
 
     def estimate(self, batch: Sequence[Encoded], directions: Tensor) -> Estimate:
-        """Slopes along ``directions`` (probes, n) and the loss, all sides measured on the same ``batch``."""
+        """Slopes along ``directions`` (probes, n) and the loss, all sides measured on the same ``batch``.
+
+        Sides run together, through each weight while it is hot, as far as the longest example leaves room.
+        """
 
         def losses(sides: Tensor) -> Tensor:
-            with self.overlay.applied(sides):
-                return measure(self.model, batch, len(sides)).loss
+            found = []
+            for together in sides.split(sides_at_once(batch, self.model.pack_rows, len(sides))):
+                with self.overlay.applied(together):
+                    found.append(measure(self.model, batch, len(together)).loss)
+            return torch.cat(found)
 
         return self.recipe.estimator.estimate(self.overlay.values, directions, losses)
 

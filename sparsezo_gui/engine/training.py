@@ -19,6 +19,7 @@ from sparsezo_gui.engine.evaluate import evaluate
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.objective import count_tokens
+from sparsezo_gui.engine.planning import formula
 from sparsezo_gui.engine.runs import folder as folders
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.runs.journal import JournalWriter
@@ -46,6 +47,7 @@ def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None 
             mask = yield from recipe.mask.find(model, Search(recipe.loop.seed, recipe.data))
             session = Session(recipe, model, Overlay(model, mask), state=recipe.update.start(mask.size))
             mask.save(path / "mask.safetensors")
+            model.pack_rows = formula(recipe, model.anatomy, data.train.encoded).rows
             run = folders.create(path, recipe, _facts(session, data))
             yield from _Loop(session, data, run, commands or SimpleQueue())
     finally:
@@ -57,6 +59,8 @@ def resume(folder: str | Path, commands: Commands | None = None) -> Iterator[e.E
     run = folders.open_run(folder)
     with folders.locked(run.path):
         session = yield from open_session(run)
+        # Fewer rows at once give other last bits, so that a run keeps to what it began with.
+        session.model.pack_rows = run.facts.get("pack_rows", session.model.pack_rows)
         data = yield from load_data(session.recipe, session.model)
         if run.facts.get("data_hash") != data_hash(data.train.encoded):
             raise UserError(
@@ -78,6 +82,7 @@ def _facts(session: Session, data: TaskData) -> dict:
         "parameters": anatomy.parameters,
         "eligible": anatomy.eligible,
         "tuned": session.overlay.mask.size,
+        "pack_rows": session.model.pack_rows,
         "device": devices.name(session.model.device),
     }
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sparsezo_gui.engine.data.encode import Encoded, Row
-from sparsezo_gui.engine.objective import measure
+from sparsezo_gui.engine.objective import count_tokens, measure, packs_of, sides_at_once
+from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse import fisher
 from sparsezo_gui.engine.sparse.all import All
 from sparsezo_gui.engine.sparse.overlay import Overlay
@@ -17,6 +18,7 @@ from sparsezo_gui.engine.sparse.select import Selection
 from sparsezo_gui.engine.sparse.unfinished import Unfinished
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
+from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
 from tests.engine import plain as reference
@@ -166,6 +168,34 @@ def test_streamed_squared_gradients_equal_autograd(frozen_tiny, family, bits, tm
     assert found.keys() == model.layers.keys()
     for name, scores in expected.items():
         assert torch.allclose(found[name], scores, rtol=2e-3, atol=1e-5 * float(scores.max()))
+
+
+@families
+def test_sides_one_at_a_time_measure_the_same(frozen_tiny, family):
+    """Where memory is tight; the last bits may differ, since other rows go through together."""
+    model = frozen_tiny(family, 4)
+    overlay = Overlay(model, finish(Random(density=0.05).find(model, SEARCH)))
+    session = Session(with_settings(Recipe(), ["estimator.directions=2"]), model, overlay)
+    z, found = session.directions(), []
+    usual = model.pack_rows
+    for rows in (10_000, 200, 1):
+        model.pack_rows = rows
+        found.append(session.estimate(batch(), z))
+    model.pack_rows = usual
+    for each in found[1:]:
+        assert each.loss == pytest.approx(found[0].loss, rel=1e-6)
+        assert each.slopes == pytest.approx(found[0].slopes, rel=1e-3, abs=2e-3)
+
+
+def test_packs_are_cut_by_rows():
+    examples = batch()  # of 51, 15, 15, 7, 12, 8, 45 and 7 tokens with their branches
+    sizes = [count_tokens(each) for each in examples]
+    assert [sides_at_once(examples, rows, 4) for rows in (1, 51, 102, 153, 204, 1000)] == [1, 1, 2, 3, 4, 4]
+    for rows, sides in ((60, 1), (120, 2), (1, 1), (10_000, 4)):
+        packs = list(packs_of(examples, 288, rows, sides))
+        assert [each for pack in packs for each in pack] == examples
+        assert all(len(pack) == 1 or sides * sum(map(count_tokens, pack)) <= rows for pack in packs)
+    assert next(packs_of(examples, 288, 2 * max(sizes), 2)) == examples[:1]
 
 
 def test_candidates_share_their_prompt():

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from sparsezo_gui import recipe
-from sparsezo_gui.engine import training
+from sparsezo_gui.engine import planning, training
+from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
+from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import list_runs, open_run
 from sparsezo_gui.engine.session import open_session
@@ -94,6 +96,24 @@ def test_stop_and_resume_give_the_bits_of_the_uninterrupted_run(make, tmp_path, 
     expected = [(step.step, step.loss, step.slope) for step in of(e.Step, whole)]
     records = journal.read(tmp_path / "parts" / "journal.bin").records
     assert [(int(r["step"]), float(r["loss"]), float(r["slopes"][0])) for r in records] == expected
+
+
+def test_tight_memory_takes_smaller_passes_and_keeps_to_them(make, tmp_path, monkeypatch):
+    """Formula and loop go over together; a run that began so is resumed so, and ends with the same bits."""
+    chosen = make(loop={"batch_size": 24})
+    usual = planning.estimate(chosen)
+    assert usual.rows == PACK_ROWS["cpu"] and usual.small < usual.total and usual.verdict == "fits"
+    with monkeypatch.context() as tight:
+        tight.setattr(devices, "memory_free", lambda device: 0)
+        tight.setattr(devices, "memory_used", lambda device: usual.small)
+        small = planning.estimate(chosen)
+        assert small.rows == SMALL_ROWS["cpu"] and small.total == small.small == usual.small
+        whole = list(training.train(chosen, folder=tmp_path / "whole"))
+        for event in training.train(chosen, folder=tmp_path / "parts"):
+            if isinstance(event, e.Step) and event.step == 3:
+                break
+    assert open_run(tmp_path / "parts").facts["pack_rows"] == SMALL_ROWS["cpu"]
+    assert list(training.resume(tmp_path / "parts"))[-1].hash == whole[-1].hash
 
 
 def test_the_loop_equals_mezo_written_down_plainly(make, tmp_path):

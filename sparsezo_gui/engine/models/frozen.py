@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from sparsezo_gui.engine.forward import ATTENTION
+from sparsezo_gui.engine.forward import ATTENTION, PACK_ROWS
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.anatomy import Anatomy
 from sparsezo_gui.engine.models.checkpoint import Checkpoint
@@ -37,6 +37,8 @@ class FrozenModel:
     checkpoint: Checkpoint
     device: torch.device
     dtype: torch.dtype
+    pack_rows: int
+    """Rows of activations, sides × tokens, that go through at once; one example of one side is never cut."""
     layers: dict[str, FrozenLinear] = field(default_factory=dict)
 
     @property
@@ -69,7 +71,7 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     dtype = devices.compute_dtype(device, table)
     tokenizer = _tokenizer(source, table)
     module = _module(source, table, device, dtype)
-    model = FrozenModel(module, tokenizer, source, Checkpoint(source), device, dtype)
+    model = FrozenModel(module, tokenizer, source, Checkpoint(source), device, dtype, PACK_ROWS[device.type])
     rounding = Rounding()
     for done, name in enumerate(source.anatomy.linears):
         model.layers[name] = _freeze(module, name, dtype, rounding if table.compute == "int8" else None)

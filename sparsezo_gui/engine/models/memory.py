@@ -1,8 +1,8 @@
 """How much memory a run takes, from the recipe and the anatomy of its model alone: no weights, no forward pass.
 
-The parts are what the engine holds at its peak, which is in the forward pass of the largest pack: all sides of a probe
-run at once through a pack of at most `PACK_TOKENS` tokens (or one longer example). Nothing is kept for a backward pass,
-so only the layer at work counts. Each formula names the tensors that are alive; the tests hold it against a real run.
+The parts are what the engine holds at its peak, which is in the forward pass of the largest pack: at most `PACK_ROWS`
+rows, sides × tokens (or one longer example of one side). Nothing is kept for a backward pass, so only the layer at work
+counts. Each formula names the tensors that are alive; the tests hold it against a real run.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
+from sparsezo_gui.engine.forward import PACK_ROWS
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.anatomy import Anatomy
+from sparsezo_gui.engine.models.integer import PIECE_BYTES
 from sparsezo_gui.engine.models.linear import LARGE_BYTES
-from sparsezo_gui.engine.objective import LOGITS_BYTES, PACK_TOKENS
+from sparsezo_gui.engine.objective import LOGITS_BYTES
 from sparsezo_gui.recipe.recipe import Recipe
 
 RUNTIME = {"cpu": 496 * 2**20, "cuda": 500 * 2**20}
@@ -47,6 +49,10 @@ class MemoryEstimate:
     """Bytes that this program could take now: free ones and those it holds already."""
     capacity: int
     """Bytes that the device has."""
+    rows: int
+    """Rows of activations, sides × tokens, that go through at once (see `PACK_ROWS`)."""
+    small: int
+    """Bytes in all with fewer rows at once, to which a run goes over by itself where memory is tight."""
     others: dict[str, int]
     """Bytes that 'lora', 'qlora' and 'full' fine-tuning would take for the same pack of tokens."""
 
@@ -90,6 +96,8 @@ def estimate(
     tokens_per_batch: int,
     *,
     scored_tokens: int | None = None,
+    rows: int | None = None,
+    small: int | None = None,
     available: int | None = None,
     capacity: int | None = None,
 ) -> MemoryEstimate:
@@ -97,20 +105,24 @@ def estimate(
 
     ``device_kind`` is 'cpu' or 'cuda'. ``longest_tokens`` is the longest example (all its rows), ``tokens_per_batch``
     those of a whole step, ``scored_tokens`` the places of the largest pack at which logits are needed; unknown, they
-    are taken as all of the longest example. ``available`` and ``capacity`` (bytes) are asked of the device when left
-    out.
+    are taken as all of the longest example. ``rows`` of activations go through at once; None takes the device's usual
+    number. ``small`` is the total with fewer of them, if known. ``available`` and ``capacity`` (bytes) are asked of the
+    device when left out.
     """
     device = torch.device(device_kind)
     if available is None:
         available = devices.memory_free(device) + devices.memory_used(device)
     if capacity is None:
         capacity = devices.memory_total(device)
-    bits = recipe.model.bits
-    width = 4 if device_kind == "cpu" or bits == 32 else 2
-    tokens = max(longest_tokens, min(tokens_per_batch, PACK_TOKENS))
+    if rows is None:
+        rows = PACK_ROWS[device_kind]
+    bits, compute = recipe.model.bits, recipe.model.compute
+    width = 2 if compute == "bfloat16" or (compute == "auto" and device_kind == "cuda" and bits < 32) else 4
+    sides = min(recipe.estimator.sides, max(1, rows // longest_tokens))
+    tokens = max(longest_tokens, min(tokens_per_batch, rows // sides))
     scored = min(tokens, longest_tokens if scored_tokens is None else scored_tokens)
-    shape = _Shape(recipe.estimator.sides, tokens, longest_tokens, scored, width)
-    activations, workspace = _activations(anatomy, shape), _workspace(recipe, anatomy, width, device_kind)
+    shape = _Shape(sides, tokens, longest_tokens, scored, width)
+    activations, workspace = _activations(anatomy, shape), _workspace(recipe, anatomy, shape, device_kind)
     parts = (
         *_weights(anatomy, bits, width),
         _overlay(recipe, anatomy),
@@ -120,7 +132,9 @@ def estimate(
         Part("Runtime", RUNTIME[device_kind] + round(KEPT[device_kind] * activations.bytes),
              "Python, PyTorch and its libraries, and what the allocator keeps."),
     )
-    return MemoryEstimate(parts, available, capacity, _others(anatomy, shape, RUNTIME[device_kind]))
+    total = sum(part.bytes for part in parts)
+    others = _others(anatomy, shape, RUNTIME[device_kind])
+    return MemoryEstimate(parts, available, capacity, rows, total if small is None else small, others)
 
 
 def _weights(anatomy: Anatomy, bits: int, width: int) -> tuple[Part, ...]:
@@ -169,9 +183,15 @@ def _logits(anatomy: Anatomy, shape: _Shape, free: int) -> Part:
                 f"Scores of every token at {places} trained places, beyond the room that the activations leave then.")
 
 
-def _workspace(recipe: Recipe, anatomy: Anatomy, width: int, device_kind: str) -> Part:
-    """The largest weight made dense, on a CPU a span of it; int8 goes by way of fp32; int64 addresses of the tuned."""
-    largest = anatomy.largest
+def _workspace(recipe: Recipe, anatomy: Anatomy, shape: _Shape, device_kind: str) -> Part:
+    """The largest weight made dense, on a CPU a span of it; int8 goes by way of fp32; int64 addresses of the tuned.
+
+    Products in integers need the codes of a layer's input, the input before it, and a piece of the products instead.
+    """
+    if recipe.model.compute == "int8":
+        codes = shape.rows * anatomy.intermediate * (1 + 4)
+        return Part("Workspace", codes + PIECE_BYTES, "Activations cut to integers, and a piece of their products.")
+    largest, width = anatomy.largest, shape.width
     if device_kind == "cpu" and width * largest > LARGE_BYTES:
         largest = LARGE_BYTES // width
     factor = width + (4 if recipe.model.bits == 8 and width < 4 else 0)

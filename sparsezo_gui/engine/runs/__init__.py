@@ -7,7 +7,7 @@ The run folder (version 1)
 --------------------------
 ``recipe.toml``       the recipe as it runs, every default written out
 ``run.json``          version, name, created (ISO 8601, UTC), versions of program and libraries, model fingerprint, mask
-                      hash, data hash, counts, device; written once, when the run starts
+                      hash, data hash, counts, rows at once, device; written once, when the run starts
 ``mask.safetensors``  the mask (see `sparsezo_gui.engine.sparse.mask`)
 ``journal.bin``       every step (see `sparsezo_gui.engine.runs.journal`)
 ``events.jsonl``      one JSON object a line for every event that is not a step: evaluations, notices, the end

@@ -144,7 +144,10 @@ class MemoryStrip(QFrame):
             progress = session.busy["measure"]
             text += f" · {progress.stage if progress else 'measuring'}…"
         others = " · ".join(f"{TITLES.get(name, name)} {size(amount)}" for name, amount in estimate.others.items())
-        self._say(word, text, f"Other methods would take: {others}" if others else "", False, level)
+        lines = [f"Other methods would take: {others}"] if others else []
+        if estimate.small < estimate.total:
+            lines.insert(0, f"In smaller passes, where it is tight: {size(estimate.small)}")
+        self._say(word, text, " · ".join(lines), False, level)
         self.bar.show_estimate(_triples(estimate.parts), estimate.available)
 
     def _say(self, verdict: str, text: str, others: str, is_error: bool, level: str = "") -> None:
