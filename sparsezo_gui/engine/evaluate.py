@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 
-import torch
-
 from sparsezo_gui.engine import metrics
 from sparsezo_gui.engine.data.encode import Encoded
-from sparsezo_gui.engine.generate import stream
+from sparsezo_gui.engine.generate import complete
 from sparsezo_gui.engine.models.frozen import FrozenModel
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.recipe.events import Progress
@@ -52,9 +50,10 @@ def _generated(
 ) -> Generator[Progress, None, dict[str, float]]:
     longest = max(len(row.targets) for example in examples for row in example.rows)
     matches = overlaps = 0.0
-    for done, example in enumerate(examples):
+    written = complete(model, [example.prompt for example in examples], longest + ROOM)
+    for done, (index, tokens) in enumerate(written):
         yield Progress(f"{stage}: writing answers", done, len(examples), "examples")
-        tokens = list(stream(model, torch.tensor([example.prompt]), longest + ROOM))
+        example = examples[index]
         # An answer ends at its line, as in MeZO's protocol.
         answer = model.tokenizer.decode(tokens, skip_special_tokens=True).strip().split("\n", 1)[0]
         matches += metrics.exact_match(answer, example.references)

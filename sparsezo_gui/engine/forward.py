@@ -2,8 +2,9 @@
 
 The sequences of a pack lie one after the other in one row of tokens, (sides, tokens) in all; linear layers, norms and
 position embeddings see no padding, and attention works within each sequence. Sequences of equal shape stand together,
-so that each run of them is one call of scaled-dot-product attention. A sequence may branch at its end: the candidate
-answers to a prompt go on from it without seeing one another, so that the prompt is computed once.
+so that each run of them is one call of scaled-dot-product attention. What all sequences of a pack begin with, such as
+an instruction, is computed once. A sequence may branch at its end: the candidate answers to a prompt go on from it
+without seeing one another, so that the prompt is computed once.
 
 This rides on transformers' attention interface: a model's own code runs unchanged, with our attention function in it.
 Architectures without that interface get the same sequences padded on the right, which a causal model cannot see.
@@ -11,6 +12,7 @@ Architectures without that interface get the same sequences padded on the right,
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -37,7 +39,7 @@ SMALL_ROWS = {device: rows // 4 for device, rows in PACK_ROWS.items()}
 # (first token, number of sequences, tokens of each, lengths of its branches) of every run of sequences of one shape.
 Run = tuple[int, int, int, tuple[int, ...]]
 Runs = tuple[Run, ...]
-_runs: ContextVar[Runs | None] = ContextVar("runs", default=None)
+_pack: ContextVar[Pack | None] = ContextVar("pack", default=None)
 _masks: ContextVar[dict[Any, Tensor]] = ContextVar("masks")  # of this pack, the same for every layer and side
 
 
@@ -45,30 +47,48 @@ _masks: ContextVar[dict[Any, Tensor]] = ContextVar("masks")  # of this pack, the
 class Pack:
     """Sequences through the model at once, those of one shape together, and the scored pairs in them.
 
-    ``tokens`` (N,) and ``positions`` (N,) are int64; ``shapes`` are the length and the branches of each sequence;
-    ``scored`` (P,) are places in ``tokens`` whose logits predict ``targets`` (P,).
+    ``tokens`` (N,) and ``positions`` (N,) are int64; the first ``prefix`` of them begin every sequence, of which
+    ``shapes`` are the further length and the branches. ``places`` (U,) are the places in ``tokens`` at which logits are
+    needed; the i-th pair is ``targets[i]`` as predicted at ``places[inverse[i]]``.
     """
 
     tokens: Tensor
     positions: Tensor
+    prefix: int
     shapes: tuple[tuple[int, tuple[int, ...]], ...]
-    scored: Tensor
+    places: Tensor
+    inverse: Tensor
     targets: Tensor
 
     @classmethod
-    def of(cls, rows: Sequence[Row], scored: Sequence[int], targets: Sequence[int], device: Any) -> Pack:
-        """A pack on ``device`` from rows in order of their shape."""
-        shapes = tuple((len(row.tokens), row.branches) for row in rows)
-        tokens = [token for row in rows for token in row.tokens]
-        positions = [place for row in rows for place in row.places]
-        tensors = (torch.tensor(values, dtype=torch.int64) for values in (tokens, positions, scored, targets))
-        tokens, positions, scored, targets = (tensor.to(device, non_blocking=True) for tensor in tensors)
-        return cls(tokens, positions, shapes, scored, targets)
+    def of(cls, rows: Sequence[Row], prefix: int, device: torch.device) -> Pack:
+        """A pack on ``device`` from rows in order of their shape, the first ``prefix`` tokens of which are the same.
+
+        Its pairs are those of the rows, in their order.
+        """
+        shapes = tuple((len(row.tokens) - prefix, row.branches) for row in rows)
+        tokens = [*rows[0].tokens[:prefix], *(token for row in rows for token in row.tokens[prefix:])]
+        positions = [*range(prefix), *(place for row in rows for place in row.places[prefix:])]
+        starts = itertools.accumulate((length for length, _ in shapes), initial=0)
+        # Several targets may be scored at one place (the candidates of a choice): its logits are computed once.
+        scored = [
+            position if position < prefix else start + position
+            for row, start in zip(rows, starts, strict=False)
+            for position in row.positions
+        ]
+        places = sorted(set(scored))
+        number = {place: index for index, place in enumerate(places)}
+        inverse = [number[place] for place in scored]
+        targets = [target for row in rows for target in row.targets]
+        one, two, three, four, five = (
+            _moved(values, device) for values in (tokens, positions, places, inverse, targets)
+        )
+        return cls(one, two, prefix, shapes, three, four, five)
 
     @property
     def runs(self) -> Runs:
         """Runs of equal shapes; see `Runs`."""
-        found, first = [], 0
+        found, first = [], self.prefix
         for (length, branches), group in groupby(self.shapes):
             count = len(list(group))
             found.append((first, count, length, branches))
@@ -78,13 +98,11 @@ class Pack:
 
 def log_probabilities(module: Any, pack: Pack, sides: int) -> Tensor:
     """log p(target) at every scored place, fp32 (sides, P), of a causal LM whose layers hold ``sides`` sides."""
-    if pack.scored.numel() == 0:
+    if pack.targets.numel() == 0:
         return torch.zeros(sides, 0, device=pack.tokens.device)
-    # Several targets may be scored at one place (the candidates of a choice): its logits are computed once.
-    places, inverse = torch.unique_consecutive(pack.scored, return_inverse=True)
-    logits = (_packed if packs(module) else _padded)(module, pack, places, sides).float()
+    logits = (_packed if packs(module) else _padded)(module, pack, sides).float()
     normaliser = logits.logsumexp(dim=-1)
-    return logits[:, inverse, pack.targets] - normaliser[:, inverse]
+    return logits[:, pack.inverse, pack.targets] - normaliser[:, pack.inverse]
 
 
 def packs(module: Any) -> bool:
@@ -92,32 +110,38 @@ def packs(module: Any) -> bool:
     return module.config._attn_implementation == ATTENTION
 
 
-def _packed(module: Any, pack: Pack, places: Tensor, sides: int) -> Tensor:
-    with _attending(pack.runs):
+def _moved(values: list[int], device: torch.device) -> Tensor:
+    """int64 on ``device``; from pinned memory a GPU fetches it without anybody waiting."""
+    tensor = torch.tensor(values, dtype=torch.int64, pin_memory=device.type == "cuda")
+    return tensor.to(device, non_blocking=True)
+
+
+def _packed(module: Any, pack: Pack, sides: int) -> Tensor:
+    with _attending(pack):
         return module(
             input_ids=pack.tokens.expand(sides, -1),
             position_ids=pack.positions.expand(sides, -1),
-            logits_to_keep=places,
+            logits_to_keep=pack.places,
             use_cache=False,
         ).logits
 
 
-def _padded(module: Any, pack: Pack, places: Tensor, sides: int) -> Tensor:
+def _padded(module: Any, pack: Pack, sides: int) -> Tensor:
     lengths = [length for length, _ in pack.shapes]
     rows = torch.nn.utils.rnn.pad_sequence(pack.tokens.split(lengths), batch_first=True)
     logits = module(input_ids=rows.repeat(sides, 1), use_cache=False).logits
-    starts = torch.tensor(lengths, device=places.device).cumsum(0)
-    row = torch.searchsorted(starts, places, right=True)
-    return logits.unflatten(0, (sides, -1))[:, row, pack.positions[places]]
+    starts = torch.tensor(lengths, device=rows.device).cumsum(0)
+    row = torch.searchsorted(starts, pack.places, right=True)
+    return logits.unflatten(0, (sides, -1))[:, row, pack.positions[pack.places]]
 
 
 @contextmanager
-def _attending(runs: Runs) -> Iterator[None]:
-    tokens = _runs.set(runs), _masks.set({})
+def _attending(pack: Pack) -> Iterator[None]:
+    tokens = _pack.set(pack), _masks.set({})
     try:
         yield
     finally:
-        _runs.reset(tokens[0])
+        _pack.reset(tokens[0])
         _masks.reset(tokens[1])
 
 
@@ -133,43 +157,59 @@ def _attention(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Attention of (sides, heads, N, size) within each sequence of the pack; the model's usual one outside of packs."""
-    runs = _runs.get()
-    if runs is None:
+    pack = _pack.get()
+    if pack is None:
         if softcap is not None:
             return _capped(query, key, value, attention_mask, scaling, softcap).transpose(1, 2).contiguous(), None
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
-    parts = [_sequences(query, key, value, run, scaling, sliding_window, softcap) for run in runs]
+    options = (scaling, sliding_window, softcap)
+    parts = [_sequences(query, key, value, run, pack.prefix, *options) for run in pack.runs]
+    if pack.prefix:
+        parts.insert(0, _sequences(query, key, value, (0, 1, pack.prefix, ()), 0, *options))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), None
 
 
 def _sequences(
-    query: Tensor, key: Tensor, value: Tensor, run: Run, scaling: float | None, window: int | None, cap: float | None
-) -> Tensor:
-    """Attention within the sequences of one run, (sides, count · length, heads, size).
+    query: Tensor, key: Tensor, value: Tensor, run: Run, prefix: int,
+    scaling: float | None, window: int | None, cap: float | None,
+) -> Tensor:  # fmt: skip
+    """Attention of the sequences of one run to themselves and to the pack's first ``prefix`` tokens.
 
-    A single sequence goes in with all its sides at once, several go side by side; both need no copy of what goes in.
+    Gives (sides, count · length, heads, size). A single sequence goes in with all its sides at once, several go side by
+    side; without a prefix both need no copy of what goes in.
     """
     first, count, length, branches = run
     parts = [part[:, :, first : first + count * length] for part in (query, key, value)]
     mask = None
-    if branches or cap is not None or (window is not None and window < length):
-        mask = _seen(length, branches, window, query.device)
+    if prefix or branches or cap is not None or (window is not None and window < length):
+        mask = _seen(prefix, length, branches, window, query.device)
+    if count > 1:  # (sides, count, heads, length, size)
+        parts = [part.unflatten(2, (count, length)).transpose(1, 2) for part in parts]
+    if prefix:
+        for index, whole in ((1, key), (2, value)):
+            shared = whole[:, :, :prefix] if count == 1 else whole[:, None, :, :prefix].expand(-1, count, -1, -1, -1)
+            parts[index] = torch.cat((shared, parts[index]), dim=-2)
     if count == 1:
         return _causal(*parts, mask, scaling, cap).transpose(1, 2)
-    sides = zip(*(part.unflatten(2, (count, length)).transpose(1, 2) for part in parts), strict=True)
+    sides = zip(*parts, strict=True)
     return torch.stack([_causal(*side, mask, scaling, cap).transpose(1, 2).flatten(0, 1) for side in sides])
 
 
-def _seen(length: int, branches: tuple[int, ...], window: int | None, device: torch.device) -> Tensor:
-    """Which token (row) sees which (column): those before it in its text, not in another branch, within the window."""
-    known, key = _masks.get(), (length, branches, window)
+def _seen(
+    prefix: int, length: int, branches: tuple[int, ...], window: int | None, device: torch.device
+) -> Tensor:
+    """Which token (row) sees which (column): those before it in its text, not in another branch, within the window.
+
+    The prefix has columns and no rows.
+    """
+    known, key = _masks.get(), (prefix, length, branches, window)
     if key in known:
         return known[key]
-    trunk = length - sum(branches)
+    trunk = prefix + length - sum(branches)
     places = torch.tensor(places_of(trunk, branches))
     owner = torch.tensor([0] * trunk + [number for number, size in enumerate(branches, 1) for _ in range(size)])
-    distance = places[:, None] - places
-    seen = (distance >= 0) & ((owner == 0) | (owner[:, None] == owner))
+    distance = places[prefix:, None] - places
+    seen = (distance >= 0) & ((owner == 0) | (owner[prefix:, None] == owner))
     known[key] = (seen if window is None else seen & (distance < window)).to(device)
     return known[key]
 
@@ -209,7 +249,7 @@ def _capped(
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
     """No mask within packs (attention there knows its sequences); transformers' own otherwise."""
-    if _runs.get() is None:
+    if _pack.get() is None:
         return sdpa_mask(*args, **kwargs)
     return None
 

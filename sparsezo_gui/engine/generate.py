@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from sparsezo_gui.engine.models.frozen import FrozenModel
+
+BATCH = 32  # prompts at a time
+CACHE_BYTES = 64 << 20  # of their keys and values
 
 
 def encode_prompt(model: FrozenModel, prompt: str, chat: bool = False) -> Tensor:
@@ -33,6 +38,34 @@ def stream(model: FrozenModel, ids: Tensor, limit: int) -> Iterator[int]:
             return
         yield token
         ids = torch.tensor([[token]], device=model.device)
+
+
+@torch.inference_mode()
+def complete(model: FrozenModel, prompts: Sequence[Sequence[int]], limit: int) -> Iterator[tuple[int, list[int]]]:
+    """Index and greedy tokens of every prompt, as `stream` gives them; several prompts at a time, the shortest first.
+
+    Prompts of a batch are padded on the left; so many go together that their keys and values stay within bounds.
+    """
+    anatomy, ends = model.anatomy, _end_tokens(model)
+    token_bytes = 2 * anatomy.layers * anatomy.kv_heads * anatomy.head_dim * model.dtype.itemsize
+    config = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=sorted(ends) or None, pad_token_id=0)
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    while order:
+        # The last of a batch is the longest; taking one more makes all rows as long as that one.
+        count = 1
+        while count < min(BATCH, len(order)):
+            if (count + 1) * (len(prompts[order[count]]) + limit) * token_bytes > CACHE_BYTES:
+                break
+            count += 1
+        batch, order = order[:count], order[count:]
+        longest = len(prompts[batch[-1]])
+        padding = [longest - len(prompts[index]) for index in batch]
+        rows = [[0] * pad + list(prompts[index]) for pad, index in zip(padding, batch, strict=True)]
+        seen = [[0] * pad + [1] * (longest - pad) for pad in padding]
+        ids, mask = (torch.tensor(values, device=model.device) for values in (rows, seen))
+        found = model.module.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        for index, row in zip(batch, found[:, longest:].tolist(), strict=True):
+            yield index, list(itertools.takewhile(lambda token: token not in ends, row))
 
 
 def stream_text(model: FrozenModel, prompt: str, limit: int, chat: bool = False) -> Iterator[str]:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.forward import Pack, log_probabilities, packs
 from sparsezo_gui.engine.models.frozen import FrozenModel
 
 LOGITS_BYTES = 128 << 20
+WORTHWHILE = 0.1  # of a pack's tokens, from which on a common beginning is computed once
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,12 @@ class Measured:
 @torch.no_grad()
 def measure(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1) -> Measured:
     """Losses of ``examples`` under the values that the model's layers hold (``sides`` of them)."""
-    packs = packs_of(examples, model.vocabulary, model.pack_rows, sides)
-    parts = [_measure_pack(model, pack, sides) for pack in packs]
+    # All packs are on their way before the first result is waited for.
+    ran = [
+        (part, *_run_pack(model, part, sides))
+        for part in packs_of(examples, model.vocabulary, model.pack_rows, sides)
+    ]
+    parts = [_gathered(*each) for each in ran]
     return Measured(
         torch.cat([part.sums for part in parts], dim=1),
         torch.cat([part.weights for part in parts]),
@@ -79,27 +84,37 @@ def count_scored(example: Encoded) -> int:
     return sum(len(set(row.positions)) for row in example.joined)
 
 
-def _measure_pack(model: FrozenModel, examples: Sequence[Encoded], sides: int) -> Measured:
-    """One forward pass. Rows of one shape are put together; each scored place remembers its example and candidate."""
-    parts = [example.joined if packs(model.module) else example.rows for example in examples]
+def _run_pack(model: FrozenModel, examples: Sequence[Encoded], sides: int) -> tuple[Tensor, list[tuple[int, int]]]:
+    """log p of every scored pair, (sides, P) on the device, and each pair's example and candidate.
+
+    Rows of one shape are put together; where they begin alike and that is worth it, they share their beginning.
+    """
+    joined = packs(model.module)
     rows = sorted(
-        ((row, number) for number, part in enumerate(parts) for row in part),
+        ((row, number) for number, each in enumerate(examples) for row in (each.joined if joined else each.rows)),
         key=lambda item: (len(item[0].tokens), item[0].branches),
     )
-    scored: list[int] = []
-    targets: list[int] = []
-    slots: list[int] = []  # example · width + candidate
+    owners = [(number, choice) for row, number in rows for choice in row.choices]
+    ordered = [row for row, _ in rows]
+    pack = Pack.of(ordered, _shared(ordered) if joined else 0, model.device)
+    return log_probabilities(model.module, pack, sides), owners
+
+
+def _shared(rows: Sequence[Row]) -> int:
+    """Tokens that all rows begin with, where sharing them spares a worthwhile part of the pack; else 0."""
+    most = min(min(row.trunk, len(row.tokens) - 1) for row in rows)
+    first, *others = (row.tokens[:most] for row in rows)
+    alike = next((place for place in range(most) if any(row[place] != first[place] for row in others)), most)
+    spared = alike * len(others)
+    return alike if spared >= WORTHWHILE * sum(len(row.tokens) for row in rows) else 0
+
+
+def _gathered(examples: Sequence[Encoded], found: Tensor, owners: list[tuple[int, int]]) -> Measured:
+    """Losses of a pack's examples from what `_run_pack` gave."""
     width = max(1, max(example.choices for example in examples))
-    start = 0
-    for row, number in rows:
-        scored += [start + position for position in row.positions]
-        targets += row.targets
-        slots += [number * width + choice for choice in row.choices]
-        start += len(row.tokens)
-    pack = Pack.of([row for row, _ in rows], scored, targets, model.device)
-    found = log_probabilities(model.module, pack, sides).double().cpu()
-    slot = torch.tensor(slots, dtype=torch.int64)
-    sums = torch.zeros(sides, len(examples) * width, dtype=torch.float64).index_add_(1, slot, found)
+    slot = torch.tensor([number * width + choice for number, choice in owners], dtype=torch.int64)
+    found = found.double().cpu()
+    sums = torch.zeros(len(found), len(examples) * width, dtype=torch.float64).index_add_(1, slot, found)
     counts = torch.zeros(len(examples) * width, dtype=torch.float64).index_add_(0, slot, torch.ones(len(slot)).double())
     return _losses(examples, sums.unflatten(1, (-1, width)), counts.view(-1, width))
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from sparsezo_gui.engine import objective
 from sparsezo_gui.engine.data.encode import Encoded, Row
+from sparsezo_gui.engine.forward import log_probabilities
 from sparsezo_gui.engine.objective import count_tokens, measure, packs_of, sides_at_once
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse import fisher
@@ -71,6 +75,15 @@ def batch(seed=0):
         example(tokens[2], range(44), tokens[2][1:]),
         example(tokens[3], [6, 6], [80, 81], [0, 1], 2, 0),
     ]
+
+
+def shifted(example, start):
+    """The example with further tokens before it."""
+    rows = (
+        dataclasses.replace(row, tokens=(*start, *row.tokens), positions=tuple(p + len(start) for p in row.positions))
+        for row in example.rows
+    )
+    return dataclasses.replace(example, rows=tuple(rows))
 
 
 @families
@@ -185,6 +198,44 @@ def test_sides_one_at_a_time_measure_the_same(frozen_tiny, family):
     for each in found[1:]:
         assert each.loss == pytest.approx(found[0].loss, rel=1e-6)
         assert each.slopes == pytest.approx(found[0].slopes, rel=1e-3, abs=2e-3)
+
+
+@families
+@pytest.mark.parametrize("sides", [1, 3])
+def test_a_common_beginning_is_computed_once(frozen_tiny, family, sides, monkeypatch):
+    """As an instruction before every example; also where some of it is scored."""
+    model, seen = frozen_tiny(family, 4), []
+    draw = np.random.default_rng(5)
+    start = draw.integers(3, 288, 40).tolist()
+    plain_text = example([*start, 7, 8], range(30, 42), [*start[31:], 7, 8, 9])
+    examples = [*(shifted(each, start) for each in batch()), plain_text]
+    monkeypatch.setattr(model, "pack_rows", 10_000)
+    overlay = Overlay(model, finish(Random(density=0.05).find(model, SEARCH)))
+    values = overlay.values + 0.05 * torch.randn(sides, overlay.mask.size, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(objective, "log_probabilities", lambda module, pack, sides: seen.append(pack) or
+                        log_probabilities(module, pack, sides))  # fmt: skip
+    with overlay.applied(values):
+        found = measure(model, examples, sides).loss
+    assert [(pack.prefix, len(pack.tokens)) for pack in seen] == [(40, sum(map(count_tokens, examples)) - 8 * 40)]
+    expected = []
+    for side in values:
+        plain = reference.plain_model(model)
+        reference.put(plain, model, overlay, side)
+        with torch.no_grad():
+            expected.append(reference.loss(plain, examples).double())
+    assert torch.allclose(found, torch.stack(expected), rtol=1e-5, atol=0)
+
+
+def test_a_beginning_is_shared_where_it_pays():
+    def shared(*lengths, alike):
+        return objective._shared([Row((*range(alike), *range(1000 * n, 1000 * n + size)), (), (), ())
+                                  for n, size in enumerate(lengths, 1)])  # fmt: skip
+
+    assert shared(5, 5, 5, alike=6) == 6
+    assert shared(50, 50, 50, alike=6) == 0
+    assert shared(5, alike=6) == 0, "there is nothing to share with"
+    assert objective._shared([Row((1, 2, 3), (), (), ())] * 3) == 2, "something must be left of every row"
+    assert objective._shared([Row((1, 2, 3, 4), (), (), (), (2, 1))] * 3) == 1, "branches stay apart"
 
 
 def test_packs_are_cut_by_rows():

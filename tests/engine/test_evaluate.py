@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sparsezo_gui.engine import metrics
+from sparsezo_gui.engine import generate, metrics
 from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.evaluate import evaluate
 from sparsezo_gui.engine.generate import stream, stream_text
@@ -76,6 +76,24 @@ def test_greedy_text_equals_plain_generate(frozen_tiny, family):
     found = list(stream(model, ids, 12))
     assert found == expected.tolist()[: len(found)]
     assert len(found) == 12 or expected[len(found)] == model.tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_written_together_are_those_written_alone(frozen_tiny, family, monkeypatch):
+    model = frozen_tiny(family, 4)
+    draw = torch.Generator().manual_seed(3)
+    lengths = (9, 3, 20, 3, 1, 14, 41)
+    prompts = [torch.randint(3, 288, (length,), generator=draw).tolist() for length in lengths]
+    alone = {index: list(stream(model, torch.tensor([prompt]), 8)) for index, prompt in enumerate(prompts)}
+    sizes, original = [], type(model.module).generate
+    monkeypatch.setattr(type(model.module), "generate",
+                        lambda self, input_ids, **rest: sizes.append(len(input_ids)) or
+                        original(self, input_ids=input_ids, **rest))  # fmt: skip
+    assert dict(generate.complete(model, prompts, 8)) == alone
+    assert sizes == [7]
+    monkeypatch.setattr(generate, "CACHE_BYTES", 80 * 2 * 2 * model.anatomy.kv_heads * 16 * 4)  # 80 tokens
+    assert dict(generate.complete(model, prompts, 8)) == alone
+    assert sizes[1:] == [4, 2, 1]  # up to 9 + 8, 20 + 8 and 41 + 8 tokens each
 
 
 def test_streamed_pieces_join_to_the_whole_text(frozen_tiny):
