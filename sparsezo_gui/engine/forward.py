@@ -243,7 +243,8 @@ def _capped(
             key.shape[2] - query.shape[2]
         )
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
+        # Not −∞: a padding token sees nothing, and its NaN would reach those after it.
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype) @ value
 
 
