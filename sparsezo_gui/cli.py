@@ -123,17 +123,19 @@ def _estimate(options: argparse.Namespace, console: Console) -> None:
 
 def _mask(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.models import frozen
-    from sparsezo_gui.engine.sparse.rule import Search
+    from sparsezo_gui.engine.sparse.rule import Search, find_measured
 
     chosen, out = _recipe(options), Path(options.out)
     if out.exists():
         raise UserError(f"{out}: already exists. Name another file.")
     model = _finish(frozen.load(chosen.model), console)
-    mask = _finish(chosen.mask.find(model, Search(chosen.loop.seed, chosen.data)), console)
+    mask, cost = _finish(find_measured(chosen.mask, model, Search(chosen.loop.seed, chosen.data)), console)
     mask.save(out)
+    facts = {"tuned": mask.size, "eligible": mask.eligible, "hash": mask.hash, **dataclasses.asdict(cost)}
     console.result(
-        {"mask": str(out), "tuned": mask.size, "eligible": mask.eligible, "hash": mask.hash},
-        f"{out}: {mask.size:,} of {mask.eligible:,} weights ({100 * mask.size / mask.eligible:.3g} %).",
+        {"mask": str(out), **facts},
+        f"{out}: {mask.size:,} of {mask.eligible:,} weights ({100 * mask.size / mask.eligible:.3g} %), found in "
+        f"{cost.seconds:.0f} s with at most {cost.bytes / 2**20:,.0f} MiB.",
     )
 
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Any
 
-import psutil
 import torch
 from transformers import AutoTokenizer
 
@@ -26,6 +22,7 @@ from sparsezo_gui.engine.models.hub import cached_folder
 from sparsezo_gui.engine.models.library import anatomy_of
 from sparsezo_gui.engine.models.memory import MemoryEstimate, Part
 from sparsezo_gui.engine.models.source import local_folder
+from sparsezo_gui.engine.models.streamed import needed
 from sparsezo_gui.engine.objective import count_scored, count_tokens, packs_of, sides_at_once
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse.overlay import Overlay
@@ -38,7 +35,6 @@ from sparsezo_gui.recipe.events import Event, Progress
 from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 
 STEPS_LOOKED_AT = 1000  # the batches of so many steps are searched for the largest
-SAMPLE_EVERY = 0.002  # seconds between two looks at the process's memory
 SPREAD = {"cpu": 0.04, "cuda": 0.0}  # by which the peak of one process differs from another's, from the allocator
 
 
@@ -67,9 +63,14 @@ def _formula(
     if examples:
         pack = max(_largest_batch(recipe, examples, anatomy.vocabulary, rows), key=_tokens)
         longest, tokens, scored = max(map(count_tokens, examples)), _tokens(pack), sum(map(count_scored, pack))
-    return memory.estimate(
-        recipe, anatomy, device, longest, tokens, scored_tokens=scored, rows=rows, small=small
-    )  # fmt: skip
+    estimated = partial(
+        memory.estimate, recipe, anatomy, device, longest, tokens, scored_tokens=scored, rows=rows, small=small
+    )
+    found = estimated()
+    width = devices.compute_dtype(torch.device(device), recipe.model).itemsize
+    if device == "cuda" and needed(anatomy, recipe.model.bits, width, found.available):
+        return estimated(streamed=True)
+    return found
 
 
 def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
@@ -78,7 +79,7 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
     The mask's place does not matter for memory, so a random one of the same size is measured.
     """
     device = devices.choose(recipe.model.device)
-    with watched(device) as peak:
+    with devices.watched(device) as peak:
         model = yield from frozen.load(recipe.model)
         data = yield from load_task(recipe.data, model.tokenizer)
         mask = yield from Random(density=min(1.0, recipe.mask.share())).find(model, Search(0, recipe.data))
@@ -153,41 +154,3 @@ def _tokenizer(table: ModelTable) -> Any:
         return _cached_tokenizer(str(folder), table.trust_remote_code) if folder else None
     except (UserError, OSError, ValueError, KeyError, ImportError):
         return None
-
-
-class Peak:
-    """The most memory held since `start`, in ``bytes``."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.bytes = 0
-        self._stop = threading.Event()
-
-    def start(self) -> None:
-        """Begins to look."""
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            threading.Thread(target=self._watch, daemon=True).start()
-
-    def end(self) -> None:
-        """Ends looking."""
-        self._stop.set()
-        if self.device.type == "cuda":
-            self.bytes = torch.cuda.max_memory_reserved(self.device)
-
-    def _watch(self) -> None:
-        process = psutil.Process()
-        while not self._stop.is_set():
-            self.bytes = max(self.bytes, process.memory_info().rss)
-            time.sleep(SAMPLE_EVERY)
-
-
-@contextmanager
-def watched(device: torch.device) -> Iterator[Peak]:
-    """Within, after `Peak.start`: the most memory that this process holds on ``device``."""
-    peak = Peak(device)
-    try:
-        yield peak
-    finally:
-        peak.end()

@@ -25,7 +25,7 @@ from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.runs.journal import JournalWriter
 from sparsezo_gui.engine.session import Session, data_hash, load_data, open_session
 from sparsezo_gui.engine.sparse.overlay import Overlay
-from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.sparse.rule import Search, find_measured
 from sparsezo_gui.engine.zo.batches import batch_indices
 from sparsezo_gui.engine.zo.generator import GENERATOR
 from sparsezo_gui.errors import UserError
@@ -44,7 +44,9 @@ def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None 
         with folders.locked(path):
             model = yield from frozen.load(recipe.model)
             data = yield from load_data(recipe, model)
-            mask = yield from recipe.mask.find(model, Search(recipe.loop.seed, recipe.data))
+            mask, cost = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
+            if recipe.mask.cost():
+                yield e.Notice(f"Finding the mask took {cost.seconds:.0f} s and at most {cost.bytes / 2**20:,.0f} MiB.")
             session = Session(recipe, model, Overlay(model, mask), state=recipe.update.start(mask.size))
             mask.save(path / "mask.safetensors")
             model.pack_rows = formula(recipe, model.anatomy, data.train.encoded).rows

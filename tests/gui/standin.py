@@ -15,6 +15,7 @@ import numpy as np
 
 from sparsezo_gui.engine.data.preview import DataPreview
 from sparsezo_gui.engine.sparse.report import MaskReport, Tally
+from sparsezo_gui.engine.sparse.rule import Cost
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
@@ -255,7 +256,7 @@ def mask_report(blocks: int = 28) -> MaskReport:
              "up_proj": (3, 11), "down_proj": (3, 12)}  # fmt: skip
     weights = sum(layer.weights for layer in layers)
     kinds = tuple(Tally(kind, tuned * b // 100, weights * a // 15) for kind, (a, b) in parts.items())
-    return MaskReport(tuned, weights, 21.4, layers, kinds)
+    return MaskReport(tuned, weights, Cost(21.4, 1_500 * MB), layers, kinds)
 
 
 def past(steps: int = 100, state: str = "stopped", of: int = 2000) -> Any:

@@ -10,12 +10,18 @@ import ctypes
 import gc
 import platform
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import torch
 
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import ModelTable
+
+SAMPLE_EVERY = 0.002  # seconds between two looks at the process's memory
 
 
 def choose(device: str) -> torch.device:
@@ -112,3 +118,41 @@ def _cpu_make() -> str:
             return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "")
     except OSError:
         return platform.processor()
+
+
+class Peak:
+    """The most memory held since `start`, in ``bytes``."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.bytes = 0
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Begins to look."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def end(self) -> None:
+        """Ends looking."""
+        self._stop.set()
+        if self.device.type == "cuda":
+            self.bytes = torch.cuda.max_memory_reserved(self.device)
+
+    def _watch(self) -> None:
+        process = psutil.Process()
+        while not self._stop.is_set():
+            self.bytes = max(self.bytes, process.memory_info().rss)
+            time.sleep(SAMPLE_EVERY)
+
+
+@contextmanager
+def watched(device: torch.device) -> Iterator[Peak]:
+    """Within, after `Peak.start`: the most memory that this process holds on ``device``."""
+    peak = Peak(device)
+    try:
+        yield peak
+    finally:
+        peak.end()

@@ -22,6 +22,7 @@ from sparsezo_gui.engine.models.integer import IntegerLinear, Rounding
 from sparsezo_gui.engine.models.linear import FrozenLinear
 from sparsezo_gui.engine.models.source import ModelSource
 from sparsezo_gui.engine.models.stores import NF4, Dense, Int8, Store
+from sparsezo_gui.engine.models.streamed import Streamed, needed
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import ModelTable
@@ -70,7 +71,10 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     yield Progress("Loading the model")
     dtype = devices.compute_dtype(device, table)
     tokenizer = _tokenizer(source, table)
-    module = _module(source, table, device, dtype)
+    streamed = device.type == "cuda" and needed(
+        source.anatomy, table.bits, dtype.itemsize, devices.memory_free(device) + devices.memory_used(device)
+    )
+    module = _module(source, table, torch.device("cpu") if streamed else device, dtype)
     model = FrozenModel(module, tokenizer, source, Checkpoint(source), device, dtype, PACK_ROWS[device.type])
     rounding = Rounding()
     for done, name in enumerate(source.anatomy.linears):
@@ -81,10 +85,21 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     # Buffers stay as they are: rotary frequencies must not lose bits.
     # Each is copied: one view into the mapped file would keep all pages of the file in this process.
     for parameter in module.parameters():
-        parameter.data = parameter.data.to(dtype, copy=True)
+        parameter.data = parameter.data.to(device, dtype, copy=True)
+    if streamed:
+        stream(model)
     module.eval().requires_grad_(False)
     devices.give_back_freed()
     return model
+
+
+def stream(model: FrozenModel) -> None:
+    """Leaves the frozen weights where they are; the rest goes to the device, and blocks come to it in turn."""
+    for layer in model.layers.values():
+        layer.bias = None if layer.bias is None else layer.bias.to(model.device)
+    for buffer in model.module.buffers():
+        buffer.data = buffer.data.to(model.device)
+    Streamed(model.module.get_submodule(model.anatomy.blocks), model.device)
 
 
 def _tokenizer(source: ModelSource, table: ModelTable) -> Any:

@@ -33,13 +33,17 @@ class FrozenLinear(nn.Module):
     def __init__(self, name: str, store: Store, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.name = name
-        self.store = store
         self.bias = bias
         self.dtype = dtype
         self.indices: Tensor | None = None
         self.sides: Tensor | None = None
         self.recorder: Recorder | None = None
-        self.spans = _spans(store, dtype)
+        self.hold(store)
+
+    def hold(self, store: Store) -> None:
+        """Takes ``store`` for the frozen weight."""
+        self.store = store
+        self.spans = _spans(store, self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (sides · batch, …, in) to (sides · batch, …, out)."""

@@ -17,6 +17,7 @@ from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.anatomy import Anatomy
 from sparsezo_gui.engine.models.integer import PIECE_BYTES
 from sparsezo_gui.engine.models.linear import LARGE_BYTES
+from sparsezo_gui.engine.models.streamed import KEPT as KEPT_BLOCKS
 from sparsezo_gui.engine.objective import LOGITS_BYTES
 from sparsezo_gui.recipe.recipe import Recipe
 
@@ -98,6 +99,7 @@ def estimate(
     scored_tokens: int | None = None,
     rows: int | None = None,
     small: int | None = None,
+    streamed: bool = False,
     available: int | None = None,
     capacity: int | None = None,
 ) -> MemoryEstimate:
@@ -106,7 +108,8 @@ def estimate(
     ``device_kind`` is 'cpu' or 'cuda'. ``longest_tokens`` is the longest example (all its rows), ``tokens_per_batch``
     those of a whole step, ``scored_tokens`` the places of the largest pack at which logits are needed; unknown, they
     are taken as all of the longest example. ``rows`` of activations go through at once; None takes the device's usual
-    number. ``small`` is the total with fewer of them, if known. ``available`` and ``capacity`` (bytes) are asked of the
+    number. ``small`` is the total with fewer of them, if known. ``streamed``
+    blocks stay in the host's memory. ``available`` and ``capacity`` (bytes) are asked of the
     device when left out.
     """
     device = torch.device(device_kind)
@@ -124,7 +127,7 @@ def estimate(
     shape = _Shape(sides, tokens, longest_tokens, scored, width)
     activations, workspace = _activations(anatomy, shape), _workspace(recipe, anatomy, shape, device_kind)
     parts = (
-        *_weights(anatomy, bits, width),
+        *_weights(anatomy, bits, width, streamed),
         _overlay(recipe, anatomy),
         activations,
         _logits(anatomy, shape, activations.bytes + workspace.bytes),
@@ -137,12 +140,16 @@ def estimate(
     return MemoryEstimate(parts, available, capacity, rows, total if small is None else small, others)
 
 
-def _weights(anatomy: Anatomy, bits: int, width: int) -> tuple[Part, ...]:
+def _weights(anatomy: Anatomy, bits: int, width: int, streamed: bool) -> tuple[Part, ...]:
     statistics = {4: 4 * anatomy.eligible // BLOCK, 8: 4 * sum(rows for rows, _ in anatomy.linears.values())}
     ends = anatomy.embeddings + anatomy.head
+    share = KEPT_BLOCKS / anatomy.layers if streamed else 1
+    where = f"{KEPT_BLOCKS} blocks at a time; the others wait in the host's memory" if streamed else "all blocks"
     return (
-        Part("Frozen weights", anatomy.eligible * bits // 8, f"The linear layers of all blocks, {bits} bits a weight."),
-        Part("Quantisation statistics", statistics.get(bits, 0), "Scales by which the small numbers become weights."),
+        Part("Frozen weights", round(share * anatomy.eligible * bits // 8),
+             f"The linear layers of {where}, {bits} bits a weight."),
+        Part("Quantisation statistics", round(share * statistics.get(bits, 0)),
+             "Scales by which the small numbers become weights."),
         Part("Embeddings and head", ends * width, f"The tables of {anatomy.vocabulary} tokens, kept whole."),
         Part("Other weights", anatomy.other * width, "Norms and biases, kept whole."),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from bitsandbytes.functional import QuantState, dequantize_4bit, dequantize_blockwise
@@ -29,13 +30,35 @@ class Store(ABC):
 
     @property
     @abstractmethod
-    def nbytes(self) -> int:
-        """Bytes held, quantisation statistics included."""
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that is held, quantisation statistics included."""
+
+    @abstractmethod
+    def made_of(self, *tensors: Tensor) -> Self:
+        """The same weight in copies of its `tensors`."""
 
     @property
-    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    @property
     def device(self) -> torch.device:
         """Where it is held."""
+        return self.tensors[0].device
+
+    def to(self, device: torch.device) -> Self:
+        """A copy on ``device``, which from pinned memory is made without anybody waiting."""
+        return self.made_of(*(tensor.to(device, non_blocking=True, copy=True) for tensor in self.tensors))
+
+    def pinned(self) -> Self:
+        """A copy in memory from which a GPU fetches by itself."""
+        return self.made_of(*(tensor.pin_memory() for tensor in self.tensors))
+
+    def used_by(self, stream: Any) -> None:
+        """Tells the allocator that a computation in ``stream`` reads it."""
+        for tensor in self.tensors:
+            tensor.record_stream(stream)
 
 
 @dataclass(frozen=True)
@@ -80,14 +103,16 @@ class NF4(Store):
         return weight.view(last - first, columns).to(dtype)
 
     @property
-    def nbytes(self) -> int:
-        """See `Store.nbytes`."""
-        return self.packed.nbytes + self.state.absmax.nbytes
+    def tensors(self) -> tuple[Tensor, ...]:
+        """See `Store.tensors`."""
+        return (self.packed, self.state.absmax)
 
-    @property
-    def device(self) -> torch.device:
-        """See `Store.device`."""
-        return self.packed.device
+    def made_of(self, *tensors: Tensor) -> NF4:
+        """See `Store.made_of`."""
+        (packed, scales), state = tensors, self.state
+        # The table of the 16 values is read only where the library's own function dequantises.
+        code = state.code if self.grain else state.code.to(packed.device)
+        return NF4(packed, QuantState(scales, state.shape, code, state.blocksize, state.quant_type, state.dtype))
 
 
 @dataclass(frozen=True)
@@ -108,14 +133,13 @@ class Int8(Store):
         return (self.codes[first:last] * (self.scales[first:last].float() / 127).unsqueeze(1)).to(dtype)
 
     @property
-    def nbytes(self) -> int:
-        """See `Store.nbytes`."""
-        return self.codes.nbytes + self.scales.nbytes
+    def tensors(self) -> tuple[Tensor, ...]:
+        """See `Store.tensors`."""
+        return (self.codes, self.scales)
 
-    @property
-    def device(self) -> torch.device:
-        """See `Store.device`."""
-        return self.codes.device
+    def made_of(self, *tensors: Tensor) -> Int8:
+        """See `Store.made_of`."""
+        return Int8(*tensors)
 
 
 @dataclass(frozen=True)
@@ -138,11 +162,10 @@ class Dense(Store):
         return self.weight.to(dtype)
 
     @property
-    def nbytes(self) -> int:
-        """See `Store.nbytes`."""
-        return self.weight.nbytes
+    def tensors(self) -> tuple[Tensor, ...]:
+        """See `Store.tensors`."""
+        return (self.weight,)
 
-    @property
-    def device(self) -> torch.device:
-        """See `Store.device`."""
-        return self.weight.device
+    def made_of(self, *tensors: Tensor) -> Dense:
+        """See `Store.made_of`."""
+        return Dense(*tensors)

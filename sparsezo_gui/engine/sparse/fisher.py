@@ -133,7 +133,7 @@ class _Search:
 
     def backward(self, number: int, group: list[FrozenLinear], sums: dict[str, Tensor]) -> Iterator[int]:
         """Adds to ``sums`` what block ``number`` has of all sequences; tells how many are done."""
-        with self.work.writing("gradient", number) as write, _dense(self.blocks.layers[number]):
+        with self.work.writing("gradient", number) as write, _dense(self.blocks.layers[number], self.model.device):
             for index in range(len(self.ids)):
                 hidden = self._read("hidden", number, index).requires_grad_()
                 gradient = self._read("gradient", number + 1, index)
@@ -175,13 +175,13 @@ def _recorded(layers: list[FrozenLinear], recorder: Callable) -> Iterator[None]:
 
 
 @contextmanager
-def _dense(layers: list[FrozenLinear]) -> Iterator[None]:
-    """Within, the layers' weights are held dense: all sequences pass through them twice."""
+def _dense(layers: list[FrozenLinear], device: torch.device) -> Iterator[None]:
+    """Within, the layers' weights are held dense on ``device``: all sequences pass through them twice."""
     stores = [layer.store for layer in layers]
     try:
         for layer in layers:
-            layer.store = Dense(layer.store.dense(layer.dtype))
+            layer.hold(Dense(layer.store.to(device).dense(layer.dtype)))
         yield
     finally:
         for layer, store in zip(layers, stores, strict=True):
-            layer.store = store
+            layer.hold(store)

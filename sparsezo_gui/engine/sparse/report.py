@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.sparse.rule import Cost, Search, find_measured
 from sparsezo_gui.recipe.events import Progress
 
 if TYPE_CHECKING:
@@ -27,18 +26,18 @@ class Tally:
 
 @dataclass(frozen=True)
 class MaskReport:
-    """A mask in numbers. ``seconds`` is what finding it took, without loading the model."""
+    """A mask in numbers. ``cost`` is what finding it took, without loading the model."""
 
     tuned: int
     eligible: int
-    seconds: float
+    cost: Cost
     layers: tuple[Tally, ...]
     """One entry per decoder block, '0', '1', …, in the model's order."""
     kinds: tuple[Tally, ...]
     """One entry per kind of weight, such as 'q_proj' or 'down_proj': the last name of its module."""
 
 
-def report(mask: Mask, anatomy: Anatomy, seconds: float) -> MaskReport:
+def report(mask: Mask, anatomy: Anatomy, cost: Cost) -> MaskReport:
     """``mask`` in numbers; blocks and kinds without a tuned weight are there too."""
     layers, kinds = dict[str, list[int]](), dict[str, list[int]]()
     for name, (rows, columns) in anatomy.linears.items():
@@ -49,7 +48,7 @@ def report(mask: Mask, anatomy: Anatomy, seconds: float) -> MaskReport:
             sums = groups.setdefault(label, [0, 0])
             sums[0] += tuned
             sums[1] += rows * columns
-    return MaskReport(mask.size, mask.eligible, seconds, _tallies(layers), _tallies(kinds))
+    return MaskReport(mask.size, mask.eligible, cost, _tallies(layers), _tallies(kinds))
 
 
 def _tallies(groups: dict[str, list[int]]) -> tuple[Tally, ...]:
@@ -65,6 +64,5 @@ def find_mask(recipe: Recipe) -> Generator[Progress, None, MaskReport]:
     from sparsezo_gui.engine.models import frozen
 
     model = yield from frozen.load(recipe.model)
-    began = time.perf_counter()
-    mask = yield from recipe.mask.find(model, Search(recipe.loop.seed, recipe.data))
-    return report(mask, model.anatomy, time.perf_counter() - began)
+    mask, cost = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
+    return report(mask, model.anatomy, cost)

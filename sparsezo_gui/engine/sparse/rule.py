@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -47,6 +48,25 @@ class MaskRule(Variant):
     @abstractmethod
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """Finds the mask of ``model``; tells its progress and returns the mask. Closing the generator cancels."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What finding a mask took: seconds, and the most bytes that the process held meanwhile."""
+
+    seconds: float
+    bytes: int
+
+
+def find_measured(rule: MaskRule, model: FrozenModel, search: Search) -> Generator[Progress, None, tuple[Mask, Cost]]:
+    """`MaskRule.find`, and what it took."""
+    from sparsezo_gui.engine.models.device import watched
+
+    began = time.perf_counter()
+    with watched(model.device) as peak:
+        peak.start()
+        mask = yield from rule.find(model, search)
+    return mask, Cost(time.perf_counter() - began, peak.bytes)
 
 
 class ScoredRule(MaskRule):

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from functools import cache
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,16 +36,29 @@ _WORD = 0xFFFFFFFF
 
 def words(seed: int, stream: int, step: int, probe: int, count: int, device: torch.device | str = "cpu") -> Tensor:
     """The first ``count`` 32-bit words of a stream as int64 (count,), each 0 … 2³²−1."""
-    blocks = -(-count // 4)
-    c0 = torch.arange(blocks, dtype=torch.int64, device=device)
-    c1, c2, c3 = (torch.full_like(c0, word & _WORD) for word in (step, probe, stream))
+    if torch.device(device).type == "cpu":
+        return torch.from_numpy(_cpu_words(seed, stream, step, probe, count).astype(np.int64))
+    c0 = torch.arange(-(-count // 4), dtype=torch.int64, device=device)
+    rest = (torch.full_like(c0, word & _WORD) for word in (step, probe, stream))
+    return torch.stack(_philox(seed, c0, *rest), dim=1).view(-1)[:count]
+
+
+def _cpu_words(seed: int, stream: int, step: int, probe: int, count: int) -> np.ndarray:
+    """`words` as little endian uint32: NumPy's unsigned numbers are two to three times as fast here."""
+    c0 = np.arange(-(-count // 4), dtype=np.uint64)
+    rest = (np.full_like(c0, word & _WORD) for word in (step, probe, stream))
+    return np.stack([word.astype("<u4") for word in _philox(seed, c0, *rest)], axis=1).reshape(-1)[:count]
+
+
+def _philox(seed: int, c0: Any, c1: Any, c2: Any, c3: Any) -> tuple[Any, Any, Any, Any]:
+    """Ten rounds on counters 0 … 2³²−1 in 64-bit arrays of torch (signed) or NumPy (unsigned)."""
     k0, k1 = seed & _WORD, (seed >> 32) & _WORD
     for _ in range(10):
-        # int64 products wrap around, but their low 64 bits are right; masking after the shift makes it a logical one.
+        # Signed products wrap around, but their low 64 bits are right; masking after the shift makes it a logical one.
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (p1 >> 32 & _WORD) ^ c1 ^ k0, p1 & _WORD, (p0 >> 32 & _WORD) ^ c3 ^ k1, p0 & _WORD
         k0, k1 = k0 + _WEYL[0] & _WORD, k1 + _WEYL[1] & _WORD
-    return torch.stack((c0, c1, c2, c3), dim=1).view(-1)[:count]
+    return c0, c1, c2, c3
 
 
 @cache
@@ -56,6 +70,9 @@ def _quantiles(device: torch.device) -> Tensor:
 
 def normal(seed: int, step: int, probe: int, count: int, device: torch.device | str = "cpu") -> Tensor:
     """A direction: ``count`` independent standard normal values, fp32 (count,), of one probe of one step."""
+    if torch.device(device).type == "cpu":
+        halves = _cpu_words(seed, DIRECTIONS, step, probe, -(-count // 2)).view("<u2")[:count]
+        return torch.from_numpy(_quantiles(torch.device("cpu")).numpy()[halves])
     drawn = words(seed, DIRECTIONS, step, probe, -(-count // 2), device)
     halves = torch.stack((drawn & 0xFFFF, drawn >> 16), dim=1).view(-1)[:count]
     return _quantiles(drawn.device)[halves]

@@ -165,8 +165,10 @@ class MaskCard(QFrame):
         self._hint.setVisible(bool(rule.cost()) and not busy and report is None)
         self._result.setVisible(report is not None)
         if report is not None:
-            took = words.latency(report.seconds) if report.seconds < 1 else words.seconds(report.seconds)
-            self._told.setText(f"{_told(report.tuned, report.eligible)} are tuned. Finding them took {took}.")
+            cost = report.cost
+            took = words.latency(cost.seconds) if cost.seconds < 1 else words.seconds(cost.seconds)
+            held = f" and at most {words.size(cost.bytes)} of memory"
+            self._told.setText(f"{_told(report.tuned, report.eligible)} are tuned. Finding them took {took}{held}.")
             self._blocks.show_blocks(report.layers, report.tuned / max(report.eligible, 1))
             self._kinds.show_shares([(kind.label, kind.tuned) for kind in report.kinds])
 

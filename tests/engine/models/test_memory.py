@@ -16,9 +16,10 @@ from tests.models import FAMILIES, module
 LLAMA = anatomy(module("llama").config)
 
 
-def found(parts=LLAMA, device="cpu", longest=64, batch=512, scored=16, available=2**40, **tables):
+def found(parts=LLAMA, device="cpu", longest=64, batch=512, scored=16, available=2**40, streamed=False, **tables):
     recipe = build({"mask": {"rule": "random", "density": 0.001}, **tables})
-    return estimate(recipe, parts, device, longest, batch, scored_tokens=scored, available=available, capacity=2**40)
+    return estimate(recipe, parts, device, longest, batch, scored_tokens=scored, streamed=streamed,
+                    available=available, capacity=2**40)  # fmt: skip
 
 
 def part(result, name):

@@ -8,7 +8,7 @@ from sparsezo_gui.engine.sparse.all import All
 from sparsezo_gui.engine.sparse.mask import Mask
 from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.sparse.report import find_mask, report
-from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.sparse.rule import Cost, Search
 from sparsezo_gui.engine.sparse.saved import Saved
 from sparsezo_gui.engine.sparse.sensitive import Sensitive
 from sparsezo_gui.recipe import Recipe
@@ -22,8 +22,8 @@ from tests.models import FAMILIES, tiny
 def test_every_weight_is_counted_once_by_block_and_once_by_kind(frozen_tiny, family):
     model = frozen_tiny(family, 4)
     mask = finish(Random(density=0.01).find(model, Search(0, DataTable())))
-    told = report(mask, model.anatomy, 1.5)
-    assert (told.tuned, told.eligible, told.seconds) == (mask.size, model.anatomy.eligible, 1.5)
+    told = report(mask, model.anatomy, Cost(1.5, 0))
+    assert (told.tuned, told.eligible, told.cost.seconds) == (mask.size, model.anatomy.eligible, 1.5)
     assert [layer.label for layer in told.layers] == [str(i) for i in range(model.anatomy.layers)]
     for tallies in (told.layers, told.kinds):
         assert sum(tally.tuned for tally in tallies) == told.tuned
@@ -34,12 +34,12 @@ def test_every_weight_is_counted_once_by_block_and_once_by_kind(frozen_tiny, fam
 
 def test_what_is_not_tuned_is_told_too(frozen_tiny):
     model = frozen_tiny("llama", 4)
-    told = report(Mask({}, {}, model.fingerprint, model.anatomy.eligible), model.anatomy, 0.0)
+    told = report(Mask({}, {}, model.fingerprint, model.anatomy.eligible), model.anatomy, Cost(0.0, 0))
     assert [kind.label for kind in told.kinds] == [
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     ]  # fmt: skip
     assert {kind.tuned for kind in told.kinds} == {0}
-    whole = report(finish(All().find(model, Search(0, DataTable()))), model.anatomy, 0.0)
+    whole = report(finish(All().find(model, Search(0, DataTable()))), model.anatomy, Cost(0.0, 0))
     assert all(layer.tuned == layer.weights for layer in whole.layers)
 
 
@@ -50,7 +50,8 @@ def test_the_reports_mask_is_the_runs(tmp_path, frozen_tiny):
     recipe = Recipe(model={"id": str(folder), "device": "cpu"}, mask=rule, loop={"seed": 3})
     mask = finish(recipe.mask.find(model, Search(3, recipe.data)))
     told = finish(find_mask(recipe))
-    assert told.layers == report(mask, model.anatomy, 0.0).layers and told.seconds > 0
+    assert told.layers == report(mask, model.anatomy, Cost(0.0, 0)).layers
+    assert told.cost.seconds > 0 and told.cost.bytes > 1e8
     begun = find_mask(recipe)
     assert next(begun).stage
     begun.close()

@@ -101,3 +101,11 @@ def test_no_global_state_is_touched():
     before = torch.random.get_rng_state()
     generator.normal(1, 2, 3, 100)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_gpus_arithmetic_gives_the_same_words():
+    """Signed 64-bit tensors, as on a GPU, where NumPy's unsigned ones run on a CPU."""
+    counters = [torch.tensor([0, 1, 2**31, 2**32 - 1]), *(torch.full((4,), word) for word in (7, 2**32 - 1, 2))]
+    signed = torch.stack(generator._philox(2**63 - 1, *counters))
+    unsigned = generator._philox(2**63 - 1, *(each.numpy().astype("u8") for each in counters))
+    assert signed.tolist() == [word.tolist() for word in unsigned]

@@ -1,0 +1,85 @@
+"""Blocks that come to the device in turn: the same numbers, and never more than two of them there."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from sparsezo_gui.engine.models import frozen, memory, streamed
+from sparsezo_gui.engine.models.streamed import Streamed, needed
+from sparsezo_gui.engine.objective import measure
+from sparsezo_gui.engine.sparse.overlay import Overlay
+from sparsezo_gui.engine.sparse.random import Random
+from sparsezo_gui.engine.sparse.sensitive import Sensitive
+from sparsezo_gui.recipe.recipe import ModelTable
+from tests.engine.conftest import finish
+from tests.engine.models.test_memory import LLAMA, found
+from tests.engine.test_correctness import SEARCH, batch, families
+from tests.models import tiny
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: the CPU tests cover all but its streams")
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """How many blocks were on the device after each was fetched."""
+    counts, original = [], Streamed._fetch
+    monkeypatch.setattr(
+        Streamed, "_fetch", lambda self, number: original(self, number) or counts.append(len(self.here))
+    )
+    return counts
+
+
+def losses(model):
+    overlay = Overlay(model, finish(Random(density=0.05).find(model, SEARCH)))
+    with overlay.applied(overlay.values + torch.tensor([[0.01], [-0.01]], device=model.device)):
+        return measure(model, batch(), 2).loss
+
+
+@families
+@pytest.mark.parametrize("bits", [4, 8, 32])
+def test_streamed_blocks_give_the_same_losses(frozen_tiny, family, bits, watched):
+    model = frozen_tiny(family, bits)
+    expected = losses(model)
+    module = copy.deepcopy(model.module)
+    layers = {name: module.get_submodule(name.removesuffix(".weight")) for name in model.layers}
+    other = dataclasses.replace(model, module=module, layers=layers)
+    frozen.stream(other)
+    hosted = {name: layer.store for name, layer in other.layers.items()}
+    assert torch.equal(losses(other), expected)
+    assert watched and max(watched) == 2
+    assert all(layer.store is hosted[name] for name, layer in other.layers.items()), "all went back to the host"
+
+
+def test_a_mask_is_found_in_streamed_blocks(tmp_path, watched):
+    folder = tiny("llama", tmp_path / "llama", num_hidden_layers=5)
+    model = finish(frozen.load(ModelTable(id=str(folder), device="cpu")))
+    rule = Sensitive(density=0.02, sequences=3, tokens=32)
+    expected = finish(rule.find(model, SEARCH)).hash
+    frozen.stream(model)
+    assert finish(rule.find(model, SEARCH)).hash == expected and max(watched) == 2
+
+
+def test_the_estimate_says_when():
+    weights = LLAMA.eligible // 2 + 2 * (LLAMA.parameters - LLAMA.eligible)
+    assert not needed(LLAMA, 4, 2, weights + streamed.ROOM)
+    assert needed(LLAMA, 4, 2, weights + streamed.ROOM - 1)
+    resident, moved = (found(device="cuda", streamed=each) for each in (False, True))
+    assert moved.total < resident.total or LLAMA.layers <= streamed.KEPT
+    assert isinstance(moved, memory.MemoryEstimate)
+
+
+@gpu
+def test_on_a_gpu_copies_and_computation_keep_order(tmp_path, watched):
+    folder = tiny("llama", tmp_path / "llama", num_hidden_layers=6)
+    resident = finish(frozen.load(ModelTable(id=str(folder), device="cuda")))
+    host = finish(frozen.load(ModelTable(id=str(folder), device="cuda")))
+    for layer in host.layers.values():
+        layer.hold(layer.store.to(torch.device("cpu")))
+    frozen.stream(host)
+    for _ in range(20):
+        assert torch.equal(losses(host), losses(resident))
+    assert max(watched) == 2
