@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,12 @@ class Session:
     factor: float = 1.0
 
     def estimate(self, batch: Sequence[Encoded], directions: Tensor) -> Estimate:
-        """Slopes along ``directions`` (probes, n) and the loss, all sides measured on the same ``batch``.
+        """Slopes along ``directions`` (probes, n) and the loss, all sides measured on the same ``batch``."""
+
+        return self.recipe.estimator.estimate(self.overlay.values, directions, self.losses_on(batch))
+
+    def losses_on(self, batch: Sequence[Encoded]) -> Callable[[Tensor], Tensor]:
+        """The losses (sides,) of perturbed values (sides, n) on ``batch``, in fp64.
 
         Sides run together, through each weight while it is hot, as far as the longest example leaves room.
         """
@@ -51,7 +56,7 @@ class Session:
                     found.append(measure(self.model, batch, len(together)).loss)
             return torch.cat(found)
 
-        return self.recipe.estimator.estimate(self.overlay.values, directions, losses)
+        return losses
 
     def directions(self) -> Tensor:
         """Directions of the next step, fp32 (probes, n)."""

@@ -26,13 +26,16 @@ from sparsezo_gui.engine.runs.journal import JournalWriter
 from sparsezo_gui.engine.session import Session, data_hash, load_data, open_session
 from sparsezo_gui.engine.sparse.overlay import Overlay
 from sparsezo_gui.engine.sparse.rule import Search, find_measured
+from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.batches import batch_indices
 from sparsezo_gui.engine.zo.generator import GENERATOR
+from sparsezo_gui.engine.zo.noise import settle
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
 
 Commands = SimpleQueue  # of events.Command
+DIRECTIONS_PROBED = 2  # along which rounding is looked for, of step 0, which the loop does not take
 BAD_STEPS = 10  # steps in a row without a finite loss, after which the run gives up
 
 
@@ -50,10 +53,35 @@ def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None 
             session = Session(recipe, model, Overlay(model, mask), state=recipe.update.start(mask.size))
             mask.save(path / "mask.safetensors")
             model.pack_rows = formula(recipe, model.anatomy, data.train.encoded).rows
-            run = folders.create(path, recipe, _facts(session, data))
+            if model.rounds:
+                yield from _settle_epsilon(session, data)
+            run = folders.create(path, session.recipe, _facts(session, data))
             yield from _Loop(session, data, run, commands or SimpleQueue())
     finally:
         _remove_if_no_run(path)
+
+
+def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
+    """Raises ε where the numbers that the model computes in are too coarse for it, and says so."""
+    recipe, examples = session.recipe, data.train.encoded
+    epsilon = getattr(recipe.estimator, "epsilon", None)
+    if epsilon is None:
+        return
+    yield e.Progress("Looking for rounding in the loss")
+    batch = [examples[i] for i in batch_indices(recipe.loop.seed, 1, recipe.loop.batch_size, len(examples))]
+    values = session.overlay.values
+    z = generator.directions(recipe.loop.seed, 0, DIRECTIONS_PROBED, values.numel(), values.device)
+    noise = settle(values, z, epsilon, session.losses_on(batch))
+    if noise.epsilon != epsilon:
+        estimator = recipe.estimator.model_copy(update={"epsilon": noise.epsilon})
+        session.recipe = recipe.model_copy(update={"estimator": estimator})
+        yield e.Notice(f"Epsilon was raised from {epsilon:g} to {noise.epsilon:g}: with less, differences of the loss "
+                       f"could not be told from rounding.")  # fmt: skip
+    if not noise.clear:
+        yield e.Notice(
+            f"Differences of the loss ({noise.difference:.1e}) are not clear of its rounding ({noise.rounding:.1e}): "
+            "the run may learn slowly. Set [model] compute = 'float32', or tune more weights.", "warning",
+        )  # fmt: skip
 
 
 def resume(folder: str | Path, commands: Commands | None = None) -> Iterator[e.Event]:

@@ -48,6 +48,11 @@ class FrozenModel:
         return self.source.anatomy
 
     @property
+    def rounds(self) -> bool:
+        """Whether it computes in fewer bits than fp32."""
+        return self.dtype != torch.float32 or any(isinstance(layer, IntegerLinear) for layer in self.layers.values())
+
+    @property
     def fingerprint(self) -> str:
         """Tells this model's weights from any other's."""
         return self.checkpoint.fingerprint()

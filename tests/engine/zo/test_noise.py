@@ -1,0 +1,65 @@
+"""The noise of a loss against noise that was put there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sparsezo_gui.engine import training
+from sparsezo_gui.engine.models import device as devices
+from sparsezo_gui.engine.runs.folder import open_run
+from sparsezo_gui.engine.zo import generator
+from sparsezo_gui.engine.zo.noise import probe, settle
+from sparsezo_gui.recipe import events as e
+from tests.engine.test_training import make, of  # noqa: F401 (a fixture)
+
+N = 200
+
+
+def curved(noise, seed=0):
+    """Losses of a curved function with a gradient of norm one, and normal noise on top."""
+    gradient = torch.ones(N, dtype=torch.float64) / N**0.5
+    draw = torch.Generator().manual_seed(seed)
+
+    def losses(sides):
+        along = sides.double() @ gradient
+        return 2 + along + 3 * along**2 + noise * torch.randn(len(sides), generator=draw, dtype=torch.float64)
+
+    return losses
+
+
+@pytest.mark.parametrize("noise", [1e-5, 1e-3])
+def test_noise_and_difference_are_those_put_in(noise):
+    z = generator.directions(0, 1, 200, N)
+    found = probe(torch.zeros(N), z, 1e-2, curved(noise))
+    assert found.rounding == pytest.approx(2**0.5 * noise, rel=0.1)
+    assert found.difference == pytest.approx(((2 * 1e-2) ** 2 + 2 * noise**2) ** 0.5, rel=0.15)
+
+
+@pytest.mark.parametrize(("noise", "epsilon"), [(1e-6, 1e-3), (5e-4, 3e-3), (1e-3, 1e-2), (1.0, 1e-2)])
+def test_epsilon_is_the_first_that_is_clear(noise, epsilon):
+    found = settle(torch.zeros(N), generator.directions(0, 1, 20, N), 1e-3, curved(noise))
+    assert found.epsilon == pytest.approx(epsilon) and found.clear == (noise < 1)
+
+
+def test_epsilon_never_leaves_what_is_a_slope():
+    assert settle(torch.zeros(N), generator.directions(0, 1, 5, N), 2e-2, curved(1.0)).epsilon == 2e-2
+
+
+@pytest.mark.skipif(not devices.has_int8(), reason="this processor has no VNNI instructions")
+def test_integers_need_no_larger_epsilon(make, tmp_path):  # noqa: F811
+    chosen = make(model={"bits": 8, "compute": "int8"}, estimator={"epsilon": 1e-4})
+    events = list(training.train(chosen, folder=tmp_path / "run"))
+    assert not [notice for notice in of(e.Notice, events) if "psilon" in notice.text]
+    assert events[-1].reason == "done"
+
+
+def test_coarse_numbers_get_a_larger_epsilon_and_keep_it(make, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    chosen = make(model={"compute": "bfloat16"}, estimator={"epsilon": 1e-4})
+    events = training.train(chosen, folder=tmp_path / "run")
+    begun = [event for event in events if not isinstance(event, e.Step) or event.step <= 3]
+    assert [notice for notice in of(e.Notice, begun) if "raised from 0.0001 to" in notice.text]
+    kept = open_run(tmp_path / "run").recipe.estimator.epsilon
+    assert kept == pytest.approx(1e-3)
+    assert list(training.resume(tmp_path / "run"))[-1].reason == "done"
