@@ -213,7 +213,7 @@ def _bench(options: argparse.Namespace, console: Console) -> None:
     console.say(f"On {devices.name(devices.choose(chosen.model.device))}.")
     with tempfile.TemporaryDirectory(prefix="sparsezo-bench-") as folder:
         if options.what == "steps":
-            work = steps(Path(folder), options.shape[0], options.repeats, options.set)
+            work = steps(Path(folder), options.shape[0], options.repeats, options.set, options.against)
             columns: tuple[str, ...] = ("shape", "load", "against", "ours_ms", "theirs_ms", "ratio")
         else:
             work = memory(Path(folder), options.shape, options.set)
@@ -341,6 +341,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--shape", nargs="+", default=["llama-135m"], metavar="NAME",
                      help="shape of the model, such as llama-2-7b (default: llama-135m)")  # fmt: skip
     sub.add_argument("--repeats", type=_natural, default=7, metavar="N", help="rounds of which the median is told")
+    sub.add_argument("--against", nargs="+", default=["plain", "mezo", "qlora"], choices=("plain", "mezo", "qlora"),
+                     help="what steps are compared with (default: all)")  # fmt: skip
     _takes_settings(sub)
     return parser
 

@@ -61,7 +61,9 @@ def test_the_table_of_steps(tmp_path):
     loads = (Load("plain", (8, 8), ("plain",)), Load("mixed", (4, 9), ("mezo",)))
     rows = finish(steps(tmp_path, "small", 1, loads=loads))
     assert [(row["load"], row["against"]) for row in rows] == [
-        ("plain", "two plain forwards"), ("plain", "two plain forwards, last logits only"), ("mixed", "MeZO"),
+        ("64 tokens", "(drawing, update and journal alone)"),
+        ("plain", "two plain forwards"), ("plain", "two plain forwards, last logits only"),
+        ("mixed", "MeZO"),
     ]  # fmt: skip
     assert all(row["ratio"] == pytest.approx(row["ours_ms"] / row["theirs_ms"], rel=0.2) for row in rows)
 

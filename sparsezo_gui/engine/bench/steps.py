@@ -15,6 +15,7 @@ from sparsezo_gui.engine.bench import references, shapes
 from sparsezo_gui.engine.bench.timing import medians
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
+from sparsezo_gui.engine.runs.journal import JournalWriter
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse.overlay import Overlay
 from sparsezo_gui.engine.sparse.random import Random
@@ -53,37 +54,39 @@ LOADS = (
     Load("4 long rows (128 to 512 tokens)", (128, 256, 384, 512), ("mezo", "qlora")),
 )  # fmt: skip
 
+CONTESTANTS = ("plain", "mezo", "qlora")
+
 
 def steps(
-    folder: Path, shape: str, repeats: int, settings: Sequence[str] = (), loads: Sequence[Load] = LOADS
+    folder: Path,
+    shape: str,
+    repeats: int,
+    settings: Sequence[str] = (),
+    against: Sequence[str] = CONTESTANTS,
+    loads: Sequence[Load] = LOADS,
 ) -> Generator[Event, None, list[dict[str, Any]]]:
     """Milliseconds and ratios for a model of ``shape``, made in ``folder``: one row per load and contestant.
 
-    ``settings`` change the recipe, such as 'model.bits=8'. Raises `UserError`.
+    ``settings`` change the recipe, such as 'model.bits=8'; ``against`` names the contestants. Raises `UserError`.
     """
     place = yield from shapes.make(shape, folder / shape)
     recipe = with_settings(Recipe(), [f"model.id={place}", "mask.rule=random", f"mask.density={DENSITY}", *settings])
     model = yield from frozen.load(recipe.model)
     overlay = Overlay(model, (yield from Random(density=DENSITY).find(model, Search(0, recipe.data))))
     session = Session(recipe, model, overlay, state=recipe.update.start(overlay.mask.size))
-    found: list[dict[str, Any]] = []
+    found = [*(yield from _beside_passes(session, folder / "journal.bin", repeats))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         plain = references.load_plain(place, model.device, model.dtype)
-        for load in loads:
-            if "plain" in load.against:
-                found += yield from _against_plain(session, plain, load, repeats)
-        if find_spec("peft") is None:
+        if "qlora" in against and find_spec("peft") is None:
             yield Notice("QLoRA is left out, since peft is not installed: pip install 'sparsezo-gui[bench]'")
-        dense = references.load_plain(place, model.device, model.dtype, bits=16)
-        for load in loads:
-            if "mezo" in load.against:
-                found += yield from _against_mezo(session, dense, load, repeats)
-        del dense
-        if find_spec("peft") is not None:
+            against = [name for name in against if name != "qlora"]
+        for name in against:
+            # Adapters go into the plain model and stay there, so that QLoRA comes last.
+            other = references.load_plain(place, model.device, model.dtype, bits=16) if name == "mezo" else plain
             for load in loads:
-                if "qlora" in load.against:
-                    found += yield from _against_qlora(session, plain, load, repeats)
+                if name in load.against:
+                    found += yield from COMPARED[name](session, other, load, repeats)
     return [{"shape": shape, **row} for row in found]
 
 
@@ -105,11 +108,36 @@ def _compare(session: Session, load: Load, others: dict[str, Callable[[], object
     contestants = {"ours": take(session, load.examples(session.model.vocabulary)), **others}
     stage = f"{load.title}: ours against {' and '.join(others)}"
     seconds = yield from medians(contestants, session.model.device, repeats, stage)
-    return [
+    rows = [
         {"load": load.title, "against": name, "ours_ms": round(1000 * seconds["ours"], 1),
          "theirs_ms": round(1000 * seconds[name], 1), "ratio": round(seconds["ours"] / seconds[name], 3)}
         for name in others
     ]  # fmt: skip
+    for row in rows:
+        yield Notice(", ".join(f"{column} {value}" for column, value in row.items()))
+    return rows
+
+
+def _beside_passes(session: Session, journal: Path, repeats: int) -> Rows:
+    """What a step costs besides its forward passes: drawing, perturbing, updating and recording."""
+    take_step = take(session, LOADS[0].examples(session.model.vocabulary))
+    values = session.overlay.values
+    with JournalWriter(journal, session.recipe.estimator.directions) as writer:
+
+        def beside() -> None:
+            directions = session.directions()
+            found = session.recipe.estimator.estimate(values, directions, lambda sides: torch.zeros(len(sides)))
+            session.advance(directions, found.slopes, 1e-6)
+            writer.append(
+                step=session.step, tokens=1, loss=1.0, rate=1e-6, seconds=1.0, memory=1, slopes=found.slopes
+            )
+
+        seconds = yield from medians({"whole": take_step, "beside": beside}, session.model.device, 4 * repeats, "Parts")
+    share = seconds["beside"] / seconds["whole"]
+    yield Notice(f"Drawing, perturbing, updating and the journal: {100 * share:.1f} % of a step of {LOADS[0].title}")
+    return [{"load": LOADS[0].title, "against": "(drawing, update and journal alone)",
+             "ours_ms": round(1000 * seconds["beside"], 2), "theirs_ms": round(1000 * seconds["whole"], 1),
+             "ratio": round(share, 4)}]  # fmt: skip
 
 
 def _against_plain(session: Session, model: Any, load: Load, repeats: int) -> Rows:
@@ -128,3 +156,6 @@ def _against_mezo(session: Session, model: Any, load: Load, repeats: int) -> Row
 def _against_qlora(session: Session, model: Any, load: Load, repeats: int) -> Rows:
     qlora = references.QLoRA(model, load.examples(session.model.vocabulary), checkpointing=False)
     return (yield from _compare(session, load, {"QLoRA": qlora.step}, repeats))
+
+
+COMPARED = {"plain": _against_plain, "mezo": _against_mezo, "qlora": _against_qlora}
