@@ -106,36 +106,22 @@ class Unfinished:
 def unfinished(key: str) -> Iterator[Unfinished]:
     """The search called ``key``, to begin or to go on with; removed at the end, and kept when it is interrupted."""
     searches = home() / "searches"
-    folder = searches / key
+    lock = filelock.FileLock(searches / ".lock", timeout=0)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    with _locked(folder) as ours:
-        for other in searches.iterdir():
-            if other != folder and other.is_dir():
-                with _locked(other) as free:
-                    if free:
-                        shutil.rmtree(other, ignore_errors=True)
-        if not ours:  # another process is at it; this one works beside it
-            with tempfile.TemporaryDirectory(prefix="sparsezo-search-") as beside:
-                yield Unfinished(Path(beside))
-            return
-        yield Unfinished(folder)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Whether nobody else works in ``folder``; it is ours within."""
-    lock = filelock.FileLock(folder.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        yield False
+        searches.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout:  # another process is searching; this one works beside it
+        with tempfile.TemporaryDirectory(prefix="sparsezo-search-") as beside:
+            yield Unfinished(Path(beside))
         return
+    except OSError as error:
+        raise cannot_write(searches, error) from error
     try:
-        yield True
+        for other in searches.iterdir():
+            if other.is_dir() and other.name != key:
+                shutil.rmtree(other, ignore_errors=True)
+        (searches / key).mkdir(exist_ok=True)
+        yield Unfinished(searches / key)
+        shutil.rmtree(searches / key, ignore_errors=True)
     finally:
         lock.release()
-        folder.with_suffix(".lock").unlink(missing_ok=True)
