@@ -130,7 +130,7 @@ def test_choosing_a_model(window, find, click, enter, session, qtbot):
     qtbot.waitUntil(lambda: find("Chosen model").text() == "Qwen3 0.6B", timeout=3000)
     assert find("Fits this computer").text() == "Fits here"
     bits = find("Bits per weight")
-    integers = "8 bits, in integers (fastest on a CPU)"
+    integers = "8 bits in integers (fastest)"
     for title, held in ((integers, (8, "int8")), ("16 bits", (16, "auto")), ("8 bits", (8, "auto"))):
         bits.setCurrentIndex(bits.findText(title))
         assert (session.recipe.model.bits, session.recipe.model.compute) == held

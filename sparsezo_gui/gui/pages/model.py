@@ -18,7 +18,7 @@ from sparsezo_gui.gui.words import count, size
 from sparsezo_gui.recipe.recipe import ModelTable
 
 BITS = [
-    ("4 bits (NF4, smallest)", "4"), ("8 bits, in integers (fastest on a CPU)", "8 int8"), ("8 bits", "8"),
+    ("4 bits (NF4, smallest)", "4"), ("8 bits in integers (fastest)", "8 int8"), ("8 bits", "8"),
     ("16 bits", "16"), ("32 bits (exact, largest)", "32"),
 ]  # fmt: skip
 """Titles by bits, and what to compute in where that is not left to the device."""
@@ -74,7 +74,8 @@ class ModelPage(Page):
             head, self._facts, self._problem, GRID, label("How it is held", "heading"),
             row(column(label("Bits per weight"), self._bits, spacing=4),
                 column(label("Device"), self._device, spacing=4), spacing=2 * GRID),
-            label("Fewer bits take less memory. The tuned weights always stay exact.", "hint", wrap=True), GRID,
+            label("Fewer bits take less memory; integers are the fastest without a GPU. The tuned weights always stay "
+                  "exact.", "hint", wrap=True), GRID,
             self._revision, self._trust, None,
         )  # fmt: skip
         main = row(left, right, spacing=2 * GRID)
