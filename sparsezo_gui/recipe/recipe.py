@@ -38,7 +38,7 @@ class ModelTable(Settings):
     @classmethod
     def _computable(cls, value: str, others: ValidationInfo) -> str:
         if value == "int8" and others.data.get("bits") != 8:
-            raise ValueError("int8 computes with weights held in 8 bits: set bits = 8 too; it must then be 'int8'")
+            raise ValueError("must be 'auto', 'float32' or 'bfloat16' unless bits = 8")
         return value
 
 

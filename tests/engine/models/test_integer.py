@@ -135,7 +135,7 @@ def test_a_loss_that_is_not_finite_stays_so(frozen_tiny):
 
 
 def test_int8_asks_for_bits_and_processor(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"\[model\] compute: int8 computes with weights held in 8 bits: set bits = 8"):
+    with pytest.raises(UserError, match=r"\[model\] compute: must be 'auto', .* unless bits = 8, not 'int8'"):
         with_settings(Recipe(), ["model.compute=int8"])
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     for compute, words in (("int8", "VNNI"), ("bfloat16", "no instructions for it")):
