@@ -35,7 +35,7 @@ from sparsezo_gui.recipe.events import Event, Progress
 from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 
 STEPS_LOOKED_AT = 1000  # the batches of so many steps are searched for the largest
-SPREAD = {"cpu": 0.04, "cuda": 0.0}  # by which the peak of one process differs from another's, from the allocator
+SPREAD = {"cpu": 0.08, "cuda": 0.0}  # by which the peak of one process differs from another's, from the allocator
 
 
 def estimate(recipe: Recipe) -> MemoryEstimate:
