@@ -53,9 +53,12 @@ def measure(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1) -> 
     )
 
 
-def sides_at_once(examples: Sequence[Encoded], rows: int, sides: int) -> int:
-    """How many of ``sides`` go through together in ``rows`` rows, so that the longest example fits with them."""
-    return min(sides, max(1, rows // max(map(count_tokens, examples))))
+def sides_at_once(sides: int, longest: int, rows: int, compute: str) -> int:
+    """How many of ``sides`` go through together in ``rows`` rows, so that an example of ``longest`` tokens fits.
+
+    In int8 all of them do: the others are rounded by their difference to the first, which must be there.
+    """
+    return sides if compute == "int8" else min(sides, max(1, rows // longest))
 
 
 def packs_of(examples: Sequence[Encoded], vocabulary: int, rows: int, sides: int) -> Iterator[list[Encoded]]:

@@ -15,7 +15,7 @@ from sparsezo_gui.engine.data import TaskData, load_task
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.models.frozen import FrozenModel
-from sparsezo_gui.engine.objective import measure, sides_at_once
+from sparsezo_gui.engine.objective import count_tokens, measure, sides_at_once
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.sparse import mask as masks
@@ -50,8 +50,9 @@ class Session:
         """
 
         def losses(sides: Tensor) -> Tensor:
-            found = []
-            for together in sides.split(sides_at_once(batch, self.model.pack_rows, len(sides))):
+            found, longest = [], max(map(count_tokens, batch))
+            at_once = sides_at_once(len(sides), longest, self.model.pack_rows, self.recipe.model.compute)
+            for together in sides.split(at_once):
                 with self.overlay.applied(together):
                     found.append(measure(self.model, batch, len(together)).loss)
             return torch.cat(found)

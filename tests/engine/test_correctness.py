@@ -241,7 +241,7 @@ def test_a_beginning_is_shared_where_it_pays():
 def test_packs_are_cut_by_rows():
     examples = batch()  # of 51, 15, 15, 7, 12, 8, 45 and 7 tokens with their branches
     sizes = [count_tokens(each) for each in examples]
-    assert [sides_at_once(examples, rows, 4) for rows in (1, 51, 102, 153, 204, 1000)] == [1, 1, 2, 3, 4, 4]
+    assert [sides_at_once(4, max(sizes), rows, "auto") for rows in (1, 51, 102, 153, 204, 1000)] == [1, 1, 2, 3, 4, 4]
     for rows, sides in ((60, 1), (120, 2), (1, 1), (10_000, 4)):
         packs = list(packs_of(examples, 288, rows, sides))
         assert [each for pack in packs for each in pack] == examples

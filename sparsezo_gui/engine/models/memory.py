@@ -18,7 +18,7 @@ from sparsezo_gui.engine.models.anatomy import Anatomy
 from sparsezo_gui.engine.models.integer import PIECE_BYTES
 from sparsezo_gui.engine.models.linear import LARGE_BYTES
 from sparsezo_gui.engine.models.streamed import KEPT as KEPT_BLOCKS
-from sparsezo_gui.engine.objective import LOGITS_BYTES
+from sparsezo_gui.engine.objective import LOGITS_BYTES, sides_at_once
 from sparsezo_gui.recipe.recipe import Recipe
 
 RUNTIME = {"cpu": 496 * 2**20, "cuda": 500 * 2**20}
@@ -121,7 +121,7 @@ def estimate(
         rows = PACK_ROWS[device_kind]
     bits, compute = recipe.model.bits, recipe.model.compute
     width = 2 if compute == "bfloat16" or (compute == "auto" and device_kind == "cuda" and bits < 32) else 4
-    sides = min(recipe.estimator.sides, max(1, rows // longest_tokens))
+    sides = sides_at_once(recipe.estimator.sides, longest_tokens, rows, compute)
     tokens = max(longest_tokens, min(tokens_per_batch, rows // sides))
     scored = min(tokens, longest_tokens if scored_tokens is None else scored_tokens)
     shape = _Shape(sides, tokens, longest_tokens, scored, width)

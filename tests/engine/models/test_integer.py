@@ -12,6 +12,7 @@ from sparsezo_gui.engine.models.integer import IntegerLinear, Rounding
 from sparsezo_gui.engine.models.linear import FrozenLinear
 from sparsezo_gui.engine.models.stores import Int8
 from sparsezo_gui.engine.objective import measure
+from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse.overlay import Overlay
 from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.zo import generator
@@ -114,6 +115,20 @@ def test_slopes_are_those_of_fp32(frozen_tiny, family):
             slopes.append(float(loss[0] - loss[1]))
         found.append(slopes)
     assert np.corrcoef(*found)[0, 1] > 0.98
+
+
+@vnni
+def test_sides_stay_together_however_long_the_examples_are(frozen_tiny, monkeypatch):
+    """Apart, each would be rounded on its own, and the slope would be noise."""
+    model = frozen_tiny("llama", 8, "int8")
+    overlay = Overlay(model, finish(Random(density=0.05).find(model, SEARCH)))
+    recipe = with_settings(Recipe(), ["model.bits=8", "model.compute=int8", "estimator.epsilon=1e-4"])
+    session, found = Session(recipe, model, overlay), []
+    z = session.directions()
+    for rows in (10_000, 1):
+        monkeypatch.setattr(model, "pack_rows", rows)
+        found.append(session.estimate(batch(), z).slopes[0])
+    assert found[1] == pytest.approx(found[0], rel=0.05)
 
 
 @vnni
