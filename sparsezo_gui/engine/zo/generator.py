@@ -32,6 +32,7 @@ DIRECTIONS, ORDER, MASK = 0, 1, 2
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85
 _WORD = 0xFFFFFFFF
+BLOCKS_AT_ONCE = 8192  # of four words on a CPU
 
 
 def words(seed: int, stream: int, step: int, probe: int, count: int, device: torch.device | str = "cpu") -> Tensor:
@@ -44,10 +45,14 @@ def words(seed: int, stream: int, step: int, probe: int, count: int, device: tor
 
 
 def _cpu_words(seed: int, stream: int, step: int, probe: int, count: int) -> np.ndarray:
-    """`words` as little endian uint32: NumPy's unsigned numbers are two to three times as fast here."""
-    c0 = np.arange(-(-count // 4), dtype=np.uint64)
-    rest = (np.full_like(c0, word & _WORD) for word in (step, probe, stream))
-    return np.stack([word.astype("<u4") for word in _philox(seed, c0, *rest)], axis=1).reshape(-1)[:count]
+    """`words` as little endian uint32: NumPy's unsigned numbers are two to three times as fast here, in pieces that
+    stay in the cache twice as fast again."""
+    found = np.empty((-(-count // 4), 4), "<u4")
+    for first in range(0, len(found), BLOCKS_AT_ONCE):
+        c0 = np.arange(first, min(first + BLOCKS_AT_ONCE, len(found)), dtype=np.uint64)
+        rest = (np.full_like(c0, word & _WORD) for word in (step, probe, stream))
+        found[first : first + len(c0)] = np.stack(_philox(seed, c0, *rest), axis=1)
+    return found.reshape(-1)[:count]
 
 
 def _philox(seed: int, c0: Any, c1: Any, c2: Any, c3: Any) -> tuple[Any, Any, Any, Any]:
