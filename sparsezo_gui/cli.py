@@ -24,6 +24,7 @@ from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
 
 if TYPE_CHECKING:
+    from sparsezo_gui.engine.runs.folder import RunFolder
     from sparsezo_gui.engine.session import Session
 
 
@@ -75,21 +76,65 @@ def _resume(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.training import resume
 
     commands: SimpleQueue = SimpleQueue()
-    _watch(resume(options.run, commands), commands, console)
+    run, step = _past(options)
+    if step is not None:
+        commands.put(e.GoBack(step))
+    _watch(resume(run.path, commands), commands, console)
 
 
 def _verify(options: argparse.Namespace, console: Console) -> None:
-    """Replays the journal and compares the hash of the tuned values with the one that was told when the run ended."""
+    """Replays the journal from its beginning, and compares the hash of the tuned values with the one that was told."""
     from sparsezo_gui.engine.runs.folder import open_run
+    from sparsezo_gui.engine.session import open_session
+    from sparsezo_gui.recipe.judge import on_line
 
-    ends = [event for event in open_run(options.run).events() if isinstance(event, e.Finished)]
+    run = open_run(options.run)
+    ends = [event for event in on_line(run.events()) if isinstance(event, e.Finished)]
     if not ends:
         raise UserError(f"{options.run}: this run has told no hash yet; it tells one whenever it stops or is done.")
-    found = _session(options.run, ends[-1].step, console).overlay.hash()
+    found = _finish(open_session(run, ends[-1].step, frames=False), console).overlay.hash()
     if found != ends[-1].hash:
         raise RuntimeError(f"step {ends[-1].step} replays to {found}, but the run told {ends[-1].hash}")
     content = {"step": ends[-1].step, "hash": found, "same": True}
     console.result(content, f"The replay of {ends[-1].step} steps gives the same values, to the bit: {found}")
+
+
+def _branch(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.runs.branch import branch
+
+    run, step = _past(options)
+    made = branch(run, step, options.set, options.name)
+    start = made.facts.branched.step
+    console.result(
+        {"run": str(made.path), "name": made.name, "step": start},
+        f"{made.path}: goes on from step {start} of '{run.name}'. Start it: sparsezo resume {made.path}",
+    )
+
+
+def _share(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.runs.folder import open_run
+    from sparsezo_gui.engine.runs.share import share
+
+    shared = share(open_run(options.run), Path(options.out), options.with_mask)
+    mask = "its mask is in it" if shared.with_mask else "its mask is found again where it is received"
+    facts = {"out": options.out, **dataclasses.asdict(shared)}
+    console.result(facts, f"{options.out}: {shared.bytes:,} bytes; {mask}.")
+
+
+def _receive(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.runs.share import receive
+
+    run = receive(Path(options.file), Path(options.run) if options.run else None, options.set)
+    console.result({"run": str(run.path), "name": run.name}, f"{run.path}: check it with sparsezo verify {run.path}")
+
+
+def _note(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.runs.folder import open_run
+
+    run = open_run(options.run)
+    if options.text is not None:
+        run.note(options.text)
+    console.result({"notes": run.notes}, run.notes or "There are no notes yet.")
 
 
 def _watch(events: Iterator[e.Event], commands: SimpleQueue, console: Console) -> None:
@@ -145,13 +190,14 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
 
     found: dict[str, dict[str, float]] = {}
     if _is_run(options.target):
-        session = _session(options.target, options.step, console)
+        options.run = options.target
+        session = _session(options, console)
         data = _finish(load_data(session.recipe, session.model), console)
         examples = getattr(data, options.split).encoded
         with session.overlay.base():
-            found["base"] = _finish(evaluate(session.model, examples, options.split), console)
+            found["base"] = _finish(evaluate(session.model, examples, options.split), console).metrics
         with session.overlay.applied():
-            found["tuned"] = _finish(evaluate(session.model, examples, options.split), console)
+            found["tuned"] = _finish(evaluate(session.model, examples, options.split), console).metrics
     else:
         from sparsezo_gui.engine.models import frozen
 
@@ -159,14 +205,14 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
         model = _finish(frozen.load(chosen.model), console)
         data = _finish(load_data(chosen, model), console)
         examples = getattr(data, options.split).encoded
-        found["base"] = _finish(evaluate(model, examples, options.split), console)
+        found["base"] = _finish(evaluate(model, examples, options.split), console).metrics
     console.metrics(found)
 
 
 def _generate(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.generate import stream_text
 
-    session = _session(options.run, options.step, console)
+    session = _session(options, console)
     overlay = session.overlay
     with overlay.base() if options.base else overlay.applied():
         pieces = stream_text(session.model, options.prompt, options.tokens, chat=session.recipe.data.task == "chat")
@@ -176,17 +222,20 @@ def _generate(options: argparse.Namespace, console: Console) -> None:
 def _export(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.export import export_run
 
-    out = Path(options.out)
-    report = _finish(export_run(options.run, options.format, out, options.step, options.weights), console)
+    run, step = _past(options)
+    report = _finish(export_run(run.path, options.format, Path(options.out), step, options.weights), console)
     console.result({"out": options.out, "format": options.format, **report}, f"Written to {options.out}.")
     for line in report.get("told", ()):
         console.say(line)
 
 
 def _runs(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.runs.folder import list_runs
+    from sparsezo_gui.engine.runs.folder import BRANCHES, list_runs
 
     rows = [run.as_json() for run in list_runs()]
+    if not options.json:
+        for row in rows:
+            row["name"] = f"{'  ' * Path(row['path']).parts.count(BRANCHES)}{row['name']}"
     console.table(rows, ("name", "state", "step", "steps", "model", "created", "path"), "There are no runs yet.")
 
 
@@ -255,11 +304,25 @@ def _is_run(target: str) -> bool:
     return (Path(target) / "run.json").is_file() or (runs_home() / target / "run.json").is_file()
 
 
-def _session(run: str, step: int | None, console: Console) -> Session:
+def _past(options: argparse.Namespace) -> tuple[RunFolder, int | None]:
+    """The run and the step that the options name, which the run has."""
     from sparsezo_gui.engine.runs.folder import open_run
+    from sparsezo_gui.engine.runs.line import line
+    from sparsezo_gui.recipe import judge
+
+    run, step = open_run(options.run), options.step
+    if step == "best":
+        best = judge.best(judge.on_line(run.events()))
+        if best is None:
+            raise UserError(f"Run '{run.name}' was not evaluated on validation examples yet, so no step is the best.")
+        step = best.step
+    return run, None if step is None else line(run).until(step).step
+
+
+def _session(options: argparse.Namespace, console: Console) -> Session:
     from sparsezo_gui.engine.session import open_session
 
-    return _finish(open_session(open_run(run), step), console)
+    return _finish(open_session(*_past(options)), console)
 
 
 def _finish(work: Generator[e.Event, None, Any], console: Console) -> Any:
@@ -293,16 +356,37 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("recipe", metavar="RECIPE", help="a recipe file (TOML), or the name of a bundled one")
         _takes_settings(sub)
 
+    def takes_run(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("run", metavar="RUN", help="folder or name of a run")
+
     def takes_step(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--step", type=int, metavar="N", help="the run as it was after step N (default: the last)")
+        sub.add_argument("--step", type=_step, metavar="N|best", help="the run as it was after step N, or after the "
+                         "one that did best on the validation examples (default: the last)")  # fmt: skip
 
     sub = add("train", "Run a recipe.", _train)
     takes_recipe(sub)
     sub.add_argument("--run", metavar="DIR", help="folder of the new run (default: a dated one among your runs)")
-    sub = add("resume", "Go on with a run after any stop.", _resume)
-    sub.add_argument("run", metavar="RUN", help="folder or name of a run")
+    sub = add("resume", "Go on with a run after any stop; with --step, go back to that step first.", _resume)
+    takes_run(sub)
+    takes_step(sub)
+    sub = add("branch", "Make a new run that goes on from any step of another, with other settings.", _branch)
+    takes_run(sub)
+    takes_step(sub)
+    _takes_settings(sub)
+    sub.add_argument("--name", default="", metavar="NAME", help="what to call it")
     sub = add("verify", "Replay a run's journal and compare the hash of its values.", _verify)
-    sub.add_argument("run", metavar="RUN", help="folder or name of a run")
+    takes_run(sub)
+    sub = add("share", "Write a run to a small file, from which others rebuild every step of it.", _share)
+    takes_run(sub)
+    sub.add_argument("--out", metavar="FILE", required=True, help="file to write (.zip)")
+    sub.add_argument("--with-mask", action="store_true", help="put the mask in, however large it is")
+    sub = add("receive", "Unpack a shared run.", _receive)
+    sub.add_argument("file", metavar="FILE", help="what 'sparsezo share' wrote")
+    sub.add_argument("--run", metavar="DIR", help="folder of the run (default: a new one among your runs)")
+    _takes_settings(sub)
+    sub = add("note", "Show or replace your notes on a run.", _note)
+    takes_run(sub)
+    sub.add_argument("--text", metavar="TEXT", help="what to write down")
     sub = add("estimate", "Tell the memory that a recipe needs, before anything is downloaded or loaded.", _estimate)
     takes_recipe(sub)
     sub.add_argument(
@@ -317,13 +401,13 @@ def _parser() -> argparse.ArgumentParser:
     takes_step(sub)
     sub.add_argument("--split", choices=("train", "validation", "test"), default="test", help="default: test")
     sub = add("generate", "Write text with the tuned or the base model.", _generate)
-    sub.add_argument("run", metavar="RUN", help="folder or name of a run")
+    takes_run(sub)
     sub.add_argument("--prompt", required=True, metavar="TEXT", help="what the model goes on from")
     sub.add_argument("--base", action="store_true", help="the model before tuning")
     sub.add_argument("--tokens", type=_natural, default=128, metavar="N", help="tokens at most (default: 128)")
     takes_step(sub)
     sub = add("export", "Write a run out for use elsewhere.", _export)
-    sub.add_argument("run", metavar="RUN", help="folder or name of a run")
+    takes_run(sub)
     sub.add_argument("--format", choices=("overlay", "hf"), required=True, help="overlay: a small file with the tuned "
                      "values; hf: a merged Hugging Face folder")  # fmt: skip
     sub.add_argument("--out", required=True, metavar="PATH", help="file (overlay) or folder (hf) to write")
@@ -351,6 +435,14 @@ def _takes_settings(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe, such as loop.steps=100"
     )
+
+
+def _step(text: str) -> int | str:
+    if text == "best":
+        return text
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be the number of a step or 'best', not '{text}'")
+    return int(text)
 
 
 def _natural(text: str) -> int:

@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class DiskFull(UserError):
+    """A write found no room. What was to be written can be written again once there is some."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Ends a sentence about an unknown ``word``: the nearest known one, or the list of all."""
     known = sorted(known)

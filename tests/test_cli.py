@@ -227,3 +227,53 @@ def test_a_killed_run_loses_at_most_one_step_and_ends_with_the_same_bits(run, re
     assert next(each for each in events if each["event"] == "started")["first"] >= told
     whole = json.loads((tmp_path / "whole" / "events.jsonl").read_text().splitlines()[-1])
     assert events[-1]["hash"] == whole["hash"]
+
+
+def test_time_travel_branches_and_sharing(run, recipe_file, tmp_path):
+    settings = ["--set", "loop.evaluate_every=2", "--set", "update.learning_rate=0.01"]
+    assert run("train", recipe_file, "--run", tmp_path / "run", *settings)[0] == 0
+    code, lines, _ = run("evaluate", tmp_path / "run", "--step", "best", "--split", "validation", "--json")
+    best = objects(run("runs", "--json")[1]) or None
+    assert (code, best) == (0, None)  # it lies elsewhere than the runs of this computer
+    assert set(objects(lines)[-1]) == {"base", "tuned"}
+    code, lines, _ = run("branch", tmp_path / "run", "--step", 2, "--set", "loop.seed=7", "--name", "b", "--json")
+    made = objects(lines)[-1]
+    assert (code, made["name"], made["step"]) == (0, "b", 2)
+    code, lines, _ = run("resume", made["run"], "--json")
+    assert [each["step"] for each in objects(lines) if each["event"] == "step"] == [3, 4, 5]
+    code, lines, _ = run("resume", tmp_path / "run", "--step", 3, "--json")
+    assert [each["step"] for each in objects(lines) if each["event"] == "step"] == [4, 5]
+    for each in (made["run"], tmp_path / "run"):
+        assert objects(run("verify", each, "--json")[1])[-1]["same"]
+    assert run("note", made["run"], "--text", "seed 7")[0] == 0
+    assert run("note", made["run"])[1] == ["seed 7"]
+    code, lines, _ = run("share", made["run"], "--out", tmp_path / "given.zip", "--json")
+    assert (code, objects(lines)[-1]["with_mask"]) == (0, True)
+    code, lines, _ = run("receive", tmp_path / "given.zip", "--json")
+    assert code == 0
+    assert objects(run("verify", objects(lines)[-1]["run"], "--json")[1])[-1]["same"]
+    code, lines, _ = run("runs")
+    assert [line.split()[0] for line in lines if "stopped" in line or "done" in line] == ["r", "b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("resume", "RUN", "--step", "99"), "there is no step 99"),
+        (("evaluate", "RUN", "--step", "best"), "no step is the best"),
+        (("generate", "RUN", "--prompt", "x", "--step", "many"), "number of a step or 'best'"),
+        (("branch", "RUN"), "needs more steps"),
+        (("branch", "RUN", "--step", "2", "--set", "mask.density=0.5"), "cannot change in a branch"),
+        (("branch", "RUN", "--step", "2", "--set", "loop.stepz=5"), "Did you mean 'steps'"),
+        (("share", "RUN", "--out", "/dev/null/x.zip"), "/dev/null/x.zip: cannot be written"),
+        (("share", "nothing", "--out", "x.zip"), "There is no run folder"),
+        (("receive", "nothing.zip"), "There is no file"),
+        (("note", "nothing"), "There is no run folder"),
+        (("verify", "nothing"), "There is no run folder"),
+    ],
+)
+def test_wrong_arguments_of_runs_are_told(run, recipe_file, tmp_path, arguments, sentence):
+    assert run("train", recipe_file, "--run", tmp_path / "run", "--set", "data.validation=0")[0] == 0
+    code, lines, error = run(*(tmp_path / "run" if each == "RUN" else each for each in arguments))
+    assert (code, lines) == (2, [])
+    assert sentence in error

@@ -12,7 +12,7 @@ from pathlib import Path
 import platformdirs
 from safetensors import SafetensorError
 
-from sparsezo_gui.errors import UserError
+from sparsezo_gui.errors import DiskFull, UserError
 
 
 def home() -> Path:
@@ -68,7 +68,7 @@ def sync(path: Path) -> None:
 def cannot_write(path: Path, error: OSError) -> UserError:
     """The sentence for a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"{path}: the disk is full. Free some space and try again; nothing half-written was left.")
+        return DiskFull(f"{path}: the disk is full. Free some space and try again; nothing half-written was left.")
     return UserError(f"{path}: cannot be written ({error.strerror}). Choose another place or change its permissions.")
 
 

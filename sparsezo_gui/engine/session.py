@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,10 +15,13 @@ from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.models.frozen import FrozenModel
 from sparsezo_gui.engine.objective import count_tokens, measure, sides_at_once
-from sparsezo_gui.engine.runs import journal
+from sparsezo_gui.engine.runs import frames as key_frames
 from sparsezo_gui.engine.runs.folder import RunFolder
+from sparsezo_gui.engine.runs.line import Line, line
 from sparsezo_gui.engine.sparse import mask as masks
+from sparsezo_gui.engine.sparse.mask import Mask
 from sparsezo_gui.engine.sparse.overlay import Overlay
+from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators import Estimate
 from sparsezo_gui.errors import UserError
@@ -59,58 +61,104 @@ class Session:
 
         return losses
 
-    def directions(self) -> Tensor:
-        """Directions of the next step, fp32 (probes, n)."""
-        values, probes = self.overlay.values, self.recipe.estimator.directions
-        return generator.directions(self.recipe.loop.seed, self.step + 1, probes, values.numel(), values.device)
+    def directions(self, recipe: Recipe | None = None) -> Tensor:
+        """Directions of the next step, fp32 (probes, n), as ``recipe`` (None: the run's) draws them."""
+        values, recipe = self.overlay.values, recipe or self.recipe
+        probes, seed = recipe.estimator.directions, recipe.loop.seed
+        return generator.directions(seed, self.step + 1, probes, values.numel(), values.device)
 
-    def advance(self, directions: Tensor, slopes: Sequence[float], rate: float) -> None:
+    def advance(self, directions: Tensor, slopes: Sequence[float], rate: float, recipe: Recipe | None = None) -> None:
         """Takes the next step along its directions; used alike by the loop and by a replay."""
-        self.state = self.recipe.update.apply(self.overlay.values, directions, slopes, rate, self.state)
+        update = (recipe or self.recipe).update
+        self.state = update.apply(self.overlay.values, directions, slopes, rate, self.state)
         self.step += 1
 
 
-def open_session(run: RunFolder, step: int | None = None) -> Generator[Progress | Notice, None, Session]:
-    """Loads the model of ``run`` and replays its journal up to ``step`` (None: the last). Raises `UserError`."""
-    recipe = run.recipe
+def open_session(
+    run: RunFolder, step: int | None = None, frames: bool = True
+) -> Generator[Progress | Notice, None, Session]:
+    """Loads the model of ``run`` and brings its values to ``step`` (None: the last), from the nearest key frame or, not
+    using ``frames``, from the beginning. Raises `UserError`."""
+    recipe, facts = run.recipe, run.facts
+    if facts.generator != generator.GENERATOR:
+        raise UserError(
+            f"{run.path}: its directions come from another generator ({facts.generator}) than this version of SparseZO "
+            f"has ({generator.GENERATOR}). Open it with the version that made it "
+            f"({facts.versions.get('sparsezo-gui', 'not told')})."
+        )
     model = yield from frozen.load(recipe.model)
-    if run.facts.get("fingerprint") != model.fingerprint:
+    if facts.fingerprint != model.fingerprint:
         raise UserError(
             f"{recipe.model.id}: these are not the weights that run '{run.name}' was tuned on. Bring back the "
             "original model (id and revision are in the run's recipe.toml), or start a new run."
         )
-    mask = masks.load(run.mask, model.anatomy.linears, model.fingerprint)
-    if run.facts.get("mask_hash") != mask.hash:
-        raise UserError(f"{run.mask}: not the mask that this run began with. Restore the file from a copy of the run.")
-    session = Session(recipe, model, Overlay(model, mask))
-    session.state = recipe.update.start(mask.size)
-    if run.journal.exists():
-        found = journal.read(run.journal)
-        if found.fault:
-            yield Notice(found.fault, "warning")
-        yield from replay(session, _until(found.records, step, run))
-    elif step:
-        raise UserError(f"Run '{run.name}' has not taken any step yet, so there is no step {step}.")
+    # Fewer rows at once give other last bits, so that a run keeps to what it began with.
+    model.pack_rows = facts.pack_rows or model.pack_rows
+    session = Session(recipe, model, Overlay(model, (yield from _mask(run, model))))
+    session.state = recipe.update.start(session.overlay.mask.size)
+    way = line(run).until(step)
+    if way.fault:
+        yield Notice(way.fault, "warning")
+    yield from travel(session, way, frames)
     return session
 
 
-def replay(session: Session, records: np.ndarray) -> Generator[Progress, None, None]:
-    """Takes the recorded steps again: no forward pass, the same bits."""
-    for record in records:
-        session.advance(session.directions(), record["slopes"].tolist(), float(record["rate"]))
-        if session.step % 100 == 0:
-            yield Progress("Replaying the journal", session.step, len(records), "steps")
-    if len(records):
-        scheduled = session.recipe.update.rate(session.step, session.recipe.loop.steps)
-        session.factor = float(records[-1]["rate"]) / scheduled if scheduled else 1.0
+def _mask(run: RunFolder, model: FrozenModel) -> Generator[Progress | Notice, None, Mask]:
+    """The run's mask from its file; where a run came without one, it is found again and must be the same."""
+    path, recipe, facts = run.mask, run.root.recipe, run.facts
+    if path.exists():
+        mask = masks.load(path, model.anatomy.linears, model.fingerprint)
+        if facts.mask_hash != mask.hash:
+            raise UserError(f"{path}: not the mask that this run began with. Restore the file from a copy of the run.")
+        return mask
+    yield Notice("The run came without its mask, which is found again.")
+    mask = yield from recipe.mask.find(model, Search(recipe.loop.seed, recipe.data))
+    if facts.mask_hash != mask.hash:
+        raise UserError(
+            f"{run.path}: the mask that was found here is not the one that this run began with; its scores can differ "
+            "in their last digits from one kind of device to another. Ask for a copy with its mask: sparsezo share RUN "
+            "--with-mask"
+        )
+    mask.save(path)
+    return mask
 
 
-def _until(records: np.ndarray, step: int | None, run: RunFolder) -> np.ndarray:
-    if step is None:
-        return records
-    if not 0 <= step <= len(records):
-        raise UserError(f"Run '{run.name}' has {len(records)} steps, so there is no step {step}.")
-    return records[:step]
+def travel(session: Session, way: Line, frames: bool = True) -> Generator[Progress, None, None]:
+    """Brings values and state to the end of ``way``: no forward pass, the same bits wherever it begins from."""
+    session.recipe, session.factor = way.segments[-1].recipe, 1.0
+    _begin(session, way, frames)
+    total, done = way.step - session.step, 0
+    for index, part in enumerate(way.segments):
+        update = part.recipe.update
+        if session.step == part.first and index and type(update) is not type(way.segments[index - 1].recipe.update):
+            session.state = update.start(session.overlay.mask.size)
+        for record in part.steps[session.step - part.first :] if session.step < part.last else ():
+            z = session.directions(part.recipe)
+            session.advance(z, record["slopes"].tolist(), float(record["rate"]), part.recipe)
+            done += 1
+            if done % 100 == 0:
+                yield Progress("Replaying the journal", done, total, "steps")
+    session.factor = way.factor
+
+
+def _begin(session: Session, way: Line, frames: bool) -> None:
+    """Puts the values to the last key frame on ``way`` that can be used, or to the start."""
+    overlay = session.overlay
+    found = [
+        (frame, part)
+        for part in way.segments
+        for frame in (key_frames.frames(part.run.path) if frames else ())
+        if part.first < frame.step <= part.last and frame.on(part.journal)
+    ]
+    for frame, _ in sorted(found, key=lambda item: item[0].step, reverse=True):
+        content = key_frames.read(frame, overlay.start, overlay.mask.hash)
+        if content is not None:
+            values, session.state = content
+            overlay.values.copy_(values)
+            session.step = frame.step
+            return
+    overlay.values.copy_(overlay.start)
+    session.state, session.step = way.segments[0].recipe.update.start(overlay.mask.size), 0
 
 
 def load_data(recipe: Recipe, model: FrozenModel) -> Generator[Progress | Notice, None, TaskData]:

@@ -91,7 +91,8 @@ class RunRecord:
         """A run that is not going on, as its journal tells it."""
         record = cls(history.recipe, folder)
         record.add(history.events)
-        record.columns.extend(history.steps)
+        for steps in history.steps:
+            record.columns.extend(steps)
         record.name = history.run.name
         state = history.run.state
         told = record.finished is not None and record.finished.step >= record.step

@@ -74,6 +74,20 @@ class Evaluation(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Examples(Event):
+    """The ``best`` and the ``worst`` examples of an evaluation, by their loss.
+
+    Each is an object with ``number`` (in its split, from 1), ``loss`` (nats), ``prompt`` (its end, where it is long),
+    ``expected`` and ``answer`` (what the model chose or wrote; empty where the task has neither).
+    """
+
+    step: int
+    split: str
+    best: list[dict[str, Any]]
+    worst: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class Notice(Event):
     """Something the user should know, in words; ``level`` is 'info' or 'warning'."""
 
@@ -83,7 +97,15 @@ class Notice(Event):
 
 @dataclass(frozen=True, slots=True)
 class Paused(Event):
-    """The loop waits at a step border, with the model loaded."""
+    """The loop waits at a step border: by itself until ``reason`` is over, or, where that is empty, for a command."""
+
+    step: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Released(Event):
+    """The paused loop let go of the model's memory; it is loaded again when something is asked of it."""
 
     step: int
 
@@ -96,8 +118,25 @@ class Resumed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Returned(Event):
+    """The run went back to ``step``; what came after it is kept in the journal, but is not part of its line."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Event):
+    """A piece of ``text`` that the model writes in answer to a prompt, as it was after ``step`` (0: the base)."""
+
+    step: int
+    text: str
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Finished(Event):
-    """The loop ended after ``step``: ``reason`` is 'done' or 'stopped'. ``hash`` is the SHA-256 of the tuned values."""
+    """The loop ended after ``step``: ``reason`` is 'done', 'early' (it got no better) or 'stopped'. ``hash`` is the
+    SHA-256 of the tuned values."""
 
     step: int
     reason: str
@@ -125,8 +164,32 @@ class Stop(Command):
 
 
 @dataclass(frozen=True, slots=True)
+class Release(Command):
+    """Pause, and let go of the model's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoBack(Command):
+    """Go back to ``step`` and go on from there."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluateNow(Command):
-    """Evaluate on the validation examples at the next step border."""
+    """Evaluate on a split at the next step border, as the run was after ``step`` (None: as it is)."""
+
+    split: str = "validation"
+    step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask(Command):
+    """Let the model write at most ``tokens`` tokens after ``prompt``, as it was after ``step`` (None: as it is)."""
+
+    prompt: str
+    tokens: int = 128
+    step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

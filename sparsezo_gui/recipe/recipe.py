@@ -71,6 +71,9 @@ class LoopTable(Settings):
     evaluate_every: int = setting(
         200, "Evaluate on the validation examples every so many steps; 0 never.", unit="steps", ge=0
     )
+    patience: int = setting(
+        0, "End early after so many evaluations in a row without a better one; 0 never.", unit="evaluations", ge=0
+    )
 
 
 class RunTable(Settings):
@@ -78,6 +81,12 @@ class RunTable(Settings):
 
     name: str = setting("", "Shown in lists; empty takes the name of the recipe.", max_length=80)
     folder: str = setting("", "Folder of the run; empty makes a new one among your runs.")
+    frames: int = setting(
+        1000, "Room for key frames, with which any past step is reached in a moment; 0 keeps none.", unit="MB", ge=0
+    )
+    pause_on: tuple[Literal["battery", "disk", "gpu"], ...] = setting(
+        ("disk",), "Wait by itself: on 'battery', with a full 'disk', while another program takes the 'gpu'."
+    )
 
 
 def _variant(registry: Registry) -> BeforeValidator:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 
 import pytest
 
+from sparsezo_gui import recipe
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests.models import tiny
+
+WORDS = ["good", "bad", "great", "dull", "warm", "cold"]
 
 
 def finish(work):
@@ -33,3 +37,30 @@ def frozen_tiny(tmp_path_factory):
         return finish(frozen.load(ModelTable(id=str(folder(family)), bits=bits, compute=compute, device="cpu")))
 
     return load
+
+
+def of(kind, events):
+    return [event for event in events if isinstance(event, kind)]
+
+
+@pytest.fixture
+def make(tmp_path):
+    """``make(family, **tables)``: a recipe on a tiny model and forty examples of two answers."""
+
+    def made(family="llama", **tables):
+        folder = tmp_path / family
+        if not folder.exists():
+            tiny(family, folder)
+        rows = [{"text": f"a {WORDS[i % 6]} film {i}", "label": "yes" if i % 2 else "no"} for i in range(40)]
+        for split, part in (("train", rows[:24]), ("validation", rows[24:32]), ("test", rows[32:])):
+            (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, part)))
+        base = {
+            "model": {"id": str(folder), "device": "cpu"},
+            "data": {"source": str(tmp_path), "template": "{{ text }} is it good?", "columns": {"answer": "label"}},
+            "mask": {"rule": "random", "density": 0.01},
+            "loop": {"steps": 6, "batch_size": 4, "evaluate_every": 4, "seed": 3},
+            "run": {"name": "tiny"},
+        }
+        return recipe.toml.build({key: {**base.get(key, {}), **tables.get(key, {})} for key in {*base, *tables}})
+
+    return made

@@ -48,7 +48,7 @@ def choice(tokens, candidates, label, accepted=()):
 def test_accuracy_and_loss_equal_the_plain_models(frozen_tiny, family):
     model = frozen_tiny(family, 4)
     examples = [choice([5, 9, 20 + i], [30, 40, 50], i % 3) for i in range(40)]
-    found = finish(evaluate(model, examples, "test"))
+    found = finish(evaluate(model, examples, "test")).metrics
     plain = reference.plain_model(model)
     with torch.no_grad():
         logits = torch.stack([plain(torch.tensor([[5, 9, 20 + i]])).logits[0, -1, [30, 40, 50]] for i in range(40)])
@@ -61,9 +61,9 @@ def test_accuracy_and_loss_equal_the_plain_models(frozen_tiny, family):
 def test_any_accepted_answer_counts(frozen_tiny):
     model = frozen_tiny("llama", 4)
     one = choice([5, 9, 20], [30, 40, 50], 0)
-    best = int(finish(evaluate(model, [one], "test"))["accuracy"])  # 1 when 0 is the model's choice
+    best = int(finish(evaluate(model, [one], "test")).metrics["accuracy"])  # 1 when 0 is the model's choice
     every = choice([5, 9, 20], [30, 40, 50], 0, (1, 2))
-    assert finish(evaluate(model, [every], "test"))["accuracy"] == 1.0
+    assert finish(evaluate(model, [every], "test")).metrics["accuracy"] == 1.0
     assert best in (0, 1)
 
 
@@ -109,6 +109,6 @@ def test_perplexity_and_generated_answers_of_completions(frozen_tiny):
     answer = list(stream(model, torch.tensor([prompt]), 3))
     text = model.tokenizer.decode(answer, skip_special_tokens=True).strip().split("\n")[0]
     row = Row((*prompt, *answer[:-1]), (3, 4, 5)[: len(answer)], tuple(answer), (0,) * len(answer))
-    found = finish(evaluate(model, [Encoded((row,), 0, 0, prompt, (text + " and more",), 0)], "test"))
+    found = finish(evaluate(model, [Encoded((row,), 0, 0, prompt, (text + " and more",), 0)], "test")).metrics
     assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
     assert 0 <= found["exact_match"] <= found["f1"] <= 1

@@ -9,8 +9,8 @@ import pytest
 
 from sparsezo_gui.engine import files
 from sparsezo_gui.engine.files import replacing, write_text
-from sparsezo_gui.engine.runs.journal import JournalWriter, read
-from sparsezo_gui.errors import UserError
+from sparsezo_gui.engine.runs.journal import Header, JournalWriter, read
+from sparsezo_gui.errors import DiskFull, UserError
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -48,18 +48,18 @@ def test_a_disk_that_refuses_gets_a_sentence(tmp_path, monkeypatch, number, sent
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
 def test_a_journal_on_a_full_disk_gets_a_sentence_and_keeps_what_it_has(tmp_path):
-    journal = JournalWriter(tmp_path / "j", 1)
+    journal = JournalWriter(tmp_path / "j", Header(1))
     step = {"tokens": 1, "loss": 1.0, "rate": 1.0, "seconds": 1.0, "memory": 1, "slopes": (1.0,)}
     journal.append(step=1, **step)
-    kept, journal._file = journal._file, open("/dev/full", "wb")  # noqa: SIM115
-    with pytest.raises(UserError, match="the disk is full"):
-        journal.append(step=2, **step)
-    journal._file, full = kept, journal._file
-    with pytest.raises(OSError):
-        full.close()
+    with open("/dev/full", "wb", buffering=0) as full:
+        kept, journal._file = journal._file, full
+        with pytest.raises(DiskFull, match="the disk is full"):
+            journal.append(step=2, **step)
+    journal._file = kept
+    assert read(tmp_path / "j").step == 1
     with journal:
-        pass
-    assert read(tmp_path / "j").steps == 1
+        journal.append(step=2, **step)
+    assert (read(tmp_path / "j").step, read(tmp_path / "j").fault) == (2, "")
 
 
 def test_a_mask_that_does_not_fit_on_the_disk_gets_a_sentence(tmp_path):

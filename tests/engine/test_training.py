@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,43 +15,14 @@ from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import list_runs, open_run
-from sparsezo_gui.engine.session import open_session
+from sparsezo_gui.engine.session import load_data, open_session
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.batches import batch_indices
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
 from tests.engine import plain as reference
-from tests.engine.conftest import finish
+from tests.engine.conftest import finish, of
 from tests.models import FAMILIES, tiny
-
-WORDS = ["good", "bad", "great", "dull", "warm", "cold"]
-
-
-@pytest.fixture
-def make(tmp_path):
-    """``make(family, **tables)``: a recipe on a tiny model and forty examples of two answers."""
-
-    def made(family="llama", **tables):
-        folder = tmp_path / family
-        if not folder.exists():
-            tiny(family, folder)
-        rows = [{"text": f"a {WORDS[i % 6]} film {i}", "label": "yes" if i % 2 else "no"} for i in range(40)]
-        for split, part in (("train", rows[:24]), ("validation", rows[24:32]), ("test", rows[32:])):
-            (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, part)))
-        base = {
-            "model": {"id": str(folder), "device": "cpu"},
-            "data": {"source": str(tmp_path), "template": "{{ text }} is it good?", "columns": {"answer": "label"}},
-            "mask": {"rule": "random", "density": 0.01},
-            "loop": {"steps": 6, "batch_size": 4, "evaluate_every": 4, "seed": 3},
-            "run": {"name": "tiny"},
-        }
-        return recipe.toml.build({key: {**base.get(key, {}), **tables.get(key, {})} for key in {*base, *tables}})
-
-    return made
-
-
-def of(kind, events):
-    return [event for event in events if isinstance(event, kind)]
 
 
 def test_a_run_tells_everything_and_keeps_it(make, tmp_path):
@@ -65,12 +35,12 @@ def test_a_run_tells_everything_and_keeps_it(make, tmp_path):
     ]  # fmt: skip
     assert events[-1].reason == "done"
     run = open_run(tmp_path / "run")
-    records = journal.read(run.journal).records
+    records = journal.read(run.journal).steps
     assert records["loss"].tolist() == [step.loss for step in of(e.Step, events)]
     assert of(e.Evaluation, run.events()) == of(e.Evaluation, events)
     session = finish(open_session(run))
     assert session.overlay.hash() == events[-1].hash
-    assert session.overlay.mask.hash == run.facts["mask_hash"]
+    assert session.overlay.mask.hash == run.facts.mask_hash
 
 
 @pytest.mark.parametrize("update", ["sgd", "scalar-normalised"])
@@ -112,7 +82,7 @@ def test_tight_memory_takes_smaller_passes_and_keeps_to_them(make, tmp_path, mon
         for event in training.train(chosen, folder=tmp_path / "parts"):
             if isinstance(event, e.Step) and event.step == 3:
                 break
-    assert open_run(tmp_path / "parts").facts["pack_rows"] == SMALL_ROWS["cpu"]
+    assert open_run(tmp_path / "parts").facts.pack_rows == SMALL_ROWS["cpu"]
     assert list(training.resume(tmp_path / "parts"))[-1].hash == whole[-1].hash
 
 
@@ -122,7 +92,7 @@ def test_the_loop_equals_mezo_written_down_plainly(make, tmp_path):
     list(training.train(chosen, folder=tmp_path / "run"))
     session = finish(open_session(open_run(tmp_path / "run")))
     model, overlay = session.model, session.overlay
-    data = finish(training.load_data(chosen, model)).train.encoded
+    data = finish(load_data(chosen, model)).train.encoded
     plain, values, epsilon = reference.plain_model(model).double(), overlay.start.double(), chosen.estimator.epsilon
     for step in (1, 2):
         z = generator.normal(3, step, 0, len(values)).double()
@@ -175,7 +145,7 @@ def test_commands_pause_evaluate_and_change_the_rate(make, tmp_path):
                 commands.put(command)
     names = [type(event).__name__ for event in told if not isinstance(event, e.Progress)]
     middle = names[names.index("Paused") : names.index("Resumed") + 1]
-    assert middle == ["Paused", "Evaluation", "Notice", "Resumed"]
+    assert middle == ["Paused", "Evaluation", "Examples", "Notice", "Resumed"]
     rates = [step.rate for step in of(e.Step, told)]
     assert rates[2:] == [rates[0] / 2] * 4
     # A replay takes the rates that were used, not the scheduled ones.
@@ -240,7 +210,7 @@ def test_a_run_without_finite_losses_gives_up_with_a_sentence(make, tmp_path, mo
     monkeypatch.setattr("sparsezo_gui.engine.session.measure", broken)
     with pytest.raises(UserError, match="not a finite number 10 steps in a row"):
         list(training.train(make(loop={"steps": 40}), folder=tmp_path / "run"))
-    assert journal.read(tmp_path / "run" / "journal.bin").steps == 10
+    assert journal.read(tmp_path / "run" / "journal.bin").step == 10
 
 
 def test_what_does_not_fit_together_is_refused(make, tmp_path):

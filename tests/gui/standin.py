@@ -269,7 +269,7 @@ def past(steps: int = 100, state: str = "stopped", of: int = 2000) -> Any:
         rows[index] = (one.step, one.tokens, one.loss, one.rate, one.seconds, one.memory_bytes, one.slope)
     events = [e.Evaluation(0, "validation", {"accuracy": 0.24, "loss": 1.42, "examples": 120})]
     run = SimpleNamespace(name="yesterday", state=state)
-    return SimpleNamespace(recipe=Recipe(loop={"steps": of}), steps=rows, events=events, run=run, fault="")
+    return SimpleNamespace(recipe=Recipe(loop={"steps": of}), steps=[rows], events=events, run=run, fault="")
 
 
 def listed(path: Path, name: str = "yesterday", step: int = 100) -> Any:

@@ -15,7 +15,7 @@ from sparsezo_gui.engine.bench import references, shapes
 from sparsezo_gui.engine.bench.timing import medians
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
-from sparsezo_gui.engine.runs.journal import JournalWriter
+from sparsezo_gui.engine.runs.journal import Header, JournalWriter
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse.overlay import Overlay
 from sparsezo_gui.engine.sparse.random import Random
@@ -122,7 +122,7 @@ def _beside_passes(session: Session, journal: Path, repeats: int) -> Rows:
     """What a step costs besides its forward passes: drawing, perturbing, updating and recording."""
     take_step = take(session, LOADS[0].examples(session.model.vocabulary))
     values = session.overlay.values
-    with JournalWriter(journal, session.recipe.estimator.directions) as writer:
+    with JournalWriter(journal, Header(session.recipe.estimator.directions)) as writer:
 
         def beside() -> None:
             directions = session.directions()

@@ -3,13 +3,23 @@
 A run is a recipe and a list of scalars: the directions are a pure function of (seed, step, probe), so the recorded
 slopes and rates are enough to rebuild every tuned value after every step.
 
-The run folder (version 1)
+The run folder (version 2)
 --------------------------
 ``recipe.toml``       the recipe as it runs, every default written out
 ``run.json``          version, name, created (ISO 8601, UTC), versions of program and libraries, model fingerprint, mask
-                      hash, data hash, counts, rows at once, device; written once, when the run starts
-``mask.safetensors``  the mask (see `sparsezo_gui.engine.sparse.mask`)
-``journal.bin``       every step (see `sparsezo_gui.engine.runs.journal`)
-``events.jsonl``      one JSON object a line for every event that is not a step: evaluations, notices, the end
-``lock``              held (flock) by the process that writes the run; the system frees it when that process ends
+                      hash, generator, data hash, counts, rows at once, device (see `folder.Facts`); what makes the
+                      folder a run, so it MUST be written last, and not be changed after the first step
+``mask.safetensors``  the mask (see `sparsezo_gui.engine.sparse.mask`); a branch has none of its own
+``journal.bin``       every step (see `journal`)
+``frames/``           key frames, a cache (see `frames`)
+``events.jsonl``      one JSON object a line for every event that is not a step: evaluations with their best and worst
+                      examples, notices, returns, ends; a reader MUST pass over a line that it cannot read
+``notes.md``          what the user wrote about the run
+``branches/NAME/``    a run that goes on from a step of this one: a run folder itself, whose ``run.json`` tells under
+                      ``branched`` the step, how many records this run's journal had then (which says for ever what it
+                      was), and the factor on the rate. It MUST have the same model, bits and mask
+``lock``              held (flock, or the system's like of it) by the process that writes the run. The system frees it
+                      when that process ends in any way, so a lock file that lies about locks nothing and is never stale
+
+Version 1 had no branches, frames and notes, and its journal was of version 1; it is read and gone on with as it is.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -12,20 +13,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import filelock
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparsezo_gui import recipe as recipes
 from sparsezo_gui.engine.files import cannot_write, home, write_text
 from sparsezo_gui.engine.runs import journal
+from sparsezo_gui.engine.runs.journal import Header
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import Recipe
-from sparsezo_gui.recipe.events import Evaluation, Event, Finished, Notice
+from sparsezo_gui.recipe import Recipe, judge
+from sparsezo_gui.recipe.events import Event
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("sparsezo-gui", "torch", "transformers", "bitsandbytes", "numpy")
-_TOLD = {"evaluation": Evaluation, "notice": Notice, "finished": Finished}
+NOTES = "notes.md"
+BRANCHES = "branches"
+_SHA256 = Field(pattern="^[0-9a-f]{64}$")
 
 
 def runs_home() -> Path:
@@ -33,12 +38,46 @@ def runs_home() -> Path:
     return home() / "runs"
 
 
+class Branched(BaseModel):
+    """Where a branch begins: at ``step`` of its parent, as the first ``records`` of its journal tell it, with
+    ``factor`` on the scheduled rate."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: int = Field(ge=0, lt=2**32)
+    records: int = Field(ge=0)
+    factor: float = Field(1.0, ge=0, allow_inf_nan=False)
+
+
+class Facts(BaseModel):
+    """What ``run.json`` says, from the start of the run on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: Literal[1, 2] = VERSION
+    name: str = ""
+    created: str = ""
+    versions: dict[str, str] = {}
+    model: str
+    revision: str
+    fingerprint: str = _SHA256
+    generator: str = Field(max_length=48)
+    mask_hash: str = _SHA256
+    data_hash: str | None = Field(None, pattern="^[0-9a-f]{64}$")  # None in a branch with other data, until it starts
+    parameters: int
+    eligible: int
+    tuned: int
+    pack_rows: int | None = Field(None, ge=1)  # version 1 did not always tell it
+    device: str
+    branched: Branched | None = None
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """An existing run: its folder and what ``run.json`` says."""
 
     path: Path
-    facts: dict[str, Any]
+    facts: Facts
 
     @property
     def journal(self) -> Path:
@@ -46,9 +85,26 @@ class RunFolder:
         return self.path / "journal.bin"
 
     @property
+    def parent(self) -> RunFolder | None:
+        """The run that this one branched off from, in whose folder it lies."""
+        return open_run(self.path.parent.parent) if self.facts.branched else None
+
+    @property
+    def root(self) -> RunFolder:
+        """The run that all of a tree began with."""
+        return self.parent.root if self.parent else self
+
+    @property
     def mask(self) -> Path:
-        """The mask's path."""
-        return self.path / "mask.safetensors"
+        """The path of the tree's mask."""
+        return self.root.path / "mask.safetensors"
+
+    @property
+    def header(self) -> Header:
+        """What its journal begins with."""
+        facts, probes = self.facts, self.recipe.estimator.directions
+        start = facts.branched.step if facts.branched else 0
+        return Header(probes, start, facts.fingerprint, facts.mask_hash, facts.generator)
 
     @property
     def recipe(self) -> Recipe:
@@ -58,45 +114,60 @@ class RunFolder:
     @property
     def name(self) -> str:
         """The run's name."""
-        return str(self.facts.get("name") or self.path.name)
+        return self.facts.name or self.path.name
+
+    @property
+    def notes(self) -> str:
+        """What the user wrote about it."""
+        try:
+            return (self.path / NOTES).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def note(self, text: str) -> None:
+        """Replaces the notes. Raises `UserError`."""
+        write_text(self.path / NOTES, text)
 
     def tell(self, event: Event) -> None:
-        """Appends an event to ``events.jsonl``."""
+        """Appends an event to ``events.jsonl``. A line that was torn before stands alone and is read by nobody."""
         path = self.path / "events.jsonl"
+        line = json.dumps(event.as_json(), ensure_ascii=False) + "\n"
         try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(event.as_json(), ensure_ascii=False) + "\n")
-                file.flush()
+            with path.open("a+b", buffering=0) as file:
+                size = file.seek(0, os.SEEK_END)
+                if size:
+                    file.seek(size - 1)
+                    line = line if file.read(1) == b"\n" else "\n" + line
+                content = line.encode("utf-8", "replace")
+                if file.write(content) != len(content):
+                    file.truncate(size)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
         except OSError as error:
             raise cannot_write(path, error) from error
 
     def events(self) -> list[Event]:
-        """The events told so far; a torn last line is left out."""
+        """The events told so far, all of them; see `sparsezo_gui.recipe.judge.on_line`."""
         try:
-            lines = (self.path / "events.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = (self.path / "events.jsonl").read_text(encoding="utf-8", errors="replace").split("\n")
         except FileNotFoundError:
             return []
-        return [event for line in lines if (event := _event(line)) is not None]
-
-
-def _event(line: str) -> Event | None:
-    try:
-        fields = json.loads(line)
-        return _TOLD[fields.pop("event")](**fields)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
+        return [event for line in lines if (event := judge.event_of(line)) is not None]
 
 
 def new_path(recipe: Recipe) -> Path:
     """Where a new run of ``recipe`` goes: its own ``[run] folder``, or a dated one among the runs."""
     if recipe.run.folder:
         return Path(recipe.run.folder)
-    name = re.sub(r"[^\w.-]+", "-", recipe.run.name or "run").strip("-.") or "run"
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path, number = runs_home() / f"{name}-{stamp}", 2
+    return free_path(runs_home(), f"{recipe.run.name or 'run'}-{datetime.now():%Y%m%d-%H%M%S}")
+
+
+def free_path(folder: Path, name: str) -> Path:
+    """A path in ``folder`` that is not taken, called ``name`` as far as a file may be called so."""
+    stem = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
+    path, number = folder / stem, 2
     while path.exists():
-        path, number = runs_home() / f"{name}-{stamp}-{number}", number + 1
+        path, number = folder / f"{stem}-{number}", number + 1
     return path
 
 
@@ -115,15 +186,23 @@ def prepare(path: Path) -> None:
 
 def create(path: Path, recipe: Recipe, facts: dict[str, Any]) -> RunFolder:
     """Writes a new run's recipe and ``run.json``; the latter last, since it is what makes the folder a run."""
-    facts = {
-        "version": VERSION,
-        "name": recipe.run.name or path.name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {library: version(library) for library in LIBRARIES},
+    told = Facts(
+        name=recipe.run.name or path.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={library: version(library) for library in LIBRARIES},
         **facts,
-    }
+    )
     write_text(path / "recipe.toml", recipes.dump(recipe))
-    write_text(path / "run.json", json.dumps(facts, indent=2) + "\n")
+    return _write(path, told)
+
+
+def with_data(run: RunFolder, data_hash: str) -> RunFolder:
+    """The run once it is known which examples it trains on. Raises `UserError`."""
+    return _write(run.path, run.facts.model_copy(update={"data_hash": data_hash}))
+
+
+def _write(path: Path, facts: Facts) -> RunFolder:
+    write_text(path / "run.json", facts.model_dump_json(indent=2, exclude_none=True) + "\n")
     return RunFolder(path, facts)
 
 
@@ -135,13 +214,19 @@ def open_run(path: str | Path) -> RunFolder:
     if not path.is_dir():
         raise UserError(f"There is no run folder '{path}'. 'sparsezo runs' lists the runs.")
     try:
-        facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        facts = Facts.model_validate_json((path / "run.json").read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{path}: not a run (it holds no run.json).") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path / 'run.json'}: cannot be read ({error}).") from error
-    if not isinstance(facts, dict) or facts.get("version") != VERSION:
-        raise UserError(f"{path}: not a run of a version that is known here. Update SparseZO.")
+    except OSError as error:
+        raise UserError(f"{path / 'run.json'}: cannot be read ({error.strerror}).") from error
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"])) or "its content"
+        if place == "version":
+            raise UserError(f"{path}: not a run of a version that is known here. Update SparseZO.") from error
+        raise UserError(
+            f"{path / 'run.json'}: damaged ({place}: {fault['msg'].lower()}). Restore it from a copy of the run."
+        ) from error
     return RunFolder(path.resolve(), facts)
 
 
@@ -154,11 +239,16 @@ def locked(path: Path) -> Iterator[None]:
             yield
     except filelock.Timeout as error:
         raise UserError(f"{path}: another window or terminal is writing this run. Stop it there first.") from error
+    except OSError as error:
+        if error.filename != str(path / "lock"):
+            raise
+        raise cannot_write(path, error) from error
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A line in the list of runs. ``state`` is 'done', 'stopped', 'running' or 'damaged'."""
+    """A line in the list of runs. ``state`` is 'done', 'stopped', 'running' or 'damaged'; ``parent`` is the path of the
+    run that it branched off from, at step ``start``; ``best`` the step that did best on the validation examples."""
 
     path: str
     name: str
@@ -168,6 +258,10 @@ class RunSummary:
     created: str
     model: str
     metrics: dict[str, float]
+    parent: str = ""
+    start: int = 0
+    best: int | None = None
+    notes: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Plain object."""
@@ -175,27 +269,39 @@ class RunSummary:
 
 
 def list_runs(also: Path | None = None) -> list[RunSummary]:
-    """All runs, the newest first, and the one in ``also``, which may lie anywhere."""
-    folders = {path.parent.resolve(): path.parent for path in runs_home().glob("*/run.json")}
+    """All runs, the newest first, each followed by its branches; and the tree in ``also``, which may lie anywhere."""
+    roots = {path.parent.resolve(): path.parent for path in runs_home().glob("*/run.json")}
     if also is not None and (also / "run.json").is_file():
-        folders.setdefault(also.resolve(), also)
-    found = [summary(path) for path in folders.values()]
-    return sorted(found, key=lambda run: run.created, reverse=True)
+        while also.parent.name == BRANCHES and (also.parent.parent / "run.json").is_file():
+            also = also.parent.parent
+        roots.setdefault(also.resolve(), also)
+    found = sorted((summary(path) for path in roots.values()), key=lambda run: run.created, reverse=True)
+    return [each for run in found for each in _with_branches(run)]
+
+
+def _with_branches(run: RunSummary) -> Iterator[RunSummary]:
+    yield run
+    branches = [summary(path.parent) for path in (Path(run.path) / BRANCHES).glob("*/run.json")]
+    for branch in sorted(branches, key=lambda each: (each.start, each.created)):
+        yield from _with_branches(branch)
 
 
 def summary(path: Path) -> RunSummary:
     """What the list shows of a run; a damaged one is listed as such."""
     try:
         run = open_run(path)
-        recipe, events = run.recipe, run.events()
-        step = journal.read(run.journal).steps if run.journal.exists() else 0
-    except UserError:
+        recipe, events = run.recipe, judge.on_line(run.events())
+        step = journal.read(run.journal).step if run.journal.exists() else run.header.start
+    except (UserError, OSError):
         return RunSummary(str(path), path.name, "damaged", 0, 0, "", "", {})
-    metrics = [event.metrics for event in events if isinstance(event, Evaluation)]
-    state = "running" if _is_locked(run.path) else "done" if step >= recipe.loop.steps else "stopped"
+    metrics = judge.last_metrics(events)
+    ended = step >= recipe.loop.steps or judge.ended_early(events)
+    best = judge.best(events)
     return RunSummary(
-        str(run.path), run.name, state, step, recipe.loop.steps, str(run.facts.get("created", "")), recipe.model.id,
-        metrics[-1] if metrics else {},
+        str(run.path), run.name, "running" if _is_locked(run.path) else "done" if ended else "stopped", step,
+        recipe.loop.steps, run.facts.created, recipe.model.id, metrics,
+        str(run.path.parent.parent) if run.facts.branched else "", run.header.start, best.step if best else None,
+        run.notes,
     )  # fmt: skip
 
 

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import RunSummary, open_run, summary
-from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.engine.runs.line import line
+from sparsezo_gui.recipe import Recipe, judge
 from sparsezo_gui.recipe.events import Event
 
 
 @dataclass(frozen=True)
 class History:
-    """``steps`` is a structured array (step, tokens, loss, rate, time, seconds, memory, slopes); ``fault`` a sentence.
-    """
+    """``steps`` holds one structured array (step, tokens, loss, rate, time, seconds, memory, slopes) for each run that
+    the line leads through, from the root on; ``events`` those that still count; ``fault`` is a sentence."""
 
     run: RunSummary
     recipe: Recipe
-    steps: np.ndarray
+    steps: list[np.ndarray]
     events: list[Event]
     fault: str
 
@@ -28,6 +28,6 @@ class History:
 def history(folder: str | Path) -> History:
     """Reads the run in ``folder``."""
     run = open_run(folder)
-    found = journal.read(run.journal) if run.journal.exists() else None
-    steps = found.records if found else np.zeros(0, journal.record_dtype(1))
-    return History(summary(run.path), run.recipe, steps, run.events(), found.fault if found else "")
+    way = line(run)
+    parts = [part.steps for part in way.segments]
+    return History(summary(run.path), run.recipe, parts, judge.on_line(run.events()), way.fault)

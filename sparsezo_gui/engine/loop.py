@@ -1,0 +1,359 @@
+"""The training loop: an iterator of events that reads from top to bottom, and what it can be asked at step borders."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+from sparsezo_gui.engine.data import TaskData
+from sparsezo_gui.engine.evaluate import evaluate
+from sparsezo_gui.engine.generate import stream_text
+from sparsezo_gui.engine.models import device as devices
+from sparsezo_gui.engine.objective import count_tokens
+from sparsezo_gui.engine.runs import frames as key_frames
+from sparsezo_gui.engine.runs import journal as journals
+from sparsezo_gui.engine.runs.folder import RunFolder, with_data
+from sparsezo_gui.engine.runs.journal import JournalWriter
+from sparsezo_gui.engine.runs.line import line
+from sparsezo_gui.engine.session import Session, data_hash, load_data, open_session, travel
+from sparsezo_gui.engine.watch import Watch
+from sparsezo_gui.engine.zo.batches import batch_indices
+from sparsezo_gui.errors import DiskFull, UserError
+from sparsezo_gui.recipe import events as e
+from sparsezo_gui.recipe import judge
+
+Commands = SimpleQueue  # of events.Command
+Events = Generator[e.Event, None, None]
+BAD_STEPS = 10  # steps in a row without a finite loss, after which the run gives up
+POLL = 1.0  # seconds between two looks whether what a run waits for is over
+
+
+@dataclass
+class Loop:
+    """The loop of one run. It alone holds the model, and can let go of it: ``session`` and ``data`` are then None.
+
+    ``paused`` waits for a command, ``waiting`` (a sentence) for something to be over; ``stopping`` ends the loop.
+    """
+
+    run: RunFolder
+    commands: Commands
+    session: Session | None = None
+    data: TaskData | None = None
+    paused: bool = False
+    waiting: str = ""
+    stopping: bool = False
+    _released: tuple[int, float] = field(default=(0, 1.0), repr=False)  # step and rate factor while there is no session
+
+    def load(self) -> Events:
+        """Loads the model, brings its values to the last step, and reads the data."""
+        session = yield from open_session(self.run)
+        data = yield from load_data(session.recipe, session.model)
+        found = data_hash(data.train.encoded)
+        if self.run.facts.data_hash is None:
+            self.run = with_data(self.run, found)
+        elif self.run.facts.data_hash != found:
+            raise UserError(
+                f"{session.recipe.data.source}: the training examples are not those that run '{self.run.name}' began "
+                "with. Bring the data back, or start a new run."
+            )
+        self.session, self.data = session, data
+
+    @property
+    def step(self) -> int:
+        """Where the run stands."""
+        return self.session.step if self.session else self._released[0]
+
+    def __iter__(self) -> Iterator[e.Event]:
+        devices.give_back_freed()  # finding the mask leaves some
+        facts, recipe = self.run.facts, self.run.recipe
+        steps, every = recipe.loop.steps, recipe.loop.evaluate_every
+        self.watch = Watch(recipe.run.pause_on, self.run.path, self.session.model.device)
+        yield e.Started(
+            str(self.run.path), self.run.name, self.step + 1, steps, facts.parameters, facts.eligible, facts.tuned,
+            facts.device,
+        )  # fmt: skip
+        with JournalWriter(self.run.journal, self.run.header) as self.journal:
+            before, reason = self.journal.count, "done"
+            self._tell_forgotten_returns()
+            if self.step == 0:
+                yield from self.evaluate("validation", "test")
+            while self.step < steps or self.paused or not self.commands.empty():
+                yield from self.obey()
+                if self.stopping:
+                    reason = "stopped"
+                if self.stopping or self.step >= steps:
+                    break
+                yield from self.take_step()
+                if self.step % key_frames.spacing(facts.tuned) == 0:
+                    yield from self.keep_frame()
+                if every and self.step % every == 0 and self.step < steps:
+                    yield from self.evaluate("validation")
+                    if (yield from self._no_better()):
+                        reason = "early"
+                        break
+            if reason != "stopped":
+                yield from self._evaluate_end()
+            if self.session:
+                yield from self.keep_frame()
+            yield from self._finish(reason, news=self.journal.count > before)
+
+    def take_step(self) -> Events:
+        """One step: draw directions, measure all sides on the same batch, move, record."""
+        started = time.perf_counter()
+        session, recipe = self.session, self.session.recipe
+        number, loop, examples = session.step + 1, recipe.loop, self.data.train.encoded
+        batch = [examples[i] for i in batch_indices(loop.seed, number, loop.batch_size, len(examples))]
+        directions = session.directions()
+        found = session.estimate(batch, directions)
+        # A slope that is not finite must not reach the values; a recorded zero makes the replay skip it too.
+        slopes = found.slopes if all(map(math.isfinite, found.slopes)) else (0.0,) * len(found.slopes)
+        rate = recipe.update.rate(number, loop.steps) * session.factor
+        session.advance(directions, slopes, rate)
+        tokens = sum(map(count_tokens, batch)) * recipe.estimator.sides
+        memory, seconds = devices.memory_used(session.model.device), time.perf_counter() - started
+        yield from self._written(
+            lambda: self.journal.append(
+                step=number, tokens=tokens, loss=found.loss, rate=rate, seconds=seconds, memory=memory, slopes=slopes
+            )
+        )
+        yield e.Step(number, found.loss, slopes[0], rate, seconds, memory, tokens)
+        yield from self._check(found.loss)
+
+    def _check(self, loss: float) -> Events:
+        """Tells a step without a finite loss, and gives up after too many of them."""
+        self._bad = 0 if math.isfinite(loss) else self._bad + 1
+        if self._bad:
+            yield from self.told(e.Notice(f"Step {self.step} had no finite loss and was skipped.", "warning"))
+        if self._bad == BAD_STEPS:
+            raise UserError(
+                f"The loss was not a finite number {BAD_STEPS} steps in a row. Lower epsilon or the learning rate, or "
+                "hold the model in more bits. All steps before are kept."
+            )
+
+    _bad = 0  # steps in a row without a finite loss
+
+    def evaluate(self, *splits: str) -> Events:
+        """Metrics on each split that has examples, and its best and worst examples."""
+        step = self.step
+        for split in splits:
+            examples = getattr(self.data, split).encoded
+            if examples:
+                with self.session.overlay.applied():
+                    found = yield from evaluate(self.session.model, examples, split)
+                yield from self.told(e.Evaluation(step, split, found.metrics))
+                yield from self.told(e.Examples(step, split, found.best, found.worst))
+
+    def _evaluate_end(self) -> Events:
+        """The last metrics, where they are not told yet, and which step did best."""
+        events = judge.on_line(self.run.events())
+        told = {event.split for event in events if isinstance(event, e.Evaluation) and event.step == self.step}
+        yield from self.evaluate(*(split for split in ("validation", "test") if split not in told))
+        best = judge.best(judge.on_line(self.run.events()))
+        if best is not None and best.step != self.step:
+            yield from self.told(
+                e.Notice(f"Step {best.step} did best on the validation examples; it can be evaluated and exported too.")
+            )
+
+    def _no_better(self) -> Generator[e.Event, None, bool]:
+        """Whether the run has not got better for as many evaluations as its recipe allows."""
+        loop, events = self.session.recipe.loop, judge.on_line(self.run.events())
+        if not loop.patience or judge.stale(events) < loop.patience:
+            return False
+        yield from self.told(
+            e.Notice(
+                f"The last {loop.patience} evaluations were no better than that of step {judge.best(events).step}, so "
+                f"the run ended {loop.steps - self.step} steps early. It can be resumed all the same."
+            )
+        )
+        return True
+
+    def keep_frame(self) -> Events:
+        """A key frame of the values as they are. One that cannot be written costs time later, and nothing else."""
+        session, budget = self.session, self.session.recipe.run.frames * 1_000_000
+        overlay = session.overlay
+        if not budget or session.step == self.run.header.start:
+            return
+        try:
+            self.journal.sync()
+            key_frames.write(
+                self.run.path, session.step, self.journal.count, overlay.start, overlay.values, session.state,
+                overlay.mask.hash,
+            )  # fmt: skip
+            key_frames.thin(self.run.path, journals.read(self.run.journal), budget)
+        except UserError as error:
+            yield e.Notice(f"No key frame was kept at step {session.step}: {error}", "warning")
+
+    def _finish(self, reason: str, news: bool) -> Events:
+        """The end; a run that was only looked at has ended before, and keeps the reason for that."""
+        hash = self.session.overlay.hash() if self.session else self._hash
+        end = e.Finished(self.step, reason, hash)
+        if news or not any(isinstance(event, e.Finished) for event in self.run.events()):
+            yield from self.told(end)
+        else:
+            yield end
+
+    def _tell_forgotten_returns(self) -> None:
+        """A crash can come after a return was journalled and before it was told."""
+        found = journals.read(self.run.journal)
+        steps = found.records["step"][found.returns].tolist()
+        told = sum(isinstance(event, e.Returned) for event in self.run.events())
+        for step in steps[told:]:
+            self.run.tell(e.Returned(step))
+
+    # Commands
+
+    def obey(self) -> Events:
+        """Does what the commands ask for, in order; while the loop is paused or waits it stays here."""
+        if self.paused:
+            yield e.Paused(self.step)
+        while not self.stopping:
+            yield from self._look()
+            try:
+                command = self.commands.get(self.paused or bool(self.waiting), None if self.paused else POLL)
+            except Empty:
+                if not self.waiting:
+                    return
+                yield e.Progress(f"Waiting: {self.waiting}")
+                continue
+            yield from self._do(command)
+            # Told again before each wait, so that who pulls the events knows that nothing comes until a command does.
+            if self.paused and (isinstance(command, e.Pause) or self.commands.empty()):
+                yield e.Paused(self.step)
+
+    def _look(self) -> Events:
+        """Begins to wait where there is a reason to, and goes on once it is over."""
+        reason = self.watch.reason()
+        if reason and not self.waiting:
+            self.journal.sync()
+            yield e.Notice(f"The run waits: {reason}.", "warning")
+            yield e.Paused(self.step, reason)
+        elif self.waiting and not reason and not self.paused:
+            yield e.Resumed(self.step)
+        self.waiting = reason
+
+    def _do(self, command: e.Command) -> Events:
+        try:
+            match command:
+                case e.Stop():
+                    self.stopping = True
+                case e.Pause():
+                    self.paused = True
+                    self.journal.sync()
+                case e.Release():
+                    self.paused = True
+                    yield from self._release()
+                case e.Resume() if self.paused or self.waiting:
+                    yield from self._reload()
+                    self.paused, self.waiting = False, ""
+                    self.watch.snooze()
+                    yield e.Resumed(self.step)
+                case e.EvaluateNow(split, step):
+                    yield from self._at(step, lambda: self.evaluate(split))
+                case e.Ask():
+                    yield from self._at(command.step, lambda: self._answer(command))
+                case e.GoBack(step):
+                    yield from self._reload()
+                    yield from self._go_back(step)
+                case e.SetRate(factor):
+                    yield from self._reload()
+                    self.session.factor *= factor
+                    now = f"The learning rate is now {self.session.factor:g} × the scheduled one."
+                    yield from self.told(e.Notice(now))
+        except UserError as error:
+            if isinstance(command, e.Resume):
+                raise
+            yield e.Notice(str(error), "warning")  # of what was asked; the run itself is well
+
+    def _release(self) -> Events:
+        """Lets go of the model's memory. What is not in the journal is kept here."""
+        if self.session is None:
+            return
+        yield from self.keep_frame()
+        self._released, self._hash = (self.session.step, self.session.factor), self.session.overlay.hash()
+        self.session = self.data = None
+        devices.give_back_freed()
+        yield e.Released(self.step)
+
+    def _reload(self) -> Events:
+        if self.session is None:
+            yield from self.load()
+            self.session.factor = self._released[1]
+
+    def _at(self, step: int | None, work: Callable[[], Events]) -> Events:
+        """Does ``work`` with the values as they were after ``step``, and puts those back that the run stands at."""
+        yield from self._reload()
+        session = self.session
+        if step is None or step == session.step:
+            yield from work()
+            return
+        now = session.recipe, session.step, session.state, session.factor, session.overlay.values.clone()
+        try:
+            yield from travel(session, line(self.run).until(step))
+            yield from work()
+        finally:
+            session.recipe, session.step, session.state, session.factor, values = now
+            session.overlay.values.copy_(values)
+
+    def _answer(self, asked: e.Ask) -> Events:
+        session = self.session
+        with session.overlay.applied():
+            chat = session.recipe.data.task == "chat"
+            for piece in stream_text(session.model, asked.prompt, asked.tokens, chat):
+                yield e.Answer(session.step, piece)
+        yield e.Answer(session.step, "", last=True)
+
+    def _go_back(self, step: int) -> Events:
+        if step < self.run.header.start:
+            raise UserError(
+                f"Run '{self.run.name}' branched off at step {self.run.header.start}, so it cannot go back to step "
+                f"{step}. Make a branch of the run it came from there."
+            )
+        way = line(self.run).until(step)
+        yield from self._written(lambda: self.journal.go_back(step))
+        yield from travel(self.session, way)
+        yield from self.told(e.Returned(step))
+
+    # Writing
+
+    def told(self, event: e.Event) -> Events:
+        """Writes an event to the run's folder and gives it on."""
+        yield from self._written(lambda: self.run.tell(event))
+        yield event
+
+    def _written(self, write: Callable[[], None]) -> Events:
+        """Calls ``write``; on a full disk again and again until there is room, where the recipe says so.
+
+        Raises `UserError` otherwise, and when it is stopped meanwhile: what could not be written is lost then, which is
+        one step at most.
+        """
+        waited = False
+        while True:
+            try:
+                write()
+                break
+            except DiskFull as error:
+                if "disk" not in self.run.recipe.run.pause_on:
+                    raise
+                if not waited:
+                    waited = True
+                    yield e.Notice(f"The run waits for room: {error}", "warning")
+                    yield e.Paused(self.step, "the disk is full")
+                if self._stop_asked():
+                    raise
+                yield e.Progress("Waiting: the disk is full")
+        if waited:
+            yield e.Resumed(self.step)
+
+    def _stop_asked(self) -> bool:
+        """Waits a moment for the command to stop; others are done later."""
+        try:
+            command = self.commands.get(timeout=POLL)
+        except Empty:
+            return False
+        if not isinstance(command, e.Stop):
+            self.commands.put(command)
+            time.sleep(POLL / 10)
+        return isinstance(command, e.Stop)

@@ -1,0 +1,64 @@
+"""A branch: a run that begins at a step of another one, with other values in its recipe."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+from sparsezo_gui.engine.runs.folder import BRANCHES, Branched, RunFolder, create, free_path
+from sparsezo_gui.engine.runs.line import Line, line
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import Recipe, judge, with_settings
+from sparsezo_gui.recipe.events import Evaluation
+
+OWN = {"version", "name", "created", "versions", "branched"}  # facts that a branch does not share with its tree
+
+
+def branch(run: RunFolder, step: int | None, settings: Sequence[str] = (), name: str = "") -> RunFolder:
+    """A new run that goes on from ``step`` (None: the last) of ``run``, with ``key=value`` settings in its recipe.
+
+    It lies in the folder of the run that took the step and still holds it; nothing is copied but the evaluations.
+    Raises `UserError`.
+    """
+    way = line(run).until(step)
+    recipe = _recipe(run, way.step, settings, name)
+    part = way.segments[-1]
+    path = free_path(part.run.path / BRANCHES, recipe.run.name)
+    beginning = Branched(step=way.step, records=len(part.journal.records), factor=_factor(way, settings))
+    facts = {**run.facts.model_dump(exclude=OWN), "branched": beginning}
+    if recipe.data != run.recipe.data:
+        facts["data_hash"] = None  # the first start will tell
+    try:
+        made = create(path, recipe, facts)
+        for event in judge.on_line(run.events()):
+            if isinstance(event, Evaluation) and event.step <= way.step:
+                made.tell(event)
+    except UserError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    return made
+
+
+def _recipe(run: RunFolder, step: int, settings: Sequence[str], name: str) -> Recipe:
+    recipe = with_settings(run.recipe, settings)
+    if recipe.mask != run.recipe.mask or _weights(recipe) != _weights(run.recipe):
+        raise UserError(
+            "[model] and [mask] cannot change in a branch, since the tuned values belong to them. Start a new run for "
+            "that."
+        )
+    if recipe.loop.steps <= step:
+        raise UserError(
+            f"A branch from step {step} needs more steps than [loop] steps = {recipe.loop.steps}. Set for example "
+            f"loop.steps={step + recipe.loop.steps}."
+        )
+    called = (name or f"{run.name} from {step}")[:80]
+    return recipe.model_copy(update={"run": recipe.run.model_copy(update={"name": called, "folder": ""})})
+
+
+def _weights(recipe: Recipe) -> object:
+    return recipe.model.model_copy(update={"device": "auto"})
+
+
+def _factor(way: Line, settings: Sequence[str]) -> float:
+    """A rate that the user changed on the way stays changed, unless the branch has an update of its own."""
+    return 1.0 if any(setting.strip().startswith("update.") for setting in settings) else way.factor

@@ -1,0 +1,63 @@
+"""Reasons for a run to wait by itself: on battery, the disk nearly full, or another program on the GPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+import psutil
+import torch
+
+EVERY = 2.0  # seconds between two looks
+ROOM = 32 << 20  # bytes free below which the disk counts as full: before a write fails
+OTHERS = 512 << 20  # bytes of GPU memory that other programs may take after the run began
+
+
+class Watch:
+    """Looks for the ``kinds`` of reasons: 'battery', 'disk' (of ``folder``) and 'gpu' (``device``)."""
+
+    def __init__(self, kinds: Collection[str], folder: Path, device: torch.device) -> None:
+        self._kinds, self._folder, self._device = kinds, folder, device
+        self._others = others_on(device)
+        self._looked, self._found, self._snoozed = -EVERY, "", ""
+
+    def reason(self) -> str:
+        """Why the run should wait now, in words; empty where it should not."""
+        if time.monotonic() - self._looked >= EVERY:
+            self._looked = time.monotonic()
+            self._found = next((why for kind in self._kinds if (why := getattr(self, f"_{kind}")())), "")
+        if self._found != self._snoozed:
+            self._snoozed = ""
+        return "" if self._snoozed else self._found
+
+    def snooze(self) -> None:
+        """Does not tell the present reason again until it was over."""
+        self._snoozed = self._found
+
+    def _battery(self) -> str:
+        battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+        return "the computer runs on its battery" if battery is not None and not battery.power_plugged else ""
+
+    def _disk(self) -> str:
+        return "the disk is nearly full" if shutil.disk_usage(self._folder).free < ROOM else ""
+
+    def _gpu(self) -> str:
+        return "another program takes the GPU" if others_on(self._device) > self._others + OTHERS else ""
+
+
+def others_on(device: torch.device) -> int:
+    """Bytes of the GPU's memory that other processes hold; 0 on a CPU and where the driver does not tell."""
+    if device.type != "cuda":
+        return 0
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    except pynvml.NVMLError:
+        return 0
+    return sum(process.usedGpuMemory or 0 for process in found if process.pid != os.getpid())

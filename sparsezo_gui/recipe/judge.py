@@ -1,0 +1,69 @@
+"""What a run's events say about it: which of them still count, and which step did best."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from pydantic import TypeAdapter
+
+from sparsezo_gui.recipe.events import Evaluation, Event, Examples, Finished, Notice, Returned
+
+_KEPT = {
+    name: TypeAdapter(kind)
+    for name, kind in {
+        "evaluation": Evaluation, "examples": Examples, "notice": Notice, "returned": Returned, "finished": Finished,
+    }.items()
+}  # fmt: skip
+HIGHER = ("accuracy", "exact_match", "f1")  # the first of them that was measured judges; the loss decides ties
+
+
+def event_of(line: str) -> Event | None:
+    """The event that a line of ``events.jsonl`` holds; None for a torn or unknown one."""
+    try:
+        fields = json.loads(line)
+        return _KEPT[fields.pop("event")].validate_python(fields)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def on_line(events: Iterable[Event]) -> list[Event]:
+    """Those that still count: where a run went back to a step, what was measured after that step does not."""
+    kept: list[Event] = []
+    for event in events:
+        if isinstance(event, Returned):
+            kept = [each for each in kept if getattr(each, "step", 0) <= event.step]
+        kept.append(event)
+    return kept
+
+
+def score(evaluation: Evaluation) -> tuple[float, float]:
+    """A larger one is better: the metric that judges, then the loss."""
+    metrics = evaluation.metrics
+    judging = next((metrics[name] for name in HIGHER if name in metrics), 0.0)
+    return judging, -metrics.get("loss", float("inf"))
+
+
+def best(events: Iterable[Event], split: str = "validation") -> Evaluation | None:
+    """The best evaluation on ``split`` after the first step; of equal ones the earliest."""
+    found = [event for event in events if isinstance(event, Evaluation) and event.split == split and event.step > 0]
+    return max(found, key=score, default=None)
+
+
+def stale(events: Sequence[Event]) -> int:
+    """Evaluations on the validation examples since the best one."""
+    top = best(events)
+    return sum(isinstance(e, Evaluation) and e.split == "validation" and top is not None and e.step > top.step
+               for e in events)  # fmt: skip
+
+
+def last_metrics(events: Iterable[Event]) -> dict[str, float]:
+    """Metrics of the last evaluation."""
+    found = [event.metrics for event in events if isinstance(event, Evaluation)]
+    return found[-1] if found else {}
+
+
+def ended_early(events: Iterable[Event]) -> bool:
+    """Whether the run ended before its last step because it did not get better."""
+    ends = [event for event in events if isinstance(event, Finished)]
+    return bool(ends) and ends[-1].reason == "early"

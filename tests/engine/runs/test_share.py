@@ -1,0 +1,159 @@
+"""Shared runs: the way there and back, and files that nobody should trust."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import zipfile
+from queue import SimpleQueue
+
+import pytest
+
+from sparsezo_gui.engine import training
+from sparsezo_gui.engine.runs import share as shares
+from sparsezo_gui.engine.runs.branch import branch
+from sparsezo_gui.engine.runs.folder import list_runs, open_run
+from sparsezo_gui.engine.runs.share import receive, share
+from sparsezo_gui.engine.session import open_session
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import events as e
+from tests.engine.conftest import finish, of
+
+
+@pytest.fixture
+def run(make, tmp_path):
+    list(training.train(make(), folder=tmp_path / "run"))
+    return open_run(tmp_path / "run")
+
+
+def values(run, step=None):
+    return finish(open_session(run, step)).overlay.hash()
+
+
+def test_a_shared_run_is_rebuilt_exactly(run, tmp_path, home):
+    run.note("the good one")
+    shared = share(run, tmp_path / "given.zip")
+    assert shared.with_mask and shared.bytes < 1_000_000
+    got = receive(tmp_path / "given.zip")
+    assert got.path == home.resolve() / "runs" / "given" and got.notes == "the good one"
+    assert not (got.path / "frames").exists() and not (got.path / "lock").exists()
+    assert [values(got, step) for step in (0, 3, 6)] == [values(run, step) for step in (0, 3, 6)]
+    assert of(e.Evaluation, got.events()) == of(e.Evaluation, run.events())
+
+
+@pytest.mark.parametrize("rule", [{"rule": "random", "density": 0.01}, {"rule": "sensitive", "sequences": 4}])
+def test_without_its_mask_it_is_found_again(make, tmp_path, monkeypatch, rule):
+    list(training.train(make(mask=rule), folder=tmp_path / "run"))
+    run = open_run(tmp_path / "run")
+    monkeypatch.setattr(shares, "MASK_BYTES", 0)
+    assert not share(run, tmp_path / "given.zip").with_mask
+    got = receive(tmp_path / "given.zip")
+    assert not got.mask.exists()
+    assert values(got) == values(run)
+    assert finish(open_session(got)).overlay.mask.hash == run.facts.mask_hash
+    assert share(run, tmp_path / "whole.zip", with_mask=True).with_mask
+
+
+def test_another_mask_is_not_taken_for_it(make, tmp_path, monkeypatch, run):
+    monkeypatch.setattr(shares, "MASK_BYTES", 0)
+    share(run, tmp_path / "given.zip")
+    got = receive(tmp_path / "given.zip")
+    text = (got.path / "recipe.toml").read_text()
+    (got.path / "recipe.toml").write_text(text.replace("density = 0.01", "density = 0.02"))
+    with pytest.raises(UserError, match="--with-mask"):
+        values(got)
+    assert not got.mask.exists()
+
+
+def test_a_branch_is_shared_with_the_steps_before_it_and_no_others(run, tmp_path):
+    made = branch(run, 3, ["loop.seed=9"], "other")
+    list(training.resume(made.path))
+    beside = branch(run, 2, name="not this one")
+    share(made, tmp_path / "given.zip")
+    got = receive(tmp_path / "given.zip", tmp_path / "here")
+    assert (got.path, got.name) == (tmp_path / "here" / "branches" / "other", "other")
+    assert [values(got, step) for step in (2, 6)] == [values(made, step) for step in (2, 6)]
+    assert [each.name for each in list_runs(got.path)] == ["tiny", "other"]
+    assert beside.name not in [each.name for each in list_runs(got.path)]
+
+
+def test_it_goes_on_where_it_was_on_another_machine(run, make, tmp_path):
+    commands = SimpleQueue()
+    for event in training.train(make(), commands, folder=tmp_path / "half"):
+        if isinstance(event, e.Step) and event.step == 3:
+            commands.put(e.Stop())
+    share(open_run(tmp_path / "half"), tmp_path / "given.zip")
+    shutil.copytree(tmp_path / "llama", tmp_path / "there")
+    got = receive(tmp_path / "given.zip", settings=[f"model.id={tmp_path / 'there'}"])
+    assert got.recipe.model.id == str(tmp_path / "there")
+    assert list(training.resume(got.path))[-1].hash == values(run)
+
+
+def test_a_received_run_is_not_made_into_another(run, tmp_path):
+    share(run, tmp_path / "given.zip")
+    with pytest.raises(UserError, match="nothing else"):
+        receive(tmp_path / "given.zip", tmp_path / "here", ["loop.seed=4"])
+    assert not (tmp_path / "here").exists()
+
+
+def repack(source, target, change):
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for entry in old.infolist():
+            name, content = change(entry.filename, old.read(entry))
+            new.writestr(name, content)
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil", "/tmp/evil", "branches/../../run.json", "frames/1.safetensors", "branches//run.json", "a\\b",
+             "branches/.x/run.json", "run.json/"],
+)  # fmt: skip
+def test_entries_cannot_escape(run, tmp_path, name):
+    share(run, tmp_path / "given.zip")
+    repack(tmp_path / "given.zip", tmp_path / "bad.zip",
+           lambda old, content: (name if old == "events.jsonl" else old, content))  # fmt: skip
+    with pytest.raises(UserError, match=r"not a shared run|can be"):
+        receive(tmp_path / "bad.zip", tmp_path / "deep" / "here")
+    assert list((tmp_path / "deep").iterdir()) == [] and not (tmp_path / "evil").exists()
+
+
+def test_an_entry_that_unfolds_without_end_is_refused(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(shares.LIMITS, "notes.md", 1000)
+    run.note("x" * 1001)
+    share(run, tmp_path / "given.zip")
+    with pytest.raises(UserError, match=r"notes\.md' is larger"):
+        receive(tmp_path / "given.zip", tmp_path / "here")
+    assert not (tmp_path / "here").exists()
+
+
+def test_damage_gets_a_sentence_and_leaves_nothing(run, tmp_path):
+    share(run, tmp_path / "given.zip")
+    content = (tmp_path / "given.zip").read_bytes()
+    chance = random.Random(0)
+    for number in range(150):
+        bad = bytearray(content)
+        for _ in range(chance.randint(1, 4)):
+            bad[chance.randrange(len(bad))] ^= 1 << chance.randrange(8)
+        if number % 3 == 0:
+            del bad[chance.randrange(len(bad)) :]
+        (tmp_path / "bad.zip").write_bytes(bad)
+        try:
+            receive(tmp_path / "bad.zip", tmp_path / "here")
+        except UserError as error:
+            assert len(str(error)) > 30
+            assert not (tmp_path / "here").exists()
+        else:
+            shutil.rmtree(tmp_path / "here")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_what_is_not_there_or_in_the_way_is_told(run, tmp_path):
+    with pytest.raises(UserError, match="There is no file"):
+        receive(tmp_path / "nothing.zip")
+    share(run, tmp_path / "given.zip")
+    with pytest.raises(UserError, match="already exists"):
+        share(run, tmp_path / "given.zip")
+    with pytest.raises(UserError, match="already exists"):
+        receive(tmp_path / "given.zip", run.path)
+    (tmp_path / "text.zip").write_text("not a zip")
+    with pytest.raises(UserError, match="not a shared run"):
+        receive(tmp_path / "text.zip")

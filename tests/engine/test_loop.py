@@ -1,0 +1,392 @@
+"""What a run can be asked: going back, past steps, answers, branches, letting go of memory, waiting by itself."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from queue import SimpleQueue
+
+import pytest
+
+from sparsezo_gui.engine import loop as loops
+from sparsezo_gui.engine import training
+from sparsezo_gui.engine.runs import frames, journal
+from sparsezo_gui.engine.runs.branch import branch
+from sparsezo_gui.engine.runs.folder import list_runs, open_run
+from sparsezo_gui.engine.runs.history import history
+from sparsezo_gui.engine.runs.line import line
+from sparsezo_gui.engine.session import open_session
+from sparsezo_gui.errors import DiskFull, UserError
+from sparsezo_gui.recipe import events as e
+from sparsezo_gui.recipe import judge
+from tests.engine.conftest import finish, of
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Key frames every two steps, and short waits."""
+    monkeypatch.setattr(frames, "spacing", lambda size: 2)
+    monkeypatch.setattr(loops, "POLL", 0.01)
+
+
+def drive(events, script):
+    """Pulls events; ``script(event)`` gives commands to put into the queue."""
+    told, commands = [], events[1]
+    for event in events[0]:
+        told.append(event)
+        for command in script(event) or ():
+            commands.put(command)
+    return told
+
+
+def train(chosen, folder, script=lambda event: None):
+    commands = SimpleQueue()
+    return drive((training.train(chosen, commands, folder=folder), commands), script)
+
+
+def resume(folder, script=lambda event: None, paused=False):
+    commands = SimpleQueue()
+    return drive((training.resume(folder, commands, paused), commands), script)
+
+
+def at(step, *commands):
+    """A script that gives ``commands`` after ``step``."""
+    return lambda event: commands if isinstance(event, e.Step) and event.step == step else ()
+
+
+def hashes(run, count):
+    return [finish(open_session(open_run(run), step)).overlay.hash() for step in range(count + 1)]
+
+
+@pytest.mark.parametrize("update", ["sgd", "scalar-normalised"])
+def test_any_step_is_the_same_from_a_key_frame_and_from_the_beginning(make, tmp_path, update):
+    train(make(update={"rule": update, "learning_rate": 1e-3}), tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    assert [frame.step for frame in frames.frames(run.path)] == [2, 4, 6]
+    for step in range(7):
+        with_frames, without = (finish(open_session(run, step, use)) for use in (True, False))
+        assert with_frames.overlay.hash() == without.overlay.hash()
+        assert (with_frames.state, with_frames.step) == (without.state, step)
+
+
+def test_a_damaged_key_frame_costs_only_time(make, tmp_path):
+    told = train(make(), tmp_path / "run")
+    for frame in frames.frames(tmp_path / "run")[1:]:
+        frame.path.write_bytes(frame.path.read_bytes()[:-7])
+    assert finish(open_session(open_run(tmp_path / "run"))).overlay.hash() == told[-1].hash
+
+
+def test_undo_in_a_running_loop(make, tmp_path):
+    whole = train(make(), tmp_path / "whole")
+    left = [e.GoBack(3)]
+    told = train(make(), tmp_path / "run", lambda event: [left.pop()] if left and at(5, 1)(event) else ())
+    assert [event.step for event in of(e.Step, told)] == [1, 2, 3, 4, 5, 4, 5, 6]
+    assert [event.step for event in of(e.Returned, told)] == [3]
+    assert told[-1].hash == whole[-1].hash == finish(open_session(open_run(tmp_path / "run"))).overlay.hash()
+    found = journal.read(tmp_path / "run" / "journal.bin")
+    assert (len(found.records), found.step, found.fault) == (9, 6, "")
+    # Evaluations of steps that were gone back over do not count any more.
+    counted = of(e.Evaluation, judge.on_line(open_run(tmp_path / "run").events()))
+    assert [(each.step, each.split) for each in counted] == [
+        (0, "validation"), (0, "test"), (4, "validation"), (6, "validation"), (6, "test"),
+    ]  # fmt: skip
+
+
+def test_undo_is_kept_when_nothing_follows_it(make, tmp_path):
+    left = [e.GoBack(2), e.Stop()]
+    told = train(make(), tmp_path / "run", lambda event: [left.pop(0), left.pop(0)] if left and at(5, 1)(event) else ())
+    assert (told[-1].step, told[-1].reason) == (2, "stopped")
+    run = open_run(tmp_path / "run")
+    assert line(run).step == 2 and finish(open_session(run)).overlay.hash() == told[-1].hash
+    rest = resume(tmp_path / "run")
+    assert of(e.Started, rest)[0].first == 3
+    assert rest[-1].hash == train(make(), tmp_path / "whole")[-1].hash
+
+
+def test_a_return_that_was_journalled_and_not_told_is_told_later(make, tmp_path):
+    train(make(), tmp_path / "run", at(5, e.Stop()))
+    run = open_run(tmp_path / "run")
+    with journal.JournalWriter(run.journal, run.header) as writer:
+        writer.go_back(3)
+    resume(tmp_path / "run")
+    assert [event.step for event in of(e.Returned, run.events())] == [3]
+
+
+def test_a_step_that_is_not_there_is_a_sentence_and_the_run_goes_on(make, tmp_path):
+    told = train(make(), tmp_path / "run", at(2, e.GoBack(40), e.EvaluateNow(step=9)))
+    texts = [event.text for event in of(e.Notice, told)]
+    assert [text for text in texts if "there is no step 40" in text] and [t for t in texts if "no step 9" in t]
+    assert told[-1].reason == "done"
+
+
+def test_past_steps_are_evaluated_and_answer_while_the_run_goes_on(make, tmp_path):
+    whole = train(make(), tmp_path / "whole")
+    asked = (e.EvaluateNow("test", 2), e.EvaluateNow("test"), e.Ask("the cat", 6, 0), e.Ask("the cat", 6, 3))
+    told = train(make(), tmp_path / "run", at(5, *asked))
+    assert told[-1].hash == whole[-1].hash
+    run = open_run(tmp_path / "run")
+    for event in (event for event in of(e.Evaluation, told) if event.split == "test"):
+        session = finish(open_session(run, event.step))
+        loop = loops.Loop(run, SimpleQueue(), session, finish(loops.load_data(session.recipe, session.model)))
+        assert of(e.Evaluation, loop.evaluate("test"))[0].metrics == event.metrics
+    answers = of(e.Answer, told)
+    assert [event.step for event in answers if event.last] == [0, 3]
+    for step in (0, 3):
+        session = finish(open_session(run, step))
+        with session.overlay.applied():
+            plain = "".join(loops.stream_text(session.model, "the cat", 6))
+        assert "".join(event.text for event in answers if event.step == step) == plain
+
+
+def test_a_run_that_is_done_can_be_opened_to_look_at_it(make, tmp_path):
+    done = train(make(), tmp_path / "run")
+    size = (tmp_path / "run" / "journal.bin").stat().st_size
+
+    def script(event):
+        if isinstance(event, e.Paused):
+            return (e.Stop(),) if any(isinstance(each, e.Evaluation) for each in seen) else (e.EvaluateNow("test", 3),)
+        seen.append(event)
+        return ()
+
+    seen = []
+    told = resume(tmp_path / "run", script, paused=True)
+    assert not of(e.Step, told) and told[-1].hash == done[-1].hash
+    assert (tmp_path / "run" / "journal.bin").stat().st_size == size
+    assert list_runs(tmp_path / "run")[0].state == "done"
+    assert of(e.Finished, open_run(tmp_path / "run").events()) == [done[-1]]
+
+
+def test_a_paused_loop_lets_go_of_the_model_and_takes_it_up_again(make, tmp_path):
+    whole = train(make(), tmp_path / "whole")
+    alive = []
+
+    def script(event):
+        if isinstance(event, e.Step) and event.step == 3:
+            (session,) = [each for each in gc.get_objects() if type(each) is loops.Loop and each.step == 3]
+            alive.append(weakref.ref(session.session.model))
+            return (e.SetRate(1.0), e.Release())
+        if isinstance(event, e.Released):
+            gc.collect()
+            assert alive[0]() is None
+        if isinstance(event, e.Paused) and len(alive) == 1:
+            alive.append(None)
+            return (e.Ask("the cat", 2), e.Release(), e.Resume())
+        return ()
+
+    told = train(make(), tmp_path / "run", script)
+    assert len(of(e.Released, told)) == 2
+    assert told[-1].hash == whole[-1].hash
+
+
+def test_a_model_that_is_gone_when_it_is_wanted_again_ends_the_run_with_a_sentence(make, tmp_path):
+    chosen = make()
+
+    def script(event):
+        if isinstance(event, e.Step) and event.step == 3:
+            return (e.Release(),)
+        if isinstance(event, e.Paused):
+            (tmp_path / "llama").rename(tmp_path / "elsewhere")
+            return (e.Resume(),)
+        return ()
+
+    with pytest.raises(UserError, match="llama"):
+        train(chosen, tmp_path / "run", script)
+    (tmp_path / "elsewhere").rename(tmp_path / "llama")
+    assert resume(tmp_path / "run")[-1].hash == train(chosen, tmp_path / "whole")[-1].hash
+
+
+def test_a_rate_that_was_changed_survives_letting_go(make, tmp_path):
+    told = train(make(), tmp_path / "run", at(3, e.SetRate(0.5), e.Release(), e.Resume()))
+    rates = [event.rate for event in of(e.Step, told)]
+    assert rates[3:] == [rates[0] / 2] * 3
+
+
+# Branches
+
+
+def test_a_branch_goes_on_from_its_step_and_shares_what_was_before(make, tmp_path):
+    train(make(), tmp_path / "run")
+    parent = open_run(tmp_path / "run")
+    made = branch(parent, 3, ["loop.seed=9", "update.learning_rate=1e-3"], "other seed")
+    assert (made.path.parent.parent, made.name, made.mask) == (parent.path, "other seed", parent.mask)
+    told = resume(made.path)
+    assert [event.step for event in of(e.Step, told)] == [4, 5, 6]
+    assert made.journal.stat().st_size == 128 + 3 * 60
+    # Plainly: three steps of the parent, then three with the branch's seed and rate.
+    session = finish(open_session(parent, 3))
+    for record in journal.read(made.journal).records:
+        z = session.directions(made.recipe)
+        session.advance(z, record["slopes"].tolist(), float(record["rate"]), made.recipe)
+    assert session.overlay.hash() == told[-1].hash == finish(open_session(made, frames=False)).overlay.hash()
+    assert hashes(made.path, 6)[:4] == hashes(tmp_path / "run", 6)[:4]
+    assert hashes(made.path, 6)[4:] != hashes(tmp_path / "run", 6)[4:]
+    assert [len(part) for part in history(made.path).steps] == [3, 3]
+    assert [event.step for event in of(e.Evaluation, history(made.path).events)][:2] == [0, 0]
+
+
+def test_a_branch_without_changes_ends_where_its_parent_ends(make, tmp_path):
+    told = train(make(), tmp_path / "run")
+    assert resume(branch(open_run(tmp_path / "run"), 4).path)[-1].hash == told[-1].hash
+
+
+def test_what_the_parent_does_later_does_not_touch_a_branch(make, tmp_path):
+    train(make(), tmp_path / "run", at(5, e.Stop()))
+    made = branch(open_run(tmp_path / "run"), 5, ["loop.steps=8"])
+    told = resume(made.path)
+    rest = [e.GoBack(1), e.SetRate(3.0)]
+    commands = SimpleQueue()
+    for command in rest:
+        commands.put(command)
+    list(training.resume(tmp_path / "run", commands))
+    assert finish(open_session(made, frames=False)).overlay.hash() == told[-1].hash
+    assert [len(part) for part in history(made.path).steps] == [5, 3]
+
+
+def test_branches_of_branches_and_of_steps_before_a_branch(make, tmp_path):
+    train(make(loop={"steps": 9}), tmp_path / "run")
+    first = branch(open_run(tmp_path / "run"), 4, ["loop.seed=9"], "first")
+    resume(first.path)
+    second = branch(first, 7, ["update.rule=scalar-normalised"], "second")
+    assert second.path.parent.parent == first.path
+    told = resume(second.path)
+    assert finish(open_session(second, frames=False)).overlay.hash() == told[-1].hash
+    early = branch(second, 2, name="early")
+    assert early.path.parent.parent == open_run(tmp_path / "run").path
+    assert early.recipe.update.rule == "scalar-normalised"
+    resume(early.path)
+    runs = list_runs(tmp_path / "run")
+    assert [(run.name, run.start) for run in runs] == [("tiny", 0), ("early", 2), ("first", 4), ("second", 7)]
+    assert [run.parent for run in runs][1:] == [runs[0].path, runs[0].path, runs[2].path]
+    assert list_runs(second.path) == runs
+
+
+def test_what_cannot_be_branched_is_told(make, tmp_path):
+    train(make(), tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    with pytest.raises(UserError, match="there is no step 40"):
+        branch(run, 40)
+    with pytest.raises(UserError, match="cannot change in a branch"):
+        branch(run, 3, ["mask.density=0.5"])
+    with pytest.raises(UserError, match="cannot change in a branch"):
+        branch(run, 3, ["model.bits=8"])
+    with pytest.raises(UserError, match="needs more steps"):
+        branch(run, 6)
+    assert not list((tmp_path / "run" / "branches").glob("*/run.json"))
+    made = branch(run, 3)
+    told = resume(made.path, at(5, e.GoBack(2)))
+    assert [t for t in of(e.Notice, told) if "branched off at step 3" in t.text]
+
+
+def test_other_data_in_a_branch(make, tmp_path):
+    train(make(), tmp_path / "run")
+    made = branch(open_run(tmp_path / "run"), 3, ["data.train=12"])
+    assert made.facts.data_hash is None
+    told = resume(made.path, at(4, e.Stop()))
+    assert len(open_run(made.path).facts.data_hash) == 64
+    assert resume(made.path)[-1].hash == finish(open_session(made, frames=False)).overlay.hash() != told[-1].hash
+
+
+def test_a_changed_rate_stays_changed_in_a_branch_unless_it_has_its_own(make, tmp_path):
+    train(make(), tmp_path / "run", at(2, e.SetRate(0.25)))
+    rate = make().update.learning_rate
+    for settings, expected in (([], 0.25 * rate), (["update.learning_rate=1e-3"], 1e-3)):
+        told = resume(branch(open_run(tmp_path / "run"), 4, settings).path)
+        assert of(e.Step, told)[0].rate == pytest.approx(expected)
+
+
+# Best step, early end
+
+
+def test_the_best_step_is_known_and_a_run_that_gets_no_better_ends_early(make, tmp_path):
+    hopeless = {"rule": "sgd", "learning_rate": 1e-12}
+    told = train(make(update=hopeless, loop={"steps": 40, "evaluate_every": 2, "patience": 3}), tmp_path / "run")
+    assert (told[-1].reason, told[-1].step) == ("early", 8)
+    assert [n for n in of(e.Notice, told) if "no better than that of step 2" in n.text]
+    (run,) = list_runs(tmp_path / "run")
+    assert (run.state, run.best) == ("done", 2)
+
+
+def test_the_best_and_the_worst_examples_are_told(make, tmp_path):
+    told = train(make(), tmp_path / "run")
+    shown = of(e.Examples, told)[-1]
+    assert (shown.step, shown.split, len(shown.best), len(shown.worst)) == (6, "test", 5, 5)
+    best, worst = ([each["loss"] for each in part] for part in (shown.best, shown.worst))
+    assert best == sorted(best) and worst == sorted(worst, reverse=True) and best[0] < worst[0]
+    first = shown.worst[0]
+    assert "is it good?" in first["prompt"] and first["expected"] in ("yes", "no") and first["answer"] in ("yes", "no")
+
+
+# Waiting by itself
+
+
+def test_a_full_disk_pauses_the_run_and_nothing_is_lost(make, tmp_path, monkeypatch):
+    whole = train(make(), tmp_path / "whole")
+    tries = []
+    write = journal.JournalWriter._write
+
+    def full(self, step, *rest):
+        if step == 3 and len(tries) < 4:
+            tries.append(step)
+            raise DiskFull("the disk is full")
+        write(self, step, *rest)
+
+    monkeypatch.setattr(journal.JournalWriter, "_write", full)
+    told = train(make(), tmp_path / "run")
+    assert len(tries) == 4 and told[-1].hash == whole[-1].hash
+    paused = next(event for event in of(e.Paused, told))
+    assert paused.reason == "the disk is full" and of(e.Resumed, told)
+
+
+def test_a_full_disk_ends_the_run_where_the_user_wants_that(make, tmp_path, monkeypatch):
+    def full(self, step, *rest):
+        raise DiskFull("the disk is full")
+
+    monkeypatch.setattr(journal.JournalWriter, "_write", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        train(make(run={"pause_on": []}), tmp_path / "run")
+
+
+def test_a_run_that_waits_for_room_can_be_stopped(make, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        def full(self, step, *rest):
+            raise DiskFull("the disk is full")
+
+        patched.setattr(journal.JournalWriter, "_write", full)
+        with pytest.raises(UserError, match="the disk is full"):
+            train(make(), tmp_path / "run", lambda event: (e.Stop(),) if isinstance(event, e.Paused) else ())
+    assert resume(tmp_path / "run")[-1].hash == train(make(), tmp_path / "whole")[-1].hash
+
+
+@pytest.mark.parametrize("ends_by", ["itself", "the user"])
+def test_on_battery_the_run_waits(make, tmp_path, monkeypatch, ends_by):
+    from types import SimpleNamespace
+
+    from sparsezo_gui.engine import watch
+
+    plugged = [True]
+    monkeypatch.setattr(watch, "EVERY", 0.0)
+    monkeypatch.setattr(
+        watch.psutil, "sensors_battery", lambda: SimpleNamespace(power_plugged=plugged[0]), raising=False
+    )
+
+    def script(event):
+        if isinstance(event, e.Step) and event.step == 2:
+            plugged[0] = False
+        if isinstance(event, e.Paused) and ends_by == "itself":
+            plugged[0] = True
+        if isinstance(event, e.Paused) and ends_by == "the user":
+            return (e.Resume(),)
+        return ()
+
+    told = train(make(run={"pause_on": ["battery"]}), tmp_path / "run", script)
+    names = [type(event).__name__ for event in told]
+    assert names.count("Paused") == names.count("Resumed") == 1
+    assert of(e.Paused, told)[0].reason == "the computer runs on its battery"
+    assert told[-1].hash == train(make(), tmp_path / "whole")[-1].hash
+
+
+def test_no_thread_is_left(make, tmp_path):
+    before = threading.active_count()
+    train(make(), tmp_path / "run", at(2, e.Release(), e.Resume()))
+    assert threading.active_count() == before
