@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sparsezo_gui import __version__, recipe, resources
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.masking import masked
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
 
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        console.error(f"Unexpected error: {type(error).__name__}: {error}\nDetails: {_details()}")
+        console.error(masked(f"Unexpected error: {type(error).__name__}: {error}\nDetails: {_details()}"))
         return 1
     finally:
         console.close()
@@ -60,7 +61,7 @@ def _details() -> Path:
     from sparsezo_gui.engine.runs.folder import runs_home
 
     path = runs_home().parent / "logs" / f"error-{os.getpid()}.txt"
-    write_text(path, traceback.format_exc())
+    write_text(path, masked(traceback.format_exc()))
     return path
 
 
