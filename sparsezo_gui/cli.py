@@ -246,6 +246,32 @@ def _methods(options: argparse.Namespace, console: Console) -> None:
     console.table(rows, ("table", "rule", "about"), "")
 
 
+def _token(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.models import token
+
+    if options.what == "keep":
+        token.keep(_secret())
+        console.result({"kept": True}, "The token is in the system's keyring. 'sparsezo token forget' removes it.")
+    elif options.what == "forget":
+        had = token.forget()
+        console.result({"forgotten": had}, "The token was removed." if had else "The keyring holds no token of ours.")
+    else:
+        text, place = token.found()
+        end = f"…{text[-4:]}" if text else None
+        told = f"A token that ends in {end}, from {place}." if end else "There is no token; public models need none."
+        console.result({"token": end, "from": place if end else None}, told)
+
+
+def _secret() -> str:
+    """The token from the terminal, without an echo, or from standard input: a command line is seen by every user."""
+    from getpass import getpass
+
+    try:
+        return (getpass("Token (it is not shown): ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+    except EOFError:
+        return ""
+
+
 def _recipe(options: argparse.Namespace) -> Recipe:
     return recipe.with_settings(recipe.load(options.recipe), options.set)
 
@@ -345,6 +371,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--against", nargs="+", default=["plain", "mezo", "qlora"], choices=("plain", "mezo", "qlora"),
                      help="what steps are compared with (default: all)")  # fmt: skip
     _takes_settings(sub)
+    sub = add("token", "Keep an access token for gated and private models in the system's keyring.", _token)
+    sub.add_argument("what", choices=("keep", "forget", "show"), help="keep: asks for it, or reads it from standard "
+                     "input; forget: removes it; show: where it is from, and its last 4 characters")  # fmt: skip
     return parser
 
 
