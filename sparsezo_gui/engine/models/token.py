@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import huggingface_hub
 import keyring
 from huggingface_hub import constants
+from keyring.errors import NoKeyringError
 
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.masking import TOKEN, masked
@@ -67,6 +68,8 @@ def _kept() -> str | None:
 def _telling() -> Iterator[None]:
     try:
         yield
+    except NoKeyringError as error:
+        raise UserError(_SENTENCE.format("it has none")) from error
     except Exception as error:  # beside the keyring's own errors, each back end raises those of its system
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(_SENTENCE.format(masked(reason))) from error
