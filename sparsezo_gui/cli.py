@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sparsezo_gui import __version__, recipe, resources
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.masking import masked
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
 
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        console.error(f"Unexpected error: {type(error).__name__}: {error}\nDetails: {_details()}")
+        console.error(masked(f"Unexpected error: {type(error).__name__}: {error}\nDetails: {_details()}"))
         return 1
     finally:
         console.close()
@@ -61,7 +62,7 @@ def _details() -> Path:
     from sparsezo_gui.engine.runs.folder import runs_home
 
     path = runs_home().parent / "logs" / f"error-{os.getpid()}.txt"
-    write_text(path, traceback.format_exc())
+    write_text(path, masked(traceback.format_exc()))
     return path
 
 
@@ -294,6 +295,32 @@ def _methods(options: argparse.Namespace, console: Console) -> None:
     console.table(rows, ("table", "rule", "about"), "")
 
 
+def _token(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.models import token
+
+    if options.what == "keep":
+        token.keep(_secret())
+        console.result({"kept": True}, "The token is in the system's keyring. 'sparsezo token forget' removes it.")
+    elif options.what == "forget":
+        had = token.forget()
+        console.result({"forgotten": had}, "The token was removed." if had else "The keyring holds no token of ours.")
+    else:
+        text, place = token.found()
+        end = f"…{text[-4:]}" if text else None
+        told = f"A token that ends in {end}, from {place}." if end else "There is no token; public models need none."
+        console.result({"token": end, "from": place if end else None}, told)
+
+
+def _secret() -> str:
+    """The token from the terminal, without an echo, or from standard input: a command line is seen by every user."""
+    from getpass import getpass
+
+    try:
+        return (getpass("Token (it is not shown): ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+    except EOFError:
+        return ""
+
+
 def _recipe(options: argparse.Namespace) -> Recipe:
     return recipe.with_settings(recipe.load(options.recipe), options.set)
 
@@ -428,6 +455,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--against", nargs="+", default=["plain", "mezo", "qlora"], choices=("plain", "mezo", "qlora"),
                      help="what steps are compared with (default: all)")  # fmt: skip
     _takes_settings(sub)
+    sub = add("token", "Keep an access token for gated and private models in the system's keyring.", _token)
+    sub.add_argument("what", choices=("keep", "forget", "show"), help="keep: asks for it, or reads it from standard "
+                     "input; forget: removes it; show: where it is from, and its last 4 characters")  # fmt: skip
     return parser
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import platform
-import re
 import sys
 import traceback
 from dataclasses import dataclass
 
 from sparsezo_gui import __version__
 from sparsezo_gui.errors import UserError
-
-# Tokens of the Hub, keys in addresses: never in a text that a user may paste somewhere.
-_SECRETS = re.compile(r"(hf_|sk-)[A-Za-z0-9]{6,}|(?<=://)[^/@\s]+:[^/@\s]+(?=@)")
+from sparsezo_gui.masking import masked
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,3 @@ def explain(error: BaseException, doing: str) -> Problem:
     trace = "".join(traceback.format_exception(error))
     about = f"SparseZO {__version__}, Python {sys.version.split()[0]}, {platform.platform()}\nwhile {doing}\n\n"
     return Problem(what, masked(about + trace))
-
-
-def masked(text: str) -> str:
-    """Text without access tokens and passwords."""
-    return _SECRETS.sub("…", text)

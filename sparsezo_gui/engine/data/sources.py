@@ -16,11 +16,16 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
 
+import huggingface_hub
+
 from sparsezo_gui import resources
 from sparsezo_gui.engine.data import columns, readers
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.tasks import task
+from sparsezo_gui.engine.models.refusals import HUB_ERRORS, refusal
+from sparsezo_gui.engine.models.token import token
 from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.masking import masked
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
 
@@ -153,10 +158,13 @@ def _files(paths: list[Path]) -> Part:
 
 
 def _hub(name: str, configuration: str, stream: bool) -> dict[str, Part]:
-    from datasets import load_dataset
+    import datasets
 
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    huggingface_hub.logging.set_verbosity_error()
     try:
-        loaded = load_dataset(name, configuration or None, streaming=stream)
+        loaded = datasets.load_dataset(name, configuration or None, streaming=stream, token=token())
     except Exception as error:  # the libraries below raise some twenty classes; each means: not to be had
         raise hub_error(name, error) from error
     splits: dict[str, str] = {}
@@ -168,21 +176,37 @@ def _hub(name: str, configuration: str, stream: bool) -> dict[str, Part]:
 
 
 def _hub_part(name: str, split: str, rows: Any) -> Part:
-    return lambda: (Record(values, f"{name} {split}", number) for number, values in enumerate(readers.named(rows), 1))
+    def records() -> Iterator[Record]:
+        try:
+            for number, values in enumerate(readers.named(rows), 1):
+                yield Record(values, f"{name} {split}", number)
+        except HUB_ERRORS as error:  # a data set that is read as it comes
+            raise hub_error(name, error) from error
+
+    return records
 
 
 def hub_error(name: str, error: Exception) -> UserError:
     """A sentence for what `datasets` raises when a data set cannot be had from the Hub."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if isinstance(error, ConnectionError):
-        return UserError(
-            f"The data set '{name}' is not on this computer, and the Hub cannot be reached. Connect to the "
-            f"internet, or give a file. ({reason})"
-        )
+    found = _asked(name, error)
+    if isinstance(found, HUB_ERRORS) and not isinstance(found, FileNotFoundError):  # a file that the data set lacks
+        return refusal("data set", name, found, "give a file")
+    reason = " ".join(str(error).split()) or type(error).__name__
     return UserError(
-        f"The data set '{name}' could not be loaded from the Hub: {reason} Check its name and configuration "
+        f"The data set '{name}' could not be loaded from the Hub: {masked(reason)} Check its name and configuration "
         f"(owner/name:configuration); data sets that need their own code are not supported."
     )
+
+
+def _asked(name: str, error: Exception) -> Exception:
+    """What the Hub answers when it is asked for the data set itself: the errors of `datasets` do not say why."""
+    if isinstance(error, ConnectionError) or huggingface_hub.is_offline_mode():
+        return error
+    try:
+        huggingface_hub.HfApi().auth_check(name, repo_type="dataset", token=token())
+    except HUB_ERRORS as found:
+        return found
+    return error
 
 
 def smallest(part: Part, limit: int, key: Callable) -> Generator[Progress, None, tuple[list[list[Record]], int]]:

@@ -16,8 +16,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from sparsezo_gui import resources
 from sparsezo_gui.engine.models.anatomy import Anatomy, anatomy
 from sparsezo_gui.engine.models.checkpoint import DTYPES
-from sparsezo_gui.engine.models.hub import HUB_ERRORS, cached_folder, hub_error
+from sparsezo_gui.engine.models.hub import cached_folder, hub_error, model_info
+from sparsezo_gui.engine.models.refusals import HUB_ERRORS
 from sparsezo_gui.engine.models.source import check_quantisation, find_weights, local_folder, read_config
+from sparsezo_gui.engine.models.token import token
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import ModelTable
 
@@ -82,7 +84,7 @@ def search_hub(text: str, limit: int = LIMIT) -> list[ModelSummary]:
     try:
         models = list(huggingface_hub.HfApi().list_models(
             search=text, pipeline_tag="text-generation", sort="downloads", limit=limit,
-            expand=["config", "gated", "safetensors", "tags"],
+            expand=["config", "gated", "safetensors", "tags"], token=token(),
         ))  # fmt: skip
     except HUB_ERRORS as error:
         raise hub_error(ModelTable(id=text or "models"), error) from error
@@ -129,7 +131,7 @@ def _of_folder(id: str, folder: Path, kind: str, trust_remote_code: bool) -> Mod
 
 def _of_hub(table: ModelTable) -> ModelSummary:
     try:
-        info = huggingface_hub.HfApi().model_info(table.id, revision=table.revision, files_metadata=True)
+        info = model_info(table)
     except HUB_ERRORS as error:
         raise hub_error(table, error) from error
     facts: dict[str, Any] = {"licence": _licence(info.tags), "gated": bool(info.gated)}
@@ -149,7 +151,7 @@ def _of_hub(table: ModelTable) -> ModelSummary:
 
 def _fetch_config(table: ModelTable) -> Path:
     try:
-        path = huggingface_hub.hf_hub_download(table.id, "config.json", revision=table.revision)
+        path = huggingface_hub.hf_hub_download(table.id, "config.json", revision=table.revision, token=token())
     except HUB_ERRORS as error:
         raise hub_error(table, error) from error
     return Path(path).parent

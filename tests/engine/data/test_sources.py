@@ -135,14 +135,14 @@ def test_a_folder_without_data(tmp_path):
 
 
 def test_hub_offline():
-    with pytest.raises(UserError, match=r"'nobody/nothing' is not on this computer, and the Hub cannot be reached"):
+    with pytest.raises(UserError, match=r"'nobody/nothing' is not on this computer, and the program is offline"):
         load_rows(table("nobody/nothing:plain"))
 
 
 def test_hub(monkeypatch):
     import datasets
 
-    def load(name, configuration, streaming):
+    def load(name, configuration, streaming, token):
         assert (name, configuration, streaming) == ("nyu-mll/glue", "sst2", False)
         label = datasets.ClassLabel(names=["negative", "positive"])
         features = datasets.Features({"sentence": datasets.Value("string"), "label": label})

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
-import time
-from types import SimpleNamespace
 
-import httpx2
-import huggingface_hub
 import pytest
-from huggingface_hub import errors as hub
 from safetensors.torch import load_file, save_file
 
 from sparsezo_gui import resources
@@ -163,143 +157,6 @@ def test_config_and_weights_of_different_models(folder):
     assert "lacks the weight 'model.layers.2" in refused(folder)
     edit(folder / "config.json", num_hidden_layers=2, intermediate_size=129)
     assert "config.json asks for" in refused(folder)
-
-
-# --- the Hub, which is a stand-in here ---
-
-
-@pytest.fixture
-def online(monkeypatch):
-    monkeypatch.setattr(huggingface_hub, "is_offline_mode", lambda: False)
-
-
-def test_offline_and_not_here():
-    assert "the program is offline (HF_HUB_OFFLINE)" in refused("nobody/nothing")
-
-
-def response(status, code=None):
-    request = httpx2.Request("GET", "https://huggingface.co/api/models/nobody/nothing")
-    return httpx2.Response(status, headers={"X-Error-Code": code} if code else {}, request=request)
-
-
-@pytest.mark.parametrize(
-    ("error", "sentence"),
-    [
-        (hub.RepositoryNotFoundError("404", response=response(404)), "There is no model 'nobody/nothing' on the Hub"),
-        (hub.GatedRepoError("403", response=response(403)), "is gated. Accept its terms at"),
-        (hub.RevisionNotFoundError("404", response=response(404)), "has no revision 'main'"),
-        (hub.DisabledRepoError("403", response=response(403)), "was disabled"),
-        (hub.HfHubHTTPError("500 Server Error", response=response(500)), r"cannot be reached \(500 Server Error\)"),
-        (httpx2.ConnectError("[Errno -2] Name or service not known"), "cannot be reached .*Name or service"),
-        (hub.OfflineModeIsEnabled("no"), "the program is offline"),
-        (OSError(28, "No space left on device"), "The disk of .* is full"),
-    ],
-)
-def test_what_the_hub_may_answer(error, sentence, monkeypatch, online):
-    def answer(*_, dry_run=False, **__):
-        if dry_run:
-            raise error
-        raise hub.LocalEntryNotFoundError("not cached")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", answer)
-    with pytest.raises(UserError, match=sentence):
-        finish(find(ModelTable(id="nobody/nothing")))
-
-
-class Hub:
-    """Stands in for the Hub: serves the files of a folder into another, in small pieces."""
-
-    def __init__(self, origin, cache, monkeypatch):
-        self.origin, self.cache, self.asked, self.slow = origin, cache / "snapshots" / "c0ffee", [], 0.0
-        self.leave_out, self.extra = set(), []
-        monkeypatch.setattr(huggingface_hub, "snapshot_download", self.snapshot)
-        monkeypatch.setattr(huggingface_hub, "hf_hub_download", self.fetch)
-
-    def snapshot(self, id, dry_run=False, local_files_only=False, **_):
-        if local_files_only:
-            if not self.cache.is_dir():
-                raise hub.LocalEntryNotFoundError("not cached")
-            return str(self.cache)
-        files = [path for path in sorted(self.origin.iterdir()) if path.name not in self.leave_out]
-        return [
-            SimpleNamespace(filename=path.name, file_size=path.stat().st_size, commit_hash="c0ffee",
-                            will_download=not (self.cache / path.name).exists())
-            for path in files
-        ] + self.extra  # fmt: skip
-
-    def fetch(self, id, name, revision, tqdm_class):
-        self.asked.append(name)
-        self.cache.mkdir(parents=True, exist_ok=True)
-        if not (self.cache / name).exists():
-            content = (self.origin / name).read_bytes()
-            with tqdm_class(total=len(content), initial=0, desc=name, unit="B") as bar:
-                for start in range(0, len(content), 1000):
-                    time.sleep(self.slow)
-                    bar.update(len(content[start : start + 1000]))
-            (self.cache / name).write_bytes(content)
-        return str(self.cache / name)
-
-
-@pytest.fixture
-def served(llama, tmp_path, monkeypatch, online):
-    return Hub(llama, tmp_path / "cache", monkeypatch)
-
-
-def test_a_download_tells_its_bytes_and_comes_second_from_the_cache(served, llama):
-    work, told = find(ModelTable(id="some/model")), []
-    try:
-        while True:
-            told.append(next(work))
-    except StopIteration as end:
-        found = end.value
-    assert found.folder == served.cache and found.revision == "c0ffee"
-    total = sum(path.stat().st_size for path in llama.iterdir())
-    assert told[-1].unit == "bytes" and told[-1].total == total and 0 <= told[-1].done <= total
-    first_weight = next(place for place, name in enumerate(served.asked) if name.endswith(".safetensors"))
-    assert "config.json" in served.asked[:first_weight]
-    served.asked.clear()
-    assert finish(find(ModelTable(id="some/model"))).folder == served.cache
-    assert served.asked == []
-
-
-def test_closing_the_generator_stops_the_download(served):
-    served.slow = 0.02
-    work = find(ModelTable(id="some/model"))
-    for _ in range(3):
-        next(work)
-    work.close()
-    assert not any(thread.name == "download" for thread in threading.enumerate())
-    assert not any(served.cache.glob("*.safetensors"))
-    served.slow = 0.0
-    assert finish(find(ModelTable(id="some/model"))).anatomy.layers == 2
-
-
-def test_a_useless_model_is_refused_before_its_weights_are_fetched(served, llama, tmp_path):
-    served.origin = shutil.copytree(llama, tmp_path / "origin")
-    edit(served.origin / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
-    assert "'some/model' on the Hub: its weights are stored in the 'gptq' format" in refused("some/model")
-    assert not any(name.endswith(".safetensors") for name in served.asked)
-
-
-def test_models_on_the_hub_without_safetensors(served, llama):
-    served.leave_out = {path.name for path in llama.iterdir() if "safetensors" in path.name}
-    assert "no safetensors weights" in refused("some/model")
-    served.leave_out.add("config.json")
-    assert "no config.json" in refused("some/model")
-
-
-def test_a_disk_too_small(served):
-    served.extra = [SimpleNamespace(filename="model-00009-of-00009.safetensors", file_size=10**18, commit_hash="c0ffee",
-                                    will_download=True)]  # fmt: skip
-    assert "1000000000.0 GB on the disk of" in refused("some/model")
-    assert served.asked == []
-
-
-def test_pickles_are_left_on_the_hub(served, llama, tmp_path):
-    served.origin = shutil.copytree(llama, tmp_path / "origin")
-    (served.origin / "pytorch_model.bin").touch()
-    finish(find(ModelTable(id="some/model")))
-    assert "pytorch_model.bin" not in served.asked
 
 
 def test_inspect_knows_a_snapshot_of_the_cache(llama, tmp_path):

@@ -1,0 +1,198 @@
+"""Files of a model on the Hub, brought into the Hugging Face cache: taken up where they broke off, checked when whole.
+
+The Hub's own client begins an unfinished file anew, which can cost hours of a laptop's line, and compares only sizes.
+So the bytes come here, over its session and into its layout: ``blobs`` holds contents by their hash, as
+``HASH.incomplete`` until they are whole and right, and ``snapshots/COMMIT`` links to them by their names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import filelock
+import huggingface_hub
+from huggingface_hub import constants
+from huggingface_hub import errors as hub
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+from sparsezo_gui.engine.files import sync, write_text
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.events import Progress
+
+WAITS = (1.0, 1.0, 2.0, 4.0, 8.0)  # seconds before each further try, as long as none brings a byte
+BUSY = (408, 429, 500, 502, 503, 504)  # answers of a server that may answer otherwise soon
+TELL = 0.1  # seconds between two tellings
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """``hash`` is the sha256 of a large file's content; of a small one the sha1 that git gives it."""
+
+    name: str
+    size: int
+    hash: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One commit of a model on the Hub, and its place in the cache. ``token`` is sent when a file is asked for."""
+
+    id: str
+    commit: str
+    token: str | None = field(default=None, repr=False)
+
+    @property
+    def storage(self) -> Path:
+        """Folder of all commits of the model."""
+        return Path(constants.HF_HUB_CACHE) / self._key
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this commit's files."""
+        return self.storage / "snapshots" / self.commit
+
+    @property
+    def _key(self) -> str:
+        return repo_folder_name(repo_id=self.id, repo_type="model")
+
+    def missing(self, file: HubFile) -> int:
+        """Bytes of ``file`` that are not on this computer."""
+        if (self.folder / file.name).exists() or self._blob(file).exists():
+            return 0
+        return max(file.size - _size(self._part(file)), 0)
+
+    def fetch(self, file: HubFile) -> Generator[int, None, None]:
+        """Brings ``file`` here, telling how many of its bytes there are. What has come is kept when this is closed.
+
+        Raises `UserError` for a wrong content, which is removed, and whatever the Hub's client raises.
+        """
+        if (self.folder / file.name).exists():
+            return
+        with self._locked(file):
+            if not self._blob(file).exists():
+                yield from self._receive(file)
+            _link(self._blob(file), self.folder / file.name)
+
+    def note(self, revision: str) -> None:
+        """Notes in the cache which commit ``revision`` (a branch or tag) is, so that it is found without the Hub."""
+        if revision != self.commit:
+            write_text(self.storage / "refs" / revision, self.commit)
+
+    def _blob(self, file: HubFile) -> Path:
+        return self.storage / "blobs" / file.hash
+
+    def _part(self, file: HubFile) -> Path:
+        return self.storage / "blobs" / f"{file.hash}.incomplete"
+
+    @contextmanager
+    def _locked(self, file: HubFile) -> Iterator[None]:
+        path = Path(constants.HF_HUB_CACHE) / ".locks" / self._key / f"{file.hash}.lock"  # where the client has it
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with filelock.FileLock(path, timeout=0):
+                yield
+        except filelock.Timeout as error:
+            raise UserError(f"'{file.name}' of '{self.id}' is being downloaded by another program. Wait until it is "
+                            "done, then start again.") from error
+
+    def _receive(self, file: HubFile) -> Generator[int, None, None]:
+        part = self._part(file)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        url = huggingface_hub.hf_hub_url(self.id, file.name, revision=self.commit)
+        yield from _complete(part, url, build_hf_headers(token=self.token), file.size)
+        part.touch()  # a file may be empty
+        if not (yield from _is_right(part, file)):
+            part.unlink()
+            raise UserError(f"'{file.name}' of '{self.id}' came damaged from the Hub: its checksum is wrong. It was "
+                            "removed; start again. If that does not help, something on the way, such as a proxy or a "
+                            "virus scanner, changes downloads.")
+        sync(part)
+        os.replace(part, self._blob(file))
+
+
+def patiently(call: Callable[[], T], waiting: Progress) -> Generator[Progress, None, T]:
+    """What ``call`` gives, asking again while the Hub is too busy to answer, and telling ``waiting`` meanwhile."""
+    for wait in WAITS:
+        try:
+            return call()
+        except hub.HfHubHTTPError as error:
+            if not _passes(error):
+                raise
+        for _ in _pause(wait):
+            yield waiting
+    return call()
+
+
+def _complete(part: Path, url: str, headers: dict[str, str], size: int) -> Generator[int, None, None]:
+    """Appends to ``part`` what it lacks of ``size`` bytes, over as many connections as it takes."""
+    fruitless = 0
+    while (have := _size(part)) < size:
+        try:
+            yield from _append(part, url, headers, size)
+        except hub.HTTPError as error:  # the line broke, or the Hub refuses
+            fruitless = 0 if _size(part) > have else fruitless + 1
+            if not _passes(error) or fruitless == len(WAITS):
+                raise
+            for _ in _pause(WAITS[fruitless]):
+                yield _size(part)
+
+
+def _append(part: Path, url: str, headers: dict[str, str], size: int) -> Generator[int, None, None]:
+    """What one connection brings of what ``part`` lacks. Raises when that is not all."""
+    headers = {**headers, "Accept-Encoding": "identity", "Range": f"bytes={_size(part)}-"}
+    with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
+        hf_raise_for_status(response)
+        with open(part, "wb" if response.status_code == 200 else "ab") as out:  # 200: something knows no ranges
+            told = 0.0
+            for chunk in response.iter_bytes():
+                out.write(chunk)
+                if time.monotonic() - told > TELL:
+                    told = time.monotonic()
+                    yield out.tell()
+    if _size(part) < size:
+        raise hub.HTTPError("the connection ended early")
+
+
+def _passes(error: hub.HTTPError) -> bool:
+    """Whether it may go better soon."""
+    return not isinstance(error, hub.HfHubHTTPError) or error.response.status_code in BUSY
+
+
+def _is_right(part: Path, file: HubFile) -> Generator[int, None, bool]:
+    """Whether the content has the hash that the Hub tells."""
+    digest = hashlib.sha256() if len(file.hash) == 64 else hashlib.sha1(b"blob %d\0" % file.size)
+    with open(part, "rb") as content:
+        while chunk := content.read(2**24):
+            digest.update(chunk)
+            yield file.size
+    return digest.hexdigest() == file.hash
+
+
+def _link(blob: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # a link whose content was removed
+    try:
+        path.symlink_to(os.path.relpath(blob, path.parent))
+    except OSError:  # Windows allows links only to developers
+        os.replace(blob, path)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _pause(seconds: float) -> Generator[None, None, None]:
+    """Waits, yielding often enough that it can be broken off."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield
+        time.sleep(min(TELL, seconds))

@@ -1,0 +1,75 @@
+"""The access token for the Hub, kept in the system's keyring: in no file of ours, no recipe and no command line."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import huggingface_hub
+import keyring
+from huggingface_hub import constants
+from keyring.errors import NoKeyringError
+
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.masking import TOKEN, masked
+
+SERVICE, USER = "sparsezo", "huggingface"
+HOW = "with 'sparsezo token keep', 'hf auth login' or the variable HF_TOKEN"
+"""Ends a sentence that asks for a token."""
+_SENTENCE = ("The keyring of this system cannot be used ({}). Unlock it or set one up, or give the token with 'hf auth "
+             "login' or the variable HF_TOKEN instead.")  # fmt: skip
+
+
+def token() -> str | None:
+    """The token to send: ours in the keyring, else the one that the Hub's client finds; None when there is none."""
+    return found()[0]
+
+
+def found() -> tuple[str | None, str]:
+    """The token to send, and in words where it is from."""
+    if kept := _kept():
+        return kept, "the system's keyring"
+    if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:  # the user lets no token be sent that was not given to this program
+        return None, ""
+    variables = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
+    return huggingface_hub.get_token(), "the variable HF_TOKEN" if variables else "'hf auth login'"
+
+
+def keep(text: str) -> None:
+    """Puts a token into the keyring. Raises `UserError` when it is none, or when the keyring takes none."""
+    if not re.fullmatch(TOKEN, text):
+        raise UserError("That is no token of the Hugging Face Hub: one begins with 'hf_', and letters and digits "
+                        f"follow. Copy it whole from {constants.ENDPOINT}/settings/tokens.")
+    with _telling():
+        keyring.set_password(SERVICE, USER, text)
+    if _kept() != text:
+        raise UserError(_SENTENCE.format("it forgets what it is given"))
+
+
+def forget() -> bool:
+    """Removes our token from the keyring; whether there was one. Raises `UserError` when the keyring is not open."""
+    with _telling():
+        if keyring.get_password(SERVICE, USER) is None:
+            return False
+        keyring.delete_password(SERVICE, USER)
+    return True
+
+
+def _kept() -> str | None:
+    try:
+        return keyring.get_password(SERVICE, USER)
+    except Exception:  # a keyring that is locked or missing is one without our token
+        return None
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    try:
+        yield
+    except NoKeyringError as error:
+        raise UserError(_SENTENCE.format("it has none")) from error
+    except Exception as error:  # beside the keyring's own errors, each back end raises those of its system
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(_SENTENCE.format(masked(reason))) from error

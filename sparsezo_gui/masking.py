@@ -1,0 +1,16 @@
+"""Texts that a user may paste somewhere, without the secrets in them."""
+
+from __future__ import annotations
+
+import re
+
+TOKEN = r"hf_(?:(?:oauth|jwt)_[A-Za-z0-9_.-]+|[A-Za-z0-9]{10,})"
+"""An access token of the Hugging Face Hub."""
+MASK = "•••"
+# Shorter words after hf_, as in hf_hub_download, are the names of functions.
+_SECRETS = re.compile(rf"{TOKEN}[\w-]*|(?<=bearer)\s+[^\s\"',;]+|(?<=://)[^\s/?#]+(?=@)", re.IGNORECASE)
+
+
+def masked(text: str) -> str:
+    """``text`` with tokens, bearer credentials and what stands before the @ of an address replaced by `MASK`."""
+    return _SECRETS.sub(lambda found: " " * found[0][0].isspace() + MASK, text)

@@ -1,0 +1,158 @@
+"""Data sets from the Hub, with the real client: a sentence for every failure, and a second try that works."""
+
+import errno
+import io
+import json
+import random
+import time
+from pathlib import Path
+
+import datasets
+import keyring
+import pyarrow
+import pytest
+from huggingface_hub import constants
+from pyarrow import parquet
+
+from sparsezo_gui.engine.data import load_rows, sources
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.recipe import DataTable
+from tests.hub_server import STRANGER, TOKEN, hub
+
+__all__ = ["hub"]
+JSONL = b"".join(json.dumps({"text": f"text {row}", "label": row % 2}).encode() + b"\n" for row in range(100))
+
+
+@pytest.fixture
+def served(hub, tmp_path, monkeypatch):
+    """The Hub, also for `datasets`, with the data set owner/reviews."""
+    cache = tmp_path / "datasets"
+    address = f"{hub.endpoint}/datasets/{{repo_id}}/resolve/{{revision}}/{{path}}"
+    settings = {"HF_ENDPOINT": hub.endpoint, "HUB_DATASETS_URL": address, "HF_HUB_OFFLINE": False,
+                "HF_UPDATE_DOWNLOAD_COUNTS": False, "HF_DATASETS_CACHE": cache,
+                "DOWNLOADED_DATASETS_PATH": cache / "downloads"}  # fmt: skip
+    for name, value in settings.items():
+        monkeypatch.setattr(datasets.config, name, value)
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # between the client's tries
+    hub.add("datasets/owner/reviews", {"README.md": b"# Reviews\n", "data/train.parquet": table()})
+    return hub
+
+
+def table():
+    """Rows of some 200 kB, which nothing has been cached of."""
+    letters = random.Random(0)
+    texts = ["".join(letters.choices("abcdefghijklmnopqrstuvwxyz ", k=60)) for _ in range(4000)]
+    out = io.BytesIO()
+    parquet.write_table(pyarrow.table({"text": texts, "label": [row % 2 for row in range(4000)]}), out)
+    return out.getvalue()
+
+
+def load(name="owner/reviews"):
+    found = load_rows(DataTable(source=name, train=20, validation=5, test=5))
+    return {split: len(rows) for split, rows in found.items()}
+
+
+def refused(name="owner/reviews"):
+    with pytest.raises(UserError) as error:
+        load(name)
+    assert len(str(error.value)) > 40 and "\n" not in str(error.value)
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("snapshots/*/data/*"))
+    return str(error.value)
+
+
+ALL = {"train": 20, "validation": 5, "test": 5}
+
+
+def test_a_data_set_is_fetched_once(served, capfd):
+    assert load() == ALL
+    assert served.starts() == [None]
+    served.asked.clear()
+    assert load() == ALL
+    assert served.starts() == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_line_that_breaks(served, capfd):
+    served.break_after = 1000
+    assert "the Hub cannot be reached (peer closed connection" in refused()
+    served.break_after = None
+    assert load() == ALL
+    assert capfd.readouterr() == ("", "")
+
+
+def test_gated(served, monkeypatch):
+    served.add("datasets/owner/reviews", {"train.jsonl": JSONL}, gated=True)
+    page = f"Accept its terms at {served.endpoint}/datasets/owner/reviews"
+    assert page in refused()
+    monkeypatch.setenv("HF_TOKEN", STRANGER)
+    assert page in refused()
+    monkeypatch.setattr(keyring, "get_password", lambda *_: TOKEN)
+    assert load() == ALL
+
+
+def test_private_or_nowhere(served, monkeypatch):
+    served.add("datasets/owner/secret", {"train.jsonl": JSONL}, private=True)
+    for name in ("owner/secret", "owner/nothing"):
+        assert f"There is no data set '{name}' on the Hub, or it is private" in refused(name)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert load("owner/secret") == ALL
+
+
+def test_a_token_that_the_hub_does_not_know(served, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "X" * 34)
+    assert "does not let your token read the data set 'owner/reviews' (HTTP 401)" in refused()
+
+
+def test_offline(served, monkeypatch):
+    def offline(yes):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", yes)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", yes)
+
+    offline(True)
+    assert "the program is offline (HF_HUB_OFFLINE)" in refused()
+    offline(False)
+    assert load() == ALL
+    offline(True)
+    served.asked.clear()
+    assert load() == ALL and served.asked == []
+
+
+def test_a_hub_that_is_busy(served):
+    served.failures = 2
+    assert load() == ALL
+
+
+def test_a_hub_that_stays_busy(served):
+    served.failures = 1000
+    said = refused()
+    assert "the Hub cannot be reached (it answers HTTP 500)" in said and "file at" not in said
+    served.failures = 0
+    assert load() == ALL
+
+
+def test_configurations(served):
+    card = b"---\nconfigs:\n- config_name: one\n  data_files: 1.jsonl\n- config_name: two\n  data_files: 2.jsonl\n---\n"
+    served.add("datasets/owner/two", {"README.md": card, "1.jsonl": JSONL, "2.jsonl": JSONL})
+    assert "available configs: ['one', 'two']" in refused("owner/two")
+    assert "['one', 'two']" in refused("owner/two:three")
+    assert load("owner/two:two") == ALL
+
+
+def test_a_data_set_without_data(served):
+    served.add("datasets/owner/empty", {"README.md": b"# Nothing\n"})
+    assert "could not be loaded from the Hub" in refused("owner/empty")
+
+
+def test_a_full_disk():
+    error = OSError(errno.ENOSPC, "No space left on device")
+    assert "is full. Free some space and start again." in str(sources.hub_error("owner/reviews", error))
+
+
+def test_a_data_set_that_is_read_as_it_comes(served):
+    served.add("datasets/owner/text", {"train.jsonl": JSONL})
+    part = sources.find("owner/text", stream=True)["train"]
+    assert [record.number for record in part()] == list(range(1, 101))
+    part = sources.find("owner/text", stream=True)["train"]
+    served.repositories.clear()
+    with pytest.raises(UserError, match="There is no data set 'owner/text' on the Hub"):
+        list(part())

@@ -1,0 +1,291 @@
+"""A Hugging Face Hub in small, for tests: what the real client needs for models and data sets, with faults on demand.
+
+Small files are served as they are; large ones (`LARGE`) by a redirect to another origin, as the real Hub does. A change
+of the attributes of `HubServer` shows from the next request on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
+
+LARGE = (".safetensors", ".parquet")
+PIECE = 4096  # bytes that are sent at once
+TOKEN = "hf_" + "T" * 34  # of a user whom every gated repository lets in
+STRANGER = "hf_" + "S" * 34  # of a user who has accepted no terms
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Files of one commit. ``gated``: all may see the list, but only `TOKEN` gets files; ``private``: nor the list."""
+
+    files: dict[str, bytes]
+    gated: bool = False
+    private: bool = False
+
+    @property
+    def commit(self) -> str:
+        return hashlib.sha1(repr(sorted(self.files.items())).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request; ``start`` is the first byte asked for, None without a Range."""
+
+    method: str
+    path: str
+    start: int | None
+    token: str
+
+
+@dataclass
+class HubServer:
+    """Repositories by path ('models/owner/name', 'datasets/owner/name'), requests so far, and what shall go wrong."""
+
+    endpoint: str = ""
+    repositories: dict[str, Repository] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
+    break_after: int | None = None
+    """Bytes of a large file after which the line breaks, each time."""
+    slow: float = 0.0
+    """Seconds before each `PIECE` of a large file."""
+    wrong: bool = False
+    """Whether large files have a bit flipped, their sizes being right."""
+    ranges: bool = True
+    """Whether a Range is heeded."""
+    failures: int = 0
+    """How many requests still fail with ``status``."""
+    status: int = 500
+
+    def add(self, path: str, files: Path | dict[str, bytes], **how: bool) -> None:
+        """Publishes a folder's files, or these, as a new commit of the repository."""
+        if isinstance(files, Path):
+            files = {str(each.relative_to(files)): each.read_bytes() for each in files.rglob("*") if each.is_file()}
+        self.repositories[path] = Repository(files, **how)
+
+    def starts(self) -> list[int | None]:
+        """Where each request for a large file's content began."""
+        return [each.start for each in self.asked if each.path.startswith("/cdn/") and each.method == "GET"]
+
+    def names(self) -> list[str]:
+        """Names of the files whose content was asked for."""
+        paths = [each.path for each in self.asked if each.method == "GET" and "/resolve/" in each.path]
+        return [path.rpartition("/")[2] for path in paths]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """The server as the Hub of the real client in this process, with a cache of its own and no token."""
+    home = tmp_path / "huggingface"
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with serving() as server:
+        address = f"{server.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        settings = {"ENDPOINT": server.endpoint, "HUGGINGFACE_CO_URL_TEMPLATE": address, "HF_HUB_OFFLINE": False,
+                    "HF_HOME": str(home), "HF_HUB_CACHE": str(home / "hub"), "HF_TOKEN_PATH": str(home / "token"),
+                    "HF_HUB_DISABLE_TELEMETRY": True}  # fmt: skip
+        for name, value in settings.items():
+            monkeypatch.setattr(constants, name, value)
+        yield server
+        close_session()
+
+
+@contextmanager
+def serving() -> Iterator[HubServer]:
+    """A server on a free port of this computer."""
+    hub = HubServer()
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="hub")
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The client hung up: what a cancelled download does."""
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, code: str = "", message: str = "") -> None:
+        self.status, self.headers = status, {"X-Error-Code": code, "X-Error-Message": message}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: HubServer
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        try:
+            self._answer()
+        except _Refused as refusal:
+            self._send(refusal.status, b"", refusal.headers)
+
+    do_HEAD = do_POST = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        url = urlsplit(self.path)
+        path, start = unquote(url.path), re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        self.hub.asked.append(Asked(self.command, path, int(start[1]) if start else None, token))
+        if self.hub.failures:
+            self.hub.failures -= 1
+            raise _Refused(self.hub.status)
+        if found := re.fullmatch(r"/cdn/(.+?)@([0-9a-f]{40})/(.+)", path):
+            self._content(self.hub.repositories[found[1]].files[found[3]], large=True)
+        elif path == "/api/models":
+            self._json([_info(name.partition("/")[2], each) for name, each in self.hub.repositories.items()])
+        elif found := re.fullmatch(r"/api/((?:models|datasets)/[^/]+/[^/]+)(?:/(.*))?", path):
+            self._api(found[1], found[2] or "", token, parse_qs(url.query), parse_qs(body.decode()))
+        elif found := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self._resolve(f"{found[1] or 'models/'}{found[2]}", found[3], found[4], token)
+        else:
+            raise _Refused(404)
+
+    def _api(self, path: str, rest: str, token: str, query: dict, form: dict) -> None:
+        repository = self._repository(path, token)
+        what, _, rest = rest.partition("/")
+        revision, _, folder = rest.partition("/")
+        self._check(repository, unquote(revision) or "main")
+        if what == "auth-check":
+            self._admit(repository, path, token)
+            self._json({})
+        elif what in ("", "revision"):
+            self._json(_info(path.partition("/")[2], repository))
+        elif what == "tree":
+            self._json(_tree(repository, folder, query.get("recursive", [""])[0].lower() == "true"))
+        elif what == "paths-info":
+            self._json([entry for entry in _tree(repository, "", True) if entry["path"] in form.get("paths", ())])
+        else:
+            raise _Refused(404)
+
+    def _resolve(self, path: str, revision: str, name: str, token: str) -> None:
+        repository = self._repository(path, token)
+        self._check(repository, revision)
+        self._admit(repository, path, token)
+        if name not in repository.files:
+            raise _Refused(404, "EntryNotFound", "Entry not found")
+        content = repository.files[name]
+        headers = {"X-Repo-Commit": repository.commit, "ETag": f'"{_hash(name, content)}"'}
+        if name.endswith(LARGE):
+            headers |= {"X-Linked-Size": str(len(content)), "X-Linked-Etag": headers.pop("ETag")}
+            elsewhere = self.hub.endpoint.replace("127.0.0.1", "localhost")
+            self._send(302, b"", {**headers, "Location": f"{elsewhere}/cdn/{path}@{repository.commit}/{name}"})
+        else:
+            self._content(content, headers)
+
+    def _repository(self, path: str, token: str) -> Repository:
+        if token not in ("", TOKEN, STRANGER):
+            raise _Refused(401, "", "Invalid credentials in Authorization header")
+        repository = self.hub.repositories.get(path)
+        if repository is None or (repository.private and token != TOKEN):
+            raise _Refused(404 if token else 401, "RepoNotFound", "Repository not found")
+        return repository
+
+    def _admit(self, repository: Repository, path: str, token: str) -> None:
+        if repository.gated and token != TOKEN:
+            raise _Refused(403 if token else 401, "GatedRepo", f"Access to {path} is restricted.")
+
+    def _check(self, repository: Repository, revision: str) -> None:
+        if revision not in ("main", repository.commit):
+            raise _Refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+
+    def _content(self, content: bytes, headers: dict[str, str] | None = None, large: bool = False) -> None:
+        start, total = self.hub.asked[-1].start, len(content)
+        if large and self.hub.wrong:
+            content = bytes([content[0] ^ 1]) + content[1:]
+        if start is None or not self.hub.ranges:
+            self._send(200, content, headers or {}, large)
+        elif start < total:
+            self._send(206, content[start:], {**(headers or {}), "Content-Range": f"bytes {start}-{total - 1}/{total}"},
+                       large)  # fmt: skip
+        else:
+            raise _Refused(416)
+
+    def _json(self, value: Any) -> None:
+        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def _send(self, status: int, content: bytes, headers: dict[str, str], large: bool = False) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        broken = large and self.hub.break_after is not None and self.hub.break_after < len(content)
+        for piece in _pieces(content[: self.hub.break_after] if broken else content):
+            time.sleep(self.hub.slow if large else 0)
+            self.wfile.write(piece)
+        if broken:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+
+def _pieces(content: bytes) -> Iterable[bytes]:
+    return (content[start : start + PIECE] for start in range(0, len(content), PIECE))
+
+
+def _hash(name: str, content: bytes) -> str:
+    if name.endswith(LARGE):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _info(id: str, repository: Repository) -> dict[str, Any]:
+    siblings = []
+    for entry in _tree(repository, "", True):
+        if entry["type"] == "file":
+            lfs = entry.get("lfs")
+            large = {"lfs": {"sha256": lfs["oid"], "size": lfs["size"], "pointerSize": 134}} if lfs else {}
+            siblings.append({"rfilename": entry["path"], "size": entry["size"], "blobId": entry["oid"], **large})
+    return {"_id": "0" * 24, "id": id, "modelId": id, "sha": repository.commit, "siblings": siblings, "tags": [],
+            "gated": "auto" if repository.gated else False, "private": repository.private, "disabled": False,
+            "downloads": 0, "likes": 0}  # fmt: skip
+
+
+def _tree(repository: Repository, folder: str, recursive: bool) -> list[dict[str, Any]]:
+    """Entries of a folder ('' is the root), files with the hashes of their contents."""
+    inside = f"{folder}/" if folder else ""
+    entries: dict[str, dict[str, Any]] = {}
+    for name, content in sorted(repository.files.items()):
+        if name.startswith(inside):
+            parts = name.removeprefix(inside).split("/")
+            for depth in range(1, len(parts) if recursive else min(len(parts), 2)):
+                path = inside + "/".join(parts[:depth])
+                entries[path] = {"type": "directory", "oid": "0" * 40, "size": 0, "path": path}
+            if recursive or len(parts) == 1:
+                entries[name] = _entry(name, content)
+    return list(entries.values())
+
+
+def _entry(name: str, content: bytes) -> dict[str, Any]:
+    entry = {"type": "file", "oid": hashlib.sha1(content).hexdigest(), "size": len(content), "path": name}
+    if not name.endswith(LARGE):
+        return {**entry, "oid": _hash(name, content)}
+    return {**entry, "lfs": {"oid": _hash(name, content), "size": len(content), "pointerSize": 134}}

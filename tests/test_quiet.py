@@ -1,0 +1,75 @@
+"""Nothing listens and nothing is sent: the real programs, online, watched for every socket that is not local."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.models import tiny
+
+WATCHED = """
+import json, socket, sys
+seen = []
+events = {"socket.bind", "socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo",
+          "socket.gethostbyname", "socket.gethostbyaddr"}
+local = getattr(socket, "AF_UNIX", None)
+
+def watch(event, arguments):
+    if event in events and getattr(arguments[0], "family", None) != local:
+        seen.append(f"{event} {arguments[1:]}")
+
+sys.addaudithook(watch)
+from sparsezo_gui.cli import main as train
+from sparsezo_gui.__main__ import main as window
+code = {"train": train, "window": window}[sys.argv[1]](sys.argv[3:])
+import psutil  # sees what native code has opened
+seen += [str(each) for each in psutil.Process().net_connections("inet")]
+json.dump(seen, open(sys.argv[2], "w"))
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    rows = [{"text": f"film {i}", "label": "yes" if i % 2 else "no"} for i in range(40)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    path = tmp_path / "r.toml"
+    path.write_text(
+        f'[model]\nid = "{tiny("llama", tmp_path / "llama").as_posix()}"\n'
+        '[data]\nsource = "data.jsonl"\ntemplate = "{{ text }} is it?"\ncolumns = { answer = "label" }\n'
+        "train = 20\nvalidation = 8\ntest = 8\n"
+        '[mask]\nrule = "sensitive"\ntext = "starter"\nsequences = 2\ntokens = 16\n'
+        "[loop]\nsteps = 3\nbatch_size = 2\nevaluate_every = 0\n"
+    )
+    return path
+
+
+def watched(tmp_path, *arguments, code=0):
+    """What a program opened while it ran."""
+    free = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, arguments[0], tmp_path / "seen.json", *arguments[1:]], text=True, check=False,
+        env={**free, "SPARSEZO_HOME": str(tmp_path / "home"), "HF_HOME": str(tmp_path / "huggingface"),
+             "HF_ENDPOINT": "http://127.0.0.1:9", "QT_QPA_PLATFORM": "offscreen",
+             "XDG_CONFIG_HOME": str(tmp_path / "config")}, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    return json.loads((tmp_path / "seen.json").read_text())
+
+
+def test_a_run_on_the_command_line(tmp_path, recipe):
+    assert watched(tmp_path, "train", "train", recipe) == []
+
+
+def test_a_run_in_the_window(tmp_path, recipe):
+    assert watched(tmp_path, "window", recipe, "--autostart", "--exit-when-done") == []
+
+
+def test_the_watch_sees_a_program_that_asks_the_hub(tmp_path):
+    lure = tmp_path / "lure.toml"
+    lure.write_text('[model]\nid = "owner/nothing"\n')
+    assert "socket.connect (('127.0.0.1', 9),)" in watched(tmp_path, "train", "train", lure, code=2)
