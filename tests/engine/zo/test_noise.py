@@ -11,7 +11,7 @@ from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.noise import probe, settle
 from sparsezo_gui.recipe import events as e
-from tests.engine.test_training import make, of  # noqa: F401 (a fixture)
+from tests.engine.conftest import of
 
 N = 200
 
@@ -47,14 +47,14 @@ def test_epsilon_never_leaves_what_is_a_slope():
 
 
 @pytest.mark.skipif(not devices.has_int8(), reason="this processor has no VNNI instructions")
-def test_integers_need_no_larger_epsilon(make, tmp_path):  # noqa: F811
+def test_integers_need_no_larger_epsilon(make, tmp_path):
     chosen = make(model={"bits": 8, "compute": "int8"}, estimator={"epsilon": 1e-4})
     events = list(training.train(chosen, folder=tmp_path / "run"))
     assert not [notice for notice in of(e.Notice, events) if "psilon" in notice.text]
     assert events[-1].reason == "done"
 
 
-def test_coarse_numbers_get_a_larger_epsilon_and_keep_it(make, tmp_path, monkeypatch):  # noqa: F811
+def test_coarse_numbers_get_a_larger_epsilon_and_keep_it(make, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     chosen = make(model={"compute": "bfloat16"}, estimator={"epsilon": 1e-4})
     events = training.train(chosen, folder=tmp_path / "run")
