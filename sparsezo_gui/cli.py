@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui import __version__, recipe, resources
 from sparsezo_gui.console import Console
-from sparsezo_gui.errors import UserError
+from sparsezo_gui.errors import OUT_OF_MEMORY, UserError, out_of_memory
 from sparsezo_gui.masking import masked
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.command(options, console)
         return 0
     except UserError as error:
-        console.error(str(error))
+        console.error(OUT_OF_MEMORY if out_of_memory(error) else str(error))
         return 2
     except KeyboardInterrupt:
         console.error("Interrupted.")
@@ -48,21 +48,28 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if out_of_memory(error):
+            console.error(OUT_OF_MEMORY)
+            return 2
         console.error(masked(f"Unexpected error: {type(error).__name__}: {error}\nDetails: {_details()}"))
         return 1
     finally:
         console.close()
 
 
-def _details() -> Path:
-    """Writes the traceback to a file and gives its path."""
+def _details() -> Path | str:
+    """Writes the traceback to a file and gives its path; on a disk that takes no file, the traceback's last lines."""
     import traceback
 
     from sparsezo_gui.engine.files import write_text
     from sparsezo_gui.engine.runs.folder import runs_home
 
     path = runs_home().parent / "logs" / f"error-{os.getpid()}.txt"
-    write_text(path, masked(traceback.format_exc()))
+    text = masked(traceback.format_exc())
+    try:
+        write_text(path, text)
+    except UserError:
+        return text[-2000:]
     return path
 
 

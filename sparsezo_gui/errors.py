@@ -17,6 +17,22 @@ class DiskFull(UserError):
     """A write found no room. What was to be written can be written again once there is some."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` comes of memory that ran out, of the computer or of a GPU. No library is imported to tell."""
+    said = ("out of memory", "can't allocate memory", "Cannot allocate memory", "can't start new thread", "bad_alloc")
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in said):
+        return True
+    return error.__cause__ is not None and out_of_memory(error.__cause__)
+
+
+OUT_OF_MEMORY = (
+    "Memory ran out. Close other programs, or choose a smaller model, fewer bits, a smaller [loop] batch_size or a "
+    "lower [data] max_tokens; 'sparsezo estimate' tells what is needed. All steps that were taken are kept."
+)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Ends a sentence about an unknown ``word``: the nearest known one, or the list of all."""
     known = sorted(known)

@@ -13,6 +13,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 
 
+def pytest_addoption(parser):
+    parser.addoption("--faults", type=int, default=6, metavar="N", help="how many faults of each kind are tried")
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     """A home of the program's own for each test."""

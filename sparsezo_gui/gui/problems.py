@@ -8,7 +8,7 @@ import traceback
 from dataclasses import dataclass
 
 from sparsezo_gui import __version__
-from sparsezo_gui.errors import UserError
+from sparsezo_gui.errors import UserError, out_of_memory
 from sparsezo_gui.masking import masked
 
 
@@ -27,9 +27,9 @@ class Problem:
 
 def explain(error: BaseException, doing: str) -> Problem:
     """A `UserError` says it all by itself; anything else is told as our defect, with a traceback at hand."""
-    if isinstance(error, UserError):
+    if isinstance(error, UserError) and not out_of_memory(error):
         return Problem(str(error))
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    if out_of_memory(error):
         what = (
             f"The computer ran out of memory while {doing}. Close other programs, choose fewer bits, a smaller "
             "model or a smaller batch, then try again."

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 import torch
@@ -144,7 +144,8 @@ class Peak:
     def _watch(self) -> None:
         process = psutil.Process()
         while not self._stop.is_set():
-            self.bytes = max(self.bytes, process.memory_info().rss)
+            with suppress(MemoryError, OSError):  # just when memory is at its peak there may be none to look
+                self.bytes = max(self.bytes, process.memory_info().rss)
             time.sleep(SAMPLE_EVERY)
 
 

@@ -19,7 +19,7 @@ import filelock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparsezo_gui import recipe as recipes
-from sparsezo_gui.engine.files import cannot_write, home, write_text
+from sparsezo_gui.engine.files import cannot_write, home, sync, write_text
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.journal import Header
 from sparsezo_gui.errors import UserError
@@ -133,6 +133,7 @@ class RunFolder:
         path = self.path / "events.jsonl"
         line = json.dumps(event.as_json(), ensure_ascii=False) + "\n"
         try:
+            new = not path.exists()
             with path.open("a+b", buffering=0) as file:
                 size = file.seek(0, os.SEEK_END)
                 if size:
@@ -143,6 +144,8 @@ class RunFolder:
                     file.truncate(size)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
+            if new:
+                sync(self.path)
         except OSError as error:
             raise cannot_write(path, error) from error
 
@@ -173,7 +176,7 @@ def free_path(folder: Path, name: str) -> Path:
 
 def prepare(path: Path) -> None:
     """Checks, before any long work, that a new run can be put in ``path``."""
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    if path.is_file() or (path.is_dir() and not all(map(_of_start, path.iterdir()))):
         raise UserError(f"{path}: already exists. Name a new folder, or go on with that run: sparsezo resume {path}")
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -182,6 +185,23 @@ def prepare(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def _of_start(path: Path) -> bool:
+    """Whether a start that was killed before there was a run can have left this file."""
+    return path.name in ("mask.safetensors", "recipe.toml", "lock") or _is_temporary(path)
+
+
+def _is_temporary(path: Path) -> bool:
+    return re.fullmatch(r"\.(probe|.+\.\w{8})", path.name) is not None and path.is_file()
+
+
+def sweep(path: Path) -> None:
+    """Removes what a killed process was about to write; only for who holds the lock."""
+    for folder in (path, path / "frames"):
+        for each in folder.glob(".*"):
+            if _is_temporary(each):
+                each.unlink(missing_ok=True)
 
 
 def create(path: Path, recipe: Recipe, facts: dict[str, Any]) -> RunFolder:
@@ -193,7 +213,10 @@ def create(path: Path, recipe: Recipe, facts: dict[str, Any]) -> RunFolder:
         **facts,
     )
     write_text(path / "recipe.toml", recipes.dump(recipe))
-    return _write(path, told)
+    run = _write(path, told)
+    for folder in (path.parent, path.parent.parent):  # a branch's folder of branches may be new as well
+        sync(folder)
+    return run
 
 
 def with_data(run: RunFolder, data_hash: str) -> RunFolder:
@@ -236,6 +259,7 @@ def locked(path: Path) -> Iterator[None]:
     lock = filelock.FileLock(path / "lock", timeout=0)
     try:
         with lock:
+            sweep(path)
             yield
     except filelock.Timeout as error:
         raise UserError(f"{path}: another window or terminal is writing this run. Stop it there first.") from error

@@ -135,14 +135,15 @@ def test_a_dead_line_is_told_and_the_next_try_fetches_only_the_rest(served, llam
 
 def test_closing_stops_a_slow_download_at_once_and_keeps_what_came(served):
     served.slow = 0.02
+    before = {thread.name.partition("-")[0] for thread in threading.enumerate()}
     told, work = [], find(TABLE)
     while not told or told[-1].done < 20 * PIECE:
         told.append(next(work))
     start = time.monotonic()
     work.close()
-    assert time.monotonic() - start < 0.1
-    # Those of the server alone are left.
-    assert {thread.name.partition("-")[0] for thread in threading.enumerate()} <= {"MainThread", "hub", "Thread"}
+    assert time.monotonic() - start < 0.5
+    # Those of the server alone have come.
+    assert {thread.name.partition("-")[0] for thread in threading.enumerate()} - before <= {"hub", "Thread"}
     assert len({event.done for event in told}) > 3
     [part] = cached("*.incomplete")
     have = part.stat().st_size

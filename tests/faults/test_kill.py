@@ -1,0 +1,121 @@
+"""SIGKILL at any moment, also inside of writes: at most the step under way is lost, and nothing is half-written."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import time
+
+import pytest
+
+from sparsezo_gui import recipe
+from sparsezo_gui.engine.export.overlay_file import read_overlay
+from sparsezo_gui.engine.models.checkpoint import read_header
+from sparsezo_gui.engine.runs import frames, journal
+from sparsezo_gui.engine.runs.folder import open_run
+from tests.faults import child
+from tests.faults.child import Fault
+
+LONGEST = 120  # touches of files in a run of 40 steps, about
+TOUCHES = {"overlay": 5, "hf": 60}  # in an export, about
+
+
+def check_folder(folder):
+    """Whatever stands under a final name is whole."""
+    for path in folder.rglob("recipe.toml"):
+        recipe.load(path)
+    for path in folder.rglob("*.safetensors"):
+        if not path.name.startswith("."):
+            read_header(path)
+    for path in folder.rglob("run.json"):
+        open_run(path.parent)
+    for path in folder.rglob("journal.bin"):
+        assert "middle" not in journal.read(path).fault
+
+
+def faults(count):
+    """Half of them after a time, half at a touch of a file."""
+    chance = random.Random(count)
+    for number in range(count):
+        yield number, chance.uniform(0, 2.0) if number % 2 else 0.0, chance.randint(1, LONGEST)
+
+
+def test_a_run_survives_being_killed_at_any_moment(recipe_file, whole, tmp_path, pytestconfig):
+    tried = killed = lost = 0
+    for number, delay, touch in faults(pytestconfig.getoption("--faults")):
+        folder, out = tmp_path / f"run{number}", tmp_path / "out"
+        arguments = ["train", recipe_file, "--run", folder, "--json"]
+        for _ in range(3):  # a run that is killed again while it is resumed
+            fault = Fault(str(folder), 0 if delay else touch)
+            process = child.start(arguments, out, tmp_path / "home", fault)
+            if delay:
+                time.sleep(delay)
+                process.kill()
+            code = child.end(process)
+            tried += 1
+            killed += code == -signal.SIGKILL
+            assert code in (0, -signal.SIGKILL), (tmp_path / "out.err").read_text()
+            check_folder(tmp_path)
+            steps = [event["step"] for event in child.told(out) if event["event"] == "step"]
+            if (folder / "run.json").exists():
+                there = journal.read(folder / "journal.bin").step if (folder / "journal.bin").exists() else 0
+                lost = max(lost, max(steps, default=0) - there)
+                arguments = ["resume", folder, "--json"]
+        if not (folder / "run.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # what was killed before it was a run is begun anew
+            arguments = ["train", recipe_file, "--run", folder, "--json"]
+        code, events, error = child.run(arguments, out, tmp_path / "home")
+        assert (code, error) == (0, ""), error
+        assert events[-1]["hash"] == whole[1]
+        start = open_run(folder)
+        assert all(frame.on(journal.read(start.journal)) for frame in frames.frames(folder))
+        shutil.rmtree(folder)
+    assert lost == 0  # every step that was told is there
+    print(f"{tried} processes, {killed} killed, {lost} told steps lost")
+
+
+@pytest.mark.parametrize("form", ["overlay", "hf"])
+def test_an_export_is_there_whole_or_not_at_all(whole, tmp_path, pytestconfig, form):
+    out, made = tmp_path / "out", 0
+    chance = random.Random(0)
+    for number in range(max(pytestconfig.getoption("--faults") // 2, 4)):
+        target = tmp_path / f"export{number}"
+        fault = Fault(target.name, chance.randint(1, TOUCHES[form]))
+        code = child.end(child.start(
+            ["export", whole[0], "--format", form, "--out", target, "--json"], out, tmp_path / "home", fault
+        ))  # fmt: skip
+        assert code in (0, -signal.SIGKILL), (tmp_path / "out.err").read_text()
+        if target.exists():
+            made += 1
+            if form == "overlay":
+                read_overlay(target)
+            else:
+                names = {path.name for path in target.iterdir()}
+                assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names
+                read_header(target / "model.safetensors")
+        assert target.exists() or code != 0
+    print(f"{number + 1} exports, {made} whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGSTOP])
+def test_signals_end_or_stop_a_run_at_a_step_border(recipe_file, whole, tmp_path, number):
+    """SIGSTOP and SIGCONT are what a laptop that sleeps and wakes does to a process."""
+    import os
+
+    arguments = ["train", recipe_file, "--run", tmp_path / "run", "--json", "--set", "loop.steps=40"]
+    process = child.start(arguments, tmp_path / "out", tmp_path / "home")
+    while not any(event["event"] == "step" for event in child.told(tmp_path / "out")):
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    if number == signal.SIGSTOP:
+        time.sleep(1)
+        os.kill(process.pid, signal.SIGCONT)
+    assert child.end(process) == 0
+    last = child.told(tmp_path / "out")[-1]
+    if number == signal.SIGSTOP:
+        assert (last["reason"], last["hash"]) == ("done", whole[1])
+        return
+    assert last["reason"] == "stopped" and last["step"] < 40
+    code, events, error = child.run(["resume", tmp_path / "run", "--json"], tmp_path / "out", tmp_path / "home")
+    assert (code, error, events[-1]["hash"]) == (0, "", whole[1])
