@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import sys
 
 import pytest
@@ -32,7 +33,10 @@ def test_a_process_that_gets_no_memory_says_so(recipe_file, whole, tmp_path, pyt
             ["evaluate", whole[0], "--json"],
         )  # fmt: skip
         code, _, error = child.run(commands[number % 4], tmp_path / "out", tmp_path / "home", fault)
-        assert code in (0, 2), error
+        # What is written in Rust, such as tokenizers, ends the process where it gets no memory.
+        assert code in (0, 2, -signal.SIGABRT), error
+        if code < 0:
+            assert "memory allocation of" in error, error
         if code == 2:
             told += 1
             assert "Memory ran out" in error and len(error.splitlines()) == 1, error
