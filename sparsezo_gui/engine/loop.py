@@ -221,7 +221,7 @@ class Loop:
             yield from self._do(command)
             # Told again before each wait, so that who pulls the events knows that nothing comes until a command does.
             if self.paused and (isinstance(command, e.Pause) or self.commands.empty()):
-                yield e.Paused(self.step)
+                yield e.Paused(self.step) if self.session else e.Released(self.step)
 
     def _look(self) -> Events:
         """Begins to wait where there is a reason to, and goes on once it is over."""
@@ -275,7 +275,8 @@ class Loop:
         self._released, self._hash = (self.session.step, self.session.factor), self.session.overlay.hash()
         self.session = self.data = None
         devices.give_back_freed()
-        yield e.Released(self.step)
+        if not self.commands.empty():
+            yield e.Released(self.step)
 
     def _reload(self) -> Events:
         if self.session is None:

@@ -21,6 +21,7 @@ from PySide6.QtWidgets import (
 )
 
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.chat import ChatDock
 from sparsezo_gui.gui.menus import Menus
 from sparsezo_gui.gui.pages import PAGES, make_page
 from sparsezo_gui.gui.problems import Problem, explain
@@ -67,6 +68,9 @@ class MainWindow(QMainWindow):
         self.statusBar().addWidget(self._engine_label)
         self.statusBar().addPermanentWidget(self._run_label)
         self.statusBar().setSizeGripEnabled(False)
+        self.chat = ChatDock(session, self)
+        self.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.chat)
+        self.chat.hide()
         self._menus = Menus(self)
         session.engine_changed.connect(self._engine_changed)
         session.run_changed.connect(self._refresh_status)
@@ -97,6 +101,7 @@ class MainWindow(QMainWindow):
     def go(self, name: str) -> None:
         """Shows a page."""
         self._stack.setCurrentWidget(self.page(name))
+        self.chat.point_at(None, None)
         self._strip.setVisible(name in ("model", "data", "method"))
         self._buttons[name].setChecked(True)
 

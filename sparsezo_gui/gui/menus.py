@@ -22,6 +22,7 @@ RUN_ACTIONS = (  # title, method of the Run page, keys
     ("&Start a new run", "start", "Ctrl+R"),
     ("&Pause or continue", "pause_or_resume", "Ctrl+P"),
     ("S&top", "stop", "Ctrl+."),
+    ("Release &memory", "release", ""),
     ("&Evaluate now", "evaluate", "Ctrl+E"),
     ("Change &rate…", "change_rate", "Ctrl+Shift+R"),
     ("Export plots as P&NG…", "export_png", ""),
@@ -73,6 +74,11 @@ class Menus(QObject):
         store = self._window.session.store
         for index, (name, title) in enumerate(PAGES.items(), 1):
             self._add(menu, title, lambda name=name: self._window.go(name), f"Ctrl+{index}")
+        chat = self._window.chat.toggleViewAction()
+        chat.setText("&Chat")
+        chat.setShortcut(QKeySequence("Ctrl+J"))
+        menu.addSeparator()
+        menu.addAction(chat)
         menu.addSeparator()
         modes = {mode.capitalize(): mode for mode in MODES}
         self._choices(menu.addMenu("&Theme"), modes, store.value("theme", "system", str), "theme")

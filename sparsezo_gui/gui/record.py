@@ -10,10 +10,29 @@ from typing import Any
 import numpy as np
 
 from sparsezo_gui.recipe import Recipe
-from sparsezo_gui.recipe.events import Evaluation, Event, Finished, Notice, Paused, Progress, Resumed, Started, Step
+from sparsezo_gui.recipe.events import (
+    Evaluation,
+    Event,
+    Examples,
+    Finished,
+    Notice,
+    Paused,
+    Progress,
+    Released,
+    Resumed,
+    Returned,
+    Started,
+    Step,
+)
 
 FIELDS = ("step", "loss", "slope", "rate", "seconds", "memory", "tokens", "smooth")
 SMOOTHING = 0.97  # of the running mean of the loss
+STATES = {
+    "starting": "Preparing", "running": "Running", "paused": "Paused", "waiting": "Waiting",
+    "released": "Paused, without its model in memory", "done": "Finished", "stopped": "Stopped",
+    "interrupted": "Broken off", "failed": "Failed", "damaged": "Damaged",
+}  # fmt: skip
+WAITING = ("paused", "waiting", "released")  # states of a run that holds the engine and takes no steps
 RECENT = 500  # steps that speed and latency percentiles are told over
 
 
@@ -38,11 +57,15 @@ class Columns:
     def append(self, step: int, loss: float, *rest: float) -> None:
         """Adds a row. A step that was there before (after a resume or a roll-back) takes away what followed it."""
         if self.size and step <= self._values[0, self.size - 1]:
-            self.size = int(np.searchsorted(self["step"], step))
+            self.cut(step - 1)
         self.reserve(self.size + 1)
         smooth = loss if not self.size else self._smooth(self._values[7, self.size - 1], loss)
         self._values[:, self.size] = (step, loss, *rest, smooth)
         self.size += 1
+
+    def cut(self, step: int) -> None:
+        """Takes away what came after ``step``."""
+        self.size = int(np.searchsorted(self["step"], step, side="right"))
 
     def extend(self, steps: np.ndarray) -> None:
         """Adds rows from the structured array of a history; of several slopes the mean is shown."""
@@ -69,8 +92,8 @@ class Note:
 
 
 class RunRecord:
-    """State of one run: ``state`` is one of 'starting', 'running', 'paused', 'done', 'stopped', 'interrupted',
-    'failed', 'damaged'."""
+    """State of one run: ``state`` is one of 'starting', 'running', 'paused', 'waiting' (by itself, for ``reason`` to be
+    over), 'released' (paused, without its model), 'done', 'stopped', 'interrupted', 'failed', 'damaged'."""
 
     def __init__(self, recipe: Recipe | None = None, folder: Path | None = None) -> None:
         self.recipe = recipe
@@ -83,7 +106,10 @@ class RunRecord:
         self.started: Started | None = None
         self.finished: Finished | None = None
         self.state = "starting"
+        self.reason = ""
+        self.examples: Examples | None = None  # the best and the worst of the last evaluation
         self.elsewhere = False  # written by another window or terminal
+        self.stand: int | None = None  # where a return led to, as long as no step follows
         self.changes = 0  # grows with everything but steps, so that a view knows when to rebuild its lists
 
     @classmethod
@@ -108,7 +134,7 @@ class RunRecord:
         """Last step that was made."""
         if self.columns.size:
             return int(self.columns["step"][-1])
-        return self.started.first - 1 if self.started else 0
+        return self.stand if self.stand is not None else self.started.first - 1 if self.started else 0
 
     @property
     def steps(self) -> int:
@@ -118,7 +144,7 @@ class RunRecord:
     @property
     def active(self) -> bool:
         """Whether the loop holds the model now."""
-        return self.state in ("starting", "running", "paused") and not self.elsewhere
+        return self.state in ("starting", "running", *WAITING) and not self.elsewhere
 
     @property
     def resumable(self) -> bool:
@@ -148,12 +174,23 @@ class RunRecord:
                 self.progress = None
             elif isinstance(event, Notice):
                 self.notes.append(Note(self.step, event.text, event.level))
+            elif isinstance(event, Examples):
+                self.examples = event
+            elif isinstance(event, Returned):
+                self.columns.cut(event.step)
+                self.evaluations = [e for e in self.evaluations if e.step <= event.step]
+                self.stand = event.step
+                self.notes.append(Note(event.step, "The run went back to this step.", "info"))
             elif isinstance(event, Paused):
-                self.state = "paused"
+                self.state = "waiting" if event.reason else "paused"
+                self.reason, self.progress = event.reason, None
+            elif isinstance(event, Released):
+                self.state, self.progress = "released", None
             elif isinstance(event, Resumed):
                 self.state = "running"
             elif isinstance(event, Finished):
-                self.finished, self.state, self.progress = event, event.reason, None
+                self.finished, self.progress = event, None
+                self.state = "done" if event.reason == "early" else event.reason
 
     def speed(self) -> tuple[float, float, float, float]:
         """Of the recent steps: tokens per second, seconds left, median and 95th percentile of the step's seconds."""

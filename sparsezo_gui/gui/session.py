@@ -10,9 +10,9 @@ from PySide6.QtCore import QObject, QSettings, QThread, QTimer, Signal
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import RunRecord
-from sparsezo_gui.gui.worker import DOING, LONG, Engine, Message, Request, Worker
+from sparsezo_gui.gui.worker import DOING, LONG, RUNS, Engine, Message, Request, Worker
 from sparsezo_gui.recipe import Recipe, dump, load, loads
-from sparsezo_gui.recipe.events import Command, EvaluateNow, Notice, Pause, Progress, Resume, SetRate, Stop
+from sparsezo_gui.recipe.events import Answer, Ask, Command, EvaluateNow, Notice, Pause, Progress, Release, Resume, Stop
 from sparsezo_gui.recipe.toml import build
 
 DRAIN_MS = 66
@@ -38,6 +38,8 @@ class Session(QObject):
     run_changed = Signal()  # another run is on show, or its state changed
     run_advanced = Signal()  # steps or notices came in
     export_changed = Signal()
+    answered = Signal(object)  # an Answer: a piece of what the model writes
+    run_made = Signal(object)  # folder of a branch, or of a run that was received
 
     def __init__(self, engine: Engine | None = None) -> None:
         super().__init__()
@@ -52,6 +54,7 @@ class Session(QObject):
         self.measured = False  # whether the estimate was measured
         self.record: RunRecord | None = None
         self.asked = ""  # what the running loop was asked and has not done yet: 'pause', 'stop', 'evaluate'
+        self._wanted: tuple[Path, str, tuple[Command, ...]] | None = None  # run to open, how, and what to ask of it
         self._hindered = self.hindrance  # as it was told last
         self._number = 0
         self._newest: dict[str, int] = {}
@@ -97,7 +100,7 @@ class Session(QObject):
         events = []
         while outbox:
             message = outbox.popleft()
-            if message.kind in ("train", "resume") and message.what == "event":
+            if message.kind in RUNS and message.what == "event":
                 events.append(message.value)
             else:
                 self._take(events)
@@ -115,11 +118,16 @@ class Session(QObject):
             return
         state, folder, evaluations = self.record.state, self.record.folder, len(self.record.evaluations)
         self.record.add(events)
+        for event in events:
+            if isinstance(event, Answer):
+                self.answered.emit(event)
         if self.record.state != state or self.record.folder != folder:
             self.asked = "" if self.asked != "stop" or not self.record.active else self.asked
             self.store.setValue("last_run", str(self.record.folder or ""))
             self.run_changed.emit()
         elif self.asked == "evaluate" and (self.record.progress or len(self.record.evaluations) != evaluations):
+            self.asked = ""
+        if self.asked == "ask" and any(isinstance(event, Answer) and event.last for event in events):
             self.asked = ""
         self.run_advanced.emit()
 
@@ -130,7 +138,8 @@ class Session(QObject):
             "fits": self.models_changed, "summary": self.summary_changed,
             "estimate": self.estimate_changed, "measure": self.estimate_changed, "mask": self.mask_changed,
             "preview": self.preview_changed, "runs": self.runs_changed, "history": self.run_changed,
-            "train": self.run_changed, "resume": self.run_changed, "export": self.export_changed,
+            **dict.fromkeys(RUNS, self.run_changed), "export": self.export_changed,
+            **dict.fromkeys(("branch", "note", "share", "receive"), self.runs_changed),
         }[kind]  # fmt: skip
         if message.number != self._newest.get(kind):
             return None
@@ -160,12 +169,18 @@ class Session(QObject):
             self.problems.pop("estimate", None)
         elif kind == "history":
             self._opened(message)
-        elif kind in ("train", "resume") and self.record is not None:
+        elif kind in ("branch", "note", "receive") and message.what == "answer":
+            self.list_runs()
+            if message.value is not None:
+                self.run_made.emit(message.value)
+        elif kind in RUNS and self.record is not None:
             if self.record.active:
                 self.record.state = "failed" if message.what == "problem" else "stopped"
             self.record.progress = None
             self.asked = ""
             self.list_runs()
+            if kind == "look" and message.what == "answer":
+                self.open_run(self.record.folder)  # as it was before it was looked at, or as it is now
         return signal
 
     def _opened(self, message: Message) -> None:
@@ -174,6 +189,12 @@ class Session(QObject):
             self.record = RunRecord.from_history(folder, history)
             self.store.setValue("last_run", str(folder))
             self.list_runs()
+            wanted, self._wanted = self._wanted, None
+            if wanted is not None and wanted[0] == folder and not self.hindrance:
+                self.record.state, self.record.finished = "starting", None
+                self._begin(self.record, wanted[1], folder)
+                for command in wanted[2]:
+                    self.command(command)
 
     def list_runs(self) -> None:
         """Asks for all runs, and the one on show wherever it lies."""
@@ -282,7 +303,7 @@ class Session(QObject):
     @property
     def running(self) -> bool:
         """Whether a run holds the engine."""
-        return "train" in self.busy or "resume" in self.busy
+        return any(kind in self.busy for kind in RUNS)
 
     def train(self) -> None:
         """Starts a run of the recipe."""
@@ -299,7 +320,7 @@ class Session(QObject):
         while not self._worker.commands.empty():
             self._worker.commands.get_nowait()
         self.record, self.asked = record, ""
-        for key in ("train", "resume", "history"):
+        for key in (*RUNS, "history"):
             self.problems.pop(key, None)
         self.ask(kind, argument)
         self.run_changed.emit()
@@ -308,12 +329,28 @@ class Session(QObject):
         """Shows a run from disk."""
         self.ask("history", folder)
 
+    def visit(self, folder: Path, *commands: Command) -> None:
+        """Asks something of the run in ``folder``; where it does not go on, its model is loaded for that."""
+        self._want(folder, "look", commands)
+
+    def go_on(self, folder: Path) -> None:
+        """Goes on with the run in ``folder``."""
+        self._want(folder, "resume", (Resume(),))
+
+    def _want(self, folder: Path, kind: str, commands: tuple[Command, ...]) -> None:
+        if self.running and self.record is not None and self.record.folder == folder:
+            for command in commands:
+                self.command(command)
+        elif not self.hindrance:
+            self._wanted = (folder, kind, commands)
+            self.open_run(folder)
+
     def command(self, command: Command) -> None:
         """Hands a command to the running loop, which reads it at the next step border."""
-        names = {Pause: "pause", Resume: "", Stop: "stop", EvaluateNow: "evaluate", SetRate: self.asked}
-        self.asked = names.get(type(command), "")
+        names = {Pause: "pause", Release: "pause", Resume: "", Stop: "stop", EvaluateNow: "evaluate", Ask: "ask"}
+        self.asked = names.get(type(command), self.asked)
         if isinstance(command, Stop) and self.record is not None and self.record.state == "starting":
-            for kind in ("train", "resume"):
+            for kind in RUNS:
                 self.cancel(kind)  # there is no step border yet
         self._worker.commands.put(command)
         self._worker.inbox.put(Request("wake", 0))

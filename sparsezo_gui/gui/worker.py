@@ -25,7 +25,7 @@ from PySide6.QtCore import QObject, Slot
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.problems import explain
 from sparsezo_gui.recipe import Recipe
-from sparsezo_gui.recipe.events import Event, Paused, Progress, Started
+from sparsezo_gui.recipe.events import Event, Paused, Progress, Released, Started
 
 # What each request is called in a sentence: "Something unexpected happened while …".
 DOING = {
@@ -42,9 +42,15 @@ DOING = {
     "history": "reading the run",
     "train": "training",
     "resume": "going on with the run",
+    "look": "opening the run",
+    "branch": "making a branch",
+    "note": "keeping the notes",
+    "share": "sharing the run",
+    "receive": "unpacking the run",
     "export": "exporting",
 }
-LONG = {"load", "measure", "mask", "train", "resume", "export"}  # never served between two steps of a run
+RUNS = ("train", "resume", "look")  # what holds the engine with a run
+LONG = {"load", "measure", "mask", *RUNS, "export"}  # never served between two steps of a run
 LATEST = {"fits", "summary", "estimate", "preview", "history", "runs"}  # an older request of these kinds is dropped
 NICENESS = 5  # of the worker and of torch's threads, which inherit it: the window's thread goes first
 
@@ -163,6 +169,38 @@ class Engine:
 
         return resume(folder, commands)
 
+    def look(self, folder: Path, commands: SimpleQueue) -> Iterator[Event]:
+        """A run with its model loaded, paused, to be asked about any of its steps."""
+        from sparsezo_gui.engine.training import resume
+
+        return resume(folder, commands, paused=True)
+
+    def branch(self, folder: Path, step: int, settings: list[str], name: str) -> Path:
+        """Folder of a new run that goes on from a step."""
+        from sparsezo_gui.engine.runs.branch import branch
+        from sparsezo_gui.engine.runs.folder import open_run
+
+        return branch(open_run(folder), step, settings, name).path
+
+    def note(self, folder: Path, text: str) -> None:
+        """Replaces a run's notes."""
+        from sparsezo_gui.engine.runs.folder import open_run
+
+        open_run(folder).note(text)
+
+    def share(self, folder: Path, out: Path) -> tuple[Path, Any]:
+        """A run as a small file."""
+        from sparsezo_gui.engine.runs.folder import open_run
+        from sparsezo_gui.engine.runs.share import share
+
+        return out, share(open_run(folder), out)
+
+    def receive(self, file: Path) -> Path:
+        """Folder of an unpacked run."""
+        from sparsezo_gui.engine.runs.share import receive
+
+        return receive(file).path
+
     def export(self, folder: Path, form: str, out: Path, step: int | None, weights: str) -> Iterator[Progress]:
         """One step of a run as files."""
         from sparsezo_gui.engine.export import export_run
@@ -197,7 +235,7 @@ class Worker(QObject):
         if request.kind in LATEST and request.number < self.latest.get(request.kind, 0):
             return
         try:
-            shared = {"load": (self.leave,), "train": (self.commands,), "resume": (self.commands,)}
+            shared = {"load": (self.leave,), **dict.fromkeys(RUNS, (self.commands,))}
             answer = getattr(self.engine, request.kind)(*request.arguments, *shared.get(request.kind, ()))
             if request.kind in LONG:
                 self._pull(request, answer)
@@ -222,7 +260,8 @@ class Worker(QObject):
                 if isinstance(event, Started):
                     # From here on the loop listens to its commands: stopping is a command, not a cancellation.
                     gc.freeze()
-                self._between(request, waiting=isinstance(event, Paused))
+                # A pause with a reason ends by itself, so that the loop is asked again at once.
+                self._between(request, isinstance(event, Released) or (isinstance(event, Paused) and not event.reason))
         self._tell(request, "cancelled")
 
     def _between(self, pulled: Request, waiting: bool) -> None:

@@ -77,6 +77,7 @@ class StandIn(Engine):
         self.also: Path | None = None
         self.exported: tuple[str, Path, int | None, str] | None = None
         self.histories: dict[Path, Any] = {}
+        self.asked: list[Any] = []
 
     def _fail(self, kind: str) -> None:
         if kind in self.faults:
@@ -223,6 +224,11 @@ class StandIn(Engine):
             elif isinstance(command, e.Resume):
                 paused = False
                 yield e.Resumed(step)
+            elif isinstance(command, e.Release):
+                paused = True
+                yield e.Released(step)
+            elif isinstance(command, e.Ask):
+                yield from self._answer(command, step)
             elif isinstance(command, e.EvaluateNow):
                 yield e.Progress("Evaluating", 0, 120, "examples")
                 yield self.evaluation(step, 600)
@@ -234,6 +240,48 @@ class StandIn(Engine):
         """From step 101 on."""
         self._fail("resume")
         return self.train(Recipe(), commands, first=101, folder=folder)
+
+    def look(self, folder: Path, commands: SimpleQueue) -> Iterator[e.Event]:
+        """Loaded and paused at step 100; answers, evaluates and goes back."""
+        self._fail("look")
+        yield e.Progress("Loading the model", 1, 2, "parts")
+        yield e.Started(str(folder), "yesterday", 101, 2000, 3_400_000, 2_000_000, 20_000, "CPU (x86)")
+        step = 100
+        while True:
+            yield e.Paused(step)
+            command = commands.get()
+            if isinstance(command, e.Stop | e.Resume):
+                yield e.Finished(step, "stopped", "0" * 64)
+                return
+            self.asked.append(command)
+            if isinstance(command, e.Ask):
+                yield from self._answer(command, step)
+            elif isinstance(command, e.EvaluateNow):
+                yield e.Evaluation(command.step or step, "validation", {"accuracy": 0.5, "loss": 1.1, "examples": 120})
+            elif isinstance(command, e.GoBack):
+                step = command.step
+                yield e.Returned(step)
+
+    def _answer(self, asked: e.Ask, step: int) -> Iterator[e.Event]:
+        for piece in ("The answer ", f"after {asked.step if asked.step is not None else 'all'}."):
+            time.sleep(self.pace)
+            yield e.Answer(step, piece)
+        yield e.Answer(step, "", last=True)
+
+    def branch(self, folder: Path, step: int, settings: list[str], name: str) -> Path:
+        """Remembered only."""
+        self._fail("branch")
+        self.asked.append((folder, step, settings, name))
+        return folder / "branches" / name
+
+    def note(self, folder: Path, text: str) -> None:
+        """Remembered only."""
+        self.asked.append((folder, text))
+
+    def share(self, folder: Path, out: Path) -> tuple[Path, Any]:
+        """Remembered only."""
+        self.asked.append((folder, out))
+        return out, SimpleNamespace(bytes=1, with_mask=True)
 
     def export(self, folder: Path, form: str, out: Path, step: int | None, weights: str) -> Any:
         """Two stages."""
@@ -272,15 +320,16 @@ def past(steps: int = 100, state: str = "stopped", of: int = 2000) -> Any:
     return SimpleNamespace(recipe=Recipe(loop={"steps": of}), steps=[rows], events=events, run=run, fault="")
 
 
-def listed(path: Path, name: str = "yesterday", step: int = 100) -> Any:
+def listed(path: Path, name: str = "yesterday", step: int = 100, **more: Any) -> Any:
     """Like the engine's RunSummary."""
+    facts = {"state": "stopped", "parent": "", "start": 0, "best": 60, "notes": "", **more}
     return SimpleNamespace(
         path=str(path),
         name=name,
-        state="stopped",
         step=step,
         steps=2000,
         created="2026-11-21T18:04:11",
         model="starter",
         metrics={"accuracy": 0.5},
+        **facts,
     )

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from sparsezo_gui.gui.session import Session
     from sparsezo_gui.gui.widgets.basic import Page
 
-PAGES = {"model": "Model", "data": "Data", "method": "Method", "run": "Run", "export": "Export"}
+PAGES = {"model": "Model", "data": "Data", "method": "Method", "run": "Run", "runs": "Runs", "export": "Export"}
 
 
 def make_page(name: str, session: Session, go: Callable[[str], None]) -> Page:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QProgressBar, QSlider, QWidget
+from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QProgressBar, QWidget
 
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, label, row
-from sparsezo_gui.gui.widgets.fields import Choices, Combo, NumberEdit
+from sparsezo_gui.gui.widgets.fields import Choices, Combo
+from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.gui.words import count
 
 FORMATS = {
@@ -63,14 +64,7 @@ class ExportPage(Page):
         self._run = Combo("Run to export")
         self._run.currentIndexChanged.connect(self._run_chosen)
         refresh = button("Refresh", self._session.list_runs, name="Refresh the list of runs")
-        self._slider = QSlider(Qt.Orientation.Horizontal)
-        self._slider.setAccessibleName("Step to export, slider")
-        self._slider.valueChanged.connect(lambda value: self._step.setText(str(value)))
-        self._step = NumberEdit(whole=True)
-        self._step.setAccessibleName("Step to export")
-        self._step.setFixedWidth(12 * GRID)
-        self._step.editingFinished.connect(self._step_typed)
-        self._of = label("", "dim")
+        self._step = StepSlider("Step to export")
         self._format, self._weights = Choices(FORMATS), Choices(WEIGHTS)
         self._format.changed.connect(self._suggest)
         format_title, self._weights_title = label("Format", "heading"), label("Weights", "heading")
@@ -84,7 +78,7 @@ class ExportPage(Page):
         form.setColumnMinimumWidth(0, 7 * GRID)  # of the widest title, which is hidden at first
         entries = (
             (label("Run", "heading"), row(self._run, refresh)),
-            (label("Step", "heading"), row(self._slider, self._step, self._of)),
+            (label("Step", "heading"), row(self._step)),
             (format_title, row(self._format)), (self._weights_title, row(self._weights)),
             (label("To", "heading"), row(self._out, self._browse)),
         )  # fmt: skip
@@ -108,11 +102,7 @@ class ExportPage(Page):
 
     def _run_chosen(self) -> None:
         run = self._chosen()
-        self._slider.setRange(1 if run else 0, run.step if run else 0)
-        self._slider.setValue(run.step if run else 0)
-        self._step.setText(str(run.step) if run else "")
-        self._of.setText(f"of {count(run.step)}" if run else "")
-        self._of.setVisible(run is not None)
+        self._step.set_range(1 if run else 0, run.step if run else 0, run.best if run else None)
         self._suggest()
         self._show()
 
@@ -120,10 +110,12 @@ class ExportPage(Page):
         path = self._run.currentData()
         return next((run for run in self._session.answers.get("runs") or [] if str(run.path) == path), None)
 
-    def _step_typed(self) -> None:
-        value = self._step.value()
-        self._slider.setValue(value if isinstance(value, int) else self._slider.maximum())
-        self._step.setText(str(self._slider.value()))
+    def choose(self, path: str, step: int) -> None:
+        """Chooses a step of a run, wherever the list stands."""
+        place = self._run.findData(path)
+        if place >= 0:
+            self._run.setCurrentIndex(place)
+            self._step.set_value(step)
 
     def _suggest(self) -> None:
         whole = self._format.value() == "hf"
@@ -150,7 +142,7 @@ class ExportPage(Page):
             return
         self._session.answers.pop("export", None)
         self._session.problems.pop("export", None)
-        self._session.ask("export", Path(run.path), self._format.value(), Path(out).expanduser(), self._slider.value(),
+        self._session.ask("export", Path(run.path), self._format.value(), Path(out).expanduser(), self._step.value(),
                           self._weights.value())  # fmt: skip
         self._show()
 
@@ -163,7 +155,7 @@ class ExportPage(Page):
         self._go.setToolTip(session.hindrance)
         self._cancel.setVisible(busy)
         self._bar.setVisible(busy)
-        for control in (self._run, self._slider, self._step, self._format, self._weights, self._out, self._browse):
+        for control in (self._run, self._step, self._format, self._weights, self._out, self._browse):
             control.setEnabled(run is not None and not busy)
         self._bar.setRange(0, progress.total if progress else 0)
         self._bar.setValue(progress.done if progress else 0)

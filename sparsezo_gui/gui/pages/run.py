@@ -12,27 +12,24 @@ from PySide6.QtWidgets import QCheckBox, QFileDialog, QLayout, QProgressBar, QSi
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.plots.board import THIRDS, Board
 from sparsezo_gui.gui.problems import Problem, explain
+from sparsezo_gui.gui.record import STATES, WAITING
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID, theme
 from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, row
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.widgets.fields import Combo
 from sparsezo_gui.gui.widgets.results import Metrics, Notices
-from sparsezo_gui.recipe.events import Command, EvaluateNow, Pause, Progress, Resume, SetRate, Stop
+from sparsezo_gui.recipe.events import Command, EvaluateNow, Pause, Progress, Release, Resume, SetRate, Stop
 
 TICK_MS = 100  # between two drawings at best
 SHARE = 0.08  # of one processor that drawing may take: on two cores every percent of it slows the training
-STATES = {
-    "starting": "Preparing", "running": "Running", "paused": "Paused", "done": "Finished", "stopped": "Stopped",
-    "interrupted": "Broken off", "failed": "Failed",
-    "damaged": "Damaged",
-}  # fmt: skip
 STARTS = "Starts a new run of the recipe."
 LEGEND = "Pale: loss of each step. Strong: smoothed. Dots: evaluations. Move over the plots for values."
 ASKED = {
     "pause": "pausing after this step…",
     "stop": "stopping after this step…",
     "evaluate": "evaluating after this step…",
+    "ask": "the model answers…",
 }
 
 
@@ -66,10 +63,11 @@ class RunPage(Page):
         self._start = button("Start", self._start_or_resume, role="primary", image="play")
         self._new = button("New run", self.start)
         self._pause = button("Pause", self.pause_or_resume, image="pause")
+        self._release = button("Release memory", self.release, tip="Lets go of the model; it is loaded again to go on.")
         self._stop = button("Stop", self.stop, image="stop", tip="Stops after this step. The run can be resumed.")
         self._evaluate = button("Evaluate now", self.evaluate, image="evaluate")
         self._rate = button("Rate…", self.change_rate, image="rate", name="Change rate")
-        for control in (self._evaluate, self._rate, self._pause, self._stop, self._new, self._start):
+        for control in (self._evaluate, self._rate, self._release, self._pause, self._stop, self._new, self._start):
             self.header.addWidget(control)
 
     def _make_figures(self) -> QLayout:
@@ -139,10 +137,14 @@ class RunPage(Page):
     def pause_or_resume(self) -> None:
         """Pauses after this step, or goes on."""
         record = self._session.record
-        if record is not None and record.state == "paused":
+        if record is not None and record.state in WAITING:
             self._command(Resume())
         elif record is not None and record.state == "running":
             self._command(Pause())
+
+    def release(self) -> None:
+        """Lets go of the model's memory until the run goes on."""
+        self._command(Release())
 
     def stop(self) -> None:
         """Stops after this step."""
@@ -208,16 +210,18 @@ class RunPage(Page):
         self._new.setVisible(resumable and not active)
         for control in (self._pause, self._stop, self._evaluate, self._rate):
             control.setVisible(active)
-        stepping = state in ("running", "paused")
+        waits = state in WAITING
+        stepping = waits or state == "running"
+        self._release.setVisible(active and state == "paused")
         self._pause.setEnabled(stepping)
-        self._pause.setText("Continue" if state == "paused" else "Pause")
-        self._pause.setAccessibleName("Continue run" if state == "paused" else "Pause run")
-        self._pause.set_image("play" if state == "paused" else "pause")
+        self._pause.setText("Continue" if waits else "Pause")
+        self._pause.setAccessibleName("Continue run" if waits else "Pause run")
+        self._pause.set_image("play" if waits else "pause")
         self._stop.setAccessibleName("Stop run")
         self._stop.setEnabled(session.asked != "stop")
         self._evaluate.setEnabled(stepping)
         self._rate.setEnabled(stepping)
-        kinds = ("train", "resume", "history")
+        kinds = ("train", "resume", "look", "history")
         self.banner.follow(next((session.problems[kind] for kind in kinds if kind in session.problems), None))
         if active and not self._tick.isActive():
             self._tick.start()
@@ -250,6 +254,8 @@ class RunPage(Page):
         progress = record.progress if record.active else None
         now = _progress_words(progress) if progress else ASKED.get(session.asked, "")
         state = "Running in another window or terminal" if record.elsewhere else STATES[record.state]
+        if record.state == "waiting":
+            state, now = f"Waiting: {record.reason}", ""
         self.sentence.setText(f"{record.name or 'Run'} · {state}{f' · {now}' if now else ''}")
         if record.state == "starting":
             total = progress.total if progress else 0

@@ -17,7 +17,7 @@ from sparsezo_gui.gui.widgets.fields import NumberEdit
 from sparsezo_gui.recipe import dump
 
 
-class _Dialog(QDialog):
+class Dialog(QDialog):
     """Deletes itself when closed, with the program's margins."""
 
     def __init__(self, title: str, parent: QWidget) -> None:
@@ -29,7 +29,7 @@ class _Dialog(QDialog):
         self.layout_.setSpacing(GRID)
 
 
-class RecipeDialog(_Dialog):
+class RecipeDialog(Dialog):
     """The whole recipe as TOML text, to read, copy, edit and apply."""
 
     def __init__(self, session: Session, parent: QWidget) -> None:
@@ -67,7 +67,7 @@ class RecipeDialog(_Dialog):
         QGuiApplication.clipboard().setText(self.text.toPlainText())
 
 
-class RateDialog(_Dialog):
+class RateDialog(Dialog):
     """A factor on the scheduled learning rate of the running loop."""
 
     def __init__(self, rate: float, taken: Callable[[float], None], parent: QWidget) -> None:
@@ -89,7 +89,9 @@ class RateDialog(_Dialog):
         self.layout_.addWidget(note)
         self.layout_.addLayout(row(label("Factor", "heading"), self._edit, None))
         self.layout_.addWidget(self._say)
-        self.layout_.addLayout(row(None, button("Cancel", self.reject), button("Change", self._take, role="primary")))
+        change = button("Change", self._take, role="primary")
+        change.setDefault(True)  # else Enter would take the first one
+        self.layout_.addLayout(row(None, button("Cancel", self.reject), change))
 
     def _take(self) -> None:
         value = self._edit.value()
@@ -100,7 +102,7 @@ class RateDialog(_Dialog):
         self.accept()
 
 
-class KeysDialog(_Dialog):
+class KeysDialog(Dialog):
     """All keys in two columns."""
 
     def __init__(self, keys: list[tuple[str, str]], parent: QWidget) -> None:
@@ -115,7 +117,7 @@ class KeysDialog(_Dialog):
         self.layout_.addLayout(row(None, button("Close", self.accept)))
 
 
-class AboutDialog(_Dialog):
+class AboutDialog(Dialog):
     """Name, version, what it is."""
 
     def __init__(self, parent: QWidget) -> None:

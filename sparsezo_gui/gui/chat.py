@@ -1,0 +1,158 @@
+"""The chat: what the model says to a prompt, before and after tuning, side by side, also while it is tuned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QDockWidget, QFrame, QPlainTextEdit, QScrollArea, QWidget
+
+from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.theme import GRID
+from sparsezo_gui.gui.widgets.basic import add, button, card, clear, column, label, row
+from sparsezo_gui.gui.words import count
+from sparsezo_gui.recipe.events import Answer, Ask
+
+TOKENS = 96  # of an answer at most, so that the run goes on soon
+HINT = (
+    "Ask, and the base model and the tuned one answer side by side. While a run goes on, they answer between two steps."
+)
+
+
+class Exchange(QFrame):
+    """A prompt, and two answers that grow."""
+
+    def __init__(self, prompt: str, step: str) -> None:
+        super().__init__()
+        self.base, self.tuned = label("…", wrap=True, name="Answer of the base"), label("", wrap=True, name="Answer")
+        for part in (self.base, self.tuned):
+            part.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+            part.setAlignment(Qt.AlignmentFlag.AlignTop)
+        sides = row(
+            column(label("Base", "dim"), self.base, None, spacing=0),
+            column(label(step, "dim"), self.tuned, None, spacing=0), spacing=2 * GRID,
+        )  # fmt: skip
+        sides.setStretch(0, 1)
+        sides.setStretch(1, 1)
+        self.setLayout(column(label(prompt, "heading", wrap=True), sides, spacing=GRID // 2))
+        self._open, self._text = [self.base, self.tuned], ""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an answer is still to come."""
+        return bool(self._open)
+
+    def take(self, answer: Answer) -> bool:
+        """Takes a piece; whether both answers are whole now."""
+        self._text += answer.text
+        self._open[0].setText(self._text.strip() or ("(nothing)" if answer.last else "…"))
+        if answer.last:
+            self._open.pop(0)
+            self._text = ""
+            if self._open:
+                self._open[0].setText("…")
+        return not self._open
+
+    def give_up(self, why: str) -> None:
+        """What was not answered will not be."""
+        for part in self._open:
+            part.setText(why)
+        self._open = []
+
+
+class ChatDock(QDockWidget):
+    """Beside the Run and the Runs page. Where no run goes on, the one on show is loaded for an answer."""
+
+    def __init__(self, session: Session, parent: QWidget) -> None:
+        super().__init__("Chat", parent)
+        self.setObjectName("chat")
+        self.setAccessibleName("Chat")
+        self.setAllowedAreas(Qt.DockWidgetArea.RightDockWidgetArea | Qt.DockWidgetArea.BottomDockWidgetArea)
+        self._session = session
+        self._place: tuple[Path, int | None] | None = None
+        self._exchanges: list[Exchange] = []
+        self._list = column(spacing=2 * GRID)
+        inner = QWidget()
+        inner.setProperty("role", "page")
+        inner.setLayout(column(self._list, None))
+        self._area = QScrollArea()
+        self._area.setWidgetResizable(True)
+        self._area.setFrameShape(QFrame.Shape.NoFrame)
+        self._area.setWidget(inner)
+        self._area.verticalScrollBar().rangeChanged.connect(
+            lambda _, high: self._area.verticalScrollBar().setValue(high)
+        )
+        self._who = label("", "dim", wrap=True, name="Who answers")
+        self._prompt = QPlainTextEdit()
+        self._prompt.setAccessibleName("Prompt")
+        self._prompt.setPlaceholderText("Write a prompt as in your data. Ctrl+Enter asks.")
+        self._prompt.setTabChangesFocus(True)
+        self._prompt.setFixedHeight(9 * GRID)
+        self._prompt.textChanged.connect(self._follow)
+        self._ask = button("Ask", self.ask, role="primary", name="Ask the model")
+        self._ask.setShortcut("Ctrl+Return")
+        self._clear = button("Clear", self.empty, role="flat", name="Clear the chat")
+        whole = card(self._area, self._who, self._prompt, row(self._clear, None, self._ask))
+        whole.layout().setStretch(0, 1)
+        whole.setMinimumWidth(44 * GRID)
+        self.setWidget(whole)
+        session.answered.connect(self._take)
+        for signal in (session.run_changed, session.hindrance_changed):
+            signal.connect(self._follow)
+        self.empty()
+
+    def point_at(self, folder: Path | None, step: int | None) -> None:
+        """Whose answers are wanted: the run in ``folder`` after ``step``; None for the run on show as it is."""
+        self._place = (folder, step) if folder is not None else None
+        self._follow()
+
+    def ask(self) -> None:
+        """Asks both."""
+        prompt, place = self._prompt.toPlainText().strip("\n"), self._chosen()
+        if not prompt or place is None or not self._ask.isEnabled():
+            return
+        folder, step = place
+        if not self._exchanges:
+            clear(self._list)
+        exchange = Exchange(prompt, f"After step {count(step)}" if step is not None else "Tuned")
+        self._exchanges.append(exchange)
+        add(self._list, exchange)
+        self._session.visit(folder, Ask(prompt, TOKENS, 0), Ask(prompt, TOKENS, step))
+        self._prompt.clear()
+
+    def empty(self) -> None:
+        """Takes all answers away."""
+        clear(self._list)
+        self._exchanges = []
+        add(self._list, label(HINT, "hint", wrap=True))
+        self._follow()
+
+    def _chosen(self) -> tuple[Path, int | None] | None:
+        record = self._session.record
+        if self._place is not None:
+            return self._place
+        return (record.folder, None) if record is not None and record.folder is not None else None
+
+    def _take(self, answer: Answer) -> None:
+        waiting = next((each for each in self._exchanges if each.waiting), None)
+        if waiting is not None and waiting.take(answer):
+            self._follow()
+
+    def _follow(self) -> None:
+        session, place = self._session, self._chosen()
+        record = session.record
+        going = session.running and record is not None and record.folder is not None
+        mine = going and place is not None and place[0] == record.folder
+        why = "" if mine else session.hindrance
+        if place is None:
+            why = "There is no run yet that could answer."
+        elif going and not mine:
+            why = f"The run '{record.name}' holds the engine; stop it to ask another one."
+        if not session.running and "history" not in session.busy:
+            problem = session.problems.get("look") or session.problems.get("history")
+            for exchange in self._exchanges:
+                exchange.give_up(problem.what if problem else "(stopped)")
+        name = place[0].name if place is not None else ""
+        at = f"after step {count(place[1])}" if place is not None and place[1] is not None else "as it is now"
+        self._who.setText(why or f"{name}, {at}")
+        self._ask.setEnabled(not why and bool(self._prompt.toPlainText().strip()))

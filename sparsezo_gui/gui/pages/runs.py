@@ -1,0 +1,297 @@
+"""All runs as a tree, and any step of each: to ask, evaluate, branch from, go back to, export or share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import (
+    QFileDialog,
+    QHeaderView,
+    QLayout,
+    QPlainTextEdit,
+    QSplitter,
+    QTreeWidget,
+    QTreeWidgetItem,
+    QWidget,
+)
+
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui import words
+from sparsezo_gui.gui.problems import Problem
+from sparsezo_gui.gui.record import STATES
+from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.theme import GRID
+from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, row
+from sparsezo_gui.gui.widgets.branch import BranchDialog
+from sparsezo_gui.gui.widgets.steps import StepSlider
+from sparsezo_gui.recipe import Recipe, load
+from sparsezo_gui.recipe.events import EvaluateNow, GoBack
+
+COLUMNS = ("Run", "State", "Step", "Result", "Began")
+ASKED = ("branch", "note", "share", "receive", "look", "history")  # kinds whose problems are shown here
+PATH = Qt.ItemDataRole.UserRole
+
+
+class RunsPage(Page):
+    """Left the tree, right the chosen run. What needs its model has it loaded, paused, when it is asked for."""
+
+    def __init__(self, session: Session, go: Callable[[str], None]) -> None:
+        super().__init__("Runs", "Every step of every run is kept. Choose one, and go on from it.")
+        self._session, self._go = session, go
+        self._wanted = ""  # path to choose once it is in the list
+        self.header.addWidget(button("Receive…", self._receive, name="Receive a shared run",
+                                     tip="Unpacks a run that somebody shared."))  # fmt: skip
+        self.header.addWidget(button("Refresh", session.list_runs, name="Refresh the runs"))
+        self._tree = QTreeWidget()
+        self._tree.setAccessibleName("Runs")
+        self._tree.setHeaderLabels(COLUMNS)
+        self._tree.setUniformRowHeights(True)
+        self._tree.header().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self._tree.header().setStretchLastSection(False)
+        self._tree.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        self._tree.currentItemChanged.connect(lambda *_: self._show())
+        self._tree.itemActivated.connect(lambda *_: self._curves())
+        self._empty = label("There are no runs yet. Start one on the Run page.", "dim", name="No runs")
+        splitter = QSplitter(Qt.Orientation.Horizontal)
+        splitter.setChildrenCollapsible(False)
+        left = QWidget()
+        left.setLayout(column(self._empty, self._tree, spacing=GRID))
+        splitter.addWidget(left)
+        splitter.addWidget(self._make_detail())
+        splitter.setStretchFactor(0, 1)
+        splitter.setSizes([56 * GRID, 62 * GRID])
+        self.body.addWidget(splitter, 1)
+        session.runs_changed.connect(self._fill)
+        session.run_made.connect(self._made)
+        for signal in (session.run_changed, session.hindrance_changed, session.run_advanced):
+            signal.connect(self._follow)
+        self._fill()
+
+    def _make_detail(self) -> QWidget:
+        self._title, self._about = label("", "heading", name="Chosen run"), label("", "dim", wrap=True, name="About it")
+        self._recipe = label("", wrap=True, name="Its recipe")
+        self._step = StepSlider("Step")
+        self._step.changed.connect(self._follow)
+        self._at = label("", "dim", wrap=True, name="What is known of this step")
+        self._notes = QPlainTextEdit()
+        self._notes.setAccessibleName("Notes")
+        self._notes.setPlaceholderText("What you want to remember of this run.")
+        self._notes.setTabChangesFocus(True)
+        self._notes.textChanged.connect(self._follow)
+        self._save = button("Keep notes", self._note, name="Keep notes")
+        detail = card(
+            self._title, self._about, self._recipe, GRID, label("Past step", "heading"), self._step, self._at,
+            *self._make_actions(), GRID, label("Notes", "heading"), self._notes, row(None, self._save),
+        )  # fmt: skip
+        detail.setMinimumWidth(56 * GRID)
+        self._detail = detail
+        return detail
+
+    def _make_actions(self) -> tuple[QLayout, QLayout]:
+        self._curves_button = button("Show curves", self._curves, image="run", name="Show the run")
+        self._go_on = button("Go on", self._resume, role="primary", image="play", name="Go on with the run")
+        self._evaluate = button("Evaluate", self._evaluate_step, image="evaluate", name="Evaluate this step",
+                                tip="On the validation examples, with the values as they were after it.")  # fmt: skip
+        self._branch = button("Branch…", self._ask_branch, name="Branch from this step",
+                              tip="A new run that goes on from this step with other settings.")  # fmt: skip
+        self._back = button("Go back", self._go_back, name="Go back to this step",
+                            tip="Takes back what came after this step. It stays in the journal.")  # fmt: skip
+        self._export = button("Export…", self._export_step, image="export", name="Export this step")
+        self._share = button("Share…", self._share_run, name="Share this run",
+                             tip="A small file from which others rebuild every step.")  # fmt: skip
+        return (
+            row(self._evaluate, self._branch, self._back, self._export, None),
+            row(self._curves_button, self._share, None, self._go_on),
+        )
+
+    # The list
+
+    def _fill(self) -> None:
+        runs = self._session.answers.get("runs") or []
+        chosen = self._wanted or (str(self.path) if self.path else "")
+        self._tree.blockSignals(True)
+        self._tree.clear()
+        items: dict[str, QTreeWidgetItem] = {}
+        for run in runs:
+            item = QTreeWidgetItem(items.get(run.parent, self._tree), _cells(run))
+            item.setData(0, PATH, run.path)
+            item.setToolTip(0, run.path)
+            items[run.path] = item
+        self._tree.expandAll()
+        if items:
+            self._tree.setCurrentItem(items.get(chosen) or next(iter(items.values())))
+        if chosen in items:
+            self._wanted = ""
+        self._tree.blockSignals(False)
+        self._empty.setVisible(not runs)
+        self._tree.setVisible(bool(runs))
+        self._show(keep_notes=chosen in items)
+
+    @property
+    def path(self) -> Path | None:
+        """Folder of the chosen run."""
+        item = self._tree.currentItem()
+        return Path(item.data(0, PATH)) if item is not None else None
+
+    def _chosen(self) -> Any:
+        return next((run for run in self._session.answers.get("runs") or [] if run.path == str(self.path)), None)
+
+    def _made(self, folder: Path) -> None:
+        self._wanted = str(folder)
+        self.banner.show_problem(Problem(f"'{folder.name}' is ready. Go on with it, or look at its steps."), "info")
+
+    def _show(self, keep_notes: bool = False) -> None:
+        """Shows the chosen run."""
+        run = self._chosen()
+        self._detail.setVisible(run is not None)
+        if run is None:
+            return
+        before = self._title.text(), self._step.value()
+        self._title.setText(run.name)
+        state = STATES.get(run.state, run.state)
+        self._about.setText(f"{state} · {run.model} · {run.path}")
+        self._recipe.setText(differences(run))
+        self._step.set_range(0, run.step, run.best)
+        if before[0] == run.name and before[1] <= run.step and keep_notes:
+            self._step.set_value(before[1])
+        if not (keep_notes and self._notes.document().isModified()):
+            self._notes.setPlainText(run.notes)
+            self._notes.document().setModified(False)
+        self._follow()
+
+    # What can be done with it
+
+    def _follow(self) -> None:
+        session, run = self._session, self._chosen()
+        if run is None or not self.isVisible():
+            return
+        self.window().chat.point_at(self.path, self._step.value())  # type: ignore[attr-defined]
+        step, record = self._step.value(), session.record
+        mine = session.running and record is not None and str(record.folder) == run.path
+        why = "" if mine else session.hindrance
+        why = why or ("It is running in another window or terminal." if run.state == "running" and not mine else "")
+        damaged = run.state == "damaged"
+        for control in (self._evaluate, self._back):
+            control.setEnabled(not why and not damaged)
+        self._back.setEnabled(self._back.isEnabled() and run.start <= step < run.step)
+        self._go_on.setEnabled(not why and not damaged and not mine and run.step < run.steps)
+        self._go_on.setVisible(not mine)
+        for control in (self._branch, self._share, self._export, self._curves_button):
+            control.setEnabled(not damaged and not (session.running and not mine and control is self._curves_button))
+        self._save.setEnabled(self._notes.document().isModified())
+        self._at.setText(why or self._known(step, run))
+        problem = next((session.problems[kind] for kind in ASKED if kind in session.problems), None)
+        if problem is not None:
+            self.banner.show_problem(problem)
+
+    def _known(self, step: int, run: Any) -> str:
+        record = self._session.record
+        if record is None or str(record.folder) != run.path:
+            return "Evaluate, or ask in the chat (Ctrl+J): the model is loaded for it."
+        if record.progress is not None:
+            progress = record.progress
+            return progress.stage + (f": {progress.done} of {progress.total} {progress.unit}" if progress.total else "")
+        found = [each for each in record.evaluations if each.step == step]
+        told = [
+            f"{words.title(each.split)}: " + ", ".join(
+                f"{words.title(name).lower()} {words.metric(name, value)}"
+                for name, value in each.metrics.items() if name != "examples"
+            ) for each in found
+        ]  # fmt: skip
+        return ". ".join(told) or "Not evaluated at this step yet."
+
+    def _evaluate_step(self) -> None:
+        self._session.visit(self.path, EvaluateNow("validation", self._step.value()))
+
+    def _go_back(self) -> None:
+        self._session.visit(self.path, GoBack(self._step.value()))
+        self._go("run")
+
+    def _resume(self) -> None:
+        self._session.go_on(self.path)
+        self._go("run")
+
+    def _curves(self) -> None:
+        run = self._chosen()
+        if run is not None and run.state != "damaged":
+            if not self._session.running:
+                self._session.open_run(Path(run.path))
+            self._go("run")
+
+    def _ask_branch(self) -> None:
+        run = self._chosen()
+        try:
+            recipe = load(Path(run.path) / "recipe.toml")
+        except UserError as error:
+            self.banner.show_problem(Problem(str(error)))
+            return
+        folder, step = Path(run.path), self._step.value()
+
+        def taken(settings: list[str], name: str) -> None:
+            self._session.problems.pop("branch", None)
+            self._session.ask("branch", folder, step, settings, name)
+
+        BranchDialog(recipe, run.name, step, taken, self.window()).open()
+
+    def _export_step(self) -> None:
+        page = self.window().page("export")  # type: ignore[attr-defined]
+        page.choose(str(self.path), self._step.value())
+        self._go("export")
+
+    def _share_run(self) -> None:
+        run = self._chosen()
+        text, _ = QFileDialog.getSaveFileName(self, "Share", str(Path.home() / f"{run.name}.zip"), "Runs (*.zip)")
+        if text:
+            Path(text).unlink(missing_ok=True)  # the dialog asked
+            self._session.ask("share", Path(run.path), Path(text))
+            self.banner.show_problem(Problem(f"Sharing to {text}"), "info")
+
+    def _receive(self) -> None:
+        text, _ = QFileDialog.getOpenFileName(self, "Receive", str(Path.home()), "Runs (*.zip)")
+        if text:
+            self._session.ask("receive", Path(text))
+
+    def _note(self) -> None:
+        self._session.ask("note", self.path, self._notes.toPlainText())
+        self._notes.document().setModified(False)
+        self._follow()
+
+    def showEvent(self, event: object) -> None:
+        """Catches up with what changed meanwhile."""
+        super().showEvent(event)  # type: ignore[arg-type]
+        self._session.list_runs()
+        self._follow()
+
+
+def _cells(run: Any) -> list[str]:
+    name = f"{run.name}  (from {words.count(run.start)})" if run.parent else run.name
+    metric = next(((key, value) for key, value in run.metrics.items() if key != "examples" and key != "loss"), None)
+    result = words.metric(*metric) if metric else ""
+    step = f"{words.count(run.step)} of {words.count(run.steps)}"
+    return [name, STATES.get(run.state, run.state), step, result, run.created[:16].replace("T", " ")]
+
+
+def differences(run: Any) -> str:
+    """What of a run's recipe is not as in the run it branched off from, or what a root tunes on."""
+    try:
+        recipe = load(Path(run.path) / "recipe.toml")
+        if not run.parent:
+            steps = f"{words.count(recipe.loop.steps)} steps of {recipe.loop.batch_size} examples"
+            return f"{type(recipe.mask).title}, {type(recipe.update).title} {recipe.update.learning_rate:g}, {steps}"
+        before = load(Path(run.parent) / "recipe.toml")
+    except UserError as error:
+        return str(error)
+    changed = [f"{key} {old} → {new}" for key, (old, new) in _changed(before, recipe).items()]
+    return "Changed: " + (", ".join(changed) or "nothing")
+
+
+def _changed(before: Recipe, after: Recipe) -> dict[str, tuple[Any, Any]]:
+    old, new = (
+        {(table, key): value for table, content in recipe.model_dump(mode="json", exclude={"version", "run"}).items()
+         for key, value in content.items()} for recipe in (before, after)
+    )  # fmt: skip
+    places = [place for place in {**old, **new} if old.get(place) != new.get(place)]
+    return {".".join(place): (old.get(place, "–"), new.get(place, "–")) for place in places}

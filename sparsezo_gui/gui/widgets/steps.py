@@ -1,0 +1,61 @@
+"""A step of a run, chosen with a slider or typed."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QSlider, QWidget
+
+from sparsezo_gui.gui.theme import GRID
+from sparsezo_gui.gui.widgets.basic import button, label, row
+from sparsezo_gui.gui.widgets.fields import NumberEdit
+from sparsezo_gui.gui.words import count
+
+
+class StepSlider(QWidget):
+    """Slider, number and the last step; a button for the one that did best where it is known."""
+
+    changed = Signal(int)
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._slider = QSlider(Qt.Orientation.Horizontal)
+        self._slider.setAccessibleName(f"{name}, slider")
+        self._slider.valueChanged.connect(self._moved)
+        self._number = NumberEdit(whole=True)
+        self._number.setAccessibleName(name)
+        self._number.setFixedWidth(12 * GRID)
+        self._number.editingFinished.connect(self._typed)
+        self._of = label("", "dim")
+        self._best: int | None = None
+        self._to_best = button("Best", lambda: self.set_value(self._best or 0), name=f"{name}, the best")
+        self._to_best.setToolTip("The step that did best on the validation examples.")
+        self.setLayout(row(self._slider, self._number, self._of, self._to_best))
+        self.set_range(0, 0)
+
+    def set_range(self, first: int, last: int, best: int | None = None) -> None:
+        """The steps there are; the last one is chosen."""
+        self._best = best
+        self._slider.setRange(first, last)
+        self._slider.setPageStep(max((last - first) // 20, 1))
+        self._slider.setValue(last)
+        self._number.setText(str(last) if last else "")
+        self._of.setText(f"of {count(last)}")
+        self._of.setVisible(last > 0)
+        self._to_best.setVisible(best is not None and first <= best <= last)
+
+    def value(self) -> int:
+        """The chosen step."""
+        return self._slider.value()
+
+    def set_value(self, step: int) -> None:
+        """Chooses a step."""
+        self._slider.setValue(step)
+
+    def _moved(self, step: int) -> None:
+        self._number.setText(str(step))
+        self.changed.emit(step)
+
+    def _typed(self) -> None:
+        value = self._number.value()
+        self._slider.setValue(value if isinstance(value, int) else self._slider.maximum())
+        self._number.setText(str(self._slider.value()))

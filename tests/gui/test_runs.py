@@ -1,0 +1,211 @@
+"""The tree of runs, any past step, branches, notes, and the chat: real clicks, by accessible name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QDialog, QFileDialog, QLabel, QPlainTextEdit, QTreeWidget
+from standin import listed, past
+
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.theme import theme
+from sparsezo_gui.recipe import Recipe, dump
+from sparsezo_gui.recipe import events as e
+
+
+@pytest.fixture
+def runs(window, session, engine, tmp_path, qtbot):
+    """A run of 100 steps with a branch, and a damaged one."""
+    folder = tmp_path / "yesterday"
+    branch = folder / "branches" / "slower"
+    for path, rate in ((folder, 1e-6), (branch, 5e-7)):
+        path.mkdir(parents=True)
+        recipe = Recipe(update={"rule": "sgd", "learning_rate": rate}, loop={"steps": 2000})
+        (path / "recipe.toml").write_text(dump(recipe))
+    engine.histories = {folder: past(), branch: past()}
+    engine.run_list = [
+        listed(folder, notes="the first"), listed(branch, "slower", 80, parent=str(folder), start=40, best=None),
+        listed(tmp_path / "broken", "broken", 0, state="damaged", best=None),
+    ]  # fmt: skip
+    window.go("runs")
+    session.list_runs()
+    tree = window.page("runs").findChild(QTreeWidget)
+    qtbot.waitUntil(lambda: tree.topLevelItemCount() == 2, timeout=3000)
+    return folder
+
+
+def tree_of(window):
+    return window.page("runs").findChild(QTreeWidget)
+
+
+def choose(window, name):
+    tree = tree_of(window)
+    (item,) = tree.findItems(name, Qt.MatchFlag.MatchStartsWith | Qt.MatchFlag.MatchRecursive, 0)
+    tree.setCurrentItem(item)
+
+
+def test_the_tree_tells_every_run_and_what_is_other_in_a_branch(window, runs, find):
+    tree = tree_of(window)
+    top = tree.topLevelItem(0)
+    assert [top.text(column) for column in range(4)] == ["yesterday", "Stopped", "100 of 2\u2009000", "50.0 %"]
+    assert top.child(0).text(0) == "slower  (from 40)"
+    assert find("Chosen run").text() == "yesterday" and find("Notes").toPlainText() == "the first"
+    choose(window, "slower")
+    assert find("Its recipe").text() == "Changed: update.learning_rate 1e-06 → 5e-07"
+    choose(window, "broken")
+    assert "recipe" in find("Its recipe").text()
+    for name in ("Go on with the run", "Branch from this step", "Evaluate this step", "Share this run"):
+        assert not find(name).isEnabled()
+
+
+def test_a_past_step_is_evaluated_with_the_model_loaded_for_it(window, runs, find, click, session, engine, qtbot):
+    click("Step, the best")
+    assert find("Step").text() == "60"
+    click("Evaluate this step")
+    known = find("What is known of this step")
+    qtbot.waitUntil(lambda: "accuracy 50.0 %" in known.text(), timeout=5000)
+    assert engine.asked == [e.EvaluateNow("validation", 60)]
+    assert session.running and session.record.state == "paused"
+    # While it is loaded, the next question costs no loading.
+    click("Evaluate this step")
+    qtbot.waitUntil(lambda: len(engine.asked) == 2, timeout=3000)
+    session.command(e.Stop())
+    qtbot.waitUntil(lambda: not session.running, timeout=3000)
+
+
+def test_going_back_and_going_on(window, runs, find, click, session, engine, qtbot):
+    click("Step, the best")
+    click("Go back to this step")
+    qtbot.waitUntil(lambda: session.record is not None and session.record.step == 60, timeout=5000)
+    assert engine.asked == [e.GoBack(60)]
+    assert window.page("run").isVisible() and session.record.columns.size == 60
+    assert "went back" in session.record.notes[-1].text
+    session.command(e.Stop())
+    qtbot.waitUntil(lambda: not session.running and "history" not in session.busy, timeout=3000)
+    window.go("runs")
+    click("Go on with the run")
+    qtbot.waitUntil(lambda: session.record.state == "running" and session.record.step > 100, timeout=5000)
+    session.command(e.Stop())
+    qtbot.waitUntil(lambda: not session.running, timeout=3000)
+
+
+def test_a_branch_is_made_with_what_was_changed(window, runs, find, click, enter, engine, qtbot):
+    click("Step, the best")
+    click("Branch from this step")
+    dialog = window.findChild(QDialog)
+    find("Name of the branch", where=dialog).setText("hotter")
+    find("Learning rate", where=dialog).setText("2e-6")
+    find("Other settings", QPlainTextEdit).setPlainText("loop.batch_sise=8")
+    click("Make branch")
+    assert "Did you mean 'batch_size'?" in find("What is wrong").text()
+    find("Other settings", QPlainTextEdit).setPlainText("loop.batch_size=8\n")
+    find("Steps", where=dialog).setText("10")
+    click("Make branch")
+    assert "must be more than 60" in find("What is wrong").text()
+    find("Steps", where=dialog).setText("2000")
+    engine.run_list.append(listed(runs / "branches" / "hotter", "hotter", 60, parent=str(runs), start=60))
+    enter("Name of the branch", "hotter")  # and Enter makes it
+    qtbot.waitUntil(lambda: find("Chosen run").text() == "hotter", timeout=3000)
+    settings = ["update.learning_rate=2e-6", "loop.batch_size=8"]
+    assert engine.asked == [(runs, 60, settings, "hotter")]
+
+
+def test_notes_are_kept_and_sharing_asks_where(window, runs, find, click, engine, qtbot, monkeypatch, tmp_path):
+    find("Notes").setPlainText("better than it looks")
+    click("Keep notes")
+    qtbot.waitUntil(lambda: bool(engine.asked), timeout=3000)
+    assert engine.asked == [(runs, "better than it looks")]
+    assert not find("Keep notes").isEnabled()
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "x.zip"), ""))
+    click("Share this run")
+    qtbot.waitUntil(lambda: len(engine.asked) == 2, timeout=3000)
+    assert engine.asked[1] == (runs, tmp_path / "x.zip")
+
+
+def test_what_fails_is_said_on_the_page(window, runs, find, click, engine, session, qtbot):
+    engine.faults["look"] = UserError("starter: these are not the weights that run 'yesterday' was tuned on.")
+    click("Evaluate this step")
+    qtbot.waitUntil(lambda: "look" in session.problems, timeout=5000)
+    texts = [part.text() for part in window.page("runs").banner.findChildren(QLabel)]
+    assert any("not the weights" in text for text in texts)
+    qtbot.waitUntil(lambda: find("Evaluate this step").isEnabled(), timeout=3000)
+
+
+def test_the_chosen_step_is_taken_to_the_export_page(window, runs, find, click, qtbot):
+    click("Step, the best")
+    click("Export this step")
+    assert window.page("export").isVisible()
+    assert find("Step to export").text() == "60"
+
+
+def test_the_chat_answers_side_by_side(window, runs, find, click, session, engine, qtbot):
+    qtbot.keyClick(window, Qt.Key.Key_J, Qt.KeyboardModifier.ControlModifier)
+    assert not find("Ask the model").isEnabled()
+    click("Step, the best")
+    find("Prompt").setPlainText("Where is my parcel?")
+    assert "after step 60" in find("Who answers").text()
+    click("Ask the model")
+    qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
+    assert engine.asked == [e.Ask("Where is my parcel?", 96, 0), e.Ask("Where is my parcel?", 96, 60)]
+    assert find("Answer of the base").text() == "The answer after 0."
+    assert find("Answer", QLabel).text() == "The answer after 60."
+    session.command(e.Stop())
+    qtbot.waitUntil(lambda: not session.running and "history" not in session.busy, timeout=3000)
+    engine.faults["look"] = UserError("The model is gone.")
+    find("Prompt").setPlainText("And now?")
+    click("Ask the model")
+    qtbot.waitUntil(lambda: window.chat._exchanges[-1].base.text() == "The model is gone.", timeout=5000)
+    click("Clear the chat")
+    assert window.chat._exchanges == []
+
+
+def test_the_chat_beside_a_run_that_goes_on(window, find, click, session, engine, qtbot):
+    session.change("loop", steps=400)
+    engine.pace = 0.01
+    window.go("run")
+    click("Start run")
+    qtbot.waitUntil(lambda: session.record is not None and session.record.state == "running", timeout=5000)
+    window.chat.show()
+    find("Prompt").setPlainText("Hello")
+    click("Ask the model")
+    qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
+    assert find("Answer", QLabel).text() == "The answer after all."
+    click("Stop run")
+    qtbot.waitUntil(lambda: not session.running, timeout=3000)
+
+
+def test_memory_is_let_go_of_and_taken_again(window, find, click, session, engine, qtbot):
+    session.change("loop", steps=400)
+    engine.pace = 0.01
+    window.go("run")
+    click("Start run")
+    qtbot.waitUntil(lambda: session.record is not None and session.record.state == "running", timeout=5000)
+    click("Pause run")
+    qtbot.waitUntil(lambda: session.record.state == "paused", timeout=3000)
+    click("Release memory")
+    qtbot.waitUntil(lambda: session.record.state == "released", timeout=3000)
+    assert "without its model" in find("State of the run").text()
+    click("Continue run")
+    qtbot.waitUntil(lambda: session.record.state == "running", timeout=3000)
+    click("Stop run")
+    qtbot.waitUntil(lambda: not session.running, timeout=3000)
+
+
+def test_a_run_that_waits_says_for_what(window, find, session):
+    window.go("run")
+    from sparsezo_gui.gui.record import RunRecord
+
+    record = RunRecord(session.recipe, Path("x"))
+    record.add([e.Started("x", "tiny", 1, 10, 1, 1, 1, "CPU"), e.Paused(0, "the disk is full")])
+    session.record = record
+    session.run_changed.emit()
+    assert "Waiting: the disk is full" in find("State of the run").text()
+    session.record = None
+
+
+def test_the_page_in_both_themes(window, runs, qtbot, both_themes):
+    theme().apply(both_themes)
+    window.chat.show()
+    assert not window.grab().isNull()
