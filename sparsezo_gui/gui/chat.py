@@ -73,11 +73,11 @@ class ChatDock(QDockWidget):
         self._exchanges: list[Exchange] = []
         self._list = column(spacing=2 * GRID)
         inner = QWidget()
-        inner.setProperty("role", "page")
         inner.setLayout(column(self._list, None))
         self._area = QScrollArea()
         self._area.setWidgetResizable(True)
         self._area.setFrameShape(QFrame.Shape.NoFrame)
+        self._area.setProperty("role", "plain")
         self._area.setWidget(inner)
         self._area.verticalScrollBar().rangeChanged.connect(
             lambda _, high: self._area.verticalScrollBar().setValue(high)
@@ -94,7 +94,7 @@ class ChatDock(QDockWidget):
         self._clear = button("Clear", self.empty, role="flat", name="Clear the chat")
         whole = card(self._area, self._who, self._prompt, row(self._clear, None, self._ask))
         whole.layout().setStretch(0, 1)
-        whole.setMinimumWidth(44 * GRID)
+        whole.setMinimumWidth(38 * GRID)
         self.setWidget(whole)
         session.answered.connect(self._take)
         for signal in (session.run_changed, session.hindrance_changed):

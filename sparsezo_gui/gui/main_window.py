@@ -25,6 +25,7 @@ from sparsezo_gui.gui.chat import ChatDock
 from sparsezo_gui.gui.menus import Menus
 from sparsezo_gui.gui.pages import PAGES, make_page
 from sparsezo_gui.gui.problems import Problem, explain
+from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID, icon, theme
 from sparsezo_gui.gui.widgets.basic import Page
@@ -225,7 +226,10 @@ class MainWindow(QMainWindow):
             self._engine_label.setText(text)
         record = session.record
         running = record is not None and record.active
-        text = f"{record.name or 'Run'}: {record.state}, step {record.step} of {record.steps}" if running else ""
+        text = ""
+        if running:
+            state = STATES[record.state].lower()
+            text = f"{record.name or 'Run'}: {state}, step {record.step} of {record.steps}"
         if self._run_label.text() != text:
             self._run_label.setText(text)
         if self._leaving and not session.running:

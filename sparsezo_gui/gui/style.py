@@ -99,6 +99,8 @@ QSlider::handle:focus { border: 2px solid $accent; width: 12px; }
 QSlider::handle:disabled { background: $window; border-color: $border; }
 
 QScrollArea, QScrollArea > QWidget > QWidget[role="page"] { background: $window; border: 0; }
+QScrollArea[role="plain"], QScrollArea[role="plain"] > QWidget > QWidget { background: transparent; border: 0; }
+QTreeView::item { padding: 4px 6px; }
 QScrollBar:vertical { background: transparent; width: 12px; margin: 0; }
 QScrollBar:horizontal { background: transparent; height: 12px; margin: 0; }
 QScrollBar::handle { background: $strong_border; border-radius: 4px; margin: 2px; }

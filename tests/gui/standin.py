@@ -196,6 +196,9 @@ class StandIn(Engine):
             if step == 40:
                 yield e.Notice("The loss jumped to 2.1; the step was taken back and the rate halved.", "warning")
         yield e.Evaluation(step, "test", {"accuracy": 0.88, "loss": 0.36, "examples": 200})
+        worst = {"number": 7, "loss": 2.5, "prompt": "Customer: where is it?", "expected": "delivery"}
+        best = {"number": 3, "loss": 0.01, "prompt": "Customer: twice charged", "expected": "billing"}
+        yield e.Examples(step, "test", [{**best, "answer": "billing"}], [{**worst, "answer": "billing"}])
         yield e.Finished(step, "done", "0" * 64)
 
     def step(self, step: int, chance: Any, rate: float = 1e-3) -> e.Step:

@@ -44,6 +44,17 @@ def test_a_whole_run(run, click, find, session, qtbot):
     assert not session.running
 
 
+def test_the_worst_and_the_best_examples_are_listed(run, click, find, session, qtbot):
+    click("Start run")
+    state(qtbot, session, "done")
+    find("What is listed").setCurrentIndex(1)
+    texts = [run.examples.item(index).text() for index in range(run.examples.count())]
+    assert texts == [
+        "Worst, loss 2.5: billing instead of delivery\nCustomer: where is it?",
+        "Best, loss 0.01: billing, as expected\nCustomer: twice charged",
+    ]
+
+
 def test_pause_continue_evaluate_rate_stop_resume(run, click, find, session, engine, qtbot):
     engine.pace = 0.01
     click("Start run")

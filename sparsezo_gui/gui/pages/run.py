@@ -18,7 +18,7 @@ from sparsezo_gui.gui.theme import GRID, theme
 from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, row
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.widgets.fields import Combo
-from sparsezo_gui.gui.widgets.results import Metrics, Notices
+from sparsezo_gui.gui.widgets.results import Metrics, Notices, Shown
 from sparsezo_gui.recipe.events import Command, EvaluateNow, Pause, Progress, Release, Resume, SetRate, Stop
 
 TICK_MS = 100  # between two drawings at best
@@ -94,9 +94,15 @@ class RunPage(Page):
         return self._plots
 
     def _make_side(self) -> QWidget:
-        self.metrics, self.notices = Metrics(), Notices()
-        self.notices.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
-        side = card(label("Before and after", "heading"), self.metrics, label("Notices", "heading"), self.notices)
+        self.metrics, self.notices, self.examples = Metrics(), Notices(), Shown()
+        lists = QStackedWidget()
+        lists.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
+        lists.addWidget(self.notices)
+        lists.addWidget(self.examples)
+        which = Combo("What is listed")
+        which.fill([("Notices", 0), ("Worst and best examples", 1)], 0)
+        which.currentIndexChanged.connect(lists.setCurrentIndex)
+        side = card(label("Before and after", "heading"), self.metrics, which, lists)
         side.layout().setStretch(3, 1)
         side.setFixedWidth(int(36 * GRID * min(theme().text_scale, 1.25)))
         return side
@@ -270,6 +276,7 @@ class RunPage(Page):
             self._changes = record.changes
             self.metrics.show_record(record)
             self.notices.show_notes(record.notes)
+            self.examples.show_examples(record.examples)
 
     def _show_empty(self) -> None:
         """Before the first step: what will run, or what is being done for it."""

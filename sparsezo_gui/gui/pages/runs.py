@@ -21,14 +21,14 @@ from PySide6.QtWidgets import (
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.problems import Problem
-from sparsezo_gui.gui.record import STATES
+from sparsezo_gui.gui.record import STATES, WAITING
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, row
 from sparsezo_gui.gui.widgets.branch import BranchDialog
 from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.recipe import Recipe, load
-from sparsezo_gui.recipe.events import EvaluateNow, GoBack
+from sparsezo_gui.recipe.events import EvaluateNow, GoBack, Stop
 
 COLUMNS = ("Run", "State", "Step", "Result", "Began")
 ASKED = ("branch", "note", "share", "receive", "look", "history")  # kinds whose problems are shown here
@@ -49,9 +49,8 @@ class RunsPage(Page):
         self._tree.setAccessibleName("Runs")
         self._tree.setHeaderLabels(COLUMNS)
         self._tree.setUniformRowHeights(True)
+        self._tree.setIndentation(2 * GRID)
         self._tree.header().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        self._tree.header().setStretchLastSection(False)
-        self._tree.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self._tree.currentItemChanged.connect(lambda *_: self._show())
         self._tree.itemActivated.connect(lambda *_: self._curves())
         self._empty = label("There are no runs yet. Start one on the Run page.", "dim", name="No runs")
@@ -82,17 +81,21 @@ class RunsPage(Page):
         self._notes.setTabChangesFocus(True)
         self._notes.textChanged.connect(self._follow)
         self._save = button("Keep notes", self._note, name="Keep notes")
+        actions = self._make_actions()
         detail = card(
-            self._title, self._about, self._recipe, GRID, label("Past step", "heading"), self._step, self._at,
-            *self._make_actions(), GRID, label("Notes", "heading"), self._notes, row(None, self._save),
+            row(self._title, None, self._unload, self._go_on), self._about, self._recipe, GRID,
+            label("Past step", "heading"), self._step, self._at, *actions,
+            GRID, label("Notes", "heading"), self._notes, row(None, self._save),
         )  # fmt: skip
-        detail.setMinimumWidth(56 * GRID)
+        detail.setMinimumWidth(48 * GRID)
         self._detail = detail
         return detail
 
     def _make_actions(self) -> tuple[QLayout, QLayout]:
         self._curves_button = button("Show curves", self._curves, image="run", name="Show the run")
         self._go_on = button("Go on", self._resume, role="primary", image="play", name="Go on with the run")
+        self._unload = button("Unload", lambda: self._session.command(Stop()), name="Unload the model")
+        self._unload.setToolTip("Lets go of the model that was loaded to look at this run.")
         self._evaluate = button("Evaluate", self._evaluate_step, image="evaluate", name="Evaluate this step",
                                 tip="On the validation examples, with the values as they were after it.")  # fmt: skip
         self._branch = button("Branch…", self._ask_branch, name="Branch from this step",
@@ -102,9 +105,8 @@ class RunsPage(Page):
         self._export = button("Export…", self._export_step, image="export", name="Export this step")
         self._share = button("Share…", self._share_run, name="Share this run",
                              tip="A small file from which others rebuild every step.")  # fmt: skip
-        return (
-            row(self._evaluate, self._branch, self._back, self._export, None),
-            row(self._curves_button, self._share, None, self._go_on),
+        return row(self._evaluate, self._branch, self._back, None), row(
+            self._export, self._share, self._curves_button, None
         )
 
     # The list
@@ -179,6 +181,7 @@ class RunsPage(Page):
         self._back.setEnabled(self._back.isEnabled() and run.start <= step < run.step)
         self._go_on.setEnabled(not why and not damaged and not mine and run.step < run.steps)
         self._go_on.setVisible(not mine)
+        self._unload.setVisible(mine and record.state in WAITING)
         for control in (self._branch, self._share, self._export, self._curves_button):
             control.setEnabled(not damaged and not (session.running and not mine and control is self._curves_button))
         self._save.setEnabled(self._notes.document().isModified())

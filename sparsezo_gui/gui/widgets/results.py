@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSize, Qt
 from PySide6.QtWidgets import (
@@ -18,6 +19,7 @@ from sparsezo_gui.gui import words
 from sparsezo_gui.gui.record import Note, RunRecord
 from sparsezo_gui.gui.theme import GRID, icon, theme
 from sparsezo_gui.gui.widgets.basic import clear, label
+from sparsezo_gui.recipe.events import Examples
 
 # Whether more is better; others are shown without a verdict.
 BETTER = {"accuracy": 1, "macro_f1": 1, "f1": 1, "exact_match": 1, "loss": -1, "perplexity": -1}
@@ -82,35 +84,75 @@ class _Wrapped(QStyledItemDelegate):
         return super().sizeHint(inside, index)
 
 
-class Notices(QListWidget):
-    """Newest first; a warning has its own sign."""
+class _List(QListWidget):
+    """Wrapped texts with a sign each, written anew in the theme's colours."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, empty: str) -> None:
         super().__init__()
-        self.setAccessibleName("Notices")
+        self.setAccessibleName(name)
         self.setItemDelegate(_Wrapped(self))
         self.setWordWrap(True)
         self.setResizeMode(QListWidget.ResizeMode.Adjust)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self._notes: Sequence[Note] = ()
+        self._empty = empty
+        self._lines: list[tuple[str, str, str]] = []
         theme().changed.connect(self._write)
         self._write()
 
-    def show_notes(self, notes: Sequence[Note]) -> None:
-        """Shows notices."""
-        if list(notes) != list(self._notes):
-            self._notes = list(notes)
+    def _show(self, lines: list[tuple[str, str, str]]) -> None:
+        """Shows lines of text, icon and colour."""
+        if lines != self._lines:
+            self._lines = lines
             self._write()
 
     def _write(self) -> None:
         self.clear()
-        for note in reversed(self._notes):
-            place = f"Step {words.count(note.step)}: " if note.step else ""
-            warns = note.level == "warning"
-            item = QListWidgetItem(f"{'Warning. ' if warns else ''}{place}{note.text}")
-            item.setIcon(icon("warning" if warns else "info", "warning" if warns else "dim"))
+        for text, image, tint in self._lines:
+            item = QListWidgetItem(text)
+            item.setIcon(icon(image, tint))
             self.addItem(item)
-        if not self._notes:
-            item = QListWidgetItem("Nothing to report.")
+        if not self._lines:
+            item = QListWidgetItem(self._empty)
             item.setFlags(Qt.ItemFlag.NoItemFlags)
             self.addItem(item)
+
+
+class Notices(_List):
+    """Newest first; a warning has its own sign."""
+
+    def __init__(self) -> None:
+        super().__init__("Notices", "Nothing to report.")
+
+    def show_notes(self, notes: Sequence[Note]) -> None:
+        """Shows notices."""
+        lines = []
+        for note in reversed(notes):
+            place = f"Step {words.count(note.step)}: " if note.step else ""
+            warns = note.level == "warning"
+            text = f"{'Warning. ' if warns else ''}{place}{note.text}"
+            lines.append((text, "warning" if warns else "info", "warning" if warns else "dim"))
+        self._show(lines)
+
+
+class Shown(_List):
+    """The worst and the best examples of the last evaluation, the worst first."""
+
+    def __init__(self) -> None:
+        super().__init__("Worst and best examples", "They appear with the next evaluation.")
+
+    def show_examples(self, found: Examples | None) -> None:
+        """Shows examples."""
+        parts = (("Worst", found.worst), ("Best", found.best)) if found else ()
+        self._show([
+            (f"{which}, loss {each['loss']:.3g}: {_judged(each)}\n{each['prompt'].strip()}",
+             "evaluate" if each["answer"] in ("", each["expected"]) else "close", "dim")
+            for which, examples in parts for each in examples
+        ])  # fmt: skip
+
+
+def _judged(example: dict[str, Any]) -> str:
+    """What was expected and what came."""
+    expected, answer = (str(example[key]) or "nothing" for key in ("expected", "answer"))
+    if not example["answer"]:
+        return f"to learn: {expected}"
+    return f"{answer}, as expected" if answer == expected else f"{answer} instead of {expected}"
