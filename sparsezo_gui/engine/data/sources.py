@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import os
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -111,7 +112,7 @@ def find(source: str, stream: bool = False) -> dict[str, Part]:
     With ``stream`` a Hub data set is read as it comes, without keeping it: for the beginning of a huge one."""
     if source in resources.BUNDLED_DATA:
         return _folder(resources.BUNDLED_DATA[source])
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     try:
         if path.is_dir():
             return _folder(path)
@@ -168,7 +169,12 @@ def _hub(name: str, configuration: str, stream: bool) -> dict[str, Part]:
 
 
 def _hub_part(name: str, split: str, rows: Any) -> Part:
-    return lambda: (Record(values, f"{name} {split}", number) for number, values in enumerate(readers.named(rows), 1))
+    from datasets import ClassLabel
+
+    classes = {key: feature.names for key, feature in (rows.features or {}).items() if isinstance(feature, ClassLabel)}
+    return lambda: (
+        Record(values, f"{name} {split}", number) for number, values in enumerate(readers.named(rows, classes), 1)
+    )
 
 
 def hub_error(name: str, error: Exception) -> UserError:
