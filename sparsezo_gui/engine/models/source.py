@@ -6,6 +6,7 @@ Weights are read from safetensors files only. A pickle (pytorch_model.bin) can r
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,13 @@ from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
 from sparsezo_gui import resources
 from sparsezo_gui.engine.models.anatomy import Anatomy, anatomy
-from sparsezo_gui.engine.models.checkpoint import Checkpoint, read_header
-from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.engine.models.checkpoint import LARGEST_HEADER, Checkpoint, read_header
+from sparsezo_gui.errors import UserError, did_you_mean, quoted
 from sparsezo_gui.recipe.recipe import ModelTable
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
+MOST_LAYERS = 1000
+_COUNTS = re.compile(r"(layers?|blocks?|depths?|experts|labels|types)$")
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
@@ -59,10 +62,10 @@ def local_folder(id: str) -> Path | None:
     """Folder of a bundled or local model; None when ``id`` can only be meant for the Hub."""
     if id in resources.BUNDLED_MODELS:
         return resources.BUNDLED_MODELS[id]
-    path = Path(id).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(id))
+    if os.path.isdir(path):
         return path.resolve()
-    if path.is_file():
+    if os.path.isfile(path):
         raise UserError(f"{path}: is a file; [model] id names the folder that holds config.json and the weights.")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", id):
         raise UserError(f"There is no model folder '{path}'. Check the path, or name a bundled model "
@@ -78,7 +81,9 @@ def read_config(folder: Path, trust_remote_code: bool = False) -> PretrainedConf
     if not path.is_file():
         raise UserError(_no_config(folder))
     table = _read_json(path)
-    kind, remote = table.get("model_type"), "AutoConfig" in (table.get("auto_map") or {})
+    _refuse_counts(path, table)
+    kind, own = table.get("model_type"), table.get("auto_map")
+    remote = isinstance(own, dict) and "AutoConfig" in own
     known = isinstance(kind, str) and kind in CONFIG_MAPPING
     if not known and remote and not trust_remote_code:
         raise UserError(f"{path}: the model type '{kind}' comes as Python code that would run on this computer. If you "
@@ -92,6 +97,20 @@ def read_config(folder: Path, trust_remote_code: bool = False) -> PretrainedConf
     except Exception as error:  # whatever a foreign config makes its class raise
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise UserError(f"{path}: does not describe a '{kind}' model ({reason}). Download or copy it again.") from error
+
+
+def _refuse_counts(path: Path, table: dict[str, Any]) -> None:
+    """Raises `UserError` for a number of layers and the like that would take hours and all memory to build."""
+    held: list[tuple[str, Any]] = [("", table)]
+    while held:
+        key, value = held.pop()
+        if isinstance(value, dict):
+            held += value.items()
+        elif isinstance(value, list):
+            held += [(key, item) for item in value]
+        elif isinstance(value, int | float) and value > MOST_LAYERS and _COUNTS.search(key):
+            raise UserError(f"{path}: asks for {quoted(value)} as '{key}', and no model has more than {MOST_LAYERS}. "
+                            "Download or copy it again.")
 
 
 def _no_config(folder: Path) -> str:
@@ -125,11 +144,12 @@ def find_weights(folder: Path) -> dict[str, Path]:
     table = _read_json(index).get("weight_map")
     if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
         raise UserError(f"{index}: does not tell which file holds which weight. Download or copy the model again.")
+    present = {path.name for path in folder.iterdir() if path.is_file()}
     weights: dict[str, Path] = {}
     for name in sorted(set(table.values())):
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise UserError(f"{index}: names '{name}', which is not a safetensors file of this folder.")
-        if not (folder / name).is_file():
+        if name not in present:
             raise UserError(f"{folder}: the file '{name}' is missing, though {INDEX} names it. Download or copy the "
                             "model again.")
         weights |= dict.fromkeys(read_header(folder / name), folder / name)
@@ -152,6 +172,8 @@ def _no_weights(folder: Path) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
+        if path.stat().st_size > LARGEST_HEADER:
+            raise UserError(f"{path}: is larger than {LARGEST_HEADER // 10**6} MB, so it is not of a model.")
         table = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error

@@ -87,6 +87,9 @@ def test_content_that_breaks_the_format(tensors, reason, tmp_path):
         ({"shapes": "{"}, "lacks or spoils"),
         ({"shapes": "[]"}, "lacks or spoils"),
         ({"shapes": json.dumps({"a.weight": [3]})}, "lacks or spoils"),
+        ({"shapes": json.dumps({"a.weight": [3, float("inf")]})}, "not made of whole numbers"),
+        ({"shapes": json.dumps({"a.weight": [3, "4"]})}, "not made of whole numbers"),
+        ({"shapes": json.dumps({"a.weight": [-3, -4]})}, "not made of whole numbers"),
         ({"shapes": json.dumps({"a.weight": [3, 4]})}, "not just indices and values"),
     ],
 )

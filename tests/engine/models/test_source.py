@@ -101,6 +101,30 @@ def test_a_config_with_nonsense_in_it(folder):
     assert "config.json: does not describe a 'llama' model" in refused(folder)
 
 
+@pytest.mark.parametrize("fields", [{"num_hidden_layers": 10**9}, {"num_labels": 10**9}, {"n_layer": 1e300},
+                                    {"text_config": {"attention_types": [[["global"], 10**9]]}}])  # fmt: skip
+def test_a_config_that_would_take_hours_to_build(folder, fields):
+    edit(folder / "config.json", **fields)
+    assert "no model has more than 1000" in refused(folder)
+
+
+def test_an_own_class_that_is_no_table(folder):
+    edit(folder / "config.json", auto_map=7, model_type="own")
+    assert "'own' is not known to transformers" in refused(folder)
+
+
+def test_a_huge_config(folder):
+    with (folder / "config.json").open("r+b") as file:
+        file.truncate(200_000_000)
+    assert "larger than 100 MB" in refused(folder)
+
+
+@pytest.mark.parametrize("id", ["a" * 300, "~nobody/model", "a\0b"])
+def test_an_id_that_is_no_path(id):
+    with pytest.raises(UserError):
+        finish(find(ModelTable(id=id)))
+
+
 def test_remote_code_runs_only_when_it_is_trusted(folder):
     edit(folder / "config.json", model_type="own", auto_map={"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"})
     (folder / "own.py").write_text("raise RuntimeError('it ran')")
@@ -144,10 +168,16 @@ def test_a_broken_index(folder, table):
     assert "does not tell which file" in refused(folder)
 
 
-@pytest.mark.parametrize("name", ["../evil.safetensors", "/etc/passwd", "weights.bin"])
+@pytest.mark.parametrize("name", ["../evil.safetensors", "/etc/passwd", "weights.bin", "..", "a/../../b.safetensors"])
 def test_an_index_that_points_elsewhere(folder, name):
     edit(folder / source.INDEX, weight_map={"a": name})
     assert "not a safetensors file of this folder" in refused(folder)
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".safetensors", "a\0.safetensors"])
+def test_an_index_with_a_name_that_no_file_has(folder, name):
+    edit(folder / source.INDEX, weight_map={"a": name})
+    assert "is missing, though model.safetensors.index.json names it" in refused(folder)
 
 
 def test_a_shard_without_what_the_index_promises(folder):

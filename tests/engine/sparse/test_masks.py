@@ -148,6 +148,30 @@ def test_a_damaged_mask_gets_a_sentence(saved, fault):
         load(model, path)
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [{"eligible": "0"}, {"eligible": "-1"}, {"eligible": "9" * 5000}, {"eligible": "many"}, {"rule": "[]"},
+     {"rule": "7"}, {"rule": "[" * 5000}, {"rule": "{"}],
+)  # fmt: skip
+def test_a_header_that_does_not_fit(saved, facts):
+    model, found, path = saved
+    metadata = {"format": "sparsezo-mask", "version": "1", "rule": "{}", "fingerprint": found.fingerprint,
+                "eligible": str(found.eligible), "hash": found.hash}  # fmt: skip
+    save_file(dict(found.indices), path, {**metadata, **facts})
+    for read in (masks.share, lambda path: load(model, path)):
+        with pytest.raises(UserError, match="damaged mask file"):
+            read(path)
+
+
+def test_a_number_alone_is_no_mask(saved):
+    model, found, path = saved
+    save_file({"x": torch.tensor(1, dtype=torch.int32)}, path, {"format": "sparsezo-mask", "version": "1",
+              "rule": "{}", "eligible": "7", "fingerprint": found.fingerprint})  # fmt: skip
+    assert masks.share(path) == 1 / 7
+    with pytest.raises(UserError, match="does not have"):
+        load(model, path)
+
+
 @settings(max_examples=100)
 @given(st.data())
 def test_any_cut_or_flipped_byte_gets_a_sentence(saved_bytes, tmp_path_factory, data):
