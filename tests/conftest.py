@@ -12,6 +12,11 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 
 
+def pytest_addoption(parser):
+    help = "damaged inputs of each format in tests/fuzz: N of them, or those from FIRST:END (default: 300)"
+    parser.addoption("--fuzz", default="300", metavar="N", help=help)
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     """A home of the program's own for each test."""
