@@ -21,6 +21,7 @@ from sparsezo_gui import resources
 from sparsezo_gui.engine.data import columns, readers
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.tasks import task
+from sparsezo_gui.engine.files import refuse_links
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
@@ -111,11 +112,11 @@ def find(source: str, stream: bool = False) -> dict[str, Part]:
 
     With ``stream`` a Hub data set is read as it comes, without keeping it: for the beginning of a huge one."""
     if source in resources.BUNDLED_DATA:
-        return _folder(resources.BUNDLED_DATA[source])
+        return _folder(resources.BUNDLED_DATA[source], None)
     path = Path(os.path.expanduser(source))
     try:
         if path.is_dir():
-            return _folder(path)
+            return _folder(path, path)
         if path.is_file():
             return {"": lambda: readers.read(path)}
     except OSError as error:
@@ -135,14 +136,17 @@ def split_of(name: str) -> str:
     return next((split for split, heads in _PREFIXES.items() if name.lower().startswith(heads)), "")
 
 
-def _folder(folder: Path) -> dict[str, Part]:
+def _folder(folder: Path, top: Path | None) -> dict[str, Part]:
+    """Parts by the names of the files, which must not lie outside of ``top`` (None: they may)."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and readers.kind(path) in readers.READERS]
     if not files and (folder / "data").is_dir():  # how data sets lie on the Hub
-        return _folder(folder / "data")
+        return _folder(folder / "data", top)
     if not files:
         raise UserError(
             f"The folder '{folder}' holds no data file ({', '.join(readers.READERS)}, also packed as .gz or .xz)."
         )
+    if top is not None:
+        refuse_links(top, files)
     named = {split: [path for path in files if split_of(path.name) == split] for split in SPLITS}
     if not any(named.values()):
         named = {"": files}

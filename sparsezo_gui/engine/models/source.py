@@ -15,6 +15,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
 from sparsezo_gui import resources
+from sparsezo_gui.engine.files import refuse_links
 from sparsezo_gui.engine.models.anatomy import Anatomy, anatomy
 from sparsezo_gui.engine.models.checkpoint import LARGEST_HEADER, Checkpoint, read_header
 from sparsezo_gui.errors import UserError, did_you_mean, quoted
@@ -46,6 +47,8 @@ class ModelSource:
 
 def inspect(folder: Path, table: ModelTable) -> ModelSource:
     """Checks the model in ``folder``. Raises `UserError` for whatever would go wrong when it is loaded."""
+    if table.id not in resources.BUNDLED_MODELS:
+        refuse_links(folder, (path for path in folder.glob("*") if path.is_file()))
     config = read_config(folder, table.trust_remote_code)
     prequantised = check_quantisation(folder, config)
     parts = anatomy(config, table.trust_remote_code)
