@@ -1,6 +1,7 @@
 """A model on this disk, checked before it is loaded.
 
-Weights are read from safetensors files only. A pickle (pytorch_model.bin) can run code when it is opened, so none is.
+Weights are read from safetensors files only. A pickle (pytorch_model.bin) can run code when it is opened, so none is;
+`convert` makes a safetensors copy of one.
 """
 
 from __future__ import annotations
@@ -144,17 +145,9 @@ def find_weights(folder: Path) -> dict[str, Path]:
         if not single.is_file():
             raise UserError(_no_weights(folder))
         return dict.fromkeys(read_header(single), single)
-    table = _read_json(index).get("weight_map")
-    if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
-        raise UserError(f"{index}: does not tell which file holds which weight. Download or copy the model again.")
-    present = {path.name for path in folder.iterdir() if path.is_file()}
+    table = read_index(index, ".safetensors")
     weights: dict[str, Path] = {}
     for name in sorted(set(table.values())):
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise UserError(f"{index}: names '{name}', which is not a safetensors file of this folder.")
-        if name not in present:
-            raise UserError(f"{folder}: the file '{name}' is missing, though {INDEX} names it. Download or copy the "
-                            "model again.")
         weights |= dict.fromkeys(read_header(folder / name), folder / name)
     absent = next((key for key in table if key not in weights), None)
     if absent is not None:
@@ -163,12 +156,28 @@ def find_weights(folder: Path) -> dict[str, Path]:
     return weights
 
 
+def read_index(index: Path, suffix: str) -> dict[str, str]:
+    """Name of the file of each tensor; every file is there, beside the index. Raises `UserError`."""
+    table = _read_json(index).get("weight_map")
+    if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
+        raise UserError(f"{index}: does not tell which file holds which weight. Download or copy the model again.")
+    present = {path.name for path in index.parent.iterdir() if path.is_file()}
+    for name in sorted(set(table.values())):
+        if Path(name).name != name or not name.endswith(suffix):
+            raise UserError(f"{index}: names '{name}', which is not a {suffix.removeprefix('.')} file of this folder.")
+        if name not in present:
+            raise UserError(f"{index.parent}: the file '{name}' is missing, though {index.name} names it. Download or "
+                            "copy the model again.")
+    return table
+
+
 def _no_weights(folder: Path) -> str:
     pickles = [path.name for pattern in PICKLES for path in sorted(folder.glob(pattern)) if "training" not in path.name]
     if pickles:
+        way = (f"Convert it with 'sparsezo convert {folder} --out NEW_FOLDER'" if any(folder.glob("pytorch_model*.bin"))
+               else "Convert it to safetensors with the program that wrote it")
         return (f"{folder}: its weights are in '{pickles[0]}', a format that can run code when opened, so SparseZO "
-                "does not. Convert the model to safetensors (transformers' save_pretrained writes it), or choose a "
-                "copy that has model.safetensors.")
+                f"does not. {way}, or choose a copy that has model.safetensors.")
     return (f"{folder}: has a config.json but no weights. Put model.safetensors (or its parts with {INDEX}) there, or "
             "download the model again.")
 
