@@ -129,27 +129,6 @@ def test_missing_files_and_names(tmp_path):
 words = st.text(string.ascii_letters + string.digits + " äß→'\"\\", max_size=20)
 
 
-@settings(max_examples=100)
-@given(
-    steps=st.integers(1, 10**7), density=st.floats(1e-9, 1), epsilon=st.floats(1e-9, 1), name=words, source=words,
-    columns=st.dictionaries(words, words, max_size=3), directions=st.integers(1, 64),
-    schedule=st.sampled_from(["constant", "linear", "cosine"]),
-    rule=st.sampled_from(["sensitive", "random", "large-magnitude"]),
-)  # fmt: skip
-def test_a_round_trip_changes_nothing(steps, density, epsilon, name, source, columns, directions, schedule, rule):
-    made = recipe.toml.build(
-        {
-            "data": {"source": source, "columns": columns},
-            "mask": {"rule": rule, "density": density},
-            "estimator": {"epsilon": epsilon, "directions": directions},
-            "update": {"rule": "sgd", "schedule": schedule},
-            "loop": {"steps": steps},
-            "run": {"name": name},
-        }
-    )
-    assert loads(dump(made)) == made
-
-
 @settings(max_examples=300)
 @given(st.text(max_size=200))
 def test_any_text_is_a_recipe_or_gets_a_sentence(text):
