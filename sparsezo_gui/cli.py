@@ -237,6 +237,13 @@ def _export(options: argparse.Namespace, console: Console) -> None:
         console.say(line)
 
 
+def _convert(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.models.convert import convert
+
+    files = _finish(convert(Path(options.folder), Path(options.out)), console)
+    console.result({"out": options.out, "weights": files}, f"Written to {options.out}: {', '.join(files)}.")
+
+
 def _runs(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.runs.folder import BRANCHES, list_runs
 
@@ -449,6 +456,9 @@ def _parser() -> argparse.ArgumentParser:
                      "base's original ones with the tuned values put in (default), or all as the run computed with "
                      "them, so that other programs give the same words")  # fmt: skip
     takes_step(sub)
+    sub = add("convert", "Write a safetensors copy of a model whose weights are a pickle.", _convert)
+    sub.add_argument("folder", metavar="FOLDER", help="folder that holds config.json and pytorch_model.bin")
+    sub.add_argument("--out", metavar="FOLDER", required=True, help="folder to write")
     add("runs", "List your runs.", _runs)
     add("methods", "List mask rules, estimators, updates and tasks.", _methods)
     add("recipes", "List the bundled recipes.", _recipes)

@@ -5,12 +5,35 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 2000  # characters of a sentence; one that quotes a file may quote megabytes
+
 
 class UserError(Exception):
-    """Something outside the program is wrong: its message says what, where, and how to fix it.
+    """Something outside the program is wrong: its message says what, where, and how to fix it, in one line a sentence.
 
     The command line prints the message and exits with code 2; the window shows it. Any other exception is our defect.
     """
+
+    def __init__(self, *sentences: str) -> None:
+        """Sentences may quote files: what cannot be printed in them, and could steer a terminal, is shown escaped."""
+        super().__init__(*(_printable(sentence) for sentence in sentences))
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
+
+
+def _printable(text: str) -> str:
+    signs = (sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text[: _LONGEST + 1])
+    shown = "".join(signs)
+    return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
+
+
+def quoted(value: object) -> str:
+    """A value from a file as a sentence shows it."""
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # a number of more digits than Python writes, or lists without end
+        return f"such a long {type(value).__name__}"
 
 
 class DiskFull(UserError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,6 +52,21 @@ def write_text(path: Path, text: str) -> None:
     """Writes ``text`` as UTF-8, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def refuse_links(folder: Path, files: Iterable[Path]) -> None:
+    """Raises `UserError` for one of the ``files`` that lies outside of ``folder`` because it, or its folder, is a link.
+
+    A folder that was passed on could hold a link to a file of the user's own, and an export would carry that away. In
+    a Hugging Face cache the files of a snapshot are links to blobs, of the repository or of the whole cache.
+    """
+    top = folder.resolve()
+    homes = [parent.parent for parent in top.parents if parent.name == "snapshots"]
+    roots = (top, *(place / "blobs" for home in homes for place in (home, home.parent)))
+    for path in files:
+        target = path.resolve()
+        if not any(target.is_relative_to(root) for root in roots):
+            raise UserError(f"{path}: is a link out of its folder, to {target}. Put the file itself there.")
 
 
 def sync(path: Path) -> None:

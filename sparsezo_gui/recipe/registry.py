@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.errors import UserError, did_you_mean, quoted
 from sparsezo_gui.recipe.variants import Variant
 
 _ENGINE = "sparsezo_gui.engine"
@@ -30,7 +30,8 @@ class Registry:
     def __getitem__(self, rule: str) -> type[Variant]:
         """The variant's class. Raises `UserError` for an unknown rule."""
         if not isinstance(rule, str) or rule not in self.paths:
-            raise UserError(f"[{self.table}] rule: there is no '{rule}'. {did_you_mean(str(rule), self.paths)}")
+            word = quoted(rule)
+            raise UserError(f"[{self.table}] rule: there is no {word}. {did_you_mean(word, self.paths)}")
         module, name = self.paths[rule].split(":")
         return getattr(import_module(module), name)
 
@@ -47,7 +48,7 @@ class Registry:
         if isinstance(table, Variant):
             return table
         if not isinstance(table, dict):
-            raise UserError(f"[{self.table}]: must be a table, not {table!r}.")
+            raise UserError(f"[{self.table}]: must be a table, not {quoted(table)}.")
         variant = self[table.get("rule", self.default)]
         others = self.keys() - variant.model_fields.keys()
         return variant(**{key: value for key, value in table.items() if key not in others and key != "rule"})

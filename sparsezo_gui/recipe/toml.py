@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 from pydantic import ValidationError
-from tomlkit.exceptions import TOMLKitError
 
 from sparsezo_gui import resources
-from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.errors import UserError, did_you_mean, quoted
 from sparsezo_gui.recipe.recipe import VERSION, Recipe
 from sparsezo_gui.recipe.registry import REGISTRIES
 
 # From version N to N + 1; the first will be written when version 2 is.
 MIGRATIONS: dict[int, Callable[[dict], dict]] = {}
-LARGEST_FILE = 1_000_000  # bytes; a recipe is about 1 kB
+LARGEST_FILE = 200_000  # bytes; a recipe is about 1 kB
+MOST_DOTS = 1000  # in a line; the time and memory that a dotted name takes grow with the square of its parts
+_MOST_FAULTS = 20  # told at once
 # Keys that may hold a path, and the bundled names that each may hold instead.
 _PATHS = (
     ("model", "id", resources.BUNDLED_MODELS),
@@ -32,9 +34,9 @@ _PATHS = (
 def load(name: str | Path) -> Recipe:
     """Recipe from a TOML file, or from the name of a bundled recipe. Relative paths in it are meant from its folder."""
     path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"'{path}' is a folder; a recipe is a TOML file.")
-    if not path.exists():
+    if not os.path.exists(path):
         if path.suffix or len(path.parts) > 1:
             raise UserError(
                 f"There is no recipe file '{path}'. Check the path, or name a bundled recipe: "
@@ -43,7 +45,7 @@ def load(name: str | Path) -> Recipe:
         path = resources.recipe(str(name))
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{path}: larger than 1 MB, so this is not a recipe.")
+            raise UserError(f"{path}: larger than {LARGEST_FILE // 1000} kB, so this is not a recipe.")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start}).") from error
@@ -57,19 +59,21 @@ def load(name: str | Path) -> Recipe:
 
 def loads(text: str, where: str = "recipe", folder: Path | None = None) -> Recipe:
     """Recipe from TOML text; ``where`` names it in errors, ``folder`` is what relative paths are meant from."""
+    if any(line.count(".") > MOST_DOTS for line in text.splitlines()):
+        raise UserError(f"{where}: a line holds more than {MOST_DOTS:,} full stops, so this is not a recipe.")
     try:
-        tables = tomlkit.parse(text).unwrap()
-    except (TOMLKitError, ValueError, RecursionError) as error:
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not valid TOML: {error}.") from error
     version = tables.get("version", VERSION)
     if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION:
         raise UserError(
-            f"{where}: version {version!r} is not known here (this program writes {VERSION}). Update SparseZO."
+            f"{where}: version {quoted(version)} is not known here (this program writes {VERSION}). Update SparseZO."
         )
     for step in range(version, VERSION):
         tables = MIGRATIONS[step](tables)
     if folder is not None:
-        _resolve_paths(tables, folder)
+        _resolve_paths(tables, folder, where)
     return build({**tables, "version": VERSION}, where)
 
 
@@ -81,16 +85,16 @@ def build(tables: dict[str, Any], where: str = "recipe") -> Recipe:
         try:
             variants[registry.table] = registry.build(tables.get(registry.table, {}))
         except ValidationError as error:
-            faults += [_sentence(tables, fault, (registry.table,)) for fault in error.errors()]
+            faults += [_sentence(tables, fault, (registry.table,)) for fault in error.errors()[:_MOST_FAULTS]]
         except UserError as error:
             faults.append(str(error))
     rest = {name: content for name, content in tables.items() if name not in {each.table for each in REGISTRIES}}
     try:
         recipe = Recipe.model_validate({**rest, **variants})
     except ValidationError as error:
-        faults = [_sentence(tables, fault) for fault in error.errors()] + faults
+        faults = [_sentence(tables, fault) for fault in error.errors()[:_MOST_FAULTS]] + faults
     if faults:
-        raise UserError("\n".join(f"{where}: {fault}" for fault in faults))
+        raise UserError(*(f"{where}: {fault}" for fault in faults))
     return recipe
 
 
@@ -116,20 +120,23 @@ def dump(recipe: Recipe) -> str:
 
 def _value(text: str) -> Any:
     try:
-        return tomlkit.parse(f"value = {text}").unwrap()["value"]
-    except (TOMLKitError, ValueError):
+        return tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
         return text
 
 
-def _resolve_paths(tables: dict[str, Any], folder: Path) -> None:
+def _resolve_paths(tables: dict[str, Any], folder: Path, where: str) -> None:
     """Turns paths that exist beside the recipe into absolute ones; a bundled name or a Hub id stays as it is."""
     for table, key, names in _PATHS:
         content = tables.get(table)
         value = content.get(key) if isinstance(content, dict) else None
         if isinstance(value, str) and value and value not in names:
-            path = Path(os.path.expanduser(value))
-            if value.startswith(("./", "../", "~")) or key == "folder" or (folder / path).exists():
-                content[key] = str((folder / path).resolve())
+            path = folder / os.path.expanduser(value)
+            if value.startswith(("./", "../", "~")) or key == "folder" or os.path.exists(path):
+                try:
+                    content[key] = str(path.resolve())
+                except (OSError, ValueError, RuntimeError) as error:  # too long, a zero in it, links in a circle
+                    raise UserError(f"{where}: [{table}] {key}: {quoted(value)} is no path ({error}).") from error
 
 
 def _sentence(tables: dict[str, Any], fault: Any, prefix: tuple[str, ...] = ()) -> str:
@@ -142,7 +149,7 @@ def _sentence(tables: dict[str, Any], fault: Any, prefix: tuple[str, ...] = ()) 
         return f"{f'[{table}] ' if table else ''}{name}: there is no such {kind}. {did_you_mean(name, known)}"
     place = f"[{location[0]}] {'.'.join(location[1:])}".strip() if len(location) > 1 else location[0]
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{place}: {message[:1].lower()}{message[1:]}, not {fault['input']!r}."
+    return f"{place}: {message[:1].lower()}{message[1:]}, not {quoted(fault['input'])}."
 
 
 def _fields(tables: dict[str, Any], table: str) -> set[str]:

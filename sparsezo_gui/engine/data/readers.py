@@ -1,7 +1,7 @@
 """Files to rows, one at a time, with a sentence for everything that can be wrong in one.
 
-CSV and JSON are read with the standard library and not with the builders of `datasets`: those infer types over the
-whole file, hide row numbers, and keep a cache that can be stale. Parquet, which carries its types, goes through them.
+CSV and JSON are read with the standard library and Parquet with pyarrow, not with the builders of `datasets`: those
+infer types over the whole file, hide row numbers, and keep a cache that can be stale.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import json
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from typing import Any
 from sparsezo_gui.errors import UserError
 
 COMPRESSED: dict[str, Callable] = {".gz": gzip.open, ".xz": lzma.open}
+SMALL, MOST_TIMES = 20_000_000, 100  # bytes that any file may unpack to; a larger one, so many times its size
+MOST_COLUMNS = 10_000
 LARGEST_FIELD = 16_000_000  # characters; a CSV field larger than this is a quote that was never closed
 _QUOTED = re.compile(r'(?:^|\t)"(?:[^"\t\n]|"")*"(?=\t|\r?$)', re.MULTILINE)
 
@@ -65,6 +68,8 @@ def read(path: Path) -> Iterator[Record]:
         raise UserError(
             f"{path.name}: cannot be unpacked ({error}); the file is damaged or was cut. Get it again."
         ) from error
+    except MemoryError as error:  # what the head of a .xz file asks for
+        raise UserError(f"{path.name}: cannot be unpacked or read in the memory that there is.") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
     if not found:
@@ -73,17 +78,29 @@ def read(path: Path) -> Iterator[Record]:
 
 def _lines(path: Path) -> Iterator[str]:
     """Lines of a text file in UTF-8, with their ends."""
-    opened = COMPRESSED.get(path.suffix.lower(), open)(path, "rb")
-    with opened as file:
-        for number, line in enumerate(file, 1):
-            if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise UserError(f"{path.name}: this is text in UTF-16. Save it as UTF-8.")
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
+    for number, line in enumerate(_unpacked(path), 1):
+        if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise UserError(f"{path.name}: this is text in UTF-16. Save it as UTF-8.")
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path.name}, line {number}: byte {error.start + 1} is not text in UTF-8. Save the file as UTF-8."
+            ) from error
+
+
+def _unpacked(path: Path) -> Iterator[bytes]:
+    """Lines of a file as bytes. A small file that was packed to unpack to a huge one is refused in time."""
+    left = max(SMALL, MOST_TIMES * path.stat().st_size)
+    with COMPRESSED.get(path.suffix.lower(), open)(path, "rb") as file:
+        while line := file.readline(left + 1):
+            left -= len(line)
+            if left < 0:
                 raise UserError(
-                    f"{path.name}, line {number}: byte {error.start + 1} is not text in UTF-8. Save the file as UTF-8."
-                ) from error
+                    f"{path.name}: unpacks to more than {MOST_TIMES} times its size, as no data does. If you trust it, "
+                    f"unpack it yourself."
+                )
+            yield line
 
 
 def _csv(path: Path) -> Iterator[Record]:
@@ -128,9 +145,11 @@ def _dialect(path: Path, head: list[str]) -> dict[str, Any]:
 
 def _columns(path: Path, header: list[str]) -> list[str]:
     names = [name.strip() or f"column {index}" for index, name in enumerate(header, 1)]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f"{path.name}: the header names '{twice[0]}' twice. Give each column its own name.")
+    if len(names) > MOST_COLUMNS:
+        raise UserError(f"{path.name}: the header names {len(names):,} columns, more than {MOST_COLUMNS:,}.")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{path.name}: the header names '{name}' twice. Give each column its own name.")
     return names
 
 
@@ -192,38 +211,55 @@ def _record(path: Path, number: int, line: int, value: Any) -> Record:
 
 def _text(path: Path) -> Iterator[Record]:
     """Paragraphs between blank lines; a file without a blank line gives its lines."""
-    number, held = 0, []
-    for line, text in enumerate(itertools.chain(_lines(path), [None]), 1):
-        if text is not None and text.strip():
-            held.append((line, text.rstrip("\r\n")))
-        elif held:
-            end = text is None and number == 0
-            for paragraph in [[line] for line in held] if end else [held]:
-                number += 1
-                yield Record({"text": "\n".join(text for _, text in paragraph)}, path.name, number, paragraph[0][0])
+    parted, number, held = _parted(path), 0, []
+    for line, text in enumerate(itertools.chain(_lines(path), [""]), 1):
+        if text.strip():
+            held.append(text.rstrip("\r\n"))
+        if held and not (parted and text.strip()):
+            number += 1
+            first = line - len(held) + bool(text.strip())
+            yield Record({"text": "\n".join(held)}, path.name, number, first)
             held = []
 
 
+def _parted(path: Path) -> bool:
+    """Whether a blank line comes after one with text."""
+    filled = False
+    for text in _lines(path):
+        if filled and not text.strip():
+            return True
+        filled = filled or bool(text.strip())
+    return False
+
+
 def _parquet(path: Path) -> Iterator[Record]:
-    from datasets import load_dataset
+    """Rows as they stand in the file: `datasets` would take its name for a pattern, and open paths that stand in it."""
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
 
     try:
-        rows = load_dataset("parquet", data_files=str(path), split="train", streaming=True)
-        for number, values in enumerate(named(rows), 1):
-            yield Record(values, path.name, number)
-    except (ValueError, OSError, TypeError, KeyError) as error:
-        raise UserError(f"{path.name}: not a Parquet file that can be read ({str(error).splitlines()[0]}).") from error
+        with pyarrow.OSFile(str(path)) as file, ParquetFile(file) as table:
+            batches = table.iter_batches(1000)
+            rows = (row for batch in batches for row in batch.to_pylist())
+            for number, values in enumerate(named(rows, _classes(table.schema_arrow.metadata)), 1):
+                yield Record(values, path.name, number)
+    except Exception as error:  # of a dozen classes, some of which are no errors of values or of the system
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path.name}: not a Parquet file that can be read ({reason}).") from error
 
 
-def named(rows: Any) -> Iterator[dict[str, Any]]:
-    """Rows of a `datasets` data set, with class numbers turned into their names (−1, no label, into None)."""
-    from datasets import ClassLabel
+def _classes(metadata: Any) -> dict[str, list[str]]:
+    """Names of the classes by column, where `datasets` wrote them into the file."""
+    features = json.loads((metadata or {}).get(b"huggingface", "{}")).get("info", {}).get("features", {})
+    return {name: feature["names"] for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
 
-    classes = {name: feature for name, feature in (rows.features or {}).items() if isinstance(feature, ClassLabel)}
+
+def named(rows: Iterable[dict[str, Any]], classes: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
+    """Rows with class numbers turned into the names of their column's ``classes`` (−1, no label, into None)."""
     for row in rows:
-        for name, feature in classes.items():
+        for name, words in classes.items():
             if isinstance(row[name], int):
-                row[name] = feature.int2str(row[name]) if row[name] >= 0 else None
+                row[name] = words[row[name]] if row[name] >= 0 else None
         yield row
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import os
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from sparsezo_gui import resources
 from sparsezo_gui.engine.data import columns, readers
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.tasks import task
+from sparsezo_gui.engine.files import refuse_links
 from sparsezo_gui.engine.models.refusals import HUB_ERRORS, refusal
 from sparsezo_gui.engine.models.token import token
 from sparsezo_gui.errors import UserError, did_you_mean
@@ -115,11 +117,11 @@ def find(source: str, stream: bool = False) -> dict[str, Part]:
 
     With ``stream`` a Hub data set is read as it comes, without keeping it: for the beginning of a huge one."""
     if source in resources.BUNDLED_DATA:
-        return _folder(resources.BUNDLED_DATA[source])
-    path = Path(source).expanduser()
+        return _folder(resources.BUNDLED_DATA[source], None)
+    path = Path(os.path.expanduser(source))
     try:
         if path.is_dir():
-            return _folder(path)
+            return _folder(path, path)
         if path.is_file():
             return {"": lambda: readers.read(path)}
     except OSError as error:
@@ -139,14 +141,17 @@ def split_of(name: str) -> str:
     return next((split for split, heads in _PREFIXES.items() if name.lower().startswith(heads)), "")
 
 
-def _folder(folder: Path) -> dict[str, Part]:
+def _folder(folder: Path, top: Path | None) -> dict[str, Part]:
+    """Parts by the names of the files, which must not lie outside of ``top`` (None: they may)."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and readers.kind(path) in readers.READERS]
     if not files and (folder / "data").is_dir():  # how data sets lie on the Hub
-        return _folder(folder / "data")
+        return _folder(folder / "data", top)
     if not files:
         raise UserError(
             f"The folder '{folder}' holds no data file ({', '.join(readers.READERS)}, also packed as .gz or .xz)."
         )
+    if top is not None:
+        refuse_links(top, files)
     named = {split: [path for path in files if split_of(path.name) == split] for split in SPLITS}
     if not any(named.values()):
         named = {"": files}
@@ -176,9 +181,13 @@ def _hub(name: str, configuration: str, stream: bool) -> dict[str, Part]:
 
 
 def _hub_part(name: str, split: str, rows: Any) -> Part:
+    from datasets import ClassLabel
+
+    classes = {key: feature.names for key, feature in (rows.features or {}).items() if isinstance(feature, ClassLabel)}
+
     def records() -> Iterator[Record]:
         try:
-            for number, values in enumerate(readers.named(rows), 1):
+            for number, values in enumerate(readers.named(rows, classes), 1):
                 yield Record(values, f"{name} {split}", number)
         except HUB_ERRORS as error:  # a data set that is read as it comes
             raise hub_error(name, error) from error

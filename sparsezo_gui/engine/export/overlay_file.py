@@ -82,11 +82,13 @@ def read_overlay(path: Path) -> OverlayFile:
     if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
         raise UserError(f"{path}: not an overlay file of this program (it has no '{FORMAT}' version {VERSION} header).")
     try:
-        shapes = {name: (int(rows), int(columns)) for name, (rows, columns) in json.loads(metadata["shapes"]).items()}
+        shapes = {name: (rows, columns) for name, (rows, columns) in json.loads(metadata["shapes"]).items()}
         facts = {key: metadata[key] for key in ("model", "revision", "fingerprint", "recipe")}
         step = int(metadata["step"])
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"its header lacks or spoils {error}") from error
+    if not all(type(size) is int and size >= 0 for shape in shapes.values() for size in shape):
+        raise _damaged(path, "its header holds a shape that is not made of whole numbers")
     wanted = {f"{name}.{part}" for name in shapes for part in ("indices", "values")}
     if wanted != entries.keys():
         raise _damaged(path, f"it has not just indices and values of its weights: {min(wanted ^ entries.keys())}")

@@ -33,6 +33,7 @@ DTYPES = {
     "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+MOST_DIMENSIONS = 16
 _PIECES, _PIECE = 8, 256  # what the fingerprint reads of each tensor
 
 
@@ -106,8 +107,8 @@ def _entry(path: Path, name: str, fields: Any, start: int) -> Entry:
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise UserError(f"{path}: tensor '{name}' has the number format {dtype!r}, which SparseZO cannot read. "
                         "Use the 16-bit checkpoint of this model.")
-    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
-        raise _broken(path, f"shape or place of tensor '{name}' is not made of whole numbers")
+    if not _naturals(shape) or len(shape) > MOST_DIMENSIONS or not _naturals(offsets) or len(offsets) != 2:
+        raise _broken(path, f"shape or place of tensor '{name}' is not made of a few whole numbers")
     if offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype].itemsize:
         raise _broken(path, f"tensor '{name}' of shape {shape} does not fit the bytes set aside for it")
     return Entry(path, DTYPES[dtype], tuple(shape), start + offsets[0], start + offsets[1])

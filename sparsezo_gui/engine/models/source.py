@@ -1,11 +1,13 @@
 """A model on this disk, checked before it is loaded.
 
-Weights are read from safetensors files only. A pickle (pytorch_model.bin) can run code when it is opened, so none is.
+Weights are read from safetensors files only. A pickle (pytorch_model.bin) can run code when it is opened, so none is;
+`convert` makes a safetensors copy of one.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +16,15 @@ from typing import Any
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
 from sparsezo_gui import resources
+from sparsezo_gui.engine.files import refuse_links
 from sparsezo_gui.engine.models.anatomy import Anatomy, anatomy
-from sparsezo_gui.engine.models.checkpoint import Checkpoint, read_header
-from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.engine.models.checkpoint import LARGEST_HEADER, Checkpoint, read_header
+from sparsezo_gui.errors import UserError, did_you_mean, quoted
 from sparsezo_gui.recipe.recipe import ModelTable
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
+MOST_LAYERS = 1000
+_COUNTS = re.compile(r"(layers?|blocks?|depths?|experts|labels|types)$")
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
@@ -43,6 +48,8 @@ class ModelSource:
 
 def inspect(folder: Path, table: ModelTable) -> ModelSource:
     """Checks the model in ``folder``. Raises `UserError` for whatever would go wrong when it is loaded."""
+    if table.id not in resources.BUNDLED_MODELS:
+        refuse_links(folder, (path for path in folder.glob("*") if path.is_file()))
     config = read_config(folder, table.trust_remote_code)
     prequantised = check_quantisation(folder, config)
     parts = anatomy(config, table.trust_remote_code)
@@ -59,10 +66,10 @@ def local_folder(id: str) -> Path | None:
     """Folder of a bundled or local model; None when ``id`` can only be meant for the Hub."""
     if id in resources.BUNDLED_MODELS:
         return resources.BUNDLED_MODELS[id]
-    path = Path(id).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(id))
+    if os.path.isdir(path):
         return path.resolve()
-    if path.is_file():
+    if os.path.isfile(path):
         raise UserError(f"{path}: is a file; [model] id names the folder that holds config.json and the weights.")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", id):
         raise UserError(f"There is no model folder '{path}'. Check the path, or name a bundled model "
@@ -78,7 +85,9 @@ def read_config(folder: Path, trust_remote_code: bool = False) -> PretrainedConf
     if not path.is_file():
         raise UserError(_no_config(folder))
     table = _read_json(path)
-    kind, remote = table.get("model_type"), "AutoConfig" in (table.get("auto_map") or {})
+    _refuse_counts(path, table)
+    kind, own = table.get("model_type"), table.get("auto_map")
+    remote = isinstance(own, dict) and "AutoConfig" in own
     known = isinstance(kind, str) and kind in CONFIG_MAPPING
     if not known and remote and not trust_remote_code:
         raise UserError(f"{path}: the model type '{kind}' comes as Python code that would run on this computer. If you "
@@ -92,6 +101,20 @@ def read_config(folder: Path, trust_remote_code: bool = False) -> PretrainedConf
     except Exception as error:  # whatever a foreign config makes its class raise
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise UserError(f"{path}: does not describe a '{kind}' model ({reason}). Download or copy it again.") from error
+
+
+def _refuse_counts(path: Path, table: dict[str, Any]) -> None:
+    """Raises `UserError` for a number of layers and the like that would take hours and all memory to build."""
+    held: list[tuple[str, Any]] = [("", table)]
+    while held:
+        key, value = held.pop()
+        if isinstance(value, dict):
+            held += value.items()
+        elif isinstance(value, list):
+            held += [(key, item) for item in value]
+        elif isinstance(value, int | float) and value > MOST_LAYERS and _COUNTS.search(key):
+            raise UserError(f"{path}: asks for {quoted(value)} as '{key}', and no model has more than {MOST_LAYERS}. "
+                            "Download or copy it again.")
 
 
 def _no_config(folder: Path) -> str:
@@ -122,16 +145,9 @@ def find_weights(folder: Path) -> dict[str, Path]:
         if not single.is_file():
             raise UserError(_no_weights(folder))
         return dict.fromkeys(read_header(single), single)
-    table = _read_json(index).get("weight_map")
-    if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
-        raise UserError(f"{index}: does not tell which file holds which weight. Download or copy the model again.")
+    table = read_index(index, ".safetensors")
     weights: dict[str, Path] = {}
     for name in sorted(set(table.values())):
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise UserError(f"{index}: names '{name}', which is not a safetensors file of this folder.")
-        if not (folder / name).is_file():
-            raise UserError(f"{folder}: the file '{name}' is missing, though {INDEX} names it. Download or copy the "
-                            "model again.")
         weights |= dict.fromkeys(read_header(folder / name), folder / name)
     absent = next((key for key in table if key not in weights), None)
     if absent is not None:
@@ -140,18 +156,36 @@ def find_weights(folder: Path) -> dict[str, Path]:
     return weights
 
 
+def read_index(index: Path, suffix: str) -> dict[str, str]:
+    """Name of the file of each tensor; every file is there, beside the index. Raises `UserError`."""
+    table = _read_json(index).get("weight_map")
+    if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
+        raise UserError(f"{index}: does not tell which file holds which weight. Download or copy the model again.")
+    present = {path.name for path in index.parent.iterdir() if path.is_file()}
+    for name in sorted(set(table.values())):
+        if Path(name).name != name or not name.endswith(suffix):
+            raise UserError(f"{index}: names '{name}', which is not a {suffix.removeprefix('.')} file of this folder.")
+        if name not in present:
+            raise UserError(f"{index.parent}: the file '{name}' is missing, though {index.name} names it. Download or "
+                            "copy the model again.")
+    return table
+
+
 def _no_weights(folder: Path) -> str:
     pickles = [path.name for pattern in PICKLES for path in sorted(folder.glob(pattern)) if "training" not in path.name]
     if pickles:
+        way = (f"Convert it with 'sparsezo convert {folder} --out NEW_FOLDER'" if any(folder.glob("pytorch_model*.bin"))
+               else "Convert it to safetensors with the program that wrote it")
         return (f"{folder}: its weights are in '{pickles[0]}', a format that can run code when opened, so SparseZO "
-                "does not. Convert the model to safetensors (transformers' save_pretrained writes it), or choose a "
-                "copy that has model.safetensors.")
+                f"does not. {way}, or choose a copy that has model.safetensors.")
     return (f"{folder}: has a config.json but no weights. Put model.safetensors (or its parts with {INDEX}) there, or "
             "download the model again.")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
+        if path.stat().st_size > LARGEST_HEADER:
+            raise UserError(f"{path}: is larger than {LARGEST_HEADER // 10**6} MB, so it is not of a model.")
         table = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error

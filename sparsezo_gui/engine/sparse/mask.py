@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,8 +86,8 @@ def _opened(path: Path) -> Iterator[Any]:
 def share(path: Path) -> float:
     """Part of the eligible weights that the mask in ``path`` tunes, from its header alone."""
     with _opened(path) as file:
-        eligible = int((file.metadata() or {}).get("eligible", 0))
-        tuned = sum(file.get_slice(name).get_shape()[0] for name in file.keys())  # noqa: SIM118 (not a dict)
+        tuned = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (not a dict)
+        _, eligible = _facts(path, file.metadata() or {}, tuned)
     return tuned / max(eligible, 1)
 
 
@@ -95,21 +96,29 @@ def load(path: Path, shapes: Mapping[str, tuple[int, int]], fingerprint: str) ->
     with _opened(path) as file:
         metadata = file.metadata() or {}
         indices = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
-        raise UserError(f"{path}: not a mask file of this program (it has no '{FORMAT}' version {VERSION} header).")
+    rule, eligible = _facts(path, metadata, sum(content.numel() for content in indices.values()))
     if metadata.get("fingerprint") != fingerprint:
         raise UserError(f"{path}: this mask was found for another model. Find one for this model with 'sparsezo mask'.")
     for name, content in indices.items():
         _check(path, name, content, shapes)
     order = [name for name in shapes if name in indices]
-    try:
-        rule, eligible = json.loads(metadata["rule"]), int(metadata["eligible"])
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path}: damaged mask file (its header lacks {error}). Find the mask anew.") from error
     mask = Mask({name: indices[name] for name in order}, rule, fingerprint, eligible)
     if metadata.get("hash") != mask.hash:
         raise UserError(f"{path}: damaged mask file (its content does not fit its hash). Find the mask anew.")
     return mask
+
+
+def _facts(path: Path, metadata: Mapping[str, str], tuned: int) -> tuple[dict[str, Any], int]:
+    """The rule, and the number of weights it chose ``tuned`` of."""
+    if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+        raise UserError(f"{path}: not a mask file of this program (it has no '{FORMAT}' version {VERSION} header).")
+    try:
+        rule, eligible = json.loads(metadata["rule"]), int(metadata["eligible"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged mask file (its header lacks {error}). Find the mask anew.") from error
+    if not isinstance(rule, dict) or eligible < tuned:
+        raise UserError(f"{path}: damaged mask file (its header does not fit its content). Find the mask anew.")
+    return rule, eligible
 
 
 def _check(path: Path, name: str, indices: Tensor, shapes: Mapping[str, tuple[int, int]]) -> None:

@@ -3,13 +3,16 @@
 import gzip
 import json
 import lzma
+import zlib
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sparsezo_gui.engine.data import readers
 from sparsezo_gui.engine.data.readers import READERS, read
 from sparsezo_gui.errors import UserError
+from tests.fuzz.limits import limited_memory
 
 ROWS = [{"text": 'with, a comma, a "quote"\nand a line', "label": "good"}, {"text": "café 😀", "label": "bad"}]
 
@@ -122,6 +125,60 @@ def test_a_changed_file_is_read_anew(tmp_path):
 def test_faults(tmp_path, name, content, sentence):
     with pytest.raises(UserError, match=sentence):
         values(put(tmp_path, name, content))
+
+
+@pytest.mark.parametrize("module", [gzip, lzma])
+@pytest.mark.parametrize(("kind", "filling"), [("json", b"["), ("jsonl", b"\n"), ("csv", b"a,b\n"), ("txt", b"a")])
+def test_a_small_file_that_unpacks_to_a_huge_one(tmp_path, module, kind, filling, monkeypatch):
+    monkeypatch.setattr(readers, "SMALL", 100_000)
+    suffix = {gzip: "gz", lzma: "xz"}[module]
+    path = put(tmp_path, f"a.{kind}.{suffix}", module.compress(filling * (1_000_000 // len(filling))))
+    assert path.stat().st_size < 10_000
+    with pytest.raises(UserError, match="unpacks to more than 100 times its size"):
+        for _ in read(path):
+            pass
+
+
+def test_a_packed_file_that_asks_for_gigabytes(tmp_path):
+    """The head of a .xz file says how much memory unpacking takes: here 1.5 GiB, for three letters."""
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0}]
+    content = bytearray(lzma.compress(b'"a"', filters=filters))
+    content[content.index(b"\x21\x01") + 2] = 39  # the size of the dictionary, which the checksum of the head covers
+    size = (content[12] + 1) * 4
+    content[12 + size - 4 : 12 + size] = zlib.crc32(content[12 : 12 + size - 4]).to_bytes(4, "little")
+    with limited_memory(2**30), pytest.raises(UserError, match="in the memory that there is"):
+        values(put(tmp_path, "a.jsonl.xz", bytes(content)))
+
+
+def test_more_columns_than_any_table_has(tmp_path):
+    with pytest.raises(UserError, match="names 1,000,001 columns, more than 10,000"):
+        values(put(tmp_path, "a.csv", "," * 1_000_000 + "\n"))
+
+
+@pytest.mark.parametrize("name", ["a*.parquet", "[ab].parquet", "b::c.parquet"])
+def test_the_name_of_a_parquet_file_is_no_pattern(tmp_path, name):
+    import pyarrow
+    from pyarrow import parquet
+
+    for each, text in ((name, "mine"), ("ab.parquet", "another"), ("b.parquet", "another")):
+        parquet.write_table(pyarrow.table({"text": [text]}), tmp_path / each)
+    assert values(tmp_path / name) == [{"text": "mine"}]
+
+
+def test_parquet_opens_no_path_that_stands_in_it(tmp_path):
+    from datasets import Dataset, Features, Image
+
+    (tmp_path / "secret").write_text("secret")
+    rows = Dataset.from_dict({"image": [{"bytes": None, "path": str(tmp_path / "secret")}]})
+    rows.cast(Features({"image": Image(decode=False)})).to_parquet(tmp_path / "a.parquet")
+    assert values(tmp_path / "a.parquet") == [{"image": {"bytes": None, "path": str(tmp_path / "secret")}}]
+
+
+def test_line_numbers_of_paragraphs(tmp_path):
+    path = put(tmp_path, "a.txt", "\none\ntwo\n\n\nthree")
+    assert [(record.number, record.line) for record in read(path)] == [(1, 2), (2, 6)]
+    path = put(tmp_path, "b.txt", "\none\ntwo")
+    assert [(record.number, record.line) for record in read(path)] == [(1, 2), (2, 3)]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

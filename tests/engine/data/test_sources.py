@@ -1,6 +1,7 @@
 """Sources to splits: without overlap, always the same, and only what the recipe asks for."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -78,6 +79,30 @@ def test_what_a_folder_lacks_comes_from_its_training_rows(tmp_path):
     assert not set(texts(found["train"])) & set(texts(found["test"]))
     assert [len(split) for split in found.values()] == [30, 10, 15]
     assert set(texts(found["test"])) < {f"text {index}" for index in range(50)}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+@pytest.mark.parametrize("linked", ["train.jsonl", "data"])
+def test_links_out_of_a_folder(tmp_path, linked):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "folder").mkdir()
+    jsonl(tmp_path / "elsewhere" / "train.jsonl", rows(9))
+    target = tmp_path / "elsewhere" / (linked if linked != "data" else "")
+    (tmp_path / "folder" / linked).symlink_to(target)
+    with pytest.raises(UserError, match="is a link out of its folder"):
+        load_rows(table(tmp_path / "folder"))
+    if linked != "data":
+        assert len(load_rows(table(tmp_path / "folder" / linked))["train"]) == 6  # who names it means it
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_a_data_set_in_the_hugging_face_cache(tmp_path):
+    (tmp_path / "datasets--a--b" / "blobs").mkdir(parents=True)
+    snapshot = tmp_path / "datasets--a--b" / "snapshots" / "c0ffee"
+    (snapshot / "data").mkdir(parents=True)
+    jsonl(tmp_path / "datasets--a--b" / "blobs" / "1234", rows(9))
+    (snapshot / "data" / "train.jsonl").symlink_to("../../../blobs/1234")
+    assert len(load_rows(table(snapshot))["train"]) == 6
 
 
 def test_a_test_file_without_labels_is_left_alone(tmp_path):

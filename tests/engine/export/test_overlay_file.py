@@ -87,6 +87,9 @@ def test_content_that_breaks_the_format(tensors, reason, tmp_path):
         ({"shapes": "{"}, "lacks or spoils"),
         ({"shapes": "[]"}, "lacks or spoils"),
         ({"shapes": json.dumps({"a.weight": [3]})}, "lacks or spoils"),
+        ({"shapes": json.dumps({"a.weight": [3, float("inf")]})}, "not made of whole numbers"),
+        ({"shapes": json.dumps({"a.weight": [3, "4"]})}, "not made of whole numbers"),
+        ({"shapes": json.dumps({"a.weight": [-3, -4]})}, "not made of whole numbers"),
         ({"shapes": json.dumps({"a.weight": [3, 4]})}, "not just indices and values"),
     ],
 )
@@ -117,3 +120,29 @@ def test_any_damage_gives_a_sentence_or_a_sound_overlay(data, tmp_path_factory):
         rows, columns = found.shapes[name]
         assert len(indices) == len(values) and values.isfinite().all()
         assert all(0 <= index < rows * columns for index in indices.tolist())
+
+
+@st.composite
+def overlays(draw):
+    texts, shapes = st.text(max_size=8), st.tuples(st.integers(1, 6), st.integers(1, 6))
+    sizes = draw(st.dictionaries(texts, shapes, max_size=4))
+    changes = {}
+    for name, (rows, columns) in sizes.items():
+        places = sorted(draw(st.sets(st.integers(0, rows * columns - 1))))
+        numbers = draw(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=len(places),
+                                max_size=len(places)))  # fmt: skip
+        changes[name] = (torch.tensor(places, dtype=INT), torch.tensor(numbers, dtype=FLOAT))
+    return OverlayFile(changes, sizes, draw(texts), draw(texts), draw(texts), draw(st.integers(0)), draw(texts))
+
+
+@given(made=overlays())
+@settings(max_examples=200, deadline=None)
+def test_any_overlay_is_the_same_after_it_was_written(made, tmp_path_factory):
+    path = tmp_path_factory.mktemp("overlay") / "x"
+    write_overlay(path, made)
+    found = read_overlay(path)
+    assert dataclasses.replace(found, changes={}) == dataclasses.replace(made, changes={})
+    assert found.changes.keys() == made.changes.keys()
+    for name, (indices, values) in made.changes.items():
+        assert torch.equal(found.changes[name][0], indices)
+        assert torch.equal(found.changes[name][1].view(INT), values.view(INT))  # also the sign of zero

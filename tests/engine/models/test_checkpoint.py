@@ -137,6 +137,7 @@ def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
         (raw({"a": entry("F4")}, bytes(8)), "number format 'F4'"),
         (raw({"a": entry(shape=(-2,))}, bytes(8)), "whole numbers"),
         (raw({"a": entry(shape=(True, 2))}, bytes(8)), "whole numbers"),
+        (raw({"a": entry(shape=(2**62,) * 100_000)}, bytes(8)), "a few whole numbers"),
         (raw({"a": entry(shape=(2**62, 2**62))}, bytes(8)), "does not fit the bytes"),
         (raw({"a": entry(offsets=(8, 0))}, bytes(8)), "does not fit the bytes"),
         (raw({"a": entry(offsets=(8, 16))}, bytes(16)), "do not begin where"),

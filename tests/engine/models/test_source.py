@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
@@ -95,6 +96,30 @@ def test_a_config_with_nonsense_in_it(folder):
     assert "config.json: does not describe a 'llama' model" in refused(folder)
 
 
+@pytest.mark.parametrize("fields", [{"num_hidden_layers": 10**9}, {"num_labels": 10**9}, {"n_layer": 1e300},
+                                    {"text_config": {"attention_types": [[["global"], 10**9]]}}])  # fmt: skip
+def test_a_config_that_would_take_hours_to_build(folder, fields):
+    edit(folder / "config.json", **fields)
+    assert "no model has more than 1000" in refused(folder)
+
+
+def test_an_own_class_that_is_no_table(folder):
+    edit(folder / "config.json", auto_map=7, model_type="own")
+    assert "'own' is not known to transformers" in refused(folder)
+
+
+def test_a_huge_config(folder):
+    with (folder / "config.json").open("r+b") as file:
+        file.truncate(200_000_000)
+    assert "larger than 100 MB" in refused(folder)
+
+
+@pytest.mark.parametrize("id", ["a" * 300, "~nobody/model", "a\0b"])
+def test_an_id_that_is_no_path(id):
+    with pytest.raises(UserError):
+        finish(find(ModelTable(id=id)))
+
+
 def test_remote_code_runs_only_when_it_is_trusted(folder):
     edit(folder / "config.json", model_type="own", auto_map={"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"})
     (folder / "own.py").write_text("raise RuntimeError('it ran')")
@@ -138,10 +163,52 @@ def test_a_broken_index(folder, table):
     assert "does not tell which file" in refused(folder)
 
 
-@pytest.mark.parametrize("name", ["../evil.safetensors", "/etc/passwd", "weights.bin"])
+@pytest.mark.parametrize("name", ["../evil.safetensors", "/etc/passwd", "weights.bin", "..", "a/../../b.safetensors"])
 def test_an_index_that_points_elsewhere(folder, name):
     edit(folder / source.INDEX, weight_map={"a": name})
     assert "not a safetensors file of this folder" in refused(folder)
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".safetensors", "a\0.safetensors"])
+def test_an_index_with_a_name_that_no_file_has(folder, name):
+    edit(folder / source.INDEX, weight_map={"a": name})
+    assert "is missing, though model.safetensors.index.json names it" in refused(folder)
+
+
+links = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+
+
+@links
+@pytest.mark.parametrize("name", ["config.json", "model-00001-of-00006.safetensors", "tokenizer.json", "LICENSE"])
+def test_a_link_out_of_the_folder(folder, tmp_path, name):
+    (tmp_path / "secret").write_bytes((folder / name).read_bytes() if (folder / name).exists() else b"secret")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(tmp_path / "secret")
+    assert f"{folder / name}: is a link out of its folder, to {tmp_path / 'secret'}." in refused(folder)
+
+
+@links
+def test_links_within_the_folder_and_to_the_folder(folder, tmp_path):
+    (folder / "config.json").rename(folder / "other.json")
+    (folder / "config.json").symlink_to("other.json")
+    (tmp_path / "link").symlink_to(folder)
+    assert finish(find(ModelTable(id=str(tmp_path / "link")))).folder == folder
+    assert inspect(tmp_path / "link", ModelTable(id="model")).anatomy.layers == 2
+
+
+@links
+@pytest.mark.parametrize("blobs", ["models--a--b/blobs", "blobs"])
+def test_the_links_of_the_hugging_face_cache(folder, tmp_path, blobs):
+    snapshot = tmp_path / "hub" / "models--a--b" / "snapshots" / "c0ffee"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "hub" / blobs).mkdir(exist_ok=True)
+    for number, path in enumerate(folder.iterdir()):
+        shutil.copy(path, tmp_path / "hub" / blobs / str(number))
+        (snapshot / path.name).symlink_to(tmp_path / "hub" / blobs / str(number))
+    assert inspect(snapshot, ModelTable(id="a/b")).revision == "c0ffee"
+    (snapshot / "LICENSE").symlink_to(folder / "config.json")
+    with pytest.raises(UserError, match="is a link out of its folder"):
+        inspect(snapshot, ModelTable(id="a/b"))
 
 
 def test_a_shard_without_what_the_index_promises(folder):

@@ -148,6 +148,30 @@ def test_a_damaged_mask_gets_a_sentence(saved, fault):
         load(model, path)
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [{"eligible": "0"}, {"eligible": "-1"}, {"eligible": "9" * 5000}, {"eligible": "many"}, {"rule": "[]"},
+     {"rule": "7"}, {"rule": "[" * 5000}, {"rule": "{"}],
+)  # fmt: skip
+def test_a_header_that_does_not_fit(saved, facts):
+    model, found, path = saved
+    metadata = {"format": "sparsezo-mask", "version": "1", "rule": "{}", "fingerprint": found.fingerprint,
+                "eligible": str(found.eligible), "hash": found.hash}  # fmt: skip
+    save_file(dict(found.indices), path, {**metadata, **facts})
+    for read in (masks.share, lambda path: load(model, path)):
+        with pytest.raises(UserError, match="damaged mask file"):
+            read(path)
+
+
+def test_a_number_alone_is_no_mask(saved):
+    model, found, path = saved
+    save_file({"x": torch.tensor(1, dtype=torch.int32)}, path, {"format": "sparsezo-mask", "version": "1",
+              "rule": "{}", "eligible": "7", "fingerprint": found.fingerprint})  # fmt: skip
+    assert masks.share(path) == 1 / 7
+    with pytest.raises(UserError, match="does not have"):
+        load(model, path)
+
+
 @settings(max_examples=100)
 @given(st.data())
 def test_any_cut_or_flipped_byte_gets_a_sentence(saved_bytes, tmp_path_factory, data):
@@ -173,3 +197,29 @@ def saved_bytes(frozen_tiny, tmp_path_factory):
     path = tmp_path_factory.mktemp("mask") / "m.safetensors"
     finish(Random(density=0.001).find(model, SEARCH)).save(path)
     return model, path.read_bytes()
+
+
+@st.composite
+def random_masks(draw):
+    """A mask and the shapes of the model that it is for."""
+    shapes = draw(st.dictionaries(st.text(max_size=8).filter(lambda name: name != "__metadata__"),
+                                  st.tuples(st.integers(1, 6), st.integers(1, 6)), max_size=4))  # fmt: skip
+    sizes = {name: rows * columns for name, (rows, columns) in shapes.items()}
+    places = {name: sorted(draw(st.sets(st.integers(0, size - 1)))) for name, size in sizes.items()}
+    rule = draw(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3))
+    tuned = {name: torch.tensor(indices, dtype=torch.int32) for name, indices in places.items()}
+    return masks.Mask(tuned, rule, draw(st.text(max_size=8)), sum(sizes.values())), shapes
+
+
+@settings(max_examples=200, deadline=None)
+@given(random_masks())
+def test_any_mask_is_the_same_after_it_was_saved(tmp_path_factory, made):
+    mask, shapes = made
+    path = tmp_path_factory.mktemp("mask") / "m.safetensors"
+    mask.save(path)
+    found = masks.load(path, shapes, mask.fingerprint)
+    assert (found.hash, found.rule, found.eligible, list(found.indices)) == (
+        mask.hash, mask.rule, mask.eligible, list(shapes)
+    )  # fmt: skip
+    assert all(torch.equal(found.indices[name], indices) for name, indices in mask.indices.items())
+    assert masks.share(path) == mask.size / max(mask.eligible, 1)

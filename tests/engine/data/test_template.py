@@ -1,0 +1,145 @@
+"""Templates: what they can say, and that none can get out of its sandbox, run for long or fill the memory."""
+
+import time
+
+import pytest
+
+from sparsezo_gui.engine.data import template as templates
+from sparsezo_gui.engine.data.template import Template
+from sparsezo_gui.errors import UserError
+
+ROW = {"text": "a fine film", "label": "good", "n": 3, "parts": ["x", "y"], "o": {"p": "q"}, "empty": ""}
+
+
+def render(text):
+    return Template(text).render({**ROW, "row": ROW}, "a.jsonl, row 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{{ text }}\nIt was", "a fine film\nIt was"),
+        ("{{ text | capital }}{{ '' if text.endswith('?') else '?' }}", "A fine film?"),
+        ("{% if empty %}no{% elif n > 2 and n != 7 %}yes{% else %}no{% endif %}", "yes"),
+        ("{{ text.strip().removesuffix('film') | trim | upper }}", "A FINE"),
+        ("{{ text | replace('fine', label) }}", "a good film"),
+        ("{{ parts | join(', ') }} {{ parts[0] }} {{ parts | last }} {{ text[2:6] }}", "x, y x y fine"),
+        ("{{ row['text'] }} {{ o.p }} {{ n + 1 }} {{ -n }} {{ 7 // 2 }} {{ label + '!' }}",
+         "a fine film q 4 -3 3 good!"),
+        ("{{ ['a', text] | length }} {{ 'fine' in text }} {{ text is defined }} {{ missing is defined }}",
+         "2 True True False"),
+        ("{{ text | truncate(5) }} {{ '7' | int }} {{ empty | default('none', true) }}{# a word #}", "a... 7 none"),
+        ("{% raw %}{{ text }}{% endraw %}\n", "{{ text }}\n"),
+    ],
+)  # fmt: skip
+def test_what_a_template_can_say(text, expected):
+    assert render(text) == expected
+
+
+ESCAPES = [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ text['__class__'] }}",
+    "{{ text | attr('__class__') }}",
+    "{{ cycler.__init__.__globals__ }}",
+    "{{ lipsum.__globals__['os'].popen('id').read() }}",
+    "{{ joiner.__init__.__globals__ }}",
+    "{{ namespace.__init__.__globals__ }}",
+    "{{ self.__init__.__globals__ }}",
+    "{{ self._TemplateReference__context }}",
+    "{{ '{0.__class__}'.format(text) }}",
+    "{{ '{x.__class__}'.format_map({'x': text}) }}",
+    "{{ text.format }}{{ text.format.__globals__ }}",
+    "{{ (text.strip).__self__.__class__ }}",
+    "{{ text.strip.__objclass__ }}",
+    "{{ [text] | map(attribute='__class__') | list }}",
+    "{{ [text] | join('', '__class__') }}",
+    "{{ [text] | sort(attribute='__class__') }}",
+    "{{ [text] | groupby('__class__') }}",
+    "{{ parts.append('z') }}",
+    "{{ row.update({'text': 'z'}) }}",
+    "{{ text.join(parts) }}",
+    "{{ range(3) }}",
+    "{{ dict(a=1) }}",
+    "{{ get_flashed_messages.__globals__ }}",
+    "{{ url_for.__globals__ }}",
+    "{{ config }}",
+    "{{ text.__init__.__globals__ }}",
+    "{{ ().__class__.__base__ }}",
+    "{% include '/etc/passwd' %}",
+    "{% import 'os' as os %}",
+    "{% extends '/etc/passwd' %}",
+    "{% from 'os' import system %}",
+    "{% set x = text.__class__ %}{{ x }}",
+    "{% do parts.append('z') %}",
+]
+
+
+@pytest.mark.parametrize("text", ESCAPES)
+def test_no_way_out_of_the_sandbox(text):
+    with pytest.raises(UserError, match=r"^\[data\] template"):
+        render(text)
+    assert ROW["parts"] == ["x", "y"] and ROW["text"] == "a fine film"
+
+
+BOMBS = [
+    "{{ 'a' * 10**9 }}",
+    "{{ ['a'] * 10**9 }}",
+    "{{ 10 ** 10 ** 10 }}",
+    "{{ '%1000000000d' % 1 }}",
+    "{{ '%*d' % (1000000000, 1) }}",
+    "{{ '{:1000000000}'.format(1) }}",
+    "{{ 'a'.center(10**9) }}{{ 'a'.ljust(1000000000) }}{{ 'a'.zfill(1000000000) }}",
+    "{{ text | center(1000000000) }}",
+    "{{ text | indent(1000000000) }}",
+    "{{ text | format(1) }}",
+    "{{ 1 | round(1000000000, 'ceil') }}",
+    "{{ row | tojson(indent=1000000000) }}",
+    "{{ 'a' | batch(1000000000, 'a') | list }}",
+    "{{ text | wordwrap(1, wrapstring=text) }}",
+    "{{ range(10**9) | sum }}",
+    "{{ lipsum(n=10**9) }}",
+    "{% for a in text %}{% for b in text %}{% for c in text %}{{ text }}{% endfor %}{% endfor %}{% endfor %}",
+    "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "{% set x = text %}{% set x = x ~ x %}",
+    "{{ 'a' ~ 'a' }}",
+    "{% block a %}{{ self.a() }}{% endblock %}",
+    "{{ text" + " | replace('', 'aaaaaaaaaa')" * 20 + " }}",
+    "{{ text" + " | replace('a', 'aaaaaaaaaa')" * 20 + " }}",
+    "{{ [" + ("text" + " | replace('', 'aaaaaaaaaa')" * 3 + ",") * 40 + "] | join }}",
+    "{{ " + "(" * 5000 + "text" + ")" * 5000 + " }}",
+    "{{ " + "not " * 4000 + "text }}",
+    "{{ text }}" * 3000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BOMBS)
+def test_no_template_runs_long_or_fills_the_memory(text):
+    start = time.perf_counter()
+    with pytest.raises(UserError, match=r"^\[data\] template") as error:
+        render(text)
+    assert "MemoryError" not in str(error.value)
+    assert time.perf_counter() - start < 5
+
+
+def test_the_text_of_a_row_is_bounded():
+    with pytest.raises(UserError, match="fails on row 1: its text is longer than 16,000,000 characters"):
+        Template("{{ text }}{{ text }}").render({"text": "a" * 9_000_000}, "row 1")
+    with pytest.raises(UserError, match=r"a filter or \+ makes more than 500,000 characters"):
+        Template("{{ text + text }}").render({"text": "a" * 300_000}, "row 1")
+
+
+def test_what_is_left_out_is_told_with_its_line_and_what_to_take_instead():
+    with pytest.raises(UserError, match=r"line 2: 'for' is not possible in a prompt; columns, if, "):
+        Template("{{ text }}\n{% for part in parts %}{{ part }}{% endfor %}")
+    with pytest.raises(UserError, match=r"line 1: 'replace' cannot be called\. .*filters: .*replace"):
+        Template("{{ text.replace('a', 'b') }}")
+
+
+@pytest.mark.parametrize("name", templates.FILTERS)
+def test_every_filter_is_harmless_on_every_kind_of_value(name):
+    for value in ROW:
+        for arguments in ("", "(10000000000)", "('a', 'b')", "(text, text)"):
+            try:
+                assert len(render(f"{{{{ {value} | {name}{arguments} }}}}")) < 10_000
+            except UserError as error:
+                assert str(error).startswith("[data] template")

@@ -1,0 +1,233 @@
+"""The formats that are fuzzed: whole files to begin with, and the very function of the program that reads them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsezo_gui import recipe
+from sparsezo_gui.engine.data.preview import preview
+from sparsezo_gui.engine.data.template import Template
+from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
+from sparsezo_gui.engine.models.checkpoint import read_header
+from sparsezo_gui.engine.models.source import inspect
+from sparsezo_gui.engine.sparse import mask as masks
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.recipe import DataTable, ModelTable
+from tests.engine.data.conftest import byte_pairs
+from tests.models import tiny
+
+Opened = tuple[bytes, Callable[[bytes], bytes]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """``seeds`` writes what belongs beside the file into a folder and gives sound contents of ``file``; ``read`` reads
+    it. ``open`` gives the text inside of a content and what packs a changed one again; ``words`` are tokens of the
+    format; a sentence about the file must hold the file's name or one of ``named``."""
+
+    file: str
+    seeds: Callable[[Path], list[bytes]]
+    read: Callable[[Path], Any]
+    open: Callable[[bytes], Opened] = lambda content: (content, bytes)
+    words: Sequence[bytes] = ()
+    named: Sequence[str] = ()
+
+
+def words(text: str) -> tuple[bytes, ...]:
+    return tuple(text.encode().split())
+
+
+# --- masks, overlays, models: safetensors and JSON ---
+
+SHAPES, FINGERPRINT = {"a.weight": (3, 4), "b.weight": (2, 2)}, "f" * 64
+INDICES = {"a.weight": torch.tensor([0, 3, 11], dtype=torch.int32), "b.weight": torch.tensor([], dtype=torch.int32)}
+TENSORS = words("dtype shape data_offsets __metadata__ F32 F64 F8_E4M3 F4 BOOL I32 [] [0] [0,0] [2,2] hash eligible")
+
+
+def header(content: bytes) -> Opened:
+    """The header of a safetensors file."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return content[8:end], lambda text: len(text).to_bytes(8, "little") + text + content[end:]
+
+
+def mask_files(folder: Path) -> list[bytes]:
+    masks.Mask(INDICES, {"rule": "random", "density": 0.1}, FINGERPRINT, 16).save(folder / "m.safetensors")
+    masks.Mask({}, {"rule": "all"}, FINGERPRINT, 16).save(folder / "n.safetensors")
+    return [(folder / name).read_bytes() for name in ("m.safetensors", "n.safetensors")]
+
+
+def read_mask(path: Path) -> None:
+    assert 0 <= masks.share(path) <= 1
+    found = masks.load(path, SHAPES, FINGERPRINT)
+    assert dict(found.rule) is not None and 0 <= found.size <= found.eligible
+
+
+def overlay_files(folder: Path) -> list[bytes]:
+    changes = {name: (indices, torch.ones(len(indices))) for name, indices in INDICES.items()}
+    write_overlay(folder / "seed", OverlayFile(changes, SHAPES, "some/model", "main", FINGERPRINT, 7, "[loop]\n"))
+    return [(folder / "seed").read_bytes()]
+
+
+def model(file: str) -> Callable[[Path], list[bytes]]:
+    """Contents of one file of small models; the first model stays there for the other files."""
+
+    def seeds(folder: Path) -> list[bytes]:
+        small = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16, "head_dim": 4}
+        tiny("llama", folder, shard="8KB" if "index" in file else "5GB", **small)
+        tiny("gpt2", folder / "gpt2", shard="8KB" if "index" in file else "5GB", n_layer=1, n_embd=16)
+        return [(folder / file).read_bytes(), (folder / "gpt2" / file).read_bytes()]
+
+    return seeds
+
+
+def read_model(path: Path) -> None:
+    source = inspect(path.parent, ModelTable(id=str(path.parent)))
+    for file in set(source.weights.values()):
+        for entry in read_header(file).values():
+            assert entry.read().shape == entry.shape
+
+
+FOLDER = ("any_damage", "model type")  # pytest's folder, or the architecture that cannot be built
+CONFIG = words(
+    "num_hidden_layers hidden_size vocab_size num_attention_heads num_key_value_heads head_dim intermediate_size dtype "
+    "torch_dtype rope_scaling rope_theta max_position_embeddings layer_types num_labels id2label auto_map model_type "
+    "quantization_config llama gpt2 gpt_neo mamba bert t5 qwen2_moe mixtral attention_types is_encoder_decoder "
+    "architectures hidden_act tie_word_embeddings text_config use_bfloat16 pruned_heads chunk_size_feed_forward"
+)
+INDEX = words("weight_map metadata total_size ../model.safetensors /etc/passwd model.safetensors config.json .. .")
+
+# --- recipes ---
+
+RECIPES = words(
+    "version [model] [data] [mask] [estimator] [update] [loop] [run] [[data]] id bits device compute source template "
+    "columns answers rule density file text epsilon learning_rate steps seed name folder sensitive saved all sgd nan "
+    "inf -inf 1979-05-27T07:32:00Z true 0x7f 1e400 ./ ../ ~ ~nobody/x \\u0000 {a=1} [1,2] a.b.c. = == data. loop."
+)
+RECIPE = """version = 1
+[model]
+id = "./model"
+bits = 8
+[data]
+source = "~/data.csv"
+template = '''{{ text }}
+is'''
+columns = { answer = "label" }
+answers = ["yes", "no"]
+[mask]
+rule = "random"
+density = 1e-3
+[loop]
+steps = 100
+[run]
+name = "r"
+"""
+SETTINGS = "loop.steps=100\nmask.rule=random\ndata.columns={ answer = 'label' }\ndata.answers=['a', 'b']\nrun.name=a b"
+
+
+def read_settings(path: Path) -> None:
+    recipe.with_settings(Recipe(), path.read_bytes().decode("utf-8", "surrogateescape").splitlines())
+
+
+# --- data ---
+
+ROWS = [{"text": 'a film, "fine"', "label": ("good", "bad")[row % 2], "n": row, "o": {"p": [1.5]}} for row in range(6)]
+TALK = [{"role": role, "content": "hi"} for role in ("system", "user", "assistant", "user", "assistant")]
+CSV = "text,label\n" + "".join(f'"a ""film"", {row}",{("good", "bad")[row % 2]}\n' for row in range(6))
+TSV = "text\tlabel\n" + "".join(f'so "he" says {row}\t{("good", "bad")[row % 2]}\n' for row in range(6))
+JSONL = "\n".join(map(json.dumps, ROWS))
+CHAT = "\n".join([json.dumps({"messages": TALK}), json.dumps({"messages": json.dumps(TALK)})] * 3)
+SHARED = "\n".join([json.dumps({"conversations": [{"from": who, "value": "a"} for who in ("human", "gpt")]})] * 3)
+DATA = words("text label good bad messages role content assistant user from value gpt None 1.0 -1 true")
+
+
+def contents(*texts: str) -> Callable[[Path], list[bytes]]:
+    return lambda _: [text.encode() for text in texts]
+
+
+def packed(module: Any, *texts: str, **facts: Any) -> Callable[[Path], list[bytes]]:
+    return lambda _: [module.compress(text.encode(), **facts) for text in texts]
+
+
+def gz(content: bytes) -> Opened:
+    return gzip.decompress(content), lambda text: gzip.compress(text, mtime=0)
+
+
+def xz(content: bytes) -> Opened:
+    return lzma.decompress(content), lzma.compress
+
+
+def parquet_files(folder: Path) -> list[bytes]:
+    import pyarrow
+    from datasets import ClassLabel, Dataset, Features, Value, disable_progress_bars
+    from pyarrow import parquet
+
+    disable_progress_bars()
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["bad", "good"])})
+    Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, 1]}, features=features).to_parquet(folder / "1")
+    parquet.write_table(pyarrow.Table.from_pylist(ROWS), folder / "2", compression="gzip")
+    return [(folder / "1").read_bytes(), (folder / "2").read_bytes()]
+
+
+def rows(**table: Any) -> Callable[[Path], None]:
+    """Reads data as the window does before a run: rows, splits, examples and their tokens."""
+
+    def read(path: Path) -> None:
+        found = preview(DataTable(source=str(path), **table), byte_pairs())
+        if found.problem:
+            raise UserError(f"{path.name}: {found.problem}")  # it is told beside the file's rows
+
+    return read
+
+
+# --- templates ---
+
+TEMPLATES = (
+    "{{ text }} is{% if label %} {{ label | upper }}{% else %}?{% endif %}",
+    "{{ row['text'].strip() | capital }}{{ '' if text.endswith('?') else '?' }} {{ [text, label] | join(', ') }}",
+    "{{ text | replace('a', 'b') | trim }} {{ n + 1 }} {{ text[:3] }} {% raw %}{{ }}{% endraw %}{# no #}",
+)
+JINJA = words(
+    "{{text}} {%for {%set {%macro {%if {%endif%} {%endfor%} {%include {%block {%call in range(10**9) loop text label "
+    "row n o | ~ ** * // % + - == not and or is | attr('__class__') .__class__ .__init__.__globals__ .format( cycler "
+    "lipsum self joiner namespace|join |center(10**9) |indent(10**9) |map('upper') |tojson |format |replace('','a') "
+    "|wordwrap(1) |list |sum |batch(2) |xmlattr |default ('a'*10**9) ['a']*10**9 9**9**9 1<<9 '%1000000000d'%1 "
+    "caller() super() __import__ text.join(text) | | ( ) , : [ ] {%-  -%} \\ 'a'"
+)
+
+
+def read_template(path: Path) -> None:
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    Template(text).render({**ROWS[0], "row": ROWS[0]}, "row 1")
+
+
+FORMATS = {
+    "mask": Format("m.safetensors", mask_files, read_mask, header, TENSORS),
+    "overlay": Format("o.safetensors", overlay_files, read_overlay, header, TENSORS),
+    "weights": Format("model.safetensors", model("model.safetensors"), read_model, header, TENSORS, FOLDER),
+    "config": Format("config.json", model("config.json"), read_model, words=CONFIG, named=FOLDER),
+    "index": Format(
+        "model.safetensors.index.json", model("model.safetensors.index.json"), read_model, words=INDEX, named=FOLDER
+    ),
+    "recipe": Format("r.toml", contents(RECIPE), recipe.load, words=RECIPES),
+    "settings": Format("settings", contents(SETTINGS), read_settings, words=RECIPES, named=("--set",)),
+    "csv": Format("a.csv", contents(CSV, CSV.replace(",", ";")), rows(), words=DATA),
+    "tsv": Format("a.tsv", contents(TSV), rows(), words=DATA),
+    "json": Format("a.json", contents(json.dumps(ROWS), json.dumps({"data": ROWS}), JSONL), rows(), words=DATA),
+    "jsonl": Format("a.jsonl", contents(JSONL), rows(), words=DATA),
+    "text": Format("a.txt", contents("one\ntwo\n\nthree\n", "one\ntwo\n" * 5), rows(task="text"), words=DATA),
+    "csv.gz": Format("a.csv.gz", packed(gzip, CSV, mtime=0), rows(), gz, DATA),
+    "jsonl.xz": Format("a.jsonl.xz", packed(lzma, JSONL), rows(), xz, DATA),
+    "parquet": Format("a.parquet", parquet_files, rows(), words=DATA),
+    "chat": Format("a.jsonl", contents(CHAT, SHARED), rows(task="chat"), words=DATA),
+    "template": Format("template", contents(*TEMPLATES), read_template, words=JINJA, named=("[data] template",)),
+}
+"""Adding a format adds one line here."""

@@ -1,0 +1,53 @@
+"""How long one input may take and how much memory: a hang or a huge allocation is a failure, not a wait."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+try:
+    import resource
+except ImportError:  # Windows: inputs are read there all the same, without limits
+    resource = None
+
+SECONDS, MEMORY = 5, 2 * 2**30
+
+
+class Hang(BaseException):
+    """Raised by the timer; no exception that a handler in the program could take for its own."""
+
+
+@contextmanager
+def limited_memory(size: int = MEMORY) -> Iterator[None]:
+    """Lets this process map at most ``size`` bytes more than now; beyond them an allocation raises MemoryError."""
+    if resource is None:
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with open("/proc/self/statm") as file:
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@contextmanager
+def limited_time(seconds: float = SECONDS) -> Iterator[None]:
+    """Raises `Hang` inside of a block that takes longer."""
+    if resource is None:
+        yield
+        return
+
+    def ring(_signal: int, _frame: object) -> None:
+        raise Hang(f"longer than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

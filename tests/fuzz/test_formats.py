@@ -1,0 +1,65 @@
+"""Damaged files of every format: each is read, or refused in sentences; none crashes, hangs or eats the memory.
+
+``pytest tests/fuzz --fuzz 10000`` is the long run, ``--fuzz 57:58 -k mask`` repeats one input.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from sparsezo_gui.errors import UserError
+from tests.fuzz.formats import FORMATS, Format
+from tests.fuzz.limits import Hang, limited_memory, limited_time
+from tests.fuzz.mutate import mutate
+
+
+@pytest.fixture
+def numbers(request):
+    """Numbers of the inputs to try."""
+    first, _, end = request.config.getoption("--fuzz").rpartition(":")
+    return range(int(first or 0), int(end))
+
+
+@pytest.mark.filterwarnings("ignore")  # of libraries, as the program does
+@pytest.mark.parametrize("name", FORMATS)
+def test_any_damage_is_read_or_told(name, numbers, tmp_path):
+    form = FORMATS[name]
+    seeds = form.seeds(tmp_path)
+    path = tmp_path / form.file
+    for number in [-1, *numbers]:  # the first is sound, and warms up what is loaded late
+        content = seeds[0] if number < 0 else damaged(form, seeds, Random(f"{name} {number}"))
+        path.write_bytes(content)
+        try:
+            with limited_memory(), limited_time(5 if number >= 0 else 60):
+                sentences = told(form, path)
+        except (Exception, Hang) as error:
+            raise AssertionError(f"{name} {number} ({path}): {type(error).__name__}: {str(error)[:300]}") from error
+        assert number >= 0 or not sentences, sentences
+        wrong = [sentence for sentence in sentences if not sound(sentence, path, form)]
+        assert not wrong, f"{name} {number} ({path}) is told as {wrong[0]!r}"
+
+
+def damaged(form: Format, seeds: list[bytes], random: Random) -> bytes:
+    """A seed with damage: half the time inside of what packs it."""
+    seed = random.choice(seeds)
+    inner, pack = form.open(seed) if random.random() < 0.5 else (seed, bytes)
+    return pack(mutate(inner, random, seeds, form.words))
+
+
+def told(form: Format, path: Path) -> list[str]:
+    """What the program says of the file; nothing when it reads it."""
+    try:
+        form.read(path)
+    except UserError as error:
+        return str(error).split("\n")
+    return []
+
+
+def sound(sentence: str, path: Path, form: Format) -> bool:
+    """Whether it is a sentence for people that names the file, and no error of the memory in disguise."""
+    named = any(name in sentence for name in (path.name, *form.named))
+    whole = 20 < len(sentence) < 2100 and sentence.isprintable()
+    return named and whole and "MemoryError" not in sentence and "allocate" not in sentence

@@ -1,0 +1,79 @@
+"""Any recipe that can be made is the same after it was written and read, whole or by single settings."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import tomlkit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic.fields import FieldInfo
+
+from sparsezo_gui.recipe import Recipe, dump, load, loads, with_settings
+from sparsezo_gui.recipe.registry import REGISTRIES
+from sparsezo_gui.recipe.toml import build
+from sparsezo_gui.recipe.variants import Settings
+
+EXACT = {  # fields that take some texts only
+    "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:3"]),
+    "compute": st.sampled_from(["auto", "float32", "bfloat16"]),
+}
+
+
+def values(name: str, field: FieldInfo) -> st.SearchStrategy:
+    """Values of a field's type, within its bounds."""
+    kind = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    found = EXACT[name] if name in EXACT else st.from_type(kind)
+    return found.filter(lambda value: not isinstance(value, float) or math.isfinite(value))
+
+
+def tables(kind: type[Settings]) -> st.SearchStrategy:
+    """Tables with any of the fields of ``kind``."""
+    return st.fixed_dictionaries({}, optional={name: values(name, field) for name, field in kind.model_fields.items()})
+
+
+def variants(registry: Any) -> st.SearchStrategy:
+    """Tables of any of the rules."""
+    return st.sampled_from(list(registry)).flatmap(
+        lambda rule: tables(registry[rule]).map(lambda table: {**table, "rule": rule})
+    )
+
+
+parts = {registry.table: variants(registry) for registry in REGISTRIES}
+parts |= {name: tables(Recipe.model_fields[name].annotation) for name in ("model", "data", "loop", "run")}
+recipes = st.fixed_dictionaries({}, optional=parts).map(build)
+
+
+@settings(max_examples=300, deadline=None)
+@given(recipes)
+def test_as_text(made):
+    assert loads(dump(made)) == made
+
+
+@settings(max_examples=100, deadline=None)
+@given(recipes)
+def test_as_a_file(tmp_path_factory, made):
+    """A file also gives a name, and makes absolute what begins as a path or exists beside it."""
+    path = tmp_path_factory.mktemp("recipe") / "r.toml"
+    path.write_text(dump(made), encoding="utf-8", newline="")
+    found = load(path)
+    assert (found.loop, found.estimator, found.update) == (made.loop, made.estimator, made.update)
+    assert found.run.name == (made.run.name or "r")
+
+
+@settings(max_examples=100, deadline=None)
+@given(recipes)
+def test_as_settings(made):
+    content = made.model_dump(mode="json", exclude={"version"})
+    lines = [f"{table}.{key}={written(value)}" for table, keys in content.items() for key, value in keys.items()]
+    assert with_settings(Recipe(), lines) == made
+
+
+def written(value: Any) -> str:
+    """A value as TOML in one line."""
+    if isinstance(value, dict):
+        table = tomlkit.inline_table()
+        table.update(value)
+        return table.as_string()
+    return tomlkit.item(value).as_string()
