@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import shutil
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +20,13 @@ from sparsezo_gui.engine.data.template import Template
 from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
 from sparsezo_gui.engine.models.checkpoint import read_header
 from sparsezo_gui.engine.models.source import inspect
+from sparsezo_gui.engine.runs import frames, journal
+from sparsezo_gui.engine.runs.folder import Branched, Facts, create, open_run, summary
+from sparsezo_gui.engine.runs.share import receive, share
 from sparsezo_gui.engine.sparse import mask as masks
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 from tests.engine.data.conftest import byte_pairs
 from tests.models import tiny
@@ -209,6 +215,90 @@ def read_template(path: Path) -> None:
     Template(text).render({**ROWS[0], "row": ROWS[0]}, "row 1")
 
 
+# --- runs ---
+
+FACTS = Facts(
+    model="some/model", revision="main", fingerprint=FINGERPRINT, generator="philox", mask_hash=FINGERPRINT,
+    data_hash=FINGERPRINT, parameters=9, eligible=8, tuned=7, device="CPU", branched=Branched(step=3, records=3),
+)  # fmt: skip
+RUN = words("version name created versions fingerprint branched step records factor pack_rows null 1e99 -1 NaN [] {}")
+EVENTS = "\n".join(
+    json.dumps(event.as_json()) for event in (
+        e.Evaluation(2, "validation", {"accuracy": 0.5, "loss": 1.0}), e.Notice("ü", "warning"), e.Returned(1),
+        e.Examples(2, "test", [{"number": 1, "loss": 0.5, "prompt": "", "expected": "a", "answer": "b"}], []),
+        e.Finished(4, "early", FINGERPRINT),
+    )
+)  # fmt: skip
+HEADER, RECORD = 128, 60
+
+
+def journal_files(folder: Path) -> list[bytes]:
+    with journal.JournalWriter(folder / "seed", journal.Header(1, 0, FINGERPRINT, FINGERPRINT, "philox")) as file:
+        for step in (1, 2, 3, -1, 2, 3, 4):
+            if step < 0:
+                file.go_back(-step)
+            else:
+                file.append(step=step, tokens=9, loss=1.0, rate=1e-3, seconds=0.1, memory=99, slopes=(0.5,))
+    return [(folder / "seed").read_bytes()]
+
+
+def unsealed(content: bytes) -> Opened:
+    """A journal whose checksums are made anew after the change, so that it is not them alone that refuse it."""
+
+    def seal(text: bytes) -> bytes:
+        parts = [text[: HEADER - 4], *(text[at : at + RECORD - 4] for at in range(HEADER, len(text), RECORD))]
+        return b"".join(part + zlib.crc32(part).to_bytes(4, "little") for part in parts)
+
+    return content, seal
+
+
+def read_journal(path: Path) -> None:
+    found = journal.read(path)
+    assert len(found.steps) == found.step - found.header.start
+    assert (found.steps["step"] == range(found.header.start + 1, found.step + 1)).all() and found.returns is not None
+
+
+def frame_files(folder: Path) -> list[bytes]:
+    start = torch.ones(50)
+    states = (None, (0.5, 3), (torch.zeros(50), 1))
+    return [frames.write(folder, 1, 1, start, 2 * start, state, FINGERPRINT).read_bytes() for state in states]
+
+
+def read_frame(path: Path) -> None:
+    found = frames.read(frames.Frame(path, 1, 1), torch.ones(50), FINGERPRINT)
+    assert found is None or found[0].shape == (50,)  # a frame that cannot be used is passed over without a word
+
+
+def run_files(folder: Path) -> list[bytes]:
+    (folder / "recipe.toml").write_text(RECIPE)
+    return [FACTS.model_dump_json().encode()]
+
+
+def read_run(path: Path) -> None:
+    summary(path.parent)  # as the list of runs shows it, whatever is wrong with it
+    assert open_run(path.parent).facts.tuned is not None
+
+
+def event_files(folder: Path) -> list[bytes]:
+    create(folder, Recipe(), FACTS.model_dump(exclude={"version", "name", "created", "versions", "branched"}))
+    return [EVENTS.encode()]
+
+
+def shared_files(folder: Path) -> list[bytes]:
+    event_files(folder)
+    (folder / "events.jsonl").write_text(EVENTS)
+    (folder / "journal.bin").write_bytes(journal_files(folder)[0])
+    masks.Mask(INDICES, {"rule": "random"}, FINGERPRINT, 16).save(folder / "mask.safetensors")
+    share(open_run(folder), folder / "seed.zip")
+    return [(folder / "seed.zip").read_bytes()]
+
+
+def read_shared(path: Path) -> None:
+    folder = path.parent / "here"
+    shutil.rmtree(folder, ignore_errors=True)
+    receive(path, folder)
+
+
 FORMATS = {
     "mask": Format("m.safetensors", mask_files, read_mask, header, TENSORS),
     "overlay": Format("o.safetensors", overlay_files, read_overlay, header, TENSORS),
@@ -228,6 +318,11 @@ FORMATS = {
     "jsonl.xz": Format("a.jsonl.xz", packed(lzma, JSONL), rows(), xz, DATA),
     "parquet": Format("a.parquet", parquet_files, rows(), words=DATA),
     "chat": Format("a.jsonl", contents(CHAT, SHARED), rows(task="chat"), words=DATA),
+    "journal": Format("journal.bin", journal_files, read_journal, unsealed),
+    "frame": Format("1-1.safetensors", frame_files, read_frame, header, TENSORS),
+    "run": Format("run.json", run_files, read_run, words=RUN, named=("any_damage",)),
+    "events": Format("events.jsonl", event_files, lambda path: summary(path.parent), words=RUN),
+    "shared": Format("s.zip", shared_files, read_shared, words=RUN, named=("here",)),
     "template": Format("template", contents(*TEMPLATES), read_template, words=JINJA, named=("[data] template",)),
 }
 """Adding a format adds one line here."""

@@ -116,10 +116,11 @@ class Journal:
     @cached_property
     def steps(self) -> np.ndarray:
         """The records of the steps from ``header.start`` to where the run stands, without those it went back over."""
+        start, steps = self.header.start, self.records["step"]
         taken = np.flatnonzero(self.records["kind"] == STEP)
-        latest = np.zeros(int(self.records["step"].max(initial=0)) - self.header.start + 1, np.int64)
-        latest[self.records["step"][taken] - self.header.start - 1] = taken  # of several with one step the last stays
-        return self.records[latest[: self.step - self.header.start]]
+        latest = np.zeros(int(steps.max(initial=start)) - start, np.int64)
+        latest[steps[taken] - start - 1] = taken  # of several with one step the last stays
+        return self.records[latest[: self.step - start]]
 
     @property
     def returns(self) -> np.ndarray:
