@@ -62,4 +62,4 @@ def metric(name: str, value: float) -> str:
 
 def title(name: str) -> str:
     """A field's name as a label: learning_rate → Learning rate."""
-    return name.replace("_", " ").replace("-", " ").capitalize()
+    return "GPU" if name == "gpu" else name.replace("_", " ").replace("-", " ").capitalize()

@@ -58,7 +58,7 @@ def test_a_full_disk_is_told_and_loses_nothing(recipe_file, whole, tmp_path, pyt
             told = [event["step"] for event in events if event["event"] == "step"]
             if (folder / "journal.bin").exists():
                 assert journal.read(folder / "journal.bin").step >= max(told, default=0)
-            remount("size=20m")
+            remount("size=100m")
             if (folder / "run.json").exists():
                 arguments = ["resume", folder, "--json"]
             code, events, error = child.run(arguments, tmp_path / "out", tmp_path / "home")
@@ -82,7 +82,7 @@ def test_a_run_waits_for_room_and_goes_on_by_itself(recipe_file, whole, tmp_path
                 if any(event["event"] == "paused" for event in child.told(out)):
                     waited += 1
                     time.sleep(0.2)
-                    remount("size=20m")
+                    remount("size=100m")
                     break
                 time.sleep(0.02)
             code = child.end(process)

@@ -23,7 +23,7 @@ from sparsezo_gui.recipe.registry import REGISTRIES
 from sparsezo_gui.recipe.variants import Settings
 
 TITLES = {"mask": "Which weights are tuned", "estimator": "How the slope is measured", "update": "How a step is taken",
-          "loop": "How long"}  # fmt: skip
+          "loop": "How long", "run": "How it is kept"}  # fmt: skip
 COLUMNS = 3
 
 

@@ -107,6 +107,29 @@ class NumberEdit(QLineEdit):
         self.editingFinished.emit()
 
 
+class Several(QWidget):
+    """Check boxes, of which any number is chosen."""
+
+    clicked = Signal()
+
+    def __init__(self, name: str, options: tuple[str, ...]) -> None:
+        super().__init__()
+        self._boxes = {option: QCheckBox(words.title(option)) for option in options}
+        for option, box in self._boxes.items():
+            box.setAccessibleName(f"{name}: {option}")
+            box.clicked.connect(lambda: self.clicked.emit())
+        self.setLayout(row(*self._boxes.values(), None, spacing=2 * GRID))
+
+    def value(self) -> tuple[str, ...]:
+        """What is chosen."""
+        return tuple(option for option, box in self._boxes.items() if box.isChecked())
+
+    def choose(self, chosen: tuple[str, ...]) -> None:
+        """Chooses these; tells nobody."""
+        for option, box in self._boxes.items():
+            box.setChecked(option in chosen)
+
+
 class SettingField(QWidget):
     """One setting: its name, an editor that fits its type, its unit, and one sentence of help or of fault below."""
 
@@ -146,6 +169,9 @@ class SettingField(QWidget):
             editor: QWidget = Combo(self.title)
             editor.fill([(words.title(str(word)), word) for word in get_args(annotation)], None)
             editor.currentIndexChanged.connect(lambda: self.edited.emit(self.name, editor.currentData()))
+        elif get_origin(annotation) is tuple and get_origin(get_args(annotation)[0]) is Literal:
+            editor = Several(self.title, get_args(get_args(annotation)[0]))
+            editor.clicked.connect(lambda: self.edited.emit(self.name, editor.value()))
         elif annotation is bool:
             editor = QCheckBox(self.title)
             editor.clicked.connect(lambda: self.edited.emit(self.name, editor.isChecked()))
@@ -168,11 +194,11 @@ class SettingField(QWidget):
             return self._editor.currentData()
         if isinstance(self._editor, QCheckBox):
             return self._editor.isChecked()
-        return self._editor.value() if isinstance(self._editor, NumberEdit) else self._editor.text()
+        return self._editor.value() if isinstance(self._editor, NumberEdit | Several) else self._editor.text()
 
     def set_value(self, value: Any) -> None:
         """Shows a value; takes a fault away. What is being typed is left alone."""
-        if isinstance(self._editor, Combo):
+        if isinstance(self._editor, Combo | Several):
             self._editor.choose(value)
         elif isinstance(self._editor, QCheckBox):
             self._editor.setChecked(bool(value))
