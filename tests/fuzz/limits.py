@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,8 +21,8 @@ class Hang(BaseException):
 
 @contextmanager
 def limited_memory(size: int = MEMORY) -> Iterator[None]:
-    """Lets this process map at most ``size`` bytes more than now; beyond them an allocation raises MemoryError."""
-    if resource is None:
+    """Lets this process map at most ``size`` bytes more than now (on Linux); beyond, an allocation fails."""
+    if sys.platform != "linux":
         yield
         return
     before = resource.getrlimit(resource.RLIMIT_AS)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from random import Random
 
@@ -40,6 +41,20 @@ def test_any_damage_is_read_or_told(name, numbers, tmp_path):
         assert number >= 0 or not sentences, sentences
         wrong = [sentence for sentence in sentences if not sound(sentence, path, form)]
         assert not wrong, f"{name} {number} ({path}) is told as {wrong[0]!r}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits are those of Linux")
+def test_the_limits_hold():
+    with limited_memory(2**28), pytest.raises(MemoryError):
+        bytes(2**29)
+    with pytest.raises(Hang), limited_time(0.05):
+        while True:
+            pass
+
+
+def test_an_input_is_the_same_each_time():
+    form, seed = FORMATS["json"], FORMATS["json"].seeds(Path())
+    assert damaged(form, seed, Random("json 7")) == damaged(form, seed, Random("json 7")) != seed[0]
 
 
 def damaged(form: Format, seeds: list[bytes], random: Random) -> bytes:
