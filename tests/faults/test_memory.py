@@ -32,7 +32,7 @@ def test_a_process_that_gets_no_memory_says_so(recipe_file, whole, tmp_path, pyt
             ["evaluate", whole[0], "--json"],
         )  # fmt: skip
         code, _, error = child.run(commands[number % 4], tmp_path / "out", tmp_path / "home", fault)
-        # What is written in Rust, such as tokenizers, ends the process where it gets no memory; and what is written in C
+        # What is written in Rust, such as tokenizers, ends the process where it gets no memory; what is written in C
         # forgets to say why it failed. Neither can be told better, and neither may leave anything half-written.
         assert code in (0, 2) or "memory allocation of" in error or "NULL without setting an exception" in error, error
         if code == 2:
