@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -27,6 +31,8 @@ from sparsezo_gui.engine.zo.estimators import Estimate
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Notice, Progress
+
+DRAWN_AHEAD = 100_000  # values of a direction from which on others are drawn beside it
 
 
 @dataclass
@@ -61,11 +67,10 @@ class Session:
 
         return losses
 
-    def directions(self, recipe: Recipe | None = None) -> Tensor:
-        """Directions of the next step, fp32 (probes, n), as ``recipe`` (None: the run's) draws them."""
-        values, recipe = self.overlay.values, recipe or self.recipe
-        probes, seed = recipe.estimator.directions, recipe.loop.seed
-        return generator.directions(seed, self.step + 1, probes, values.numel(), values.device)
+    def directions(self) -> Tensor:
+        """Directions of the next step, fp32 (probes, n)."""
+        values, probes = self.overlay.values, self.recipe.estimator.directions
+        return generator.directions(self.recipe.loop.seed, self.step + 1, probes, values.numel(), values.device)
 
     def advance(self, directions: Tensor, slopes: Sequence[float], rate: float, recipe: Recipe | None = None) -> None:
         """Takes the next step along its directions; used alike by the loop and by a replay."""
@@ -132,13 +137,30 @@ def travel(session: Session, way: Line, frames: bool = True) -> Generator[Progre
         update = part.recipe.update
         if session.step == part.first and index and type(update) is not type(way.segments[index - 1].recipe.update):
             session.state = update.start(session.overlay.mask.size)
-        for record in part.steps[session.step - part.first :] if session.step < part.last else ():
-            z = session.directions(part.recipe)
+        records = part.steps[session.step - part.first :] if session.step < part.last else part.steps[:0]
+        for record, z in zip(records, _drawn(session, part.recipe, len(records)), strict=True):
             session.advance(z, record["slopes"].tolist(), float(record["rate"]), part.recipe)
             done += 1
             if done % 100 == 0:
                 yield Progress("Replaying the journal", done, total, "steps")
     session.factor = way.factor
+
+
+def _drawn(session: Session, recipe: Recipe, count: int) -> Iterator[Tensor]:
+    """The directions of the next ``count`` steps. Long ones are drawn ahead, on as many threads as PyTorch may use: a
+    replay does hardly anything else."""
+    values, loop, probes = session.overlay.values, recipe.loop, recipe.estimator.directions
+    draw = partial(generator.directions, loop.seed, probes=probes, count=values.numel(), device=values.device)
+    steps = iter(range(session.step + 1, session.step + 1 + count))
+    if values.numel() < DRAWN_AHEAD or values.device.type != "cpu":
+        yield from map(draw, steps)
+        return
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        waiting = deque(threads.submit(draw, step) for step in islice(steps, torch.get_num_threads()))
+        while waiting:
+            z = waiting.popleft().result()
+            waiting.extend(threads.submit(draw, step) for step in islice(steps, 1))
+            yield z
 
 
 def _begin(session: Session, way: Line, frames: bool) -> None:

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 import pytest
 
 from sparsezo_gui.engine import loop as loops
+from sparsezo_gui.engine import session as sessions
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.runs import frames, journal
 from sparsezo_gui.engine.runs.branch import branch
@@ -17,6 +18,7 @@ from sparsezo_gui.engine.runs.folder import list_runs, open_run
 from sparsezo_gui.engine.runs.history import history
 from sparsezo_gui.engine.runs.line import line
 from sparsezo_gui.engine.session import open_session
+from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.errors import DiskFull, UserError
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe import judge
@@ -68,6 +70,14 @@ def test_any_step_is_the_same_from_a_key_frame_and_from_the_beginning(make, tmp_
         with_frames, without = (finish(open_session(run, step, use)) for use in (True, False))
         assert with_frames.overlay.hash() == without.overlay.hash()
         assert (with_frames.state, with_frames.step) == (without.state, step)
+
+
+def test_directions_drawn_ahead_are_the_same(make, tmp_path, monkeypatch):
+    told = train(make(estimator={"directions": 2}), tmp_path / "run")
+    monkeypatch.setattr(sessions, "DRAWN_AHEAD", 1)
+    for threads in (1, 3):
+        monkeypatch.setattr(sessions.torch, "get_num_threads", lambda threads=threads: threads)
+        assert finish(open_session(open_run(tmp_path / "run"), frames=False)).overlay.hash() == told[-1].hash
 
 
 def test_a_damaged_key_frame_costs_only_time(make, tmp_path):
@@ -215,7 +225,7 @@ def test_a_branch_goes_on_from_its_step_and_shares_what_was_before(make, tmp_pat
     # Plainly: three steps of the parent, then three with the branch's seed and rate.
     session = finish(open_session(parent, 3))
     for record in journal.read(made.journal).records:
-        z = session.directions(made.recipe)
+        z = generator.directions(9, session.step + 1, 1, session.overlay.values.numel())
         session.advance(z, record["slopes"].tolist(), float(record["rate"]), made.recipe)
     assert session.overlay.hash() == told[-1].hash == finish(open_session(made, frames=False)).overlay.hash()
     assert hashes(made.path, 6)[:4] == hashes(tmp_path / "run", 6)[:4]

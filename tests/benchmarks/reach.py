@@ -1,0 +1,80 @@
+"""How long it takes to reach any step of a run, and what its folder and its shared file weigh.
+
+``python tests/benchmarks/reach.py [--values 30147 --steps 20000 --budget 2000]``: a journal of so many steps with
+made-up slopes, key frames where a run would have kept them, thinned to the budget (MB); then the step with the longest
+way from a frame, another one, and the last. No model is needed: a replay runs none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from sparsezo_gui.engine.runs import frames, journal
+from sparsezo_gui.engine.runs.line import Line, Segment
+from sparsezo_gui.engine.session import Session, travel
+from sparsezo_gui.recipe import Recipe
+
+MASK = "0" * 64
+
+
+def main() -> None:
+    """Prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--values", type=int, default=30147)
+    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--budget", type=int, default=2000, help="MB of key frames")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="sparsezo-reach-") as folder:
+        reach(Path(folder), options.values, options.steps, options.budget * 1_000_000)
+
+
+def reach(folder: Path, values: int, steps: int, budget: int) -> None:
+    """Makes the run and reaches its steps."""
+    start = 0.05 * torch.randn(values, generator=torch.Generator().manual_seed(0))
+    recipe, header = Recipe(), journal.Header(1, 0, MASK, MASK, "philox")
+    chance, path = random.Random(0), folder / "journal.bin"
+    with journal.JournalWriter(path, header) as writer:
+        for step in range(1, steps + 1):
+            writer.append(step=step, tokens=900, loss=chance.random(), rate=1e-6, seconds=chance.random(),
+                          memory=chance.randrange(2**30), slopes=(chance.gauss(0, 5),))  # fmt: skip
+    found = journal.read(path)
+    spacing = frames.spacing(values)
+    # What a frame weighs depends on how far the values have moved; where they lie does not.
+    moved = start + 1e-4 * torch.randn(values, generator=torch.Generator().manual_seed(1))
+    frame = frames.write(folder / "one", 1, 1, start, moved, recipe.update.start(values), MASK)
+    bytes_each = frame.stat().st_size
+    (folder / "frames").mkdir()
+    for step in range(spacing, steps + 1, spacing):
+        (folder / "frames" / f"{step:08d}-{step:08d}.safetensors").hardlink_to(frame)
+        frames.thin(folder, found, budget)
+    kept = [frame.step for frame in frames.frames(folder)]
+    gaps = {b - 1: b - a for a, b in zip([0, *kept], [*kept, steps + 1], strict=True)}
+    print(f"{values:,} values, {steps:,} steps: a frame of {bytes_each / 1e6:.2f} MB every {spacing} steps, of which "
+          f"{len(kept)} are kept, {len(kept) * bytes_each / 1e6:.0f} MB; longest way {max(gaps.values()) - 1} steps")
+    overlay: Any = SimpleNamespace(values=start.clone(), start=start, mask=SimpleNamespace(size=values, hash=MASK))
+    session = Session(recipe, SimpleNamespace(), overlay)  # type: ignore[arg-type]
+    for name, step in (("the farthest", max(gaps, key=gaps.__getitem__)), ("one by chance", chance.randrange(steps)),
+                       ("the last", steps)):  # fmt: skip
+        part = Segment(SimpleNamespace(path=folder, facts=None), recipe, found, step)  # type: ignore[arg-type]
+        began = time.perf_counter()
+        for _ in travel(session, Line((part,))):
+            pass
+        print(f"  {name}, step {step:,}: {time.perf_counter() - began:.2f} s")
+    with zipfile.ZipFile(folder / "j.zip", "w", zipfile.ZIP_LZMA) as packed:
+        packed.write(path)
+    size = path.stat().st_size
+    print(f"  journal {size / 1e6:.2f} MB ({(size - 128) / steps:.0f} bytes a step), shared "
+          f"{(folder / 'j.zip').stat().st_size / 1e6:.2f} MB")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
