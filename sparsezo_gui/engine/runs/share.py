@@ -2,17 +2,17 @@
 
 The shared run (version 1)
 --------------------------
-A zip file with the files of the run folder, and of the runs it branched off from, in their places: ``run.json``,
-``recipe.toml``, ``journal.bin`` (of a run that was branched off from, only the records that the branch begins from),
-``events.jsonl`` and ``notes.md`` where there are any, and ``mask.safetensors`` where it is small or was asked for. Key
-frames, locks and data are not in it. A reader MUST refuse a file with any other name in it, and entries that unfold to
-more than their limits; it MUST NOT write outside of the new run's folder. A mask that is not there is found again by
-its rule and MUST have the hash that ``run.json`` tells.
+A zip file (deflated or stored; other methods can ask a reader for gigabytes) with the files of the run folder, and of
+the runs it branched off from, in their places: ``run.json``, ``recipe.toml``, ``journal.bin`` (of a run that was
+branched off from, only the records that the branch begins from), ``events.jsonl`` and ``notes.md`` where there are any,
+and ``mask.safetensors`` where it is small or was asked for. Key frames, locks and data are not in it. A reader MUST
+refuse a file with any other name in it, and entries that unfold to more than their limits; it MUST NOT write outside of
+the new run's folder. A mask that is not there is found again by its rule and MUST have the hash that ``run.json``
+tells.
 """
 
 from __future__ import annotations
 
-import lzma
 import re
 import shutil
 import tempfile
@@ -29,7 +29,7 @@ from sparsezo_gui.engine.runs.line import line
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import dump, with_settings
 
-MASK, MASK_BYTES = "mask.safetensors", 600_000  # what a packed mask may take without being asked for
+MASK, MASK_BYTES = "mask.safetensors", 250_000  # what a packed mask may take without being asked for
 LIMITS = {  # bytes an entry may unfold to
     "run.json": 1 << 20, "recipe.toml": 1 << 20, "journal.bin": 1 << 30, "events.jsonl": 1 << 28, NOTES: 1 << 24,
     MASK: 1 << 32,
@@ -50,11 +50,11 @@ def share(run: RunFolder, out: Path, with_mask: bool = False) -> Shared:
     if out.exists():
         raise UserError(f"{out}: already exists. Name another file.")
     small = False
-    with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_LZMA) as file:
+    with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
         for name, content in _contents(run):
             file.writestr(name, content)
         if run.mask.exists():
-            small = with_mask or len(lzma.compress(run.mask.read_bytes(), preset=1)) <= MASK_BYTES
+            small = with_mask or len(zlib.compress(run.mask.read_bytes())) <= MASK_BYTES
             if small:
                 file.write(run.mask, MASK)
     return Shared(out.stat().st_size, small)
@@ -95,7 +95,7 @@ def receive(file: Path, folder: Path | None = None, settings: Sequence[str] = ()
             _settle(inside, settings)
             line(open_run(inside / last))  # whatever is wrong with it is told before it takes its place
             inside.rename(target)
-    except (zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{file}: not a shared run, or damaged ({error}). Ask for it again.") from error
     except OSError as error:
         raise cannot_write(target, error) from error
@@ -110,8 +110,9 @@ def _unpack(file: Path, folder: Path) -> str:
             place = _PLACE.fullmatch(entry.filename)
             if place is None or ".." in entry.filename:
                 raise UserError(f"{file}: not a shared run (it holds '{entry.filename[:60]}').")
-            limit = LIMITS[place[2]]
-            if entry.file_size > limit:
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise UserError(f"{file}: not a shared run (it is packed in another way than they are).")
+            if entry.file_size > LIMITS[place[2]]:
                 raise UserError(f"{file}: its '{entry.filename}' is larger than a run's can be.")
             path = folder / entry.filename
             path.parent.mkdir(parents=True, exist_ok=True)
