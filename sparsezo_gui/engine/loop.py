@@ -45,7 +45,9 @@ class Loop:
     paused: bool = False
     waiting: str = ""
     stopping: bool = False
-    _released: tuple[int, float] = field(default=(0, 1.0), repr=False)  # step and rate factor while there is no session
+    _first: int = field(default=0, init=False)  # step at which this loop began
+    _bad: int = field(default=0, init=False)  # steps in a row without a finite loss
+    _left: tuple[int, float, str] = field(default=(0, 1.0, ""), init=False)  # step, rate factor and hash, when released
 
     def load(self) -> Events:
         """Loads the model, brings its values to the last step, and reads the data."""
@@ -64,7 +66,7 @@ class Loop:
     @property
     def step(self) -> int:
         """Where the run stands."""
-        return self.session.step if self.session else self._released[0]
+        return self.session.step if self.session else self._left[0]
 
     def __iter__(self) -> Iterator[e.Event]:
         devices.give_back_freed()  # finding the mask leaves some
@@ -76,9 +78,9 @@ class Loop:
             facts.device,
         )  # fmt: skip
         with JournalWriter(self.run.journal, self.run.header) as self.journal:
-            before, reason = self.journal.count, "done"
+            before, reason, self._first = self.journal.count, "done", self.step
             self._tell_forgotten_returns()
-            if self.step == 0:
+            if self.step == 0 and not self.paused:
                 yield from self.evaluate("validation", "test")
             while self.step < steps or self.paused or not self.commands.empty():
                 yield from self.obey()
@@ -133,8 +135,6 @@ class Loop:
                 "hold the model in more bits. All steps before are kept."
             )
 
-    _bad = 0  # steps in a row without a finite loss
-
     def evaluate(self, *splits: str) -> Events:
         """Metrics on each split that has examples, and its best and worst examples."""
         step = self.step
@@ -160,7 +160,7 @@ class Loop:
     def _no_better(self) -> Generator[e.Event, None, bool]:
         """Whether the run has not got better for as many evaluations as its recipe allows."""
         loop, events = self.session.recipe.loop, judge.on_line(self.run.events())
-        if not loop.patience or judge.stale(events) < loop.patience:
+        if not loop.patience or judge.stale(events, self._first) < loop.patience:
             return False
         yield from self.told(
             e.Notice(
@@ -188,7 +188,7 @@ class Loop:
 
     def _finish(self, reason: str, news: bool) -> Events:
         """The end; a run that was only looked at has ended before, and keeps the reason for that."""
-        hash = self.session.overlay.hash() if self.session else self._hash
+        hash = self.session.overlay.hash() if self.session else self._left[2]
         end = e.Finished(self.step, reason, hash)
         if news or not any(isinstance(event, e.Finished) for event in self.run.events()):
             yield from self.told(end)
@@ -272,7 +272,7 @@ class Loop:
         if self.session is None:
             return
         yield from self.keep_frame()
-        self._released, self._hash = (self.session.step, self.session.factor), self.session.overlay.hash()
+        self._left = (self.session.step, self.session.factor, self.session.overlay.hash())
         self.session = self.data = None
         devices.give_back_freed()
         if not self.commands.empty():
@@ -281,7 +281,7 @@ class Loop:
     def _reload(self) -> Events:
         if self.session is None:
             yield from self.load()
-            self.session.factor = self._released[1]
+            self.session.factor = self._left[1]
 
     def _at(self, step: int | None, work: Callable[[], Events]) -> Events:
         """Does ``work`` with the values as they were after ``step``, and puts those back that the run stands at."""

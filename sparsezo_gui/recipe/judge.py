@@ -50,11 +50,11 @@ def best(events: Iterable[Event], split: str = "validation") -> Evaluation | Non
     return max(found, key=score, default=None)
 
 
-def stale(events: Sequence[Event]) -> int:
-    """Evaluations on the validation examples since the best one."""
+def stale(events: Sequence[Event], first: int = 0) -> int:
+    """Evaluations on the validation examples after step ``first`` and since the best one."""
     top = best(events)
-    return sum(isinstance(e, Evaluation) and e.split == "validation" and top is not None and e.step > top.step
-               for e in events)  # fmt: skip
+    since = max(first, top.step) if top is not None else first
+    return sum(isinstance(e, Evaluation) and e.split == "validation" and e.step > since for e in events)
 
 
 def last_metrics(events: Iterable[Event]) -> dict[str, float]:

@@ -314,6 +314,8 @@ def test_the_best_step_is_known_and_a_run_that_gets_no_better_ends_early(make, t
     assert [n for n in of(e.Notice, told) if "no better than that of step 2" in n.text]
     (run,) = list_runs(tmp_path / "run")
     assert (run.state, run.best) == ("done", 2)
+    again = resume(tmp_path / "run")  # has its patience anew
+    assert (again[-1].reason, again[-1].step) == ("early", 14)
 
 
 def test_the_best_and_the_worst_examples_are_told(make, tmp_path):
