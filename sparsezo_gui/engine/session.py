@@ -112,7 +112,10 @@ def _mask(run: RunFolder, model: FrozenModel) -> Generator[Progress | Notice, No
     """The run's mask from its file; where a run came without one, it is found again and must be the same."""
     path, recipe, facts = run.mask, run.root.recipe, run.facts
     if path.exists():
-        mask = masks.load(path, model.anatomy.linears, model.fingerprint)
+        try:
+            mask = masks.load(path, model.anatomy.linears, model.fingerprint)
+        except UserError as error:
+            raise UserError(f"{error} Or remove the file: the run finds its mask again.") from error
         if facts.mask_hash != mask.hash:
             raise UserError(f"{path}: not the mask that this run began with. Restore the file from a copy of the run.")
         return mask

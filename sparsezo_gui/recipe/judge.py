@@ -58,9 +58,10 @@ def stale(events: Sequence[Event], first: int = 0) -> int:
 
 
 def last_metrics(events: Iterable[Event]) -> dict[str, float]:
-    """Metrics of the last evaluation."""
-    found = [event.metrics for event in events if isinstance(event, Evaluation)]
-    return found[-1] if found else {}
+    """Metrics of the last step that was evaluated, on the test examples where there are any."""
+    found = [event for event in events if isinstance(event, Evaluation)]
+    last = max(found, key=lambda event: (event.step, event.split == "test"), default=None)
+    return last.metrics if last else {}
 
 
 def ended_early(events: Iterable[Event]) -> bool:

@@ -325,7 +325,7 @@ def past(steps: int = 100, state: str = "stopped", of: int = 2000) -> Any:
 
 def listed(path: Path, name: str = "yesterday", step: int = 100, **more: Any) -> Any:
     """Like the engine's RunSummary."""
-    facts = {"state": "stopped", "parent": "", "start": 0, "best": 60, "notes": "", **more}
+    facts = {"state": "stopped", "parent": "", "start": 0, "best": 60, "notes": "", "problem": "", **more}
     return SimpleNamespace(
         path=str(path),
         name=name,

@@ -27,7 +27,7 @@ def runs(window, session, engine, tmp_path, qtbot):
     engine.histories = {folder: past(), branch: past()}
     engine.run_list = [
         listed(folder, notes="the first"), listed(branch, "slower", 80, parent=str(folder), start=40, best=None),
-        listed(tmp_path / "broken", "broken", 0, state="damaged", best=None),
+        listed(tmp_path / "broken", "broken", 0, state="damaged", best=None, problem="The journal is no journal."),
     ]  # fmt: skip
     window.go("runs")
     session.list_runs()
@@ -55,7 +55,7 @@ def test_the_tree_tells_every_run_and_what_is_other_in_a_branch(window, runs, fi
     choose(window, "slower")
     assert find("Its recipe").text() == "Changed: update.learning_rate 1e-06 → 5e-07"
     choose(window, "broken")
-    assert "recipe" in find("Its recipe").text()
+    assert find("About it").text() == "The journal is no journal."
     for name in ("Go on with the run", "Branch from this step", "Evaluate this step", "Share this run"):
         assert not find(name).isEnabled()
 

@@ -286,6 +286,7 @@ class RunSummary:
     start: int = 0
     best: int | None = None
     notes: str = ""
+    problem: str = ""  # why it is damaged
 
     def as_json(self) -> dict[str, Any]:
         """Plain object."""
@@ -316,8 +317,9 @@ def summary(path: Path) -> RunSummary:
         run = open_run(path)
         recipe, events = run.recipe, judge.on_line(run.events())
         step = journal.read(run.journal).step if run.journal.exists() else run.header.start
-    except (UserError, OSError):
-        return RunSummary(str(path), path.name, "damaged", 0, 0, "", "", {})
+    except (UserError, OSError) as error:
+        parent = str(path.resolve().parent.parent) if path.parent.name == BRANCHES else ""
+        return RunSummary(str(path), path.name, "damaged", 0, 0, "", "", {}, parent, problem=str(error))
     metrics = judge.last_metrics(events)
     ended = step >= recipe.loop.steps or judge.ended_early(events)
     best = judge.best(events)

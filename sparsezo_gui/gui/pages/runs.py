@@ -54,6 +54,7 @@ class RunsPage(Page):
         self._tree.currentItemChanged.connect(lambda *_: self._show())
         self._tree.itemActivated.connect(lambda *_: self._curves())
         self._empty = label("There are no runs yet. Start one on the Run page.", "dim", name="No runs")
+        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
         splitter = QSplitter(Qt.Orientation.Horizontal)
         splitter.setChildrenCollapsible(False)
         left = QWidget()
@@ -154,8 +155,8 @@ class RunsPage(Page):
         before = self._title.text(), self._step.value()
         self._title.setText(run.name)
         state = STATES.get(run.state, run.state)
-        self._about.setText(f"{state} · {run.model} · {run.path}")
-        self._recipe.setText(differences(run))
+        self._about.setText(run.problem or f"{state} · {run.model} · {run.path}")
+        self._recipe.setText("" if run.problem else differences(run))
         self._step.set_range(0, run.step, run.best)
         if before[0] == run.name and before[1] <= run.step and keep_notes:
             self._step.set_value(before[1])
@@ -273,7 +274,7 @@ def _cells(run: Any) -> list[str]:
     name = f"{run.name}  (from {words.count(run.start)})" if run.parent else run.name
     metric = next(((key, value) for key, value in run.metrics.items() if key != "examples" and key != "loss"), None)
     result = words.metric(*metric) if metric else ""
-    step = f"{words.count(run.step)} of {words.count(run.steps)}"
+    step = f"{words.count(run.step)} of {words.count(run.steps)}" if run.steps else ""
     return [name, STATES.get(run.state, run.state), step, result, run.created[:16].replace("T", " ")]
 
 

@@ -22,6 +22,7 @@ from sparsezo_gui.gui.record import FIELDS, RunRecord
 from sparsezo_gui.gui.theme import GRID, colours, theme
 
 THIRDS = {"metric": "Metric", "slope": "Slope |g|", "rate": "Learning rate"}
+ROOMY = 70 * GRID  # width from which on titles have room for figures
 PREFERRED = ("accuracy", "f1", "exact_match", "loss", "perplexity")
 
 
@@ -146,7 +147,8 @@ class Board(QWidget):
         _, _, middle, high = record.speed()
         self._median.show_level(middle * 1000)
         self._high.show_level(high * 1000)
-        figures = f": p50 {_short(middle)}, p95 {_short(high)}" if middle == middle else ""
+        roomy = self.width() > ROOMY
+        figures = f": p50 {_short(middle)}, p95 {_short(high)}" if middle == middle and roomy else ""
         self.latency.set_title(f"Step, ms{figures}")
         if self._follows:
             last = max(record.step, 1)
@@ -168,6 +170,7 @@ class Board(QWidget):
         base = next((value for step, value in points if step == 0), float("nan"))
         self._base.show_level(base)
         told = f" · base {words.metric(name, base)}" if base == base else " (validation)"
+        told = told if self.width() > ROOMY else ""
         self.third.set_title(f"{words.title(name)}{told}" if name else THIRDS[kind])
 
     def _metric(self) -> tuple[str, list[tuple[int, float]]]:
