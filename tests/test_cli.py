@@ -256,6 +256,15 @@ def test_time_travel_branches_and_sharing(run, recipe_file, tmp_path):
     assert [line.split()[0] for line in lines if "stopped" in line or "done" in line] == ["r", "b"]
 
 
+def test_a_run_that_was_tampered_with_does_not_verify(run, recipe_file, tmp_path):
+    assert run("train", recipe_file, "--run", tmp_path / "run")[0] == 0
+    told = (tmp_path / "run" / "events.jsonl").read_text()
+    (tmp_path / "run" / "events.jsonl").write_text(told.replace('"hash": "', '"hash": "0'))
+    code, lines, error = run("verify", tmp_path / "run", "--json")
+    assert (code, objects(lines)[-1]["same"], error) == (1, False, "")
+    assert "gives other values" in run("verify", tmp_path / "run")[1][0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

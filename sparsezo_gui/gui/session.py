@@ -185,11 +185,11 @@ class Session(QObject):
 
     def _opened(self, message: Message) -> None:
         folder, history = message.value if message.what == "answer" else (None, None)
+        wanted, self._wanted = self._wanted, None
         if history is not None and not self.running:
             self.record = RunRecord.from_history(folder, history)
             self.store.setValue("last_run", str(folder))
             self.list_runs()
-            wanted, self._wanted = self._wanted, None
             if wanted is not None and wanted[0] == folder and not self.hindrance:
                 self.record.state, self.record.finished = "starting", None
                 self._begin(self.record, wanted[1], folder)
