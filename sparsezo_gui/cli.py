@@ -13,6 +13,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -28,9 +29,14 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.runs.folder import RunFolder
     from sparsezo_gui.engine.session import Session
 
+Command = Callable[[argparse.Namespace, Console], int | None]
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and gives the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # of a stream that is not the system's
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     options = _parser().parse_args(arguments)
     console = Console(options.json)
     warnings.simplefilter("ignore")  # of libraries, meant for programmers
@@ -84,6 +90,11 @@ def _resume(options: argparse.Namespace, console: Console) -> None:
 
     commands: SimpleQueue = SimpleQueue()
     run, step = _past(options)
+    if step is not None and step < run.header.start:
+        raise UserError(
+            f"Run '{run.name}' branched off at step {run.header.start}, so it cannot go back to step {step}. Make a "
+            "branch there: sparsezo branch"
+        )
     if step is not None:
         commands.put(e.GoBack(step))
     _watch(resume(run.path, commands), commands, console)
@@ -340,7 +351,7 @@ def _secret() -> str:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    return recipe.with_settings(recipe.load(options.recipe), options.set)
+    return recipe.with_settings(recipe.load(options.recipe), options.set, Path.cwd())
 
 
 def _is_run(target: str) -> bool:
@@ -391,7 +402,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sparsezo {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name: str, about: str, command: Callable[[argparse.Namespace, Console], int | None]) -> argparse.ArgumentParser:
+    def add(name: str, about: str, command: Command) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=about, description=about)
         sub.set_defaults(command=command, set=[])
         sub.add_argument("--json", action="store_true", help="one JSON object per line on standard output")

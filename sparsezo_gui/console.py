@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sparsezo_gui.errors import printable
 from sparsezo_gui.recipe import events as e
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Console:
         """A line for people, above the progress line."""
         if self.as_json:
             return
+        text = "\n".join(map(printable, text.split("\n")))
         if self._bar is not None:
             self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
@@ -84,7 +86,7 @@ class Console:
         if self.as_json:
             self._json(content)
         else:
-            print(words, flush=True)
+            print("\n".join(map(printable, words.split("\n"))), flush=True)
 
     def metrics(self, found: dict[str, dict[str, float]]) -> None:
         """Metrics of the base and the tuned model."""
@@ -122,10 +124,11 @@ class Console:
         from rich import box
         from rich.console import Console as Terminal
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(*columns, box=box.SIMPLE)
         for row in rows:
-            table.add_row(*(str(row[column]) for column in columns))
+            table.add_row(*(Text(printable(str(row[column]))) for column in columns))
         terminal = Terminal()
         # Without a terminal there is no width to fit into, and a cut path is of no use.
         terminal.print(table, **({} if terminal.is_terminal else {"crop": False, "width": 240}))

@@ -16,15 +16,19 @@ class UserError(Exception):
 
     def __init__(self, *sentences: str) -> None:
         """Sentences may quote files: what cannot be printed in them, and could steer a terminal, is shown escaped."""
-        super().__init__(*(_printable(sentence) for sentence in sentences))
+        super().__init__(*(_sentence(sentence) for sentence in sentences))
 
     def __str__(self) -> str:
         return "\n".join(self.args)
 
 
-def _printable(text: str) -> str:
-    signs = (sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text[: _LONGEST + 1])
-    shown = "".join(signs)
+def printable(text: str) -> str:
+    """``text`` with what could steer a terminal escaped."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def _sentence(text: str) -> str:
+    shown = printable(text[: _LONGEST + 1])
     return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
 
 

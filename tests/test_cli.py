@@ -245,15 +245,20 @@ def test_time_travel_branches_and_sharing(run, recipe_file, tmp_path):
     assert [each["step"] for each in objects(lines) if each["event"] == "step"] == [4, 5]
     for each in (made["run"], tmp_path / "run"):
         assert objects(run("verify", each, "--json")[1])[-1]["same"]
+    code, _, error = run("resume", made["run"], "--step", 1)
+    assert code == 2 and "branched off at step 2" in error
     assert run("note", made["run"], "--text", "seed 7")[0] == 0
     assert run("note", made["run"])[1] == ["seed 7"]
     code, lines, _ = run("share", made["run"], "--out", tmp_path / "given.zip", "--json")
     assert (code, objects(lines)[-1]["with_mask"]) == (0, True)
     code, lines, _ = run("receive", tmp_path / "given.zip", "--json")
     assert code == 0
-    assert objects(run("verify", objects(lines)[-1]["run"], "--json")[1])[-1]["same"]
+    got = objects(lines)[-1]["run"]
+    assert objects(run("verify", got, "--json")[1])[-1]["same"]
+    assert run("branch", got, "--step", 4, "--name", "[/b] \x1b[31mred")[0] == 0
     code, lines, _ = run("runs")
-    assert [line.split()[0] for line in lines if "stopped" in line or "done" in line] == ["r", "b"]
+    assert "[/b]" in "\n".join(lines) and "\x1b" not in "\n".join(lines)
+    assert [line.split()[0] for line in lines if "stopped" in line or "done" in line] == ["r", "b", "[/b]"]
 
 
 def test_a_run_that_was_tampered_with_does_not_verify(run, recipe_file, tmp_path):

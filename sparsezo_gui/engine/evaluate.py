@@ -12,6 +12,7 @@ from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.generate import complete
 from sparsezo_gui.engine.models.frozen import FrozenModel
 from sparsezo_gui.engine.objective import measure
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 
 BATCH = 32
@@ -32,6 +33,8 @@ class Judged:
 def evaluate(model: FrozenModel, examples: Sequence[Encoded], split: str) -> Generator[Progress, None, Judged]:
     """Metrics of ``examples``: loss (nats) and perplexity; accuracy and macro F1 of choices; exact match and F1 of
     generated answers where the task has references."""
+    if not examples:
+        raise UserError(f"There are no {split} examples to evaluate on. Set [data] {split} to more than 0.")
     stage = f"Evaluating on {split}"
     sums: list[float] = []
     weights: list[float] = []

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.errors import UserError
 
 BATCH = 32  # prompts at a time
 CACHE_BYTES = 64 << 20  # of their keys and values
@@ -17,6 +18,7 @@ CACHE_BYTES = 64 << 20  # of their keys and values
 
 def encode_prompt(model: FrozenModel, prompt: str, chat: bool = False) -> Tensor:
     """Token ids (1, tokens) of a prompt, put into the model's chat template when ``chat``."""
+    prompt = prompt.encode("utf-8", "replace").decode()  # a terminal may give half characters
     if chat and model.tokenizer.chat_template:
         prompt = model.tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
@@ -29,6 +31,14 @@ def encode_prompt(model: FrozenModel, prompt: str, chat: bool = False) -> Tensor
 def stream(model: FrozenModel, ids: Tensor, limit: int) -> Iterator[int]:
     """Greedy tokens after ``ids`` (1, tokens), one at a time, until an end token or ``limit`` tokens."""
     ends = _end_tokens(model)
+    places = getattr(model.module.config, "max_position_embeddings", None) or 2**31
+    if not 0 < ids.shape[1] < places:
+        raise UserError(
+            "The prompt is empty. Write something that the model can go on from."
+            if not ids.shape[1] else
+            f"The prompt has {ids.shape[1]} tokens, and this model takes fewer than {places}. Shorten it."
+        )  # fmt: skip
+    limit = min(limit, places - ids.shape[1])
     ids, cache = ids.to(model.device), None
     for _ in range(limit):
         out = model.module(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -46,6 +47,7 @@ class Loop:
     waiting: str = ""
     stopping: bool = False
     _first: int = field(default=0, init=False)  # step at which this loop began
+    _postponed: deque[e.Command] = field(default_factory=deque, init=False)
     _bad: int = field(default=0, init=False)  # steps in a row without a finite loss
     _left: tuple[int, float, str] = field(default=(0, 1.0, ""), init=False)  # step, rate factor and hash, when released
 
@@ -62,6 +64,7 @@ class Loop:
                 "with. Bring the data back, or start a new run."
             )
         self.session, self.data = session, data
+        session.factor = self._factor()
 
     @property
     def step(self) -> int:
@@ -80,9 +83,11 @@ class Loop:
         with JournalWriter(self.run.journal, self.run.header) as self.journal:
             before, reason, self._first = self.journal.count, "done", self.step
             self._tell_forgotten_returns()
+            # What a damaged journal lost is taken anew, and frames of what was lost must not be taken for it.
+            key_frames.thin(self.run.path, journals.read(self.run.journal), recipe.run.frames * 1_000_000)
             if self.step == 0 and not self.paused:
                 yield from self.evaluate("validation", "test")
-            while self.step < steps or self.paused or not self.commands.empty():
+            while self.step < steps or self.paused or not self._idle:
                 yield from self.obey()
                 if self.stopping:
                     reason = "stopped"
@@ -160,7 +165,7 @@ class Loop:
     def _no_better(self) -> Generator[e.Event, None, bool]:
         """Whether the run has not got better for as many evaluations as its recipe allows."""
         loop, events = self.session.recipe.loop, judge.on_line(self.run.events())
-        if not loop.patience or judge.stale(events, self._first) < loop.patience:
+        if not loop.patience or judge.stale(events, self._first, loop.evaluate_every) < loop.patience:
             return False
         yield from self.told(
             e.Notice(
@@ -212,7 +217,7 @@ class Loop:
         while not self.stopping:
             yield from self._look()
             try:
-                command = self.commands.get(self.paused or bool(self.waiting), None if self.paused else POLL)
+                command = self._next(self.paused or bool(self.waiting), None if self.paused else POLL)
             except Empty:
                 if not self.waiting:
                     return
@@ -220,7 +225,7 @@ class Loop:
                 continue
             yield from self._do(command)
             # Told again before each wait, so that who pulls the events knows that nothing comes until a command does.
-            if self.paused and (isinstance(command, e.Pause) or self.commands.empty()):
+            if self.paused and not self.stopping and (isinstance(command, e.Pause) or self._idle):
                 yield e.Paused(self.step) if self.session else e.Released(self.step)
 
     def _look(self) -> Events:
@@ -251,7 +256,7 @@ class Loop:
                     self.watch.snooze()
                     yield e.Resumed(self.step)
                 case e.EvaluateNow(split, step):
-                    yield from self._at(step, lambda: self.evaluate(split))
+                    yield from self._at(step, lambda: self._evaluate(split))
                 case e.Ask():
                     yield from self._at(command.step, lambda: self._answer(command))
                 case e.GoBack(step):
@@ -260,12 +265,17 @@ class Loop:
                 case e.SetRate(factor):
                     yield from self._reload()
                     self.session.factor *= factor
+                    yield from self.told(e.RateChanged(self.step, self.session.factor))
                     now = f"The learning rate is now {self.session.factor:g} × the scheduled one."
                     yield from self.told(e.Notice(now))
-        except UserError as error:
-            if isinstance(command, e.Resume):
+        except Exception as error:
+            # What was asked went wrong; the run itself is well. A question may hold anything.
+            if isinstance(command, e.Resume) or (not isinstance(error, UserError) and not isinstance(command, e.Ask)):
                 raise
-            yield e.Notice(str(error), "warning")  # of what was asked; the run itself is well
+            text = str(error) if isinstance(error, UserError) else f"The model could not answer ({error})."
+            yield e.Notice(text, "warning")
+            if isinstance(command, e.Ask):
+                yield e.Answer(self.step, text, last=True)
 
     def _release(self) -> Events:
         """Lets go of the model's memory. What is not in the journal is kept here."""
@@ -275,7 +285,7 @@ class Loop:
         self._left = (self.session.step, self.session.factor, self.session.overlay.hash())
         self.session = self.data = None
         devices.give_back_freed()
-        if not self.commands.empty():
+        if not self._idle:
             yield e.Released(self.step)
 
     def _reload(self) -> Events:
@@ -298,6 +308,11 @@ class Loop:
             session.recipe, session.step, session.state, session.factor, values = now
             session.overlay.values.copy_(values)
 
+    def _evaluate(self, split: str) -> Events:
+        if not getattr(self.data, split).encoded:
+            raise UserError(f"There are no {split} examples to evaluate on.")
+        yield from self.evaluate(split)
+
     def _answer(self, asked: e.Ask) -> Events:
         session = self.session
         with session.overlay.applied():
@@ -312,10 +327,18 @@ class Loop:
                 f"Run '{self.run.name}' branched off at step {self.run.header.start}, so it cannot go back to step "
                 f"{step}. Make a branch of the run it came from there."
             )
-        way = line(self.run).until(step)
+        line(self.run).until(step)  # it must be there
         yield from self._written(lambda: self.journal.go_back(step))
-        yield from travel(self.session, way)
+        yield from travel(self.session, line(self.run))
         yield from self.told(e.Returned(step))
+        self.session.factor = self._factor()
+        if self.session.factor != 1.0:
+            yield e.Notice(f"The learning rate is {self.session.factor:g} × the scheduled one, as it was then.")
+
+    def _factor(self) -> float:
+        """What the scheduled rate is multiplied by: as it was changed last on the run's line."""
+        changed = [event for event in judge.on_line(self.run.events()) if isinstance(event, e.RateChanged)]
+        return changed[-1].factor if changed else self.session.factor
 
     # Writing
 
@@ -349,12 +372,21 @@ class Loop:
             yield e.Resumed(self.step)
 
     def _stop_asked(self) -> bool:
-        """Waits a moment for the command to stop; others are done later."""
+        """Waits a moment for the command to stop; others are done later, in their order."""
         try:
             command = self.commands.get(timeout=POLL)
         except Empty:
             return False
-        if not isinstance(command, e.Stop):
-            self.commands.put(command)
-            time.sleep(POLL / 10)
-        return isinstance(command, e.Stop)
+        self.stopping = isinstance(command, e.Stop)
+        if not self.stopping:
+            self._postponed.append(command)
+        return self.stopping
+
+    @property
+    def _idle(self) -> bool:
+        """Whether nothing is asked."""
+        return not self._postponed and self.commands.empty()
+
+    def _next(self, block: bool, timeout: float | None) -> e.Command:
+        """The next command. Raises Empty."""
+        return self._postponed.popleft() if self._postponed else self.commands.get(block, timeout)

@@ -32,7 +32,7 @@ DIRECTIONS_PROBED = 2  # along which rounding is looked for, of step 0, which th
 
 def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None = None) -> Iterator[e.Event]:
     """Starts a new run of ``recipe`` in ``folder`` (None: where the recipe says). Raises `UserError`."""
-    path = folder or folders.new_path(recipe)
+    path = (folder or folders.new_path(recipe)).resolve()
     folders.prepare(path)
     try:
         with folders.locked(path):

@@ -39,7 +39,7 @@ class Watch:
 
     def _battery(self) -> str:
         battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
-        return "the computer runs on its battery" if battery is not None and not battery.power_plugged else ""
+        return "the computer runs on its battery" if battery is not None and battery.power_plugged is False else ""
 
     def _disk(self) -> str:
         return "the disk is nearly full" if shutil.disk_usage(self._folder).free < ROOM else ""

@@ -237,7 +237,7 @@ class MainWindow(QMainWindow):
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """While a run goes on, asks, then stops at the next step border; the run can be resumed."""
-        if self.session.running and not self._leaving:
+        if self.session.running and not self.session.looking and not self._leaving:
             event.ignore()
             box = QMessageBox(
                 QMessageBox.Icon.Question,

@@ -149,7 +149,9 @@ class RunRecord:
     @property
     def resumable(self) -> bool:
         """Whether a journal is there to go on from."""
-        return not self.active and self.folder is not None and self.state in ("stopped", "interrupted", "failed")
+        return not self.active and self.folder is not None and (
+            self.state in ("stopped", "interrupted", "failed") or (self.state == "done" and self.step < self.steps)
+        )
 
     def add(self, events: Iterable[Event]) -> None:
         """Takes in events in order."""

@@ -125,7 +125,11 @@ class Session(QObject):
             self.asked = "" if self.asked != "stop" or not self.record.active else self.asked
             self.store.setValue("last_run", str(self.record.folder or ""))
             self.run_changed.emit()
-        elif self.asked == "evaluate" and (self.record.progress or len(self.record.evaluations) != evaluations):
+        elif self.asked == "evaluate" and (
+            self.record.progress
+            or len(self.record.evaluations) != evaluations
+            or any(isinstance(event, Notice) for event in events)
+        ):
             self.asked = ""
         if self.asked == "ask" and any(isinstance(event, Answer) and event.last for event in events):
             self.asked = ""
@@ -179,7 +183,7 @@ class Session(QObject):
             self.record.progress = None
             self.asked = ""
             self.list_runs()
-            if kind == "look" and message.what == "answer":
+            if kind == "look" and self.record.folder is not None:
                 self.open_run(self.record.folder)  # as it was before it was looked at, or as it is now
         return signal
 
@@ -305,6 +309,11 @@ class Session(QObject):
         """Whether a run holds the engine."""
         return any(kind in self.busy for kind in RUNS)
 
+    @property
+    def looking(self) -> bool:
+        """Whether a run holds the engine only to be looked at."""
+        return "look" in self.busy
+
     def train(self) -> None:
         """Starts a run of the recipe."""
         if not self.running:
@@ -319,7 +328,7 @@ class Session(QObject):
     def _begin(self, record: RunRecord, kind: str, argument: Any) -> None:
         while not self._worker.commands.empty():
             self._worker.commands.get_nowait()
-        self.record, self.asked = record, ""
+        self.record, self.asked, self._wanted = record, "", None
         for key in (*RUNS, "history"):
             self.problems.pop(key, None)
         self.ask(kind, argument)
@@ -342,6 +351,8 @@ class Session(QObject):
             for command in commands:
                 self.command(command)
         elif not self.hindrance:
+            if self._wanted is not None and self._wanted[:2] == (folder, kind):
+                commands = (*self._wanted[2], *commands)
             self._wanted = (folder, kind, commands)
             self.open_run(folder)
 

@@ -125,6 +125,14 @@ class Returned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RateChanged(Event):
+    """From the step after ``step`` on, the scheduled learning rate is multiplied by ``factor``."""
+
+    step: int
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answer(Event):
     """A piece of ``text`` that the model writes in answer to a prompt, as it was after ``step`` (0: the base)."""
 

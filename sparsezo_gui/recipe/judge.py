@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import TypeAdapter
 
-from sparsezo_gui.recipe.events import Evaluation, Event, Examples, Finished, Notice, Returned
+from sparsezo_gui.recipe.events import Evaluation, Event, Examples, Finished, Notice, RateChanged, Returned
 
 _KEPT = {
     name: TypeAdapter(kind)
     for name, kind in {
         "evaluation": Evaluation, "examples": Examples, "notice": Notice, "returned": Returned, "finished": Finished,
+        "rate-changed": RateChanged,
     }.items()
 }  # fmt: skip
 HIGHER = ("accuracy", "exact_match", "f1")  # the first of them that was measured judges; the loss decides ties
@@ -50,11 +51,12 @@ def best(events: Iterable[Event], split: str = "validation") -> Evaluation | Non
     return max(found, key=score, default=None)
 
 
-def stale(events: Sequence[Event], first: int = 0) -> int:
-    """Evaluations on the validation examples after step ``first`` and since the best one."""
+def stale(events: Sequence[Event], first: int, every: int) -> int:
+    """Steps since the best one and after ``first`` at which the validation examples were due, once ``every`` steps."""
     top = best(events)
     since = max(first, top.step) if top is not None else first
-    return sum(isinstance(e, Evaluation) and e.split == "validation" and e.step > since for e in events)
+    judged = {event.step for event in events if isinstance(event, Evaluation) and event.split == "validation"}
+    return sum(step > since and step % every == 0 for step in judged)
 
 
 def last_metrics(events: Iterable[Event]) -> dict[str, float]:
@@ -64,7 +66,7 @@ def last_metrics(events: Iterable[Event]) -> dict[str, float]:
     return last.metrics if last else {}
 
 
-def ended_early(events: Iterable[Event]) -> bool:
-    """Whether the run ended before its last step because it did not get better."""
+def ended_early(events: Iterable[Event], step: int) -> bool:
+    """Whether the run, which stands at ``step``, ended there because it did not get better."""
     ends = [event for event in events if isinstance(event, Finished)]
-    return bool(ends) and ends[-1].reason == "early"
+    return bool(ends) and ends[-1].reason == "early" and ends[-1].step == step

@@ -98,8 +98,11 @@ def build(tables: dict[str, Any], where: str = "recipe") -> Recipe:
     return recipe
 
 
-def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """Recipe with ``key=value`` settings put in, such as ``loop.steps=100``; values are TOML, or else plain words."""
+def with_settings(recipe: Recipe, settings: Iterable[str], folder: Path | None = None) -> Recipe:
+    """Recipe with ``key=value`` settings put in, such as ``loop.steps=100``; values are TOML, or else plain words.
+
+    Relative paths in them are meant from ``folder`` (None: they stay as they are).
+    """
     tables = recipe.model_dump(mode="json")
     for setting in settings:
         key, sign, value = setting.partition("=")
@@ -109,7 +112,10 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         if not isinstance(tables.get(table), dict):
             tables_known = [name for name, content in tables.items() if isinstance(content, dict)]
             raise UserError(f"--set {setting}: there is no table '{table}'. {did_you_mean(table, tables_known)}")
-        tables[table][name] = _value(value.strip())
+        changed = {table: {name: _value(value.strip())}}
+        if folder is not None:
+            _resolve_paths(changed, folder, "--set")
+        tables[table].update(changed[table])
     return build(tables, "--set")
 
 

@@ -422,3 +422,98 @@ def test_no_thread_is_left(make, tmp_path):
     before = threading.active_count()
     train(make(), tmp_path / "run", at(2, e.Release(), e.Resume()))
     assert threading.active_count() == before
+
+
+# What a tester broke
+
+
+@pytest.mark.parametrize("first", [(e.Pause(),), (e.Release(),), (e.Pause(), e.EvaluateNow())])
+def test_a_stop_during_a_pause_ends_without_another_pause(make, tmp_path, first):
+    """Who pulls the events waits for a command at each pause, and would wait for ever."""
+    commands, told = SimpleQueue(), []
+    for event in training.train(make(), commands, folder=tmp_path / "run"):
+        told.append(event)
+        if isinstance(event, e.Step) and event.step == 2:
+            for command in first:
+                commands.put(command)
+        if isinstance(event, e.Paused | e.Released) and commands.empty():
+            commands.put(e.Stop())
+            told.clear()
+    assert not of(e.Paused, told) and not of(e.Released, told)
+    assert (told[-1].reason, told[-1].step) == ("stopped", 2)
+
+
+@pytest.mark.parametrize("settings", [["loop.seed=9"], ["update.rule=sgd"], ["estimator.directions=2"]])
+def test_a_branch_that_goes_back_to_its_beginning_stays_itself(make, tmp_path, settings):
+    train(make(update={"rule": "scalar-normalised", "learning_rate": 1e-3}), tmp_path / "run")
+    made = branch(open_run(tmp_path / "run"), 3, settings)
+    told = resume(made.path)
+    commands = SimpleQueue()
+    commands.put(e.GoBack(3))
+    again = list(training.resume(made.path, commands))
+    assert again[-1].hash == told[-1].hash == finish(open_session(made, frames=False)).overlay.hash()
+    twin = branch(made, 3)
+    assert twin.path.parent.parent == made.path
+    assert resume(twin.path)[-1].hash == told[-1].hash
+
+
+def test_a_key_frame_of_steps_that_were_lost_is_not_taken_for_others(make, tmp_path, monkeypatch):
+    train(make(), tmp_path / "run", at(4, e.Stop()))
+    run = open_run(tmp_path / "run")
+    content = bytearray(run.journal.read_bytes())
+    content[128 + 2 * 60 + 9] ^= 1
+    run.journal.write_bytes(content)
+    monkeypatch.setattr(frames, "spacing", lambda size: 100)
+    commands = SimpleQueue()
+    commands.put(e.SetRate(3.0))
+    list(training.resume(run.path, commands))
+    for step in (3, 4, 5):
+        with_frames, without = (finish(open_session(run, step, use)).overlay.hash() for use in (True, False))
+        assert with_frames == without
+
+
+@pytest.mark.parametrize("prompt", ["", "x " * 3000, "half \ud83d"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_no_question_ends_a_run(make, tmp_path, family, prompt):
+    told = train(make(family), tmp_path / "run", at(2, e.Ask(prompt, 3), e.Ask("the cat", 3, 99), e.Ask("the cat", 3)))
+    assert told[-1].reason == "done"
+    assert [event.last for event in of(e.Answer, told)].count(True) == 3
+
+
+def test_a_stop_while_the_disk_is_full_stops_and_commands_keep_their_order(make, tmp_path, monkeypatch):
+    tell, full = loops.RunFolder.tell, [True]
+
+    def refuse(self, event):
+        if full and isinstance(event, e.Evaluation) and event.step == 2:
+            raise DiskFull("the disk is full")
+        tell(self, event)
+
+    monkeypatch.setattr(loops.RunFolder, "tell", refuse)
+
+    def script(event):
+        if isinstance(event, e.Step) and event.step == 2 and not of(e.Returned, seen):
+            return (e.EvaluateNow(),)
+        if isinstance(event, e.Paused) and event.reason:
+            return (e.SetRate(0.5), e.GoBack(1), e.SetRate(0.5), e.Stop())
+        return ()
+
+    seen = []
+    told = train(make(), tmp_path / "run", lambda event: (seen.append(event), script(event))[1])
+    assert (told[-1].reason, told[-1].step) == ("stopped", 2)
+    full.clear()
+    assert resume(tmp_path / "run")[-1].hash == train(make(), tmp_path / "whole")[-1].hash
+
+
+def test_a_rate_that_was_changed_is_kept_to_the_last_bit(make, tmp_path):
+    chosen = make(update={"schedule": "cosine"}, loop={"steps": 8})
+    train(chosen, tmp_path / "run", at(2, e.SetRate(0.3), e.Stop()))
+    first = resume(tmp_path / "run", at(5, e.Stop()))
+    rates = [event.rate for event in of(e.Step, first) + of(e.Step, resume(tmp_path / "run"))]
+    assert rates == [chosen.update.rate(step, 8) * 0.3 for step in range(3, 9)]
+
+
+def test_evaluating_by_hand_does_not_use_up_patience(make, tmp_path):
+    hopeless = {"rule": "sgd", "learning_rate": 1e-12}
+    chosen = make(update=hopeless, loop={"steps": 12, "evaluate_every": 4, "patience": 3})
+    told = train(chosen, tmp_path / "run", at(5, e.EvaluateNow(), e.EvaluateNow(), e.EvaluateNow()))
+    assert (told[-1].reason, told[-1].step) == ("done", 12)

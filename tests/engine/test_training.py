@@ -145,7 +145,7 @@ def test_commands_pause_evaluate_and_change_the_rate(make, tmp_path):
                 commands.put(command)
     names = [type(event).__name__ for event in told if not isinstance(event, e.Progress)]
     middle = names[names.index("Paused") : names.index("Resumed") + 1]
-    assert middle == ["Paused", "Evaluation", "Examples", "Notice", "Resumed"]
+    assert middle == ["Paused", "Evaluation", "Examples", "RateChanged", "Notice", "Resumed"]
     rates = [step.rate for step in of(e.Step, told)]
     assert rates[2:] == [rates[0] / 2] * 4
     # A replay takes the rates that were used, not the scheduled ones.

@@ -161,6 +161,36 @@ def test_the_chat_answers_side_by_side(window, runs, find, click, session, engin
     assert window.chat._exchanges == []
 
 
+def test_two_questions_while_the_run_is_opened_are_both_answered(window, runs, find, click, session, engine, qtbot):
+    window.chat.show()
+    for prompt in ("one", "two"):
+        find("Prompt").setPlainText(prompt)
+        window.chat.ask()
+    qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
+    assert [each.prompt for each in engine.asked] == ["one", "one", "two", "two"]
+    session.command(e.Stop())
+    qtbot.waitUntil(lambda: not session.running and "history" not in session.busy, timeout=3000)
+
+
+def test_a_wish_that_came_to_nothing_is_forgotten(window, runs, find, click, session, engine, qtbot):
+    session._wanted = (runs, "look", (e.GoBack(60),))
+    session.train()
+    assert session._wanted is None
+    session.command(e.Stop())
+    qtbot.waitUntil(lambda: not session.running, timeout=5000)
+    session.open_run(runs)
+    qtbot.waitUntil(lambda: "history" not in session.busy, timeout=3000)
+    assert engine.asked == []
+
+
+def test_notes_that_were_typed_stay_with_their_run(window, runs, find, engine, qtbot):
+    find("Notes").insertPlainText("mine")
+    choose(window, "slower")
+    qtbot.waitUntil(lambda: bool(engine.asked), timeout=3000)
+    assert engine.asked == [(runs, "minethe first")]
+    assert find("Notes").toPlainText() == ""
+
+
 def test_the_chat_beside_a_run_that_goes_on(window, find, click, session, engine, qtbot):
     session.change("loop", steps=400)
     engine.pace = 0.01

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.recipe import judge
 from sparsezo_gui.recipe.events import Evaluation, Notice, Progress
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def _trained(session: Session, out: Path, texts: dict[str, str]) -> Generator[Pr
 
 def _metrics(run: RunFolder, step: int) -> dict[str, dict[str, float]]:
     """Metrics of the base and of ``step``, on the test examples if both were measured there."""
-    found = {(event.split, event.step): event.metrics for event in run.events() if isinstance(event, Evaluation)}
+    found = {(event.split, event.step): event.metrics for event in judge.on_line(run.events())
+             if isinstance(event, Evaluation)}  # fmt: skip
     for split in ("test", "validation"):
         if (split, step) in found:
             return {"base": found.get((split, 0), {}), "tuned": found[split, step]}

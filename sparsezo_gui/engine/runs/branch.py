@@ -30,10 +30,10 @@ def branch(run: RunFolder, step: int | None, settings: Sequence[str] = (), name:
         facts["data_hash"] = None  # the first start will tell
     try:
         made = create(path, recipe, facts)
-        for event in judge.on_line(run.events()):
+        for event in judge.on_line(run.events()) if recipe.data == run.recipe.data else ():
             if isinstance(event, Evaluation) and event.step <= way.step:
                 made.tell(event)
-    except UserError:
+    except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise
     return made

@@ -30,6 +30,7 @@ VERSION = 2
 LIBRARIES = ("sparsezo-gui", "torch", "transformers", "bitsandbytes", "numpy")
 NOTES = "notes.md"
 BRANCHES = "branches"
+LOCK_SECONDS = 0.5  # that a writer waits: who lists the runs holds each lock for a moment
 _SHA256 = Field(pattern="^[0-9a-f]{64}$")
 
 
@@ -121,7 +122,7 @@ class RunFolder:
         """What the user wrote about it."""
         try:
             return (self.path / NOTES).read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
+        except OSError:
             return ""
 
     def note(self, text: str) -> None:
@@ -256,9 +257,8 @@ def open_run(path: str | Path) -> RunFolder:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Within: no other process writes this run."""
-    lock = filelock.FileLock(path / "lock", timeout=0)
     try:
-        with lock:
+        with filelock.FileLock(path / "lock", timeout=LOCK_SECONDS):
             sweep(path)
             yield
     except filelock.Timeout as error:
@@ -321,7 +321,7 @@ def summary(path: Path) -> RunSummary:
         parent = str(path.resolve().parent.parent) if path.parent.name == BRANCHES else ""
         return RunSummary(str(path), path.name, "damaged", 0, 0, "", "", {}, parent, problem=str(error))
     metrics = judge.last_metrics(events)
-    ended = step >= recipe.loop.steps or judge.ended_early(events)
+    ended = step >= recipe.loop.steps or judge.ended_early(events, step)
     best = judge.best(events)
     return RunSummary(
         str(run.path), run.name, "running" if _is_locked(run.path) else "done" if ended else "stopped", step,
@@ -335,7 +335,7 @@ def _is_locked(path: Path) -> bool:
     if not (path / "lock").exists():
         return False
     try:
-        with locked(path):
+        with filelock.FileLock(path / "lock", timeout=0):
             return False
-    except UserError:
+    except (filelock.Timeout, OSError):
         return True

@@ -54,7 +54,7 @@ class Line:
         if part.last == part.first:
             return part.run.facts.branched.factor if part.run.facts.branched else 1.0
         scheduled = part.recipe.update.rate(part.last, part.recipe.loop.steps)
-        return float(part.steps[-1]["rate"]) / scheduled if scheduled else 1.0
+        return float(f"{part.steps[-1]['rate'] / scheduled:.12g}") if scheduled else 1.0
 
     def until(self, step: int | None) -> Line:
         """The line up to ``step`` (None: all of it). Raises `UserError` where it does not reach there."""
@@ -64,7 +64,9 @@ class Line:
             name, count = self.segments[-1].run.name, self.step
             many = f"{count} step{'s' if count != 1 else ''}" if count else "not taken any step yet"
             raise UserError(f"Run '{name}' has {many}, so there is no step {step}.")
-        kept = [part for part in self.segments if part.first < step] or [self.segments[0]]
+        last = self.segments[-1]  # at its very beginning it is there, too, with the recipe that it goes on with
+        kept = [part for part in self.segments if part.first < step or (part is last and part.first == step)]
+        kept = kept or [self.segments[0]]
         return Line((*kept[:-1], dataclasses.replace(kept[-1], last=min(step, kept[-1].last))), self.fault)
 
 

@@ -13,6 +13,7 @@ tells.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tempfile
@@ -27,7 +28,8 @@ from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import BRANCHES, NOTES, RunFolder, free_path, open_run, runs_home
 from sparsezo_gui.engine.runs.line import line
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import dump, with_settings
+from sparsezo_gui.recipe import dump, judge, with_settings
+from sparsezo_gui.recipe.events import Event, Finished, Returned
 
 MASK, MASK_BYTES = "mask.safetensors", 250_000  # what a packed mask may take without being asked for
 LIMITS = {  # bytes an entry may unfold to
@@ -62,19 +64,27 @@ def share(run: RunFolder, out: Path, with_mask: bool = False) -> Shared:
 
 def _contents(run: RunFolder) -> Iterator[tuple[str, bytes]]:
     """Names and contents of all entries but the mask."""
-    root, count = run.root.path, None
+    root, count, step = run.root.path, None, 0
     while True:
         folder = run.path.relative_to(root).as_posix()
         prefix = "" if folder == "." else f"{folder}/"
-        for name in ("run.json", "recipe.toml", "events.jsonl", NOTES):
+        for name in ("run.json", "recipe.toml", NOTES):
             if (run.path / name).exists():
                 yield prefix + name, (run.path / name).read_bytes()
+        events = run.events() if count is None else _until(run, step)
+        yield f"{prefix}events.jsonl", "".join(json.dumps(event.as_json()) + "\n" for event in events).encode()
         if run.journal.exists():
             found = journal.read(run.journal, count)
             yield f"{prefix}journal.bin", run.header.pack() + found.records.tobytes()
         if run.parent is None:
             return
-        run, count = run.parent, run.facts.branched.records
+        run, count, step = run.parent, run.facts.branched.records, run.facts.branched.step
+
+
+def _until(run: RunFolder, step: int) -> list[Event]:
+    """What was told of a run that was branched off from, as far as its steps are in the file."""
+    events = (event for event in judge.on_line(run.events()) if not isinstance(event, Finished | Returned))
+    return [event for event in events if getattr(event, "step", 0) <= step]
 
 
 def receive(file: Path, folder: Path | None = None, settings: Sequence[str] = ()) -> RunFolder:
@@ -108,7 +118,7 @@ def _unpack(file: Path, folder: Path) -> str:
     with zipfile.ZipFile(file) as packed:
         for entry in packed.infolist():
             place = _PLACE.fullmatch(entry.filename)
-            if place is None or ".." in entry.filename:
+            if place is None or ".." in entry.filename.split("/"):
                 raise UserError(f"{file}: not a shared run (it holds '{entry.filename[:60]}').")
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise UserError(f"{file}: not a shared run (it is packed in another way than they are).")

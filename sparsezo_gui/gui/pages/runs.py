@@ -41,6 +41,7 @@ class RunsPage(Page):
     def __init__(self, session: Session, go: Callable[[str], None]) -> None:
         super().__init__("Runs", "Every step of every run is kept. Choose one, and go on from it.")
         self._session, self._go = session, go
+        self._noted = ""  # path of the run whose notes are shown
         self._wanted = ""  # path to choose once it is in the list
         self.header.addWidget(button("Receive…", self._receive, name="Receive a shared run",
                                      tip="Unpacks a run that somebody shared."))  # fmt: skip
@@ -160,9 +161,13 @@ class RunsPage(Page):
         self._step.set_range(0, run.step, run.best)
         if before[0] == run.name and before[1] <= run.step and keep_notes:
             self._step.set_value(before[1])
-        if not (keep_notes and self._notes.document().isModified()):
+        if self._noted != run.path and self._notes.document().isModified():
+            self._session.ask("note", Path(self._noted), self._notes.toPlainText())  # what was typed is kept
+            self._notes.document().setModified(False)
+        if not self._notes.document().isModified():
             self._notes.setPlainText(run.notes)
             self._notes.document().setModified(False)
+        self._noted = run.path
         self._follow()
 
     # What can be done with it
@@ -188,8 +193,7 @@ class RunsPage(Page):
         self._save.setEnabled(self._notes.document().isModified())
         self._at.setText(why or self._known(step, run))
         problem = next((session.problems[kind] for kind in ASKED if kind in session.problems), None)
-        if problem is not None:
-            self.banner.show_problem(problem)
+        self.banner.follow(problem)
 
     def _known(self, step: int, run: Any) -> str:
         record = self._session.record

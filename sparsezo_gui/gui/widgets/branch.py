@@ -36,7 +36,7 @@ class BranchDialog(Dialog):
         self._edits: dict[str, QLineEdit] = {}
         for line, (key, title) in enumerate(BASIC.items(), 1):
             table, name = key.split(".")
-            edit = QLineEdit(f"{getattr(getattr(recipe, table), name):g}")
+            edit = QLineEdit(str(getattr(getattr(recipe, table), name)))
             edit.setAccessibleName(title)
             self._edits[key] = edit
             grid.addWidget(label(title, "heading"), line, 0)
@@ -63,7 +63,7 @@ class BranchDialog(Dialog):
         changed = []
         for key, edit in self._edits.items():
             table, name = key.split(".")
-            if edit.text().strip() != f"{getattr(getattr(self._recipe, table), name):g}":
+            if edit.text().strip() != str(getattr(getattr(self._recipe, table), name)):
                 changed.append(f"{key}={edit.text().strip()}")
         return changed + [line.strip() for line in self._more.toPlainText().splitlines() if line.strip()]
 

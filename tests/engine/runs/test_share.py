@@ -77,6 +77,20 @@ def test_a_branch_is_shared_with_the_steps_before_it_and_no_others(run, tmp_path
     assert beside.name not in [each.name for each in list_runs(got.path)]
 
 
+def test_of_a_parent_only_what_the_branch_begins_from_is_shared(make, tmp_path):
+    commands = SimpleQueue()
+    for event in training.train(make(loop={"evaluate_every": 1}), commands, folder=tmp_path / "run"):
+        if isinstance(event, e.Step) and event.step == 4:
+            commands.put(e.Stop())
+    made = branch(open_run(tmp_path / "run"), 3, ["loop.seed=9"], "hm... slower")
+    list(training.resume(tmp_path / "run"))
+    share(made, tmp_path / "given.zip")
+    got = receive(tmp_path / "given.zip", tmp_path / "here")
+    events = open_run(tmp_path / "here").events()
+    assert max(event.step for event in of(e.Evaluation, events)) == 3 and not of(e.Finished, events)
+    assert list(training.resume(got.path))[-1].hash == list(training.resume(made.path))[-1].hash
+
+
 def test_it_goes_on_where_it_was_on_another_machine(run, make, tmp_path):
     commands = SimpleQueue()
     for event in training.train(make(), commands, folder=tmp_path / "half"):
