@@ -65,6 +65,7 @@ class HubServer:
     slow: float = 0.0
     """Seconds before each `PIECE` of a large file."""
     wrong: bool = False
+    wrong_place: int = 0
     """Whether large files have a bit flipped, their sizes being right."""
     ranges: bool = True
     """Whether a Range is heeded."""
@@ -219,7 +220,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _content(self, content: bytes, headers: dict[str, str] | None = None, large: bool = False) -> None:
         start, total = self.hub.asked[-1].start, len(content)
         if large and self.hub.wrong:
-            content = bytes([content[0] ^ 1]) + content[1:]
+            place = self.hub.wrong_place
+            content = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
         if start is None or not self.hub.ranges:
             self._send(200, content, headers or {}, large)
         elif start < total:

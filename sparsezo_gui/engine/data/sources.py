@@ -11,7 +11,9 @@ import heapq
 import json
 import os
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
+import shutil
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -24,6 +26,7 @@ from sparsezo_gui.engine.data import columns, readers
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.engine.files import refuse_links
+from sparsezo_gui.engine.models.download import remove_damaged
 from sparsezo_gui.engine.models.refusals import HUB_ERRORS, refusal
 from sparsezo_gui.engine.models.token import token
 from sparsezo_gui.errors import UserError, did_you_mean
@@ -168,16 +171,32 @@ def _hub(name: str, configuration: str, stream: bool) -> dict[str, Part]:
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     huggingface_hub.logging.set_verbosity_error()
+    began = time.time() - 1  # file systems round times
     try:
         loaded = datasets.load_dataset(name, configuration or None, streaming=stream, token=token())
     except Exception as error:  # the libraries below raise some twenty classes; each means: not to be had
+        _refuse_damaged(name, began, {})
         raise hub_error(name, error) from error
+    _refuse_damaged(name, began, loaded)
     splits: dict[str, str] = {}
     for split in loaded:
         splits.setdefault(split_of(split), split)
     if len(splits) > 1:
         splits.pop("", None)
     return {split: _hub_part(name, key, loaded[key]) for split, key in splits.items()}
+
+
+def _refuse_damaged(name: str, began: float, loaded: Mapping[str, Any]) -> None:
+    """Raises `UserError` where a file of the data set came damaged, and removes it and what was made of it."""
+    if not remove_damaged(name, began):
+        return
+    for rows in loaded.values():
+        for file in getattr(rows, "cache_files", ()):
+            shutil.rmtree(Path(file["filename"]).parent, ignore_errors=True)
+    raise UserError(
+        f"The data set '{name}' came damaged from the Hub: a checksum is wrong. What came was removed; start again. If "
+        "that does not help, something on the way, such as a proxy or a virus scanner, changes downloads."
+    )
 
 
 def _hub_part(name: str, split: str, rows: Any) -> Part:

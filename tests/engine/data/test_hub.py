@@ -80,6 +80,19 @@ def test_a_line_that_breaks(served, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("place", [0, 100_000])
+def test_a_wrong_content_is_removed_and_told(served, place):
+    """Also where it can be read all the same."""
+    plain = io.BytesIO()
+    parquet.write_table(parquet.read_table(io.BytesIO(table())), plain, compression="none", use_dictionary=False)
+    served.add("datasets/owner/reviews", {"README.md": b"# Reviews\n", "data/train.parquet": plain.getvalue()})
+    served.wrong, served.wrong_place = True, place
+    assert "came damaged" in refused()
+    assert "a checksum is wrong" in refused()  # nothing of the first try was kept
+    served.wrong = False
+    assert load() == {"train": 20, "validation": 5, "test": 5}
+
+
 def test_gated(served, monkeypatch):
     served.add("datasets/owner/reviews", {"train.jsonl": JSONL}, gated=True)
     page = f"Accept its terms at {served.endpoint}/datasets/owner/reviews"
