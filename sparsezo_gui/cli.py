@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import os
 import signal
 import sys
@@ -55,6 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if out_of_memory(error):
             console.error(OUT_OF_MEMORY)
+            return 2
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            console.error(f"{str(error.filename)[:80]}…: this is longer than a file's name can be. Choose a shorter one.")
             return 2
         console.error(masked(f"Unexpected error: {type(error).__name__}: {error}\nDetails: {_details()}"))
         return 1

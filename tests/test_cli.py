@@ -283,6 +283,7 @@ def test_a_run_that_was_tampered_with_does_not_verify(run, recipe_file, tmp_path
         (("share", "nothing", "--out", "x.zip"), "There is no run folder"),
         (("receive", "nothing.zip"), "There is no file"),
         (("note", "nothing"), "There is no run folder"),
+        (("note", "n" * 300), "longer than a file's name can be"),
         (("verify", "nothing"), "There is no run folder"),
     ],
 )

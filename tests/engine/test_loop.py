@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import threading
 import weakref
 from queue import SimpleQueue
@@ -306,6 +307,17 @@ def test_what_cannot_be_branched_is_told(make, tmp_path):
     made = branch(run, 3)
     told = resume(made.path, at(5, e.GoBack(2)))
     assert [t for t in of(e.Notice, told) if "branched off at step 3" in t.text]
+
+
+def test_a_branch_without_its_parent_says_so(make, tmp_path):
+    train(make(), tmp_path / "run")
+    made = branch(open_run(tmp_path / "run"), 3)
+    shutil.copytree(made.path, tmp_path / "alone")
+    with pytest.raises(UserError, match="came from is not around it"):
+        line(open_run(tmp_path / "alone"))
+    (tmp_path / "run" / "journal.bin").unlink()
+    with pytest.raises(UserError, match="is missing, and a branch begins from it"):
+        line(made)
 
 
 def test_other_data_in_a_branch(make, tmp_path):

@@ -88,7 +88,15 @@ class RunFolder:
     @property
     def parent(self) -> RunFolder | None:
         """The run that this one branched off from, in whose folder it lies."""
-        return open_run(self.path.parent.parent) if self.facts.branched else None
+        if self.facts.branched is None:
+            return None
+        try:
+            return open_run(self.path.parent.parent)
+        except UserError as error:
+            raise UserError(
+                f"{self.path}: a branch, and the run that it came from is not around it any more. Restore or copy the "
+                "whole folder of that run; 'sparsezo share' takes a branch out of it."
+            ) from error
 
     @property
     def root(self) -> RunFolder:

@@ -78,6 +78,8 @@ def line(run: RunFolder) -> Line:
 def _line(run: RunFolder, count: int | None) -> Line:
     parent, branched, header = run.parent, run.facts.branched, run.header
     before = _line(parent, branched.records).until(branched.step).segments if parent and branched else ()
+    if count and not run.journal.exists():
+        raise UserError(f"{run.journal}: is missing, and a branch begins from it. Restore it from a copy of the run.")
     found = journal.read(run.journal, count) if run.journal.exists() else Journal(header, _none(header.probes))
     if found.header.start != header.start:
         raise UserError(f"{run.journal}: begins at another step than this run does. Restore the run from one copy.")
