@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
             console.error(OUT_OF_MEMORY)
             return 2
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            console.error(f"{str(error.filename)[:80]}…: this is longer than a file's name can be. Choose a shorter one.")
+            console.error(f"{str(error.filename)[:80]}…: this is longer than a file's name can be. Choose another.")
             return 2
         console.error(masked(f"Unexpected error: {type(error).__name__}: {error}\nDetails: {_details()}"))
         return 1
