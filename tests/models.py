@@ -5,6 +5,7 @@ The weights are wide enough that losses differ between inputs, and depend only o
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,19 @@ def tiny(
         )
         tokenizer().save_pretrained(folder)
     return folder
+
+
+def small_recipe(folder: Path, more: str = "") -> Path:
+    """A recipe file in ``folder``, beside a tiny model and forty rows of two answers; ``more`` is the rest of it, from
+    what [data] has yet to say on."""
+    rows = [{"text": f"a film {i}", "label": "yes" if i % 2 else "no"} for i in range(40)]
+    (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    path = folder / "r.toml"
+    path.write_text(
+        f'[model]\nid = "{tiny("llama", folder / "llama")}"\ndevice = "cpu"\n'
+        '[data]\nsource = "data.jsonl"\ntemplate = "{{ text }} is it?"\ncolumns = { answer = "label" }\n' + more
+    )
+    return path
 
 
 def module(family: str, *, seed: int = 0, std: float = 0.15, **overrides: Any) -> Any:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.models import tiny
+from tests.models import small_recipe
 
 WATCHED = """
 import json, socket, sys
@@ -35,17 +35,12 @@ sys.exit(code)
 
 @pytest.fixture
 def recipe(tmp_path):
-    rows = [{"text": f"film {i}", "label": "yes" if i % 2 else "no"} for i in range(40)]
-    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    path = tmp_path / "r.toml"
-    path.write_text(
-        f'[model]\nid = "{tiny("llama", tmp_path / "llama").as_posix()}"\n'
-        '[data]\nsource = "data.jsonl"\ntemplate = "{{ text }} is it?"\ncolumns = { answer = "label" }\n'
+    return small_recipe(
+        tmp_path,
         "train = 20\nvalidation = 8\ntest = 8\n"
         '[mask]\nrule = "sensitive"\ntext = "starter"\nsequences = 2\ntokens = 16\n'
-        "[loop]\nsteps = 3\nbatch_size = 2\nevaluate_every = 0\n"
+        "[loop]\nsteps = 3\nbatch_size = 2\nevaluate_every = 0\n",
     )
-    return path
 
 
 def watched(tmp_path, *arguments, code=0):

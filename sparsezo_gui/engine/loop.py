@@ -256,7 +256,7 @@ class Loop:
                     self.watch.snooze()
                     yield e.Resumed(self.step)
                 case e.EvaluateNow(split, step):
-                    yield from self._at(step, lambda: self._evaluate(split))
+                    yield from self._at(step, lambda: self._evaluate_asked(split))
                 case e.Ask():
                     yield from self._at(command.step, lambda: self._answer(command))
                 case e.GoBack(step):
@@ -308,7 +308,7 @@ class Loop:
             session.recipe, session.step, session.state, session.factor, values = now
             session.overlay.values.copy_(values)
 
-    def _evaluate(self, split: str) -> Events:
+    def _evaluate_asked(self, split: str) -> Events:
         if not getattr(self.data, split).encoded:
             raise UserError(f"There are no {split} examples to evaluate on.")
         yield from self.evaluate(split)

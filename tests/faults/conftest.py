@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import pytest
 
-from tests.models import tiny
+from tests.models import small_recipe
 
 if os.name == "nt":
     collect_ignore_glob = ["test_*.py"]  # signals and address limits are those of POSIX
@@ -15,19 +14,12 @@ if os.name == "nt":
 
 @pytest.fixture(scope="package")
 def recipe_file(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("faults")
-    tiny("llama", folder / "llama")
-    rows = [{"text": f"a film {i}", "label": "yes" if i % 2 else "no"} for i in range(40)]
-    (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    path = folder / "r.toml"
-    path.write_text(
-        f'[model]\nid = "{folder / "llama"}"\ndevice = "cpu"\n'
-        '[data]\nsource = "data.jsonl"\ntemplate = "{{ text }} is it?"\ncolumns = { answer = "label" }\n'
+    return small_recipe(
+        tmp_path_factory.mktemp("faults"),
         "train = 20\nvalidation = 6\ntest = 6\n"
         '[mask]\nrule = "random"\ndensity = 0.02\n[update]\nrule = "scalar-normalised"\nlearning_rate = 1e-3\n'
-        "[loop]\nsteps = 40\nbatch_size = 2\nevaluate_every = 10\n"
+        "[loop]\nsteps = 40\nbatch_size = 2\nevaluate_every = 10\n",
     )
-    return path
 
 
 @pytest.fixture(scope="package")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import filelock
 import huggingface_hub
@@ -169,7 +169,7 @@ def _passes(error: hub.HTTPError) -> bool:
 
 def _is_right(part: Path, file: HubFile) -> Generator[int, None, bool]:
     """Whether the content has the hash that the Hub tells."""
-    digest = hashlib.sha256() if len(file.hash) == 64 else hashlib.sha1(b"blob %d\0" % file.size)
+    digest = _digest(file.hash, file.size)
     with open(part, "rb") as content:
         while chunk := content.read(2**24):
             digest.update(chunk)
@@ -177,25 +177,27 @@ def _is_right(part: Path, file: HubFile) -> Generator[int, None, bool]:
     return digest.hexdigest() == file.hash
 
 
-def remove_damaged(id: str, since: float) -> list[str]:
+def _digest(like: str, size: int) -> Any:
+    """What computes a hash such as ``like``: the sha256 of a content, or the sha1 that git gives one of ``size`` bytes.
+    """
+    return hashlib.sha256() if len(like) == 64 else hashlib.sha1(b"blob %d\0" % size)
+
+
+def remove_damaged(id: str, since: float) -> bool:
     """Removes what came of the data set ``id`` after ``since`` (seconds since 1970) with another content than the hash
-    says that it is called by; gives the hashes. The libraries that fetch data sets compare only sizes."""
-    wrong, storage = [], Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=id, repo_type="dataset")
-    for blob in (storage / "blobs").glob("*"):
-        if len(blob.name) in (40, 64) and blob.stat().st_mtime >= since:
-            check = _is_right(blob, HubFile(blob.name, _size(blob), blob.name))
-            while True:
-                try:
-                    next(check)
-                except StopIteration as end:
-                    if not end.value:
-                        wrong.append(blob.name)
-                        blob.unlink()
-                    break
-    for link in (storage / "snapshots").rglob("*"):
-        if link.is_symlink() and not link.exists():
-            link.unlink()
-    return wrong
+    says that it is called by; whether there was any. The libraries that fetch data sets compare only sizes."""
+    storage = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=id, repo_type="dataset")
+    came = [blob for blob in (storage / "blobs").glob("*") if len(blob.name) in (40, 64)]
+    wrong = [blob for blob in came if blob.stat().st_mtime >= since and not _is_named_right(blob)]
+    for path in (*wrong, *(storage / "snapshots").rglob("*")):
+        if path in wrong or (path.is_symlink() and not path.exists()):
+            path.unlink()
+    return bool(wrong)
+
+
+def _is_named_right(blob: Path) -> bool:
+    with blob.open("rb") as content:
+        return hashlib.file_digest(content, lambda: _digest(blob.name, _size(blob))).hexdigest() == blob.name
 
 
 def _link(blob: Path, path: Path) -> None:

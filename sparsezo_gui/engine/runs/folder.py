@@ -101,7 +101,8 @@ class RunFolder:
     @property
     def root(self) -> RunFolder:
         """The run that all of a tree began with."""
-        return self.parent.root if self.parent else self
+        parent = self.parent
+        return parent.root if parent else self
 
     @property
     def mask(self) -> Path:

@@ -19,6 +19,7 @@ from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, ro
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.widgets.fields import Combo
 from sparsezo_gui.gui.widgets.results import Metrics, Notices, Shown
+from sparsezo_gui.gui.worker import RUNS
 from sparsezo_gui.recipe.events import Command, EvaluateNow, Pause, Progress, Release, Resume, SetRate, Stop
 
 TICK_MS = 100  # between two drawings at best
@@ -227,7 +228,7 @@ class RunPage(Page):
         self._stop.setEnabled(session.asked != "stop")
         self._evaluate.setEnabled(stepping)
         self._rate.setEnabled(stepping)
-        kinds = ("train", "resume", "look", "history")
+        kinds = (*RUNS, "history")
         self.banner.follow(next((session.problems[kind] for kind in kinds if kind in session.problems), None))
         if active and not self._tick.isActive():
             self._tick.start()
