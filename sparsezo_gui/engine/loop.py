@@ -113,20 +113,20 @@ class Loop:
         session, recipe = self.session, self.session.recipe
         number, loop, examples = session.step + 1, recipe.loop, self.data.train.encoded
         batch = [examples[i] for i in batch_indices(loop.seed, number, loop.batch_size, len(examples))]
-        directions = session.directions()
-        found = session.estimate(batch, directions)
-        # A slope that is not finite must not reach the values; a recorded zero makes the replay skip it too.
-        slopes = found.slopes if all(map(math.isfinite, found.slopes)) else (0.0,) * len(found.slopes)
         rate = recipe.update.rate(number, loop.steps) * session.factor
-        session.advance(directions, slopes, rate)
+        directions = session.directions()
+        found = session.estimate(batch, directions, rate)
+        # What is not finite must not reach the values; recorded zeros make the replay skip it too.
+        scalars = found.scalars if all(map(math.isfinite, found.scalars)) else (0.0,) * len(found.scalars)
+        session.advance(directions, scalars, rate, found.exact)
         tokens = sum(map(count_tokens, batch)) * recipe.estimator.sides
         memory, seconds = devices.memory_used(session.model.device), time.perf_counter() - started
         yield from self._written(
             lambda: self.journal.append(
-                step=number, tokens=tokens, loss=found.loss, rate=rate, seconds=seconds, memory=memory, slopes=slopes
+                step=number, tokens=tokens, loss=found.loss, rate=rate, seconds=seconds, memory=memory, slopes=scalars
             )
         )
-        yield e.Step(number, found.loss, slopes[0], rate, seconds, memory, tokens)
+        yield e.Step(number, found.loss, scalars[0], rate, seconds, memory, tokens)
         yield from self._check(found.loss)
 
     def _check(self, loss: float) -> Events:

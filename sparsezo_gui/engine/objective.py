@@ -6,6 +6,7 @@ cross-entropy over the candidates. Anything else is the mean negative log-likeli
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.forward import Pack, log_probabilities, packs
 from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.engine.models.tuned import Owners
 
 LOGITS_BYTES = 128 << 20
 WORTHWHILE = 0.1  # of a pack's tokens, from which on a common beginning is computed once
@@ -38,13 +40,16 @@ class Measured:
 
 
 @torch.no_grad()
-def measure(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1) -> Measured:
-    """Losses of ``examples`` under the values that the model's layers hold (``sides`` of them)."""
+def measure(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1, owners: Owners | None = None) -> Measured:
+    """Losses of ``examples`` under the values that the model's layers hold (``sides`` of them).
+
+    Where these differ from example to example, the layers look into ``owners`` for whose rows they have.
+    """
     # All packs are on their way before the first result is waited for.
-    ran = [
-        (part, *_run_pack(model, part, sides))
-        for part in packs_of(examples, model.vocabulary, model.pack_rows, sides)
-    ]
+    ran, first = [], 0
+    for part in packs_of(examples, model.vocabulary, model.pack_rows, sides):
+        ran.append((part, *_run_pack(model, part, sides, owners, first)))
+        first += len(part)
     parts = [_gathered(*each) for each in ran]
     return Measured(
         torch.cat([part.sums for part in parts], dim=1),
@@ -87,20 +92,30 @@ def count_scored(example: Encoded) -> int:
     return sum(len(set(row.positions)) for row in example.joined)
 
 
-def _run_pack(model: FrozenModel, examples: Sequence[Encoded], sides: int) -> tuple[Tensor, list[tuple[int, int]]]:
+def _run_pack(
+    model: FrozenModel, examples: Sequence[Encoded], sides: int, owners: Owners | None, first: int
+) -> tuple[Tensor, list[tuple[int, int]]]:
     """log p of every scored pair, (sides, P) on the device, and each pair's example and candidate.
 
-    Rows of one shape are put together; where they begin alike and that is worth it, they share their beginning.
+    Rows of one shape are put together; where they begin alike and that is worth it, they share their beginning. The
+    pack's examples are those from the ``first`` on.
     """
     joined = packs(model.module)
     rows = sorted(
         ((row, number) for number, each in enumerate(examples) for row in (each.joined if joined else each.rows)),
         key=lambda item: (len(item[0].tokens), item[0].branches),
     )
-    owners = [(number, choice) for row, number in rows for choice in row.choices]
+    pairs = [(number, choice) for row, number in rows for choice in row.choices]
     ordered = [row for row, _ in rows]
-    pack = Pack.of(ordered, _shared(ordered) if joined else 0, model.device)
-    return log_probabilities(model.module, pack, sides), owners
+    if owners is not None:
+        lengths = [len(row.tokens) if joined else len(ordered[-1].tokens) for row in ordered]  # padded to the longest
+        ends = list(itertools.accumulate(lengths))
+        owners.stretches = [
+            (end - length, end, first + number)
+            for end, length, (_, number) in zip(ends, lengths, rows, strict=True)
+        ]
+    pack = Pack.of(ordered, _shared(ordered) if joined and owners is None else 0, model.device)
+    return log_probabilities(model.module, pack, sides), pairs
 
 
 def _shared(rows: Sequence[Row]) -> int:

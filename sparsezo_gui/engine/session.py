@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from sparsezo_gui.engine.data import TaskData, load_task
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.models.frozen import FrozenModel
-from sparsezo_gui.engine.objective import count_tokens, measure, sides_at_once
+from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import frames as key_frames
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.runs.line import Line, line
@@ -28,6 +28,7 @@ from sparsezo_gui.engine.sparse.overlay import Overlay
 from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators import Estimate
+from sparsezo_gui.engine.zo.updates import Gradient
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Notice, Progress
@@ -35,48 +36,70 @@ from sparsezo_gui.recipe.events import Notice, Progress
 DRAWN_AHEAD = 100_000  # values of a direction from which on others are drawn beside it
 
 
+class State(NamedTuple):
+    """What estimator and update remember after a step."""
+
+    estimator: Any = None
+    update: Any = None
+
+
 @dataclass
 class Session:
-    """``state`` is the update's state after ``step`` steps; the overlay's values are those after ``step`` steps too."""
+    """``state`` is that after ``step`` steps; the overlay's values are those after ``step`` steps too."""
 
     recipe: Recipe
     model: FrozenModel
     overlay: Overlay
     step: int = 0
-    state: Any = None
+    state: State = field(default_factory=State)
     factor: float = 1.0
 
-    def estimate(self, batch: Sequence[Encoded], directions: Tensor) -> Estimate:
-        """Slopes along ``directions`` (probes, n) and the loss, all sides measured on the same ``batch``."""
+    def begin(self, recipe: Recipe | None = None) -> None:
+        """Puts values and state to where ``recipe`` (None: the session's) begins."""
+        recipe, overlay = recipe or self.recipe, self.overlay
+        overlay.values.copy_(overlay.start)
+        self.step, self.state = 0, State(recipe.estimator.start(overlay.start), recipe.update.start(overlay.start))
 
-        return self.recipe.estimator.estimate(self.overlay.values, directions, self.losses_on(batch))
+    def directions(self) -> Any:
+        """Directions of the next step, (probes, n)."""
+        return directions(self.recipe, self.overlay, self.step + 1, self.state)
 
-    def losses_on(self, batch: Sequence[Encoded]) -> Callable[[Tensor], Tensor]:
-        """The losses (sides,) of perturbed values (sides, n) on ``batch``, in fp64.
+    def probe(self, batch: Sequence[Encoded], directions: Any) -> ModelProbe:
+        """The model at the values as they are, with ``batch``, along ``directions``."""
+        recipe = self.recipe
+        return ModelProbe(self.model, self.overlay, recipe.objective, batch, directions, recipe.model.compute)
 
-        Sides run together, through each weight while it is hot, as far as the longest example leaves room.
-        """
+    def estimate(self, batch: Sequence[Encoded], directions: Any, rate: float = 0.0) -> Estimate:
+        """Runs the forward passes of the next step, all sides on the same ``batch``."""
+        recipe, probe = self.recipe, self.probe(batch, directions)
+        found = recipe.estimator.measure(probe, self.state.estimator)
+        if not recipe.update.scalars:
+            return found
+        slopes, _ = recipe.estimator.slopes(directions, found.scalars, self.state.estimator)
+        asked = recipe.update.ask(probe, Gradient(directions, slopes, found.exact), rate, self.state.update)
+        return replace(found, scalars=(*found.scalars, *asked))
 
-        def losses(sides: Tensor) -> Tensor:
-            found, longest = [], max(map(count_tokens, batch))
-            at_once = sides_at_once(len(sides), longest, self.model.pack_rows, self.recipe.model.compute)
-            for together in sides.split(at_once):
-                with self.overlay.applied(together):
-                    found.append(measure(self.model, batch, len(together)).loss)
-            return torch.cat(found)
-
-        return losses
-
-    def directions(self) -> Tensor:
-        """Directions of the next step, fp32 (probes, n)."""
-        values, probes = self.overlay.values, self.recipe.estimator.directions
-        return generator.directions(self.recipe.loop.seed, self.step + 1, probes, values.numel(), values.device)
-
-    def advance(self, directions: Tensor, slopes: Sequence[float], rate: float, recipe: Recipe | None = None) -> None:
+    def advance(
+        self, directions: Any, scalars: Sequence[float], rate: float, exact: Tensor | None = None,
+        recipe: Recipe | None = None,
+    ) -> None:  # fmt: skip
         """Takes the next step along its directions; used alike by the loop and by a replay."""
-        update = (recipe or self.recipe).update
-        self.state = update.apply(self.overlay.values, directions, slopes, rate, self.state)
+        recipe, overlay = recipe or self.recipe, self.overlay
+        count = len(scalars) - recipe.update.scalars
+        slopes, estimator = recipe.estimator.slopes(directions, scalars[:count], self.state.estimator)
+        gradient = Gradient(directions, slopes, exact)
+        update = recipe.update.apply(overlay.values, gradient, rate, self.state.update, scalars[count:])
+        if recipe.update.decay:
+            # Against the rate, as in AdamW (arXiv 1711.05101), but towards where the values began.
+            overlay.values -= (overlay.values - overlay.start) * (rate * recipe.update.decay)
+        self.state = State(estimator, update)
         self.step += 1
+
+
+def directions(recipe: Recipe, overlay: Overlay, step: int, state: State) -> Any:
+    """Directions of ``step``, (probes, n)."""
+    source = generator.Source(recipe.loop.seed, step, overlay.values.numel(), overlay.values.device)
+    return recipe.estimator.draw(source, recipe.loop.batch_size, state.estimator)
 
 
 def open_session(
@@ -100,7 +123,6 @@ def open_session(
     # Fewer rows at once give other last bits, so that a run keeps to what it began with.
     model.pack_rows = facts.pack_rows or model.pack_rows
     session = Session(recipe, model, Overlay(model, (yield from _mask(run, model))))
-    session.state = recipe.update.start(session.overlay.mask.size)
     way = line(run).until(step)
     if way.fault:
         yield Notice(way.fault, "warning")
@@ -137,32 +159,42 @@ def travel(session: Session, way: Line, frames: bool = True) -> Generator[Progre
     _begin(session, way, frames)
     total, done = way.step - session.step, 0
     for index, part in enumerate(way.segments):
-        update = part.recipe.update
-        if session.step == part.first and index and type(update) is not type(way.segments[index - 1].recipe.update):
-            session.state = update.start(session.overlay.mask.size)
+        if session.step == part.first and index:
+            session.state = _carried(session, way.segments[index - 1].recipe, part.recipe)
         records = part.steps[session.step - part.first :] if session.step < part.last else part.steps[:0]
         for record, z in zip(records, _drawn(session, part.recipe, len(records)), strict=True):
-            session.advance(z, record["slopes"].tolist(), float(record["rate"]), part.recipe)
+            session.advance(z, record["slopes"].tolist(), float(record["rate"]), recipe=part.recipe)
             done += 1
             if done % 100 == 0:
                 yield Progress("Replaying the journal", done, total, "steps")
     session.factor = way.factor
 
 
-def _drawn(session: Session, recipe: Recipe, count: int) -> Iterator[Tensor]:
+def _carried(session: Session, before: Recipe, after: Recipe) -> State:
+    """What a branch remembers: what its parent did, of the parts that are of one kind in both."""
+    state, start = session.state, session.overlay.start
+    estimator, update = after.estimator, after.update
+    return State(
+        state.estimator if type(before.estimator) is type(estimator) else estimator.start(start),
+        state.update if type(before.update) is type(update) else update.start(start),
+    )
+
+
+def _drawn(session: Session, recipe: Recipe, count: int) -> Iterator[Any]:
     """The directions of the next ``count`` steps. Long ones are drawn ahead, on as many threads as PyTorch may use: a
     replay does hardly anything else."""
-    values, loop, probes = session.overlay.values, recipe.loop, recipe.estimator.directions
-    draw = partial(generator.directions, loop.seed, probes=probes, count=values.numel(), device=values.device)
-    steps = iter(range(session.step + 1, session.step + 1 + count))
-    if values.numel() < DRAWN_AHEAD or values.device.type != "cpu":
-        yield from map(draw, steps)
+    steps = range(session.step + 1, session.step + 1 + count)
+    values = session.overlay.values
+    if values.numel() < DRAWN_AHEAD or values.device.type != "cpu" or not recipe.estimator.plain:
+        for step in steps:
+            yield directions(recipe, session.overlay, step, session.state)
         return
+    draw, ahead = partial(directions, recipe, session.overlay, state=State()), iter(steps)
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        waiting = deque(threads.submit(draw, step) for step in islice(steps, torch.get_num_threads()))
+        waiting = deque(threads.submit(draw, step) for step in islice(ahead, torch.get_num_threads()))
         while waiting:
             z = waiting.popleft().result()
-            waiting.extend(threads.submit(draw, step) for step in islice(steps, 1))
+            waiting.extend(threads.submit(draw, step) for step in islice(ahead, 1))
             yield z
 
 
@@ -178,12 +210,12 @@ def _begin(session: Session, way: Line, frames: bool) -> None:
     for frame, _ in sorted(found, key=lambda item: item[0].step, reverse=True):
         content = key_frames.read(frame, overlay.start, overlay.mask.hash)
         if content is not None:
-            values, session.state = content
+            values, state = content
+            session.state = State(*state)
             overlay.values.copy_(values)
             session.step = frame.step
             return
-    overlay.values.copy_(overlay.start)
-    session.state, session.step = way.segments[0].recipe.update.start(overlay.mask.size), 0
+    session.begin(way.segments[0].recipe)
 
 
 def load_data(recipe: Recipe, model: FrozenModel) -> Generator[Progress | Notice, None, TaskData]:

@@ -48,7 +48,8 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
     mask, cost = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
     if recipe.mask.cost():
         yield e.Notice(f"Finding the mask took {cost.seconds:.0f} s and at most {cost.bytes / 2**20:,.0f} MiB.")
-    session = Session(recipe, model, Overlay(model, mask), state=recipe.update.start(mask.size))
+    session = Session(recipe, model, Overlay(model, mask))
+    session.begin()
     mask.save(path / "mask.safetensors")
     model.pack_rows = formula(recipe, model.anatomy, data.train.encoded).rows
     if model.rounds:
@@ -76,8 +77,8 @@ def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
     yield e.Progress("Looking for rounding in the loss")
     batch = [examples[i] for i in batch_indices(recipe.loop.seed, 1, recipe.loop.batch_size, len(examples))]
     values = session.overlay.values
-    z = generator.directions(recipe.loop.seed, 0, DIRECTIONS_PROBED, values.numel(), values.device)
-    noise = settle(values, z, epsilon, session.losses_on(batch))
+    z = generator.Source(recipe.loop.seed, 0, values.numel(), values.device).normal(DIRECTIONS_PROBED)
+    noise = settle(epsilon, [session.probe(batch, direction[None]).losses for direction in z])
     if noise.epsilon != epsilon:
         estimator = recipe.estimator.model_copy(update={"epsilon": noise.epsilon})
         session.recipe = recipe.model_copy(update={"estimator": estimator})

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator
 
-from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, UPDATES, Registry
+from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, OBJECTIVES, UPDATES, Registry
 from sparsezo_gui.recipe.variants import Settings, Variant, setting
 
 VERSION = 1
@@ -103,5 +103,11 @@ class Recipe(Settings):
     mask: Annotated[SerializeAsAny[Variant], _variant(MASKS)] = Field({}, validate_default=True)
     estimator: Annotated[SerializeAsAny[Variant], _variant(ESTIMATORS)] = Field({}, validate_default=True)
     update: Annotated[SerializeAsAny[Variant], _variant(UPDATES)] = Field({}, validate_default=True)
+    objective: Annotated[SerializeAsAny[Variant], _variant(OBJECTIVES)] = Field({}, validate_default=True)
     loop: LoopTable = LoopTable()
     run: RunTable = RunTable()
+
+    @property
+    def scalars(self) -> int:
+        """Numbers that a step measures and the journal keeps."""
+        return self.estimator.scalars(self.loop.batch_size) + self.update.scalars

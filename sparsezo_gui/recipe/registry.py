@@ -75,4 +75,7 @@ UPDATES = Registry(
         "scalar-normalised": f"{_ENGINE}.zo.updates.scalar_normalised:ScalarNormalised",
     },
 )
-REGISTRIES = (MASKS, ESTIMATORS, UPDATES)
+OBJECTIVES = Registry(
+    "objective", "likelihood", {"likelihood": f"{_ENGINE}.objectives.likelihood:Likelihood"}
+)
+REGISTRIES = (MASKS, ESTIMATORS, UPDATES, OBJECTIVES)

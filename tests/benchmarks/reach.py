@@ -50,7 +50,7 @@ def reach(folder: Path, values: int, steps: int, budget: int) -> None:
     spacing = frames.spacing(values)
     # What a frame weighs depends on how far the values have moved; where they lie does not.
     moved = start + 1e-4 * torch.randn(values, generator=torch.Generator().manual_seed(1))
-    frame = frames.write(folder / "one", 1, 1, start, moved, recipe.update.start(values), MASK)
+    frame = frames.write(folder / "one", 1, 1, start, moved, (None, recipe.update.start(start)), MASK)
     bytes_each = frame.stat().st_size
     (folder / "frames").mkdir()
     for step in range(spacing, steps + 1, spacing):

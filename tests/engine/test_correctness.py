@@ -20,8 +20,6 @@ from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.engine.sparse.select import Selection
 from sparsezo_gui.engine.sparse.unfinished import Unfinished
-from sparsezo_gui.engine.zo import generator
-from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
@@ -108,13 +106,9 @@ def test_a_mask_of_ones_reproduces_mezo(frozen_tiny, family):
     """MeZO's algorithm 1 on plain weights: perturb in place by +ε, −2ε, and compare the projected gradient."""
     model, epsilon = frozen_tiny(family, 32), 1e-3
     overlay = Overlay(model, finish(All().find(model, SEARCH)))
-    z = generator.directions(7, 1, 1, overlay.mask.size)
-
-    def losses(sides):
-        with overlay.applied(sides):
-            return measure(model, batch(), 2).loss
-
-    found = TwoSided(epsilon=epsilon).estimate(overlay.values, z, losses)
+    session = Session(with_settings(Recipe(), [f"estimator.epsilon={epsilon}", "loop.seed=7"]), model, overlay)
+    z = session.directions()
+    found = session.estimate(batch(), z)
     plain = reference.plain_model(model).double()
     original = overlay.values.double()
     measured = []
@@ -124,7 +118,7 @@ def test_a_mask_of_ones_reproduces_mezo(frozen_tiny, family):
             measured.append(reference.loss(plain, batch()))
     slope = float((measured[0] - measured[1]) / (2 * epsilon))
     # fp32 losses carry 1e-7 of noise each, which 1 / 2ε makes 1e-4.
-    assert found.slopes[0] == pytest.approx(slope, rel=1e-4, abs=2e-3)
+    assert found.scalars[0] == pytest.approx(slope, rel=1e-4, abs=2e-3)
     assert found.loss == pytest.approx(float(sum(measured) / 2), rel=1e-5)
 
 
@@ -134,16 +128,11 @@ def test_the_estimates_mean_is_the_gradient(frozen_tiny, family):
     model, probes = frozen_tiny(family, 32), 32
     overlay = Overlay(model, finish(Random(density=0.0005).find(model, SEARCH)))
     examples = batch()
-    estimator = TwoSided(epsilon=1e-3, directions=probes)
-
-    def losses(sides):
-        with overlay.applied(sides):
-            return measure(model, examples, len(sides)).loss
-
+    session = Session(with_settings(Recipe(), [f"estimator.directions={probes}"]), model, overlay)
     samples = []
-    for seed in range(20):
-        z = generator.directions(seed, 1, probes, overlay.mask.size)
-        slopes = torch.tensor(estimator.estimate(overlay.values, z, losses).slopes)
+    for session.step in range(20):
+        z = session.directions()
+        slopes = torch.tensor(session.estimate(examples, z).scalars)
         samples.append(slopes[:, None] * z)
     samples = torch.cat(samples).double()
     plain = reference.plain_model(model)
@@ -197,7 +186,7 @@ def test_sides_one_at_a_time_measure_the_same(frozen_tiny, family):
     model.pack_rows = usual
     for each in found[1:]:
         assert each.loss == pytest.approx(found[0].loss, rel=1e-6)
-        assert each.slopes == pytest.approx(found[0].slopes, rel=1e-3, abs=2e-3)
+        assert each.scalars == pytest.approx(found[0].scalars, rel=1e-3, abs=2e-3)
 
 
 @families

@@ -12,7 +12,6 @@ import pytest
 
 from sparsezo_gui import recipe
 from sparsezo_gui.engine.data.encode import Encoded, Row
-from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse.overlay import Overlay
 from sparsezo_gui.engine.sparse.rule import Search
@@ -37,20 +36,18 @@ def test_trajectory(frozen_tiny, estimator, update, directions):
         }
     )
     overlay = Overlay(model, finish(chosen.mask.find(model, Search(5, chosen.data))))
-    session = Session(chosen, model, overlay, state=chosen.update.start(overlay.mask.size))
+    session = Session(chosen, model, overlay)
+    session.begin()
     batch = [Encoded((Row((5, 9, 20 + i), (2, 2), (30, 40), (0, 1)),), 2, i % 2, (), (), 0) for i in range(6)]
-
-    def losses(sides):
-        with overlay.applied(sides):
-            return measure(model, batch, len(sides)).loss
 
     found = {"loss": [], "slopes": []}
     for step in range(1, 13):
         directions_now = session.directions()
-        estimate = chosen.estimator.estimate(overlay.values, directions_now, losses)
-        session.advance(directions_now, estimate.slopes, chosen.update.rate(step, 12))
+        rate = chosen.update.rate(step, 12)
+        estimate = session.estimate(batch, directions_now, rate)
+        session.advance(directions_now, estimate.scalars, rate, estimate.exact)
         found["loss"].append(estimate.loss)
-        found["slopes"].append(list(estimate.slopes))
+        found["slopes"].append(list(estimate.scalars))
     found["values"] = overlay.values[:8].tolist()
     path = FOLDER / f"{estimator}-{directions}-{update}.json"
     if not path.exists():

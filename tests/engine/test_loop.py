@@ -240,8 +240,8 @@ def test_a_branch_goes_on_from_its_step_and_shares_what_was_before(make, tmp_pat
     # Plainly: three steps of the parent, then three with the branch's seed and rate.
     session = finish(open_session(parent, 3))
     for record in journal.read(made.journal).records:
-        z = generator.directions(9, session.step + 1, 1, session.overlay.values.numel())
-        session.advance(z, record["slopes"].tolist(), float(record["rate"]), made.recipe)
+        z = generator.Source(9, session.step + 1, session.overlay.values.numel()).normal(1)
+        session.advance(z, record["slopes"].tolist(), float(record["rate"]), recipe=made.recipe)
     assert session.overlay.hash() == told[-1].hash == finish(open_session(made, frames=False)).overlay.hash()
     assert hashes(made.path, 6)[:4] == hashes(tmp_path / "run", 6)[:4]
     assert hashes(made.path, 6)[4:] != hashes(tmp_path / "run", 6)[4:]

@@ -260,7 +260,7 @@ def read_journal(path: Path) -> None:
 
 def frame_files(folder: Path) -> list[bytes]:
     start = torch.ones(50)
-    states = (None, (0.5, 3), (torch.zeros(50), 1))
+    states = ((None, None), (None, (0.5, 3)), ((0.5,), (torch.zeros(50), 1)))
     return [frames.write(folder, 1, 1, start, 2 * start, state, FINGERPRINT).read_bytes() for state in states]
 
 

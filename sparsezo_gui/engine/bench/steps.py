@@ -73,7 +73,8 @@ def steps(
     recipe = with_settings(Recipe(), [f"model.id={place}", "mask.rule=random", f"mask.density={DENSITY}", *settings])
     model = yield from frozen.load(recipe.model)
     overlay = Overlay(model, (yield from Random(density=DENSITY).find(model, Search(0, recipe.data))))
-    session = Session(recipe, model, overlay, state=recipe.update.start(overlay.mask.size))
+    session = Session(recipe, model, overlay)
+    session.begin()
     found = [*(yield from _beside_passes(session, folder / "journal.bin", repeats))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -96,7 +97,7 @@ def take(session: Session, examples: Sequence[Encoded]) -> Callable[[], None]:
     def step() -> None:
         directions = session.directions()
         found = session.estimate(examples, directions)
-        session.advance(directions, found.slopes, 1e-6)
+        session.advance(directions, found.scalars, 1e-6)
 
     return step
 
@@ -121,16 +122,14 @@ def _compare(session: Session, load: Load, others: dict[str, Callable[[], object
 def _beside_passes(session: Session, journal: Path, repeats: int) -> Rows:
     """What a step costs besides its forward passes: drawing, perturbing, updating and recording."""
     take_step = take(session, LOADS[0].examples(session.model.vocabulary))
-    values = session.overlay.values
-    with JournalWriter(journal, Header(session.recipe.estimator.directions)) as writer:
+    with JournalWriter(journal, Header(session.recipe.scalars)) as writer:
 
         def beside() -> None:
             directions = session.directions()
-            found = session.recipe.estimator.estimate(values, directions, lambda sides: torch.zeros(len(sides)))
-            session.advance(directions, found.slopes, 1e-6)
-            writer.append(
-                step=session.step, tokens=1, loss=1.0, rate=1e-6, seconds=1.0, memory=1, slopes=found.slopes
-            )
+            with session.overlay.probed(directions, torch.tensor([[1e-3], [-1e-3]])):
+                scalars = (0.1,)
+            session.advance(directions, scalars, 1e-6)
+            writer.append(step=session.step, tokens=1, loss=1.0, rate=1e-6, seconds=1.0, memory=1, slopes=scalars)
 
         seconds = yield from medians({"whole": take_step, "beside": beside}, session.model.device, 4 * repeats, "Parts")
     share = seconds["beside"] / seconds["whole"]

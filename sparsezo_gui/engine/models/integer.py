@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sparsezo_gui.engine.models.linear import FrozenLinear
 from sparsezo_gui.engine.models.stores import Int8
+from sparsezo_gui.engine.models.tuned import Entries
 
 PIECE_BYTES = 16 * 2**20  # of numbers worked on at a time, so that they stay in cache
 
@@ -35,7 +36,7 @@ class IntegerLinear(FrozenLinear):
         super().__init__(name, store, bias, dtype)
         self.rounding = rounding
         self.scales = store.scales.float() / 127
-        self.entries: _Entries | None = None
+        self.pattern: _Pattern | None = None
 
     def multiply(self, rows: Tensor) -> Tensor:
         """See `FrozenLinear.multiply`."""
@@ -48,12 +49,14 @@ class IntegerLinear(FrozenLinear):
                 y.copy_(products).mul_(self.scales).mul_(scales[side, part])
                 if side:
                     y += out[0, part]
-        if self.indices is not None:
-            if self.entries is None or self.entries.indices is not self.indices:
-                self.entries = _Entries(self.indices, self.store)
-            # Only now: each side builds on the first one's untouched product.
-            for x, y, values in zip(rows, out, self.sides, strict=True):
-                torch.addmm(y, x, self.entries.beyond(values), out=y)
+        # Only now: each side builds on the first one's untouched product.
+        if isinstance(self.tuned, Entries):
+            if self.pattern is None or self.pattern.indices is not self.tuned.indices:
+                self.pattern = _Pattern(self.tuned.indices, self.store)
+            for x, y, values in zip(rows, out, self.tuned.values.expand(len(rows), -1), strict=True):
+                torch.addmm(y, x, self.pattern.beyond(values), out=y)
+        if self.tuned is not None:
+            self.tuned.add(rows, out)
         return out
 
 
@@ -93,7 +96,7 @@ def _pieces(rows: int, columns: int) -> list[slice]:
     return [slice(first, min(first + count, rows)) for first in range(0, rows, count)]
 
 
-class _Entries:
+class _Pattern:
     """Where the tuned values stand in Wᵀ, as columns of a compressed matrix, and what the codes give there."""
 
     def __init__(self, indices: Tensor, store: Int8) -> None:

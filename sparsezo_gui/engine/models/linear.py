@@ -1,7 +1,7 @@
 """The frozen linear layer: one weight, several sides.
 
 Both sides of a probe run through each weight while it is hot: it is made dense once, the values of one side are put in
-and multiplied, then those of the next (design: overlay, never in place). The layer's input therefore holds the sides
+and multiplied, then those of the next (never in place). The layer's input therefore holds the sides
 one after the other along its first dimension. On a CPU a large weight is made dense a span of rows at a time: the span
 stays in cache, and memory of that size is used again where larger pieces would be fetched from the system each time.
 """
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsezo_gui.engine.models.stores import Store
+from sparsezo_gui.engine.models.tuned import Tuned
 
 SPAN_BYTES = 8 * 2**20
 LARGE_BYTES = 2 * SPAN_BYTES  # up to which a weight is made dense as a whole
@@ -24,19 +25,15 @@ Recorder = Callable[[Tensor, Tensor], None]
 
 
 class FrozenLinear(nn.Module):
-    """y = x·Wᵀ + b with a frozen W (out, in), in which chosen entries are replaced by tuned values.
-
-    ``indices`` are the chosen entries (int32, flat, row-major in (out, in)); ``sides`` (sides, len(indices)) are the
-    values to put in, one row a side; None runs the frozen weight as it is.
-    """
+    """y = x·Wᵀ + b with a frozen W (out, in), and what is ``tuned`` of it for each side; None runs the frozen weight as
+    it is."""
 
     def __init__(self, name: str, store: Store, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.name = name
         self.bias = bias
         self.dtype = dtype
-        self.indices: Tensor | None = None
-        self.sides: Tensor | None = None
+        self.tuned: Tuned | None = None
         self.recorder: Recorder | None = None
         self.hold(store)
 
@@ -49,38 +46,27 @@ class FrozenLinear(nn.Module):
         """``x`` (sides · batch, …, in) to (sides · batch, …, out)."""
         if torch.is_grad_enabled() and x.requires_grad:
             return _Differentiable.apply(x, self)
-        out = self.multiply(x.reshape(1 if self.sides is None else self.sides.shape[0], -1, x.shape[-1]))
+        out = self.multiply(x.reshape(self.tuned.sides if self.tuned else 1, -1, x.shape[-1]))
         if self.bias is not None:
             out += self.bias
         return out.view(*x.shape[:-1], self.store.shape[0])
 
     def multiply(self, rows: Tensor) -> Tensor:
         """x·Wᵀ of each side: (sides, n, in) to (sides, n, out)."""
-        if self.indices is None:
-            rows = rows.flatten(0, 1).unsqueeze(0)
+        tuned = self.tuned or Tuned(len(rows))
         out = torch.empty(*rows.shape[:-1], self.store.shape[0], dtype=rows.dtype, device=rows.device)
+        # Sides that share the weight go through it as one.
+        parts, whole = (rows, out) if tuned.apart else (rows.flatten(0, 1)[None], out.flatten(0, 1)[None])
         for first, last in self.spans:
             weight = self.store.dense(rows.dtype, first, last)
-            for side, part in enumerate(rows):
-                torch.mm(part, self.put(weight, side, first).t(), out=out[side, :, first:last])
+            for side, part in enumerate(parts):
+                torch.mm(part, tuned.put(weight, side, first).t(), out=whole[side, :, first:last])
+        tuned.add(rows, out)
         return out
 
     def weight(self, dtype: torch.dtype) -> Tensor:
         """The weight (out, in) of the first side, which the caller must not write to."""
-        return self.store.read(dtype) if self.indices is None else self.put(self.store.dense(dtype), 0)
-
-    def put(self, weight: Tensor, side: int, first: int = 0) -> Tensor:
-        """Puts the values of one side into ``weight``, rows from ``first`` on, in place and gives it back."""
-        if self.indices is None:
-            return weight
-        begin, end = first * weight.shape[1], first * weight.shape[1] + weight.numel()
-        indices, values = self.indices, self.sides[side]
-        if weight.numel() < self.store.shape[0] * self.store.shape[1]:
-            low, high = torch.searchsorted(indices, torch.tensor([begin, end], dtype=torch.int32)).tolist()
-            indices, values = indices[low:high] - begin, values[low:high]
-        # scatter_ wants int64 but is the fastest by far; int32 halves what is held between steps.
-        weight.view(-1).scatter_(0, indices.long(), values.to(weight.dtype))
-        return weight
+        return self.store.read(dtype) if self.tuned is None else self.tuned.whole(self.store.dense(dtype))
 
 
 def _spans(store: Store, dtype: torch.dtype) -> list[tuple[int, int]]:

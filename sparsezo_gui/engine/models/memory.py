@@ -159,7 +159,7 @@ def _overlay(recipe: Recipe, anatomy: Anatomy) -> Part:
     """Values, start values and indices; directions, scaled directions and sides; two halves before they are joined."""
     tuned = round(recipe.mask.share() * anatomy.eligible)
     estimator = recipe.estimator
-    held = 12 + 4 * (2 * estimator.directions + 2 * estimator.sides)
+    held = 12 + 4 * (2 * estimator.probes(recipe.loop.batch_size) + 2 * estimator.sides)
     return Part("Tuned values", held * tuned, f"{tuned} weights in full precision, and where each step tries them.")
 
 

@@ -112,9 +112,9 @@ class RunFolder:
     @property
     def header(self) -> Header:
         """What its journal begins with."""
-        facts, probes = self.facts, self.recipe.estimator.directions
+        facts, recipe = self.facts, self.recipe
         start = facts.branched.step if facts.branched else 0
-        return Header(probes, start, facts.fingerprint, facts.mask_hash, facts.generator)
+        return Header(recipe.scalars, start, facts.fingerprint, facts.mask_hash, facts.generator)
 
     @property
     def recipe(self) -> Recipe:

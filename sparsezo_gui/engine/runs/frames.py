@@ -2,15 +2,16 @@
 
 They are a cache: the journal alone rebuilds every value, and a frame that is missing or damaged costs only time.
 
-The key frame file (version 1)
+The key frame file (version 2)
 ------------------------------
 ``frames/SSSSSSSS-RRRRRRRR.safetensors`` holds the run as it was at step S after the first R records of its journal. It
 is a safetensors file with one uint8 tensor per number 0, 1, …: 0 is the values, the others are the tensors of the
-update's state. Each is a zlib stream of the number's fp32 bits, little endian, all lowest bytes first, then all second
-ones and so on; of the values, the bits are XORed with those that the run began with, which leaves most of the high
-bytes zero. The metadata (all strings) MUST hold ``format`` = "sparsezo-frame", ``version`` = "1", ``mask_hash``,
-``hash`` (SHA-256 of the values' bits) and ``state`` (JSON: null, or a list of the state's numbers, in which
-``{"tensor": [n, shape]}`` stands for tensor n). A reader MUST ignore a frame that breaks any of this.
+state, which is that of the estimator and that of the update. Each is a zlib stream of the number's fp32 bits, little
+endian, all lowest bytes first, then all second ones and so on; of the values, the bits are XORed with those that the
+run began with, which leaves most of the high bytes zero. The metadata (all strings) MUST hold ``format`` =
+"sparsezo-frame", ``version`` = "2", ``mask_hash``, ``hash`` (SHA-256 of the values' bits) and ``state`` (JSON: a list of
+the two states, each null or a list of numbers, in which ``{"tensor": [n, shape]}`` stands for tensor n). A reader MUST
+ignore a frame that breaks any of this. Version 1 held the update's state alone, and is ignored.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from torch import Tensor
 from sparsezo_gui.engine.files import replacing
 from sparsezo_gui.engine.runs.journal import Journal
 
-FORMAT, VERSION = "sparsezo-frame", "1"
+FORMAT, VERSION = "sparsezo-frame", "2"
 STEP_SECONDS, VALUE_SECONDS = 130e-6, 12e-9  # of a replay, measured on one core
+STATE_LARGEST = 16  # times the values that a tensor of a state may hold
 REACH_SECONDS, REACH_LONGEST = 1.0, 12.0  # how long a replay from the frame before may take: longer for large masks
 
 
@@ -69,10 +71,12 @@ def frames(folder: Path) -> list[Frame]:
     return sorted(found, key=lambda frame: (frame.step, frame.records))
 
 
-def write(folder: Path, step: int, records: int, start: Tensor, values: Tensor, state: Any, mask_hash: str) -> Path:
+def write(
+    folder: Path, step: int, records: int, start: Tensor, values: Tensor, states: Sequence[Any], mask_hash: str
+) -> Path:
     """Writes a frame of ``values`` (n,) fp32, which began at ``start`` (n,). Raises `UserError`."""
     bits = _bits(values)
-    plain, others = _plain(state)
+    plain, others = _plain(states)
     contents = [bits ^ _bits(start), *map(_bits, others)]
     tensors = {str(number): _packed(content) for number, content in enumerate(contents)}
     metadata = {
@@ -85,8 +89,8 @@ def write(folder: Path, step: int, records: int, start: Tensor, values: Tensor, 
     return path
 
 
-def read(frame: Frame, start: Tensor, mask_hash: str) -> tuple[Tensor, Any] | None:
-    """Values and state that ``frame`` holds, on the device of ``start``; None where it cannot be used."""
+def read(frame: Frame, start: Tensor, mask_hash: str) -> tuple[Tensor, tuple[Any, ...]] | None:
+    """Values and the two states that ``frame`` holds, on the device of ``start``; None where it cannot be used."""
     try:
         with safe_open(frame.path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -96,8 +100,8 @@ def read(frame: Frame, start: Tensor, mask_hash: str) -> tuple[Tensor, Any] | No
         bits = _unpacked(packed[0], start.numel()) ^ _bits(start)
         if hashlib.sha256(bits.tobytes()).hexdigest() != metadata["hash"]:
             return None
-        state = _state(json.loads(metadata["state"]), packed, start)
-        return torch.from_numpy(bits.view(np.float32)).to(start.device), state
+        states = _states(json.loads(metadata["state"]), packed, start)
+        return torch.from_numpy(bits.view(np.float32)).to(start.device), states
     except (SafetensorError, OSError, zlib.error, ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
 
@@ -140,33 +144,36 @@ def _unpacked(packed: Tensor, size: int) -> np.ndarray:
     return np.ascontiguousarray(np.frombuffer(planes, np.uint8).reshape(4, -1).T).view("<u4").reshape(-1)
 
 
-def _plain(state: Any) -> tuple[Any, list[Tensor]]:
-    """A state as JSON, and its tensors."""
+def _plain(states: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
+    """States as JSON, and their tensors."""
     tensors: list[Tensor] = []
     plain: list[Any] = []
-    for part in state or ():
-        if isinstance(part, Tensor):
-            tensors.append(part)
-            plain.append({"tensor": [len(tensors), list(part.shape)]})
-        else:
-            plain.append(part)
-    return (None if state is None else plain), tensors
+    for state in states:
+        parts: list[Any] = []
+        for part in state or ():
+            if isinstance(part, Tensor):
+                tensors.append(part)
+                parts.append({"tensor": [len(tensors), list(part.shape)]})
+            else:
+                parts.append(part)
+        plain.append(None if state is None else parts)
+    return plain, tensors
 
 
-def _state(plain: Any, packed: Sequence[Tensor], like: Tensor) -> Any:
-    if plain is None:
-        return None
-    parts = []
-    for part in plain:
-        if isinstance(part, dict):
-            number, shape = part["tensor"]
-            size = math.prod(shape)
-            if size > like.numel():
-                raise ValueError("a state larger than the values")
-            bits = _unpacked(packed[number], size)
-            parts.append(torch.from_numpy(bits.view(np.float32)).view(shape).to(like.device))
-        elif isinstance(part, int | float):
-            parts.append(part)
-        else:
-            raise ValueError("not a number")
-    return tuple(parts)
+def _states(plain: Any, packed: Sequence[Tensor], like: Tensor) -> tuple[Any, ...]:
+    """The two states of `_plain`. Raises ValueError and others."""
+    if not isinstance(plain, list) or len(plain) != 2:
+        raise ValueError("not two states")
+    return tuple(None if state is None else tuple(_part(part, packed, like) for part in state) for state in plain)
+
+
+def _part(part: Any, packed: Sequence[Tensor], like: Tensor) -> Any:
+    if isinstance(part, dict):
+        number, shape = part["tensor"]
+        size = math.prod(shape)
+        if not 0 <= size <= STATE_LARGEST * like.numel():
+            raise ValueError("a state larger than any")
+        return torch.from_numpy(_unpacked(packed[number], size).view(np.float32)).view(shape).to(like.device)
+    if isinstance(part, int | float):
+        return part
+    raise ValueError("not a number")

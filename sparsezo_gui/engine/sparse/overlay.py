@@ -9,13 +9,17 @@ leaves an error larger than the update.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.engine.models.linear import FrozenLinear
+from sparsezo_gui.engine.models.tuned import Entries, OwnEntries, Owners, Tuned
 from sparsezo_gui.engine.sparse.mask import Mask
 
 
@@ -40,17 +44,50 @@ class Overlay:
         self.values = self.values.to(model.device)
         self.start = self.values.clone()
 
-    @contextmanager
-    def applied(self, sides: Tensor | None = None) -> Iterator[None]:
+    def probed(self, directions: Tensor, offsets: Tensor) -> AbstractContextManager[None]:
+        """Within: the model runs with values + ``offsets`` (sides, q) · ``directions`` (q, n)."""
+        return self.applied(self.values + offsets.to(directions) @ directions)
+
+    def applied(self, sides: Tensor | None = None) -> AbstractContextManager[None]:
         """Within: the model runs with ``sides`` (sides, n), or with the values as they are."""
         sides = self.values.unsqueeze(0) if sides is None else sides
+        return self._held({name: self._tuned(name, layer, sides) for name, layer in self.model.layers.items()})
+
+    def own(self, directions: Tensor, offsets: Tensor, owners: Owners) -> AbstractContextManager[None]:
+        """Within: the model runs example i with values + offsets·(direction i), for ``directions`` (examples, n) and
+        ``offsets`` (sides,); ``owners`` says which example a row belongs to."""
+        sides, values = len(offsets), self.values[None]
+        return self._held({
+            name: OwnEntries(sides, self.indices[name], values[:, part], math.prod(self.model.layers[name].store.shape),
+                             directions[:, part], offsets, owners, *self._rows[name])
+            for name, part in self.slices.items()
+        }, sides)  # fmt: skip
+
+    @contextmanager
+    def _held(self, tuned: dict[str, Tuned], sides: int = 1) -> Iterator[None]:
         try:
             for name, layer in self.model.layers.items():
-                layer.indices, layer.sides = self.indices.get(name), sides[:, self.slices.get(name, slice(0))]
+                layer.tuned = tuned.get(name) or Tuned(sides)
             yield
         finally:
             for layer in self.model.layers.values():
-                layer.indices = layer.sides = None
+                layer.tuned = None
+
+    @cached_property
+    def _rows(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Where the entries of each row begin, (out + 1,), and their columns (k,)."""
+        found = {}
+        for name, indices in self.indices.items():
+            rows, columns = self.model.layers[name].store.shape
+            ends = torch.arange(rows + 1, dtype=torch.int32, device=indices.device) * columns
+            found[name] = torch.searchsorted(indices, ends).int(), (indices % columns).int()
+        return found
+
+    def _tuned(self, name: str, layer: FrozenLinear, sides: Tensor) -> Tuned:
+        if name not in self.slices:
+            return Tuned(len(sides))
+        rows, columns = layer.store.shape
+        return Entries(len(sides), self.indices[name], sides[:, self.slices[name]], rows * columns)
 
     def base(self) -> AbstractContextManager[None]:
         """Within: the model runs with the values it started from."""

@@ -5,12 +5,14 @@ Specification (version 1; a change of any rule below is a new version and a new 
 - Words come from Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). The key is the
   64-bit seed (low word, high word). The counter's words are (block, step, probe, stream), each 32 bits; block ``b``
   yields the four 32-bit words 4b … 4b+3 of that (stream, step, probe).
-- Streams: 0 directions, 1 data order, 2 random masks. Each part of the program draws from its own stream, so drawing
-  more in one never moves another.
+- Streams: 0 directions, 1 data order, 2 random masks, 3 choices within a step (which coordinates, which layers).
+  Each part of the program draws from its own stream, so drawing more in one never moves another.
 - Normal value ``i`` of a direction is entry ``h`` of a table of 65 536 normal quantiles, where ``h`` is the i-th 16-bit
   half-word, the low half of each word first. Entry ``h`` is Φ⁻¹((h + ½) / 65536) scaled so that the table's variance is
   exactly one, rounded to fp32. The values are bounded (|z| < 4.4), symmetric, of mean zero and unit variance, which is
   all that the estimators ask of z; and a table look-up gives the same bits on CPU and GPU, which log and cos do not.
+- Sign ``i`` of a direction of signs is +1 where bit ``i`` of the same words (low bits first) is set, else −1.
+- Uniform number ``i`` is the upper 24 bits of word ``i``, times 2⁻²⁴, in [0, 1).
 - A permutation of n things sorts them by 64-bit keys, each of two consecutive words (low word first), ties by index.
 
 No global seed is read or set.
@@ -18,6 +20,8 @@ No global seed is read or set.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
 from typing import Any
@@ -27,7 +31,7 @@ import torch
 from torch import Tensor
 
 GENERATOR = "philox4x32-10/normal16/1"
-DIRECTIONS, ORDER, MASK = 0, 1, 2
+DIRECTIONS, ORDER, MASK, CHOICE = 0, 1, 2, 3
 
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85
@@ -35,21 +39,23 @@ _WORD = 0xFFFFFFFF
 BLOCKS_AT_ONCE = 8192  # of four words on a CPU
 
 
-def words(seed: int, stream: int, step: int, probe: int, count: int, device: torch.device | str = "cpu") -> Tensor:
-    """The first ``count`` 32-bit words of a stream as int64 (count,), each 0 … 2³²−1."""
+def words(
+    seed: int, stream: int, step: int, probe: int, count: int, device: torch.device | str = "cpu", first: int = 0
+) -> Tensor:
+    """``count`` 32-bit words of a stream from the ``first`` (a multiple of 4) on, int64 (count,), each 0 … 2³²−1."""
     if torch.device(device).type == "cpu":
-        return torch.from_numpy(_cpu_words(seed, stream, step, probe, count).astype(np.int64))
-    c0 = torch.arange(-(-count // 4), dtype=torch.int64, device=device)
+        return torch.from_numpy(_cpu_words(seed, stream, step, probe, count, first).astype(np.int64))
+    c0 = torch.arange(first // 4, first // 4 - (-count // 4), dtype=torch.int64, device=device)
     rest = (torch.full_like(c0, word & _WORD) for word in (step, probe, stream))
     return torch.stack(_philox(seed, c0, *rest), dim=1).view(-1)[:count]
 
 
-def _cpu_words(seed: int, stream: int, step: int, probe: int, count: int) -> np.ndarray:
+def _cpu_words(seed: int, stream: int, step: int, probe: int, count: int, start: int = 0) -> np.ndarray:
     """`words` as little endian uint32: NumPy's unsigned numbers are two to three times as fast here, in pieces that
     stay in the cache twice as fast again."""
     found = np.empty((-(-count // 4), 4), "<u4")
     for first in range(0, len(found), BLOCKS_AT_ONCE):
-        c0 = np.arange(first, min(first + BLOCKS_AT_ONCE, len(found)), dtype=np.uint64)
+        c0 = np.arange(first, min(first + BLOCKS_AT_ONCE, len(found)), dtype=np.uint64) + np.uint64(start // 4)
         rest = (np.full_like(c0, word & _WORD) for word in (step, probe, stream))
         found[first : first + len(c0)] = np.stack(_philox(seed, c0, *rest), axis=1)
     return found.reshape(-1)[:count]
@@ -73,19 +79,54 @@ def _quantiles(device: torch.device) -> Tensor:
     return torch.from_numpy((table / np.sqrt(np.mean(table**2))).astype(np.float32)).to(device)
 
 
-def normal(seed: int, step: int, probe: int, count: int, device: torch.device | str = "cpu") -> Tensor:
-    """A direction: ``count`` independent standard normal values, fp32 (count,), of one probe of one step."""
+def normal(
+    seed: int, step: int, probe: int, count: int, device: torch.device | str = "cpu", first: int = 0
+) -> Tensor:
+    """A direction: ``count`` independent standard normal values, fp32 (count,), of one probe of one step, from the
+    ``first`` (a multiple of 8) on."""
     if torch.device(device).type == "cpu":
-        halves = _cpu_words(seed, DIRECTIONS, step, probe, -(-count // 2)).view("<u2")[:count]
+        halves = _cpu_words(seed, DIRECTIONS, step, probe, -(-count // 2), first // 2).view("<u2")[:count]
         return torch.from_numpy(_quantiles(torch.device("cpu")).numpy()[halves])
-    drawn = words(seed, DIRECTIONS, step, probe, -(-count // 2), device)
+    drawn = words(seed, DIRECTIONS, step, probe, -(-count // 2), device, first // 2)
     halves = torch.stack((drawn & 0xFFFF, drawn >> 16), dim=1).view(-1)[:count]
     return _quantiles(drawn.device)[halves]
 
 
-def directions(seed: int, step: int, probes: int, count: int, device: torch.device | str = "cpu") -> Tensor:
-    """The directions of a step, fp32 (probes, count)."""
-    return torch.stack([normal(seed, step, probe, count, device) for probe in range(probes)])
+def signs(seed: int, step: int, probe: int, count: int, device: torch.device | str = "cpu") -> Tensor:
+    """A direction of ``count`` independent signs, each +1 or −1, fp32 (count,)."""
+    drawn = words(seed, DIRECTIONS, step, probe, -(-count // 32), device)
+    bits = drawn[:, None] >> torch.arange(32, device=drawn.device) & 1
+    return (2.0 * bits - 1.0).view(-1)[:count].float()
+
+
+def uniform(seed: int, step: int, probe: int, count: int, device: torch.device | str = "cpu") -> Tensor:
+    """``count`` numbers of the stream of choices, fp32 (count,), in [0, 1)."""
+    return (words(seed, CHOICE, step, probe, count, device) >> 8).float() / 2**24
+
+
+@dataclass(frozen=True)
+class Source:
+    """The random numbers of one step for ``size`` tuned values."""
+
+    seed: int
+    step: int
+    size: int
+    device: torch.device | str = "cpu"
+
+    def normal(self, probes: int) -> Tensor:
+        """Directions of normal values, fp32 (probes, size)."""
+        return self._stacked(normal, probes)
+
+    def signs(self, probes: int) -> Tensor:
+        """Directions of signs, fp32 (probes, size)."""
+        return self._stacked(signs, probes)
+
+    def uniform(self, probes: int) -> Tensor:
+        """Numbers in [0, 1), fp32 (probes, size)."""
+        return self._stacked(uniform, probes)
+
+    def _stacked(self, draw: Callable[..., Tensor], probes: int) -> Tensor:
+        return torch.stack([draw(self.seed, self.step, probe, self.size, self.device) for probe in range(probes)])
 
 
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:

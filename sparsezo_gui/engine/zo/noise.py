@@ -8,7 +8,7 @@ Wild, "Estimating computational noise", SIAM J. Sci. Comput. 33, 2011, section 3
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ CLEAR = 5.0  # times the noise that a difference must be; slopes then correlate 
 FACTORS = (1.0, 3.0, 10.0)
 LARGEST = 0.03  # ε beyond which the difference is no slope any more
 
-Losses = Callable[[Tensor], Tensor]
+Losses = Callable[[Tensor], Tensor]  # of offsets (sides, 1) along one direction, fp64 (sides,)
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Noise:
         return self.difference >= CLEAR * self.rounding
 
 
-def probe(values: Tensor, directions: Tensor, epsilon: float, losses: Losses) -> Noise:
-    """Noise at ``values`` (n,) along ``directions`` (q, n); ``losses`` as in `Estimator.estimate`."""
-    steps = epsilon * torch.arange(-(POINTS // 2), POINTS // 2 + 1, device=values.device)
-    measured = torch.stack([losses(values + steps[:, None] * direction) for direction in directions]).double().cpu()
+def probe(epsilon: float, along: Sequence[Losses]) -> Noise:
+    """Noise of the losses ``along`` some directions."""
+    offsets = epsilon * torch.arange(-(POINTS // 2), POINTS // 2 + 1)[:, None]
+    measured = torch.stack([losses(offsets) for losses in along]).double().cpu()
     factor = math.factorial(ORDER) ** 2 / math.factorial(2 * ORDER)
     variance = factor * measured.diff(n=ORDER, dim=1).square().mean().item()
     middle = POINTS // 2
@@ -48,11 +48,11 @@ def probe(values: Tensor, directions: Tensor, epsilon: float, losses: Losses) ->
     return Noise(epsilon, differences.square().mean().sqrt().item(), math.sqrt(2 * variance))
 
 
-def settle(values: Tensor, directions: Tensor, epsilon: float, losses: Losses) -> Noise:
+def settle(epsilon: float, along: Sequence[Losses]) -> Noise:
     """The first of ``epsilon``, three and ten times it at which differences are clear; else the last of them."""
-    found = probe(values, directions, epsilon, losses)
+    found = probe(epsilon, along)
     for factor in FACTORS[1:]:
         if found.clear or factor * epsilon > LARGEST:
             break
-        found = probe(values, directions, factor * epsilon, losses)
+        found = probe(factor * epsilon, along)
     return found

@@ -50,7 +50,7 @@ def test_plain_transformers_gives_the_same_tokens(family, bits, tmp_path):
     plain = same(model, overlay, tmp_path / "out").state_dict()
     for name, layer in model.layers.items():
         with overlay.applied():
-            wanted = layer.put(layer.store.dense(torch.float32), 0)
+            wanted = layer.weight(torch.float32)
         assert torch.equal(plain[name].T if name in model.anatomy.transposed else plain[name], wanted), name
 
 

@@ -11,6 +11,7 @@ from sparsezo_gui.engine.models import frozen, integer
 from sparsezo_gui.engine.models.integer import IntegerLinear, Rounding
 from sparsezo_gui.engine.models.linear import FrozenLinear
 from sparsezo_gui.engine.models.stores import Int8
+from sparsezo_gui.engine.models.tuned import Entries, Tuned
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse.overlay import Overlay
@@ -37,7 +38,7 @@ def pair(out, columns, tuned, sides, seed=0):
     indices = torch.randperm(out * columns, generator=generator)[:tuned].sort().values.int()
     values = torch.randn(sides, tuned, generator=generator)
     for layer in layers:
-        layer.indices, layer.sides = (indices if tuned else None), values
+        layer.tuned = Entries(sides, indices, values, out * columns) if tuned else Tuned(sides)
     return layers
 
 
@@ -57,7 +58,7 @@ def test_products_are_those_of_the_rounded_activations(shape, sides, monkeypatch
     dense = ours.store.dense(torch.float32)
     expected = []
     for side in range(sides):
-        tuned = ours.put(dense.clone(), side) if ours.indices is not None else dense
+        tuned = ours.tuned.put(dense.clone(), side, 0)
         base = rounded(x[0]) @ dense.t()
         moved = rounded(x[side] - x[0]) @ dense.t() if side else 0
         expected.append(base + moved + x[side] @ (tuned - dense).t() + ours.bias)
@@ -88,10 +89,10 @@ def test_a_small_difference_is_as_exact_as_a_large_one(epsilon):
     x = torch.randn(1, 20, 96, generator=torch.Generator().manual_seed(2)).double()
     moved = x + epsilon * torch.randn(1, 20, 96, generator=torch.Generator().manual_seed(3)).double()
     for layer in (ours, exact):
-        layer.sides[1] = layer.sides[0]
+        layer.tuned.values[1] = layer.tuned.values[0]
     with torch.no_grad():
         y = ours(torch.cat((x, moved)).float())
-        dense = exact.put(exact.store.dense(torch.float32), 0).double()
+        dense = exact.weight(torch.float32).double()
         truth = (moved - x)[0] @ dense.t()
     error = (y[1] - y[0]).double() - truth
     # fp32 itself leaves 1e-7 of y in the difference.
@@ -127,7 +128,7 @@ def test_sides_stay_together_however_long_the_examples_are(frozen_tiny, monkeypa
     z = session.directions()
     for rows in (10_000, 1):
         monkeypatch.setattr(model, "pack_rows", rows)
-        found.append(session.estimate(batch(), z).slopes[0])
+        found.append(session.estimate(batch(), z).scalars[0])
     assert found[1] == pytest.approx(found[0], rel=0.05)
 
 

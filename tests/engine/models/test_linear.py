@@ -9,6 +9,7 @@ from bitsandbytes.functional import quantize_4bit
 from sparsezo_gui.engine.models import linear
 from sparsezo_gui.engine.models.linear import FrozenLinear
 from sparsezo_gui.engine.models.stores import NF4, Dense, Int8
+from sparsezo_gui.engine.models.tuned import Entries
 
 
 def store_of(kind, weight):
@@ -51,6 +52,6 @@ def test_spans_of_rows(kind, shape, monkeypatch):
     for sides in (0, 1, 2, 4):
         x = torch.randn(max(sides, 1) * 3, 5, shape[1], generator=generator)
         for layer in (whole, parts):
-            layer.indices = indices if sides else None
-            layer.sides = torch.randn(sides, 40, generator=torch.Generator().manual_seed(2)) if sides else None
+            values = torch.randn(sides, 40, generator=torch.Generator().manual_seed(2)) if sides else None
+            layer.tuned = Entries(sides, indices, values, shape[0] * shape[1]) if sides else None
         assert torch.allclose(parts(x), whole(x), rtol=1e-5, atol=1e-5), sides

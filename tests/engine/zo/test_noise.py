@@ -16,34 +16,36 @@ from tests.engine.conftest import of
 N = 200
 
 
-def curved(noise, seed=0):
-    """Losses of a curved function with a gradient of norm one, and normal noise on top."""
+def curved(noise, directions, seed=0):
+    """Losses along directions of a curved function with a gradient of norm one, and normal noise on top."""
     gradient = torch.ones(N, dtype=torch.float64) / N**0.5
     draw = torch.Generator().manual_seed(seed)
 
-    def losses(sides):
-        along = sides.double() @ gradient
-        return 2 + along + 3 * along**2 + noise * torch.randn(len(sides), generator=draw, dtype=torch.float64)
+    def losses(direction):
+        def of(offsets):
+            along = offsets[:, 0].double() * (direction.double() @ gradient)
+            return 2 + along + 3 * along**2 + noise * torch.randn(len(along), generator=draw, dtype=torch.float64)
 
-    return losses
+        return of
+
+    return [losses(direction) for direction in generator.Source(0, 1, N).normal(directions)]
 
 
 @pytest.mark.parametrize("noise", [1e-5, 1e-3])
 def test_noise_and_difference_are_those_put_in(noise):
-    z = generator.directions(0, 1, 200, N)
-    found = probe(torch.zeros(N), z, 1e-2, curved(noise))
+    found = probe(1e-2, curved(noise, 200))
     assert found.rounding == pytest.approx(2**0.5 * noise, rel=0.1)
     assert found.difference == pytest.approx(((2 * 1e-2) ** 2 + 2 * noise**2) ** 0.5, rel=0.15)
 
 
 @pytest.mark.parametrize(("noise", "epsilon"), [(1e-6, 1e-3), (5e-4, 3e-3), (1e-3, 1e-2), (1.0, 1e-2)])
 def test_epsilon_is_the_first_that_is_clear(noise, epsilon):
-    found = settle(torch.zeros(N), generator.directions(0, 1, 20, N), 1e-3, curved(noise))
+    found = settle(1e-3, curved(noise, 20))
     assert found.epsilon == pytest.approx(epsilon) and found.clear == (noise < 1)
 
 
 def test_epsilon_never_leaves_what_is_a_slope():
-    assert settle(torch.zeros(N), generator.directions(0, 1, 5, N), 2e-2, curved(1.0)).epsilon == 2e-2
+    assert settle(2e-2, curved(1.0, 5)).epsilon == 2e-2
 
 
 @pytest.mark.skipif(not devices.has_int8(), reason="this processor has no VNNI instructions")

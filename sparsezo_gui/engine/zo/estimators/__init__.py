@@ -1,39 +1,93 @@
-"""How the slope of the loss along random directions is measured."""
+"""How the gradient of the loss is estimated from forward passes.
+
+An estimator is stateless: what it has to remember goes in and out as a plain value, and is a function of the scalars it
+measured. So a run is its recipe and a few scalars a step, and any step of it is rebuilt without a forward pass.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from sparsezo_gui.recipe.variants import Variant
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparsezo_gui.engine.zo.generator import Source
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one step measured: a slope per direction (loss per unit of θ along z) and the loss L(θ) in nats."""
+    """What one step measured: the scalars that the journal keeps, and the loss L(θ) in nats.
 
-    slopes: tuple[float, ...]
+    ``exact`` (n,) is the part of the gradient that was found by back-propagation; such steps are taken again where
+    others are replayed.
+    """
+
+    scalars: tuple[float, ...]
     loss: float
+    exact: Tensor | None = None
+
+
+class Probe(Protocol):
+    """The model at the values θ of a step, with its batch and its directions (q, n), for an estimator to feel."""
+
+    @property
+    def directions(self) -> Tensor:
+        """The directions (q, n)."""
+
+    def losses(self, offsets: Tensor) -> Tensor:
+        """Losses of the batch at θ + offsets·directions, fp64 (sides,), for ``offsets`` (sides, q)."""
+
+    def examples(self, offsets: Tensor) -> Tensor:
+        """Losses of each example at θ + offsets·directions, fp64 (sides, examples); their mean is the batch's."""
+
+    def own(self, offsets: Tensor) -> Tensor:
+        """Losses fp64 (sides, examples) of example i at θ + offsets·(direction i), for ``offsets`` (sides,): each
+        example has a direction of its own."""
+
+    def gradient(self) -> tuple[Tensor, float]:
+        """∇L(θ) by back-propagation, fp32 (n,), and L(θ)."""
 
 
 class Estimator(Variant):
-    """Base of estimators. Stateless: everything it needs comes in, everything it found goes out."""
+    """Base of estimators."""
 
-    directions: int
+    plain: ClassVar[bool] = True
+    """Whether directions are normal values as drawn, whatever was measured before: they can then be drawn ahead, or
+    piece by piece where a direction is as long as the model."""
+    exact: ClassVar[bool] = False
+    """Whether it back-propagates."""
 
     @property
     @abstractmethod
     def sides(self) -> int:
-        """How many perturbed copies of the values one step runs (forward passes per step)."""
+        """How many perturbed copies of the values one step runs: forward passes per step."""
+
+    def probes(self, batch_size: int) -> int:
+        """How many directions a step draws."""
+        return 1
+
+    def scalars(self, batch_size: int) -> int:
+        """How many numbers a step measures."""
+        return self.probes(batch_size)
+
+    def start(self, values: Tensor) -> Any:
+        """What is remembered before the first step, at the values (n,) that the run begins with."""
+        return None
+
+    def draw(self, source: Source, batch_size: int, state: Any) -> Tensor:
+        """The directions of a step, fp32 (q, n)."""
+        return source.normal(self.probes(batch_size))
 
     @abstractmethod
-    def estimate(self, values: Tensor, directions: Tensor, losses: Callable[[Tensor], Tensor]) -> Estimate:
-        """Measures slopes at ``values`` (n,) fp32 along ``directions`` (q, n).
+    def measure(self, probe: Probe, state: Any) -> Estimate:
+        """Runs the forward passes of a step."""
 
-        ``losses`` takes perturbed values (sides, n) and gives their losses (sides,) in fp64 on the same batch.
-        """
+    def slopes(self, directions: Tensor, scalars: Sequence[float], state: Any) -> tuple[Sequence[float], Any]:
+        """What the scalars mean: the slopes (q) of which the estimate of the gradient is the mean of slope·direction,
+        and what is remembered after the step. Scalars that are all zero must not move anything."""
+        return scalars, state

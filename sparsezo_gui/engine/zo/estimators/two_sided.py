@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from sparsezo_gui.engine.zo.estimators import Estimate, Estimator
+from sparsezo_gui.engine.zo.estimators import Estimate, Estimator, Probe
 from sparsezo_gui.recipe.variants import setting
 
-if TYPE_CHECKING:
-    from torch import Tensor
+
+def epsilon_setting(default: float = 1e-3) -> Any:
+    """The field of how far values are moved, the same for every estimator."""
+    return setting(
+        default, "How far the tuned values are moved to feel the slope.", gt=0, le=1, basic=True, sane=(1e-4, 1e-2)
+    )
 
 
 class TwoSided(Estimator):
@@ -22,9 +25,7 @@ class TwoSided(Estimator):
     title: ClassVar[str] = "Two-sided"
     paper: ClassVar[str] = "MeZO, arXiv 2305.17333"
     rule: Literal["two-sided"] = "two-sided"
-    epsilon: float = setting(
-        1e-3, "How far the tuned values are moved to feel the slope.", gt=0, le=1, basic=True, sane=(1e-4, 1e-2)
-    )
+    epsilon: float = epsilon_setting()
     directions: int = setting(1, "Directions per step; each costs two forward passes.", ge=1, le=64, sane=(1, 8))
 
     @property
@@ -32,11 +33,15 @@ class TwoSided(Estimator):
         """Two per direction."""
         return 2 * self.directions
 
-    def estimate(self, values: Tensor, directions: Tensor, losses: Callable[[Tensor], Tensor]) -> Estimate:
-        """See `Estimator.estimate`. The loss told is the mean of all sides, a second-order estimate of L(θ)."""
+    def probes(self, batch_size: int) -> int:
+        """See `Estimator.probes`."""
+        return self.directions
+
+    def measure(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.measure`. The loss told is the mean of all sides, a second-order estimate of L(θ)."""
         import torch
 
-        step = self.epsilon * directions
-        measured = losses(torch.cat((values + step, values - step)))
+        steps = self.epsilon * torch.eye(self.directions)
+        measured = probe.losses(torch.cat((steps, -steps)))
         plus, minus = measured[: self.directions], measured[self.directions :]
         return Estimate(tuple(((plus - minus) / (2 * self.epsilon)).tolist()), measured.mean().item())

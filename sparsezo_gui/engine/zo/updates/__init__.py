@@ -1,25 +1,59 @@
-"""How a step is taken once the slopes are known."""
+"""How a step is taken once the gradient is estimated."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sparsezo_gui.recipe.variants import Variant, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparsezo_gui.engine.zo.estimators import Probe
+
 Schedule = Literal["constant", "linear", "cosine"]
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """An estimate of the gradient: the mean of ``slopes`` (q) times ``directions`` (q, n), and what was found exactly.
+
+    Directions as long as the model come as an object with ``parts()`` instead of a tensor.
+    """
+
+    directions: Any
+    slopes: Sequence[float]
+    exact: Tensor | None = None
+
+    def parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """Places in the values, and the directions there."""
+        if hasattr(self.directions, "parts"):
+            yield from self.directions.parts()
+        else:
+            yield slice(None), self.directions
+
+    def vector(self) -> Tensor:
+        """The estimate itself (n,)."""
+        found = self.directions.new_zeros(self.directions.shape[1]) if self.exact is None else self.exact.clone()
+        for direction, slope in zip(self.directions, self.slopes, strict=True):
+            found += direction * (slope / len(self.slopes))
+        return found
 
 
 class Update(Variant):
     """Base of updates. State goes in and out; it is made of plain floats and tensors, so that a replay rebuilds it."""
 
+    scalars: ClassVar[int] = 0
+    """How many numbers it measures itself; see `ask`."""
     learning_rate: float
     schedule: Schedule
+    decay: float = setting(
+        0.0, "Pull towards the start: part of the way back per step and unit of rate.", ge=0, le=1, sane=(0, 0.1)
+    )
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of ``step`` (1 … ``steps``) by the schedule: constant, or falling to zero after the last."""
@@ -27,13 +61,40 @@ class Update(Variant):
         factor = {"constant": 1.0, "linear": 1.0 - part, "cosine": 0.5 * (1.0 + math.cos(math.pi * part))}
         return self.learning_rate * factor[self.schedule]
 
-    @abstractmethod
-    def start(self, size: int) -> Any:
-        """State before the first step, for ``size`` tuned values."""
+    def start(self, values: Tensor) -> Any:
+        """State before the first step, at the values (n,) that the run begins with."""
+        return None
+
+    def ask(self, probe: Probe, gradient: Gradient, rate: float, state: Any) -> tuple[float, ...]:
+        """Measures what the step depends on besides the gradient; the journal keeps it behind the estimator's."""
+        return ()
 
     @abstractmethod
-    def apply(self, values: Tensor, directions: Tensor, slopes: Sequence[float], rate: float, state: Any) -> Any:
-        """Moves ``values`` (n,) in place along ``directions`` (q, n) by ``slopes`` (q) and gives the next state."""
+    def apply(
+        self, values: Tensor, gradient: Gradient, rate: float, state: Any, asked: Sequence[float] = ()
+    ) -> Any:
+        """Moves ``values`` (n,) in place against ``gradient`` and gives the next state."""
+
+
+class ScalarUpdate(Update):
+    """Base of updates that move along the directions as they are: only how far is worked out."""
+
+    @abstractmethod
+    def factors(self, gradient: Gradient, rate: float, state: Any) -> tuple[Sequence[float], float, Any]:
+        """How far to move against each direction (q) and against the exact part; and the next state."""
+
+    def apply(
+        self, values: Tensor, gradient: Gradient, rate: float, state: Any, asked: Sequence[float] = ()
+    ) -> Any:
+        """See `Update.apply`."""
+        factors, exactly, state = self.factors(gradient, rate, state)
+        if any(factors):
+            for part, directions in gradient.parts():
+                for direction, factor in zip(directions, factors, strict=True):
+                    move(values[part], direction, factor)
+        if gradient.exact is not None:
+            move(values, gradient.exact, exactly)
+        return state
 
 
 def move(values: Tensor, direction: Tensor, step: float) -> None:

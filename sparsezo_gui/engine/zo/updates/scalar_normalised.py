@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from sparsezo_gui.engine.zo.updates import Schedule, Update, move, schedule_setting
+from sparsezo_gui.engine.zo.updates import Gradient, ScalarUpdate, Schedule, schedule_setting
 from sparsezo_gui.recipe.variants import setting
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class ScalarNormalised(Update):
+class ScalarNormalised(ScalarUpdate):
     """Step against the slope divided by its running size: θ ← θ − η·(g/√v)·z, one v for all values.
 
     v is the bias-corrected running mean of g² (Adam's second moment, kept as one scalar instead of one per value, since
@@ -29,19 +28,20 @@ class ScalarNormalised(Update):
     schedule: Schedule = schedule_setting()
     memory: float = setting(0.99, "How slowly the running size of the slope follows.", ge=0, lt=1, sane=(0.9, 0.999))
 
-    def start(self, size: int) -> tuple[float, int]:
+    def start(self, values: Tensor) -> tuple[float, int]:
         """Running mean of g² and the number of steps in it."""
         return 0.0, 0
 
-    def apply(
-        self, values: Tensor, directions: Tensor, slopes: Sequence[float], rate: float, state: tuple[float, int]
-    ) -> tuple[float, int]:
-        """See `Update.apply`."""
-        mean, count = state
-        square = sum(slope * slope for slope in slopes) / len(slopes)
+    def factors(
+        self, gradient: Gradient, rate: float, state: tuple[float, int]
+    ) -> tuple[list[float], float, tuple[float, int]]:
+        """See `ScalarUpdate.factors`. Of an exact part the mean square of its entries is what g² is of a direction."""
+        (mean, count), slopes = state, gradient.slopes
+        square = sum(slope * slope for slope in slopes) / len(slopes) if slopes else 0.0
+        if gradient.exact is not None:
+            square += gradient.exact.double().square().mean().item()
         mean, count = self.memory * mean + (1 - self.memory) * square, count + 1
         size = math.sqrt(mean / (1 - self.memory**count))
-        if size > 0:
-            for direction, slope in zip(directions, slopes, strict=True):
-                move(values, direction, rate * slope / (size * len(slopes)))
-        return mean, count
+        if not size > 0:
+            return [0.0] * len(slopes), 0.0, (mean, count)
+        return [rate * slope / (size * len(slopes)) for slope in slopes], rate / size, (mean, count)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from sparsezo_gui.engine.zo.updates import Schedule, Update, move, schedule_setting
+from sparsezo_gui.engine.zo.updates import Gradient, ScalarUpdate, Schedule, schedule_setting
 from sparsezo_gui.recipe.variants import setting
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-
-class SGD(Update):
+class SGD(ScalarUpdate):
     """Step against the slope: θ ← θ − η·g·z, averaged over the directions.
 
     Source: MeZO (arXiv 2305.17333) algorithm 1; on a sensitive mask arXiv 2406.02913 equation 3. A sensitive mask
@@ -28,10 +24,6 @@ class SGD(Update):
     )
     schedule: Schedule = schedule_setting()
 
-    def start(self, size: int) -> None:
-        """No state."""
-
-    def apply(self, values: Tensor, directions: Tensor, slopes: Sequence[float], rate: float, state: None) -> None:
-        """See `Update.apply`."""
-        for direction, slope in zip(directions, slopes, strict=True):
-            move(values, direction, rate * slope / len(slopes))
+    def factors(self, gradient: Gradient, rate: float, state: Any) -> tuple[list[float], float, Any]:
+        """See `ScalarUpdate.factors`."""
+        return [rate * slope / len(gradient.slopes) for slope in gradient.slopes], rate, state

@@ -1,0 +1,69 @@
+"""What an estimator feels: the loss of a batch beside the values of a step, by forward passes of the frozen model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.engine.models.tuned import Owners
+from sparsezo_gui.engine.objective import Measured, count_tokens, sides_at_once
+from sparsezo_gui.engine.objectives import Objective
+from sparsezo_gui.engine.sparse.overlay import Overlay
+
+
+@dataclass(frozen=True)
+class ModelProbe:
+    """See `sparsezo_gui.engine.zo.estimators.Probe`.
+
+    Sides run together, through each weight while it is hot, as far as the longest example leaves room.
+    """
+
+    model: FrozenModel
+    overlay: Overlay
+    objective: Objective
+    batch: Sequence[Encoded]
+    directions: Any
+    compute: str
+
+    def losses(self, offsets: Tensor) -> Tensor:
+        """See `Probe.losses`."""
+        return torch.cat([part.loss for part in self._measured(offsets)])
+
+    def examples(self, offsets: Tensor) -> Tensor:
+        """See `Probe.examples`."""
+        return torch.cat([_by_example(part) for part in self._measured(offsets)])
+
+    def own(self, offsets: Tensor) -> Tensor:
+        """See `Probe.own`."""
+        found = []
+        for part in offsets.split(self._at_once(len(offsets))):
+            owners = Owners()
+            with self.overlay.own(self.directions, part, owners):
+                found.append(_by_example(self.objective.measure(self.model, self.batch, len(part), owners)))
+        return torch.cat(found)
+
+    def gradient(self) -> tuple[Tensor, float]:
+        """See `Probe.gradient`."""
+        raise NotImplementedError
+
+    def _measured(self, offsets: Tensor) -> list[Measured]:
+        found = []
+        for part in offsets.split(self._at_once(len(offsets))):
+            with self.overlay.probed(self.directions, part):
+                found.append(self.objective.measure(self.model, self.batch, len(part)))
+        return found
+
+    def _at_once(self, sides: int) -> int:
+        longest = max(map(count_tokens, self.batch))
+        return sides_at_once(sides, longest, self.model.pack_rows, self.compute)
+
+
+def _by_example(measured: Measured) -> Tensor:
+    """Losses fp64 (sides, examples), each weighted so that their mean is the loss of the batch."""
+    return measured.sums * (len(measured.weights) / measured.weights.sum())
