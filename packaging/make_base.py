@@ -3,8 +3,8 @@
     python packaging/make_base.py --text FILE… --out FOLDER [--tokens N] [--layers 8 --width 320 --feed 864]
 
 Texts are .txt files with a document per line, .jsonl files of strings or with a column ``text``, either of them maybe
-packed as .xz; a file's share of the documents follows its name. The run can be stopped at any time and goes on when it is
-started again with the same arguments; the last fifth of the tokens is learnt at a falling rate.
+packed as .xz; a file's share of the documents follows its name. The run can be stopped at any time and goes on when it
+is started again with the same arguments; the last fifth of the tokens is learnt at a falling rate.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from sparsezo_gui.engine.models.source import local_folder
 from sparsezo_gui.engine.models.streamed import needed
 from sparsezo_gui.engine.objective import count_scored, count_tokens, packs_of, sides_at_once
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.sparse.overlay import Overlay
+from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.engine.zo.batches import batch_indices
@@ -83,7 +83,7 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
         model = yield from frozen.load(recipe.model)
         data = yield from load_task(recipe.data, model.tokenizer)
         mask = yield from Random(density=min(1.0, recipe.mask.share())).find(model, Search(0, recipe.data))
-        overlay = Overlay(model, mask)
+        overlay = overlay_of(model, mask)
         devices.give_back_freed()  # as the loop does
         held = devices.memory_used(device)
         examples = data.train.encoded

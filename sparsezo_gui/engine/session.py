@@ -24,7 +24,7 @@ from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.runs.line import Line, line
 from sparsezo_gui.engine.sparse import mask as masks
 from sparsezo_gui.engine.sparse.mask import Mask
-from sparsezo_gui.engine.sparse.overlay import Overlay
+from sparsezo_gui.engine.sparse.overlay import Overlay, overlay_of
 from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators import Estimate
@@ -99,7 +99,7 @@ class Session:
 def directions(recipe: Recipe, overlay: Overlay, step: int, state: State) -> Any:
     """Directions of ``step``, (probes, n)."""
     source = generator.Source(recipe.loop.seed, step, overlay.values.numel(), overlay.values.device)
-    return recipe.estimator.draw(source, recipe.loop.batch_size, state.estimator)
+    return overlay.draw(recipe.estimator, source, recipe.loop.batch_size, state.estimator)
 
 
 def open_session(
@@ -122,7 +122,7 @@ def open_session(
         )
     # Fewer rows at once give other last bits, so that a run keeps to what it began with.
     model.pack_rows = facts.pack_rows or model.pack_rows
-    session = Session(recipe, model, Overlay(model, (yield from _mask(run, model))))
+    session = Session(recipe, model, overlay_of(model, (yield from _mask(run, model))))
     way = line(run).until(step)
     if way.fault:
         yield Notice(way.fault, "warning")

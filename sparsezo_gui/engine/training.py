@@ -18,7 +18,7 @@ from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.planning import formula
 from sparsezo_gui.engine.runs import folder as folders
 from sparsezo_gui.engine.session import Session, data_hash, load_data
-from sparsezo_gui.engine.sparse.overlay import Overlay
+from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.rule import Search, find_measured
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.batches import batch_indices
@@ -48,7 +48,7 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
     mask, cost = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
     if recipe.mask.cost():
         yield e.Notice(f"Finding the mask took {cost.seconds:.0f} s and at most {cost.bytes / 2**20:,.0f} MiB.")
-    session = Session(recipe, model, Overlay(model, mask))
+    session = Session(recipe, model, overlay_of(model, mask))
     session.begin()
     mask.save(path / "mask.safetensors")
     model.pack_rows = formula(recipe, model.anatomy, data.train.encoded).rows

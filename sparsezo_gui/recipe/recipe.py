@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
+from sparsezo_gui.recipe.combine import refusal
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, OBJECTIVES, UPDATES, Registry
 from sparsezo_gui.recipe.variants import Settings, Variant, setting
 
@@ -106,6 +107,12 @@ class Recipe(Settings):
     objective: Annotated[SerializeAsAny[Variant], _variant(OBJECTIVES)] = Field({}, validate_default=True)
     loop: LoopTable = LoopTable()
     run: RunTable = RunTable()
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Recipe:
+        if reason := refusal(self):
+            raise ValueError(reason)
+        return self
 
     @property
     def scalars(self) -> int:

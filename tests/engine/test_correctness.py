@@ -15,7 +15,7 @@ from sparsezo_gui.engine.objective import count_tokens, measure, packs_of, sides
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse import fisher
 from sparsezo_gui.engine.sparse.all import All
-from sparsezo_gui.engine.sparse.overlay import Overlay
+from sparsezo_gui.engine.sparse.overlay import SparseOverlay
 from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.engine.sparse.select import Selection
@@ -88,7 +88,7 @@ def shifted(example, start):
 @pytest.mark.parametrize("bits", [4, 8, 32])
 def test_overlay_forward_equals_dense_forward_with_edited_weights(frozen_tiny, family, bits):
     model = frozen_tiny(family, bits)
-    overlay = Overlay(model, finish(Random(density=0.05).find(model, SEARCH)))
+    overlay = SparseOverlay(model, finish(Random(density=0.05).find(model, SEARCH)))
     sides = overlay.values + 0.05 * torch.randn(3, overlay.mask.size, generator=torch.Generator().manual_seed(1))
     with overlay.applied(sides):
         found = measure(model, batch(), 3).loss
@@ -105,7 +105,7 @@ def test_overlay_forward_equals_dense_forward_with_edited_weights(frozen_tiny, f
 def test_a_mask_of_ones_reproduces_mezo(frozen_tiny, family):
     """MeZO's algorithm 1 on plain weights: perturb in place by +ε, −2ε, and compare the projected gradient."""
     model, epsilon = frozen_tiny(family, 32), 1e-3
-    overlay = Overlay(model, finish(All().find(model, SEARCH)))
+    overlay = SparseOverlay(model, finish(All().find(model, SEARCH)))
     session = Session(with_settings(Recipe(), [f"estimator.epsilon={epsilon}", "loop.seed=7"]), model, overlay)
     z = session.directions()
     found = session.estimate(batch(), z)
@@ -126,7 +126,7 @@ def test_a_mask_of_ones_reproduces_mezo(frozen_tiny, family):
 def test_the_estimates_mean_is_the_gradient(frozen_tiny, family):
     """Over many seeds the mean of g·z is autograd's gradient within its standard error."""
     model, probes = frozen_tiny(family, 32), 32
-    overlay = Overlay(model, finish(Random(density=0.0005).find(model, SEARCH)))
+    overlay = SparseOverlay(model, finish(Random(density=0.0005).find(model, SEARCH)))
     examples = batch()
     session = Session(with_settings(Recipe(), [f"estimator.directions={probes}"]), model, overlay)
     samples = []
@@ -176,7 +176,7 @@ def test_streamed_squared_gradients_equal_autograd(frozen_tiny, family, bits, tm
 def test_sides_one_at_a_time_measure_the_same(frozen_tiny, family):
     """Where memory is tight; the last bits may differ, since other rows go through together."""
     model = frozen_tiny(family, 4)
-    overlay = Overlay(model, finish(Random(density=0.05).find(model, SEARCH)))
+    overlay = SparseOverlay(model, finish(Random(density=0.05).find(model, SEARCH)))
     session = Session(with_settings(Recipe(), ["estimator.directions=2"]), model, overlay)
     z, found = session.directions(), []
     usual = model.pack_rows
@@ -199,7 +199,7 @@ def test_a_common_beginning_is_computed_once(frozen_tiny, family, sides, monkeyp
     plain_text = example([*start, 7, 8], range(30, 42), [*start[31:], 7, 8, 9])
     examples = [*(shifted(each, start) for each in batch()), plain_text]
     monkeypatch.setattr(model, "pack_rows", 10_000)
-    overlay = Overlay(model, finish(Random(density=0.05).find(model, SEARCH)))
+    overlay = SparseOverlay(model, finish(Random(density=0.05).find(model, SEARCH)))
     values = overlay.values + 0.05 * torch.randn(sides, overlay.mask.size, generator=torch.Generator().manual_seed(1))
     monkeypatch.setattr(objective, "log_probabilities", lambda module, pack, sides: seen.append(pack) or
                         log_probabilities(module, pack, sides))  # fmt: skip

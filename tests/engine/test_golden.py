@@ -13,7 +13,7 @@ import pytest
 from sparsezo_gui import recipe
 from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.sparse.overlay import Overlay
+from sparsezo_gui.engine.sparse.overlay import SparseOverlay
 from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
 from tests.engine.conftest import finish
@@ -35,7 +35,7 @@ def test_trajectory(frozen_tiny, estimator, update, directions):
             "loop": {"steps": 12, "seed": 5},
         }
     )
-    overlay = Overlay(model, finish(chosen.mask.find(model, Search(5, chosen.data))))
+    overlay = SparseOverlay(model, finish(chosen.mask.find(model, Search(5, chosen.data))))
     session = Session(chosen, model, overlay)
     session.begin()
     batch = [Encoded((Row((5, 9, 20 + i), (2, 2), (30, 40), (0, 1)),), 2, i % 2, (), (), 0) for i in range(6)]

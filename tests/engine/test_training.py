@@ -112,14 +112,14 @@ def test_the_loop_equals_mezo_written_down_plainly(make, tmp_path):
 def test_the_base_is_bit_identical_after_a_thousand_steps(frozen_tiny, family):
     """Drives the loop's own step; what is frozen must stay so, whatever is tuned on it."""
     from sparsezo_gui.engine.session import Session
-    from sparsezo_gui.engine.sparse.overlay import Overlay
+    from sparsezo_gui.engine.sparse.overlay import SparseOverlay
     from sparsezo_gui.engine.sparse.random import Random
     from sparsezo_gui.engine.sparse.rule import Search
     from tests.engine.test_correctness import example
 
     model = frozen_tiny(family, 4)
     chosen = recipe.loads('[update]\nrule = "sgd"\nlearning_rate = 1e-3')
-    overlay = Overlay(model, finish(Random(density=0.01).find(model, Search(0, chosen.data))))
+    overlay = SparseOverlay(model, finish(Random(density=0.01).find(model, Search(0, chosen.data))))
     session = Session(chosen, model, overlay)
     before = _bits(model)
     batch = [example([5, 9, 7], [2, 2], [8, 11], [0, 1], 2, 0)]

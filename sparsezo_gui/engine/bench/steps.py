@@ -17,7 +17,7 @@ from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.runs.journal import Header, JournalWriter
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.sparse.overlay import Overlay
+from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.recipe import Recipe, with_settings
@@ -72,7 +72,7 @@ def steps(
     place = yield from shapes.make(shape, folder / shape)
     recipe = with_settings(Recipe(), [f"model.id={place}", "mask.rule=random", f"mask.density={DENSITY}", *settings])
     model = yield from frozen.load(recipe.model)
-    overlay = Overlay(model, (yield from Random(density=DENSITY).find(model, Search(0, recipe.data))))
+    overlay = overlay_of(model, (yield from Random(density=DENSITY).find(model, Search(0, recipe.data))))
     session = Session(recipe, model, overlay)
     session.begin()
     found = [*(yield from _beside_passes(session, folder / "journal.bin", repeats))]

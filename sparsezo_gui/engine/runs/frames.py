@@ -9,9 +9,9 @@ is a safetensors file with one uint8 tensor per number 0, 1, …: 0 is the value
 state, which is that of the estimator and that of the update. Each is a zlib stream of the number's fp32 bits, little
 endian, all lowest bytes first, then all second ones and so on; of the values, the bits are XORed with those that the
 run began with, which leaves most of the high bytes zero. The metadata (all strings) MUST hold ``format`` =
-"sparsezo-frame", ``version`` = "2", ``mask_hash``, ``hash`` (SHA-256 of the values' bits) and ``state`` (JSON: a list of
-the two states, each null or a list of numbers, in which ``{"tensor": [n, shape]}`` stands for tensor n). A reader MUST
-ignore a frame that breaks any of this. Version 1 held the update's state alone, and is ignored.
+"sparsezo-frame", ``version`` = "2", ``mask_hash``, ``hash`` (SHA-256 of the values' bits) and ``state`` (JSON: a list
+of the two states, each null or a list of numbers, in which ``{"tensor": [n, shape]}`` stands for tensor n). A reader
+MUST ignore a frame that breaks any of this. Version 1 held the update's state alone, and is ignored.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Masks, and the file they are kept in.
 
-The mask file (version 1)
--------------------------
+The mask file (versions 1 and 2)
+--------------------------------
 A mask file is a safetensors file. It MUST hold one int32 tensor per tuned weight, named as the model's parameter, with
 the flat row-major indices, (out, in), of the tuned entries in strictly ascending order. Its metadata MUST hold
 ``format`` = "sparsezo-mask", ``version`` = "1", ``rule`` (the mask rule as JSON), ``fingerprint`` (of the model's
@@ -9,6 +9,12 @@ weights), ``eligible`` (number of weights the rule chose from) and ``hash``. The
 tensor in ascending order of names: the name in UTF-8, a zero byte, the number of indices and then the indices, as
 little endian int64 and int32. A reader MUST refuse a file whose hash differs, and one whose fingerprint is another
 model's.
+
+Version 2 is for what is tuned otherwise than entry by entry. Its metadata MUST also hold ``space`` ("dense" or
+"low-rank") and ``tuned`` (number of tuned values), and in place of indices the file holds what that space needs, as
+fp32 tensors whose names begin with "part:". The hash goes on over the space in UTF-8, a zero byte, ``tuned`` as int64,
+and each part in ascending order of names: the name in UTF-8, a zero byte, the number of entries as int64, and the
+entries.
 """
 
 from __future__ import annotations
@@ -18,7 +24,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,22 +37,28 @@ from torch import Tensor
 from sparsezo_gui.engine.files import replacing
 from sparsezo_gui.errors import UserError
 
-FORMAT, VERSION = "sparsezo-mask", "1"
+FORMAT, VERSION, OTHER_VERSION = "sparsezo-mask", "1", "2"
+PART = "part:"
+SPACES = ("entries", "dense", "low-rank")
 
 
 @dataclass(frozen=True)
 class Mask:
-    """Which entries of which weights are tuned: ``indices`` by parameter name, int32, ascending."""
+    """What is tuned. In the space of 'entries': ``indices`` by parameter name, int32, ascending. Other spaces have
+    ``tuned`` values, and what they need besides in ``parts``, fp32."""
 
     indices: Mapping[str, Tensor]
     rule: Mapping[str, Any]
     fingerprint: str
     eligible: int
+    space: str = "entries"
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    tuned: int | None = None
 
     @property
     def size(self) -> int:
         """Number of tuned values."""
-        return sum(indices.numel() for indices in self.indices.values())
+        return sum(indices.numel() for indices in self.indices.values()) if self.tuned is None else self.tuned
 
     @cached_property
     def hash(self) -> str:
@@ -55,20 +67,28 @@ class Mask:
         for name in sorted(self.indices):
             content = self.indices[name].cpu().numpy().astype("<i4")
             digest.update(name.encode() + b"\0" + len(content).to_bytes(8, "little") + content.tobytes())
+        if self.space != "entries":
+            digest.update(self.space.encode() + b"\0" + self.size.to_bytes(8, "little"))
+        for name in sorted(self.parts):
+            content = self.parts[name].cpu().contiguous().numpy().astype("<f4")
+            digest.update(name.encode() + b"\0" + content.size.to_bytes(8, "little") + content.tobytes())
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
         """Writes the mask file."""
         metadata = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": VERSION if self.space == "entries" else OTHER_VERSION,
             "rule": json.dumps(dict(self.rule)),
             "fingerprint": self.fingerprint,
             "eligible": str(self.eligible),
             "hash": self.hash,
         }
+        if self.space != "entries":
+            metadata |= {"space": self.space, "tuned": str(self.size)}
+        tensors = {**self.indices, **{PART + name: part for name, part in self.parts.items()}}
         with replacing(path) as temporary:
-            save_file({name: indices.cpu().contiguous() for name, indices in self.indices.items()}, temporary, metadata)
+            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
 
 
 @contextmanager
@@ -86,8 +106,12 @@ def _opened(path: Path) -> Iterator[Any]:
 def share(path: Path) -> float:
     """Part of the eligible weights that the mask in ``path`` tunes, from its header alone."""
     with _opened(path) as file:
-        tuned = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (not a dict)
-        _, eligible = _facts(path, file.metadata() or {}, tuned)
+        entries = sum(
+            math.prod(file.get_slice(name).get_shape())
+            for name in file.keys()  # noqa: SIM118 (not a dict)
+            if not name.startswith(PART)
+        )
+        _, eligible, _, tuned = _facts(path, file.metadata() or {}, entries)
     return tuned / max(eligible, 1)
 
 
@@ -95,30 +119,39 @@ def load(path: Path, shapes: Mapping[str, tuple[int, int]], fingerprint: str) ->
     """The mask in ``path``, checked against the model's eligible weights and fingerprint. Raises `UserError`."""
     with _opened(path) as file:
         metadata = file.metadata() or {}
-        indices = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    rule, eligible = _facts(path, metadata, sum(content.numel() for content in indices.values()))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    indices = {name: tensor for name, tensor in tensors.items() if not name.startswith(PART)}
+    parts = {name.removeprefix(PART): tensors[name] for name in tensors.keys() - indices.keys()}
+    rule, eligible, space, tuned = _facts(path, metadata, sum(content.numel() for content in indices.values()))
     if metadata.get("fingerprint") != fingerprint:
         raise UserError(f"{path}: this mask was found for another model. Find one for this model with 'sparsezo mask'.")
     for name, content in indices.items():
         _check(path, name, content, shapes)
+    if any(part.dtype != torch.float32 for part in parts.values()):
+        raise UserError(f"{path}: damaged mask file (its parts are no fp32 numbers). Find the mask anew.")
     order = [name for name in shapes if name in indices]
-    mask = Mask({name: indices[name] for name in order}, rule, fingerprint, eligible)
+    chosen = {name: indices[name] for name in order}
+    mask = Mask(chosen, rule, fingerprint, eligible, space, parts, None if space == "entries" else tuned)
     if metadata.get("hash") != mask.hash:
         raise UserError(f"{path}: damaged mask file (its content does not fit its hash). Find the mask anew.")
     return mask
 
 
-def _facts(path: Path, metadata: Mapping[str, str], tuned: int) -> tuple[dict[str, Any], int]:
-    """The rule, and the number of weights it chose ``tuned`` of."""
-    if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+def _facts(path: Path, metadata: Mapping[str, str], entries: int) -> tuple[dict[str, Any], int, str, int]:
+    """The rule, the number of weights it chose of, the space, and how many values are tuned in it."""
+    if metadata.get("format") != FORMAT or metadata.get("version") not in (VERSION, OTHER_VERSION):
         raise UserError(f"{path}: not a mask file of this program (it has no '{FORMAT}' version {VERSION} header).")
     try:
         rule, eligible = json.loads(metadata["rule"]), int(metadata["eligible"])
+        space, tuned = "entries", entries
+        if metadata["version"] == OTHER_VERSION:
+            space, tuned = metadata["space"], int(metadata["tuned"])
     except (KeyError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged mask file (its header lacks {error}). Find the mask anew.") from error
-    if not isinstance(rule, dict) or eligible < tuned:
+    wrong = space not in SPACES or (space == "entries") != (metadata["version"] == VERSION) or not 0 <= tuned < 2**62
+    if wrong or not isinstance(rule, dict) or eligible < entries or (space != "entries" and entries):
         raise UserError(f"{path}: damaged mask file (its header does not fit its content). Find the mask anew.")
-    return rule, eligible
+    return rule, eligible, space, tuned
 
 
 def _check(path: Path, name: str, indices: Tensor, shapes: Mapping[str, tuple[int, int]]) -> None:

@@ -10,23 +10,84 @@ from __future__ import annotations
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsezo_gui.engine.models.frozen import FrozenModel
-from sparsezo_gui.engine.models.linear import FrozenLinear
 from sparsezo_gui.engine.models.tuned import Entries, OwnEntries, Owners, Tuned
 from sparsezo_gui.engine.sparse.mask import Mask
+from sparsezo_gui.engine.zo.estimators import Estimator
+from sparsezo_gui.engine.zo.generator import Source
 
 
-class Overlay:
-    """``values`` (n,) fp32 of ``mask`` on ``model``, in the model's order of layers; ``start`` (n,) is where they
-    began.
-    """
+class Overlay(ABC):
+    """Base: ``values`` (n,) of ``mask`` on ``model``; ``start`` (n,) is where they began."""
+
+    model: FrozenModel
+    mask: Mask
+    values: Tensor
+    start: Tensor
+    slices: dict[str, slice]
+    """Where the values of each weight stand, by its name."""
+
+    def draw(self, estimator: Estimator, source: Source, batch_size: int, state: Any) -> Any:
+        """The directions of a step, (q, n), or an object that has them in ``parts()``."""
+        return estimator.draw(source, batch_size, state)
+
+    @abstractmethod
+    def probed(self, directions: Any, offsets: Tensor) -> AbstractContextManager[None]:
+        """Within: the model runs with values + ``offsets`` (sides, q) · ``directions`` (q, n)."""
+
+    @abstractmethod
+    def own(self, directions: Any, offsets: Tensor, owners: Owners) -> AbstractContextManager[None]:
+        """Within: the model runs example i with values + offsets·(direction i), for ``directions`` (examples, n) and
+        ``offsets`` (sides,); ``owners`` says which example a row belongs to."""
+
+    @abstractmethod
+    def applied(self, sides: Tensor | None = None) -> AbstractContextManager[None]:
+        """Within: the model runs with ``sides`` (sides, n), or with the values as they are."""
+
+    def base(self) -> AbstractContextManager[None]:
+        """Within: the model runs with the values it started from."""
+        return self.applied(self.start.unsqueeze(0))
+
+    @abstractmethod
+    def changes(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """(indices int32, values fp32) of every weight that is not as it was, on the CPU."""
+
+    @abstractmethod
+    def felt(self, name: str, gradient: Tensor) -> Tensor:
+        """What a ``gradient`` (out, in) of weight ``name`` is of the values in its slice (k,)."""
+
+    def hash(self) -> str:
+        """SHA-256 of the values' bits."""
+        return hashlib.sha256(self.values.cpu().numpy().astype("<f4").tobytes()).hexdigest()
+
+    @contextmanager
+    def _held(self, tuned: dict[str, Tuned], sides: int = 1) -> Iterator[None]:
+        """Within: the layers hold what is ``tuned`` of them, by name."""
+        try:
+            for name, layer in self.model.layers.items():
+                layer.tuned = tuned.get(name) or Tuned(sides)
+            yield
+        finally:
+            for layer in self.model.layers.values():
+                layer.tuned = None
+
+
+def overlay_of(model: FrozenModel, mask: Mask) -> Overlay:
+    """The overlay of the space that ``mask`` is in."""
+    return SparseOverlay(model, mask)
+
+
+class SparseOverlay(Overlay):
+    """Entries of the frozen weights, in the model's order of layers."""
 
     def __init__(self, model: FrozenModel, mask: Mask) -> None:
         self.model = model
@@ -45,33 +106,28 @@ class Overlay:
         self.start = self.values.clone()
 
     def probed(self, directions: Tensor, offsets: Tensor) -> AbstractContextManager[None]:
-        """Within: the model runs with values + ``offsets`` (sides, q) · ``directions`` (q, n)."""
+        """See `Overlay.probed`."""
         return self.applied(self.values + offsets.to(directions) @ directions)
 
     def applied(self, sides: Tensor | None = None) -> AbstractContextManager[None]:
-        """Within: the model runs with ``sides`` (sides, n), or with the values as they are."""
+        """See `Overlay.applied`."""
         sides = self.values.unsqueeze(0) if sides is None else sides
-        return self._held({name: self._tuned(name, layer, sides) for name, layer in self.model.layers.items()})
+        return self._held({
+            name: Entries(len(sides), self.indices[name], sides[:, part], self._size(name))
+            for name, part in self.slices.items()
+        }, len(sides))  # fmt: skip
 
     def own(self, directions: Tensor, offsets: Tensor, owners: Owners) -> AbstractContextManager[None]:
-        """Within: the model runs example i with values + offsets·(direction i), for ``directions`` (examples, n) and
-        ``offsets`` (sides,); ``owners`` says which example a row belongs to."""
+        """See `Overlay.own`."""
         sides, values = len(offsets), self.values[None]
         return self._held({
-            name: OwnEntries(sides, self.indices[name], values[:, part], math.prod(self.model.layers[name].store.shape),
-                             directions[:, part], offsets, owners, *self._rows[name])
+            name: OwnEntries(sides, self.indices[name], values[:, part], self._size(name), directions[:, part], offsets,
+                             owners, *self._rows[name])
             for name, part in self.slices.items()
         }, sides)  # fmt: skip
 
-    @contextmanager
-    def _held(self, tuned: dict[str, Tuned], sides: int = 1) -> Iterator[None]:
-        try:
-            for name, layer in self.model.layers.items():
-                layer.tuned = tuned.get(name) or Tuned(sides)
-            yield
-        finally:
-            for layer in self.model.layers.values():
-                layer.tuned = None
+    def _size(self, name: str) -> int:
+        return math.prod(self.model.layers[name].store.shape)
 
     @cached_property
     def _rows(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -83,20 +139,10 @@ class Overlay:
             found[name] = torch.searchsorted(indices, ends).int(), (indices % columns).int()
         return found
 
-    def _tuned(self, name: str, layer: FrozenLinear, sides: Tensor) -> Tuned:
-        if name not in self.slices:
-            return Tuned(len(sides))
-        rows, columns = layer.store.shape
-        return Entries(len(sides), self.indices[name], sides[:, self.slices[name]], rows * columns)
-
-    def base(self) -> AbstractContextManager[None]:
-        """Within: the model runs with the values it started from."""
-        return self.applied(self.start.unsqueeze(0))
-
     def changes(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """(indices int32, values fp32) of every tuned weight, on the CPU."""
+        """See `Overlay.changes`."""
         return {name: (self.mask.indices[name].cpu(), self.values[part].cpu()) for name, part in self.slices.items()}
 
-    def hash(self) -> str:
-        """SHA-256 of the values' bits."""
-        return hashlib.sha256(self.values.cpu().numpy().astype("<f4").tobytes()).hexdigest()
+    def felt(self, name: str, gradient: Tensor) -> Tensor:
+        """See `Overlay.felt`."""
+        return gradient.reshape(-1)[self.indices[name].long()]

@@ -6,7 +6,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
@@ -31,7 +31,10 @@ class Search:
 
 
 class MaskRule(Variant):
-    """Base of mask rules: which entries of the frozen weights are tuned."""
+    """Base of mask rules: what of the frozen weights is tuned."""
+
+    space: ClassVar[str] = "entries"
+    """How values stand in the weights: as 'entries', 'dense' (all of them), or 'low-rank'."""
 
     @abstractmethod
     def share(self) -> float:

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from sparsezo_gui.engine.export.trained import INDEX, export_trained
 from sparsezo_gui.engine.generate import stream
 from sparsezo_gui.engine.models import frozen
-from sparsezo_gui.engine.sparse.overlay import Overlay
+from sparsezo_gui.engine.sparse.overlay import SparseOverlay
 from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.errors import UserError
@@ -25,7 +25,7 @@ PROMPT = torch.tensor([[10, 20, 30, 40]])
 def tuned(folder, bits):
     """A frozen model of ``folder`` and an overlay on it whose values are far from where they started."""
     model = finish(frozen.load(ModelTable(id=str(folder), bits=bits, device="cpu")))
-    overlay = Overlay(model, finish(Random(density=0.05).find(model, Search(0, DataTable()))))
+    overlay = SparseOverlay(model, finish(Random(density=0.05).find(model, Search(0, DataTable()))))
     overlay.values += 0.5 * torch.randn(overlay.values.shape, generator=torch.Generator().manual_seed(0))
     return model, overlay
 

@@ -14,7 +14,7 @@ from sparsezo_gui.engine.models.stores import Int8
 from sparsezo_gui.engine.models.tuned import Entries, Tuned
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.sparse.overlay import Overlay
+from sparsezo_gui.engine.sparse.overlay import SparseOverlay
 from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.errors import UserError
@@ -107,7 +107,7 @@ def test_slopes_are_those_of_fp32(frozen_tiny, family):
     assert {type(layer) for layer in model.layers.values()} == {IntegerLinear}
     found = []
     for each in (model, exact):
-        overlay = Overlay(each, finish(Random(density=0.02).find(each, SEARCH)))
+        overlay = SparseOverlay(each, finish(Random(density=0.02).find(each, SEARCH)))
         slopes = []
         for step in range(1, 25):
             z = 1e-3 * generator.normal(0, step, 0, overlay.mask.size)
@@ -122,7 +122,7 @@ def test_slopes_are_those_of_fp32(frozen_tiny, family):
 def test_sides_stay_together_however_long_the_examples_are(frozen_tiny, monkeypatch):
     """Apart, each would be rounded on its own, and the slope would be noise."""
     model = frozen_tiny("llama", 8, "int8")
-    overlay = Overlay(model, finish(Random(density=0.05).find(model, SEARCH)))
+    overlay = SparseOverlay(model, finish(Random(density=0.05).find(model, SEARCH)))
     recipe = with_settings(Recipe(), ["model.bits=8", "model.compute=int8", "estimator.epsilon=1e-4"])
     session, found = Session(recipe, model, overlay), []
     z = session.directions()
@@ -136,7 +136,7 @@ def test_sides_stay_together_however_long_the_examples_are(frozen_tiny, monkeypa
 def test_the_frozen_codes_stay_as_they_are(frozen_tiny):
     model = frozen_tiny("llama", 8, "int8")
     before = {name: layer.store.codes.clone() for name, layer in model.layers.items()}
-    overlay = Overlay(model, finish(Random(density=0.1).find(model, SEARCH)))
+    overlay = SparseOverlay(model, finish(Random(density=0.1).find(model, SEARCH)))
     with overlay.applied(overlay.values.repeat(2, 1)):
         measure(model, batch(), 2)
     assert all(torch.equal(before[name], layer.store.codes) for name, layer in model.layers.items())
@@ -145,7 +145,7 @@ def test_the_frozen_codes_stay_as_they_are(frozen_tiny):
 @vnni
 def test_a_loss_that_is_not_finite_stays_so(frozen_tiny):
     model = frozen_tiny("llama", 8, "int8")
-    overlay = Overlay(model, finish(Random(density=0.1).find(model, SEARCH)))
+    overlay = SparseOverlay(model, finish(Random(density=0.1).find(model, SEARCH)))
     with overlay.applied(torch.full((2, overlay.mask.size), torch.inf)):
         assert not measure(model, batch(), 2).loss.isfinite().any()
 

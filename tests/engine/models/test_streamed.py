@@ -11,7 +11,7 @@ import torch
 from sparsezo_gui.engine.models import frozen, memory, streamed
 from sparsezo_gui.engine.models.streamed import Streamed, needed
 from sparsezo_gui.engine.objective import measure
-from sparsezo_gui.engine.sparse.overlay import Overlay
+from sparsezo_gui.engine.sparse.overlay import SparseOverlay
 from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.sparse.sensitive import Sensitive
 from sparsezo_gui.recipe.recipe import ModelTable
@@ -34,7 +34,7 @@ def watched(monkeypatch):
 
 
 def losses(model):
-    overlay = Overlay(model, finish(Random(density=0.05).find(model, SEARCH)))
+    overlay = SparseOverlay(model, finish(Random(density=0.05).find(model, SEARCH)))
     with overlay.applied(overlay.values + torch.tensor([[0.01], [-0.01]], device=model.device)):
         return measure(model, batch(), 2).loss
 

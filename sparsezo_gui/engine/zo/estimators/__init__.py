@@ -61,6 +61,8 @@ class Estimator(Variant):
     piece by piece where a direction is as long as the model."""
     exact: ClassVar[bool] = False
     """Whether it back-propagates."""
+    own: ClassVar[bool] = False
+    """Whether every example has a direction of its own."""
 
     @property
     @abstractmethod

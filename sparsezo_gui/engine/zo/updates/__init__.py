@@ -47,6 +47,8 @@ class Gradient:
 class Update(Variant):
     """Base of updates. State goes in and out; it is made of plain floats and tensors, so that a replay rebuilds it."""
 
+    long: ClassVar[bool] = True
+    """Whether it remembers or needs vectors as long as the values, which there must be room for."""
     scalars: ClassVar[int] = 0
     """How many numbers it measures itself; see `ask`."""
     learning_rate: float
@@ -78,6 +80,8 @@ class Update(Variant):
 
 class ScalarUpdate(Update):
     """Base of updates that move along the directions as they are: only how far is worked out."""
+
+    long: ClassVar[bool] = False
 
     @abstractmethod
     def factors(self, gradient: Gradient, rate: float, state: Any) -> tuple[Sequence[float], float, Any]:
