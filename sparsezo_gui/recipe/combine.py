@@ -32,7 +32,7 @@ def refusal(recipe: Recipe) -> str:
     if space != "entries" and estimator.own:
         return (
             f"[estimator] rule = '{estimator.rule}' gives every example a direction of its own, which is cheap for a "
-            f"few entries only, and [mask] rule = '{mask.rule}' tunes other things. Set [estimator] rule = 'two-sided', "
+            f"few entries only, and [mask] rule = '{mask.rule}' tunes others. Set [estimator] rule = 'two-sided', "
             "or [mask] rule = 'sensitive'."
         )
     return ""
