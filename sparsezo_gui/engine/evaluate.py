@@ -7,6 +7,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from sparsezo_gui.engine import metrics
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.generate import complete
@@ -41,7 +43,8 @@ def evaluate(model: FrozenModel, examples: Sequence[Encoded], split: str) -> Gen
     predicted: list[int] = []
     for first in range(0, len(examples), BATCH):
         yield Progress(stage, first, len(examples), "examples")
-        measured = measure(model, examples[first : first + BATCH])
+        with torch.no_grad():
+            measured = measure(model, examples[first : first + BATCH])
         sums += measured.sums[0].tolist()
         weights += measured.weights.tolist()
         predicted += [int(scores[0].argmax()) for scores in measured.scores]

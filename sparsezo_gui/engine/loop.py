@@ -54,7 +54,7 @@ class Loop:
     def load(self) -> Events:
         """Loads the model, brings its values to the last step, and reads the data."""
         session = yield from open_session(self.run)
-        data = yield from load_data(session.recipe, session.model)
+        data = session.data or (yield from load_data(session.recipe, session.model))
         found = data_hash(data.train.encoded)
         if self.run.facts.data_hash is None:
             self.run = with_data(self.run, found)
@@ -94,7 +94,7 @@ class Loop:
                 if self.stopping or self.step >= steps:
                     break
                 yield from self.take_step()
-                if self.step % key_frames.spacing(facts.tuned) == 0:
+                if self.step % key_frames.spacing(facts.tuned, recipe.estimator.exact) == 0:
                     yield from self.keep_frame()
                 if every and self.step % every == 0 and self.step < steps:
                     yield from self.evaluate("validation")
@@ -117,8 +117,10 @@ class Loop:
         directions = session.directions()
         found = session.estimate(batch, directions, rate)
         # What is not finite must not reach the values; recorded zeros make the replay skip it too.
-        scalars = found.scalars if all(map(math.isfinite, found.scalars)) else (0.0,) * len(found.scalars)
-        session.advance(directions, scalars, rate, found.exact)
+        scalars, exact = found.scalars, found.exact
+        if not all(map(math.isfinite, scalars)) or not (exact is None or exact.isfinite().all()):
+            scalars, exact = (0.0,) * len(scalars), None
+        session.advance(directions, scalars, rate, exact)
         tokens = sum(map(count_tokens, batch)) * recipe.estimator.sides
         memory, seconds = devices.memory_used(session.model.device), time.perf_counter() - started
         yield from self._written(

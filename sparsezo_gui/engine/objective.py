@@ -39,9 +39,9 @@ class Measured:
         return self.sums.sum(dim=1) / self.weights.sum()
 
 
-@torch.no_grad()
 def measure(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1, owners: Owners | None = None) -> Measured:
-    """Losses of ``examples`` under the values that the model's layers hold (``sides`` of them).
+    """Losses of ``examples`` under the values that the model's layers hold (``sides`` of them). They can be passed
+    backwards where the caller enabled gradients.
 
     Where these differ from example to example, the layers look into ``owners`` for whose rows they have.
     """

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.gradient import gradient
 from sparsezo_gui.engine.models.frozen import FrozenModel
 from sparsezo_gui.engine.models.tuned import Owners
 from sparsezo_gui.engine.objective import Measured, count_tokens, sides_at_once
@@ -31,14 +32,17 @@ class ModelProbe:
     directions: Any
     compute: str
 
+    @torch.no_grad()
     def losses(self, offsets: Tensor) -> Tensor:
         """See `Probe.losses`."""
         return torch.cat([part.loss for part in self._measured(offsets)])
 
+    @torch.no_grad()
     def examples(self, offsets: Tensor) -> Tensor:
         """See `Probe.examples`."""
         return torch.cat([_by_example(part) for part in self._measured(offsets)])
 
+    @torch.no_grad()
     def own(self, offsets: Tensor) -> Tensor:
         """See `Probe.own`."""
         found = []
@@ -48,9 +52,19 @@ class ModelProbe:
                 found.append(_by_example(self.objective.measure(self.model, self.batch, len(part), owners)))
         return torch.cat(found)
 
-    def gradient(self) -> tuple[Tensor, float]:
+    def gradient(self, offsets: Tensor | None = None, blocks: int | None = None) -> tuple[Tensor, float]:
         """See `Probe.gradient`."""
-        raise NotImplementedError
+        with self.overlay.applied() if offsets is None else self.overlay.probed(self.directions, offsets[None]):
+            return gradient(self.model, self.overlay, self.objective, self.batch, blocks)
+
+    def part(self, chosen: Sequence[int]) -> ModelProbe:
+        """See `Probe.part`."""
+        return replace(self, batch=[self.batch[place] for place in chosen])
+
+    @property
+    def lengths(self) -> list[int]:
+        """See `Probe.lengths`."""
+        return [example.length for example in self.batch]
 
     def _measured(self, offsets: Tensor) -> list[Measured]:
         found = []

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparsezo_gui.engine.data import TaskData, load_task
+from sparsezo_gui.engine.data import TaskData, finish, load_task
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.models.frozen import FrozenModel
@@ -27,6 +27,7 @@ from sparsezo_gui.engine.sparse.mask import Mask
 from sparsezo_gui.engine.sparse.overlay import Overlay, overlay_of
 from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.engine.zo import generator
+from sparsezo_gui.engine.zo.batches import batch_indices
 from sparsezo_gui.engine.zo.estimators import Estimate
 from sparsezo_gui.engine.zo.updates import Gradient
 from sparsezo_gui.errors import UserError
@@ -53,6 +54,8 @@ class Session:
     step: int = 0
     state: State = field(default_factory=State)
     factor: float = 1.0
+    data: TaskData | None = None
+    """The examples, where steps of the run can only be taken again with them."""
 
     def begin(self, recipe: Recipe | None = None) -> None:
         """Puts values and state to where ``recipe`` (None: the session's) begins."""
@@ -123,6 +126,8 @@ def open_session(
     # Fewer rows at once give other last bits, so that a run keeps to what it began with.
     model.pack_rows = facts.pack_rows or model.pack_rows
     session = Session(recipe, model, overlay_of(model, (yield from _mask(run, model))))
+    if recipe.estimator.exact:
+        session.data = yield from load_data(recipe, model)
     way = line(run).until(step)
     if way.fault:
         yield Notice(way.fault, "warning")
@@ -163,11 +168,23 @@ def travel(session: Session, way: Line, frames: bool = True) -> Generator[Progre
             session.state = _carried(session, way.segments[index - 1].recipe, part.recipe)
         records = part.steps[session.step - part.first :] if session.step < part.last else part.steps[:0]
         for record, z in zip(records, _drawn(session, part.recipe, len(records)), strict=True):
-            session.advance(z, record["slopes"].tolist(), float(record["rate"]), recipe=part.recipe)
+            scalars, rate = record["slopes"].tolist(), float(record["rate"])
+            exact = _exact(session, part.recipe, z) if part.recipe.estimator.exact and any(scalars) else None
+            session.advance(z, scalars, rate, exact, part.recipe)
             done += 1
             if done % 100 == 0:
                 yield Progress("Replaying the journal", done, total, "steps")
     session.factor = way.factor
+
+
+def _exact(session: Session, recipe: Recipe, directions: Any) -> Tensor | None:
+    """What back-propagation found in the next step, which the journal does not hold: it is found again."""
+    if session.data is None:
+        session.data = finish(load_task(recipe.data, session.model.tokenizer))
+    batch = session.data.train.encoded
+    indices = batch_indices(recipe.loop.seed, session.step + 1, recipe.loop.batch_size, len(batch))
+    probe = replace(session, recipe=recipe).probe([batch[i] for i in indices], directions)
+    return recipe.estimator.measure(probe, session.state.estimator).exact
 
 
 def _carried(session: Session, before: Recipe, after: Recipe) -> State:

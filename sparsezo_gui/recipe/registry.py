@@ -66,7 +66,15 @@ MASKS = Registry(
         "saved": f"{_ENGINE}.sparse.saved:Saved",
     },
 )
-ESTIMATORS = Registry("estimator", "two-sided", {"two-sided": f"{_ENGINE}.zo.estimators.two_sided:TwoSided"})
+ESTIMATORS = Registry(
+    "estimator",
+    "two-sided",
+    {
+        "two-sided": f"{_ENGINE}.zo.estimators.two_sided:TwoSided",
+        "elastic": f"{_ENGINE}.zo.estimators.elastic:Elastic",
+        "addax": f"{_ENGINE}.zo.estimators.addax:Addax",
+    },
+)
 UPDATES = Registry(
     "update",
     "scalar-normalised",

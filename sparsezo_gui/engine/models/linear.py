@@ -8,7 +8,8 @@ stays in cache, and memory of that size is used again where larger pieces would 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,25 @@ class FrozenLinear(nn.Module):
     def weight(self, dtype: torch.dtype) -> Tensor:
         """The weight (out, in) of the first side, which the caller must not write to."""
         return self.store.read(dtype) if self.tuned is None else self.tuned.whole(self.store.dense(dtype))
+
+
+@contextmanager
+def recorded(layers: Iterable[FrozenLinear], recorder: Callable[[FrozenLinear], Recorder]) -> Iterator[None]:
+    """Within: ``recorder`` of each of the layers hears of what goes backwards through it."""
+    layers = list(layers)
+    for layer in layers:
+        layer.recorder = recorder(layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.recorder = None
+
+
+def loss_scale(dtype: torch.dtype) -> float:
+    """What a loss is multiplied with before it goes backwards: in fp16 gradients would fall below its smallest number.
+    """
+    return 1024.0 if dtype == torch.float16 else 1.0
 
 
 def _spans(store: Store, dtype: torch.dtype) -> list[tuple[int, int]]:

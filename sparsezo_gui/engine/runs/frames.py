@@ -37,6 +37,7 @@ from sparsezo_gui.engine.runs.journal import Journal
 
 FORMAT, VERSION = "sparsezo-frame", "2"
 STEP_SECONDS, VALUE_SECONDS = 130e-6, 12e-9  # of a replay, measured on one core
+STEPS_AGAIN = 20
 STATE_LARGEST = 16  # times the values that a tensor of a state may hold
 REACH_SECONDS, REACH_LONGEST = 1.0, 12.0  # how long a replay from the frame before may take: longer for large masks
 
@@ -55,8 +56,13 @@ class Frame:
         return self.records <= len(journal.records) and all(journal.records["step"][since] >= self.step)
 
 
-def spacing(size: int) -> int:
-    """Steps between two frames of ``size`` values: a second of replaying, and one more for each MB of a frame."""
+def spacing(size: int, again: bool = False) -> int:
+    """Steps between two frames of ``size`` values: a second of replaying, and one more for each MB of a frame.
+
+    Where steps are to be taken ``again``, with their forward and backward passes, it is a few.
+    """
+    if again:
+        return STEPS_AGAIN
     seconds = min(REACH_SECONDS * (1 + 2.5e-6 * size), REACH_LONGEST)
     return max(1, round(seconds / (STEP_SECONDS + VALUE_SECONDS * size)))
 

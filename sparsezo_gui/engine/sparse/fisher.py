@@ -20,7 +20,7 @@ from sparsezo_gui.engine.forward import packs
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.blocks import Blocks, Call
 from sparsezo_gui.engine.models.frozen import FrozenModel
-from sparsezo_gui.engine.models.linear import FrozenLinear
+from sparsezo_gui.engine.models.linear import FrozenLinear, Recorder, loss_scale, recorded
 from sparsezo_gui.engine.models.stores import Dense
 from sparsezo_gui.engine.sparse.select import Selection
 from sparsezo_gui.engine.sparse.unfinished import Unfinished
@@ -30,7 +30,6 @@ from sparsezo_gui.recipe.events import Progress
 STAGE = "Finding the sensitive weights"
 MEMORY_SHARE = 0.5  # of the free memory that sums may take
 LOGITS_BYTES = 16 << 20  # of logits at a time; autograd holds about three times as much
-HALF_SCALE = 1024.0  # of the loss in fp16, whose gradients would fall below its smallest number
 
 
 def squared_gradients(
@@ -94,7 +93,7 @@ class _Search:
     def __init__(self, model: FrozenModel, ids: list[Tensor], work: Unfinished) -> None:
         self.model, self.ids, self.work = model, ids, work
         self.blocks = Blocks(model)
-        self.scale = HALF_SCALE if model.dtype == torch.float16 else 1.0
+        self.scale = loss_scale(model.dtype)
         self._calls: dict[int, list[Call]] = {}
         work.plan([each.shape[1] for each in ids], model.anatomy.hidden, model.dtype, len(self.blocks) + 1)
 
@@ -137,12 +136,12 @@ class _Search:
             for index in range(len(self.ids)):
                 hidden = self._read("hidden", number, index).requires_grad_()
                 gradient = self._read("gradient", number + 1, index)
-                with _recorded(group, self._recorder(sums)):
+                with recorded(group, self._recorder(sums)):
                     self.blocks.run(number, hidden, self._call(index, number)).backward(gradient)
                 write(hidden.grad)
                 yield index + 1
 
-    def _recorder(self, sums: dict[str, Tensor]) -> Callable[[FrozenLinear], Callable[[Tensor, Tensor], None]]:
+    def _recorder(self, sums: dict[str, Tensor]) -> Callable[[FrozenLinear], Recorder]:
         def of(layer: FrozenLinear) -> Callable[[Tensor, Tensor], None]:
             def record(gradient: Tensor, x: Tensor) -> None:
                 slope = gradient.t().float() @ x.float() / self.scale
@@ -161,17 +160,6 @@ class _Search:
         if ids.shape[1] not in self._calls:
             self._calls[ids.shape[1]] = self.blocks.enter(ids)[1]
         return self._calls[ids.shape[1]][number]
-
-
-@contextmanager
-def _recorded(layers: list[FrozenLinear], recorder: Callable) -> Iterator[None]:
-    for layer in layers:
-        layer.recorder = recorder(layer)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.recorder = None
 
 
 @contextmanager

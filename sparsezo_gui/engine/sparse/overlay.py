@@ -38,7 +38,13 @@ class Overlay(ABC):
 
     def draw(self, estimator: Estimator, source: Source, batch_size: int, state: Any) -> Any:
         """The directions of a step, (q, n), or an object that has them in ``parts()``."""
-        return estimator.draw(source, batch_size, state)
+        directions = estimator.draw(source, batch_size, state)
+        if estimator.tail:
+            kept = tuple(last_blocks(self.model, estimator.tail))
+            for name, part in self.slices.items():
+                if name.startswith(kept):
+                    directions[:, part] = 0
+        return directions
 
     @abstractmethod
     def probed(self, directions: Any, offsets: Tensor) -> AbstractContextManager[None]:
@@ -84,6 +90,13 @@ class Overlay(ABC):
 def overlay_of(model: FrozenModel, mask: Mask) -> Overlay:
     """The overlay of the space that ``mask`` is in."""
     return SparseOverlay(model, mask)
+
+
+def last_blocks(model: FrozenModel, count: int) -> Iterator[str]:
+    """The beginnings of the names of what is in the last ``count`` decoder blocks."""
+    path = model.anatomy.blocks
+    total = len(model.module.get_submodule(path))
+    yield from (f"{path}.{number}." for number in range(max(0, total - count), total))
 
 
 class SparseOverlay(Overlay):

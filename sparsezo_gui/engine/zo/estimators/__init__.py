@@ -49,8 +49,16 @@ class Probe(Protocol):
         """Losses fp64 (sides, examples) of example i at θ + offsets·(direction i), for ``offsets`` (sides,): each
         example has a direction of its own."""
 
-    def gradient(self) -> tuple[Tensor, float]:
-        """∇L(θ) by back-propagation, fp32 (n,), and L(θ)."""
+    def gradient(self, offsets: Tensor | None = None, blocks: int | None = None) -> tuple[Tensor, float]:
+        """∇L at θ + offsets·directions by back-propagation, fp32 (n,), and L there, for ``offsets`` (q,); where
+        ``blocks`` is given, of the values in the last so many decoder blocks, and zero elsewhere."""
+
+    def part(self, chosen: Sequence[int]) -> Probe:
+        """The same with the ``chosen`` examples of the batch alone."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each example of the batch."""
 
 
 class Estimator(Variant):
@@ -68,6 +76,11 @@ class Estimator(Variant):
     @abstractmethod
     def sides(self) -> int:
         """How many perturbed copies of the values one step runs: forward passes per step."""
+
+    @property
+    def tail(self) -> int:
+        """The last decoder blocks whose values it does not perturb, since it back-propagates through them."""
+        return 0
 
     def probes(self, batch_size: int) -> int:
         """How many directions a step draws."""

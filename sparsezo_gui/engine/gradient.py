@@ -1,0 +1,67 @@
+"""Exact gradients of the tuned values by back-propagation: for baselines, and for methods that mix both orders.
+
+The frozen weights stay as they are held: each is made dense again on the way back, and the gradient of a weight is
+reduced to that of its tuned values at once. Activations of the blocks that are passed backwards are kept meanwhile,
+which forward passes alone would not need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.engine.models.linear import FrozenLinear, Recorder, loss_scale, recorded
+from sparsezo_gui.engine.objectives import Objective
+from sparsezo_gui.engine.sparse.overlay import Overlay, last_blocks
+
+
+def gradient(
+    model: FrozenModel, overlay: Overlay, objective: Objective, batch: Sequence[Encoded], blocks: int | None = None
+) -> tuple[Tensor, float]:
+    """∇L of the batch in nats, fp32 (n,), at what the layers hold, and L; where ``blocks`` is given, only in the last
+    so many decoder blocks, and zero in the others."""
+    layers = {name: layer for name, layer in model.layers.items() if name in overlay.slices}
+    if blocks is not None:
+        kept = tuple(last_blocks(model, blocks))
+        layers = {name: layer for name, layer in layers.items() if name.startswith(kept)}
+    found = torch.zeros_like(overlay.values, dtype=torch.float32)
+
+    def felt(layer: FrozenLinear) -> Recorder:
+        def record(slope: Tensor, x: Tensor) -> None:
+            found[overlay.slices[layer.name]] += overlay.felt(layer.name, slope.t().float() @ x.float())
+
+        return record
+
+    scale = loss_scale(model.dtype)
+    with torch.enable_grad(), _from(_first(model, blocks)), recorded(layers.values(), felt):
+        loss = objective.measure(model, batch).loss[0]
+        (loss * scale).backward()
+    return found.div_(scale), loss.item()
+
+
+def _first(model: FrozenModel, blocks: int | None) -> nn.Module:
+    """The module before which nothing is passed backwards."""
+    layers = model.module.get_submodule(model.anatomy.blocks)
+    return layers[0 if blocks is None else max(0, len(layers) - blocks)]
+
+
+@contextmanager
+def _from(block: nn.Module) -> Iterator[None]:
+    """Within: what goes into ``block`` is where back-propagation ends."""
+
+    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict]:
+        if args:
+            return (args[0].detach().requires_grad_(), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
+
+    hook = block.register_forward_pre_hook(begin, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()

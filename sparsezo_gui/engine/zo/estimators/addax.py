@@ -1,0 +1,62 @@
+"""Back-propagation on short examples, zeroth order on long ones."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from sparsezo_gui.engine.zo.estimators import Estimate, Estimator, Probe
+from sparsezo_gui.engine.zo.estimators.two_sided import epsilon_setting
+from sparsezo_gui.recipe.variants import setting
+
+
+class Addax(Estimator):
+    """Exact gradients of the short examples of a batch, and a two-sided slope of the long ones.
+
+    After Addax (arXiv 2410.06441): g = α·g₀z + (1 − α)·g₁, with g₁ exact on examples up to a length and g₀ the slope
+    on longer ones, so that the longest examples, which decide the memory, are never passed backwards. Own choices: both
+    parts come from one batch of all the data instead of two of their own, and α is by default the share of long
+    examples in the batch, which makes the sum an estimate of the batch's gradient.
+    """
+
+    title: ClassVar[str] = "Addax (short examples exactly)"
+    paper: ClassVar[str] = "Addax, arXiv 2410.06441"
+    exact: ClassVar[bool] = True
+    rule: Literal["addax"] = "addax"
+    epsilon: float = epsilon_setting()
+    short: int = setting(
+        64, "Longest example that is passed backwards.", unit="tokens", ge=1, le=131072, basic=True, sane=(32, 512)
+    )
+    alpha: float = setting(
+        -1.0, "Share of the zeroth-order part; below 0 it is the share of long examples.", ge=-1, le=1, sane=(-1, 0.5)
+    )
+
+    @property
+    def sides(self) -> int:
+        """Two of the long examples; the short ones go forwards and backwards once."""
+        return 2
+
+    def scalars(self, batch_size: int) -> int:
+        """The slope, already weighted, and the share of short examples in the batch."""
+        return 2
+
+    def measure(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.measure`."""
+        import torch
+
+        lengths = probe.lengths
+        short = [place for place, length in enumerate(lengths) if length <= self.short]
+        long = [place for place, length in enumerate(lengths) if length > self.short]
+        share = len(long) / len(lengths)
+        alpha = share if self.alpha < 0 or share in (0, 1) else self.alpha
+        slope, loss, exact = 0.0, 0.0, None
+        if long:
+            plus, minus = probe.part(long).losses(self.epsilon * torch.tensor([[1.0], [-1.0]])).tolist()
+            slope, loss = alpha * (plus - minus) / (2 * self.epsilon), share * (plus + minus) / 2
+        if short:
+            gradient, short_loss = probe.part(short).gradient()
+            exact, loss = gradient * (1 - alpha), loss + (1 - share) * short_loss
+        return Estimate((slope, 1 - share), loss, exact)
+
+    def slopes(self, directions: Any, scalars: Any, state: Any) -> tuple[tuple[float], Any]:
+        """See `Estimator.slopes`."""
+        return (scalars[0],), state

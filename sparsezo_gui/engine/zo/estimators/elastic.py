@@ -1,0 +1,48 @@
+"""Back-propagation through the last blocks, zeroth order in the others."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from sparsezo_gui.engine.zo.estimators import Estimate, Estimator, Probe
+from sparsezo_gui.engine.zo.estimators.two_sided import epsilon_setting
+from sparsezo_gui.recipe.variants import setting
+
+
+class Elastic(Estimator):
+    """Exact gradients in the last decoder blocks, and a two-sided slope for the values in all others.
+
+    After ElasticZO (arXiv 2501.04287): the last layers hold most of what back-propagation would give, and only their
+    activations have to be kept. Own choice: the exact part is the mean of the gradients on both perturbed passes, so
+    that it costs no further forward pass and its bias is of second order in ε. The last blocks are not perturbed.
+    """
+
+    title: ClassVar[str] = "Elastic (last blocks exactly)"
+    paper: ClassVar[str] = "ElasticZO, arXiv 2501.04287"
+    exact: ClassVar[bool] = True
+    rule: Literal["elastic"] = "elastic"
+    epsilon: float = epsilon_setting()
+    blocks: int = setting(1, "Last decoder blocks to back-propagate in.", unit="blocks", ge=1, le=1000, sane=(1, 4))
+    weight: float = setting(
+        1.0, "Factor on the exact part, whose best rate can differ from the other's.", gt=0, le=1000, sane=(0.1, 10)
+    )
+
+    @property
+    def sides(self) -> int:
+        """Two, each with its way back through the last blocks."""
+        return 2
+
+    @property
+    def tail(self) -> int:
+        """See `Estimator.tail`."""
+        return self.blocks
+
+    def measure(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.measure`."""
+        import torch
+
+        (plus, up), (minus, down) = (
+            probe.gradient(torch.tensor([offset]), self.blocks) for offset in (self.epsilon, -self.epsilon)
+        )
+        slope = (up - down) / (2 * self.epsilon)
+        return Estimate((slope,), (up + down) / 2, (plus + minus) * (self.weight / 2))

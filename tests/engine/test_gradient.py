@@ -1,0 +1,110 @@
+"""Exact gradients against autograd through plain models, and the methods that use them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sparsezo_gui.engine import training
+from sparsezo_gui.engine.gradient import gradient
+from sparsezo_gui.engine.runs.branch import branch
+from sparsezo_gui.engine.runs.folder import open_run
+from sparsezo_gui.engine.session import Session, open_session
+from sparsezo_gui.engine.sparse.overlay import SparseOverlay
+from sparsezo_gui.engine.sparse.random import Random
+from sparsezo_gui.recipe import Recipe, with_settings
+from sparsezo_gui.recipe import events as e
+from tests.engine import plain as reference
+from tests.engine.conftest import finish, of
+from tests.engine.test_correctness import SEARCH, batch, families
+
+
+def plain_gradient(model, overlay, values, examples):
+    """∇L at ``values`` by autograd of the plain model."""
+    plain = reference.plain_model(model)
+    reference.put(plain, model, overlay, values)
+    loss = reference.loss(plain, examples)
+    loss.backward()
+    parts = [
+        reference.oriented(model, name, plain.get_parameter(name).grad).reshape(-1)[overlay.indices[name].long()]
+        for name in overlay.slices
+    ]
+    return torch.cat(parts), loss.item()
+
+
+@families
+@pytest.mark.parametrize("bits", [4, 32])
+def test_gradients_are_those_of_the_plain_model(frozen_tiny, family, bits):
+    model = frozen_tiny(family, bits)
+    overlay = SparseOverlay(model, finish(Random(density=0.02).find(model, SEARCH)))
+    overlay.values += 0.02 * torch.randn(len(overlay.values), generator=torch.Generator().manual_seed(0))
+    expected, loss = plain_gradient(model, overlay, overlay.values, batch())
+    with overlay.applied():
+        found, told = gradient(model, overlay, Recipe().objective, batch())
+        tail, _ = gradient(model, overlay, Recipe().objective, batch(), blocks=1)
+    assert told == pytest.approx(loss, rel=1e-5)
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+    path, blocks = model.anatomy.blocks, model.anatomy.layers
+    for name, part in overlay.slices.items():
+        last = name.startswith(f"{path}.{blocks - 1}.")
+        assert torch.allclose(tail[part], found[part] * last, rtol=1e-4, atol=1e-6), name
+
+
+def made(model, *settings):
+    recipe = with_settings(Recipe(), ["mask.rule=random", "mask.density=0.02", *settings])
+    session = Session(recipe, model, SparseOverlay(model, finish(recipe.mask.find(model, SEARCH))))
+    session.begin()
+    return session
+
+
+@families
+def test_elastic_is_exact_in_the_last_block_and_two_sided_before(frozen_tiny, family):
+    model = frozen_tiny(family, 32)
+    session = made(model, "estimator.rule=elastic", "estimator.epsilon=1e-3")
+    overlay, z = session.overlay, session.directions()
+    found = session.estimate(batch(), z)
+    last = [part for name, part in overlay.slices.items()
+            if name.startswith(f"{model.anatomy.blocks}.{model.anatomy.layers - 1}.")]  # fmt: skip
+    assert last and all((z[:, part] == 0).all() for part in last) and z.count_nonzero() > 0
+    sides = [plain_gradient(model, overlay, overlay.values + sign * 1e-3 * z[0], batch()) for sign in (1, -1)]
+    assert found.scalars[0] == pytest.approx((sides[0][1] - sides[1][1]) / 2e-3, rel=1e-2, abs=5e-3)
+    mean = (sides[0][0] + sides[1][0]) / 2
+    for part in last:
+        assert torch.allclose(found.exact[part], mean[part], rtol=2e-3, atol=1e-5)
+    assert found.exact.count_nonzero() <= sum(part.stop - part.start for part in last)
+
+
+@pytest.mark.parametrize("longest", [10, 11, 60])
+def test_addax_mixes_both_orders_by_length(frozen_tiny, longest):
+    """With α the share of long examples, the two parts make up the gradient of the batch."""
+    model = frozen_tiny("llama", 32)
+    examples = [each for each in batch() if each.choices]
+    session = made(model, "estimator.rule=addax", f"estimator.short={longest}", "estimator.epsilon=1e-3")
+    overlay, z = session.overlay, session.directions()
+    found = session.estimate(examples, z)
+    long = [each for each in examples if each.length > longest]
+    short = [each for each in examples if each.length <= longest]
+    slope = 0.0
+    if long:
+        up, down = (plain_gradient(model, overlay, overlay.values + s * 1e-3 * z[0], long)[1] for s in (1, -1))
+        slope = len(long) / len(examples) * (up - down) / 2e-3
+    assert found.scalars == pytest.approx((slope, len(short) / len(examples)), rel=1e-2, abs=5e-3)
+    assert (found.exact is None) == (not short)
+    if short:
+        expected = plain_gradient(model, overlay, overlay.values, short)[0] * len(short) / len(examples)
+        assert torch.allclose(found.exact, expected, rtol=1e-3, atol=1e-6)
+    assert found.loss == pytest.approx(plain_gradient(model, overlay, overlay.values, examples)[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("rule", ["elastic", "addax"])
+def test_such_runs_come_back_bit_for_bit(make, tmp_path, rule):
+    """Their steps are taken again from the nearest key frame, since the journal holds scalars only."""
+    chosen = make(estimator={"rule": rule, **({"short": 12} if rule == "addax" else {})}, loop={"steps": 6})
+    told = list(training.train(chosen, folder=tmp_path / "run"))
+    run = open_run(tmp_path / "run")
+    assert finish(open_session(run, frames=False)).overlay.hash() == told[-1].hash
+    assert finish(open_session(run)).overlay.hash() == told[-1].hash
+    first = finish(open_session(run, 3)).overlay.hash()
+    branched = list(training.resume(branch(run, 3).path))
+    assert branched[-1].hash == told[-1].hash and [step.step for step in of(e.Step, branched)] == [4, 5, 6]
+    assert finish(open_session(run, 3, frames=False)).overlay.hash() == first
