@@ -54,7 +54,8 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
     model.pack_rows = formula(recipe, model.anatomy, data.train.encoded).rows
     if model.rounds:
         yield from _settle_epsilon(session, data)
-    run = folders.create(path, session.recipe, _facts(session, data))
+    facts = {**_facts(session, data), "mask_seconds": round(cost.seconds, 1)}
+    run = folders.create(path, session.recipe, facts)
     return Loop(run, commands, session, data)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.recipe import Recipe
 
 SENSITIVE = {"rule": "sensitive", "density": 0.001}
 TWO_SIDED = {"rule": "two-sided", "directions": 1}
