@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparsezo_gui import __version__, benching, recipe, resources
 from sparsezo_gui.console import Console
@@ -293,16 +293,14 @@ def _models(options: argparse.Namespace, console: Console) -> None:
 
 def _methods(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.data.tasks import tasks
-    from sparsezo_gui.recipe.registry import REGISTRIES
+    from sparsezo_gui.recipe import methods
 
-    rows: list[dict[str, Any]] = []
-    for registry in REGISTRIES:
-        for rule in registry:
-            variant = registry[rule]
-            keys = {key: field.description or "" for key, field in variant.model_fields.items() if key != "rule"}
-            rows.append({"table": registry.table, "rule": rule, "about": variant.summary(), "keys": keys})
+    if options.markdown:
+        print(methods.markdown(), end="")
+        return
+    rows = methods.rows()
     for name, task in tasks().items():
-        rows.append({"table": "data", "rule": f"task = {name}", "about": task.title, "keys": {}})
+        rows.append({"table": "data", "rule": f"task = {name}", "about": task.title, "source": task.paper, "keys": {}})
     console.table(rows, ("table", "rule", "about"), "")
 
 
@@ -445,7 +443,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", metavar="FOLDER", help="folder that holds config.json and pytorch_model.bin")
     sub.add_argument("--out", metavar="FOLDER", required=True, help="folder to write")
     add("runs", "List your runs.", _runs)
-    add("methods", "List mask rules, estimators, updates and tasks.", _methods)
+    sub = add("methods", "List mask rules, estimators, updates, objectives and tasks.", _methods)
+    sub.add_argument("--markdown", action="store_true", help="as the page of the documentation")
     add("recipes", "List the bundled recipes.", _recipes)
     add("models", "List the models on this computer.", _models)
     sub = add("bench", "Measure speed, memory or quality.", benching.run)
