@@ -7,15 +7,20 @@ one queue and are read at step borders. Closing the iterator stops at once; what
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.loop import Commands, Loop
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.planning import formula
+from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import folder as folders
 from sparsezo_gui.engine.session import Session, data_hash, load_data
 from sparsezo_gui.engine.sparse.overlay import overlay_of
@@ -77,8 +82,10 @@ def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
     yield e.Progress("Looking for rounding in the loss")
     batch = [examples[i] for i in batch_indices(recipe.loop.seed, 1, recipe.loop.batch_size, len(examples))]
     values = session.overlay.values
-    z = generator.Source(recipe.loop.seed, 0, values.numel(), values.device).normal(DIRECTIONS_PROBED)
-    noise = settle(epsilon, [session.probe(batch, direction[None]).losses for direction in z])
+    source = generator.Source(recipe.loop.seed, 0, values.numel(), values.device)
+    probe = session.probe(batch, session.overlay.normal(source, DIRECTIONS_PROBED))
+    along = [partial(_along, probe, direction) for direction in torch.eye(DIRECTIONS_PROBED)]
+    noise = settle(epsilon, along)
     if noise.epsilon != epsilon:
         estimator = recipe.estimator.model_copy(update={"epsilon": noise.epsilon})
         session.recipe = recipe.model_copy(update={"estimator": estimator})
@@ -89,6 +96,10 @@ def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
             f"Differences of the loss ({noise.difference:.1e}) are not clear of its rounding ({noise.rounding:.1e}): "
             "the run may learn slowly. Set [model] compute = 'float32', or tune more weights.", "warning",
         )  # fmt: skip
+
+
+def _along(probe: ModelProbe, direction: Tensor, offsets: Tensor) -> Tensor:
+    return probe.losses(offsets * direction)
 
 
 def _facts(session: Session, data: TaskData) -> dict[str, Any]:
