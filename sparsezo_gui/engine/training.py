@@ -22,6 +22,7 @@ from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.planning import formula
 from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import folder as folders
+from sparsezo_gui.engine.runs.frames import fits
 from sparsezo_gui.engine.session import Session, data_hash, load_data
 from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.rule import Search, find_measured
@@ -55,6 +56,7 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
         yield e.Notice(f"Finding the mask took {cost.seconds:.0f} s and at most {cost.bytes / 2**20:,.0f} MiB.")
     session = Session(recipe, model, overlay_of(model, mask))
     session.begin()
+    yield from _tell_of_frames(session)
     mask.save(path / "mask.safetensors")
     model.pack_rows = formula(recipe, model.anatomy, data.train.encoded).rows
     if model.rounds:
@@ -71,6 +73,17 @@ def resume(folder: str | Path, commands: Commands | None = None, paused: bool = 
         loop = Loop(run, commands or SimpleQueue(), paused=paused)
         yield from loop.load()
         yield from loop
+
+
+def _tell_of_frames(session: Session) -> Iterator[e.Event]:
+    """Says where there is no room for a key frame, without which a long run takes long to be opened again."""
+    budget, values = session.recipe.run.frames, session.overlay.values
+    if budget and not fits(values, budget * 1_000_000):
+        yield e.Notice(
+            f"[run] frames = {budget} leaves no room for key frames of this run, which take up to "
+            f"{values.nbytes / 1e6:,.0f} MB each: to open it again, all of its steps are replayed. Set it to "
+            f"{2 * values.nbytes / 1e6:.0f} or more.", "warning",
+        )  # fmt: skip
 
 
 def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:

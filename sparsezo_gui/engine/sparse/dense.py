@@ -4,7 +4,7 @@ The values are the weights: one flat vector in the format that the model is held
 of which each layer's store is a view. There is no copy of where they began, which is read from the checkpoint again
 where it is needed, and no direction as long as the model: each piece of one is drawn where it is used, by its place.
 Within a forward pass every span of a weight W becomes W + Σ offset·direction in a fresh piece of memory, for all sides
-while it is hot, as Sparse MeZO does (arXiv 2402.15751, section 3.3). So W is never perturbed itself, and a run that is
+while it is hot, as Sparse MeZO does (arXiv 2402.15751). So W is never perturbed itself, and a run that is
 stopped between two sides leaves no trace. MeZO's own cycle of +ε, −2ε, +ε in place (arXiv 2305.17333, algorithm 1)
 leaves a rounding error behind. A step moves the values in place, piece by piece; those in 16 bits are rounded by chance
 (see `sparsezo_gui.engine.zo.rounding`).
@@ -12,7 +12,7 @@ leaves a rounding error behind. A step moves the values in place, piece by piece
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -90,14 +90,18 @@ class DenseOverlay(Overlay):
 
     def probed(self, directions: Directions, offsets: Tensor) -> AbstractContextManager[None]:
         """See `Overlay.probed`."""
-        sides, by_side = len(offsets), offsets.tolist()
-        return self._held(
-            {name: Moved(sides, by_side, partial(self._rows, directions, name)) for name in directions.tuned}, sides
-        )
+        # Where sides go one after the other, each has few of the directions.
+        probes = offsets.any(dim=0).nonzero().view(-1).tolist()
+        by_side = offsets[:, probes].tolist()
+        return self._held({
+            name: Moved(len(offsets), by_side, partial(self._rows, directions, probes, name))
+            for name in directions.tuned
+        }, len(offsets))  # fmt: skip
 
-    def _rows(self, directions: Directions, name: str, first: int, last: int) -> Tensor:
+    def _rows(self, directions: Directions, probes: Sequence[int], name: str, first: int, last: int) -> Tensor:
         columns = self.model.anatomy.linears[name][1]
-        return directions.of(name, first * columns, (last - first) * columns).view(-1, last - first, columns)
+        drawn = directions.of(name, first * columns, (last - first) * columns, probes)
+        return drawn.view(-1, last - first, columns)
 
     def own(self, directions: Directions, offsets: Tensor, owners: Owners) -> AbstractContextManager[None]:
         """See `Overlay.own`."""
@@ -165,11 +169,11 @@ class Directions:
     tuned: Mapping[str, slice]
     thresholds: Mapping[str, float]
 
-    def of(self, name: str, first: int, count: int) -> Tensor:
-        """Those of ``count`` values of weight ``name`` from the ``first`` on, fp32 (probes, count)."""
+    def of(self, name: str, first: int, count: int, probes: Sequence[int]) -> Tensor:
+        """Some of them for ``count`` values of weight ``name`` from the ``first`` on, fp32 (len(probes), count)."""
         begin = self.tuned[name].start + first
-        drawn = torch.empty(self.probes, count, device=self.values.device)
-        for probe, direction in enumerate(drawn):
+        drawn = torch.empty(len(probes), count, device=self.values.device)
+        for direction, probe in zip(drawn, probes, strict=True):
             _fill(direction, self.source, probe, begin)
         if name in self.thresholds:
             # Of the values as they are before the step, the same for all of its sides and for itself.
@@ -181,7 +185,7 @@ class Directions:
         for name, part in self.tuned.items():
             for first in range(part.start, part.stop, MOVED):
                 last = min(first + MOVED, part.stop)
-                yield slice(first, last), self.of(name, first - part.start, last - first)
+                yield slice(first, last), self.of(name, first - part.start, last - first, range(self.probes))
 
     def rounded(self, moved: Tensor, part: slice, dtype: torch.dtype) -> Tensor:
         """See `sparsezo_gui.engine.zo.updates.Gradient`."""

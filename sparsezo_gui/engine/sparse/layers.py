@@ -19,8 +19,8 @@ class RandomLayers(MaskRule):
 
     Source: LeZO, arXiv 2410.09823: what is left out is neither perturbed nor moved in that step, which spares drawing
     and, here, a product for each side. Own reading, as the paper's body was not at hand: a fixed number of blocks,
-    evenly drawn, without making up for those left out. Own choices: the blocks have a stream of random numbers of their
-    own; embeddings, head, norms and biases, some of which the paper tunes at every step, stay as they are.
+    evenly drawn, without making up for those left out. Own choices: the blocks have random numbers of their own;
+    embeddings and head, which the paper is said to tune at every step, stay as they are, and so do norms and biases.
     """
 
     title: ClassVar[str] = "Random layers"

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class SmallMagnitudeDynamic(MaskRule):
     """At each step, the weights that are small by then; needs a model in 16 or 32 bits.
 
-    Source: Sparse MeZO, arXiv 2402.15751. Before the run, every weight matrix gets a threshold, a percentile of its |θ|;
-    at each step those with |θ| ≤ threshold are perturbed and moved, told from the unperturbed weights within the
+    Source: Sparse MeZO, arXiv 2402.15751. Before the run, every weight matrix gets a threshold, a percentile of its
+    |θ|; at each step those with |θ| ≤ threshold are perturbed and moved, told from the unperturbed weights within the
     forward pass, so that weights join and leave as they move. The paper's sparsity is the part left out, 0.5 to 0.8
     (0.8 is best on most of its tasks), of which ``smallest`` is the rest. Own choices: the threshold is an order
     statistic of the weights as they are held; embeddings, head, norms and biases stay as they are.

@@ -2,7 +2,7 @@
 
 Rounded to the nearest number, a step of less than half their spacing would be lost: at usual rates most are. Here a
 value goes up with the probability of its place between the two numbers around it (stochastic rounding: Gupta et al.,
-arXiv 1502.02551, section 3.1), by random numbers of its own, so that a replay rounds alike.
+arXiv 1502.02551), by random numbers of its own, so that a replay rounds alike.
 """
 
 from __future__ import annotations
