@@ -62,6 +62,8 @@ MASKS = Registry(
         "random": f"{_ENGINE}.sparse.random:Random",
         "large-magnitude": f"{_ENGINE}.sparse.magnitude:LargeMagnitude",
         "small-magnitude": f"{_ENGINE}.sparse.magnitude:SmallMagnitude",
+        "small-magnitude-dynamic": f"{_ENGINE}.sparse.small_dynamic:SmallMagnitudeDynamic",
+        "random-layers": f"{_ENGINE}.sparse.layers:RandomLayers",
         "all": f"{_ENGINE}.sparse.all:All",
         "saved": f"{_ENGINE}.sparse.saved:Saved",
     },

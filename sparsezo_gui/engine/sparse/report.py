@@ -41,7 +41,8 @@ def report(mask: Mask, anatomy: Anatomy, cost: Cost) -> MaskReport:
     """``mask`` in numbers; blocks and kinds without a tuned weight are there too."""
     layers, kinds = dict[str, list[int]](), dict[str, list[int]]()
     for name, (rows, columns) in anatomy.linears.items():
-        tuned = mask.indices[name].numel() if name in mask.indices else 0
+        entries = mask.indices[name].numel() if name in mask.indices else 0
+        tuned = rows * columns if mask.space == "dense" else entries
         layer = name.removeprefix(f"{anatomy.blocks}.").partition(".")[0]
         kind = name.removesuffix(".weight").rpartition(".")[2]
         for groups, label in ((layers, layer), (kinds, kind)):
