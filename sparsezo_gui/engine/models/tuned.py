@@ -5,6 +5,7 @@ Some of it is put into the weight while that is dense, some is added to what the
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -128,10 +129,16 @@ class OwnEntries(Entries):
     def add(self, rows: Tensor, out: Tensor) -> None:
         """See `Tuned.add`."""
         shape = out.shape[-1], rows.shape[-1]
-        scaled = self.offsets.to(rows)[:, None, None]
+        # In fp32, whatever the model computes in: what is added is small, and CPUs have no sparse product in 16 bits.
+        rows, offsets = rows.float(), self.offsets.to(out.device)[:, None, None]
         for first, last, example in self.owners.stretches:
-            values = self.directions[example].to(rows.dtype)
-            direction = torch.sparse_csr_tensor(self.starts, self.columns, values, shape, check_invariants=False)
             part = rows[:, first:last]
-            moved = (direction @ part.reshape(-1, shape[1]).t()).t()
-            out[:, first:last] += moved.view(*part.shape[:2], -1) * scaled
+            moved = (self._sparse(example, shape) @ part.reshape(-1, shape[1]).t()).t()
+            out[:, first:last] += moved.view(*part.shape[:2], -1) * offsets
+
+    def _sparse(self, example: int, shape: tuple[int, int]) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch calls this layout a beta
+            return torch.sparse_csr_tensor(
+                self.starts, self.columns, self.directions[example], shape, check_invariants=False
+            )
