@@ -82,7 +82,8 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
     with devices.watched(device) as peak:
         model = yield from frozen.load(recipe.model)
         data = yield from load_task(recipe.data, model.tokenizer)
-        mask = yield from Random(density=min(1.0, recipe.mask.share())).find(model, Search(0, recipe.data))
+        share = recipe.mask.tuned(model.anatomy) / model.anatomy.eligible
+        mask = yield from Random(density=min(1.0, share)).find(model, Search(0, recipe.data))
         overlay = overlay_of(model, mask)
         devices.give_back_freed()  # as the loop does
         held = devices.memory_used(device)

@@ -157,7 +157,7 @@ def _weights(anatomy: Anatomy, bits: int, width: int, streamed: bool) -> tuple[P
 
 def _overlay(recipe: Recipe, anatomy: Anatomy) -> Part:
     """Values, start values and indices; directions, scaled directions and sides; two halves before they are joined."""
-    tuned = round(recipe.mask.share() * anatomy.eligible)
+    tuned = recipe.mask.tuned(anatomy)
     estimator = recipe.estimator
     held = 12 + 4 * (2 * estimator.probes(recipe.loop.batch_size) + 2 * estimator.sides)
     return Part("Tuned values", held * tuned, f"{tuned} weights in full precision, and where each step tries them.")
