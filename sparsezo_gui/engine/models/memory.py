@@ -202,7 +202,8 @@ def _workspace(recipe: Recipe, anatomy: Anatomy, shape: _Shape, device_kind: str
     if device_kind == "cpu" and width * largest > LARGE_BYTES:
         largest = LARGE_BYTES // width
     factor = width + (4 if recipe.model.bits == 8 and width < 4 else 0)
-    indices = 8 * round(recipe.mask.share() * largest)
+    share = recipe.mask.tuned(anatomy) / anatomy.eligible if recipe.mask.space == "entries" else 0
+    indices = 8 * round(share * largest)
     return Part("Workspace", factor * largest + indices, "One frozen weight at a time, made dense to multiply.")
 
 

@@ -43,10 +43,6 @@ class OutlierChannels(OnText):
         1000.0, "An outlier is so many times as large as the median activation.", gt=1, sane=(100, 1000)
     )
 
-    def share(self) -> float:
-        """See `MaskRule.share`."""
-        return self.channels if self.what == "channels" else 1.0
-
     def tuned(self, anatomy: Anatomy) -> int:
         """See `MaskRule.tuned`. Blocks are alike, or nearly so."""
         return sum(len(indices) for indices in self._indices(anatomy, 0, None).values())

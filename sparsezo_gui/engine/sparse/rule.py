@@ -42,12 +42,12 @@ class MaskRule(Variant):
         """Whether the mask depends on the run's own examples."""
         return False
 
-    @abstractmethod
     def share(self) -> float:
-        """Part of a weight that is tuned, where any of it is; mostly of all eligible ones."""
+        """Part of the eligible weights that is tuned, where their shapes do not matter for it."""
+        raise NotImplementedError
 
     def tuned(self, anatomy: Anatomy) -> int:
-        """How many weights are tuned of a model, for the memory estimate."""
+        """How many values are tuned in a model of ``anatomy``, for the memory estimate."""
         return round(self.share() * anatomy.eligible)
 
     @abstractmethod
