@@ -59,6 +59,10 @@ MASKS = Registry(
     "sensitive",
     {
         "sensitive": f"{_ENGINE}.sparse.sensitive:Sensitive",
+        "weight-activation": f"{_ENGINE}.sparse.weight_activation:WeightActivation",
+        "outlier-channels": f"{_ENGINE}.sparse.outliers:OutlierChannels",
+        "rows": f"{_ENGINE}.sparse.rows:Rows",
+        "multi-task": f"{_ENGINE}.sparse.multi_task:MultiTask",
         "random": f"{_ENGINE}.sparse.random:Random",
         "large-magnitude": f"{_ENGINE}.sparse.magnitude:LargeMagnitude",
         "small-magnitude": f"{_ENGINE}.sparse.magnitude:SmallMagnitude",

@@ -160,7 +160,7 @@ def _weights(anatomy: Anatomy, bits: int, width: int, streamed: bool, dense: boo
 
 def _overlay(recipe: Recipe, anatomy: Anatomy) -> Part:
     """Values, start values and indices; directions, scaled directions and sides; two halves before they are joined."""
-    tuned = round(recipe.mask.share() * anatomy.eligible)
+    tuned = recipe.mask.tuned(anatomy)
     estimator = recipe.estimator
     held = 12 + 4 * (2 * estimator.probes(recipe.loop.batch_size) + 2 * estimator.sides)
     return Part("Tuned values", held * tuned, f"{tuned} weights in full precision, and where each step tries them.")
@@ -207,7 +207,8 @@ def _workspace(recipe: Recipe, anatomy: Anatomy, shape: _Shape, device_kind: str
     if recipe.mask.space == "dense":
         return _moving(recipe, largest, width, device_kind)
     factor = width + (4 if recipe.model.bits == 8 and width < 4 else 0)
-    indices = 8 * round(recipe.mask.share() * largest)
+    share = recipe.mask.tuned(anatomy) / anatomy.eligible if recipe.mask.space == "entries" else 0
+    indices = 8 * round(share * largest)
     return Part("Workspace", factor * largest + indices, "One frozen weight at a time, made dense to multiply.")
 
 
