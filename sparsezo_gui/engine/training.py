@@ -22,6 +22,7 @@ from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.rule import Search, find_measured
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.batches import batch_indices
+from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.engine.zo.generator import GENERATOR
 from sparsezo_gui.engine.zo.noise import settle
 from sparsezo_gui.recipe import Recipe
@@ -77,7 +78,8 @@ def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
     yield e.Progress("Looking for rounding in the loss")
     batch = [examples[i] for i in batch_indices(recipe.loop.seed, 1, recipe.loop.batch_size, len(examples))]
     values = session.overlay.values
-    z = generator.Source(recipe.loop.seed, 0, values.numel(), values.device).normal(DIRECTIONS_PROBED)
+    source = generator.Source(recipe.loop.seed, 0, values.numel(), values.device)
+    z = session.overlay.draw(TwoSided(directions=DIRECTIONS_PROBED), source, len(batch), None)
     noise = settle(epsilon, [session.probe(batch, direction[None]).losses for direction in z])
     if noise.epsilon != epsilon:
         estimator = recipe.estimator.model_copy(update={"epsilon": noise.epsilon})

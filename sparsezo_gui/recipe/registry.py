@@ -63,10 +63,19 @@ MASKS = Registry(
         "large-magnitude": f"{_ENGINE}.sparse.magnitude:LargeMagnitude",
         "small-magnitude": f"{_ENGINE}.sparse.magnitude:SmallMagnitude",
         "all": f"{_ENGINE}.sparse.all:All",
+        "subspace": f"{_ENGINE}.sparse.subspace:Subspace",
+        "activation-subspace": f"{_ENGINE}.sparse.activation_guided:ActivationSubspace",
         "saved": f"{_ENGINE}.sparse.saved:Saved",
     },
 )
-ESTIMATORS = Registry("estimator", "two-sided", {"two-sided": f"{_ENGINE}.zo.estimators.two_sided:TwoSided"})
+ESTIMATORS = Registry(
+    "estimator",
+    "two-sided",
+    {
+        "two-sided": f"{_ENGINE}.zo.estimators.two_sided:TwoSided",
+        "loren": f"{_ENGINE}.zo.estimators.loren:Loren",
+    },
+)
 UPDATES = Registry(
     "update",
     "scalar-normalised",

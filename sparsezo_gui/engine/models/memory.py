@@ -7,6 +7,7 @@ counts. Each formula names the tensors that are alive; the tests hold it against
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -128,7 +129,7 @@ def estimate(
     activations, workspace = _activations(anatomy, shape), _workspace(recipe, anatomy, shape, device_kind)
     parts = (
         *_weights(anatomy, bits, width, streamed),
-        _overlay(recipe, anatomy),
+        *_overlay(recipe, anatomy, width),
         activations,
         _logits(anatomy, shape, activations.bytes + workspace.bytes),
         workspace,
@@ -155,12 +156,14 @@ def _weights(anatomy: Anatomy, bits: int, width: int, streamed: bool) -> tuple[P
     )
 
 
-def _overlay(recipe: Recipe, anatomy: Anatomy) -> Part:
+def _overlay(recipe: Recipe, anatomy: Anatomy, width: int) -> Iterator[Part]:
     """Values, start values and indices; directions, scaled directions and sides; two halves before they are joined."""
-    tuned = round(recipe.mask.share() * anatomy.eligible)
+    tuned, bases = recipe.mask.tuned(anatomy), recipe.mask.bases(anatomy)
     estimator = recipe.estimator
     held = 12 + 4 * (2 * estimator.probes(recipe.loop.batch_size) + 2 * estimator.sides)
-    return Part("Tuned values", held * tuned, f"{tuned} weights in full precision, and where each step tries them.")
+    yield Part("Tuned values", held * tuned, f"{tuned} weights in full precision, and where each step tries them.")
+    if bases:
+        yield Part("Bases", bases * width, "The directions within each weight that the tuned values go along.")
 
 
 def _activations(anatomy: Anatomy, shape: _Shape) -> Part:
@@ -202,7 +205,8 @@ def _workspace(recipe: Recipe, anatomy: Anatomy, shape: _Shape, device_kind: str
     if device_kind == "cpu" and width * largest > LARGE_BYTES:
         largest = LARGE_BYTES // width
     factor = width + (4 if recipe.model.bits == 8 and width < 4 else 0)
-    indices = 8 * round(recipe.mask.share() * largest)
+    share = recipe.mask.tuned(anatomy) / anatomy.eligible if recipe.mask.space == "entries" else 0
+    indices = 8 * round(share * largest)
     return Part("Workspace", factor * largest + indices, "One frozen weight at a time, made dense to multiply.")
 
 

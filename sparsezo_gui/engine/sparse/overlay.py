@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Any
@@ -58,8 +58,9 @@ class Overlay(ABC):
         return self.applied(self.start.unsqueeze(0))
 
     @abstractmethod
-    def changes(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """(indices int32, values fp32) of every weight that is not as it was, on the CPU."""
+    def changes(self, held: bool = False) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """(indices int32, values fp32) of every weight that is not as it was, on the CPU; what is tuned beside a weight
+        comes on top of the checkpoint's, or of the weight as it is ``held``."""
 
     @abstractmethod
     def felt(self, name: str, gradient: Tensor) -> Tensor:
@@ -83,6 +84,10 @@ class Overlay(ABC):
 
 def overlay_of(model: FrozenModel, mask: Mask) -> Overlay:
     """The overlay of the space that ``mask`` is in."""
+    if mask.space == "low-rank":
+        from sparsezo_gui.engine.sparse.low_rank import LowRankOverlay
+
+        return LowRankOverlay(model, mask)
     return SparseOverlay(model, mask)
 
 
@@ -139,7 +144,7 @@ class SparseOverlay(Overlay):
             found[name] = torch.searchsorted(indices, ends).int(), (indices % columns).int()
         return found
 
-    def changes(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def changes(self, held: bool = False) -> Mapping[str, tuple[Tensor, Tensor]]:
         """See `Overlay.changes`."""
         return {name: (self.mask.indices[name].cpu(), self.values[part].cpu()) for name, part in self.slices.items()}
 

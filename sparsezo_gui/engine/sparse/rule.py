@@ -15,6 +15,7 @@ from sparsezo_gui.recipe.variants import Variant, setting
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparsezo_gui.engine.models.anatomy import Anatomy
     from sparsezo_gui.engine.models.frozen import FrozenModel
     from sparsezo_gui.engine.sparse.mask import Mask
     from sparsezo_gui.engine.sparse.select import Selection
@@ -36,9 +37,17 @@ class MaskRule(Variant):
     space: ClassVar[str] = "entries"
     """How values stand in the weights: as 'entries', 'dense' (all of them), or 'low-rank'."""
 
-    @abstractmethod
     def share(self) -> float:
-        """Part of the eligible weights that is tuned, for the memory estimate."""
+        """Part of the eligible weights that is tuned, where their shapes do not matter for it."""
+        raise NotImplementedError
+
+    def tuned(self, anatomy: Anatomy) -> int:
+        """How many values are tuned in a model of ``anatomy``, for the memory estimate."""
+        return round(self.share() * anatomy.eligible)
+
+    def bases(self, anatomy: Anatomy) -> int:
+        """How many numbers are held besides them, to say where in the weights they stand."""
+        return 0
 
     @abstractmethod
     def source(self) -> str:

@@ -5,7 +5,8 @@ Specification (version 1; a change of any rule below is a new version and a new 
 - Words come from Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). The key is the
   64-bit seed (low word, high word). The counter's words are (block, step, probe, stream), each 32 bits; block ``b``
   yields the four 32-bit words 4b … 4b+3 of that (stream, step, probe).
-- Streams: 0 directions, 1 data order, 2 random masks, 3 choices within a step (which coordinates, which layers).
+- Streams: 0 directions, 1 data order, 2 random masks, 3 choices within a step (which coordinates, which layers),
+  4 bases of subspaces, and what states begin with.
   Each part of the program draws from its own stream, so drawing more in one never moves another.
 - Normal value ``i`` of a direction is entry ``h`` of a table of 65 536 normal quantiles, where ``h`` is the i-th 16-bit
   half-word, the low half of each word first. Entry ``h`` is Φ⁻¹((h + ½) / 65536) scaled so that the table's variance is
@@ -31,7 +32,7 @@ import torch
 from torch import Tensor
 
 GENERATOR = "philox4x32-10/normal16/1"
-DIRECTIONS, ORDER, MASK, CHOICE = 0, 1, 2, 3
+DIRECTIONS, ORDER, MASK, CHOICE, BASES = 0, 1, 2, 3, 4
 
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85
@@ -80,14 +81,15 @@ def _quantiles(device: torch.device) -> Tensor:
 
 
 def normal(
-    seed: int, step: int, probe: int, count: int, device: torch.device | str = "cpu", first: int = 0
-) -> Tensor:
+    seed: int, step: int, probe: int, count: int, device: torch.device | str = "cpu", first: int = 0,
+    stream: int = DIRECTIONS,
+) -> Tensor:  # fmt: skip
     """A direction: ``count`` independent standard normal values, fp32 (count,), of one probe of one step, from the
     ``first`` (a multiple of 8) on."""
     if torch.device(device).type == "cpu":
-        halves = _cpu_words(seed, DIRECTIONS, step, probe, -(-count // 2), first // 2).view("<u2")[:count]
+        halves = _cpu_words(seed, stream, step, probe, -(-count // 2), first // 2).view("<u2")[:count]
         return torch.from_numpy(_quantiles(torch.device("cpu")).numpy()[halves])
-    drawn = words(seed, DIRECTIONS, step, probe, -(-count // 2), device, first // 2)
+    drawn = words(seed, stream, step, probe, -(-count // 2), device, first // 2)
     halves = torch.stack((drawn & 0xFFFF, drawn >> 16), dim=1).view(-1)[:count]
     return _quantiles(drawn.device)[halves]
 
