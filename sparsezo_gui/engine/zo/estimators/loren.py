@@ -36,7 +36,7 @@ class Loren(Estimator):
     plain: ClassVar[bool] = False
     rule: Literal["loren"] = "loren"
     epsilon: float = epsilon_setting()
-    directions: int = setting(6, "Directions per step; each costs one forward pass.", ge=2, le=64, sane=(4, 16))
+    losses: int = setting(6, "Losses measured per step, each along a direction of its own.", ge=2, le=64, sane=(4, 16))
     damping: float = setting(0.1, "The smaller, the more sharp directions are kept off.", gt=0, le=1e6, sane=(0.01, 1))
     adaptation: float = setting(1e-3, "How fast the sharp direction is followed.", ge=0, le=1, sane=(1e-4, 1e-2))
     block: int = setting(1024, "Tuned values that share one sharp direction.", unit="values", ge=2, le=2**24,
@@ -45,11 +45,11 @@ class Loren(Estimator):
     @property
     def sides(self) -> int:
         """One per direction."""
-        return self.directions
+        return self.losses
 
     def probes(self, batch_size: int) -> int:
         """See `Estimator.probes`."""
-        return self.directions
+        return self.losses
 
     def start(self, values: Tensor) -> tuple[Tensor]:
         """The vectors a of all blocks, one after the other (n,)."""
@@ -61,7 +61,7 @@ class Loren(Estimator):
         """See `Estimator.draw`."""
         import torch
 
-        return torch.stack([self.shaped(u, state[0]) for u in source.normal(self.directions)])
+        return torch.stack([self.shaped(u, state[0]) for u in source.normal(self.losses)])
 
     def shaped(self, u: Tensor, a: Tensor) -> Tensor:
         """ρ^½·H^−½·u for ``u`` (n,)."""
@@ -73,9 +73,9 @@ class Loren(Estimator):
         """See `Estimator.measure`. The loss told is the mean of all sides, a second-order estimate of L(θ)."""
         import torch
 
-        count, losses = self.directions, probe.losses(self.epsilon * torch.eye(self.directions))
-        slopes = (losses - losses.mean()) * (count / (self.epsilon * (count - 1)))
-        return Estimate(tuple(slopes.tolist()), losses.mean().item())
+        count, found = self.losses, probe.losses(self.epsilon * torch.eye(self.losses))
+        slopes = (found - found.mean()) * (count / (self.epsilon * (count - 1)))
+        return Estimate(tuple(slopes.tolist()), found.mean().item())
 
     def slopes(
         self, directions: Tensor, scalars: Sequence[float], state: tuple[Tensor]
