@@ -28,6 +28,7 @@ from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.rule import Search, find_measured
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.batches import batch_indices
+from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.engine.zo.generator import GENERATOR
 from sparsezo_gui.engine.zo.noise import settle
 from sparsezo_gui.recipe import Recipe
@@ -97,9 +98,9 @@ def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
     batch = [examples[i] for i in batch_indices(recipe.loop.seed, 1, recipe.loop.batch_size, len(examples))]
     values = session.overlay.values
     source = generator.Source(recipe.loop.seed, 0, values.numel(), values.device)
-    probe = session.probe(batch, session.overlay.normal(source, DIRECTIONS_PROBED))
-    along = [partial(_along, probe, direction) for direction in torch.eye(DIRECTIONS_PROBED)]
-    noise = settle(epsilon, along)
+    z = session.overlay.draw(TwoSided(directions=DIRECTIONS_PROBED), source, len(batch), None)
+    probe = session.probe(batch, z)
+    noise = settle(epsilon, [partial(_along, probe, direction) for direction in torch.eye(DIRECTIONS_PROBED)])
     if noise.epsilon != epsilon:
         estimator = recipe.estimator.model_copy(update={"epsilon": noise.epsilon})
         session.recipe = recipe.model_copy(update={"estimator": estimator})

@@ -69,6 +69,8 @@ MASKS = Registry(
         "small-magnitude-dynamic": f"{_ENGINE}.sparse.small_dynamic:SmallMagnitudeDynamic",
         "random-layers": f"{_ENGINE}.sparse.layers:RandomLayers",
         "all": f"{_ENGINE}.sparse.all:All",
+        "subspace": f"{_ENGINE}.sparse.subspace:Subspace",
+        "activation-subspace": f"{_ENGINE}.sparse.activation_guided:ActivationSubspace",
         "saved": f"{_ENGINE}.sparse.saved:Saved",
     },
 )
@@ -87,6 +89,7 @@ ESTIMATORS = Registry(
         "first-order": f"{_ENGINE}.zo.estimators.first_order:FirstOrder",
         "elastic": f"{_ENGINE}.zo.estimators.elastic:Elastic",
         "addax": f"{_ENGINE}.zo.estimators.addax:Addax",
+        "loren": f"{_ENGINE}.zo.estimators.loren:Loren",
     },
 )
 UPDATES = Registry(

@@ -7,6 +7,7 @@ counts. Each formula names the tensors that are alive; the tests hold it against
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -130,7 +131,7 @@ def estimate(
     activations, workspace = _activations(anatomy, shape), _workspace(recipe, anatomy, shape, device_kind)
     parts = (
         *_weights(anatomy, bits, width, streamed, dense),
-        *(() if dense else (_overlay(recipe, anatomy),)),
+        *(() if dense else _overlay(recipe, anatomy, width)),
         activations,
         _logits(anatomy, shape, activations.bytes + workspace.bytes),
         workspace,
@@ -158,12 +159,14 @@ def _weights(anatomy: Anatomy, bits: int, width: int, streamed: bool, dense: boo
     )
 
 
-def _overlay(recipe: Recipe, anatomy: Anatomy) -> Part:
+def _overlay(recipe: Recipe, anatomy: Anatomy, width: int) -> Iterator[Part]:
     """Values, start values and indices; directions, scaled directions and sides; two halves before they are joined."""
-    tuned = recipe.mask.tuned(anatomy)
+    tuned, bases = recipe.mask.tuned(anatomy), recipe.mask.bases(anatomy)
     estimator = recipe.estimator
     held = 12 + 4 * (2 * estimator.probes(recipe.loop.batch_size) + 2 * estimator.sides)
-    return Part("Tuned values", held * tuned, f"{tuned} weights in full precision, and where each step tries them.")
+    yield Part("Tuned values", held * tuned, f"{tuned} weights in full precision, and where each step tries them.")
+    if bases:
+        yield Part("Bases", bases * width, "The directions within each weight that the tuned values go along.")
 
 
 def _activations(anatomy: Anatomy, shape: _Shape) -> Part:

@@ -142,3 +142,30 @@ class OwnEntries(Entries):
             return torch.sparse_csr_tensor(
                 self.starts, self.columns, self.directions[example], shape, check_invariants=False
             )
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank(Tuned):
+    """Products beside the weight: each side has W + Σ left·core·rightᵀ, with its own ``cores`` (sides, k, a, r).
+
+    ``factors`` are k pairs of left (out, a) and right (in, r); a left of None is the identity, with a = out. The frozen
+    weight multiplies all sides at once, and W + left·core·rightᵀ is never made for that.
+    """
+
+    factors: Sequence[tuple[Tensor | None, Tensor]]
+    cores: Tensor
+
+    def add(self, rows: Tensor, out: Tensor) -> None:
+        """See `Tuned.add`."""
+        for (left, right), core in zip(self.factors, self.cores.to(rows.dtype).unbind(1), strict=True):
+            inner = rows @ right
+            if left is None:
+                out.baddbmm_(inner, core.mT)
+            else:
+                out.flatten(0, 1).addmm_((inner @ core.mT).flatten(0, 1), left.mT)
+
+    def whole(self, weight: Tensor) -> Tensor:
+        """See `Tuned.whole`."""
+        for (left, right), core in zip(self.factors, self.cores[0].to(weight.dtype), strict=True):
+            weight.addmm_(core if left is None else left.to(weight.dtype) @ core, right.to(weight.dtype).mT)
+        return weight

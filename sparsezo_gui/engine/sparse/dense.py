@@ -73,11 +73,7 @@ class DenseOverlay(Overlay):
 
     def draw(self, estimator: Estimator, source: Source, batch_size: int, state: object) -> Directions:
         """See `Overlay.draw`; the estimator's directions are plain."""
-        return self.normal(source, estimator.probes(batch_size))
-
-    def normal(self, source: Source, probes: int) -> Directions:
-        """See `Overlay.normal`."""
-        return Directions(source, probes, self.values, self._tuned(source), self.thresholds)
+        return Directions(source, estimator.probes(batch_size), self.values, self._tuned(source), self.thresholds)
 
     def _tuned(self, source: Source) -> dict[str, slice]:
         """Where the values stand that a step tunes, by the weight's name."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from hashlib import sha256
@@ -45,10 +45,6 @@ class Overlay(ABC):
         """Puts the values to where they began."""
         self.values.copy_(self.start)
 
-    def normal(self, source: Source, probes: int) -> Any:
-        """Directions of normal values; see `draw`."""
-        return source.normal(probes)
-
     def draw(self, estimator: Estimator, source: Source, batch_size: int, state: Any) -> Any:
         """The directions of a step, (q, n), or an object that has them in ``parts()``."""
         directions = estimator.draw(source, batch_size, state)
@@ -77,8 +73,9 @@ class Overlay(ABC):
         return self.applied(self.start.unsqueeze(0))
 
     @abstractmethod
-    def changes(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """(indices int32, values fp32) of every weight that is not as it was, on the CPU."""
+    def changes(self, held: bool = False) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """(indices int32, values fp32) of every weight that is not as it was, on the CPU; what is tuned beside a weight
+        comes on top of the checkpoint's, or of the weight as it is ``held``."""
 
     @abstractmethod
     def felt(self, name: str, gradient: Tensor) -> Tensor:
@@ -109,6 +106,10 @@ def overlay_of(model: FrozenModel, mask: Mask) -> Overlay:
         from sparsezo_gui.engine.sparse.dense import DenseOverlay
 
         return DenseOverlay(model, mask)
+    if mask.space == "low-rank":
+        from sparsezo_gui.engine.sparse.low_rank import LowRankOverlay
+
+        return LowRankOverlay(model, mask)
     return SparseOverlay(model, mask)
 
 
@@ -172,7 +173,7 @@ class SparseOverlay(Overlay):
             found[name] = torch.searchsorted(indices, ends).int(), (indices % columns).int()
         return found
 
-    def changes(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def changes(self, held: bool = False) -> Mapping[str, tuple[Tensor, Tensor]]:
         """See `Overlay.changes`."""
         return {name: (self.mask.indices[name].cpu(), self.values[part].cpu()) for name, part in self.slices.items()}
 

@@ -6,7 +6,7 @@ Specification (version 1; a change of any rule below is a new version and a new 
   64-bit seed (low word, high word). The counter's words are (block, step, probe, stream), each 32 bits; block ``b``
   yields the four 32-bit words 4b … 4b+3 of that (stream, step, probe).
 - Streams: 0 directions, 1 data order, 2 random masks, 3 choices within a step (which coordinates, which layers), 4
-  rounding of values in 16 bits.
+  rounding of values in 16 bits, 5 bases of subspaces, and what states begin with.
   Each part of the program draws from its own stream, so drawing more in one never moves another.
 - Normal value ``i`` of a direction is entry ``h`` of a table of 65 536 normal quantiles, where ``h`` is the i-th 16-bit
   half-word, the low half of each word first. Entry ``h`` is Φ⁻¹((h + ½) / 65536) scaled so that the table's variance is
@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 GENERATOR = "philox4x32-10/normal16/1"
-DIRECTIONS, ORDER, MASK, CHOICE, ROUNDING = 0, 1, 2, 3, 4
+DIRECTIONS, ORDER, MASK, CHOICE, ROUNDING, BASES = 0, 1, 2, 3, 4, 5
 CHOSEN = 2**32 - 1  # the probe by which a step takes some of many things
 
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
@@ -84,14 +84,15 @@ def _quantiles(device: torch.device) -> Tensor:
 
 
 def normal(
-    seed: int, step: int, probe: int, count: int, device: torch.device | str = "cpu", first: int = 0
-) -> Tensor:
+    seed: int, step: int, probe: int, count: int, device: torch.device | str = "cpu", first: int = 0,
+    stream: int = DIRECTIONS,
+) -> Tensor:  # fmt: skip
     """A direction: ``count`` independent standard normal values, fp32 (count,), of one probe of one step, from the
     ``first`` (a multiple of 8) on."""
     if torch.device(device).type == "cpu":
-        halves = _cpu_words(seed, DIRECTIONS, step, probe, -(-count // 2), first // 2).view("<u2")[:count]
+        halves = _cpu_words(seed, stream, step, probe, -(-count // 2), first // 2).view("<u2")[:count]
         return torch.from_numpy(_quantiles(torch.device("cpu")).numpy()[halves])
-    drawn = _halves(seed, DIRECTIONS, step, probe, count, device, first)
+    drawn = _halves(seed, stream, step, probe, count, device, first)
     return _quantiles(drawn.device)[drawn]
 
 
