@@ -221,10 +221,11 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
         session = _session(options, console)
         data = _finish(load_data(session.recipe, session.model), console)
         examples = getattr(data, options.split).encoded
+        judged = session.model, examples, options.split, session.recipe.objective, session.base(examples)
         with session.overlay.base():
-            found["base"] = _finish(evaluate(session.model, examples, options.split), console).metrics
+            found["base"] = _finish(evaluate(*judged), console).metrics
         with session.overlay.applied():
-            found["tuned"] = _finish(evaluate(session.model, examples, options.split), console).metrics
+            found["tuned"] = _finish(evaluate(*judged), console).metrics
     else:
         from sparsezo_gui.engine.models import frozen
 
@@ -232,7 +233,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
         model = _finish(frozen.load(chosen.model), console)
         data = _finish(load_data(chosen, model), console)
         examples = getattr(data, options.split).encoded
-        found["base"] = _finish(evaluate(model, examples, options.split), console).metrics
+        found["base"] = _finish(evaluate(model, examples, options.split, chosen.objective), console).metrics
     console.metrics(found)
 
 
@@ -479,7 +480,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", metavar="FOLDER", help="folder that holds config.json and pytorch_model.bin")
     sub.add_argument("--out", metavar="FOLDER", required=True, help="folder to write")
     add("runs", "List your runs.", _runs)
-    add("methods", "List mask rules, estimators, updates and tasks.", _methods)
+    add("methods", "List the rules of every part of a method, and the tasks.", _methods)
     add("recipes", "List the bundled recipes.", _recipes)
     add("models", "List the models on this computer.", _models)
     sub = add("bench", "Measure speed or memory on a model of random weights.", _bench)

@@ -30,6 +30,8 @@ class ModelProbe:
     batch: Sequence[Encoded]
     directions: Any
     compute: str
+    base: Tensor | None = None
+    """What the objective compares the batch with."""
 
     def losses(self, offsets: Tensor) -> Tensor:
         """See `Probe.losses`."""
@@ -39,13 +41,20 @@ class ModelProbe:
         """See `Probe.examples`."""
         return torch.cat([_by_example(part) for part in self._measured(offsets)])
 
+    def alone(self, offsets: Tensor) -> Tensor:
+        """See `Probe.alone`."""
+        if not self.batch:
+            return torch.zeros(len(offsets), 0, dtype=torch.float64)
+        return torch.cat([part.sums / part.weights for part in self._measured(offsets)])
+
     def own(self, offsets: Tensor) -> Tensor:
         """See `Probe.own`."""
         found = []
         for part in offsets.split(self._at_once(len(offsets))):
             owners = Owners()
             with self.overlay.own(self.directions, part, owners):
-                found.append(_by_example(self.objective.measure(self.model, self.batch, len(part), owners)))
+                measured = self.objective.measure(self.model, self.batch, len(part), owners, self.base)
+            found.append(_by_example(measured))
         return torch.cat(found)
 
     def gradient(self) -> tuple[Tensor, float]:
@@ -56,7 +65,7 @@ class ModelProbe:
         found = []
         for part in offsets.split(self._at_once(len(offsets))):
             with self.overlay.probed(self.directions, part):
-                found.append(self.objective.measure(self.model, self.batch, len(part)))
+                found.append(self.objective.measure(self.model, self.batch, len(part), base=self.base))
         return found
 
     def _at_once(self, sides: int) -> int:

@@ -18,10 +18,12 @@ from sparsezo_gui.engine.data import TaskData, load_task
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import frames as key_frames
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.runs.line import Line, line
+from sparsezo_gui.engine.selection import Chosen
 from sparsezo_gui.engine.sparse import mask as masks
 from sparsezo_gui.engine.sparse.mask import Mask
 from sparsezo_gui.engine.sparse.overlay import Overlay, overlay_of
@@ -33,6 +35,7 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Notice, Progress
 
+COMPARED = 32  # examples at a time that the objective finds out what to compare with, as in an evaluation
 DRAWN_AHEAD = 100_000  # values of a direction from which on others are drawn beside it
 
 
@@ -53,6 +56,7 @@ class Session:
     step: int = 0
     state: State = field(default_factory=State)
     factor: float = 1.0
+    _known: dict[Encoded, float] = field(default_factory=dict, init=False)
 
     def begin(self, recipe: Recipe | None = None) -> None:
         """Puts values and state to where ``recipe`` (None: the session's) begins."""
@@ -64,15 +68,35 @@ class Session:
         """Directions of the next step, (probes, n)."""
         return directions(self.recipe, self.overlay, self.step + 1, self.state)
 
+    def choose(self, examples: Sequence[Encoded]) -> Chosen:
+        """The batch of the next step, out of the training ``examples``."""
+        return self.recipe.privacy.choose(self, examples)
+
+    def base(self, examples: Sequence[Encoded]) -> Tensor | None:
+        """What the objective compares ``examples`` with, (examples,), measured once where the values began; None where
+        it does not compare."""
+        objective = self.recipe.objective
+        if not objective.compares:
+            return None
+        new = [example for example in dict.fromkeys(examples) if example not in self._known]
+        with self.overlay.base():
+            for first in range(0, len(new), COMPARED):
+                part = new[first : first + COMPARED]
+                found = objective.reference(measure(self.model, part), part)
+                self._known.update(zip(part, found[0].tolist(), strict=True))
+        return torch.tensor([self._known[example] for example in examples], dtype=torch.float64)
+
     def probe(self, batch: Sequence[Encoded], directions: Any) -> ModelProbe:
         """The model at the values as they are, with ``batch``, along ``directions``."""
         recipe = self.recipe
-        return ModelProbe(self.model, self.overlay, recipe.objective, batch, directions, recipe.model.compute)
+        return ModelProbe(
+            self.model, self.overlay, recipe.objective, batch, directions, recipe.model.compute, self.base(batch)
+        )
 
     def estimate(self, batch: Sequence[Encoded], directions: Any, rate: float = 0.0) -> Estimate:
         """Runs the forward passes of the next step, all sides on the same ``batch``."""
         recipe, probe = self.recipe, self.probe(batch, directions)
-        found = recipe.estimator.measure(probe, self.state.estimator)
+        found = recipe.privacy.measure(recipe.estimator, probe, self.state.estimator, recipe.loop.batch_size)
         if not recipe.update.scalars:
             return found
         slopes, _ = recipe.estimator.slopes(directions, found.scalars, self.state.estimator)
