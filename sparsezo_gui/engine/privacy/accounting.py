@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.runs.folder import RunFolder
     from sparsezo_gui.recipe import Recipe
 
+ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512, 1024)  # whole ones: sums with an end, without approximation
 Part = tuple[float, float, int]  # sampling rate, noise, steps
 
 
@@ -59,7 +60,7 @@ def epsilon(parts: Iterable[Part], delta: float) -> float:
     import dp_accounting as dp
     from dp_accounting.rdp import RdpAccountant
 
-    accountant = RdpAccountant()
+    accountant = RdpAccountant(ORDERS)
     for sampled, noise, steps in parts:
         if steps:
             accountant.compose(dp.PoissonSampledDpEvent(sampled, dp.GaussianDpEvent(noise)), steps)

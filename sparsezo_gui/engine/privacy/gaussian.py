@@ -36,7 +36,7 @@ class Gaussian(Privacy):
     private: ClassVar[bool] = True
     rule: Literal["gaussian"] = "gaussian"
     clip: float = setting(
-        10.0, "Largest slope of an example that counts; larger ones are cut to it.", gt=0, le=1e6, sane=(1, 100)
+        2.0, "Largest slope of an example that counts; larger ones are cut to it.", gt=0, le=1e6, sane=(0.5, 50)
     )
     noise: float = setting(
         1.0, "Noise in units of the largest slope; more noise is more privacy and slower learning.", gt=0, le=1e4,
