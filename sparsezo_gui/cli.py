@@ -13,13 +13,13 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sparsezo_gui import __version__, recipe, resources
+from sparsezo_gui import __version__, benching, recipe, resources
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import OUT_OF_MEMORY, UserError, out_of_memory
 from sparsezo_gui.masking import masked
@@ -115,7 +115,7 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     if not ends:
         raise UserError(f"{options.run}: this run has told no hash yet; it tells one whenever it stops or is done.")
     step, told = ends[-1].step, ends[-1].hash
-    found = _finish(open_session(run, step, frames=False), console).overlay.hash()
+    found = console.finish(open_session(run, step, frames=False)).overlay.hash()
     words = f"The replay of {step} steps gives the same values, to the bit: {found}"
     if found != told:
         words = (
@@ -190,7 +190,7 @@ def _estimate(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine import planning
 
     chosen = _recipe(options)
-    console.memory(_finish(planning.measure(chosen), console) if options.measure else planning.estimate(chosen))
+    console.memory(console.finish(planning.measure(chosen)) if options.measure else planning.estimate(chosen))
 
 
 def _mask(options: argparse.Namespace, console: Console) -> None:
@@ -200,8 +200,8 @@ def _mask(options: argparse.Namespace, console: Console) -> None:
     chosen, out = _recipe(options), Path(options.out)
     if out.exists():
         raise UserError(f"{out}: already exists. Name another file.")
-    model = _finish(frozen.load(chosen.model), console)
-    mask, cost = _finish(find_measured(chosen.mask, model, Search(chosen.loop.seed, chosen.data)), console)
+    model = console.finish(frozen.load(chosen.model))
+    mask, cost = console.finish(find_measured(chosen.mask, model, Search(chosen.loop.seed, chosen.data)))
     mask.save(out)
     facts = {"tuned": mask.size, "eligible": mask.eligible, "hash": mask.hash, **dataclasses.asdict(cost)}
     console.result(
@@ -219,20 +219,20 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
     if _is_run(options.target):
         options.run = options.target
         session = _session(options, console)
-        data = _finish(load_data(session.recipe, session.model), console)
+        data = console.finish(load_data(session.recipe, session.model))
         examples = getattr(data, options.split).encoded
         with session.overlay.base():
-            found["base"] = _finish(evaluate(session.model, examples, options.split), console).metrics
+            found["base"] = console.finish(evaluate(session.model, examples, options.split)).metrics
         with session.overlay.applied():
-            found["tuned"] = _finish(evaluate(session.model, examples, options.split), console).metrics
+            found["tuned"] = console.finish(evaluate(session.model, examples, options.split)).metrics
     else:
         from sparsezo_gui.engine.models import frozen
 
         chosen = recipe.with_settings(recipe.load(options.target), options.set)
-        model = _finish(frozen.load(chosen.model), console)
-        data = _finish(load_data(chosen, model), console)
+        model = console.finish(frozen.load(chosen.model))
+        data = console.finish(load_data(chosen, model))
         examples = getattr(data, options.split).encoded
-        found["base"] = _finish(evaluate(model, examples, options.split), console).metrics
+        found["base"] = console.finish(evaluate(model, examples, options.split)).metrics
     console.metrics(found)
 
 
@@ -250,7 +250,7 @@ def _export(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.export import export_run
 
     run, step = _past(options)
-    report = _finish(export_run(run.path, options.format, Path(options.out), step, options.weights), console)
+    report = console.finish(export_run(run.path, options.format, Path(options.out), step, options.weights))
     console.result({"out": options.out, "format": options.format, **report}, f"Written to {options.out}.")
     for line in report.get("told", ()):
         console.say(line)
@@ -259,7 +259,7 @@ def _export(options: argparse.Namespace, console: Console) -> None:
 def _convert(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.models.convert import convert
 
-    files = _finish(convert(Path(options.folder), Path(options.out)), console)
+    files = console.finish(convert(Path(options.folder), Path(options.out)))
     console.result({"out": options.out, "weights": files}, f"Written to {options.out}: {', '.join(files)}.")
 
 
@@ -282,28 +282,6 @@ def _recipes(options: argparse.Namespace, console: Console) -> None:
     console.table(rows, ("recipe", "model", "data", "mask", "path"), "There are no bundled recipes.")
 
 
-def _bench(options: argparse.Namespace, console: Console) -> None:
-    import tempfile
-
-    from sparsezo_gui.engine.bench import shapes
-    from sparsezo_gui.engine.bench.memory import memory
-    from sparsezo_gui.engine.bench.steps import steps
-    from sparsezo_gui.engine.models import device as devices
-
-    for shape in options.shape:
-        shapes.check(shape)  # before the first of them takes its minutes
-    chosen = recipe.with_settings(Recipe(), options.set)
-    console.say(f"On {devices.name(devices.choose(chosen.model.device))}.")
-    with tempfile.TemporaryDirectory(prefix="sparsezo-bench-") as folder:
-        if options.what == "steps":
-            work = steps(Path(folder), options.shape[0], options.repeats, options.set, options.against)
-            columns: tuple[str, ...] = ("shape", "load", "against", "ours_ms", "theirs_ms", "ratio")
-        else:
-            work = memory(Path(folder), options.shape, options.set)
-            columns = ("shape", "batch", "tokens", "formula", "measured", "run", "plain", "qlora")
-        console.table(_finish(work, console), columns, "")
-
-
 def _models(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.models.library import local_models
 
@@ -315,16 +293,14 @@ def _models(options: argparse.Namespace, console: Console) -> None:
 
 def _methods(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.data.tasks import tasks
-    from sparsezo_gui.recipe.registry import REGISTRIES
+    from sparsezo_gui.recipe import methods
 
-    rows: list[dict[str, Any]] = []
-    for registry in REGISTRIES:
-        for rule in registry:
-            variant = registry[rule]
-            keys = {key: field.description or "" for key, field in variant.model_fields.items() if key != "rule"}
-            rows.append({"table": registry.table, "rule": rule, "about": variant.summary(), "keys": keys})
+    if options.markdown:
+        print(methods.markdown(), end="")
+        return
+    rows = methods.rows()
     for name, task in tasks().items():
-        rows.append({"table": "data", "rule": f"task = {name}", "about": task.title, "keys": {}})
+        rows.append({"table": "data", "rule": f"task = {name}", "about": task.title, "source": task.paper, "keys": {}})
     console.table(rows, ("table", "rule", "about"), "")
 
 
@@ -382,19 +358,7 @@ def _past(options: argparse.Namespace) -> tuple[RunFolder, int | None]:
 def _session(options: argparse.Namespace, console: Console) -> Session:
     from sparsezo_gui.engine.session import open_session
 
-    return _finish(open_session(*_past(options)), console)
-
-
-def _finish(work: Generator[e.Event, None, Any], console: Console) -> Any:
-    """Shows the progress of ``work`` to people and gives its result; programs are told the result alone."""
-    while True:
-        try:
-            event = next(work)
-            if not console.as_json:
-                console.event(event)
-        except StopIteration as end:
-            console.calm()
-            return end.value
+    return console.finish(open_session(*_past(options)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -464,7 +428,7 @@ def _parser() -> argparse.ArgumentParser:
     takes_run(sub)
     sub.add_argument("--prompt", required=True, metavar="TEXT", help="what the model goes on from")
     sub.add_argument("--base", action="store_true", help="the model before tuning")
-    sub.add_argument("--tokens", type=_natural, default=128, metavar="N", help="tokens at most (default: 128)")
+    sub.add_argument("--tokens", type=benching.natural, default=128, metavar="N", help="tokens at most (default: 128)")
     takes_step(sub)
     sub = add("export", "Write a run out for use elsewhere.", _export)
     takes_run(sub)
@@ -479,17 +443,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", metavar="FOLDER", help="folder that holds config.json and pytorch_model.bin")
     sub.add_argument("--out", metavar="FOLDER", required=True, help="folder to write")
     add("runs", "List your runs.", _runs)
-    add("methods", "List mask rules, estimators, updates and tasks.", _methods)
+    sub = add("methods", "List mask rules, estimators, updates, objectives and tasks.", _methods)
+    sub.add_argument("--markdown", action="store_true", help="as the page of the documentation")
     add("recipes", "List the bundled recipes.", _recipes)
     add("models", "List the models on this computer.", _models)
-    sub = add("bench", "Measure speed or memory on a model of random weights.", _bench)
-    sub.add_argument("what", choices=("steps", "memory"), nargs="?", default="steps", help="steps: time against plain "
-                     "inference, MeZO and QLoRA (default); memory: the formula against real runs, in MiB")  # fmt: skip
-    sub.add_argument("--shape", nargs="+", default=["llama-135m"], metavar="NAME",
-                     help="shape of the model, such as llama-2-7b (default: llama-135m)")  # fmt: skip
-    sub.add_argument("--repeats", type=_natural, default=7, metavar="N", help="rounds of which the median is told")
-    sub.add_argument("--against", nargs="+", default=["plain", "mezo", "qlora"], choices=("plain", "mezo", "qlora"),
-                     help="what steps are compared with (default: all)")  # fmt: skip
+    sub = add("bench", "Measure speed, memory or quality.", benching.run)
+    benching.add_options(sub)
     _takes_settings(sub)
     sub = add("token", "Keep an access token for gated and private models in the system's keyring.", _token)
     sub.add_argument("what", choices=("keep", "forget", "show"), help="keep: asks for it, or reads it from standard "
@@ -509,13 +468,6 @@ def _step(text: str) -> int | str:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"must be the number of a step or 'best', not '{text}'")
     return int(text)
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")
-    return value
 
 
 if __name__ == "__main__":

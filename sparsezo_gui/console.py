@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui.errors import printable
@@ -32,6 +32,17 @@ class Console:
         self._steps = 0
         self._smoothed: float | None = None
         self._told = 0.0
+
+    def finish(self, work: Generator[e.Event, None, Any]) -> Any:
+        """Shows the progress of ``work`` to people and gives its result; programs are told the result alone."""
+        while True:
+            try:
+                event = next(work)
+                if not self.as_json:
+                    self.event(event)
+            except StopIteration as end:
+                self.calm()
+                return end.value
 
     def event(self, event: e.Event) -> None:
         """Shows one event."""

@@ -68,7 +68,7 @@ def _formula(
     )
     found = estimated()
     width = devices.compute_dtype(torch.device(device), recipe.model).itemsize
-    if device == "cuda" and needed(anatomy, recipe.model.bits, width, found.available):
+    if device == "cuda" and recipe.mask.space != "dense" and needed(anatomy, recipe.model.bits, width, found.available):
         return estimated(streamed=True)
     return found
 
@@ -76,13 +76,16 @@ def _formula(
 def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
     """Memory of ``recipe`` by two real steps' forward passes on the largest batch of the run. Raises `UserError`.
 
-    The mask's place does not matter for memory, so a random one of the same size is measured.
+    Where entries stand does not matter for memory, so as many random ones are measured.
     """
     device = devices.choose(recipe.model.device)
     with devices.watched(device) as peak:
         model = yield from frozen.load(recipe.model)
         data = yield from load_task(recipe.data, model.tokenizer)
-        mask = yield from Random(density=min(1.0, recipe.mask.share())).find(model, Search(0, recipe.data))
+        rule = recipe.mask
+        if rule.space == "entries":
+            rule = Random(density=min(1.0, rule.tuned(model.anatomy) / model.anatomy.eligible))
+        mask = yield from rule.find(model, Search(0, recipe.data))
         overlay = overlay_of(model, mask)
         devices.give_back_freed()  # as the loop does
         held = devices.memory_used(device)

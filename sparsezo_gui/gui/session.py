@@ -370,8 +370,7 @@ class Session(QObject):
 
 def _of_mask(recipe: Recipe) -> tuple[Any, ...]:
     """What decides a mask."""
-    own_text = getattr(recipe.mask, "text", "") == "task"
-    return recipe.model, recipe.mask, recipe.loop.seed, recipe.data if own_text else None
+    return recipe.model, recipe.mask, recipe.loop.seed, recipe.data if recipe.mask.reads_task else None
 
 
 def _first_recipe(store: QSettings) -> Recipe:

@@ -59,10 +59,18 @@ MASKS = Registry(
     "sensitive",
     {
         "sensitive": f"{_ENGINE}.sparse.sensitive:Sensitive",
+        "weight-activation": f"{_ENGINE}.sparse.weight_activation:WeightActivation",
+        "outlier-channels": f"{_ENGINE}.sparse.outliers:OutlierChannels",
+        "rows": f"{_ENGINE}.sparse.rows:Rows",
+        "multi-task": f"{_ENGINE}.sparse.multi_task:MultiTask",
         "random": f"{_ENGINE}.sparse.random:Random",
         "large-magnitude": f"{_ENGINE}.sparse.magnitude:LargeMagnitude",
         "small-magnitude": f"{_ENGINE}.sparse.magnitude:SmallMagnitude",
+        "small-magnitude-dynamic": f"{_ENGINE}.sparse.small_dynamic:SmallMagnitudeDynamic",
+        "random-layers": f"{_ENGINE}.sparse.layers:RandomLayers",
         "all": f"{_ENGINE}.sparse.all:All",
+        "subspace": f"{_ENGINE}.sparse.subspace:Subspace",
+        "activation-subspace": f"{_ENGINE}.sparse.activation_guided:ActivationSubspace",
         "saved": f"{_ENGINE}.sparse.saved:Saved",
     },
 )
@@ -81,6 +89,7 @@ ESTIMATORS = Registry(
         "first-order": f"{_ENGINE}.zo.estimators.first_order:FirstOrder",
         "elastic": f"{_ENGINE}.zo.estimators.elastic:Elastic",
         "addax": f"{_ENGINE}.zo.estimators.addax:Addax",
+        "loren": f"{_ENGINE}.zo.estimators.loren:Loren",
     },
 )
 UPDATES = Registry(

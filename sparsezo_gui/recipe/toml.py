@@ -25,7 +25,8 @@ _MOST_FAULTS = 20  # told at once
 _PATHS = (
     ("model", "id", resources.BUNDLED_MODELS),
     ("data", "source", resources.BUNDLED_DATA),
-    ("mask", "text", {*resources.BUNDLED_TEXT, "task"}),
+    ("mask", "text", {*resources.BUNDLED_TEXT, "task", "answers"}),
+    ("mask", "texts", {*resources.BUNDLED_TEXT, "task", "answers"}),
     ("mask", "file", ()),
     ("run", "folder", ()),
 )
@@ -136,13 +137,21 @@ def _resolve_paths(tables: dict[str, Any], folder: Path, where: str) -> None:
     for table, key, names in _PATHS:
         content = tables.get(table)
         value = content.get(key) if isinstance(content, dict) else None
-        if isinstance(value, str) and value and value not in names:
-            path = folder / os.path.expanduser(value)
-            if value.startswith(("./", "../", "~")) or key == "folder" or os.path.exists(path):
-                try:
-                    content[key] = str(path.resolve())
-                except (OSError, ValueError, RuntimeError) as error:  # too long, a zero in it, links in a circle
-                    raise UserError(f"{where}: [{table}] {key}: {quoted(value)} is no path ({error}).") from error
+        if not isinstance(value, str | list):
+            continue
+        try:
+            found = [_resolved(each, folder, key, names) for each in ([value] if isinstance(value, str) else value)]
+        except (OSError, ValueError, RuntimeError) as error:  # too long, a zero in it, links in a circle
+            raise UserError(f"{where}: [{table}] {key}: {quoted(value)} is no path ({error}).") from error
+        content[key] = found[0] if isinstance(value, str) else found
+
+
+def _resolved(value: Any, folder: Path, key: str, names: Iterable[str]) -> Any:
+    if not isinstance(value, str) or not value or value in names:
+        return value
+    path = folder / os.path.expanduser(value)
+    relative = value.startswith(("./", "../", "~")) or key == "folder" or os.path.exists(path)
+    return str(path.resolve()) if relative else value
 
 
 def _sentence(tables: dict[str, Any], fault: Any, prefix: tuple[str, ...] = ()) -> str:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sparsezo_gui.engine import objective
+from sparsezo_gui.engine.data import Passage
 from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.forward import log_probabilities
 from sparsezo_gui.engine.objective import count_tokens, measure, packs_of, sides_at_once
@@ -157,7 +158,8 @@ def test_streamed_squared_gradients_equal_autograd(frozen_tiny, family, bits, tm
     sequences = [draw.integers(3, 288, length).tolist() for length in (20, 33)]
     selection = Selection(0.1, "global", model.anatomy.linears)
     # Several layers a pass, several passes a block.
-    streamed = fisher.squared_gradients(model, sequences, Unfinished(tmp_path), selection, budget=70_000)
+    passages = [Passage(tuple(tokens), tuple(range(len(tokens) - 1))) for tokens in sequences]
+    streamed = fisher.squared_gradients(model, passages, Unfinished(tmp_path), selection, budget=70_000)
     found = dict(item for item in streamed if not isinstance(item, Progress))
     plain = reference.plain_model(model)
     expected = dict.fromkeys(model.layers, 0.0)

@@ -24,12 +24,12 @@ from standin import GB, Estimate, StandIn, listed
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.pages import PAGES
-from sparsezo_gui.gui.presets import PRESETS, matching
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
 from sparsezo_gui.gui.widgets.fields import NumberEdit
 from sparsezo_gui.recipe import dump
+from sparsezo_gui.recipe.presets import PRESETS, matching
 
 CONTROLS = (QAbstractButton, QComboBox, QLineEdit, QPlainTextEdit, QTextEdit, QAbstractItemView, QAbstractSlider)
 

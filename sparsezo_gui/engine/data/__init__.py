@@ -17,7 +17,7 @@ Nothing here imports torch, and `datasets` and `transformers` are imported when 
 
 from sparsezo_gui.engine.data.encode import Encoded, Row, encode, encode_text_blocks
 from sparsezo_gui.engine.data.examples import Example
-from sparsezo_gui.engine.data.prepare import Split, TaskData, load_task, text_blocks
+from sparsezo_gui.engine.data.prepare import Passage, Split, TaskData, load_task, passages, text_blocks
 from sparsezo_gui.engine.data.preview import DataPreview, preview
 from sparsezo_gui.engine.data.sources import Rows, finish, load_rows
 from sparsezo_gui.engine.data.tasks import Task, task, tasks
@@ -26,6 +26,7 @@ __all__ = [
     "DataPreview",
     "Encoded",
     "Example",
+    "Passage",
     "Row",
     "Rows",
     "Split",
@@ -36,6 +37,7 @@ __all__ = [
     "finish",
     "load_rows",
     "load_task",
+    "passages",
     "preview",
     "task",
     "tasks",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -125,35 +126,69 @@ def _summary(make: Maker, splits: dict[str, Split], notices: tuple[str, ...]) ->
     )
 
 
+@dataclass(frozen=True)
+class Passage:
+    """Tokens to find a mask with; at each of ``places``, the token after it is predicted."""
+
+    tokens: Tokens
+    places: tuple[int, ...]
+
+
+def passages(
+    source: str, tokenizer: Any, sequences: int, tokens: int, table: DataTable | None = None
+) -> list[Passage]:
+    """At most ``sequences`` passages of at most ``tokens`` tokens, in which every token is predicted.
+
+    ``source`` is as for `text_blocks`, or 'answers': the training examples of ``table`` one by one, in which only what
+    a run learns is predicted; of a choice, the right candidate.
+    """
+    if source != "answers":
+        return [
+            Passage(block, tuple(range(len(block) - 1)))
+            for block in text_blocks(source, tokenizer, sequences, tokens, table)
+        ]
+    make, rows = _examples(table, tokenizer, source)
+    made = (encoded for row in rows for _, encoded in encoded_row(make, row, tokens))
+    return [_answer(encoded) for encoded in itertools.islice(made, sequences)]
+
+
+def _answer(encoded: Encoded) -> Passage:
+    row = next(row for row in encoded.rows if encoded.label in row.choices)
+    scored = [index for index, choice in enumerate(row.choices) if choice == encoded.label]
+    places = tuple(row.positions[index] for index in scored)
+    return Passage((*row.tokens[: places[-1] + 1], row.targets[scored[-1]]), places)
+
+
 def text_blocks(
     source: str, tokenizer: Any, sequences: int, tokens: int, table: DataTable | None = None
 ) -> list[Tokens]:
-    """At most ``sequences`` blocks of ``tokens`` tokens of text, to find the sensitive parameters with.
+    """At most ``sequences`` blocks of ``tokens`` tokens of text, to find a mask with.
 
     ``source`` is a bundled text's name, a file, a folder, a Hub data set, or 'task': the training examples of
     ``table``. Long texts are split into passages, and passages are taken in the order of their hashes: a sample of
     the whole source, always the same.
     """
     if source == "task":
-        passages = _task_texts(table, tokenizer)
+        make, rows = _examples(table, tokenizer, source)
+        texts = (make.example(row).text for row in rows)
     else:
         size = tokens * _CHARACTERS
         limit = max(sequences, sequences * tokens // 8)
         numbered = (readers.Record({"text": text}, source, 0) for text in _passages(_texts(source), size))
         groups, _ = sources.finish(sources.smallest(lambda: numbered, limit, sources.content_key))
-        passages = (group[0].values["text"] for group in groups)
-    blocks = encode_text_blocks(passages, tokenizer, tokens, sequences)
+        texts = (group[0].values["text"] for group in groups)
+    blocks = encode_text_blocks(texts, tokenizer, tokens, sequences)
     if not blocks:
-        raise UserError(f"The text '{source}' is too short to find sensitive parameters with. Name a longer one.")
+        raise UserError(f"The text '{source}' is too short to find a mask with. Name a longer one.")
     return blocks
 
 
-def _task_texts(table: DataTable | None, tokenizer: Any) -> Iterator[str]:
+def _examples(table: DataTable | None, tokenizer: Any, source: str) -> tuple[Maker, Rows]:
+    """What makes examples, and the training rows."""
     if table is None:
-        raise UserError("[mask] text: 'task' needs the data table of a recipe.")
+        raise UserError(f"[mask] text: '{source}' needs the data table of a recipe.")
     rows = sources.load_rows(table)
-    make = maker(table, rows, tokenizer)
-    return (make.example(row).text for row in rows["train"])
+    return maker(table, rows, tokenizer), rows["train"]
 
 
 def _texts(source: str) -> Iterator[str]:
@@ -186,4 +221,4 @@ def _passages(texts: Iterable[str], size: int) -> Iterator[str]:
         )
 
 
-__all__ = ["Rows", "Split", "TaskData", "load_task", "text_blocks"]
+__all__ = ["Passage", "Rows", "Split", "TaskData", "load_task", "passages", "text_blocks"]

@@ -69,6 +69,7 @@ class Facts(BaseModel):
     eligible: int
     tuned: int
     pack_rows: int | None = Field(None, ge=1)  # version 1 did not always tell it
+    mask_seconds: float | None = None  # that finding the mask took
     device: str
     branched: Branched | None = None
 

@@ -9,6 +9,8 @@ needs a gradient itself, so that the weights stay in 4 bits. An interrupted sear
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -16,36 +18,57 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparsezo_gui.engine.data import Passage
 from sparsezo_gui.engine.forward import packs
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.blocks import Blocks, Call
 from sparsezo_gui.engine.models.frozen import FrozenModel
 from sparsezo_gui.engine.models.linear import FrozenLinear, Recorder, loss_scale, recorded
 from sparsezo_gui.engine.models.stores import Dense
+from sparsezo_gui.engine.sparse.rule import MaskRule
 from sparsezo_gui.engine.sparse.select import Selection
-from sparsezo_gui.engine.sparse.unfinished import Unfinished
+from sparsezo_gui.engine.sparse.unfinished import Unfinished, unfinished
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 
 STAGE = "Finding the sensitive weights"
 MEMORY_SHARE = 0.5  # of the free memory that sums may take
 LOGITS_BYTES = 16 << 20  # of logits at a time; autograd holds about three times as much
+TINY = torch.finfo(torch.float32).tiny
+
+
+def kept_gradients(
+    rule: MaskRule, model: FrozenModel, texts: Sequence[Sequence[Passage]], selection: Selection, by_row: bool = False
+) -> Iterator[Progress | tuple[str, Tensor]]:
+    """`squared_gradients` on ``texts`` in a search that may be interrupted; ``by_row`` makes each of them count alike.
+    """
+    passages = [passage for text in texts for passage in text]
+    counts = [len(text) for text in texts]
+    held = {type(layer).__name__ + type(layer.store).__name__ for layer in model.layers.values()}
+    parts = (rule.model_dump_json(), model.fingerprint, model.device.type, model.dtype, sorted(held), counts, passages)
+    # The same for the same search: rule, weights, how they are held and computed with, and text.
+    with unfinished(hashlib.sha256(repr(parts).encode()).hexdigest()[:32]) as work:
+        yield from squared_gradients(model, passages, work, selection, tasks=counts if by_row else ())
 
 
 def squared_gradients(
     model: FrozenModel,
-    sequences: Sequence[Sequence[int]],
+    passages: Sequence[Passage],
     work: Unfinished,
     selection: Selection,
     budget: int | None = None,
+    tasks: Sequence[int] = (),
 ) -> Iterator[Progress | tuple[str, Tensor]]:
-    """Name and summed squared gradients, fp32 (out, in), of each layer: Σ over sequences of (∂ mean loss / ∂W)².
+    """Name and summed squared gradients, fp32 (out, in), of each layer: Σ over passages of (∂ mean loss / ∂W)².
 
     The last block's layers come first. ``selection`` is what the caller makes of them: it is kept in ``work`` with each
     finished block, and is brought back from there. ``budget`` is how many bytes sums may take; None asks the device.
+    With ``tasks``, the number of passages of each, every task's sum is divided by the sum over each row (a row of
+    zeros stays one), and what the tasks give is added.
     """
-    search = _Search(model, [torch.tensor([list(tokens)], device=model.device) for tokens in sequences], work)
-    count, total = len(sequences), (3 * len(search.blocks) + 1) * len(sequences)
+    search = _Search(model, passages, work)
+    count, total = len(passages), (3 * len(search.blocks) + 1) * len(passages)
+    ends = set(itertools.accumulate(tasks))
     budget = budget or int(MEMORY_SHARE * devices.memory_free(model.device))
     for boundary in range(work.hidden, len(search.blocks) + 1):
         for done in search.forward(boundary):
@@ -58,13 +81,19 @@ def squared_gradients(
     for number in reversed(range(len(search.blocks) + 1 - work.gradients)):
         # A pass with gradients counts for two.
         before = (3 * len(search.blocks) - 2 * number - 1) * count
-        groups = _groups(search.blocks.layers[number], budget)
+        groups = _groups(search.blocks.layers[number], budget // 2 if tasks else budget)
         for part, group in enumerate(groups):
             sums = {layer.name: torch.zeros(layer.store.shape, device=model.device) for layer in group}
+            shares = {name: torch.zeros_like(each) for name, each in sums.items()} if tasks else sums
             for done in search.backward(number, group, sums):
+                if done in ends:
+                    for name, each in sums.items():
+                        shares[name] += each.div_(each.sum(dim=1, keepdim=True).clamp_min(TINY))
+                        each.zero_()
                 yield Progress(STAGE, before + 2 * (part * count + done) // len(groups), total, "passes")
-            for name in list(sums):
-                yield name, sums.pop(name)
+            del sums
+            for name in list(shares):
+                yield name, shares.pop(name)
         selection.save(work.next_selection)
         work.finish("gradient")
     yield Progress(STAGE, total, total, "passes")
@@ -90,12 +119,14 @@ class _Search:
     Boundary ``b`` is what goes into block ``b``; the last one is what the last block gives.
     """
 
-    def __init__(self, model: FrozenModel, ids: list[Tensor], work: Unfinished) -> None:
-        self.model, self.ids, self.work = model, ids, work
+    def __init__(self, model: FrozenModel, passages: Sequence[Passage], work: Unfinished) -> None:
+        self.model, self.work = model, work
+        self.ids = [torch.tensor([passage.tokens], device=model.device) for passage in passages]
+        self.places = [torch.tensor(passage.places, device=model.device) for passage in passages]
         self.blocks = Blocks(model)
         self.scale = loss_scale(model.dtype)
         self._calls: dict[int, list[Call]] = {}
-        work.plan([each.shape[1] for each in ids], model.anatomy.hidden, model.dtype, len(self.blocks) + 1)
+        work.plan([each.shape[1] for each in self.ids], model.anatomy.hidden, model.dtype, len(self.blocks) + 1)
 
     @torch.no_grad()
     def forward(self, boundary: int) -> Iterator[int]:
@@ -113,14 +144,14 @@ class _Search:
         """Gradients at the last boundary. Raises `UserError` for a loss that is not finite."""
         vocabulary, last = self.model.vocabulary, len(self.blocks)
         with self.work.writing("gradient", last) as write:
-            for index, ids in enumerate(self.ids):
+            for index, (ids, places) in enumerate(zip(self.ids, self.places, strict=True)):
                 hidden = self._read("hidden", last, index).requires_grad_()
-                places = torch.arange(ids.shape[1] - 1, device=ids.device)
                 loss = 0.0
                 chunk = max(1, LOGITS_BYTES // (4 * vocabulary)) if packs(self.model.module) else len(places)
                 for part in places.split(chunk):
                     options = {"logits_to_keep": part} if packs(self.model.module) else {}
-                    logits = self.blocks.leave(hidden, ids, **options)[0, : len(part)]
+                    logits = self.blocks.leave(hidden, ids, **options)[0]
+                    logits = logits if packs(self.model.module) else logits[part]
                     share = F.cross_entropy(logits.float(), ids[0, part + 1], reduction="sum") / len(places)
                     (share * self.scale).backward()
                     loss += share.item()

@@ -15,11 +15,12 @@ from sparsezo_gui.recipe.variants import Variant, setting
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparsezo_gui.engine.models.anatomy import Anatomy
     from sparsezo_gui.engine.models.frozen import FrozenModel
     from sparsezo_gui.engine.sparse.mask import Mask
     from sparsezo_gui.engine.sparse.select import Selection
 
-Scope = Literal["global", "tensor"]
+Scope = Literal["global", "tensor", "row"]
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,22 @@ class MaskRule(Variant):
     space: ClassVar[str] = "entries"
     """How values stand in the weights: as 'entries', 'dense' (all of them), or 'low-rank'."""
 
-    @abstractmethod
+    @property
+    def reads_task(self) -> bool:
+        """Whether the mask depends on the run's own examples."""
+        return False
+
     def share(self) -> float:
-        """Part of the eligible weights that is tuned, for the memory estimate."""
+        """Part of the eligible weights that is tuned, where their shapes do not matter for it."""
+        raise NotImplementedError
+
+    def tuned(self, anatomy: Anatomy) -> int:
+        """How many values are tuned in a model of ``anatomy``, for the memory estimate."""
+        return round(self.share() * anatomy.eligible)
+
+    def bases(self, anatomy: Anatomy) -> int:
+        """How many numbers are held besides them, to say where in the weights they stand."""
+        return 0
 
     @abstractmethod
     def source(self) -> str:
@@ -72,8 +86,22 @@ def find_measured(rule: MaskRule, model: FrozenModel, search: Search) -> Generat
     return mask, Cost(time.perf_counter() - began, peak.bytes)
 
 
-class ScoredRule(MaskRule):
-    """A rule that tunes the ``density`` of weights with the highest scores, over the whole model or in each weight."""
+def ranked(
+    rule: MaskRule, model: FrozenModel, selection: Selection, scores: Iterator[Progress | tuple[str, Tensor]]
+) -> Generator[Progress, None, Mask]:
+    """The mask of what ``selection`` takes of ``scores``."""
+    from sparsezo_gui.engine.sparse.mask import Mask
+
+    for item in scores:
+        if isinstance(item, Progress):
+            yield item
+        else:
+            selection.offer(*item)
+    return Mask(selection.result(), rule.model_dump(mode="json"), model.fingerprint, model.anatomy.eligible)
+
+
+class DensityRule(MaskRule):
+    """Base of rules that tune a ``density`` of the weights."""
 
     density: float = setting(
         0.001,
@@ -84,11 +112,24 @@ class ScoredRule(MaskRule):
         basic=True,
         sane=(1e-4, 1e-1),
     )
-    scope: Scope = setting("global", "Rank all weights together (global), or within each weight matrix (tensor).")
 
     def share(self) -> float:
         """See `MaskRule.share`."""
         return self.density
+
+
+class ScoredRule(DensityRule):
+    """A rule that tunes the weights with the highest scores, over the whole model, in each weight, or in its rows."""
+
+    scope: Scope = setting(
+        "global", "Rank all weights together (global), within each weight matrix (tensor), or within each row (row)."
+    )
+
+    def tuned(self, anatomy: Anatomy) -> int:
+        """See `MaskRule.tuned`."""
+        from sparsezo_gui.engine.sparse.select import size_of
+
+        return size_of(self.density, self.scope, anatomy.linears)
 
     @abstractmethod
     def scores(
@@ -101,13 +142,7 @@ class ScoredRule(MaskRule):
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
-        from sparsezo_gui.engine.sparse.mask import Mask
         from sparsezo_gui.engine.sparse.select import Selection
 
         selection = Selection(self.density, self.scope, model.anatomy.linears)
-        for item in self.scores(model, search, selection):
-            if isinstance(item, Progress):
-                yield item
-            else:
-                selection.offer(*item)
-        return Mask(selection.result(), self.model_dump(mode="json"), model.fingerprint, model.anatomy.eligible)
+        return (yield from ranked(self, model, selection, self.scores(model, search, selection)))

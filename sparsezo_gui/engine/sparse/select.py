@@ -13,6 +13,8 @@ from torch import Tensor
 
 from sparsezo_gui.engine.files import replacing
 
+SORTED = 1 << 22  # scores at a time, where each row is sorted
+
 
 class TopK:
     """Keeps the ``count`` highest of all scores offered. Memory: one layer's scores and ``count`` candidates."""
@@ -41,10 +43,11 @@ class TopK:
 
 
 class Selection:
-    """The ``density`` of weights of ``shapes`` with the highest scores, over all of them or in each weight."""
+    """The ``density`` of weights of ``shapes`` with the highest scores: over all of them ('global'), in each weight
+    ('tensor') or in each of its rows ('row')."""
 
     def __init__(self, density: float, scope: str, shapes: Mapping[str, tuple[int, int]]) -> None:
-        self.density, self.shapes = density, shapes
+        self.density, self.scope, self.shapes = density, scope, shapes
         self._whole = TopK(count_of(density, shapes)) if scope == "global" else None
         self._parts: dict[str, Tensor] = {}
 
@@ -52,8 +55,10 @@ class Selection:
         """Offers the scores (out, in) of one weight."""
         if self._whole is not None:
             self._whole.offer(name, scores)
+        elif self.scope == "row":
+            self._parts[name] = best_of_rows(scores, part_of(self.density, scores.shape[1]))
         else:
-            part = TopK(count_of(self.density, {name: self.shapes[name]}))
+            part = TopK(part_of(self.density, scores.numel()))
             part.offer(name, scores)
             self._parts |= part.result()
 
@@ -83,6 +88,31 @@ class Selection:
             self._whole.scores, self._whole.places, self._whole.names = tensors["scores"], tensors["places"], names
 
 
+def best_of_rows(scores: Tensor, count: int) -> Tensor:
+    """Ascending flat indices, int32, of the ``count`` highest ``scores`` (out, in) of each row; the first of equals."""
+    rows, columns = scores.shape
+    found = []
+    for first in range(0, rows, max(1, SORTED // columns)):
+        part = scores[first : first + max(1, SORTED // columns)].float()
+        best = part.argsort(dim=1, descending=True, stable=True)[:, :count].sort(dim=1).values.cpu()
+        found.append(best + columns * torch.arange(first, first + len(part))[:, None])
+    return torch.cat(found).flatten().to(torch.int32)
+
+
+def part_of(density: float, count: int) -> int:
+    """How many of ``count`` a density means, at least one."""
+    return max(1, round(density * count))
+
+
 def count_of(density: float, shapes: Mapping[str, tuple[int, int]]) -> int:
-    """How many entries a density means, at least one."""
-    return max(1, round(density * sum(rows * columns for rows, columns in shapes.values())))
+    """How many entries of all ``shapes`` a density means, at least one."""
+    return part_of(density, sum(rows * columns for rows, columns in shapes.values()))
+
+
+def size_of(density: float, scope: str, shapes: Mapping[str, tuple[int, int]]) -> int:
+    """How many entries a `Selection` takes."""
+    if scope == "global":
+        return count_of(density, shapes)
+    if scope == "tensor":
+        return sum(part_of(density, rows * columns) for rows, columns in shapes.values())
+    return sum(rows * part_of(density, columns) for rows, columns in shapes.values())

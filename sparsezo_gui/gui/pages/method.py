@@ -12,13 +12,13 @@ from PySide6.QtWidgets import QButtonGroup, QFrame, QGridLayout, QRadioButton, Q
 
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.advice import MOST, advice
-from sparsezo_gui.gui.presets import PRESETS, matching
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, clear, column, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.mask import MaskCard
+from sparsezo_gui.recipe.presets import PRESETS, matching
 from sparsezo_gui.recipe.registry import REGISTRIES
 from sparsezo_gui.recipe.variants import Settings
 
@@ -158,8 +158,10 @@ class MethodPage(Page):
         if field is not None:
             # The sentence starts with the place, which the field itself shows.
             field.set_fault(_plain(fault, name))
-        elif fault:
+        elif fault:  # of a rule that does not go with the rest
+            self._shown = ()
             self.follow()
+            self.banner.show_problem(Problem(fault))
 
 
 class PresetCard(QFrame):

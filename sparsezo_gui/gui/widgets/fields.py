@@ -142,6 +142,7 @@ class SettingField(QWidget):
         self.title = title or words.title(name)
         self.help = (field.description or "").replace(" %", "\u00a0%")
         self._sane = extra.get("sane")
+        self._words = field.annotation == tuple[str, ...]  # several, parted by commas
         self._editor = self._make_editor(field.annotation)
         self._editor.setAccessibleName(self.title)
         self._editor.setAccessibleDescription(self.help)
@@ -194,6 +195,8 @@ class SettingField(QWidget):
             return self._editor.currentData()
         if isinstance(self._editor, QCheckBox):
             return self._editor.isChecked()
+        if self._words:
+            return tuple(word.strip() for word in self._editor.text().split(",") if word.strip())
         return self._editor.value() if isinstance(self._editor, NumberEdit | Several) else self._editor.text()
 
     def set_value(self, value: Any) -> None:
@@ -204,6 +207,8 @@ class SettingField(QWidget):
             self._editor.setChecked(bool(value))
         elif not self._editor.isModified():
             text = words.number(value) if isinstance(self._editor, NumberEdit) else str(value)
+            if self._words:
+                text = ", ".join(value)
             if text != self._editor.text():
                 self._editor.setText(text)
         self.set_fault("")

@@ -6,8 +6,11 @@ import pytest
 
 from sparsezo_gui.engine.sparse.all import All
 from sparsezo_gui.engine.sparse.mask import Mask
+from sparsezo_gui.engine.sparse.multi_task import MultiTask
+from sparsezo_gui.engine.sparse.outliers import OutlierChannels
 from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.sparse.report import find_mask, report
+from sparsezo_gui.engine.sparse.rows import Rows
 from sparsezo_gui.engine.sparse.rule import Cost, Search
 from sparsezo_gui.engine.sparse.saved import Saved
 from sparsezo_gui.engine.sparse.sensitive import Sensitive
@@ -67,6 +70,11 @@ def test_every_rule_tells_its_source_and_cost(rule):
 def test_the_source_names_the_text_or_the_file():
     assert Sensitive().source() == "Found on the bundled general text: at most 32 sequences of up to 512 tokens."
     assert "your training examples" in Sensitive(text="task").source()
+    assert "the answers of your training" in Sensitive(text="answers").source()
+    assert "the bundled general text and notes.txt" in MultiTask(texts=("general", "notes.txt")).source()
+    assert "without looking at data" in Rows().source()
+    assert "activations on the bundled general" in Rows(score="weight-activation").source()
+    assert "All linear weights of the first block" in OutlierChannels(what="block").source()
     assert "Found on notes.txt" in Sensitive(text="notes.txt").source()
     assert "About 64 forward and backward passes" in Sensitive(sequences=64).cost()
     assert Saved(file="m.safetensors").source() == "Read from m.safetensors."

@@ -78,6 +78,11 @@ class Estimator(Variant):
         """How many perturbed copies of the values one step runs: forward passes per step."""
 
     @property
+    def passes(self) -> int:
+        """What a step costs in forward passes, a backward pass being two."""
+        return self.sides
+
+    @property
     def tail(self) -> int:
         """The last decoder blocks whose values it does not perturb, since it back-propagates through them."""
         return 0

@@ -39,6 +39,11 @@ class Addax(Estimator):
         """The slope, already weighted, and the share of short examples in the batch."""
         return 2
 
+    @property
+    def passes(self) -> int:
+        """Three of the short examples, two of the long ones."""
+        return 3
+
     def measure(self, probe: Probe, state: Any) -> Estimate:
         """See `Estimator.measure`."""
         import torch

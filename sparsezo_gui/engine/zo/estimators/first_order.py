@@ -29,6 +29,11 @@ class FirstOrder(Estimator):
         """The values as they are, forwards and backwards."""
         return 1
 
+    @property
+    def passes(self) -> int:
+        """Forwards, and back at the price of two."""
+        return 3
+
     def probes(self, batch_size: int) -> int:
         """None."""
         return 0

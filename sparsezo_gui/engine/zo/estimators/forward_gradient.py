@@ -27,6 +27,11 @@ class ForwardGradient(Estimator):
         """The values as they are, forwards and backwards."""
         return 1
 
+    @property
+    def passes(self) -> int:
+        """Forwards, and back at the price of two."""
+        return 3
+
     def probes(self, batch_size: int) -> int:
         """See `Estimator.probes`."""
         return self.directions

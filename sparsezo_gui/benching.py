@@ -1,0 +1,107 @@
+"""`sparsezo bench`: its options, and what it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from sparsezo_gui import recipe
+from sparsezo_gui.console import Console
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import Recipe
+
+
+def add_options(sub: argparse.ArgumentParser) -> None:
+    """The options of `sparsezo bench`, but for --set."""
+    sub.add_argument("what", choices=("steps", "memory", "quality"), nargs="?", default="steps",
+                     help="steps: time against plain inference, MeZO and QLoRA (default); memory: the formula against "
+                     "real runs, in MiB; quality: accuracy of methods on tasks, at equal forward passes")  # fmt: skip
+    speed = sub.add_argument_group("steps and memory")
+    speed.add_argument("--shape", nargs="+", default=["llama-135m"], metavar="NAME",
+                       help="shape of the model, such as llama-2-7b (default: llama-135m)")  # fmt: skip
+    speed.add_argument("--repeats", type=natural, default=7, metavar="N", help="rounds of which the median is told")
+    speed.add_argument("--against", nargs="+", default=["plain", "mezo", "qlora"], choices=("plain", "mezo", "qlora"),
+                       help="what steps are compared with (default: all)")  # fmt: skip
+    quality = sub.add_argument_group("quality")
+    quality.add_argument("--tasks", nargs="+", default=["starter"], metavar="NAME[=DATA]",
+                         help="'starter', or tasks with their data, such as sst2=data/sst2 (default: starter)")
+    quality.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="which ones (default: all)")
+    quality.add_argument("--densities", nargs="+", default=[], metavar="PART", help="each method at each of these")
+    quality.add_argument("--seeds", type=natural, default=3, metavar="N", help="seeds of each method (default: 3)")
+    quality.add_argument("--forwards", type=natural, default=2000, metavar="N",
+                         help="forward passes of a run, a backward pass being two (default: 2000)")  # fmt: skip
+    quality.add_argument("--out", default="sparsezo-quality", metavar="FOLDER",
+                         help="where results are kept; what is there already is not measured again")  # fmt: skip
+    quality.add_argument("--picture", metavar="FILE", help="draws accuracy over density and forward passes here")
+
+
+def run(options: argparse.Namespace, console: Console) -> None:
+    """Measures what was asked for."""
+    if options.what == "quality":
+        return _quality(options, console)
+    from sparsezo_gui.engine.bench import shapes
+    from sparsezo_gui.engine.bench.memory import memory
+    from sparsezo_gui.engine.bench.steps import steps
+    from sparsezo_gui.engine.models import device as devices
+
+    for shape in options.shape:
+        shapes.check(shape)  # before the first of them takes its minutes
+    chosen = recipe.with_settings(Recipe(), options.set)
+    console.say(f"On {devices.name(devices.choose(chosen.model.device))}.")
+    with tempfile.TemporaryDirectory(prefix="sparsezo-bench-") as folder:
+        if options.what == "steps":
+            work = steps(Path(folder), options.shape[0], options.repeats, options.set, options.against)
+            columns: tuple[str, ...] = ("shape", "load", "against", "ours_ms", "theirs_ms", "ratio")
+        else:
+            work = memory(Path(folder), options.shape, options.set)
+            columns = ("shape", "batch", "tokens", "formula", "measured", "run", "plain", "qlora")
+        console.table(console.finish(work), columns, "")
+
+
+def _quality(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.bench.contestants import LORA, METHODS, UNTUNED
+    from sparsezo_gui.engine.bench.quality import Quality
+
+    for needed, module in (("lora" in options.methods, "peft"), (options.picture, "matplotlib")):
+        if needed and find_spec(module) is None:
+            raise UserError(f"This needs {module}: pip install 'sparsezo-gui[bench]'")
+    tasks = dict(_bench_task(text) for text in options.tasks)
+    methods = options.methods or [UNTUNED, *METHODS, *([LORA] if find_spec("peft") else [])]
+    methods = [f"{name}@{density}" for name in methods for density in options.densities] or methods
+    base = recipe.with_settings(Recipe(), options.set)
+    quality = Quality(base, tasks, tuple(methods), options.seeds, options.forwards, Path(options.out))
+    rows = console.finish(quality.run())
+    columns = ("task", "method", "seeds", "final", "best", "forwards_to_mezo", "tuned", "rate", "seconds",
+               "mask_seconds", "mib")  # fmt: skip
+    console.table(rows, columns, "")
+    if options.picture:
+        from sparsezo_gui.engine.bench.pictures import draw
+
+        drawn = draw(quality, Path(options.picture))
+        console.say(f"Drawn: {options.picture}" if drawn else "There is nothing to draw yet.")
+
+
+def _bench_task(text: str) -> tuple[str, tuple[str, ...]]:
+    """'starter', or the name of a task and where its data is, such as sst2=data/sst2."""
+    name, _, source = text.partition("=")
+    if name == "starter":
+        chosen = recipe.load("starter")
+        columns = ", ".join(f"{key} = '{value}'" for key, value in chosen.data.columns.items())
+        return name, (
+            "data.source=starter", "data.task=choice", f"data.template={json.dumps(chosen.data.template)}",
+            f"data.columns={{ {columns} }}", "mask.text=starter",
+        )  # fmt: skip
+    if not source:
+        raise UserError(f"--tasks {text}: say where its data is, such as {name}=data/{name}.")
+    return name, (f"data.source={json.dumps(str(Path(source).resolve()))}", f"data.task={name}")
+
+
+def natural(text: str) -> int:
+    """A number from 1 on, for a parser."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")
+    return value

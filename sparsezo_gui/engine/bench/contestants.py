@@ -1,0 +1,116 @@
+"""What `sparsezo_gui.engine.bench.quality` compares: methods as settings of a recipe, and first-order LoRA.
+
+All take steps by the scalar-normalised update with a falling rate, so that what differs is what the name says; the
+rates here are where the search for a rate begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsezo_gui.engine.bench.references import ALPHA, RANK, load_plain
+from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.models import frozen
+from sparsezo_gui.engine.session import load_data
+from sparsezo_gui.engine.zo.batches import batch_indices
+from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.events import Event, Progress
+
+_SENSITIVE = ("mask.rule=sensitive", "update.learning_rate=4e-3")
+_DENSE = ("model.bits=32", "update.learning_rate=2e-3")
+METHODS: dict[str, tuple[str, ...]] = {
+    "sensitive": _SENSITIVE,
+    "sensitive-task": (*_SENSITIVE, "mask.text=task"),
+    "random": ("mask.rule=random", "update.learning_rate=1.6e-2"),
+    "large-magnitude": ("mask.rule=large-magnitude", "update.learning_rate=1.6e-2"),
+    "small-magnitude": ("mask.rule=small-magnitude", "update.learning_rate=1.6e-2"),
+    "mezo": ("mask.rule=all", *_DENSE),
+    "sensitive-16": (*_SENSITIVE, "model.bits=16"),
+    "forward-gradient": (*_SENSITIVE, "estimator.rule=forward-gradient"),
+    "first-order": (*_SENSITIVE, "estimator.rule=first-order", "update.rule=adam", "update.learning_rate=1e-3"),
+}
+LORA, UNTUNED = "lora", "untuned"
+COMMON = ("update.rule=scalar-normalised", "update.schedule=linear")
+LORA_RATE = 1e-3
+
+
+def settings(name: str) -> tuple[str, ...]:
+    """Settings of the method ``name``, such as 'sensitive' or, at a density, 'random@0.01'. Raises `UserError`."""
+    method, _, density = name.partition("@")
+    if method not in METHODS:
+        raise UserError(f"There is no method '{method}'. {did_you_mean(method, METHODS)}")
+    return (*COMMON, *METHODS[method], *((f"mask.density={density}",) if density else ()))
+
+
+def lora(recipe: Recipe, steps: int, factor: float) -> Generator[Event, None, dict[str, Any]]:
+    """First-order LoRA (arXiv 2106.09685) by peft with AdamW on the same base, examples, order and loss."""
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    held = yield from frozen.load(recipe.model)
+    data = yield from load_data(recipe, held)
+    place, device, bits = held.source.folder, held.device, recipe.model.bits
+    del held
+    torch.manual_seed(recipe.loop.seed)
+    model = load_plain(place, device, torch.float32, bits=4 if bits == 4 else 16)
+    if bits == 4:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(model, config)
+    optimiser = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=factor * LORA_RATE)
+    examples, loop, curve = data.train.encoded, recipe.loop, []
+    for step in range(1, steps + 1):
+        for group in optimiser.param_groups:
+            group["lr"] = factor * LORA_RATE * (1 - (step - 1) / steps)
+        batch = [examples[i] for i in batch_indices(loop.seed, step, loop.batch_size, len(examples))]
+        _loss(model, batch).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        if step % loop.evaluate_every == 0 or step == steps:
+            yield Progress("LoRA", step, steps, "steps")
+            curve.append((3 * step, _accuracy(model, data.validation.encoded)))
+    with torch.no_grad():
+        validation = _loss(model, data.validation.encoded[:200]).item()
+    return {
+        "curve": curve, "validation_loss": validation, "steps": steps,
+        "final": _accuracy(model, data.test.encoded), "tuned": model.get_nb_trainable_parameters()[0],
+        "rate": factor * LORA_RATE,
+    }  # fmt: skip
+
+
+def _scores(model: Any, batch: Sequence[Encoded]) -> list[Tensor]:
+    """Mean log-probability of each candidate of each example, from padded rows."""
+    rows = [row for example in batch for row in example.rows]
+    longest = max(len(row.tokens) for row in rows)
+    tokens = torch.tensor([[*row.tokens, *[0] * (longest - len(row.tokens))] for row in rows], device=model.device)
+    lengths = torch.tensor([len(row.tokens) for row in rows], device=model.device)
+    mask = (torch.arange(longest, device=model.device) < lengths[:, None]).long()
+    found = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits.float().log_softmax(-1)
+    scores, first = [], 0
+    for example in batch:
+        sums: list[list[Tensor]] = [[] for _ in range(example.choices)]
+        for number, row in enumerate(example.rows, first):
+            for place, target, choice in zip(row.positions, row.targets, row.choices, strict=True):
+                sums[choice].append(found[number, place, target])
+        first += len(example.rows)
+        scores.append(torch.stack([torch.stack(each).mean() for each in sums]))
+    return scores
+
+
+def _loss(model: Any, batch: Sequence[Encoded]) -> Tensor:
+    pairs = zip(_scores(model, batch), batch, strict=True)
+    return torch.stack([-scores.log_softmax(0)[example.label] for scores, example in pairs]).mean()
+
+
+@torch.no_grad()
+def _accuracy(model: Any, examples: Sequence[Encoded]) -> float:
+    hits = 0
+    for first in range(0, len(examples), 32):
+        batch = examples[first : first + 32]
+        chosen = [int(scores.argmax()) for scores in _scores(model, batch)]
+        hits += sum(choice in {each.label, *each.accepted} for choice, each in zip(chosen, batch, strict=True))
+    return hits / len(examples)

@@ -1,0 +1,72 @@
+"""Pictures of what `sparsezo_gui.engine.bench.quality` measured, with matplotlib."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from sparsezo_gui.engine.bench.quality import Quality
+from sparsezo_gui.engine.files import replacing
+
+Panel = dict[str, list[tuple[float, float, float]]]  # by rule: density, mean and standard error in percent
+
+
+def densities(quality: Quality, task: str) -> Panel:
+    """Final accuracy over the density, of the methods that were asked for at several."""
+    found: Panel = {}
+    for name in quality.methods:
+        rule, _, density = name.partition("@")
+        cells = quality.whole(task, name)
+        if density and cells:
+            hits = [100 * cell["final"] for cell in cells]
+            error = statistics.stdev(hits) / len(hits) ** 0.5 if len(hits) > 1 else 0.0
+            found.setdefault(rule, []).append((float(density), statistics.mean(hits), error))
+    return {rule: sorted(points) for rule, points in found.items() if len(points) > 1}
+
+
+def curves(quality: Quality, task: str) -> Panel:
+    """Validation accuracy over forward passes, mean and standard error of the seeds."""
+    found: Panel = {}
+    for name in quality.methods:
+        cells = quality.whole(task, name)
+        if "@" not in name and cells:
+            steps = zip(*(cell["curve"] for cell in cells), strict=False)
+            found[name] = [_point(at) for at in steps]
+    return found
+
+
+def _point(at: tuple[Any, ...]) -> tuple[float, float, float]:
+    hits = [100 * hit for _, hit in at]
+    return at[0][0], statistics.mean(hits), statistics.stdev(hits) / len(hits) ** 0.5 if len(hits) > 1 else 0.0
+
+
+def draw(quality: Quality, path: Path) -> bool:
+    """Writes a picture with a row of panels for each task; whether there was anything to draw."""
+    from matplotlib.figure import Figure
+
+    panels = [
+        (f"{task}: {title}", label, scale, found)
+        for task in quality.tasks
+        for title, label, scale, found in (
+            ("accuracy over the part of weights that is tuned", "part of the eligible weights", "log",
+             densities(quality, task)),
+            ("accuracy over forward passes", "forward passes", "linear", curves(quality, task)),
+        )
+        if found
+    ]  # fmt: skip
+    if not panels:
+        return False
+    figure = Figure(figsize=(7.5, 4.2 * len(panels)), layout="constrained")
+    for axes, (title, label, scale, found) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels,
+                                                  strict=True):  # fmt: skip
+        for number, (name, points) in enumerate(found.items()):
+            x, y, error = zip(*points, strict=True)
+            dash = ("-", "--", "-.", ":")[number // 10 % 4]
+            axes.errorbar(x, y, error, label=name, marker="osD^vP*X<>"[number % 10], ms=4, lw=1.2, ls=dash, capsize=2)
+        axes.set(title=title, xlabel=label, ylabel="accuracy, %", xscale=scale)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8, ncols=2)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lstrip(".").lower() or "png", dpi=120)
+    return True

@@ -1,0 +1,210 @@
+"""How well methods tune: tasks × methods × seeds at equal forward passes, each cell a whole run of the program.
+
+Every cell is kept in ``results.jsonl`` as soon as it is done, so that a measurement of hours can be stopped, goes on
+where it was, and grows by asking for more. A method's rate is searched for before, by short runs of one seed, judged on
+validation data: the rate that suits one method would be unfair to another. A backward pass counts as two forward ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+import tempfile
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparsezo_gui.engine import training
+from sparsezo_gui.engine.bench.contestants import LORA, UNTUNED, lora, settings
+from sparsezo_gui.engine.evaluate import evaluate
+from sparsezo_gui.engine.files import write_text
+from sparsezo_gui.engine.models import frozen
+from sparsezo_gui.engine.runs import journal
+from sparsezo_gui.engine.runs.folder import RunFolder, open_run
+from sparsezo_gui.engine.runs.line import line
+from sparsezo_gui.engine.session import load_data, open_session, travel
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import Recipe, judge, with_settings
+from sparsezo_gui.recipe import events as e
+
+EVALUATIONS = 10  # on validation data, evenly over a run
+APART = 4.0  # factor between two rates that are tried
+FURTHEST = 3  # rates tried above or below the first
+TRIAL = 0.25  # of a run's forward passes, for each rate that is tried
+RESULTS = "results.jsonl"
+TARGET = "mezo"  # whose final accuracy the others are to reach in fewer forward passes
+
+Cell = dict[str, Any]
+Work = Generator[e.Event, None, Cell]
+
+
+@dataclass
+class Quality:
+    """Measures ``methods`` (see `contestants.settings`) on ``tasks`` (settings by name) over ``base``, and keeps the
+    cells in ``folder``."""
+
+    base: Recipe
+    tasks: dict[str, tuple[str, ...]]
+    methods: tuple[str, ...]
+    seeds: int
+    forwards: int
+    folder: Path
+    cells: list[Cell] = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in self.methods:
+            if name not in (UNTUNED, LORA):
+                settings(name)
+        path = self.folder / RESULTS
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            self.cells = [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise UserError(f"{path}: not a file of results ({error}). Choose another folder with --out.") from error
+
+    def run(self) -> Generator[e.Event, None, list[Cell]]:
+        """Measures what is not there yet; gives a row for each task and method. Raises `UserError`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for task in self.tasks:
+            for name in self.methods:
+                factor = 1.0 if name == UNTUNED else (yield from self._rate(task, name))
+                for seed in range(1 if name == UNTUNED else self.seeds):
+                    yield from self._cell(task, name, seed, factor, self.forwards)
+        return self.rows()
+
+    def _rate(self, task: str, name: str) -> Generator[e.Event, None, float]:
+        """The factor on a method's usual rate with the lowest validation loss after a short run: up as long as that
+        helps, else down."""
+        best = 1.0
+        lowest = yield from self._trial(task, name, best)
+        for direction in (APART, 1 / APART):
+            for _ in range(FURTHEST):
+                loss = yield from self._trial(task, name, best * direction)
+                if loss >= lowest:
+                    break
+                best, lowest = best * direction, loss
+            if best != 1.0:
+                break
+        return best
+
+    def _trial(self, task: str, name: str, factor: float) -> Generator[e.Event, None, float]:
+        cell = yield from self._cell(task, name, 0, factor, round(TRIAL * self.forwards))
+        return cell["validation_loss"]
+
+    def _cell(self, task: str, name: str, seed: int, factor: float, forwards: int) -> Work:
+        key = {**self._key, "task": task, "method": name, "seed": seed, "factor": factor, "forwards": forwards}
+        for cell in self.cells:
+            if cell.items() >= key.items():
+                return cell
+        yield e.Notice(f"{task}, {name}, seed {seed}, {factor:g} × the usual rate, {forwards} forward passes")
+        base = with_settings(self.base, [*self.tasks[task], f"loop.seed={seed}"])
+        if name == UNTUNED:
+            cell = key | (yield from _untuned(base))
+        elif name == LORA:
+            chosen = _evaluated(base, forwards // 3)
+            cell = key | (yield from lora(chosen, chosen.loop.steps, factor))
+        else:
+            chosen = with_settings(base, settings(name))
+            chosen = _evaluated(chosen, forwards // chosen.estimator.passes)
+            rate = f"update.learning_rate={factor * chosen.update.learning_rate!r}"
+            cell = key | (yield from _tuned(with_settings(chosen, [rate]), trial=forwards < self.forwards))
+        self.cells.append(cell)
+        write_text(self.folder / RESULTS, "".join(json.dumps(each) + "\n" for each in self.cells))
+        return cell
+
+    def rows(self) -> list[Cell]:
+        """For each task and method: accuracy in percent, mean ± standard error over the seeds, at the end (``final``)
+        and where it was best on validation data (``best``); and how many forward passes it took to MeZO's final."""
+        return [self._row(task, name) for task in self.tasks for name in self.methods if self.whole(task, name)]
+
+    def _row(self, task: str, name: str) -> Cell:
+        cells, other = self.whole(task, name), self.whole(task, TARGET)
+        reached: list[int | None] = [None]
+        if other and name != UNTUNED:
+            target = statistics.mean(cell["curve"][-1][1] for cell in other)
+            reached = [next((count for count, hit in cell["curve"] if hit >= target), None) for cell in cells]
+        every = None not in reached
+        return {
+            "task": task, "method": name, "seeds": len(cells),
+            "final": _spread(cell["final"] for cell in cells),
+            "best": _spread(cell["best"] for cell in cells) if "best" in cells[0] else "",
+            "forwards_to_mezo": round(statistics.mean(filter(None, reached))) if every else "",
+            "tuned": cells[0]["tuned"], "rate": f"{cells[0]['rate']:.1e}",
+            "seconds": round(statistics.mean(cell["seconds"] for cell in cells)) if "seconds" in cells[0] else "",
+            "mask_seconds": cells[0].get("mask_seconds", ""), "mib": cells[0].get("mib", ""),
+        }  # fmt: skip
+
+    @property
+    def _key(self) -> Cell:
+        """By which cells of one base are known."""
+        settings = self.base.model_dump_json(exclude={"run"}).encode()
+        return {"model": self.base.model.id, "base": hashlib.sha256(settings).hexdigest()[:12]}
+
+    def whole(self, task: str, name: str) -> list[Cell]:
+        """The whole runs of a method on a task, at the rate that was chosen for it."""
+        key = {**self._key, "task": task, "method": name, "forwards": self.forwards}
+        found = [cell for cell in self.cells if cell.items() >= key.items() and cell["seed"] < self.seeds]
+        return [cell for cell in found if cell["factor"] == found[-1]["factor"]]
+
+
+def _evaluated(recipe: Recipe, steps: int) -> Recipe:
+    every = max(1, steps // EVALUATIONS)
+    return with_settings(recipe, [f"loop.steps={max(1, steps)}", f"loop.evaluate_every={every}", "run.frames=200"])
+
+
+def _tuned(recipe: Recipe, trial: bool) -> Work:
+    """A run of ``recipe``, and how good it became: at its end, and where it did best on validation data. A ``trial`` is
+    judged on validation data alone."""
+    with tempfile.TemporaryDirectory(prefix="sparsezo-quality-") as place:
+        path = Path(place) / "run"
+        try:
+            # Test data is looked at once the run is over.
+            for event in training.train(with_settings(recipe, ["data.test=0"]), folder=path):
+                if isinstance(event, e.Progress):
+                    yield event
+        except UserError as error:  # such as steps without a finite loss: the run that there is counts
+            if not (path / "run.json").exists():
+                raise
+            yield e.Notice(str(error), "warning")
+        run = open_run(path)
+        events, steps = judge.on_line(run.events()), journal.read(run.journal).steps
+        validated = [event for event in events if isinstance(event, e.Evaluation)]
+        found = {
+            "curve": [(event.step * recipe.estimator.passes, event.metrics["accuracy"]) for event in validated],
+            "validation_loss": validated[-1].metrics["loss"], "steps": len(steps), "tuned": run.facts.tuned,
+            "seconds": round(float(steps["seconds"].sum()), 1), "mask_seconds": run.facts.mask_seconds,
+            "mib": round(int(steps["memory"].max(initial=0)) / 2**20), "rate": recipe.update.learning_rate,
+        }  # fmt: skip
+        return found if trial else found | (yield from _tested(recipe, run, judge.best(events)))
+
+
+def _tested(recipe: Recipe, run: RunFolder, best: e.Evaluation | None) -> Work:
+    """Accuracy on test data: at the run's end, and at its ``best`` step."""
+    session = yield from open_session(run)
+    data = yield from load_data(recipe, session.model)
+    with session.overlay.applied():
+        final = (yield from evaluate(session.model, data.test.encoded, "test")).metrics["accuracy"]
+    chosen = final
+    if best is not None and best.step != session.step:
+        yield from travel(session, line(run).until(best.step))
+        with session.overlay.applied():
+            chosen = (yield from evaluate(session.model, data.test.encoded, "test")).metrics["accuracy"]
+    return {"final": final, "best": chosen}
+
+
+def _untuned(recipe: Recipe) -> Work:
+    """Accuracy of the base on test data."""
+    model = yield from frozen.load(recipe.model)
+    data = yield from load_data(recipe, model)
+    metrics = (yield from evaluate(model, data.test.encoded, "test")).metrics
+    return {"final": metrics["accuracy"], "curve": [], "tuned": 0, "rate": 0.0}
+
+
+def _spread(values: Iterable[float]) -> str:
+    """Mean and standard error in percent."""
+    percent = [100 * value for value in values]
+    error = f" ± {statistics.stdev(percent) / math.sqrt(len(percent)):.1f}" if len(percent) > 1 else ""
+    return f"{statistics.mean(percent):.1f}{error}"

@@ -1,0 +1,64 @@
+"""What rules share that look at text: which text, how much of it, and how it comes to the model."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from sparsezo_gui import resources
+from sparsezo_gui.engine.sparse.rule import MaskRule, Search
+from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.data import Passage
+    from sparsezo_gui.engine.models.frozen import FrozenModel
+
+OWN = {"task": "your training examples", "answers": "the answers of your training examples"}
+
+
+class Calibrated(MaskRule):
+    """Base of rules that run the model on a little text."""
+
+    sequences: int = setting(32, "Sequences of each text.", unit="sequences", ge=1, le=65536, sane=(16, 128))
+    tokens: int = setting(512, "Longest sequence.", unit="tokens", ge=8, le=131072, sane=(128, 2048))
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """The texts' names."""
+
+    @property
+    def reads_task(self) -> bool:
+        """See `MaskRule.reads_task`."""
+        return any(name in OWN for name in self.names)
+
+    def texts_used(self) -> str:
+        """The texts and how much of them, in words."""
+        words = [
+            OWN.get(name, f"the bundled {name} text" if name in resources.BUNDLED_TEXT else name) for name in self.names
+        ]
+        each = " of each" if len(words) > 1 else ""
+        return f"{' and '.join(words)}: at most {self.sequences} sequences{each} of up to {self.tokens} tokens"
+
+    def passages(self, model: FrozenModel, search: Search) -> list[list[Passage]]:
+        """The passages of each text. Raises `UserError` for one that is missing or too short."""
+        from sparsezo_gui.engine.data import passages
+
+        longest = getattr(model.source.config, "max_position_embeddings", None) or self.tokens
+        tokens = min(self.tokens, longest)
+        return [passages(name, model.tokenizer, self.sequences, tokens, search.data) for name in self.names]
+
+
+class OnText(Calibrated):
+    """Base of rules that look at one text."""
+
+    text: str = setting(
+        "general",
+        "Text to look at: 'general', 'task' (your examples as plain text), 'answers' (your examples one by one; a loss "
+        "is that of the answers alone), a file, or a Hub data set.",
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See `Calibrated.names`."""
+        return (self.text,)

@@ -1,0 +1,77 @@
+"""Weights that matter to several tasks at once, the same number in every row."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import field_validator
+
+from sparsezo_gui.engine.sparse.calibration import Calibrated
+from sparsezo_gui.engine.sparse.rule import DensityRule, Search, ranked
+from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.models.anatomy import Anatomy
+    from sparsezo_gui.engine.models.frozen import FrozenModel
+    from sparsezo_gui.engine.sparse.mask import Mask
+
+
+class MultiTask(Calibrated, DensityRule):
+    """Weights that several texts have in common: scores of each are made comparable row by row, and added.
+
+    After MaZO (arXiv 2502.11513): a score per task and weight, normalised within each row of a matrix, summed over the
+    tasks; the top k of every row are tuned, in probes and in steps. There the score adds a global one (from the
+    Hessian), a greedy one (one step's gain) and |W|. Ours is the summed squared gradient of the task's text alone, the
+    exact one from backward passes: with zeroth-order estimates of it, noise would decide. Our own choice is also to
+    normalise by the sum of the row, and k as the density's share of the columns, at least one.
+    """
+
+    title: ClassVar[str] = "Multi-task"
+    paper: ClassVar[str] = "after MaZO, arXiv 2502.11513"
+    rule: Literal["multi-task"] = "multi-task"
+    texts: tuple[str, ...] = setting(
+        ("general", "answers"),
+        "One text for each task: 'general', 'task' (your examples as plain text), 'answers' (their answers), a file, "
+        "or a Hub data set.",
+    )
+
+    @field_validator("texts")
+    @classmethod
+    def _some(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        if not texts or not all(texts) or len(set(texts)) < len(texts):
+            raise ValueError("must name one text or several different ones")
+        return texts
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See `Calibrated.names`."""
+        return self.texts
+
+    def tuned(self, anatomy: Anatomy) -> int:
+        """See `MaskRule.tuned`."""
+        from sparsezo_gui.engine.sparse.select import size_of
+
+        return size_of(self.density, "row", anatomy.linears)
+
+    def source(self) -> str:
+        """See `MaskRule.source`."""
+        return f"Found on {self.texts_used()}; every text counts alike, and every row of weights has its share."
+
+    def cost(self) -> str:
+        """See `MaskRule.cost`."""
+        return (
+            f"About {self.sequences * len(self.texts)} forward and backward passes at the start of every run, block by "
+            "block, so that little more memory than the run's own is needed; an interrupted search goes on."
+        )
+
+    def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
+        """See `MaskRule.find`."""
+        from sparsezo_gui.engine.sparse.fisher import kept_gradients
+        from sparsezo_gui.engine.sparse.select import Selection
+
+        yield Progress("Reading text for the mask")
+        selection = Selection(self.density, "row", model.anatomy.linears)
+        scores = kept_gradients(self, model, self.passages(model, search), selection, by_row=True)
+        return (yield from ranked(self, model, selection, scores))

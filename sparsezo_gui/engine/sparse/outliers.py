@@ -1,0 +1,128 @@
+"""The first block with outliers among its activations, and the channels that carry them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sparsezo_gui.engine.sparse.calibration import OnText
+from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsezo_gui.engine.models.anatomy import Anatomy
+    from sparsezo_gui.engine.models.frozen import FrozenModel
+    from sparsezo_gui.engine.sparse.mask import Mask
+
+
+class OutlierChannels(OnText):
+    """The first decoder block with outliers among its activations: its outlier channels, or the whole block.
+
+    After arXiv 2606.05516, which tunes the first such block of the pre-trained model, as a whole or the top 1 % of the
+    outlier channels of its feed-forward half. What makes an outlier is our own choice, since we know of no published
+    threshold: a number that the block gives to the next one and that is ``threshold`` times as large as the median of
+    all. A channel is an input c of the block's down projection; it is ranked by the largest |input| on the text. Tuned
+    are the column c of the down projection and the rows c of the projections that make it (up, and gate where there is
+    one). The first token of each sequence counts: massive activations mostly stand there.
+    """
+
+    title: ClassVar[str] = "Outlier channels of one block"
+    paper: ClassVar[str] = "after arXiv 2606.05516"
+    rule: Literal["outlier-channels"] = "outlier-channels"
+    what: Literal["channels", "block"] = setting(
+        "channels", "Tune the outlier channels of the block's feed-forward half, or all linear weights of the block."
+    )
+    channels: float = setting(
+        0.01, "Part of that block's channels; 0.01 is 1 %.", unit="fraction", gt=0, le=1, sane=(0.001, 0.1)
+    )
+    threshold: float = setting(
+        1000.0, "An outlier is so many times as large as the median activation.", gt=1, sane=(100, 1000)
+    )
+
+    def tuned(self, anatomy: Anatomy) -> int:
+        """See `MaskRule.tuned`. Blocks are alike, or nearly so."""
+        return sum(len(indices) for indices in self._indices(anatomy, 0, None).values())
+
+    def source(self) -> str:
+        """See `MaskRule.source`."""
+        part = "All linear weights" if self.what == "block" else f"The top {100 * self.channels:g} % outlier channels"
+        return f"{part} of the first block with activation outliers on {self.texts_used()}."
+
+    def cost(self) -> str:
+        """See `MaskRule.cost`."""
+        return f"{self.sequences} forward passes at the start of every run; no gradients, so little more memory."
+
+    def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
+        """See `MaskRule.find`."""
+        import torch
+
+        from sparsezo_gui.engine.sparse.activations import activations
+        from sparsezo_gui.engine.sparse.mask import Mask
+
+        yield Progress("Reading text for the mask")
+        [passages] = self.passages(model, search)
+        seen = yield from activations(model, passages)
+        ratios = (seen.peaks / seen.medians.clamp_min(torch.finfo(torch.float32).tiny)).tolist()
+        number = self._first(ratios)
+        yield Progress(f"Block {number} is the first with outliers, {ratios[number]:,.0f} times the median")
+        indices = self._indices(model.anatomy, number, seen.largest)
+        rule = {**self.model_dump(mode="json"), "block": number, "ratio": round(ratios[number], 1)}
+        return Mask(indices, rule, model.fingerprint, model.anatomy.eligible)
+
+    def _first(self, ratios: list[float]) -> int:
+        found = next((number for number, ratio in enumerate(ratios) if ratio >= self.threshold), None)
+        if found is None:
+            most = max(ratios)
+            raise UserError(
+                "No block of this model has outliers among its activations, as small models often have none: the "
+                f"largest is {most:.3g} times the median, after block {ratios.index(most)}, and not "
+                f"{self.threshold:g} times. Set [mask] threshold = {max(1.01, 0.99 * most):.3g} to take that block, or "
+                "[mask] rule = 'weight-activation', which looks at the activations of all blocks."
+            )
+        return found
+
+    def _indices(self, anatomy: Anatomy, number: int, largest: dict[str, Tensor] | None) -> dict[str, Tensor]:
+        """The mask in block ``number``; without activations to rank by, of as many channels."""
+        import torch
+
+        from sparsezo_gui.engine.sparse.select import part_of
+
+        prefix = f"{anatomy.blocks}.{number}."
+        shapes = {name: shape for name, shape in anatomy.linears.items() if name.startswith(prefix)}
+        if self.what == "block":
+            return {name: torch.arange(rows * columns, dtype=torch.int32) for name, (rows, columns) in shapes.items()}
+        down, makers = feed_forward(shapes)
+        channels = shapes[down][1]
+        scores = largest[down] if largest else torch.zeros(channels)
+        best = scores.argsort(descending=True, stable=True)[: part_of(self.channels, channels)].sort().values
+        found = {}
+        for name, (rows, columns) in shapes.items():
+            if name == down:
+                places = torch.arange(rows)[:, None] * columns + best
+            elif name in makers:  # a fused one makes gate and up, one after the other
+                chosen = torch.cat([best + first for first in range(0, rows, channels)])
+                places = chosen[:, None] * columns + torch.arange(columns)
+            else:
+                continue
+            found[name] = places.flatten().to(torch.int32)
+        return found
+
+
+def feed_forward(shapes: dict[str, tuple[int, int]]) -> tuple[str, list[str]]:
+    """Of a block's linear weights: the down projection, and those beside it that make its input."""
+    inner = max(columns for _, columns in shapes.values())
+    down = [name for name, (_, columns) in shapes.items() if columns == inner][-1]
+    home = _module(down).rpartition(".")[0]
+    makers = [
+        name for name, (rows, _) in shapes.items()
+        if name != down and rows in (inner, 2 * inner) and _module(name).rpartition(".")[0] == home
+    ]  # fmt: skip
+    return down, makers
+
+
+def _module(name: str) -> str:
+    return name.removesuffix(".weight")

@@ -1,0 +1,41 @@
+"""All variants of all parts in words: for ``sparsezo methods`` and for the table in the documentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparsezo_gui.recipe.registry import REGISTRIES
+
+INTRODUCTION = """# Methods
+
+What a run does is put together from parts, one rule for each table of the recipe. This page is what `sparsezo methods
+--markdown` prints; `sparsezo methods --json` tells each rule's settings as well. Combinations that cannot work are
+refused with the reason.
+"""
+
+
+def rows() -> list[dict[str, Any]]:
+    """Table, rule, title, first line of the docstring, source and settings of every variant."""
+    return [
+        {
+            "table": registry.table, "rule": rule, "title": variant.title, "about": variant.summary(),
+            "source": variant.paper,
+            "keys": {key: field.description or "" for key, field in variant.model_fields.items() if key != "rule"},
+        }
+        for registry in REGISTRIES
+        for rule in registry
+        for variant in (registry[rule],)
+    ]  # fmt: skip
+
+
+def markdown() -> str:
+    """The table of the documentation."""
+    parts = [INTRODUCTION]
+    for registry in REGISTRIES:
+        lines = [f"## [{registry.table}]", "", "| rule | what it does | source |", "| --- | --- | --- |"]
+        for row in rows():
+            if row["table"] == registry.table:
+                usual = " (usual)" if row["rule"] == registry.default else ""
+                lines.append(f"| `{row['rule']}`{usual} | {row['about']} | {row['source'] or 'own'} |")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
