@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
-from sparsezo_gui.engine.data import TaskData
+from sparsezo_gui.engine.data import TaskData, finish
 from sparsezo_gui.engine.evaluate import evaluate
 from sparsezo_gui.engine.generate import stream_text
 from sparsezo_gui.engine.models import device as devices
@@ -181,7 +181,7 @@ class Loop:
         """A key frame of the values as they are. One that cannot be written costs time later, and nothing else."""
         session, budget = self.session, self.session.recipe.run.frames * 1_000_000
         overlay = session.overlay
-        if not budget or session.step == self.run.header.start:
+        if not key_frames.fits(overlay.values, budget) or session.step == self.run.header.start:
             return
         try:
             self.journal.sync()
@@ -302,13 +302,21 @@ class Loop:
         if step is None or step == session.step:
             yield from work()
             return
-        now = session.recipe, session.step, session.state, session.factor, session.overlay.values.clone()
+        if session.overlay.mask.space == "dense":  # a copy of the values would be another model in memory
+            yield from self.keep_frame()
+            keep, factor = None, session.factor
+        else:
+            keep = session.recipe, session.step, session.state, session.factor, session.overlay.values.clone()
         try:
             yield from travel(session, line(self.run).until(step))
             yield from work()
         finally:
-            session.recipe, session.step, session.state, session.factor, values = now
-            session.overlay.values.copy_(values)
+            if keep is None:
+                finish(travel(session, line(self.run)))
+                session.factor = factor
+            else:
+                session.recipe, session.step, session.state, session.factor, values = keep
+                session.overlay.values.copy_(values)
 
     def _evaluate_asked(self, split: str) -> Events:
         if not getattr(self.data, split).encoded:

@@ -68,7 +68,7 @@ def _formula(
     )
     found = estimated()
     width = devices.compute_dtype(torch.device(device), recipe.model).itemsize
-    if device == "cuda" and needed(anatomy, recipe.model.bits, width, found.available):
+    if device == "cuda" and recipe.mask.space != "dense" and needed(anatomy, recipe.model.bits, width, found.available):
         return estimated(streamed=True)
     return found
 

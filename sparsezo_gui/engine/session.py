@@ -60,7 +60,7 @@ class Session:
     def begin(self, recipe: Recipe | None = None) -> None:
         """Puts values and state to where ``recipe`` (None: the session's) begins."""
         recipe, overlay = recipe or self.recipe, self.overlay
-        overlay.values.copy_(overlay.start)
+        overlay.reset()
         self.step, self.state = 0, State(recipe.estimator.start(overlay.start), recipe.update.start(overlay.start))
 
     def directions(self) -> Any:
@@ -225,12 +225,9 @@ def _begin(session: Session, way: Line, frames: bool) -> None:
         if part.first < frame.step <= part.last and frame.on(part.journal)
     ]
     for frame, _ in sorted(found, key=lambda item: item[0].step, reverse=True):
-        content = key_frames.read(frame, overlay.start, overlay.mask.hash)
-        if content is not None:
-            values, state = content
-            session.state = State(*state)
-            overlay.values.copy_(values)
-            session.step = frame.step
+        states = key_frames.read(frame, overlay.start, overlay.values, overlay.mask.hash)
+        if states is not None:
+            session.state, session.step = State(*states), frame.step
             return
     session.begin(way.segments[0].recipe)
 

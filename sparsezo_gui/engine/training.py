@@ -7,21 +7,28 @@ one queue and are read at step borders. Closing the iterator stops at once; what
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.loop import Commands, Loop
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.planning import formula
+from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import folder as folders
+from sparsezo_gui.engine.runs.frames import fits
 from sparsezo_gui.engine.session import Session, data_hash, load_data
 from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.rule import Search, find_measured
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.batches import batch_indices
+from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.engine.zo.generator import GENERATOR
 from sparsezo_gui.engine.zo.noise import settle
 from sparsezo_gui.recipe import Recipe
@@ -50,6 +57,7 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
         yield e.Notice(f"Finding the mask took {cost.seconds:.0f} s and at most {cost.bytes / 2**20:,.0f} MiB.")
     session = Session(recipe, model, overlay_of(model, mask))
     session.begin()
+    yield from _tell_of_frames(session)
     mask.save(path / "mask.safetensors")
     model.pack_rows = formula(recipe, model.anatomy, data.train.encoded).rows
     if model.rounds:
@@ -69,6 +77,17 @@ def resume(folder: str | Path, commands: Commands | None = None, paused: bool = 
         yield from loop
 
 
+def _tell_of_frames(session: Session) -> Iterator[e.Event]:
+    """Says where there is no room for a key frame, without which a long run takes long to be opened again."""
+    budget, values = session.recipe.run.frames, session.overlay.values
+    if budget and not fits(values, budget * 1_000_000):
+        yield e.Notice(
+            f"[run] frames = {budget} leaves no room for key frames of this run, which take up to "
+            f"{values.nbytes / 1e6:,.0f} MB each: to open it again, all of its steps are replayed. Set it to "
+            f"{2 * values.nbytes / 1e6:.0f} or more.", "warning",
+        )  # fmt: skip
+
+
 def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
     """Raises ε where the numbers that the model computes in are too coarse for it, and says so."""
     recipe, examples = session.recipe, data.train.encoded
@@ -78,8 +97,10 @@ def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
     yield e.Progress("Looking for rounding in the loss")
     batch = [examples[i] for i in batch_indices(recipe.loop.seed, 1, recipe.loop.batch_size, len(examples))]
     values = session.overlay.values
-    z = generator.Source(recipe.loop.seed, 0, values.numel(), values.device).normal(DIRECTIONS_PROBED)
-    noise = settle(epsilon, [session.probe(batch, direction[None]).losses for direction in z])
+    source = generator.Source(recipe.loop.seed, 0, values.numel(), values.device)
+    z = session.overlay.draw(TwoSided(directions=DIRECTIONS_PROBED), source, len(batch), None)
+    probe = session.probe(batch, z)
+    noise = settle(epsilon, [partial(_along, probe, direction) for direction in torch.eye(DIRECTIONS_PROBED)])
     if noise.epsilon != epsilon:
         estimator = recipe.estimator.model_copy(update={"epsilon": noise.epsilon})
         session.recipe = recipe.model_copy(update={"estimator": estimator})
@@ -90,6 +111,10 @@ def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
             f"Differences of the loss ({noise.difference:.1e}) are not clear of its rounding ({noise.rounding:.1e}): "
             "the run may learn slowly. Set [model] compute = 'float32', or tune more weights.", "warning",
         )  # fmt: skip
+
+
+def _along(probe: ModelProbe, direction: Tensor, offsets: Tensor) -> Tensor:
+    return probe.losses(offsets * direction)
 
 
 def _facts(session: Session, data: TaskData) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def advice(estimate: Any, recipe: Recipe, parameters: int = 0) -> list[str]:
     """
     if estimate is None:
         return []
-    density = 1.0 if recipe.mask.rule == "all" else getattr(recipe.mask, "density", None)
+    density = 1.0 if _everything(recipe) else getattr(recipe.mask, "density", None)
     told = [_memory(estimate)]
     if density is not None:
         told += [_dense(estimate, recipe, density), _few(density * parameters), _blind(recipe, density)]
@@ -50,15 +50,24 @@ def _memory(estimate: Any) -> str:
     )
 
 
+def _everything(recipe: Recipe) -> bool:
+    """Whether the weights are tuned where they are, rather than a few values beside them."""
+    return getattr(recipe.mask, "space", "entries") == "dense"
+
+
 def _dense(estimate: Any, recipe: Recipe, density: float) -> str:
     if density < DENSE:
         return ""
+    if _everything(recipe):
+        return (
+            f"Tuning every weight suits small models only: all are held in {recipe.model.bits} bits, since weights in "
+            "fewer cannot be moved."
+        )
     values = next((part.bytes for part in estimate.parts if part.name == "Tuned values"), 0)
     taken = f", which take {size(values)} of the {size(estimate.total)}" if values else ""
     bits = f"; holding the frozen weights in {recipe.model.bits} bits does not change that" if taken else ""
-    what = "every weight" if density == 1 else f"{100 * density:.3g} % of the weights"
     kept = f"tuned values are kept in 32 bits{taken}{bits if recipe.model.bits < 16 else ''}"
-    return f"Tuning {what} suits small models only: {kept}."
+    return f"Tuning {100 * density:.3g} % of the weights suits small models only: {kept}."
 
 
 def _few(tuned: float) -> str:

@@ -42,9 +42,9 @@ PRESETS = (
          "update": {**NORMALISED, "learning_rate": 1e-3}},
     ),
     Preset(
-        "MeZO (all)", "Tunes every weight of the blocks, as the 2023 paper does; takes more memory.",
-        {"mask": {"rule": "all"}, "estimator": TWO_SIDED,
-         "update": {"rule": "sgd", "learning_rate": 1e-6, "schedule": "constant"}},
+        "MeZO (all)", "Tunes every weight of the blocks, as the 2023 paper does; holds the model in 16 bits.",
+        {"model": {"bits": 16, "compute": "auto"}, "mask": {"rule": "all"}, "estimator": TWO_SIDED,
+         "update": {"rule": "sgd", "learning_rate": 1e-6, "schedule": "constant", "decay": 0.0}},
     ),
 )  # fmt: skip
 

@@ -66,7 +66,11 @@ MASKS = Registry(
         "random": f"{_ENGINE}.sparse.random:Random",
         "large-magnitude": f"{_ENGINE}.sparse.magnitude:LargeMagnitude",
         "small-magnitude": f"{_ENGINE}.sparse.magnitude:SmallMagnitude",
+        "small-magnitude-dynamic": f"{_ENGINE}.sparse.small_dynamic:SmallMagnitudeDynamic",
+        "random-layers": f"{_ENGINE}.sparse.layers:RandomLayers",
         "all": f"{_ENGINE}.sparse.all:All",
+        "subspace": f"{_ENGINE}.sparse.subspace:Subspace",
+        "activation-subspace": f"{_ENGINE}.sparse.activation_guided:ActivationSubspace",
         "saved": f"{_ENGINE}.sparse.saved:Saved",
     },
 )
@@ -75,8 +79,17 @@ ESTIMATORS = Registry(
     "two-sided",
     {
         "two-sided": f"{_ENGINE}.zo.estimators.two_sided:TwoSided",
+        "fzoo": f"{_ENGINE}.zo.estimators.fzoo:FZOO",
+        "grzo": f"{_ENGINE}.zo.estimators.grzo:GRZO",
+        "hizoo": f"{_ENGINE}.zo.estimators.hizoo:HiZOO",
+        "conmezo": f"{_ENGINE}.zo.estimators.conmezo:ConMeZO",
+        "bszo": f"{_ENGINE}.zo.estimators.bszo:BSZO",
+        "curvzo": f"{_ENGINE}.zo.estimators.curvzo:CurvZO",
+        "forward-gradient": f"{_ENGINE}.zo.estimators.forward_gradient:ForwardGradient",
+        "first-order": f"{_ENGINE}.zo.estimators.first_order:FirstOrder",
         "elastic": f"{_ENGINE}.zo.estimators.elastic:Elastic",
         "addax": f"{_ENGINE}.zo.estimators.addax:Addax",
+        "loren": f"{_ENGINE}.zo.estimators.loren:Loren",
     },
 )
 UPDATES = Registry(

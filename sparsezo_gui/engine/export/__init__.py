@@ -46,6 +46,11 @@ def _overlay(session: Session, out: Path) -> list[str]:
     from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
 
     source, changes = session.model.source, session.overlay.changes()
+    if session.overlay.mask.space != "entries":
+        raise UserError(
+            "An overlay file holds single weights, and this run moved all those of whole matrices: the file would be "
+            "larger than the model. Export it with --format hf; or share the run, which is the smallest form of it."
+        )
     shapes = {name: source.anatomy.linears[name] for name in changes}
     text = recipe.dump(session.recipe)
     write_overlay(out, OverlayFile(
@@ -86,14 +91,15 @@ def _merged(session: Session, out: Path, texts: dict[str, str]) -> Generator[Pro
     done = yield from export_merged(session.model.source, session.overlay.changes(), out, texts)
     told = [f"{done.moved:,} of {done.tuned:,} tuned weights differ from the base model's."]
     if done.moved < done.tuned // 2:
-        told.append("The others moved by less than the base's number format can tell; an overlay file keeps them.")
+        kept = "; an overlay file keeps them" if session.overlay.mask.space == "entries" else ""
+        told.append(f"The others moved by less than the base's number format can tell{kept}.")
     return told
 
 
 def _trained(session: Session, out: Path, texts: dict[str, str]) -> Generator[Progress, None, list[str]]:
     from sparsezo_gui.engine.export.trained import export_trained
 
-    yield from export_trained(session.model, session.overlay.changes(), out, texts)
+    yield from export_trained(session.model, session.overlay.changes(held=True), out, texts)
     return ["All weights are written as the run computed with them."]
 
 

@@ -26,11 +26,12 @@ def model_card(
     """
     hub = "/" in source.id and bool(source.revision)
     share = 100 * tuned / max(source.anatomy.eligible, 1)
+    what = f"{tuned:,} {'values that move all' if recipe.mask.space == 'low-rank' else 'of'}"
     parts = [
         _front_matter(source, hub, licence),
         f"# {recipe.run.name or 'Tuned model'}",
         f"[{source.id}](https://huggingface.co/{source.id}) tuned" if hub else f"`{source.id}` tuned",
-        f"with SparseZO: {tuned:,} of its {source.anatomy.eligible:,} linear weights ({share:.3g} %), by zeroth-order "
+        f"with SparseZO: {what} its {source.anatomy.eligible:,} linear weights ({share:.3g} %), by zeroth-order "
         f"steps (forward passes only), {step:,} of them.",
         weights,
         _table(metrics),

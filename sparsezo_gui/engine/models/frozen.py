@@ -156,9 +156,9 @@ def _takes_our_attention(config: Any) -> bool:
 
 
 def _held_dtype(source: ModelSource, table: ModelTable, dtype: torch.dtype) -> torch.dtype:
-    """At 16 bits the checkpoint's own half precision is held; anything else is held as it is computed."""
+    """At 16 bits the checkpoint's own half precision is held, at 32 all of it; else it is held as it is computed."""
     if table.bits != 16:
-        return dtype
+        return torch.float32 if table.bits == 32 else dtype
     own = getattr(source.config, "dtype", None)
     return own if own in (torch.float16, torch.bfloat16) else torch.bfloat16
 

@@ -59,9 +59,9 @@ class FrozenLinear(nn.Module):
         # Sides that share the weight go through it as one.
         parts, whole = (rows, out) if tuned.apart else (rows.flatten(0, 1)[None], out.flatten(0, 1)[None])
         for first, last in self.spans:
-            weight = self.store.dense(rows.dtype, first, last)
-            for side, part in enumerate(parts):
-                torch.mm(part, tuned.put(weight, side, first).t(), out=whole[side, :, first:last])
+            weights = tuned.weights(self.store, rows.dtype, first, last)
+            for part, weight, result in zip(parts, weights, whole, strict=True):
+                torch.mm(part, weight.t(), out=result[:, first:last])
         tuned.add(rows, out)
         return out
 

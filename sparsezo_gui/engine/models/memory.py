@@ -7,6 +7,7 @@ counts. Each formula names the tensors that are alive; the tests hold it against
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from sparsezo_gui.engine.models.integer import PIECE_BYTES
 from sparsezo_gui.engine.models.linear import LARGE_BYTES
 from sparsezo_gui.engine.models.streamed import KEPT as KEPT_BLOCKS
 from sparsezo_gui.engine.objective import LOGITS_BYTES, sides_at_once
+from sparsezo_gui.engine.sparse.dense import MOVED, PIECE
 from sparsezo_gui.recipe.recipe import Recipe
 
 RUNTIME = {"cpu": 496 * 2**20, "cuda": 500 * 2**20}
@@ -29,6 +31,7 @@ KEPT = {"cpu": 0.5, "cuda": 0.0}
 """Part of the activations that the C library's allocator holds on top, as freed pieces (measured: 0.2 to 1)."""
 BLOCK = 64  # weights that share one scale in NF4
 TIGHT = 0.85  # of what is available; beyond it the estimate's own error could decide
+DRAWN = 40  # bytes for every value of a piece that is being drawn: counters and words in 64 bits
 RANK = 16  # of the adapters that the comparison assumes
 
 
@@ -119,7 +122,7 @@ def estimate(
         capacity = devices.memory_total(device)
     if rows is None:
         rows = PACK_ROWS[device_kind]
-    bits, compute = recipe.model.bits, recipe.model.compute
+    bits, compute, dense = recipe.model.bits, recipe.model.compute, recipe.mask.space == "dense"
     width = 2 if compute == "bfloat16" or (compute == "auto" and device_kind == "cuda" and bits < 32) else 4
     sides = sides_at_once(recipe.estimator.sides, longest_tokens, rows, compute)
     tokens = max(longest_tokens, min(tokens_per_batch, rows // sides))
@@ -127,8 +130,8 @@ def estimate(
     shape = _Shape(sides, tokens, longest_tokens, scored, width)
     activations, workspace = _activations(anatomy, shape), _workspace(recipe, anatomy, shape, device_kind)
     parts = (
-        *_weights(anatomy, bits, width, streamed),
-        _overlay(recipe, anatomy),
+        *_weights(anatomy, bits, width, streamed, dense),
+        *(() if dense else _overlay(recipe, anatomy, width)),
         activations,
         _logits(anatomy, shape, activations.bytes + workspace.bytes),
         workspace,
@@ -140,14 +143,15 @@ def estimate(
     return MemoryEstimate(parts, available, capacity, rows, total if small is None else small, others)
 
 
-def _weights(anatomy: Anatomy, bits: int, width: int, streamed: bool) -> tuple[Part, ...]:
+def _weights(anatomy: Anatomy, bits: int, width: int, streamed: bool, dense: bool) -> tuple[Part, ...]:
     statistics = {4: 4 * anatomy.eligible // BLOCK, 8: 4 * sum(rows for rows, _ in anatomy.linears.values())}
     ends = anatomy.embeddings + anatomy.head
     share = KEPT_BLOCKS / anatomy.layers if streamed else 1
     where = f"{KEPT_BLOCKS} blocks at a time; the others wait in the host's memory" if streamed else "all blocks"
+    name, moved = ("Tuned weights", ", and moved there") if dense else ("Frozen weights", "")
     return (
-        Part("Frozen weights", round(share * anatomy.eligible * bits // 8),
-             f"The linear layers of {where}, {bits} bits a weight."),
+        Part(name, round(share * anatomy.eligible * bits // 8),
+             f"The linear layers of {where}, {bits} bits a weight{moved}."),
         Part("Quantisation statistics", round(share * statistics.get(bits, 0)),
              "Scales by which the small numbers become weights."),
         Part("Embeddings and head", ends * width, f"The tables of {anatomy.vocabulary} tokens, kept whole."),
@@ -155,12 +159,14 @@ def _weights(anatomy: Anatomy, bits: int, width: int, streamed: bool) -> tuple[P
     )
 
 
-def _overlay(recipe: Recipe, anatomy: Anatomy) -> Part:
+def _overlay(recipe: Recipe, anatomy: Anatomy, width: int) -> Iterator[Part]:
     """Values, start values and indices; directions, scaled directions and sides; two halves before they are joined."""
-    tuned = recipe.mask.tuned(anatomy)
+    tuned, bases = recipe.mask.tuned(anatomy), recipe.mask.bases(anatomy)
     estimator = recipe.estimator
     held = 12 + 4 * (2 * estimator.probes(recipe.loop.batch_size) + 2 * estimator.sides)
-    return Part("Tuned values", held * tuned, f"{tuned} weights in full precision, and where each step tries them.")
+    yield Part("Tuned values", held * tuned, f"{tuned} weights in full precision, and where each step tries them.")
+    if bases:
+        yield Part("Bases", bases * width, "The directions within each weight that the tuned values go along.")
 
 
 def _activations(anatomy: Anatomy, shape: _Shape) -> Part:
@@ -201,10 +207,22 @@ def _workspace(recipe: Recipe, anatomy: Anatomy, shape: _Shape, device_kind: str
     largest, width = anatomy.largest, shape.width
     if device_kind == "cpu" and width * largest > LARGE_BYTES:
         largest = LARGE_BYTES // width
+    if recipe.mask.space == "dense":
+        return _moving(recipe, largest, width, device_kind)
     factor = width + (4 if recipe.model.bits == 8 and width < 4 else 0)
     share = recipe.mask.tuned(anatomy) / anatomy.eligible if recipe.mask.space == "entries" else 0
     indices = 8 * round(share * largest)
     return Part("Workspace", factor * largest + indices, "One frozen weight at a time, made dense to multiply.")
+
+
+def _moving(recipe: Recipe, largest: int, width: int, device_kind: str) -> Part:
+    """A span of a weight with its directions, where it is moved to, and its own numbers, in fp32 and as computed; or
+    the same of what a step moves at once. To draw takes some more."""
+    probes = recipe.estimator.probes(recipe.loop.batch_size)
+    span = (4 * (probes + 1) + (4 if recipe.model.bits < 32 else 0) + (width if width < 4 else 0)) * largest
+    step = 4 * (probes + 4) * MOVED
+    drawn = DRAWN * PIECE[device_kind] * (torch.get_num_threads() if device_kind == "cpu" else 1)
+    return Part("Workspace", max(span, step) + drawn, "A span of a weight at a time, and the directions it moves in.")
 
 
 def _others(anatomy: Anatomy, shape: _Shape, runtime: int) -> dict[str, int]:

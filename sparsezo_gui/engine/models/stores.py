@@ -24,9 +24,9 @@ class Store(ABC):
         """The weight (out, in), or its rows from ``first`` to before ``last``, in ``dtype``: a fresh tensor that the
         caller may write to."""
 
-    def read(self, dtype: torch.dtype) -> Tensor:
-        """The weight (out, in) in ``dtype``, which the caller must not write to."""
-        return self.dense(dtype)
+    def read(self, dtype: torch.dtype, first: int = 0, last: int | None = None) -> Tensor:
+        """The same, but the caller must not write to it."""
+        return self.dense(dtype, first, last)
 
     @property
     @abstractmethod
@@ -157,9 +157,9 @@ class Dense(Store):
         """See `Store.dense`."""
         return self.weight[first:last].to(dtype, copy=True)
 
-    def read(self, dtype: torch.dtype) -> Tensor:
+    def read(self, dtype: torch.dtype, first: int = 0, last: int | None = None) -> Tensor:
         """See `Store.read`."""
-        return self.weight.to(dtype)
+        return self.weight[first:last].to(dtype)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

@@ -5,10 +5,14 @@ Some of it is put into the weight while that is dense, some is added to what the
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from sparsezo_gui.engine.models.stores import Store
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +22,16 @@ class Tuned:
     sides: int
     apart = False
     """Whether every side has a weight of its own; else they go through one together."""
+
+    def weights(self, store: Store, dtype: torch.dtype, first: int, last: int) -> Iterator[Tensor]:
+        """The rows of ``store`` from ``first`` to before ``last`` for every side, or once where sides go through one
+        together. Each is good until the next is asked for, and must not be written to."""
+        if type(self) is Tuned:
+            yield store.read(dtype, first, last)
+            return
+        weight = store.dense(dtype, first, last)
+        for side in range(self.sides if self.apart else 1):
+            yield self.put(weight, side, first)
 
     def put(self, weight: Tensor, side: int, first: int) -> Tensor:
         """The weight of ``side``, its rows from ``first`` on. ``weight`` may be changed in place, and is given again
@@ -55,6 +69,40 @@ class Entries(Tuned):
         return weight
 
 
+@dataclass(frozen=True, eq=False)
+class Moved(Tuned):
+    """All of the weight, moved along directions: W + Σ ``offsets[side][k]`` · (direction k). The weight itself stays.
+
+    ``draw`` gives the directions of rows, fp32 (directions, rows, in), from one row to before another; they are drawn
+    once for all sides.
+    """
+
+    apart = True
+    offsets: Sequence[Sequence[float]]
+    draw: Callable[[int, int], Tensor]
+
+    def weights(self, store: Store, dtype: torch.dtype, first: int, last: int) -> Iterator[Tensor]:
+        """See `Tuned.weights`."""
+        weight, directions = store.read(torch.float32, first, last), self.draw(first, last)
+        room = torch.empty_like(weight)
+        for offsets in self.offsets:
+            yield _moved(weight, directions, offsets, room).to(dtype)
+
+    def put(self, weight: Tensor, side: int, first: int) -> Tensor:
+        """See `Tuned.put`."""
+        held, directions = weight.float(), self.draw(first, first + len(weight))
+        return _moved(held, directions, self.offsets[side], torch.empty_like(held)).to(weight.dtype)
+
+
+def _moved(weight: Tensor, directions: Tensor, offsets: Sequence[float], room: Tensor) -> Tensor:
+    """``weight`` moved, in ``room``; or itself where it is not."""
+    moved = weight
+    for direction, offset in zip(directions, offsets, strict=True):
+        if offset:
+            moved = torch.add(moved, direction, alpha=offset, out=room)
+    return moved
+
+
 @dataclass
 class Owners:
     """Which example each row of a pack belongs to, the same for every layer: (first, last, example) of each stretch."""
@@ -81,10 +129,43 @@ class OwnEntries(Entries):
     def add(self, rows: Tensor, out: Tensor) -> None:
         """See `Tuned.add`."""
         shape = out.shape[-1], rows.shape[-1]
-        scaled = self.offsets.to(rows)[:, None, None]
+        # In fp32, whatever the model computes in: what is added is small, and CPUs have no sparse product in 16 bits.
+        rows, offsets = rows.float(), self.offsets.to(out.device)[:, None, None]
         for first, last, example in self.owners.stretches:
-            values = self.directions[example].to(rows.dtype)
-            direction = torch.sparse_csr_tensor(self.starts, self.columns, values, shape, check_invariants=False)
             part = rows[:, first:last]
-            moved = (direction @ part.reshape(-1, shape[1]).t()).t()
-            out[:, first:last] += moved.view(*part.shape[:2], -1) * scaled
+            moved = (self._sparse(example, shape) @ part.reshape(-1, shape[1]).t()).t()
+            out[:, first:last] += moved.view(*part.shape[:2], -1) * offsets
+
+    def _sparse(self, example: int, shape: tuple[int, int]) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch calls this layout a beta
+            return torch.sparse_csr_tensor(
+                self.starts, self.columns, self.directions[example], shape, check_invariants=False
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank(Tuned):
+    """Products beside the weight: each side has W + Σ left·core·rightᵀ, with its own ``cores`` (sides, k, a, r).
+
+    ``factors`` are k pairs of left (out, a) and right (in, r); a left of None is the identity, with a = out. The frozen
+    weight multiplies all sides at once, and W + left·core·rightᵀ is never made for that.
+    """
+
+    factors: Sequence[tuple[Tensor | None, Tensor]]
+    cores: Tensor
+
+    def add(self, rows: Tensor, out: Tensor) -> None:
+        """See `Tuned.add`."""
+        for (left, right), core in zip(self.factors, self.cores.to(rows.dtype).unbind(1), strict=True):
+            inner = rows @ right
+            if left is None:
+                out.baddbmm_(inner, core.mT)
+            else:
+                out.flatten(0, 1).addmm_((inner @ core.mT).flatten(0, 1), left.mT)
+
+    def whole(self, weight: Tensor) -> Tensor:
+        """See `Tuned.whole`."""
+        for (left, right), core in zip(self.factors, self.cores[0].to(weight.dtype), strict=True):
+            weight.addmm_(core if left is None else left.to(weight.dtype) @ core, right.to(weight.dtype).mT)
+        return weight

@@ -2,26 +2,28 @@
 
 They are a cache: the journal alone rebuilds every value, and a frame that is missing or damaged costs only time.
 
-The key frame file (version 2)
+The key frame file (version 3)
 ------------------------------
 ``frames/SSSSSSSS-RRRRRRRR.safetensors`` holds the run as it was at step S after the first R records of its journal. It
 is a safetensors file with one uint8 tensor per number 0, 1, …: 0 is the values, the others are the tensors of the
-state, which is that of the estimator and that of the update. Each is a zlib stream of the number's fp32 bits, little
-endian, all lowest bytes first, then all second ones and so on; of the values, the bits are XORed with those that the
-run began with, which leaves most of the high bytes zero. The metadata (all strings) MUST hold ``format`` =
-"sparsezo-frame", ``version`` = "2", ``mask_hash``, ``hash`` (SHA-256 of the values' bits) and ``state`` (JSON: a list
-of the two states, each null or a list of numbers, in which ``{"tensor": [n, shape]}`` stands for tensor n). A reader
-MUST ignore a frame that breaks any of this. Version 1 held the update's state alone, and is ignored.
+state, which is that of the estimator and that of the update. Each is one zlib stream of its numbers' fp32 bits, little
+endian, 2²⁰ numbers after the other, of which all lowest bytes come first, then all second ones and so on; of the
+values, the bits are XORed with those that the run began with, which leaves most of the high bytes zero. The metadata
+(all strings) MUST hold ``format`` = "sparsezo-frame", ``version`` = "3", ``mask_hash``, ``hash`` (SHA-256 of the
+values' bits) and ``state`` (JSON: a list of the two states, each null or a list of numbers, in which ``{"tensor": [n,
+shape]}`` stands for tensor n). A reader MUST ignore a frame that breaks any of this. Version 1 held the update's state
+alone, version 2 all lowest bytes of a tensor before all others; both are ignored.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,17 +31,19 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sparsezo_gui.engine.files import replacing
 from sparsezo_gui.engine.runs.journal import Journal
 
-FORMAT, VERSION = "sparsezo-frame", "2"
+FORMAT, VERSION = "sparsezo-frame", "3"
+PIECE = 2**20  # numbers packed at a time
 STEP_SECONDS, VALUE_SECONDS = 130e-6, 12e-9  # of a replay, measured on one core
 STEPS_AGAIN = 20
 STATE_LARGEST = 16  # times the values that a tensor of a state may hold
 REACH_SECONDS, REACH_LONGEST = 1.0, 12.0  # how long a replay from the frame before may take: longer for large masks
+PACKED = 0.5  # of the values' bytes at least, that a frame of them takes
+FEWEST = 100  # steps between two frames: to write one takes as long as several steps where there are many values
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,12 @@ def spacing(size: int, again: bool = False) -> int:
     if again:
         return STEPS_AGAIN
     seconds = min(REACH_SECONDS * (1 + 2.5e-6 * size), REACH_LONGEST)
-    return max(1, round(seconds / (STEP_SECONDS + VALUE_SECONDS * size)))
+    return max(FEWEST, round(seconds / (STEP_SECONDS + VALUE_SECONDS * size)))
+
+
+def fits(values: Tensor, budget: int) -> bool:
+    """Whether there is room for a frame of ``values`` in ``budget`` bytes, packed as it usually is."""
+    return PACKED * values.nbytes <= budget
 
 
 def frames(folder: Path) -> list[Frame]:
@@ -78,36 +87,52 @@ def frames(folder: Path) -> list[Frame]:
 
 
 def write(
-    folder: Path, step: int, records: int, start: Tensor, values: Tensor, states: Sequence[Any], mask_hash: str
+    folder: Path, step: int, records: int, start: Any, values: Tensor, states: Sequence[Any], mask_hash: str
 ) -> Path:
-    """Writes a frame of ``values`` (n,) fp32, which began at ``start`` (n,). Raises `UserError`."""
-    bits = _bits(values)
+    """Writes a frame of ``values`` (n,), which began at ``start`` (n,), that is read by slices. Raises `UserError`."""
     plain, others = _plain(states)
-    contents = [bits ^ _bits(start), *map(_bits, others)]
-    tensors = {str(number): _packed(content) for number, content in enumerate(contents)}
     metadata = {
-        "format": FORMAT, "version": VERSION, "mask_hash": mask_hash, "state": json.dumps(plain),
-        "hash": hashlib.sha256(bits.tobytes()).hexdigest(),
+        "format": FORMAT, "version": VERSION, "mask_hash": mask_hash, "state": json.dumps(plain), "hash": "0" * 64
     }  # fmt: skip
+    # How long the streams get shows as they are written; the header has room for any length.
+    room = len(_header(metadata, [2**50] * (1 + len(others))))
     path = folder / "frames" / f"{step:08d}-{records:08d}.safetensors"
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.seek(room)
+        digest, ends = hashlib.sha256(), []
+        for number, tensor in enumerate((values, *others)):
+            stream = zlib.compressobj(1)
+            for part in _parts(tensor.numel()):
+                bits = _bits(tensor.view(-1)[part])
+                if number == 0:
+                    digest.update(bits.data)
+                    bits = bits ^ _bits(start[part])
+                file.write(stream.compress(np.ascontiguousarray(bits.view(np.uint8).reshape(-1, 4).T).data))
+            file.write(stream.flush())
+            ends.append(file.tell() - room)
+        file.seek(0)
+        file.write(_header({**metadata, "hash": digest.hexdigest()}, ends, room))
     return path
 
 
-def read(frame: Frame, start: Tensor, mask_hash: str) -> tuple[Tensor, tuple[Any, ...]] | None:
-    """Values and the two states that ``frame`` holds, on the device of ``start``; None where it cannot be used."""
+def read(frame: Frame, start: Any, values: Tensor, mask_hash: str) -> tuple[Any, ...] | None:
+    """The two states that ``frame`` holds, and its values into ``values``, which began at ``start``.
+
+    None where it cannot be used; what the values are is not told then.
+    """
     try:
         with safe_open(frame.path, framework="pt") as file:
             metadata = file.metadata() or {}
-            packed = [file.get_tensor(str(number)) for number in range(len(file.keys()))]
-        if (metadata["format"], metadata["version"], metadata["mask_hash"]) != (FORMAT, VERSION, mask_hash):
-            return None
-        bits = _unpacked(packed[0], start.numel()) ^ _bits(start)
-        if hashlib.sha256(bits.tobytes()).hexdigest() != metadata["hash"]:
-            return None
-        states = _states(json.loads(metadata["state"]), packed, start)
-        return torch.from_numpy(bits.view(np.float32)).to(start.device), states
+            if (metadata["format"], metadata["version"], metadata["mask_hash"]) != (FORMAT, VERSION, mask_hash):
+                return None
+            digest = hashlib.sha256()
+            for part, bits in _unpacked(file, 0, values.numel()):
+                bits = bits ^ _bits(start[part])
+                digest.update(bits.data)
+                values[part] = torch.from_numpy(bits.view(np.float32)).to(values)
+            if digest.hexdigest() != metadata["hash"]:
+                return None
+            return _states(json.loads(metadata["state"]), file, values)
     except (SafetensorError, OSError, zlib.error, ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
 
@@ -132,22 +157,54 @@ def _missed(kept: Sequence[Frame], place: int, start: int) -> int:
     return kept[min(place + 1, len(kept) - 1)].step - before
 
 
+def _parts(size: int) -> Iterator[slice]:
+    return (slice(first, min(first + PIECE, size)) for first in range(0, size, PIECE))
+
+
 def _bits(values: Tensor) -> np.ndarray:
-    return values.detach().cpu().float().contiguous().numpy().astype("<f4").view("<u4").reshape(-1)
+    return values.detach().cpu().float().contiguous().numpy().astype("<f4", copy=False).view("<u4").reshape(-1)
 
 
-def _packed(bits: np.ndarray) -> Tensor:
-    planes = np.ascontiguousarray(bits.view(np.uint8).reshape(-1, 4).T)
-    return torch.frombuffer(bytearray(zlib.compress(planes.tobytes(), 1)), dtype=torch.uint8)
+def _header(metadata: dict[str, str], ends: Sequence[int], room: int = 0) -> bytes:
+    """The first bytes of a safetensors file with one uint8 tensor up to each of the ``ends``, filled up to ``room``."""
+    fields: dict[str, Any] = {"__metadata__": metadata}
+    for number, (begin, end) in enumerate(itertools.pairwise((0, *ends))):
+        fields[str(number)] = {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
+    text = json.dumps(fields).encode()
+    text = text.ljust(room - 8) if room else text
+    return len(text).to_bytes(8, "little") + text
 
 
-def _unpacked(packed: Tensor, size: int) -> np.ndarray:
-    """The bits of ``size`` numbers; a stream that holds more raises ValueError without being unfolded."""
-    stream = zlib.decompressobj()
-    planes = stream.decompress(packed.numpy().tobytes(), 4 * size + 1)
-    if len(planes) != 4 * size or not stream.eof:
-        raise ValueError("not as many numbers as the mask has")
-    return np.ascontiguousarray(np.frombuffer(planes, np.uint8).reshape(4, -1).T).view("<u4").reshape(-1)
+def _unpacked(file: Any, number: int, size: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Places and bits of the ``size`` numbers of a tensor. A stream that holds more raises ValueError without being
+    unfolded."""
+    packed, stream, place = file.get_slice(str(number)), zlib.decompressobj(), 0
+    (length,) = packed.get_shape()
+
+    def more(most: int) -> bytes:
+        """Up to ``most`` bytes, none at the end."""
+        nonlocal place
+        while not stream.eof:
+            taken = stream.unconsumed_tail
+            if not taken:
+                taken = packed[place : min(place + PIECE, length)].numpy().tobytes() if place < length else b""
+                place += len(taken)
+            if found := stream.decompress(taken, most):
+                return found
+            if not taken and not stream.eof:
+                raise ValueError("ends too early")
+        return b""
+
+    for part in _parts(size):
+        planes, wanted = bytearray(), 4 * (part.stop - part.start)
+        while len(planes) < wanted:
+            found = more(wanted - len(planes))
+            if not found:
+                raise ValueError("fewer numbers than the mask has")
+            planes += found
+        yield part, np.ascontiguousarray(np.frombuffer(planes, np.uint8).reshape(4, -1).T).view("<u4").reshape(-1)
+    if more(1):
+        raise ValueError("more numbers than the mask has")
 
 
 def _plain(states: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
@@ -166,20 +223,23 @@ def _plain(states: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
     return plain, tensors
 
 
-def _states(plain: Any, packed: Sequence[Tensor], like: Tensor) -> tuple[Any, ...]:
+def _states(plain: Any, file: Any, values: Tensor) -> tuple[Any, ...]:
     """The two states of `_plain`. Raises ValueError and others."""
     if not isinstance(plain, list) or len(plain) != 2:
         raise ValueError("not two states")
-    return tuple(None if state is None else tuple(_part(part, packed, like) for part in state) for state in plain)
+    return tuple(None if state is None else tuple(_part(part, file, values) for part in state) for state in plain)
 
 
-def _part(part: Any, packed: Sequence[Tensor], like: Tensor) -> Any:
+def _part(part: Any, file: Any, values: Tensor) -> Any:
     if isinstance(part, dict):
         number, shape = part["tensor"]
         size = math.prod(shape)
-        if not 0 <= size <= STATE_LARGEST * like.numel():
+        if not 0 <= size <= STATE_LARGEST * values.numel():
             raise ValueError("a state larger than any")
-        return torch.from_numpy(_unpacked(packed[number], size).view(np.float32)).view(shape).to(like.device)
+        found = torch.empty(size)
+        for place, bits in _unpacked(file, number, size):
+            found[place] = torch.from_numpy(bits.view(np.float32))
+        return found.view(shape).to(values.device)
     if isinstance(part, int | float):
         return part
     raise ValueError("not a number")

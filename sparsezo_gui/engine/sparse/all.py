@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 
 
 class All(MaskRule):
-    """Every eligible weight, which is MeZO; the tuned values then take 8 bytes a weight."""
+    """Every weight of the blocks, which is MeZO, in the memory of inference; needs 16 or 32 bits.
+
+    Source: arXiv 2305.17333, algorithm 1. Own choices: embeddings, head, norms and biases stay as they are; weights are
+    perturbed on their way through the forward pass rather than in place; 16-bit ones are rounded by chance.
+    """
 
     title: ClassVar[str] = "All (dense)"
     paper: ClassVar[str] = "MeZO, arXiv 2305.17333"
+    space: ClassVar[str] = "dense"
     rule: Literal["all"] = "all"
 
     def share(self) -> float:
@@ -34,11 +39,8 @@ class All(MaskRule):
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
-        import torch
-
         from sparsezo_gui.engine.sparse.mask import Mask
 
         yield Progress("Choosing all weights")
-        shapes = model.anatomy.linears
-        indices = {name: torch.arange(rows * columns, dtype=torch.int32) for name, (rows, columns) in shapes.items()}
-        return Mask(indices, self.model_dump(mode="json"), model.fingerprint, model.anatomy.eligible)
+        count = model.anatomy.eligible
+        return Mask({}, self.model_dump(mode="json"), model.fingerprint, count, self.space, tuned=count)

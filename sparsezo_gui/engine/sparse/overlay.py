@@ -8,12 +8,12 @@ leaves an error larger than the update.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -25,16 +25,25 @@ from sparsezo_gui.engine.sparse.mask import Mask
 from sparsezo_gui.engine.zo.estimators import Estimator
 from sparsezo_gui.engine.zo.generator import Source
 
+HASHED = 2**20  # values at a time
+
 
 class Overlay(ABC):
-    """Base: ``values`` (n,) of ``mask`` on ``model``; ``start`` (n,) is where they began."""
+    """Base: ``values`` (n,) of ``mask`` on ``model``; ``start`` (n,) is where they began.
+
+    Values as many as the model's have an object that reads ``start[part]`` instead of a tensor.
+    """
 
     model: FrozenModel
     mask: Mask
     values: Tensor
-    start: Tensor
+    start: Any
     slices: dict[str, slice]
     """Where the values of each weight stand, by its name."""
+
+    def reset(self) -> None:
+        """Puts the values to where they began."""
+        self.values.copy_(self.start)
 
     def draw(self, estimator: Estimator, source: Source, batch_size: int, state: Any) -> Any:
         """The directions of a step, (q, n), or an object that has them in ``parts()``."""
@@ -64,16 +73,20 @@ class Overlay(ABC):
         return self.applied(self.start.unsqueeze(0))
 
     @abstractmethod
-    def changes(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """(indices int32, values fp32) of every weight that is not as it was, on the CPU."""
+    def changes(self, held: bool = False) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """(indices int32, values fp32) of every weight that is not as it was, on the CPU; what is tuned beside a weight
+        comes on top of the checkpoint's, or of the weight as it is ``held``."""
 
     @abstractmethod
     def felt(self, name: str, gradient: Tensor) -> Tensor:
         """What a ``gradient`` (out, in) of weight ``name`` is of the values in its slice (k,)."""
 
     def hash(self) -> str:
-        """SHA-256 of the values' bits."""
-        return hashlib.sha256(self.values.cpu().numpy().astype("<f4").tobytes()).hexdigest()
+        """SHA-256 of the values' bits in fp32."""
+        digest = sha256()
+        for part in self.values.split(HASHED):
+            digest.update(part.float().cpu().numpy().astype("<f4").data)
+        return digest.hexdigest()
 
     @contextmanager
     def _held(self, tuned: dict[str, Tuned], sides: int = 1) -> Iterator[None]:
@@ -89,6 +102,14 @@ class Overlay(ABC):
 
 def overlay_of(model: FrozenModel, mask: Mask) -> Overlay:
     """The overlay of the space that ``mask`` is in."""
+    if mask.space == "dense":
+        from sparsezo_gui.engine.sparse.dense import DenseOverlay
+
+        return DenseOverlay(model, mask)
+    if mask.space == "low-rank":
+        from sparsezo_gui.engine.sparse.low_rank import LowRankOverlay
+
+        return LowRankOverlay(model, mask)
     return SparseOverlay(model, mask)
 
 
@@ -152,7 +173,7 @@ class SparseOverlay(Overlay):
             found[name] = torch.searchsorted(indices, ends).int(), (indices % columns).int()
         return found
 
-    def changes(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def changes(self, held: bool = False) -> Mapping[str, tuple[Tensor, Tensor]]:
         """See `Overlay.changes`."""
         return {name: (self.mask.indices[name].cpu(), self.values[part].cpu()) for name, part in self.slices.items()}
 

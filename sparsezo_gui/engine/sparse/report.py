@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,9 +40,10 @@ class MaskReport:
 
 def report(mask: Mask, anatomy: Anatomy, cost: Cost) -> MaskReport:
     """``mask`` in numbers; blocks and kinds without a tuned weight are there too."""
+    counts = _counts(mask, anatomy)
     layers, kinds = dict[str, list[int]](), dict[str, list[int]]()
     for name, (rows, columns) in anatomy.linears.items():
-        tuned = mask.indices[name].numel() if name in mask.indices else 0
+        tuned = counts.get(name, 0)
         layer = name.removeprefix(f"{anatomy.blocks}.").partition(".")[0]
         kind = name.removesuffix(".weight").rpartition(".")[2]
         for groups, label in ((layers, layer), (kinds, kind)):
@@ -49,6 +51,17 @@ def report(mask: Mask, anatomy: Anatomy, cost: Cost) -> MaskReport:
             sums[0] += tuned
             sums[1] += rows * columns
     return MaskReport(mask.size, mask.eligible, cost, _tallies(layers), _tallies(kinds))
+
+
+def _counts(mask: Mask, anatomy: Anatomy) -> dict[str, int]:
+    """Tuned values by weight."""
+    if mask.space == "low-rank":
+        from sparsezo_gui.engine.sparse.low_rank import bases_of
+
+        return {name: math.prod(core) for name, core in bases_of(mask, anatomy.linears).cores.items()}
+    if mask.space == "dense":
+        return {name: math.prod(shape) for name, shape in anatomy.linears.items()}
+    return {name: indices.numel() for name, indices in mask.indices.items()}
 
 
 def _tallies(groups: dict[str, list[int]]) -> tuple[Tally, ...]:

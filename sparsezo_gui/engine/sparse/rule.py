@@ -50,6 +50,10 @@ class MaskRule(Variant):
         """How many values are tuned in a model of ``anatomy``, for the memory estimate."""
         return round(self.share() * anatomy.eligible)
 
+    def bases(self, anatomy: Anatomy) -> int:
+        """How many numbers are held besides them, to say where in the weights they stand."""
+        return 0
+
     @abstractmethod
     def source(self) -> str:
         """Where the mask comes from, in one sentence."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sparsezo_gui.engine.sparse.rule import MaskRule, Search
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.variants import setting
 
@@ -41,4 +42,7 @@ class Saved(MaskRule):
         from sparsezo_gui.engine.sparse.mask import load
 
         yield Progress("Reading the mask")
-        return load(Path(self.file), model.anatomy.linears, model.fingerprint)
+        mask = load(Path(self.file), model.anatomy.linears, model.fingerprint)
+        if mask.space != self.space:
+            raise UserError(f"{self.file}: this mask does not list entries. Name its rule in [mask] instead.")
+        return mask

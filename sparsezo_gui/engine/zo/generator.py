@@ -5,7 +5,8 @@ Specification (version 1; a change of any rule below is a new version and a new 
 - Words come from Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). The key is the
   64-bit seed (low word, high word). The counter's words are (block, step, probe, stream), each 32 bits; block ``b``
   yields the four 32-bit words 4b … 4b+3 of that (stream, step, probe).
-- Streams: 0 directions, 1 data order, 2 random masks, 3 choices within a step (which coordinates, which layers).
+- Streams: 0 directions, 1 data order, 2 random masks, 3 choices within a step (which coordinates, which layers), 4
+  rounding of values in 16 bits, 5 bases of subspaces, and what states begin with.
   Each part of the program draws from its own stream, so drawing more in one never moves another.
 - Normal value ``i`` of a direction is entry ``h`` of a table of 65 536 normal quantiles, where ``h`` is the i-th 16-bit
   half-word, the low half of each word first. Entry ``h`` is Φ⁻¹((h + ½) / 65536) scaled so that the table's variance is
@@ -14,6 +15,8 @@ Specification (version 1; a change of any rule below is a new version and a new 
 - Sign ``i`` of a direction of signs is +1 where bit ``i`` of the same words (low bits first) is set, else −1.
 - Uniform number ``i`` is the upper 24 bits of word ``i``, times 2⁻²⁴, in [0, 1).
 - A permutation of n things sorts them by 64-bit keys, each of two consecutive words (low word first), ties by index.
+- Which k of n things a step takes: the first k of their permutation by the words of stream 3, probe 2³² − 1.
+- Value ``i`` is rounded in a step by the i-th 16-bit half-word of stream 4, probe 0, low half of each word first.
 
 No global seed is read or set.
 """
@@ -31,7 +34,8 @@ import torch
 from torch import Tensor
 
 GENERATOR = "philox4x32-10/normal16/1"
-DIRECTIONS, ORDER, MASK, CHOICE = 0, 1, 2, 3
+DIRECTIONS, ORDER, MASK, CHOICE, ROUNDING, BASES = 0, 1, 2, 3, 4, 5
+CHOSEN = 2**32 - 1  # the probe by which a step takes some of many things
 
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85
@@ -80,16 +84,31 @@ def _quantiles(device: torch.device) -> Tensor:
 
 
 def normal(
-    seed: int, step: int, probe: int, count: int, device: torch.device | str = "cpu", first: int = 0
-) -> Tensor:
+    seed: int, step: int, probe: int, count: int, device: torch.device | str = "cpu", first: int = 0,
+    stream: int = DIRECTIONS,
+) -> Tensor:  # fmt: skip
     """A direction: ``count`` independent standard normal values, fp32 (count,), of one probe of one step, from the
     ``first`` (a multiple of 8) on."""
     if torch.device(device).type == "cpu":
-        halves = _cpu_words(seed, DIRECTIONS, step, probe, -(-count // 2), first // 2).view("<u2")[:count]
+        halves = _cpu_words(seed, stream, step, probe, -(-count // 2), first // 2).view("<u2")[:count]
         return torch.from_numpy(_quantiles(torch.device("cpu")).numpy()[halves])
-    drawn = words(seed, DIRECTIONS, step, probe, -(-count // 2), device, first // 2)
-    halves = torch.stack((drawn & 0xFFFF, drawn >> 16), dim=1).view(-1)[:count]
-    return _quantiles(drawn.device)[halves]
+    drawn = _halves(seed, stream, step, probe, count, device, first)
+    return _quantiles(drawn.device)[drawn]
+
+
+def rounding(seed: int, step: int, count: int, device: torch.device | str = "cpu", first: int = 0) -> Tensor:
+    """By what ``count`` values are rounded from the ``first`` (a multiple of 8) on, int32 (count,), each 0 … 2¹⁶−1."""
+    if torch.device(device).type == "cpu":
+        halves = _cpu_words(seed, ROUNDING, step, 0, -(-count // 2), first // 2).view("<u2")[:count]
+        return torch.from_numpy(halves.astype(np.int32))
+    return _halves(seed, ROUNDING, step, 0, count, device, first).int()
+
+
+def _halves(
+    seed: int, stream: int, step: int, probe: int, count: int, device: torch.device | str, first: int
+) -> Tensor:
+    drawn = words(seed, stream, step, probe, -(-count // 2), device, first // 2)
+    return torch.stack((drawn & 0xFFFF, drawn >> 16), dim=1).view(-1)[:count]
 
 
 def signs(seed: int, step: int, probe: int, count: int, device: torch.device | str = "cpu") -> Tensor:
@@ -131,5 +150,14 @@ class Source:
 
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     """Order of ``count`` examples in ``epoch``, int64 (count,)."""
-    drawn = words(seed, ORDER, epoch, 0, 2 * count).numpy().astype(np.uint64)
-    return np.argsort(drawn[0::2] | drawn[1::2] << np.uint64(32), kind="stable")
+    return _permuted(words(seed, ORDER, epoch, 0, 2 * count))
+
+
+def choice(seed: int, step: int, chosen: int, count: int) -> list[int]:
+    """Which ``chosen`` of ``count`` things a step takes, ascending."""
+    return sorted(_permuted(words(seed, CHOICE, step, CHOSEN, 2 * count))[:chosen].tolist())
+
+
+def _permuted(drawn: Tensor) -> np.ndarray:
+    keys = drawn.numpy().astype(np.uint64)
+    return np.argsort(keys[0::2] | keys[1::2] << np.uint64(32), kind="stable")

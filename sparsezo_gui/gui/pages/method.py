@@ -158,8 +158,10 @@ class MethodPage(Page):
         if field is not None:
             # The sentence starts with the place, which the field itself shows.
             field.set_fault(_plain(fault, name))
-        elif fault:
+        elif fault:  # of a rule that does not go with the rest
+            self._shown = ()
             self.follow()
+            self.banner.show_problem(Problem(fault))
 
 
 class PresetCard(QFrame):

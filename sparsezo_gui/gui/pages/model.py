@@ -152,6 +152,7 @@ class ModelPage(Page):
     def _hold(self) -> None:
         bits, _, compute = self._bits.currentData().partition(" ")
         self._set(bits=int(bits), compute=compute or "auto")
+        self._bits.choose(_held(self._session.recipe.model))  # what was refused is not shown as chosen
 
     def _follow(self) -> None:
         model = self._session.recipe.model

@@ -19,7 +19,8 @@ class TwoSided(Estimator):
     """Slope from a step forwards and a step backwards along each direction: g = [L(θ+εz) − L(θ−εz)] / 2ε.
 
     Source: Spall 1992; MeZO (arXiv 2305.17333) definition 1; with several directions their slopes are averaged
-    (n-SPSA, the same paper's algorithm 2). On the mask: arXiv 2406.02913 equation 2.
+    (n-SPSA, the same paper's algorithm 2). On the mask: arXiv 2406.02913 equation 2. Several directions in one
+    batch are what P-RGE (MobiZO, arXiv 2409.15520) runs on adapters.
     """
 
     title: ClassVar[str] = "Two-sided"

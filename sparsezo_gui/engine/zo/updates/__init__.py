@@ -22,7 +22,8 @@ Schedule = Literal["constant", "linear", "cosine"]
 class Gradient:
     """An estimate of the gradient: the mean of ``slopes`` (q) times ``directions`` (q, n), and what was found exactly.
 
-    Directions as long as the model come as an object with ``parts()`` instead of a tensor.
+    Directions as long as the model come as an object with ``parts()`` instead of a tensor, which also rounds what does
+    not stay in fp32: ``rounded(moved, part, dtype)``.
     """
 
     directions: Any
@@ -94,8 +95,12 @@ class ScalarUpdate(Update):
         factors, exactly, state = self.factors(gradient, rate, state)
         if any(factors):
             for part, directions in gradient.parts():
+                held = values[part]
+                moved = held.float()  # in fp32, these are the values themselves
                 for direction, factor in zip(directions, factors, strict=True):
-                    move(values[part], direction, factor)
+                    move(moved, direction, factor)
+                if held.dtype != moved.dtype:
+                    held.copy_(gradient.directions.rounded(moved, part, held.dtype))
         if gradient.exact is not None:
             move(values, gradient.exact, exactly)
         return state

@@ -1,0 +1,129 @@
+"""The subspace that a layer's inputs lie in."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sparsezo_gui import resources
+from sparsezo_gui.engine.sparse.rule import MaskRule, Search
+from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsezo_gui.engine.models.anatomy import Anatomy
+    from sparsezo_gui.engine.models.frozen import FrozenModel
+    from sparsezo_gui.engine.models.linear import FrozenLinear
+    from sparsezo_gui.engine.sparse.mask import Mask
+
+STAGE = "Looking at activations"
+
+
+class ActivationSubspace(MaskRule):
+    """Every output of a layer along the main directions of the layer's inputs: W + B·A, of which B is tuned.
+
+    AGZO (arXiv 2601.17261): the gradient of W is Q·Hᵀ with the layer's inputs H, so it lies in the span of H. The rows
+    of A are its main directions, found by subspace iteration, A ← QR(H·Hᵀ·A); a direction is R·A with normal R, without
+    a rescaling. The paper's main results have rank 1 and three iterations. (From notes on the paper: its text and code
+    were not at hand.)
+
+    Own choices: A is found once, on the frozen base and a calibration text, and not at every step on the batch: a run
+    then stays a list of scalars, which is replayed without a forward pass, and B can stay beside a base in few bits.
+    The slope is what the estimator measures (theirs is one-sided). Only the linear weights of the blocks are tuned.
+    Inputs are not centred; where a few channels are far larger than others, a higher rank helps.
+    """
+
+    title: ClassVar[str] = "Activation subspace"
+    paper: ClassVar[str] = "AGZO, arXiv 2601.17261"
+    space: ClassVar[str] = "low-rank"
+    rule: Literal["activation-subspace"] = "activation-subspace"
+    rank: int = setting(1, "Directions of the inputs of each weight matrix.", ge=1, le=4096, basic=True, sane=(1, 16))
+    text: str = setting(
+        "task", "Text to look at activations on: 'task' (your examples), 'general', a file, or a Hub data set."
+    )
+    sequences: int = setting(32, "Sequences of that text.", unit="sequences", ge=1, le=65536, sane=(16, 128))
+    tokens: int = setting(512, "Longest sequence.", unit="tokens", ge=8, le=131072, sane=(128, 2048))
+    iterations: int = setting(3, "Passes over the text in which directions are found.", ge=1, le=100, sane=(3, 10))
+
+    def tuned(self, anatomy: Anatomy) -> int:
+        """See `MaskRule.tuned`."""
+        return sum(rows * min(self.rank, columns) for rows, columns in anatomy.linears.values())
+
+    def bases(self, anatomy: Anatomy) -> int:
+        """See `MaskRule.bases`."""
+        return sum(columns * min(self.rank, columns) for _, columns in anatomy.linears.values())
+
+    def source(self) -> str:
+        """See `MaskRule.source`."""
+        bundled = f"the bundled {self.text} text" if self.text in resources.BUNDLED_TEXT else self.text
+        text = "your training examples" if self.text == "task" else bundled
+        return f"Found on {text}: at most {self.sequences} sequences of up to {self.tokens} tokens."
+
+    def cost(self) -> str:
+        """See `MaskRule.cost`."""
+        return (
+            f"About {self.iterations * self.sequences} forward passes at the start of every run, block by block, with "
+            "little more memory than the run's own."
+        )
+
+    def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
+        """See `MaskRule.find`. Block by block: all sequences go through one as often as its bases are improved."""
+        import torch
+
+        from sparsezo_gui.engine.data import text_blocks
+        from sparsezo_gui.engine.models.blocks import Blocks
+        from sparsezo_gui.engine.sparse.low_rank import orthonormal, start_basis
+        from sparsezo_gui.engine.sparse.mask import Mask
+
+        yield Progress("Reading text for the mask")
+        longest = getattr(model.source.config, "max_position_embeddings", None) or self.tokens
+        texts = text_blocks(self.text, model.tokenizer, self.sequences, min(self.tokens, longest), search.data)
+        anatomy, blocks = model.anatomy, Blocks(model)
+        parts: dict[str, Tensor] = {}
+        starts = {
+            name: start_basis(search.seed, place, columns, min(self.rank, columns))
+            for place, (name, (_, columns)) in enumerate(anatomy.linears.items())
+        }
+        ids = [torch.tensor([list(tokens)], device=model.device) for tokens in texts]
+        hidden, calls = [], {}  # how blocks are called depends on the number of tokens, not on what they are
+        for each in ids:
+            first, called = blocks.enter(each)
+            calls.setdefault(each.shape[1], called)
+            hidden.append(first)
+        passes, done = len(blocks) * self.iterations * len(ids), 0
+        for number, layers in enumerate(blocks.layers):
+            bases = {layer.name: starts[layer.name].to(model.device) for layer in layers}
+            for _ in range(self.iterations):
+                sums = {name: torch.zeros_like(basis) for name, basis in bases.items()}
+                given = []
+                for index, each in enumerate(ids):
+                    yield Progress(STAGE, done, passes, "passes")
+                    with torch.no_grad(), _watched(layers, bases, sums):
+                        given.append(blocks.run(number, hidden[index], calls[each.shape[1]][number]))
+                    done += 1
+                bases = {name: orthonormal(found).to(model.device) for name, found in sums.items()}
+            hidden = given
+            parts |= {name: basis.t().contiguous().cpu() for name, basis in bases.items()}
+        return Mask(
+            {}, self.model_dump(mode="json"), model.fingerprint, anatomy.eligible, self.space, parts,
+            self.tuned(anatomy),
+        )  # fmt: skip
+
+
+@contextmanager
+def _watched(layers: list[FrozenLinear], bases: dict[str, Tensor], sums: dict[str, Tensor]) -> Iterator[None]:
+    """Within: Xᵀ·X·A of what goes into each layer is added to its sum; Xᵀ·X, as large as a weight, is never made."""
+
+    def look(layer: FrozenLinear, given: tuple[Tensor, ...]) -> None:
+        x = given[0].reshape(-1, given[0].shape[-1]).float()
+        sums[layer.name] += x.t() @ (x @ bases[layer.name])
+
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

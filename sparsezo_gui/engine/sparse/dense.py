@@ -1,0 +1,286 @@
+"""Every weight of the blocks is tuned, and memory stays that of inference.
+
+The values are the weights: one flat vector in the format that the model is held in (fp32, or the checkpoint's 16 bits),
+of which each layer's store is a view. There is no copy of where they began, which is read from the checkpoint again
+where it is needed, and no direction as long as the model: each piece of one is drawn where it is used, by its place.
+Within a forward pass every span of a weight W becomes W + Σ offset·direction in a fresh piece of memory, for all sides
+while it is hot, as Sparse MeZO does (arXiv 2402.15751). So W is never perturbed itself, and a run that is
+stopped between two sides leaves no trace. MeZO's own cycle of +ε, −2ε, +ε in place (arXiv 2305.17333, algorithm 1)
+leaves a rounding error behind. A step moves the values in place, piece by piece; those in 16 bits are rounded by chance
+(see `sparsezo_gui.engine.zo.rounding`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from sparsezo_gui.engine.models import device as devices
+from sparsezo_gui.engine.models.checkpoint import Checkpoint
+from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.engine.models.stores import Dense, Store
+from sparsezo_gui.engine.models.tuned import Moved, Owners
+from sparsezo_gui.engine.sparse.mask import Mask
+from sparsezo_gui.engine.sparse.overlay import Overlay
+from sparsezo_gui.engine.zo import generator
+from sparsezo_gui.engine.zo.estimators import Estimator
+from sparsezo_gui.engine.zo.generator import Source
+from sparsezo_gui.engine.zo.rounding import by_chance
+from sparsezo_gui.errors import UserError
+
+PIECE = {"cpu": 2**18, "cuda": 2**22}  # values drawn at a time: on a CPU by one thread, within its cache
+MOVED = 2**20  # values that a step moves at a time
+BLOCKS = "blocks"
+"""Part of a mask: how many blocks a step tunes, drawn anew for each. Other parts are named as a weight, of which those
+up to that size are tuned, as they are in the step."""
+
+
+class DenseOverlay(Overlay):
+    """All eligible weights, in the model's order of layers, or what a step chooses of them."""
+
+    def __init__(self, model: FrozenModel, mask: Mask) -> None:
+        self.model, self.mask, self.slices = model, mask, {}
+        dtype, count = _format(model), 0
+        for name, (rows, columns) in model.anatomy.linears.items():
+            self.slices[name] = slice(count, count + rows * columns)
+            count += rows * columns
+        for layer in model.layers.values():
+            layer.store = None  # what was loaded goes before there is another one of it
+        devices.give_back_freed()
+        self.values = torch.empty(count, dtype=dtype, device=model.device)
+        self.reset()
+        for name, part in self.slices.items():
+            model.layers[name].hold(Dense(self.values[part].view(model.anatomy.linears[name])))
+        self.thresholds = {name: part.item() for name, part in mask.parts.items() if name != BLOCKS}
+
+    @property
+    def start(self) -> Start:
+        """Where the values began, to be read piece by piece."""
+        return Start(self.model.checkpoint, self.slices, self.values.dtype)
+
+    def reset(self) -> None:
+        """See `Overlay.reset`."""
+        start = self.start
+        for name, part in self.slices.items():
+            self.values[part] = start.weight(name)
+
+    def draw(self, estimator: Estimator, source: Source, batch_size: int, state: object) -> Directions:
+        """See `Overlay.draw`; the estimator's directions are plain."""
+        return Directions(source, estimator.probes(batch_size), self.values, self._tuned(source), self.thresholds)
+
+    def _tuned(self, source: Source) -> dict[str, slice]:
+        """Where the values stand that a step tunes, by the weight's name."""
+        if BLOCKS not in self.mask.parts:
+            return self.slices
+        anatomy = self.model.anatomy
+        kept = generator.choice(source.seed, source.step, int(self.mask.parts[BLOCKS]), anatomy.layers)
+        blocks = tuple(f"{anatomy.blocks}.{number}." for number in kept)
+        return {name: part for name, part in self.slices.items() if name.startswith(blocks)}
+
+    def probed(self, directions: Directions, offsets: Tensor) -> AbstractContextManager[None]:
+        """See `Overlay.probed`."""
+        # Where sides go one after the other, each has few of the directions.
+        probes = offsets.any(dim=0).nonzero().view(-1).tolist()
+        by_side = offsets[:, probes].tolist()
+        return self._held({
+            name: Moved(len(offsets), by_side, partial(self._rows, directions, probes, name))
+            for name in directions.tuned
+        }, len(offsets))  # fmt: skip
+
+    def _rows(self, directions: Directions, probes: Sequence[int], name: str, first: int, last: int) -> Tensor:
+        columns = self.model.anatomy.linears[name][1]
+        drawn = directions.of(name, first * columns, (last - first) * columns, probes)
+        return drawn.view(-1, last - first, columns)
+
+    def own(self, directions: Directions, offsets: Tensor, owners: Owners) -> AbstractContextManager[None]:
+        """See `Overlay.own`."""
+        raise NotImplementedError("a direction as long as the model for every example")
+
+    def applied(self, sides: Tensor | None = None) -> AbstractContextManager[None]:
+        """See `Overlay.applied`; the values alone, which the model runs with anyway."""
+        if sides is not None:
+            raise NotImplementedError("sides as long as the model")
+        return self._held({})
+
+    @contextmanager
+    def base(self) -> Iterator[None]:
+        """See `Overlay.base`. Each weight is read from the checkpoint as it is needed, which is slow."""
+        now, start = {name: layer.store for name, layer in self.model.layers.items()}, self.start
+        try:
+            for name, layer in self.model.layers.items():
+                layer.hold(_OnDisk(start, name, layer.store.shape, self.model.device))
+            with self.applied():
+                yield
+        finally:
+            for name, layer in self.model.layers.items():
+                layer.hold(now[name])
+
+    def changes(self) -> Changes:
+        """See `Overlay.changes`."""
+        return Changes(self)
+
+    def felt(self, name: str, gradient: Tensor) -> Tensor:
+        """See `Overlay.felt`."""
+        return gradient.reshape(-1)
+
+
+def weight(model: FrozenModel, name: str) -> Tensor:
+    """The weight (out, in) that a run begins with, as it is held."""
+    return model.checkpoint.read(name).to(_format(model))
+
+
+def _format(model: FrozenModel) -> torch.dtype:
+    """The format of the weights. Raises `UserError` for a model whose weights cannot be moved."""
+    stores = [layer.store for layer in model.layers.values()]
+    if not all(isinstance(store, Dense) for store in stores):
+        raise UserError(
+            f"The weights of '{model.source.id}' are quantised, and a [mask] rule that tunes every weight has to move "
+            "them. Take the 16-bit original of this model, or set [mask] rule = 'sensitive'."
+        )
+    if any(store.device.type != model.device.type for store in stores):
+        raise UserError(
+            f"'{model.source.id}' is too large for {devices.name(model.device)}, and a [mask] rule that tunes every "
+            "weight needs all of them there. Set [model] device = 'cpu' or bits = 16, or [mask] rule = 'sensitive'."
+        )
+    return stores[0].weight.dtype
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Normal directions (``probes``, n) of a step, of which no more is drawn at once than is asked for.
+
+    They are zero outside of the weights in ``tuned``, and where ``values`` are beyond their weight's threshold.
+    """
+
+    source: Source
+    probes: int
+    values: Tensor
+    tuned: Mapping[str, slice]
+    thresholds: Mapping[str, float]
+
+    def of(self, name: str, first: int, count: int, probes: Sequence[int]) -> Tensor:
+        """Some of them for ``count`` values of weight ``name`` from the ``first`` on, fp32 (len(probes), count)."""
+        begin = self.tuned[name].start + first
+        drawn = torch.empty(len(probes), count, device=self.values.device)
+        for direction, probe in zip(drawn, probes, strict=True):
+            _fill(direction, self.source, probe, begin)
+        if name in self.thresholds:
+            # Of the values as they are before the step, the same for all of its sides and for itself.
+            drawn *= self.values[begin : begin + count].float().abs() <= self.thresholds[name]
+        return drawn
+
+    def parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """See `sparsezo_gui.engine.zo.updates.Gradient`."""
+        for name, part in self.tuned.items():
+            for first in range(part.start, part.stop, MOVED):
+                last = min(first + MOVED, part.stop)
+                yield slice(first, last), self.of(name, first - part.start, last - first, range(self.probes))
+
+    def rounded(self, moved: Tensor, part: slice, dtype: torch.dtype) -> Tensor:
+        """See `sparsezo_gui.engine.zo.updates.Gradient`."""
+        early = part.start % 8
+        halves = generator.rounding(
+            self.source.seed, self.source.step, len(moved) + early, moved.device, part.start - early
+        )
+        return by_chance(moved, dtype, halves[early:])
+
+
+def _fill(direction: Tensor, source: Source, probe: int, begin: int) -> None:
+    """Writes the values of a direction from ``begin`` on, on as many threads as PyTorch may use."""
+    device = direction.device
+
+    def draw(place: int) -> None:
+        early = (begin + place) % 8
+        piece = direction[place : place + PIECE[device.type]]
+        drawn = generator.normal(source.seed, source.step, probe, len(piece) + early, device, begin + place - early)
+        piece.copy_(drawn[early:])
+
+    places = range(0, len(direction), PIECE[device.type])
+    if device.type == "cpu" and len(places) > 1 and torch.get_num_threads() > 1:
+        list(_threads(torch.get_num_threads()).map(draw, places))
+    else:
+        for place in places:
+            draw(place)
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count)
+
+
+class Start:
+    """What all values began as, in ``dtype`` on the CPU, read from the checkpoint by weights. The last one is kept."""
+
+    def __init__(self, checkpoint: Checkpoint, slices: Mapping[str, slice], dtype: torch.dtype) -> None:
+        self.checkpoint, self.slices, self.dtype = checkpoint, slices, dtype
+        self._last: tuple[str, Tensor] = ("", torch.empty(0))
+
+    def weight(self, name: str) -> Tensor:
+        """Those of weight ``name``, flat."""
+        if self._last[0] != name:
+            self._last = (name, self.checkpoint.read(name).to(self.dtype).reshape(-1))
+        return self._last[1]
+
+    def __getitem__(self, part: slice) -> Tensor:
+        return torch.cat([
+            self.weight(name)[max(part.start - place.start, 0) : part.stop - place.start]
+            for name, place in self.slices.items() if place.start < part.stop and part.start < place.stop
+        ])  # fmt: skip
+
+    def numel(self) -> int:
+        """How many there are."""
+        return max(place.stop for place in self.slices.values())
+
+
+class Changes(Mapping[str, tuple[Tensor, Tensor]]):
+    """See `Overlay.changes`: of the weights that differ from their start, found as each is asked for."""
+
+    def __init__(self, overlay: DenseOverlay) -> None:
+        self._overlay, self._start = overlay, overlay.start
+
+    def __getitem__(self, name: str) -> tuple[Tensor, Tensor]:
+        values = self._overlay.values[self._overlay.slices[name]].cpu()
+        indices = (values != self._start.weight(name)).nonzero().view(-1)
+        return indices.int(), values[indices].float()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._overlay.slices)
+
+    def __len__(self) -> int:
+        return len(self._overlay.slices)
+
+
+@dataclass(frozen=True)
+class _OnDisk(Store):
+    """A weight as it began, which is read whenever it is asked for."""
+
+    start: Start
+    name: str
+    shape: tuple[int, int]
+    goal: torch.device
+    grain = 0
+
+    def dense(self, dtype: torch.dtype, first: int = 0, last: int | None = None) -> Tensor:
+        """See `Store.dense`."""
+        return self.start.weight(self.name).view(self.shape)[first:last].to(self.goal, dtype, copy=True)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """See `Store.tensors`."""
+        return ()
+
+    @property
+    def device(self) -> torch.device:
+        """See `Store.device`."""
+        return self.goal
+
+    def made_of(self, *tensors: Tensor) -> Self:
+        """See `Store.made_of`."""
+        return self

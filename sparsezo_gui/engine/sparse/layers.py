@@ -1,0 +1,62 @@
+"""Other decoder blocks at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sparsezo_gui.engine.sparse.rule import MaskRule, Search
+from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.models.frozen import FrozenModel
+    from sparsezo_gui.engine.sparse.mask import Mask
+
+
+class RandomLayers(MaskRule):
+    """At each step, all weights of a few decoder blocks drawn at random; needs a model in 16 or 32 bits.
+
+    Source: LeZO, arXiv 2410.09823: what is left out is neither perturbed nor moved in that step, which spares drawing
+    and, here, a product for each side. Own reading, as the paper's body was not at hand: a fixed number of blocks,
+    evenly drawn, without making up for those left out. Own choices: the blocks have random numbers of their own;
+    embeddings and head, which the paper is said to tune at every step, stay as they are, and so do norms and biases.
+    """
+
+    title: ClassVar[str] = "Random layers"
+    paper: ClassVar[str] = "LeZO, arXiv 2410.09823"
+    space: ClassVar[str] = "dense"
+    rule: Literal["random-layers"] = "random-layers"
+    dropped: float = setting(
+        0.75,
+        "Part of the decoder blocks that each step leaves out, drawn anew; one at least is tuned.",
+        unit="fraction",
+        ge=0,
+        lt=1,
+        basic=True,
+        sane=(0.5, 0.75),
+    )
+
+    def share(self) -> float:
+        """See `MaskRule.share`."""
+        return 1 - self.dropped
+
+    def source(self) -> str:
+        """See `MaskRule.source`."""
+        return "Blocks are drawn by the seed, others at every step: there is nothing to find."
+
+    def cost(self) -> str:
+        """See `MaskRule.cost`."""
+        return ""
+
+    def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
+        """See `MaskRule.find`."""
+        import torch
+
+        from sparsezo_gui.engine.sparse.dense import BLOCKS
+        from sparsezo_gui.engine.sparse.mask import Mask
+
+        yield Progress("Choosing all weights")
+        count, told = model.anatomy.eligible, self.model_dump(mode="json")
+        kept = torch.tensor([float(max(1, round(self.share() * model.anatomy.layers)))])
+        return Mask({}, told, model.fingerprint, count, self.space, {BLOCKS: kept}, count)

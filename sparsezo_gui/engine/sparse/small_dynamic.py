@@ -1,0 +1,65 @@
+"""The smallest weights as they are at each step: the rule of Sparse MeZO."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sparsezo_gui.engine.sparse.rule import MaskRule, Search
+from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.models.frozen import FrozenModel
+    from sparsezo_gui.engine.sparse.mask import Mask
+
+
+class SmallMagnitudeDynamic(MaskRule):
+    """At each step, the weights that are small by then; needs a model in 16 or 32 bits.
+
+    Source: Sparse MeZO, arXiv 2402.15751. Before the run, every weight matrix gets a threshold, a percentile of its
+    |θ|; at each step those with |θ| ≤ threshold are perturbed and moved, told from the unperturbed weights within the
+    forward pass, so that weights join and leave as they move. The paper's sparsity is the part left out, 0.5 to 0.8
+    (0.8 is best on most of its tasks), of which ``smallest`` is the rest. Own choices: the threshold is an order
+    statistic of the weights as they are held; embeddings, head, norms and biases stay as they are.
+    """
+
+    title: ClassVar[str] = "Small magnitude (dynamic)"
+    paper: ClassVar[str] = "Sparse MeZO, arXiv 2402.15751"
+    space: ClassVar[str] = "dense"
+    rule: Literal["small-magnitude-dynamic"] = "small-magnitude-dynamic"
+    # Not called density: that of another rule must not become this one's where only the rule is changed.
+    smallest: float = setting(
+        0.2,
+        "Part of each weight matrix that is tuned at first, its smallest weights; 0.2 leaves out 80 %.",
+        unit="fraction",
+        gt=0,
+        le=1,
+        basic=True,
+        sane=(0.2, 0.5),
+    )
+
+    def share(self) -> float:
+        """See `MaskRule.share`."""
+        return self.smallest
+
+    def source(self) -> str:
+        """See `MaskRule.source`."""
+        return "Told anew at every step by the size of the weights, without looking at data."
+
+    def cost(self) -> str:
+        """See `MaskRule.cost`."""
+        return "Every eligible weight is read once at the start of every run; no forward pass."
+
+    def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
+        """See `MaskRule.find`."""
+        from sparsezo_gui.engine.sparse.dense import weight
+        from sparsezo_gui.engine.sparse.mask import Mask
+
+        thresholds = {}
+        for number, name in enumerate(model.layers):
+            yield Progress("Ranking the weights", number, len(model.layers), "layers")
+            sizes = weight(model, name).float().abs().flatten()
+            thresholds[name] = sizes.kthvalue(max(1, round(self.smallest * len(sizes)))).values.view(1)
+        count, told = model.anatomy.eligible, self.model_dump(mode="json")
+        return Mask({}, told, model.fingerprint, count, self.space, thresholds, count)

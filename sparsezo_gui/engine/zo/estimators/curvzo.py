@@ -1,0 +1,99 @@
+"""Directions with some of the values only, more often those along which the loss is steep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from sparsezo_gui.engine.zo.estimators import Estimate, Estimator, Probe
+from sparsezo_gui.engine.zo.estimators.two_sided import epsilon_setting
+from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsezo_gui.engine.zo.generator import Source
+
+MEMORY = 0.99  # of the mean square of the slopes
+
+
+class CurvZO(Estimator):
+    """Two-sided slope along a sample of the tuned values, each taken as often as its curvature score asks for.
+
+    After CurvZO (arXiv 2603.21725), of which the equations were read in a port by others only: value i is perturbed
+    with probability πᵢ, and its part of the estimate is g·zᵢ/πᵢ, so that the mean of the estimate is ∇L whatever the
+    scores are. The score of a value follows g²z² relative to the mean of g² when it was perturbed, a proxy of the
+    Fisher diagonal, whose expectation is 1 + (3 − πᵢ)·(∂ᵢL)²/E[g²].
+    Own choices: scores are kept for each value, where the experiments have one for each tensor; π goes with the root of
+    the score, which is optimal for a sum of variances s/π; ``explore`` of it is alike for all, so that no πᵢ is below
+    ``share`` · ``explore``; π is cut at one without making up for it; the share is fixed rather than adapted. What one
+    value adds to g is little in a large mask, where scores hardly tell values apart.
+    """
+
+    title: ClassVar[str] = "CurvZO (samples of the values)"
+    paper: ClassVar[str] = "CurvZO, arXiv 2603.21725"
+    plain: ClassVar[bool] = False
+    rule: Literal["curvzo"] = "curvzo"
+    epsilon: float = epsilon_setting()
+    share: float = setting(
+        0.4, "Part of the tuned values that a step perturbs.", unit="fraction", gt=0, le=1, basic=True, sane=(0.1, 0.8)
+    )
+    explore: float = setting(
+        0.25, "How much of the choice is alike for all values; 1 ignores their scores.", ge=0.01, le=1, sane=(0.1, 0.5)
+    )
+    memory: float = setting(0.99, "How slowly scores follow.", ge=0, lt=1, sane=(0.9, 0.999))
+
+    @property
+    def sides(self) -> int:
+        """A step forwards and one backwards."""
+        return 2
+
+    def probes(self, batch_size: int) -> int:
+        """What is felt, and the same with its weights; see `draw`."""
+        return 2
+
+    def scalars(self, batch_size: int) -> int:
+        """The slope."""
+        return 1
+
+    def start(self, values: Tensor) -> tuple[Tensor, float, int]:
+        """Scores (n,), the running mean of g², and the number of steps in it."""
+        return values.new_ones(values.shape), 0.0, 0
+
+    def chances(self, scores: Tensor) -> Tensor:
+        """π (n,): how likely each value is perturbed."""
+        from sparsezo_gui.engine.zo.sums import total
+
+        roots = scores.sqrt()
+        weights = roots * ((1 - self.explore) * len(roots) / total(roots)) + self.explore
+        return (weights * self.share).clamp(max=1.0)
+
+    def draw(self, source: Source, batch_size: int, state: tuple[Tensor, float, int]) -> Tensor:
+        """The sampled direction, and √2 times it divided by π. Slopes (0, √2·g) then have the mean square g², and their
+        mean with these two directions is g·z/π."""
+        import torch
+
+        chances = self.chances(state[0])
+        felt = source.normal(1)[0] * (source.uniform(1)[0] < chances)
+        return torch.stack((felt, felt / chances * math.sqrt(2)))
+
+    def measure(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.measure`."""
+        import torch
+
+        plus, minus = probe.losses(torch.tensor([[self.epsilon, 0.0], [-self.epsilon, 0.0]])).tolist()
+        return Estimate(((plus - minus) / (2 * self.epsilon),), (plus + minus) / 2)
+
+    def slopes(
+        self, directions: Tensor, scalars: Sequence[float], state: tuple[Tensor, float, int]
+    ) -> tuple[Sequence[float], tuple[Tensor, float, int]]:
+        """See `Estimator.slopes`."""
+        (slope,), (scores, mean, count) = scalars, state
+        found, square = (0.0, math.sqrt(2) * slope), slope * slope
+        if not square > 0:
+            return found, state
+        mean, count = MEMORY * mean + (1 - MEMORY) * square, count + 1
+        relative = square * (1 - MEMORY**count) / mean
+        change = (directions[0].square() * relative - scores) * (1 - self.memory)
+        return found, (scores + change * (directions[0] != 0), mean, count)

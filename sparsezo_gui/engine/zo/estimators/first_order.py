@@ -1,0 +1,58 @@
+"""Back-propagation alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from sparsezo_gui.engine.zo.estimators import Estimate, Estimator, Probe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsezo_gui.engine.zo.generator import Source
+
+
+class FirstOrder(Estimator):
+    """The exact gradient by back-propagation: the baseline that zeroth-order runs are held against.
+
+    Activations of all blocks are kept for the way back, and a replay takes its steps again.
+    """
+
+    title: ClassVar[str] = "First order (back-propagation)"
+    plain: ClassVar[bool] = False
+    exact: ClassVar[bool] = True
+    rule: Literal["first-order"] = "first-order"
+
+    @property
+    def sides(self) -> int:
+        """The values as they are, forwards and backwards."""
+        return 1
+
+    @property
+    def passes(self) -> int:
+        """Forwards, and back at the price of two."""
+        return 3
+
+    def probes(self, batch_size: int) -> int:
+        """None."""
+        return 0
+
+    def scalars(self, batch_size: int) -> int:
+        """The length of the gradient, by which a run can be watched."""
+        return 1
+
+    def draw(self, source: Source, batch_size: int, state: Any) -> Tensor:
+        """See `Estimator.draw`."""
+        import torch
+
+        return torch.empty(0, source.size, device=source.device)
+
+    def measure(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.measure`."""
+        gradient, loss = probe.gradient()
+        return Estimate((gradient.double().norm().item(),), loss, gradient)
+
+    def slopes(self, directions: Tensor, scalars: Sequence[float], state: Any) -> tuple[Sequence[float], Any]:
+        """See `Estimator.slopes`."""
+        return (), state

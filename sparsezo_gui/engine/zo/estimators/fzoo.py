@@ -1,0 +1,76 @@
+"""One-sided differences along several directions of signs, in one batch."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from sparsezo_gui.engine.zo.estimators import Estimate, Estimator, Probe
+from sparsezo_gui.engine.zo.estimators.two_sided import epsilon_setting
+from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsezo_gui.engine.zo.generator import Source
+
+
+class FZOO(Estimator):
+    """Slopes from one step along each of several directions of signs, in units of their own spread.
+
+    After FZOO (arXiv 2506.09034): g = (1/εN)·Σ (lᵢ − l₀)·uᵢ with uᵢ = ±1, divided by the standard deviation s of the
+    losses lᵢ. The equation divides by ε and by s, the authors' code by s alone; as in the code, slopes here are
+    (lᵢ − l₀)/s, so that a rate does not depend on ε: it is the code's, and the equation's divided by ε. s itself is
+    the equation's, over N − 1. A step of SGD then has the same length wherever the run stands, so its rate should fall.
+    Own choices: without any spread nothing moves, where the code would divide by zero; ``normalise`` = false leaves
+    (lᵢ − l₀)/ε, whose mean times the directions is the gradient up to ε². The code's reuse of losses of the step before
+    is left out.
+    """
+
+    title: ClassVar[str] = "FZOO (one-sided, signs)"
+    paper: ClassVar[str] = "FZOO, arXiv 2506.09034"
+    plain: ClassVar[bool] = False
+    rule: Literal["fzoo"] = "fzoo"
+    epsilon: float = epsilon_setting()
+    directions: int = setting(
+        8, "Directions per step; each costs one forward pass, and one more is made without any.", ge=2, le=64,
+        sane=(4, 16),
+    )  # fmt: skip
+    normalise: bool = setting(True, "Measure slopes in units of their spread within the step.")
+
+    @property
+    def sides(self) -> int:
+        """One per direction, and the values as they are."""
+        return self.directions + 1
+
+    def probes(self, batch_size: int) -> int:
+        """See `Estimator.probes`."""
+        return self.directions
+
+    def draw(self, source: Source, batch_size: int, state: Any) -> Tensor:
+        """See `Estimator.draw`."""
+        return source.signs(self.directions)
+
+    def measure(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.measure`."""
+        return one_sided(probe, self.epsilon, self.directions)
+
+    def slopes(self, directions: Tensor, scalars: Sequence[float], state: Any) -> tuple[Sequence[float], Any]:
+        """See `Estimator.slopes`."""
+        return (in_spreads(scalars) if self.normalise else scalars), state
+
+
+def one_sided(probe: Probe, epsilon: float, directions: int) -> Estimate:
+    """Slopes (lᵢ − l₀)/ε from the values as they are and a step along each direction, all in one batch."""
+    import torch
+
+    offsets = torch.cat((torch.zeros(1, directions), epsilon * torch.eye(directions)))
+    start, *moved = probe.losses(offsets).tolist()
+    return Estimate(tuple((loss - start) / epsilon for loss in moved), start)
+
+
+def in_spreads(scalars: Sequence[float]) -> list[float]:
+    """``scalars`` divided by their standard deviation (of a single one: by its size); zeros where that is zero."""
+    spread = statistics.stdev(scalars) if len(scalars) > 1 else abs(scalars[0])
+    return [scalar / spread if spread > 0 else 0.0 for scalar in scalars]

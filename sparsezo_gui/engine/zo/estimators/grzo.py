@@ -1,0 +1,55 @@
+"""A direction of its own for every example of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from sparsezo_gui.engine.zo.estimators import Estimate, Estimator, Probe
+from sparsezo_gui.engine.zo.estimators.fzoo import in_spreads
+from sparsezo_gui.engine.zo.estimators.two_sided import epsilon_setting
+from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class GRZO(Estimator):
+    """A direction for every example, felt two-sidedly in two forward passes for all, in units of the slopes' spread.
+
+    After GRZO (arXiv 2606.02857): g = (1/2σB)·Σ aᵢΔᵢ with aᵢ = δᵢ/std(δ), δᵢ half the difference of example i's two
+    losses. As many directions as examples for the price of one, so the noise of the mean falls by the batch size.
+    Slopes here are aᵢ, so that a rate does not depend on σ: it is the paper's divided by 2σ. ``normalise`` = false
+    leaves δᵢ/σ, whose mean times the directions is the gradient up to σ².
+    Own choices: on a small mask directions can be independent normal ones, where the paper has one direction with
+    random signs of rows and columns; examples weigh as they do in the loss of the batch (by tokens, where text is
+    learned); a batch of one example has a slope of ±1.
+    """
+
+    title: ClassVar[str] = "GRZO (a direction per example)"
+    paper: ClassVar[str] = "GRZO, arXiv 2606.02857"
+    own: ClassVar[bool] = True
+    rule: Literal["grzo"] = "grzo"
+    epsilon: float = epsilon_setting()
+    normalise: bool = setting(True, "Measure slopes in units of their spread within the batch.")
+
+    @property
+    def sides(self) -> int:
+        """Two, whatever the number of examples."""
+        return 2
+
+    def probes(self, batch_size: int) -> int:
+        """See `Estimator.probes`."""
+        return batch_size
+
+    def measure(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.measure`."""
+        import torch
+
+        measured = probe.own(torch.tensor([self.epsilon, -self.epsilon]))
+        plus, minus = measured
+        return Estimate(tuple(((plus - minus) / (2 * self.epsilon)).tolist()), measured.mean().item())
+
+    def slopes(self, directions: Tensor, scalars: Sequence[float], state: Any) -> tuple[Sequence[float], Any]:
+        """See `Estimator.slopes`."""
+        return (in_spreads(scalars) if self.normalise else scalars), state

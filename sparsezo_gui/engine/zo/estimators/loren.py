@@ -1,0 +1,108 @@
+"""One-sided losses with one another as baseline, along directions that keep off sharp ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from sparsezo_gui.engine.zo.estimators import Estimate, Estimator, Probe
+from sparsezo_gui.engine.zo.estimators.two_sided import epsilon_setting
+from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsezo_gui.engine.zo.generator import Source
+
+
+class Loren(Estimator):
+    """Losses at several perturbed values against their mean, along directions that learn to keep off sharp ones.
+
+    LOREN (arXiv 2511.07971), as in the authors' code: directions w = ρ^½·H^−½·u with H = ρI + a·aᵀ and normal u, so
+    w = u − κ·(aᵀu)·a with κ = 1 / (√(ρ+s)·(√(ρ+s) + √ρ)), s = |a|² (the positive root; theirs has the other sign along
+    a, with the same covariance). The gradient has the other losses as baseline (RLOO), g = Σ (f_k − f̄)·w_k / ε(K−1), of
+    mean ρH⁻¹·∇L. By the score of w, the gradient for a is Σ (f_k − f̄)·[a/(ρ+s) − (aᵀw_k)·w_k/ρ] / (K−1), where the
+    first term falls out with the baseline; a steps against it at rate ν.
+
+    Own choices: the paper has one a for all rows of a matrix, here each ``block`` of consecutive values has its own,
+    since they may be any entries; f_k − f̄ is divided by its deviation where a is moved (their code has a factor ε²
+    there instead, with which a hardly moves at all), so that ν does not depend on the loss; a moves once a step, after
+    the values. As theirs, a begins at normal values, here the same in every run. Their momentum is left to the update.
+    """
+
+    title: ClassVar[str] = "Low-rank curvature"
+    paper: ClassVar[str] = "LOREN, arXiv 2511.07971"
+    plain: ClassVar[bool] = False
+    rule: Literal["loren"] = "loren"
+    epsilon: float = epsilon_setting()
+    losses: int = setting(6, "Losses measured per step, each along a direction of its own.", ge=2, le=64, sane=(4, 16))
+    damping: float = setting(0.1, "The smaller, the more sharp directions are kept off.", gt=0, le=1e6, sane=(0.01, 1))
+    adaptation: float = setting(1e-3, "How fast the sharp direction is followed.", ge=0, le=1, sane=(1e-4, 1e-2))
+    block: int = setting(1024, "Tuned values that share one sharp direction.", unit="values", ge=2, le=2**24,
+                         sane=(256, 16384))  # fmt: skip
+
+    @property
+    def sides(self) -> int:
+        """One per direction."""
+        return self.losses
+
+    def probes(self, batch_size: int) -> int:
+        """See `Estimator.probes`."""
+        return self.losses
+
+    def start(self, values: Tensor) -> tuple[Tensor]:
+        """The vectors a of all blocks, one after the other (n,)."""
+        from sparsezo_gui.engine.zo import generator
+
+        return (generator.normal(0, 0, 0, values.numel(), values.device, stream=generator.BASES),)
+
+    def draw(self, source: Source, batch_size: int, state: tuple[Tensor]) -> Tensor:
+        """See `Estimator.draw`."""
+        import torch
+
+        return torch.stack([self.shaped(u, state[0]) for u in source.normal(self.losses)])
+
+    def shaped(self, u: Tensor, a: Tensor) -> Tensor:
+        """ρ^½·H^−½·u for ``u`` (n,)."""
+        root = (self._along(a, a) + self.damping).sqrt()
+        share = self._along(a, u) / (root * (root + math.sqrt(self.damping)))
+        return u - a * self._spread(share, a)
+
+    def measure(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.measure`. The loss told is the mean of all sides, a second-order estimate of L(θ)."""
+        import torch
+
+        count, found = self.losses, probe.losses(self.epsilon * torch.eye(self.losses))
+        slopes = (found - found.mean()) * (count / (self.epsilon * (count - 1)))
+        return Estimate(tuple(slopes.tolist()), found.mean().item())
+
+    def slopes(
+        self, directions: Tensor, scalars: Sequence[float], state: tuple[Tensor]
+    ) -> tuple[Sequence[float], tuple[Tensor]]:
+        """See `Estimator.slopes`."""
+        (a,), count = state, len(scalars)
+        deviation = math.sqrt(math.fsum(scalar * scalar for scalar in scalars) / (count - 1))
+        if not deviation > 0:
+            return scalars, state
+        moved = a.clone()
+        for w, scalar in zip(directions, scalars, strict=True):
+            factor = self.adaptation * scalar / (deviation * (count - 1) * self.damping)
+            moved += w * self._spread(self._along(a, w), a) * factor
+        return scalars, (moved,)
+
+    def _along(self, a: Tensor, w: Tensor) -> Tensor:
+        """aᵀw of each block, (blocks, 1), added up in one order on every device."""
+        from torch.nn.functional import pad
+
+        size = min(self.block, a.numel())
+        products = pad(a * w, (0, -a.numel() % size)).view(-1, size)
+        while (size := products.shape[1]) > 1:
+            products = pad(products, (0, size % 2))
+            half = products.shape[1] // 2
+            products = products[:, :half] + products[:, half:]
+        return products
+
+    def _spread(self, numbers: Tensor, a: Tensor) -> Tensor:
+        """A number of each block at all of its values, (n,)."""
+        return numbers.expand(-1, min(self.block, a.numel())).reshape(-1)[: a.numel()]
