@@ -129,6 +129,8 @@ def test_what_goes_wrong_is_told_on_the_page(method, click, session, engine, qtb
 def test_each_rule_says_where_its_mask_comes_from(method, find, session):
     for rule, words in {
         "random": "Drawn by the seed", "large-magnitude": "by the size of the weights", "saved": "No mask file",
+        "weight-activation": "what it is multiplied with", "rows": "Whole rows", "outlier-channels": "first block with",
+        "multi-task": "every text counts alike",
     }.items():  # fmt: skip
         session.change("mask", rule=rule)
         assert words in find("Source of the mask").text()
@@ -137,6 +139,22 @@ def test_each_rule_says_where_its_mask_comes_from(method, find, session):
     assert "nothing to find" in find("Source of the mask").text()
     for absent in ("Find the mask", "Cost of the mask", "Mask not found yet", "Mask found"):
         assert not shown(method, absent)
+
+
+def test_several_texts_are_parted_by_commas(method, find, session, qtbot):
+    session.change("mask", rule="multi-task")
+    find("Show advanced settings").click()
+    texts = find("Texts")
+    assert texts.text() == "general, answers"
+    texts.selectAll()
+    qtbot.keyClicks(texts, "general, notes.txt ,")
+    qtbot.keyClick(texts, Qt.Key.Key_Return)
+    assert session.recipe.mask.texts == ("general", "notes.txt")
+    texts.selectAll()
+    qtbot.keyClicks(texts, " ")
+    qtbot.keyClick(texts, Qt.Key.Key_Return)
+    assert session.recipe.mask.texts == ("general", "notes.txt")
+    assert any("must name one text" in part.text() for part in method.findChildren(QLabel))
 
 
 def test_a_long_path_does_not_widen_the_page(method, find, session):

@@ -107,6 +107,21 @@ def test_relative_paths_are_meant_from_the_recipes_folder(tmp_path, monkeypatch)
     assert found.run.name == "r"
 
 
+def test_of_several_texts_each_may_be_a_relative_path(tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("a\n")
+    (tmp_path / "general").mkdir()
+    names = ["notes.txt", "general", "answers", "owner/name", "./none.txt"]
+    (tmp_path / "r.toml").write_text(f"[mask]\nrule = 'multi-task'\ntexts = {names}\n")
+    monkeypatch.chdir("/")
+    found = load(tmp_path / "r.toml")
+    assert found.mask.texts == (str(tmp_path / "notes.txt"), *names[1:4], str(tmp_path / "none.txt"))
+    assert loads(dump(found)).mask == found.mask
+    with pytest.raises(UserError, match=r"\[mask\] texts"):
+        loads("[mask]\nrule = 'multi-task'\ntexts = [7]\n", folder=tmp_path)
+    with pytest.raises(UserError, match=r"\[mask\] texts: .* is no path"):
+        loads("[mask]\nrule = 'multi-task'\ntexts = ['../\\u0000']\n".replace("'", '"'), folder=tmp_path)
+
+
 def test_a_folder_does_not_hide_a_bundled_name(tmp_path):
     (tmp_path / "starter").mkdir()
     (tmp_path / "r.toml").write_text('[model]\nid = "starter"\n[data]\nsource = "starter"\n[mask]\ntext = "starter"\n')

@@ -18,6 +18,7 @@ from sparsezo_gui.recipe.variants import Settings
 EXACT = {  # fields that take some texts only
     "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:3"]),
     "compute": st.sampled_from(["auto", "float32", "bfloat16"]),
+    "texts": st.lists(st.text(min_size=1), min_size=1, max_size=3, unique=True).map(tuple),
 }
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class WeightActivation(OnText, ScoredRule):
-    """Weights with the largest |weight| · ‖activation‖, which forward passes alone tell.
+    """Weights with the largest product of their size and that of their inputs, which forward passes alone tell.
 
     The score of Wanda (arXiv 2306.11695, as in its published code): |W_ij| · ‖X_j‖₂, where ‖X_j‖₂² is the sum over the
     tokens of a sequence of the squared input j, in the mean over sequences. Wanda ranks within each row ([mask] scope =

@@ -15,17 +15,18 @@ from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.engine.sparse.select import TopK
 from sparsezo_gui.engine.sparse.sensitive import Sensitive
+from sparsezo_gui.engine.sparse.weight_activation import WeightActivation
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
 from tests.engine.conftest import finish
 from tests.models import FAMILIES
 
 SEARCH = Search(0, DataTable())
-SCORED = [Random, LargeMagnitude, SmallMagnitude, Sensitive]
+SCORED = [Random, LargeMagnitude, SmallMagnitude, Sensitive, WeightActivation]
 
 
 def rule_of(kind, tmp_path, **fields):
-    if kind is Sensitive:
+    if kind in (Sensitive, WeightActivation):
         (tmp_path / "text.txt").write_text("the cat sat on the mat and looked at the dog.\n\n" * 40)
         fields |= {"text": str(tmp_path / "text.txt"), "sequences": 2, "tokens": 32}
     return kind(**fields)
@@ -65,6 +66,17 @@ def test_scope_tensor_takes_the_same_share_of_every_weight(frozen_tiny, tmp_path
     found = finish(rule_of(kind, tmp_path, density=0.01, scope="tensor").find(model, SEARCH))
     for name, (rows, columns) in model.anatomy.linears.items():
         assert len(found.indices[name]) == round(0.01 * rows * columns)
+
+
+@pytest.mark.parametrize("kind", SCORED)
+def test_scope_row_takes_as_many_of_every_row(frozen_tiny, tmp_path, kind):
+    model = frozen_tiny("phi3", 4)
+    rule = rule_of(kind, tmp_path, density=0.03, scope="row")
+    found = finish(rule.find(model, SEARCH))
+    assert found.size == rule.tuned(model.anatomy)
+    for name, (rows, columns) in model.anatomy.linears.items():
+        counts = (found.indices[name] // columns).bincount(minlength=rows)
+        assert counts.tolist() == [round(0.03 * columns)] * rows
 
 
 @pytest.mark.parametrize(("kind", "largest"), [(LargeMagnitude, True), (SmallMagnitude, False)])
