@@ -119,7 +119,7 @@ class Loop:
         # What is not finite must not reach the values; recorded zeros make the replay skip it too.
         scalars = found.scalars if all(map(math.isfinite, found.scalars)) else (0.0,) * len(found.scalars)
         session.advance(directions, scalars, rate, found.exact)
-        tokens = sum(map(count_tokens, batch)) * recipe.estimator.sides
+        tokens = sum(map(count_tokens, batch)) * (recipe.estimator.sides + recipe.update.sides)
         memory, seconds = devices.memory_used(session.model.device), time.perf_counter() - started
         yield from self._written(
             lambda: self.journal.append(
