@@ -123,7 +123,8 @@ class Loop:
             scalars, exact = (0.0,) * len(scalars), None
         session.advance(directions, scalars, rate, exact)
         # How many tokens a private batch had would tell of its examples, as its loss would.
-        tokens = 0 if private else tokens + sum(map(count_tokens, batch)) * recipe.estimator.sides
+        sides = recipe.estimator.sides + recipe.update.sides
+        tokens = 0 if private else tokens + sum(map(count_tokens, batch)) * sides
         memory, seconds = devices.memory_used(session.model.device), time.perf_counter() - started
         yield from self._written(
             lambda: self.journal.append(

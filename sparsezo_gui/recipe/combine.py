@@ -32,6 +32,12 @@ def refusal(recipe: Recipe) -> str:
                 f"[update] {what} needs a copy of what is tuned, and [mask] rule = '{mask.rule}' tunes every weight. "
                 "Set [update] rule = 'scalar-normalised' and decay = 0, or [mask] rule = 'sensitive'."
             )
+    if update.sides and estimator.exact:
+        return (
+            f"[update] rule = '{update.rule}' tries a step along the directions before it is taken, and [estimator] "
+            f"rule = '{estimator.rule}' finds a part of the step without them. Set [update] rule = 'sgd', or "
+            "[estimator] rule = 'two-sided'."
+        )
     if space != "entries" and estimator.own:
         return (
             f"[estimator] rule = '{estimator.rule}' gives every example a direction of its own, which is cheap for a "

@@ -117,6 +117,11 @@ class Recipe(Settings):
         return self
 
     @property
+    def sides(self) -> int:
+        """Copies of the tuned values that are tried together at most."""
+        return max(self.estimator.sides, self.update.sides)
+
+    @property
     def scalars(self) -> int:
         """Numbers that a step measures and the journal keeps."""
         return self.estimator.scalars(self.loop.batch_size) + self.update.scalars

@@ -98,6 +98,10 @@ UPDATES = Registry(
     {
         "sgd": f"{_ENGINE}.zo.updates.sgd:SGD",
         "scalar-normalised": f"{_ENGINE}.zo.updates.scalar_normalised:ScalarNormalised",
+        "sign": f"{_ENGINE}.zo.updates.sign:Sign",
+        "momentum": f"{_ENGINE}.zo.updates.momentum:Momentum",
+        "adam": f"{_ENGINE}.zo.updates.adam:Adam",
+        "conservative": f"{_ENGINE}.zo.updates.conservative:Conservative",
     },
 )
 OBJECTIVES = Registry(
