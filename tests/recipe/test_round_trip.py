@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
 from sparsezo_gui.recipe import Recipe, dump, load, loads, with_settings
+from sparsezo_gui.recipe.combine import refusal
 from sparsezo_gui.recipe.registry import REGISTRIES
 from sparsezo_gui.recipe.toml import build
 from sparsezo_gui.recipe.variants import Settings
@@ -18,6 +19,7 @@ from sparsezo_gui.recipe.variants import Settings
 EXACT = {  # fields that take some texts only
     "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:3"]),
     "compute": st.sampled_from(["auto", "float32", "bfloat16"]),
+    "folder": st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=60),
     "texts": st.lists(st.text(min_size=1), min_size=1, max_size=3, unique=True).map(tuple),
 }
 
@@ -43,7 +45,17 @@ def variants(registry: Any) -> st.SearchStrategy:
 
 parts = {registry.table: variants(registry) for registry in REGISTRIES}
 parts |= {name: tables(Recipe.model_fields[name].annotation) for name in ("model", "data", "loop", "run")}
-recipes = st.fixed_dictionaries({}, optional=parts).map(build)
+
+
+def together(content: dict[str, Any]) -> bool:
+    """Whether the parts can be combined; what cannot is refused, which other tests look at."""
+    chosen = {registry.table: registry.build(content.get(registry.table, {})) for registry in REGISTRIES}
+    rest = {name: kind.annotation(**content.get(name, {})) for name, kind in Recipe.model_fields.items() if name in
+            ("model", "data", "loop", "run")}  # fmt: skip
+    return not refusal(Recipe.model_construct(version=1, **chosen, **rest))
+
+
+recipes = st.fixed_dictionaries({}, optional=parts).filter(together).map(build)
 
 
 @settings(max_examples=300, deadline=None)
