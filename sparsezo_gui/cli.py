@@ -221,10 +221,11 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
         session = _session(options, console)
         data = console.finish(load_data(session.recipe, session.model))
         examples = getattr(data, options.split).encoded
+        judged = session.model, examples, options.split, session.recipe.objective, session.base(examples)
         with session.overlay.base():
-            found["base"] = console.finish(evaluate(session.model, examples, options.split)).metrics
+            found["base"] = console.finish(evaluate(*judged)).metrics
         with session.overlay.applied():
-            found["tuned"] = console.finish(evaluate(session.model, examples, options.split)).metrics
+            found["tuned"] = console.finish(evaluate(*judged)).metrics
     else:
         from sparsezo_gui.engine.models import frozen
 
@@ -232,7 +233,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
         model = console.finish(frozen.load(chosen.model))
         data = console.finish(load_data(chosen, model))
         examples = getattr(data, options.split).encoded
-        found["base"] = console.finish(evaluate(model, examples, options.split)).metrics
+        found["base"] = console.finish(evaluate(model, examples, options.split, chosen.objective)).metrics
     console.metrics(found)
 
 
@@ -443,7 +444,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", metavar="FOLDER", help="folder that holds config.json and pytorch_model.bin")
     sub.add_argument("--out", metavar="FOLDER", required=True, help="folder to write")
     add("runs", "List your runs.", _runs)
-    sub = add("methods", "List mask rules, estimators, updates, objectives and tasks.", _methods)
+    sub = add("methods", "List the rules of every part of a method, and the tasks.", _methods)
     sub.add_argument("--markdown", action="store_true", help="as the page of the documentation")
     add("recipes", "List the bundled recipes.", _recipes)
     add("models", "List the models on this computer.", _models)

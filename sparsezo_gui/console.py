@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 import time
 from collections.abc import Generator, Iterable, Sequence
@@ -63,9 +64,11 @@ class Console:
             case e.Step():
                 # The mean over about 50 steps: one batch's loss jumps too much to read.
                 part = 1.0 if self._smoothed is None else 0.02
-                self._smoothed = event.loss * part + (self._smoothed or 0.0) * (1 - part)
+                if math.isfinite(event.loss):
+                    self._smoothed = event.loss * part + (self._smoothed or 0.0) * (1 - part)
+                loss = "hidden" if self._smoothed is None else f"{self._smoothed:.4f}"
                 detail = (
-                    f"loss {self._smoothed:.4f} · {1000 * event.seconds:.0f} ms a step · {_size(event.memory_bytes)}"
+                    f"loss {loss} · {1000 * event.seconds:.0f} ms a step · {_size(event.memory_bytes)}"
                 )
                 self._progress("Tuning", event.step, self._steps, detail)
             case e.Evaluation(step, split, metrics):
@@ -186,7 +189,7 @@ def _new_bar(stage: str) -> tuple[Bar, TaskID]:
 
 
 def _metrics(metrics: dict[str, float]) -> str:
-    percents = ("accuracy", "f1", "exact_match")
+    percents = ("accuracy", "preferred", "f1", "exact_match")
     parts = []
     for name, value in metrics.items():
         if name in percents:

@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sparsezo_gui.engine import metrics
 from sparsezo_gui.engine.data.encode import Encoded
-from sparsezo_gui.engine.generate import complete
+from sparsezo_gui.engine.generate import answers
 from sparsezo_gui.engine.models.frozen import FrozenModel
 from sparsezo_gui.engine.objective import measure
+from sparsezo_gui.engine.objectives import Objective
+from sparsezo_gui.engine.objectives.likelihood import Likelihood
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 
 BATCH = 32
 SHOWN = 5  # best and worst examples
 PROMPT_TOKENS = 100  # of an example that are shown at most
-ROOM = 8  # tokens more than the longest reference, so that a longer answer shows as wrong
 
 
 @dataclass(frozen=True)
@@ -32,35 +34,45 @@ class Judged:
     worst: list[dict[str, Any]]
 
 
-def evaluate(model: FrozenModel, examples: Sequence[Encoded], split: str) -> Generator[Progress, None, Judged]:
+def evaluate(
+    model: FrozenModel, examples: Sequence[Encoded], split: str, objective: Objective | None = None,
+    base: Tensor | None = None,
+) -> Generator[Progress, None, Judged]:  # fmt: skip
     """Metrics of ``examples``: loss (nats) and perplexity; accuracy and macro F1 of choices; exact match and F1 of
-    generated answers where the task has references."""
+    generated answers where the task has references; and those of the ``objective`` (None: the likelihood), for which
+    ``base`` is what it compares with."""
     if not examples:
         raise UserError(f"There are no {split} examples to evaluate on. Set [data] {split} to more than 0.")
     stage = f"Evaluating on {split}"
     sums: list[float] = []
     weights: list[float] = []
     predicted: list[int] = []
+    objective, own = objective or Likelihood(), {}
     for first in range(0, len(examples), BATCH):
         yield Progress(stage, first, len(examples), "examples")
+        part = examples[first : first + BATCH]
+        compared = None if base is None else base[first : first + BATCH]
         with torch.no_grad():
-            measured = measure(model, examples[first : first + BATCH])
-        sums += measured.sums[0].tolist()
-        weights += measured.weights.tolist()
+            measured = measure(model, part)
+        for name, value in objective.metrics(measured, part, compared).items():
+            own[name] = own.get(name, 0.0) + value * len(part) / len(examples)
+        judged = objective.judge(measured, part, compared)
+        sums += judged.sums[0].tolist()
+        weights += judged.weights.tolist()
         predicted += [int(scores[0].argmax()) for scores in measured.scores]
     found = {"examples": float(len(examples)), "loss": math.fsum(sums) / math.fsum(weights)}
-    answers = [""] * len(examples)
+    written = [""] * len(examples)
     if predicted:
-        found |= _choices(examples, predicted)
-        answers = [_candidate(model, *pair) for pair in zip(examples, predicted, strict=True)]
+        found |= own or _choices(examples, predicted)
+        written = [_candidate(model, *pair) for pair in zip(examples, predicted, strict=True)]
     else:
         found["perplexity"] = math.exp(min(found["loss"], 700.0))
         if all(example.references for example in examples):
-            found |= yield from _generated(model, examples, stage, answers)
+            found |= yield from _generated(model, examples, stage, written)
     losses = [total / weight for total, weight in zip(sums, weights, strict=True)]
     order = sorted((index for index, loss in enumerate(losses) if math.isfinite(loss)), key=losses.__getitem__)
     best, worst = (
-        [_shown(model, examples[index], index, losses[index], answers[index]) for index in part]
+        [_shown(model, examples[index], index, losses[index], written[index]) for index in part]
         for part in (order[:SHOWN], order[::-1][:SHOWN])
     )
     return Judged(found, best, worst)
@@ -95,17 +107,13 @@ def _candidate(model: FrozenModel, example: Encoded, choice: int) -> str:
 
 
 def _generated(
-    model: FrozenModel, examples: Sequence[Encoded], stage: str, answers: list[str]
+    model: FrozenModel, examples: Sequence[Encoded], stage: str, written: list[str]
 ) -> Generator[Progress, None, dict[str, float]]:
-    """Metrics of what the model writes, which goes into ``answers``."""
-    longest = max(len(row.targets) for example in examples for row in example.rows)
+    """Metrics of what the model writes, which goes into ``written``."""
     matches = overlaps = 0.0
-    written = complete(model, [example.prompt for example in examples], longest + ROOM)
-    for done, (index, tokens) in enumerate(written):
+    for done, (index, (answer,)) in enumerate(answers(model, examples)):
         yield Progress(f"{stage}: writing answers", done, len(examples), "examples")
-        example = examples[index]
-        # An answer ends at its line, as in MeZO's protocol.
-        answer = answers[index] = model.tokenizer.decode(tokens, skip_special_tokens=True).strip().split("\n", 1)[0]
-        matches += metrics.exact_match(answer, example.references)
-        overlaps += metrics.f1(answer, example.references)
+        written[index], references = answer, examples[index].references
+        matches += metrics.exact_match(answer, references)
+        overlaps += metrics.f1(answer, references)
     return {"exact_match": matches / len(examples), "f1": overlaps / len(examples)}

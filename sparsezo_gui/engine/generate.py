@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models.frozen import FrozenModel
 from sparsezo_gui.errors import UserError
 
 BATCH = 32  # prompts at a time
 CACHE_BYTES = 64 << 20  # of their keys and values
+ROOM = 8  # tokens more than the longest reference, so that a longer answer shows as wrong
 
 
 def encode_prompt(model: FrozenModel, prompt: str, chat: bool = False) -> Tensor:
@@ -51,19 +53,22 @@ def stream(model: FrozenModel, ids: Tensor, limit: int) -> Iterator[int]:
 
 
 @torch.inference_mode()
-def complete(model: FrozenModel, prompts: Sequence[Sequence[int]], limit: int) -> Iterator[tuple[int, list[int]]]:
-    """Index and greedy tokens of every prompt, as `stream` gives them; several prompts at a time, the shortest first.
+def complete(
+    model: FrozenModel, prompts: Sequence[Sequence[int]], limit: int, sides: int = 1
+) -> Iterator[tuple[int, list[list[int]]]]:
+    """Index and greedy tokens of every prompt, as `stream` gives them, under each of the ``sides`` that the model's
+    layers hold; several prompts at a time, the shortest first.
 
     Prompts of a batch are padded on the left; so many go together that their keys and values stay within bounds.
     """
     anatomy, ends = model.anatomy, _end_tokens(model)
-    token_bytes = 2 * anatomy.layers * anatomy.kv_heads * anatomy.head_dim * model.dtype.itemsize
+    token_bytes = sides * 2 * anatomy.layers * anatomy.kv_heads * anatomy.head_dim * model.dtype.itemsize
     config = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=sorted(ends) or None, pad_token_id=0)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     while order:
         # The last of a batch is the longest; taking one more makes all rows as long as that one.
         count = 1
-        while count < min(BATCH, len(order)):
+        while count < min(max(1, BATCH // sides), len(order)):
             if (count + 1) * (len(prompts[order[count]]) + limit) * token_bytes > CACHE_BYTES:
                 break
             count += 1
@@ -72,10 +77,20 @@ def complete(model: FrozenModel, prompts: Sequence[Sequence[int]], limit: int) -
         padding = [longest - len(prompts[index]) for index in batch]
         rows = [[0] * pad + list(prompts[index]) for pad, index in zip(padding, batch, strict=True)]
         seen = [[0] * pad + [1] * (longest - pad) for pad in padding]
-        ids, mask = (torch.tensor(values, device=model.device) for values in (rows, seen))
+        ids, mask = (torch.tensor(values, device=model.device).repeat(sides, 1) for values in (rows, seen))
         found = model.module.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        for index, row in zip(batch, found[:, longest:].tolist(), strict=True):
-            yield index, list(itertools.takewhile(lambda token: token not in ends, row))
+        written = found[:, longest:].unflatten(0, (sides, count)).transpose(0, 1).tolist()
+        for index, by_side in zip(batch, written, strict=True):
+            yield index, [list(itertools.takewhile(lambda token: token not in ends, row)) for row in by_side]
+
+
+def answers(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1) -> Iterator[tuple[int, list[str]]]:
+    """Index and the model's own answer to the prompt of every example, under each side."""
+    longest = max(len(row.targets) for example in examples for row in example.rows)
+    for index, written in complete(model, [example.prompt for example in examples], longest + ROOM, sides):
+        # An answer ends at its line, as in MeZO's protocol.
+        texts = (model.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in written)
+        yield index, [text.split("\n", 1)[0] for text in texts]
 
 
 def stream_text(model: FrozenModel, prompt: str, limit: int, chat: bool = False) -> Iterator[str]:

@@ -22,10 +22,11 @@ from sparsezo_gui.engine.sparse.overlay import Overlay, last_blocks
 
 
 def gradient(
-    model: FrozenModel, overlay: Overlay, objective: Objective, batch: Sequence[Encoded], blocks: int | None = None
-) -> tuple[Tensor, float]:
+    model: FrozenModel, overlay: Overlay, objective: Objective, batch: Sequence[Encoded], blocks: int | None = None,
+    base: Tensor | None = None,
+) -> tuple[Tensor, float]:  # fmt: skip
     """∇L of the batch in nats, fp32 (n,), at what the layers hold, and L; where ``blocks`` is given, only in the last
-    so many decoder blocks, and zero in the others."""
+    so many decoder blocks, and zero in the others. ``base`` is what the objective compares the batch with."""
     layers = {name: layer for name, layer in model.layers.items() if name in overlay.slices}
     if blocks is not None:
         kept = tuple(last_blocks(model, blocks))
@@ -40,7 +41,7 @@ def gradient(
 
     scale = loss_scale(model.dtype)
     with torch.enable_grad(), _from(_first(model, blocks)), recorded(layers.values(), felt):
-        loss = objective.measure(model, batch).loss[0]
+        loss = objective.measure(model, batch, base=base).loss[0]
         (loss * scale).backward()
     return found.div_(scale), loss.item()
 

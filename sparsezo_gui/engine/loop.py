@@ -14,6 +14,7 @@ from sparsezo_gui.engine.evaluate import evaluate
 from sparsezo_gui.engine.generate import stream_text
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.objective import count_tokens
+from sparsezo_gui.engine.privacy import accounting
 from sparsezo_gui.engine.runs import frames as key_frames
 from sparsezo_gui.engine.runs import journal as journals
 from sparsezo_gui.engine.runs.folder import RunFolder, with_data
@@ -21,7 +22,6 @@ from sparsezo_gui.engine.runs.journal import JournalWriter
 from sparsezo_gui.engine.runs.line import line
 from sparsezo_gui.engine.session import Session, data_hash, load_data, open_session, travel
 from sparsezo_gui.engine.watch import Watch
-from sparsezo_gui.engine.zo.batches import batch_indices
 from sparsezo_gui.errors import DiskFull, UserError
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe import judge
@@ -53,11 +53,12 @@ class Loop:
 
     def load(self) -> Events:
         """Loads the model, brings its values to the last step, and reads the data."""
+        self.run.recipe.privacy.check()
         session = yield from open_session(self.run)
         data = session.data or (yield from load_data(session.recipe, session.model))
         found = data_hash(data.train.encoded)
         if self.run.facts.data_hash is None:
-            self.run = with_data(self.run, found)
+            self.run = with_data(self.run, found, len(data.train))
         elif self.run.facts.data_hash != found:
             raise UserError(
                 f"{session.recipe.data.source}: the training examples are not those that run '{self.run.name}' began "
@@ -111,9 +112,9 @@ class Loop:
         """One step: draw directions, measure all sides on the same batch, move, record."""
         started = time.perf_counter()
         session, recipe = self.session, self.session.recipe
-        number, loop, examples = session.step + 1, recipe.loop, self.data.train.encoded
-        batch = [examples[i] for i in batch_indices(loop.seed, number, loop.batch_size, len(examples))]
-        rate = recipe.update.rate(number, loop.steps) * session.factor
+        number, private = session.step + 1, recipe.privacy.private
+        batch, tokens = session.choose(self.data.train.encoded)
+        rate = recipe.update.rate(number, recipe.loop.steps) * session.factor
         directions = session.directions()
         found = session.estimate(batch, directions, rate)
         # What is not finite must not reach the values; recorded zeros make the replay skip it too.
@@ -121,7 +122,9 @@ class Loop:
         if not all(map(math.isfinite, scalars)) or not (exact is None or exact.isfinite().all()):
             scalars, exact = (0.0,) * len(scalars), None
         session.advance(directions, scalars, rate, exact)
-        tokens = sum(map(count_tokens, batch)) * recipe.estimator.sides
+        # How many tokens a private batch had would tell of its examples, as its loss would.
+        sides = recipe.estimator.sides + recipe.update.sides
+        tokens = 0 if private else tokens + sum(map(count_tokens, batch)) * sides
         memory, seconds = devices.memory_used(session.model.device), time.perf_counter() - started
         yield from self._written(
             lambda: self.journal.append(
@@ -129,7 +132,8 @@ class Loop:
             )
         )
         yield e.Step(number, found.loss, scalars[0], rate, seconds, memory, tokens)
-        yield from self._check(found.loss)
+        if not private:
+            yield from self._check(found.loss)
 
     def _check(self, loss: float) -> Events:
         """Tells a step without a finite loss, and gives up after too many of them."""
@@ -148,8 +152,10 @@ class Loop:
         for split in splits:
             examples = getattr(self.data, split).encoded
             if examples:
-                with self.session.overlay.applied():
-                    found = yield from evaluate(self.session.model, examples, split)
+                session = self.session
+                base = session.base(examples)
+                with session.overlay.applied():
+                    found = yield from evaluate(session.model, examples, split, session.recipe.objective, base)
                 yield from self.told(e.Evaluation(step, split, found.metrics))
                 yield from self.told(e.Examples(step, split, found.best, found.worst))
 
@@ -198,9 +204,20 @@ class Loop:
         hash = self.session.overlay.hash() if self.session else self._left[2]
         end = e.Finished(self.step, reason, hash)
         if news or not any(isinstance(event, e.Finished) for event in self.run.events()):
+            yield from self._tell_spent()
             yield from self.told(end)
         else:
             yield end
+
+    def _tell_spent(self) -> Events:
+        spent = accounting.spent(self.run)
+        if spent is None:
+            return
+        yield from self.told(
+            e.Notice(f"Privacy of the examples after {spent.steps:,} steps, also those gone back over: {spent}.")
+        )
+        if math.isfinite(spent.epsilon):
+            yield from self.told(e.Spent(self.step, spent.steps, spent.epsilon, spent.delta, spent.records))
 
     def _tell_forgotten_returns(self) -> None:
         """A crash can come after a return was journalled and before it was told."""

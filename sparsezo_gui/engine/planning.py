@@ -119,7 +119,7 @@ def _largest_batch(
     for step in range(1, min(loop.steps, STEPS_LOOKED_AT) + 1):
         batch = [examples[i] for i in batch_indices(loop.seed, step, loop.batch_size, len(examples))]
         longest = max(map(count_tokens, batch))
-        sides = sides_at_once(recipe.estimator.sides, longest, rows, recipe.model.compute)
+        sides = sides_at_once(recipe.sides, longest, rows, recipe.model.compute)
         found.append(list(packs_of(batch, vocabulary, rows, sides)))
     return max(found, key=lambda packs: max(map(_tokens, packs)))
 

@@ -31,6 +31,8 @@ class ModelProbe:
     batch: Sequence[Encoded]
     directions: Any
     compute: str
+    base: Tensor | None = None
+    """What the objective compares the batch with."""
 
     @torch.no_grad()
     def losses(self, offsets: Tensor) -> Tensor:
@@ -43,23 +45,32 @@ class ModelProbe:
         return torch.cat([_by_example(part) for part in self._measured(offsets)])
 
     @torch.no_grad()
+    def alone(self, offsets: Tensor) -> Tensor:
+        """See `Probe.alone`."""
+        if not self.batch:
+            return torch.zeros(len(offsets), 0, dtype=torch.float64)
+        return torch.cat([part.sums / part.weights for part in self._measured(offsets)])
+
+    @torch.no_grad()
     def own(self, offsets: Tensor) -> Tensor:
         """See `Probe.own`."""
         found = []
         for part in offsets.split(self._at_once(len(offsets))):
             owners = Owners()
             with self.overlay.own(self.directions, part, owners):
-                found.append(_by_example(self.objective.measure(self.model, self.batch, len(part), owners)))
+                measured = self.objective.measure(self.model, self.batch, len(part), owners, self.base)
+            found.append(_by_example(measured))
         return torch.cat(found)
 
     def gradient(self, offsets: Tensor | None = None, blocks: int | None = None) -> tuple[Tensor, float]:
         """See `Probe.gradient`."""
         with self.overlay.applied() if offsets is None else self.overlay.probed(self.directions, offsets[None]):
-            return gradient(self.model, self.overlay, self.objective, self.batch, blocks)
+            return gradient(self.model, self.overlay, self.objective, self.batch, blocks, self.base)
 
     def part(self, chosen: Sequence[int]) -> ModelProbe:
         """See `Probe.part`."""
-        return replace(self, batch=[self.batch[place] for place in chosen])
+        base = None if self.base is None else self.base[list(chosen)]
+        return replace(self, batch=[self.batch[place] for place in chosen], base=base)
 
     @property
     def lengths(self) -> list[int]:
@@ -70,7 +81,7 @@ class ModelProbe:
         found = []
         for part in offsets.split(self._at_once(len(offsets))):
             with self.overlay.probed(self.directions, part):
-                found.append(self.objective.measure(self.model, self.batch, len(part)))
+                found.append(self.objective.measure(self.model, self.batch, len(part), base=self.base))
         return found
 
     def _at_once(self, sides: int) -> int:

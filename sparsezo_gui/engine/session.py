@@ -18,22 +18,24 @@ from sparsezo_gui.engine.data import TaskData, finish, load_task
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import frames as key_frames
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.runs.line import Line, line
+from sparsezo_gui.engine.selection import Chosen
 from sparsezo_gui.engine.sparse import mask as masks
 from sparsezo_gui.engine.sparse.mask import Mask
 from sparsezo_gui.engine.sparse.overlay import Overlay, overlay_of
 from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.engine.zo import generator
-from sparsezo_gui.engine.zo.batches import batch_indices
 from sparsezo_gui.engine.zo.estimators import Estimate
 from sparsezo_gui.engine.zo.updates import Gradient
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Notice, Progress
 
+COMPARED = 32  # examples at a time that the objective finds out what to compare with, as in an evaluation
 DRAWN_AHEAD = 100_000  # values of a direction from which on others are drawn beside it
 
 
@@ -56,6 +58,7 @@ class Session:
     factor: float = 1.0
     data: TaskData | None = None
     """The examples, where steps of the run can only be taken again with them."""
+    _known: dict[Encoded, float] = field(default_factory=dict, init=False)
 
     def begin(self, recipe: Recipe | None = None) -> None:
         """Puts values and state to where ``recipe`` (None: the session's) begins."""
@@ -67,15 +70,35 @@ class Session:
         """Directions of the next step, (probes, n)."""
         return directions(self.recipe, self.overlay, self.step + 1, self.state)
 
+    def choose(self, examples: Sequence[Encoded]) -> Chosen:
+        """The batch of the next step, out of the training ``examples``."""
+        return self.recipe.privacy.choose(self, examples)
+
+    def base(self, examples: Sequence[Encoded]) -> Tensor | None:
+        """What the objective compares ``examples`` with, (examples,), measured once where the values began; None where
+        it does not compare."""
+        objective = self.recipe.objective
+        if not objective.compares:
+            return None
+        new = [example for example in dict.fromkeys(examples) if example not in self._known]
+        with self.overlay.base():
+            for first in range(0, len(new), COMPARED):
+                part = new[first : first + COMPARED]
+                found = objective.reference(measure(self.model, part), part)
+                self._known.update(zip(part, found[0].tolist(), strict=True))
+        return torch.tensor([self._known[example] for example in examples], dtype=torch.float64)
+
     def probe(self, batch: Sequence[Encoded], directions: Any) -> ModelProbe:
         """The model at the values as they are, with ``batch``, along ``directions``."""
         recipe = self.recipe
-        return ModelProbe(self.model, self.overlay, recipe.objective, batch, directions, recipe.model.compute)
+        return ModelProbe(
+            self.model, self.overlay, recipe.objective, batch, directions, recipe.model.compute, self.base(batch)
+        )
 
     def estimate(self, batch: Sequence[Encoded], directions: Any, rate: float = 0.0) -> Estimate:
         """Runs the forward passes of the next step, all sides on the same ``batch``."""
         recipe, probe = self.recipe, self.probe(batch, directions)
-        found = recipe.estimator.measure(probe, self.state.estimator)
+        found = recipe.privacy.measure(recipe.estimator, probe, self.state.estimator, recipe.loop.batch_size)
         if not recipe.update.scalars:
             return found
         slopes, _ = recipe.estimator.slopes(directions, found.scalars, self.state.estimator)
@@ -92,7 +115,7 @@ class Session:
         slopes, estimator = recipe.estimator.slopes(directions, scalars[:count], self.state.estimator)
         gradient = Gradient(directions, slopes, exact)
         update = recipe.update.apply(overlay.values, gradient, rate, self.state.update, scalars[count:])
-        if recipe.update.decay:
+        if recipe.update.decay and not gradient.zero:
             # Against the rate, as in AdamW (arXiv 1711.05101), but towards where the values began.
             overlay.values -= (overlay.values - overlay.start) * (rate * recipe.update.decay)
         self.state = State(estimator, update)
@@ -181,9 +204,8 @@ def _exact(session: Session, recipe: Recipe, directions: Any) -> Tensor | None:
     """What back-propagation found in the next step, which the journal does not hold: it is found again."""
     if session.data is None:
         session.data = finish(load_task(recipe.data, session.model.tokenizer))
-    batch = session.data.train.encoded
-    indices = batch_indices(recipe.loop.seed, session.step + 1, recipe.loop.batch_size, len(batch))
-    probe = replace(session, recipe=recipe).probe([batch[i] for i in indices], directions)
+    as_then = replace(session, recipe=recipe)
+    probe = as_then.probe(as_then.choose(session.data.train.encoded).examples, directions)
     return recipe.estimator.measure(probe, session.state.estimator).exact
 
 

@@ -20,6 +20,7 @@ from sparsezo_gui.engine.loop import Commands, Loop
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.planning import formula
+from sparsezo_gui.engine.privacy import accounting
 from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import folder as folders
 from sparsezo_gui.engine.runs.frames import fits
@@ -50,8 +51,11 @@ def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None 
 
 def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Event, None, Loop]:
     """The loop of a new run. It alone holds the model, so that it can let go of it."""
+    recipe.privacy.check()
     model = yield from frozen.load(recipe.model)
     data = yield from load_data(recipe, model)
+    if recipe.privacy.private:
+        yield from _tell_privacy(recipe, len(data.train))
     mask, cost = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
     if recipe.mask.cost():
         yield e.Notice(f"Finding the mask took {cost.seconds:.0f} s and at most {cost.bytes / 2**20:,.0f} MiB.")
@@ -60,7 +64,7 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
     yield from _tell_of_frames(session)
     mask.save(path / "mask.safetensors")
     model.pack_rows = formula(recipe, model.anatomy, data.train.encoded).rows
-    if model.rounds:
+    if model.rounds and not recipe.privacy.private:  # it looks at training examples
         yield from _settle_epsilon(session, data)
     facts = {**_facts(session, data), "mask_seconds": round(cost.seconds, 1)}
     run = folders.create(path, session.recipe, facts)
@@ -85,6 +89,20 @@ def _tell_of_frames(session: Session) -> Iterator[e.Event]:
             f"[run] frames = {budget} leaves no room for key frames of this run, which take up to "
             f"{values.nbytes / 1e6:,.0f} MB each: to open it again, all of its steps are replayed. Set it to "
             f"{2 * values.nbytes / 1e6:.0f} or more.", "warning",
+        )  # fmt: skip
+
+
+def _tell_privacy(recipe: Recipe, examples: int) -> Iterator[e.Event]:
+    """What the whole run will spend, before any of it is spent."""
+    planned = accounting.planned(recipe, examples)
+    yield e.Notice(
+        f"Privacy of the {examples:,} training examples after all {planned.steps:,} steps: {planned}. Run folder, "
+        "validation examples and the choice of the best step are not covered."
+    )
+    if planned.delta * examples >= 1:
+        yield e.Notice(
+            f"[privacy] delta = {planned.delta:g} is not below one in {examples:,} training examples: it allows that "
+            "one of them is told as it is. Set a smaller one.", "warning",
         )  # fmt: skip
 
 
@@ -126,6 +144,7 @@ def _facts(session: Session, data: TaskData) -> dict[str, Any]:
         "generator": GENERATOR,
         "mask_hash": session.overlay.mask.hash,
         "data_hash": data_hash(data.train.encoded),
+        "examples": len(data.train),
         "parameters": anatomy.parameters,
         "eligible": anatomy.eligible,
         "tuned": session.overlay.mask.size,

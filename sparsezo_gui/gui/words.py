@@ -55,7 +55,7 @@ def number(value: float) -> str:
 
 def metric(name: str, value: float) -> str:
     """A metric: accuracies and F1 in percent, losses as they are."""
-    if name in ("accuracy", "f1", "exact_match", "macro_f1"):
+    if name in ("accuracy", "preferred", "f1", "exact_match", "macro_f1"):
         return f"{100 * value:.1f} %"
     return f"{value:.4g}" if abs(value) < 1e4 else count(value)
 

@@ -12,6 +12,9 @@ left out takes its default, an unknown key is an error:
 ``[mask]``       rule, then the fields of that rule (density text sequences …)
 ``[estimator]``  rule, then its fields (epsilon directions …)
 ``[update]``     rule, then its fields (learning_rate schedule …)
+``[objective]``  rule, then its fields: what is made small (likelihood, accuracy, f1, exact-match, preference)
+``[selection]``  rule, then its fields: which examples a step measures (shuffled, coreset)
+``[privacy]``    rule, then its fields: what the model may tell of its training examples (none, gaussian)
 ``[loop]``       steps batch_size seed evaluate_every
 ``[run]``        name folder
 

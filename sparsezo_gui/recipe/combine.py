@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from sparsezo_gui.recipe.recipe import Recipe
 
 
+MOST_IN_POOL = 4096  # examples of which a core set is chosen; all their distances are held
+
+
 def refusal(recipe: Recipe) -> str:
     """Why the parts of ``recipe`` do not go together, in sentences; empty where they do."""
     mask, estimator, update, bits = recipe.mask, recipe.estimator, recipe.update, recipe.model.bits
@@ -29,10 +32,77 @@ def refusal(recipe: Recipe) -> str:
                 f"[update] {what} needs a copy of what is tuned, and [mask] rule = '{mask.rule}' tunes every weight. "
                 "Set [update] rule = 'scalar-normalised' and decay = 0, or [mask] rule = 'sensitive'."
             )
+    if update.sides and estimator.exact:
+        return (
+            f"[update] rule = '{update.rule}' tries a step along the directions before it is taken, and [estimator] "
+            f"rule = '{estimator.rule}' finds a part of the step without them. Set [update] rule = 'sgd', or "
+            "[estimator] rule = 'two-sided'."
+        )
     if space != "entries" and estimator.own:
         return (
             f"[estimator] rule = '{estimator.rule}' gives every example a direction of its own, which is cheap for a "
             f"few entries only, and [mask] rule = '{mask.rule}' tunes others. Set [estimator] rule = 'two-sided', "
             "or [mask] rule = 'sensitive'."
+        )
+    return recipe.objective.refusal(recipe.data.task) or _written(recipe) or _chosen(recipe) or _private(recipe)
+
+
+def _written(recipe: Recipe) -> str:
+    if not recipe.objective.writes:
+        return ""
+    for table, rule, why in (
+        ("estimator", "two-sided" if recipe.estimator.own else "", "gives every example a direction of its own"),
+        ("selection", "shuffled" if recipe.selection.rule != "shuffled" else "", "measures many more examples"),
+        ("privacy", "none" if recipe.privacy.private else "", "needs a loss of each example apart from all others"),
+    ):
+        if rule:
+            return (
+                f"[{table}] rule = '{getattr(recipe, table).rule}' {why}, and [objective] rule = "
+                f"'{recipe.objective.rule}' lets the model write answers to a whole batch. Set [{table}] rule = "
+                f"'{rule}', or [objective] rule = 'likelihood'."
+            )
+    return ""
+
+
+def _chosen(recipe: Recipe) -> str:
+    if recipe.selection.rule != "coreset":
+        return ""
+    if getattr(recipe.mask, "space", "entries") == "dense":
+        return (
+            f"[selection] rule = 'coreset' feels examples along vectors as long as what is tuned, and [mask] rule = "
+            f"'{recipe.mask.rule}' tunes every weight. Set [selection] rule = 'shuffled', or [mask] rule = 'sensitive'."
+        )
+    size = recipe.selection.pool * recipe.loop.batch_size
+    if size > MOST_IN_POOL:
+        return (
+            f"[selection] pool = {recipe.selection.pool} makes a pool of {size:,} examples, and all pairs of at most "
+            f"{MOST_IN_POOL:,} can be compared. Set a smaller pool or [loop] batch_size."
+        )
+    return ""
+
+
+def _private(recipe: Recipe) -> str:
+    if not recipe.privacy.private:
+        return ""
+    rule = f"[privacy] rule = '{recipe.privacy.rule}'"
+    if recipe.estimator.rule != "two-sided":
+        return (
+            f"{rule} hides the two-sided slopes of single examples, and [estimator] rule = '{recipe.estimator.rule}' "
+            "measures something else. Set [estimator] rule = 'two-sided', or [privacy] rule = 'none'."
+        )
+    if recipe.update.scalars:
+        return (
+            f"{rule} hides what an estimator measures, and [update] rule = '{recipe.update.rule}' measures losses of "
+            "its own. Set [update] rule = 'scalar-normalised', or [privacy] rule = 'none'."
+        )
+    if recipe.selection.rule != "shuffled":
+        return (
+            f"{rule} draws its batches blindly, and [selection] rule = '{recipe.selection.rule}' looks at the "
+            "examples. Set [selection] rule = 'shuffled', or [privacy] rule = 'none'."
+        )
+    if getattr(recipe.mask, "text", "") == "task":
+        return (
+            f"{rule} hides the training examples, and [mask] text = 'task' chooses weights by them. Set [mask] text = "
+            "'general', or [privacy] rule = 'none'."
         )
     return ""

@@ -50,7 +50,10 @@ class Started(Event):
 
 @dataclass(frozen=True, slots=True)
 class Step(Event):
-    """One step: L(θ) (mean of the two sides, nats), slope g, rate, seconds, memory held (bytes), tokens processed."""
+    """One step: L(θ) (mean of the two sides, nats), slope g, rate, seconds, memory held (bytes), tokens processed.
+
+    Where privacy hides what a batch tells, the loss is NaN and tokens are 0.
+    """
 
     step: int
     loss: float
@@ -93,6 +96,18 @@ class Notice(Event):
 
     text: str
     level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Spent(Event):
+    """A private run spent (``epsilon``, ``delta``) on ``steps`` steps, with all it ever took: those that the first
+    ``records`` of its journal tell, and those of the runs it branched off from."""
+
+    step: int
+    steps: int
+    epsilon: float
+    delta: float
+    records: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import TypeAdapter
 
-from sparsezo_gui.recipe.events import Evaluation, Event, Examples, Finished, Notice, RateChanged, Returned
+from sparsezo_gui.recipe.events import Evaluation, Event, Examples, Finished, Notice, RateChanged, Returned, Spent
 
 _KEPT = {
     name: TypeAdapter(kind)
     for name, kind in {
         "evaluation": Evaluation, "examples": Examples, "notice": Notice, "returned": Returned, "finished": Finished,
-        "rate-changed": RateChanged,
+        "rate-changed": RateChanged, "spent": Spent,
     }.items()
 }  # fmt: skip
 HIGHER = ("accuracy", "exact_match", "f1")  # the first of them that was measured judges; the loss decides ties
@@ -64,6 +64,12 @@ def last_metrics(events: Iterable[Event]) -> dict[str, float]:
     found = [event for event in events if isinstance(event, Evaluation)]
     last = max(found, key=lambda event: (event.step, event.split == "test"), default=None)
     return last.metrics if last else {}
+
+
+def spent(events: Iterable[Event], records: int) -> Spent | None:
+    """What was told last of a private run's budget, where nothing was spent since: its journal has ``records``."""
+    found = [event for event in events if isinstance(event, Spent)]
+    return found[-1] if found and found[-1].records == records else None
 
 
 def ended_early(events: Iterable[Event], step: int) -> bool:

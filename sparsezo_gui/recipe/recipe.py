@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from sparsezo_gui.recipe.combine import refusal
-from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, OBJECTIVES, UPDATES, Registry
+from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, OBJECTIVES, PRIVACY, SELECTIONS, UPDATES, Registry
 from sparsezo_gui.recipe.variants import Settings, Variant, setting
 
 VERSION = 1
@@ -105,6 +105,8 @@ class Recipe(Settings):
     estimator: Annotated[SerializeAsAny[Variant], _variant(ESTIMATORS)] = Field({}, validate_default=True)
     update: Annotated[SerializeAsAny[Variant], _variant(UPDATES)] = Field({}, validate_default=True)
     objective: Annotated[SerializeAsAny[Variant], _variant(OBJECTIVES)] = Field({}, validate_default=True)
+    selection: Annotated[SerializeAsAny[Variant], _variant(SELECTIONS)] = Field({}, validate_default=True)
+    privacy: Annotated[SerializeAsAny[Variant], _variant(PRIVACY)] = Field({}, validate_default=True)
     loop: LoopTable = LoopTable()
     run: RunTable = RunTable()
 
@@ -113,6 +115,11 @@ class Recipe(Settings):
         if reason := refusal(self):
             raise ValueError(reason)
         return self
+
+    @property
+    def sides(self) -> int:
+        """Copies of the tuned values that are tried together at most."""
+        return max(self.estimator.sides, self.update.sides)
 
     @property
     def scalars(self) -> int:

@@ -98,9 +98,31 @@ UPDATES = Registry(
     {
         "sgd": f"{_ENGINE}.zo.updates.sgd:SGD",
         "scalar-normalised": f"{_ENGINE}.zo.updates.scalar_normalised:ScalarNormalised",
+        "sign": f"{_ENGINE}.zo.updates.sign:Sign",
+        "momentum": f"{_ENGINE}.zo.updates.momentum:Momentum",
+        "adam": f"{_ENGINE}.zo.updates.adam:Adam",
+        "conservative": f"{_ENGINE}.zo.updates.conservative:Conservative",
     },
 )
 OBJECTIVES = Registry(
-    "objective", "likelihood", {"likelihood": f"{_ENGINE}.objectives.likelihood:Likelihood"}
+    "objective",
+    "likelihood",
+    {
+        "likelihood": f"{_ENGINE}.objectives.likelihood:Likelihood",
+        "accuracy": f"{_ENGINE}.objectives.counted:Accuracy",
+        "f1": f"{_ENGINE}.objectives.counted:F1",
+        "exact-match": f"{_ENGINE}.objectives.counted:ExactMatch",
+        "preference": f"{_ENGINE}.objectives.preference:Preference",
+    },
 )
-REGISTRIES = (MASKS, ESTIMATORS, UPDATES, OBJECTIVES)
+PRIVACY = Registry(
+    "privacy",
+    "none",
+    {"none": f"{_ENGINE}.privacy.none:NoPrivacy", "gaussian": f"{_ENGINE}.privacy.gaussian:Gaussian"},
+)
+SELECTIONS = Registry(
+    "selection",
+    "shuffled",
+    {"shuffled": f"{_ENGINE}.selection.shuffled:Shuffled", "coreset": f"{_ENGINE}.selection.coreset:CoreSet"},
+)
+REGISTRIES = (MASKS, ESTIMATORS, UPDATES, OBJECTIVES, SELECTIONS, PRIVACY)

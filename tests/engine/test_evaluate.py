@@ -84,7 +84,7 @@ def test_answers_written_together_are_those_written_alone(frozen_tiny, family, m
     draw = torch.Generator().manual_seed(3)
     lengths = (9, 3, 20, 3, 1, 14, 41)
     prompts = [torch.randint(3, 288, (length,), generator=draw).tolist() for length in lengths]
-    alone = {index: list(stream(model, torch.tensor([prompt]), 8)) for index, prompt in enumerate(prompts)}
+    alone = {index: [list(stream(model, torch.tensor([prompt]), 8))] for index, prompt in enumerate(prompts)}
     sizes, original = [], type(model.module).generate
     monkeypatch.setattr(type(model.module), "generate",
                         lambda self, input_ids, **rest: sizes.append(len(input_ids)) or

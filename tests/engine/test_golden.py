@@ -19,7 +19,9 @@ from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
 from tests.engine.conftest import finish
 
 FOLDER = Path(__file__).parents[1] / "golden"
-RATES = {"sgd": 3e-4, "scalar-normalised": 3e-3}
+RATES = {
+    "sgd": 3e-4, "scalar-normalised": 3e-3, "sign": 3e-3, "momentum": 1e-3, "adam": 3e-3, "conservative": 0.3,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("update", list(UPDATES))

@@ -178,7 +178,7 @@ def test_schedules(schedule):
 def test_a_loss_that_is_not_finite_never_reaches_the_values(make, tmp_path, monkeypatch):
     calls = []
 
-    def broken(self, found, examples):
+    def broken(self, found, examples, base=None):
         if len(found.sums) == 2:
             calls.append(1)
             if len(calls) == 2:
@@ -197,7 +197,7 @@ def test_a_loss_that_is_not_finite_never_reaches_the_values(make, tmp_path, monk
 
 
 def test_a_run_without_finite_losses_gives_up_with_a_sentence(make, tmp_path, monkeypatch):
-    def broken(self, found, examples):
+    def broken(self, found, examples, base=None):
         found.sums[:] = float("nan") if len(found.sums) == 2 else 0.0
         return found
 

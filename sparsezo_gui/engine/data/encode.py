@@ -99,7 +99,7 @@ def encode(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
     """Token rows of an example; no sequence, with its answer, is longer than ``max_tokens``.
 
     Too long a text loses its beginning (after the token that begins every text); an answer that alone is too long
-    loses its end. After a text that is learned (not after a candidate) the token that ends a text is added and
+    loses its end. After a text that is learned (not after a word to choose) the token that ends a text is added and
     learned, unless the text ends with a special token already. Raises `UserError` when nothing is left to predict.
     """
     return _choice(example, tokenizer, max_tokens) if example.choices else _continued(example, tokenizer, max_tokens)
@@ -132,6 +132,8 @@ def _choice(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
     prefix = beginning(tokenizer)
     prompt = "".join(text for text, _ in example.segments)
     wholes = tokenise_all([[prompt, choice] for choice in example.choices], tokenizer, prefix)
+    if example.ends:
+        wholes = [ended(whole, tokenizer, 1) for whole in wholes]
     longest = max(wholes, key=lambda whole: len(whole.tokens))
     over, start, _ = _room(len(longest.tokens), longest.first(1), max_tokens, prefix)
     kept = [whole.window(start, max_tokens - len(prefix)) for whole in wholes]

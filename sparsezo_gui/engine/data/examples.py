@@ -21,13 +21,15 @@ Values = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class Example:
     """One example. A choice has one untrained segment; ``choices`` begin with what parts them from it (a space, or
-    nothing after a line's end). ``accepted`` are further right choices besides ``label``."""
+    nothing after a line's end); each ``ends`` its text where it is no word of a list. ``accepted`` are further right
+    choices besides ``label``."""
 
     segments: tuple[tuple[str, bool], ...]
     choices: tuple[str, ...] = ()
     label: int = 0
     references: tuple[str, ...] = ()
     accepted: tuple[int, ...] = ()
+    ends: bool = False
 
     @property
     def text(self) -> str:
@@ -80,6 +82,20 @@ class Maker:
             found, right = [self._render(template, row) for template in self.candidates], [self._label(row, value)]
         references = tuple(found[index] for index in right)
         return Example(((prompt, False),), tuple(gap + text for text in found), right[0], references, tuple(right[1:]))
+
+    def _preference(self, row: Record) -> Example:
+        prompt, gap = self._prompt(row)
+        found = [self._answer(row, part) for part in ("chosen", "rejected")]
+        if found[0] == found[1]:
+            raise UserError(f"{row.place}: the chosen and the rejected answer are the same. Leave the row out.")
+        return Example(((prompt, False),), tuple(gap + text for text in found), references=(found[0],), ends=True)
+
+    def _answer(self, row: Record, part: str) -> str:
+        """The text of an answer, or the last turn of the conversation that ends in it."""
+        value = self._cell(row, part)
+        if isinstance(value, list):
+            return chat.messages(value, row.place)[-1]["content"].strip()
+        return columns.word(value)
 
     def _own_candidates(self, row: Record, value: Any) -> tuple[list[str], list[int]]:
         items = list(dict.fromkeys(texts(self._cell(row, self.task.items))))
@@ -155,7 +171,7 @@ def maker(table: DataTable, rows: dict[str, Rows], tokenizer: Any = None) -> Mak
     unknown = sorted(asked - kind.columns.keys() - table.columns.keys() - set(there))
     if unknown:
         raise UserError(f"{prompt.where}: there is no column '{unknown[0]}'. {columns.choices(unknown[0], there)}")
-    needed = (asked & kind.columns.keys()) | ({"answer", "messages", kind.items} & kind.columns.keys())
+    needed = (asked | {"answer", "messages", "chosen", "rejected", kind.items}) & kind.columns.keys()
     _known_parts(kind, table, prompt)
     parts = columns.resolve(
         kind, table, there, sorted(needed), sorted(prompt.optional & kind.columns.keys()), table.source

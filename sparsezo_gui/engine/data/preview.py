@@ -107,7 +107,7 @@ def pieces(example: Example, tokenizer: Any = None) -> Pieces:
         parts.append((example.choices[example.label], True))
     if tokenizer is None:
         return tuple(parts)
-    return tuple(_tokens(parts, tokenizer, bool(example.choices)))
+    return tuple(_tokens(parts, tokenizer, bool(example.choices) and not example.ends))
 
 
 def _tokens(parts: list[tuple[str, bool]], tokenizer: Any, choice: bool) -> Iterator[tuple[str, bool]]:

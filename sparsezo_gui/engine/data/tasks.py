@@ -1,12 +1,13 @@
 """Tasks: how a row becomes an example. One TOML file each in ``resources/tasks``, named by its file.
 
-Keys: ``title``; ``kind`` (choice, completion, chat or text); ``metric``; ``paper``; ``prompt``, a Jinja template over
-the parts below and the columns of the row; ``answers``, a list of ``{ text, labels }``: the text of a candidate (a
-template too) and the words that a label column may hold for it; ``items`` and ``item`` instead, where a row brings its
-own list of candidates: the part that holds the list, and the text of one of them; ``none``, the answer of a row with
-an empty list of answers; ``stop``, text that ends an answer; ``explode``, nested lists of which each element is a row;
-and the table ``[columns]``: for each part the names its column may have, of which nested ones are written with dots.
-The part ``answer`` is the label or the text to learn.
+Keys: ``title``; ``kind`` (choice, completion, chat, text or preference); ``metric``; ``paper``; ``prompt``, a Jinja
+template over the parts below and the columns of the row; ``answers``, a list of ``{ text, labels }``: the text of a
+candidate (a template too) and the words that a label column may hold for it; ``items`` and ``item`` instead, where a
+row brings its own list of candidates: the part that holds the list, and the text of one of them; ``none``, the answer
+of a row with an empty list of answers; ``stop``, text that ends an answer; ``explode``, nested lists of which each
+element is a row; and the table ``[columns]``: for each part the names its column may have, of which nested ones are
+written with dots.
+The part ``answer`` is the label or the text to learn; a preference has ``chosen`` and ``rejected`` instead.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Task(Settings):
 
     name: str
     title: str
-    kind: Literal["choice", "completion", "chat", "text"]
+    kind: Literal["choice", "completion", "chat", "text", "preference"]
     metric: Literal["accuracy", "f1", "exact_match", "perplexity"]
     paper: str = ""
     prompt: str = ""

@@ -75,8 +75,9 @@ def _folder(
                     f"made whole again, in {form}."),
     }[weights]  # fmt: skip
     card = model_card(
-        source, session.recipe, session.step, size, _metrics(run, session.step), licence_of(source.folder), untuned
-    )
+        source, session.recipe, session.step, size, _metrics(run, session.step), licence_of(source.folder), untuned,
+        _privacy(run),
+    )  # fmt: skip
     told = yield from write(session, out, {"README.md": card})
     try:
         data = yield from load_data(session.recipe, session.model)
@@ -101,6 +102,19 @@ def _trained(session: Session, out: Path, texts: dict[str, str]) -> Generator[Pr
 
     yield from export_trained(session.model, session.overlay.changes(held=True), out, texts)
     return ["All weights are written as the run computed with them."]
+
+
+def _privacy(run: RunFolder) -> str:
+    """What the model may tell of its training examples, where that was limited."""
+    from sparsezo_gui.engine.privacy.accounting import spent
+
+    found = spent(run)
+    if found is None:
+        return ""
+    return (
+        f"Differential privacy of each training example: {found}, of {found.steps:,} steps with Poisson sampling and "
+        "neighbours that differ by one example; step and recipe were chosen by other examples, which are not covered."
+    )
 
 
 def _metrics(run: RunFolder, step: int) -> dict[str, dict[str, float]]:

@@ -18,11 +18,12 @@ def model_card(
     metrics: Mapping[str, Mapping[str, float]],
     licence: str = "",
     weights: str = "",
+    privacy: str = "",
 ) -> str:
     """README.md of an exported model, in Markdown with the Hub's front matter.
 
     ``metrics`` holds metrics by 'base' and 'tuned', of the test examples or else of the validation examples;
-    ``weights`` is a sentence on the untuned weights.
+    ``weights`` is a sentence on the untuned weights, ``privacy`` one on the training examples.
     """
     hub = "/" in source.id and bool(source.revision)
     share = 100 * tuned / max(source.anatomy.eligible, 1)
@@ -42,6 +43,7 @@ def model_card(
         f"- Source: `{recipe.data.source}`, task `{recipe.data.task}`",
         f"- At most {recipe.data.train:,} training, {recipe.data.validation:,} validation and {recipe.data.test:,} "
         "test examples\n",
+        f"## Privacy\n\n{privacy}\n" if privacy else "",
         "## Do it again\n",
         "Save this as `recipe.toml`, then run `sparsezo train recipe.toml`:\n",
         f"```toml\n{recipes.dump(recipe).strip()}\n```",

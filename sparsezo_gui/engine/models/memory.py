@@ -124,7 +124,7 @@ def estimate(
         rows = PACK_ROWS[device_kind]
     bits, compute, dense = recipe.model.bits, recipe.model.compute, recipe.mask.space == "dense"
     width = 2 if compute == "bfloat16" or (compute == "auto" and device_kind == "cuda" and bits < 32) else 4
-    sides = sides_at_once(recipe.estimator.sides, longest_tokens, rows, compute)
+    sides = sides_at_once(recipe.sides, longest_tokens, rows, compute)
     tokens = max(longest_tokens, min(tokens_per_batch, rows // sides))
     scored = min(tokens, longest_tokens if scored_tokens is None else scored_tokens)
     shape = _Shape(sides, tokens, longest_tokens, scored, width)
@@ -160,10 +160,11 @@ def _weights(anatomy: Anatomy, bits: int, width: int, streamed: bool, dense: boo
 
 
 def _overlay(recipe: Recipe, anatomy: Anatomy, width: int) -> Iterator[Part]:
-    """Values, start values and indices; directions, scaled directions and sides; two halves before they are joined."""
+    """Values, start values and indices; directions, scaled directions and sides; two halves before they are joined;
+    what the update remembers."""
     tuned, bases = recipe.mask.tuned(anatomy), recipe.mask.bases(anatomy)
-    estimator = recipe.estimator
-    held = 12 + 4 * (2 * estimator.probes(recipe.loop.batch_size) + 2 * estimator.sides)
+    probes = recipe.estimator.probes(recipe.loop.batch_size)
+    held = 12 + 4 * (2 * probes + 2 * recipe.sides + recipe.update.remembered)
     yield Part("Tuned values", held * tuned, f"{tuned} weights in full precision, and where each step tries them.")
     if bases:
         yield Part("Bases", bases * width, "The directions within each weight that the tuned values go along.")

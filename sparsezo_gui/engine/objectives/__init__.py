@@ -3,28 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sparsezo_gui.recipe.variants import Variant
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sparsezo_gui.engine.data.encode import Encoded
     from sparsezo_gui.engine.models.frozen import FrozenModel
     from sparsezo_gui.engine.models.tuned import Owners
     from sparsezo_gui.engine.objective import Measured
 
+NEAREST = {"choice": "accuracy", "completion": "f1", "chat": "f1", "text": "likelihood", "preference": "preference"}
+"""The rule besides likelihood that fits a kind of task."""
+
 
 class Objective(Variant):
     """Base of objectives."""
 
+    kinds: ClassVar[tuple[str, ...]] = ()
+    """The kinds of tasks that it can measure; all where it names none."""
+    needs: ClassVar[str] = ""
+    """What such a task has, and a task that has it."""
+    compares: ClassVar[bool] = False
+    """Whether it compares with the model that the run began from; see `reference`."""
+    writes: ClassVar[bool] = False
+    """Whether it lets the model write."""
+
+    def refusal(self, name: str) -> str:
+        """Why the task ``name`` cannot be measured by it, in a sentence with what can; empty where it can."""
+        from sparsezo_gui.engine.data.tasks import tasks
+
+        task = tasks().get(name)
+        if not self.kinds or task is None or task.kind in self.kinds:
+            return ""
+        return (
+            f"[objective] rule = '{self.rule}' needs {self.needs}, and [data] task = '{name}' has none. Set "
+            f"[objective] rule = '{NEAREST[task.kind]}', or another task."
+        )
+
     def measure(
-        self, model: FrozenModel, examples: Sequence[Encoded], sides: int = 1, owners: Owners | None = None
-    ) -> Measured:
-        """Losses of ``examples`` under the ``sides`` that the model's layers hold; see `engine.objective.measure`."""
+        self, model: FrozenModel, examples: Sequence[Encoded], sides: int = 1, owners: Owners | None = None,
+        base: Tensor | None = None,
+    ) -> Measured:  # fmt: skip
+        """Losses of ``examples`` under the ``sides`` that the model's layers hold; see `engine.objective.measure`.
+
+        ``base`` (examples,) is what `reference` gave where the run began.
+        """
         from sparsezo_gui.engine.objective import measure
 
-        return self.judge(measure(model, examples, sides, owners), examples)
+        return self.judge(measure(model, examples, sides, owners), examples, base)
 
-    def judge(self, measured: Measured, examples: Sequence[Encoded]) -> Measured:
+    def reference(self, measured: Measured, examples: Sequence[Encoded]) -> Tensor:
+        """What it compares with, fp64 (sides, examples), from what the model made of ``examples`` as the run began."""
+        raise NotImplementedError
+
+    def judge(self, measured: Measured, examples: Sequence[Encoded], base: Tensor | None = None) -> Measured:
         """The objective's own losses, from the likelihoods of the answers."""
         return measured
+
+    def metrics(self, measured: Measured, examples: Sequence[Encoded], base: Tensor | None = None) -> dict[str, float]:
+        """Figures of its own for an evaluation, besides those that every one of its kind has."""
+        return {}

@@ -7,8 +7,9 @@ The run folder (version 2)
 --------------------------
 ``recipe.toml``       the recipe as it runs, every default written out
 ``run.json``          version, name, created (ISO 8601, UTC), versions of program and libraries, model fingerprint, mask
-                      hash, generator, data hash, counts, rows at once, device (see `folder.Facts`); what makes the
-                      folder a run, so it MUST be written last, and not be changed after the first step
+                      hash, generator, data hash, counts (also of training examples), rows at once, device (see
+                      `folder.Facts`); what makes the folder a run, so it MUST be written last, and not be changed
+                      after the first step
 ``mask.safetensors``  the mask (see `sparsezo_gui.engine.sparse.mask`); a branch has none of its own
 ``journal.bin``       every step (see `journal`)
 ``frames/``           key frames, a cache (see `frames`)

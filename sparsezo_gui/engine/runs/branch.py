@@ -27,7 +27,7 @@ def branch(run: RunFolder, step: int | None, settings: Sequence[str] = (), name:
     beginning = Branched(step=way.step, records=len(part.journal.records), factor=_factor(way, settings))
     facts = {**run.facts.model_dump(exclude=OWN), "branched": beginning}
     if recipe.data != run.recipe.data:
-        facts["data_hash"] = None  # the first start will tell
+        facts["data_hash"] = facts["examples"] = None  # the first start will tell
     try:
         made = create(path, recipe, facts)
         for event in judge.on_line(run.events()) if recipe.data == run.recipe.data else ():

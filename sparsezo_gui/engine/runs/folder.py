@@ -65,6 +65,7 @@ class Facts(BaseModel):
     generator: str = Field(max_length=48)
     mask_hash: str = _SHA256
     data_hash: str | None = Field(None, pattern="^[0-9a-f]{64}$")  # None in a branch with other data, until it starts
+    examples: int | None = Field(None, ge=1)  # to train on; not told by runs that are older than this field
     parameters: int
     eligible: int
     tuned: int
@@ -230,9 +231,9 @@ def create(path: Path, recipe: Recipe, facts: dict[str, Any]) -> RunFolder:
     return run
 
 
-def with_data(run: RunFolder, data_hash: str) -> RunFolder:
+def with_data(run: RunFolder, data_hash: str, examples: int) -> RunFolder:
     """The run once it is known which examples it trains on. Raises `UserError`."""
-    return _write(run.path, run.facts.model_copy(update={"data_hash": data_hash}))
+    return _write(run.path, run.facts.model_copy(update={"data_hash": data_hash, "examples": examples}))
 
 
 def _write(path: Path, facts: Facts) -> RunFolder:
@@ -282,7 +283,8 @@ def locked(path: Path) -> Iterator[None]:
 @dataclass(frozen=True)
 class RunSummary:
     """A line in the list of runs. ``state`` is 'done', 'stopped', 'running' or 'damaged'; ``parent`` is the path of the
-    run that it branched off from, at step ``start``; ``best`` the step that did best on the validation examples."""
+    run that it branched off from, at step ``start``; ``best`` the step that did best on the validation examples;
+    ``epsilon`` and ``delta`` what a private run spent, once it has told so after its last step."""
 
     path: str
     name: str
@@ -297,6 +299,8 @@ class RunSummary:
     best: int | None = None
     notes: str = ""
     problem: str = ""  # why it is damaged
+    epsilon: float | None = None
+    delta: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain object."""
@@ -325,11 +329,13 @@ def summary(path: Path) -> RunSummary:
     """What the list shows of a run; a damaged one is listed as such."""
     try:
         run = open_run(path)
-        recipe, events = run.recipe, judge.on_line(run.events())
-        step = journal.read(run.journal).step if run.journal.exists() else run.header.start
+        recipe, told = run.recipe, run.events()
+        found = journal.read(run.journal) if run.journal.exists() else None
     except (UserError, OSError) as error:
         parent = str(path.resolve().parent.parent) if path.parent.name == BRANCHES else ""
         return RunSummary(str(path), path.name, "damaged", 0, 0, "", "", {}, parent, problem=str(error))
+    events, step = judge.on_line(told), found.step if found else run.header.start
+    spent = judge.spent(told, len(found.records) if found else 0)
     metrics = judge.last_metrics(events)
     ended = step >= recipe.loop.steps or judge.ended_early(events, step)
     best = judge.best(events)
@@ -337,7 +343,7 @@ def summary(path: Path) -> RunSummary:
         str(run.path), run.name, "running" if _is_locked(run.path) else "done" if ended else "stopped", step,
         recipe.loop.steps, run.facts.created, recipe.model.id, metrics,
         str(run.path.parent.parent) if run.facts.branched else "", run.header.start, best.step if best else None,
-        run.notes,
+        run.notes, epsilon=spent.epsilon if spent else None, delta=spent.delta if spent else None,
     )  # fmt: skip
 
 

@@ -23,7 +23,9 @@ from sparsezo_gui.recipe.registry import REGISTRIES
 from sparsezo_gui.recipe.variants import Settings
 
 TITLES = {"mask": "Which weights are tuned", "estimator": "How the slope is measured", "update": "How a step is taken",
-          "loop": "How long", "run": "How it is kept"}  # fmt: skip
+          "objective": "What is made small", "selection": "Which examples a step takes",
+          "privacy": "What the model may tell of its examples", "loop": "How long",
+          "run": "How it is kept"}  # fmt: skip
 COLUMNS = 3
 
 

@@ -22,7 +22,8 @@ from sparsezo_gui.gui.widgets.basic import clear, label
 from sparsezo_gui.recipe.events import Examples
 
 # Whether more is better; others are shown without a verdict.
-BETTER = {"accuracy": 1, "macro_f1": 1, "f1": 1, "exact_match": 1, "loss": -1, "perplexity": -1}
+BETTER = {"accuracy": 1, "preferred": 1, "margin": 1, "macro_f1": 1, "f1": 1, "exact_match": 1, "loss": -1,
+          "perplexity": -1}  # fmt: skip
 
 
 class Metrics(QWidget):

@@ -287,5 +287,5 @@ def test_no_such_task():
 
 def test_all_tasks_are_there():
     paper = {"sst2", "rte", "cb", "boolq", "wsc", "wic", "multirc", "copa", "record", "squad", "drop"}
-    assert set(tasks()) == paper | {"choice", "pairs", "chat", "text"}
+    assert set(tasks()) == paper | {"choice", "pairs", "chat", "text", "preference"}
     assert all(tasks()[name].paper for name in paper)

@@ -10,6 +10,7 @@ from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.anatomy import anatomy
 from sparsezo_gui.engine.models.memory import RUNTIME, estimate
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.registry import UPDATES
 from sparsezo_gui.recipe.toml import build
 from tests.models import FAMILIES, module
 
@@ -112,3 +113,15 @@ def test_the_processor_is_told():
     assert devices.name(cpu).startswith("CPU")
     assert 0 < devices.memory_used(cpu) < devices.memory_total(cpu)
     assert 0 < devices.memory_free(cpu) <= devices.memory_total(cpu)
+
+
+def test_what_an_update_remembers_and_tries_is_counted():
+    plain = part(found(), "Tuned values")
+    tuned = round(0.001 * LLAMA.eligible)
+    sizes = {rule: part(found(update={"rule": rule}), "Tuned values") - plain for rule in UPDATES}
+    assert sizes == {
+        "sgd": 0, "scalar-normalised": 0, "sign": 0, "momentum": 4 * tuned, "adam": 8 * tuned,
+        "conservative": 2 * 4 * tuned,  # a third side, as directions of it and as values
+    }  # fmt: skip
+    more = [part(found(batch=64, update={"rule": rule}), "Activations") for rule in ("sgd", "conservative")]
+    assert more[0] < more[1]

@@ -64,7 +64,7 @@ def test_the_mean_of_the_estimate_is_the_preconditioned_gradient():
     (gradient,) = torch.autograd.grad(function(point), point)
     covariance = estimator.damping * torch.linalg.inv(curvature(a, estimator.damping, block))
     samples = []
-    for step in range(1, 1201):
+    for step in range(1, 601):
         directions = estimator.draw(Source(5, step, size), 1, (a.float(),)).double()
         found = estimator.measure(Function(function, values, directions), (a,))
         slopes, _ = estimator.slopes(directions, found.scalars, (a,))
@@ -102,7 +102,7 @@ def test_it_learns_where_a_function_is_sharp():
     a = estimator.start(torch.zeros(size))[0].double() * 0.1
     before = abs(sharp @ a) / a.norm()
     values = torch.zeros(size, dtype=torch.float64)
-    for step in range(1, 201):
+    for step in range(1, 151):
         directions = estimator.draw(Source(1, step, size), 1, (a.float(),)).double()
         scalars = estimator.measure(Function(function, values, directions), (a,)).scalars
         _, (a,) = estimator.slopes(directions, scalars, (a,))

@@ -45,6 +45,9 @@ class Probe(Protocol):
     def examples(self, offsets: Tensor) -> Tensor:
         """Losses of each example at θ + offsets·directions, fp64 (sides, examples); their mean is the batch's."""
 
+    def alone(self, offsets: Tensor) -> Tensor:
+        """The same, each the mean over the example's own tokens, whatever else is in the batch, which may be empty."""
+
     def own(self, offsets: Tensor) -> Tensor:
         """Losses fp64 (sides, examples) of example i at θ + offsets·(direction i), for ``offsets`` (sides,): each
         example has a direction of its own."""

@@ -18,7 +18,8 @@ class GRZO(Estimator):
     """A direction for every example, felt two-sidedly in two forward passes for all, in units of the slopes' spread.
 
     After GRZO (arXiv 2606.02857): g = (1/2σB)·Σ aᵢΔᵢ with aᵢ = δᵢ/std(δ), δᵢ half the difference of example i's two
-    losses. As many directions as examples for the price of one, so the noise of the mean falls by the batch size.
+    losses. As many directions as examples for the price of one: as far as the examples' gradients agree, the noise of
+    the mean falls by the batch size.
     Slopes here are aᵢ, so that a rate does not depend on σ: it is the paper's divided by 2σ. ``normalise`` = false
     leaves δᵢ/σ, whose mean times the directions is the gradient up to σ².
     Own choices: on a small mask directions can be independent normal ones, where the paper has one direction with

@@ -37,6 +37,11 @@ class Gradient:
         else:
             yield slice(None), self.directions
 
+    @property
+    def zero(self) -> bool:
+        """Whether nothing was measured: a step that was skipped, which must not move anything."""
+        return self.exact is None and not any(self.slopes)
+
     def vector(self) -> Tensor:
         """The estimate itself (n,)."""
         found = self.directions.new_zeros(self.directions.shape[1]) if self.exact is None else self.exact.clone()
@@ -46,10 +51,15 @@ class Gradient:
 
 
 class Update(Variant):
-    """Base of updates. State goes in and out; it is made of plain floats and tensors, so that a replay rebuilds it."""
+    """Base of updates. State goes in and out and is never changed in place; it is made of plain floats and tensors, so
+    that a replay rebuilds it."""
 
     long: ClassVar[bool] = True
     """Whether it remembers or needs vectors as long as the values, which there must be room for."""
+    remembered: ClassVar[int] = 0
+    """How many such vectors its state holds, for the memory estimate."""
+    sides: ClassVar[int] = 0
+    """How many forward passes it runs itself, together; see `ask`."""
     scalars: ClassVar[int] = 0
     """How many numbers it measures itself; see `ask`."""
     learning_rate: float
@@ -106,6 +116,27 @@ class ScalarUpdate(Update):
         return state
 
 
+class VectorUpdate(Update):
+    """Base of updates that look at each value of the estimate by itself, and so make it a vector (n,).
+
+    A step without a slope was skipped, and leaves values and state alone: what is remembered must not move them.
+    """
+
+    @abstractmethod
+    def step(self, gradient: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """What the rate is multiplied with (n,), and the next state. ``gradient`` (n,) may be changed."""
+
+    def apply(
+        self, values: Tensor, gradient: Gradient, rate: float, state: Any, asked: Sequence[float] = ()
+    ) -> Any:
+        """See `Update.apply`."""
+        if gradient.zero:
+            return state
+        step, state = self.step(gradient.vector(), state)
+        move(values, step, rate)
+        return state
+
+
 def move(values: Tensor, direction: Tensor, step: float) -> None:
     """θ ← θ − step·z in place, as a rounded product and a rounded difference.
 
@@ -115,6 +146,6 @@ def move(values: Tensor, direction: Tensor, step: float) -> None:
     values -= direction * step
 
 
-def schedule_setting() -> Any:
+def schedule_setting(default: Schedule = "constant") -> Any:
     """The schedule's field, the same for every update."""
-    return setting("constant", "How the learning rate goes over the run: constant, linear or cosine towards zero.")
+    return setting(default, "How the learning rate goes over the run: constant, linear or cosine towards zero.")

@@ -1,0 +1,120 @@
+"""The figure that an evaluation tells, made small itself: no gradient of it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sparsezo_gui.engine.objectives import Objective
+from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsezo_gui.engine.data.encode import Encoded
+    from sparsezo_gui.engine.models.frozen import FrozenModel
+    from sparsezo_gui.engine.models.tuned import Owners
+    from sparsezo_gui.engine.objective import Measured
+
+MIX = "Share of the likelihood in the loss. A pure count (0) changes in few steps, and the others move nothing."
+
+
+class Counted(Objective):
+    """Base: (1 − mix)·(1 − score) + mix·likelihood of each example, every example counting once (own choice: MeZO
+    takes the pure score, larger batches and more steps)."""
+
+    mix: float = setting(0.1, MIX, ge=0, le=1, sane=(0.05, 0.5))
+
+    def mixed(self, scores: Tensor, measured: Measured | None) -> Measured:
+        """Losses from ``scores`` (sides, examples) in 0 … 1 and, unless ``mix`` is 0, what was ``measured``."""
+        import torch
+
+        from sparsezo_gui.engine.objective import Measured
+
+        losses = 1.0 - scores
+        if measured is not None:
+            losses = (1 - self.mix) * losses + self.mix * (measured.sums / measured.weights)
+        weights = torch.ones(scores.shape[1], dtype=torch.float64)
+        return Measured(losses, weights, measured.scores if measured else ())
+
+
+class Accuracy(Counted):
+    """Right choices, counted: 1 where the likeliest candidate is wrong, and a share of the likelihood.
+
+    MeZO (arXiv 2305.17333) optimises accuracy so, without its gradient. Where several candidates are right, any counts,
+    as in an evaluation.
+    """
+
+    title: ClassVar[str] = "Accuracy"
+    paper: ClassVar[str] = "MeZO, arXiv 2305.17333"
+    kinds: ClassVar[tuple[str, ...]] = ("choice",)
+    needs: ClassVar[str] = "answers to choose from"
+    rule: Literal["accuracy"] = "accuracy"
+
+    def judge(self, measured: Measured, examples: Sequence[Encoded], base: Tensor | None = None) -> Measured:
+        """See `Objective.judge`."""
+        import torch
+
+        right = [
+            torch.isin(scores.argmax(dim=1), torch.tensor([example.label, *example.accepted]))
+            for scores, example in zip(measured.scores, examples, strict=True)
+        ]
+        return self.mixed(torch.stack(right, dim=1).double(), measured)
+
+
+class Written(Counted):
+    """Base of scores of what the model writes, greedily, under each side; a step costs as much as that many answers.
+
+    MeZO (arXiv 2305.17333) optimises the F1 of SQuAD so. An answer is scored as in an evaluation, whose loss stays the
+    likelihood.
+    """
+
+    paper: ClassVar[str] = "MeZO, arXiv 2305.17333"
+    kinds: ClassVar[tuple[str, ...]] = ("completion", "chat")
+    needs: ClassVar[str] = "answers to compare with"
+    writes: ClassVar[bool] = True
+
+    def score(self) -> Callable[[str, Sequence[str]], float]:
+        """Score of an answer by its references, 0 … 1."""
+        raise NotImplementedError
+
+    def measure(
+        self, model: FrozenModel, examples: Sequence[Encoded], sides: int = 1, owners: Owners | None = None,
+        base: Tensor | None = None,
+    ) -> Measured:  # fmt: skip
+        """See `Objective.measure`."""
+        import torch
+
+        from sparsezo_gui.engine.generate import answers
+        from sparsezo_gui.engine.objective import measure
+
+        score, scores = self.score(), torch.zeros(sides, len(examples), dtype=torch.float64)
+        for index, written in answers(model, examples, sides):
+            scores[:, index] = torch.tensor([score(text, examples[index].references) for text in written])
+        return self.mixed(scores, measure(model, examples, sides) if self.mix else None)
+
+
+class F1(Written):
+    """Words that written answers share with the expected ones (F1), and a share of the likelihood."""
+
+    title: ClassVar[str] = "F1 of written answers"
+    rule: Literal["f1"] = "f1"
+
+    def score(self) -> Callable[[str, Sequence[str]], float]:
+        """See `Written.score`."""
+        from sparsezo_gui.engine import metrics
+
+        return metrics.f1
+
+
+class ExactMatch(Written):
+    """Written answers that equal an expected one, counted, and a share of the likelihood."""
+
+    title: ClassVar[str] = "Exact match of written answers"
+    rule: Literal["exact-match"] = "exact-match"
+
+    def score(self) -> Callable[[str, Sequence[str]], float]:
+        """See `Written.score`."""
+        from sparsezo_gui.engine import metrics
+
+        return metrics.exact_match

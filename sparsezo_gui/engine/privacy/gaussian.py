@@ -1,0 +1,86 @@
+"""Differential privacy by noise on the slope, of which a zeroth-order step has just one number to hide."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from sparsezo_gui.engine.privacy import Privacy
+from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.data.encode import Encoded
+    from sparsezo_gui.engine.selection import Chosen
+    from sparsezo_gui.engine.session import Session
+    from sparsezo_gui.engine.zo.estimators import Estimate, Estimator, Probe
+
+_DRAWS = 4  # of which a noise is made
+_system = random.SystemRandom()
+
+
+class Gaussian(Privacy):
+    """Each example's slope is clipped, noise is added to their sum: the model tells little of any one example.
+
+    DP-ZO (arXiv 2401.04343) and DPZero (arXiv 2310.09639): sᵢ = [Lᵢ(θ+εz) − Lᵢ(θ−εz)] / 2ε of each example, clipped to
+    C; g = (Σ sᵢ + N(0, σ²C²)) / B with the expected batch size B. Batches are Poisson samples and may be empty, which
+    is what the accounting assumes. Own choices: with several directions the vector of an example's slopes is clipped by
+    its length and every direction gets noise of its own, which is the same mechanism in several dimensions; an example
+    without a finite loss counts as zero; the loss of a step is told nowhere (noise that hides an example in a batch of
+    16 would hide the loss). What the guarantee covers is in `sparsezo_gui.engine.privacy`.
+    """
+
+    title: ClassVar[str] = "Gaussian noise"
+    paper: ClassVar[str] = "DP-ZO, arXiv 2401.04343; DPZero, arXiv 2310.09639"
+    private: ClassVar[bool] = True
+    rule: Literal["gaussian"] = "gaussian"
+    clip: float = setting(
+        2.0, "Largest slope of an example that counts; larger ones are cut to it.", gt=0, le=1e6, sane=(0.5, 50)
+    )
+    noise: float = setting(
+        1.0, "Noise in units of the largest slope; more noise is more privacy and slower learning.", gt=0, le=1e4,
+        sane=(0.5, 10),
+    )  # fmt: skip
+    delta: float = setting(
+        1e-5, "Chance with which the promise may fail; below one in as many as there are training examples.", gt=0,
+        lt=1, sane=(1e-7, 1e-4),
+    )  # fmt: skip
+
+    def check(self) -> None:
+        """See `Privacy.check`."""
+        from sparsezo_gui.engine.privacy.accounting import check
+
+        check()
+
+    def choose(self, session: Session, examples: Sequence[Encoded]) -> Chosen:
+        """See `Privacy.choose`."""
+        import numpy as np
+
+        from sparsezo_gui.engine.privacy.accounting import rate
+        from sparsezo_gui.engine.selection import Chosen
+
+        coins = (np.frombuffer(os.urandom(8 * len(examples)), "<u8") >> np.uint64(11)) * 2.0**-53
+        return Chosen([examples[i] for i in np.flatnonzero(coins < rate(session.recipe, len(examples)))])
+
+    def measure(self, estimator: Estimator, probe: Probe, state: Any, batch_size: int) -> Estimate:
+        """See `Privacy.measure`."""
+        import torch
+
+        from sparsezo_gui.engine.zo.estimators import Estimate
+
+        count = estimator.directions
+        steps = estimator.epsilon * torch.eye(count)
+        losses = probe.alone(torch.cat((steps, -steps)))
+        slopes = (losses[:count] - losses[count:]) / (2 * estimator.epsilon)
+        slopes = slopes.where(slopes.isfinite().all(dim=0), 0.0)  # NaN would pass through what clips
+        clipped = slopes * (self.clip / slopes.norm(dim=0).clamp(min=self.clip))
+        scale = self.noise * self.clip
+        noised = (total + scale * secret_normal() for total in clipped.sum(dim=1).tolist())
+        return Estimate(tuple(value / batch_size for value in noised), float("nan"))
+
+
+def secret_normal() -> float:
+    """A normal value out of the operating system's randomness; of several, so that the last bits of a draw, which
+    depend on what a float can hold, do not show (own choice)."""
+    return sum(_system.gauss(0.0, 1.0) for _ in range(_DRAWS)) / _DRAWS**0.5

@@ -1,0 +1,77 @@
+"""Core sets: a few examples that stand for many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sparsezo_gui.engine.selection import Chosen, Selection
+from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sparsezo_gui.engine.data.encode import Encoded
+    from sparsezo_gui.engine.session import Session
+
+FIRST_PROBE = 2**31  # of the directions that examples are felt along; a step's own are far below
+
+
+class CoreSet(Selection):
+    """The batch is chosen out of a larger pool so that each example of the pool has one like it in the batch.
+
+    CoLM (arXiv 2407.19580) takes zeroth-order gradients of one projection as features and chooses by greedy facility
+    location: of Σᵢ maxₛ (D − |fᵢ − fₛ|₁) over the batch, which a greedy choice brings within 1 − 1/e of the best. Own
+    choices: features are slopes of each example along several random directions of the tuned values, since along one
+    direction all that tells two examples apart is one number; their l1 distances grow with those of the gradients. The
+    chosen ones count alike, not by how many they stand for (small clusters are meant to gain), there is no history of
+    gradients and no parting by sources. Compare it with 'shuffled' at equal forward passes.
+    """
+
+    title: ClassVar[str] = "Core set"
+    paper: ClassVar[str] = "CoLM, arXiv 2407.19580"
+    rule: Literal["coreset"] = "coreset"
+    pool: int = setting(2, "Size of the pool, in batches.", unit="batches", ge=2, le=64, sane=(2, 4))
+    features: int = setting(
+        4, "Directions along which the pool is felt. A step takes 1 + this × the pool's batches times as long.",
+        ge=1, le=256, sane=(4, 16),
+    )  # fmt: skip
+
+    def choose(self, session: Session, examples: Sequence[Encoded]) -> Chosen:
+        """See `Selection.choose`. Ties go to the example that comes first in the order of the data."""
+        import numpy as np
+        import torch
+
+        from sparsezo_gui.engine.objective import count_tokens
+        from sparsezo_gui.engine.zo import generator
+        from sparsezo_gui.engine.zo.batches import batch_indices
+
+        loop, values, step = session.recipe.loop, session.overlay.values, session.step + 1
+        places = batch_indices(loop.seed, step, self.pool * loop.batch_size, len(examples))
+        pool = [examples[place] for place in dict.fromkeys(places)]
+        if len(pool) <= loop.batch_size:
+            return Chosen(pool)
+        epsilon = getattr(session.recipe.estimator, "epsilon", 1e-3)
+        found = np.empty((len(pool), self.features))
+        for column in range(self.features):  # one at a time, so that no more memory is taken than in a step
+            z = generator.normal(loop.seed, step, FIRST_PROBE + column, values.numel(), values.device)
+            plus, minus = session.probe(pool, z[None]).examples(torch.tensor([[epsilon], [-epsilon]]))
+            found[:, column] = ((plus - minus) / (2 * epsilon)).cpu().numpy()
+        tokens = 2 * self.features * sum(map(count_tokens, pool))
+        return Chosen([pool[place] for place in facility_location(np.nan_to_num(found), loop.batch_size)], tokens)
+
+
+def facility_location(features: np.ndarray, count: int) -> list[int]:
+    """``count`` rows of ``features`` (n, m), chosen greedily so that every row has a chosen one near it (l1)."""
+    import numpy as np
+
+    distances = np.zeros((len(features), len(features)))
+    for column in features.T:
+        distances += np.abs(column[:, None] - column)
+    nearest, chosen = np.full(len(features), distances.max()), []
+    for _ in range(count):
+        gains = np.maximum(nearest[:, None] - distances, 0).sum(axis=0)
+        gains[chosen] = -1.0
+        chosen.append(int(gains.argmax()))
+        nearest = np.minimum(nearest, distances[chosen[-1]])
+    return chosen

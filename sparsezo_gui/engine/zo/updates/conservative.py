@@ -1,0 +1,58 @@
+"""Steps that are taken only if they help."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from sparsezo_gui.engine.zo.updates import Gradient, ScalarUpdate, Schedule, schedule_setting
+from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsezo_gui.engine.zo.estimators import Probe
+
+MOVES = (0.0, 1.0, -1.0)  # stay, step, step the other way
+
+
+class Conservative(ScalarUpdate):
+    """Plain step, or the opposite one, or none: whichever gives the batch its lowest loss.
+
+    Source: ZO-SGD-Cons in the benchmark of arXiv 2402.11592: L is measured at θ, θ − η·ĝ and θ + η·ĝ on the batch of
+    the step, which takes three forward passes more. Own choices: they run together; of equal losses the one of θ wins;
+    the journal keeps which move was best (0, 1 or −1), so that a replay needs no loss.
+    """
+
+    title: ClassVar[str] = "Conservative"
+    paper: ClassVar[str] = "ZO-SGD-Cons, arXiv 2402.11592"
+    sides: ClassVar[int] = len(MOVES)
+    scalars: ClassVar[int] = 1
+    rule: Literal["conservative"] = "conservative"
+    learning_rate: float = setting(
+        1e-6, "Step per unit of slope; a step that would raise the loss is not taken.",
+        gt=0, le=10, basic=True, sane=(1e-7, 1e-4),
+    )  # fmt: skip
+    schedule: Schedule = schedule_setting()
+
+    def factors(self, gradient: Gradient, rate: float, state: Any) -> tuple[list[float], float, Any]:
+        """See `ScalarUpdate.factors`."""
+        return [rate * slope / len(gradient.slopes) for slope in gradient.slopes], rate, state
+
+    def ask(self, probe: Probe, gradient: Gradient, rate: float, state: Any) -> tuple[float, ...]:
+        """See `Update.ask`."""
+        import torch
+
+        step = torch.tensor(self.factors(gradient, rate, state)[0])
+        losses = probe.losses(torch.stack([step * -move for move in MOVES])).tolist()
+        best = min(range(len(MOVES)), key=lambda place: losses[place] if math.isfinite(losses[place]) else math.inf)
+        return (MOVES[best],)
+
+    def apply(
+        self, values: Tensor, gradient: Gradient, rate: float, state: Any, asked: Sequence[float] = ()
+    ) -> Any:
+        """See `Update.apply`."""
+        slopes = [slope * asked[0] for slope in gradient.slopes]
+        return super().apply(values, replace(gradient, slopes=slopes), rate, state)
