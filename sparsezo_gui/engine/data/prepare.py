@@ -164,11 +164,11 @@ def text_blocks(
 ) -> list[Tokens]:
     """At most ``sequences`` blocks of ``tokens`` tokens of text, to find a mask with.
 
-    ``source`` is a bundled text's name, a file, a folder, a Hub data set, or 'task': the training examples of
-    ``table``. Long texts are split into passages, and passages are taken in the order of their hashes: a sample of
-    the whole source, always the same.
+    ``source`` is a bundled text's name, a file, a folder, a Hub data set, or 'task' (here also 'answers'): the training
+    examples of ``table``. Long texts are split into passages, and passages are taken in the order of their hashes: a
+    sample of the whole source, always the same.
     """
-    if source == "task":
+    if source in ("task", "answers"):
         make, rows = _examples(table, tokenizer, source)
         texts = (make.example(row).text for row in rows)
     else:

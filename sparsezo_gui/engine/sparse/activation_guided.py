@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sparsezo_gui import resources
+from sparsezo_gui.engine.sparse.calibration import OWN
 from sparsezo_gui.engine.sparse.rule import MaskRule, Search
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.variants import setting
@@ -56,10 +57,15 @@ class ActivationSubspace(MaskRule):
         """See `MaskRule.bases`."""
         return sum(columns * min(self.rank, columns) for _, columns in anatomy.linears.values())
 
+    @property
+    def reads_task(self) -> bool:
+        """See `MaskRule.reads_task`."""
+        return self.text in OWN
+
     def source(self) -> str:
         """See `MaskRule.source`."""
         bundled = f"the bundled {self.text} text" if self.text in resources.BUNDLED_TEXT else self.text
-        text = "your training examples" if self.text == "task" else bundled
+        text = OWN["task"] if self.reads_task else bundled
         return f"Found on {text}: at most {self.sequences} sequences of up to {self.tokens} tokens."
 
     def cost(self) -> str:

@@ -14,6 +14,7 @@ from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.sparse.overlay import SparseOverlay
 from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.sparse.sensitive import Sensitive
+from sparsezo_gui.engine.sparse.weight_activation import WeightActivation
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests.engine.conftest import finish
 from tests.engine.models.test_memory import LLAMA, found
@@ -54,10 +55,11 @@ def test_streamed_blocks_give_the_same_losses(frozen_tiny, family, bits, watched
     assert all(layer.store is hosted[name] for name, layer in other.layers.items()), "all went back to the host"
 
 
-def test_a_mask_is_found_in_streamed_blocks(tmp_path, watched):
+@pytest.mark.parametrize("kind", [Sensitive, WeightActivation])
+def test_a_mask_is_found_in_streamed_blocks(tmp_path, watched, kind):
     folder = tiny("llama", tmp_path / "llama", num_hidden_layers=5)
     model = finish(frozen.load(ModelTable(id=str(folder), device="cpu")))
-    rule = Sensitive(density=0.02, sequences=3, tokens=32)
+    rule = kind(density=0.02, sequences=3, tokens=32)
     expected = finish(rule.find(model, SEARCH)).hash
     frozen.stream(model)
     assert finish(rule.find(model, SEARCH)).hash == expected and max(watched) == 2

@@ -396,7 +396,7 @@ def test_only_rules_that_read_the_examples_depend_on_them():
     assert not Sensitive().reads_task and Sensitive(text="task").reads_task
     assert MultiTask().reads_task and not MultiTask(texts=("general",)).reads_task
     assert not Rows(text="task").reads_task and Rows(text="task", score="weight-activation").reads_task
-    assert not MASKS["all"]().reads_task
+    assert not MASKS["all"]().reads_task and MASKS["activation-subspace"](text="task").reads_task
 
 
 def test_searches_of_activations_tell_how_far_they_are_and_can_be_cancelled(frozen_tiny):
