@@ -6,7 +6,8 @@ Specification (version 1; a change of any rule below is a new version and a new 
   64-bit seed (low word, high word). The counter's words are (block, step, probe, stream), each 32 bits; block ``b``
   yields the four 32-bit words 4b … 4b+3 of that (stream, step, probe).
 - Streams: 0 directions, 1 data order, 2 random masks, 3 choices within a step (which coordinates, which layers).
-  Each part of the program draws from its own stream, so drawing more in one never moves another.
+  Each part of the program draws from its own stream, so drawing more in one never moves another. Probes from 2³¹ on
+  are those along which a core set is chosen.
 - Normal value ``i`` of a direction is entry ``h`` of a table of 65 536 normal quantiles, where ``h`` is the i-th 16-bit
   half-word, the low half of each word first. Entry ``h`` is Φ⁻¹((h + ½) / 65536) scaled so that the table's variance is
   exactly one, rounded to fp32. The values are bounded (|z| < 4.4), symmetric, of mean zero and unit variance, which is
