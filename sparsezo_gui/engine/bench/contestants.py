@@ -6,6 +6,7 @@ rates here are where the search for a rate begins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from sparsezo_gui.engine.bench.references import ALPHA, RANK, load_plain
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.session import load_data
+from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.batches import batch_indices
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe import Recipe
@@ -55,12 +57,15 @@ def lora(recipe: Recipe, steps: int, factor: float) -> Generator[Event, None, di
     data = yield from load_data(recipe, held)
     place, device, bits = held.source.folder, held.device, recipe.model.bits
     del held
-    torch.manual_seed(recipe.loop.seed)
     model = load_plain(place, device, torch.float32, bits=4 if bits == 4 else 16)
     if bits == 4:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(model, config)
+    adapters = [each for name, each in model.named_parameters() if "lora_A" in name]
+    for number, each in enumerate(adapters):  # as far spread as peft's own, but by the seed
+        drawn = generator.normal(recipe.loop.seed, 0, number, each.numel(), device)
+        each.data.copy_(drawn.view_as(each) / math.sqrt(3 * each.shape[1]))
     optimiser = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=factor * LORA_RATE)
     examples, loop, curve = data.train.encoded, recipe.loop, []
     for step in range(1, steps + 1):

@@ -24,7 +24,7 @@ offset    type     meaning
 ========  =======  ====================================================================
 0         uint32   step at which the run stands after this record
 4         uint32   tokens processed by the forward passes of the step
-8         float64  loss L(θ), mean of the sides, nats
+8         float64  loss L(θ), mean of the sides, nats; NaN where privacy hides it, and the tokens are then 0
 16        float64  learning rate used
 24        float64  time of day at the end of the step, seconds since 1970 (never used to order steps)
 32        float32  seconds the step took

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from queue import SimpleQueue
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,7 +33,6 @@ from sparsezo_gui.engine.sparse.subspace import Subspace
 from sparsezo_gui.engine.zo.generator import Source
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
-from sparsezo_gui.recipe.combine import refusal
 from sparsezo_gui.recipe.recipe import DataTable
 from tests.engine import plain as reference
 from tests.engine.conftest import finish
@@ -357,13 +355,8 @@ def test_a_damaged_mask_gets_a_sentence(frozen_tiny, parts, tuned):
 
 
 def test_what_does_not_go_together(frozen_tiny):
-    table = SimpleNamespace(
-        mask=Subspace(), estimator=SimpleNamespace(rule="flipout", own=True, plain=True, exact=False),
-        update=recipe.Recipe().update, model=SimpleNamespace(bits=4),
-    )  # fmt: skip
-    assert "gives every example a direction of its own" in refusal(table)
-    table.estimator.own = False
-    assert not refusal(table)
+    with pytest.raises(UserError, match="gives every example a direction of its own"):
+        recipe.loads('[mask]\nrule = "subspace"\n[estimator]\nrule = "grzo"')
     for overlay in overlays(frozen_tiny("llama", 4)):
         with pytest.raises(UserError, match="no directions for each example"):
             overlay.own(torch.zeros(1, 1), torch.zeros(1), None)
