@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from typing import Annotated, Any
 
 import tomlkit
@@ -11,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
-from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, dump, load, loads, with_settings
 from sparsezo_gui.recipe.combine import refusal
 from sparsezo_gui.recipe.registry import REGISTRIES
@@ -49,7 +47,6 @@ parts = {registry.table: variants(registry) for registry in REGISTRIES}
 parts |= {name: tables(Recipe.model_fields[name].annotation) for name in ("model", "data", "loop", "run")}
 
 
-<<<<<<< HEAD
 def together(content: dict[str, Any]) -> bool:
     """Whether the parts can be combined; what cannot is refused, which other tests look at."""
     chosen = {registry.table: registry.build(content.get(registry.table, {})) for registry in REGISTRIES}
@@ -59,18 +56,6 @@ def together(content: dict[str, Any]) -> bool:
 
 
 recipes = st.fixed_dictionaries({}, optional=parts).filter(together).map(build)
-=======
-def fitting(tables: dict[str, Any]) -> Recipe:
-    """The recipe of these tables, less those that do not go with the others."""
-    for left_out in ("", "privacy", "selection", "objective"):
-        tables = {name: table for name, table in tables.items() if name != left_out}
-        with suppress(UserError):
-            return build(tables)
-    raise AssertionError(f"does not go together: {tables}")
-
-
-recipes = st.fixed_dictionaries({}, optional=parts).map(fitting)
->>>>>>> w-obj
 
 
 @settings(max_examples=300, deadline=None)

@@ -5,15 +5,10 @@ Specification (version 1; a change of any rule below is a new version and a new 
 - Words come from Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). The key is the
   64-bit seed (low word, high word). The counter's words are (block, step, probe, stream), each 32 bits; block ``b``
   yields the four 32-bit words 4b … 4b+3 of that (stream, step, probe).
-<<<<<<< HEAD
 - Streams: 0 directions, 1 data order, 2 random masks, 3 choices within a step (which coordinates, which layers), 4
   rounding of values in 16 bits, 5 bases of subspaces, and what states begin with.
-  Each part of the program draws from its own stream, so drawing more in one never moves another.
-=======
-- Streams: 0 directions, 1 data order, 2 random masks, 3 choices within a step (which coordinates, which layers).
   Each part of the program draws from its own stream, so drawing more in one never moves another. Probes from 2³¹ on
   are those along which a core set is chosen.
->>>>>>> w-obj
 - Normal value ``i`` of a direction is entry ``h`` of a table of 65 536 normal quantiles, where ``h`` is the i-th 16-bit
   half-word, the low half of each word first. Entry ``h`` is Φ⁻¹((h + ½) / 65536) scaled so that the table's variance is
   exactly one, rounded to fp32. The values are bounded (|z| < 4.4), symmetric, of mean zero and unit variance, which is
