@@ -254,7 +254,8 @@ class RunPage(Page):
         rate, left, middle, _ = record.speed()
         self._numbers["Step"].setText(f"{words.count(record.step)} of {words.count(record.steps)}")
         columns = record.columns
-        self._numbers["Loss"].setText(f"{columns['smooth'][-1]:.4f}" if columns.size else "–")
+        loss = columns["smooth"][-1] if columns.size else float("nan")  # NaN also where privacy hides it
+        self._numbers["Loss"].setText(f"{loss:.4f}" if loss == loss else "–")
         self._numbers["Tokens/s"].setText(words.count(rate) if rate == rate else "–")
         self._numbers["Step time"].setText(words.latency(middle) if middle == middle else "–")
         self._numbers["Time left"].setText(words.seconds(left) if record.active and left == left else "–")
