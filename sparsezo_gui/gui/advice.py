@@ -52,7 +52,7 @@ def _memory(estimate: Any) -> str:
 
 def _everything(recipe: Recipe) -> bool:
     """Whether the weights are tuned where they are, rather than a few values beside them."""
-    return getattr(recipe.mask, "space", "entries") == "dense"
+    return recipe.mask.space == "dense"
 
 
 def _dense(estimate: Any, recipe: Recipe, density: float) -> str:

@@ -14,7 +14,7 @@ MOST_IN_POOL = 4096  # examples of which a core set is chosen; all their distanc
 def refusal(recipe: Recipe) -> str:
     """Why the parts of ``recipe`` do not go together, in sentences; empty where they do."""
     mask, estimator, update, bits = recipe.mask, recipe.estimator, recipe.update, recipe.model.bits
-    space = getattr(mask, "space", "entries")
+    space = mask.space
     if space == "dense":
         if bits < 16:
             return (
@@ -67,7 +67,7 @@ def _written(recipe: Recipe) -> str:
 def _chosen(recipe: Recipe) -> str:
     if recipe.selection.rule != "coreset":
         return ""
-    if getattr(recipe.mask, "space", "entries") == "dense":
+    if recipe.mask.space == "dense":
         return (
             f"[selection] rule = 'coreset' feels examples along vectors as long as what is tuned, and [mask] rule = "
             f"'{recipe.mask.rule}' tunes every weight. Set [selection] rule = 'shuffled', or [mask] rule = 'sensitive'."
@@ -100,9 +100,9 @@ def _private(recipe: Recipe) -> str:
             f"{rule} draws its batches blindly, and [selection] rule = '{recipe.selection.rule}' looks at the "
             "examples. Set [selection] rule = 'shuffled', or [privacy] rule = 'none'."
         )
-    if getattr(recipe.mask, "text", "") == "task":
+    if recipe.mask.reads_task:
         return (
-            f"{rule} hides the training examples, and [mask] text = 'task' chooses weights by them. Set [mask] text = "
-            "'general', or [privacy] rule = 'none'."
+            f"{rule} hides the training examples, and this [mask] chooses weights by them. Set [mask] text = 'general', "
+            "or [privacy] rule = 'none'."
         )
     return ""
