@@ -34,7 +34,8 @@ class ActivationSubspace(MaskRule):
     Own choices: A is found once, on the frozen base and a calibration text, and not at every step on the batch: a run
     then stays a list of scalars, which is replayed without a forward pass, and B can stay beside a base in few bits.
     The slope is what the estimator measures (theirs is one-sided). Only the linear weights of the blocks are tuned.
-    Inputs are not centred; where a few channels are far larger than others, a higher rank helps.
+    Inputs are not centred; where a few channels are far larger than others, a higher rank helps. Without a rescaling B
+    moves the entries of W by √(r/in) of what it moves itself, so that it takes a higher rate than single entries do.
     """
 
     title: ClassVar[str] = "Activation subspace"
