@@ -102,7 +102,7 @@ def _private(recipe: Recipe) -> str:
         )
     if recipe.mask.reads_task:
         return (
-            f"{rule} hides the training examples, and this [mask] chooses weights by them. Set [mask] text = 'general', "
-            "or [privacy] rule = 'none'."
+            f"{rule} hides the training examples, and this [mask] chooses weights by them. Set [mask] text = "
+            "'general', or [privacy] rule = 'none'."
         )
     return ""

@@ -25,16 +25,31 @@ from sparsezo_gui.recipe.events import Event, Progress
 
 _SENSITIVE = ("mask.rule=sensitive", "update.learning_rate=4e-3")
 _DENSE = ("model.bits=32", "update.learning_rate=2e-3")
+_BLIND = ("update.learning_rate=1.6e-2",)
+
+
+def _felt(estimator: str) -> tuple[str, ...]:
+    return (*_SENSITIVE, f"estimator.rule={estimator}")
+
+
 METHODS: dict[str, tuple[str, ...]] = {
     "sensitive": _SENSITIVE,
-    "sensitive-task": (*_SENSITIVE, "mask.text=task"),
-    "random": ("mask.rule=random", "update.learning_rate=1.6e-2"),
-    "large-magnitude": ("mask.rule=large-magnitude", "update.learning_rate=1.6e-2"),
-    "small-magnitude": ("mask.rule=small-magnitude", "update.learning_rate=1.6e-2"),
-    "mezo": ("mask.rule=all", *_DENSE),
+    "sensitive-answers": (*_SENSITIVE, "mask.text=answers"),
     "sensitive-16": (*_SENSITIVE, "model.bits=16"),
-    "forward-gradient": (*_SENSITIVE, "estimator.rule=forward-gradient"),
-    "first-order": (*_SENSITIVE, "estimator.rule=first-order", "update.rule=adam", "update.learning_rate=1e-3"),
+    "random": ("mask.rule=random", *_BLIND),
+    "large-magnitude": ("mask.rule=large-magnitude", *_BLIND),
+    "small-magnitude": ("mask.rule=small-magnitude", *_BLIND),
+    "weight-activation": ("mask.rule=weight-activation", *_BLIND),
+    "rows": ("mask.rule=rows", *_BLIND),
+    "subspace": ("mask.rule=subspace", *_BLIND),
+    "activation-subspace": ("mask.rule=activation-subspace", *_BLIND),
+    "mezo": ("mask.rule=all", *_DENSE),
+    "sparse-mezo": ("mask.rule=small-magnitude-dynamic", *_DENSE),
+    "lezo": ("mask.rule=random-layers", *_DENSE),
+    "four-directions": (*_SENSITIVE, "estimator.directions=4"),
+    **{rule: _felt(rule) for rule in ("fzoo", "grzo", "hizoo", "conmezo", "bszo", "curvzo", "loren", "elastic")},
+    "forward-gradient": _felt("forward-gradient"),
+    "first-order": (*_felt("first-order"), "update.rule=adam", "update.learning_rate=1e-3"),
 }
 LORA, UNTUNED = "lora", "untuned"
 COMMON = ("update.rule=scalar-normalised", "update.schedule=linear")
