@@ -8,6 +8,7 @@ from typing import Any
 from sparsezo_gui.recipe.recipe import Recipe
 
 SENSITIVE = {"rule": "sensitive", "density": 0.001}
+DENSE = {"bits": 16, "compute": "auto"}  # weights in fewer bits cannot be moved
 TWO_SIDED = {"rule": "two-sided", "directions": 1}
 NORMALISED = {"rule": "scalar-normalised", "learning_rate": 1e-4, "schedule": "constant"}
 
@@ -37,13 +38,26 @@ PRESETS = (
          "update": {**NORMALISED, "learning_rate": 3e-4, "schedule": "linear"}},
     ),
     Preset(
+        "A direction per example", "As many directions as examples for the price of one: less noise in each step.",
+        {"mask": SENSITIVE, "estimator": {"rule": "grzo"}, "update": NORMALISED},
+    ),
+    Preset(
+        "Last block exactly", "Back-propagates through the last block alone: faster to learn, some more memory.",
+        {"mask": SENSITIVE, "estimator": {"rule": "elastic", "blocks": 1}, "update": NORMALISED},
+    ),
+    Preset(
         "Random control", "As many weights, drawn blindly: shows what sensitivity is worth.",
         {"mask": {**SENSITIVE, "rule": "random"}, "estimator": TWO_SIDED,
          "update": {**NORMALISED, "learning_rate": 1e-3}},
     ),
     Preset(
-        "MeZO (all)", "Tunes every weight of the blocks, as the 2023 paper does; holds the model in 16 bits.",
-        {"model": {"bits": 16, "compute": "auto"}, "mask": {"rule": "all"}, "estimator": TWO_SIDED,
+        "Sparse MeZO", "Tunes the small weights of every block, as they are at each step; 16 bits.",
+        {"model": DENSE, "mask": {"rule": "small-magnitude-dynamic", "smallest": 0.2}, "estimator": TWO_SIDED,
+         "update": {"rule": "sgd", "learning_rate": 2e-6, "schedule": "constant", "decay": 0.0}},
+    ),
+    Preset(
+        "MeZO (all)", "Tunes every weight of the blocks, as the 2023 paper does; 16 bits.",
+        {"model": DENSE, "mask": {"rule": "all"}, "estimator": TWO_SIDED,
          "update": {"rule": "sgd", "learning_rate": 1e-6, "schedule": "constant", "decay": 0.0}},
     ),
 )  # fmt: skip

@@ -135,6 +135,10 @@ def test_each_rule_says_where_its_mask_comes_from(method, find, session):
         session.change("mask", rule=rule)
         assert words in find("Source of the mask").text()
         assert shown(method, "Find the mask")
+    before = session.recipe
+    session.change("mask", rule="all")  # on a model in 4 bits it cannot be
+    assert session.recipe == before
+    session.change("model", bits=32)
     session.change("mask", rule="all")
     assert "nothing to find" in find("Source of the mask").text()
     for absent in ("Find the mask", "Cost of the mask", "Mask not found yet", "Mask found"):

@@ -28,6 +28,8 @@ TITLES = {"mask": "Which weights are tuned", "estimator": "How the slope is meas
           "run": "How it is kept"}  # fmt: skip
 COLUMNS = 3
 
+PRESETS_IN_A_ROW = 4
+
 
 class MethodPage(Page):
     """The form is made anew when a rule changes, since another rule has other fields."""
@@ -45,8 +47,8 @@ class MethodPage(Page):
             choice = PresetCard(preset.title, preset.goal)
             choice.radio.clicked.connect(lambda _=False, preset=preset: self._apply(preset.settings))
             self._group.addButton(choice.radio, index)
-            presets.addWidget(choice, 0, index)
-            presets.setColumnStretch(index, 1)
+            presets.addWidget(choice, *divmod(index, PRESETS_IN_A_ROW))
+            presets.setColumnStretch(index % PRESETS_IN_A_ROW, 1)
         self.body.addLayout(presets)
         self._own = label("These are your own values; a goal above replaces them.", "hint")
         self._basic = QGridLayout()
