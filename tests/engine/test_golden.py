@@ -6,15 +6,20 @@ A missing file is recorded at the first run and fails once, so that it is looked
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from sparsezo_gui import recipe
+from sparsezo_gui.engine import training
 from sparsezo_gui.engine.data.encode import Encoded, Row
+from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse.overlay import SparseOverlay
 from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.recipe.events import Returned
+from sparsezo_gui.recipe.presets import PRESETS
 from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
 from tests.engine.conftest import finish
 
@@ -75,3 +80,22 @@ def test_trajectory(frozen_tiny, estimator, update, directions):
     assert found["values"] == pytest.approx(golden["values"], rel=1e-3, abs=1e-5)
     for mine, theirs in zip(found["slopes"], golden["slopes"], strict=True):
         assert mine == pytest.approx(theirs, rel=1e-2, abs=5e-3)
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.title)
+def test_preset(make, tmp_path, preset):
+    """What is offered to everybody, whole: the model's bits, mask, estimator and update together, in a run."""
+    small = {"sequences": 2, "tokens": 32} if preset.settings["mask"]["rule"] == "sensitive" else {}
+    chosen = make(**{**preset.settings, "mask": {**preset.settings["mask"], **small}}, loop={"steps": 8})
+    for event in training.train(chosen, folder=tmp_path / "run"):
+        assert not isinstance(event, Returned), "a preset goes on"
+    steps = journal.read(tmp_path / "run" / "journal.bin").steps
+    found = {"loss": steps["loss"].tolist(), "slopes": steps["slopes"].tolist()}
+    path = FOLDER / f"preset-{re.sub('[^a-z]+', '-', preset.title.lower()).strip('-')}.json"
+    if not path.exists():
+        path.write_text(json.dumps(found, indent=1) + "\n")
+        pytest.fail(f"recorded {path.name}: look at it, then commit it")
+    golden = json.loads(path.read_text())
+    assert found["loss"] == pytest.approx(golden["loss"], rel=1e-3)
+    for mine, theirs in zip(found["slopes"], golden["slopes"], strict=True):
+        assert mine == pytest.approx(theirs, rel=2e-2, abs=2e-2)
