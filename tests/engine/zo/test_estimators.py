@@ -23,6 +23,7 @@ from sparsezo_gui.engine.zo.estimators.hizoo import LEAST, MOST, HiZOO
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.engine.zo.generator import Source
 from sparsezo_gui.engine.zo.sums import total
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.registry import ESTIMATORS
 from sparsezo_gui.recipe.toml import build
 from tests.engine import plain as reference
@@ -341,8 +342,7 @@ def test_a_replay_gives_the_same_bits(frozen_tiny, rule, tmp_path):
     for first in (0, 4):
         again = started(session.model, rule)
         if first:
-            values, states = key_frames.read(frame, overlay.start, mask_hash)
-            again.overlay.values.copy_(values)
+            states = key_frames.read(frame, overlay.start, again.overlay.values, mask_hash)
             again.step, again.state = 4, State(*states)
         for scalars, exact in told[first:]:
             again.advance(again.directions(), scalars, 1e-2, exact)
@@ -488,3 +488,14 @@ def test_a_step_measures_what_a_plain_model_does(frozen_tiny, family, rule):
         assert plain.sides == estimator.sides
     session.advance(directions, mine.scalars, 1e-2, mine.exact)
     assert session.overlay.values.isfinite().all() and not torch.equal(session.overlay.values, session.overlay.start)
+
+
+@rules
+def test_where_every_weight_is_tuned_only_plain_directions_go(rule):
+    """Others need vectors as long as the model."""
+    tables = {"model": {"bits": 32}, "mask": {"rule": "all"}, "estimator": {"rule": rule}}
+    if rule in ("two-sided", "bszo"):
+        build(tables)
+    else:
+        with pytest.raises(UserError, match="tunes every weight"):
+            build(tables)
