@@ -34,6 +34,7 @@ from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Progress
 from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 
+DENSE_PACKS = 2  # times the usual rows at once where every pack draws directions as long as the model
 STEPS_LOOKED_AT = 1000  # the batches of so many steps are searched for the largest
 SPREAD = {"cpu": 0.08, "cuda": 0.0}  # by which the peak of one process differs from another's, from the allocator
 
@@ -52,7 +53,8 @@ def formula(recipe: Recipe, anatomy: Anatomy, examples: Sequence[Encoded] | None
     """Memory of ``recipe`` on training ``examples`` (None: not known), with fewer rows at once where it is tight."""
     device = devices.choose(recipe.model.device).type
     small = _formula(recipe, anatomy, device, examples, SMALL_ROWS[device], None)
-    usual = _formula(recipe, anatomy, device, examples, PACK_ROWS[device], small.total)
+    rows = PACK_ROWS[device] * (DENSE_PACKS if recipe.mask.space == "dense" else 1)
+    usual = _formula(recipe, anatomy, device, examples, rows, small.total)
     return usual if usual.verdict == "fits" else small
 
 

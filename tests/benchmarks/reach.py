@@ -60,7 +60,11 @@ def reach(folder: Path, values: int, steps: int, budget: int) -> None:
     gaps = {b - 1: b - a for a, b in zip([0, *kept], [*kept, steps + 1], strict=True)}
     print(f"{values:,} values, {steps:,} steps: a frame of {bytes_each / 1e6:.2f} MB every {spacing} steps, of which "
           f"{len(kept)} are kept, {len(kept) * bytes_each / 1e6:.0f} MB; longest way {max(gaps.values()) - 1} steps")
-    overlay: Any = SimpleNamespace(values=start.clone(), start=start, mask=SimpleNamespace(size=values, hash=MASK))
+    overlay: Any = SimpleNamespace(
+        values=start.clone(), start=start, mask=SimpleNamespace(size=values, hash=MASK),
+        draw=lambda estimator, source, batch_size, state: estimator.draw(source, batch_size, state),
+        reset=lambda: overlay.values.copy_(start),
+    )  # fmt: skip
     session = Session(recipe, SimpleNamespace(), overlay)  # type: ignore[arg-type]
     for name, step in (("the farthest", max(gaps, key=gaps.__getitem__)), ("one by chance", chance.randrange(steps)),
                        ("the last", steps)):  # fmt: skip

@@ -15,7 +15,6 @@ from sparsezo_gui.engine.forward import log_probabilities
 from sparsezo_gui.engine.objective import count_tokens, measure, packs_of, sides_at_once
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse import fisher
-from sparsezo_gui.engine.sparse.all import All
 from sparsezo_gui.engine.sparse.overlay import SparseOverlay
 from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.sparse.rule import Search
@@ -106,7 +105,7 @@ def test_overlay_forward_equals_dense_forward_with_edited_weights(frozen_tiny, f
 def test_a_mask_of_ones_reproduces_mezo(frozen_tiny, family):
     """MeZO's algorithm 1 on plain weights: perturb in place by +ε, −2ε, and compare the projected gradient."""
     model, epsilon = frozen_tiny(family, 32), 1e-3
-    overlay = SparseOverlay(model, finish(All().find(model, SEARCH)))
+    overlay = SparseOverlay(model, finish(Random(density=1.0).find(model, SEARCH)))
     session = Session(with_settings(Recipe(), [f"estimator.epsilon={epsilon}", "loop.seed=7"]), model, overlay)
     z = session.directions()
     found = session.estimate(batch(), z)

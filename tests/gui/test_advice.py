@@ -43,8 +43,10 @@ def test_what_does_not_fit_is_not_praised():
 
 
 def test_dense_tuning_suits_small_models():
-    text = told(Estimate(), Recipe(mask={"rule": "all"}))
-    assert "Tuning every weight suits small models only: tuned values are kept in 32 bits, which take 6.0 MB" in text
+    text = told(Estimate(), Recipe(mask={"rule": "all"}, model={"bits": 16}))
+    assert "Tuning every weight suits small models only: all are held in 16 bits" in text
+    text = told(Estimate(), Recipe(mask={"rule": "random", "density": 1.0}))
+    assert "Tuning 100 % of the weights suits small models only: tuned values are kept in 32 bits, which take" in text
     assert "in 4 bits does not change that" in text
     text = told(Estimate(), Recipe(mask={"rule": "small-magnitude", "density": 0.5}, model={"bits": 16}))
     assert "Tuning 50 % of the weights" in text and "bits does not change" not in text

@@ -135,11 +135,7 @@ def test_each_rule_says_where_its_mask_comes_from(method, find, session):
         session.change("mask", rule=rule)
         assert words in find("Source of the mask").text()
         assert shown(method, "Find the mask")
-    before = session.recipe
-    session.change("mask", rule="all")  # on a model in 4 bits it cannot be
-    assert session.recipe == before
-    session.change("model", bits=32)
-    session.change("mask", rule="all")
+    session.change_all({"model": {"bits": 16}, "mask": {"rule": "all"}})
     assert "nothing to find" in find("Source of the mask").text()
     for absent in ("Find the mask", "Cost of the mask", "Mask not found yet", "Mask found"):
         assert not shown(method, absent)
@@ -159,6 +155,19 @@ def test_several_texts_are_parted_by_commas(method, find, session, qtbot):
     qtbot.keyClick(texts, Qt.Key.Key_Return)
     assert session.recipe.mask.texts == ("general", "notes.txt")
     assert any("must name one text" in part.text() for part in method.findChildren(QLabel))
+
+
+def test_a_rule_that_does_not_go_with_the_rest_is_refused_with_a_sentence(method, find, session, qtbot):
+    combo = find("Which weights are tuned")
+    before = combo.currentIndex()
+    combo.setCurrentIndex(combo.findData("random-layers"))
+    assert "weights in 4 bits cannot be moved. Set [model] bits = 32 or 16" in method.banner.text
+    assert session.recipe.mask.rule == "sensitive"
+    assert find("Which weights are tuned").currentIndex() == before, "what was refused is not shown as chosen"
+    session.change("model", bits=32)
+    combo = find("Which weights are tuned")
+    combo.setCurrentIndex(combo.findData("random-layers"))
+    assert session.recipe.mask.rule == "random-layers" and find("Dropped")
 
 
 def test_a_long_path_does_not_widen_the_page(method, find, session):

@@ -36,7 +36,8 @@ def test_any_bits_come_back(tmp_path_factory, bits, start):
     path = frames.write(folder, 7, 9, began, content, (None, (0.25, 3)), MASK)
     (frame,) = frames.frames(folder)
     assert (frame.path, frame.step, frame.records) == (path, 7, 9)
-    found, state = frames.read(frame, began, MASK)
+    found = torch.empty(size)
+    state = frames.read(frame, began, found, MASK)
     assert found.numpy().tobytes() == content.numpy().tobytes()
     assert state == (None, (0.25, 3))
 
@@ -45,7 +46,7 @@ def test_states_of_tensors_come_back(tmp_path):
     start = values()
     momentum = values(seed=3)
     frames.write(tmp_path, 1, 1, start, values(seed=1), ((momentum,), (0.1, momentum.view(50, 10))), MASK)
-    _, (estimator, update) = frames.read(frames.frames(tmp_path)[0], start, MASK)
+    estimator, update = frames.read(frames.frames(tmp_path)[0], start, torch.empty(500), MASK)
     assert torch.equal(estimator[0], momentum)
     assert update[0] == 0.1 and torch.equal(update[1], momentum.view(50, 10))
 
@@ -94,7 +95,7 @@ def test_a_frame_that_cannot_be_used_is_left_aside(tmp_path, what):
         path.unlink()
     else:
         path.write_bytes(b"\x80\x04cposix\nsystem\n(S'true'\ntR.")
-    assert frames.read(frame, start, mask) is None
+    assert frames.read(frame, start, torch.empty(500), mask) is None
 
 
 def journal_of(path, *moves):
@@ -140,4 +141,19 @@ def test_spacing_keeps_replays_short():
     for size in (100, 30_147, 300_000, 6_500_000):
         seconds = frames.spacing(size) * (frames.STEP_SECONDS + frames.VALUE_SECONDS * size)
         assert seconds <= 12.5 and (size > 100_000 or seconds < 1.2)
-    assert frames.spacing(10**9) == 1
+    assert frames.spacing(10**9) == frames.FEWEST, "to write that many takes as long as several steps"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_frames_are_written_and_read_in_pieces(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(frames, "PIECE", 64)
+    start = values().to(dtype)
+    now = values(seed=1).to(dtype)
+    path = frames.write(tmp_path, 1, 1, start, now, ((values(seed=2),), None), MASK)
+    planes = zlib.decompress(load_file(path)["0"].numpy().tobytes())
+    first = int.from_bytes(bytes(planes[4 * 64 + k * 64] for k in range(4)), "little")
+    assert first == (int(now.float().view(torch.int32)[64]) ^ int(start.float().view(torch.int32)[64])) & 0xFFFFFFFF
+    found = torch.empty(500, dtype=dtype)
+    (momentum,), nothing = frames.read(frames.frames(tmp_path)[0], start, found, MASK)
+    assert torch.equal(found, now) and torch.equal(momentum, values(seed=2)) and nothing is None
+    assert frames.fits(now, now.nbytes) and not frames.fits(now, now.nbytes // 4)
