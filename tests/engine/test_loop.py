@@ -31,7 +31,7 @@ from tests.engine.conftest import finish, of
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Key frames every two steps, and short waits."""
-    monkeypatch.setattr(frames, "spacing", lambda size: 2)
+    monkeypatch.setattr(frames, "spacing", lambda size, again=False: 2)
     monkeypatch.setattr(loops, "POLL", 0.01)
 
 
@@ -486,7 +486,7 @@ def test_a_key_frame_of_steps_that_were_lost_is_not_taken_for_others(make, tmp_p
     content = bytearray(run.journal.read_bytes())
     content[128 + 2 * 60 + 9] ^= 1
     run.journal.write_bytes(content)
-    monkeypatch.setattr(frames, "spacing", lambda size: 100)
+    monkeypatch.setattr(frames, "spacing", lambda size, again=False: 100)
     commands = SimpleQueue()
     commands.put(e.SetRate(3.0))
     list(training.resume(run.path, commands))

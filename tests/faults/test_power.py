@@ -79,7 +79,7 @@ class Disk:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_run_survives_a_power_cut_at_any_moment(recipe_file, whole, tmp_path, monkeypatch, pytestconfig):
     count, tried = pytestconfig.getoption("--faults"), 0
-    monkeypatch.setattr(frames, "spacing", lambda size: 5)
+    monkeypatch.setattr(frames, "spacing", lambda size, again=False: 5)
     while tried < count:
         chance, place = random.Random(tried), tmp_path / f"runs{tried}"
         cuts = cuts_of_a_run(recipe_file, place, chance, monkeypatch, likely=count / 40)

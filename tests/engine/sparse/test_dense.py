@@ -228,7 +228,7 @@ CASES = [
 
 @pytest.mark.parametrize(("family", "rule", "bits"), CASES)
 def test_a_resumed_run_and_its_replay_give_the_same_bits(make, tmp_path, family, rule, bits, monkeypatch):
-    monkeypatch.setattr(frames, "spacing", lambda size: 2)
+    monkeypatch.setattr(frames, "spacing", lambda size, again=False: 2)
     chosen = make(
         family, model={"bits": bits}, mask={"rule": rule}, data={"validation": 0, "test": 0}, loop={"steps": 4},
         update={"rule": "scalar-normalised", "learning_rate": 1e-3},
