@@ -1,8 +1,9 @@
 """How well methods tune: tasks × methods × seeds at equal forward passes, each cell a whole run of the program.
 
 Every cell is kept in ``results.jsonl`` as soon as it is done, so that a measurement of hours can be stopped, goes on
-where it was, and grows by asking for more. A method's rate is searched for before, by short runs of one seed, judged on
-validation data: the rate that suits one method would be unfair to another. A backward pass counts as two forward ones.
+where it was, and grows by asking for more. A method's rate is searched for before, by whole runs of the first seed,
+judged on validation data: the rate that suits one method would be unfair to another, and short runs bear higher rates
+than long ones. A backward pass counts as two forward ones.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ from sparsezo_gui.recipe import events as e
 EVALUATIONS = 10  # on validation data, evenly over a run
 APART = 4.0  # factor between two rates that are tried
 FURTHEST = 3  # rates tried above or below the first
-TRIAL = 0.25  # of a run's forward passes, for each rate that is tried
 RESULTS = "results.jsonl"
 TARGET = "mezo"  # whose final accuracy the others are to reach in fewer forward passes
 
@@ -72,17 +72,17 @@ class Quality:
             for name in self.methods:
                 factor = 1.0 if name == UNTUNED else (yield from self._rate(task, name))
                 for seed in range(1 if name == UNTUNED else self.seeds):
-                    yield from self._cell(task, name, seed, factor, self.forwards)
+                    yield from self._cell(task, name, seed, factor)
         return self.rows()
 
     def _rate(self, task: str, name: str) -> Generator[e.Event, None, float]:
-        """The factor on a method's usual rate with the lowest validation loss after a short run: up as long as that
+        """The factor on a method's usual rate with the lowest validation loss at the end of a run: up as long as that
         helps, else down."""
         best = 1.0
-        lowest = yield from self._trial(task, name, best)
+        lowest = (yield from self._cell(task, name, 0, best))["validation_loss"]
         for direction in (APART, 1 / APART):
             for _ in range(FURTHEST):
-                loss = yield from self._trial(task, name, best * direction)
+                loss = (yield from self._cell(task, name, 0, best * direction))["validation_loss"]
                 if loss >= lowest:
                     break
                 best, lowest = best * direction, loss
@@ -90,27 +90,23 @@ class Quality:
                 break
         return best
 
-    def _trial(self, task: str, name: str, factor: float) -> Generator[e.Event, None, float]:
-        cell = yield from self._cell(task, name, 0, factor, round(TRIAL * self.forwards))
-        return cell["validation_loss"]
-
-    def _cell(self, task: str, name: str, seed: int, factor: float, forwards: int) -> Work:
-        key = {**self._key, "task": task, "method": name, "seed": seed, "factor": factor, "forwards": forwards}
+    def _cell(self, task: str, name: str, seed: int, factor: float) -> Work:
+        key = {**self._key, "task": task, "method": name, "seed": seed, "factor": factor}
         for cell in self.cells:
             if cell.items() >= key.items():
                 return cell
-        yield e.Notice(f"{task}, {name}, seed {seed}, {factor:g} × the usual rate, {forwards} forward passes")
+        yield e.Notice(f"{task}, {name}, seed {seed}, {factor:g} × the usual rate")
         base = with_settings(self.base, [*self.tasks[task], f"loop.seed={seed}"])
         if name == UNTUNED:
             cell = key | (yield from _untuned(base))
         elif name == LORA:
-            chosen = _evaluated(base, forwards // 3)
+            chosen = _evaluated(base, self.forwards // 3)
             cell = key | (yield from lora(chosen, chosen.loop.steps, factor))
         else:
             chosen = with_settings(base, settings(name))
-            chosen = _evaluated(chosen, forwards // chosen.estimator.passes)
+            chosen = _evaluated(chosen, self.forwards // chosen.estimator.passes)
             rate = f"update.learning_rate={factor * chosen.update.learning_rate!r}"
-            cell = key | (yield from _tuned(with_settings(chosen, [rate]), trial=forwards < self.forwards))
+            cell = key | (yield from _tuned(with_settings(chosen, [rate])))
         self.cells.append(cell)
         write_text(self.folder / RESULTS, "".join(json.dumps(each) + "\n" for each in self.cells))
         return cell
@@ -141,13 +137,16 @@ class Quality:
     def _key(self) -> Cell:
         """By which cells of one base are known."""
         settings = self.base.model_dump_json(exclude={"run"}).encode()
-        return {"model": self.base.model.id, "base": hashlib.sha256(settings).hexdigest()[:12]}
+        base = hashlib.sha256(settings).hexdigest()[:12]
+        return {"model": self.base.model.id, "base": base, "forwards": self.forwards}
 
     def whole(self, task: str, name: str) -> list[Cell]:
         """The whole runs of a method on a task, at the rate that was chosen for it."""
-        key = {**self._key, "task": task, "method": name, "forwards": self.forwards}
+        key = {**self._key, "task": task, "method": name}
         found = [cell for cell in self.cells if cell.items() >= key.items() and cell["seed"] < self.seeds]
-        return [cell for cell in found if cell["factor"] == found[-1]["factor"]]
+        tried = [cell for cell in found if cell["seed"] == 0]
+        best = min(tried, key=lambda cell: cell.get("validation_loss", 0.0), default={"factor": 1.0})["factor"]
+        return [cell for cell in found if cell["factor"] == best]
 
 
 def _evaluated(recipe: Recipe, steps: int) -> Recipe:
@@ -155,9 +154,8 @@ def _evaluated(recipe: Recipe, steps: int) -> Recipe:
     return with_settings(recipe, [f"loop.steps={max(1, steps)}", f"loop.evaluate_every={every}", "run.frames=200"])
 
 
-def _tuned(recipe: Recipe, trial: bool) -> Work:
-    """A run of ``recipe``, and how good it became: at its end, and where it did best on validation data. A ``trial`` is
-    judged on validation data alone."""
+def _tuned(recipe: Recipe) -> Work:
+    """A run of ``recipe``, and how good it became: at its end, and where it did best on validation data."""
     with tempfile.TemporaryDirectory(prefix="sparsezo-quality-") as place:
         path = Path(place) / "run"
         try:
@@ -178,7 +176,7 @@ def _tuned(recipe: Recipe, trial: bool) -> Work:
             "seconds": round(float(steps["seconds"].sum()), 1), "mask_seconds": run.facts.mask_seconds,
             "mib": round(int(steps["memory"].max(initial=0)) / 2**20), "rate": recipe.update.learning_rate,
         }  # fmt: skip
-        return found if trial else found | (yield from _tested(recipe, run, judge.best(events)))
+        return found | (yield from _tested(recipe, run, judge.best(events)))
 
 
 def _tested(recipe: Recipe, run: RunFolder, best: e.Evaluation | None) -> Work:
