@@ -18,6 +18,7 @@ from sparsezo_gui.recipe.variants import Settings
 EXACT = {  # fields that take some texts only
     "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:3"]),
     "compute": st.sampled_from(["auto", "float32", "bfloat16"]),
+    "folder": st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
 }
 
 
