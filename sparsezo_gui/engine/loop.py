@@ -1,4 +1,8 @@
-"""The training loop: an iterator of events that reads from top to bottom, and what it can be asked at step borders."""
+"""The training loop: an iterator of events that reads from top to bottom, and what it can be asked at step borders.
+
+A run that diverges (see `sparsezo_gui.engine.guard`) goes back by itself, as if it had been asked to: a return in the
+journal, to the step where its losses were lowest, and half the rate from there on. After `RESCUES` of them it ends.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,14 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
+import torch
+
+from sparsezo_gui.engine import guard as guards
 from sparsezo_gui.engine.data import TaskData, finish
+from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.evaluate import evaluate
 from sparsezo_gui.engine.generate import stream_text
+from sparsezo_gui.engine.guard import BAD_STEPS, Guard
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.objective import count_tokens
 from sparsezo_gui.engine.privacy import accounting
@@ -22,13 +31,14 @@ from sparsezo_gui.engine.runs.journal import JournalWriter
 from sparsezo_gui.engine.runs.line import line
 from sparsezo_gui.engine.session import Session, data_hash, load_data, open_session, travel
 from sparsezo_gui.engine.watch import Watch
+from sparsezo_gui.engine.zo.batches import batch_indices
 from sparsezo_gui.errors import DiskFull, UserError
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe import judge
 
 Commands = SimpleQueue  # of events.Command
 Events = Generator[e.Event, None, None]
-BAD_STEPS = 10  # steps in a row without a finite loss, after which the run gives up
+RESCUES = 12  # times that a run goes back by itself; by then the rate is 4096 times lower
 POLL = 1.0  # seconds between two looks whether what a run waits for is over
 
 
@@ -49,6 +59,8 @@ class Loop:
     _first: int = field(default=0, init=False)  # step at which this loop began
     _postponed: deque[e.Command] = field(default_factory=deque, init=False)
     _bad: int = field(default=0, init=False)  # steps in a row without a finite loss
+    _guard: Guard | None = field(default=None, init=False)
+    _rescues: int = field(default=0, init=False)  # times that this loop went back by itself
     _left: tuple[int, float, str] = field(default=(0, 1.0, ""), init=False)  # step, rate factor and hash, when released
 
     def load(self) -> Events:
@@ -94,7 +106,13 @@ class Loop:
                     reason = "stopped"
                 if self.stopping or self.step >= steps:
                     break
+                yield from self._watch_over()
                 yield from self.take_step()
+                if (yield from self._rescued()):
+                    if self._rescues < RESCUES:
+                        continue
+                    reason = "early"
+                    break
                 if self.step % key_frames.spacing(facts.tuned, recipe.estimator.exact) == 0:
                     yield from self.keep_frame()
                 if every and self.step % every == 0 and self.step < steps:
@@ -132,19 +150,62 @@ class Loop:
             )
         )
         yield e.Step(number, found.loss, scalars[0], rate, seconds, memory, tokens)
-        if not private:
-            yield from self._check(found.loss)
-
-    def _check(self, loss: float) -> Events:
-        """Tells a step without a finite loss, and gives up after too many of them."""
-        self._bad = 0 if math.isfinite(loss) else self._bad + 1
+        self._bad = 0 if private or math.isfinite(found.loss) else self._bad + 1
         if self._bad:
-            yield from self.told(e.Notice(f"Step {self.step} had no finite loss and was skipped.", "warning"))
-        if self._bad == BAD_STEPS:
-            raise UserError(
-                f"The loss was not a finite number {BAD_STEPS} steps in a row. Lower epsilon or the learning rate, or "
-                "hold the model in more bits. All steps before are kept."
+            yield from self.told(e.Notice(f"Step {number} had no finite loss and was skipped.", "warning"))
+        if self._guard:
+            self._guard.saw(number, found.loss, scalars)
+
+    def _batch(self, step: int) -> list[Encoded]:
+        """The examples of ``step``, as they come shuffled."""
+        loop, examples = self.session.recipe.loop, self.data.train.encoded
+        return [examples[i] for i in batch_indices(loop.seed, step, loop.batch_size, len(examples))]
+
+    # Divergence
+
+    def _watch_over(self) -> Events:
+        """Makes the guard, which knows the base model's losses and the steps that the run stands on."""
+        session, recipe = self.session, self.session.recipe
+        if self._guard or not recipe.loop.guard or recipe.privacy.private:  # which hides the losses
+            return
+        base = next((event for event in self.run.events() if isinstance(event, e.Base)), None)
+        if base is None:
+            base = e.Base([])
+            for number in range(guards.BATCHES):
+                yield e.Progress("Measuring where the run begins", number, guards.BATCHES, "batches")
+                batch = self._batch(number + 1)
+                compared = session.base(batch)
+                with session.overlay.base(), torch.no_grad():
+                    found = recipe.objective.measure(session.model, batch, base=compared)
+                base.losses.append(found.loss.item())
+            yield from self.told(base)
+        self._guard = Guard(base.losses, self.run.header.start)
+        for record in journals.read(self.run.journal).steps:
+            self._guard.saw(int(record["step"]), float(record["loss"]), record["slopes"].tolist())
+
+    def _rescued(self) -> Generator[e.Event, None, bool]:
+        """Whether the run diverged and went back. Raises `UserError` where no step has a finite loss."""
+        trouble = self._guard.trouble if self._guard else ""
+        if not trouble:
+            if self._bad == BAD_STEPS:
+                raise UserError(
+                    f"The loss was not a finite number {BAD_STEPS} steps in a row. Lower epsilon or the learning rate, "
+                    "or hold the model in more bits. All steps before are kept."
+                )
+            return False
+        back, factor = self._guard.best, self.session.factor / 2
+        self._rescues += 1
+        does = f"The run goes back to step {back} and goes on with half the learning rate."
+        if self._rescues == RESCUES:
+            does = (
+                f"Half the rate did not help {RESCUES} times: the run goes back to step {back} and ends there. Begin "
+                "a new one with a lower learning rate, which 'sparsezo rates' finds, or with a lower epsilon."
             )
+        yield from self.told(e.Notice(f"{trouble} {does}", "warning"))
+        yield from self._return(back)
+        self.session.factor, self._bad = factor, 0
+        yield from self.told(e.RateChanged(back, factor))
+        return True
 
     def evaluate(self, *splits: str) -> Events:
         """Metrics on each split that has examples, and its best and worst examples."""
@@ -355,12 +416,17 @@ class Loop:
                 f"{step}. Make a branch of the run it came from there."
             )
         line(self.run).until(step)  # it must be there
-        yield from self._written(lambda: self.journal.go_back(step))
-        yield from travel(self.session, line(self.run))
-        yield from self.told(e.Returned(step))
+        yield from self._return(step)
         self.session.factor = self._factor()
         if self.session.factor != 1.0:
             yield e.Notice(f"The learning rate is {self.session.factor:g} × the scheduled one, as it was then.")
+
+    def _return(self, step: int) -> Events:
+        """Values and journal back to ``step``; who judges the run begins anew with the steps that are left."""
+        yield from self._written(lambda: self.journal.go_back(step))
+        self._guard = None
+        yield from travel(self.session, line(self.run))
+        yield from self.told(e.Returned(step))
 
     def _factor(self) -> float:
         """What the scheduled rate is multiplied by: as it was changed last on the run's line."""

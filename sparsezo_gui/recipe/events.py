@@ -49,6 +49,13 @@ class Started(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Base(Event):
+    """Losses of the base model on the run's first batches, nats, against which divergence is judged."""
+
+    losses: list[float]
+
+
+@dataclass(frozen=True, slots=True)
 class Step(Event):
     """One step: L(θ) (mean of the two sides, nats), slope g, rate, seconds, memory held (bytes), tokens processed.
 

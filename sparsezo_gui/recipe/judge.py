@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import TypeAdapter
 
-from sparsezo_gui.recipe.events import Evaluation, Event, Examples, Finished, Notice, RateChanged, Returned, Spent
+from sparsezo_gui.recipe.events import Base, Evaluation, Event, Examples, Finished, Notice, RateChanged, Returned, Spent
 
 _KEPT = {
     name: TypeAdapter(kind)
     for name, kind in {
         "evaluation": Evaluation, "examples": Examples, "notice": Notice, "returned": Returned, "finished": Finished,
-        "rate-changed": RateChanged, "spent": Spent,
+        "rate-changed": RateChanged, "spent": Spent, "base": Base,
     }.items()
 }  # fmt: skip
 HIGHER = ("accuracy", "exact_match", "f1")  # the first of them that was measured judges; the loss decides ties
