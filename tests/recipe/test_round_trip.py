@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Annotated, Any
 
 import tomlkit
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, dump, load, loads, with_settings
 from sparsezo_gui.recipe.registry import REGISTRIES
 from sparsezo_gui.recipe.toml import build
@@ -42,7 +44,18 @@ def variants(registry: Any) -> st.SearchStrategy:
 
 parts = {registry.table: variants(registry) for registry in REGISTRIES}
 parts |= {name: tables(Recipe.model_fields[name].annotation) for name in ("model", "data", "loop", "run")}
-recipes = st.fixed_dictionaries({}, optional=parts).map(build)
+
+
+def fitting(tables: dict[str, Any]) -> Recipe:
+    """The recipe of these tables, less those that do not go with the others."""
+    for left_out in ("", "mask"):
+        tables = {name: table for name, table in tables.items() if name != left_out}
+        with suppress(UserError):
+            return build(tables)
+    raise AssertionError(f"does not go together: {tables}")
+
+
+recipes = st.fixed_dictionaries({}, optional=parts).map(fitting)
 
 
 @settings(max_examples=300, deadline=None)
