@@ -163,8 +163,7 @@ class MethodPage(Page):
             # The sentence starts with the place, which the field itself shows.
             field.set_fault(_plain(fault, name))
         elif fault:  # of a rule that does not go with the rest
-            self._shown = ()
-            self.follow()
+            self._rules[table].choose(getattr(self._session.recipe, table).rule)
             self.banner.show_problem(Problem(fault))
 
 
