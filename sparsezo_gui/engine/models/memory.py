@@ -161,10 +161,10 @@ def _weights(anatomy: Anatomy, bits: int, width: int, streamed: bool, dense: boo
 
 def _overlay(recipe: Recipe, anatomy: Anatomy, width: int) -> Iterator[Part]:
     """Values, start values and indices; directions, scaled directions and sides; two halves before they are joined;
-    what the update remembers."""
+    what estimator and update remember."""
     tuned, bases = recipe.mask.tuned(anatomy), recipe.mask.bases(anatomy)
-    probes = recipe.estimator.probes(recipe.loop.batch_size)
-    held = 12 + 4 * (2 * probes + 2 * recipe.sides + recipe.update.remembered)
+    probes, remembered = recipe.estimator.probes(recipe.loop.batch_size), recipe.estimator.remembered
+    held = 12 + 4 * (2 * probes + 2 * recipe.sides + remembered + recipe.update.remembered)
     yield Part("Tuned values", held * tuned, f"{tuned} weights in full precision, and where each step tries them.")
     if bases:
         yield Part("Bases", bases * width, "The directions within each weight that the tuned values go along.")

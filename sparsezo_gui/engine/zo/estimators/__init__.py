@@ -70,6 +70,8 @@ class Estimator(Variant):
     plain: ClassVar[bool] = True
     """Whether directions are normal values as drawn, whatever was measured before: they can then be drawn ahead, or
     piece by piece where a direction is as long as the model."""
+    remembered: ClassVar[int] = 0
+    """Vectors as long as the values that it remembers."""
     exact: ClassVar[bool] = False
     """Whether it back-propagates."""
     own: ClassVar[bool] = False

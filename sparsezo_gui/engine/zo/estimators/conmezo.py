@@ -33,6 +33,7 @@ class ConMeZO(Estimator):
     title: ClassVar[str] = "ConMeZO (cone around a momentum)"
     paper: ClassVar[str] = "ConMeZO, arXiv 2511.02757"
     plain: ClassVar[bool] = False
+    remembered: ClassVar[int] = 1
     rule: Literal["conmezo"] = "conmezo"
     epsilon: float = epsilon_setting()
     angle: float = setting(

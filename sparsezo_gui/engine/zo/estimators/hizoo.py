@@ -31,6 +31,7 @@ class HiZOO(Estimator):
     title: ClassVar[str] = "HiZOO (curvature of each value)"
     paper: ClassVar[str] = "HiZOO, arXiv 2402.15173"
     plain: ClassVar[bool] = False
+    remembered: ClassVar[int] = 1
     rule: Literal["hizoo"] = "hizoo"
     epsilon: float = epsilon_setting()
     smoothing: float = setting(

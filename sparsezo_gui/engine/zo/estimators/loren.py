@@ -34,6 +34,7 @@ class Loren(Estimator):
     title: ClassVar[str] = "Low-rank curvature"
     paper: ClassVar[str] = "LOREN, arXiv 2511.07971"
     plain: ClassVar[bool] = False
+    remembered: ClassVar[int] = 1
     rule: Literal["loren"] = "loren"
     epsilon: float = epsilon_setting()
     losses: int = setting(6, "Losses measured per step, each along a direction of its own.", ge=2, le=64, sane=(4, 16))
