@@ -218,11 +218,11 @@ def _workspace(recipe: Recipe, anatomy: Anatomy, shape: _Shape, device_kind: str
 
 def _moving(recipe: Recipe, largest: int, width: int, device_kind: str) -> Part:
     """A span of a weight with its directions, where it is moved to, and its own numbers, in fp32 and as computed; or
-    the same of what a step moves at once. To draw takes some more."""
+    what a step moves at once of its ``largest`` entries, with three more copies. To draw takes some more."""
     probes = recipe.estimator.probes(recipe.loop.batch_size)
     span = (4 * (probes + 1) + (4 if recipe.model.bits < 32 else 0) + (width if width < 4 else 0)) * largest
-    step = 4 * (probes + 4) * MOVED
-    drawn = DRAWN * PIECE[device_kind] * (torch.get_num_threads() if device_kind == "cpu" else 1)
+    step = 4 * (probes + 3) * min(MOVED, largest)
+    drawn = DRAWN * min(PIECE[device_kind] * (torch.get_num_threads() if device_kind == "cpu" else 1), largest)
     return Part("Workspace", max(span, step) + drawn, "A span of a weight at a time, and the directions it moves in.")
 
 

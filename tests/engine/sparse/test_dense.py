@@ -6,15 +6,20 @@ import dataclasses
 import gc
 import json
 import math
+import re
 import weakref
+from queue import SimpleQueue
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForCausalLM
 
 from sparsezo_gui import recipe as recipes
 from sparsezo_gui.engine import planning, training
 from sparsezo_gui.engine.data.encode import Encoded, Row
+from sparsezo_gui.engine.export import export_run
+from sparsezo_gui.engine.export.overlay_file import read_overlay
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.models.linear import FrozenLinear
 from sparsezo_gui.engine.objective import measure
@@ -25,7 +30,8 @@ from sparsezo_gui.engine.sparse import dense
 from sparsezo_gui.engine.sparse import overlay as overlays
 from sparsezo_gui.engine.sparse.dense import DenseOverlay
 from sparsezo_gui.engine.sparse.overlay import overlay_of
-from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.sparse.report import report as report_of
+from sparsezo_gui.engine.sparse.rule import Cost, Search
 from sparsezo_gui.engine.sparse.saved import Saved
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.rounding import by_chance
@@ -243,6 +249,41 @@ def test_a_resumed_run_and_its_replay_give_the_same_bits(make, tmp_path, family,
     run = open_run(tmp_path / "run")
     assert run.facts.tuned == run.facts.eligible and len(frames.frames(run.path)) == 2
     assert finish(open_session(run, frames=False)).overlay.hash() == told[-1].hash
+
+
+def test_past_steps_are_asked_and_exported_without_a_copy_of_the_model(make, tmp_path):
+    chosen = make("gpt2", model={"bits": 32}, mask={"rule": "small-magnitude-dynamic"}, loop={"steps": 4},
+                  update={"rule": "sgd", "learning_rate": 1e-3})  # fmt: skip
+    commands, told = SimpleQueue(), []
+    for event in training.train(chosen, commands, folder=tmp_path / "run"):
+        told.append(event)
+        if isinstance(event, e.Step) and event.step == 2:
+            commands.put(e.EvaluateNow("test", 1))
+            commands.put(e.Ask("the cat", 3, 0))
+    run = open_run(tmp_path / "run")
+    assert finish(open_session(run, frames=False)).overlay.hash() == told[-1].hash
+    assert [(each.step, each.split) for each in of(e.Evaluation, told)].count((1, "test")) == 1
+    assert of(e.Answer, told)[-1].last
+
+    session = finish(open_session(run, 3))
+    tokens = torch.tensor([[10, 20, 30, 40]])
+    with torch.no_grad(), session.overlay.applied():
+        expected = session.model.module(tokens).logits
+    report = finish(export_run(run.path, "hf", tmp_path / "hf", 3))
+    moved = int(re.match(r"([\d,]+) of \1 tuned", report["told"][0])[1].replace(",", ""))
+    assert 0.15 < moved / run.facts.eligible < 0.21
+    for weights in ("original", "trained"):
+        finish(export_run(run.path, "hf", tmp_path / weights, 3, weights))
+        with torch.no_grad():
+            found = AutoModelForCausalLM.from_pretrained(tmp_path / weights).eval()(tokens).logits
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+    finish(export_run(run.path, "overlay", tmp_path / "o", 3))
+    for name, (indices, values) in read_overlay(tmp_path / "o").changes.items():
+        weight = session.model.original(name).flatten()
+        weight[indices.long()] = values
+        assert torch.equal(weight, session.overlay.values[session.overlay.slices[name]])
+    told = report_of(session.overlay.mask, session.model.anatomy, Cost(0.0, 0))
+    assert all(layer.tuned == layer.weights for layer in told.layers)
 
 
 @pytest.mark.parametrize("rule", RULES)
