@@ -156,25 +156,36 @@ class Loop:
 
     def _watch_over(self) -> Events:
         """Makes the guard, which knows the base model's losses and the steps that the run stands on."""
-        session, loop = self.session, self.session.recipe.loop
-        if self._guard or not loop.guard:
+        if self._guard or not self.session.recipe.loop.guard:
             return
-        base = next((event for event in self.run.events() if isinstance(event, e.Base)), None)
-        if base is None:
-            base = e.Base([])
-            for number in range(guards.BATCHES):
-                yield e.Progress("Measuring where the run begins", number, guards.BATCHES, "batches")
-                with session.overlay.base():
-                    found = session.recipe.objective.measure(session.model, self._batch(number + 1), 1)
-                base.losses.append(found.loss.item())
-            yield from self.told(base)
-        self._guard = Guard(base.losses, self.run.header.start)
+        if not self._base():
+            yield from self._measure_base()
+        self._guard = Guard(self._base(), self.run.header.start)
         for record in journals.read(self.run.journal).steps:
             self._guard.saw(int(record["step"]), float(record["loss"]), record["slopes"].tolist())
+
+    def _base(self) -> list[float]:
+        """The base model's losses on the run's first batches, as far as they were measured."""
+        return next((event.losses for event in reversed(self.run.events()) if isinstance(event, e.Base)), [])
+
+    def _measure_base(self) -> Events:
+        """Measures the base model on the next few of the run's batches."""
+        session, losses = self.session, self._base()
+        for number in range(guards.BATCHES):
+            yield e.Progress("Measuring the base model", number, guards.BATCHES, "batches")
+            with session.overlay.base():
+                found = session.recipe.objective.measure(session.model, self._batch(len(losses) + 1), 1)
+            losses.append(found.loss.item())
+        yield from self.told(e.Base(losses))
 
     def _rescued(self) -> Generator[e.Event, None, bool]:
         """Whether the run diverged and went back. Raises `UserError` where no step has a finite loss."""
         trouble = self._guard.trouble if self._guard else ""
+        if trouble and len(self._base()) == guards.BATCHES:
+            yield from self._measure_base()
+            self._guard = None
+            yield from self._watch_over()
+            trouble = self._guard.trouble
         if not trouble:
             if self._bad == BAD_STEPS:
                 raise UserError(
