@@ -13,9 +13,9 @@ do not matter:
   losses is above S;
 - the loss was not a finite number in 10 steps in a row, and was before.
 
-Before anything is done about it, the base model is measured on 32 batches more, and the run judged again: of made-up
-runs of 3000 steps that learned nothing, up to 2 in 100 were suspected at first, and at most 1 in 400 after that; of
-those that learned, none (whether the losses of batches were spread normally, or most were small and a few large).
+Before anything is done about it, the base model is measured on 96 batches more, and the run judged again: of made-up
+runs of 3000 steps that learned nothing, up to 2 in 100 were suspected at first, and none of 400 after that; of those
+that learned none ever was, whether the losses of batches were spread normally, or most were small and a few large.
 
 Own choices. A single outlier of the slopes is no reason: batches differ, and of a healthy run of the bundled model some
 are at 6 σ, while the median of 32 stays below 2 σ there. Too high a rate does not always give a high loss: that model
@@ -35,7 +35,7 @@ FAR, WORSE, LEARNED = (2.0, 4.0), (0.25, 1.0), (0.3, 1.5)  # parts of S and D; t
 LOST, SIGMAS = 0.75, 8.0
 NORMAL = 1.4826  # σ of a normal distribution over the median of its sizes
 BAD_STEPS = 10  # steps in a row without a finite loss
-BATCHES = 32  # that the base model is measured on, and again when there is a suspicion
+BATCHES, SURE = 32, 128  # that the base model is measured on at first, and once there is a suspicion
 
 
 class Median:

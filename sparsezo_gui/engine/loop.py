@@ -159,7 +159,7 @@ class Loop:
         if self._guard or not self.session.recipe.loop.guard:
             return
         if not self._base():
-            yield from self._measure_base()
+            yield from self._measure_base(guards.BATCHES)
         self._guard = Guard(self._base(), self.run.header.start)
         for record in journals.read(self.run.journal).steps:
             self._guard.saw(int(record["step"]), float(record["loss"]), record["slopes"].tolist())
@@ -168,21 +168,21 @@ class Loop:
         """The base model's losses on the run's first batches, as far as they were measured."""
         return next((event.losses for event in reversed(self.run.events()) if isinstance(event, e.Base)), [])
 
-    def _measure_base(self) -> Events:
-        """Measures the base model on the next few of the run's batches."""
+    def _measure_base(self, count: int) -> Events:
+        """Measures the base model on the run's first ``count`` batches, as far as that was not done."""
         session, losses = self.session, self._base()
-        for number in range(guards.BATCHES):
-            yield e.Progress("Measuring the base model", number, guards.BATCHES, "batches")
+        for number in range(len(losses), count):
+            yield e.Progress("Measuring the base model", number, count, "batches")
             with session.overlay.base():
-                found = session.recipe.objective.measure(session.model, self._batch(len(losses) + 1), 1)
+                found = session.recipe.objective.measure(session.model, self._batch(number + 1), 1)
             losses.append(found.loss.item())
         yield from self.told(e.Base(losses))
 
     def _rescued(self) -> Generator[e.Event, None, bool]:
         """Whether the run diverged and went back. Raises `UserError` where no step has a finite loss."""
         trouble = self._guard.trouble if self._guard else ""
-        if trouble and len(self._base()) == guards.BATCHES:
-            yield from self._measure_base()
+        if trouble and len(self._base()) < guards.SURE:
+            yield from self._measure_base(guards.SURE)
             self._guard = None
             yield from self._watch_over()
             trouble = self._guard.trouble

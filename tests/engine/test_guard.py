@@ -77,7 +77,7 @@ def test_a_run_that_behaves_is_left_alone(spread, course, shift):
     for seed in range(12):
         chance = np.random.default_rng(seed)
         draw = SPREADS[spread]
-        base = (draw(chance, 2 * guards.BATCHES) + shift).tolist()
+        base = (draw(chance, guards.SURE) + shift).tolist()
         slopes = heavy(chance, 3000) * (1 + 2 * (steps > 1500))  # three times as steep from the middle on
         assert watched((level * draw(chance, 3000) + shift).tolist(), slopes.tolist(), base)[:2] == (None, "")
 
@@ -98,7 +98,7 @@ def test_trouble_is_seen_soon(course, slopes, sentence, steps):
     noise = 1 + 0.1 * chance.standard_normal(1000)
     losses = [course(t) * noise[t] for t in range(1000)]
     sizes = [slopes(t) * z for t, z in enumerate(chance.standard_normal(1000))]
-    step, trouble, _ = watched(losses, sizes, [1.4, 1.5, 1.2, 1.6, 1.3, 1.4, 1.5, 1.35] * 8)
+    step, trouble, _ = watched(losses, sizes, [1.4, 1.5, 1.2, 1.6, 1.3, 1.4, 1.5, 1.35] * 16)
     assert sentence in trouble and step <= steps
 
 
