@@ -165,27 +165,39 @@ class Loop:
 
     def _watch_over(self) -> Events:
         """Makes the guard, which knows the base model's losses and the steps that the run stands on."""
-        session, recipe = self.session, self.session.recipe
+        recipe = self.session.recipe
         if self._guard or not recipe.loop.guard or recipe.privacy.private:  # which hides the losses
             return
-        base = next((event for event in self.run.events() if isinstance(event, e.Base)), None)
-        if base is None:
-            base = e.Base([])
-            for number in range(guards.BATCHES):
-                yield e.Progress("Measuring where the run begins", number, guards.BATCHES, "batches")
-                batch = self._batch(number + 1)
-                compared = session.base(batch)
-                with session.overlay.base(), torch.no_grad():
-                    found = recipe.objective.measure(session.model, batch, base=compared)
-                base.losses.append(found.loss.item())
-            yield from self.told(base)
-        self._guard = Guard(base.losses, self.run.header.start)
+        if not self._base():
+            yield from self._measure_base(guards.BATCHES)
+        self._guard = Guard(self._base(), self.run.header.start)
         for record in journals.read(self.run.journal).steps:
             self._guard.saw(int(record["step"]), float(record["loss"]), record["slopes"].tolist())
+
+    def _base(self) -> list[float]:
+        """The base model's losses on the run's first batches, as far as they were measured."""
+        return next((event.losses for event in reversed(self.run.events()) if isinstance(event, e.Base)), [])
+
+    def _measure_base(self, count: int) -> Events:
+        """Measures the base model on the run's first ``count`` batches, as far as that was not done."""
+        session, losses = self.session, self._base()
+        for number in range(len(losses), count):
+            yield e.Progress("Measuring the base model", number, count, "batches")
+            batch = self._batch(number + 1)
+            compared = session.base(batch)
+            with session.overlay.base(), torch.no_grad():
+                found = session.recipe.objective.measure(session.model, batch, base=compared)
+            losses.append(found.loss.item())
+        yield from self.told(e.Base(losses))
 
     def _rescued(self) -> Generator[e.Event, None, bool]:
         """Whether the run diverged and went back. Raises `UserError` where no step has a finite loss."""
         trouble = self._guard.trouble if self._guard else ""
+        if trouble and len(self._base()) < guards.SURE:
+            yield from self._measure_base(guards.SURE)
+            self._guard = None
+            yield from self._watch_over()
+            trouble = self._guard.trouble
         if not trouble:
             if self._bad == BAD_STEPS:
                 raise UserError(
