@@ -24,11 +24,10 @@ No global seed is read or set.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import torch
@@ -57,23 +56,47 @@ def words(
 
 def _cpu_words(seed: int, stream: int, step: int, probe: int, count: int, start: int = 0) -> np.ndarray:
     """`words` as little endian uint32: NumPy's unsigned numbers are two to three times as fast here, in pieces that
-    stay in the cache twice as fast again."""
+    stay in the cache twice as fast again, and in place half as fast again."""
     found = np.empty((-(-count // 4), 4), "<u4")
+    room = np.empty((6, min(BLOCKS_AT_ONCE, len(found))), np.uint64)
     for first in range(0, len(found), BLOCKS_AT_ONCE):
-        c0 = np.arange(first, min(first + BLOCKS_AT_ONCE, len(found)), dtype=np.uint64) + np.uint64(start // 4)
-        rest = (np.full_like(c0, word & _WORD) for word in (step, probe, stream))
-        found[first : first + len(c0)] = np.stack(_philox(seed, c0, *rest), axis=1)
+        c0, c1, c2, c3, p0, p1 = room[:, : len(found) - first]
+        c0[:] = np.arange(first, first + len(c0), dtype=np.uint64)
+        c0 += np.uint64(start // 4)
+        for counter, word in ((c1, step), (c2, probe), (c3, stream)):
+            counter.fill(word & _WORD)
+        for k0, k1 in _keys(seed):
+            np.multiply(c0, np.uint64(_MULTIPLIERS[0]), out=p0)
+            np.multiply(c2, np.uint64(_MULTIPLIERS[1]), out=p1)
+            np.right_shift(p1, np.uint64(32), out=c0)
+            c0 ^= c1
+            c0 ^= np.uint64(k0)
+            np.right_shift(p0, np.uint64(32), out=c2)
+            c2 ^= c3
+            c2 ^= np.uint64(k1)
+            np.bitwise_and(p1, np.uint64(_WORD), out=c1)
+            np.bitwise_and(p0, np.uint64(_WORD), out=c3)
+        for place, counter in enumerate((c0, c1, c2, c3)):
+            found[first : first + len(c0), place] = counter
     return found.reshape(-1)[:count]
 
 
-def _philox(seed: int, c0: Any, c1: Any, c2: Any, c3: Any) -> tuple[Any, Any, Any, Any]:
-    """Ten rounds on counters 0 … 2³²−1 in 64-bit arrays of torch (signed) or NumPy (unsigned)."""
+def _keys(seed: int) -> Iterator[tuple[int, int]]:
+    """The two words of the key in each of the ten rounds."""
     k0, k1 = seed & _WORD, (seed >> 32) & _WORD
     for _ in range(10):
-        # Signed products wrap around, but their low 64 bits are right; masking after the shift makes it a logical one.
+        yield k0, k1
+        k0, k1 = k0 + _WEYL[0] & _WORD, k1 + _WEYL[1] & _WORD
+
+
+def _philox(seed: int, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ten rounds on counters 0 … 2³²−1 in 64 bits, signed.
+
+    Products wrap around, but their low 64 bits are right; masking after the shift makes it a logical one.
+    """
+    for k0, k1 in _keys(seed):
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (p1 >> 32 & _WORD) ^ c1 ^ k0, p1 & _WORD, (p0 >> 32 & _WORD) ^ c3 ^ k1, p0 & _WORD
-        k0, k1 = k0 + _WEYL[0] & _WORD, k1 + _WEYL[1] & _WORD
     return c0, c1, c2, c3
 
 
@@ -92,7 +115,8 @@ def normal(
     ``first`` (a multiple of 8) on."""
     if torch.device(device).type == "cpu":
         halves = _cpu_words(seed, stream, step, probe, -(-count // 2), first // 2).view("<u2")[:count]
-        return torch.from_numpy(_quantiles(torch.device("cpu")).numpy()[halves])
+        # All are in the table; the way that does not look is twice as fast.
+        return torch.from_numpy(np.take(_quantiles(torch.device("cpu")).numpy(), halves, mode="wrap"))
     drawn = _halves(seed, stream, step, probe, count, device, first)
     return _quantiles(drawn.device)[drawn]
 
