@@ -193,6 +193,19 @@ def _estimate(options: argparse.Namespace, console: Console) -> None:
     console.memory(_finish(planning.measure(chosen), console) if options.measure else planning.estimate(chosen))
 
 
+def _rates(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.ranging import find_rate
+
+    report = _finish(find_rate(_recipe(options), options.steps), console)
+    lines = [report.words]
+    for rung in report.rungs:
+        loss = "far up" if rung.loss is None else f"loss {rung.loss:.4f}"
+        lines.append(f"{rung.rate:.1e}  {loss}{'' if rung.stable else ', unstable'}")
+    if report.rate is not None:
+        lines.append(f"Use it: sparsezo train {options.recipe} --set update.learning_rate={report.rate:g}")
+    console.result(report.as_json(), "\n".join(lines))
+
+
 def _mask(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.models import frozen
     from sparsezo_gui.engine.sparse.rule import Search, find_measured
@@ -315,14 +328,20 @@ def _models(options: argparse.Namespace, console: Console) -> None:
 
 def _methods(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.data.tasks import tasks
-    from sparsezo_gui.recipe.registry import REGISTRIES
+    from sparsezo_gui.recipe.registry import MASKS, REGISTRIES
 
     rows: list[dict[str, Any]] = []
     for registry in REGISTRIES:
         for rule in registry:
             variant = registry[rule]
             keys = {key: field.description or "" for key, field in variant.model_fields.items() if key != "rule"}
-            rows.append({"table": registry.table, "rule": rule, "about": variant.summary(), "keys": keys})
+            about, factor = variant.summary(), getattr(variant, "rate_factor", 1.0)
+            if factor != 1:
+                about += f" Takes about {factor:g} times the rate of the sensitive ones, with SGD {factor**2:g} times."
+            rows.append(
+                {"table": registry.table, "rule": rule, "about": about, "keys": keys}
+                | ({"rate_factor": factor} if registry is MASKS else {})
+            )
     for name, task in tasks().items():
         rows.append({"table": "data", "rule": f"task = {name}", "about": task.title, "keys": {}})
     console.table(rows, ("table", "rule", "about"), "")
@@ -452,6 +471,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--measure", action="store_true", help="load the model and run two forwards on the longest example"
     )
+    sub = add("rates", "Find a learning rate: try several, each for a few steps.", _rates)
+    takes_recipe(sub)
+    sub.add_argument("--steps", type=_natural, default=40, metavar="N", help="steps at each rate (default: 40)")
     sub = add("mask", "Find the weights to tune, and save them for reuse.", _mask)
     takes_recipe(sub)
     sub.add_argument("--out", metavar="FILE", required=True, help="mask file to write (.safetensors)")

@@ -39,7 +39,7 @@ PRESETS = (
     Preset(
         "Random control", "As many weights, drawn blindly: shows what sensitivity is worth.",
         {"mask": {**SENSITIVE, "rule": "random"}, "estimator": TWO_SIDED,
-         "update": {**NORMALISED, "learning_rate": 1e-3}},
+         "update": {**NORMALISED, "learning_rate": 5e-4}},
     ),
     Preset(
         "MeZO (all)", "Tunes every weight of the blocks, as the 2023 paper does; takes more memory.",
