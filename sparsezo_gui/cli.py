@@ -193,6 +193,19 @@ def _estimate(options: argparse.Namespace, console: Console) -> None:
     console.memory(console.finish(planning.measure(chosen)) if options.measure else planning.estimate(chosen))
 
 
+def _rates(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.ranging import find_rate
+
+    report = console.finish(find_rate(_recipe(options), options.steps))
+    lines = [report.words]
+    for rung in report.rungs:
+        loss = "far up" if rung.loss is None else f"loss {rung.loss:.4f}"
+        lines.append(f"{rung.rate:.1e}  {loss}{'' if rung.stable else ', unstable'}")
+    if report.rate is not None:
+        lines.append(f"Use it: sparsezo train {options.recipe} --set update.learning_rate={report.rate:g}")
+    console.result(report.as_json(), "\n".join(lines))
+
+
 def _mask(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.models import frozen
     from sparsezo_gui.engine.sparse.rule import Search, find_measured
@@ -417,6 +430,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--measure", action="store_true", help="load the model and run two forwards on the longest example"
     )
+    sub = add("rates", "Find a learning rate: try several, each for a few steps.", _rates)
+    takes_recipe(sub)
+    sub.add_argument("--steps", type=benching.natural, default=40, metavar="N", help="steps at each rate (default: 40)")
     sub = add("mask", "Find the weights to tune, and save them for reuse.", _mask)
     takes_recipe(sub)
     sub.add_argument("--out", metavar="FILE", required=True, help="mask file to write (.safetensors)")

@@ -293,3 +293,37 @@ def test_wrong_arguments_of_runs_are_told(run, recipe_file, tmp_path, arguments,
     code, lines, error = run(*(tmp_path / "run" if each == "RUN" else each for each in arguments))
     assert (code, lines) == (2, [])
     assert sentence in error
+
+
+def test_rates_are_tried_and_told(run, recipe_file):
+    code, lines, _ = run("rates", recipe_file, "--steps", 2, "--json")
+    (found,) = objects(lines)
+    assert code == 0 and {"rungs", "base", "steps", "rate"} == found.keys() and found["steps"] == 2
+    assert {"rate", "loss", "stable"} == found["rungs"][0].keys()
+    code, lines, _ = run("rates", recipe_file, "--steps", 1)
+    assert code == 0 and "lowered the loss" in lines[0] and "1.0e-05" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("RECIPE", "--steps", "0"), "must be 1 or more"),
+        (("nothing.toml",), "nothing"),
+        (("RECIPE", "--set", "data.train=1"), "too few training examples"),
+        (("RECIPE", "--set", "update.rule=sgt"), "there is no 'sgt'"),
+    ],
+)
+def test_rates_of_a_bad_recipe_are_refused(run, recipe_file, arguments, sentence):
+    code, lines, error = run("rates", *(recipe_file if each == "RECIPE" else each for each in arguments))
+    assert (code, lines) == (2, []) and sentence in error
+
+
+def test_ctrl_c_ends_the_search_for_a_rate(recipe_file):
+    command = [sys.executable, "-m", "sparsezo_gui.cli", "rates", str(recipe_file), "--steps", "100000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("Trying"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "") and "Interrupted." in error and "Traceback" not in error

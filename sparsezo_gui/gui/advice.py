@@ -83,5 +83,5 @@ def _blind(recipe: Recipe, density: float) -> str:
     if recipe.mask.rule not in BLIND or density > SPARSE:
         return ""
     found = "Of the mask rules compared in arXiv 2406.02913, only the sensitive one stays accurate down to 0.1 %."
-    rate = " With SGD, a mask like this takes a rate 100 to 1\u2009000 times that of a sensitive one."
+    rate = " With SGD, a mask like this takes a rate 25 to 1\u2009000 times that of a sensitive one."
     return found + (rate if recipe.update.rule == "sgd" else "")

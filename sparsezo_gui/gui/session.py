@@ -32,6 +32,7 @@ class Session(QObject):
     summary_changed = Signal()
     estimate_changed = Signal()
     mask_changed = Signal()
+    rates_changed = Signal()
     preview_changed = Signal()
     tasks_changed = Signal()
     runs_changed = Signal()
@@ -141,6 +142,7 @@ class Session(QObject):
             "load": self.engine_changed, "tasks": self.tasks_changed, "models": self.models_changed,
             "fits": self.models_changed, "summary": self.summary_changed,
             "estimate": self.estimate_changed, "measure": self.estimate_changed, "mask": self.mask_changed,
+            "rates": self.rates_changed,
             "preview": self.preview_changed, "runs": self.runs_changed, "history": self.run_changed,
             **dict.fromkeys(RUNS, self.run_changed), "export": self.export_changed,
             **dict.fromkeys(("branch", "note", "share", "receive"), self.runs_changed),
@@ -278,6 +280,19 @@ class Session(QObject):
             self.ask("mask", self.recipe)
             self.mask_changed.emit()
 
+    def find_rate(self) -> None:
+        """Asks for a learning rate that suits the recipe."""
+        if not self.hindrance:
+            self.problems.pop("rates", None)
+            self.ask("rates", self.recipe)
+            self.rates_changed.emit()
+
+    @property
+    def rates(self) -> Any:
+        """Report of the rates that were tried; None where none were, or for another method, model or data."""
+        recipe, report = self.answers.get("rates", (None, None))
+        return report if recipe is not None and _of_rates(recipe) == _of_rates(self.recipe) else None
+
     @property
     def mask(self) -> Any:
         """Report of the recipe's mask; None where it was not found yet, or found for another model or rule."""
@@ -371,6 +386,13 @@ class Session(QObject):
 def _of_mask(recipe: Recipe) -> tuple[Any, ...]:
     """What decides a mask."""
     return recipe.model, recipe.mask, recipe.loop.seed, recipe.data if recipe.mask.reads_task else None
+
+
+def _of_rates(recipe: Recipe) -> tuple[Any, ...]:
+    """What decides which rate suits."""
+    update = recipe.update.model_copy(update={"learning_rate": 1.0, "schedule": "constant"})
+    loop = recipe.loop.batch_size, recipe.loop.seed
+    return recipe.model, recipe.data, recipe.mask, recipe.estimator, update, recipe.objective, loop
 
 
 def _first_recipe(store: QSettings) -> Recipe:

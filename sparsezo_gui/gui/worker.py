@@ -37,6 +37,7 @@ DOING = {
     "estimate": "estimating memory",
     "measure": "measuring memory",
     "mask": "finding the mask",
+    "rates": "finding a rate",
     "preview": "reading the data",
     "runs": "listing runs",
     "history": "reading the run",
@@ -50,7 +51,7 @@ DOING = {
     "export": "exporting",
 }
 RUNS = ("train", "resume", "look")  # what holds the engine with a run
-LONG = {"load", "measure", "mask", *RUNS, "export"}  # never served between two steps of a run
+LONG = {"load", "measure", "mask", "rates", *RUNS, "export"}  # never served between two steps of a run
 LATEST = {"fits", "summary", "estimate", "preview", "history", "runs"}  # an older request of these kinds is dropped
 NICENESS = 5  # of the worker and of torch's threads, which inherit it: the window's thread goes first
 
@@ -138,6 +139,12 @@ class Engine:
         from sparsezo_gui.engine.sparse.report import find_mask
 
         return recipe, (yield from find_mask(recipe))
+
+    def rates(self, recipe: Recipe) -> Generator[Progress, None, tuple[Recipe, Any]]:
+        """A learning rate that suits, with the recipe it was found for."""
+        from sparsezo_gui.engine.ranging import find_rate
+
+        return recipe, (yield from find_rate(recipe))
 
     def preview(self, recipe: Recipe, page: int) -> Any:
         """One page of the data, and what the model will see."""

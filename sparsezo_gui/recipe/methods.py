@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sparsezo_gui.recipe.registry import REGISTRIES
+from sparsezo_gui.recipe.variants import Variant
 
 INTRODUCTION = """# Methods
 
@@ -18,7 +19,7 @@ def rows() -> list[dict[str, Any]]:
     """Table, rule, title, first line of the docstring, source and settings of every variant."""
     return [
         {
-            "table": registry.table, "rule": rule, "title": variant.title, "about": variant.summary(),
+            "table": registry.table, "rule": rule, "title": variant.title, "about": _about(variant),
             "source": variant.paper,
             "keys": {key: field.description or "" for key, field in variant.model_fields.items() if key != "rule"},
         }
@@ -26,6 +27,14 @@ def rows() -> list[dict[str, Any]]:
         for rule in registry
         for variant in (registry[rule],)
     ]  # fmt: skip
+
+
+def _about(variant: type[Variant]) -> str:
+    factor = getattr(variant, "rate_factor", 1.0)
+    if factor == 1:
+        return variant.summary()
+    rates = f"Takes about {factor:g} times the rate of the sensitive ones, with SGD {factor**2:g} times."
+    return f"{variant.summary()} {rates}"
 
 
 def markdown() -> str:

@@ -48,7 +48,7 @@ PRESETS = (
     Preset(
         "Random control", "As many weights, drawn blindly: shows what sensitivity is worth.",
         {"mask": {**SENSITIVE, "rule": "random"}, "estimator": TWO_SIDED,
-         "update": {**NORMALISED, "learning_rate": 1e-3}},
+         "update": {**NORMALISED, "learning_rate": 5e-4}},
     ),
     Preset(
         "Sparse MeZO", "Tunes the small weights of every block, as they are at each step; 16 bits.",

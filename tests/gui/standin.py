@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sparsezo_gui.engine.data.preview import DataPreview
+from sparsezo_gui.engine.ranging import RateReport, Rung
 from sparsezo_gui.engine.sparse.report import MaskReport, Tally
 from sparsezo_gui.engine.sparse.rule import Cost
 from sparsezo_gui.gui.worker import Engine
@@ -129,6 +130,16 @@ class StandIn(Engine):
             yield e.Progress("Finding the sensitive weights", done, 32, "sequences")
             time.sleep(self.pace)
         return recipe, mask_report()
+
+    def rates(self, recipe: Recipe) -> Any:
+        """The third of four is the best."""
+        self._fail("rates")
+        for done in range(0, 40, 10):
+            yield e.Progress("Trying a learning rate of 1.0e-03", done, 40, "steps")
+            time.sleep(self.pace)
+        losses = {1e-4: 1.39, 1e-3: 1.3, 1e-2: 1.1, 1e-1: 2.4}
+        rungs = tuple(Rung(rate, loss, loss < 2) for rate, loss in losses.items())
+        return recipe, RateReport(rungs, 1.4, 40, 3e-3)
 
     def preview(self, recipe: Recipe, page: int) -> Any:
         """Messages to teams."""

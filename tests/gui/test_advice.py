@@ -61,7 +61,7 @@ def test_few_tuned_values_are_told_where_the_model_is_known():
 @pytest.mark.parametrize("rule", ["random", "large-magnitude", "small-magnitude"])
 def test_blind_masks_need_another_rate_with_sgd(rule):
     sgd = {"rule": "sgd"}
-    assert "100 to 1\u2009000 times" in told(Estimate(), Recipe(mask={"rule": rule}, update=sgd))
+    assert "25 to 1\u2009000 times" in told(Estimate(), Recipe(mask={"rule": rule}, update=sgd))
     text = told(Estimate(), Recipe(mask={"rule": rule}))
     assert "only the sensitive one stays accurate" in text and "times" not in text
     assert "only the sensitive" not in told(Estimate(), Recipe(mask={"rule": rule, "density": 0.1}, update=sgd))

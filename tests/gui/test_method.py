@@ -194,3 +194,41 @@ def test_the_advisor_speaks_and_keeps_silent(method, session, engine, qtbot):
     engine.faults["estimate"] = UserError("There is no model 'x'.")
     session.change("loop", batch_size=4)
     qtbot.waitUntil(lambda: said() == [], timeout=3000)
+
+
+def test_the_rate_goes_with_the_rules(method, session):
+    session.change_all({"mask": {"rule": "sensitive"}, "update": {"rule": "scalar-normalised", "learning_rate": 5e-3}})
+    method._edited("mask", "rule", "random")
+    assert (session.recipe.mask.rule, session.recipe.update.learning_rate) == ("random", 2.5e-2)
+    assert method._fields["update", "learning_rate"].value() == 2.5e-2
+    method._edited("update", "rule", "sgd")
+    assert session.recipe.update.learning_rate == 2.5e-5
+    method._edited("mask", "rule", "sensitive")
+    assert session.recipe.update.learning_rate == 1e-6
+
+
+def test_a_rate_is_found_told_and_taken(method, find, click, session, qtbot):
+    assert "Tries several" in find("Rate found").text() and not shown(method, "Use the rate that was found")
+    click("Find a rate")
+    qtbot.waitUntil(lambda: session.rates is not None, timeout=3000)
+    assert "3.0e-03 is a good rate" in find("Rate found").text() and "From 1.0e-01 on" in find("Rate found").text()
+    assert click("Use the rate that was found").text().startswith("Use ")
+    assert session.recipe.update.learning_rate == 3e-3
+    assert not shown(method, "Use the rate that was found") and "is a good rate" in find("Rate found").text()
+    session.change("update", learning_rate=1e-3, schedule="cosine")
+    assert shown(method, "Use the rate that was found")
+    session.change("loop", batch_size=3)
+    assert "Tries several" in find("Rate found").text() and not shown(method, "Use the rate that was found")
+
+
+def test_finding_a_rate_can_be_cancelled_and_fail(method, find, click, session, engine, qtbot):
+    engine.pace = 0.2
+    click("Find a rate")
+    qtbot.waitUntil(lambda: "Trying a learning rate" in find("Rate found").text(), timeout=3000)
+    assert find("Progress of finding a rate").maximum() == 40 and not find("Find the mask").isEnabled()
+    click("Cancel finding a rate")
+    qtbot.waitUntil(lambda: "rates" not in session.busy, timeout=3000)
+    assert session.rates is None and find("Find a rate").isEnabled()
+    engine.faults["rates"] = UserError("There are too few training examples to find a rate with.")
+    click("Find a rate")
+    qtbot.waitUntil(lambda: "too few" in method.banner.text, timeout=3000)

@@ -36,6 +36,9 @@ class MaskRule(Variant):
 
     space: ClassVar[str] = "entries"
     """How values stand in the weights: as 'entries', 'dense' (all of them), or 'low-rank'."""
+    rate_factor: ClassVar[float] = 1.0
+    """How much larger a rate in units of weights suits it than the sensitive weights, where the loss is the steepest;
+    a form goes by it when the rule changes."""
 
     @property
     def reads_task(self) -> bool:

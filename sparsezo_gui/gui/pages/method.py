@@ -18,7 +18,9 @@ from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, clear, column, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.mask import MaskCard
+from sparsezo_gui.gui.widgets.rate import RateFinder
 from sparsezo_gui.recipe.presets import PRESETS, matching
+from sparsezo_gui.recipe.rates import suited
 from sparsezo_gui.recipe.registry import REGISTRIES
 from sparsezo_gui.recipe.variants import Settings
 
@@ -59,7 +61,9 @@ class MethodPage(Page):
         self._panel.hide()
         self._advice = [label("", "dim", wrap=True, name="Advice") for _ in range(MOST)]
         self._worth = card(label("Worth knowing", "heading"), *self._advice)
-        self.body.addWidget(card(row(label("Basic settings", "heading"), 2 * GRID, self._own, None), self._basic))
+        self.body.addWidget(
+            card(row(label("Basic settings", "heading"), 2 * GRID, self._own, None), self._basic, RateFinder(session))
+        )
         self.body.addWidget(self._worth)
         self.body.addWidget(MaskCard(session))
         self.body.addWidget(self._more, 0, Qt.AlignmentFlag.AlignLeft)
@@ -67,7 +71,8 @@ class MethodPage(Page):
         self.body.addStretch(1)
         self.body.addLayout(row(None, button("Continue to Run", lambda: go("run"), role="primary")))
         session.recipe_changed.connect(self.follow)
-        session.mask_changed.connect(lambda: self.banner.follow(session.problems.get("mask")))
+        for signal in (session.mask_changed, session.rates_changed):
+            signal.connect(lambda: self.banner.follow(session.problems.get("mask") or session.problems.get("rates")))
         for signal in (session.recipe_changed, session.estimate_changed, session.summary_changed):
             signal.connect(self._advise)
         self.follow()
@@ -157,7 +162,11 @@ class MethodPage(Page):
     def _edited(self, table: str, name: str, value: Any) -> None:
         if name == "rule" and value is None:
             return
-        fault = self._session.change(table, **{name: value})
+        changes: dict[str, dict[str, Any]] = {table: {name: value}}
+        if name == "rule" and table in ("mask", "update"):
+            rate = suited(self._session.recipe, table, value)
+            changes["update"] = {**changes.get("update", {}), "learning_rate": rate}
+        fault = self._session.change_all(changes)
         field = self._fields.get((table, name))
         if field is not None:
             # The sentence starts with the place, which the field itself shows.

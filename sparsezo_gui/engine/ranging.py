@@ -1,0 +1,162 @@
+"""Which learning rate suits a recipe: a few steps at each of several rates, always from the base on the same batches.
+
+Rates go up by half a power of ten from the low end of what is usual. At each one the values begin where a run's would,
+take the same batches and directions at that rate, and are judged by the loss on training examples that are set apart. A
+rate is unstable once that loss, or the median of the last losses, has gone clearly up; then no higher ones are tried,
+and lower ones only if that was the first. Of the stable ones, that with the lowest loss is taken, and divided by
+`SAFETY`: a run is many times as long, and a rate that wins a sprint can be too high for it. Own choices throughout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import Any
+
+from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.models import frozen
+from sparsezo_gui.engine.planning import formula
+from sparsezo_gui.engine.session import Session, load_data
+from sparsezo_gui.engine.sparse.overlay import overlay_of
+from sparsezo_gui.engine.sparse.rule import Search, find_measured
+from sparsezo_gui.engine.zo.batches import batch_indices
+from sparsezo_gui.engine.zo.generator import permutation
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.events import Event, Progress
+
+STEPS = 40  # at each rate
+JUDGED = 64  # training examples that the loss is told on
+APART = 2**32 - 1  # the epoch whose order decides which; no run gets there
+RUNG = math.sqrt(10.0)
+MOST = 14  # rates that are tried
+LAST, FAR = 8, 3.0  # steps whose median loss is looked at, and times the base's loss that end them
+WORSE = 1.1  # times the base's loss, from which on a rate is unstable
+CLEAR = 0.99  # times the base's loss, below which a rate has lowered it
+SAFETY = 3.0
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What ``rate`` led to: the ``loss`` on the examples set apart, in nats; None where it was not worth finding."""
+
+    rate: float
+    loss: float | None
+    stable: bool
+
+
+@dataclass(frozen=True)
+class RateReport:
+    """``rate`` is the one to use, None where no rate lowered the loss; ``base`` is the loss to begin with."""
+
+    rungs: tuple[Rung, ...]
+    base: float
+    steps: int
+    rate: float | None
+
+    @property
+    def best(self) -> Rung | None:
+        """The rung with the lowest loss of those that are stable and lower it."""
+        lower = [rung for rung in self.rungs if rung.stable and rung.loss is not None and rung.loss < CLEAR * self.base]
+        return min(lower, key=lambda rung: rung.loss or 0.0, default=None)
+
+    @property
+    def words(self) -> str:
+        """The result in sentences."""
+        low, high = self.rungs[0].rate, self.rungs[-1].rate
+        tried = f"of the rates from {low:.1e} to {high:.1e}, each for {self.steps} steps,"
+        unstable = next((rung.rate for rung in self.rungs if not rung.stable), None)
+        end = f" From {unstable:.1e} on it went up." if unstable else ""
+        if self.best is None:
+            return f"None {tried} lowered the loss of {self.base:.3g} clearly.{end} More steps may show a difference."
+        return (
+            f"{self.rate:.1e} is a good rate: {tried} {self.best.rate:.1e} lowered the loss the most, from "
+            f"{self.base:.3g} to {self.best.loss:.3g}, and a long run takes a third of that.{end}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain object."""
+        return asdict(self)
+
+
+def find_rate(recipe: Recipe, steps: int = STEPS) -> Generator[Event, None, RateReport]:
+    """Loads the model, finds the mask, and tries rates with ``steps`` steps each. Closing the generator cancels.
+
+    Raises `UserError`.
+    """
+    model = yield from frozen.load(recipe.model)
+    data = yield from load_data(recipe, model)
+    mask, _ = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
+    session = Session(recipe, model, overlay_of(model, mask))
+    model.pack_rows = formula(recipe, model.anatomy, data.train.encoded).rows
+    apart, rest = set_apart(data.train.encoded, recipe.loop.seed)
+
+    def loss() -> float:
+        with session.overlay.applied():
+            return recipe.objective.measure(model, apart, 1).loss.item()
+
+    return (yield from climb(session, rest, loss, steps))
+
+
+def set_apart(examples: Sequence[Encoded], seed: int) -> tuple[list[Encoded], list[Encoded]]:
+    """Examples to judge by, at most a quarter of them, drawn by the seed; and the others. Raises `UserError`."""
+    if len(examples) < 2:
+        raise UserError("There are too few training examples to find a rate with: at least two are needed.")
+    count = max(1, min(JUDGED, len(examples) // 4))
+    mixed = [examples[place] for place in permutation(seed, APART, len(examples))]
+    return mixed[:count], mixed[count:]
+
+
+def climb(
+    session: Session, examples: Sequence[Encoded], loss: Callable[[], float], steps: int
+) -> Generator[Event, None, RateReport]:
+    """Tries rates on ``examples``; ``loss`` judges the values that the session holds."""
+    update = type(session.recipe.update).model_fields["learning_rate"]
+    rate, highest = update.json_schema_extra["sane"][0], _highest(update)  # type: ignore[index]
+    session.begin()
+    base, rungs = loss(), list[Rung]()
+    while len(rungs) < MOST and rate <= highest:
+        rung = yield from _rung(session, examples, loss, base, rate, steps)
+        upwards = rungs[0].stable if rungs else rung.stable
+        rungs.append(rung)
+        if rung.stable != upwards:
+            break
+        rate = float(f"{rate * RUNG if upwards else rate / RUNG:.2g}")
+    session.begin()
+    report = RateReport(tuple(sorted(rungs, key=lambda rung: rung.rate)), base, steps, None)
+    best = report.best
+    return report if best is None else replace(report, rate=float(f"{best.rate / SAFETY:.1g}"))
+
+
+def _rung(
+    session: Session, examples: Sequence[Encoded], loss: Callable[[], float], base: float, rate: float, steps: int
+) -> Generator[Event, None, Rung]:
+    """Takes ``steps`` steps at ``rate`` from the beginning, fewer where it is soon clear that they lead nowhere."""
+    session.begin()
+    seen: list[float] = []
+    for step in range(1, steps + 1):
+        yield Progress(f"Trying a learning rate of {rate:.1e}", step - 1, steps, "steps")
+        seen.append(_step(session, examples, step, rate))
+        if not math.isfinite(seen[-1]) or (len(seen) >= LAST and median(seen[-LAST:]) > FAR * base):
+            return Rung(rate, None, False)
+    after = loss()
+    finite = math.isfinite(after)
+    return Rung(rate, after if finite else None, finite and after < WORSE * base)
+
+
+def _step(session: Session, examples: Sequence[Encoded], step: int, rate: float) -> float:
+    """Takes a step at ``rate`` and gives its loss."""
+    loop = session.recipe.loop
+    batch = [examples[i] for i in batch_indices(loop.seed, step, loop.batch_size, len(examples))]
+    directions = session.directions()
+    found = session.estimate(batch, directions, rate)
+    if not all(map(math.isfinite, found.scalars)):
+        return math.nan
+    session.advance(directions, found.scalars, rate, found.exact)
+    return found.loss
+
+
+def _highest(field: Any) -> float:
+    return next(bound.le for bound in field.metadata if hasattr(bound, "le"))

@@ -1,0 +1,68 @@
+"""Finding a learning rate: a button that tries some or cancels that, and the result with a button to take it over."""
+
+from __future__ import annotations
+
+from PySide6.QtWidgets import QProgressBar, QVBoxLayout, QWidget
+
+from sparsezo_gui.gui import words
+from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.theme import GRID
+from sparsezo_gui.gui.widgets.basic import button, label, row
+
+TRYING = "Loads the model, and takes a few steps at each of several learning rates."
+BEFORE = "Tries several learning rates, each for a few steps, and tells which one suits."
+
+
+class RateFinder(QWidget):
+    """Follows the session."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self._press = button("Find a rate", self._pressed)
+        self._use = button("", self._take)
+        self._told = label("", "hint", wrap=True, name="Rate found")
+        self._bar = QProgressBar()
+        self._bar.setTextVisible(False)
+        self._bar.setAccessibleName("Progress of finding a rate")
+        line = row(self._press, self._use, self._told, spacing=2 * GRID)
+        line.setStretch(2, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(GRID)
+        layout.addLayout(line)
+        layout.addWidget(self._bar)
+        for signal in (session.rates_changed, session.recipe_changed, session.hindrance_changed):
+            signal.connect(self.refresh)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Shows what the session knows."""
+        session = self._session
+        report, busy, progress = session.rates, "rates" in session.busy, session.busy.get("rates")
+        self._press.setText("Cancel" if busy else "Find a rate")
+        self._press.setAccessibleName("Cancel finding a rate" if busy else "Find a rate")
+        self._press.setEnabled(busy or not session.hindrance)
+        self._press.setToolTip("" if busy else session.hindrance or TRYING)
+        self._bar.setVisible(busy)
+        self._bar.setRange(0, progress.total if progress else 0)
+        self._bar.setValue(progress.done if progress else 0)
+        told = f"{progress.stage}…" if progress else "Waiting for the engine…"
+        if not busy:
+            told = report.words if report else BEFORE
+        self._told.setText(told)
+        rate = report.rate if report and not busy else None
+        self._use.setVisible(rate is not None and rate != session.recipe.update.learning_rate)
+        if rate is not None:
+            self._use.setText(f"Use {words.number(rate)}")
+            self._use.setAccessibleName("Use the rate that was found")
+
+    def _pressed(self) -> None:
+        if "rates" in self._session.busy:
+            self._session.cancel("rates")
+        else:
+            self._session.find_rate()
+
+    def _take(self) -> None:
+        if self._session.rates is not None:
+            self._session.change("update", learning_rate=self._session.rates.rate)

@@ -1,0 +1,45 @@
+"""The rate that suits when the rule of the mask or of the update changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from sparsezo_gui.recipe.rates import suited, times
+from sparsezo_gui.recipe.registry import MASKS, UPDATES
+from sparsezo_gui.recipe.toml import build
+
+
+def changed(mask, update, rate, table, rule):
+    made = build({"mask": {"rule": mask}, "update": {"rule": update, "learning_rate": rate}})
+    return suited(made, table, rule)
+
+
+@pytest.mark.parametrize(
+    ("mask", "update", "rate", "table", "rule", "expected"),
+    [
+        ("sensitive", "scalar-normalised", 5e-3, "mask", "random", 2.5e-2),
+        ("random", "scalar-normalised", 2.5e-2, "mask", "sensitive", 5e-3),
+        ("random", "scalar-normalised", 2.5e-2, "mask", "large-magnitude", 2.5e-2),
+        ("sensitive", "sgd", 1e-6, "mask", "small-magnitude", 2.5e-5),
+        ("sensitive", "scalar-normalised", 0.5, "mask", "random", 1.0),  # as high as it goes
+        ("sensitive", "scalar-normalised", 5e-3, "update", "adam", 5e-3),
+        ("random", "scalar-normalised", 5e-3, "update", "sign", 5e-3),
+        ("sensitive", "scalar-normalised", 5e-3, "update", "sgd", 1e-6),
+        ("random", "adam", 5e-3, "update", "sgd", 2.5e-5),
+        ("sensitive", "sgd", 1e-5, "update", "momentum", 1e-7),
+        ("sensitive", "sgd", 1e-5, "update", "scalar-normalised", 1e-4),
+        ("sensitive", "sgd", 1e-5, "update", "sgd", 1e-5),
+    ],
+)
+def test_a_rate_goes_with_mask_and_update(mask, update, rate, table, rule, expected):
+    assert changed(mask, update, rate, table, rule) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("update", list(UPDATES))
+@pytest.mark.parametrize("mask", list(MASKS))
+def test_every_rate_can_be_set(mask, update):
+    for table, rule in (("mask", mask), ("update", update)):
+        made = build({"mask": {"rule": "random"}, "update": {"rule": "conservative", "learning_rate": 9.9}})
+        build({table: {"rule": rule}, "update": {"rule": update if table == "update" else "conservative",
+                                                "learning_rate": suited(made, table, rule)}})  # fmt: skip
+    assert times(MASKS[mask], UPDATES[update]) >= 1
