@@ -40,6 +40,5 @@ def test_a_rate_goes_with_mask_and_update(mask, update, rate, table, rule, expec
 def test_every_rate_can_be_set(mask, update):
     for table, rule in (("mask", mask), ("update", update)):
         made = build({"mask": {"rule": "random"}, "update": {"rule": "conservative", "learning_rate": 9.9}})
-        build({table: {"rule": rule}, "update": {"rule": update if table == "update" else "conservative",
-                                                "learning_rate": suited(made, table, rule)}})  # fmt: skip
+        UPDATES[update if table == "update" else "conservative"](learning_rate=suited(made, table, rule))
     assert times(MASKS[mask], UPDATES[update]) >= 1
