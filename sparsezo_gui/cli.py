@@ -200,7 +200,7 @@ def _rates(options: argparse.Namespace, console: Console) -> None:
     lines = [report.words]
     for rung in report.rungs:
         loss = "far up" if rung.loss is None else f"loss {rung.loss:.4f}"
-        lines.append(f"{rung.rate:.1e}  {loss}{'' if rung.stable else ', unstable'}")
+        lines.append(f"{rung.rate:<8.2g} {loss}{'' if rung.stable else ', unstable'}")
     if report.rate is not None:
         lines.append(f"Use it: sparsezo train {options.recipe} --set update.learning_rate={report.rate:g}")
     console.result(report.as_json(), "\n".join(lines))

@@ -66,13 +66,13 @@ class RateReport:
     def words(self) -> str:
         """The result in sentences."""
         low, high = self.rungs[0].rate, self.rungs[-1].rate
-        tried = f"of the rates from {low:.1e} to {high:.1e}, each for {self.steps} steps,"
+        tried = f"of the rates from {_plain(low)} to {_plain(high)}, each for {self.steps} steps,"
         unstable = next((rung.rate for rung in self.rungs if not rung.stable), None)
-        end = f" From {unstable:.1e} on it went up." if unstable else ""
+        end = f" From {_plain(unstable)} on it went up." if unstable else ""
         if self.best is None:
             return f"None {tried} lowered the loss of {self.base:.3g} clearly.{end} More steps may show a difference."
         return (
-            f"{self.rate:.1e} is a good rate: {tried} {self.best.rate:.1e} lowered the loss the most, from "
+            f"{_plain(self.rate)} is a good rate: {tried} {_plain(self.best.rate)} lowered the loss the most, from "
             f"{self.base:.3g} to {self.best.loss:.3g}, and a long run takes a third of that.{end}"
         )
 
@@ -137,7 +137,7 @@ def _rung(
     session.begin()
     seen: list[float] = []
     for step in range(1, steps + 1):
-        yield Progress(f"Trying a learning rate of {rate:.1e}", step - 1, steps, "steps")
+        yield Progress(f"Trying a learning rate of {_plain(rate)}", step - 1, steps, "steps")
         seen.append(_step(session, examples, step, rate))
         if not math.isfinite(seen[-1]) or (len(seen) >= LAST and median(seen[-LAST:]) > FAR * base):
             return Rung(rate, None, False)
@@ -160,3 +160,7 @@ def _step(session: Session, examples: Sequence[Encoded], step: int, rate: float)
 
 def _highest(field: Any) -> float:
     return next(bound.le for bound in field.metadata if hasattr(bound, "le"))
+
+
+def _plain(rate: float) -> str:
+    return f"{rate:.2g}".replace("e-0", "e-")

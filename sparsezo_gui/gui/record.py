@@ -68,9 +68,10 @@ class Columns:
         self.size = int(np.searchsorted(self["step"], step, side="right"))
 
     def extend(self, steps: np.ndarray) -> None:
-        """Adds rows from the structured array of a history; of several slopes the mean is shown."""
+        """Adds rows from the structured array of a history; of several numbers a step measured the first is shown, as
+        it is while the run goes on."""
         self.reserve(self.size + len(steps))
-        slopes = steps["slopes"].reshape(len(steps), -1).mean(axis=1) if len(steps) else ()
+        slopes = steps["slopes"].reshape(len(steps), -1)[:, 0] if len(steps) else ()
         names = ("step", "loss", "rate", "seconds", "memory", "tokens")
         rows = zip(*(steps[name].tolist() for name in names), slopes, strict=True)
         for step, loss, rate, seconds, memory, tokens, slope in rows:

@@ -135,7 +135,7 @@ class StandIn(Engine):
         """The third of four is the best."""
         self._fail("rates")
         for done in range(0, 40, 10):
-            yield e.Progress("Trying a learning rate of 1.0e-03", done, 40, "steps")
+            yield e.Progress("Trying a learning rate of 0.001", done, 40, "steps")
             time.sleep(self.pace)
         losses = {1e-4: 1.39, 1e-3: 1.3, 1e-2: 1.1, 1e-1: 2.4}
         rungs = tuple(Rung(rate, loss, loss < 2) for rate, loss in losses.items())

@@ -211,7 +211,7 @@ def test_a_rate_is_found_told_and_taken(method, find, click, session, qtbot):
     assert "Tries several" in find("Rate found").text() and not shown(method, "Use the rate that was found")
     click("Find a rate")
     qtbot.waitUntil(lambda: session.rates is not None, timeout=3000)
-    assert "3.0e-03 is a good rate" in find("Rate found").text() and "From 1.0e-01 on" in find("Rate found").text()
+    assert "0.003 is a good rate" in find("Rate found").text() and "From 0.1 on" in find("Rate found").text()
     assert click("Use the rate that was found").text().startswith("Use ")
     assert session.recipe.update.learning_rate == 3e-3
     assert not shown(method, "Use the rate that was found") and "is a good rate" in find("Rate found").text()

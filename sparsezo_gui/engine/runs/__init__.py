@@ -14,7 +14,8 @@ The run folder (version 2)
 ``journal.bin``       every step (see `journal`)
 ``frames/``           key frames, a cache (see `frames`)
 ``events.jsonl``      one JSON object a line for every event that is not a step: evaluations with their best and worst
-                      examples, notices, returns, ends; a reader MUST pass over a line that it cannot read
+                      examples, the base model's losses, notices, returns, changes of the rate, ends; a reader MUST
+                      pass over a line that it cannot read
 ``notes.md``          what the user wrote about the run
 ``branches/NAME/``    a run that goes on from a step of this one: a run folder itself, whose ``run.json`` tells under
                       ``branched`` the step, how many records this run's journal had then (which says for ever what it

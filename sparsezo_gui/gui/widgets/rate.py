@@ -20,7 +20,7 @@ class RateFinder(QWidget):
         super().__init__()
         self._session = session
         self._press = button("Find a rate", self._pressed)
-        self._use = button("", self._take)
+        self._use = button("Use", self._take, name="Use the rate that was found")
         self._told = label("", "hint", wrap=True, name="Rate found")
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
@@ -55,7 +55,6 @@ class RateFinder(QWidget):
         self._use.setVisible(rate is not None and rate != session.recipe.update.learning_rate)
         if rate is not None:
             self._use.setText(f"Use {words.number(rate)}")
-            self._use.setAccessibleName("Use the rate that was found")
 
     def _pressed(self) -> None:
         if "rates" in self._session.busy:
