@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsezo_gui.engine import training
-from sparsezo_gui.engine.bench.contestants import LORA, UNTUNED, lora, settings
+from sparsezo_gui.engine.bench.contestants import LORA, LORA_RATE, UNTUNED, lora, settings
 from sparsezo_gui.engine.evaluate import evaluate
 from sparsezo_gui.engine.files import write_text
 from sparsezo_gui.engine.models import frozen
@@ -34,6 +34,7 @@ from sparsezo_gui.recipe import events as e
 EVALUATIONS = 10  # on validation data, evenly over a run
 APART = 4.0  # factor between two rates that are tried
 FURTHEST = 3  # rates tried above or below the first
+HIGHEST = 1.0  # rate that a recipe takes
 RESULTS = "results.jsonl"
 TARGET = "mezo"  # whose final accuracy the others are to reach in fewer forward passes
 
@@ -82,6 +83,8 @@ class Quality:
         lowest = (yield from self._cell(task, name, 0, best))["validation_loss"]
         for direction in (APART, 1 / APART):
             for _ in range(FURTHEST):
+                if best * direction * self._usual(task, name) > HIGHEST:
+                    break
                 loss = (yield from self._cell(task, name, 0, best * direction))["validation_loss"]
                 if loss >= lowest:
                     break
@@ -89,6 +92,12 @@ class Quality:
             if best != 1.0:
                 break
         return best
+
+    def _usual(self, task: str, name: str) -> float:
+        """The rate that the search begins from."""
+        if name == LORA:
+            return LORA_RATE
+        return with_settings(self.base, [*self.tasks[task], *settings(name)]).update.learning_rate
 
     def _cell(self, task: str, name: str, seed: int, factor: float) -> Work:
         key = {**self._key, "task": task, "method": name, "seed": seed, "factor": factor}

@@ -34,7 +34,7 @@ from tests.models import FAMILIES
 INPUTS, HIDDEN, EXAMPLES = 5, 4, 6
 SIZE = INPUTS * HIDDEN + 2 * HIDDEN + 1
 SAMPLES = 1500
-OWN = {"fzoo": {"directions": 2}}  # settings of a rule where its own take long
+OWN = {"fzoo": {"losses": 2}}  # settings of a rule where its own take long
 rules = pytest.mark.parametrize("rule", list(ESTIMATORS))
 
 

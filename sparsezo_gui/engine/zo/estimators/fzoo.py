@@ -33,8 +33,8 @@ class FZOO(Estimator):
     plain: ClassVar[bool] = False
     rule: Literal["fzoo"] = "fzoo"
     epsilon: float = epsilon_setting()
-    directions: int = setting(
-        8, "Directions per step; each costs one forward pass, and one more is made without any.", ge=2, le=64,
+    losses: int = setting(
+        8, "Losses per step, each along a direction of its own; one more is measured without any.", ge=2, le=64,
         sane=(4, 16),
     )  # fmt: skip
     normalise: bool = setting(True, "Measure slopes in units of their spread within the step.")
@@ -42,19 +42,19 @@ class FZOO(Estimator):
     @property
     def sides(self) -> int:
         """One per direction, and the values as they are."""
-        return self.directions + 1
+        return self.losses + 1
 
     def probes(self, batch_size: int) -> int:
         """See `Estimator.probes`."""
-        return self.directions
+        return self.losses
 
     def draw(self, source: Source, batch_size: int, state: Any) -> Tensor:
         """See `Estimator.draw`."""
-        return source.signs(self.directions)
+        return source.signs(self.losses)
 
     def measure(self, probe: Probe, state: Any) -> Estimate:
         """See `Estimator.measure`."""
-        return one_sided(probe, self.epsilon, self.directions)
+        return one_sided(probe, self.epsilon, self.losses)
 
     def slopes(self, directions: Tensor, scalars: Sequence[float], state: Any) -> tuple[Sequence[float], Any]:
         """See `Estimator.slopes`."""

@@ -1,0 +1,71 @@
+"""The comparison of methods: whole runs at equal forward passes, kept cell by cell."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import pytest
+
+from sparsezo_gui.engine.bench import quality
+from sparsezo_gui.engine.bench.contestants import METHODS, settings
+from sparsezo_gui.engine.bench.quality import Quality
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import Recipe, with_settings
+from sparsezo_gui.recipe.events import Notice
+from tests.engine.conftest import finish, of
+
+
+def compared(make, folder, *methods, seeds=2):
+    return Quality(make(), {"tiny": ()}, methods, seeds, 12, folder)
+
+
+def test_cells_are_kept_and_not_measured_again(make, tmp_path):
+    methods = ("untuned", "random@0.05", "forward-gradient")
+    rows = finish(compared(make, tmp_path, *methods).run())
+    assert [(row["method"], row["seeds"]) for row in rows] == list(zip(methods, (1, 2, 2), strict=True))
+    cells = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    steps = {cell["method"]: cell["steps"] for cell in cells if "steps" in cell}
+    assert steps == {"random@0.05": 6, "forward-gradient": 4}, "twelve forward passes, a backward one being two"
+    assert not of(Notice, list(compared(make, tmp_path, *methods).run()))
+    assert of(Notice, list(compared(make, tmp_path, "random@0.05", seeds=3).run())), "more can be asked for"
+
+
+def test_the_rate_goes_where_the_loss_is_lowest(make, tmp_path, monkeypatch):
+    tried = []
+
+    def run(recipe):
+        tried.append(recipe.update.learning_rate)
+        yield Notice("")
+        loss = abs(recipe.update.learning_rate / usual - 4) + recipe.loop.seed
+        return {"curve": [(12, 0.5)], "validation_loss": loss, "final": 0.5, "best": 0.5, "tuned": 1,
+                "rate": recipe.update.learning_rate, "seconds": 1.0}  # fmt: skip
+
+    usual = with_settings(Recipe(), settings("random")).update.learning_rate
+    monkeypatch.setattr(quality, "_tuned", run)
+    (row,) = finish(compared(make, tmp_path, "random").run())
+    assert [round(rate / usual, 3) for rate in tried] == [1, 4, 16, 4]
+    assert row["seeds"] == 2 and row["rate"] == f"{4 * usual:.1e}"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_a_recipe(name):
+    assert with_settings(Recipe(), settings(name)) and with_settings(Recipe(), settings(f"{name}@0.01"))
+
+
+def test_wrong_words_are_told(make, tmp_path):
+    with pytest.raises(UserError, match="no method 'sensitve'"):
+        compared(make, tmp_path, "sensitve")
+    (tmp_path / "results.jsonl").write_text("{")
+    with pytest.raises(UserError, match="not a file of results"):
+        compared(make, tmp_path, "random")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs the extra 'bench'")
+def test_a_picture_is_drawn(make, tmp_path):
+    from sparsezo_gui.engine.bench.pictures import draw
+
+    found = compared(make, tmp_path, "random@0.05", "random@0.2", "random")
+    assert not draw(found, tmp_path / "none.png")
+    finish(found.run())
+    assert draw(found, tmp_path / "all.png") and (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
