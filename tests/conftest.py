@@ -14,7 +14,7 @@ import pytest
 
 
 def pytest_addoption(parser):
-    parser.addoption("--faults", type=int, default=6, metavar="N", help="how many faults of each kind are tried")
+    parser.addoption("--faults", type=int, default=3, metavar="N", help="how many faults of each kind are tried")
     help = "damaged inputs of each format in tests/fuzz: N of them, or those from FIRST:END (default: 300)"
     parser.addoption("--fuzz", default="300", metavar="N", help=help)
 

@@ -147,6 +147,14 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
         raise UserError(
             f"{source.id}: does not fit into the memory of {devices.name(device)}. Choose fewer bits or another model."
         ) from error
+    except RuntimeError as error:
+        # What goes wrong in one of the loader's threads comes out as this; only its log says what it was.
+        if "automatic conversion of the weights" not in str(error):
+            raise
+        raise UserError(
+            f"{source.id}: its weights could not be made ready. Most likely there is too little memory: choose fewer "
+            "bits or another model."
+        ) from error
 
 
 def _takes_our_attention(config: Any) -> bool:

@@ -122,7 +122,7 @@ class DenseOverlay(Overlay):
             for name, layer in self.model.layers.items():
                 layer.hold(now[name])
 
-    def changes(self) -> Changes:
+    def changes(self, held: bool = False) -> Changes:
         """See `Overlay.changes`."""
         return Changes(self)
 
