@@ -45,12 +45,12 @@ def _overlay(session: Session, out: Path) -> list[str]:
     from sparsezo_gui import recipe
     from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
 
-    source, changes = session.model.source, session.overlay.changes()
-    if session.overlay.mask.space != "entries":
+    if session.overlay.mask.space == "low-rank":
         raise UserError(
-            "An overlay file holds single weights, and this run moved all those of whole matrices: the file would be "
-            "larger than the model. Export it with --format hf; or share the run, which is the smallest form of it."
+            "An overlay file holds single weights, and this run moved all those of whole matrices by few numbers. "
+            "Export it with --format hf; or share the run, which is the smallest form of it."
         )
+    source, changes = session.model.source, session.overlay.changes()
     shapes = {name: source.anatomy.linears[name] for name in changes}
     text = recipe.dump(session.recipe)
     write_overlay(out, OverlayFile(
@@ -92,7 +92,7 @@ def _merged(session: Session, out: Path, texts: dict[str, str]) -> Generator[Pro
     done = yield from export_merged(session.model.source, session.overlay.changes(), out, texts)
     told = [f"{done.moved:,} of {done.tuned:,} tuned weights differ from the base model's."]
     if done.moved < done.tuned // 2:
-        kept = "; an overlay file keeps them" if session.overlay.mask.space == "entries" else ""
+        kept = "; an overlay file keeps them" if session.overlay.mask.space != "low-rank" else ""
         told.append(f"The others moved by less than the base's number format can tell{kept}.")
     return told
 
