@@ -74,8 +74,8 @@ def _quality(options: argparse.Namespace, console: Console) -> None:
     base = recipe.with_settings(Recipe(), options.set)
     quality = Quality(base, tasks, tuple(methods), options.seeds, options.forwards, Path(options.out))
     rows = console.finish(quality.run())
-    columns = ("task", "method", "seeds", "final", "best", "forwards_to_mezo", "tuned", "rate", "seconds",
-               "mask_seconds", "mib")  # fmt: skip
+    columns = ("task", "method", "seeds", "final", "best", "forwards_to_mezo", "seconds_to_mezo", "tuned", "rate",
+               "seconds", "mask_seconds", "mib")  # fmt: skip
     console.table(rows, columns, "")
     if options.picture:
         from sparsezo_gui.engine.bench.pictures import draw

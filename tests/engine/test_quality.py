@@ -48,6 +48,28 @@ def test_the_rate_goes_where_the_loss_is_lowest(make, tmp_path, monkeypatch):
     assert row["seeds"] == 2 and row["rate"] == f"{4 * usual:.1e}"
 
 
+def test_passes_and_seconds_to_what_mezo_reaches(make, tmp_path, monkeypatch):
+    curves = {"all": [0.4, 0.6, 0.8], "sensitive": [0.7, 0.8, 0.9], "random": [0.5, 0.5, 0.5]}
+
+    def run(recipe):
+        yield Notice("")
+        low, high = curves[recipe.mask.rule][:2], curves[recipe.mask.rule][2]
+        hits = [*low, high + 0.1 * recipe.loop.seed]
+        return {"curve": list(zip((4, 8, 12), hits, strict=True)), "validation_loss": 1.0, "final": hits[-1],
+                "best": hits[-1], "tuned": 1, "rate": 1.0, "seconds": 30.0 + 6 * recipe.loop.seed}  # fmt: skip
+
+    monkeypatch.setattr(quality, "_tuned", run)
+    monkeypatch.setattr(quality, "FURTHEST", 0)
+    rows = finish(compared(make, tmp_path, "mezo", "sensitive", "random").run())
+    # MeZO ends at 0.8 and 0.9: the mean is 0.85, which the first of its own seeds never reaches.
+    assert [row["final"] for row in rows] == ["85.0 ± 5.0", "95.0 ± 5.0", "55.0 ± 5.0"]
+    assert [row["forwards_to_mezo"] for row in rows] == ["", 12, ""]
+    assert [row["seconds_to_mezo"] for row in rows] == ["", 33, ""]
+    finish(compared(make, tmp_path, "mezo", "sensitive", seeds=1).run())
+    row = compared(make, tmp_path, "mezo", "sensitive", seeds=1).rows()[1]
+    assert (row["forwards_to_mezo"], row["seconds_to_mezo"]) == (8, 20)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_a_recipe(name):
     assert with_settings(Recipe(), settings(name)) and with_settings(Recipe(), settings(f"{name}@0.01"))

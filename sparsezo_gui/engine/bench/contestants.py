@@ -7,6 +7,7 @@ rates here are where the search for a rate begins.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -82,14 +83,16 @@ def lora(recipe: Recipe, steps: int, factor: float) -> Generator[Event, None, di
         drawn = generator.normal(recipe.loop.seed, 0, number, each.numel(), device)
         each.data.copy_(drawn.view_as(each) / math.sqrt(3 * each.shape[1]))
     optimiser = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=factor * LORA_RATE)
-    examples, loop, curve = data.train.encoded, recipe.loop, []
+    examples, loop, curve, seconds = data.train.encoded, recipe.loop, [], 0.0
     for step in range(1, steps + 1):
+        started = time.perf_counter()
         for group in optimiser.param_groups:
             group["lr"] = factor * LORA_RATE * (1 - (step - 1) / steps)
         batch = [examples[i] for i in batch_indices(loop.seed, step, loop.batch_size, len(examples))]
         _loss(model, batch).backward()
         optimiser.step()
         optimiser.zero_grad()
+        seconds += time.perf_counter() - started
         if step % loop.evaluate_every == 0 or step == steps:
             yield Progress("LoRA", step, steps, "steps")
             curve.append((3 * step, _accuracy(model, data.validation.encoded)))
@@ -98,7 +101,7 @@ def lora(recipe: Recipe, steps: int, factor: float) -> Generator[Event, None, di
     return {
         "curve": curve, "validation_loss": validation, "steps": steps,
         "final": _accuracy(model, data.test.encoded), "tuned": model.get_nb_trainable_parameters()[0],
-        "rate": factor * LORA_RATE,
+        "rate": factor * LORA_RATE, "seconds": round(seconds, 1),
     }  # fmt: skip
 
 

@@ -122,7 +122,8 @@ class Quality:
 
     def rows(self) -> list[Cell]:
         """For each task and method: accuracy in percent, mean ± standard error over the seeds, at the end (``final``)
-        and where it was best on validation data (``best``); and how many forward passes it took to MeZO's final."""
+        and where it was best on validation data (``best``); and how many forward passes and seconds it took to reach
+        the mean of MeZO's final accuracies on validation data, where all seeds did."""
         return [self._row(task, name) for task in self.tasks for name in self.methods if self.whole(task, name)]
 
     def _row(self, task: str, name: str) -> Cell:
@@ -131,14 +132,16 @@ class Quality:
         if other and name != UNTUNED:
             target = statistics.mean(cell["curve"][-1][1] for cell in other)
             reached = [next((count for count, hit in cell["curve"] if hit >= target), None) for cell in cells]
-        every = None not in reached
+        passes = statistics.mean(filter(None, reached)) if None not in reached else None
+        seconds = statistics.mean(cell["seconds"] for cell in cells) if "seconds" in cells[0] else None
         return {
             "task": task, "method": name, "seeds": len(cells),
             "final": _spread(cell["final"] for cell in cells),
             "best": _spread(cell["best"] for cell in cells) if "best" in cells[0] else "",
-            "forwards_to_mezo": round(statistics.mean(filter(None, reached))) if every else "",
+            "forwards_to_mezo": round(passes) if passes else "",
+            "seconds_to_mezo": round(seconds * passes / self.forwards) if passes and seconds else "",
             "tuned": cells[0]["tuned"], "rate": f"{cells[0]['rate']:.1e}",
-            "seconds": round(statistics.mean(cell["seconds"] for cell in cells)) if "seconds" in cells[0] else "",
+            "seconds": round(seconds) if seconds else "",
             "mask_seconds": cells[0].get("mask_seconds", ""), "mib": cells[0].get("mib", ""),
         }  # fmt: skip
 
