@@ -86,6 +86,11 @@ def find_rate(recipe: Recipe, steps: int = STEPS) -> Generator[Event, None, Rate
 
     Raises `UserError`.
     """
+    if recipe.privacy.private:
+        raise UserError(
+            "Trying rates looks at training examples without the noise of [privacy], so that the rate would tell of "
+            "them. Try rates on other examples of the same kind, with [privacy] rule = 'none'."
+        )
     model = yield from frozen.load(recipe.model)
     data = yield from load_data(recipe, model)
     mask, _ = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))

@@ -78,6 +78,8 @@ def test_every_method_is_a_recipe(name):
 def test_wrong_words_are_told(make, tmp_path):
     with pytest.raises(UserError, match="no method 'sensitve'"):
         compared(make, tmp_path, "sensitve")
+    with pytest.raises(UserError, match="density"):
+        compared(make, tmp_path, "random@7")
     (tmp_path / "results.jsonl").write_text("{")
     with pytest.raises(UserError, match="not a file of results"):
         compared(make, tmp_path, "random")

@@ -104,6 +104,11 @@ def test_on_a_model(make):
     assert again == report
 
 
+def test_what_is_private_is_not_tried(make):
+    with pytest.raises(UserError, match=r"without the noise of \[privacy\]"):
+        finish(find_rate(make(privacy={"rule": "gaussian"})))
+
+
 def test_closing_it_cancels(make):
     work = find_rate(make(), steps=3)
     for event in work:

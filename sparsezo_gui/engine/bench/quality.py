@@ -56,9 +56,10 @@ class Quality:
     cells: list[Cell] = field(init=False)
 
     def __post_init__(self) -> None:
-        for name in self.methods:
-            if name not in (UNTUNED, LORA):
-                settings(name)
+        for task in self.tasks:  # what is wrong is told before the first of them takes its hours
+            for name in self.methods:
+                if name not in (UNTUNED, LORA):
+                    self._recipe(task, name)
         path = self.folder / RESULTS
         try:
             lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -97,7 +98,10 @@ class Quality:
         """The rate that the search begins from."""
         if name == LORA:
             return LORA_RATE
-        return with_settings(self.base, [*self.tasks[task], *settings(name)]).update.learning_rate
+        return self._recipe(task, name).update.learning_rate
+
+    def _recipe(self, task: str, name: str) -> Recipe:
+        return with_settings(self.base, [*self.tasks[task], *settings(name)])
 
     def _cell(self, task: str, name: str, seed: int, factor: float) -> Work:
         key = {**self._key, "task": task, "method": name, "seed": seed, "factor": factor}
@@ -105,17 +109,16 @@ class Quality:
             if cell.items() >= key.items():
                 return cell
         yield e.Notice(f"{task}, {name}, seed {seed}, {factor:g} × the usual rate")
-        base = with_settings(self.base, [*self.tasks[task], f"loop.seed={seed}"])
-        if name == UNTUNED:
-            cell = key | (yield from _untuned(base))
-        elif name == LORA:
+        seeded = [f"loop.seed={seed}"]
+        if name in (UNTUNED, LORA):
+            base = with_settings(self.base, [*self.tasks[task], *seeded])
             chosen = _evaluated(base, self.forwards // 3)
-            cell = key | (yield from lora(chosen, chosen.loop.steps, factor))
+            work = _untuned(base) if name == UNTUNED else lora(chosen, chosen.loop.steps, factor)
         else:
-            chosen = with_settings(base, settings(name))
-            chosen = _evaluated(chosen, self.forwards // chosen.estimator.passes)
+            chosen = self._recipe(task, name)
             rate = f"update.learning_rate={factor * chosen.update.learning_rate!r}"
-            cell = key | (yield from _tuned(with_settings(chosen, [rate])))
+            work = _tuned(_evaluated(with_settings(chosen, [*seeded, rate]), self.forwards // chosen.estimator.passes))
+        cell = key | (yield from work)
         self.cells.append(cell)
         write_text(self.folder / RESULTS, "".join(json.dumps(each) + "\n" for each in self.cells))
         return cell
