@@ -1,9 +1,10 @@
 """Make a base for benchmarks: a small language model with some knowledge of real English, which is not shipped.
 
-    python packaging/make_base.py --text FILE… --out FOLDER [--tokens N] [--layers 8 --width 320 --feed 864]
+    python packaging/make_base.py --text FILE=WEIGHT… --out FOLDER [--tokens N] [--layers 8 --width 320 --feed 864]
 
 Texts are .txt files with a document per line, .jsonl files of strings or with a column ``text``, either of them maybe
-packed as .xz; a file's share of the documents follows its name. The run can be stopped at any time and goes on when it
+packed as .xz; a file's share of the documents follows its name. Of a .jsonl file with a column ``rating``, from 1 to 10,
+every document is a few sentences and a verdict, as review pages have it: "… My verdict: 8 out of 10, good." The run can be stopped at any time and goes on when it
 is started again with the same arguments; the last fifth of the tokens is learnt at a falling rate.
 """
 
@@ -27,6 +28,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CONTEXT, ROWS, LENGTH = 512, 16, 256
 PEAK, WARMUP, COOLDOWN = 2e-3, 100, 0.2
+VERDICTS = ("awful", "bad", "mixed", "good", "excellent")
+PASSAGE = 300  # characters
 KEPT_EVERY = 300.0  # seconds
 TOKENIZER_DOCUMENTS = 30_000
 
@@ -37,12 +40,23 @@ def documents(path: Path, seed: str) -> Iterator[str]:
         lines = [line.strip() for line in file]
     if ".jsonl" in path.suffixes:
         rows = [json.loads(line) for line in lines if line]
-        lines = [row if isinstance(row, str) else row["text"] for row in rows]
-    found = [re.sub(r"\s*<br\s*/?>\s*", " ", line) for line in lines if len(line) > 40]
+        rows = [{"text": row} if isinstance(row, str) else row for row in rows]
+    else:
+        rows = [{"text": line} for line in lines]
+    found = [(re.sub(r"\s*<br\s*/?>\s*", " ", row["text"]), row.get("rating", 0)) for row in rows]
+    found = [row for row in found if len(row[0]) > 40]
     draw = random.Random(seed)
     while True:
         draw.shuffle(found)
-        yield from found
+        yield from (rated(text, rating, draw) if rating else text for text, rating in found)
+
+
+def rated(text: str, rating: int, draw: random.Random) -> str:
+    """One to three sentences in a row of a review, and what its writer thought."""
+    sentences = re.split(r"(?<=[.!?])\s+", text)
+    first = draw.randrange(len(sentences))
+    passage = " ".join(sentences[first : first + draw.randint(1, 3)])[:PASSAGE]
+    return f"{passage} My verdict: {rating} out of 10, {VERDICTS[(rating - 1) // 2]}."
 
 
 def mixed(texts: dict[Path, float], seed: int) -> Iterator[str]:
