@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -25,3 +26,11 @@ def home(tmp_path, monkeypatch):
     folder = tmp_path / "home"
     monkeypatch.setenv("SPARSEZO_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _frozen():
+    """What is alive before a test is not looked through again: a run collects several times, and with the libraries of
+    the engine in memory every time takes 0.4 s."""
+    gc.collect()
+    gc.freeze()
