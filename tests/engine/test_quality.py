@@ -17,7 +17,8 @@ from tests.engine.conftest import finish, of
 
 
 def compared(make, folder, *methods, seeds=2):
-    return Quality(make(), {"tiny": ()}, methods, seeds, 12, folder)
+    base = make(loop={"guard": False}, data={"validation": 4})
+    return Quality(base, {"tiny": ()}, methods, seeds, 12, folder)
 
 
 def test_cells_are_kept_and_not_measured_again(make, tmp_path):
