@@ -3,9 +3,11 @@
     python packaging/make_base.py --text FILE=WEIGHT… --out FOLDER [--tokens N] [--layers 8 --width 320 --feed 864]
 
 Texts are .txt files with a document per line, .jsonl files of strings or with a column ``text``, either of them maybe
-packed as .xz; a file's share of the documents follows its name. Of a .jsonl file with a column ``rating``, from 1 to 10,
-every document is a few sentences and a verdict, as review pages have it: "… My verdict: 8 out of 10, good." The run can be stopped at any time and goes on when it
-is started again with the same arguments; the last fifth of the tokens is learnt at a falling rate.
+packed as .xz; a file's share of the documents follows its name. Of a .jsonl file with a column ``rating``, from 1 to
+10, a document is a few sentences and a verdict, as pages of reviews have it: "… My verdict: 8 out of 10, good."
+
+The run can be stopped at any time and goes on when it is started again with the same arguments; the last fifth of the
+tokens is learnt at a falling rate.
 """
 
 from __future__ import annotations

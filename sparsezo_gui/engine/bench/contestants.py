@@ -48,8 +48,9 @@ METHODS: dict[str, tuple[str, ...]] = {
     "sparse-mezo": ("mask.rule=small-magnitude-dynamic", *_DENSE),
     "lezo": ("mask.rule=random-layers", *_DENSE),
     "four-directions": (*_SENSITIVE, "estimator.directions=4"),
-    **{rule: _felt(rule) for rule in ("fzoo", "grzo", "hizoo", "conmezo", "bszo", "curvzo", "loren", "elastic", "addax")},
-    "forward-gradient": _felt("forward-gradient"),
+    **{rule: _felt(rule) for rule in (
+        "fzoo", "grzo", "hizoo", "conmezo", "bszo", "curvzo", "loren", "elastic", "addax", "forward-gradient"
+    )},
     "first-order": (*_felt("first-order"), "update.rule=adam", "update.learning_rate=1e-3"),
 }
 LORA, UNTUNED = "lora", "untuned"
