@@ -35,6 +35,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
                          help="forward passes of a run, a backward pass being two (default: 2000)")  # fmt: skip
     quality.add_argument("--out", default="sparsezo-quality", metavar="FOLDER",
                          help="where results are kept; what is there already is not measured again")  # fmt: skip
+    quality.add_argument("--markdown", action="store_true", help="the table in Markdown, as on the page of results")
     quality.add_argument("--picture", metavar="FILE", help="draws accuracy over density and forward passes here")
 
 
@@ -76,7 +77,7 @@ def _quality(options: argparse.Namespace, console: Console) -> None:
     rows = console.finish(quality.run())
     columns = ("task", "method", "seeds", "final", "best", "forwards_to_mezo", "seconds_to_mezo", "tuned", "rate",
                "seconds", "mask_seconds", "mib")  # fmt: skip
-    console.table(rows, columns, "")
+    console.table(rows, columns, "", options.markdown)
     if options.picture:
         from sparsezo_gui.engine.bench.pictures import draw
 

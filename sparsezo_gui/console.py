@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.models.memory import MemoryEstimate
 
 LINE_EVERY = 2.0  # seconds between progress lines where the output is no terminal
+WIDE = 240  # columns of a table that is not for a terminal
 
 
 class Console:
@@ -126,7 +127,7 @@ class Console:
         facts = {**dataclasses.asdict(estimate), "total": estimate.total, "verdict": estimate.verdict}
         self.result(facts, "\n".join(lines))
 
-    def table(self, rows: Sequence[dict[str, Any]], columns: Sequence[str], empty: str) -> None:
+    def table(self, rows: Sequence[dict[str, Any]], columns: Sequence[str], empty: str, markdown: bool = False) -> None:
         """A list: one object a line, or a table."""
         if self.as_json:
             for row in rows:
@@ -140,12 +141,12 @@ class Console:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*columns, box=box.SIMPLE)
+        table = Table(*columns, box=box.MARKDOWN if markdown else box.SIMPLE)
         for row in rows:
             table.add_row(*(Text(printable(str(row[column]))) for column in columns))
-        terminal = Terminal()
         # Without a terminal there is no width to fit into, and a cut path is of no use.
-        terminal.print(table, **({} if terminal.is_terminal else {"crop": False, "width": 240}))
+        fits = sys.stdout.isatty() and not markdown
+        Terminal(**({} if fits else {"width": WIDE})).print(table, crop=fits)
 
     def calm(self) -> None:
         """Takes the progress line away."""

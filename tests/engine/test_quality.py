@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from contextlib import suppress
 
 import pytest
 
+from sparsezo_gui import cli
 from sparsezo_gui.engine.bench import quality
 from sparsezo_gui.engine.bench.contestants import METHODS, settings
 from sparsezo_gui.engine.bench.quality import Quality
@@ -14,6 +16,7 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.events import Notice
 from tests.engine.conftest import finish, of
+from tests.models import tiny
 
 
 def compared(make, folder, *methods, seeds=2):
@@ -86,11 +89,26 @@ def test_wrong_words_are_told(make, tmp_path):
         compared(make, tmp_path, "random")
 
 
+def test_on_the_command_line(tmp_path, capsys):
+    model, data, out = tiny("llama", tmp_path / "llama"), tmp_path / "sst2.jsonl", tmp_path / "out"
+    data.write_text("\n".join(json.dumps({"sentence": f"film {i}", "label": i % 2}) for i in range(40)))
+    command = ["bench", "quality", "--methods", "untuned", "--set", f"model.id={model}", "--out", str(out)]
+    assert cli.main([*command, "--tasks", f"sst2={data}", "--markdown"]) == 0
+    cells = [cell.strip() for cell in capsys.readouterr().out.strip().splitlines()[-1].split("|")]
+    kept = json.loads((out / "results.jsonl").read_text())
+    assert cells[1:5] == ["sst2", "untuned", "1", f"{100 * kept['final']:.1f}"]
+    for wrong, told in ((["--tasks", "sst2"], "say where its data is"), (["--seeds", "0"], "must be 1 or more"),
+                        (["--methods", "mezzo"], "Did you mean 'mezo'?")):  # fmt: skip
+        with suppress(SystemExit):
+            assert cli.main([*command, *wrong]) == 2
+        assert told in capsys.readouterr().err
+
+
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs the extra 'bench'")
 def test_a_picture_is_drawn(make, tmp_path):
     from sparsezo_gui.engine.bench.pictures import draw
 
-    found = compared(make, tmp_path, "random@0.05", "random@0.2", "random")
+    found = compared(make, tmp_path, "untuned", "random@0.05", "random@0.2", "random")
     assert not draw(found, tmp_path / "none.png")
     finish(found.run())
     assert draw(found, tmp_path / "all.png") and (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")

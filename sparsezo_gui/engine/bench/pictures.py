@@ -30,9 +30,8 @@ def curves(quality: Quality, task: str) -> Panel:
     found: Panel = {}
     for name in quality.methods:
         cells = quality.whole(task, name)
-        if "@" not in name and cells:
-            steps = zip(*(cell["curve"] for cell in cells), strict=False)
-            found[name] = [_point(at) for at in steps]
+        if "@" not in name and cells and cells[0]["curve"]:
+            found[name] = [_point(at) for at in zip(*(cell["curve"] for cell in cells), strict=False)]
     return found
 
 
