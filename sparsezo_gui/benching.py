@@ -33,6 +33,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     quality.add_argument("--seeds", type=natural, default=3, metavar="N", help="seeds of each method (default: 3)")
     quality.add_argument("--forwards", type=natural, default=2000, metavar="N",
                          help="forward passes of a run, a backward pass being two (default: 2000)")  # fmt: skip
+    quality.add_argument("--once", action="store_true", help="search for rates on the first task only")
     quality.add_argument("--out", default="sparsezo-quality", metavar="FOLDER",
                          help="where results are kept; what is there already is not measured again")  # fmt: skip
     quality.add_argument("--markdown", action="store_true", help="the table in Markdown, as on the page of results")
@@ -73,7 +74,7 @@ def _quality(options: argparse.Namespace, console: Console) -> None:
     methods = options.methods or [UNTUNED, *METHODS, *([LORA] if find_spec("peft") else [])]
     methods = [f"{name}@{density}" for name in methods for density in options.densities] or methods
     base = recipe.with_settings(Recipe(), options.set)
-    quality = Quality(base, tasks, tuple(methods), options.seeds, options.forwards, Path(options.out))
+    quality = Quality(base, tasks, tuple(methods), options.seeds, options.forwards, Path(options.out), options.once)
     rows = console.finish(quality.run())
     columns = ("task", "method", "seeds", "final", "best", "forwards_to_mezo", "seconds_to_mezo", "tuned", "rate",
                "seconds", "mask_seconds", "mib")  # fmt: skip

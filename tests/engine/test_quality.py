@@ -50,6 +50,10 @@ def test_the_rate_goes_where_the_loss_is_lowest(make, tmp_path, monkeypatch):
     (row,) = finish(compared(make, tmp_path, "random").run())
     assert [round(rate / usual, 3) for rate in tried] == [1, 4, 16, 4]
     assert row["seeds"] == 2 and row["rate"] == f"{4 * usual:.1e}"
+    tried.clear()
+    again = Quality(make(), {"one": (), "other": ()}, ("random",), 2, 12, tmp_path / "once", once=True)
+    assert [row["rate"] for row in finish(again.run())] == 2 * [f"{4 * usual:.1e}"]
+    assert [round(rate / usual, 3) for rate in tried] == [1, 4, 16, 4, 4, 4], "no search on the other task"
 
 
 def test_passes_and_seconds_to_what_mezo_reaches(make, tmp_path, monkeypatch):

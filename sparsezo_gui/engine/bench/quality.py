@@ -45,7 +45,7 @@ Work = Generator[e.Event, None, Cell]
 @dataclass
 class Quality:
     """Measures ``methods`` (see `contestants.settings`) on ``tasks`` (settings by name) over ``base``, and keeps the
-    cells in ``folder``."""
+    cells in ``folder``. With ``once``, the rates that suit the first task are taken for the others too."""
 
     base: Recipe
     tasks: dict[str, tuple[str, ...]]
@@ -53,6 +53,7 @@ class Quality:
     seeds: int
     forwards: int
     folder: Path
+    once: bool = False
     cells: list[Cell] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,8 +72,9 @@ class Quality:
         """Measures what is not there yet; gives a row for each task and method. Raises `UserError`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for task in self.tasks:
+            searched = next(iter(self.tasks)) if self.once else task
             for name in self.methods:
-                factor = 1.0 if name == UNTUNED else (yield from self._rate(task, name))
+                factor = 1.0 if name == UNTUNED else (yield from self._rate(searched, name))
                 for seed in range(1 if name == UNTUNED else self.seeds):
                     yield from self._cell(task, name, seed, factor)
         return self.rows()
