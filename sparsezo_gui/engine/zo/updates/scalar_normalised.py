@@ -16,15 +16,17 @@ class ScalarNormalised(ScalarUpdate):
     """Step against the slope divided by its running size: θ ← θ − η·(g/√v)·z, one v for all values.
 
     v is the bias-corrected running mean of g² (Adam's second moment, kept as one scalar instead of one per value, since
-    a zeroth-order step measures one scalar only). The rate is then in units of θ and carries over between models and
-    masks. Own choice; the papers use plain SGD.
+    a zeroth-order step measures one scalar only). The rate is then in units of θ, and a step of n values is about η·√n
+    long whatever the slopes are: the fewer values are tuned, the larger a rate suits (tests/benchmarks/quality.md).
+    Own choice; the papers use plain SGD.
     """
 
     title: ClassVar[str] = "Scalar-normalised"
     rule: Literal["scalar-normalised"] = "scalar-normalised"
     learning_rate: float = setting(
-        1e-4, "Typical change of a tuned value in one step.", unit="weight", gt=0, le=1, basic=True, sane=(1e-5, 1e-2)
-    )
+        1e-4, "Typical change of a tuned value in one step; a tenth of the density takes about three times as much.",
+        unit="weight", gt=0, le=1, basic=True, sane=(1e-5, 5e-2),
+    )  # fmt: skip
     schedule: Schedule = schedule_setting()
     memory: float = setting(0.99, "How slowly the running size of the slope follows.", ge=0, lt=1, sane=(0.9, 0.999))
 
