@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from sparsezo_gui.recipe.registry import MASKS, UPDATES
+from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, UPDATES
 
 if TYPE_CHECKING:
     from sparsezo_gui.recipe.recipe import Recipe
@@ -25,12 +26,17 @@ def times(mask: type[Any], update: type[Any]) -> float:
 
 
 def suited(recipe: Recipe, table: str, rule: str) -> float:
-    """The rate once ``rule`` takes the place of the one in ``table`` (mask or update) of ``recipe``.
+    """The rate once ``rule`` takes the place of the one in ``table`` (mask, estimator or update) of ``recipe``.
 
-    It goes with the mask. An update whose rate means something else begins with its own default.
+    It goes with the mask, and with the number of directions where their mean is taken as it is: it is shorter than one
+    of them by the root of their number. An update whose rate means something else begins with its own default.
     """
     mask, update, rate = type(recipe.mask), type(recipe.update), recipe.update.learning_rate
-    new_mask, new_update = (MASKS[rule], update) if table == "mask" else (mask, UPDATES[rule])
+    new_mask = MASKS[rule] if table == "mask" else mask
+    new_update = UPDATES[rule] if table == "update" else update
+    if table == "estimator" and update.shortens:
+        before, after = (each.probes(recipe.loop.batch_size) for each in (recipe.estimator, ESTIMATORS[rule]()))
+        rate *= math.sqrt(max(1, after) / max(1, before))
     if new_update is not update and not (in_weights(update) and in_weights(new_update)):
         rate = new_update.model_fields["learning_rate"].default * times(mask, new_update)
     else:

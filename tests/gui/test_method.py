@@ -201,6 +201,9 @@ def test_the_rate_goes_with_the_rules(method, session):
     method._edited("mask", "rule", "random")
     assert (session.recipe.mask.rule, session.recipe.update.learning_rate) == ("random", 2.5e-2)
     assert method._fields["update", "learning_rate"].value() == 2.5e-2
+    method._edited("estimator", "rule", "grzo")
+    assert session.recipe.update.learning_rate == 0.1
+    method._edited("estimator", "rule", "two-sided")
     method._edited("update", "rule", "sgd")
     assert session.recipe.update.learning_rate == 2.5e-5
     method._edited("mask", "rule", "sensitive")

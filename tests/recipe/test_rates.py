@@ -29,6 +29,10 @@ def changed(mask, update, rate, table, rule):
         ("sensitive", "sgd", 1e-5, "update", "momentum", 1e-7),
         ("sensitive", "sgd", 1e-5, "update", "scalar-normalised", 1e-4),
         ("sensitive", "sgd", 1e-5, "update", "sgd", 1e-5),
+        ("sensitive", "scalar-normalised", 5e-3, "estimator", "grzo", 2e-2),  # sixteen directions
+        ("sensitive", "scalar-normalised", 5e-3, "estimator", "hizoo", 5e-3),
+        ("sensitive", "adam", 5e-3, "estimator", "grzo", 5e-3),  # which makes steps equally long
+        ("sensitive", "sgd", 1e-6, "estimator", "grzo", 1e-6),
     ],
 )
 def test_a_rate_goes_with_mask_and_update(mask, update, rate, table, rule, expected):

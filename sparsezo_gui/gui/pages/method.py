@@ -163,7 +163,7 @@ class MethodPage(Page):
         if name == "rule" and value is None:
             return
         changes: dict[str, dict[str, Any]] = {table: {name: value}}
-        if name == "rule" and table in ("mask", "update"):
+        if name == "rule" and table in ("mask", "estimator", "update"):
             rate = suited(self._session.recipe, table, value)
             changes["update"] = {**changes.get("update", {}), "learning_rate": rate}
         fault = self._session.change_all(changes)

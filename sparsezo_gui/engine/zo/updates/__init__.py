@@ -62,6 +62,8 @@ class Update(Variant):
     """How many forward passes it runs itself, together; see `ask`."""
     scalars: ClassVar[int] = 0
     """How many numbers it measures itself; see `ask`."""
+    shortens: ClassVar[bool] = False
+    """Whether its steps are as short as the mean of several directions is, for which a larger rate makes up."""
     learning_rate: float
     schedule: Schedule
     decay: float = setting(

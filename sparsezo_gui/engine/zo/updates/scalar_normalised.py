@@ -22,6 +22,7 @@ class ScalarNormalised(ScalarUpdate):
     """
 
     title: ClassVar[str] = "Scalar-normalised"
+    shortens: ClassVar[bool] = True
     rule: Literal["scalar-normalised"] = "scalar-normalised"
     learning_rate: float = setting(
         1e-4, "Typical change of a tuned value in one step; a tenth of the density takes about three times as much.",
