@@ -20,8 +20,7 @@ from tests.models import tiny
 
 
 def compared(make, folder, *methods, seeds=2):
-    base = make(loop={"guard": False}, data={"validation": 4})
-    return Quality(base, {"tiny": ()}, methods, seeds, 12, folder)
+    return Quality(make(data={"validation": 4}), {"tiny": ()}, methods, seeds, 12, folder)
 
 
 def test_cells_are_kept_and_not_measured_again(make, tmp_path):

@@ -168,7 +168,9 @@ class Quality:
 
 def _evaluated(recipe: Recipe, steps: int) -> Recipe:
     every = max(1, steps // EVALUATIONS)
-    return with_settings(recipe, [f"loop.steps={max(1, steps)}", f"loop.evaluate_every={every}", "run.frames=200"])
+    # A run that goes back and takes its steps again would have more forward passes than the others.
+    settings = ["loop.guard=false", f"loop.steps={max(1, steps)}", f"loop.evaluate_every={every}", "run.frames=200"]
+    return with_settings(recipe, settings)
 
 
 def _tuned(recipe: Recipe) -> Work:
