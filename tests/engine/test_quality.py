@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +76,15 @@ def test_passes_and_seconds_to_what_mezo_reaches(make, tmp_path, monkeypatch):
     finish(compared(make, tmp_path, "mezo", "sensitive", seeds=1).run())
     row = compared(make, tmp_path, "mezo", "sensitive", seeds=1).rows()[1]
     assert (row["forwards_to_mezo"], row["seconds_to_mezo"]) == (8, 20)
+
+
+def test_the_results_of_the_repository_are_told_without_measuring():
+    base = with_settings(Recipe(), ["mask.density=0.01", "estimator.epsilon=3e-3", "data.validation=150"])
+    place = Path(__file__).parents[1] / "benchmarks" / "quality"
+    kept = Quality(base, {"starter": ()}, ("mezo", "sensitive@0.001"), 3, 1000, place)
+    assert [(row["method"], row["final"]) for row in kept.rows()] == [
+        ("mezo", "85.7 ± 1.1"), ("sensitive@0.001", "90.1 ± 1.5"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", METHODS)

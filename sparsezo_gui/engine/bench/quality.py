@@ -152,9 +152,11 @@ class Quality:
 
     @property
     def _key(self) -> Cell:
-        """By which cells of one base are known."""
-        settings = self.base.model_dump_json(exclude={"run"}).encode()
-        base = hashlib.sha256(settings).hexdigest()[:12]
+        """By which cells of one base are known: what is as usual does not count, for later versions have more of it."""
+        own, usual = (each.model_dump(mode="json", exclude={"run"}) for each in (self.base, Recipe()))
+        settings = {name: {key: value for key, value in table.items() if value != usual[name].get(key)}
+                    for name, table in own.items() if isinstance(table, dict)}  # fmt: skip
+        base = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
         return {"model": self.base.model.id, "base": base, "forwards": self.forwards}
 
     def whole(self, task: str, name: str) -> list[Cell]:
