@@ -43,7 +43,7 @@ PRESETS = (
         {"mask": SENSITIVE, "estimator": {"rule": "grzo"}, "update": {**NORMALISED, "learning_rate": 4e-4}},
     ),
     Preset(
-        "Last block exactly", "Back-propagates through the last block alone: faster to learn, some more memory.",
+        "Last block exactly", "Back-propagates through the last block, feels its way in the others; some more memory.",
         {"mask": SENSITIVE, "estimator": {"rule": "elastic", "blocks": 1}, "update": NORMALISED},
     ),
     Preset(
