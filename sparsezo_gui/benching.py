@@ -64,15 +64,15 @@ def run(options: argparse.Namespace, console: Console) -> None:
 
 
 def _quality(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.bench.contestants import LORA, METHODS, UNTUNED
+    from sparsezo_gui.engine.bench.contestants import LORA, METHODS, UNTUNED, named
     from sparsezo_gui.engine.bench.quality import Quality
 
     for needed, module in (("lora" in options.methods, "peft"), (options.picture, "matplotlib")):
         if needed and find_spec(module) is None:
             raise UserError(f"This needs {module}: pip install 'sparsezo-gui[bench]'")
-    tasks = dict(_bench_task(text) for text in options.tasks)
+    tasks = dict(task_of(text) for text in options.tasks)
     methods = options.methods or [UNTUNED, *METHODS, *([LORA] if find_spec("peft") else [])]
-    methods = [f"{name}@{density}" for name in methods for density in options.densities] or methods
+    methods = named(methods, options.densities)
     base = recipe.with_settings(Recipe(), options.set)
     quality = Quality(base, tasks, tuple(methods), options.seeds, options.forwards, Path(options.out), options.once)
     rows = console.finish(quality.run())
@@ -86,7 +86,7 @@ def _quality(options: argparse.Namespace, console: Console) -> None:
         console.say(f"Drawn: {options.picture}" if drawn else "There is nothing to draw yet.")
 
 
-def _bench_task(text: str) -> tuple[str, tuple[str, ...]]:
+def task_of(text: str) -> tuple[str, tuple[str, ...]]:
     """'starter', or the name of a task and where its data is, such as sst2=data/sst2."""
     name, _, source = text.partition("=")
     if name == "starter":
@@ -98,7 +98,7 @@ def _bench_task(text: str) -> tuple[str, tuple[str, ...]]:
         )  # fmt: skip
     if not source:
         raise UserError(f"--tasks {text}: say where its data is, such as {name}=data/{name}.")
-    return name, (f"data.source={json.dumps(str(Path(source).resolve()))}", f"data.task={name}")
+    return name, (f"data.source={json.dumps(source)}", f"data.task={name}")
 
 
 def natural(text: str) -> int:

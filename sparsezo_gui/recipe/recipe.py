@@ -75,8 +75,6 @@ class LoopTable(Settings):
     patience: int = setting(
         0, "End early after so many evaluations in a row without a better one; 0 never.", unit="evaluations", ge=0
     )
-
-
     guard: bool = setting(
         True,
         "When the run diverges, go back by itself to where it was best and halve the learning rate: when the loss is "
@@ -127,6 +125,11 @@ class Recipe(Settings):
     def sides(self) -> int:
         """Copies of the tuned values that are tried together at most."""
         return max(self.estimator.sides, self.update.sides)
+
+    @property
+    def passes(self) -> int:
+        """What a step costs in forward passes of a batch, a backward pass being two."""
+        return self.estimator.passes + self.update.sides + self.selection.passes
 
     @property
     def scalars(self) -> int:

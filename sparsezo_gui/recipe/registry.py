@@ -42,8 +42,8 @@ class Registry:
     def build(self, table: Any) -> Any:
         """A variant from a recipe table.
 
-        A key that belongs to another rule of the same table is dropped, so that changing ``rule`` alone is enough to
-        change the method; a key that belongs to none is left in for the variant to refuse.
+        A key that belongs to another rule of the same table alone is dropped, so that a file in which only ``rule`` was
+        changed can be read; a key that belongs to none is left in for the variant to refuse.
         """
         if isinstance(table, Variant):
             return table
@@ -52,6 +52,18 @@ class Registry:
         variant = self[table.get("rule", self.default)]
         others = self.keys() - variant.model_fields.keys()
         return variant(**{key: value for key, value in table.items() if key not in others and key != "rule"})
+
+    def changed(self, table: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+        """The settings of ``table`` with ``values`` put in.
+
+        With another rule, those stay that are by default the same for both; what is usual for the one, such as its
+        learning rate, can be far off for the other. Raises `UserError` for an unknown rule.
+        """
+        before, after = (self[each.get("rule", self.default)] for each in (table, {**table, **values}))
+        if before is not after:
+            old, new = before.model_fields, after.model_fields
+            table = {key: table[key] for key in table.keys() & new.keys() if old[key].default == new[key].default}
+        return {**table, **values}
 
 
 MASKS = Registry(

@@ -102,10 +102,10 @@ def build(tables: dict[str, Any], where: str = "recipe") -> Recipe:
 def with_settings(recipe: Recipe, settings: Iterable[str], folder: Path | None = None) -> Recipe:
     """Recipe with ``key=value`` settings put in, such as ``loop.steps=100``; values are TOML, or else plain words.
 
-    Relative paths in them are meant from ``folder`` (None: they stay as they are).
+    Rules come before what is set for them. Relative paths are meant from ``folder`` (None: they stay as they are).
     """
     tables = recipe.model_dump(mode="json")
-    for setting in settings:
+    for setting in sorted(settings, key=lambda text: text.partition("=")[0].strip().endswith(".rule"), reverse=True):
         key, sign, value = setting.partition("=")
         table, dot, name = key.strip().partition(".")
         if not sign or not dot:
@@ -116,8 +116,14 @@ def with_settings(recipe: Recipe, settings: Iterable[str], folder: Path | None =
         changed = {table: {name: _value(value.strip())}}
         if folder is not None:
             _resolve_paths(changed, folder, "--set")
-        tables[table].update(changed[table])
+        put(tables, table, changed[table])
     return build(tables, "--set")
+
+
+def put(tables: dict[str, Any], table: str, values: dict[str, Any]) -> None:
+    """Puts ``values`` into a table of ``tables``; see `Registry.changed` for what another rule means for the others."""
+    registry = next((each for each in REGISTRIES if each.table == table), None)
+    tables[table] = registry.changed(tables[table], values) if registry else tables[table] | values
 
 
 def dump(recipe: Recipe) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sparsezo_gui import cli
+from sparsezo_gui import benching, cli
 from sparsezo_gui.engine.bench import quality
-from sparsezo_gui.engine.bench.contestants import METHODS, settings
+from sparsezo_gui.engine.bench.contestants import METHODS, named, settings
 from sparsezo_gui.engine.bench.quality import Quality
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, with_settings
@@ -78,10 +78,39 @@ def test_passes_and_seconds_to_what_mezo_reaches(make, tmp_path, monkeypatch):
     assert (row["forwards_to_mezo"], row["seconds_to_mezo"]) == (8, 20)
 
 
+def test_what_mezo_does_not_learn_is_reached_before_the_first_step(make, tmp_path, monkeypatch):
+    def run(recipe):
+        yield Notice("")
+        hits = [0.6, 0.4, 0.5 if recipe.mask.rule == "all" else 0.9]
+        return {"curve": list(zip((0, 6, 12), hits, strict=True)), "validation_loss": float("nan"), "final": 0.5,
+                "best": 0.5, "tuned": 1, "rate": recipe.update.learning_rate, "seconds": 30.0}  # fmt: skip
+
+    monkeypatch.setattr(quality, "_tuned", run)
+    rows = finish(compared(make, tmp_path, "mezo", "random").run())
+    assert [(row["forwards_to_mezo"], row["seconds_to_mezo"]) for row in rows] == [(0, 0), (0, 0)]
+    assert [row["seeds"] for row in rows] == [2, 2], "a loss that is no number wins no search"
+
+
+def test_two_at_once_lose_nothing_of_each_other(make, tmp_path):
+    one, other = (compared(make, tmp_path, name, seeds=1) for name in ("random@0.05", "untuned"))
+    finish(one.run())
+    finish(other.run())
+    kept = [json.loads(line)["method"] for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert {"random@0.05", "untuned"} <= set(kept)
+
+
+def test_cells_of_other_data_are_others(make, tmp_path):
+    found = [
+        Quality(make(), {"sst2": task_settings}, ("random",), 1, 12, tmp_path)._key("sst2", "random")["base"]
+        for task_settings in (("data.source='a'", "data.task=sst2"), ("data.source='b'", "data.task=sst2"))
+    ]
+    assert len(set(found)) == 2
+
+
 def test_the_results_of_the_repository_are_told_without_measuring():
     base = with_settings(Recipe(), ["mask.density=0.01", "estimator.epsilon=3e-3", "data.validation=150"])
     place = Path(__file__).parents[1] / "benchmarks" / "quality"
-    kept = Quality(base, {"starter": ()}, ("mezo", "sensitive@0.001"), 3, 1000, place)
+    kept = Quality(base, dict([benching.task_of("starter")]), ("mezo", "sensitive@0.001"), 3, 1000, place)
     assert [(row["method"], row["final"]) for row in kept.rows()] == [
         ("mezo", "85.7 ± 1.1"), ("sensitive@0.001", "90.1 ± 1.5"),
     ]  # fmt: skip
@@ -89,7 +118,14 @@ def test_the_results_of_the_repository_are_told_without_measuring():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_a_recipe(name):
-    assert with_settings(Recipe(), settings(name)) and with_settings(Recipe(), settings(f"{name}@0.01"))
+    assert with_settings(Recipe(), settings(name))
+
+
+def test_densities_go_with_what_has_one():
+    assert named(["untuned", "random", "mezo", "lora"], ["0.1", "0.2"]) == [
+        "untuned", "random@0.1", "random@0.2", "mezo", "lora",
+    ]  # fmt: skip
+    assert named(["random"], []) == ["random"]
 
 
 def test_wrong_words_are_told(make, tmp_path):
@@ -97,6 +133,9 @@ def test_wrong_words_are_told(make, tmp_path):
         compared(make, tmp_path, "sensitve")
     with pytest.raises(UserError, match="density"):
         compared(make, tmp_path, "random@7")
+    for task, told in (("data.task=text", "no answers to choose from"), ("data.validation=0", "validation data")):
+        with pytest.raises(UserError, match=told):
+            Quality(make(), {"tiny": (task,)}, ("random",), 1, 12, tmp_path)
     (tmp_path / "results.jsonl").write_text("{")
     with pytest.raises(UserError, match="not a file of results"):
         compared(make, tmp_path, "random")

@@ -170,3 +170,12 @@ def test_any_tables_are_a_recipe_or_get_a_sentence(tables):
         recipe.toml.build(tables)
     except UserError as error:
         assert str(error).strip()
+
+
+def test_another_rule_brings_what_is_usual_for_it():
+    tuned = ["mask.density=0.02", "update.learning_rate=7e-3", "estimator.epsilon=2e-3", "estimator.directions=3"]
+    others = ["update.rule=sgd", "estimator.rule=bszo", "mask.rule=random"]
+    found = with_settings(with_settings(Recipe(), tuned), others)
+    assert (found.mask.density, found.estimator.epsilon) == (0.02, 2e-3), "which is the same for both"
+    assert (found.update.learning_rate, found.estimator.directions) == (1e-6, 2), "which is not"
+    assert with_settings(Recipe(), ["update.learning_rate=3e-6", "update.rule=sgd"]).update.learning_rate == 3e-6

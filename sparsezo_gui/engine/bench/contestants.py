@@ -23,6 +23,7 @@ from sparsezo_gui.engine.zo.batches import batch_indices
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Progress
+from sparsezo_gui.recipe.registry import MASKS
 
 _SENSITIVE = ("mask.rule=sensitive", "update.learning_rate=4e-3")
 _DENSE = ("model.bits=32", "update.learning_rate=2e-3")
@@ -60,10 +61,22 @@ LORA_RATE = 1e-3
 
 def settings(name: str) -> tuple[str, ...]:
     """Settings of the method ``name``, such as 'sensitive' or, at a density, 'random@0.01'. Raises `UserError`."""
+    if name in (UNTUNED, LORA):
+        return ()
     method, _, density = name.partition("@")
     if method not in METHODS:
         raise UserError(f"There is no method '{method}'. {did_you_mean(method, METHODS)}")
     return (*COMMON, *METHODS[method], *((f"mask.density={density}",) if density else ()))
+
+
+def named(methods: Sequence[str], densities: Sequence[str]) -> list[str]:
+    """The names of ``methods`` at each of ``densities``, or alone where they have none. Raises `UserError`."""
+    found = []
+    for name in methods:
+        rules = dict(text.split("=") for text in settings(name) if text.startswith("mask.rule"))
+        dense = rules and "density" in MASKS[rules["mask.rule"]].model_fields
+        found += [f"{name}@{density}" for density in densities] if densities and dense else [name]
+    return found
 
 
 def lora(recipe: Recipe, steps: int, factor: float) -> Generator[Event, None, dict[str, Any]]:

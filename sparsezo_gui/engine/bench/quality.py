@@ -20,6 +20,7 @@ from typing import Any
 
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.bench.contestants import LORA, LORA_RATE, UNTUNED, lora, settings
+from sparsezo_gui.engine.data.tasks import task as kind_of
 from sparsezo_gui.engine.evaluate import evaluate
 from sparsezo_gui.engine.files import write_text
 from sparsezo_gui.engine.models import frozen
@@ -45,7 +46,10 @@ Work = Generator[e.Event, None, Cell]
 @dataclass
 class Quality:
     """Measures ``methods`` (see `contestants.settings`) on ``tasks`` (settings by name) over ``base``, and keeps the
-    cells in ``folder``. With ``once``, the rates that suit the first task are taken for the others too."""
+    cells in ``folder``. With ``once``, the rates that suit the first task are taken for the others too.
+
+    ``tasks`` are known by their words, such as 'starter' or 'sst2=data/sst2'. Raises `UserError` where something
+    cannot be compared."""
 
     base: Recipe
     tasks: dict[str, tuple[str, ...]]
@@ -59,12 +63,19 @@ class Quality:
     def __post_init__(self) -> None:
         for task in self.tasks:  # what is wrong is told before the first of them takes its hours
             for name in self.methods:
-                if name not in (UNTUNED, LORA):
-                    self._recipe(task, name)
+                data = self._recipe(task, name).data
+                if kind_of(data.task).kind != "choice":
+                    raise UserError(f"Task '{data.task}' has no answers to choose from, and accuracy is compared here.")
+                if not data.validation or not data.test:
+                    raise UserError("Rates are judged on validation data, and results on test data. Set [data] "
+                                    "validation and test to more than 0.")  # fmt: skip
+        self.cells = self._kept()
+
+    def _kept(self) -> list[Cell]:
         path = self.folder / RESULTS
         try:
             lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            self.cells = [json.loads(line) for line in lines]
+            return [json.loads(line) for line in lines]
         except ValueError as error:
             raise UserError(f"{path}: not a file of results ({error}). Choose another folder with --out.") from error
 
@@ -83,12 +94,12 @@ class Quality:
         """The factor on a method's usual rate with the lowest validation loss at the end of a run: up as long as that
         helps, else down."""
         best = 1.0
-        lowest = (yield from self._cell(task, name, 0, best))["validation_loss"]
+        lowest = _loss((yield from self._cell(task, name, 0, best)))
         for direction in (APART, 1 / APART):
             for _ in range(FURTHEST):
                 if best * direction * self._usual(task, name) > HIGHEST:
                     break
-                loss = (yield from self._cell(task, name, 0, best * direction))["validation_loss"]
+                loss = _loss((yield from self._cell(task, name, 0, best * direction)))
                 if loss >= lowest:
                     break
                 best, lowest = best * direction, loss
@@ -103,25 +114,24 @@ class Quality:
         return self._recipe(task, name).update.learning_rate
 
     def _recipe(self, task: str, name: str) -> Recipe:
-        return with_settings(self.base, [*self.tasks[task], *settings(name)])
+        return with_settings(self.base, [*self.tasks[task], *settings(name)], Path.cwd())
 
     def _cell(self, task: str, name: str, seed: int, factor: float) -> Work:
-        key = {**self._key, "task": task, "method": name, "seed": seed, "factor": factor}
+        key = {**self._key(task, name), "seed": seed, "factor": factor}
         for cell in self.cells:
             if cell.items() >= key.items():
                 return cell
         yield e.Notice(f"{task}, {name}, seed {seed}, {factor:g} × the usual rate")
-        seeded = [f"loop.seed={seed}"]
-        if name in (UNTUNED, LORA):
-            base = with_settings(self.base, [*self.tasks[task], *seeded])
-            chosen = _evaluated(base, self.forwards // 3)
-            work = _untuned(base) if name == UNTUNED else lora(chosen, chosen.loop.steps, factor)
+        chosen = with_settings(self._recipe(task, name), [f"loop.seed={seed}"])
+        if name == UNTUNED:
+            work = _untuned(chosen)
+        elif name == LORA:
+            work = lora(_evaluated(chosen, self.forwards // 3), self.forwards // 3, factor)
         else:
-            chosen = self._recipe(task, name)
             rate = f"update.learning_rate={factor * chosen.update.learning_rate!r}"
-            work = _tuned(_evaluated(with_settings(chosen, [*seeded, rate]), self.forwards // chosen.estimator.passes))
+            work = _tuned(_evaluated(with_settings(chosen, [rate]), self.forwards // chosen.passes))
         cell = key | (yield from work)
-        self.cells.append(cell)
+        self.cells = [*self._kept(), cell]  # others may have measured meanwhile
         write_text(self.folder / RESULTS, "".join(json.dumps(each) + "\n" for each in self.cells))
         return cell
 
@@ -137,35 +147,40 @@ class Quality:
         if other and name != UNTUNED:
             target = statistics.mean(cell["curve"][-1][1] for cell in other)
             reached = [next((count for count, hit in cell["curve"] if hit >= target), None) for cell in cells]
-        passes = statistics.mean(filter(None, reached)) if None not in reached else None
+        passes = statistics.mean(reached) if None not in reached else None
         seconds = statistics.mean(cell["seconds"] for cell in cells) if "seconds" in cells[0] else None
         return {
             "task": task, "method": name, "seeds": len(cells),
             "final": _spread(cell["final"] for cell in cells),
             "best": _spread(cell["best"] for cell in cells) if "best" in cells[0] else "",
-            "forwards_to_mezo": round(passes) if passes else "",
-            "seconds_to_mezo": round(seconds * passes / self.forwards) if passes and seconds else "",
+            "forwards_to_mezo": "" if passes is None else round(passes),
+            "seconds_to_mezo": "" if None in (passes, seconds) else round(seconds * passes / self.forwards),
             "tuned": cells[0]["tuned"], "rate": f"{cells[0]['rate']:.1e}",
-            "seconds": round(seconds) if seconds else "",
+            "seconds": "" if seconds is None else round(seconds),
             "mask_seconds": cells[0].get("mask_seconds", ""), "mib": cells[0].get("mib", ""),
         }  # fmt: skip
 
-    @property
-    def _key(self) -> Cell:
-        """By which cells of one base are known: what is as usual does not count, for later versions have more of it."""
+    def _key(self, task: str, name: str) -> Cell:
+        """By which cells are known: what is as usual does not count, for later versions have more of it."""
         own, usual = (each.model_dump(mode="json", exclude={"run"}) for each in (self.base, Recipe()))
-        settings = {name: {key: value for key, value in table.items() if value != usual[name].get(key)}
-                    for name, table in own.items() if isinstance(table, dict)}  # fmt: skip
-        base = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-        return {"model": self.base.model.id, "base": base, "forwards": self.forwards}
+        changed = {name: {key: value for key, value in table.items() if value != usual[name].get(key)}
+                   for name, table in own.items() if isinstance(table, dict)}  # fmt: skip
+        text = json.dumps([changed, self.tasks[task], settings(name)], sort_keys=True)
+        base = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return {"model": self.base.model.id, "base": base, "forwards": self.forwards, "task": task, "method": name}
 
     def whole(self, task: str, name: str) -> list[Cell]:
         """The whole runs of a method on a task, at the rate that was chosen for it."""
-        key = {**self._key, "task": task, "method": name}
+        key = self._key(task, name)
         found = [cell for cell in self.cells if cell.items() >= key.items() and cell["seed"] < self.seeds]
-        tried = [cell for cell in found if cell["seed"] == 0]
-        best = min(tried, key=lambda cell: cell.get("validation_loss", 0.0), default={"factor": 1.0})["factor"]
+        best = min((cell for cell in found if cell["seed"] == 0), key=_loss, default={"factor": 1.0})["factor"]
         return [cell for cell in found if cell["factor"] == best]
+
+
+def _loss(cell: Cell) -> float:
+    """On validation data; of a run that ended without one, the highest."""
+    loss = cell.get("validation_loss", 0.0)
+    return loss if math.isfinite(loss) else math.inf
 
 
 def _evaluated(recipe: Recipe, steps: int) -> Recipe:
@@ -192,7 +207,7 @@ def _tuned(recipe: Recipe) -> Work:
         events, steps = judge.on_line(run.events()), journal.read(run.journal).steps
         validated = [event for event in events if isinstance(event, e.Evaluation)]
         found = {
-            "curve": [(event.step * recipe.estimator.passes, event.metrics["accuracy"]) for event in validated],
+            "curve": [(event.step * recipe.passes, event.metrics["accuracy"]) for event in validated],
             "validation_loss": validated[-1].metrics["loss"], "steps": len(steps), "tuned": run.facts.tuned,
             "seconds": round(float(steps["seconds"].sum()), 1), "mask_seconds": run.facts.mask_seconds,
             "mib": round(int(steps["memory"].max(initial=0)) / 2**20), "rate": recipe.update.learning_rate,

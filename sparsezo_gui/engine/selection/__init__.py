@@ -23,6 +23,11 @@ class Chosen(NamedTuple):
 class Selection(Variant):
     """Base of ways to choose batches."""
 
+    @property
+    def passes(self) -> int:
+        """What choosing a batch costs in forward passes of one."""
+        return 0
+
     @abstractmethod
     def choose(self, session: Session, examples: Sequence[Encoded]) -> Chosen:
         """The batch of the next step of ``session``, out of the training ``examples``."""

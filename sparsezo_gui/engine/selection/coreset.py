@@ -37,6 +37,11 @@ class CoreSet(Selection):
         ge=1, le=256, sane=(4, 16),
     )  # fmt: skip
 
+    @property
+    def passes(self) -> int:
+        """Two sides of each feature, of the whole pool."""
+        return 2 * self.features * self.pool
+
     def choose(self, session: Session, examples: Sequence[Encoded]) -> Chosen:
         """See `Selection.choose`. Ties go to the example that comes first in the order of the data."""
         import numpy as np
@@ -49,8 +54,8 @@ class CoreSet(Selection):
         loop, values, step = session.recipe.loop, session.overlay.values, session.step + 1
         places = batch_indices(loop.seed, step, self.pool * loop.batch_size, len(examples))
         pool = [examples[place] for place in dict.fromkeys(places)]
-        if len(pool) <= loop.batch_size:
-            return Chosen(pool)
+        if len(pool) <= loop.batch_size:  # every one of them, some twice
+            return Chosen([examples[place] for place in places[: loop.batch_size]])
         epsilon = getattr(session.recipe.estimator, "epsilon", 1e-3)
         found = np.empty((len(pool), self.features))
         for column in range(self.features):  # one at a time, so that no more memory is taken than in a step
