@@ -49,6 +49,8 @@ def run(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.bench.steps import steps
     from sparsezo_gui.engine.models import device as devices
 
+    if options.what == "steps" and len(options.shape) > 1:
+        raise UserError("Steps are compared for one --shape at a time; 'sparsezo bench memory' takes several.")
     for shape in options.shape:
         shapes.check(shape)  # before the first of them takes its minutes
     chosen = recipe.with_settings(Recipe(), options.set)

@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import errno
 import os
+import shlex
 import signal
 import sys
 import warnings
@@ -202,7 +203,8 @@ def _rates(options: argparse.Namespace, console: Console) -> None:
         loss = "far up" if rung.loss is None else f"loss {rung.loss:.4f}"
         lines.append(f"{rung.rate:<8.2g} {loss}{'' if rung.stable else ', unstable'}")
     if report.rate is not None:
-        lines.append(f"Use it: sparsezo train {options.recipe} --set update.learning_rate={report.rate:g}")
+        settings = [f"--set={setting}" for setting in (*options.set, f"update.learning_rate={report.rate:g}")]
+        lines.append(f"Use it: {shlex.join(['sparsezo', 'train', options.recipe, *settings])}")
     console.result(report.as_json(), "\n".join(lines))
 
 
@@ -225,16 +227,18 @@ def _mask(options: argparse.Namespace, console: Console) -> None:
 
 
 def _evaluate(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.evaluate import evaluate
+    from sparsezo_gui.engine.evaluate import BATCH, evaluate
     from sparsezo_gui.engine.session import load_data
 
     found: dict[str, dict[str, float]] = {}
     if _is_run(options.target):
+        if options.set:
+            raise UserError(f"--set is for recipes, and '{options.target}' is a run, which keeps its own.")
         options.run = options.target
         session = _session(options, console)
         data = console.finish(load_data(session.recipe, session.model))
         examples = getattr(data, options.split).encoded
-        judged = session.model, examples, options.split, session.recipe.objective, session.base(examples)
+        judged = session.model, examples, options.split, session.recipe.objective, session.base(examples, BATCH)
         with session.overlay.base():
             found["base"] = console.finish(evaluate(*judged)).metrics
         with session.overlay.applied():
@@ -242,7 +246,9 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
     else:
         from sparsezo_gui.engine.models import frozen
 
-        chosen = recipe.with_settings(recipe.load(options.target), options.set)
+        if options.step is not None:
+            raise UserError(f"--step is for runs, and '{options.target}' is none.")
+        chosen = recipe.with_settings(recipe.load(options.target), options.set, Path.cwd())
         model = console.finish(frozen.load(chosen.model))
         data = console.finish(load_data(chosen, model))
         examples = getattr(data, options.split).encoded
@@ -309,7 +315,7 @@ def _methods(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.data.tasks import tasks
     from sparsezo_gui.recipe import methods
 
-    if options.markdown:
+    if options.markdown and not options.json:
         print(methods.markdown(), end="")
         return
     rows = methods.rows()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import sys
@@ -124,8 +123,7 @@ class Console:
         if estimate.small < estimate.total:
             lines += [f"{'In smaller passes':<28}{_size(estimate.small):>10}  Taken by itself where memory is tight."]
         lines += [f"{'With ' + name:<28}{_size(size):>10}" for name, size in estimate.others.items()]
-        facts = {**dataclasses.asdict(estimate), "total": estimate.total, "verdict": estimate.verdict}
-        self.result(facts, "\n".join(lines))
+        self.result(estimate.as_json(), "\n".join(lines))
 
     def table(self, rows: Sequence[dict[str, Any]], columns: Sequence[str], empty: str, markdown: bool = False) -> None:
         """A list: one object a line, or a table."""

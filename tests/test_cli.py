@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,9 @@ import pytest
 import torch
 
 from sparsezo_gui import cli
+from sparsezo_gui.console import Console
+from sparsezo_gui.engine import ranging
+from sparsezo_gui.engine.ranging import RateReport
 from tests.models import tiny
 
 
@@ -276,6 +280,9 @@ def test_a_run_that_was_tampered_with_does_not_verify(run, recipe_file, tmp_path
     [
         (("resume", "RUN", "--step", "99"), "there is no step 99"),
         (("evaluate", "RUN", "--step", "best"), "no step is the best"),
+        (("evaluate", "RUN", "--set", "loop.steps=5"), "--set is for recipes"),
+        (("evaluate", "starter", "--step", "5"), "--step is for runs"),
+        (("bench", "steps", "--shape", "tiny", "opt-6.7b"), "one --shape at a time"),
         (("generate", "RUN", "--prompt", "x", "--step", "many"), "number of a step or 'best'"),
         (("branch", "RUN"), "needs more steps"),
         (("branch", "RUN", "--step", "2", "--set", "mask.density=0.5"), "cannot change in a branch"),
@@ -302,6 +309,16 @@ def test_rates_are_tried_and_told(run, recipe_file):
     assert {"rate", "loss", "stable"} == found["rungs"][0].keys()
     code, lines, _ = run("rates", recipe_file, "--steps", 1)
     assert code == 0 and "lowered the loss" in lines[0] and lines[1].startswith("1e-05")
+
+
+def test_the_rate_that_was_found_is_told_with_what_it_was_found_for(run, recipe_file, monkeypatch):
+    report = RateReport((), 1.0, 2, 3e-3)
+    monkeypatch.setattr(RateReport, "words", "Good.")
+    monkeypatch.setattr(ranging, "find_rate", lambda *_: (each for each in range(0)))
+    monkeypatch.setattr(Console, "finish", lambda *_: report)
+    code, lines, _ = run("rates", recipe_file, "--set", "run.name=a b")
+    told = ["sparsezo", "train", str(recipe_file), "--set=run.name=a b", "--set=update.learning_rate=0.003"]
+    assert code == 0 and shlex.split(lines[-1].removeprefix("Use it: ")) == told
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,9 @@ def evaluate(
     model: FrozenModel, examples: Sequence[Encoded], split: str, objective: Objective | None = None,
     base: Tensor | None = None,
 ) -> Generator[Progress, None, Judged]:  # fmt: skip
-    """Metrics of ``examples``: loss (nats) and perplexity; accuracy and macro F1 of choices; exact match and F1 of
-    generated answers where the task has references; and those of the ``objective`` (None: the likelihood), for which
-    ``base`` is what it compares with."""
+    """Metrics of ``examples``: loss (that of the ``objective``, in nats where it is a likelihood) and perplexity;
+    accuracy and macro F1 of choices; exact match and F1 of generated answers where the task has references; and those
+    of the ``objective`` (None: the likelihood), for which ``base`` is what it compares with."""
     if not examples:
         raise UserError(f"There are no {split} examples to evaluate on. Set [data] {split} to more than 0.")
     stage = f"Evaluating on {split}"

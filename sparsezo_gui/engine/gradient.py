@@ -15,10 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.frozen import FrozenModel
 from sparsezo_gui.engine.models.linear import FrozenLinear, Recorder, loss_scale, recorded
 from sparsezo_gui.engine.objectives import Objective
 from sparsezo_gui.engine.sparse.overlay import Overlay, last_blocks
+from sparsezo_gui.errors import UserError
+
+
+def check(model: FrozenModel) -> None:
+    """Raises `UserError` for a model whose blocks come from the host one by one: on the way back they are gone."""
+    if any(layer.store.device.type != model.device.type for layer in model.layers.values()):
+        raise UserError(
+            f"'{model.source.id}' is too large for {devices.name(model.device)}, and back-propagation needs all of it "
+            "there. Set [model] bits = 4 or device = 'cpu', or [estimator] rule = 'two-sided'."
+        )
 
 
 def gradient(

@@ -1,8 +1,8 @@
 """Whether a run diverges, told from its losses and scalars as they come, and from which step it could go on.
 
-It is judged against what the base model loses on 32 of the run's own batches: S, and D from batch to batch (mean and
-standard deviation). A run is in trouble when one of these holds; all go by medians over steps, so that single batches
-do not matter:
+It is judged against what the base model loses on 32 batches of the training examples as they come shuffled: S, and D
+from batch to batch (mean and standard deviation). A run is in trouble when one of these holds; all go by medians over
+steps, so that single batches do not matter:
 
 - far worse than it began: the median of the last 16 losses is above 3·S, and above S + 4·D;
 - worse for long: the median of the last 64 losses is above 1.25·S, and above S + D;

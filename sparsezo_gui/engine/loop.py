@@ -17,8 +17,7 @@ import torch
 
 from sparsezo_gui.engine import guard as guards
 from sparsezo_gui.engine.data import TaskData, finish
-from sparsezo_gui.engine.data.encode import Encoded
-from sparsezo_gui.engine.evaluate import evaluate
+from sparsezo_gui.engine.evaluate import BATCH, evaluate
 from sparsezo_gui.engine.generate import stream_text
 from sparsezo_gui.engine.guard import BAD_STEPS, Guard
 from sparsezo_gui.engine.models import device as devices
@@ -29,9 +28,9 @@ from sparsezo_gui.engine.runs import journal as journals
 from sparsezo_gui.engine.runs.folder import RunFolder, with_data
 from sparsezo_gui.engine.runs.journal import JournalWriter
 from sparsezo_gui.engine.runs.line import line
-from sparsezo_gui.engine.session import Session, data_hash, load_data, open_session, travel
+from sparsezo_gui.engine.session import Session, data_hash, data_of, open_session, travel
 from sparsezo_gui.engine.watch import Watch
-from sparsezo_gui.engine.zo.batches import batch_indices
+from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.errors import DiskFull, UserError
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe import judge
@@ -67,16 +66,11 @@ class Loop:
         """Loads the model, brings its values to the last step, and reads the data."""
         self.run.recipe.privacy.check()
         session = yield from open_session(self.run)
-        data = session.data or (yield from load_data(session.recipe, session.model))
-        found = data_hash(data.train.encoded)
+        data = yield from data_of(session, self.run)
         if self.run.facts.data_hash is None:
-            self.run = with_data(self.run, found, len(data.train))
-        elif self.run.facts.data_hash != found:
-            raise UserError(
-                f"{session.recipe.data.source}: the training examples are not those that run '{self.run.name}' began "
-                "with. Bring the data back, or start a new run."
-            )
+            self.run = with_data(self.run, data_hash(data.train.encoded), len(data.train))
         self.session, self.data = session, data
+        self._tell_forgotten_returns()
         session.factor = self._factor()
 
     @property
@@ -87,7 +81,7 @@ class Loop:
     def __iter__(self) -> Iterator[e.Event]:
         devices.give_back_freed()  # finding the mask leaves some
         facts, recipe = self.run.facts, self.run.recipe
-        steps, every = recipe.loop.steps, recipe.loop.evaluate_every
+        steps = recipe.loop.steps
         self.watch = Watch(recipe.run.pause_on, self.run.path, self.session.model.device)
         yield e.Started(
             str(self.run.path), self.run.name, self.step + 1, steps, facts.parameters, facts.eligible, facts.tuned,
@@ -95,16 +89,16 @@ class Loop:
         )  # fmt: skip
         with JournalWriter(self.run.journal, self.run.header) as self.journal:
             before, reason, self._first = self.journal.count, "done", self.step
-            self._tell_forgotten_returns()
             # What a damaged journal lost is taken anew, and frames of what was lost must not be taken for it.
             key_frames.thin(self.run.path, journals.read(self.run.journal), recipe.run.frames * 1_000_000)
-            if self.step == 0 and not self.paused:
-                yield from self.evaluate("validation", "test")
             while self.step < steps or self.paused or not self._idle:
                 yield from self.obey()
                 if self.stopping:
                     reason = "stopped"
                 if self.stopping or self.step >= steps:
+                    break
+                if (yield from self._judged()):
+                    reason = "early"
                     break
                 yield from self._watch_over()
                 yield from self.take_step()
@@ -115,11 +109,6 @@ class Loop:
                     break
                 if self.step % key_frames.spacing(facts.tuned, recipe.estimator.exact) == 0:
                     yield from self.keep_frame()
-                if every and self.step % every == 0 and self.step < steps:
-                    yield from self.evaluate("validation")
-                    if (yield from self._no_better()):
-                        reason = "early"
-                        break
             if reason != "stopped":
                 yield from self._evaluate_end()
             if self.session:
@@ -137,7 +126,8 @@ class Loop:
         found = session.estimate(batch, directions, rate)
         # What is not finite must not reach the values; recorded zeros make the replay skip it too.
         scalars, exact = found.scalars, found.exact
-        if not all(map(math.isfinite, scalars)) or not (exact is None or exact.isfinite().all()):
+        finite = all(map(math.isfinite, scalars)) and (exact is None or bool(exact.isfinite().all()))
+        if not finite:
             scalars, exact = (0.0,) * len(scalars), None
         session.advance(directions, scalars, rate, exact)
         # How many tokens a private batch had would tell of its examples, as its loss would.
@@ -150,16 +140,12 @@ class Loop:
             )
         )
         yield e.Step(number, found.loss, scalars[0], rate, seconds, memory, tokens)
-        self._bad = 0 if private or math.isfinite(found.loss) else self._bad + 1
+        self._bad = 0 if private or (finite and math.isfinite(found.loss)) else self._bad + 1
         if self._bad:
-            yield from self.told(e.Notice(f"Step {number} had no finite loss and was skipped.", "warning"))
+            what = "slope" if math.isfinite(found.loss) else "loss"
+            yield from self.told(e.Notice(f"Step {number} had no finite {what} and was skipped.", "warning"))
         if self._guard:
             self._guard.saw(number, found.loss, scalars)
-
-    def _batch(self, step: int) -> list[Encoded]:
-        """The examples of ``step``, as they come shuffled."""
-        loop, examples = self.session.recipe.loop, self.data.train.encoded
-        return [examples[i] for i in batch_indices(loop.seed, step, loop.batch_size, len(examples))]
 
     # Divergence
 
@@ -183,7 +169,7 @@ class Loop:
         session, losses = self.session, self._base()
         for number in range(len(losses), count):
             yield e.Progress("Measuring the base model", number, count, "batches")
-            batch = self._batch(number + 1)
+            batch = shuffled_batch(session.recipe.loop, number + 1, self.data.train.encoded)
             compared = session.base(batch)
             with session.overlay.base(), torch.no_grad():
                 found = session.recipe.objective.measure(session.model, batch, base=compared)
@@ -201,8 +187,8 @@ class Loop:
         if not trouble:
             if self._bad == BAD_STEPS:
                 raise UserError(
-                    f"The loss was not a finite number {BAD_STEPS} steps in a row. Lower epsilon or the learning rate, "
-                    "or hold the model in more bits. All steps before are kept."
+                    f"The loss or its slope was not a finite number {BAD_STEPS} steps in a row. Lower epsilon or the "
+                    "learning rate, or hold the model in more bits. All steps before are kept."
                 )
             return False
         back, factor = self._guard.best, self.session.factor / 2
@@ -226,17 +212,32 @@ class Loop:
             examples = getattr(self.data, split).encoded
             if examples:
                 session = self.session
-                base = session.base(examples)
+                base = session.base(examples, BATCH)
                 with session.overlay.applied():
                     found = yield from evaluate(session.model, examples, split, session.recipe.objective, base)
                 yield from self.told(e.Evaluation(step, split, found.metrics))
                 yield from self.told(e.Examples(step, split, found.best, found.worst))
 
-    def _evaluate_end(self) -> Events:
-        """The last metrics, where they are not told yet, and which step did best."""
+    def _judged(self) -> Generator[e.Event, None, bool]:
+        """Evaluates at the beginning and every so many steps, also where a run was broken off before it did; whether
+        the run has not got better for long."""
+        every = self.session.recipe.loop.evaluate_every
+        if self.step == 0:
+            yield from self._evaluate_untold("validation", "test")
+        elif every and self.step % every == 0 and self.step > self.run.header.start:
+            yield from self._evaluate_untold("validation")
+            return (yield from self._no_better())
+        return False
+
+    def _evaluate_untold(self, *splits: str) -> Events:
+        """Metrics on ``splits``, where they are not told yet."""
         events = judge.on_line(self.run.events())
         told = {event.split for event in events if isinstance(event, e.Evaluation) and event.step == self.step}
-        yield from self.evaluate(*(split for split in ("validation", "test") if split not in told))
+        yield from self.evaluate(*(split for split in splits if split not in told))
+
+    def _evaluate_end(self) -> Events:
+        """The last metrics, where they are not told yet, and which step did best."""
+        yield from self._evaluate_untold("validation", "test")
         best = judge.best(judge.on_line(self.run.events()))
         if best is not None and best.step != self.step:
             yield from self.told(
@@ -260,7 +261,8 @@ class Loop:
         """A key frame of the values as they are. One that cannot be written costs time later, and nothing else."""
         session, budget = self.session, self.session.recipe.run.frames * 1_000_000
         overlay = session.overlay
-        if not key_frames.fits(overlay.values, budget) or session.step == self.run.header.start:
+        needed = key_frames.usual_bytes(overlay.values, session.recipe.remembered)
+        if needed > budget or session.step == self.run.header.start:
             return
         try:
             self.journal.sync()
@@ -294,6 +296,8 @@ class Loop:
 
     def _tell_forgotten_returns(self) -> None:
         """A crash can come after a return was journalled and before it was told."""
+        if not self.run.journal.exists():
+            return
         found = journals.read(self.run.journal)
         steps = found.records["step"][found.returns].tolist()
         told = sum(isinstance(event, e.Returned) for event in self.run.events())

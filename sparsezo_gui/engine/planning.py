@@ -28,7 +28,7 @@ from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.sparse.rule import Search
-from sparsezo_gui.engine.zo.batches import batch_indices
+from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Progress
@@ -88,14 +88,14 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
         if rule.space == "entries":
             rule = Random(density=min(1.0, rule.tuned(model.anatomy) / model.anatomy.eligible))
         mask = yield from rule.find(model, Search(0, recipe.data))
-        overlay = overlay_of(model, mask)
+        session = Session(recipe, model, overlay_of(model, mask))
+        session.begin()
         devices.give_back_freed()  # as the loop does
         held = devices.memory_used(device)
         examples = data.train.encoded
         formed = formula(recipe, model.anatomy, examples)
         model.pack_rows = formed.rows
         batch = list(chain.from_iterable(_largest_batch(recipe, examples, model.vocabulary, formed.rows)))
-        session = Session(recipe, model, overlay)
         peak.start()
         for done in range(2):
             yield Progress("Measuring", done, 2, "steps")
@@ -119,7 +119,7 @@ def _largest_batch(
     """The batch of the run's first steps that has the largest pack, by tokens, in its packs."""
     loop, found = recipe.loop, []
     for step in range(1, min(loop.steps, STEPS_LOOKED_AT) + 1):
-        batch = [examples[i] for i in batch_indices(loop.seed, step, loop.batch_size, len(examples))]
+        batch = shuffled_batch(loop, step, examples)
         longest = max(map(count_tokens, batch))
         sides = sides_at_once(recipe.sides, longest, rows, recipe.model.compute)
         found.append(list(packs_of(batch, vocabulary, rows, sides)))

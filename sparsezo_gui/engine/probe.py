@@ -77,6 +77,11 @@ class ModelProbe:
         """See `Probe.lengths`."""
         return [example.length for example in self.batch]
 
+    @property
+    def weights(self) -> list[int]:
+        """See `Probe.weights`."""
+        return [1 if example.choices else sum(len(row.targets) for row in example.rows) for example in self.batch]
+
     def _measured(self, offsets: Tensor) -> list[Measured]:
         found = []
         for part in offsets.split(self._at_once(len(offsets))):

@@ -21,7 +21,7 @@ from sparsezo_gui.engine.planning import formula
 from sparsezo_gui.engine.session import Session, load_data
 from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.rule import Search, find_measured
-from sparsezo_gui.engine.zo.batches import batch_indices
+from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.engine.zo.generator import permutation
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
@@ -97,10 +97,11 @@ def find_rate(recipe: Recipe, steps: int = STEPS) -> Generator[Event, None, Rate
     session = Session(recipe, model, overlay_of(model, mask))
     model.pack_rows = formula(recipe, model.anatomy, data.train.encoded).rows
     apart, rest = set_apart(data.train.encoded, recipe.loop.seed)
+    compared = session.base(apart)
 
     def loss() -> float:
         with session.overlay.applied():
-            return recipe.objective.measure(model, apart, 1).loss.item()
+            return recipe.objective.measure(model, apart, base=compared).loss.item()
 
     return (yield from climb(session, rest, loss, steps))
 
@@ -153,8 +154,7 @@ def _rung(
 
 def _step(session: Session, examples: Sequence[Encoded], step: int, rate: float) -> float:
     """Takes a step at ``rate`` and gives its loss."""
-    loop = session.recipe.loop
-    batch = [examples[i] for i in batch_indices(loop.seed, step, loop.batch_size, len(examples))]
+    batch = shuffled_batch(session.recipe.loop, step, examples)
     directions = session.directions()
     found = session.estimate(batch, directions, rate)
     if not all(map(math.isfinite, found.scalars)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparsezo_gui.engine.data import TaskData, finish, load_task
+from sparsezo_gui.engine import gradient
+from sparsezo_gui.engine.data import TaskData, load_task
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.models.frozen import FrozenModel
@@ -35,7 +37,6 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Notice, Progress
 
-COMPARED = 32  # examples at a time that the objective finds out what to compare with, as in an evaluation
 DRAWN_AHEAD = 100_000  # values of a direction from which on others are drawn beside it
 
 
@@ -56,9 +57,10 @@ class Session:
     step: int = 0
     state: State = field(default_factory=State)
     factor: float = 1.0
-    data: TaskData | None = None
-    """The examples, where steps of the run can only be taken again with them."""
-    _known: dict[Encoded, float] = field(default_factory=dict, init=False)
+    data: dict[str, tuple[TaskData, str]] = field(default_factory=dict)
+    """What was read so far, and its hash, by its table in a recipe; see `data_of`."""
+    known: dict[tuple[Encoded, int], float] = field(default_factory=dict)
+    """What the objective compares examples with, as far as that was measured; see `base`."""
 
     def begin(self, recipe: Recipe | None = None) -> None:
         """Puts values and state to where ``recipe`` (None: the session's) begins."""
@@ -74,19 +76,23 @@ class Session:
         """The batch of the next step, out of the training ``examples``."""
         return self.recipe.privacy.choose(self, examples)
 
-    def base(self, examples: Sequence[Encoded]) -> Tensor | None:
+    def base(self, examples: Sequence[Encoded], together: int = 1) -> Tensor | None:
         """What the objective compares ``examples`` with, (examples,), measured once where the values began; None where
-        it does not compare."""
+        it does not compare.
+
+        So many go through the model ``together``, which the last bits depend on: one, where they come in batches that
+        are other ones when a run goes on.
+        """
         objective = self.recipe.objective
         if not objective.compares:
             return None
-        new = [example for example in dict.fromkeys(examples) if example not in self._known]
-        with self.overlay.base():
-            for first in range(0, len(new), COMPARED):
-                part = new[first : first + COMPARED]
-                found = objective.reference(measure(self.model, part), part)
-                self._known.update(zip(part, found[0].tolist(), strict=True))
-        return torch.tensor([self._known[example] for example in examples], dtype=torch.float64)
+        with self.overlay.base(), torch.no_grad():
+            for first in range(0, len(examples), together):
+                part = examples[first : first + together]
+                if any((example, together) not in self.known for example in part):
+                    found = objective.reference(measure(self.model, part), part)[0].tolist()
+                    self.known |= {(example, together): value for example, value in zip(part, found, strict=True)}
+        return torch.tensor([self.known[example, together] for example in examples], dtype=torch.float64)
 
     def probe(self, batch: Sequence[Encoded], directions: Any) -> ModelProbe:
         """The model at the values as they are, with ``batch``, along ``directions``."""
@@ -101,6 +107,8 @@ class Session:
         found = recipe.privacy.measure(recipe.estimator, probe, self.state.estimator, recipe.loop.batch_size)
         if not recipe.update.scalars:
             return found
+        if not all(map(math.isfinite, found.scalars)):  # the step will be skipped
+            return replace(found, scalars=(*found.scalars, *(0.0,) * recipe.update.scalars))
         slopes, _ = recipe.estimator.slopes(directions, found.scalars, self.state.estimator)
         asked = recipe.update.ask(probe, Gradient(directions, slopes, found.exact), rate, self.state.update)
         return replace(found, scalars=(*found.scalars, *asked))
@@ -141,6 +149,8 @@ def open_session(
             f"({facts.versions.get('sparsezo-gui', 'not told')})."
         )
     model = yield from frozen.load(recipe.model)
+    if recipe.estimator.backwards:
+        gradient.check(model)
     if facts.fingerprint != model.fingerprint:
         raise UserError(
             f"{recipe.model.id}: these are not the weights that run '{run.name}' was tuned on. Bring back the "
@@ -149,8 +159,6 @@ def open_session(
     # Fewer rows at once give other last bits, so that a run keeps to what it began with.
     model.pack_rows = facts.pack_rows or model.pack_rows
     session = Session(recipe, model, overlay_of(model, (yield from _mask(run, model))))
-    if recipe.estimator.exact:
-        session.data = yield from load_data(recipe, model)
     way = line(run).until(step)
     if way.fault:
         yield Notice(way.fault, "warning")
@@ -181,8 +189,9 @@ def _mask(run: RunFolder, model: FrozenModel) -> Generator[Progress | Notice, No
     return mask
 
 
-def travel(session: Session, way: Line, frames: bool = True) -> Generator[Progress, None, None]:
-    """Brings values and state to the end of ``way``: no forward pass, the same bits wherever it begins from."""
+def travel(session: Session, way: Line, frames: bool = True) -> Generator[Progress | Notice, None, None]:
+    """Brings values and state to the end of ``way``: the same bits wherever it begins from, and no forward pass but
+    where the estimator back-propagates. Raises `UserError` where that needs data that is not there any more."""
     session.recipe, session.factor = way.segments[-1].recipe, 1.0
     _begin(session, way, frames)
     total, done = way.step - session.step, 0
@@ -192,7 +201,9 @@ def travel(session: Session, way: Line, frames: bool = True) -> Generator[Progre
         records = part.steps[session.step - part.first :] if session.step < part.last else part.steps[:0]
         for record, z in zip(records, _drawn(session, part.recipe, len(records)), strict=True):
             scalars, rate = record["slopes"].tolist(), float(record["rate"])
-            exact = _exact(session, part.recipe, z) if part.recipe.estimator.exact and any(scalars) else None
+            exact = None
+            if part.recipe.estimator.exact and any(scalars):
+                exact = _exact(session, part.recipe, z, (yield from data_of(session, part.run)))
             session.advance(z, scalars, rate, exact, part.recipe)
             done += 1
             if done % 100 == 0:
@@ -200,12 +211,10 @@ def travel(session: Session, way: Line, frames: bool = True) -> Generator[Progre
     session.factor = way.factor
 
 
-def _exact(session: Session, recipe: Recipe, directions: Any) -> Tensor | None:
+def _exact(session: Session, recipe: Recipe, directions: Any, data: TaskData) -> Tensor | None:
     """What back-propagation found in the next step, which the journal does not hold: it is found again."""
-    if session.data is None:
-        session.data = finish(load_task(recipe.data, session.model.tokenizer))
     as_then = replace(session, recipe=recipe)
-    probe = as_then.probe(as_then.choose(session.data.train.encoded).examples, directions)
+    probe = as_then.probe(as_then.choose(data.train.encoded).examples, directions)
     return recipe.estimator.measure(probe, session.state.estimator).exact
 
 
@@ -252,6 +261,21 @@ def _begin(session: Session, way: Line, frames: bool) -> None:
             session.state, session.step = State(*states), frame.step
             return
     session.begin(way.segments[0].recipe)
+
+
+def data_of(session: Session, run: RunFolder) -> Generator[Progress | Notice, None, TaskData]:
+    """The data of ``run``, read once. Raises `UserError` where it is not what the run began with."""
+    table = run.recipe.data.model_dump_json()
+    if table not in session.data:
+        data = yield from load_data(run.recipe, session.model)
+        session.data[table] = data, data_hash(data.train.encoded)
+    data, found = session.data[table]
+    if run.facts.data_hash not in (None, found):
+        raise UserError(
+            f"{run.recipe.data.source}: the training examples are not those that run '{run.name}' began with. Bring "
+            "the data back, or start a new run."
+        )
+    return data
 
 
 def load_data(recipe: Recipe, model: FrozenModel) -> Generator[Progress | Notice, None, TaskData]:

@@ -7,6 +7,7 @@ one queue and are read at step borders. Closing the iterator stops at once; what
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,20 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsezo_gui.engine import gradient
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.loop import Commands, Loop
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models import frozen
+from sparsezo_gui.engine.objectives.likelihood import Likelihood
 from sparsezo_gui.engine.planning import formula
 from sparsezo_gui.engine.privacy import accounting
 from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import folder as folders
-from sparsezo_gui.engine.runs.frames import fits
+from sparsezo_gui.engine.runs.frames import usual_bytes
 from sparsezo_gui.engine.session import Session, data_hash, load_data
 from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.rule import Search, find_measured
 from sparsezo_gui.engine.zo import generator
-from sparsezo_gui.engine.zo.batches import batch_indices
+from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.engine.zo.generator import GENERATOR
 from sparsezo_gui.engine.zo.noise import settle
@@ -53,6 +56,8 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
     """The loop of a new run. It alone holds the model, so that it can let go of it."""
     recipe.privacy.check()
     model = yield from frozen.load(recipe.model)
+    if recipe.estimator.backwards:
+        gradient.check(model)
     data = yield from load_data(recipe, model)
     if recipe.privacy.private:
         yield from _tell_privacy(recipe, len(data.train))
@@ -83,12 +88,12 @@ def resume(folder: str | Path, commands: Commands | None = None, paused: bool = 
 
 def _tell_of_frames(session: Session) -> Iterator[e.Event]:
     """Says where there is no room for a key frame, without which a long run takes long to be opened again."""
-    budget, values = session.recipe.run.frames, session.overlay.values
-    if budget and not fits(values, budget * 1_000_000):
+    recipe = session.recipe
+    budget, needed = recipe.run.frames, usual_bytes(session.overlay.values, recipe.remembered) / 1e6
+    if budget and needed > budget:
         yield e.Notice(
-            f"[run] frames = {budget} leaves no room for key frames of this run, which take up to "
-            f"{values.nbytes / 1e6:,.0f} MB each: to open it again, all of its steps are replayed. Set it to "
-            f"{2 * values.nbytes / 1e6:.0f} or more.", "warning",
+            f"[run] frames = {budget} leaves no room for key frames of this run, which take {needed:,.0f} MB or more "
+            f"each: to open it again, all of its steps are replayed. Set it to {4 * needed:.0f} or more.", "warning",
         )  # fmt: skip
 
 
@@ -108,16 +113,18 @@ def _tell_privacy(recipe: Recipe, examples: int) -> Iterator[e.Event]:
 
 def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
     """Raises ε where the numbers that the model computes in are too coarse for it, and says so."""
-    recipe, examples = session.recipe, data.train.encoded
+    recipe = session.recipe
     epsilon = getattr(recipe.estimator, "epsilon", None)
     if epsilon is None:
         return
     yield e.Progress("Looking for rounding in the loss")
-    batch = [examples[i] for i in batch_indices(recipe.loop.seed, 1, recipe.loop.batch_size, len(examples))]
+    batch = shuffled_batch(recipe.loop, 1, data.train.encoded)
     values = session.overlay.values
     source = generator.Source(recipe.loop.seed, 0, values.numel(), values.device)
     z = session.overlay.draw(TwoSided(directions=DIRECTIONS_PROBED), source, len(batch), None)
-    probe = session.probe(batch, z)
+    # A count jumps where it is not rounded at all.
+    felt = recipe if not recipe.objective.counts else recipe.model_copy(update={"objective": Likelihood()})
+    probe = replace(session, recipe=felt).probe(batch, z)
     noise = settle(epsilon, [partial(_along, probe, direction) for direction in torch.eye(DIRECTIONS_PROBED)])
     if noise.epsilon != epsilon:
         estimator = recipe.estimator.model_copy(update={"epsilon": noise.epsilon})

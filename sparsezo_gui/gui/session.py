@@ -392,7 +392,7 @@ def _of_rates(recipe: Recipe) -> tuple[Any, ...]:
     """What decides which rate suits."""
     update = recipe.update.model_copy(update={"learning_rate": 1.0, "schedule": "constant"})
     loop = recipe.loop.batch_size, recipe.loop.seed
-    return recipe.model, recipe.data, recipe.mask, recipe.estimator, update, recipe.objective, loop
+    return recipe.model, recipe.data, recipe.mask, recipe.estimator, update, recipe.objective, recipe.privacy, loop
 
 
 def _first_recipe(store: QSettings) -> Recipe:

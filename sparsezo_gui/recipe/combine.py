@@ -23,8 +23,9 @@ def refusal(recipe: Recipe) -> str:
             )
         if not estimator.plain or estimator.own or estimator.exact:
             return (
-                f"[estimator] rule = '{estimator.rule}' needs vectors as long as what is tuned, and [mask] rule = "
-                f"'{mask.rule}' tunes every weight. Set [estimator] rule = 'two-sided', or [mask] rule = 'sensitive'."
+                f"[estimator] rule = '{estimator.rule}' holds vectors as long as what is tuned, and [mask] rule = "
+                f"'{mask.rule}' tunes every weight, with directions that are drawn piece by piece. Set "
+                "[estimator] rule = 'two-sided', or [mask] rule = 'sensitive'."
             )
         if update.long or update.decay:
             what = "decay" if update.decay else f"rule = '{update.rule}'"
@@ -37,6 +38,24 @@ def refusal(recipe: Recipe) -> str:
             f"[update] rule = '{update.rule}' tries a step along the directions before it is taken, and [estimator] "
             f"rule = '{estimator.rule}' finds a part of the step without them. Set [update] rule = 'sgd', or "
             "[estimator] rule = 'two-sided'."
+        )
+    if estimator.exact and estimator.sides > 1 and estimator.tail and recipe.model.compute == "int8":
+        return (
+            f"[estimator] rule = '{estimator.rule}' passes its two sides one after the other, and [model] compute = "
+            "'int8' would round each by itself, which buries their difference. Set [model] compute = 'auto', or "
+            "[estimator] rule = 'two-sided'."
+        )
+    if estimator.backwards and recipe.objective.counts:
+        return (
+            f"[estimator] rule = '{estimator.rule}' back-propagates, and [objective] rule = '{recipe.objective.rule}' "
+            "counts, which has no gradient. Set [estimator] rule = 'two-sided', or [objective] rule = 'likelihood'."
+        )
+    if getattr(mask, "count", 1) > 1 and (estimator.exact or update.long):
+        part = f"[estimator] rule = '{estimator.rule}'" if estimator.exact else f"[update] rule = '{update.rule}'"
+        return (
+            f"[mask] rule = '{mask.rule}' goes on to another subspace every {mask.refresh} steps, and {part} would "
+            "move those it left as well. Set [mask] refresh = 0 to keep to one, or [estimator] rule = 'two-sided' "
+            "with [update] rule = 'scalar-normalised'."
         )
     if space != "entries" and estimator.own:
         return (
@@ -100,9 +119,11 @@ def _private(recipe: Recipe) -> str:
             f"{rule} draws its batches blindly, and [selection] rule = '{recipe.selection.rule}' looks at the "
             "examples. Set [selection] rule = 'shuffled', or [privacy] rule = 'none'."
         )
-    if recipe.mask.reads_task:
+    mask, data = recipe.mask, recipe.data
+    if mask.reads_task or data.source in mask.names:
+        key = "texts = ['general']" if "texts" in type(mask).model_fields else "text = 'general'"
         return (
-            f"{rule} hides the training examples, and this [mask] chooses weights by them. Set [mask] text = "
-            "'general', or [privacy] rule = 'none'."
+            f"{rule} hides the training examples, and this [mask] chooses weights by them. Set [mask] {key}, or "
+            "[privacy] rule = 'none'."
         )
-    return ""
+    return recipe.privacy.refusal(data)

@@ -25,6 +25,11 @@ def times(mask: type[Any], update: type[Any]) -> float:
     return factor if in_weights(update) else factor**2
 
 
+def _longer(recipe: Recipe, estimator: Any, update: type[Any]) -> float:
+    """By how much the rate is larger than for a single direction."""
+    return math.sqrt(max(1, estimator.averaged(recipe.loop.batch_size))) if update.shortens else 1.0
+
+
 def suited(recipe: Recipe, table: str, rule: str) -> float:
     """The rate once ``rule`` takes the place of the one in ``table`` (mask, estimator or update) of ``recipe``.
 
@@ -34,12 +39,11 @@ def suited(recipe: Recipe, table: str, rule: str) -> float:
     mask, update, rate = type(recipe.mask), type(recipe.update), recipe.update.learning_rate
     new_mask = MASKS[rule] if table == "mask" else mask
     new_update = UPDATES[rule] if table == "update" else update
-    if table == "estimator" and update.shortens:
-        before, after = (each.probes(recipe.loop.batch_size) for each in (recipe.estimator, ESTIMATORS[rule]()))
-        rate *= math.sqrt(max(1, after) / max(1, before))
-    if new_update is not update and not (in_weights(update) and in_weights(new_update)):
-        rate = new_update.model_fields["learning_rate"].default * times(mask, new_update)
+    new_estimator = ESTIMATORS[rule]() if table == "estimator" else recipe.estimator
+    if new_update is update or (in_weights(update) and in_weights(new_update)):
+        rate /= times(mask, update) * _longer(recipe, recipe.estimator, update)
     else:
-        rate *= times(new_mask, new_update) / times(mask, update)
+        rate = new_update.model_fields["learning_rate"].default
+    rate *= times(new_mask, new_update) * _longer(recipe, new_estimator, new_update)
     highest = next(bound.le for bound in new_update.model_fields["learning_rate"].metadata if hasattr(bound, "le"))
     return min(float(f"{rate:.2g}"), highest)

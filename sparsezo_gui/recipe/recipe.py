@@ -127,6 +127,11 @@ class Recipe(Settings):
         return max(self.estimator.sides, self.update.sides)
 
     @property
+    def remembered(self) -> int:
+        """Vectors as long as the values that are remembered from step to step."""
+        return self.estimator.remembered + self.update.remembered
+
+    @property
     def passes(self) -> int:
         """What a step costs in forward passes of a batch, a backward pass being two."""
         return self.estimator.passes + self.update.sides + self.selection.passes

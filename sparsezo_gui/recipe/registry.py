@@ -57,11 +57,11 @@ class Registry:
         """The settings of ``table`` with ``values`` put in.
 
         With another rule, those stay that are by default the same for both; what is usual for the one, such as its
-        learning rate, can be far off for the other. Raises `UserError` for an unknown rule.
+        learning rate, can be far off for the other.
         """
-        before, after = (self[each.get("rule", self.default)] for each in (table, {**table, **values}))
-        if before is not after:
-            old, new = before.model_fields, after.model_fields
+        before, after = table["rule"], values.get("rule")
+        if after in self.paths and after != before:
+            old, new = self[before].model_fields, self[after].model_fields
             table = {key: table[key] for key in table.keys() & new.keys() if old[key].default == new[key].default}
         return {**table, **values}
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from sparsezo_gui.engine import training
-from sparsezo_gui.engine.gradient import gradient
+from sparsezo_gui.engine.gradient import check, gradient
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session import Session, open_session
 from sparsezo_gui.engine.sparse.overlay import SparseOverlay
 from sparsezo_gui.engine.sparse.random import Random
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe import events as e
 from tests.engine import plain as reference
@@ -108,3 +111,53 @@ def test_such_runs_come_back_bit_for_bit(make, tmp_path, rule):
     branched = list(training.resume(branch(run, 3).path))
     assert branched[-1].hash == told[-1].hash and [step.step for step in of(e.Step, branched)] == [4, 5, 6]
     assert finish(open_session(run, 3, frames=False)).overlay.hash() == first
+
+
+@pytest.mark.parametrize("estimator", ["elastic", "two-sided"])
+def test_a_branch_with_other_data_begins_where_its_parent_was(make, tmp_path, estimator):
+    list(training.train(make(estimator={"rule": "elastic"}, loop={"steps": 6}), folder=tmp_path / "run"))
+    run = open_run(tmp_path / "run")
+    there = finish(open_session(run, 3, frames=False)).overlay.hash()
+    made = branch(run, 3, ["data.train=12", f"estimator.rule={estimator}"])
+    assert finish(open_session(made, frames=False)).overlay.hash() == there
+    told = list(training.resume(made.path))
+    assert open_run(made.path).facts.examples == 12
+    assert finish(open_session(open_run(made.path), frames=False)).overlay.hash() == told[-1].hash
+    list(training.resume(made.path))  # its own examples are those it began with
+
+
+def test_steps_that_nothing_is_perturbed_in_are_replayed_too(make, tmp_path):
+    told = list(training.train(make(estimator={"rule": "elastic", "blocks": 99}), folder=tmp_path / "run"))
+    assert {step.slope for step in of(e.Step, told)} == {0.0}, "all of it is found exactly"
+    start = finish(open_session(open_run(tmp_path / "run"), 0)).overlay.hash()
+    assert finish(open_session(open_run(tmp_path / "run"), frames=False)).overlay.hash() == told[-1].hash != start
+
+
+def test_changed_examples_are_told_before_such_steps_are_taken_again(make, tmp_path):
+    list(training.train(make(estimator={"rule": "elastic"}), folder=tmp_path / "run"))
+    rows = (tmp_path / "train.jsonl").read_text().splitlines()
+    (tmp_path / "train.jsonl").write_text("\n".join(rows[1:]))
+    with pytest.raises(UserError, match="not those that run 'tiny' began with"):
+        finish(open_session(open_run(tmp_path / "run"), 2, frames=False))
+
+
+def test_a_model_that_comes_block_by_block_is_refused():
+    layers = {"one": SimpleNamespace(store=SimpleNamespace(device=torch.device("cpu")))}
+    model = SimpleNamespace(layers=layers, device=torch.device("meta"), source=SimpleNamespace(id="large"))
+    with pytest.raises(UserError, match="'large' is too large"):
+        check(model)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["estimator.rule=first-order", "objective.rule=accuracy"], "counts, which has no gradient"),
+        (["estimator.rule=forward-gradient", "objective.rule=f1", "data.task=squad"], "counts, which has no gradient"),
+        (["estimator.rule=elastic", "model.bits=8", "model.compute=int8"], "round each by itself"),
+        (["estimator.rule=first-order", "mask.rule=subspace"], r"Set \[mask\] refresh = 0"),
+        (["update.rule=adam", "mask.rule=subspace"], r"\[update\] rule = 'adam' would move those it left"),
+    ],
+)
+def test_what_cannot_be_passed_backwards_is_refused(settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        with_settings(Recipe(), settings)

@@ -19,8 +19,11 @@ from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import list_runs, open_run
 from sparsezo_gui.engine.runs.history import history
 from sparsezo_gui.engine.runs.line import line
-from sparsezo_gui.engine.session import open_session
+from sparsezo_gui.engine.session import load_data, open_session
 from sparsezo_gui.engine.zo import generator
+from sparsezo_gui.engine.zo.estimators import Estimate
+from sparsezo_gui.engine.zo.estimators.fzoo import FZOO
+from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.errors import DiskFull, UserError
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe import judge
@@ -150,7 +153,7 @@ def test_past_steps_are_evaluated_and_answer_while_the_run_goes_on(make, tmp_pat
     run = open_run(tmp_path / "run")
     for event in (event for event in of(e.Evaluation, told) if event.split == "test"):
         session = finish(open_session(run, event.step))
-        loop = loops.Loop(run, SimpleQueue(), session, finish(loops.load_data(session.recipe, session.model)))
+        loop = loops.Loop(run, SimpleQueue(), session, finish(load_data(session.recipe, session.model)))
         assert of(e.Evaluation, loop.evaluate("test"))[0].metrics == event.metrics
     answers = of(e.Answer, told)
     assert [event.step for event in answers if event.last] == [0, 3]
@@ -291,7 +294,7 @@ def test_branches_of_branches_and_of_steps_before_a_branch(make, tmp_path):
     assert early.recipe.update.rule == "scalar-normalised"
     resume(early.path)
     session = finish(open_session(early))
-    loop = loops.Loop(early, SimpleQueue(), session, finish(loops.load_data(session.recipe, session.model)))
+    loop = loops.Loop(early, SimpleQueue(), session, finish(load_data(session.recipe, session.model)))
     list(loop._at(1, lambda: loop.evaluate("validation")))  # does not count as the result
     runs = list_runs(tmp_path / "run")
     assert runs[1].metrics == judge.last_metrics(e for e in early.events() if getattr(e, "step", 0) == 9)
@@ -370,6 +373,43 @@ def test_the_best_and_the_worst_examples_are_told(make, tmp_path):
     assert best == sorted(best) and worst == sorted(worst, reverse=True) and best[0] < worst[0]
     first = shown.worst[0]
     assert "is it good?" in first["prompt"] and first["expected"] in ("yes", "no") and first["answer"] in ("yes", "no")
+
+
+def test_an_evaluation_that_a_crash_came_before_is_made_up_for(make, tmp_path):
+    whole = train(make(), tmp_path / "whole")
+    part = training.train(make(), folder=tmp_path / "run")
+    while not (isinstance(event := next(part), e.Step) and event.step == 4):
+        pass
+    part.close()
+    told = [*open_run(tmp_path / "run").events(), *resume(tmp_path / "run")]
+    for events in (whole, told):
+        assert [event.step for event in of(e.Evaluation, events) if event.split == "validation"] == [0, 4, 6]
+
+
+def test_a_rate_of_steps_gone_back_over_does_not_come_back(make, tmp_path):
+    train(make(), tmp_path / "run", at(4, e.SetRate(3.0)))
+    run = open_run(tmp_path / "run")
+    with journal.JournalWriter(run.journal, run.header) as writer:
+        writer.go_back(2)  # and a crash before it is told
+    loop = loops.Loop(run, SimpleQueue())
+    list(loop.load())
+    assert (loop.step, loop.session.factor) == (2, 1.0)
+
+
+def test_slopes_that_are_no_numbers_are_told_and_end_the_run(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(TwoSided, "measure", lambda *args: Estimate((float("inf"),), 1.0))
+    chosen = make(loop={"steps": 20})
+    with pytest.raises(UserError, match="loss or its slope was not a finite number 10 steps in a row"):
+        train(chosen, tmp_path / "run")
+    notices = of(e.Notice, open_run(tmp_path / "run").events())
+    assert sum("had no finite slope and was skipped" in notice.text for notice in notices) == 10
+
+
+def test_an_update_that_measures_is_not_asked_where_nothing_was_measured(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(FZOO, "measure", lambda *args: Estimate((float("nan"),) * 8, float("nan")))
+    chosen = make(estimator={"rule": "fzoo"}, update={"rule": "conservative"}, loop={"steps": 20})
+    with pytest.raises(UserError, match="10 steps in a row"):
+        train(chosen, tmp_path / "run")
 
 
 # Waiting by itself

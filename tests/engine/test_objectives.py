@@ -13,6 +13,7 @@ from sparsezo_gui.engine.data.encode import encode
 from sparsezo_gui.engine.evaluate import evaluate
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.objectives.counted import F1, ExactMatch
+from sparsezo_gui.engine.ranging import find_rate
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session import Session, open_session
 from sparsezo_gui.engine.sparse.overlay import overlay_of
@@ -191,7 +192,7 @@ def test_a_run_learns_its_preferences(make, tmp_path):
         "data": {"source": str(tmp_path / "pairs"), "task": "preference", "template": "", "columns": {}},
         "objective": {"rule": "preference"},
         "update": {"learning_rate": 3e-3},
-        "loop": {"steps": 20, "evaluate_every": 0},
+        "loop": {"steps": 20, "evaluate_every": 0},  # the examples come more than three times
     }
     chosen = make(**tables)
     (tmp_path / "pairs").mkdir()
@@ -202,6 +203,13 @@ def test_a_run_learns_its_preferences(make, tmp_path):
     assert (first["accuracy"], first["margin"]) == (0.5, 0.0)
     assert last["accuracy"] > 0.9 and last["margin"] > 0 and last["loss"] < math.log(2)
     assert finish(open_session(open_run(tmp_path / "run"))).overlay.hash() == events[-1].hash
+    part = training.train(chosen, folder=tmp_path / "part")
+    while getattr(next(part), "step", 0) != 13:
+        pass
+    part.close()
+    assert list(training.resume(tmp_path / "part"))[-1].hash == events[-1].hash, "whatever came together before"
+    report = finish(find_rate(chosen, steps=3))
+    assert any(rung.loss != pytest.approx(math.log(2), abs=1e-9) for rung in report.rungs)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ from tests.engine.test_correctness import example
 from tests.engine.test_objectives import session_of
 
 pytest.importorskip("dp_accounting")
-PRIVATE = {"privacy": {"rule": "gaussian", "noise": 0.5}}
+ANSWERS = {"answers": ("no", "yes")}
+PRIVATE = {"data": ANSWERS, "privacy": {"rule": "gaussian", "noise": 0.5}}
 
 
 def probe_of(slopes):
@@ -81,7 +82,8 @@ def test_an_empty_batch_and_one_of_long_texts(frozen_tiny):
 
 
 def test_batches_are_poisson_samples():
-    session = SimpleNamespace(recipe=with_settings(Recipe(), ["loop.batch_size=4", "privacy.rule=gaussian"]))
+    settings = ["loop.batch_size=4", "data.task=sst2", "privacy.rule=gaussian"]
+    session = SimpleNamespace(recipe=with_settings(Recipe(), settings))
     examples = [example([5, 9, 7 + i], [2], [8], [0], 0, 0) for i in range(40)]
     batches = [session.recipe.privacy.choose(session, examples).examples for _ in range(3000)]
     sizes = np.array([len(batch) for batch in batches])
@@ -137,7 +139,8 @@ def test_what_is_spent_is_told_before_and_after(make, tmp_path):
 
 def test_steps_without_privacy_take_it_away_from_a_branch(make, tmp_path):
     list(training.train(make(loop={"steps": 3}), folder=tmp_path / "run"))
-    made = branch(open_run(tmp_path / "run"), 3, ["privacy.rule=gaussian", "loop.steps=5"])
+    asked = ["privacy.rule=gaussian", "data.answers=['no', 'yes']", "loop.steps=5"]
+    made = branch(open_run(tmp_path / "run"), 3, asked)
     events = list(training.resume(made.path))
     assert not of(e.Spent, events)
     assert any("no privacy, since some" in notice.text for notice in of(e.Notice, events))
@@ -169,7 +172,7 @@ def test_without_its_package_it_says_what_to_install(make, tmp_path, monkeypatch
 
 
 def test_a_delta_that_is_too_large_is_told(make, tmp_path):
-    events = list(training.train(make(privacy={"rule": "gaussian", "delta": 0.1}, loop={"steps": 1}),
+    events = list(training.train(make(data=ANSWERS, privacy={"rule": "gaussian", "delta": 0.1}, loop={"steps": 1}),
                                  folder=tmp_path / "run"))  # fmt: skip
     assert any("not below one in 24" in notice.text for notice in of(e.Notice, events))
 
@@ -186,7 +189,10 @@ def test_randomness_is_the_systems():
     [
         (["data.task=pairs", "objective.rule=f1", "privacy.rule=gaussian"], "a loss of each example apart"),
         (["selection.rule=coreset", "privacy.rule=gaussian"], "looks at the examples"),
-        (["mask.text=task", "privacy.rule=gaussian"], "chooses weights by them"),
+        (["mask.text=task", "privacy.rule=gaussian"], r"Set \[mask\] text = 'general'"),
+        (["mask.text=mine.jsonl", "data.source=mine.jsonl", "privacy.rule=gaussian"], "chooses weights by them"),
+        (["mask.rule=multi-task", "privacy.rule=gaussian"], r"Set \[mask\] texts = \['general'\]"),
+        (["privacy.rule=gaussian"], r"List them in \[data\] answers"),
     ],
 )
 def test_what_would_tell_of_examples_is_refused(settings, sentence):

@@ -106,7 +106,7 @@ def test_on_a_model(make):
 
 def test_what_is_private_is_not_tried(make):
     with pytest.raises(UserError, match=r"without the noise of \[privacy\]"):
-        finish(find_rate(make(privacy={"rule": "gaussian"})))
+        finish(find_rate(make(data={"answers": ("no", "yes")}, privacy={"rule": "gaussian"})))
 
 
 def test_closing_it_cancels(make):

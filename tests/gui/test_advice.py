@@ -53,8 +53,10 @@ def test_dense_tuning_suits_small_models():
 
 
 def test_few_tuned_values_are_told_where_the_model_is_known():
-    assert "At most 3\u2009400 weights are tuned" in told(Estimate(), parameters=3_400_000)
-    assert "At most" not in told(Estimate(), parameters=0)
+    few = Recipe(mask={"density": 1e-4})
+    assert "At most 340 weights are tuned" in told(Estimate(), few, parameters=3_400_000)
+    assert "At most" not in told(Estimate(), parameters=3_400_000)
+    assert "At most" not in told(Estimate(), few, parameters=0)
     assert "At most" not in told(Estimate(), Recipe(mask={"density": 0.01}), 3_400_000)
 
 

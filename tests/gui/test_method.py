@@ -183,7 +183,7 @@ def test_the_advisor_speaks_and_keeps_silent(method, session, engine, qtbot):
 
     qtbot.waitUntil(lambda: bool(said()), timeout=3000)
     assert "QLoRA would fit into this memory too" in said()[0]
-    session.change("mask", rule="random", density=0.0005)
+    session.change("mask", rule="random", density=0.0002)
     assert len(said()) == 3
     engine.estimated = Estimate(others={})
     session.change("mask", rule="sensitive", density=0.01)

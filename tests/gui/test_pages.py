@@ -198,6 +198,36 @@ def test_presets_set_the_recipe(window, click, session, preset):
     assert session.recipe.mask.rule == preset.settings["mask"]["rule"]
 
 
+def test_a_preset_brings_the_bits_back_that_another_one_changed(window, click, session):
+    window.go("method")
+    session.change("model", bits=8)
+    click("MeZO (all)")
+    assert session.recipe.model.bits == 16
+    click("Sparse MeZO")
+    click(PRESETS[0].title)
+    assert session.recipe.model.bits == 8
+    session.change("model", bits=32)
+    click("Random control")
+    assert session.recipe.model.bits == 32, "which the user chose"
+
+
+def test_a_refusal_is_forgotten_with_the_next_change(window, click, find, session):
+    window.go("method")
+    click("Show advanced settings")
+    rule = find("What is made small")
+    rule.setCurrentIndex(rule.findData("f1"))
+    assert "needs answers to compare with" in window.page("method").banner.text
+    assert rule.currentData() == "likelihood"
+    click(PRESETS[1].title)
+    assert window.page("method").banner.text == ""
+    session.change("objective", rule="accuracy")
+    window.go("data")
+    task = find("Task")
+    task.setCurrentIndex(task.findData("text"))
+    assert "needs answers to choose from" in window.page("data").banner.text
+    assert task.currentData() == "choice", "what holds is shown"
+
+
 def test_fields_refuse_with_a_sentence(window, enter, find, session):
     window.go("method")
     enter("Steps", "250")

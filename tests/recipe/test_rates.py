@@ -46,3 +46,10 @@ def test_every_rate_can_be_set(mask, update):
         made = build({"mask": {"rule": "random"}, "update": {"rule": "conservative", "learning_rate": 9.9}})
         UPDATES[update if table == "update" else "conservative"](learning_rate=suited(made, table, rule))
     assert times(MASKS[mask], UPDATES[update]) >= 1
+
+
+def test_directions_count_where_the_unit_changes_too():
+    made = build({"estimator": {"rule": "grzo"}, "update": {"rule": "sgd"}})
+    assert suited(made, "update", "scalar-normalised") == pytest.approx(4e-4), "sixteen directions"
+    made = build({"update": {"rule": "scalar-normalised", "learning_rate": 1e-3}})
+    assert suited(made, "estimator", "curvzo") == 1e-3, "its second direction is the first, weighted"

@@ -19,7 +19,7 @@ from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.session import load_data
 from sparsezo_gui.engine.zo import generator
-from sparsezo_gui.engine.zo.batches import batch_indices
+from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Progress
@@ -102,7 +102,7 @@ def lora(recipe: Recipe, steps: int, factor: float) -> Generator[Event, None, di
         started = time.perf_counter()
         for group in optimiser.param_groups:
             group["lr"] = factor * LORA_RATE * (1 - (step - 1) / steps)
-        batch = [examples[i] for i in batch_indices(loop.seed, step, loop.batch_size, len(examples))]
+        batch = shuffled_batch(loop, step, examples)
         _loss(model, batch).backward()
         optimiser.step()
         optimiser.zero_grad()

@@ -28,12 +28,13 @@ def model_card(
     hub = "/" in source.id and bool(source.revision)
     share = 100 * tuned / max(source.anatomy.eligible, 1)
     what = f"{tuned:,} {'values that move all' if recipe.mask.space == 'low-rank' else 'of'}"
+    steps = recipe.estimator.title if recipe.estimator.backwards else "zeroth order (forward passes only)"
     parts = [
         _front_matter(source, hub, licence),
         f"# {recipe.run.name or 'Tuned model'}",
         f"[{source.id}](https://huggingface.co/{source.id}) tuned" if hub else f"`{source.id}` tuned",
-        f"with SparseZO: {what} its {source.anatomy.eligible:,} linear weights ({share:.3g} %), by zeroth-order "
-        f"steps (forward passes only), {step:,} of them.",
+        f"with SparseZO: {what} its {source.anatomy.eligible:,} linear weights ({share:.3g} %), by {step:,} steps "
+        f"of {steps}.",
         weights,
         _table(metrics),
         "## Base model\n",

@@ -1,8 +1,9 @@
 """How much memory a run takes, from the recipe and the anatomy of its model alone: no weights, no forward pass.
 
 The parts are what the engine holds at its peak, which is in the forward pass of the largest pack: at most `PACK_ROWS`
-rows, sides × tokens (or one longer example of one side). Nothing is kept for a backward pass, so only the layer at work
-counts. Each formula names the tensors that are alive; the tests hold it against a real run.
+rows, sides × tokens (or one longer example of one side). Forward passes keep nothing, so that only the layer at work
+counts; an estimator that back-propagates keeps what its blocks hold of a whole batch. Each formula names the tensors
+that are alive; the tests hold it against a real run.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ KEPT = {"cpu": 0.5, "cuda": 0.0}
 BLOCK = 64  # weights that share one scale in NF4
 TIGHT = 0.85  # of what is available; beyond it the estimate's own error could decide
 DRAWN = 40  # bytes for every value of a piece that is being drawn: counters and words in 64 bits
+COPIES = 2  # of what a block keeps for the way back: norms, rotations and the order of the rows take some (measured)
 RANK = 16  # of the adapters that the comparison assumes
 
 
@@ -132,6 +134,7 @@ def estimate(
     parts = (
         *_weights(anatomy, bits, width, streamed, dense),
         *(() if dense else _overlay(recipe, anatomy, width)),
+        *_backwards(recipe, anatomy, max(longest_tokens, tokens_per_batch), width),
         activations,
         _logits(anatomy, shape, activations.bytes + workspace.bytes),
         workspace,
@@ -168,6 +171,25 @@ def _overlay(recipe: Recipe, anatomy: Anatomy, width: int) -> Iterator[Part]:
     yield Part("Tuned values", held * tuned, f"{tuned} weights in full precision, and where each step tries them.")
     if bases:
         yield Part("Bases", bases * width, "The directions within each weight that the tuned values go along.")
+
+
+def _backwards(recipe: Recipe, anatomy: Anatomy, tokens: int, width: int) -> Iterator[Part]:
+    """What the blocks that are passed backwards keep of a batch of one side, and gradients: of the tuned values, and of
+    one whole weight at a time, with the weight itself."""
+    estimator = recipe.estimator
+    if estimator.backwards:
+        blocks = min(estimator.tail or anatomy.layers, anatomy.layers)
+        kept = COPIES * tokens * blocks * _kept(anatomy) * width
+        gradients = 4 * estimator.sides * recipe.mask.tuned(anatomy) + 2 * 4 * anatomy.largest
+        why = f"What {blocks} blocks keep of {tokens} tokens, and gradients."
+        yield Part("Back-propagation", kept + gradients, why)
+
+
+def _kept(anatomy: Anatomy) -> int:
+    """Numbers that a block keeps of a token for the way back (Korthikanti et al., arXiv 2205.05198, with fused
+    attention and no recomputation)."""
+    query, key = anatomy.heads * anatomy.head_dim, anatomy.kv_heads * anatomy.head_dim
+    return 4 * anatomy.hidden + 2 * (query + 2 * key) + query + 3 * anatomy.intermediate
 
 
 def _activations(anatomy: Anatomy, shape: _Shape) -> Part:
@@ -231,12 +253,9 @@ def _others(anatomy: Anatomy, shape: _Shape, runtime: int) -> dict[str, int]:
 
     A trained weight takes 16 bytes (weight and gradient in 16 bits, fp32 copy, two moments: Rajbhandari et al., arXiv
     1910.02054); adapters of rank `RANK` on every eligible layer are trained in fp32. Activations of all layers are kept
-    for the backward pass (Korthikanti et al., arXiv 2205.05198, with fused attention and no recomputation), and logits
-    are computed at every token, with their gradient.
+    for the backward pass (see `_kept`), and logits are computed at every token, with their gradient.
     """
-    query, key = anatomy.heads * anatomy.head_dim, anatomy.kv_heads * anatomy.head_dim
-    layer = 4 * anatomy.hidden + 2 * (query + 2 * key) + query + 3 * anatomy.intermediate
-    moving = shape.tokens * (2 * layer * anatomy.layers + (2 + 4 + 4) * anatomy.vocabulary)
+    moving = shape.tokens * (2 * _kept(anatomy) * anatomy.layers + (2 + 4 + 4) * anatomy.vocabulary)
     adapters = 16 * RANK * sum(rows + columns for rows, columns in anatomy.linears.values())
     whole = anatomy.parameters - anatomy.eligible
     quantised = anatomy.eligible // 2 + 4 * anatomy.eligible // BLOCK + 2 * anatomy.largest

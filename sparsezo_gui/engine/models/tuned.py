@@ -22,11 +22,13 @@ class Tuned:
     sides: int
     apart = False
     """Whether every side has a weight of its own; else they go through one together."""
+    puts = False
+    """Whether something is put into the weight."""
 
     def weights(self, store: Store, dtype: torch.dtype, first: int, last: int) -> Iterator[Tensor]:
         """The rows of ``store`` from ``first`` to before ``last`` for every side, or once where sides go through one
         together. Each is good until the next is asked for, and must not be written to."""
-        if type(self) is Tuned:
+        if not self.puts:
             yield store.read(dtype, first, last)
             return
         weight = store.dense(dtype, first, last)
@@ -51,7 +53,7 @@ class Entries(Tuned):
     """Entries put into the weight of ``size`` entries: ``values`` (sides, k) at ``indices`` (int32, flat, row-major in
     (out, in), ascending)."""
 
-    apart = True
+    apart = puts = True
     indices: Tensor
     values: Tensor
     size: int
@@ -157,12 +159,13 @@ class LowRank(Tuned):
 
     def add(self, rows: Tensor, out: Tensor) -> None:
         """See `Tuned.add`."""
-        for (left, right), core in zip(self.factors, self.cores.to(rows.dtype).unbind(1), strict=True):
-            inner = rows @ right
+        for (left, right), core in zip(self.factors, self.cores.unbind(1), strict=True):
+            # In fp32: once cores have grown, 16 bits do not hold by how much the sides differ.
+            product = (rows @ right).float() @ core.mT
             if left is None:
-                out.baddbmm_(inner, core.mT)
+                out += product
             else:
-                out.flatten(0, 1).addmm_((inner @ core.mT).flatten(0, 1), left.mT)
+                out.flatten(0, 1).addmm_(product.to(out.dtype).flatten(0, 1), left.mT)
 
     def whole(self, weight: Tensor) -> Tensor:
         """See `Tuned.whole`."""

@@ -28,6 +28,8 @@ class Objective(Variant):
     """What such a task has, and a task that has it."""
     compares: ClassVar[bool] = False
     """Whether it compares with the model that the run began from; see `reference`."""
+    counts: ClassVar[bool] = False
+    """Whether it counts: such a loss goes by jumps, and has no gradient."""
     writes: ClassVar[bool] = False
     """Whether it lets the model write."""
 

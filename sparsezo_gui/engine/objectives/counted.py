@@ -23,6 +23,7 @@ class Counted(Objective):
     """Base: (1 − mix)·(1 − score) + mix·likelihood of each example, every example counting once (own choice: MeZO
     takes the pure score, larger batches and more steps)."""
 
+    counts: ClassVar[bool] = True
     mix: float = setting(0.1, MIX, ge=0, le=1, sane=(0.05, 0.5))
 
     def mixed(self, scores: Tensor, measured: Measured | None) -> Measured:

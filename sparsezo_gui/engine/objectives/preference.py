@@ -19,7 +19,7 @@ class Preference(Objective):
     """Of two answers to a prompt, the chosen one is to become likelier against the rejected one than it was at first.
 
     The DPO loss (arXiv 2305.18290): −log σ(β·(m − m₀)), where the margin m is log p(chosen) −
-    log p(rejected), each summed over the answer's tokens, and m₀ that of the model as the run began. Own choice: this
+    log p(rejected), each summed over the answer's tokens, and m₀ that of the frozen base model. Own choice: this
     stands in for the zeroth-order preference optimisation of arXiv 2503.03460, which writes new answers and scores them
     by a reward model as it goes; here the pairs are given. m₀ is measured once per example, without a second model.
     """

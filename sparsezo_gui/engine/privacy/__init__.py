@@ -14,6 +14,7 @@ It does not cover:
 - the run folder: its ``run.json`` has a hash of the training data, its journal the times of the steps;
 - validation and test examples: evaluations tell their metrics, and some of the examples, as they are; ending early and
   exporting the best step are choices by these examples, not by the training data;
+- a saved mask that was found on them;
 - trying several recipes on the same data, of which each spends its own; the number of training examples, which is
   taken as public; what is told by ``sparsezo evaluate --split train``;
 - what numbers of finite precision tell: the last bits of an example's loss depend on those beside it in a pass.
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.selection import Chosen
     from sparsezo_gui.engine.session import Session
     from sparsezo_gui.engine.zo.estimators import Estimate, Estimator, Probe
+    from sparsezo_gui.recipe.recipe import DataTable
 
 
 class Privacy(Variant):
@@ -40,6 +42,10 @@ class Privacy(Variant):
 
     private: ClassVar[bool] = False
     """Whether it keeps them so. What a step would tell of its batch is then told nowhere."""
+
+    def refusal(self, data: DataTable) -> str:
+        """What of ``data`` tells of its examples, in a sentence with what helps; empty where nothing does."""
+        return ""
 
     def check(self) -> None:
         """Raises `UserError` where something that it needs is missing here."""

@@ -84,7 +84,7 @@ def spent(run: RunFolder) -> Spent | None:
     while each is not None:
         if each.journal.exists():
             found = journal.read(each.journal).records
-            records = records or len(found)
+            records = len(found) if each is run else records
             steps = int((found["kind"] == journal.STEP).sum())
             recipe, examples = each.recipe, each.facts.examples
             hidden = recipe.privacy.private and examples

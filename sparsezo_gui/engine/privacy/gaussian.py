@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.selection import Chosen
     from sparsezo_gui.engine.session import Session
     from sparsezo_gui.engine.zo.estimators import Estimate, Estimator, Probe
+    from sparsezo_gui.recipe.recipe import DataTable
 
 _DRAWS = 4  # of which a noise is made
 _system = random.SystemRandom()
@@ -46,6 +47,18 @@ class Gaussian(Privacy):
         1e-5, "Chance with which the promise may fail; below one in as many as there are training examples.", gt=0,
         lt=1, sane=(1e-7, 1e-4),
     )  # fmt: skip
+
+    def refusal(self, data: DataTable) -> str:
+        """See `Privacy.refusal`: a label of one example would be an answer to choose from for all the others."""
+        from sparsezo_gui.engine.data.tasks import tasks
+
+        task = tasks().get(data.task)
+        if task is None or task.kind != "choice" or task.answers or task.items or data.answers:
+            return ""
+        return (
+            f"[privacy] rule = '{self.rule}' hides the training examples, and the answers to choose from would be "
+            "taken from them. List them in [data] answers, or set [privacy] rule = 'none'."
+        )
 
     def check(self) -> None:
         """See `Privacy.check`."""

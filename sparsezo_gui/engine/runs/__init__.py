@@ -1,7 +1,8 @@
 """Runs on disk: the folder, the journal, and what is rebuilt from them. Reading one needs no torch.
 
 A run is a recipe and a list of scalars: the directions are a pure function of (seed, step, probe), so the recorded
-slopes and rates are enough to rebuild every tuned value after every step.
+slopes and rates are enough to rebuild every tuned value after every step. (What an estimator found by back-propagation
+is not recorded: a replay takes such steps again, which needs the training data.)
 
 The run folder (version 2)
 --------------------------

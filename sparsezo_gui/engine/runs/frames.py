@@ -42,7 +42,7 @@ STEP_SECONDS, VALUE_SECONDS = 130e-6, 12e-9  # of a replay, measured on one core
 STEPS_AGAIN = 20
 STATE_LARGEST = 16  # times the values that a tensor of a state may hold
 REACH_SECONDS, REACH_LONGEST = 1.0, 12.0  # how long a replay from the frame before may take: longer for large masks
-PACKED = 0.5  # of the values' bytes at least, that a frame of them takes
+PACKED = 0.5  # of the values' bytes at least, that a frame of them takes; what is remembered hardly packs
 FEWEST = 100  # steps between two frames: to write one takes as long as several steps where there are many values
 
 
@@ -71,9 +71,9 @@ def spacing(size: int, again: bool = False) -> int:
     return max(FEWEST, round(seconds / (STEP_SECONDS + VALUE_SECONDS * size)))
 
 
-def fits(values: Tensor, budget: int) -> bool:
-    """Whether there is room for a frame of ``values`` in ``budget`` bytes, packed as it usually is."""
-    return PACKED * values.nbytes <= budget
+def usual_bytes(values: Tensor, remembered: int) -> int:
+    """Bytes that a frame of ``values`` takes, packed as it usually is, with so many ``remembered`` vectors as long."""
+    return round((PACKED + remembered) * values.nbytes)
 
 
 def frames(folder: Path) -> list[Frame]:

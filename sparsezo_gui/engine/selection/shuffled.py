@@ -20,7 +20,6 @@ class Shuffled(Selection):
 
     def choose(self, session: Session, examples: Sequence[Encoded]) -> Chosen:
         """See `Selection.choose`."""
-        from sparsezo_gui.engine.zo.batches import batch_indices
+        from sparsezo_gui.engine.zo.batches import shuffled_batch
 
-        loop = session.recipe.loop
-        return Chosen([examples[i] for i in batch_indices(loop.seed, session.step + 1, loop.batch_size, len(examples))])
+        return Chosen(shuffled_batch(session.recipe.loop, session.step + 1, examples))

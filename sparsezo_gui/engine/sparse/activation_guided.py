@@ -6,9 +6,8 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from sparsezo_gui import resources
-from sparsezo_gui.engine.sparse.calibration import OWN
-from sparsezo_gui.engine.sparse.rule import MaskRule, Search
+from sparsezo_gui.engine.sparse.calibration import OnText
+from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.variants import setting
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 STAGE = "Looking at activations"
 
 
-class ActivationSubspace(MaskRule):
+class ActivationSubspace(OnText):
     """Every output of a layer along the main directions of the layer's inputs: W + B·A, of which B is tuned.
 
     AGZO (arXiv 2601.17261): the gradient of W is Q·Hᵀ with the layer's inputs H, so it lies in the span of H. The rows
@@ -41,13 +40,14 @@ class ActivationSubspace(MaskRule):
     title: ClassVar[str] = "Activation subspace"
     paper: ClassVar[str] = "AGZO, arXiv 2601.17261"
     space: ClassVar[str] = "low-rank"
+    rate_factor: ClassVar[float] = 4.0
     rule: Literal["activation-subspace"] = "activation-subspace"
     rank: int = setting(1, "Directions of the inputs of each weight matrix.", ge=1, le=4096, basic=True, sane=(1, 16))
     text: str = setting(
-        "task", "Text to look at activations on: 'task' (your examples), 'general', a file, or a Hub data set."
+        "task",
+        "Text to look at activations on: 'task' (your examples as plain text), 'answers' (your examples one by one), "
+        "'general', a file, or a Hub data set.",
     )
-    sequences: int = setting(32, "Sequences of that text.", unit="sequences", ge=1, le=65536, sane=(16, 128))
-    tokens: int = setting(512, "Longest sequence.", unit="tokens", ge=8, le=131072, sane=(128, 2048))
     iterations: int = setting(3, "Passes over the text in which directions are found.", ge=1, le=100, sane=(3, 10))
 
     def tuned(self, anatomy: Anatomy) -> int:
@@ -58,16 +58,9 @@ class ActivationSubspace(MaskRule):
         """See `MaskRule.bases`."""
         return sum(columns * min(self.rank, columns) for _, columns in anatomy.linears.values())
 
-    @property
-    def reads_task(self) -> bool:
-        """See `MaskRule.reads_task`."""
-        return self.text in OWN
-
     def source(self) -> str:
         """See `MaskRule.source`."""
-        bundled = f"the bundled {self.text} text" if self.text in resources.BUNDLED_TEXT else self.text
-        text = OWN["task"] if self.reads_task else bundled
-        return f"Found on {text}: at most {self.sequences} sequences of up to {self.tokens} tokens."
+        return f"Found on {self.texts_used()}."
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""
@@ -80,21 +73,19 @@ class ActivationSubspace(MaskRule):
         """See `MaskRule.find`. Block by block: all sequences go through one as often as its bases are improved."""
         import torch
 
-        from sparsezo_gui.engine.data import text_blocks
         from sparsezo_gui.engine.models.blocks import Blocks
         from sparsezo_gui.engine.sparse.low_rank import orthonormal, start_basis
         from sparsezo_gui.engine.sparse.mask import Mask
 
         yield Progress("Reading text for the mask")
-        longest = getattr(model.source.config, "max_position_embeddings", None) or self.tokens
-        texts = text_blocks(self.text, model.tokenizer, self.sequences, min(self.tokens, longest), search.data)
+        (passages,) = self.passages(model, search)
         anatomy, blocks = model.anatomy, Blocks(model)
         parts: dict[str, Tensor] = {}
         starts = {
             name: start_basis(search.seed, place, columns, min(self.rank, columns))
             for place, (name, (_, columns)) in enumerate(anatomy.linears.items())
         }
-        ids = [torch.tensor([list(tokens)], device=model.device) for tokens in texts]
+        ids = [torch.tensor([passage.tokens], device=model.device) for passage in passages]
         hidden, calls = [], {}  # how blocks are called depends on the number of tokens, not on what they are
         for each in ids:
             first, called = blocks.enter(each)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from sparsezo_gui import resources
@@ -21,11 +20,6 @@ class Calibrated(MaskRule):
 
     sequences: int = setting(32, "Sequences of each text.", unit="sequences", ge=1, le=65536, sane=(16, 128))
     tokens: int = setting(512, "Longest sequence.", unit="tokens", ge=8, le=131072, sane=(128, 2048))
-
-    @property
-    @abstractmethod
-    def names(self) -> tuple[str, ...]:
-        """The texts' names."""
 
     @property
     def reads_task(self) -> bool:
@@ -60,5 +54,5 @@ class OnText(Calibrated):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """See `Calibrated.names`."""
+        """See `MaskRule.names`."""
         return (self.text,)

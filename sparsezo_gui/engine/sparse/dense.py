@@ -250,6 +250,9 @@ class Changes(Mapping[str, tuple[Tensor, Tensor]]):
         indices = (values != self._start.weight(name)).nonzero().view(-1)
         return indices.int(), values[indices].float()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._overlay.slices
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._overlay.slices)
 

@@ -46,7 +46,7 @@ class MultiTask(Calibrated, DensityRule):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """See `Calibrated.names`."""
+        """See `MaskRule.names`."""
         return self.texts
 
     def tuned(self, anatomy: Anatomy) -> int:

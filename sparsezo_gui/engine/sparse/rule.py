@@ -41,6 +41,11 @@ class MaskRule(Variant):
     a form goes by it when the rule changes."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The texts that the model is run on to find it: bundled ones, files, data sets, or the run's own examples."""
+        return ()
+
+    @property
     def reads_task(self) -> bool:
         """Whether the mask depends on the run's own examples."""
         return False

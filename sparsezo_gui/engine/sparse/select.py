@@ -27,12 +27,13 @@ class TopK:
 
     def offer(self, name: str, scores: Tensor) -> None:
         """Offers the scores (out, in) of one layer."""
-        best = scores.flatten().float().topk(min(self.count, scores.numel()), sorted=False)
-        places = best.indices.cpu() + (len(self.names) << 32)
+        flat = scores.flatten().float()
+        best = highest(flat, self.count)
+        places = best.cpu() + (len(self.names) << 32)
         self.names.append(name)
-        values = torch.cat((self.scores, best.values.cpu()))
-        kept = values.topk(min(self.count, len(values)), sorted=False).indices
-        self.scores, self.places = values[kept], torch.cat((self.places, places))[kept]
+        values, places = torch.cat((self.scores, flat[best].cpu())), torch.cat((self.places, places))
+        kept = highest(values, self.count)
+        self.scores, self.places = values[kept], places[kept]
 
     def result(self) -> dict[str, Tensor]:
         """Ascending int32 indices by layer, layers without any left out."""
@@ -40,6 +41,16 @@ class TopK:
         layers, indices = places >> 32, (places & 0xFFFFFFFF).to(torch.int32)
         found = {name: indices[layers == number] for number, name in enumerate(self.names)}
         return {name: indices for name, indices in found.items() if len(indices)}
+
+
+def highest(scores: Tensor, count: int) -> Tensor:
+    """Ascending places of the ``count`` highest ``scores`` (n,); the first of equals, where `torch.topk` takes any."""
+    if count >= len(scores):
+        return torch.arange(len(scores), device=scores.device)
+    threshold = scores.topk(count, sorted=False).values.min()
+    above = (scores > threshold).nonzero().view(-1)
+    equal = (scores == threshold).nonzero().view(-1)[: count - len(above)]
+    return torch.cat((above, equal)).sort().values
 
 
 class Selection:

@@ -26,6 +26,7 @@ class WeightActivation(OnText, ScoredRule):
 
     title: ClassVar[str] = "Weight times activation"
     paper: ClassVar[str] = "score of Wanda, arXiv 2306.11695"
+    rate_factor: ClassVar[float] = 4.0
     rule: Literal["weight-activation"] = "weight-activation"
 
     def source(self) -> str:

@@ -63,7 +63,7 @@ class DataPage(Page):
         self._task = Combo("Task")
         self._task.setSizeAdjustPolicy(Combo.SizeAdjustPolicy.AdjustToContents)
         self._task.currentIndexChanged.connect(
-            lambda: self._set(task=self._task.currentData(), columns={}, template="")
+            lambda: self._set(task=self._task.currentData(), columns={}, template="", answers=[])
         )
         self._fault = label("", "error", wrap=True, name="Data fault")
         self._fault.hide()
@@ -136,6 +136,9 @@ class DataPage(Page):
         fault = self._session.change("data", **values)
         if fault:
             self.banner.show_problem(Problem(fault))
+            self._task.choose(self._session.recipe.data.task)
+        else:
+            self.banner.forget()
 
     def _set_source(self, source: str) -> None:
         task = {"task": "choice"} if source == "starter" else {}

@@ -42,6 +42,8 @@ class MethodPage(Page):
         self._fields: dict[tuple[str, str], SettingField] = {}
         self._rules: dict[str, Combo] = {}
         self._shown: tuple[str, ...] = ()
+        self._held: dict[str, Any] = {}
+        """How the model was held before a preset that needs it in more bits."""
         self._group = QButtonGroup(self)
         presets = QGridLayout()
         presets.setSpacing(GRID)
@@ -96,9 +98,16 @@ class MethodPage(Page):
         self._more.setAccessibleName("Hide advanced settings" if shown else "Show advanced settings")
 
     def _apply(self, settings: dict[str, dict[str, Any]]) -> None:
+        model = self._session.recipe.model
+        if "model" in settings:
+            self._held = self._held or {"bits": model.bits, "compute": model.compute}
+        elif self._held and model.bits >= 16:
+            settings, self._held = {**settings, "model": self._held}, {}
         fault = self._session.change_all(settings)
         if fault:
             self.banner.show_problem(Problem(fault))
+        else:
+            self.banner.forget()
         self.follow()
 
     def follow(self) -> None:
@@ -174,6 +183,8 @@ class MethodPage(Page):
         elif fault:  # of a rule that does not go with the rest
             self._rules[table].choose(getattr(self._session.recipe, table).rule)
             self.banner.show_problem(Problem(fault))
+        if not fault:
+            self.banner.forget()
 
 
 class PresetCard(QFrame):

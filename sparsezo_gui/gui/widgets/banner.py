@@ -85,6 +85,11 @@ class Banner(QFrame):
         else:
             self.show_problem(problem, level, action)
 
+    def forget(self) -> None:
+        """What was refused before does not matter any more; what is followed stays."""
+        if self._problem != self._followed:
+            self.clear()
+
     def _acted(self) -> None:
         action = self._action
         self.clear()

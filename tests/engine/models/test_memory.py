@@ -6,12 +6,14 @@ import dataclasses
 
 import pytest
 
+from sparsezo_gui.engine import planning
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.anatomy import anatomy
 from sparsezo_gui.engine.models.memory import RUNTIME, estimate
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe.registry import UPDATES
+from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
 from sparsezo_gui.recipe.toml import build
+from tests.engine.conftest import finish
 from tests.models import FAMILIES, module
 
 LLAMA = anatomy(module("llama").config)
@@ -23,8 +25,8 @@ def found(parts=LLAMA, device="cpu", longest=64, batch=512, scored=16, available
                     available=available, capacity=2**40)  # fmt: skip
 
 
-def part(result, name):
-    return next(part.bytes for part in result.parts if part.name == name)
+def part(result, name, *default):
+    return next((part.bytes for part in result.parts if part.name == name), *default)
 
 
 @pytest.mark.parametrize("bits", [4, 8, 32])
@@ -125,3 +127,18 @@ def test_what_an_update_remembers_and_tries_is_counted():
     }  # fmt: skip
     more = [part(found(batch=64, update={"rule": rule}), "Activations") for rule in ("sgd", "conservative")]
     assert more[0] < more[1]
+
+
+def test_what_is_kept_for_the_way_back_is_counted():
+    kept = {rule: part(found(estimator={"rule": rule}), "Back-propagation", 0) for rule in ESTIMATORS}
+    backwards = {rule for rule in ESTIMATORS if ESTIMATORS[rule].backwards}
+    assert backwards == {rule for rule, size in kept.items() if size} == {
+        "first-order", "forward-gradient", "elastic", "addax",
+    }  # fmt: skip
+    assert kept["elastic"] < kept["first-order"], "one block instead of all"
+
+
+@pytest.mark.parametrize("rule", list(ESTIMATORS))
+def test_every_estimator_can_be_measured(make, rule):
+    measured = finish(planning.measure(make(estimator={"rule": rule})))
+    assert measured.total > 0

@@ -156,4 +156,4 @@ def test_frames_are_written_and_read_in_pieces(tmp_path, monkeypatch, dtype):
     found = torch.empty(500, dtype=dtype)
     (momentum,), nothing = frames.read(frames.frames(tmp_path)[0], start, found, MASK)
     assert torch.equal(found, now) and torch.equal(momentum, values(seed=2)) and nothing is None
-    assert frames.fits(now, now.nbytes) and not frames.fits(now, now.nbytes // 4)
+    assert frames.usual_bytes(now, 0) == now.nbytes // 2 and frames.usual_bytes(now, 2) == 2.5 * now.nbytes

@@ -235,3 +235,16 @@ def test_any_mask_is_the_same_after_it_was_saved(tmp_path_factory, made):
     )  # fmt: skip
     assert all(torch.equal(found.indices[name], indices) for name, indices in mask.indices.items())
     assert masks.share(path) == mask.size / max(mask.eligible, 1)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=30), min_size=1, max_size=4), st.integers(1, 40)
+)
+def test_of_equal_scores_the_first_are_taken(layers, count):
+    chosen = TopK(count)
+    for number, scores in enumerate(layers):
+        chosen.offer(str(number), torch.tensor([scores], dtype=torch.float32))
+    places = [(-score, number, index) for number, scores in enumerate(layers) for index, score in enumerate(scores)]
+    expected = sorted((number, index) for _, number, index in sorted(places)[:count])
+    found = [(int(name), index) for name, indices in chosen.result().items() for index in indices.tolist()]
+    assert sorted(found) == expected

@@ -460,11 +460,15 @@ class Plain:
     def lengths(self):
         return [example.length for example in self.batch]
 
+    @property
+    def weights(self):
+        return [1 if each.choices else len(each.rows[0].targets) for each in self.batch]
+
     def _moved(self, offsets):
         return self.overlay.values.double() + offsets.double() @ self.directions.double()
 
     def _weighted(self, values, example):
-        weights = [1 if each.choices else len(each.rows[0].targets) for each in self.batch]
+        weights = self.weights
         own = 1 if example.choices else len(example.rows[0].targets)
         return self._at(values, [example]) * own * len(weights) / sum(weights)
 

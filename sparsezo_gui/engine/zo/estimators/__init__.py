@@ -63,6 +63,10 @@ class Probe(Protocol):
     def lengths(self) -> list[int]:
         """Tokens of each example of the batch."""
 
+    @property
+    def weights(self) -> list[int]:
+        """How much each example counts in the loss of the batch: 1, or as many tokens as are learned from it."""
+
 
 class Estimator(Variant):
     """Base of estimators."""
@@ -72,8 +76,10 @@ class Estimator(Variant):
     piece by piece where a direction is as long as the model."""
     remembered: ClassVar[int] = 0
     """Vectors as long as the values that it remembers."""
+    backwards: ClassVar[bool] = False
+    """Whether it back-propagates, through all blocks or the last ones (see `tail`)."""
     exact: ClassVar[bool] = False
-    """Whether it back-propagates."""
+    """Whether some of the gradient is found by that and moves the values: a replay takes such steps again."""
     own: ClassVar[bool] = False
     """Whether every example has a direction of its own."""
 
@@ -95,6 +101,10 @@ class Estimator(Variant):
     def probes(self, batch_size: int) -> int:
         """How many directions a step draws."""
         return 1
+
+    def averaged(self, batch_size: int) -> int:
+        """How many independent directions the estimate is the mean of."""
+        return self.probes(batch_size)
 
     def scalars(self, batch_size: int) -> int:
         """How many numbers a step measures."""

@@ -14,12 +14,13 @@ class Addax(Estimator):
 
     After Addax (arXiv 2410.06441): g = α·g₀z + (1 − α)·g₁, with g₁ exact on examples up to a length and g₀ the slope
     on longer ones, so that the longest examples, which decide the memory, are never passed backwards. Own choices: both
-    parts come from one batch of all the data instead of two of their own, and α is by default the share of long
-    examples in the batch, which makes the sum an estimate of the batch's gradient.
+    parts come from one batch of all the data instead of two of their own, and α is by default the share that
+    long examples have in the batch's loss, which makes the sum an estimate of its gradient.
     """
 
     title: ClassVar[str] = "Addax (short examples exactly)"
     paper: ClassVar[str] = "Addax, arXiv 2410.06441"
+    backwards: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     rule: Literal["addax"] = "addax"
     epsilon: float = epsilon_setting()
@@ -36,7 +37,7 @@ class Addax(Estimator):
         return 2
 
     def scalars(self, batch_size: int) -> int:
-        """The slope, already weighted, and the share of short examples in the batch."""
+        """The slope, already weighted, and the share of short examples in the loss."""
         return 2
 
     @property
@@ -48,10 +49,10 @@ class Addax(Estimator):
         """See `Estimator.measure`."""
         import torch
 
-        lengths = probe.lengths
+        lengths, weights = probe.lengths, probe.weights
         short = [place for place, length in enumerate(lengths) if length <= self.short]
         long = [place for place, length in enumerate(lengths) if length > self.short]
-        share = len(long) / len(lengths)
+        share = sum(weights[place] for place in long) / sum(weights)
         alpha = share if self.alpha < 0 or share in (0, 1) else self.alpha
         slope, loss, exact = 0.0, 0.0, None
         if long:

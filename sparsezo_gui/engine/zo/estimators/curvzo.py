@@ -58,6 +58,10 @@ class CurvZO(Estimator):
         """The slope."""
         return 1
 
+    def averaged(self, batch_size: int) -> int:
+        """One: the second direction is the first, weighted."""
+        return 1
+
     def start(self, values: Tensor) -> tuple[Tensor, float, int]:
         """Scores (n,), the running mean of g², and the number of steps in it."""
         return values.new_ones(values.shape), 0.0, 0

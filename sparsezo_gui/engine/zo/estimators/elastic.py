@@ -19,6 +19,7 @@ class Elastic(Estimator):
 
     title: ClassVar[str] = "Elastic (last blocks exactly)"
     paper: ClassVar[str] = "ElasticZO, arXiv 2501.04287"
+    backwards: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     rule: Literal["elastic"] = "elastic"
     epsilon: float = epsilon_setting()
@@ -32,6 +33,11 @@ class Elastic(Estimator):
         """Two, each with its way back through the last blocks."""
         return 2
 
+    def scalars(self, batch_size: int) -> int:
+        """The slope, and the length of the exact part: where the mask lies in the last blocks alone, the slope is 0 at
+        every step, and a step whose scalars are all zero is one that was skipped."""
+        return 2
+
     @property
     def tail(self) -> int:
         """See `Estimator.tail`."""
@@ -39,7 +45,7 @@ class Elastic(Estimator):
 
     @property
     def passes(self) -> int:
-        """Counted as one more, which is what the way back through an eighth of the blocks costs twice."""
+        """Counted as one more, which is what the way back through a quarter of the blocks costs twice."""
         return 3
 
     def measure(self, probe: Probe, state: Any) -> Estimate:
@@ -50,4 +56,9 @@ class Elastic(Estimator):
             probe.gradient(torch.tensor([offset]), self.blocks) for offset in (self.epsilon, -self.epsilon)
         )
         slope = (up - down) / (2 * self.epsilon)
-        return Estimate((slope,), (up + down) / 2, (plus + minus) * (self.weight / 2))
+        exact = (plus + minus) * (self.weight / 2)
+        return Estimate((slope, exact.double().norm().item()), (up + down) / 2, exact)
+
+    def slopes(self, directions: Any, scalars: Any, state: Any) -> tuple[tuple[float], Any]:
+        """See `Estimator.slopes`."""
+        return (scalars[0],), state

@@ -21,6 +21,7 @@ class FirstOrder(Estimator):
 
     title: ClassVar[str] = "First order (back-propagation)"
     plain: ClassVar[bool] = False
+    backwards: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     rule: Literal["first-order"] = "first-order"
 

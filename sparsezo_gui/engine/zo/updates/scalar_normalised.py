@@ -40,6 +40,8 @@ class ScalarNormalised(ScalarUpdate):
     ) -> tuple[list[float], float, tuple[float, int]]:
         """See `ScalarUpdate.factors`. Of an exact part the mean square of its entries is what g² is of a direction."""
         (mean, count), slopes = state, gradient.slopes
+        if gradient.zero:
+            return [0.0] * len(slopes), 0.0, state
         square = sum(slope * slope for slope in slopes) / len(slopes) if slopes else 0.0
         if gradient.exact is not None:
             square += gradient.exact.double().square().mean().item()

@@ -13,7 +13,7 @@ class SGD(ScalarUpdate):
 
     Source: MeZO (arXiv 2305.17333) algorithm 1; on a sensitive mask arXiv 2406.02913 equation 3. A sensitive mask
     keeps about half of the curvature, so its stable rate stays near MeZO's (1e-7 … 1e-5 for billions of weights); a
-    random mask of the same size takes 100 to 1000 times more.
+    random mask of the same size takes 25 to 1000 times more.
     """
 
     title: ClassVar[str] = "SGD"
