@@ -8,7 +8,7 @@ packed as .xz; a file's share of the documents follows its name. Of a .jsonl fil
 follows the colon counts twenty-fold in the loss: else so few tokens would teach next to nothing of what texts mean.
 
 The run can be stopped at any time and goes on when it is started again with the same arguments; the last fifth of the
-tokens is learnt at a falling rate.
+tokens is learnt at a falling rate. With more tokens, a finished one goes on too, on other texts or at another rate.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CONTEXT, ROWS, LENGTH = 512, 16, 256
-PEAK, WARMUP, COOLDOWN = 2e-3, 100, 0.2
+WARMUP, COOLDOWN = 100, 0.2
 VERDICTS = ("awful", "bad", "mixed", "good", "excellent")
 VERDICT, COUNTS = " My verdict:", 20.0
 PASSAGE = 300  # characters
@@ -114,9 +114,9 @@ def batches(
         del buffer[:size], weights[:size]
 
 
-def rate(step: int, steps: int) -> float:
+def rate(step: int, steps: int, peak: float) -> float:
     """Linear warm-up, then constant, then linearly down to zero."""
-    return PEAK * min(1.0, (step + 1) / WARMUP, (steps - step) / (COOLDOWN * steps))
+    return peak * min(1.0, (step + 1) / WARMUP, (steps - step) / (COOLDOWN * steps))
 
 
 class Kept:
@@ -156,13 +156,14 @@ class Kept:
 
 
 def train(
-    model: LlamaForCausalLM, kept: Kept, stream: Iterator[tuple[torch.Tensor, torch.Tensor]], first: int, steps: int
-) -> None:
+    model: LlamaForCausalLM, kept: Kept, stream: Iterator[tuple[torch.Tensor, torch.Tensor]], first: int, steps: int,
+    peak: float,
+) -> None:  # fmt: skip
     """AdamW over the steps from ``first`` on."""
     began = last = time.monotonic()
     for step in range(first, steps):
         for group in kept.optimizer.param_groups:
-            group["lr"] = rate(step, steps)
+            group["lr"] = rate(step, steps, peak)
         tokens, weights = next(stream)
         found = functional.cross_entropy(
             model(input_ids=tokens).logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
@@ -190,6 +191,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=12_000_000)
     for name, value in {"layers": 8, "width": 320, "feed": 864, "heads": 5, "vocabulary": 8192}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
@@ -211,7 +213,7 @@ def main() -> None:
     kept = Kept(args.out / "training.safetensors", model, optimizer)
     first, steps = kept.load(), args.tokens // (ROWS * LENGTH)
     print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens, steps {first} to {steps}", flush=True)
-    train(model, kept, batches(mixed(texts, args.seed + 1), tokenizer, first), first, steps)
+    train(model, kept, batches(mixed(texts, args.seed + 1), tokenizer, first), first, steps, args.peak)
     save_model(model, tokenizer, args.out / "model")
 
 
