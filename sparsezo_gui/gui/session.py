@@ -13,7 +13,7 @@ from sparsezo_gui.gui.record import RunRecord
 from sparsezo_gui.gui.worker import DOING, LONG, RUNS, Engine, Message, Request, Worker
 from sparsezo_gui.recipe import Recipe, dump, load, loads
 from sparsezo_gui.recipe.events import Answer, Ask, Command, EvaluateNow, Notice, Pause, Progress, Release, Resume, Stop
-from sparsezo_gui.recipe.toml import build, put
+from sparsezo_gui.recipe.toml import changed
 
 DRAIN_MS = 66
 SETTLE_MS = 250  # after the last change of the recipe, before the engine is asked anew
@@ -240,11 +240,8 @@ class Session(QObject):
 
     def change_all(self, tables: dict[str, dict[str, Any]]) -> str:
         """Changes settings of several tables at once."""
-        whole = self.recipe.model_dump(mode="json")
         try:
-            for table, values in tables.items():
-                put(whole, table, values)
-            recipe = build(whole)
+            recipe = changed(self.recipe, tables)
         except UserError as error:
             return str(error).replace("recipe: ", "")
         if recipe != self.recipe:

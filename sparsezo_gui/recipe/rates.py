@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, UPDATES
-
 if TYPE_CHECKING:
     from sparsezo_gui.recipe.recipe import Recipe
 
@@ -25,25 +23,31 @@ def times(mask: type[Any], update: type[Any]) -> float:
     return factor if in_weights(update) else factor**2
 
 
-def _longer(recipe: Recipe, estimator: Any, update: type[Any]) -> float:
-    """By how much the rate is larger than for a single direction."""
-    return math.sqrt(max(1, estimator.averaged(recipe.loop.batch_size))) if update.shortens else 1.0
-
-
-def suited(recipe: Recipe, table: str, rule: str) -> float:
-    """The rate once ``rule`` takes the place of the one in ``table`` (mask, estimator or update) of ``recipe``.
+def suited(before: Recipe, after: Recipe) -> float:
+    """The rate of ``after``, in which some rules are others than in ``before``, where a rate is known to suit.
 
     It goes with the mask, and with the number of directions where their mean is taken as it is: it is shorter than one
     of them by the root of their number. An update whose rate means something else begins with its own default.
     """
-    mask, update, rate = type(recipe.mask), type(recipe.update), recipe.update.learning_rate
-    new_mask = MASKS[rule] if table == "mask" else mask
-    new_update = UPDATES[rule] if table == "update" else update
-    new_estimator = ESTIMATORS[rule]() if table == "estimator" else recipe.estimator
-    if new_update is update or (in_weights(update) and in_weights(new_update)):
-        rate /= times(mask, update) * _longer(recipe, recipe.estimator, update)
-    else:
-        rate = new_update.model_fields["learning_rate"].default
-    rate *= times(new_mask, new_update) * _longer(recipe, new_estimator, new_update)
-    highest = next(bound.le for bound in new_update.model_fields["learning_rate"].metadata if hasattr(bound, "le"))
-    return min(float(f"{rate:.2g}"), highest)
+    update = type(after.update)
+    rate, factor = before.update.learning_rate, _factor(after) / _factor(before)
+    if not _alike(before, after):
+        rate, factor = update.model_fields["learning_rate"].default, _factor(after)
+    if factor != 1.0:
+        rate = float(f"{rate * factor:.2g}")
+    highest = next(bound.le for bound in update.model_fields["learning_rate"].metadata if hasattr(bound, "le"))
+    return min(rate, highest)
+
+
+def _alike(before: Recipe, after: Recipe) -> bool:
+    """Whether their rates mean the same."""
+    old, new = type(before.update), type(after.update)
+    return old is new or (in_weights(old) and in_weights(new))
+
+
+def _factor(recipe: Recipe) -> float:
+    """By how much the rate is larger than on the sensitive weights along a single direction."""
+    found = times(type(recipe.mask), type(recipe.update))
+    if recipe.update.shortens:
+        found *= math.sqrt(max(1, recipe.estimator.averaged(recipe.loop.batch_size)))
+    return found

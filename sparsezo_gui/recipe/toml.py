@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from sparsezo_gui import resources
 from sparsezo_gui.errors import UserError, did_you_mean, quoted
+from sparsezo_gui.recipe.rates import suited
 from sparsezo_gui.recipe.recipe import VERSION, Recipe
 from sparsezo_gui.recipe.registry import REGISTRIES
 
@@ -102,10 +103,10 @@ def build(tables: dict[str, Any], where: str = "recipe") -> Recipe:
 def with_settings(recipe: Recipe, settings: Iterable[str], folder: Path | None = None) -> Recipe:
     """Recipe with ``key=value`` settings put in, such as ``loop.steps=100``; values are TOML, or else plain words.
 
-    Rules come before what is set for them. Relative paths are meant from ``folder`` (None: they stay as they are).
+    Relative paths in them are meant from ``folder`` (None: they stay as they are). See `changed` for other rules.
     """
-    tables = recipe.model_dump(mode="json")
-    for setting in sorted(settings, key=lambda text: text.partition("=")[0].strip().endswith(".rule"), reverse=True):
+    tables, values = recipe.model_dump(mode="json"), dict[str, dict[str, Any]]()
+    for setting in settings:
         key, sign, value = setting.partition("=")
         table, dot, name = key.strip().partition(".")
         if not sign or not dot:
@@ -113,17 +114,28 @@ def with_settings(recipe: Recipe, settings: Iterable[str], folder: Path | None =
         if not isinstance(tables.get(table), dict):
             tables_known = [name for name, content in tables.items() if isinstance(content, dict)]
             raise UserError(f"--set {setting}: there is no table '{table}'. {did_you_mean(table, tables_known)}")
-        changed = {table: {name: _value(value.strip())}}
-        if folder is not None:
-            _resolve_paths(changed, folder, "--set")
-        put(tables, table, changed[table])
-    return build(tables, "--set")
+        values.setdefault(table, {})[name] = _value(value.strip())
+    if folder is not None:
+        _resolve_paths(values, folder, "--set")
+    return changed(recipe, values, "--set")
 
 
-def put(tables: dict[str, Any], table: str, values: dict[str, Any]) -> None:
-    """Puts ``values`` into a table of ``tables``; see `Registry.changed` for what another rule means for the others."""
-    registry = next((each for each in REGISTRIES if each.table == table), None)
-    tables[table] = registry.changed(tables[table], values) if registry else tables[table] | values
+def changed(recipe: Recipe, tables: dict[str, dict[str, Any]], where: str = "recipe") -> Recipe:
+    """Recipe with the settings in ``tables`` put in.
+
+    Another rule brings what is usual for it (see `Registry.changed`), and the learning rate follows, unless it is set
+    too (see `sparsezo_gui.recipe.rates`). Raises `UserError`.
+    """
+    whole = recipe.model_dump(mode="json")
+    for table, values in tables.items():
+        registry = next((each for each in REGISTRIES if each.table == table), None)
+        whole[table] = registry.changed(whole[table], values) if registry else whole[table] | values
+    made = build(whole, where)
+    rules = [(each.mask.rule, each.estimator.rule, each.update.rule) for each in (recipe, made)]
+    if rules[0] == rules[1] or "learning_rate" in tables.get("update", {}):
+        return made
+    update = made.update.model_copy(update={"learning_rate": suited(recipe, made)})
+    return made.model_copy(update={"update": update})
 
 
 def dump(recipe: Recipe) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.rates import suited, times
 from sparsezo_gui.recipe.registry import MASKS, UPDATES
-from sparsezo_gui.recipe.toml import build
+from sparsezo_gui.recipe.toml import build, changed
 
 
-def changed(mask, update, rate, table, rule):
+def rate_of(mask, update, rate, table, rule):
     made = build({"mask": {"rule": mask}, "update": {"rule": update, "learning_rate": rate}})
-    return suited(made, table, rule)
+    return changed(made, {table: {"rule": rule}}).update.learning_rate
 
 
 @pytest.mark.parametrize(
@@ -36,20 +37,30 @@ def changed(mask, update, rate, table, rule):
     ],
 )
 def test_a_rate_goes_with_mask_and_update(mask, update, rate, table, rule, expected):
-    assert changed(mask, update, rate, table, rule) == pytest.approx(expected)
+    assert rate_of(mask, update, rate, table, rule) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("update", list(UPDATES))
 @pytest.mark.parametrize("mask", list(MASKS))
 def test_every_rate_can_be_set(mask, update):
-    for table, rule in (("mask", mask), ("update", update)):
-        made = build({"mask": {"rule": "random"}, "update": {"rule": "conservative", "learning_rate": 9.9}})
-        UPDATES[update if table == "update" else "conservative"](learning_rate=suited(made, table, rule))
+    before = build({"mask": {"rule": "random"}, "update": {"rule": "conservative", "learning_rate": 9.9}})
+    for rule in (update, "conservative"):  # in parts that need not go together
+        parts = {"mask": MASKS[mask](), "update": UPDATES[rule]()}
+        UPDATES[rule](learning_rate=suited(before, before.model_copy(update=parts)))
     assert times(MASKS[mask], UPDATES[update]) >= 1
 
 
 def test_directions_count_where_the_unit_changes_too():
     made = build({"estimator": {"rule": "grzo"}, "update": {"rule": "sgd"}})
-    assert suited(made, "update", "scalar-normalised") == pytest.approx(4e-4), "sixteen directions"
+    found = changed(made, {"update": {"rule": "scalar-normalised"}})
+    assert found.update.learning_rate == pytest.approx(4e-4), "sixteen directions"
     made = build({"update": {"rule": "scalar-normalised", "learning_rate": 1e-3}})
-    assert suited(made, "estimator", "curvzo") == 1e-3, "its second direction is the first, weighted"
+    found = changed(made, {"estimator": {"rule": "curvzo"}})
+    assert found.update.learning_rate == 1e-3, "its second direction is the first, weighted"
+
+
+def test_a_rate_that_is_set_stays():
+    found = with_settings(Recipe(), ["mask.rule=random", "update.learning_rate=2e-4", "estimator.rule=grzo"])
+    assert found.update.learning_rate == 2e-4
+    assert with_settings(Recipe(), ["mask.rule=random", "estimator.rule=grzo"]).update.learning_rate == 2e-3
+    assert with_settings(Recipe(), ["loop.steps=5", "mask.density=0.1"]).update.learning_rate == 1e-4

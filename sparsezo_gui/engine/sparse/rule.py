@@ -38,7 +38,7 @@ class MaskRule(Variant):
     """How values stand in the weights: as 'entries', 'dense' (all of them), or 'low-rank'."""
     rate_factor: ClassVar[float] = 1.0
     """How much larger a rate in units of weights suits it than the sensitive weights, where the loss is the steepest;
-    a form goes by it when the rule changes."""
+    the rate goes by it when the rule changes (see `sparsezo_gui.recipe.rates`)."""
 
     @property
     def names(self) -> tuple[str, ...]:

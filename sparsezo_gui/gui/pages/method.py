@@ -20,7 +20,6 @@ from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.mask import MaskCard
 from sparsezo_gui.gui.widgets.rate import RateFinder
 from sparsezo_gui.recipe.presets import PRESETS, matching
-from sparsezo_gui.recipe.rates import suited
 from sparsezo_gui.recipe.registry import REGISTRIES
 from sparsezo_gui.recipe.variants import Settings
 
@@ -171,11 +170,7 @@ class MethodPage(Page):
     def _edited(self, table: str, name: str, value: Any) -> None:
         if name == "rule" and value is None:
             return
-        changes: dict[str, dict[str, Any]] = {table: {name: value}}
-        if name == "rule" and table in ("mask", "estimator", "update"):
-            rate = suited(self._session.recipe, table, value)
-            changes["update"] = {**changes.get("update", {}), "learning_rate": rate}
-        fault = self._session.change_all(changes)
+        fault = self._session.change(table, **{name: value})
         field = self._fields.get((table, name))
         if field is not None:
             # The sentence starts with the place, which the field itself shows.
