@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sparsezo_gui import resources
+
 if TYPE_CHECKING:
     from sparsezo_gui.recipe.recipe import Recipe
 
@@ -120,7 +122,7 @@ def _private(recipe: Recipe) -> str:
             "examples. Set [selection] rule = 'shuffled', or [privacy] rule = 'none'."
         )
     mask, data = recipe.mask, recipe.data
-    if mask.reads_task or data.source in mask.names:
+    if mask.reads_task or data.source in set(mask.names) - resources.BUNDLED_TEXT.keys():
         key = "texts = ['general']" if "texts" in type(mask).model_fields else "text = 'general'"
         return (
             f"{rule} hides the training examples, and this [mask] chooses weights by them. Set [mask] {key}, or "

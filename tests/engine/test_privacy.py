@@ -23,7 +23,7 @@ from sparsezo_gui.engine.runs.folder import open_run, summary
 from sparsezo_gui.engine.session import open_session
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import Recipe, with_settings
+from sparsezo_gui.recipe import Recipe, load, with_settings
 from sparsezo_gui.recipe import events as e
 from tests.engine.conftest import finish, of
 from tests.engine.data.test_tasks import made
@@ -198,3 +198,7 @@ def test_randomness_is_the_systems():
 def test_what_would_tell_of_examples_is_refused(settings, sentence):
     with pytest.raises(UserError, match=sentence):
         with_settings(Recipe(), settings)
+
+
+def test_the_bundled_recipe_can_be_private():
+    assert with_settings(load("starter"), ["privacy.rule=gaussian"]).privacy.private, "its text is not its data"
