@@ -33,7 +33,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 CONTEXT, ROWS, LENGTH = 512, 16, 256
 WARMUP, COOLDOWN = 100, 0.2
 VERDICTS = ("awful", "bad", "mixed", "good", "excellent")
-VERDICT, COUNTS = " My verdict:", 20.0
+VERDICT, VERDICT_WEIGHT = " My verdict:", 20.0
 PASSAGE = 300  # characters
 KEPT_EVERY = 300.0  # seconds
 TOKENIZER_DOCUMENTS = 30_000
@@ -107,7 +107,7 @@ def batches(
             tokens = tokenizer(text + verdict).input_ids
             after = tokenizer(rest, add_special_tokens=False).input_ids if rest else []
             buffer += [*tokens, *after, tokenizer.eos_token_id]
-            weights += [*[1.0] * len(tokens), *[COUNTS] * len(after), 1.0]
+            weights += [*[1.0] * len(tokens), *[VERDICT_WEIGHT] * len(after), 1.0]
         if number >= skip:
             yield torch.tensor(buffer[:size]).view(ROWS, LENGTH), torch.tensor(weights[:size]).view(ROWS, LENGTH)
         number += 1
@@ -175,9 +175,9 @@ def train(
         kept.optimizer.step()
         kept.optimizer.zero_grad()
         if step % 20 == 0 or step == steps - 1:
-            rest = found[weights == 1.0].mean().item()
+            text = found[weights == 1.0].mean().item()
             seconds = time.monotonic() - began
-            print(f"step {step:6d} of {steps}  loss {loss.item():.3f}, of text {rest:.3f}  {seconds:.0f} s", flush=True)
+            print(f"step {step:6d} of {steps}  loss {loss.item():.3f}, of text {text:.3f}  {seconds:.0f} s", flush=True)
         if time.monotonic() - last > KEPT_EVERY or step == steps - 1:
             kept.save(step + 1)
             last = time.monotonic()

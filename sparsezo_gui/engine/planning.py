@@ -16,7 +16,7 @@ from sparsezo_gui.engine.data import DataPreview, TaskData, finish, load_task, p
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.models import device as devices
-from sparsezo_gui.engine.models import frozen, memory
+from sparsezo_gui.engine.models import memory
 from sparsezo_gui.engine.models.anatomy import Anatomy
 from sparsezo_gui.engine.models.hub import cached_folder
 from sparsezo_gui.engine.models.library import anatomy_of
@@ -24,7 +24,7 @@ from sparsezo_gui.engine.models.memory import MemoryEstimate, Part
 from sparsezo_gui.engine.models.source import local_folder
 from sparsezo_gui.engine.models.streamed import needed
 from sparsezo_gui.engine.objective import count_scored, count_tokens, packs_of, sides_at_once
-from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session import Session, load_model
 from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.sparse.rule import Search
@@ -82,7 +82,7 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
     """
     device = devices.choose(recipe.model.device)
     with devices.watched(device) as peak:
-        model = yield from frozen.load(recipe.model)
+        model = yield from load_model(recipe)
         data = yield from load_task(recipe.data, model.tokenizer)
         rule = recipe.mask
         if rule.space == "entries":

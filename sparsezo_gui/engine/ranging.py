@@ -16,9 +16,8 @@ from statistics import median
 from typing import Any
 
 from sparsezo_gui.engine.data.encode import Encoded
-from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.planning import formula
-from sparsezo_gui.engine.session import Session, load_data
+from sparsezo_gui.engine.session import Session, load_data, load_model
 from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.rule import Search, find_measured
 from sparsezo_gui.engine.zo.batches import shuffled_batch
@@ -26,6 +25,7 @@ from sparsezo_gui.engine.zo.generator import permutation
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Progress
+from sparsezo_gui.recipe.rates import highest
 
 STEPS = 40  # at each rate
 JUDGED = 64  # training examples that the loss is told on
@@ -91,7 +91,7 @@ def find_rate(recipe: Recipe, steps: int = STEPS) -> Generator[Event, None, Rate
             "Trying rates looks at training examples without the noise of [privacy], so that the rate would tell of "
             "them. Try rates on other examples of the same kind, with [privacy] rule = 'none'."
         )
-    model = yield from frozen.load(recipe.model)
+    model = yield from load_model(recipe)
     data = yield from load_data(recipe, model)
     mask, _ = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
     session = Session(recipe, model, overlay_of(model, mask))
@@ -119,11 +119,11 @@ def climb(
     session: Session, examples: Sequence[Encoded], loss: Callable[[], float], steps: int
 ) -> Generator[Event, None, RateReport]:
     """Tries rates on ``examples``; ``loss`` judges the values that the session holds."""
-    update = type(session.recipe.update).model_fields["learning_rate"]
-    rate, highest = update.json_schema_extra["sane"][0], _highest(update)  # type: ignore[index]
+    update = type(session.recipe.update)
+    rate = update.model_fields["learning_rate"].json_schema_extra["sane"][0]  # type: ignore[index]
     session.begin()
     base, rungs = loss(), list[Rung]()
-    while len(rungs) < MOST and rate <= highest:
+    while len(rungs) < MOST and rate <= highest(update):
         rung = yield from _rung(session, examples, loss, base, rate, steps)
         upwards = rungs[0].stable if rungs else rung.stable
         rungs.append(rung)
@@ -161,10 +161,6 @@ def _step(session: Session, examples: Sequence[Encoded], step: int, rate: float)
         return math.nan
     session.advance(directions, found.scalars, rate, found.exact)
     return found.loss
-
-
-def _highest(field: Any) -> float:
-    return next(bound.le for bound in field.metadata if hasattr(bound, "le"))
 
 
 def _plain(rate: float) -> str:

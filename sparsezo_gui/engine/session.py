@@ -148,9 +148,7 @@ def open_session(
             f"has ({generator.GENERATOR}). Open it with the version that made it "
             f"({facts.versions.get('sparsezo-gui', 'not told')})."
         )
-    model = yield from frozen.load(recipe.model)
-    if recipe.estimator.backwards:
-        gradient.check(model)
+    model = yield from load_model(recipe)
     if facts.fingerprint != model.fingerprint:
         raise UserError(
             f"{recipe.model.id}: these are not the weights that run '{run.name}' was tuned on. Bring back the "
@@ -261,6 +259,14 @@ def _begin(session: Session, way: Line, frames: bool) -> None:
             session.state, session.step = State(*states), frame.step
             return
     session.begin(way.segments[0].recipe)
+
+
+def load_model(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:
+    """The recipe's model. Raises `UserError` where its estimator back-propagates and the model comes block by block."""
+    model = yield from frozen.load(recipe.model)
+    if recipe.estimator.backwards:
+        gradient.check(model)
+    return model
 
 
 def data_of(session: Session, run: RunFolder) -> Generator[Progress | Notice, None, TaskData]:

@@ -16,18 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsezo_gui.engine import gradient
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.loop import Commands, Loop
 from sparsezo_gui.engine.models import device as devices
-from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.objectives.likelihood import Likelihood
 from sparsezo_gui.engine.planning import formula
 from sparsezo_gui.engine.privacy import accounting
 from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import folder as folders
 from sparsezo_gui.engine.runs.frames import usual_bytes
-from sparsezo_gui.engine.session import Session, data_hash, load_data
+from sparsezo_gui.engine.session import Session, data_hash, load_data, load_model
 from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.rule import Search, find_measured
 from sparsezo_gui.engine.zo import generator
@@ -55,9 +53,7 @@ def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None 
 def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Event, None, Loop]:
     """The loop of a new run. It alone holds the model, so that it can let go of it."""
     recipe.privacy.check()
-    model = yield from frozen.load(recipe.model)
-    if recipe.estimator.backwards:
-        gradient.check(model)
+    model = yield from load_model(recipe)
     data = yield from load_data(recipe, model)
     if recipe.privacy.private:
         yield from _tell_privacy(recipe, len(data.train))

@@ -41,7 +41,7 @@ def refusal(recipe: Recipe) -> str:
             f"rule = '{estimator.rule}' finds a part of the step without them. Set [update] rule = 'sgd', or "
             "[estimator] rule = 'two-sided'."
         )
-    if estimator.exact and estimator.sides > 1 and estimator.tail and recipe.model.compute == "int8":
+    if estimator.tail and recipe.model.compute == "int8":
         return (
             f"[estimator] rule = '{estimator.rule}' passes its two sides one after the other, and [model] compute = "
             "'int8' would round each by itself, which buries their difference. Set [model] compute = 'auto', or "

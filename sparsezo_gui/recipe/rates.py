@@ -14,6 +14,11 @@ def in_weights(update: type[Any]) -> bool:
     return update.model_fields["learning_rate"].json_schema_extra["unit"] == "weight"
 
 
+def highest(update: type[Any]) -> float:
+    """The largest rate that an update takes."""
+    return next(bound.le for bound in update.model_fields["learning_rate"].metadata if hasattr(bound, "le"))
+
+
 def times(mask: type[Any], update: type[Any]) -> float:
     """By how much the rate of ``update`` is larger on ``mask`` than on the sensitive weights.
 
@@ -35,8 +40,7 @@ def suited(before: Recipe, after: Recipe) -> float:
         rate, factor = update.model_fields["learning_rate"].default, _factor(after)
     if factor != 1.0:
         rate = float(f"{rate * factor:.2g}")
-    highest = next(bound.le for bound in update.model_fields["learning_rate"].metadata if hasattr(bound, "le"))
-    return min(rate, highest)
+    return min(rate, highest(update))
 
 
 def _alike(before: Recipe, after: Recipe) -> bool:

@@ -60,7 +60,7 @@ class Registry:
         learning rate, can be far off for the other.
         """
         before, after = table["rule"], values.get("rule")
-        if after in self.paths and after != before:
+        if isinstance(after, str) and after in self.paths and after != before:
             old, new = self[before].model_fields, self[after].model_fields
             table = {key: table[key] for key in table.keys() & new.keys() if old[key].default == new[key].default}
         return {**table, **values}

@@ -115,6 +115,7 @@ def test_closing_it_cancels(make):
         if isinstance(event, e.Progress) and event.stage.startswith("Trying"):
             break
     work.close()
+    assert list(work) == [], "nothing goes on behind"
 
 
 @pytest.mark.parametrize(("count", "apart"), [(2, 1), (24, 6), (1000, 64)])

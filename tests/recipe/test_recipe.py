@@ -90,7 +90,10 @@ def test_settings_change_single_values_and_whole_methods():
     assert (found.loop.steps, found.mask.rule, found.update.rule, found.run.name) == (7, "random", "sgd", "a b")
 
 
-@pytest.mark.parametrize("wrong", ["loop.steps", "steps=1", "lop.steps=1", "loop.stpes=1", "loop.steps=x"])
+@pytest.mark.parametrize(
+    "wrong",
+    ["loop.steps", "steps=1", "lop.steps=1", "loop.stpes=1", "loop.steps=x", "mask.rule=[1]", "mask.rule=3"],
+)
 def test_wrong_settings_are_told(wrong):
     with pytest.raises(UserError, match="--set"):
         with_settings(Recipe(), [wrong])

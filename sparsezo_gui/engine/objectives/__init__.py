@@ -27,7 +27,7 @@ class Objective(Variant):
     needs: ClassVar[str] = ""
     """What such a task has, and a task that has it."""
     compares: ClassVar[bool] = False
-    """Whether it compares with the model that the run began from; see `reference`."""
+    """Whether it compares with the frozen base model; see `reference`."""
     counts: ClassVar[bool] = False
     """Whether it counts: such a loss goes by jumps, and has no gradient."""
     writes: ClassVar[bool] = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -75,9 +76,9 @@ class Written(Counted):
     needs: ClassVar[str] = "answers to compare with"
     writes: ClassVar[bool] = True
 
+    @abstractmethod
     def score(self) -> Callable[[str, Sequence[str]], float]:
         """Score of an answer by its references, 0 … 1."""
-        raise NotImplementedError
 
     def measure(
         self, model: FrozenModel, examples: Sequence[Encoded], sides: int = 1, owners: Owners | None = None,

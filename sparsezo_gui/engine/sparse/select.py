@@ -48,7 +48,7 @@ def highest(scores: Tensor, count: int) -> Tensor:
     if count >= len(scores):
         return torch.arange(len(scores), device=scores.device)
     threshold = scores.topk(count, sorted=False).values.min()
-    above = (scores > threshold).nonzero().view(-1)
+    above = (~(scores <= threshold)).nonzero().view(-1)[:count]  # what is no number is above, as for topk
     equal = (scores == threshold).nonzero().view(-1)[: count - len(above)]
     return torch.cat((above, equal)).sort().values
 
