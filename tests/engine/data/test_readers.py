@@ -45,7 +45,7 @@ JSONL = "\n".join(json.dumps(row) for row in ROWS)
         ("a.json", json.dumps(ROWS)),
         ("a.json", json.dumps({"version": 1, "data": ROWS})),
         ("a.json", JSONL),
-        ("A.CSV.GZ", gzip.compress(CSV.encode())),
+        ("A.CSV.GZ", gzip.compress(CSV.encode(), mtime=0)),  # tests of all processes have one name
         ("a.jsonl.xz", lzma.compress(JSONL.encode())),
     ],
 )
