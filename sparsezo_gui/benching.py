@@ -66,12 +66,15 @@ def run(options: argparse.Namespace, console: Console) -> None:
 
 
 def _quality(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.bench import pictures
     from sparsezo_gui.engine.bench.contestants import LORA, METHODS, UNTUNED, named
     from sparsezo_gui.engine.bench.quality import Quality
 
     for needed, module in (("lora" in options.methods, "peft"), (options.picture, "matplotlib")):
         if needed and find_spec(module) is None:
             raise UserError(f"This needs {module}: pip install 'sparsezo-gui[bench]'")
+    if options.picture:
+        pictures.check(Path(options.picture))  # before the hours that it takes to measure
     tasks = dict(task_of(text) for text in options.tasks)
     methods = options.methods or [UNTUNED, *METHODS, *([LORA] if find_spec("peft") else [])]
     methods = named(methods, options.densities)
@@ -82,9 +85,7 @@ def _quality(options: argparse.Namespace, console: Console) -> None:
                "seconds", "mask_seconds", "mib")  # fmt: skip
     console.table(rows, columns, "", options.markdown)
     if options.picture:
-        from sparsezo_gui.engine.bench.pictures import draw
-
-        drawn = draw(quality, Path(options.picture))
+        drawn = pictures.draw(quality, Path(options.picture))
         console.say(f"Drawn: {options.picture}" if drawn else "There is nothing to draw yet.")
 
 

@@ -1,4 +1,7 @@
-"""Presets by goal, as plain data: what each sets in the recipe. Everything else stays as it is."""
+"""Presets by goal, as plain data: what each sets in the recipe. Everything else stays as it is.
+
+The learning rate goes with the rules (see `sparsezo_gui.recipe.rates`), from the one that suits the model.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from sparsezo_gui.recipe.recipe import Recipe
 SENSITIVE = {"rule": "sensitive", "density": 0.001}
 DENSE = {"bits": 16, "compute": "auto"}  # weights in fewer bits cannot be moved
 TWO_SIDED = {"rule": "two-sided", "directions": 1}
-NORMALISED = {"rule": "scalar-normalised", "learning_rate": 1e-4, "schedule": "constant"}
+NORMALISED = {"rule": "scalar-normalised", "schedule": "constant"}
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,13 @@ PRESETS = (
          "update": {**NORMALISED, "schedule": "cosine"}},
     ),
     Preset(
-        "Fast and rough", "Three times the rate, falling: a first impression early.",
-        {"mask": SENSITIVE, "estimator": TWO_SIDED,
-         "update": {**NORMALISED, "learning_rate": 3e-4, "schedule": "linear"}},
+        "Fast and rough", "Along the main directions of each layer's inputs, at a falling rate: learns soonest.",
+        {"mask": {"rule": "activation-subspace", "rank": 1}, "estimator": TWO_SIDED,
+         "update": {**NORMALISED, "schedule": "linear"}},
     ),
     Preset(
         "A direction per example", "As many directions as examples for the price of one: less noise in each step.",
-        # The mean of 16 directions is a quarter as long as one of them.
-        {"mask": SENSITIVE, "estimator": {"rule": "grzo"}, "update": {**NORMALISED, "learning_rate": 4e-4}},
+        {"mask": SENSITIVE, "estimator": {"rule": "grzo"}, "update": NORMALISED},
     ),
     Preset(
         "Last block exactly", "Back-propagates through the last block, feels its way in the others; some more memory.",
@@ -48,8 +50,7 @@ PRESETS = (
     ),
     Preset(
         "Random control", "As many weights, drawn blindly: shows what sensitivity is worth.",
-        {"mask": {**SENSITIVE, "rule": "random"}, "estimator": TWO_SIDED,
-         "update": {**NORMALISED, "learning_rate": 5e-4}},
+        {"mask": {**SENSITIVE, "rule": "random"}, "estimator": TWO_SIDED, "update": NORMALISED},
     ),
     Preset(
         "Sparse MeZO", "Tunes the small weights of every block, as they are at each step; 16 bits.",

@@ -21,6 +21,7 @@ from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.recipe.events import Returned
 from sparsezo_gui.recipe.presets import PRESETS
 from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
+from sparsezo_gui.recipe.toml import changed
 from tests.engine.conftest import finish
 
 FOLDER = Path(__file__).parents[1] / "golden"
@@ -82,11 +83,16 @@ def test_trajectory(frozen_tiny, estimator, update, directions):
         assert mine == pytest.approx(theirs, rel=1e-2, abs=5e-3)
 
 
+FINDS = ("sensitive", "activation-subspace")  # masks that are found on text
+
+
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.title)
 def test_preset(make, tmp_path, preset):
     """What is offered to everybody, whole: the model's bits, mask, estimator and update together, in a run."""
-    small = {"sequences": 2, "tokens": 32} if preset.settings["mask"]["rule"] == "sensitive" else {}
-    chosen = make(**{**preset.settings, "mask": {**preset.settings["mask"], **small}}, loop={"steps": 8})
+    small = {"sequences": 2, "tokens": 32} if preset.settings["mask"]["rule"] in FINDS else {}
+    rate = RATES[preset.settings["update"]["rule"]]  # those of presets hardly move so small a model
+    mask, update = {**preset.settings["mask"], **small}, {**preset.settings["update"], "learning_rate": rate}
+    chosen = changed(make(loop={"steps": 8}), {**preset.settings, "mask": mask, "update": update})
     for event in training.train(chosen, folder=tmp_path / "run"):
         assert not isinstance(event, Returned), "a preset goes on"
     steps = journal.read(tmp_path / "run" / "journal.bin").steps

@@ -139,6 +139,8 @@ def test_wrong_words_are_told(make, tmp_path):
     (tmp_path / "results.jsonl").write_text("{")
     with pytest.raises(UserError, match="not a file of results"):
         compared(make, tmp_path, "random")
+    with pytest.raises(UserError, match="cannot be written"):
+        finish(compared(make, tmp_path / "results.jsonl", "random").run())
 
 
 def test_on_the_command_line(tmp_path, capsys):
@@ -158,8 +160,11 @@ def test_on_the_command_line(tmp_path, capsys):
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs the extra 'bench'")
 def test_a_picture_is_drawn(make, tmp_path):
-    from sparsezo_gui.engine.bench.pictures import draw
+    from sparsezo_gui.engine.bench.pictures import check, draw
 
+    with pytest.raises(UserError, match="pictures end in"):
+        check(tmp_path / "all.txt")
+    check(tmp_path / "all")
     found = compared(make, tmp_path, "untuned", "random@0.05", "random@0.2", "random")
     assert not draw(found, tmp_path / "none.png")
     finish(found.run())

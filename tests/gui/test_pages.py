@@ -211,6 +211,15 @@ def test_a_preset_brings_the_bits_back_that_another_one_changed(window, click, s
     assert session.recipe.model.bits == 32, "which the user chose"
 
 
+def test_presets_keep_the_rate_that_suits_the_model(window, click, session):
+    window.go("method")
+    assert session.recipe.update.learning_rate == 5e-3, "the starter's"
+    for title, rate in (("Fast and rough", 2e-2), ("Random control", 2.5e-2), ("A direction per example", 2e-2),
+                        ("MeZO (all)", 1e-6), ("Sparse MeZO", 2e-6), (PRESETS[0].title, 5e-3)):  # fmt: skip
+        click(title)
+        assert session.recipe.update.learning_rate == rate, title
+
+
 def test_a_refusal_is_forgotten_with_the_next_change(window, click, find, session):
     window.go("method")
     click("Show advanced settings")

@@ -8,6 +8,7 @@ from typing import Any
 
 from sparsezo_gui.engine.bench.quality import Quality
 from sparsezo_gui.engine.files import replacing
+from sparsezo_gui.errors import UserError
 
 Panel = dict[str, list[tuple[float, float, float]]]  # by rule: density, mean and standard error in percent
 
@@ -40,6 +41,18 @@ def _point(at: tuple[Any, ...]) -> tuple[float, float, float]:
     return at[0][0], statistics.mean(hits), statistics.stdev(hits) / len(hits) ** 0.5 if len(hits) > 1 else 0.0
 
 
+def check(path: Path) -> None:
+    """Raises `UserError` where there are no pictures of this kind."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    if _kind(path) not in FigureCanvasBase.get_supported_filetypes():
+        raise UserError(f"{path}: pictures end in .png, .svg or .pdf. Choose such a name for --picture.")
+
+
+def _kind(path: Path) -> str:
+    return path.suffix.lstrip(".").lower() or "png"
+
+
 def draw(quality: Quality, path: Path) -> bool:
     """Writes a picture with a row of panels for each task; whether there was anything to draw."""
     from matplotlib.figure import Figure
@@ -56,7 +69,7 @@ def draw(quality: Quality, path: Path) -> bool:
     ]  # fmt: skip
     if not panels:
         return False
-    figure = Figure(figsize=(7.5, 4.2 * len(panels)), layout="constrained")
+    figure = Figure(figsize=(9.5, 4.8 * len(panels)), layout="constrained")
     for axes, (title, label, scale, found) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels,
                                                   strict=True):  # fmt: skip
         for number, (name, points) in enumerate(found.items()):
@@ -65,7 +78,7 @@ def draw(quality: Quality, path: Path) -> bool:
             axes.errorbar(x, y, error, label=name, marker="osD^vP*X<>"[number % 10], ms=4, lw=1.2, ls=dash, capsize=2)
         axes.set(title=title, xlabel=label, ylabel="accuracy, %", xscale=scale)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8, ncols=2)
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lstrip(".").lower() or "png", dpi=120)
+        figure.savefig(temporary, format=_kind(path), dpi=120)
     return True

@@ -22,7 +22,7 @@ from sparsezo_gui.engine import training
 from sparsezo_gui.engine.bench.contestants import LORA, LORA_RATE, UNTUNED, lora, settings
 from sparsezo_gui.engine.data.tasks import task as kind_of
 from sparsezo_gui.engine.evaluate import evaluate
-from sparsezo_gui.engine.files import write_text
+from sparsezo_gui.engine.files import cannot_write, write_text
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import RunFolder, open_run
@@ -81,7 +81,10 @@ class Quality:
 
     def run(self) -> Generator[e.Event, None, list[Cell]]:
         """Measures what is not there yet; gives a row for each task and method. Raises `UserError`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
         for task in self.tasks:
             searched = next(iter(self.tasks)) if self.once else task
             for name in self.methods:

@@ -42,7 +42,7 @@ class MethodPage(Page):
         self._rules: dict[str, Combo] = {}
         self._shown: tuple[str, ...] = ()
         self._held: dict[str, Any] = {}
-        """How the model was held before a preset that needs it in more bits."""
+        """Model and method before a preset that needs more bits, and takes rates that mean something else."""
         self._group = QButtonGroup(self)
         presets = QGridLayout()
         presets.setSpacing(GRID)
@@ -97,11 +97,14 @@ class MethodPage(Page):
         self._more.setAccessibleName("Hide advanced settings" if shown else "Show advanced settings")
 
     def _apply(self, settings: dict[str, dict[str, Any]]) -> None:
-        model = self._session.recipe.model
+        recipe = self._session.recipe
         if "model" in settings:
-            self._held = self._held or {"bits": model.bits, "compute": model.compute}
-        elif self._held and model.bits >= 16:
-            settings, self._held = {**settings, "model": self._held}, {}
+            tables = recipe.model_dump(mode="json", include={"model": {"bits", "compute"}, "mask": True,
+                                                             "estimator": True, "update": True})  # fmt: skip
+            self._held = self._held or tables
+        elif self._held and recipe.model.bits >= 16:
+            self._session.change_all(self._held)
+            self._held = {}
         fault = self._session.change_all(settings)
         if fault:
             self.banner.show_problem(Problem(fault))
