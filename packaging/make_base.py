@@ -157,7 +157,7 @@ class Kept:
 
 def train(
     model: LlamaForCausalLM, kept: Kept, stream: Iterator[tuple[torch.Tensor, torch.Tensor]], first: int, steps: int,
-    peak: float,
+    peak: float, bf16: bool,
 ) -> None:  # fmt: skip
     """AdamW over the steps from ``first`` on."""
     began = last = time.monotonic()
@@ -165,8 +165,10 @@ def train(
         for group in kept.optimizer.param_groups:
             group["lr"] = rate(step, steps, peak)
         tokens, weights = next(stream)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = model(input_ids=tokens).logits
         found = functional.cross_entropy(
-            model(input_ids=tokens).logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
+            logits[:, :-1].float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
         )
         weights = weights[:, 1:].flatten()
         loss = (found * weights).sum() / weights.sum()
@@ -194,6 +196,7 @@ def main() -> None:
     parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bf16", action="store_true", help="products in bfloat16: half the time where the CPU has it")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     texts = {Path(name): float(weight or 1) for name, _, weight in (each.partition("=") for each in args.text)}
@@ -213,7 +216,8 @@ def main() -> None:
     kept = Kept(args.out / "training.safetensors", model, optimizer)
     first, steps = kept.load(), args.tokens // (ROWS * LENGTH)
     print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens, steps {first} to {steps}", flush=True)
-    train(model, kept, batches(mixed(texts, args.seed + 1), tokenizer, first), first, steps, args.peak)
+    stream = batches(mixed(texts, args.seed + 1), tokenizer, first)
+    train(model, kept, stream, first, steps, args.peak, args.bf16)
     save_model(model, tokenizer, args.out / "model")
 
 
