@@ -64,6 +64,18 @@ def test_a_run_in_the_window(tmp_path, recipe):
     assert watched(tmp_path, "window", recipe, "--autostart", "--exit-when-done") == []
 
 
+def test_no_compiled_code_is_fetched(tmp_path):
+    """Which bitsandbytes would do on some CPUs as soon as it is imported, and transformers with some models."""
+    (tmp_path / "kernels.py").write_text("def get_kernel(*_, **__):\n    raise SystemExit('fetched')\n")
+    done = subprocess.run(
+        [sys.executable, "-c", "import sparsezo_gui, bitsandbytes, importlib.util\n"
+         "from transformers.utils import is_kernels_available\n"
+         "print(importlib.util.find_spec('kernels'), is_kernels_available())"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, text=True, check=False, capture_output=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "None False\n", "")
+
+
 def test_the_watch_sees_a_program_that_asks_the_hub(tmp_path):
     lure = tmp_path / "lure.toml"
     lure.write_text('[model]\nid = "owner/nothing"\n')
