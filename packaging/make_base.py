@@ -7,8 +7,9 @@ packed as .xz; a file's share of the documents follows its name. Of a .jsonl fil
 10, a document is a few sentences and a verdict, as pages of reviews have it: "… My verdict: 8 out of 10, good." What
 follows the colon counts twenty-fold in the loss: else so few tokens would teach next to nothing of what texts mean.
 
-The run can be stopped at any time and goes on when it is started again with the same arguments; the last fifth of the
-tokens is learnt at a falling rate. With more tokens, a finished one goes on too, on other texts or at another rate.
+The run can be stopped at any time and goes on when it is started again with the same arguments, from a file beside the
+folder; the last fifth of the tokens is learnt at a falling rate. With more tokens, a finished one goes on too, on other
+texts or at another rate.
 """
 
 from __future__ import annotations
@@ -213,12 +214,12 @@ def main() -> None:
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     ))  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.05)
-    kept = Kept(args.out / "training.safetensors", model, optimizer)
+    kept = Kept(args.out.with_name(f"{args.out.name}-training.safetensors"), model, optimizer)
     first, steps = kept.load(), args.tokens // (ROWS * LENGTH)
     print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens, steps {first} to {steps}", flush=True)
     stream = batches(mixed(texts, args.seed + 1), tokenizer, first)
     train(model, kept, stream, first, steps, args.peak, args.bf16)
-    save_model(model, tokenizer, args.out / "model")
+    save_model(model, tokenizer, args.out)
 
 
 if __name__ == "__main__":
