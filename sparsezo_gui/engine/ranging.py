@@ -20,7 +20,6 @@ from sparsezo_gui.engine.planning import formula
 from sparsezo_gui.engine.session import Session, load_data, load_model
 from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.rule import Search, find_measured
-from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.engine.zo.generator import permutation
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
@@ -144,7 +143,7 @@ def _rung(
     seen: list[float] = []
     for step in range(1, steps + 1):
         yield Progress(f"Trying a learning rate of {_plain(rate)}", step - 1, steps, "steps")
-        seen.append(_step(session, examples, step, rate))
+        seen.append(_step(session, examples, rate))
         if not math.isfinite(seen[-1]) or (len(seen) >= LAST and median(seen[-LAST:]) > FAR * base):
             return Rung(rate, None, False)
     after = loss()
@@ -152,9 +151,9 @@ def _rung(
     return Rung(rate, after if finite else None, finite and after < WORSE * base)
 
 
-def _step(session: Session, examples: Sequence[Encoded], step: int, rate: float) -> float:
+def _step(session: Session, examples: Sequence[Encoded], rate: float) -> float:
     """Takes a step at ``rate`` and gives its loss."""
-    batch = shuffled_batch(session.recipe.loop, step, examples)
+    batch = session.choose(examples).examples
     directions = session.directions()
     found = session.estimate(batch, directions, rate)
     if not all(map(math.isfinite, found.scalars)):

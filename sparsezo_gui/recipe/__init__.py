@@ -15,8 +15,8 @@ left out takes its default, an unknown key is an error:
 ``[objective]``  rule, then its fields: what is made small (likelihood, accuracy, f1, exact-match, preference)
 ``[selection]``  rule, then its fields: which examples a step measures (shuffled, coreset)
 ``[privacy]``    rule, then its fields: what the model may tell of its training examples (none, gaussian)
-``[loop]``       steps batch_size seed evaluate_every
-``[run]``        name folder
+``[loop]``       steps batch_size seed evaluate_every patience guard
+``[run]``        name folder frames pause_on
 
 ``rule`` is a word from `sparsezo_gui.recipe.registry`. A relative path is meant from the folder of the recipe file. A
 file of a later version is refused; a file of an earlier one is brought up by the functions in

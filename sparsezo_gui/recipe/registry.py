@@ -35,23 +35,18 @@ class Registry:
         module, name = self.paths[rule].split(":")
         return getattr(import_module(module), name)
 
-    def keys(self) -> set[str]:
-        """All field names that any variant of this table has."""
-        return {key for rule in self for key in self[rule].model_fields}
+    def having(self, key: str) -> list[str]:
+        """The rules that have a field ``key``."""
+        return [rule for rule in self if key in self[rule].model_fields]
 
     def build(self, table: Any) -> Any:
-        """A variant from a recipe table.
-
-        A key that belongs to another rule of the same table alone is dropped, so that a file in which only ``rule`` was
-        changed can be read; a key that belongs to none is left in for the variant to refuse.
-        """
+        """A variant from a recipe table. Raises `UserError`, and pydantic's error for its fields."""
         if isinstance(table, Variant):
             return table
         if not isinstance(table, dict):
             raise UserError(f"[{self.table}]: must be a table, not {quoted(table)}.")
         variant = self[table.get("rule", self.default)]
-        others = self.keys() - variant.model_fields.keys()
-        return variant(**{key: value for key, value in table.items() if key not in others and key != "rule"})
+        return variant(**{key: value for key, value in table.items() if key != "rule"})
 
     def changed(self, table: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         """The settings of ``table`` with ``values`` put in.

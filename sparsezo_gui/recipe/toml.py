@@ -80,7 +80,8 @@ def loads(text: str, where: str = "recipe", folder: Path | None = None) -> Recip
 
 
 def build(tables: dict[str, Any], where: str = "recipe") -> Recipe:
-    """Validated recipe from plain tables. Raises `UserError` with one sentence per fault."""
+    """Validated recipe from plain tables. A learning rate that they do not tell is the one that suits their rules (see
+    `sparsezo_gui.recipe.rates`). Raises `UserError` with one sentence per fault."""
     faults, variants = [], {}
     for registry in REGISTRIES:
         # Variants are built apart from the rest: pydantic would fold their faults into one without a place.
@@ -97,7 +98,7 @@ def build(tables: dict[str, Any], where: str = "recipe") -> Recipe:
         faults = [_sentence(tables, fault) for fault in error.errors()[:_MOST_FAULTS]] + faults
     if faults:
         raise UserError(*(f"{where}: {fault}" for fault in faults))
-    return recipe
+    return recipe if "learning_rate" in tables.get("update", {}) else _at_suited_rate(Recipe(), recipe)
 
 
 def with_settings(recipe: Recipe, settings: Iterable[str], folder: Path | None = None) -> Recipe:
@@ -134,8 +135,12 @@ def changed(recipe: Recipe, tables: dict[str, dict[str, Any]], where: str = "rec
     rules = [(each.mask.rule, each.estimator.rule, each.update.rule) for each in (recipe, made)]
     if rules[0] == rules[1] or "learning_rate" in tables.get("update", {}):
         return made
-    update = made.update.model_copy(update={"learning_rate": suited(recipe, made)})
-    return made.model_copy(update={"update": update})
+    return _at_suited_rate(recipe, made)
+
+
+def _at_suited_rate(before: Recipe, after: Recipe) -> Recipe:
+    update = after.update.model_copy(update={"learning_rate": suited(before, after)})
+    return after.model_copy(update={"update": update})
 
 
 def dump(recipe: Recipe) -> str:
@@ -180,6 +185,12 @@ def _sentence(tables: dict[str, Any], fault: Any, prefix: tuple[str, ...] = ()) 
     if fault["type"] == "extra_forbidden":
         table, name = (location[0], location[-1]) if len(location) > 1 else ("", location[0])
         known = Recipe.model_fields if not table else _fields(tables, table)
+        others = [rule for registry in REGISTRIES if registry.table == table for rule in registry.having(name)]
+        if others:
+            return (
+                f"[{table}] {name}: rule = '{_rule(tables, table)}' has no such key; it belongs to "
+                f"{', '.join(map(repr, others))}. Remove it."
+            )
         kind = "key" if table else "table"
         return f"{f'[{table}] ' if table else ''}{name}: there is no such {kind}. {did_you_mean(name, known)}"
     place = f"[{location[0]}] {'.'.join(location[1:])}".strip() if len(location) > 1 else location[0]
@@ -187,8 +198,13 @@ def _sentence(tables: dict[str, Any], fault: Any, prefix: tuple[str, ...] = ()) 
     return f"{place}: {message[:1].lower()}{message[1:]}, not {quoted(fault['input'])}."
 
 
+def _rule(tables: dict[str, Any], table: str) -> str:
+    default = next(registry.default for registry in REGISTRIES if registry.table == table)
+    return tables.get(table, {}).get("rule", default)
+
+
 def _fields(tables: dict[str, Any], table: str) -> set[str]:
     for registry in REGISTRIES:
         if registry.table == table:
-            return set(registry[tables.get(table, {}).get("rule", registry.default)].model_fields)
+            return set(registry[_rule(tables, table)].model_fields)
     return set(getattr(Recipe.model_fields[table].annotation, "model_fields", ()))

@@ -9,6 +9,7 @@ import pytest
 
 from sparsezo_gui import recipe
 from sparsezo_gui.recipe.recipe import ModelTable
+from sparsezo_gui.recipe.registry import MASKS
 from tests.models import tiny
 
 WORDS = ["good", "bad", "great", "dull", "warm", "cold"]
@@ -57,10 +58,13 @@ def make(tmp_path):
         base = {
             "model": {"id": str(folder), "device": "cpu"},
             "data": {"source": str(tmp_path), "template": "{{ text }} is it good?", "columns": {"answer": "label"}},
-            "mask": {"rule": "random", "density": 0.01},
+            "mask": {"rule": "random"},
             "loop": {"steps": 6, "batch_size": 4, "evaluate_every": 4, "seed": 3},
             "run": {"name": "tiny"},
         }
-        return recipe.toml.build({key: {**base.get(key, {}), **tables.get(key, {})} for key in {*base, *tables}})
+        whole = {key: {**base.get(key, {}), **tables.get(key, {})} for key in {*base, *tables}}
+        if "density" in MASKS[whole["mask"]["rule"]].model_fields:
+            whole["mask"].setdefault("density", 0.01)
+        return recipe.toml.build(whole)
 
     return made

@@ -41,6 +41,12 @@ def counts(rule):
     return (least, least + 1) if field else (1,)
 
 
+def example(*tokens, label):
+    """A choice of two tokens after ``tokens``."""
+    last = len(tokens) - 1
+    return Encoded((Row(tokens, (last, last), (30, 40), (0, 1)),), 2, label, (), (), 0)
+
+
 PLAIN = ("sgd", "scalar-normalised")  # with which every estimator goes; the other updates go with two-sided slopes
 COMBINED = [
     (estimator, directions, update)
@@ -65,9 +71,9 @@ def test_trajectory(frozen_tiny, estimator, update, directions):
     overlay = SparseOverlay(model, finish(chosen.mask.find(model, Search(5, chosen.data))))
     session = Session(chosen, model, overlay)
     session.begin()
-    batch = [Encoded((Row((5, 9, 20 + i), (2, 2), (30, 40), (0, 1)),), 2, i % 2, (), (), 0) for i in range(6)]
+    batch = [example(5, 9, 20 + i, label=i % 2) for i in range(6)]
     if estimator == "addax":  # short ones and long ones
-        batch[3:] = [Encoded((Row((5, 9, 7, 20 + i), (3, 3), (30, 40), (0, 1)),), 2, i % 2, (), (), 0) for i in range(3)]
+        batch[3:] = [example(5, 9, 7, 20 + i, label=i % 2) for i in range(3)]
 
     found = {"loss": [], "slopes": []}
     for step in range(1, 13):

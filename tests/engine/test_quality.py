@@ -133,6 +133,10 @@ def test_wrong_words_are_told(make, tmp_path):
         compared(make, tmp_path, "sensitve")
     with pytest.raises(UserError, match="density"):
         compared(make, tmp_path, "random@7")
+    with pytest.raises(UserError, match=r"has no density\. Write 'mezo'"):
+        compared(make, tmp_path, "mezo@0.1")
+    with pytest.raises(UserError, match=r"\[update\] rule is what methods differ in"):
+        Quality(make(update={"rule": "sgd"}), {"tiny": ()}, ("random",), 1, 12, tmp_path)
     for task, told in (("data.task=text", "no answers to choose from"), ("data.validation=0", "validation data")):
         with pytest.raises(UserError, match=told):
             Quality(make(), {"tiny": (task,)}, ("random",), 1, 12, tmp_path)

@@ -31,6 +31,7 @@ def test_all_bundled_recipes_load_and_survive_a_round_trip():
         ("[lop]\nsteps = 5", "r: lop: there is no such table. Did you mean 'loop'?"),
         ("[mask]\ndensty = 0.1", "r: [mask] densty: there is no such key. Did you mean 'density'?"),
         ("[mask]\nrule = 'sensitiv'", "r: [mask] rule: there is no 'sensitiv'. Did you mean 'sensitive'?"),
+        ("[mask]\nrule = 'all'\nscore = 'l2'", "r: [mask] score: rule = 'all' has no such key; it belongs to 'rows'."),
         ("[mask]\ndensity = 2", "r: [mask] density: input should be less than or equal to 1, not 2."),
         ("[loop]\nsteps = 0", "r: [loop] steps: input should be greater than or equal to 1, not 0."),
         ("[model]\nbits = 5", "r: [model] bits: input should be 4, 8, 16 or 32, not 5."),
@@ -173,6 +174,13 @@ def test_any_tables_are_a_recipe_or_get_a_sentence(tables):
         recipe.toml.build(tables)
     except UserError as error:
         assert str(error).strip()
+
+
+def test_a_rate_that_a_file_does_not_tell_suits_its_rules():
+    """As it would be with the same rules on the command line."""
+    assert loads("[mask]\nrule = 'random'").update.learning_rate == pytest.approx(5e-4)
+    assert loads("[mask]\nrule = 'random'") == with_settings(Recipe(), ["mask.rule=random"])
+    assert loads("[mask]\nrule = 'random'\n[update]\nlearning_rate = 1e-4").update.learning_rate == 1e-4
 
 
 def test_another_rule_brings_what_is_usual_for_it():

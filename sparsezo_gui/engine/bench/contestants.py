@@ -1,7 +1,7 @@
 """What `sparsezo_gui.engine.bench.quality` compares: methods as settings of a recipe, and first-order LoRA.
 
-All take steps by the scalar-normalised update with a falling rate, so that what differs is what the name says; the
-rates here are where the search for a rate begins.
+Those that are not named after an update take scalar-normalised steps, all at a falling rate, so that what differs is
+what the name says; the rates here are where the search for a rate begins.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     "small-magnitude": ("mask.rule=small-magnitude", *_BLIND),
     "weight-activation": ("mask.rule=weight-activation", *_BLIND),
     "rows": ("mask.rule=rows", *_BLIND),
+    "outlier-channels": ("mask.rule=outlier-channels", *_BLIND),
+    "multi-task": ("mask.rule=multi-task", "update.learning_rate=4e-3"),
     "subspace": ("mask.rule=subspace", *_BLIND),
     "activation-subspace": ("mask.rule=activation-subspace", *_BLIND),
     "mezo": ("mask.rule=all", *_DENSE),
@@ -50,10 +52,16 @@ METHODS: dict[str, tuple[str, ...]] = {
     "lezo": ("mask.rule=random-layers", *_DENSE),
     "four-directions": (*_SENSITIVE, "estimator.directions=4"),
     **{rule: _felt(rule) for rule in (
-        "fzoo", "grzo", "hizoo", "conmezo", "bszo", "curvzo", "loren", "elastic", "addax", "forward-gradient"
+        "fzoo", "grzo", "hizoo", "conmezo", "bszo", "curvzo", "loren", "elastic", "forward-gradient"
     )},
+    "addax": (*_felt("addax"), "estimator.short=36"),
     "first-order": (*_felt("first-order"), "update.rule=adam", "update.learning_rate=1e-3"),
 }
+METHODS |= {
+    update: ("mask.rule=sensitive", f"update.rule={update}", f"update.learning_rate={rate}")
+    for update, rate in (("sgd", 1e-3), ("sign", 4e-3), ("momentum", 1e-4), ("adam", 1e-3), ("conservative", 1e-3))
+}
+METHODS["coreset"] = (*_SENSITIVE, "selection.rule=coreset")
 LORA, UNTUNED = "lora", "untuned"
 COMMON = ("update.rule=scalar-normalised", "update.schedule=linear")
 LORA_RATE = 1e-3
@@ -66,16 +74,22 @@ def settings(name: str) -> tuple[str, ...]:
     method, _, density = name.partition("@")
     if method not in METHODS:
         raise UserError(f"There is no method '{method}'. {did_you_mean(method, METHODS)}")
+    if density and not _has_density(method):
+        raise UserError(f"'{name}': the mask of '{method}' has no density. Write '{method}'.")
     return (*COMMON, *METHODS[method], *((f"mask.density={density}",) if density else ()))
+
+
+def _has_density(method: str) -> bool:
+    rule = next(text.removeprefix("mask.rule=") for text in METHODS[method] if text.startswith("mask.rule="))
+    return "density" in MASKS[rule].model_fields
 
 
 def named(methods: Sequence[str], densities: Sequence[str]) -> list[str]:
     """The names of ``methods`` at each of ``densities``, or alone where they have none. Raises `UserError`."""
     found = []
     for name in methods:
-        rules = dict(text.split("=") for text in settings(name) if text.startswith("mask.rule"))
-        dense = rules and "density" in MASKS[rules["mask.rule"]].model_fields
-        found += [f"{name}@{density}" for density in densities] if densities and dense else [name]
+        at_each = densities and settings(name) and _has_density(name.partition("@")[0])
+        found += [f"{name}@{density}" for density in densities] if at_each else [name]
     return found
 
 

@@ -61,6 +61,9 @@ class Quality:
     cells: list[Cell] = field(init=False)
 
     def __post_init__(self) -> None:
+        for table, key in (("estimator", "rule"), ("update", "rule"), ("update", "schedule")):
+            if getattr(getattr(self.base, table), key) != getattr(getattr(Recipe(), table), key):
+                raise UserError(f"[{table}] {key} is what methods differ in here. Leave it out, and choose --methods.")
         for task in self.tasks:  # what is wrong is told before the first of them takes its hours
             for name in self.methods:
                 data = self._recipe(task, name).data
@@ -117,7 +120,8 @@ class Quality:
         return self._recipe(task, name).update.learning_rate
 
     def _recipe(self, task: str, name: str) -> Recipe:
-        return with_settings(self.base, [*self.tasks[task], *settings(name)], Path.cwd())
+        of_task = with_settings(self.base, self.tasks[task], Path.cwd())
+        return with_settings(of_task, settings(name))
 
     def _cell(self, task: str, name: str, seed: int, factor: float) -> Work:
         key = {**self._key(task, name), "seed": seed, "factor": factor}

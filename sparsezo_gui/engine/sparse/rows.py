@@ -30,6 +30,7 @@ class Rows(OnText, DensityRule):
 
     title: ClassVar[str] = "Whole rows"
     paper: ClassVar[str] = "after SPruFT, arXiv 2502.11439"
+    rate_factor: ClassVar[float] = 4.0
     rule: Literal["rows"] = "rows"
     score: Literal["l2", "weight-activation"] = setting(
         "l2", "Rank rows by their length (l2), or by the size of weights times activations on text (weight-activation)."
