@@ -123,7 +123,7 @@ class Session:
         slopes, estimator = recipe.estimator.slopes(directions, scalars[:count], self.state.estimator)
         gradient = Gradient(directions, slopes, exact)
         update = recipe.update.apply(overlay.values, gradient, rate, self.state.update, scalars[count:])
-        if recipe.update.decay and not gradient.zero:
+        if recipe.update.decay and not gradient.zero and not recipe.update.stays(scalars[count:]):
             # Against the rate, as in AdamW (arXiv 1711.05101), but towards where the values began.
             overlay.values -= (overlay.values - overlay.start) * (rate * recipe.update.decay)
         self.state = State(estimator, update)

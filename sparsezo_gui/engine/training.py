@@ -65,7 +65,9 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
     yield from _tell_of_frames(session)
     mask.save(path / "mask.safetensors")
     model.pack_rows = formula(recipe, model.anatomy, data.train.encoded).rows
-    if model.rounds and not recipe.privacy.private:  # it looks at training examples
+    # In fp32 the usual ε is clear of rounding. The probe looks at training examples.
+    fine = getattr(recipe.estimator, "epsilon", 1.0) < TwoSided().epsilon
+    if (model.rounds or fine) and not recipe.privacy.private:
         yield from _settle_epsilon(session, data)
     facts = {**_facts(session, data), "mask_seconds": round(cost.seconds, 1)}
     run = folders.create(path, session.recipe, facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsezo_gui import resources
@@ -25,7 +26,7 @@ def refusal(recipe: Recipe) -> str:
             )
         if not estimator.plain or estimator.own or estimator.exact:
             return (
-                f"[estimator] rule = '{estimator.rule}' holds vectors as long as what is tuned, and [mask] rule = "
+                f"[estimator] rule = '{estimator.rule}' needs vectors as long as what is tuned, and [mask] rule = "
                 f"'{mask.rule}' tunes every weight, with directions that are drawn piece by piece. Set "
                 "[estimator] rule = 'two-sided', or [mask] rule = 'sensitive'."
             )
@@ -52,12 +53,13 @@ def refusal(recipe: Recipe) -> str:
             f"[estimator] rule = '{estimator.rule}' back-propagates, and [objective] rule = '{recipe.objective.rule}' "
             "counts, which has no gradient. Set [estimator] rule = 'two-sided', or [objective] rule = 'likelihood'."
         )
-    if getattr(mask, "count", 1) > 1 and (estimator.exact or update.long):
-        part = f"[estimator] rule = '{estimator.rule}'" if estimator.exact else f"[update] rule = '{update.rule}'"
+    if getattr(mask, "count", 1) > 1 and (estimator.exact or update.long or update.decay):
+        part = f"[update] rule = '{update.rule}'" if update.long else f"[update] decay = {update.decay:g}"
+        part = f"[estimator] rule = '{estimator.rule}'" if estimator.exact else part
         return (
             f"[mask] rule = '{mask.rule}' goes on to another subspace every {mask.refresh} steps, and {part} would "
             "move those it left as well. Set [mask] refresh = 0 to keep to one, or [estimator] rule = 'two-sided' "
-            "with [update] rule = 'scalar-normalised'."
+            "with [update] rule = 'scalar-normalised' and decay = 0."
         )
     if space != "entries" and estimator.own:
         return (
@@ -122,10 +124,20 @@ def _private(recipe: Recipe) -> str:
             "examples. Set [selection] rule = 'shuffled', or [privacy] rule = 'none'."
         )
     mask, data = recipe.mask, recipe.data
-    if mask.reads_task or data.source in set(mask.names) - resources.BUNDLED_TEXT.keys():
+    texts = set(mask.names) - resources.BUNDLED_TEXT.keys()
+    if mask.reads_task or any(_one_in_the_other(data.source, text) for text in texts):
         key = "texts = ['general']" if "texts" in type(mask).model_fields else "text = 'general'"
         return (
             f"{rule} hides the training examples, and this [mask] chooses weights by them. Set [mask] {key}, or "
             "[privacy] rule = 'none'."
         )
     return recipe.privacy.refusal(data)
+
+
+def _one_in_the_other(one: str, other: str) -> bool:
+    """Whether two paths are of one place, or one lies in the other, however they are written."""
+    try:
+        first, second = Path(one).expanduser().resolve(), Path(other).expanduser().resolve()
+    except (OSError, ValueError, RuntimeError):  # too long, a zero in it, links in a circle: no file to be read
+        return one == other
+    return first.is_relative_to(second) or second.is_relative_to(first)

@@ -55,12 +55,11 @@ PRESETS = (
     Preset(
         "Sparse MeZO", "Tunes the small weights of every block, as they are at each step; 16 bits.",
         {"model": DENSE, "mask": {"rule": "small-magnitude-dynamic", "smallest": 0.2}, "estimator": TWO_SIDED,
-         "update": {"rule": "sgd", "learning_rate": 2e-6, "schedule": "constant", "decay": 0.0}},
+         "update": {**NORMALISED, "decay": 0.0}},
     ),
     Preset(
         "MeZO (all)", "Tunes every weight of the blocks, as the 2023 paper does; 16 bits.",
-        {"model": DENSE, "mask": {"rule": "all"}, "estimator": TWO_SIDED,
-         "update": {"rule": "sgd", "learning_rate": 1e-6, "schedule": "constant", "decay": 0.0}},
+        {"model": DENSE, "mask": {"rule": "all"}, "estimator": TWO_SIDED, "update": {**NORMALISED, "decay": 0.0}},
     ),
 )  # fmt: skip
 

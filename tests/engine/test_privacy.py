@@ -200,5 +200,18 @@ def test_what_would_tell_of_examples_is_refused(settings, sentence):
         with_settings(Recipe(), settings)
 
 
+def test_a_mask_is_not_found_on_private_examples_under_another_name(tmp_path):
+    """The folder, a file in it, and the long way round."""
+    (tmp_path / "train.jsonl").write_text("{}")
+    other = tmp_path.parent / f"{tmp_path.name}-other"
+    link = tmp_path.parent / f"{tmp_path.name}-link"
+    link.symlink_to(tmp_path)
+    private = [f"data.source={tmp_path}", "data.answers=['yes', 'no']", "privacy.rule=gaussian"]
+    for text in (tmp_path / "train.jsonl", tmp_path.parent, tmp_path / ".." / tmp_path.name, link / "train.jsonl"):
+        with pytest.raises(UserError, match="chooses weights by them"):
+            with_settings(Recipe(), [*private, f"mask.text={text}"])
+    assert with_settings(Recipe(), [*private, f"mask.text={other}"])
+
+
 def test_the_bundled_recipe_can_be_private():
     assert with_settings(load("starter"), ["privacy.rule=gaussian"]).privacy.private, "its text is not its data"

@@ -38,7 +38,7 @@ class ActivationSubspace(OnText):
     """
 
     title: ClassVar[str] = "Activation subspace"
-    paper: ClassVar[str] = "AGZO, arXiv 2601.17261"
+    paper: ClassVar[str] = "after AGZO, arXiv 2601.17261"
     space: ClassVar[str] = "low-rank"
     rate_factor: ClassVar[float] = 4.0
     rule: Literal["activation-subspace"] = "activation-subspace"

@@ -12,7 +12,7 @@ leaves a rounding error behind. A step moves the values in place, piece by piece
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -36,6 +36,7 @@ from sparsezo_gui.engine.zo.rounding import by_chance
 from sparsezo_gui.errors import UserError
 
 PIECE = {"cpu": 2**18, "cuda": 2**22}  # values drawn at a time: on a CPU by one thread, within its cache
+ALIGNED = 128  # from every so many-th value on, directions can be drawn
 MOVED = 2**20  # values that a step moves at a time
 BLOCKS = "blocks"
 """Part of a mask: how many blocks a step tunes, drawn anew for each. Other parts are named as a weight, of which those
@@ -73,7 +74,8 @@ class DenseOverlay(Overlay):
 
     def draw(self, estimator: Estimator, source: Source, batch_size: int, state: object) -> Directions:
         """See `Overlay.draw`; the estimator's directions are plain."""
-        return Directions(source, estimator.probes(batch_size), self.values, self._tuned(source), self.thresholds)
+        probes, tuned = estimator.probes(batch_size), self._tuned(source)
+        return Directions(source, probes, self.values, tuned, self.thresholds, estimator.signs)
 
     def _tuned(self, source: Source) -> dict[str, slice]:
         """Where the values stand that a step tunes, by the weight's name."""
@@ -154,7 +156,7 @@ def _format(model: FrozenModel) -> torch.dtype:
 
 @dataclass(frozen=True)
 class Directions:
-    """Normal directions (``probes``, n) of a step, of which no more is drawn at once than is asked for.
+    """Directions (``probes``, n) of a step, of which no more is drawn at once than is asked for: normal, or ``signs``.
 
     They are zero outside of the weights in ``tuned``, and where ``values`` are beyond their weight's threshold.
     """
@@ -164,13 +166,14 @@ class Directions:
     values: Tensor
     tuned: Mapping[str, slice]
     thresholds: Mapping[str, float]
+    signs: bool = False
 
     def of(self, name: str, first: int, count: int, probes: Sequence[int]) -> Tensor:
         """Some of them for ``count`` values of weight ``name`` from the ``first`` on, fp32 (len(probes), count)."""
         begin = self.tuned[name].start + first
         drawn = torch.empty(len(probes), count, device=self.values.device)
         for direction, probe in zip(drawn, probes, strict=True):
-            _fill(direction, self.source, probe, begin)
+            _fill(direction, self.source, probe, begin, generator.signs if self.signs else generator.normal)
         if name in self.thresholds:
             # Of the values as they are before the step, the same for all of its sides and for itself.
             drawn *= self.values[begin : begin + count].float().abs() <= self.thresholds[name]
@@ -192,14 +195,14 @@ class Directions:
         return by_chance(moved, dtype, halves[early:])
 
 
-def _fill(direction: Tensor, source: Source, probe: int, begin: int) -> None:
-    """Writes the values of a direction from ``begin`` on, on as many threads as PyTorch may use."""
+def _fill(direction: Tensor, source: Source, probe: int, begin: int, values: Callable[..., Tensor]) -> None:
+    """Writes the ``values`` of a direction from ``begin`` on, on as many threads as PyTorch may use."""
     device = direction.device
 
     def draw(place: int) -> None:
-        early = (begin + place) % 8
+        early = (begin + place) % ALIGNED
         piece = direction[place : place + PIECE[device.type]]
-        drawn = generator.normal(source.seed, source.step, probe, len(piece) + early, device, begin + place - early)
+        drawn = values(source.seed, source.step, probe, len(piece) + early, device, begin + place - early)
         piece.copy_(drawn[early:])
 
     places = range(0, len(direction), PIECE[device.type])

@@ -34,6 +34,7 @@ from sparsezo_gui.engine.sparse.report import report as report_of
 from sparsezo_gui.engine.sparse.rule import Cost, Search
 from sparsezo_gui.engine.sparse.saved import Saved
 from sparsezo_gui.engine.zo import generator
+from sparsezo_gui.engine.zo.estimators.fzoo import in_spreads
 from sparsezo_gui.engine.zo.rounding import by_chance
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
@@ -406,8 +407,9 @@ def test_pieces_are_the_direction(begun):
         torch.set_num_threads(3)
         for first, count in ((0, 3 * 2**18 + 5), (13, 2**18 + 1)):
             direction = torch.empty(count)
-            dense._fill(direction, z.source, 1, first)
-            assert torch.equal(direction, generator.normal(z.source.seed, 1, 1, first + count)[first:])
+            for values in (generator.normal, generator.signs):
+                dense._fill(direction, z.source, 1, first, values)
+                assert torch.equal(direction, values(z.source.seed, 1, 1, first + count)[first:])
     finally:
         torch.set_num_threads(threads)
 
@@ -452,6 +454,18 @@ def test_small_updates_of_16_bit_values_are_not_lost(begun):
     slope = float((moved[larger] * expected[larger]).sum() / expected[larger].square().sum())
     assert slope == pytest.approx(1, abs=0.05)
     assert error.abs().max() < 12 * spacing.max()
+
+
+def test_fzoo_moves_every_weight_along_signs(begun):
+    session = begun(estimator={"rule": "fzoo", "losses": 2}, update={"rule": "sgd"})
+    z, before = session.directions(), session.overlay.values.clone()
+    estimate = session.estimate(BATCH, z)
+    assert len(estimate.scalars) == 2 and min(map(abs, estimate.scalars)) > 0
+    session.advance(z, estimate.scalars, 1e-2)
+    signs = z.source.signs(2).double()
+    slopes = torch.tensor(in_spreads(estimate.scalars), dtype=torch.float64)
+    expected = before.double() - 1e-2 * (slopes @ signs) / 2
+    assert torch.allclose(session.overlay.values.double(), expected, atol=1e-6)
 
 
 def test_all_zeros_move_nothing(begun):

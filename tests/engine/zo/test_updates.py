@@ -66,6 +66,21 @@ def test_steps_are_those_of_torchs_optimizers(rule, case):
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_scalar_normalised_steps_are_those_of_adam_with_one_second_moment(case):
+    """θ ← θ − η·g/√v̂ with v̂ = v/(1 − βᵗ), v ← βv + (1 − β)(mean of squared slopes + mean square of the exact part)."""
+    values = torch.randn(SIZE, generator=torch.Generator().manual_seed(2))
+    expected, moment = values.double(), 0.0
+    for step, gradient in enumerate(gradients(case), 1):
+        square = sum(slope**2 for slope in gradient.slopes) / max(1, len(gradient.slopes))
+        if gradient.exact is not None:
+            square += float(gradient.exact.double().pow(2).mean())
+        moment = 0.9 * moment + 0.1 * square
+        expected = expected - RATE * plainly(gradient) / (moment / (1 - 0.9**step)) ** 0.5
+    found = taken(UPDATES["scalar-normalised"](memory=0.9), case, values.clone())
+    assert (found.double() - expected).norm() < 1e-5 * (expected - values).norm()
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_sign_steps_are_of_one_length(case):
     values, expected = torch.zeros(SIZE), torch.zeros(SIZE, dtype=torch.float64)
     for gradient in gradients(case):
@@ -189,6 +204,14 @@ def test_decay_pulls_towards_the_start(session):
     whole = session(decay=1.0)
     whole.advance(whole.directions(), [1.0], 1.0)
     assert torch.allclose(whole.overlay.values, whole.overlay.start, atol=1e-6)
+
+
+def test_a_step_that_is_not_taken_does_not_decay_either(session):
+    cautious = session(rule="conservative", decay=0.5)
+    cautious.advance(cautious.directions(), [1.0, 1.0], 0.1)
+    before = cautious.overlay.values.clone()
+    cautious.advance(cautious.directions(), [1.0, 0.0], 0.1)
+    assert torch.equal(cautious.overlay.values, before)
 
 
 def test_what_cannot_be_told_beforehand_is_not_tried(monkeypatch):

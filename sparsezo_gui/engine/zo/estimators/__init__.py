@@ -72,8 +72,10 @@ class Estimator(Variant):
     """Base of estimators."""
 
     plain: ClassVar[bool] = True
-    """Whether directions are normal values as drawn, whatever was measured before: they can then be drawn ahead, or
-    piece by piece where a direction is as long as the model."""
+    """Whether directions are normal values (or signs) as drawn, whatever was measured before: they can then be drawn
+    ahead, or piece by piece where a direction is as long as the model."""
+    signs: ClassVar[bool] = False
+    """Whether directions are signs, ±1, instead of normal values."""
     remembered: ClassVar[int] = 0
     """Vectors as long as the values that it remembers."""
     backwards: ClassVar[bool] = False
@@ -116,7 +118,7 @@ class Estimator(Variant):
 
     def draw(self, source: Source, batch_size: int, state: Any) -> Tensor:
         """The directions of a step, fp32 (q, n)."""
-        return source.normal(self.probes(batch_size))
+        return (source.signs if self.signs else source.normal)(self.probes(batch_size))
 
     @abstractmethod
     def measure(self, probe: Probe, state: Any) -> Estimate:

@@ -32,7 +32,7 @@ class CurvZO(Estimator):
     """
 
     title: ClassVar[str] = "CurvZO (samples of the values)"
-    paper: ClassVar[str] = "CurvZO, arXiv 2603.21725"
+    paper: ClassVar[str] = "after CurvZO, arXiv 2603.21725"
     plain: ClassVar[bool] = False
     remembered: ClassVar[int] = 1
     rule: Literal["curvzo"] = "curvzo"

@@ -45,8 +45,9 @@ class Elastic(Estimator):
 
     @property
     def passes(self) -> int:
-        """Counted as one more, which is what the way back through a quarter of the blocks costs twice."""
-        return 3
+        """Two, and two ways back through the last blocks: each block counts as one more, as of a model with four of
+        them, up to what the whole way costs."""
+        return 2 + min(self.blocks, 4)
 
     def measure(self, probe: Probe, state: Any) -> Estimate:
         """See `Estimator.measure`."""

@@ -13,8 +13,6 @@ from sparsezo_gui.recipe.variants import setting
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparsezo_gui.engine.zo.generator import Source
-
 
 class FZOO(Estimator):
     """Slopes from one step along each of several directions of signs, in units of their own spread.
@@ -30,7 +28,7 @@ class FZOO(Estimator):
 
     title: ClassVar[str] = "FZOO (one-sided, signs)"
     paper: ClassVar[str] = "FZOO, arXiv 2506.09034"
-    plain: ClassVar[bool] = False
+    signs: ClassVar[bool] = True
     rule: Literal["fzoo"] = "fzoo"
     epsilon: float = epsilon_setting()
     losses: int = setting(
@@ -47,10 +45,6 @@ class FZOO(Estimator):
     def probes(self, batch_size: int) -> int:
         """See `Estimator.probes`."""
         return self.losses
-
-    def draw(self, source: Source, batch_size: int, state: Any) -> Tensor:
-        """See `Estimator.draw`."""
-        return source.signs(self.losses)
 
     def measure(self, probe: Probe, state: Any) -> Estimate:
         """See `Estimator.measure`."""

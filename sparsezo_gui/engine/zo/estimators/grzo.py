@@ -22,9 +22,10 @@ class GRZO(Estimator):
     the mean falls by the batch size.
     Slopes here are aᵢ, so that a rate does not depend on σ: it is the paper's divided by 2σ. ``normalise`` = false
     leaves δᵢ/σ, whose mean times the directions is the gradient up to σ².
-    Own choices: on a small mask directions can be independent normal ones, where the paper has one direction with
-    random signs of rows and columns; examples weigh as they do in the loss of the batch (by tokens, where text is
-    learned); a batch of one example has a slope of ±1.
+    Divided by its spread, the sum points near the mean of the examples' gradients, not along it, where they differ.
+    Own choices: std divides by B − 1; on a small mask directions can be independent normal ones, where the paper has
+    one direction with random signs of rows and columns; examples weigh as they do in the loss of the batch (by tokens,
+    where text is learned); a batch of one example has a slope of ±1.
     """
 
     title: ClassVar[str] = "GRZO (a direction per example)"

@@ -35,7 +35,7 @@ class HiZOO(Estimator):
     rule: Literal["hizoo"] = "hizoo"
     epsilon: float = epsilon_setting()
     smoothing: float = setting(
-        1e-6, "How fast the curvature follows what is measured; 0 leaves it alone.", ge=0, lt=1, sane=(1e-7, 1e-4)
+        1e-6, "How fast the curvature follows what is measured; 0 leaves it alone.", ge=0, lt=1, sane=(1e-7, 1e-3)
     )
 
     @property

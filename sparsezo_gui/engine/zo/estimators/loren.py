@@ -32,7 +32,7 @@ class Loren(Estimator):
     """
 
     title: ClassVar[str] = "Low-rank curvature"
-    paper: ClassVar[str] = "LOREN, arXiv 2511.07971"
+    paper: ClassVar[str] = "after LOREN, arXiv 2511.07971"
     plain: ClassVar[bool] = False
     remembered: ClassVar[int] = 1
     rule: Literal["loren"] = "loren"

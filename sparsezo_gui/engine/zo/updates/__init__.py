@@ -84,6 +84,10 @@ class Update(Variant):
         """Measures what the step depends on besides the gradient; the journal keeps it behind the estimator's."""
         return ()
 
+    def stays(self, asked: Sequence[float]) -> bool:
+        """Whether a step is not taken after all, for what `ask` measured."""
+        return False
+
     @abstractmethod
     def apply(
         self, values: Tensor, gradient: Gradient, rate: float, state: Any, asked: Sequence[float] = ()

@@ -50,6 +50,10 @@ class Conservative(ScalarUpdate):
         best = min(range(len(MOVES)), key=lambda place: losses[place] if math.isfinite(losses[place]) else math.inf)
         return (MOVES[best],)
 
+    def stays(self, asked: Sequence[float]) -> bool:
+        """See `Update.stays`."""
+        return asked[0] == 0
+
     def apply(
         self, values: Tensor, gradient: Gradient, rate: float, state: Any, asked: Sequence[float] = ()
     ) -> Any:
