@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsezo_gui.recipe.registry import REGISTRIES
+from sparsezo_gui.recipe.rates import times
+from sparsezo_gui.recipe.registry import REGISTRIES, UPDATES
 from sparsezo_gui.recipe.variants import Variant
 
 INTRODUCTION = """# Methods
@@ -33,8 +34,8 @@ def _about(variant: type[Variant]) -> str:
     factor = getattr(variant, "rate_factor", 1.0)
     if factor == 1:
         return variant.summary()
-    rates = f"Takes about {factor:g} times the rate of the sensitive ones, with SGD {factor**2:g} times."
-    return f"{variant.summary()} {rates}"
+    rates = f"{factor:g} times the rate of the sensitive ones, with SGD {times(variant, UPDATES['sgd']):g} times."
+    return f"{variant.summary()} Takes about {rates}"
 
 
 def markdown() -> str:

@@ -215,7 +215,7 @@ def test_presets_keep_the_rate_that_suits_the_model(window, click, session):
     window.go("method")
     assert session.recipe.update.learning_rate == 5e-3, "the starter's"
     for title, rate in (("Fast and rough", 2e-2), ("Random control", 2.5e-2), ("A direction per example", 2e-2),
-                        ("MeZO (all)", 1e-6), ("Sparse MeZO", 2e-6), (PRESETS[0].title, 5e-3)):  # fmt: skip
+                        ("MeZO (all)", 1.3e-3), ("Sparse MeZO", 1.3e-3), (PRESETS[0].title, 5e-3)):  # fmt: skip
         click(title)
         assert session.recipe.update.learning_rate == rate, title
 

@@ -40,6 +40,12 @@ def test_a_rate_goes_with_mask_and_update(mask, update, rate, table, rule, expec
     assert rate_of(mask, update, rate, table, rule) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("update", "rate", "expected"), [("scalar-normalised", 4e-3, 1e-3), ("sgd", 1e-6, 1e-6)])
+def test_steps_of_all_weights_are_shorter_in_each_but_mezos_rate_is_the_usual_one(update, rate, expected):
+    made = build({"model": {"bits": 32}, "update": {"rule": update, "learning_rate": rate}})
+    assert changed(made, {"mask": {"rule": "all"}}).update.learning_rate == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("update", list(UPDATES))
 @pytest.mark.parametrize("mask", list(MASKS))
 def test_every_rate_can_be_set(mask, update):
@@ -47,7 +53,7 @@ def test_every_rate_can_be_set(mask, update):
     for rule in (update, "conservative"):  # in parts that need not go together
         parts = {"mask": MASKS[mask](), "update": UPDATES[rule]()}
         UPDATES[rule](learning_rate=suited(before, before.model_copy(update=parts)))
-    assert times(MASKS[mask], UPDATES[update]) >= 1
+    assert times(MASKS[mask], UPDATES[update]) > 0
 
 
 def test_directions_count_where_the_unit_changes_too():

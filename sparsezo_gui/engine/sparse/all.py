@@ -23,6 +23,7 @@ class All(MaskRule):
     title: ClassVar[str] = "All (dense)"
     paper: ClassVar[str] = "MeZO, arXiv 2305.17333"
     space: ClassVar[str] = "dense"
+    rate_factor: ClassVar[float] = 0.25
     rule: Literal["all"] = "all"
 
     def share(self) -> float:

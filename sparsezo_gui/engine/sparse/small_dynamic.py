@@ -27,6 +27,7 @@ class SmallMagnitudeDynamic(MaskRule):
     title: ClassVar[str] = "Small magnitude (dynamic)"
     paper: ClassVar[str] = "Sparse MeZO, arXiv 2402.15751"
     space: ClassVar[str] = "dense"
+    rate_factor: ClassVar[float] = 0.25
     rule: Literal["small-magnitude-dynamic"] = "small-magnitude-dynamic"
     # Not called density: that of another rule must not become this one's where only the rule is changed.
     smallest: float = setting(
