@@ -20,6 +20,7 @@ from sparsezo_gui.engine.zo.estimators.forward_gradient import ForwardGradient
 from sparsezo_gui.engine.zo.estimators.fzoo import FZOO, in_spreads
 from sparsezo_gui.engine.zo.estimators.grzo import GRZO
 from sparsezo_gui.engine.zo.estimators.hizoo import LEAST, MOST, HiZOO
+from sparsezo_gui.engine.zo.estimators.loren import Loren
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.engine.zo.generator import Source
 from sparsezo_gui.engine.zo.sums import total
@@ -128,6 +129,7 @@ CASES = {
     "conmezo, m along the gradient": (ConMeZO(), (Toy().gradient()[0].float(), 10)),
     "conmezo, m at random": (ConMeZO(), (uneven() - 1.5, 10)),
     "bszo, 2 directions": (BSZO(), None),
+    "loren, 6 losses": (Loren(), None),
     "curvzo, at equal scores": (CurvZO(), None),
     "curvzo, at uneven scores": (CurvZO(share=0.3), (uneven() ** 4, 1.0, 5)),
 }
@@ -210,20 +212,20 @@ def test_grzo_points_along_the_mean_of_the_examples_gradients():
 
 
 def noise():
-    """Variance of each estimate in units of its mean squared, and its sides, on the toy; `pytest -s` shows it."""
+    """Variance of each estimate in units of its mean squared, and its passes, on the toy; `pytest -s` shows it."""
     found = {}
     for name, (estimator, _) in CASES.items():
         samples = sampled(name)
         mean, variance = samples.mean(dim=0), float(samples.var(dim=0).sum())
         # The mean's own sampling error is taken off its square.
-        found[name] = variance / float(mean @ mean - variance / len(samples)), estimator.sides
+        found[name] = variance / float(mean @ mean - variance / len(samples)), estimator.passes
     return found
 
 
 def test_the_noise_is_what_theory_says():
     found = noise()
-    for name, (variance, sides) in found.items():
-        print(f"{name:32} {sides} sides  variance/|mean|² {variance:6.2f}  times sides {variance * sides:6.1f}")
+    for name, (variance, passes) in found.items():
+        print(f"| {name} | {passes} | {variance:.1f} | {variance * passes:.0f} |")
     toy = Toy()
     each, (gradient, _) = toy.each(), toy.gradient()
     theory = {
