@@ -43,7 +43,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "small-magnitude": ("mask.rule=small-magnitude", *_BLIND),
     "weight-activation": ("mask.rule=weight-activation", *_BLIND),
     "rows": ("mask.rule=rows", *_BLIND),
-    "outlier-channels": ("mask.rule=outlier-channels", *_BLIND),
+    "outlier-channels": ("mask.rule=outlier-channels", "mask.threshold=50", *_BLIND),
     "multi-task": ("mask.rule=multi-task", "update.learning_rate=4e-3"),
     "subspace": ("mask.rule=subspace", *_BLIND),
     "activation-subspace": ("mask.rule=activation-subspace", *_BLIND),
