@@ -132,7 +132,8 @@ def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
     if not noise.clear:
         yield e.Notice(
             f"Differences of the loss ({noise.difference:.1e}) are not clear of its rounding ({noise.rounding:.1e}): "
-            "the run may learn slowly. Set [model] compute = 'float32', or tune more weights.", "warning",
+            "the run may learn slowly. Set a larger [estimator] epsilon or [model] compute = 'float32', or tune more "
+            "weights.", "warning",
         )  # fmt: skip
 
 

@@ -156,6 +156,7 @@ def test_a_model_that_comes_block_by_block_is_refused():
         (["estimator.rule=elastic", "model.bits=8", "model.compute=int8"], "round each by itself"),
         (["estimator.rule=first-order", "mask.rule=subspace"], r"Set \[mask\] refresh = 0"),
         (["update.rule=adam", "mask.rule=subspace"], r"\[update\] rule = 'adam' would move those it left"),
+        (["update.decay=0.1", "mask.rule=subspace"], r"\[update\] decay = 0\.1 would move those it left"),
     ],
 )
 def test_what_cannot_be_passed_backwards_is_refused(settings, sentence):

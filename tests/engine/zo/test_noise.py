@@ -56,6 +56,14 @@ def test_integers_need_no_larger_epsilon(make, tmp_path):
     assert events[-1].reason == "done"
 
 
+@pytest.mark.parametrize(("epsilon", "told"), [(1e-3, ()), (1e-7, ("not clear of its rounding",))])
+def test_a_tiny_epsilon_is_told_in_fp32_too(make, tmp_path, epsilon, told):
+    chosen = make(estimator={"epsilon": epsilon}, mask={"density": 1e-3}, loop={"steps": 1})
+    events = list(training.train(chosen, folder=tmp_path / "run"))
+    texts = [notice.text for notice in of(e.Notice, events) if "rounding" in notice.text]
+    assert all(any(part in text for text in texts) for part in told) and (told or not texts)
+
+
 def test_coarse_numbers_get_a_larger_epsilon_and_keep_it(make, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     chosen = make(model={"compute": "bfloat16"}, estimator={"epsilon": 1e-4})
