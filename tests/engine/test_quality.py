@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -97,6 +98,19 @@ def test_two_at_once_lose_nothing_of_each_other(make, tmp_path):
     finish(other.run())
     kept = [json.loads(line)["method"] for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert {"random@0.05", "untuned"} <= set(kept)
+
+
+def test_two_that_write_together_lose_nothing_of_each_other(make, tmp_path, monkeypatch):
+    def run(recipe):
+        yield Notice("")
+        return {"validation_loss": float(recipe.loop.seed), "final": 0.5, "tuned": 1, "rate": 1.0}
+
+    monkeypatch.setattr(quality, "_tuned", run)
+    both = [compared(make, tmp_path, f"random@0.0{number}", seeds=20) for number in (1, 2)]
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(lambda each: finish(each.run()), both))
+    cells = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert len([cell for cell in cells if cell["factor"] == 1.0]) == 40
 
 
 def test_cells_of_other_data_are_others(make, tmp_path):

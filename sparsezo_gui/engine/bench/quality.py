@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.bench.contestants import LORA, LORA_RATE, UNTUNED, lora, settings
 from sparsezo_gui.engine.data.tasks import task as kind_of
@@ -36,7 +38,7 @@ EVALUATIONS = 10  # on validation data, evenly over a run
 APART = 4.0  # factor between two rates that are tried
 FURTHEST = 3  # rates tried above or below the first
 HIGHEST = 1.0  # rate that a recipe takes
-RESULTS = "results.jsonl"
+RESULTS, LOCK = "results.jsonl", "results.lock"
 TARGET = "mezo"  # whose final accuracy the others are to reach in fewer forward passes
 
 Cell = dict[str, Any]
@@ -138,8 +140,9 @@ class Quality:
             rate = f"update.learning_rate={factor * chosen.update.learning_rate!r}"
             work = _tuned(_evaluated(with_settings(chosen, [rate]), self.forwards // chosen.passes))
         cell = key | (yield from work)
-        self.cells = [*self._kept(), cell]  # others may have measured meanwhile
-        write_text(self.folder / RESULTS, "".join(json.dumps(each) + "\n" for each in self.cells))
+        with filelock.FileLock(self.folder / LOCK):
+            self.cells = [*self._kept(), cell]  # others may have measured meanwhile
+            write_text(self.folder / RESULTS, "".join(json.dumps(each) + "\n" for each in self.cells))
         return cell
 
     def rows(self) -> list[Cell]:
