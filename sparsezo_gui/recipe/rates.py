@@ -22,8 +22,8 @@ def highest(update: type[Any]) -> float:
 def times(mask: type[Any], update: type[Any]) -> float:
     """By how much the rate of ``update`` is larger on ``mask`` than on the sensitive weights.
 
-    Where the rate is per unit of slope, weights that take larger steps have smaller slopes as well: the square. Steps
-    that are shorter since all weights take part are those of MeZO, whose rates per unit of slope are the usual ones.
+    Where the rate is per unit of slope, weights that take larger steps have smaller slopes as well: the square. A
+    factor below one, of masks that hold all weights, is for rates in weights alone; others are MeZO's own by default.
     """
     factor = getattr(mask, "rate_factor", 1.0)
     return factor if in_weights(update) else max(factor, 1.0) ** 2
