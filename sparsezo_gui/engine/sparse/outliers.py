@@ -32,6 +32,7 @@ class OutlierChannels(OnText):
 
     title: ClassVar[str] = "Outlier channels of one block"
     paper: ClassVar[str] = "after arXiv 2606.05516"
+    rate_factor: ClassVar[float] = 4.0
     rule: Literal["outlier-channels"] = "outlier-channels"
     what: Literal["channels", "block"] = setting(
         "channels", "Tune the outlier channels of the block's feed-forward half, or all linear weights of the block."
