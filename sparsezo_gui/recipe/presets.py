@@ -58,7 +58,7 @@ PRESETS = (
          "update": {**NORMALISED, "decay": 0.0}},
     ),
     Preset(
-        "MeZO (all)", "Tunes every weight of the blocks, as the 2023 paper does; 16 bits.",
+        "MeZO (all)", "Tunes every weight of the blocks: the baseline that all others are compared with; 16 bits.",
         {"model": DENSE, "mask": {"rule": "all"}, "estimator": TWO_SIDED, "update": {**NORMALISED, "decay": 0.0}},
     ),
 )  # fmt: skip
