@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM
 
 from sparsezo_gui.engine.bench import references, shapes
@@ -78,3 +79,22 @@ def test_memory_can_be_cancelled_between_processes(tmp_path):
     while not (event := next(work)).stage.endswith("formula"):
         assert isinstance(event, Progress)
     work.close()
+
+
+@pytest.mark.parametrize(("width", "trained"), [(128, True), (144, False)])
+def test_four_bit_weights_are_not_packed_where_that_breaks_them(tmp_path, monkeypatch, width, trained):
+    """On a CPU with AVX-512 BF16 bitsandbytes did: LoRA learned nothing, and widths of no whole blocks ended it."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    monkeypatch.setitem(shapes.SHAPES, "odd", {**SMALL, "intermediate_size": width})
+    folder = finish(shapes.make("odd", tmp_path / "odd"))
+    model = references.load_plain(folder, torch.device("cpu"), torch.float32, trained=trained)
+    layers = [layer for layer in model.modules() if isinstance(layer, Linear4bit)]
+    kept = [layer for layer in layers if trained or layer.in_features == width]
+    assert kept and not any(layer.support_avx512bf16_for_cpu for layer in kept)
+    layer = kept[-1]
+    with torch.no_grad():
+        layer(torch.ones(2, layer.in_features))
+    assert not getattr(layer.weight.quant_state, "packing_format_for_cpu", False)
+    entered = torch.ones(1, layer.in_features, requires_grad=True)
+    layer(entered).sum().backward()
+    assert entered.grad.abs().sum() > 0

@@ -101,7 +101,7 @@ def lora(recipe: Recipe, steps: int, factor: float) -> Generator[Event, None, di
     data = yield from load_data(recipe, held)
     place, device, bits = held.source.folder, held.device, recipe.model.bits
     del held
-    model = load_plain(place, device, torch.float32, bits=4 if bits == 4 else 16)
+    model = load_plain(place, device, torch.float32, bits=4 if bits == 4 else 16, trained=True)
     if bits == 4:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -17,12 +18,19 @@ from transformers.utils import logging
 
 from sparsezo_gui.engine.data.encode import Encoded, Row
 
+BLOCK = 64  # weights that bitsandbytes gives one scale
 EPSILON, RATE = 1e-3, 1e-6
 RANK, ALPHA = 16, 32  # of QLoRA's adapters, on all linear layers as its paper advises
 
 
-def load_plain(folder: Path, device: torch.device, dtype: torch.dtype, bits: int = 4) -> Any:
-    """The model as plain transformers and bitsandbytes load it: NF4 without double quantisation, or whole."""
+def load_plain(
+    folder: Path, device: torch.device, dtype: torch.dtype, bits: int = 4, trained: bool = False
+) -> Any:
+    """The model as plain transformers and bitsandbytes load it: NF4 without double quantisation, or whole.
+
+    On a CPU with AVX-512 BF16, bitsandbytes 0.50 packs 4-bit weights anew in evaluation, into a form that passes no
+    gradient on and takes whole blocks of inputs only; so not where it is ``trained``, nor where the width is another.
+    """
     logging.disable_progress_bar()
     options: dict[str, Any] = {}
     if bits == 4:
@@ -30,6 +38,9 @@ def load_plain(folder: Path, device: torch.device, dtype: torch.dtype, bits: int
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
     model = AutoModelForCausalLM.from_pretrained(folder, device_map={"": device}, dtype=dtype, **options)
+    for layer in model.modules():
+        if isinstance(layer, Linear4bit) and (trained or layer.in_features % BLOCK):
+            layer.support_avx512bf16_for_cpu = False
     return model.eval()
 
 

@@ -83,8 +83,10 @@ def steps(
             yield Notice("QLoRA is left out, since peft is not installed: pip install 'sparsezo-gui[bench]'")
             against = [name for name in against if name != "qlora"]
         for name in against:
-            # Adapters go into the plain model and stay there, so that QLoRA comes last.
-            other = references.load_plain(place, model.device, model.dtype, bits=16) if name == "mezo" else plain
+            other = plain
+            if name != "plain":  # adapters stay in the model they go into, and MeZO moves dense weights
+                bits = 16 if name == "mezo" else 4
+                other = references.load_plain(place, model.device, model.dtype, bits, trained=True)
             for load in loads:
                 if name in load.against:
                     found += yield from COMPARED[name](session, other, load, repeats)
