@@ -54,8 +54,10 @@ def refusal(recipe: Recipe) -> str:
             "counts, which has no gradient. Set [estimator] rule = 'two-sided', or [objective] rule = 'likelihood'."
         )
     if getattr(mask, "count", 1) > 1 and (estimator.exact or update.long or update.decay):
-        part = f"[update] rule = '{update.rule}'" if update.long else f"[update] decay = {update.decay:g}"
-        part = f"[estimator] rule = '{estimator.rule}'" if estimator.exact else part
+        if estimator.exact:
+            part = f"[estimator] rule = '{estimator.rule}'"
+        else:
+            part = f"[update] rule = '{update.rule}'" if update.long else f"[update] decay = {update.decay:g}"
         return (
             f"[mask] rule = '{mask.rule}' goes on to another subspace every {mask.refresh} steps, and {part} would "
             "move those it left as well. Set [mask] refresh = 0 to keep to one, or [estimator] rule = 'two-sided' "

@@ -133,3 +133,4 @@ SELECTIONS = Registry(
     {"shuffled": f"{_ENGINE}.selection.shuffled:Shuffled", "coreset": f"{_ENGINE}.selection.coreset:CoreSet"},
 )
 REGISTRIES = (MASKS, ESTIMATORS, UPDATES, OBJECTIVES, SELECTIONS, PRIVACY)
+BY_TABLE = {registry.table: registry for registry in REGISTRIES}

@@ -15,7 +15,7 @@ from sparsezo_gui import resources
 from sparsezo_gui.errors import UserError, did_you_mean, quoted
 from sparsezo_gui.recipe.rates import suited
 from sparsezo_gui.recipe.recipe import VERSION, Recipe
-from sparsezo_gui.recipe.registry import REGISTRIES
+from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES
 
 # From version N to N + 1; the first will be written when version 2 is.
 MIGRATIONS: dict[int, Callable[[dict], dict]] = {}
@@ -91,7 +91,7 @@ def build(tables: dict[str, Any], where: str = "recipe") -> Recipe:
             faults += [_sentence(tables, fault, (registry.table,)) for fault in error.errors()[:_MOST_FAULTS]]
         except UserError as error:
             faults.append(str(error))
-    rest = {name: content for name, content in tables.items() if name not in {each.table for each in REGISTRIES}}
+    rest = {name: content for name, content in tables.items() if name not in BY_TABLE}
     try:
         recipe = Recipe.model_validate({**rest, **variants})
     except ValidationError as error:
@@ -129,7 +129,7 @@ def changed(recipe: Recipe, tables: dict[str, dict[str, Any]], where: str = "rec
     """
     whole = recipe.model_dump(mode="json")
     for table, values in tables.items():
-        registry = next((each for each in REGISTRIES if each.table == table), None)
+        registry = BY_TABLE.get(table)
         whole[table] = registry.changed(whole[table], values) if registry else whole[table] | values
     made = build(whole, where)
     rules = [(each.mask.rule, each.estimator.rule, each.update.rule) for each in (recipe, made)]
@@ -185,8 +185,7 @@ def _sentence(tables: dict[str, Any], fault: Any, prefix: tuple[str, ...] = ()) 
     if fault["type"] == "extra_forbidden":
         table, name = (location[0], location[-1]) if len(location) > 1 else ("", location[0])
         known = Recipe.model_fields if not table else _fields(tables, table)
-        others = [rule for registry in REGISTRIES if registry.table == table for rule in registry.having(name)]
-        if others:
+        if table in BY_TABLE and (others := BY_TABLE[table].having(name)):
             return (
                 f"[{table}] {name}: rule = '{_rule(tables, table)}' has no such key; it belongs to "
                 f"{', '.join(map(repr, others))}. Remove it."
@@ -199,12 +198,10 @@ def _sentence(tables: dict[str, Any], fault: Any, prefix: tuple[str, ...] = ()) 
 
 
 def _rule(tables: dict[str, Any], table: str) -> str:
-    default = next(registry.default for registry in REGISTRIES if registry.table == table)
-    return tables.get(table, {}).get("rule", default)
+    return tables.get(table, {}).get("rule", BY_TABLE[table].default)
 
 
 def _fields(tables: dict[str, Any], table: str) -> set[str]:
-    for registry in REGISTRIES:
-        if registry.table == table:
-            return set(registry[_rule(tables, table)].model_fields)
+    if table in BY_TABLE:
+        return set(BY_TABLE[table][_rule(tables, table)].model_fields)
     return set(getattr(Recipe.model_fields[table].annotation, "model_fields", ()))

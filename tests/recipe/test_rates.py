@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from sparsezo_gui.recipe import Recipe, with_settings
-from sparsezo_gui.recipe.rates import suited, times
+from sparsezo_gui.recipe.rates import in_weights, suited, times
 from sparsezo_gui.recipe.registry import MASKS, UPDATES
 from sparsezo_gui.recipe.toml import build, changed
+
+WEIGHTS = [rule for rule in UPDATES if in_weights(UPDATES[rule])]  # updates whose rate is in units of weights
 
 
 def rate_of(mask, update, rate, table, rule):
@@ -53,7 +55,7 @@ def test_every_rate_can_be_set(mask, update):
     for rule in (update, "conservative"):  # in parts that need not go together
         parts = {"mask": MASKS[mask](), "update": UPDATES[rule]()}
         UPDATES[rule](learning_rate=suited(before, before.model_copy(update=parts)))
-    assert times(MASKS[mask], UPDATES[update]) > 0
+    assert times(MASKS[mask], UPDATES[update]) >= (0.25 if MASKS[mask].space == "dense" and update in WEIGHTS else 1)
 
 
 def test_directions_count_where_the_unit_changes_too():

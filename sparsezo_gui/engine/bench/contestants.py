@@ -56,12 +56,11 @@ METHODS: dict[str, tuple[str, ...]] = {
     )},
     "addax": (*_felt("addax"), "estimator.short=36"),
     "first-order": (*_felt("first-order"), "update.rule=adam", "update.learning_rate=1e-3"),
+    **{update: ("mask.rule=sensitive", f"update.rule={update}", f"update.learning_rate={rate}") for update, rate in (
+        ("sgd", 1e-3), ("sign", 4e-3), ("momentum", 1e-4), ("adam", 1e-3), ("conservative", 1e-3)
+    )},
+    "coreset": (*_SENSITIVE, "selection.rule=coreset"),
 }
-METHODS |= {
-    update: ("mask.rule=sensitive", f"update.rule={update}", f"update.learning_rate={rate}")
-    for update, rate in (("sgd", 1e-3), ("sign", 4e-3), ("momentum", 1e-4), ("adam", 1e-3), ("conservative", 1e-3))
-}
-METHODS["coreset"] = (*_SENSITIVE, "selection.rule=coreset")
 LORA, UNTUNED = "lora", "untuned"
 COMMON = ("update.rule=scalar-normalised", "update.schedule=linear")
 LORA_RATE = 1e-3

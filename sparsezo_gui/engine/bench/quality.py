@@ -140,9 +140,12 @@ class Quality:
             rate = f"update.learning_rate={factor * chosen.update.learning_rate!r}"
             work = _tuned(_evaluated(with_settings(chosen, [rate]), self.forwards // chosen.passes))
         cell = key | (yield from work)
-        with filelock.FileLock(self.folder / LOCK):
-            self.cells = [*self._kept(), cell]  # others may have measured meanwhile
-            write_text(self.folder / RESULTS, "".join(json.dumps(each) + "\n" for each in self.cells))
+        try:
+            with filelock.FileLock(self.folder / LOCK):
+                self.cells = [*self._kept(), cell]  # others may have measured meanwhile
+                write_text(self.folder / RESULTS, "".join(json.dumps(each) + "\n" for each in self.cells))
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
         return cell
 
     def rows(self) -> list[Cell]:

@@ -20,7 +20,7 @@ from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.mask import MaskCard
 from sparsezo_gui.gui.widgets.rate import RateFinder
 from sparsezo_gui.recipe.presets import PRESETS, matching
-from sparsezo_gui.recipe.registry import REGISTRIES
+from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES
 from sparsezo_gui.recipe.variants import Settings
 
 TITLES = {"mask": "Which weights are tuned", "estimator": "How the slope is measured", "update": "How a step is taken",
@@ -151,7 +151,7 @@ class MethodPage(Page):
 
     def _section(self, table: str, values: Settings, fields: list[SettingField]) -> QWidget:
         parts: list[Any] = [label(TITLES[table], "heading")]
-        registry = next((r for r in REGISTRIES if r.table == table), None)
+        registry = BY_TABLE.get(table)
         if registry is not None:
             combo = self._rules[table] = Combo(TITLES[table])
             combo.fill([(registry[rule].title, rule) for rule in registry], values.rule)
