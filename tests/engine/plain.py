@@ -27,7 +27,7 @@ def put(plain, model, overlay, values):
         for name, part in overlay.slices.items():
             parameter = plain.get_parameter(name)
             weight = oriented(model, name, parameter.data).contiguous()
-            weight.view(-1)[overlay.indices[name].long()] = values[part]
+            weight.view(-1)[overlay.indices[name].cpu().long()] = values[part].to(weight)
             parameter.copy_(oriented(model, name, weight))
 
 

@@ -89,7 +89,8 @@ def shifted(example, start):
 def test_overlay_forward_equals_dense_forward_with_edited_weights(frozen_tiny, family, bits):
     model = frozen_tiny(family, bits)
     overlay = SparseOverlay(model, finish(Random(density=0.05).find(model, SEARCH)))
-    sides = overlay.values + 0.05 * torch.randn(3, overlay.mask.size, generator=torch.Generator().manual_seed(1))
+    moved = 0.05 * torch.randn(3, overlay.mask.size, generator=torch.Generator().manual_seed(1))
+    sides = overlay.values + moved.to(model.device)
     with overlay.applied(sides):
         found = measure(model, batch(), 3).loss
     expected = []
@@ -110,11 +111,11 @@ def test_a_mask_of_ones_reproduces_mezo(frozen_tiny, family):
     z = session.directions()
     found = session.estimate(batch(), z)
     plain = reference.plain_model(model).double()
-    original = overlay.values.double()
+    original = overlay.values.cpu().double()
     measured = []
     with torch.no_grad():
         for sign in (1, -1):
-            reference.put(plain, model, overlay, original + sign * epsilon * z[0].double())
+            reference.put(plain, model, overlay, original + sign * epsilon * z[0].cpu().double())
             measured.append(reference.loss(plain, batch()))
     slope = float((measured[0] - measured[1]) / (2 * epsilon))
     # fp32 losses carry 1e-7 of noise each, which 1 / 2ε makes 1e-4.
@@ -133,13 +134,13 @@ def test_the_estimates_mean_is_the_gradient(frozen_tiny, family):
     for session.step in range(20):
         z = session.directions()
         slopes = torch.tensor(session.estimate(examples, z).scalars)
-        samples.append(slopes[:, None] * z)
+        samples.append(slopes[:, None] * z.cpu())
     samples = torch.cat(samples).double()
     plain = reference.plain_model(model)
     reference.put(plain, model, overlay, overlay.values)
     reference.loss(plain, examples).backward()
     parts = [
-        reference.oriented(model, name, plain.get_parameter(name).grad).reshape(-1)[overlay.indices[name].long()]
+        reference.oriented(model, name, plain.get_parameter(name).grad).reshape(-1)[overlay.indices[name].cpu().long()]
         for name in overlay.slices
     ]
     gradient = torch.cat(parts).double()
@@ -170,7 +171,7 @@ def test_streamed_squared_gradients_equal_autograd(frozen_tiny, family, bits, tm
             expected[name] = expected[name] + reference.oriented(model, name, plain.get_parameter(name).grad) ** 2
     assert found.keys() == model.layers.keys()
     for name, scores in expected.items():
-        assert torch.allclose(found[name], scores, rtol=2e-3, atol=1e-5 * float(scores.max()))
+        assert torch.allclose(found[name].cpu(), scores, rtol=2e-3, atol=1e-5 * float(scores.max()))
 
 
 @families
@@ -201,7 +202,8 @@ def test_a_common_beginning_is_computed_once(frozen_tiny, family, sides, monkeyp
     examples = [*(shifted(each, start) for each in batch()), plain_text]
     monkeypatch.setattr(model, "pack_rows", 10_000)
     overlay = SparseOverlay(model, finish(Random(density=0.05).find(model, SEARCH)))
-    values = overlay.values + 0.05 * torch.randn(sides, overlay.mask.size, generator=torch.Generator().manual_seed(1))
+    moved = 0.05 * torch.randn(sides, overlay.mask.size, generator=torch.Generator().manual_seed(1))
+    values = overlay.values + moved.to(model.device)
     monkeypatch.setattr(objective, "log_probabilities", lambda module, pack, sides: seen.append(pack) or
                         log_probabilities(module, pack, sides))  # fmt: skip
     with overlay.applied(values):

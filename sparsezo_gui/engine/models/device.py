@@ -25,22 +25,20 @@ SAMPLE_EVERY = 0.002  # seconds between two looks at the process's memory
 
 
 def choose(device: str) -> torch.device:
-    """The device for 'auto', 'cpu', 'cuda' or 'cuda:N'. Raises `UserError` when CUDA is asked for and not there."""
+    """The device for 'auto', 'cpu', 'cuda' or 'cuda:N'; PyTorch calls AMD's GPUs 'cuda' too. Raises `UserError` for a
+    GPU that is not there."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "auto":
-        return torch.device("cuda", 0) if count else torch.device("cpu")
-    chosen = torch.device(device)
-    if chosen.type == "cpu":
+    if device == "cpu" or (device == "auto" and not count):
         return torch.device("cpu")
-    if torch.version.cuda is None:
-        raise UserError(f"[model] device = '{device}': this installation of PyTorch has no CUDA. Use 'cpu' or 'auto', "
-                        "or install the CUDA build of PyTorch (https://pytorch.org/get-started).")
+    if not count and torch.version.cuda is None and torch.version.hip is None:
+        raise UserError(f"[model] device = '{device}': this installation of PyTorch is for CPUs alone. Use 'cpu' or "
+                        "'auto', or install its build for your GPU (https://pytorch.org/get-started).")
     if not count:
-        raise UserError(f"[model] device = '{device}': there is no usable NVIDIA GPU. Check its driver with "
-                        "'nvidia-smi', or use 'cpu' or 'auto'.")
-    index = chosen.index or 0
+        raise UserError(f"[model] device = '{device}': there is no usable GPU. Check its driver with 'nvidia-smi' (or "
+                        "'rocm-smi' for AMD), or use 'cpu' or 'auto'.")
+    index = 0 if device == "auto" else torch.device(device).index or 0
     if index >= count:
-        raise UserError(f"[model] device = '{device}': this computer has {count} NVIDIA GPU(s), so the last is "
+        raise UserError(f"[model] device = '{device}': this computer has {count} GPU(s), so the last is "
                         f"'cuda:{count - 1}'.")
     return torch.device("cuda", index)
 

@@ -10,7 +10,6 @@ from sparsezo_gui.engine import planning
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.anatomy import anatomy
 from sparsezo_gui.engine.models.memory import RUNTIME, estimate
-from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
 from sparsezo_gui.recipe.toml import build
 from tests.engine.conftest import finish
@@ -92,22 +91,6 @@ def test_a_large_weight_is_made_dense_in_spans_on_a_cpu():
 def test_the_device_is_asked_when_nothing_is_said():
     result = estimate(build({}), LLAMA, "cpu", 64, 512)
     assert 0 < result.available <= result.capacity * 1.05
-
-
-def test_devices(monkeypatch):
-    assert devices.choose("cpu").type == "cpu"
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert devices.choose("auto").type == "cpu"
-    with pytest.raises(UserError, match=r"\[model\] device = 'cuda'"):
-        devices.choose("cuda")
-    monkeypatch.setattr("torch.version.cuda", "13.0")
-    with pytest.raises(UserError, match="no usable NVIDIA GPU"):
-        devices.choose("cuda:0")
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert str(devices.choose("auto")) == str(devices.choose("cuda")) == "cuda:0"
-    with pytest.raises(UserError, match="the last is 'cuda:1'"):
-        devices.choose("cuda:2")
 
 
 def test_the_processor_is_told():
