@@ -22,7 +22,6 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, SELECTIONS, UPDATES
 from tests.engine.conftest import finish
-from tests.engine.pretend import GPU, OnGpu, PretendGpu, moved
 from tests.engine.test_correctness import SEARCH, batch, example, families
 
 EXAMPLES = batch()[1:6]
@@ -32,18 +31,20 @@ FOUND = {"sequences": 2, "tokens": 24, "threshold": 1.5}
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Within: `GPU` is there, also to those who ask for its memory."""
-    monkeypatch.setitem(dense.PIECE, GPU.type, dense.PIECE["cuda"])
+    """`tests.engine.pretend`, whose `GPU` is there, also to those who ask for its memory."""
+    from tests.engine import pretend  # changes PyTorch, so that a real GPU would be another one
+
+    monkeypatch.setitem(dense.PIECE, pretend.GPU.type, dense.PIECE["cuda"])
     for name in ("memory_free", "memory_used", "memory_total"):
         asked = getattr(devices, name)
         monkeypatch.setattr(devices, name, lambda _device, asked=asked: asked(torch.device("cpu")))
-    with PretendGpu():
-        yield
+    with pretend.PretendGpu():
+        yield pretend
 
 
 def test_the_pretended_gpu_refuses_what_a_real_one_does(gpu):
-    there = torch.tensor([1.0, 2.0], device=GPU)
-    assert isinstance(there, OnGpu) and there.device == GPU and (there + 1).tolist() == [2, 3]
+    there = torch.tensor([1.0, 2.0], device=gpu.GPU)
+    assert isinstance(there, gpu.OnGpu) and there.device == gpu.GPU and (there + 1).tolist() == [2, 3]
     assert there.cpu().device.type == "cpu" and there[torch.tensor([1])].tolist() == [2]
     with pytest.raises(RuntimeError, match="on the CPU and on the GPU"):
         there + torch.tensor([1.0, 2.0])
@@ -62,7 +63,7 @@ def test_a_forward_pass_stays_on_its_device(frozen_tiny, family, bits, gpu):
             return measure(model, batch(), 2).loss
 
     model = frozen_tiny(family, bits)
-    assert torch.allclose(losses(moved(model)), losses(model), rtol=1e-5)
+    assert torch.allclose(losses(gpu.moved(model)), losses(model), rtol=1e-5)
 
 
 CHOICES = [example([5, 9, 7 + i], [2, 2, 2], [8, 11, 30 + i], [0, 1, 2], 3, i % 3) for i in range(8)]
@@ -100,7 +101,7 @@ def alike(frozen_tiny, gpu, tmp_path):
                 "loop": {"batch_size": 5, "seed": 5, "steps": 4}}  # fmt: skip
         model = frozen_tiny("llama", bits)
         here, there = (steps(each, {**base, **tables}, tmp_path / name)
-                       for each, name in ((model, "here"), (moved(model), "there")))  # fmt: skip
+                       for each, name in ((model, "here"), (gpu.moved(model), "there")))  # fmt: skip
         assert there[0] == pytest.approx(here[0], rel=1e-4)
         assert torch.allclose(there[1], here[1], rtol=1e-3, atol=1e-4)
 
@@ -177,7 +178,7 @@ def test_private_steps_stay_on_their_device(frozen_tiny, gpu):
     """Their noise comes from the operating system, so that no two are alike."""
     table = {"mask": {"rule": "random", "density": 0.02}, "privacy": {"rule": "gaussian"},
              "data": {"task": "choice", "answers": ["yes", "no"]}}
-    chosen, model = recipe.toml.build(table), moved(frozen_tiny("llama", 32))
+    chosen, model = recipe.toml.build(table), gpu.moved(frozen_tiny("llama", 32))
     session = Session(chosen, model, overlay_of(model, finish(chosen.mask.find(model, SEARCH))))
     session.begin()
     directions = session.directions()

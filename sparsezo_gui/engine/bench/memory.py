@@ -38,7 +38,7 @@ def memory(
     for name in names:
         place = yield from shapes.make(name, folder / name)
         for batch, tokens in grid:
-            recipe = _recipe(folder, place, batch, tokens, settings)
+            recipe = recipe_of(folder, place, batch, tokens, settings)
             row: dict[str, Any] = {"shape": name, "batch": batch, "tokens": tokens}
             for done, (column, work) in enumerate(WORK.items()):
                 yield Progress(f"{name}, {batch} × {tokens} tokens: {column}", done, len(WORK), "processes")
@@ -49,7 +49,7 @@ def memory(
     return found
 
 
-def _recipe(folder: Path, place: Path, batch: int, tokens: int, settings: Sequence[str]) -> Recipe:
+def recipe_of(folder: Path, place: Path, batch: int, tokens: int, settings: Sequence[str]) -> Recipe:
     """A run on examples that are all cut to ``tokens`` tokens."""
     data = folder / f"data-{tokens}.jsonl"
     rows = [{"text": f"{number} " + "one two three four " * tokens, "label": "ab"[number % 2]}

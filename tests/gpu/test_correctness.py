@@ -1,0 +1,58 @@
+"""The comparisons that the method stands on (see tests/engine/test_correctness.py), on every family, on the GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sparsezo_gui.engine.generate import encode_prompt, stream
+from sparsezo_gui.engine.objective import measure
+from sparsezo_gui.engine.sparse.overlay import SparseOverlay
+from sparsezo_gui.engine.sparse.random import Random
+from sparsezo_gui.engine.zo import generator
+from tests.engine.conftest import finish
+from tests.engine.test_correctness import (  # noqa: F401
+    SEARCH,
+    batch,
+    families,
+    test_a_common_beginning_is_computed_once,
+    test_a_mask_of_ones_reproduces_mezo,
+    test_overlay_forward_equals_dense_forward_with_edited_weights,
+    test_packed_rows_equal_single_rows,
+    test_streamed_squared_gradients_equal_autograd,
+)
+from tests.gpu.conftest import GPU
+
+
+@families
+def test_16_bits_are_near_fp32(frozen_tiny, family):
+    """What a GPU computes in where nothing else is asked for."""
+    model, exact = frozen_tiny(family, 4, "auto"), frozen_tiny(family, 4)
+    assert model.dtype in (torch.bfloat16, torch.float16)
+    overlays = [SparseOverlay(each, finish(Random(density=0.05).find(each, SEARCH))) for each in (model, exact)]
+    losses = []
+    for overlay in overlays:
+        with overlay.applied():
+            losses.append(measure(overlay.model, batch()).loss)
+    assert torch.allclose(*losses, rtol=3e-2)
+
+
+@families
+def test_text_is_the_cpus(frozen_tiny, family):
+    model = frozen_tiny(family, 32)
+    tokens = list(stream(model, encode_prompt(model, "the cat sat"), 8))
+    module = model.module
+    ids = encode_prompt(model, "the cat sat").to(GPU)
+    for token in tokens:
+        assert int(module(input_ids=ids).logits[0, -1].argmax()) == token
+        ids = torch.cat((ids, torch.tensor([[token]], device=GPU)), dim=1)
+
+
+@pytest.mark.parametrize("draw", [generator.normal, generator.signs, generator.uniform])
+def test_random_numbers_are_the_cpus_to_the_bit(draw):
+    here, there = draw(2**40 + 7, 3, 1, 1_000_003), draw(2**40 + 7, 3, 1, 1_000_003, GPU)
+    assert there.device == GPU and torch.equal(here, there.cpu())
+
+
+def test_rounding_by_chance_is_the_cpus_to_the_bit():
+    assert torch.equal(generator.rounding(9, 4, 70_001), generator.rounding(9, 4, 70_001, GPU).cpu())

@@ -1,0 +1,40 @@
+"""The window while it tunes on the GPU: the memory that it draws is what the driver says."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.gpu.conftest import MIB, RESULTS
+
+pytest.importorskip("PySide6.QtWidgets")
+
+
+def test_the_memory_curve_is_the_drivers(tmp_path, figure):
+    picture = Path(RESULTS).with_suffix(".window.png") if RESULTS else tmp_path / "window.png"
+    words = [sys.executable, str(Path(__file__).with_name("window.py")), str(picture)]
+    screen = shutil.which("xvfb-run")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    if screen:
+        words = [screen, "-a", *words]
+    else:
+        environment["QT_QPA_PLATFORM"] = "offscreen"
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=environment)
+    found = next((json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")), None)
+    assert found, done.stderr[-3000:]
+    assert (found["state"], found["step"]) == ("done", 400)
+    assert picture.stat().st_size > 10_000
+    # The driver counts the CUDA context too, which is there before the first step and does not change.
+    beyond = [driver - drawn for drawn, driver in found["samples"]]
+    figure("window: samples of the memory curve", len(beyond), "")
+    figure("window: driver's figure beyond the curve, median", statistics.median(beyond) / MIB, "MiB")
+    figure("window: driver's figure beyond the curve, spread", (max(beyond) - min(beyond)) / MIB, "MiB")
+    assert 0 < statistics.median(beyond) < 1500 * MIB
+    assert max(beyond) - min(beyond) < 64 * MIB
