@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Collection
@@ -49,15 +48,13 @@ class Watch:
 
 
 def others_on(device: torch.device) -> int:
-    """Bytes of the GPU's memory that other processes hold; 0 on a CPU and where the driver does not tell."""
+    """Bytes of the GPU's memory that are no tensors of this process: other programs' and, the same all the time, what
+    CUDA itself takes; 0 on a CPU.
+
+    The driver's lists of processes are not asked: in a container they name this process by another number, and on
+    Windows they do not say how much each has.
+    """
     if device.type != "cuda":
         return 0
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-        found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-    except pynvml.NVMLError:
-        return 0
-    return sum(process.usedGpuMemory or 0 for process in found if process.pid != os.getpid())
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free - torch.cuda.memory_reserved(device)

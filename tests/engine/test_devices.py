@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sparsezo_gui import recipe
+from sparsezo_gui.engine import watch
 from sparsezo_gui.engine.evaluate import BATCH, evaluate
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.objective import measure
@@ -172,6 +173,18 @@ def pretend_build(monkeypatch, cuda, hip, count):
     monkeypatch.setattr(torch.version, "hip", hip)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+def test_what_this_process_takes_of_a_gpu_is_not_another_programs(monkeypatch, tmp_path):
+    free, own, total = [6 * 2**30], [2**30], 8 * 2**30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free[0], total))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: own[0])
+    monkeypatch.setattr(watch, "EVERY", 0.0)
+    looks = watch.Watch(["gpu"], tmp_path, torch.device("cuda", 0))
+    free[0], own[0] = 4 * 2**30, 3 * 2**30
+    assert looks.reason() == ""
+    free[0] -= 2**30
+    assert "another program" in looks.reason()
 
 
 def test_private_steps_stay_on_their_device(frozen_tiny, gpu):

@@ -8,15 +8,14 @@ import torch
 from sparsezo_gui.engine.bench import steps
 from sparsezo_gui.engine.bench.timing import medians
 from sparsezo_gui.engine.models import device as devices
-from sparsezo_gui.engine.models import streamed
+from sparsezo_gui.engine.models import frozen, streamed
 from sparsezo_gui.engine.training import train
 from sparsezo_gui.recipe import events as e
+from sparsezo_gui.recipe.recipe import ModelTable
 from tests.engine.conftest import finish
-from tests.engine.models.test_streamed import (  # noqa: F401
-    test_on_a_gpu_copies_and_computation_keep_order,
-    watched,
-)
+from tests.engine.models.test_streamed import losses, watched  # noqa: F401
 from tests.gpu.conftest import GPU, MIB, session_of
+from tests.models import tiny
 
 SHAPE = "llama-1b"
 
@@ -56,3 +55,15 @@ def test_a_run_streams_by_itself(make, shape, small_gpu, tmp_path):
                   "sequences": 2}, loop={"steps": 3, "evaluate_every": 0, "guard": False})  # fmt: skip
     found = [event for event in train(recipe, folder=tmp_path / "run") if isinstance(event, e.Step)]
     assert len(found) == 3
+
+
+def test_copies_and_computation_keep_order(tmp_path, watched):  # noqa: F811
+    folder = tiny("llama", tmp_path / "llama", num_hidden_layers=6)
+    resident = finish(frozen.load(ModelTable(id=str(folder), device="cuda")))
+    host = finish(frozen.load(ModelTable(id=str(folder), device="cuda")))
+    for layer in host.layers.values():
+        layer.hold(layer.store.to(torch.device("cpu")))
+    frozen.stream(host)
+    for _ in range(20):
+        assert torch.equal(losses(host), losses(resident))
+    assert max(watched) == 2

@@ -21,8 +21,6 @@ from tests.engine.models.test_memory import LLAMA, found
 from tests.engine.test_correctness import SEARCH, batch, families
 from tests.models import tiny
 
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: the CPU tests cover all but its streams")
-
 
 @pytest.fixture
 def watched(monkeypatch):
@@ -72,16 +70,3 @@ def test_the_estimate_says_when():
     resident, moved = (found(device="cuda", streamed=each) for each in (False, True))
     assert moved.total < resident.total or LLAMA.layers <= streamed.KEPT
     assert isinstance(moved, memory.MemoryEstimate)
-
-
-@gpu
-def test_on_a_gpu_copies_and_computation_keep_order(tmp_path, watched):
-    folder = tiny("llama", tmp_path / "llama", num_hidden_layers=6)
-    resident = finish(frozen.load(ModelTable(id=str(folder), device="cuda")))
-    host = finish(frozen.load(ModelTable(id=str(folder), device="cuda")))
-    for layer in host.layers.values():
-        layer.hold(layer.store.to(torch.device("cpu")))
-    frozen.stream(host)
-    for _ in range(20):
-        assert torch.equal(losses(host), losses(resident))
-    assert max(watched) == 2
