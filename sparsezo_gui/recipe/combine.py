@@ -24,7 +24,7 @@ def refusal(recipe: Recipe) -> str:
                 f"[mask] rule = '{mask.rule}' tunes every weight, and weights in {bits} bits cannot be moved. Set "
                 "[model] bits = 32 or 16, or [mask] rule = 'sensitive', which tunes a few on frozen ones."
             )
-        if not estimator.plain or estimator.own or estimator.exact:
+        if not estimator.plain or estimator.own or estimator.backwards:
             return (
                 f"[estimator] rule = '{estimator.rule}' needs vectors as long as what is tuned, and [mask] rule = "
                 f"'{mask.rule}' tunes every weight, with directions that are drawn piece by piece. Set "

@@ -25,10 +25,12 @@ Scope = Literal["global", "tensor", "row"]
 
 @dataclass(frozen=True)
 class Search:
-    """What a rule may look at besides the model: the run's seed and its data."""
+    """What a rule may look at besides the model: the run's seed and its data; and the id of the ``generator`` that the
+    run began with, None where it begins now."""
 
     seed: int
     data: DataTable
+    generator: str | None = None
 
 
 class MaskRule(Variant):
