@@ -53,7 +53,7 @@ def refusal(recipe: Recipe) -> str:
             f"[estimator] rule = '{estimator.rule}' back-propagates, and [objective] rule = '{recipe.objective.rule}' "
             "counts, which has no gradient. Set [estimator] rule = 'two-sided', or [objective] rule = 'likelihood'."
         )
-    if getattr(mask, "count", 1) > 1 and (estimator.exact or update.long or update.decay):
+    if mask.count > 1 and (estimator.exact or update.long or update.decay):
         if estimator.exact:
             part = f"[estimator] rule = '{estimator.rule}'"
         else:

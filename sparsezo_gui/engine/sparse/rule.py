@@ -43,6 +43,11 @@ class MaskRule(Variant):
     the rate goes by it when the rule changes (see `sparsezo_gui.recipe.rates`)."""
 
     @property
+    def count(self) -> int:
+        """Subspaces that a run comes to, one after the other."""
+        return 1
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The texts that the model is run on to find it: bundled ones, files, data sets, or the run's own examples."""
         return ()
