@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from sparsezo_gui.engine.objectives import Objective
+from sparsezo_gui.engine.objectives.counted import Counted
 from sparsezo_gui.engine.privacy import Privacy
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse.overlay import overlay_of
@@ -141,7 +143,9 @@ def test_what_measures_examples_apart_from_others_is_private():
 
 
 @pytest.mark.parametrize("rule", list(OBJECTIVES))
-def test_objectives_that_compare(rule):
-    """Whether they do follows from what they have."""
+def test_objectives(rule):
+    """Whether they compare follows from what they have; those that write measure what is written."""
     kind = OBJECTIVES[rule]
     assert kind().compares == (rule == "preference") == ("reference" in vars(kind))
+    assert kind.writes == (kind.measure is not Objective.measure)
+    assert kind.counts == issubclass(kind, Counted)

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, unique
 from functools import cache
 from statistics import NormalDist
 
@@ -42,6 +42,7 @@ KNOWN = (FIRST, GENERATOR)
 _EVERY, _LAST = range(2**32), 2**32 - 1
 
 
+@unique
 class Stream(Enum):
     """What random numbers are drawn for: the stream's number, its steps and its probes."""
 
