@@ -20,7 +20,7 @@ from sparsezo_gui.engine.planning import formula
 from sparsezo_gui.engine.session import Session, load_data, load_model
 from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.rule import Search, find_measured
-from sparsezo_gui.engine.zo.generator import permutation
+from sparsezo_gui.engine.zo.generator import Stream, permutation
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Progress
@@ -28,7 +28,6 @@ from sparsezo_gui.recipe.rates import highest
 
 STEPS = 40  # at each rate
 JUDGED = 64  # training examples that the loss is told on
-APART = 2**32 - 1  # the epoch whose order decides which; no run gets there
 RUNG = math.sqrt(10.0)
 MOST = 14  # rates that are tried
 LAST, FAR = 8, 3.0  # steps whose median loss is looked at, and times the base's loss that end them
@@ -110,7 +109,7 @@ def set_apart(examples: Sequence[Encoded], seed: int) -> tuple[list[Encoded], li
     if len(examples) < 2:
         raise UserError("There are too few training examples to find a rate with: at least two are needed.")
     count = max(1, min(JUDGED, len(examples) // 4))
-    mixed = [examples[place] for place in permutation(seed, APART, len(examples))]
+    mixed = [examples[place] for place in permutation(seed, 0, len(examples), Stream.APART)]
     return mixed[:count], mixed[count:]
 
 

@@ -30,8 +30,8 @@ from sparsezo_gui.engine.sparse import mask as masks
 from sparsezo_gui.engine.sparse.mask import Mask
 from sparsezo_gui.engine.sparse.overlay import Overlay, overlay_of
 from sparsezo_gui.engine.sparse.rule import Search
-from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators import Estimate
+from sparsezo_gui.engine.zo.generator import GENERATOR, KNOWN, Source
 from sparsezo_gui.engine.zo.updates import Gradient
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
@@ -59,18 +59,38 @@ class Session:
     factor: float = 1.0
     data: dict[str, tuple[TaskData, str]] = field(default_factory=dict)
     """What was read so far, and its hash, by its table in a recipe; see `data_of`."""
+    generator: str = GENERATOR
+    """The version of the random numbers that the run began with."""
     known: dict[tuple[Encoded, int], float] = field(default_factory=dict)
     """What the objective compares examples with, as far as that was measured; see `base`."""
 
     def begin(self, recipe: Recipe | None = None) -> None:
         """Puts values and state to where ``recipe`` (None: the session's) begins."""
-        recipe, overlay = recipe or self.recipe, self.overlay
-        overlay.reset()
-        self.step, self.state = 0, State(recipe.estimator.start(overlay.start), recipe.update.start(overlay.start))
+        recipe = recipe or self.recipe
+        self.overlay.reset()
+        self.step, self.state = 0, self.start(recipe)
+
+    def start(self, recipe: Recipe) -> State:
+        """What ``recipe`` remembers before a first step."""
+        start = self.overlay.start
+        return State(recipe.estimator.start(start, self.source(recipe, 0)), recipe.update.start(start))
+
+    def source(self, recipe: Recipe, step: int) -> Source:
+        """The random numbers of ``step``."""
+        values = self.overlay.values
+        return Source(recipe.loop.seed, step, values.numel(), values.device, self.generator)
 
     def directions(self) -> Any:
         """Directions of the next step, (probes, n)."""
-        return directions(self.recipe, self.overlay, self.step + 1, self.state)
+        return self.shaped(self.recipe, self.drawn(self.recipe, self.step + 1))
+
+    def drawn(self, recipe: Recipe, step: int) -> Any:
+        """What the directions of ``step`` are made of."""
+        return self.overlay.draw(recipe.estimator, self.source(recipe, step), recipe.loop.batch_size)
+
+    def shaped(self, recipe: Recipe, drawn: Any) -> Any:
+        """The directions of the next step, made of what was ``drawn`` for it."""
+        return self.overlay.shape(recipe.estimator, drawn, self.step + 1, self.state.estimator)
 
     def choose(self, examples: Sequence[Encoded]) -> Chosen:
         """The batch of the next step, out of the training ``examples``."""
@@ -102,9 +122,20 @@ class Session:
         )
 
     def estimate(self, batch: Sequence[Encoded], directions: Any, rate: float = 0.0) -> Estimate:
-        """Runs the forward passes of the next step, all sides on the same ``batch``."""
+        """Runs the forward passes of the next step, all sides on the same ``batch``. Raises TypeError for rules that
+        measure other things than they say, by which the step could not be replayed."""
         recipe, probe = self.recipe, self.probe(batch, directions)
         found = recipe.privacy.measure(recipe.estimator, probe, self.state.estimator, recipe.loop.batch_size)
+        if found.exact is not None and not recipe.estimator.exact:
+            raise TypeError(f"'{recipe.estimator.rule}' found a gradient exactly and does not say so")
+        found = self._asked(found, probe, directions, rate)
+        if len(found.scalars) != recipe.scalars:
+            raise TypeError(f"a step measured {len(found.scalars)} numbers where its rules say {recipe.scalars}")
+        return found
+
+    def _asked(self, found: Estimate, probe: ModelProbe, directions: Any, rate: float) -> Estimate:
+        """With what the update measures itself."""
+        recipe = self.recipe
         if not recipe.update.scalars:
             return found
         if not all(map(math.isfinite, found.scalars)):  # the step will be skipped
@@ -121,7 +152,8 @@ class Session:
         recipe, overlay = recipe or self.recipe, self.overlay
         count = len(scalars) - recipe.update.scalars
         slopes, estimator = recipe.estimator.slopes(directions, scalars[:count], self.state.estimator)
-        gradient = Gradient(directions, slopes, exact)
+        # Scalars that are all zero are those of a step that was skipped, which a replay does not measure again.
+        gradient = Gradient(directions, slopes, exact if any(scalars) else None)
         update = recipe.update.apply(overlay.values, gradient, rate, self.state.update, scalars[count:])
         if recipe.update.decay and not gradient.zero and not recipe.update.stays(scalars[count:]):
             # Against the rate, as in AdamW (arXiv 1711.05101), but towards where the values began.
@@ -130,22 +162,16 @@ class Session:
         self.step += 1
 
 
-def directions(recipe: Recipe, overlay: Overlay, step: int, state: State) -> Any:
-    """Directions of ``step``, (probes, n)."""
-    source = generator.Source(recipe.loop.seed, step, overlay.values.numel(), overlay.values.device)
-    return overlay.draw(recipe.estimator, source, recipe.loop.batch_size, state.estimator)
-
-
 def open_session(
     run: RunFolder, step: int | None = None, frames: bool = True
 ) -> Generator[Progress | Notice, None, Session]:
     """Loads the model of ``run`` and brings its values to ``step`` (None: the last), from the nearest key frame or, not
     using ``frames``, from the beginning. Raises `UserError`."""
     recipe, facts = run.recipe, run.facts
-    if facts.generator != generator.GENERATOR:
+    if facts.generator not in KNOWN:
         raise UserError(
             f"{run.path}: its directions come from another generator ({facts.generator}) than this version of SparseZO "
-            f"has ({generator.GENERATOR}). Open it with the version that made it "
+            f"has ({GENERATOR}). Open it with the version that made it "
             f"({facts.versions.get('sparsezo-gui', 'not told')})."
         )
     model = yield from load_model(recipe)
@@ -156,7 +182,8 @@ def open_session(
         )
     # Fewer rows at once give other last bits, so that a run keeps to what it began with.
     model.pack_rows = facts.pack_rows or model.pack_rows
-    session = Session(recipe, model, overlay_of(model, (yield from _mask(run, model))))
+    overlay = overlay_of(model, (yield from _mask(run, model)))
+    session = Session(recipe, model, overlay, generator=facts.generator)
     way = line(run).until(step)
     if way.fault:
         yield Notice(way.fault, "warning")
@@ -176,7 +203,7 @@ def _mask(run: RunFolder, model: FrozenModel) -> Generator[Progress | Notice, No
             raise UserError(f"{path}: not the mask that this run began with. Restore the file from a copy of the run.")
         return mask
     yield Notice("The run came without its mask, which is found again.")
-    mask = yield from recipe.mask.find(model, Search(recipe.loop.seed, recipe.data))
+    mask = yield from recipe.mask.find(model, Search(recipe.loop.seed, recipe.data, facts.generator))
     if facts.mask_hash != mask.hash:
         raise UserError(
             f"{run.path}: the mask that was found here is not the one that this run began with; its scores can differ "
@@ -197,7 +224,8 @@ def travel(session: Session, way: Line, frames: bool = True) -> Generator[Progre
         if session.step == part.first and index:
             session.state = _carried(session, way.segments[index - 1].recipe, part.recipe)
         records = part.steps[session.step - part.first :] if session.step < part.last else part.steps[:0]
-        for record, z in zip(records, _drawn(session, part.recipe, len(records)), strict=True):
+        for record, drawn in zip(records, _drawn(session, part.recipe, len(records)), strict=True):
+            z = session.shaped(part.recipe, drawn)
             scalars, rate = record["slopes"].tolist(), float(record["rate"])
             exact = None
             if part.recipe.estimator.exact and any(scalars):
@@ -218,30 +246,28 @@ def _exact(session: Session, recipe: Recipe, directions: Any, data: TaskData) ->
 
 def _carried(session: Session, before: Recipe, after: Recipe) -> State:
     """What a branch remembers: what its parent did, of the parts that are of one kind in both."""
-    state, start = session.state, session.overlay.start
-    estimator, update = after.estimator, after.update
+    state, start = session.state, session.start(after)
     return State(
-        state.estimator if type(before.estimator) is type(estimator) else estimator.start(start),
-        state.update if type(before.update) is type(update) else update.start(start),
+        state.estimator if type(before.estimator) is type(after.estimator) else start.estimator,
+        state.update if type(before.update) is type(after.update) else start.update,
     )
 
 
 def _drawn(session: Session, recipe: Recipe, count: int) -> Iterator[Any]:
-    """The directions of the next ``count`` steps. Long ones are drawn ahead, on as many threads as PyTorch may use: a
+    """What is drawn for the next ``count`` steps. Much of it is drawn ahead, on as many threads as PyTorch may use: a
     replay does hardly anything else."""
     steps = range(session.step + 1, session.step + 1 + count)
-    values = session.overlay.values
-    if values.numel() < DRAWN_AHEAD or values.device.type != "cpu" or not recipe.estimator.plain:
-        for step in steps:
-            yield directions(recipe, session.overlay, step, session.state)
+    draw, values = partial(session.drawn, recipe), session.overlay.values
+    if values.numel() < DRAWN_AHEAD or values.device.type != "cpu":
+        yield from map(draw, steps)
         return
-    draw, ahead = partial(directions, recipe, session.overlay, state=State()), iter(steps)
+    ahead = iter(steps)
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         waiting = deque(threads.submit(draw, step) for step in islice(ahead, torch.get_num_threads()))
         while waiting:
-            z = waiting.popleft().result()
+            drawn = waiting.popleft().result()
             waiting.extend(threads.submit(draw, step) for step in islice(ahead, 1))
-            yield z
+            yield drawn
 
 
 def _begin(session: Session, way: Line, frames: bool) -> None:

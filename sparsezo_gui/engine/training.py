@@ -28,10 +28,8 @@ from sparsezo_gui.engine.runs.frames import usual_bytes
 from sparsezo_gui.engine.session import Session, data_hash, load_data, load_model
 from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.rule import Search, find_measured
-from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
-from sparsezo_gui.engine.zo.generator import GENERATOR
 from sparsezo_gui.engine.zo.noise import settle
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
@@ -117,9 +115,9 @@ def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
         return
     yield e.Progress("Looking for rounding in the loss")
     batch = shuffled_batch(recipe.loop, 1, data.train.encoded)
-    values = session.overlay.values
-    source = generator.Source(recipe.loop.seed, 0, values.numel(), values.device)
-    z = session.overlay.draw(TwoSided(directions=DIRECTIONS_PROBED), source, len(batch), None)
+    source = session.source(recipe, 0)
+    along = TwoSided(directions=DIRECTIONS_PROBED)
+    z = session.overlay.shape(along, session.overlay.draw(along, source, len(batch)), source.step, None)
     # A count jumps where it is not rounded at all.
     felt = recipe if not recipe.objective.counts else recipe.model_copy(update={"objective": Likelihood()})
     probe = replace(session, recipe=felt).probe(batch, z)
@@ -147,7 +145,7 @@ def _facts(session: Session, data: TaskData) -> dict[str, Any]:
         "model": session.model.source.id,
         "revision": session.model.source.revision,
         "fingerprint": session.model.fingerprint,
-        "generator": GENERATOR,
+        "generator": session.generator,
         "mask_hash": session.overlay.mask.hash,
         "data_hash": data_hash(data.train.encoded),
         "examples": len(data.train),

@@ -24,7 +24,7 @@ def refusal(recipe: Recipe) -> str:
                 f"[mask] rule = '{mask.rule}' tunes every weight, and weights in {bits} bits cannot be moved. Set "
                 "[model] bits = 32 or 16, or [mask] rule = 'sensitive', which tunes a few on frozen ones."
             )
-        if not estimator.plain or estimator.own or estimator.exact:
+        if not estimator.plain or estimator.own or estimator.backwards:
             return (
                 f"[estimator] rule = '{estimator.rule}' needs vectors as long as what is tuned, and [mask] rule = "
                 f"'{mask.rule}' tunes every weight, with directions that are drawn piece by piece. Set "
@@ -53,7 +53,7 @@ def refusal(recipe: Recipe) -> str:
             f"[estimator] rule = '{estimator.rule}' back-propagates, and [objective] rule = '{recipe.objective.rule}' "
             "counts, which has no gradient. Set [estimator] rule = 'two-sided', or [objective] rule = 'likelihood'."
         )
-    if getattr(mask, "count", 1) > 1 and (estimator.exact or update.long or update.decay):
+    if mask.count > 1 and (estimator.exact or update.long or update.decay):
         if estimator.exact:
             part = f"[estimator] rule = '{estimator.rule}'"
         else:

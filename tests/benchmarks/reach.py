@@ -62,7 +62,8 @@ def reach(folder: Path, values: int, steps: int, budget: int) -> None:
           f"{len(kept)} are kept, {len(kept) * bytes_each / 1e6:.0f} MB; longest way {max(gaps.values()) - 1} steps")
     overlay: Any = SimpleNamespace(
         values=start.clone(), start=start, mask=SimpleNamespace(size=values, hash=MASK),
-        draw=lambda estimator, source, batch_size, state: estimator.draw(source, batch_size, state),
+        draw=lambda estimator, source, batch_size: estimator.draw(source, batch_size),
+        shape=lambda estimator, drawn, step, state: estimator.shape(drawn, state),
         reset=lambda: overlay.values.copy_(start),
     )  # fmt: skip
     session = Session(recipe, SimpleNamespace(), overlay)  # type: ignore[arg-type]

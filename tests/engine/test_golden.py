@@ -18,6 +18,7 @@ from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse.overlay import SparseOverlay
 from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.zo.generator import FIRST, GENERATOR
 from sparsezo_gui.recipe.events import Returned
 from sparsezo_gui.recipe.presets import PRESETS
 from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
@@ -49,15 +50,15 @@ def example(*tokens, label):
 
 PLAIN = ("sgd", "scalar-normalised")  # with which every estimator goes; the other updates go with two-sided slopes
 COMBINED = [
-    (estimator, directions, update)
+    (estimator, directions, update, GENERATOR)
     for estimator in ESTIMATORS
     for directions in counts(estimator)
     for update in (UPDATES if estimator == "two-sided" else PLAIN)
-]
+] + [("loren", 1, update, FIRST) for update in PLAIN]  # whose state began elsewhere in the first version
 
 
-@pytest.mark.parametrize(("estimator", "directions", "update"), COMBINED)
-def test_trajectory(frozen_tiny, estimator, update, directions):
+@pytest.mark.parametrize(("estimator", "directions", "update", "generator"), COMBINED)
+def test_trajectory(frozen_tiny, estimator, update, directions, generator):
     model = frozen_tiny("llama", 32)
     chosen = recipe.toml.build(
         {
@@ -69,7 +70,7 @@ def test_trajectory(frozen_tiny, estimator, update, directions):
         }
     )
     overlay = SparseOverlay(model, finish(chosen.mask.find(model, Search(5, chosen.data))))
-    session = Session(chosen, model, overlay)
+    session = Session(chosen, model, overlay, generator=generator)
     session.begin()
     batch = [example(5, 9, 20 + i, label=i % 2) for i in range(6)]
     if estimator == "addax":  # short ones and long ones
@@ -84,7 +85,8 @@ def test_trajectory(frozen_tiny, estimator, update, directions):
         found["loss"].append(estimate.loss)
         found["slopes"].append(list(estimate.scalars))
     found["values"] = overlay.values[:8].tolist()
-    path = FOLDER / f"{estimator}-{directions}-{update}.json"
+    older = "" if generator == GENERATOR else "-generator-1"
+    path = FOLDER / f"{estimator}-{directions}-{update}{older}.json"
     if not path.exists():
         path.write_text(json.dumps(found, indent=1) + "\n")
         pytest.fail(f"recorded {path.name}: look at it, then commit it")

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.objective import count_tokens
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.selection.coreset import FIRST_PROBE, facility_location
+from sparsezo_gui.engine.selection.coreset import facility_location
 from sparsezo_gui.engine.session import open_session
-from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.batches import batch_indices
+from sparsezo_gui.engine.zo.generator import Stream, normal
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe import events as e
@@ -66,7 +66,7 @@ def test_the_batch_stands_for_its_pool(frozen_tiny):
     assert tokens == 2 * 2 * sum(map(count_tokens, pool))
     epsilon, columns = session.recipe.estimator.epsilon, []
     for probe in range(2):
-        z = generator.normal(7, 1, FIRST_PROBE + probe, session.overlay.values.numel())
+        z = normal(7, 1, probe, session.overlay.values.numel(), stream=Stream.FEATURES)
         losses = session.probe(pool, z[None]).examples(torch.tensor([[epsilon], [-epsilon]]))
         columns.append(((losses[0] - losses[1]) / (2 * epsilon)).numpy())
     assert batch == [pool[place] for place in facility_location(np.stack(columns, axis=1), 4)]

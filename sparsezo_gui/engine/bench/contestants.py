@@ -107,7 +107,7 @@ def lora(recipe: Recipe, steps: int, factor: float) -> Generator[Event, None, di
     model = get_peft_model(model, config)
     adapters = [each for name, each in model.named_parameters() if "lora_A" in name]
     for number, each in enumerate(adapters):  # as far spread as peft's own, but by the seed
-        drawn = generator.normal(recipe.loop.seed, 0, number, each.numel(), device)
+        drawn = generator.normal(recipe.loop.seed, 0, number, each.numel(), device, stream=generator.Stream.ADAPTERS)
         each.data.copy_(drawn.view_as(each) / math.sqrt(3 * each.shape[1]))
     optimiser = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=factor * LORA_RATE)
     examples, loop, curve, seconds = data.train.encoded, recipe.loop, [], 0.0

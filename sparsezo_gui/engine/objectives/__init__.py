@@ -26,12 +26,15 @@ class Objective(Variant):
     """The kinds of tasks that it can measure; all where it names none."""
     needs: ClassVar[str] = ""
     """What such a task has, and a task that has it."""
-    compares: ClassVar[bool] = False
-    """Whether it compares with the frozen base model; see `reference`."""
     counts: ClassVar[bool] = False
     """Whether it counts: such a loss goes by jumps, and has no gradient."""
     writes: ClassVar[bool] = False
     """Whether it lets the model write."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether it compares with the frozen base model; see `reference`."""
+        return type(self).reference is not Objective.reference
 
     def refusal(self, name: str) -> str:
         """Why the task ``name`` cannot be measured by it, in a sentence with what can; empty where it can."""

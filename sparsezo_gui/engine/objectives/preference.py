@@ -28,7 +28,6 @@ class Preference(Objective):
     paper: ClassVar[str] = "DPO, arXiv 2305.18290"
     kinds: ClassVar[tuple[str, ...]] = ("preference",)
     needs: ClassVar[str] = "pairs of a chosen and a rejected answer"
-    compares: ClassVar[bool] = True
     rule: Literal["preference"] = "preference"
     beta: float = setting(
         0.1, "How strongly a preference counts; less lets the model go further from where it began.", gt=0, le=10,

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 class Privacy(Variant):
     """Base of ways to keep training examples private."""
 
-    private: ClassVar[bool] = False
+    private: ClassVar[bool] = True
     """Whether it keeps them so. What a step would tell of its batch is then told nowhere."""
 
     def refusal(self, data: DataTable) -> str:

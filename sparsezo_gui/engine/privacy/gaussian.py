@@ -34,7 +34,6 @@ class Gaussian(Privacy):
 
     title: ClassVar[str] = "Gaussian noise"
     paper: ClassVar[str] = "DP-ZO, arXiv 2401.04343; DPZero, arXiv 2310.09639"
-    private: ClassVar[bool] = True
     rule: Literal["gaussian"] = "gaussian"
     clip: float = setting(
         2.0, "Largest slope of an example that counts; larger ones are cut to it.", gt=0, le=1e6, sane=(0.5, 50)

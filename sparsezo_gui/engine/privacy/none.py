@@ -11,4 +11,5 @@ class NoPrivacy(Privacy):
     """Nothing is hidden: the tuned model may tell of the examples that it learned from."""
 
     title: ClassVar[str] = "None"
+    private: ClassVar[bool] = False
     rule: Literal["none"] = "none"

@@ -208,12 +208,14 @@ def _unpacked(file: Any, number: int, size: int) -> Iterator[tuple[slice, np.nda
 
 
 def _plain(states: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
-    """States as JSON, and their tensors."""
+    """States as JSON, and their tensors. Raises TypeError for what would not come back as it was."""
     tensors: list[Tensor] = []
     plain: list[Any] = []
     for state in states:
         parts: list[Any] = []
-        for part in state or ():
+        for part in () if state is None else state:
+            if not isinstance(part, Tensor | int | float) or (isinstance(part, Tensor) and part.dtype != torch.float32):
+                raise TypeError(f"a state holds numbers and fp32 tensors, not {getattr(part, 'dtype', type(part))}")
             if isinstance(part, Tensor):
                 tensors.append(part)
                 parts.append({"tensor": [len(tensors), list(part.shape)]})

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.data.encode import Encoded
     from sparsezo_gui.engine.session import Session
 
-FIRST_PROBE = 2**31  # of the directions that examples are felt along; a step's own are far below
-
 
 class CoreSet(Selection):
     """The batch is chosen out of a larger pool so that each example of the pool has one like it in the batch.
@@ -48,8 +46,8 @@ class CoreSet(Selection):
         import torch
 
         from sparsezo_gui.engine.objective import count_tokens
-        from sparsezo_gui.engine.zo import generator
         from sparsezo_gui.engine.zo.batches import batch_indices
+        from sparsezo_gui.engine.zo.generator import Stream, normal
 
         loop, values, step = session.recipe.loop, session.overlay.values, session.step + 1
         places = batch_indices(loop.seed, step, self.pool * loop.batch_size, len(examples))
@@ -59,7 +57,7 @@ class CoreSet(Selection):
         epsilon = getattr(session.recipe.estimator, "epsilon", 1e-3)
         found = np.empty((len(pool), self.features))
         for column in range(self.features):  # one at a time, so that no more memory is taken than in a step
-            z = generator.normal(loop.seed, step, FIRST_PROBE + column, values.numel(), values.device)
+            z = normal(loop.seed, step, column, values.numel(), values.device, stream=Stream.FEATURES)
             plus, minus = session.probe(pool, z[None]).examples(torch.tensor([[epsilon], [-epsilon]]))
             found[:, column] = ((plus - minus) / (2 * epsilon)).cpu().numpy()
         tokens = 2 * self.features * sum(map(count_tokens, pool))

@@ -76,13 +76,15 @@ class ActivationSubspace(OnText):
         from sparsezo_gui.engine.models.blocks import Blocks
         from sparsezo_gui.engine.sparse.low_rank import orthonormal, start_basis
         from sparsezo_gui.engine.sparse.mask import Mask
+        from sparsezo_gui.engine.zo.generator import Stream
 
         yield Progress("Reading text for the mask")
         (passages,) = self.passages(model, search)
         anatomy, blocks = model.anatomy, Blocks(model)
         parts: dict[str, Tensor] = {}
+        stream = Stream.SEARCHES.of(search.generator)
         starts = {
-            name: start_basis(search.seed, place, columns, min(self.rank, columns))
+            name: start_basis(search.seed, place, columns, min(self.rank, columns), stream)
             for place, (name, (_, columns)) in enumerate(anatomy.linears.items())
         }
         ids = [torch.tensor([passage.tokens], device=model.device) for passage in passages]

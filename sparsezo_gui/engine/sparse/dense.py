@@ -72,10 +72,16 @@ class DenseOverlay(Overlay):
         for name, part in self.slices.items():
             self.values[part] = start.weight(name)
 
-    def draw(self, estimator: Estimator, source: Source, batch_size: int, state: object) -> Directions:
-        """See `Overlay.draw`; the estimator's directions are plain."""
-        probes, tuned = estimator.probes(batch_size), self._tuned(source)
-        return Directions(source, probes, self.values, tuned, self.thresholds, estimator.signs)
+    def draw(self, estimator: Estimator, source: Source, batch_size: int) -> tuple[Source, int]:
+        """See `Overlay.draw`: nothing yet, but what to draw from and how many directions."""
+        if not estimator.plain:
+            raise NotImplementedError("directions as long as the model that are not as drawn")
+        return source, estimator.probes(batch_size)
+
+    def shape(self, estimator: Estimator, drawn: tuple[Source, int], step: int, state: object) -> Directions:
+        """See `Overlay.shape`."""
+        source, probes = drawn
+        return Directions(source, probes, self.values, self._tuned(source), self.thresholds, estimator.signs)
 
     def _tuned(self, source: Source) -> dict[str, slice]:
         """Where the values stand that a step tunes, by the weight's name."""

@@ -29,7 +29,7 @@ from sparsezo_gui.engine.sparse.mask import Mask
 from sparsezo_gui.engine.sparse.overlay import Overlay
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators import Estimator
-from sparsezo_gui.engine.zo.generator import Source
+from sparsezo_gui.engine.zo.generator import Stream
 from sparsezo_gui.errors import UserError
 
 SUBSPACES = "subspaces"  # name of the part
@@ -80,11 +80,14 @@ class Subspaces:
         for place, (name, shape) in enumerate(self.shapes.items()):
             rank = min(self.rank, *shape)
             left, right = (
-                orthonormal(_drawn(self.seed, number, 2 * place + side, size, rank)) * math.sqrt(size / rank)
+                orthonormal(self._drawn(number, 2 * place + side, size, rank)) * math.sqrt(size / rank)
                 for side, size in enumerate(shape)
             )
             found[name] = left, right
         return found
+
+    def _drawn(self, number: int, side: int, size: int, rank: int) -> Tensor:
+        return generator.normal(self.seed, number, side, size * rank, stream=Stream.BASES).view(size, rank)
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,9 @@ def bases_of(mask: Mask, shapes: Shapes) -> Subspaces | Given:
     return found
 
 
-def start_basis(seed: int, place: int, size: int, rank: int) -> Tensor:
+def start_basis(seed: int, place: int, size: int, rank: int, stream: Stream = Stream.SEARCHES) -> Tensor:
     """Orthonormal columns (size, rank) fp32 drawn by ``seed``, to begin a search for better ones with."""
-    return orthonormal(_drawn(seed, 0, place, size, rank))
+    return orthonormal(generator.normal(seed, 0, place, size * rank, stream=stream).view(size, rank))
 
 
 def orthonormal(columns: Tensor) -> Tensor:
@@ -138,10 +141,6 @@ def orthonormal(columns: Tensor) -> Tensor:
     the diagonal of R positive, so that there is one answer only."""
     q, r = torch.linalg.qr(columns.double().cpu())
     return (q * torch.where(r.diagonal() < 0, -1.0, 1.0)).float()
-
-
-def _drawn(seed: int, number: int, place: int, size: int, rank: int) -> Tensor:
-    return generator.normal(seed, number, place, size * rank, stream=generator.BASES).view(size, rank)
 
 
 class LowRankOverlay(Overlay):
@@ -167,12 +166,12 @@ class LowRankOverlay(Overlay):
                  for count, rows, rank in self.bases.cores.values()]  # fmt: skip
         return torch.cat(found or [torch.empty(0, dtype=torch.int32)]).to(self.values.device)
 
-    def draw(self, estimator: Estimator, source: Source, batch_size: int, state: Any) -> Any:
-        """See `Overlay.draw`: zero outside the present subspace."""
-        drawn = super().draw(estimator, source, batch_size, state)
+    def shape(self, estimator: Estimator, drawn: Any, step: int, state: Any) -> Any:
+        """See `Overlay.shape`: zero outside the present subspace."""
+        directions = super().shape(estimator, drawn, step, state)
         if self.bases.count == 1:
-            return drawn
-        return drawn.masked_fill(self.numbers != 1 + self.bases.present(source.step), 0.0)
+            return directions
+        return directions.masked_fill(self.numbers != 1 + self.bases.present(step), 0.0)
 
     def probed(self, directions: Tensor, offsets: Tensor) -> AbstractContextManager[None]:
         """See `Overlay.probed`."""

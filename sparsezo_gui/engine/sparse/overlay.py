@@ -45,9 +45,13 @@ class Overlay(ABC):
         """Puts the values to where they began."""
         self.values.copy_(self.start)
 
-    def draw(self, estimator: Estimator, source: Source, batch_size: int, state: Any) -> Any:
-        """The directions of a step, (q, n), or an object that has them in ``parts()``."""
-        directions = estimator.draw(source, batch_size, state)
+    def draw(self, estimator: Estimator, source: Source, batch_size: int) -> Any:
+        """What `shape` makes the directions of a step of, whatever the values are: a replay draws it ahead."""
+        return estimator.draw(source, batch_size)
+
+    def shape(self, estimator: Estimator, drawn: Any, step: int, state: Any) -> Any:
+        """The directions of ``step``, (q, n), or an object that has them in ``parts()``, made of what was ``drawn``."""
+        directions = estimator.shape(drawn, state)
         if estimator.tail:
             kept = tuple(last_blocks(self.model, estimator.tail))
             for name, part in self.slices.items():

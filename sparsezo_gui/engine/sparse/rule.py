@@ -25,10 +25,12 @@ Scope = Literal["global", "tensor", "row"]
 
 @dataclass(frozen=True)
 class Search:
-    """What a rule may look at besides the model: the run's seed and its data."""
+    """What a rule may look at besides the model: the run's seed and its data; and the id of the ``generator`` that the
+    run began with, None where it begins now."""
 
     seed: int
     data: DataTable
+    generator: str | None = None
 
 
 class MaskRule(Variant):
@@ -39,6 +41,11 @@ class MaskRule(Variant):
     rate_factor: ClassVar[float] = 1.0
     """How much larger a rate in units of weights suits it than the sensitive weights, where the loss is the steepest;
     the rate goes by it when the rule changes (see `sparsezo_gui.recipe.rates`)."""
+
+    @property
+    def count(self) -> int:
+        """Subspaces that a run comes to, one after the other."""
+        return 1
 
     @property
     def names(self) -> tuple[str, ...]:

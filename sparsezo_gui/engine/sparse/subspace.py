@@ -43,7 +43,7 @@ class Subspace(MaskRule):
 
     @property
     def count(self) -> int:
-        """Subspaces that a run comes to at all."""
+        """See `MaskRule.count`."""
         return self.subspaces if self.refresh else 1
 
     def tuned(self, anatomy: Anatomy) -> int:

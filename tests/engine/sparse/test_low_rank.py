@@ -30,7 +30,7 @@ from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.report import report
 from sparsezo_gui.engine.sparse.rule import Cost, Search
 from sparsezo_gui.engine.sparse.subspace import Subspace
-from sparsezo_gui.engine.zo.generator import Source
+from sparsezo_gui.engine.zo.generator import FIRST, GENERATOR, Source
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe.recipe import DataTable
@@ -166,11 +166,12 @@ def test_directions_are_zero_outside_the_present_subspace(frozen_tiny):
     overlay, other = overlays(model)
     estimator = recipe.Recipe().estimator
     for step in range(1, 8):
-        (direction,) = overlay.draw(estimator, Source(0, step, overlay.mask.size), 4, None)
+        drawn = overlay.draw(estimator, Source(0, step, overlay.mask.size), 4)
+        (direction,) = overlay.shape(estimator, drawn, step, None)
         for name, part in overlay.slices.items():
             moved = direction[part].view(overlay.bases.cores[name]).flatten(1).any(1)
             assert moved.tolist() == [number == (step - 1) // 2 % 3 for number in range(3)]
-    assert other.draw(estimator, Source(0, 1, other.mask.size), 4, None).all()
+    assert other.shape(estimator, other.draw(estimator, Source(0, 1, other.mask.size), 4), 1, None).all()
     # Only what was moved in is multiplied with.
     for values, used in ((overlay.start, 0), (overlay.start + direction, 1)):
         with overlay.applied(values[None]):
@@ -398,16 +399,17 @@ def test_rounding_is_looked_for_in_the_present_subspace(make, monkeypatch, tmp_p
     assert len(outside) > 1 and not any(outside)
 
 
-@rules
-def test_golden(frozen_tiny, rule, tmp_path):
+@pytest.mark.parametrize(("rule", "generator"), [*((rule, GENERATOR) for rule in RULES), (RULES[1], FIRST)],
+                         ids=lambda item: item["rule"] if isinstance(item, dict) else item[-1])  # fmt: skip
+def test_golden(frozen_tiny, rule, generator, tmp_path):
     """As in `tests.engine.test_golden`, with every second step in another subspace."""
     model = frozen_tiny("llama", 32)
     (tmp_path / "text.txt").write_text("the cat sat on the mat and looked at the dog.\n\n" * 40)
     text = {"text": str(tmp_path / "text.txt")} if rule["rule"] == "activation-subspace" else {}
     chosen = recipe.toml.build({"mask": {**rule, **text}, "loop": {"seed": 5},
                                 "update": {"rule": "scalar-normalised", "learning_rate": 3e-3}})  # fmt: skip
-    overlay = overlay_of(model, finish(chosen.mask.find(model, Search(5, chosen.data))))
-    session = Session(chosen, model, overlay)
+    overlay = overlay_of(model, finish(chosen.mask.find(model, Search(5, chosen.data, generator))))
+    session = Session(chosen, model, overlay, generator=generator)
     session.begin()
     found = {"loss": [], "slopes": []}
     for _ in range(8):
@@ -417,7 +419,8 @@ def test_golden(frozen_tiny, rule, tmp_path):
         found["loss"].append(estimate.loss)
         found["slopes"].append(estimate.scalars[0])
     found["values"] = overlay.values[:12].tolist()
-    path = GOLDEN / f"{rule['rule']}.json"
+    older = "" if generator == GENERATOR else "-generator-1"
+    path = GOLDEN / f"{rule['rule']}{older}.json"
     if not path.exists():
         path.write_text(json.dumps(found, indent=1) + "\n")
         pytest.fail(f"recorded {path.name}: look at it, then commit it")

@@ -100,10 +100,11 @@ class Toy:
 
     def sample(self, estimator, state=None, steps=SAMPLES):
         """Estimates (steps, n), the state staying as it is, and what was measured (steps, scalars)."""
-        state, found, measured = estimator.start(self.values.float()) if state is None else state, [], []
+        state = estimator.start(self.values.float(), Source(0, 0, SIZE)) if state is None else state
+        found, measured = [], []
         source = Quick(7)
         for _ in range(steps):
-            self.directions = estimator.draw(source, EXAMPLES, state)
+            self.directions = estimator.shape(estimator.draw(source, EXAMPLES), state)
             scalars = estimator.measure(self, state).scalars
             slopes, _ = estimator.slopes(self.directions, scalars, state)
             found.append(torch.tensor(slopes, dtype=torch.float64) @ self.directions.double() / len(slopes))
@@ -251,10 +252,10 @@ def test_slopes_in_units_of_their_spread():
 def test_hizoo_finds_the_curvature():
     """On a quadratic with two kinds of curvature; the mean of 1/H stays one, and H within its bounds."""
     estimator, curved = HiZOO(smoothing=1e-3), torch.tensor([20.0] * 4 + [1.0] * 12, dtype=torch.float64)
-    state = estimator.start(torch.zeros(16))
+    state = estimator.start(torch.zeros(16), None)
     source = Quick(1, 16)
     for _ in range(3000):
-        directions = estimator.draw(source, 1, state)
+        directions = estimator.shape(estimator.draw(source, 1), state)
         second = float(directions[0].double().square() @ curved)
         _, state = estimator.slopes(directions, (0.5, second), state)
     curvature = state[0]
@@ -281,18 +282,18 @@ def test_bszo_draws_outliers_in():
     (usual, outlier), state = estimator.slopes(None, (1.0, 30.0), (1 - 0.99**9, 1.0, 9))
     assert usual == pytest.approx(1 / (1 + 1.0)) and outlier == pytest.approx(30 / (1 + 0.9 * 1.0 + 90))
     assert state[1] == pytest.approx(90.9) and state[2] == 10
-    first, _ = estimator.slopes(None, (2.0, 0.0), estimator.start(torch.zeros(3)))
+    first, _ = estimator.slopes(None, (2.0, 0.0), estimator.start(torch.zeros(3), None))
     assert first == pytest.approx([2 * 2 / (2 + (0.9 * 2 + 0.1 * 4)), 0.0])
 
 
 def test_curvzo_takes_steep_values_more_often():
     """Where one value holds half of the squared gradient."""
     estimator, gradient = CurvZO(memory=0.995), torch.tensor([3.0] + [1.0] * 9, dtype=torch.float64)
-    state = estimator.start(torch.zeros(10))
+    state = estimator.start(torch.zeros(10), None)
     assert torch.allclose(estimator.chances(state[0]), torch.full((10,), 0.4))
     source, taken = Quick(2, 10), torch.zeros(10)
     for _ in range(2000):
-        directions = estimator.draw(source, 1, state)
+        directions = estimator.shape(estimator.draw(source, 1), state)
         taken += directions[0] != 0
         _, state = estimator.slopes(directions, (float(directions[0].double() @ gradient),), state)
     chances = estimator.chances(state[0])
@@ -373,9 +374,9 @@ def test_zeros_move_nothing(frozen_tiny, rule):
 def test_threads_change_no_bit(estimator):
     """Of directions and states of long vectors, whose sums torch would split by threads."""
     def ran():
-        state = estimator.start(torch.zeros(100_003))
+        state = estimator.start(torch.zeros(100_003), None)
         for step in range(1, 4):
-            directions = estimator.draw(Source(3, step, 100_003), 1, state)
+            directions = estimator.shape(estimator.draw(Source(3, step, 100_003), 1), state)
             _, state = estimator.slopes(directions, (0.3, 40.0)[: estimator.scalars(1)], state)
         return directions, *state
 

@@ -1,6 +1,7 @@
 """The generator against published vectors, a second implementation and its own specification."""
 
 import hashlib
+import itertools
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparsezo_gui.engine.sparse.low_rank import orthonormal, start_basis
 from sparsezo_gui.engine.zo import generator
+from sparsezo_gui.engine.zo.generator import FIRST, Source, Stream
 
 
 @pytest.mark.parametrize(
@@ -39,15 +42,53 @@ def philox(counter, key):
 
 @given(
     seed=st.integers(0, 2**63 - 1),
-    stream=st.integers(0, 2),
-    step=st.integers(0, 2**32 - 1),
+    stream=st.sampled_from([stream for stream in Stream if stream not in (Stream.APART, Stream.CHOICE)]),
+    step=st.integers(0, 2**32 - 2),
     probe=st.integers(0, 63),
     count=st.integers(1, 40),
 )
 def test_words_equal_the_second_implementation(seed, stream, step, probe, count):
-    key = (seed & 0xFFFFFFFF, seed >> 32)
-    expected = [word for block in range(10) for word in philox((block, step, probe, stream), key)][:count]
+    key, (number, _, probes) = (seed & 0xFFFFFFFF, seed >> 32), stream.value
+    counters = ((block, step, probes.start + probe, number) for block in range(10))
+    expected = [word for counter in counters for word in philox(counter, key)][:count]
     assert generator.words(seed, stream, step, probe, count).tolist() == expected
+
+
+def test_no_two_uses_share_a_word():
+    for one, other in itertools.combinations(Stream, 2):
+        (number, *ranges), (other_number, *others) = one.value, other.value
+        apart = (max(a.start, b.start) >= min(a.stop, b.stop) for a, b in zip(ranges, others, strict=True))
+        assert number != other_number or any(apart), (one, other)
+
+
+def test_a_place_outside_of_a_stream_is_refused():
+    for stream, step, probe in ((Stream.DIRECTIONS, 1, 2**31), (Stream.CHOICE, 1, 1), (Stream.ORDER, 2**32 - 1, 0)):
+        with pytest.raises(IndexError):
+            generator.words(0, stream, step, probe, 1)
+
+
+def test_where_each_use_draws():
+    """A change here breaks runs that began before it: a new use takes a new number."""
+    last = 2**32 - 1
+    assert {stream.name: stream.at(0, 0) for stream in Stream} == {
+        "DIRECTIONS": (0, 0, 0), "FEATURES": (0, 2**31, 0), "ORDER": (0, 0, 1), "APART": (last, 0, 1),
+        "MASK": (0, 0, 2), "SAMPLES": (0, 0, 3), "CHOICE": (0, last, 3), "ROUNDING": (0, 0, 4), "BASES": (0, 0, 5),
+        "STATES": (0, 0, 6), "SEARCHES": (0, 0, 7), "ADAPTERS": (0, 0, 8),
+    }  # fmt: skip
+    moved = {stream: stream.of(FIRST) for stream in Stream if stream.of(FIRST) is not stream}
+    assert moved == {Stream.STATES: Stream.BASES, Stream.SEARCHES: Stream.BASES}
+    assert all(stream.of(generator.GENERATOR) is stream.of(None) is stream for stream in Stream)
+
+
+def test_what_begins_is_independent_of_the_first_random_subspace():
+    """States and the bases of searches; in version 1 both were its basis."""
+    subspace = generator.normal(0, 0, 0, 4096, stream=Stream.BASES)
+    for found in (Source(0, 0, 4096).state(), generator.normal(0, 0, 0, 4096, stream=Stream.SEARCHES)):
+        assert abs(float(found @ subspace)) / 4096 < 5 / 4096**0.5
+    assert not torch.equal(Source(0, 0, 64).state(), Source(1, 0, 64).state())
+    assert torch.equal(Source(9, 0, 4096, generator=FIRST).state(), subspace)
+    first = start_basis(0, 0, 1024, 4, Stream.SEARCHES.of(FIRST))
+    assert torch.equal(first, orthonormal(subspace.view(1024, 4)))
 
 
 def test_normal_values_have_the_moments_of_a_normal_law():
@@ -83,7 +124,8 @@ def test_steps_probes_and_seeds_are_uncorrelated():
 def test_golden_direction():
     """A change here breaks every journal ever written: it needs a new generator id."""
     digest = hashlib.sha256(generator.normal(12345, 678, 9, 10_000).numpy().astype("<f4").tobytes()).hexdigest()
-    assert generator.GENERATOR == "philox4x32-10/normal16/1"
+    assert generator.KNOWN == ("philox4x32-10/normal16/1", "philox4x32-10/normal16/2")
+    assert generator.KNOWN[-1] == generator.GENERATOR
     assert digest == "ebe9fa90a85919fafaaeee8192fabafb1ec55149243f37dc0c163b1b19264db8"
 
 

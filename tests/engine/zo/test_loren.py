@@ -65,7 +65,7 @@ def test_the_mean_of_the_estimate_is_the_preconditioned_gradient():
     covariance = estimator.damping * torch.linalg.inv(curvature(a, estimator.damping, block))
     samples = []
     for step in range(1, 601):
-        directions = estimator.draw(Source(5, step, size), 1, (a.float(),)).double()
+        directions = estimator.shape(estimator.draw(Source(5, step, size), 1), (a.float(),)).double()
         found = estimator.measure(Function(function, values, directions), (a,))
         slopes, _ = estimator.slopes(directions, found.scalars, (a,))
         samples.append(torch.tensor(slopes, dtype=torch.float64) @ directions / len(slopes))
@@ -99,11 +99,11 @@ def test_it_learns_where_a_function_is_sharp():
     def function(x):
         return 50 * (x @ sharp) ** 2
 
-    a = estimator.start(torch.zeros(size))[0].double() * 0.1
+    a = estimator.start(torch.zeros(size), Source(0, 0, size))[0].double() * 0.1
     before = abs(sharp @ a) / a.norm()
     values = torch.zeros(size, dtype=torch.float64)
     for step in range(1, 151):
-        directions = estimator.draw(Source(1, step, size), 1, (a.float(),)).double()
+        directions = estimator.shape(estimator.draw(Source(1, step, size), 1), (a.float(),)).double()
         scalars = estimator.measure(Function(function, values, directions), (a,)).scalars
         _, (a,) = estimator.slopes(directions, scalars, (a,))
     assert abs(sharp @ a) / a.norm() > 0.9 > before
@@ -111,8 +111,8 @@ def test_it_learns_where_a_function_is_sharp():
 
 def test_steps_that_measured_nothing_move_nothing():
     estimator = Loren()
-    state = estimator.start(torch.zeros(3000))
-    directions = estimator.draw(Source(0, 1, 3000), 1, state)
+    state = estimator.start(torch.zeros(3000), Source(0, 0, 3000))
+    directions = estimator.shape(estimator.draw(Source(0, 1, 3000), 1), state)
     slopes, after = estimator.slopes(directions, (0.0,) * 6, state)
     assert not any(slopes) and torch.equal(after[0], state[0])
 
@@ -131,7 +131,7 @@ def test_states_are_rebuilt_from_scalars(frozen_tiny, mask):
         taken.append(session.estimate(batch, directions).scalars)
         session.advance(directions, taken[-1], 1e-3)
     values, (a,) = overlay.values.clone(), session.state.estimator
-    assert not torch.equal(a, chosen.estimator.start(values)[0])
+    assert not torch.equal(a, session.start(chosen).estimator[0])
     session.begin()
     for scalars in taken:
         session.advance(session.directions(), scalars, 1e-3)

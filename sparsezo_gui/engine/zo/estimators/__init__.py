@@ -2,6 +2,10 @@
 
 An estimator is stateless: what it has to remember goes in and out as a plain value, and is a function of the scalars it
 measured. So a run is its recipe and a few scalars a step, and any step of it is rebuilt without a forward pass.
+
+Directions are made in two parts. `Estimator.draw` takes random numbers and is given nothing else, so that a replay may
+draw those of many steps at once; `Estimator.shape` makes directions of them, step after step, and is the only one that
+is given the state.
 """
 
 from __future__ import annotations
@@ -71,9 +75,6 @@ class Probe(Protocol):
 class Estimator(Variant):
     """Base of estimators."""
 
-    plain: ClassVar[bool] = True
-    """Whether directions are normal values (or signs) as drawn, whatever was measured before: they can then be drawn
-    ahead, or piece by piece where a direction is as long as the model."""
     signs: ClassVar[bool] = False
     """Whether directions are signs, ±1, instead of normal values."""
     remembered: ClassVar[int] = 0
@@ -84,6 +85,12 @@ class Estimator(Variant):
     """Whether some of the gradient is found by that and moves the values: a replay takes such steps again."""
     own: ClassVar[bool] = False
     """Whether every example has a direction of its own."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether directions are normal values or signs as drawn: they can then be drawn piece by piece, where one is
+        as long as the model."""
+        return type(self).draw is Estimator.draw and type(self).shape is Estimator.shape
 
     @property
     @abstractmethod
@@ -112,13 +119,18 @@ class Estimator(Variant):
         """How many numbers a step measures."""
         return self.probes(batch_size)
 
-    def start(self, values: Tensor) -> Any:
-        """What is remembered before the first step, at the values (n,) that the run begins with."""
+    def start(self, values: Tensor, source: Source) -> Any:
+        """What is remembered before the first step, at the values (n,) that the run begins with; ``source`` is that of
+        step 0."""
         return None
 
-    def draw(self, source: Source, batch_size: int, state: Any) -> Tensor:
-        """The directions of a step, fp32 (q, n)."""
+    def draw(self, source: Source, batch_size: int) -> Tensor:
+        """The random numbers that the directions of a step are made of, fp32 (·, n)."""
         return (source.signs if self.signs else source.normal)(self.probes(batch_size))
+
+    def shape(self, drawn: Tensor, state: Any) -> Tensor:
+        """The directions of a step, fp32 (q, n), made of what was ``drawn``."""
+        return drawn
 
     @abstractmethod
     def measure(self, probe: Probe, state: Any) -> Estimate:

@@ -13,6 +13,8 @@ from sparsezo_gui.recipe.variants import setting
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparsezo_gui.engine.zo.generator import Source
+
 PRIOR_MEMORY = 0.99  # of the mean square that the prior is made of
 NOISE_MEMORY = 0.9  # of the noise's variance, the code's 1 − a
 LEAST_NOISE = 0.01  # of the prior's variance: the code's floor of a tenth, squared
@@ -49,7 +51,7 @@ class BSZO(Estimator):
         """See `Estimator.probes`."""
         return self.directions
 
-    def start(self, values: Tensor) -> tuple[float, float, int]:
+    def start(self, values: Tensor, source: Source) -> tuple[float, float, int]:
         """Running mean of y², the noise's variance, and how many steps they have seen."""
         return 0.0, 0.0, 0
 

@@ -32,7 +32,6 @@ class ConMeZO(Estimator):
 
     title: ClassVar[str] = "ConMeZO (cone around a momentum)"
     paper: ClassVar[str] = "ConMeZO, arXiv 2511.02757"
-    plain: ClassVar[bool] = False
     remembered: ClassVar[int] = 1
     rule: Literal["conmezo"] = "conmezo"
     epsilon: float = epsilon_setting()
@@ -48,19 +47,19 @@ class ConMeZO(Estimator):
         """A step forwards and one backwards."""
         return 2
 
-    def start(self, values: Tensor) -> tuple[Tensor, int]:
+    def start(self, values: Tensor, source: Source) -> tuple[Tensor, int]:
         """m (n,), and how many steps it has seen."""
         return values.new_zeros(values.shape), 0
 
-    def draw(self, source: Source, batch_size: int, state: tuple[Tensor, int]) -> Tensor:
-        """See `Estimator.draw`."""
+    def shape(self, drawn: Tensor, state: tuple[Tensor, int]) -> Tensor:
+        """See `Estimator.shape`."""
         from sparsezo_gui.engine.zo.sums import total
 
-        normal, momentum = source.normal(1), state[0]
+        momentum = state[0]
         length = math.sqrt(total(momentum.double().square()))
         if not length > 0:
-            return normal
-        return momentum * (math.sqrt(len(momentum)) * math.cos(self.angle) / length) + normal * math.sin(self.angle)
+            return drawn
+        return momentum * (math.sqrt(len(momentum)) * math.cos(self.angle) / length) + drawn * math.sin(self.angle)
 
     def measure(self, probe: Probe, state: Any) -> Estimate:
         """See `Estimator.measure`."""

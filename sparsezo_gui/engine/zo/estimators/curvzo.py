@@ -33,7 +33,6 @@ class CurvZO(Estimator):
 
     title: ClassVar[str] = "CurvZO (samples of the values)"
     paper: ClassVar[str] = "after CurvZO, arXiv 2603.21725"
-    plain: ClassVar[bool] = False
     remembered: ClassVar[int] = 1
     rule: Literal["curvzo"] = "curvzo"
     epsilon: float = epsilon_setting()
@@ -51,7 +50,7 @@ class CurvZO(Estimator):
         return 2
 
     def probes(self, batch_size: int) -> int:
-        """What is felt, and the same with its weights; see `draw`."""
+        """What is felt, and the same with its weights; see `shape`."""
         return 2
 
     def scalars(self, batch_size: int) -> int:
@@ -62,7 +61,7 @@ class CurvZO(Estimator):
         """One: the second direction is the first, weighted."""
         return 1
 
-    def start(self, values: Tensor) -> tuple[Tensor, float, int]:
+    def start(self, values: Tensor, source: Source) -> tuple[Tensor, float, int]:
         """Scores (n,), the running mean of g², and the number of steps in it."""
         return values.new_ones(values.shape), 0.0, 0
 
@@ -74,13 +73,19 @@ class CurvZO(Estimator):
         weights = roots * ((1 - self.explore) * len(roots) / total(roots)) + self.explore
         return (weights * self.share).clamp(max=1.0)
 
-    def draw(self, source: Source, batch_size: int, state: tuple[Tensor, float, int]) -> Tensor:
+    def draw(self, source: Source, batch_size: int) -> Tensor:
+        """See `Estimator.draw`: normal values, and by what each is sampled."""
+        import torch
+
+        return torch.cat((source.normal(1), source.uniform(1)))
+
+    def shape(self, drawn: Tensor, state: tuple[Tensor, float, int]) -> Tensor:
         """The sampled direction, and √2 times it divided by π. Slopes (0, √2·g) then have the mean square g², and their
         mean with these two directions is g·z/π."""
         import torch
 
         chances = self.chances(state[0])
-        felt = source.normal(1)[0] * (source.uniform(1)[0] < chances)
+        felt = drawn[0] * (drawn[1] < chances)
         return torch.stack((felt, felt / chances * math.sqrt(2)))
 
     def measure(self, probe: Probe, state: Any) -> Estimate:

@@ -10,8 +10,6 @@ from sparsezo_gui.engine.zo.estimators import Estimate, Estimator, Probe
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparsezo_gui.engine.zo.generator import Source
-
 
 class FirstOrder(Estimator):
     """The exact gradient by back-propagation: the baseline that zeroth-order runs are held against.
@@ -20,7 +18,6 @@ class FirstOrder(Estimator):
     """
 
     title: ClassVar[str] = "First order (back-propagation)"
-    plain: ClassVar[bool] = False
     backwards: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     rule: Literal["first-order"] = "first-order"
@@ -42,12 +39,6 @@ class FirstOrder(Estimator):
     def scalars(self, batch_size: int) -> int:
         """The length of the gradient, by which a run can be watched."""
         return 1
-
-    def draw(self, source: Source, batch_size: int, state: Any) -> Tensor:
-        """See `Estimator.draw`."""
-        import torch
-
-        return torch.empty(0, source.size, device=source.device)
 
     def measure(self, probe: Probe, state: Any) -> Estimate:
         """See `Estimator.measure`."""

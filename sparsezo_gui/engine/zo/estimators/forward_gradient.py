@@ -18,7 +18,6 @@ class ForwardGradient(Estimator):
 
     title: ClassVar[str] = "Forward gradient (exact slopes)"
     paper: ClassVar[str] = "Forward gradients, arXiv 2202.08587"
-    plain: ClassVar[bool] = False  # its directions are, but it holds a gradient as long as what is tuned
     backwards: ClassVar[bool] = True
     rule: Literal["forward-gradient"] = "forward-gradient"
     directions: int = setting(1, "Directions per step; all come from one backward pass.", ge=1, le=64, sane=(1, 8))

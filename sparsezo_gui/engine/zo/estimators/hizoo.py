@@ -30,7 +30,6 @@ class HiZOO(Estimator):
 
     title: ClassVar[str] = "HiZOO (curvature of each value)"
     paper: ClassVar[str] = "HiZOO, arXiv 2402.15173"
-    plain: ClassVar[bool] = False
     remembered: ClassVar[int] = 1
     rule: Literal["hizoo"] = "hizoo"
     epsilon: float = epsilon_setting()
@@ -47,13 +46,13 @@ class HiZOO(Estimator):
         """The slope, and the second derivative along the direction."""
         return 2
 
-    def start(self, values: Tensor) -> tuple[Tensor]:
+    def start(self, values: Tensor, source: Source) -> tuple[Tensor]:
         """H (n,)."""
         return (values.new_ones(values.shape),)
 
-    def draw(self, source: Source, batch_size: int, state: tuple[Tensor]) -> Tensor:
-        """See `Estimator.draw`."""
-        return source.normal(1) / state[0].sqrt()
+    def shape(self, drawn: Tensor, state: tuple[Tensor]) -> Tensor:
+        """See `Estimator.shape`."""
+        return drawn / state[0].sqrt()
 
     def measure(self, probe: Probe, state: Any) -> Estimate:
         """See `Estimator.measure`."""

@@ -28,12 +28,11 @@ class Loren(Estimator):
     Own choices: the paper has one a for all rows of a matrix, here each ``block`` of consecutive values has its own,
     since they may be any entries; f_k − f̄ is divided by its deviation where a is moved (their code has a factor ε²
     there instead, with which a hardly moves at all), so that ν does not depend on the loss; a moves once a step, after
-    the values. As theirs, a begins at normal values, here the same in every run. Their momentum is left to the update.
+    the values. As theirs, a begins at normal values. Their momentum is left to the update.
     """
 
     title: ClassVar[str] = "Low-rank curvature"
     paper: ClassVar[str] = "after LOREN, arXiv 2511.07971"
-    plain: ClassVar[bool] = False
     remembered: ClassVar[int] = 1
     rule: Literal["loren"] = "loren"
     epsilon: float = epsilon_setting()
@@ -52,17 +51,15 @@ class Loren(Estimator):
         """See `Estimator.probes`."""
         return self.losses
 
-    def start(self, values: Tensor) -> tuple[Tensor]:
+    def start(self, values: Tensor, source: Source) -> tuple[Tensor]:
         """The vectors a of all blocks, one after the other (n,)."""
-        from sparsezo_gui.engine.zo import generator
+        return (source.state(),)
 
-        return (generator.normal(0, 0, 0, values.numel(), values.device, stream=generator.BASES),)
-
-    def draw(self, source: Source, batch_size: int, state: tuple[Tensor]) -> Tensor:
-        """See `Estimator.draw`."""
+    def shape(self, drawn: Tensor, state: tuple[Tensor]) -> Tensor:
+        """See `Estimator.shape`."""
         import torch
 
-        return torch.stack([self.shaped(u, state[0]) for u in source.normal(self.losses)])
+        return torch.stack([self.shaped(u, state[0]) for u in drawn])
 
     def shaped(self, u: Tensor, a: Tensor) -> Tensor:
         """ρ^½·H^−½·u for ``u`` (n,)."""

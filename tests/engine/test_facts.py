@@ -1,0 +1,151 @@
+"""What rules say of themselves, by which runs are planned, refused and replayed, against what they do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+
+from sparsezo_gui.engine.objectives import Objective
+from sparsezo_gui.engine.objectives.counted import Counted
+from sparsezo_gui.engine.privacy import Privacy
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.sparse.overlay import overlay_of
+from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.zo.updates import Gradient
+from sparsezo_gui.recipe.recipe import DataTable
+from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, OBJECTIVES, PRIVACY, UPDATES
+from sparsezo_gui.recipe.toml import build
+from tests.engine.conftest import finish
+from tests.engine.test_correctness import SEARCH, example
+from tests.engine.test_replay import SETTINGS, TEXT
+
+BATCH = [example([5, 9, 7 + i, *[9] * (8 * (i % 2))], [2, 2], [8, 11], [0, 1], 2, i % 2) for i in range(4)]
+
+
+@dataclass
+class Watched:
+    """A probe that counts what is asked of it: ``sides`` for each of the ``chosen`` examples."""
+
+    probe: Any
+    sides: list[int] = field(default_factory=lambda: [0] * len(BATCH))
+    chosen: tuple[int, ...] = tuple(range(len(BATCH)))
+    blocks: list[int | None] = field(default_factory=list)
+    own_directions: list[bool] = field(default_factory=list)
+
+    def __getattr__(self, name):
+        return getattr(self.probe, name)
+
+    def _saw(self, count):
+        for place in self.chosen:
+            self.sides[place] += count
+
+    def losses(self, offsets):
+        self._saw(len(offsets))
+        return self.probe.losses(offsets)
+
+    def own(self, offsets):
+        self._saw(len(offsets))
+        self.own_directions.append(True)
+        return self.probe.own(offsets)
+
+    def gradient(self, offsets=None, blocks=None):
+        self._saw(1)
+        self.blocks.append(blocks)
+        return self.probe.gradient(offsets, blocks)
+
+    def part(self, chosen):
+        return Watched(self.probe.part(chosen), self.sides, tuple(self.chosen[place] for place in chosen), self.blocks,
+                       self.own_directions)  # fmt: skip
+
+
+def begun(model, **tables):
+    """A session at its beginning."""
+    chosen = build({"mask": {"rule": "random", "density": 0.02}, "loop": {"seed": 5, "batch_size": len(BATCH)},
+                    "update": {"learning_rate": 1e-3}, **tables})  # fmt: skip
+    session = Session(chosen, model, overlay_of(model, finish(chosen.mask.find(model, SEARCH))))
+    session.begin()
+    return session
+
+
+def long(state, session):
+    """How many vectors as long as the values a state holds."""
+    size = session.overlay.values.numel()
+    return sum(isinstance(part, torch.Tensor) and part.numel() == size for part in state or ())
+
+
+@pytest.mark.parametrize("rule", list(ESTIMATORS))
+def test_estimators(frozen_tiny, rule):
+    session = begun(frozen_tiny("llama", 32), estimator={"rule": rule, **SETTINGS.get(rule, {})})
+    estimator, directions = session.recipe.estimator, session.directions()
+    probe = Watched(session.probe(BATCH, directions))
+    found = estimator.measure(probe, session.state.estimator)
+    assert len(directions) == estimator.probes(len(BATCH))
+    assert len(found.scalars) == estimator.scalars(len(BATCH))
+    assert max(probe.sides) == estimator.sides
+    assert bool(probe.blocks) == estimator.backwards
+    assert {blocks or 0 for blocks in probe.blocks or (0,)} == {estimator.tail}
+    assert (found.exact is not None) == estimator.exact
+    assert bool(probe.own_directions) == estimator.own
+    session.advance(directions, found.scalars, 1e-3, found.exact)
+    assert long(session.state.estimator, session) == estimator.remembered
+
+
+@pytest.mark.parametrize("rule", list(UPDATES))
+def test_updates(frozen_tiny, rule):
+    session = begun(frozen_tiny("llama", 32), update={"rule": rule, "learning_rate": 1e-3})
+    update, directions = session.recipe.update, session.directions()
+    found = session.estimate(BATCH, directions, 1e-3)
+    probe, state = Watched(session.probe(BATCH, directions)), session.state.update
+    slopes = found.scalars[: len(found.scalars) - update.scalars]
+    asked = update.ask(probe, Gradient(directions, slopes), 1e-3, state)
+    assert (len(asked), max(probe.sides)) == (update.scalars, update.sides)
+    session.advance(directions, found.scalars, 1e-3)
+    assert long(session.state.update, session) == update.remembered
+    assert update.long or not update.remembered
+
+
+KINDS = [*({"rule": rule, **SETTINGS.get(rule, {})} for rule in MASKS if rule != "saved"),
+         {"rule": "rows", "density": 0.05, "score": "weight-activation", **TEXT},
+         {"rule": "subspace", "rank": 2, "refresh": 0}]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["general", "answers"])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+def test_masks(frozen_tiny, tmp_path, kind, text):
+    """Where they read a text, that of the run's own examples too."""
+    model, found = frozen_tiny("llama", 32), []
+    key = next((key for key in ("text", "texts") if key in MASKS[kind["rule"]].model_fields), None)
+    if key is None and text != "general":
+        return
+    rule = MASKS[kind["rule"]](**{**{key: value for key, value in kind.items() if key != "rule"},
+                                  **({key: text if key == "text" else (text,)} if key else {})})  # fmt: skip
+    for number in range(2):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text("\n".join(f'{{"text": "{w} {number}", "label": "{w}"}}' for w in ("yes", "no", "maybe") * 9))
+        table = DataTable(source=str(path), template="{{ text }} is", columns={"answer": "label"})
+        found.append(finish(rule.find(model, Search(5, table))))
+    assert (found[0].hash != found[1].hash) == rule.reads_task
+    assert found[0].space == rule.space
+    if rule.space != "dense":  # an overlay of which would take the model's weights over
+        overlay = overlay_of(model, found[0])
+        assert overlay.values.numel() == found[0].size == rule.tuned(model.anatomy)
+        assert getattr(getattr(overlay, "bases", None), "count", 1) == rule.count
+
+
+def test_what_measures_examples_apart_from_others_is_private():
+    for rule in PRIVACY:
+        kind = PRIVACY[rule]
+        assert kind.private == (kind.measure is not Privacy.measure)
+    assert Privacy.private, "who forgets to say so tells nothing"
+
+
+@pytest.mark.parametrize("rule", list(OBJECTIVES))
+def test_objectives(rule):
+    """Whether they compare follows from what they have; those that write measure what is written."""
+    kind = OBJECTIVES[rule]
+    assert kind().compares == (rule == "preference") == ("reference" in vars(kind))
+    assert kind.writes == (kind.measure is not Objective.measure)
+    assert kind.counts == issubclass(kind, Counted)
