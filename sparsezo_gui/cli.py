@@ -267,8 +267,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
 
         if options.step is not None:
             raise UserError(f"--step is for runs, and '{options.target}' is none.")
-        options.recipe = options.target
-        chosen = _recipe(options)
+        chosen = _recipe(options, options.target)
         model = console.finish(frozen.load(chosen.model))
         data = console.finish(load_data(chosen, model))
         examples = getattr(data, options.split).encoded
@@ -370,9 +369,9 @@ def _secret() -> str:
         return ""
 
 
-def _recipe(options: argparse.Namespace) -> Recipe:
+def _recipe(options: argparse.Namespace, name: str = "") -> Recipe:
     needs = ["model.trust_remote_code=true"] if options.trust_remote_code else []
-    return recipe.with_settings(recipe.load(options.recipe), [*options.set, *needs], Path.cwd())
+    return recipe.with_settings(recipe.load(name or options.recipe), [*options.set, *needs], Path.cwd())
 
 
 def _is_run(target: str) -> bool:

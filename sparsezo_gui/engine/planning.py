@@ -15,12 +15,12 @@ import torch
 from sparsezo_gui.engine.data import DataPreview, TaskData, finish, load_task, preview
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
-from sparsezo_gui.engine.models import auto, consent, memory
+from sparsezo_gui.engine.models import auto, memory
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.anatomy import Anatomy
 from sparsezo_gui.engine.models.consent import TrustedCode
 from sparsezo_gui.engine.models.hub import cached_folder
-from sparsezo_gui.engine.models.library import anatomy_of
+from sparsezo_gui.engine.models.library import anatomy_of, usable_code
 from sparsezo_gui.engine.models.memory import MemoryEstimate, Part
 from sparsezo_gui.engine.models.source import local_folder
 from sparsezo_gui.engine.models.streamed import needed
@@ -158,7 +158,7 @@ def _changed(source: str) -> float:
 def _found(table: ModelTable) -> tuple[Path, TrustedCode | None] | None:
     """Where the model is on this computer, with the code of its own that the user lets run. Raises `UserError`."""
     folder = local_folder(table.id) or cached_folder(table)
-    return (folder, consent.permitted(table, folder)) if folder else None
+    return (folder, usable_code(table, folder)) if folder else None
 
 
 def _tokenizer(folder: Path, code: TrustedCode | None) -> Any:

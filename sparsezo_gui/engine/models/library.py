@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from transformers import CONFIG_MAPPING, PretrainedConfig
+from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from sparsezo_gui import resources
@@ -79,7 +79,17 @@ def anatomy_of(table: ModelTable) -> Anatomy:
     """Anatomy from the config alone, fetched if it must be: enough for the memory estimate. Raises `UserError`, and
     `ConsentNeeded` where the layout is known to code alone that the user has not let run."""
     folder = local_folder(table.id) or cached_folder(table) or _fetch_config(table)
-    return anatomy(*_config(table, folder))
+    code = usable_code(table, folder)
+    return anatomy(read_config(folder, code), code)
+
+
+def usable_code(table: ModelTable, folder: Path) -> TrustedCode | None:
+    """The model's own code as far as the user lets it run; None where transformers knows the layout without it.
+
+    Raises `ConsentNeeded` where there is no other way to know it, and `UserError`.
+    """
+    code = permitted(table, folder)
+    return code if code is not None or named_type(folder) in CONFIG_MAPPING else required(table, folder)
 
 
 def search_hub(text: str, limit: int = LIMIT) -> list[ModelSummary]:
@@ -119,18 +129,11 @@ def _title(id: str) -> str:
     return "Starter model" if id == "starter" else Path(id).name or id
 
 
-def _config(table: ModelTable, folder: Path) -> tuple[PretrainedConfig, TrustedCode | None]:
-    """The config in ``folder``, with the model's own code only where the user lets that run. Raises `UserError`."""
-    code = permitted(table, folder)
-    if code is None and named_type(folder) not in CONFIG_MAPPING:
-        code = required(table, folder)
-    return read_config(folder, code), code
-
-
 def _of_folder(table: ModelTable, folder: Path, kind: str) -> ModelSummary:
     facts: dict[str, Any] = {}
     try:
-        config, code = _config(table, folder)
+        code = usable_code(table, folder)
+        config = read_config(folder, code)
         facts["architecture"] = (getattr(config, "architectures", None) or [config.model_type])[0]
         check_quantisation(folder, config)
         facts["parameters"] = anatomy(config, code).parameters
@@ -149,7 +152,9 @@ def _of_hub(table: ModelTable) -> ModelSummary:
     files = [file for file in info.siblings or () if re.fullmatch(r"[^/]+\.safetensors", file.rfilename)]
     facts["bytes"] = sum(file.size or 0 for file in files)
     try:
-        config, code = _config(table, _fetch_config(table))
+        folder = _fetch_config(table)
+        code = usable_code(table, folder)
+        config = read_config(folder, code)
         facts["architecture"] = (getattr(config, "architectures", None) or [config.model_type])[0]
         check_quantisation(f"'{table.id}' on the Hub", config)
         facts["parameters"] = anatomy(config, code).parameters
