@@ -9,7 +9,7 @@ from tests.models import tiny
 
 CONFIGURATION = '''\
 from transformers import LlamaConfig
-from .parts.marks import leave
+from .marks import leave
 leave()
 class OwnConfig(LlamaConfig):
     model_type = "own"
@@ -23,6 +23,7 @@ class OwnModel(LlamaForCausalLM):
 TOKENIZING = '''\
 from transformers import PreTrainedTokenizerFast
 from . import configuration_own
+from .parts import extra
 class OwnTokenizer(PreTrainedTokenizerFast):
     pass
 '''
@@ -44,7 +45,8 @@ def own_code(folder: Path, marker: Path, model_type: str = "own") -> Path:
     (folder / "modeling_own.py").write_text(MODELING)
     (folder / "tokenization_own.py").write_text(TOKENIZING)
     (folder / "parts").mkdir()
-    (folder / "parts" / "marks.py").write_text(MARKS.format(marker=str(marker)))
+    (folder / "parts" / "extra.py").write_text("from .. import marks\n")
+    (folder / "marks.py").write_text(MARKS.format(marker=str(marker)))
     return folder
 
 

@@ -17,6 +17,8 @@ from tests.own_code import own_code
 
 TRUST = "--trust-remote-code"
 PACKAGE = Path(sparsezo_gui.__file__).parent
+READERS = ("engine/models/code.py", "engine/models/hub.py", "gui/pages/model.py", "cli.py", "benching.py")
+"""What looks at the recipe's key: whether there is code to ask about, whether to fetch it, its field; and the flag."""
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def another_code(tmp_path, marker):
     """Changes a byte of the code. What was let run before runs no more in this process either."""
 
     def change():
-        path = tmp_path / "model" / "parts" / "marks.py"
+        path = tmp_path / "model" / "marks.py"
         path.write_bytes(path.read_bytes() + b"\n")
         marker.unlink(missing_ok=True)
 
@@ -71,7 +73,7 @@ def test_no_command_with_a_recipe_runs_code_that_the_recipe_trusts(recipe, marke
                                "--set=model.trust_remote_code=true"],
     ):  # fmt: skip
         code, out, error = run(*command, "--json")
-        assert code == 2 and "parts/marks.py" in error and TRUST in error, command
+        assert code == 2 and "parts/extra.py" in error and TRUST in error, command
         assert str(tmp_path / "model") in error and '"event": "started"' not in out
     for command in ("runs", "models", "recipes"):
         assert run(command)[0] == 0
@@ -81,10 +83,10 @@ def test_no_command_with_a_recipe_runs_code_that_the_recipe_trusts(recipe, marke
 def test_with_the_flag_it_runs_and_the_files_are_named(recipe, marker, run, tmp_path, another_code):
     code, out, error = run("train", recipe, "--run", tmp_path / "run", TRUST, "--json")
     assert code == 0 and marker.exists()
-    assert "parts/marks.py" in error and str(tmp_path / "model") in error
+    assert "parts/extra.py" in error and str(tmp_path / "model") in error
     assert all(json.loads(line) for line in out.splitlines())
     code, _, error = run("verify", tmp_path / "run")
-    assert code == 0 and "marks.py" not in error
+    assert code == 0 and "extra.py" not in error
     another_code()
     assert run("verify", tmp_path / "run")[0] == 2 and not marker.exists()
     assert run("verify", tmp_path / "run", TRUST)[0] == 0 and marker.exists()
@@ -110,7 +112,7 @@ def test_no_command_with_a_run_runs_code_that_changed(recipe, marker, run, tmp_p
     )  # fmt: skip
     for command in loading:
         code, _, error = run(*command)
-        assert code == 2 and "parts/marks.py" in error, command
+        assert code == 2 and "parts/extra.py" in error, command
     shared, received = tmp_path / "shared.zip", tmp_path / "received"
     assert run("share", made, "--out", shared)[0] == 0
     assert run("receive", shared, "--run", received, "--set=model.trust_remote_code=true")[0] == 0
@@ -151,7 +153,7 @@ def test_one_place_alone_reaches_code_of_models(path):
         autos = [name for name in names if name.startswith("Auto") or "dynamic_module" in name]
         assert not autos or place == "engine/models/auto.py", where
         if isinstance(node, ast.Attribute) and node.attr == "trust_remote_code":
-            assert place in ("engine/models/code.py", "engine/models/hub.py", "gui/pages/model.py"), where
+            assert place in READERS, where
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "TrustedCode":
             assert place == "engine/models/consent.py", where
     if place == "engine/models/auto.py":

@@ -50,9 +50,9 @@ def given(folder):
 def test_what_a_recipe_says_grants_nothing(folder, marker):
     error = refused(folder)
     assert isinstance(error, ConsentNeeded) and sorted(error.code.files) == [
-        "configuration_own.py", "modeling_own.py", "parts/marks.py", "tokenization_own.py"
+        "configuration_own.py", "marks.py", "modeling_own.py", "parts/extra.py", "tokenization_own.py"
     ]  # fmt: skip
-    assert "--trust-remote-code" in str(error) and str(folder) in str(error) and "parts/marks.py" in str(error)
+    assert "--trust-remote-code" in str(error) and str(folder) in str(error) and "parts/extra.py" in str(error)
     assert not marker.exists()
 
 
@@ -90,7 +90,7 @@ def test_a_known_layout_is_told_without_the_code(tmp_path, marker):
 @pytest.mark.parametrize("change", ["byte", "more", "less", "name"])
 def test_another_code_is_asked_about_anew(folder, marker, change):
     given(folder)
-    part = folder / "parts" / "marks.py"
+    part = folder / "parts" / "extra.py"
     if change == "byte":
         part.write_bytes(part.read_bytes() + b"\n")
     elif change == "more":
