@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDialog, QLabel, QPlainTextEdit, QPushButton
-from standin import StandIn
+from standin import StandIn, past
 
 from sparsezo_gui.engine.models.code import Code
 from sparsezo_gui.errors import ConsentNeeded
@@ -16,6 +16,7 @@ from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.widgets.consent import ConsentDialog
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import load
+from sparsezo_gui.recipe.events import Ask, Stop
 from tests.own_code import own_code
 
 FILES = {"a.py": b"1", "b\n\u202ec.py": b"2" * 2048}
@@ -100,10 +101,6 @@ def test_a_consent_that_cannot_be_noted_is_told(window, session, engine, click, 
 
 
 def test_a_question_to_a_finished_run_waits_for_the_answer(window, session, engine, click, dialog, qtbot):
-    from standin import past
-
-    from sparsezo_gui.recipe.events import Ask
-
     folder = engine.home / "past"
     folder.mkdir(parents=True)
     engine.histories[folder] = past()
@@ -111,6 +108,19 @@ def test_a_question_to_a_finished_run_waits_for_the_answer(window, session, engi
     click("Let the code run", dialog())
     qtbot.waitUntil(lambda: bool(engine.asked), timeout=5000)
     assert engine.asked == [Ask("What is it?")]
+
+
+def test_a_run_whose_code_changed_on_the_way_is_resumed(window, session, engine, click, dialog, qtbot):
+    engine.allowed = CODE
+    engine.faults["step"] = ConsentNeeded(CODE, "It needs code of its own.")
+    window.go("run")
+    click("Start run")
+    asked = dialog()
+    del engine.faults["step"]
+    click("Let the code run", asked)
+    qtbot.waitUntil(lambda: session.record.state == "running" and session.record.step > 100, timeout=5000)
+    session.command(Stop())
+    qtbot.waitUntil(lambda: not session.running, timeout=5000)
 
 
 def test_opening_a_strangers_recipe_runs_nothing_of_its_model(tmp_path, qtbot):

@@ -50,4 +50,5 @@ def load_tokenizer(folder: Path, code: TrustedCode | None = None) -> Any:
     own = code and code.find("AutoTokenizer", PreTrainedTokenizerBase)
     if own:
         return own.from_pretrained(folder, local_files_only=True)
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    options = {"config": load_config(folder, code)} if code and code.has("AutoConfig") else {}
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)

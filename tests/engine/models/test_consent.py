@@ -65,6 +65,13 @@ def test_once_it_is_let_run_the_models_own_classes_are_used(folder, marker):
     assert "class OwnModel" in inspect.getsource(type(model.module))
 
 
+def test_an_own_model_with_a_usual_tokenizer(folder):
+    edit(folder / "tokenizer_config.json", auto_map={})
+    given(folder)
+    model = finish(frozen.load(table(folder)))
+    assert type(model.module).__name__ == "OwnModel" and model.tokenizer("a cat").input_ids
+
+
 def test_lists_estimates_and_previews_run_nothing(folder, marker, tmp_path):
     data = tmp_path / "data.jsonl"
     data.write_text('{"text": "a", "label": "yes"}\n{"text": "b", "label": "no"}\n' * 4)
