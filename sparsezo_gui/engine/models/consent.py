@@ -80,13 +80,13 @@ def required(table: ModelTable, folder: Path) -> TrustedCode | None:
         raise UserError(f"{folder}: its code file '{code.missing}' is not there. Measuring and starting download it "
                         "where the model is on the Hub; else copy the model again.")
     if not is_given(code):
-        raise ConsentNeeded(code, _question(code))
+        raise ConsentNeeded(code, *_question(code))
     return TrustedCode(code)
 
 
 def is_given(code: Code) -> bool:
     """Whether the user lets ``code`` run. Raises `UserError`."""
-    return _key(code) in [(each["code"], each["model"], each["commit"]) for each in _read()]
+    return _key(code) in map(_key_of, _read())
 
 
 def give(code: Code) -> None:
@@ -105,6 +105,10 @@ def _key(code: Code) -> tuple[str, str, str]:
     return (code.hash, code.model, code.commit) if code.commit else (code.hash, "", "")
 
 
+def _key_of(kept: dict[str, Any]) -> tuple[str, str, str]:
+    return kept["code"], kept["model"], kept["commit"]
+
+
 def _path() -> Path:
     return home() / "consent.json"
 
@@ -115,22 +119,23 @@ def _read() -> list[dict[str, Any]]:
         if table["version"] != VERSION:
             raise UserError(f"{_path()}: was written by another version of SparseZO. Use that one, or remove the file "
                             "to be asked anew.")
-        assert all(isinstance(each[key], str) for each in table["consents"] for key in ("code", "model", "commit"))
+        for each in table["consents"]:
+            _key_of(each)
         return table["consents"]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise UserError(f"{_path()}: cannot be read ({error.strerror}).") from error
-    except (ValueError, RecursionError, TypeError, KeyError, AssertionError) as error:
+    except (ValueError, RecursionError, TypeError, KeyError) as error:
         raise UserError(f"{_path()}: is damaged. Remove it to be asked anew.") from error
 
 
-def _question(code: Code) -> str:
+def _question(code: Code) -> tuple[str, str]:
     names = sorted(code.files)
     more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
     return (
-        f"'{code.model}' needs Python code of its own, which has all your rights when it runs: "
-        f"{', '.join(names[:_NAMES_TOLD])}{more} in {code.folder}. It has not run. Read it; if you trust it, add "
-        "--trust-remote-code to the command, or let it run when the window asks, at Start or Measure. Until then the "
-        "model is not loaded."
+        f"'{code.model}' needs Python code of its own, which you have not let run. Until you do, the model is not "
+        "loaded; where transformers does not know its type, its memory is not estimated either.",
+        f"The code is {', '.join(names[:_NAMES_TOLD])}{more} in {code.folder}. It would run with all your rights, so "
+        "read it. If you trust it, add --trust-remote-code to the command; the window asks you at Measure and Start.",
     )
