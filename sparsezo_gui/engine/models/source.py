@@ -10,6 +10,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def inspect(folder: Path, table: ModelTable) -> ModelSource:
     `ConsentNeeded`."""
     if table.id not in resources.BUNDLED_MODELS:
         refuse_links(folder, (path for path in folder.glob("*") if path.is_file()))
+        _refuse_adapter(folder)
     code = required(table, folder)
     config = read_config(folder, code)
     prequantised = check_quantisation(folder, config)
@@ -63,6 +65,13 @@ def inspect(folder: Path, table: ModelTable) -> ModelSource:
     source = ModelSource(table.id, commit, folder, config, weights, parts, prequantised, code)
     Checkpoint(source).check()
     return source
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """Raises `UserError` for an adapter that transformers would load with the model, where peft is installed."""
+    if find_spec("peft") and (folder / "adapter_config.json").is_file():
+        raise UserError(f"{folder}: holds an adapter beside the model, and peft would put it into the model unasked. "
+                        "Move adapter_config.json to another folder, or merge the adapter into the model first.")
 
 
 def local_folder(id: str) -> Path | None:
@@ -88,7 +97,7 @@ def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
     if not path.is_file():
         raise UserError(_no_config(folder))
     table = _read_json(path)
-    _refuse_counts(path, table)
+    _refuse_settings(path, table)
     kind, own = table.get("model_type"), table.get("auto_map")
     remote = isinstance(own, dict) and "AutoConfig" in own
     known = isinstance(kind, str) and kind in CONFIG_MAPPING
@@ -107,11 +116,15 @@ def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
         raise UserError(f"{path}: does not describe a '{kind}' model ({reason}). Download or copy it again.") from error
 
 
-def _refuse_counts(path: Path, table: dict[str, Any]) -> None:
-    """Raises `UserError` for a number of layers and the like that would take hours and all memory to build."""
+def _refuse_settings(path: Path, table: dict[str, Any]) -> None:
+    """Raises `UserError` for a number of layers and the like that would take hours and all memory to build, and for
+    weights from a file that was not checked, which transformers would load, also a pickle."""
     held: list[tuple[str, Any]] = [("", table)]
     while held:
         key, value = held.pop()
+        if key == "transformers_weights" and value:
+            raise UserError(f"{path}: names a weights file of its own, {quoted(value)}, as '{key}'. Call that file "
+                            f"{SINGLE}, and take the setting out.")
         if isinstance(value, dict):
             held += value.items()
         elif isinstance(value, list):
