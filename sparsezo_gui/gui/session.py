@@ -57,7 +57,7 @@ class Session(QObject):
         self.record: RunRecord | None = None
         self.asked = ""  # what the running loop was asked and has not done yet: 'pause', 'stop', 'evaluate'
         self._arguments: dict[str, tuple[Any, ...]] = {}  # of the last request by kind
-        self._refused = ""  # kind of the request that waits for a consent to be noted
+        self._allowed = ""  # kind of the request that waits for a consent to be noted
         self._wanted: tuple[Path, str, tuple[Command, ...]] | None = None  # run to open, how, and what to ask of it
         self._hindered = self.hindrance  # as it was told last
         self._number = 0
@@ -203,7 +203,7 @@ class Session(QObject):
 
     def allow(self, kind: str, code: Any) -> None:
         """The user lets the code of a model run: notes it, then asks anew for what needed it."""
-        self._refused = kind
+        self._allowed = kind
         self.ask("consent", code)
 
     def refuse(self, kind: str) -> None:
@@ -215,7 +215,7 @@ class Session(QObject):
         self._signal(kind).emit()
 
     def _consented(self, message: Message) -> None:
-        kind, arguments = self._refused, self._arguments[self._refused]
+        kind, arguments = self._allowed, self._arguments[self._allowed]
         if message.what != "answer":
             self.problems[kind] = self.problems.pop("consent")
         else:
@@ -224,7 +224,7 @@ class Session(QObject):
                 if kind == "train" and self.record.folder is not None:  # its code changed on the way
                     kind, arguments = "resume", (self.record.folder,)
                 self.record.state, self.record.finished = "starting", None
-            self.problems.pop(self._refused, None)
+            self.problems.pop(self._allowed, None)
             self.ask(kind, *arguments)
         self._signal(kind).emit()
 

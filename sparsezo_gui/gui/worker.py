@@ -118,7 +118,7 @@ class Engine:
 
         verdicts = {}
         for name in models:
-            table = recipe.model.model_copy(update={"id": name, "revision": "main"})
+            table = recipe.model.model_copy(update={"id": name, "revision": "main", "trust_remote_code": False})
             with contextlib.suppress(UserError):
                 verdicts[name] = estimate(recipe.model_copy(update={"model": table})).verdict
         return verdicts

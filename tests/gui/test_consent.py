@@ -123,6 +123,15 @@ def test_a_run_whose_code_changed_on_the_way_is_resumed(window, session, engine,
     qtbot.waitUntil(lambda: not session.running, timeout=5000)
 
 
+def test_that_one_model_needs_its_code_says_nothing_of_another(window, session, enter):
+    session.change("model", trust_remote_code=True)
+    enter("Model folder or Hub id", "other/model")
+    assert session.recipe.model.id == "other/model" and not session.recipe.model.trust_remote_code
+    session.change("model", trust_remote_code=True)
+    window.page("model").list.setCurrentRow(1)
+    assert session.recipe.model.id == "Qwen/Qwen3-0.6B" and not session.recipe.model.trust_remote_code
+
+
 def test_opening_a_strangers_recipe_runs_nothing_of_its_model(tmp_path, qtbot):
     marker = tmp_path / "marker"
     folder = own_code(tmp_path / "model", marker)

@@ -116,6 +116,8 @@ def empty_model(config: PretrainedConfig, code: TrustedCode | None = None) -> Pr
             # Any attention will do for shapes; eager asks for no further package.
             model = auto.build(config, code, attn_implementation="eager")
             model.tie_weights()
+    except UserError:  # of the model's own code
+        raise
     except Exception as error:  # whatever a foreign config makes the architecture raise
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise UserError(f"{_named(config)} cannot be built from its config.json: {reason}") from error

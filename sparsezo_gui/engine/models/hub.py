@@ -59,7 +59,10 @@ def find(table: ModelTable) -> Generator[Progress, None, ModelSource]:
 
 
 def cached_folder(table: ModelTable) -> Path | None:
-    """Folder in the Hugging Face cache when all of the model is there (offline: when any of it is); no network call."""
+    """Folder in the Hugging Face cache when all of the model is there (offline: when any of it is); no network call.
+
+    Raises `UserError` for code that may not run whoever lets it.
+    """
     try:
         path = Path(huggingface_hub.snapshot_download(
             table.id, revision=table.revision, local_files_only=True, allow_patterns="config.json"
@@ -74,9 +77,9 @@ def cached_folder(table: ModelTable) -> Path | None:
 def _complete(folder: Path, table: ModelTable) -> bool:
     try:
         find_weights(folder)
-        code = find_code(table, folder)
     except UserError:
         return False
+    code = find_code(table, folder)
     return code is None or not code.missing
 
 

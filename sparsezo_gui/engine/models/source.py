@@ -111,6 +111,8 @@ def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
         raise UserError(f"{path}: the model type {kind!r} is not known to transformers. {hint}")
     try:
         return auto.load_config(folder, code)
+    except UserError:  # of the model's own code
+        raise
     except Exception as error:  # whatever a foreign config makes its class raise
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise UserError(f"{path}: does not describe a '{kind}' model ({reason}). Download or copy it again.") from error

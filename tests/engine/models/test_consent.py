@@ -173,7 +173,8 @@ def test_a_class_that_is_no_model_is_refused(folder):
 def test_code_that_does_not_run_gets_a_sentence(folder, text):
     (folder / "configuration_own.py").write_text(text)
     given(folder)
-    assert "does not run here" in str(refused(folder))
+    named = "its own code for 'configuration_own.OwnConfig' does not run here"
+    assert str(refused(folder)).startswith(f"{folder}: {named}")
 
 
 def test_too_much_code_is_refused(folder, monkeypatch):
