@@ -78,7 +78,8 @@ def _quality(options: argparse.Namespace, console: Console) -> None:
     tasks = dict(task_of(text) for text in options.tasks)
     methods = options.methods or [UNTUNED, *METHODS, *([LORA] if find_spec("peft") else [])]
     methods = named(methods, options.densities)
-    base = recipe.with_settings(Recipe(), options.set)
+    needs = ["model.trust_remote_code=true"] if options.trust_remote_code else []
+    base = recipe.with_settings(Recipe(), [*options.set, *needs])
     quality = Quality(base, tasks, tuple(methods), options.seeds, options.forwards, Path(options.out), options.once)
     rows = console.finish(quality.run())
     columns = ("task", "method", "seeds", "final", "best", "forwards_to_mezo", "seconds_to_mezo", "tuned", "rate",

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from sparsezo_gui import __version__, benching, recipe, resources
 from sparsezo_gui.console import Console
-from sparsezo_gui.errors import OUT_OF_MEMORY, UserError, out_of_memory
+from sparsezo_gui.errors import OUT_OF_MEMORY, ConsentNeeded, UserError, out_of_memory
 from sparsezo_gui.masking import masked
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.runs.folder import RunFolder
     from sparsezo_gui.engine.session import Session
 
+TRUST = "--trust-remote-code"
+LOADING = ("train", "resume", "verify", "estimate", "rates", "mask", "evaluate", "generate", "export", "bench")
+"""The commands that load a model."""
 Command = Callable[[argparse.Namespace, Console], int | None]
 
 
@@ -43,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(options.json)
     warnings.simplefilter("ignore")  # of libraries, meant for programmers
     try:
-        return options.command(options, console) or 0
+        return _run(options, console) or 0
     except UserError as error:
         console.error(OUT_OF_MEMORY if out_of_memory(error) else str(error))
         return 2
@@ -65,6 +68,21 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     finally:
         console.close()
+
+
+def _run(options: argparse.Namespace, console: Console) -> int | None:
+    """Runs the command; where it meets code that the user lets run by --trust-remote-code, once more from its start."""
+    try:
+        return options.command(options, console)
+    except ConsentNeeded as needed:
+        if not options.trust_remote_code:
+            raise
+        from sparsezo_gui.engine.models import consent
+
+        consent.give(needed.code)
+        files = (f"  {name} ({len(content):,} bytes)" for name, content in sorted(needed.code.files.items()))
+        console.note(f"You let this code run, in {needed.code.folder}:", *files)
+    return options.command(options, console)
 
 
 def _details() -> Path | str:
@@ -204,6 +222,7 @@ def _rates(options: argparse.Namespace, console: Console) -> None:
         lines.append(f"{rung.rate:<8.2g} {loss}{'' if rung.stable else ', unstable'}")
     if report.rate is not None:
         settings = [f"--set={setting}" for setting in (*options.set, f"update.learning_rate={report.rate:g}")]
+        settings += [TRUST] * options.trust_remote_code
         lines.append(f"Use it: {shlex.join(['sparsezo', 'train', options.recipe, *settings])}")
     console.result(report.as_json(), "\n".join(lines))
 
@@ -248,7 +267,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
 
         if options.step is not None:
             raise UserError(f"--step is for runs, and '{options.target}' is none.")
-        chosen = recipe.with_settings(recipe.load(options.target), options.set, Path.cwd())
+        chosen = _recipe(options, options.target)
         model = console.finish(frozen.load(chosen.model))
         data = console.finish(load_data(chosen, model))
         examples = getattr(data, options.split).encoded
@@ -350,8 +369,9 @@ def _secret() -> str:
         return ""
 
 
-def _recipe(options: argparse.Namespace) -> Recipe:
-    return recipe.with_settings(recipe.load(options.recipe), options.set, Path.cwd())
+def _recipe(options: argparse.Namespace, name: str = "") -> Recipe:
+    needs = ["model.trust_remote_code=true"] if options.trust_remote_code else []
+    return recipe.with_settings(recipe.load(name or options.recipe), [*options.set, *needs], Path.cwd())
 
 
 def _is_run(target: str) -> bool:
@@ -392,7 +412,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, about: str, command: Command) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=about, description=about)
-        sub.set_defaults(command=command, set=[])
+        sub.set_defaults(command=command, set=[], trust_remote_code=False)
         sub.add_argument("--json", action="store_true", help="one JSON object per line on standard output")
         return sub
 
@@ -476,6 +496,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("token", "Keep an access token for gated and private models in the system's keyring.", _token)
     sub.add_argument("what", choices=("keep", "forget", "show"), help="keep: asks for it, or reads it from standard "
                      "input; forget: removes it; show: where it is from, and its last 4 characters")  # fmt: skip
+    for name in LOADING:
+        commands.choices[name].add_argument(TRUST, action="store_true", help="let the Python code that comes with this "
+                                            "model run, with all your rights: read it first. Whenever a byte of it "
+                                            "changes, this is needed anew")  # fmt: skip
     return parser
 
 

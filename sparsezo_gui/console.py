@@ -89,6 +89,11 @@ class Console:
         else:
             print(text, file=sys.stderr, flush=True)
 
+    def note(self, *lines: str) -> None:
+        """What the user is told on standard error in any case, also where a program reads the output."""
+        self.calm()
+        print(*map(printable, lines), sep="\n", file=sys.stderr, flush=True)
+
     def error(self, text: str) -> None:
         """What went wrong, on standard error."""
         self.calm()

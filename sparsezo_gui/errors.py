@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 _LONGEST = 2000  # characters of a sentence; one that quotes a file may quote megabytes
 
@@ -20,6 +21,14 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(self.args)
+
+
+class ConsentNeeded(UserError):
+    """A model needs Python code of its own that the user has not let run; ``code`` is the engine's `Code`."""
+
+    def __init__(self, code: Any, *sentences: str) -> None:
+        super().__init__(*sentences)
+        self.code = code
 
 
 def printable(text: str) -> str:

@@ -7,19 +7,20 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from sparsezo_gui.engine.data import DataPreview, TaskData, finish, load_task, preview
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
+from sparsezo_gui.engine.models import auto, memory
 from sparsezo_gui.engine.models import device as devices
-from sparsezo_gui.engine.models import memory
 from sparsezo_gui.engine.models.anatomy import Anatomy
+from sparsezo_gui.engine.models.consent import TrustedCode
 from sparsezo_gui.engine.models.hub import cached_folder
-from sparsezo_gui.engine.models.library import anatomy_of
+from sparsezo_gui.engine.models.library import anatomy_of, usable_code
 from sparsezo_gui.engine.models.memory import MemoryEstimate, Part
 from sparsezo_gui.engine.models.source import local_folder
 from sparsezo_gui.engine.models.streamed import needed
@@ -110,7 +111,11 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
 
 def preview_data(recipe: Recipe, page: int = 0) -> DataPreview:
     """A page of the data, and examples as the model will see them where its tokenizer is on this computer."""
-    return preview(recipe.data, _tokenizer(recipe.model), page)
+    try:
+        found = _found(recipe.model)
+    except UserError:  # told beside the model
+        found = None
+    return preview(recipe.data, _tokenizer(*found) if found else None, page)
 
 
 def _largest_batch(
@@ -133,14 +138,15 @@ def _tokens(pack: Sequence[Encoded]) -> int:
 def _data(table: DataTable, model: ModelTable) -> TaskData | None:
     """The encoded data, where it and the tokenizer are at hand and in order; its faults are told elsewhere."""
     try:
-        return _cached_data(table.model_dump_json(), model.model_dump_json(), _changed(table.source))
+        found = _found(model)
+        return _cached_data(table.model_dump_json(), _changed(table.source), *found) if found else None
     except UserError:
         return None
 
 
 @lru_cache(maxsize=1)
-def _cached_data(table: str, model: str, changed: float) -> TaskData | None:
-    tokenizer = _tokenizer(ModelTable.model_validate_json(model))
+def _cached_data(table: str, changed: float, folder: Path, code: TrustedCode | None) -> TaskData | None:
+    tokenizer = _tokenizer(folder, code)
     return finish(load_task(DataTable.model_validate_json(table), tokenizer)) if tokenizer else None
 
 
@@ -149,15 +155,18 @@ def _changed(source: str) -> float:
     return os.stat(source).st_mtime if os.path.exists(source) else 0.0
 
 
-@lru_cache(maxsize=2)
-def _cached_tokenizer(folder: str, trust_remote_code: bool) -> Any:
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+def _found(table: ModelTable) -> tuple[Path, TrustedCode | None] | None:
+    """Where the model is on this computer, with the code of its own that the user lets run. Raises `UserError`."""
+    folder = local_folder(table.id) or cached_folder(table)
+    return (folder, usable_code(table, folder)) if folder else None
 
 
-def _tokenizer(table: ModelTable) -> Any:
-    """The model's tokenizer if it is on this computer; None otherwise."""
+def _tokenizer(folder: Path, code: TrustedCode | None) -> Any:
+    """The model's tokenizer; None where it cannot be loaded, which is told elsewhere."""
     try:
-        folder = local_folder(table.id) or cached_folder(table)
-        return _cached_tokenizer(str(folder), table.trust_remote_code) if folder else None
+        return _cached_tokenizer(folder, code)
     except (UserError, OSError, ValueError, KeyError, ImportError):
         return None
+
+
+_cached_tokenizer = lru_cache(maxsize=2)(auto.load_tokenizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from PySide6.QtCore import QByteArray, QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import QCloseEvent, QDesktopServices
@@ -29,6 +30,7 @@ from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID, icon, theme
 from sparsezo_gui.gui.widgets.basic import Page
+from sparsezo_gui.gui.widgets.consent import ConsentDialog
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
 from sparsezo_gui.gui.widgets.memory import MemoryStrip
 from sparsezo_gui.recipe import dump, load
@@ -77,6 +79,7 @@ class MainWindow(QMainWindow):
         session.run_changed.connect(self._refresh_status)
         session.run_advanced.connect(self._refresh_status)
         session.recipe_changed.connect(self._refresh_title)
+        session.consent_wanted.connect(self._ask_consent)
         theme().changed.connect(self._paint_navigation)
         self.restoreGeometry(session.store.value("geometry", QByteArray()))
         self.go("model")
@@ -191,6 +194,12 @@ class MainWindow(QMainWindow):
         record = self.session.record
         if record is not None and record.folder is not None:
             QDesktopServices.openUrl(QUrl.fromLocalFile(str(record.folder)))
+
+    def _ask_consent(self, kind: str, code: Any) -> None:
+        dialog = ConsentDialog(code, self)
+        dialog.accepted.connect(lambda: self.session.allow(kind, code))
+        dialog.rejected.connect(lambda: self.session.refuse(kind))
+        dialog.open()
 
     def _folder(self) -> str:
         return str(self.session.recipe_path.parent if self.session.recipe_path else Path.home())

@@ -6,18 +6,21 @@ import platform
 import sys
 import traceback
 from dataclasses import dataclass
+from typing import Any
 
 from sparsezo_gui import __version__
-from sparsezo_gui.errors import UserError, out_of_memory
+from sparsezo_gui.errors import ConsentNeeded, UserError, out_of_memory
 from sparsezo_gui.masking import masked
 
 
 @dataclass(frozen=True)
 class Problem:
-    """``what`` happened and what to do; ``details`` is a report for a bug tracker, empty for a user's mistake."""
+    """``what`` happened and what to do; ``details`` is a report for a bug tracker, empty for a user's mistake; ``code``
+    is what the user has to let run first, or None."""
 
     what: str
     details: str = ""
+    code: Any = None
 
     @property
     def defect(self) -> bool:
@@ -28,7 +31,7 @@ class Problem:
 def explain(error: BaseException, doing: str) -> Problem:
     """A `UserError` says it all by itself; anything else is told as our defect, with a traceback at hand."""
     if isinstance(error, UserError) and not out_of_memory(error):
-        return Problem(str(error))
+        return Problem(str(error), code=error.code if isinstance(error, ConsentNeeded) else None)
     if out_of_memory(error):
         what = (
             f"The computer ran out of memory while {doing}. Close other programs, choose fewer bits, a smaller "

@@ -41,6 +41,7 @@ class Session(QObject):
     export_changed = Signal()
     answered = Signal(object)  # an Answer: a piece of what the model writes
     run_made = Signal(object)  # folder of a branch, or of a run that was received
+    consent_wanted = Signal(str, object)  # kind of a request that was not served, and the code of the model it needs
 
     def __init__(self, engine: Engine | None = None) -> None:
         super().__init__()
@@ -55,6 +56,8 @@ class Session(QObject):
         self.measured = False  # whether the estimate was measured
         self.record: RunRecord | None = None
         self.asked = ""  # what the running loop was asked and has not done yet: 'pause', 'stop', 'evaluate'
+        self._arguments: dict[str, tuple[Any, ...]] = {}  # of the last request by kind
+        self._allowed = ""  # kind of the request that waits for a consent to be noted
         self._wanted: tuple[Path, str, tuple[Command, ...]] | None = None  # run to open, how, and what to ask of it
         self._hindered = self.hindrance  # as it was told last
         self._number = 0
@@ -90,7 +93,7 @@ class Session(QObject):
         """Puts a request into the worker's queue; its answer comes as a signal."""
         self._number += 1
         self._newest[kind] = self._worker.latest[kind] = self._number
-        self.busy[kind] = None
+        self.busy[kind], self._arguments[kind] = None, arguments
         self.notices.pop(kind, None)
         self._worker.inbox.put(Request(kind, self._number, arguments))
         self._tell_hindrance()
@@ -136,9 +139,9 @@ class Session(QObject):
             self.asked = ""
         self.run_advanced.emit()
 
-    def _receive(self, message: Message) -> Any:
-        kind = message.kind
-        signal = {
+    def _signal(self, kind: str) -> Any:
+        """What tells that something came of a request."""
+        return {
             "load": self.engine_changed, "tasks": self.tasks_changed, "models": self.models_changed,
             "fits": self.models_changed, "summary": self.summary_changed,
             "estimate": self.estimate_changed, "measure": self.estimate_changed, "mask": self.mask_changed,
@@ -146,7 +149,12 @@ class Session(QObject):
             "preview": self.preview_changed, "runs": self.runs_changed, "history": self.run_changed,
             **dict.fromkeys(RUNS, self.run_changed), "export": self.export_changed,
             **dict.fromkeys(("branch", "note", "share", "receive"), self.runs_changed),
+            "consent": self.hindrance_changed,
         }[kind]  # fmt: skip
+
+    def _receive(self, message: Message) -> Any:
+        kind = message.kind
+        signal = self._signal(kind)
         if message.number != self._newest.get(kind):
             return None
         if message.what == "event":
@@ -175,6 +183,8 @@ class Session(QObject):
             self.problems.pop("estimate", None)
         elif kind == "history":
             self._opened(message)
+        elif kind == "consent":
+            self._consented(message)
         elif kind in ("branch", "note", "receive") and message.what == "answer":
             self.list_runs()
             if message.value is not None:
@@ -187,7 +197,36 @@ class Session(QObject):
             self.list_runs()
             if kind == "look" and self.record.folder is not None:
                 self.open_run(self.record.folder)  # as it was before it was looked at, or as it is now
+        if kind in LONG and message.what == "problem" and message.value.code is not None:
+            self.consent_wanted.emit(kind, message.value.code)
         return signal
+
+    def allow(self, kind: str, code: Any) -> None:
+        """The user lets the code of a model run: notes it, then asks anew for what needed it."""
+        self._allowed = kind
+        self.ask("consent", code)
+
+    def refuse(self, kind: str) -> None:
+        """The user does not let it run: what needed it stays undone, and its page says why."""
+        self.problems[kind] = Problem(
+            "Nothing was started, since you did not let the code run that comes with the model. Start again to be "
+            "asked again, or choose another model."
+        )
+        self._signal(kind).emit()
+
+    def _consented(self, message: Message) -> None:
+        kind, arguments = self._allowed, self._arguments[self._allowed]
+        if message.what != "answer":
+            self.problems[kind] = self.problems.pop("consent")
+        else:
+            self._on_settled()  # memory and examples can be told now
+            if kind in RUNS and self.record is not None:
+                if kind == "train" and self.record.folder is not None:  # its code changed on the way
+                    kind, arguments = "resume", (self.record.folder,)
+                self.record.state, self.record.finished = "starting", None
+            self.problems.pop(self._allowed, None)
+            self.ask(kind, *arguments)
+        self._signal(kind).emit()
 
     def _opened(self, message: Message) -> None:
         folder, history = message.value if message.what == "answer" else (None, None)

@@ -49,6 +49,7 @@ DOING = {
     "share": "sharing the run",
     "receive": "unpacking the run",
     "export": "exporting",
+    "consent": "noting what you allowed",
 }
 RUNS = ("train", "resume", "look")  # what holds the engine with a run
 LONG = {"load", "measure", "mask", "rates", *RUNS, "export"}  # never served between two steps of a run
@@ -117,7 +118,7 @@ class Engine:
 
         verdicts = {}
         for name in models:
-            table = recipe.model.model_copy(update={"id": name, "revision": "main"})
+            table = recipe.model.model_copy(update={"id": name, "revision": "main", "trust_remote_code": False})
             with contextlib.suppress(UserError):
                 verdicts[name] = estimate(recipe.model_copy(update={"model": table})).verdict
         return verdicts
@@ -213,6 +214,12 @@ class Engine:
         from sparsezo_gui.engine.export import export_run
 
         return export_run(folder, form, out, step, weights)
+
+    def consent(self, code: Any) -> None:
+        """Notes that the user lets the code of a model run."""
+        from sparsezo_gui.engine.models.consent import give
+
+        give(code)
 
 
 class Worker(QObject):

@@ -19,9 +19,10 @@ unknown, or that the table's rule does not have, is an error:
 ``[loop]``       steps batch_size seed evaluate_every patience guard
 ``[run]``        name folder frames pause_on
 
-``rule`` is a word from `sparsezo_gui.recipe.registry`. A relative path is meant from the folder of the recipe file. A
-file of a later version is refused; a file of an earlier one is brought up by the functions in
-`sparsezo_gui.recipe.toml.MIGRATIONS`, one per version.
+``rule`` is a word from `sparsezo_gui.recipe.registry`. A relative path is meant from the folder of the recipe file.
+``trust_remote_code`` says that the model needs Python code of its own; it grants nothing, since the user alone lets
+that run (see `sparsezo_gui.engine.models.consent`). A file of a later version is refused; a file of an earlier one is
+brought up by the functions in `sparsezo_gui.recipe.toml.MIGRATIONS`, one per version.
 """
 
 from sparsezo_gui.recipe.recipe import Recipe

@@ -25,7 +25,11 @@ class ModelTable(Settings):
         "Numbers to compute in: 'auto' is float32 on a CPU and 16 bits on a GPU; 'int8' is the fastest on a CPU and "
         "needs bits = 8; 'bfloat16' needs a processor that has it.",
     )
-    trust_remote_code: bool = setting(False, "Run Python code that comes with this model. Only for a source you trust.")
+    trust_remote_code: bool = setting(
+        False,
+        "The model needs the Python code that comes with it. This grants nothing: you are asked before it runs, and "
+        "anew when a byte of it changes.",
+    )
 
     @field_validator("device")
     @classmethod

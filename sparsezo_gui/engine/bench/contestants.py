@@ -98,9 +98,9 @@ def lora(recipe: Recipe, steps: int, factor: float) -> Generator[Event, None, di
 
     held = yield from frozen.load(recipe.model)
     data = yield from load_data(recipe, held)
-    place, device, bits = held.source.folder, held.device, recipe.model.bits
+    source, device, bits = held.source, held.device, recipe.model.bits
     del held
-    model = load_plain(place, device, torch.float32, bits=4 if bits == 4 else 16, trained=True)
+    model = load_plain(source.folder, device, torch.float32, 4 if bits == 4 else 16, trained=True, code=source.code)
     if bits == 4:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")

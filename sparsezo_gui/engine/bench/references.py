@@ -13,10 +13,12 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import BitsAndBytesConfig
 from transformers.utils import logging
 
 from sparsezo_gui.engine.data.encode import Encoded, Row
+from sparsezo_gui.engine.models import auto
+from sparsezo_gui.engine.models.consent import TrustedCode
 
 BLOCK = 64  # weights that bitsandbytes gives one scale
 EPSILON, RATE = 1e-3, 1e-6
@@ -24,8 +26,9 @@ RANK, ALPHA = 16, 32  # of QLoRA's adapters, on all linear layers as its paper a
 
 
 def load_plain(
-    folder: Path, device: torch.device, dtype: torch.dtype, bits: int = 4, trained: bool = False
-) -> Any:
+    folder: Path, device: torch.device, dtype: torch.dtype, bits: int = 4, trained: bool = False,
+    code: TrustedCode | None = None,
+) -> Any:  # fmt: skip
     """The model as plain transformers and bitsandbytes load it: NF4 without double quantisation, or whole.
 
     On a CPU with AVX-512 BF16, bitsandbytes 0.50 packs 4-bit weights anew in evaluation, into a form that passes no
@@ -37,7 +40,7 @@ def load_plain(
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
-    model = AutoModelForCausalLM.from_pretrained(folder, device_map={"": device}, dtype=dtype, **options)
+    model = auto.load_model(folder, code, device_map={"": device}, dtype=dtype, **options)
     for layer in model.modules():
         if isinstance(layer, Linear4bit) and (trained or layer.in_features % BLOCK):
             layer.support_avx512bf16_for_cpu = False

@@ -9,6 +9,11 @@ from sparsezo_gui import recipe as recipes
 from sparsezo_gui.engine.models.source import ModelSource
 from sparsezo_gui.recipe import Recipe
 
+CODE = (
+    "This model runs the Python code that lies beside it, with all the rights of whoever loads it. Read it first; "
+    "plain `transformers` then takes `trust_remote_code=True`."
+)
+
 
 def model_card(
     source: ModelSource,
@@ -28,6 +33,7 @@ def model_card(
     hub = "/" in source.id and bool(source.revision)
     share = 100 * tuned / max(source.anatomy.eligible, 1)
     what = f"{tuned:,} {'values that move all' if recipe.mask.space == 'low-rank' else 'of'}"
+    flag = " --trust-remote-code" if source.code else ""
     steps = recipe.estimator.title if recipe.estimator.backwards else "zeroth order (forward passes only)"
     parts = [
         _front_matter(source, hub, licence),
@@ -45,8 +51,9 @@ def model_card(
         f"- At most {recipe.data.train:,} training, {recipe.data.validation:,} validation and {recipe.data.test:,} "
         "test examples\n",
         f"## Privacy\n\n{privacy}\n" if privacy else "",
+        f"## Code\n\n{CODE}\n" if source.code else "",
         "## Do it again\n",
-        "Save this as `recipe.toml`, then run `sparsezo train recipe.toml`:\n",
+        f"Save this as `recipe.toml`, then run `sparsezo train recipe.toml{flag}`:\n",
         f"```toml\n{recipes.dump(recipe).strip()}\n```",
     ]
     return "\n".join(part for part in parts if part) + "\n"

@@ -6,10 +6,10 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.generate import stream
+from sparsezo_gui.engine.models import auto
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.recipe.events import Progress
@@ -28,8 +28,9 @@ def compare(session: Session, data: TaskData, out: Path, original: bool) -> Gene
     if ROOM * size > devices.memory_free(torch.device("cpu")):
         return "Its text was not compared with the run's: there is too little free memory to load it whole."
     yield Progress("Comparing texts", 0, PROMPTS, "prompts")
-    plain = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32, local_files_only=True).eval()
-    tokenizer = AutoTokenizer.from_pretrained(out, local_files_only=True)
+    code = session.model.source.code
+    plain = auto.load_model(out, code, dtype=torch.float32).eval()
+    tokenizer = auto.load_tokenizer(out, code)
     agree, prompts = 0, _prompts(data)
     for done, prompt in enumerate(prompts):
         yield Progress("Comparing texts", done, len(prompts), "prompts")

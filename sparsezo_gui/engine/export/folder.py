@@ -33,7 +33,7 @@ def drafted(out: Path, size: int) -> Iterator[Path]:
         raise cannot_write(out, error) from error
     try:
         yield draft
-        for path in draft.iterdir():
+        for path in draft.rglob("*"):
             sync(path)
         _publish(draft, out)
     except OSError as error:
@@ -42,14 +42,24 @@ def drafted(out: Path, size: int) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def copy_companions(folder: Path, draft: Path, texts: Mapping[str, str]) -> None:
-    """Copies config, tokenizer, chat template and licence from ``folder``; ``texts`` are files to write instead."""
+def copy_companions(
+    folder: Path, draft: Path, texts: Mapping[str, str], code: Mapping[str, bytes] | None = None
+) -> None:
+    """Copies config, tokenizer, chat template, licence and code from ``folder``; ``texts`` are files to write instead.
+
+    Where the model ran ``code`` of its own, that is what is written, and no other.
+    """
     left_out = {path.name for pattern in NOT_COPIED for path in folder.glob(pattern)}
     names = {path.name for pattern in COMPANIONS for path in folder.glob(pattern) if path.is_file()}
+    if code is not None:
+        names = {name for name in names if not name.endswith(".py")}
     for name in names - left_out - texts.keys():
         shutil.copyfile(folder / name, draft / name)  # a cache holds links, of which the content is copied
     for name, text in texts.items():
         (draft / name).write_text(text, encoding="utf-8")
+    for name, content in (code or {}).items():
+        (draft / name).parent.mkdir(parents=True, exist_ok=True)
+        (draft / name).write_bytes(content)
 
 
 def _check_disk(folder: Path, size: int) -> None:

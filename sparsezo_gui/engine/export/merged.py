@@ -51,7 +51,7 @@ def export_merged(
     with drafted(out, size) as draft:
         yield from _copy(checkpoint, draft, size)
         moved = yield from _patch(checkpoint, changes, draft)
-        copy_companions(source.folder, draft, texts or {})
+        copy_companions(source.folder, draft, texts or {}, source.code and source.code.files)
         yield from _verify(checkpoint, changes, draft, size)
     return Merged(sum(len(indices) for indices, _ in changes.values()), moved, size)
 

@@ -42,7 +42,8 @@ def export_trained(
                     target.write(_bytes(whole.read(key)))
                     done += 1
                     yield Progress("Writing the model as trained", done, count, "weights")
-        copy_companions(source.folder, draft, {**(texts or {}), **whole.texts()})
+        texts = {**(texts or {}), **whole.texts()}
+        copy_companions(source.folder, draft, texts, source.code and source.code.files)
         for file in whole.files:
             for key, entry in read_header(draft / file).items():
                 if _bytes(entry.read()) != _bytes(whole.read(key)):

@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
 
+from sparsezo_gui.engine.models import auto
+from sparsezo_gui.engine.models.consent import TrustedCode
 from sparsezo_gui.errors import UserError
 
 
@@ -66,13 +68,13 @@ class Anatomy:
     """Whether attention scores are capped (Gemma 2), so that they must be held in full."""
 
 
-def anatomy(config: PretrainedConfig, trust_remote_code: bool = False) -> Anatomy:
-    """Anatomy of the causal language model that ``config`` describes.
+def anatomy(config: PretrainedConfig, code: TrustedCode | None = None) -> Anatomy:
+    """Anatomy of the causal language model that ``config`` describes, with the model's own ``code``.
 
     Raises `UserError` with the reason when it is not a decoder-only transformer with linear layers.
     """
-    _refuse_by_config(config, trust_remote_code)
-    model = empty_model(config, trust_remote_code)
+    _refuse_by_config(config, code)
+    model = empty_model(config, code)
     text = model.config.get_text_config()
     path, blocks = _blocks(model, text)
     _refuse_by_blocks(config, blocks, text)
@@ -106,16 +108,16 @@ def anatomy(config: PretrainedConfig, trust_remote_code: bool = False) -> Anatom
     )
 
 
-def empty_model(config: PretrainedConfig, trust_remote_code: bool = False) -> PreTrainedModel:
+def empty_model(config: PretrainedConfig, code: TrustedCode | None = None) -> PreTrainedModel:
     """The model of ``config`` on the meta device, tied as it will be when loaded. ``config`` stays as it is."""
     config = copy.deepcopy(config)
     try:
         with torch.device("meta"):
             # Any attention will do for shapes; eager asks for no further package.
-            model = AutoModelForCausalLM.from_config(
-                config, trust_remote_code=trust_remote_code, attn_implementation="eager"
-            )
+            model = auto.build(config, code, attn_implementation="eager")
             model.tie_weights()
+    except UserError:  # of the model's own code
+        raise
     except Exception as error:  # whatever a foreign config makes the architecture raise
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise UserError(f"{_named(config)} cannot be built from its config.json: {reason}") from error
@@ -127,12 +129,12 @@ def _named(config: PretrainedConfig) -> str:
     return f"The model type '{config.model_type}'" + (f" ({architecture})" if architecture else "")
 
 
-def _refuse_by_config(config: PretrainedConfig, trust_remote_code: bool) -> None:
+def _refuse_by_config(config: PretrainedConfig, code: TrustedCode | None) -> None:
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(f"{_named(config)} is an encoder and a decoder. SparseZO tunes decoder-only language models; "
                         "choose a causal one such as Llama, Qwen, Mistral, Gemma, Phi or GPT-2.")
-    remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not (remote and trust_remote_code):
+    own = code is not None and code.has("AutoModelForCausalLM")
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not own:
         raise UserError(f"{_named(config)} is not a causal language model that transformers can build, so it cannot "
                         "be tuned here. Choose a text-generation model such as Llama, Qwen, Mistral, Gemma or GPT-2.")
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):

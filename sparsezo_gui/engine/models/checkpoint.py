@@ -21,6 +21,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from sparsezo_gui.engine.models.anatomy import empty_model
+from sparsezo_gui.engine.models.consent import TrustedCode
 from sparsezo_gui.errors import UserError
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class Checkpoint:
         self.entries: dict[str, Entry] = {}
         for file in self.files:
             self.entries |= read_header(file)
-        self._keys = _keys(self.entries, source.config, source.trust_remote_code)
+        self._keys = _keys(self.entries, source.config, source.code)
         for alias, name in anatomy.aliases.items():
             found = self._keys.get(name) or self._keys.get(alias)
             if found:
@@ -227,9 +228,9 @@ def _sample(size: int) -> list[tuple[int, int]]:
     return [(index * (size - _PIECE) // (_PIECES - 1), _PIECE) for index in range(_PIECES)]
 
 
-def _keys(entries: Mapping[str, Entry], config: PretrainedConfig, trust_remote_code: bool) -> dict[str, str]:
+def _keys(entries: Mapping[str, Entry], config: PretrainedConfig, code: TrustedCode | None) -> dict[str, str]:
     """Checkpoint name by the name in the model, by the same renamings that transformers applies when it loads."""
-    model = empty_model(config, trust_remote_code)
+    model = empty_model(config, code)
     state = model.state_dict()
     mapping = get_model_conversion_mapping(model)
     renamings = [transform for transform in mapping if isinstance(transform, WeightRenaming)]

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import BitsAndBytesConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from sparsezo_gui.engine.forward import ATTENTION, PACK_ROWS
+from sparsezo_gui.engine.models import auto
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.anatomy import Anatomy
 from sparsezo_gui.engine.models.checkpoint import Checkpoint
@@ -75,7 +76,7 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     source = yield from find(table)
     yield Progress("Loading the model")
     dtype = devices.compute_dtype(device, table)
-    tokenizer = _tokenizer(source, table)
+    tokenizer = _tokenizer(source)
     streamed = device.type == "cuda" and needed(
         source.anatomy, table.bits, dtype.itemsize, devices.memory_free(device) + devices.memory_used(device)
     )
@@ -107,11 +108,9 @@ def stream(model: FrozenModel) -> None:
     Streamed(model.module.get_submodule(model.anatomy.blocks), model.device)
 
 
-def _tokenizer(source: ModelSource, table: ModelTable) -> Any:
+def _tokenizer(source: ModelSource) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(
-            source.folder, trust_remote_code=table.trust_remote_code, local_files_only=True
-        )
+        return auto.load_tokenizer(source.folder, source.code)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"{source.folder}: its tokenizer cannot be loaded ({_first_line(error)}).") from error
 
@@ -126,21 +125,20 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
             bnb_4bit_compute_dtype=dtype,
             llm_int8_skip_modules=list(source.anatomy.skip) or ["lm_head"],
         )
-    if _takes_our_attention(source.config):
+    if _takes_our_attention(source):
         options["attn_implementation"] = ATTENTION
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the loader's advice is for programmers
-            return AutoModelForCausalLM.from_pretrained(
+            return auto.load_model(
                 source.folder,
+                source.code,
                 config=source.config,
                 dtype=_held_dtype(source, table, dtype),
                 device_map={"": device},
                 use_safetensors=True,
-                trust_remote_code=table.trust_remote_code,
-                local_files_only=True,
                 **options,
             )
     except torch.OutOfMemoryError as error:
@@ -157,9 +155,11 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
         ) from error
 
 
-def _takes_our_attention(config: Any) -> bool:
-    """Whether the architecture uses transformers' attention interface; others run padded."""
-    cls = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+def _takes_our_attention(source: ModelSource) -> bool:
+    """Whether the architecture uses transformers' attention interface; others, and a model's own, run padded."""
+    if source.code is not None and source.code.has("AutoModelForCausalLM"):
+        return False
+    cls = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(source.config), None)
     return bool(getattr(cls, "_supports_attention_backend", False))
 
 

@@ -16,6 +16,8 @@ from huggingface_hub.utils import filter_repo_objects
 
 from sparsezo_gui import resources
 from sparsezo_gui.engine.models.anatomy import anatomy
+from sparsezo_gui.engine.models.code import find_code
+from sparsezo_gui.engine.models.consent import required
 from sparsezo_gui.engine.models.download import HubFile, Snapshot, patiently
 from sparsezo_gui.engine.models.refusals import HUB_ERRORS, refusal
 from sparsezo_gui.engine.models.source import (
@@ -57,7 +59,10 @@ def find(table: ModelTable) -> Generator[Progress, None, ModelSource]:
 
 
 def cached_folder(table: ModelTable) -> Path | None:
-    """Folder in the Hugging Face cache when all of the model is there (offline: when any of it is); no network call."""
+    """Folder in the Hugging Face cache when all of the model is there (offline: when any of it is); no network call.
+
+    Raises `UserError` for code that may not run whoever lets it.
+    """
     try:
         path = Path(huggingface_hub.snapshot_download(
             table.id, revision=table.revision, local_files_only=True, allow_patterns="config.json"
@@ -66,15 +71,16 @@ def cached_folder(table: ModelTable) -> Path | None:
         return None
     if not (path / "config.json").is_file():
         return None
-    return path if huggingface_hub.is_offline_mode() or _complete(path) else None
+    return path if huggingface_hub.is_offline_mode() or _complete(path, table) else None
 
 
-def _complete(folder: Path) -> bool:
+def _complete(folder: Path, table: ModelTable) -> bool:
     try:
         find_weights(folder)
     except UserError:
         return False
-    return True
+    code = find_code(table, folder)
+    return code is None or not code.missing
 
 
 def hub_error(table: ModelTable, error: BaseException) -> UserError:
@@ -91,9 +97,10 @@ def _download(table: ModelTable) -> Generator[Progress, None, Path]:
         total = sum(file.size for file in files)
         weights = [file for file in files if file.name.endswith(".safetensors")]
         done = yield from _fetch(snapshot, [file for file in files if file not in weights], 0, total)
-        config = read_config(snapshot.folder, table.trust_remote_code)
+        code = required(table, snapshot.folder)
+        config = read_config(snapshot.folder, code)
         check_quantisation(f"'{table.id}' on the Hub", config)
-        anatomy(config, table.trust_remote_code)
+        anatomy(config, code)
         yield from _fetch(snapshot, weights, done, total)
         snapshot.note(table.revision)
     except HUB_ERRORS as error:

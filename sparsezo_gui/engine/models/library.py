@@ -16,6 +16,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from sparsezo_gui import resources
 from sparsezo_gui.engine.models.anatomy import Anatomy, anatomy
 from sparsezo_gui.engine.models.checkpoint import DTYPES
+from sparsezo_gui.engine.models.code import named_type
+from sparsezo_gui.engine.models.consent import TrustedCode, permitted, required
 from sparsezo_gui.engine.models.hub import cached_folder, hub_error, model_info
 from sparsezo_gui.engine.models.refusals import HUB_ERRORS
 from sparsezo_gui.engine.models.source import check_quantisation, find_weights, local_folder, read_config
@@ -45,7 +47,7 @@ class ModelSummary:
 
 def local_models() -> list[ModelSummary]:
     """Bundled models and the causal language models in the Hugging Face cache, by name."""
-    found = [_of_folder(id, folder, "bundled", False) for id, folder in resources.BUNDLED_MODELS.items()]
+    found = [_of_folder(ModelTable(id=id), folder, "bundled") for id, folder in resources.BUNDLED_MODELS.items()]
     try:
         repositories = huggingface_hub.scan_cache_dir().repos
     except (huggingface_hub.errors.CacheNotFound, OSError):
@@ -53,7 +55,7 @@ def local_models() -> list[ModelSummary]:
     for repository in sorted(repositories, key=lambda each: each.repo_id.lower()):
         revisions = sorted(repository.revisions, key=lambda each: ("main" in each.refs, each.last_modified))
         if repository.repo_type == "model" and revisions and _is_causal(revisions[-1].snapshot_path):
-            found.append(_of_folder(repository.repo_id, revisions[-1].snapshot_path, "cache", False))
+            found.append(_of_folder(ModelTable(id=repository.repo_id), revisions[-1].snapshot_path, "cache"))
     return found
 
 
@@ -64,19 +66,30 @@ def summary(table: ModelTable | str) -> ModelSummary:
         folder = local_folder(table.id)
         if folder is not None:
             kind = "bundled" if table.id in resources.BUNDLED_MODELS else "folder"
-            return _of_folder(table.id, folder, kind, table.trust_remote_code)
+            return _of_folder(table, folder, kind)
         folder = cached_folder(table)
         if folder is not None:
-            return _of_folder(table.id, folder, "cache", table.trust_remote_code)
+            return _of_folder(table, folder, "cache")
         return _of_hub(table)
     except UserError as error:
         return ModelSummary(table.id, _title(table.id), "hub", problem=str(error))
 
 
 def anatomy_of(table: ModelTable) -> Anatomy:
-    """Anatomy from the config alone, fetched if it must be: enough for the memory estimate. Raises `UserError`."""
+    """Anatomy from the config alone, fetched if it must be: enough for the memory estimate. Raises `UserError`, and
+    `ConsentNeeded` where the layout is known to code alone that the user has not let run."""
     folder = local_folder(table.id) or cached_folder(table) or _fetch_config(table)
-    return anatomy(read_config(folder, table.trust_remote_code), table.trust_remote_code)
+    code = usable_code(table, folder)
+    return anatomy(read_config(folder, code), code)
+
+
+def usable_code(table: ModelTable, folder: Path) -> TrustedCode | None:
+    """The model's own code as far as the user lets it run; None where transformers knows the layout without it.
+
+    Raises `ConsentNeeded` where there is no other way to know it, and `UserError`.
+    """
+    code = permitted(table, folder)
+    return code if code is not None or named_type(folder) in CONFIG_MAPPING else required(table, folder)
 
 
 def search_hub(text: str, limit: int = LIMIT) -> list[ModelSummary]:
@@ -116,17 +129,18 @@ def _title(id: str) -> str:
     return "Starter model" if id == "starter" else Path(id).name or id
 
 
-def _of_folder(id: str, folder: Path, kind: str, trust_remote_code: bool) -> ModelSummary:
+def _of_folder(table: ModelTable, folder: Path, kind: str) -> ModelSummary:
     facts: dict[str, Any] = {}
     try:
-        config = read_config(folder, trust_remote_code)
+        code = usable_code(table, folder)
+        config = read_config(folder, code)
         facts["architecture"] = (getattr(config, "architectures", None) or [config.model_type])[0]
         check_quantisation(folder, config)
-        facts["parameters"] = anatomy(config, trust_remote_code).parameters
+        facts["parameters"] = anatomy(config, code).parameters
         facts["bytes"] = sum(path.stat().st_size for path in set(find_weights(folder).values()))
     except (UserError, OSError) as error:
         facts["problem"] = str(error)
-    return ModelSummary(id, _title(id), kind, licence=licence_of(folder), **facts)
+    return ModelSummary(table.id, _title(table.id), kind, licence=licence_of(folder), **facts)
 
 
 def _of_hub(table: ModelTable) -> ModelSummary:
@@ -138,10 +152,12 @@ def _of_hub(table: ModelTable) -> ModelSummary:
     files = [file for file in info.siblings or () if re.fullmatch(r"[^/]+\.safetensors", file.rfilename)]
     facts["bytes"] = sum(file.size or 0 for file in files)
     try:
-        config = read_config(_fetch_config(table), table.trust_remote_code)
+        folder = _fetch_config(table)
+        code = usable_code(table, folder)
+        config = read_config(folder, code)
         facts["architecture"] = (getattr(config, "architectures", None) or [config.model_type])[0]
         check_quantisation(f"'{table.id}' on the Hub", config)
-        facts["parameters"] = anatomy(config, table.trust_remote_code).parameters
+        facts["parameters"] = anatomy(config, code).parameters
         if not files:
             facts["problem"] = f"'{table.id}' on the Hub has no safetensors weights; choose a copy that has them."
     except UserError as error:

@@ -10,15 +10,18 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
+from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from sparsezo_gui import resources
 from sparsezo_gui.engine.files import refuse_links
+from sparsezo_gui.engine.models import auto
 from sparsezo_gui.engine.models.anatomy import Anatomy, anatomy
 from sparsezo_gui.engine.models.checkpoint import LARGEST_HEADER, Checkpoint, read_header
+from sparsezo_gui.engine.models.consent import TrustedCode, required
 from sparsezo_gui.errors import UserError, did_you_mean, quoted
 from sparsezo_gui.recipe.recipe import ModelTable
 
@@ -33,7 +36,8 @@ class ModelSource:
     """A model on this disk that was checked and can be loaded.
 
     ``weights`` tells the file of each tensor, by its name in the checkpoint; ``revision`` is the commit on the Hub, or
-    empty. A ``prequantised`` checkpoint holds weights that bitsandbytes has already cut to 4 or 8 bits.
+    empty. A ``prequantised`` checkpoint holds weights that bitsandbytes has already cut to 4 or 8 bits. ``code`` is
+    what the model runs of its own.
     """
 
     id: str
@@ -43,23 +47,31 @@ class ModelSource:
     weights: dict[str, Path]
     anatomy: Anatomy
     prequantised: bool = False
-    trust_remote_code: bool = False
+    code: TrustedCode | None = None
 
 
 def inspect(folder: Path, table: ModelTable) -> ModelSource:
-    """Checks the model in ``folder``. Raises `UserError` for whatever would go wrong when it is loaded."""
+    """Checks the model in ``folder``. Raises `UserError` for whatever would go wrong when it is loaded, among it
+    `ConsentNeeded`."""
     if table.id not in resources.BUNDLED_MODELS:
         refuse_links(folder, (path for path in folder.glob("*") if path.is_file()))
-    config = read_config(folder, table.trust_remote_code)
+        _refuse_adapter(folder)
+    code = required(table, folder)
+    config = read_config(folder, code)
     prequantised = check_quantisation(folder, config)
-    parts = anatomy(config, table.trust_remote_code)
+    parts = anatomy(config, code)
     weights = find_weights(folder)
     commit = folder.name if folder.parent.name == "snapshots" else ""
-    source = ModelSource(
-        table.id, commit, folder, config, weights, parts, prequantised, table.trust_remote_code
-    )
+    source = ModelSource(table.id, commit, folder, config, weights, parts, prequantised, code)
     Checkpoint(source).check()
     return source
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """Raises `UserError` for an adapter that transformers would load with the model, where peft is installed."""
+    if find_spec("peft") and (folder / "adapter_config.json").is_file():
+        raise UserError(f"{folder}: holds an adapter beside the model, and peft would put it into the model unasked. "
+                        "Move adapter_config.json to another folder, or merge the adapter into the model first.")
 
 
 def local_folder(id: str) -> Path | None:
@@ -77,37 +89,44 @@ def local_folder(id: str) -> Path | None:
     return None
 
 
-def read_config(folder: Path, trust_remote_code: bool = False) -> PretrainedConfig:
-    """The transformers config in ``folder``. Raises `UserError`."""
+def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConfig:
+    """The transformers config in ``folder``, by the model's own ``code``. Raises `UserError`."""
     path = folder / "config.json"
     if not folder.is_dir():
         raise UserError(f"There is no model folder '{folder}'. Check the path.")
     if not path.is_file():
         raise UserError(_no_config(folder))
     table = _read_json(path)
-    _refuse_counts(path, table)
+    _refuse_settings(path, table)
     kind, own = table.get("model_type"), table.get("auto_map")
     remote = isinstance(own, dict) and "AutoConfig" in own
     known = isinstance(kind, str) and kind in CONFIG_MAPPING
-    if not known and remote and not trust_remote_code:
-        raise UserError(f"{path}: the model type '{kind}' comes as Python code that would run on this computer. If you "
-                        "trust its source, set trust_remote_code = true in [model]; else choose another model.")
+    if not known and remote and code is None:
+        raise UserError(f"{path}: the model type '{kind}' comes as Python code that would run on this computer. To use "
+                        "it, set trust_remote_code = true in [model] (in the window: 'Run code that comes with the "
+                        "model'), which asks you before anything runs; else choose another model.")
     if not known and not remote:
         hint = did_you_mean(kind, CONFIG_MAPPING) if isinstance(kind, str) else ""
         hint = hint if hint.startswith("Did") else "It may be newer than this version of SparseZO."
         raise UserError(f"{path}: the model type {kind!r} is not known to transformers. {hint}")
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+        return auto.load_config(folder, code)
+    except UserError:  # of the model's own code
+        raise
     except Exception as error:  # whatever a foreign config makes its class raise
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise UserError(f"{path}: does not describe a '{kind}' model ({reason}). Download or copy it again.") from error
 
 
-def _refuse_counts(path: Path, table: dict[str, Any]) -> None:
-    """Raises `UserError` for a number of layers and the like that would take hours and all memory to build."""
+def _refuse_settings(path: Path, table: dict[str, Any]) -> None:
+    """Raises `UserError` for a number of layers and the like that would take hours and all memory to build, and for
+    weights from a file that was not checked, which transformers would load, also a pickle."""
     held: list[tuple[str, Any]] = [("", table)]
     while held:
         key, value = held.pop()
+        if key == "transformers_weights" and value:
+            raise UserError(f"{path}: names a weights file of its own, {quoted(value)}, as '{key}'. Call that file "
+                            f"{SINGLE}, and take the setting out.")
         if isinstance(value, dict):
             held += value.items()
         elif isinstance(value, list):

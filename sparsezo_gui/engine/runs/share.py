@@ -7,8 +7,8 @@ the runs it branched off from, in their places: ``run.json``, ``recipe.toml``, `
 branched off from, only the records that the branch begins from), ``events.jsonl`` and ``notes.md`` where there are any,
 and ``mask.safetensors`` where it is small or was asked for. Key frames, locks and data are not in it. A reader MUST
 refuse a file with any other name in it, and entries that unfold to more than their limits; it MUST NOT write outside of
-the new run's folder. A mask that is not there is found again by its rule and MUST have the hash that ``run.json``
-tells.
+the new run's folder, and MUST NOT run code of the model, whatever the recipe says. A mask that is not there is found
+again by its rule and MUST have the hash that ``run.json`` tells.
 """
 
 from __future__ import annotations

@@ -137,17 +137,17 @@ class ModelPage(Page):
 
     def _chosen(self, item: QListWidgetItem | None) -> None:
         if item is not None:
-            self._set(id=item.data(Qt.ItemDataRole.UserRole), revision="main")
+            self._set(id=item.data(Qt.ItemDataRole.UserRole), revision="main", trust_remote_code=False)
 
     def _typed(self) -> None:
         if text := self._id.text().strip():
-            self._set(id=text)
+            self._set(id=text, trust_remote_code=False)
 
     def _browse(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Choose a model folder")
         if folder:
             self._id.setText(folder)
-            self._set(id=folder)
+            self._set(id=folder, trust_remote_code=False)
 
     def _hold(self) -> None:
         bits, _, compute = self._bits.currentData().partition(" ")

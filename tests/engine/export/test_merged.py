@@ -165,8 +165,8 @@ def test_a_copy_that_went_wrong_never_appears(tmp_path, monkeypatch):
     source = source_of(tiny("llama", tmp_path / "base"))
     copy = merged.copy_companions
 
-    def spoil(folder, draft, texts):
-        copy(folder, draft, texts)
+    def spoil(folder, draft, *more):
+        copy(folder, draft, *more)
         path = draft / "model.safetensors"
         content = bytearray(path.read_bytes())
         content[-1] ^= 1

@@ -21,14 +21,15 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub import errors as client
 
-from sparsezo_gui.engine.models import download, library
+from sparsezo_gui.engine.models import consent, download, library
 from sparsezo_gui.engine.models.hub import find
 from sparsezo_gui.engine.models.source import SINGLE
-from sparsezo_gui.errors import UserError
+from sparsezo_gui.errors import ConsentNeeded, UserError
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests.engine.conftest import finish
 from tests.hub_server import PIECE, STRANGER, TOKEN
 from tests.models import tiny
+from tests.own_code import own_code
 
 TABLE = ModelTable(id="owner/tiny")
 
@@ -297,6 +298,30 @@ def test_a_useless_model_is_refused_before_its_weights_are_fetched(served, llama
     served.add("models/owner/tiny", {**files, "config.json": json.dumps(config).encode()})
     assert "'owner/tiny' on the Hub: its weights are stored in the 'gptq' format" in refused()
     assert served.starts() == []
+
+
+def test_code_is_fetched_and_asked_about_before_the_weights(served, tmp_path):
+    folder, marker = own_code(tmp_path / "own", tmp_path / "marker"), tmp_path / "marker"
+    served.add("models/owner/own", {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()})
+    table = ModelTable(id="owner/own", trust_remote_code=True)
+    assert "'configuration_own.py' is not there" in library.summary(table).problem
+    with pytest.raises(ConsentNeeded) as needed:
+        finish(find(table))
+    assert needed.value.code.commit == served.repositories["models/owner/own"].commit
+    assert SINGLE not in served.names() and not marker.exists()
+    consent.give(needed.value.code)
+    assert finish(find(table)).code is not None and marker.exists()
+    served.asked.clear()
+    assert finish(find(table)).code is not None and served.asked == []
+
+
+def test_code_that_was_not_needed_is_fetched_once_it_is(served, tmp_path):
+    folder, marker = own_code(tmp_path / "own", tmp_path / "marker", "llama"), tmp_path / "marker"
+    served.add("models/owner/own", {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()})
+    assert finish(find(ModelTable(id="owner/own"))).code is None and not cached("*.py")
+    with pytest.raises(ConsentNeeded) as needed:
+        finish(find(ModelTable(id="owner/own", trust_remote_code=True)))
+    assert "modeling_own.py" in needed.value.code.files and not marker.exists()
 
 
 def test_models_without_safetensors(served):

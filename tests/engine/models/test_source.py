@@ -120,11 +120,25 @@ def test_an_id_that_is_no_path(id):
         finish(find(ModelTable(id=id)))
 
 
-def test_remote_code_runs_only_when_it_is_trusted(folder):
+@pytest.mark.parametrize("file", ["adapter_model.bin", "other.safetensors"])
+@pytest.mark.parametrize("nest", [dict, lambda **table: {"text_config": table}])
+def test_weights_from_a_file_that_was_not_checked(folder, file, nest):
+    (folder / file).write_bytes(b"cos\nsystem\n(S'echo'\ntR.")
+    edit(folder / "config.json", **nest(transformers_weights=file))
+    assert "names a weights file of its own" in refused(folder)
+
+
+def test_an_adapter_that_would_be_loaded_with_the_model(folder, monkeypatch):
+    (folder / "adapter_config.json").write_text("{}")
+    monkeypatch.setattr(source, "find_spec", {"peft": True}.get)
+    assert "holds an adapter beside the model" in refused(folder)
+
+
+def test_remote_code_does_not_run_by_what_a_recipe_says(folder):
     edit(folder / "config.json", model_type="own", auto_map={"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"})
     (folder / "own.py").write_text("raise RuntimeError('it ran')")
     assert "set trust_remote_code = true" in refused(folder)
-    assert "it ran" in refused(folder, trust_remote_code=True)
+    assert "needs Python code of its own" in refused(folder, trust_remote_code=True)
 
 
 def test_remote_code_is_not_needed_where_transformers_has_its_own(folder):

@@ -1,0 +1,141 @@
+"""Consent: which code of models the user lets run. No file from outside can grant it.
+
+A recipe's ``trust_remote_code`` only says that a model needs the Python code that comes with it. Whether that may run
+is the user's to say, once for each content: the command line asks for ``--trust-remote-code``, the window asks in a
+dialog. What was said is kept in ``consent.json`` in the program's home, a JSON object:
+
+- ``version`` MUST be 1; a file with another version is refused.
+- ``consents`` is a list of objects. ``code`` is the `hash` of the code. Of a model on the Hub ``model`` and ``commit``
+  are its id and commit, and it MUST have all three; of a folder both are empty, and the same code may run wherever it
+  lies. ``files`` (names) and ``given`` (when, in UTC) are for the user to read.
+
+Taking an object out of the list takes the consent back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sparsezo_gui.engine.files import home, write_text
+from sparsezo_gui.engine.models.code import Code, find_code
+from sparsezo_gui.errors import ConsentNeeded, UserError
+from sparsezo_gui.recipe.recipe import ModelTable
+
+VERSION = 1
+_NAMES_TOLD = 8
+
+
+@dataclass(frozen=True)
+class TrustedCode:
+    """Code that the user lets run. Only this module makes one."""
+
+    code: Code
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """All of it, by name from the model's folder on."""
+        return self.code.files
+
+    def has(self, auto: str) -> bool:
+        """Whether the model has a class of its own for transformers' ``auto``."""
+        return auto in self.code.classes
+
+    def find(self, auto: str, kind: type) -> Any:
+        """The model's own class for transformers' ``auto``, a ``kind``; None where it has none. Raises `UserError`."""
+        if not self.has(auto):
+            return None
+        name, folder = self.code.classes[auto], self.code.folder
+        try:
+            own = self.code.run(auto)
+        except (Exception, SystemExit) as error:  # whatever foreign code raises
+            reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+            raise UserError(f"{folder}: its own code for '{name}' does not run here ({reason}). It may be made for "
+                            "another version of transformers.") from error
+        if not (isinstance(own, type) and issubclass(own, kind)):
+            raise UserError(f"{folder}: its own '{name}' is no {kind.__name__} of transformers. Choose another model.")
+        return own
+
+
+def permitted(table: ModelTable, folder: Path) -> TrustedCode | None:
+    """The code that the model in ``folder`` needs, where it is there and the user lets it run. Raises `UserError`."""
+    code = find_code(table, folder)
+    return TrustedCode(code) if code is not None and not code.missing and is_given(code) else None
+
+
+def required(table: ModelTable, folder: Path) -> TrustedCode | None:
+    """The code that the model in ``folder`` needs; None where it needs none.
+
+    Raises `ConsentNeeded` where the user has not let it run, and `UserError`.
+    """
+    code = find_code(table, folder)
+    if code is None:
+        return None
+    if code.missing:
+        raise UserError(f"{folder}: its code file '{code.missing}' is not there. Measuring and starting download it "
+                        "where the model is on the Hub; else copy the model again.")
+    if not is_given(code):
+        raise ConsentNeeded(code, *_question(code))
+    return TrustedCode(code)
+
+
+def is_given(code: Code) -> bool:
+    """Whether the user lets ``code`` run. Raises `UserError`."""
+    return _key(code) in map(_key_of, _read())
+
+
+def give(code: Code) -> None:
+    """Notes that the user lets ``code`` run. Raises `UserError`."""
+    if is_given(code):
+        return
+    hash, model, commit = _key(code)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    added = {"code": hash, "model": model, "commit": commit, "files": sorted(code.files), "given": now}
+    write_text(_path(), json.dumps({"version": VERSION, "consents": [*_read(), added]}, indent=1))
+    with suppress(OSError):  # of a file system without owners
+        _path().chmod(0o600)
+
+
+def _key(code: Code) -> tuple[str, str, str]:
+    return (code.hash, code.model, code.commit) if code.commit else (code.hash, "", "")
+
+
+def _key_of(kept: dict[str, Any]) -> tuple[str, str, str]:
+    return kept["code"], kept["model"], kept["commit"]
+
+
+def _path() -> Path:
+    return home() / "consent.json"
+
+
+def _read() -> list[dict[str, Any]]:
+    try:
+        table = json.loads(_path().read_text(encoding="utf-8"))
+        if table["version"] != VERSION:
+            raise UserError(f"{_path()}: was written by another version of SparseZO. Use that one, or remove the file "
+                            "to be asked anew.")
+        for each in table["consents"]:
+            _key_of(each)
+        return table["consents"]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{_path()}: cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError, TypeError, KeyError) as error:
+        raise UserError(f"{_path()}: is damaged. Remove it to be asked anew.") from error
+
+
+def _question(code: Code) -> tuple[str, str]:
+    names = sorted(code.files)
+    more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
+    return (
+        f"'{code.model}' needs Python code of its own, which you have not let run. Until you do, the model is not "
+        "loaded; where transformers does not know its type, its memory is not estimated either.",
+        f"The code is {', '.join(names[:_NAMES_TOLD])}{more} in {code.folder}. It would run with all your rights, so "
+        "read it. If you trust it, add --trust-remote-code to the command; the window asks you at Measure and Start.",
+    )

@@ -1,0 +1,47 @@
+"""The question whether the code that comes with a model may run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PySide6.QtCore import Qt, QUrl
+from PySide6.QtGui import QDesktopServices
+from PySide6.QtWidgets import QPlainTextEdit, QWidget
+
+from sparsezo_gui.errors import printable
+from sparsezo_gui.gui.theme import GRID
+from sparsezo_gui.gui.widgets.basic import button, label, row
+from sparsezo_gui.gui.widgets.dialogs import Dialog
+from sparsezo_gui.gui.words import size
+
+
+class ConsentDialog(Dialog):
+    """Names the files and where they lie. Enter, Escape and closing it leave the code unrun."""
+
+    def __init__(self, code: Any, parent: QWidget) -> None:
+        super().__init__("Let the model's code run?", parent)
+        note = label(
+            f"'{printable(code.model)}' needs the Python code that comes with it. When it runs, it can do whatever you "
+            "can do on this computer. Read the files, and let them run only if you trust who wrote them. You are asked "
+            "again when a byte of them changes.",
+            wrap=True,
+        )
+        note.setMinimumWidth(56 * GRID)
+        folder = label(printable(str(code.folder)), "dim", wrap=True, name="Folder of the code")
+        folder.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        lines = (f"{printable(name)}  ({size(len(content))})" for name, content in sorted(code.files.items()))
+        files = QPlainTextEdit("\n".join(lines), readOnly=True)
+        files.setAccessibleName("Code files")
+        files.setProperty("role", "code")
+        files.setTabChangesFocus(True)
+        url = QUrl.fromLocalFile(str(code.folder))
+        show = button("Show folder", lambda: QDesktopServices.openUrl(url), name="Show the folder of the code")
+        leave = button("Do not run", self.reject, role="primary", name="Do not run the code")
+        allow = button("Let it run", self.accept, name="Let the code run")
+        for other in (show, allow):
+            other.setAutoDefault(False)
+        leave.setDefault(True)
+        for part in (note, folder, files):
+            self.layout_.addWidget(part)
+        self.layout_.addLayout(row(show, None, allow, leave))
+        leave.setFocus()

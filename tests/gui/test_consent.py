@@ -1,0 +1,174 @@
+"""The question whether a model's code may run, before anything that loads the model, and both answers to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QDialog, QLabel, QPlainTextEdit, QPushButton
+from standin import StandIn, past
+
+from sparsezo_gui.engine.models.code import Code
+from sparsezo_gui.errors import ConsentNeeded
+from sparsezo_gui.gui.main_window import MainWindow
+from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.widgets.consent import ConsentDialog
+from sparsezo_gui.gui.worker import Engine
+from sparsezo_gui.recipe import load
+from sparsezo_gui.recipe.events import Ask, Stop
+from tests.own_code import own_code
+
+FILES = {"a.py": b"1", "b\n\u202ec.py": b"2" * 2048}
+CODE = Code("evil/<b>model</b>", "", Path("/models/<i>evil"), "0" * 64, {}, FILES)
+
+
+class Asking(StandIn):
+    """Needs a consent for everything that loads a model, until it is given."""
+
+    allowed = None
+
+    def _fail(self, kind):
+        if kind in ("measure", "mask", "rates", "train", "resume", "look", "export") and self.allowed is not CODE:
+            raise ConsentNeeded(CODE, "It needs code of its own.")
+        super()._fail(kind)
+
+    def consent(self, code):
+        self._fail("consent")
+        self.allowed = code
+
+
+@pytest.fixture
+def engine(tmp_path):
+    return Asking(tmp_path / "runs")
+
+
+@pytest.fixture
+def dialog(window, qtbot):
+    def wait():
+        found = []
+        qtbot.waitUntil(lambda: bool(found.extend(window.findChildren(ConsentDialog)) or found), timeout=5000)
+        qtbot.waitExposed(found[0])
+        return found[0]
+
+    return wait
+
+
+def test_what_is_asked_is_plain_text_and_the_safe_answer_is_the_default(window, click, find, dialog):
+    click("Measure memory")
+    asked = dialog()
+    assert find("Code files", QPlainTextEdit, asked).toPlainText() == "a.py  (1 B)\nb\\n\\u202ec.py  (2 KB)"
+    assert find("Folder of the code", QLabel, asked).text() == str(CODE.folder)
+    assert all(each.textFormat() == Qt.TextFormat.PlainText for each in asked.findChildren(QLabel))
+    buttons = {each.accessibleName(): each for each in asked.findChildren(QPushButton)}
+    assert buttons.keys() == {"Show the folder of the code", "Let the code run", "Do not run the code"}
+    assert [name for name, each in buttons.items() if each.isDefault() or each.autoDefault()] == ["Do not run the code"]
+    assert asked.focusWidget() is buttons["Do not run the code"]
+    click("Do not run the code", asked)
+
+
+@pytest.mark.parametrize("answer", ["click", "escape", "enter"])
+def test_refused_nothing_runs_and_the_page_says_why(window, session, engine, click, find, dialog, qtbot, answer):
+    window.go("run")
+    click("Start run")
+    asked = dialog()
+    if answer == "click":
+        click("Do not run the code", asked)
+    else:
+        files = find("Code files", QPlainTextEdit, asked)
+        qtbot.keyClick(files, Qt.Key.Key_Escape if answer == "escape" else Qt.Key.Key_Return)
+    assert "you did not let the code run" in window.page("run").banner.text
+    assert session.record.state == "failed" and not session.busy
+    assert engine.allowed is None and not (engine.home / "run").exists()
+
+
+def test_allowed_what_was_asked_for_goes_on(window, session, engine, click, dialog, qtbot):
+    session.change("loop", steps=5)
+    window.go("run")
+    click("Start run")
+    click("Let the code run", dialog())
+    qtbot.waitUntil(lambda: session.record.state == "done", timeout=5000)
+    assert engine.allowed is CODE and not window.page("run").banner.text
+
+
+def test_a_consent_that_cannot_be_noted_is_told(window, session, engine, click, dialog, qtbot):
+    engine.faults["consent"] = OSError(28, "No space left on device")
+    window.go("run")
+    click("Start run")
+    click("Let the code run", dialog())
+    qtbot.waitUntil(lambda: "disk is full" in window.page("run").banner.text, timeout=5000)
+    assert engine.allowed is None and session.record.state == "failed"
+
+
+def test_a_question_to_a_finished_run_waits_for_the_answer(window, session, engine, click, dialog, qtbot):
+    folder = engine.home / "past"
+    folder.mkdir(parents=True)
+    engine.histories[folder] = past()
+    session.visit(folder, Ask("What is it?"))
+    click("Let the code run", dialog())
+    qtbot.waitUntil(lambda: bool(engine.asked), timeout=5000)
+    assert engine.asked == [Ask("What is it?")]
+
+
+def test_a_run_whose_code_changed_on_the_way_is_resumed(window, session, engine, click, dialog, qtbot):
+    engine.allowed = CODE
+    engine.faults["step"] = ConsentNeeded(CODE, "It needs code of its own.")
+    window.go("run")
+    click("Start run")
+    asked = dialog()
+    del engine.faults["step"]
+    click("Let the code run", asked)
+    qtbot.waitUntil(lambda: session.record.state == "running" and session.record.step > 100, timeout=5000)
+    session.command(Stop())
+    qtbot.waitUntil(lambda: not session.running, timeout=5000)
+
+
+def test_that_one_model_needs_its_code_says_nothing_of_another(window, session, enter):
+    session.change("model", trust_remote_code=True)
+    enter("Model folder or Hub id", "other/model")
+    assert session.recipe.model.id == "other/model" and not session.recipe.model.trust_remote_code
+    session.change("model", trust_remote_code=True)
+    window.page("model").list.setCurrentRow(1)
+    assert session.recipe.model.id == "Qwen/Qwen3-0.6B" and not session.recipe.model.trust_remote_code
+
+
+def test_opening_a_strangers_recipe_runs_nothing_of_its_model(tmp_path, qtbot):
+    marker = tmp_path / "marker"
+    folder = own_code(tmp_path / "model", marker)
+    (tmp_path / "data.jsonl").write_text('{"text": "a", "label": "yes"}\n{"text": "b", "label": "no"}\n' * 20)
+    path = tmp_path / "r.toml"
+    path.write_text(
+        f'[model]\nid = "{folder}"\ndevice = "cpu"\ntrust_remote_code = true\n[data]\nsource = "data.jsonl"\n'
+        'template = "{{ text }}"\ncolumns = { answer = "label" }\n[mask]\nrule = "random"\n'
+    )
+    session = Session(Engine())
+    session.set_recipe(load(path), path)
+    window = MainWindow(session)
+    window.show()
+    while window.make_next_page():
+        pass
+    window.go("data")
+    try:
+        session.start()
+        known = {"models", "summary", "preview", "runs"}
+        qtbot.waitUntil(lambda: known <= session.answers.keys() and "estimate" in session.problems, timeout=60000)
+        assert "needs Python code of its own" in session.answers["summary"].problem
+        assert "needs Python code of its own" in session.problems["estimate"].what
+        assert not window.findChildren(QDialog) and not marker.exists()
+        for answer, done in (("Do not run the code", "problems"), ("Let the code run", "answers")):
+            qtbot.waitUntil(lambda: not session.hindrance, timeout=60000)
+            session.measure()
+            qtbot.waitUntil(lambda: bool(window.findChildren(ConsentDialog)), timeout=30000)
+            asked = window.findChildren(ConsentDialog)[-1]
+            buttons = {each.accessibleName(): each for each in asked.findChildren(QPushButton)}
+            assert not marker.exists()
+            qtbot.mouseClick(buttons[answer], Qt.MouseButton.LeftButton)
+            qtbot.waitUntil(lambda done=done: "measure" in getattr(session, done), timeout=60000)
+            assert marker.exists() == (done == "answers")
+            qtbot.waitUntil(lambda: not window.findChildren(ConsentDialog))
+        assert session.measured and session.answers["estimate"].total > 0
+    finally:
+        assert session.close(20.0)
+        window.close()
+        window.deleteLater()
+        session.deleteLater()
