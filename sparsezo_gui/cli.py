@@ -217,7 +217,7 @@ def _mask(options: argparse.Namespace, console: Console) -> None:
         raise UserError(f"{out}: already exists. Name another file.")
     model = console.finish(frozen.load(chosen.model))
     mask, cost = console.finish(find_measured(chosen.mask, model, Search(chosen.loop.seed, chosen.data)))
-    mask.save(out)
+    mask.save(out, new=True)
     facts = {"tuned": mask.size, "eligible": mask.eligible, "hash": mask.hash, **dataclasses.asdict(cost)}
     console.result(
         {"mask": str(out), **facts},

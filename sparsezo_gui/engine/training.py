@@ -41,13 +41,9 @@ DIRECTIONS_PROBED = 2  # along which rounding is looked for, of step 0, which th
 
 def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None = None) -> Iterator[e.Event]:
     """Starts a new run of ``recipe`` in ``folder`` (None: where the recipe says). Raises `UserError`."""
-    path = (folder or folders.new_path(recipe)).resolve()
-    folders.prepare(path)
-    try:
-        with folders.locked(path):
-            yield from (yield from _new_loop(recipe, path, commands or SimpleQueue()))
-    finally:
-        _remove_if_no_run(path)
+    with folders.starting(recipe, folder) as (path, weaker):
+        yield from (e.Notice(text, "warning") for text in weaker)
+        yield from (yield from _new_loop(recipe, path, commands or SimpleQueue()))
 
 
 def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Event, None, Loop]:
@@ -78,7 +74,8 @@ def resume(folder: str | Path, commands: Commands | None = None, paused: bool = 
     """Goes on with the run in ``folder`` after its last recorded step; ``paused`` first, so that it can be asked what
     it was like at any step. Raises `UserError`."""
     run = folders.open_run(folder)
-    with folders.locked(run.path):
+    with folders.locked(run.path) as lock:
+        yield from (e.Notice(text, "warning") for text in lock.weaker)
         loop = Loop(run, commands or SimpleQueue(), paused=paused)
         yield from loop.load()
         yield from loop
@@ -158,13 +155,3 @@ def _facts(session: Session, data: TaskData) -> dict[str, Any]:
         "device": devices.name(session.model.device),
     }
 
-
-def _remove_if_no_run(path: Path) -> None:
-    """A start that was cancelled or failed leaves nothing behind."""
-    if not (path / "run.json").exists():
-        for name in ("mask.safetensors", "recipe.toml", "lock"):
-            (path / name).unlink(missing_ok=True)
-        try:
-            path.rmdir()
-        except OSError:
-            return  # something else is in it, which is not ours to remove

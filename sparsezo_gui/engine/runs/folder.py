@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,7 +19,9 @@ import filelock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparsezo_gui import recipe as recipes
-from sparsezo_gui.engine.files import cannot_write, home, sync, write_text
+from sparsezo_gui.engine.drafts import AGE, is_old, new_folder
+from sparsezo_gui.engine.files import cannot_write, home, set_mode, sync, sync_open, write_all, write_text
+from sparsezo_gui.engine.locks import Lock, held, is_held
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.journal import Header
 from sparsezo_gui.errors import UserError
@@ -30,6 +32,9 @@ VERSION = 2
 LIBRARIES = ("sparsezo-gui", "torch", "transformers", "bitsandbytes", "numpy")
 NOTES = "notes.md"
 BRANCHES = "branches"
+LOCK, LOCK_MARKER = "lock", "lock.pid"
+OF_START = ("mask.safetensors", "recipe.toml", LOCK, LOCK_MARKER)  # what a start writes before there is a run
+_TEMPORARY = re.compile(r"\.(probe|.+\.\w{8})")
 LOCK_SECONDS = 0.5  # that a writer waits: who lists the runs holds each lock for a moment
 _SHA256 = Field(pattern="^[0-9a-f]{64}$")
 
@@ -151,11 +156,12 @@ class RunFolder:
                 if size:
                     file.seek(size - 1)
                     line = line if file.read(1) == b"\n" else "\n" + line
-                content = line.encode("utf-8", "replace")
-                if file.write(content) != len(content):
+                try:
+                    write_all(file, line.encode("utf-8", "replace"))
+                except OSError:
                     file.truncate(size)
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(file.fileno())
+                    raise
+                sync_open(file.fileno())
             if new:
                 sync(self.path)
         except OSError as error:
@@ -170,50 +176,90 @@ class RunFolder:
         return [event for line in lines if (event := judge.event_of(line)) is not None]
 
 
-def new_path(recipe: Recipe) -> Path:
-    """Where a new run of ``recipe`` goes: its own ``[run] folder``, or a dated one among the runs."""
-    if recipe.run.folder:
-        return Path(recipe.run.folder)
-    return free_path(runs_home(), f"{recipe.run.name or 'run'}-{datetime.now():%Y%m%d-%H%M%S}")
+@contextmanager
+def starting(recipe: Recipe, folder: Path | None = None) -> Iterator[tuple[Path, list[str]]]:
+    """Within: the folder of a new run, which no other process writes, and what is weaker on its disk, in sentences.
 
-
-def free_path(folder: Path, name: str) -> Path:
-    """A path in ``folder`` that is not taken, called ``name`` as far as a file may be called so."""
-    stem = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
-    path, number = folder / stem, 2
-    while path.exists():
-        path, number = folder / f"{stem}-{number}", number + 1
-    return path
-
-
-def prepare(path: Path) -> None:
-    """Checks, before any long work, that a new run can be put in ``path``."""
-    if path.is_file() or (path.is_dir() and not all(map(_of_start, path.iterdir()))):
-        raise UserError(f"{path}: already exists. Name a new folder, or go on with that run: sparsezo resume {path}")
+    It is ``folder``, or the recipe's own, or a dated one among the runs. Where no run comes of it, what was written is
+    removed again. Raises `UserError` where it is taken.
+    """
+    chosen = folder or (Path(recipe.run.folder) if recipe.run.folder else None)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".probe"
-        probe.touch()
-        probe.unlink()
+        if chosen is None:
+            _sweep_starts(runs_home())
+            path, made = new_folder(runs_home(), f"{recipe.run.name or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"), True
+        else:
+            path, made = _make(chosen)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise cannot_write(chosen or runs_home(), error) from error
+    lock = None
+    try:
+        with locked(path) as lock:
+            _refuse_taken(path)  # by whom the lock was waited for
+            sync(path)  # a lock that is there for sure tells what else is there from files of the user's
+            try:
+                yield path, lock.weaker
+            finally:
+                lock.forget = _remove_start(path)
+    finally:
+        if made and lock and lock.forget:
+            with suppress(OSError):
+                path.rmdir()
 
 
-def _of_start(path: Path) -> bool:
-    """Whether a start that was killed before there was a run can have left this file."""
-    return path.name in ("mask.safetensors", "recipe.toml", "lock") or _is_temporary(path)
+def _make(folder: Path) -> tuple[Path, bool]:
+    """The folder's whole path, and whether it was made just now."""
+    path = folder.resolve()
+    _refuse_taken(path)
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        return path, False
+    return path, True
 
 
-def _is_temporary(path: Path) -> bool:
-    return re.fullmatch(r"\.(probe|.+\.\w{8})", path.name) is not None and path.is_file()
+def _refuse_taken(path: Path) -> None:
+    """Raises `UserError` for a folder that holds anything but what a start that was killed can have left."""
+    if path.is_file() or (path.is_dir() and not _is_start([each.name for each in path.iterdir()])):
+        raise UserError(f"{path}: already exists. Name a new folder, or go on with that run: sparsezo resume {path}")
+
+
+def _is_start(names: Collection[str]) -> bool:
+    """Whether a start that was killed before there was a run can have left all these files: its lock came first."""
+    return not names or (LOCK in names and all(name in OF_START or _TEMPORARY.fullmatch(name) for name in names))
+
+
+def _remove_start(path: Path) -> bool:
+    """Removes all but the lock of a start that came to nothing; only for who holds the lock. Whether it did."""
+    names = os.listdir(path)
+    if not _is_start(names):
+        return False
+    for name in set(names) - {LOCK, LOCK_MARKER}:
+        (path / name).unlink(missing_ok=True)
+    return True
+
+
+def _sweep_starts(folder: Path) -> None:
+    """Removes the starts in ``folder`` that killed processes left."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for path in [Path(entry.path) for entry in entries if is_old(entry) and _is_start(os.listdir(entry))]:
+            with suppress(OSError):
+                if (path / LOCK).exists():
+                    with held(path / LOCK) as lock:
+                        lock.forget = _remove_start(path)
+                path.rmdir()
 
 
 def sweep(path: Path) -> None:
-    """Removes what a killed process was about to write; only for who holds the lock."""
+    """Removes what a killed process was about to write into a run; only for who holds the lock.
+
+    Notes and a mask that was found again are written without it, so what is young is left.
+    """
     for folder in (path, path / "frames"):
         for each in folder.glob(".*"):
-            if _is_temporary(each):
-                each.unlink(missing_ok=True)
+            with suppress(OSError):
+                if _TEMPORARY.fullmatch(each.name) and each.is_file() and time.time() - each.stat().st_mtime > AGE:
+                    each.unlink()
 
 
 def create(path: Path, recipe: Recipe, facts: dict[str, Any]) -> RunFolder:
@@ -266,18 +312,31 @@ def open_run(path: str | Path) -> RunFolder:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Within: no other process writes this run."""
-    try:
-        with filelock.FileLock(path / "lock", timeout=LOCK_SECONDS):
-            sweep(path)
-            yield
-    except filelock.Timeout as error:
-        raise UserError(f"{path}: another window or terminal is writing this run. Stop it there first.") from error
-    except OSError as error:
-        if error.filename != str(path / "lock"):
-            raise
-        raise cannot_write(path, error) from error
+def locked(path: Path) -> Iterator[Lock]:
+    """Within: no other process writes this run. Raises `UserError` where one does."""
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context(held(path / LOCK, LOCK_SECONDS))
+            lock.weaker += _weaker(path)
+        except filelock.Timeout as error:
+            sentence = f"{path}: another window or terminal is writing this run. Stop it there first."
+            if (path / LOCK_MARKER).exists():
+                sentence += f" Where nothing writes it, such as after a crash, remove {path / LOCK_MARKER}."
+            raise UserError(sentence) from error
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        sweep(path)
+        yield lock
+
+
+def _weaker(path: Path) -> list[str]:
+    """What the run's disk cannot do besides locking, in sentences."""
+    found = []
+    if os.name != "nt" and not sync(path):
+        found.append(f"The disk of {path} cannot sync folders: after a power cut, files that are new may be missing.")
+    if os.name != "nt" and not set_mode(path / LOCK, 0o600):
+        found.append(f"The disk of {path} keeps no permissions: who can read the disk can read the run.")
+    return found
 
 
 @dataclass(frozen=True)
@@ -340,18 +399,8 @@ def summary(path: Path) -> RunSummary:
     ended = step >= recipe.loop.steps or judge.ended_early(events, step)
     best = judge.best(events)
     return RunSummary(
-        str(run.path), run.name, "running" if _is_locked(run.path) else "done" if ended else "stopped", step,
+        str(run.path), run.name, "running" if is_held(run.path / LOCK) else "done" if ended else "stopped", step,
         recipe.loop.steps, run.facts.created, recipe.model.id, metrics,
         str(run.path.parent.parent) if run.facts.branched else "", run.header.start, best.step if best else None,
         run.notes, epsilon=spent.epsilon if spent else None, delta=spent.delta if spent else None,
     )  # fmt: skip
-
-
-def _is_locked(path: Path) -> bool:
-    if not (path / "lock").exists():
-        return False
-    try:
-        with filelock.FileLock(path / "lock", timeout=0):
-            return False
-    except (filelock.Timeout, OSError):
-        return True
