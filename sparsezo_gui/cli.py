@@ -95,9 +95,9 @@ def _resume(options: argparse.Namespace, console: Console) -> None:
 
     commands: SimpleQueue = SimpleQueue()
     run, step = _past(options)
-    if step is not None and step < run.header.start:
+    if step is not None and step < run.start:
         raise UserError(
-            f"Run '{run.name}' branched off at step {run.header.start}, so it cannot go back to step {step}. Make a "
+            f"Run '{run.name}' branched off at step {run.start}, so it cannot go back to step {step}. Make a "
             "branch there: sparsezo branch"
         )
     if step is not None:
@@ -372,7 +372,7 @@ def _past(options: argparse.Namespace) -> tuple[RunFolder, int | None]:
         if best is None:
             raise UserError(f"Run '{run.name}' was not evaluated on validation examples yet, so no step is the best.")
         step = best.step
-    return run, None if step is None else line(run).until(step).step
+    return run, None if step is None else line(run, step).step
 
 
 def _session(options: argparse.Namespace, console: Console) -> Session:

@@ -23,7 +23,7 @@ NO_LOCKS = UNSUPPORTED | {errno.ENOLCK}
 
 @dataclass
 class Lock:
-    """A lock that this process holds. ``weaker`` says, in sentences, what its disk cannot do; ``forget`` may be set where
+    """A lock that this process holds. ``weaker`` says, in sentences, what its disk cannot do; ``forget`` is set where
     the lock's file is to go as well."""
 
     weaker: list[str] = field(default_factory=list)

@@ -90,7 +90,7 @@ class Loop:
         with JournalWriter(self.run.journal, self.run.header) as self.journal:
             before, reason, self._first = self.journal.count, "done", self.step
             # What a damaged journal lost is taken anew, and frames of what was lost must not be taken for it.
-            key_frames.thin(self.run.path, journals.read(self.run.journal), recipe.run.frames * 1_000_000)
+            key_frames.thin(self.run.path, self.journal, recipe.run.frames * 1_000_000)
             while self.step < steps or self.paused or not self._idle:
                 yield from self.obey()
                 if self.stopping:
@@ -156,7 +156,7 @@ class Loop:
             return
         if not self._base():
             yield from self._measure_base(guards.BATCHES)
-        self._guard = Guard(self._base(), self.run.header.start)
+        self._guard = Guard(self._base(), self.run.start)
         for record in journals.read(self.run.journal).steps:
             self._guard.saw(int(record["step"]), float(record["loss"]), record["slopes"].tolist())
 
@@ -224,7 +224,7 @@ class Loop:
         every = self.session.recipe.loop.evaluate_every
         if self.step == 0:
             yield from self._evaluate_untold("validation", "test")
-        elif every and self.step % every == 0 and self.step > self.run.header.start:
+        elif every and self.step % every == 0 and self.step > self.run.start:
             yield from self._evaluate_untold("validation")
             return (yield from self._no_better())
         return False
@@ -262,15 +262,15 @@ class Loop:
         session, budget = self.session, self.session.recipe.run.frames * 1_000_000
         overlay = session.overlay
         needed = key_frames.usual_bytes(overlay.values, session.recipe.remembered)
-        if needed > budget or session.step == self.run.header.start:
+        if needed > budget or session.step == self.run.start:
             return
         try:
             self.journal.sync()
             key_frames.write(
                 self.run.path, session.step, self.journal.count, overlay.start, overlay.values, session.state,
-                overlay.mask.hash,
+                overlay.mask.hash, self.journal.hash,
             )  # fmt: skip
-            key_frames.thin(self.run.path, journals.read(self.run.journal), budget)
+            key_frames.thin(self.run.path, self.journal, budget)
         except UserError as error:
             yield e.Notice(f"No key frame was kept at step {session.step}: {error}", "warning")
 
@@ -298,10 +298,8 @@ class Loop:
         """A crash can come after a return was journalled and before it was told."""
         if not self.run.journal.exists():
             return
-        found = journals.read(self.run.journal)
-        steps = found.records["step"][found.returns].tolist()
         told = sum(isinstance(event, e.Returned) for event in self.run.events())
-        for step in steps[told:]:
+        for _, step in journals.read(self.run.journal).returns[told:]:
             self.run.tell(e.Returned(step))
 
     # Commands
@@ -402,7 +400,7 @@ class Loop:
         else:
             keep = session.recipe, session.step, session.state, session.factor, session.overlay.values.clone()
         try:
-            yield from travel(session, line(self.run).until(step))
+            yield from travel(session, line(self.run, step))
             yield from work()
         finally:
             if keep is None:
@@ -426,12 +424,12 @@ class Loop:
         yield e.Answer(session.step, "", last=True)
 
     def _go_back(self, step: int) -> Events:
-        if step < self.run.header.start:
+        if step < self.run.start:
             raise UserError(
-                f"Run '{self.run.name}' branched off at step {self.run.header.start}, so it cannot go back to step "
+                f"Run '{self.run.name}' branched off at step {self.run.start}, so it cannot go back to step "
                 f"{step}. Make a branch of the run it came from there."
             )
-        line(self.run).until(step)  # it must be there
+        line(self.run, step)  # it must be there
         yield from self._return(step)
         self.session.factor = self._factor()
         if self.session.factor != 1.0:

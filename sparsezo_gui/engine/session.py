@@ -157,7 +157,7 @@ def open_session(
     # Fewer rows at once give other last bits, so that a run keeps to what it began with.
     model.pack_rows = facts.pack_rows or model.pack_rows
     session = Session(recipe, model, overlay_of(model, (yield from _mask(run, model))))
-    way = line(run).until(step)
+    way = line(run, step)
     if way.fault:
         yield Notice(way.fault, "warning")
     yield from travel(session, way, frames)
@@ -253,8 +253,9 @@ def _begin(session: Session, way: Line, frames: bool) -> None:
         for frame in (key_frames.frames(part.run.path) if frames else ())
         if part.first < frame.step <= part.last and frame.on(part.journal)
     ]
-    for frame, _ in sorted(found, key=lambda item: item[0].step, reverse=True):
-        states = key_frames.read(frame, overlay.start, overlay.values, overlay.mask.hash)
+    for frame, part in sorted(found, key=lambda item: item[0].step, reverse=True):
+        known = part.journal.hash(frame.records)
+        states = key_frames.read(frame, overlay.start, overlay.values, overlay.mask.hash, known)
         if states is not None:
             session.state, session.step = State(*states), frame.step
             return

@@ -261,11 +261,12 @@ def read_journal(path: Path) -> None:
 def frame_files(folder: Path) -> list[bytes]:
     start = torch.ones(50)
     states = ((None, None), (None, (0.5, 3)), ((0.5,), (torch.zeros(50), 1)))
-    return [frames.write(folder, 1, 1, start, 2 * start, state, FINGERPRINT).read_bytes() for state in states]
+    known = FINGERPRINT, FINGERPRINT
+    return [frames.write(folder, 1, 1, start, 2 * start, state, *known).read_bytes() for state in states]
 
 
 def read_frame(path: Path) -> None:
-    found = frames.read(frames.Frame(path, 1, 1), torch.ones(50), torch.empty(50), FINGERPRINT)
+    found = frames.read(frames.Frame(path, 1, 1), torch.ones(50), torch.empty(50), FINGERPRINT, FINGERPRINT)
     assert found is None or len(found) == 2  # a frame that cannot be used is passed over without a word
 
 

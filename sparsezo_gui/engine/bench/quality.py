@@ -235,7 +235,7 @@ def _tested(recipe: Recipe, run: RunFolder, best: e.Evaluation | None) -> Work:
         final = (yield from evaluate(session.model, data.test.encoded, "test")).metrics["accuracy"]
     chosen = final
     if best is not None and best.step != session.step:
-        yield from travel(session, line(run).until(best.step))
+        yield from travel(session, line(run, best.step))
         with session.overlay.applied():
             chosen = (yield from evaluate(session.model, data.test.encoded, "test")).metrics["accuracy"]
     return {"final": final, "best": chosen}

@@ -24,7 +24,10 @@ def branch(run: RunFolder, step: int | None, settings: Sequence[str] = (), name:
     way = line(run).until(step)
     recipe = _recipe(run, way.step, settings, name)
     part = way.segments[-1]
-    beginning = Branched(step=way.step, records=len(part.journal.records), factor=_factor(way, settings))
+    records = part.journal.count
+    beginning = Branched(
+        step=way.step, records=records, hash=part.journal.hash(records), factor=_factor(way, settings)
+    )
     facts = {**run.facts.model_dump(exclude=OWN), "branched": beginning}
     if recipe.data != run.recipe.data:
         facts["data_hash"] = facts["examples"] = None  # the first start will tell

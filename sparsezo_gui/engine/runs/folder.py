@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import filelock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparsezo_gui import recipe as recipes
 from sparsezo_gui.engine.drafts import AGE, is_old, new_folder
@@ -28,13 +28,15 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, judge
 from sparsezo_gui.recipe.events import Event
 
-VERSION = 2
+VERSION = 3
 LIBRARIES = ("sparsezo-gui", "torch", "transformers", "bitsandbytes", "numpy")
 NOTES = "notes.md"
 BRANCHES = "branches"
 LOCK, LOCK_MARKER = "lock", "lock.pid"
 OF_START = ("mask.safetensors", "recipe.toml", LOCK, LOCK_MARKER)  # what a start writes before there is a run
 _TEMPORARY = re.compile(r"\.(probe|.+\.\w{8})")
+DEEPEST = 500  # branches within each other
+LARGEST_FACTS, LARGEST_NOTES = 1 << 20, 1 << 24  # bytes; what is more is not read
 LOCK_SECONDS = 0.5  # that a writer waits: who lists the runs holds each lock for a moment
 _SHA256 = Field(pattern="^[0-9a-f]{64}$")
 
@@ -45,13 +47,14 @@ def runs_home() -> Path:
 
 
 class Branched(BaseModel):
-    """Where a branch begins: at ``step`` of its parent, as the first ``records`` of its journal tell it, with
-    ``factor`` on the scheduled rate."""
+    """Where a branch begins: at ``step`` of its parent, as the first ``records`` of its journal tell it, which have the
+    ``hash`` (None: made before version 3), with ``factor`` on the scheduled rate."""
 
     model_config = ConfigDict(frozen=True)
 
     step: int = Field(ge=0, lt=2**32)
     records: int = Field(ge=0)
+    hash: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     factor: float = Field(1.0, ge=0, allow_inf_nan=False)
 
 
@@ -60,7 +63,7 @@ class Facts(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    version: Literal[1, 2] = VERSION
+    version: Literal[1, 2, 3] = VERSION
     name: str = ""
     created: str = ""
     versions: dict[str, str] = {}
@@ -78,6 +81,12 @@ class Facts(BaseModel):
     mask_seconds: float | None = None  # that finding the mask took
     device: str
     branched: Branched | None = None
+
+    @model_validator(mode="after")
+    def _hashed(self) -> Facts:
+        if self.version >= 3 and self.branched and self.branched.hash is None:
+            raise ValueError("a branch of version 3 has a hash")
+        return self
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,7 @@ class RunFolder:
         if self.facts.branched is None:
             return None
         try:
-            return open_run(self.path.parent.parent)
+            return _open(self.path.parent.parent)
         except UserError as error:
             raise UserError(
                 f"{self.path}: a branch, and the run that it came from is not around it any more. Restore or copy the "
@@ -106,10 +115,19 @@ class RunFolder:
             ) from error
 
     @property
+    def lineage(self) -> list[RunFolder]:
+        """The runs that led to this one, from the one that all of a tree began with on."""
+        found = [self]
+        while (parent := found[-1].parent) is not None:
+            if len(found) == DEEPEST:
+                raise UserError(f"{self.path}: has more than {DEEPEST} branches within each other.")
+            found.append(parent)
+        return found[::-1]
+
+    @property
     def root(self) -> RunFolder:
         """The run that all of a tree began with."""
-        parent = self.parent
-        return parent.root if parent else self
+        return self.lineage[0]
 
     @property
     def mask(self) -> Path:
@@ -117,11 +135,15 @@ class RunFolder:
         return self.root.path / "mask.safetensors"
 
     @property
+    def start(self) -> int:
+        """The step that it begins from."""
+        return self.facts.branched.step if self.facts.branched else 0
+
+    @property
     def header(self) -> Header:
         """What its journal begins with."""
-        facts, recipe = self.facts, self.recipe
-        start = facts.branched.step if facts.branched else 0
-        return Header(recipe.scalars, start, facts.fingerprint, facts.mask_hash, facts.generator)
+        facts = self.facts
+        return Header(self.recipe.scalars, self.start, facts.fingerprint, facts.mask_hash, facts.generator)
 
     @property
     def recipe(self) -> Recipe:
@@ -294,8 +316,14 @@ def open_run(path: str | Path) -> RunFolder:
         path = runs_home() / path
     if not path.is_dir():
         raise UserError(f"There is no run folder '{path}'. 'sparsezo runs' lists the runs.")
+    return _open(path.resolve())
+
+
+def _open(path: Path) -> RunFolder:
+    """The run in a folder whose path leads through no links. Raises `UserError`."""
     try:
-        facts = Facts.model_validate_json((path / "run.json").read_bytes())
+        with (path / "run.json").open("rb") as file:
+            facts = Facts.model_validate_json(file.read(LARGEST_FACTS))
     except FileNotFoundError as error:
         raise UserError(f"{path}: not a run (it holds no run.json).") from error
     except OSError as error:
@@ -308,7 +336,7 @@ def open_run(path: str | Path) -> RunFolder:
         raise UserError(
             f"{path / 'run.json'}: damaged ({place}: {fault['msg'].lower()}). Restore it from a copy of the run."
         ) from error
-    return RunFolder(path.resolve(), facts)
+    return RunFolder(path, facts)
 
 
 @contextmanager
