@@ -284,7 +284,8 @@ def _convert(options: argparse.Namespace, console: Console) -> None:
 
 
 def _runs(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.runs.folder import BRANCHES, list_runs
+    from sparsezo_gui.engine.runs.folder import BRANCHES
+    from sparsezo_gui.engine.runs.listing import list_runs
 
     rows = [run.as_json() for run in list_runs()]
     if not options.json:

@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
@@ -28,7 +29,7 @@ from sparsezo_gui.engine.runs import journal as journals
 from sparsezo_gui.engine.runs.folder import RunFolder, with_data
 from sparsezo_gui.engine.runs.journal import JournalWriter
 from sparsezo_gui.engine.runs.line import line
-from sparsezo_gui.engine.session import Session, data_hash, data_of, open_session, travel
+from sparsezo_gui.engine.session import Session, bring, data_hash, data_of, loaded, travel
 from sparsezo_gui.engine.watch import Watch
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.errors import DiskFull, UserError
@@ -62,16 +63,29 @@ class Loop:
     _rescues: int = field(default=0, init=False)  # times that this loop went back by itself
     _left: tuple[int, float, str] = field(default=(0, 1.0, ""), init=False)  # step, rate factor and hash, when released
 
-    def load(self) -> Events:
-        """Loads the model, brings its values to the last step, and reads the data."""
+    def load(self, first: bool = False) -> Events:
+        """Loads the model, brings its values to the last step, and reads the data.
+
+        At ``first`` the way to the last step is not gone where the run is asked to go back before anything else.
+        """
         self.run.recipe.privacy.check()
-        session = yield from open_session(self.run)
+        session = yield from loaded(self.run)
+        yield from bring(session, self.run, self._asked_back() if first else None)
         data = yield from data_of(session, self.run)
         if self.run.facts.data_hash is None:
             self.run = with_data(self.run, data_hash(data.train.encoded), len(data.train))
         self.session, self.data = session, data
         self._tell_forgotten_returns()
         session.factor = self._factor()
+
+    def _asked_back(self) -> int | None:
+        """The step that the first command goes back to, if the run has it."""
+        with suppress(Empty, UserError):
+            command = self._next(False, None)
+            self._postponed.appendleft(command)
+            if isinstance(command, e.GoBack) and command.step >= self.run.start:
+                return line(self.run, command.step).step
+        return None
 
     @property
     def step(self) -> int:

@@ -141,6 +141,23 @@ def open_session(
 ) -> Generator[Progress | Notice, None, Session]:
     """Loads the model of ``run`` and brings its values to ``step`` (None: the last), from the nearest key frame or, not
     using ``frames``, from the beginning. Raises `UserError`."""
+    session = yield from loaded(run)
+    yield from bring(session, run, step, frames)
+    return session
+
+
+def bring(
+    session: Session, run: RunFolder, step: int | None, frames: bool = True
+) -> Generator[Progress | Notice, None, None]:
+    """Brings a session of ``run`` to ``step`` (None: the last). Raises `UserError`."""
+    way = line(run, step)
+    if way.fault:
+        yield Notice(way.fault, "warning")
+    yield from travel(session, way, frames)
+
+
+def loaded(run: RunFolder) -> Generator[Progress | Notice, None, Session]:
+    """The model of ``run`` with the values that it began with. Raises `UserError`."""
     recipe, facts = run.recipe, run.facts
     if facts.generator != generator.GENERATOR:
         raise UserError(
@@ -156,12 +173,7 @@ def open_session(
         )
     # Fewer rows at once give other last bits, so that a run keeps to what it began with.
     model.pack_rows = facts.pack_rows or model.pack_rows
-    session = Session(recipe, model, overlay_of(model, (yield from _mask(run, model))))
-    way = line(run, step)
-    if way.fault:
-        yield Notice(way.fault, "warning")
-    yield from travel(session, way, frames)
-    return session
+    return Session(recipe, model, overlay_of(model, (yield from _mask(run, model))))
 
 
 def _mask(run: RunFolder, model: FrozenModel) -> Generator[Progress | Notice, None, Mask]:
@@ -183,7 +195,10 @@ def _mask(run: RunFolder, model: FrozenModel) -> Generator[Progress | Notice, No
             "in their last digits from one kind of device to another. Ask for a copy with its mask: sparsezo share RUN "
             "--with-mask"
         )
-    mask.save(path)
+    try:
+        mask.save(path)
+    except UserError as error:
+        yield Notice(f"The mask is found again the next time, too: {error}", "warning")
     return mask
 
 

@@ -25,6 +25,7 @@ from sparsezo_gui.engine.privacy import accounting
 from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import folder as folders
 from sparsezo_gui.engine.runs.frames import usual_bytes
+from sparsezo_gui.engine.runs.start import starting
 from sparsezo_gui.engine.session import Session, data_hash, load_data, load_model
 from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.rule import Search, find_measured
@@ -41,7 +42,7 @@ DIRECTIONS_PROBED = 2  # along which rounding is looked for, of step 0, which th
 
 def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None = None) -> Iterator[e.Event]:
     """Starts a new run of ``recipe`` in ``folder`` (None: where the recipe says). Raises `UserError`."""
-    with folders.starting(recipe, folder) as (path, weaker):
+    with starting(recipe, folder) as (path, weaker):
         yield from (e.Notice(text, "warning") for text in weaker)
         yield from (yield from _new_loop(recipe, path, commands or SimpleQueue()))
 
@@ -77,7 +78,7 @@ def resume(folder: str | Path, commands: Commands | None = None, paused: bool = 
     with folders.locked(run.path) as lock:
         yield from (e.Notice(text, "warning") for text in lock.weaker)
         loop = Loop(run, commands or SimpleQueue(), paused=paused)
-        yield from loop.load()
+        yield from loop.load(first=True)
         yield from loop
 
 

@@ -21,7 +21,8 @@ from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, w
 from sparsezo_gui.engine.models.checkpoint import read_header
 from sparsezo_gui.engine.models.source import inspect
 from sparsezo_gui.engine.runs import frames, journal
-from sparsezo_gui.engine.runs.folder import Branched, Facts, create, open_run, summary
+from sparsezo_gui.engine.runs.folder import Branched, Facts, create, open_run
+from sparsezo_gui.engine.runs.listing import summary
 from sparsezo_gui.engine.runs.share import receive, share
 from sparsezo_gui.engine.sparse import mask as masks
 from sparsezo_gui.errors import UserError

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,10 +18,9 @@ import filelock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparsezo_gui import recipe as recipes
-from sparsezo_gui.engine.drafts import AGE, is_old, new_folder
+from sparsezo_gui.engine.drafts import AGE
 from sparsezo_gui.engine.files import cannot_write, home, set_mode, sync, sync_open, write_all, write_text
-from sparsezo_gui.engine.locks import Lock, held, is_held
-from sparsezo_gui.engine.runs import journal
+from sparsezo_gui.engine.locks import Lock, held
 from sparsezo_gui.engine.runs.journal import Header
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, judge
@@ -32,11 +30,11 @@ VERSION = 3
 LIBRARIES = ("sparsezo-gui", "torch", "transformers", "bitsandbytes", "numpy")
 NOTES = "notes.md"
 BRANCHES = "branches"
+EVENTS = "events.jsonl"
 LOCK, LOCK_MARKER = "lock", "lock.pid"
-OF_START = ("mask.safetensors", "recipe.toml", LOCK, LOCK_MARKER)  # what a start writes before there is a run
-_TEMPORARY = re.compile(r"\.(probe|.+\.\w{8})")
+TEMPORARY = re.compile(r"\.(probe|.+\.\w{8})")
 DEEPEST = 500  # branches within each other
-LARGEST_FACTS, LARGEST_NOTES = 1 << 20, 1 << 24  # bytes; what is more is not read
+LARGEST_FACTS, LARGEST_NOTES, LARGEST_EVENTS = 1 << 20, 1 << 24, 1 << 28  # bytes
 LOCK_SECONDS = 0.5  # that a writer waits: who lists the runs holds each lock for a moment
 _SHA256 = Field(pattern="^[0-9a-f]{64}$")
 
@@ -107,7 +105,7 @@ class RunFolder:
         if self.facts.branched is None:
             return None
         try:
-            return _open(self.path.parent.parent)
+            return open_resolved(self.path.parent.parent)
         except UserError as error:
             raise UserError(
                 f"{self.path}: a branch, and the run that it came from is not around it any more. Restore or copy the "
@@ -159,7 +157,8 @@ class RunFolder:
     def notes(self) -> str:
         """What the user wrote about it."""
         try:
-            return (self.path / NOTES).read_text(encoding="utf-8", errors="replace")
+            with (self.path / NOTES).open(encoding="utf-8", errors="replace") as file:
+                return file.read(LARGEST_NOTES)
         except OSError:
             return ""
 
@@ -169,7 +168,7 @@ class RunFolder:
 
     def tell(self, event: Event) -> None:
         """Appends an event to ``events.jsonl``. A line that was torn before stands alone and is read by nobody."""
-        path = self.path / "events.jsonl"
+        path = self.path / EVENTS
         line = json.dumps(event.as_json(), ensure_ascii=False) + "\n"
         try:
             new = not path.exists()
@@ -191,85 +190,14 @@ class RunFolder:
 
     def events(self) -> list[Event]:
         """The events told so far, all of them; see `sparsezo_gui.recipe.judge.on_line`."""
+        path = self.path / EVENTS
         try:
-            lines = (self.path / "events.jsonl").read_text(encoding="utf-8", errors="replace").split("\n")
+            with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+                if os.fstat(file.fileno()).st_size > LARGEST_EVENTS:
+                    raise UserError(f"{path}: larger than a run's events can be. Restore it from a copy of the run.")
+                return [event for line in file if (event := judge.event_of(line)) is not None]
         except FileNotFoundError:
             return []
-        return [event for line in lines if (event := judge.event_of(line)) is not None]
-
-
-@contextmanager
-def starting(recipe: Recipe, folder: Path | None = None) -> Iterator[tuple[Path, list[str]]]:
-    """Within: the folder of a new run, which no other process writes, and what is weaker on its disk, in sentences.
-
-    It is ``folder``, or the recipe's own, or a dated one among the runs. Where no run comes of it, what was written is
-    removed again. Raises `UserError` where it is taken.
-    """
-    chosen = folder or (Path(recipe.run.folder) if recipe.run.folder else None)
-    try:
-        if chosen is None:
-            _sweep_starts(runs_home())
-            path, made = new_folder(runs_home(), f"{recipe.run.name or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"), True
-        else:
-            path, made = _make(chosen)
-    except OSError as error:
-        raise cannot_write(chosen or runs_home(), error) from error
-    lock = None
-    try:
-        with locked(path) as lock:
-            _refuse_taken(path)  # by whom the lock was waited for
-            sync(path)  # a lock that is there for sure tells what else is there from files of the user's
-            try:
-                yield path, lock.weaker
-            finally:
-                lock.forget = _remove_start(path)
-    finally:
-        if made and lock and lock.forget:
-            with suppress(OSError):
-                path.rmdir()
-
-
-def _make(folder: Path) -> tuple[Path, bool]:
-    """The folder's whole path, and whether it was made just now."""
-    path = folder.resolve()
-    _refuse_taken(path)
-    try:
-        path.mkdir(parents=True)
-    except FileExistsError:
-        return path, False
-    return path, True
-
-
-def _refuse_taken(path: Path) -> None:
-    """Raises `UserError` for a folder that holds anything but what a start that was killed can have left."""
-    if path.is_file() or (path.is_dir() and not _is_start([each.name for each in path.iterdir()])):
-        raise UserError(f"{path}: already exists. Name a new folder, or go on with that run: sparsezo resume {path}")
-
-
-def _is_start(names: Collection[str]) -> bool:
-    """Whether a start that was killed before there was a run can have left all these files: its lock came first."""
-    return not names or (LOCK in names and all(name in OF_START or _TEMPORARY.fullmatch(name) for name in names))
-
-
-def _remove_start(path: Path) -> bool:
-    """Removes all but the lock of a start that came to nothing; only for who holds the lock. Whether it did."""
-    names = os.listdir(path)
-    if not _is_start(names):
-        return False
-    for name in set(names) - {LOCK, LOCK_MARKER}:
-        (path / name).unlink(missing_ok=True)
-    return True
-
-
-def _sweep_starts(folder: Path) -> None:
-    """Removes the starts in ``folder`` that killed processes left."""
-    with suppress(OSError), os.scandir(folder) as entries:
-        for path in [Path(entry.path) for entry in entries if is_old(entry) and _is_start(os.listdir(entry))]:
-            with suppress(OSError):
-                if (path / LOCK).exists():
-                    with held(path / LOCK) as lock:
-                        lock.forget = _remove_start(path)
-                path.rmdir()
 
 
 def sweep(path: Path) -> None:
@@ -280,7 +208,7 @@ def sweep(path: Path) -> None:
     for folder in (path, path / "frames"):
         for each in folder.glob(".*"):
             with suppress(OSError):
-                if _TEMPORARY.fullmatch(each.name) and each.is_file() and time.time() - each.stat().st_mtime > AGE:
+                if TEMPORARY.fullmatch(each.name) and each.is_file() and time.time() - each.stat().st_mtime > AGE:
                     each.unlink()
 
 
@@ -316,10 +244,10 @@ def open_run(path: str | Path) -> RunFolder:
         path = runs_home() / path
     if not path.is_dir():
         raise UserError(f"There is no run folder '{path}'. 'sparsezo runs' lists the runs.")
-    return _open(path.resolve())
+    return open_resolved(path.resolve())
 
 
-def _open(path: Path) -> RunFolder:
+def open_resolved(path: Path) -> RunFolder:
     """The run in a folder whose path leads through no links. Raises `UserError`."""
     try:
         with (path / "run.json").open("rb") as file:
@@ -365,70 +293,3 @@ def _weaker(path: Path) -> list[str]:
     if os.name != "nt" and not set_mode(path / LOCK, 0o600):
         found.append(f"The disk of {path} keeps no permissions: who can read the disk can read the run.")
     return found
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """A line in the list of runs. ``state`` is 'done', 'stopped', 'running' or 'damaged'; ``parent`` is the path of the
-    run that it branched off from, at step ``start``; ``best`` the step that did best on the validation examples;
-    ``epsilon`` and ``delta`` what a private run spent, once it has told so after its last step."""
-
-    path: str
-    name: str
-    state: str
-    step: int
-    steps: int
-    created: str
-    model: str
-    metrics: dict[str, float]
-    parent: str = ""
-    start: int = 0
-    best: int | None = None
-    notes: str = ""
-    problem: str = ""  # why it is damaged
-    epsilon: float | None = None
-    delta: float | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain object."""
-        return dataclasses.asdict(self)
-
-
-def list_runs(also: Path | None = None) -> list[RunSummary]:
-    """All runs, the newest first, each followed by its branches; and the tree in ``also``, which may lie anywhere."""
-    roots = {path.parent.resolve(): path.parent for path in runs_home().glob("*/run.json")}
-    if also is not None and (also / "run.json").is_file():
-        while also.parent.name == BRANCHES and (also.parent.parent / "run.json").is_file():
-            also = also.parent.parent
-        roots.setdefault(also.resolve(), also)
-    found = sorted((summary(path) for path in roots.values()), key=lambda run: run.created, reverse=True)
-    return [each for run in found for each in _with_branches(run)]
-
-
-def _with_branches(run: RunSummary) -> Iterator[RunSummary]:
-    yield run
-    branches = [summary(path.parent) for path in (Path(run.path) / BRANCHES).glob("*/run.json")]
-    for branch in sorted(branches, key=lambda each: (each.start, each.created)):
-        yield from _with_branches(branch)
-
-
-def summary(path: Path) -> RunSummary:
-    """What the list shows of a run; a damaged one is listed as such."""
-    try:
-        run = open_run(path)
-        recipe, told = run.recipe, run.events()
-        found = journal.read(run.journal) if run.journal.exists() else None
-    except (UserError, OSError) as error:
-        parent = str(path.resolve().parent.parent) if path.parent.name == BRANCHES else ""
-        return RunSummary(str(path), path.name, "damaged", 0, 0, "", "", {}, parent, problem=str(error))
-    events, step = judge.on_line(told), found.step if found else run.header.start
-    spent = judge.spent(told, len(found.records) if found else 0)
-    metrics = judge.last_metrics(events)
-    ended = step >= recipe.loop.steps or judge.ended_early(events, step)
-    best = judge.best(events)
-    return RunSummary(
-        str(run.path), run.name, "running" if is_held(run.path / LOCK) else "done" if ended else "stopped", step,
-        recipe.loop.steps, run.facts.created, recipe.model.id, metrics,
-        str(run.path.parent.parent) if run.facts.branched else "", run.header.start, best.step if best else None,
-        run.notes, epsilon=spent.epsilon if spent else None, delta=spent.delta if spent else None,
-    )  # fmt: skip
