@@ -90,4 +90,7 @@ def sweep(folder: Path) -> None:
 
 def is_old(entry: os.DirEntry) -> bool:
     """Whether this is a folder, and old enough that its maker would hold its lock if it were still there."""
-    return entry.is_dir(follow_symlinks=False) and time.time() - entry.stat(follow_symlinks=False).st_mtime > AGE
+    try:
+        return entry.is_dir(follow_symlinks=False) and time.time() - entry.stat(follow_symlinks=False).st_mtime > AGE
+    except OSError:  # gone meanwhile
+        return False

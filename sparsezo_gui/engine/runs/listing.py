@@ -55,15 +55,16 @@ class RunSummary:
 
 def list_runs(also: Path | None = None) -> list[RunSummary]:
     """All runs, the newest first, each followed by its branches; and the tree in ``also``, which may lie anywhere."""
-    sweep(runs_home())
-    sweep_starts(runs_home())
-    roots = dict.fromkeys(path.resolve() for path in _run_folders(runs_home(), links=True))
+    home = runs_home().resolve()
+    sweep(home)
+    sweep_starts(home)
+    roots = dict.fromkeys(path.resolve() if path.is_symlink() else path for path in _run_folders(home, links=True))
     if also is not None and (also / "run.json").is_file():
         also = also.resolve()
         while also.parent.name == BRANCHES and (also.parent.parent / "run.json").is_file():
             also = also.parent.parent
         roots.setdefault(also)
-    found = sorted(map(summary, roots), key=lambda run: run.created, reverse=True)
+    found = sorted(map(_summary, roots), key=lambda run: run.created, reverse=True)
     return [each for run in found for each in _with_branches(run)]
 
 
@@ -72,7 +73,7 @@ def _run_folders(folder: Path, links: bool = False) -> list[Path]:
     with suppress(OSError), os.scandir(folder) as entries:
         return [
             Path(entry.path) for entry in entries
-            if entry.is_dir(follow_symlinks=links) and os.path.isfile(os.path.join(entry.path, "run.json"))
+            if (links or not entry.is_symlink()) and os.path.isfile(os.path.join(entry.path, "run.json"))
         ]  # fmt: skip
     return []
 

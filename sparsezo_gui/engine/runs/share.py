@@ -51,6 +51,7 @@ def share(run: RunFolder, out: Path, with_mask: bool = False) -> Shared:
     """Writes the shared run to ``out``. Raises `UserError`."""
     if out.exists():
         raise UserError(f"{out}: already exists. Name another file.")
+    line(run)  # what is wrong with it is told here, and not where it is received
     small = False
     with (
         replacing(out, new=True) as temporary,

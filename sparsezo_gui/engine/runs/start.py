@@ -77,16 +77,20 @@ def _remove_start(path: Path) -> bool:
     if not _is_start(names):
         return False
     for name in set(names) - {LOCK, LOCK_MARKER}:
-        (path / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            (path / name).unlink()
     return True
 
 
 def sweep_starts(folder: Path) -> None:
     """Removes the starts in ``folder`` that killed processes left."""
     with suppress(OSError), os.scandir(folder) as entries:
-        for path in [Path(entry.path) for entry in entries if is_old(entry) and _is_start(os.listdir(entry))]:
+        for path in [Path(entry.path) for entry in entries if is_old(entry)]:
             with suppress(OSError):
-                if (path / LOCK).exists():
+                names = os.listdir(path)
+                if not _is_start(names):
+                    continue
+                if LOCK in names:
                     with held(path / LOCK) as lock:
                         lock.forget = _remove_start(path)
                 path.rmdir()
