@@ -113,9 +113,9 @@ def _resume(options: argparse.Namespace, console: Console) -> None:
 
     commands: SimpleQueue = SimpleQueue()
     run, step = _past(options)
-    if step is not None and step < run.header.start:
+    if step is not None and step < run.start:
         raise UserError(
-            f"Run '{run.name}' branched off at step {run.header.start}, so it cannot go back to step {step}. Make a "
+            f"Run '{run.name}' branched off at step {run.start}, so it cannot go back to step {step}. Make a "
             "branch there: sparsezo branch"
         )
     if step is not None:
@@ -236,7 +236,7 @@ def _mask(options: argparse.Namespace, console: Console) -> None:
         raise UserError(f"{out}: already exists. Name another file.")
     model = console.finish(frozen.load(chosen.model))
     mask, cost = console.finish(find_measured(chosen.mask, model, Search(chosen.loop.seed, chosen.data)))
-    mask.save(out)
+    mask.save(out, new=True)
     facts = {"tuned": mask.size, "eligible": mask.eligible, "hash": mask.hash, **dataclasses.asdict(cost)}
     console.result(
         {"mask": str(out), **facts},
@@ -303,7 +303,8 @@ def _convert(options: argparse.Namespace, console: Console) -> None:
 
 
 def _runs(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.runs.folder import BRANCHES, list_runs
+    from sparsezo_gui.engine.runs.folder import BRANCHES
+    from sparsezo_gui.engine.runs.listing import list_runs
 
     rows = [run.as_json() for run in list_runs()]
     if not options.json:
@@ -392,7 +393,7 @@ def _past(options: argparse.Namespace) -> tuple[RunFolder, int | None]:
         if best is None:
             raise UserError(f"Run '{run.name}' was not evaluated on validation examples yet, so no step is the best.")
         step = best.step
-    return run, None if step is None else line(run).until(step).step
+    return run, None if step is None else line(run, step).step
 
 
 def _session(options: argparse.Namespace, console: Console) -> Session:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import platformdirs
 from safetensors import SafetensorError
 
 from sparsezo_gui.errors import DiskFull, UserError
+
+# What a file system answers that lacks a service; which of them is a matter of the file system.
+UNSUPPORTED = frozenset((errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY))
+_NO_SYNC = UNSUPPORTED | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}  # of a folder, which not all can open
+_NO_CHMOD = UNSUPPORTED | {errno.EPERM, errno.EACCES}
 
 
 def home() -> Path:
@@ -22,8 +29,11 @@ def home() -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside ``path``; on success it is synced and takes its place, on failure it is removed."""
+def replacing(path: Path, new: bool = False) -> Iterator[Path]:
+    """Gives a temporary path beside ``path``; on success it is synced and takes its place, on failure it is removed.
+
+    A ``new`` file takes no other's place: where there is one by then, UserError is raised.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -35,15 +45,14 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         sync(temporary)
         # mkstemp's 0600 would hide an export from the user's other programs.
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
+        set_mode(temporary, 0o666 & ~_umask())
+        (_put_new if new else os.replace)(temporary, path)
         sync(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
     except SafetensorError as error:
-        # It wraps what the system said into its words, without the number.
-        full = "No space left" in str(error) or "os error 28" in str(error)
-        raise cannot_write(path, OSError(errno.ENOSPC if full else errno.EIO, str(error))) from error
+        number = re.search(r"os error (\d+)", str(error))  # it wraps what the system said into its words
+        raise cannot_write(path, OSError(int(number[1]) if number else errno.EIO, str(error))) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -69,21 +78,90 @@ def refuse_links(folder: Path, files: Iterable[Path]) -> None:
             raise UserError(f"{path}: is a link out of its folder, to {target}. Put the file itself there.")
 
 
-def sync(path: Path) -> None:
-    """Brings a file or folder to the disk; folders cannot be synced on Windows, where the rename is enough."""
-    if path.is_dir() and os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+def _put_new(temporary: Path, path: Path) -> None:
+    """Gives a file its name where nothing has it."""
     try:
-        os.fsync(handle)
+        os.link(temporary, path)
+    except FileExistsError:
+        raise already_exists(path) from None
+    except OSError:  # a disk without hard links; a moment is left in which another could take the name
+        if path.exists():
+            raise already_exists(path) from None
+        os.replace(temporary, path)
+
+
+def already_exists(path: Path) -> UserError:
+    """The sentence for a name that is taken."""
+    return UserError(f"{path}: already exists. Choose another name.")
+
+
+def sync(path: Path) -> bool:
+    """Brings a file or folder to the disk; whether it could. Windows and some file systems cannot sync folders: there a
+    rename has to be enough."""
+    if path.is_dir():
+        return os.name != "nt" and _sync_folder(path)
+    handle = os.open(path, os.O_RDWR)
+    try:
+        return sync_open(handle)
     finally:
         os.close(handle)
+
+
+def _sync_folder(path: Path) -> bool:
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+        return False
+    return True
+
+
+def sync_open(handle: int) -> bool:
+    """Brings what was written to ``handle`` to the disk; whether the file system has a way to."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        return False
+    return True
+
+
+def set_mode(path: Path, mode: int) -> bool:
+    """Sets who may read and write ``path``; whether the file system knows such a thing."""
+    try:
+        path.chmod(mode)
+    except OSError as error:
+        if error.errno not in _NO_CHMOD:
+            raise
+        return False
+    return True
+
+
+def write_all(file: BinaryIO, content: bytes) -> None:
+    """Writes all of ``content`` to an unbuffered file. Raises the OSError that says why not."""
+    left = memoryview(content)
+    while left:
+        written = file.write(left)
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left = left[written:]
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
     """The sentence for a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"{path}: the disk is full. Free some space and try again; nothing half-written was left.")
+    if error.errno == errno.EFBIG:
+        return UserError(
+            f"{path}: a file cannot be that large here: the disk's format (FAT32: 4 GB) or 'ulimit -f' allows no more. "
+            "Raise the limit or choose another disk; nothing half-written was left."
+        )
     return UserError(f"{path}: cannot be written ({error.strerror}). Choose another place or change its permissions.")
 
 

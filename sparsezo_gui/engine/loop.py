@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
@@ -28,7 +29,7 @@ from sparsezo_gui.engine.runs import journal as journals
 from sparsezo_gui.engine.runs.folder import RunFolder, with_data
 from sparsezo_gui.engine.runs.journal import JournalWriter
 from sparsezo_gui.engine.runs.line import line
-from sparsezo_gui.engine.session import Session, data_hash, data_of, open_session, travel
+from sparsezo_gui.engine.session import Session, bring, data_hash, data_of, loaded, travel
 from sparsezo_gui.engine.watch import Watch
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.errors import DiskFull, UserError
@@ -62,16 +63,29 @@ class Loop:
     _rescues: int = field(default=0, init=False)  # times that this loop went back by itself
     _left: tuple[int, float, str] = field(default=(0, 1.0, ""), init=False)  # step, rate factor and hash, when released
 
-    def load(self) -> Events:
-        """Loads the model, brings its values to the last step, and reads the data."""
+    def load(self, first: bool = False) -> Events:
+        """Loads the model, brings its values to the last step, and reads the data.
+
+        At ``first`` the way to the last step is not gone where the run is asked to go back before anything else.
+        """
         self.run.recipe.privacy.check()
-        session = yield from open_session(self.run)
+        session = yield from loaded(self.run)
+        yield from bring(session, self.run, self._asked_back() if first else None)
         data = yield from data_of(session, self.run)
         if self.run.facts.data_hash is None:
             self.run = with_data(self.run, data_hash(data.train.encoded), len(data.train))
         self.session, self.data = session, data
         self._tell_forgotten_returns()
         session.factor = self._factor()
+
+    def _asked_back(self) -> int | None:
+        """The step that the first command goes back to, if the run has it."""
+        with suppress(Empty, UserError):
+            command = self._next(False, None)
+            self._postponed.appendleft(command)
+            if isinstance(command, e.GoBack) and command.step >= self.run.start:
+                return line(self.run, command.step).step
+        return None
 
     @property
     def step(self) -> int:
@@ -90,7 +104,7 @@ class Loop:
         with JournalWriter(self.run.journal, self.run.header) as self.journal:
             before, reason, self._first = self.journal.count, "done", self.step
             # What a damaged journal lost is taken anew, and frames of what was lost must not be taken for it.
-            key_frames.thin(self.run.path, journals.read(self.run.journal), recipe.run.frames * 1_000_000)
+            key_frames.thin(self.run.path, self.journal, recipe.run.frames * 1_000_000)
             while self.step < steps or self.paused or not self._idle:
                 yield from self.obey()
                 if self.stopping:
@@ -156,7 +170,7 @@ class Loop:
             return
         if not self._base():
             yield from self._measure_base(guards.BATCHES)
-        self._guard = Guard(self._base(), self.run.header.start)
+        self._guard = Guard(self._base(), self.run.start)
         for record in journals.read(self.run.journal).steps:
             self._guard.saw(int(record["step"]), float(record["loss"]), record["slopes"].tolist())
 
@@ -224,7 +238,7 @@ class Loop:
         every = self.session.recipe.loop.evaluate_every
         if self.step == 0:
             yield from self._evaluate_untold("validation", "test")
-        elif every and self.step % every == 0 and self.step > self.run.header.start:
+        elif every and self.step % every == 0 and self.step > self.run.start:
             yield from self._evaluate_untold("validation")
             return (yield from self._no_better())
         return False
@@ -262,15 +276,15 @@ class Loop:
         session, budget = self.session, self.session.recipe.run.frames * 1_000_000
         overlay = session.overlay
         needed = key_frames.usual_bytes(overlay.values, session.recipe.remembered)
-        if needed > budget or session.step == self.run.header.start:
+        if needed > budget or session.step == self.run.start:
             return
         try:
             self.journal.sync()
             key_frames.write(
                 self.run.path, session.step, self.journal.count, overlay.start, overlay.values, session.state,
-                overlay.mask.hash,
+                overlay.mask.hash, self.journal.hash,
             )  # fmt: skip
-            key_frames.thin(self.run.path, journals.read(self.run.journal), budget)
+            key_frames.thin(self.run.path, self.journal, budget)
         except UserError as error:
             yield e.Notice(f"No key frame was kept at step {session.step}: {error}", "warning")
 
@@ -298,10 +312,8 @@ class Loop:
         """A crash can come after a return was journalled and before it was told."""
         if not self.run.journal.exists():
             return
-        found = journals.read(self.run.journal)
-        steps = found.records["step"][found.returns].tolist()
         told = sum(isinstance(event, e.Returned) for event in self.run.events())
-        for step in steps[told:]:
+        for _, step in journals.read(self.run.journal).returns[told:]:
             self.run.tell(e.Returned(step))
 
     # Commands
@@ -402,7 +414,7 @@ class Loop:
         else:
             keep = session.recipe, session.step, session.state, session.factor, session.overlay.values.clone()
         try:
-            yield from travel(session, line(self.run).until(step))
+            yield from travel(session, line(self.run, step))
             yield from work()
         finally:
             if keep is None:
@@ -426,12 +438,12 @@ class Loop:
         yield e.Answer(session.step, "", last=True)
 
     def _go_back(self, step: int) -> Events:
-        if step < self.run.header.start:
+        if step < self.run.start:
             raise UserError(
-                f"Run '{self.run.name}' branched off at step {self.run.header.start}, so it cannot go back to step "
+                f"Run '{self.run.name}' branched off at step {self.run.start}, so it cannot go back to step "
                 f"{step}. Make a branch of the run it came from there."
             )
-        line(self.run).until(step)  # it must be there
+        line(self.run, step)  # it must be there
         yield from self._return(step)
         self.session.factor = self._factor()
         if self.session.factor != 1.0:

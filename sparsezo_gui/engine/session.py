@@ -167,6 +167,23 @@ def open_session(
 ) -> Generator[Progress | Notice, None, Session]:
     """Loads the model of ``run`` and brings its values to ``step`` (None: the last), from the nearest key frame or, not
     using ``frames``, from the beginning. Raises `UserError`."""
+    session = yield from loaded(run)
+    yield from bring(session, run, step, frames)
+    return session
+
+
+def bring(
+    session: Session, run: RunFolder, step: int | None, frames: bool = True
+) -> Generator[Progress | Notice, None, None]:
+    """Brings a session of ``run`` to ``step`` (None: the last). Raises `UserError`."""
+    way = line(run, step)
+    if way.fault:
+        yield Notice(way.fault, "warning")
+    yield from travel(session, way, frames)
+
+
+def loaded(run: RunFolder) -> Generator[Progress | Notice, None, Session]:
+    """The model of ``run`` with the values that it began with. Raises `UserError`."""
     recipe, facts = run.recipe, run.facts
     if facts.generator not in KNOWN:
         raise UserError(
@@ -183,12 +200,7 @@ def open_session(
     # Fewer rows at once give other last bits, so that a run keeps to what it began with.
     model.pack_rows = facts.pack_rows or model.pack_rows
     overlay = overlay_of(model, (yield from _mask(run, model)))
-    session = Session(recipe, model, overlay, generator=facts.generator)
-    way = line(run).until(step)
-    if way.fault:
-        yield Notice(way.fault, "warning")
-    yield from travel(session, way, frames)
-    return session
+    return Session(recipe, model, overlay, generator=facts.generator)
 
 
 def _mask(run: RunFolder, model: FrozenModel) -> Generator[Progress | Notice, None, Mask]:
@@ -210,7 +222,10 @@ def _mask(run: RunFolder, model: FrozenModel) -> Generator[Progress | Notice, No
             "in their last digits from one kind of device to another. Ask for a copy with its mask: sparsezo share RUN "
             "--with-mask"
         )
-    mask.save(path)
+    try:
+        mask.save(path)
+    except UserError as error:
+        yield Notice(f"The mask is found again the next time, too: {error}", "warning")
     return mask
 
 
@@ -279,8 +294,9 @@ def _begin(session: Session, way: Line, frames: bool) -> None:
         for frame in (key_frames.frames(part.run.path) if frames else ())
         if part.first < frame.step <= part.last and frame.on(part.journal)
     ]
-    for frame, _ in sorted(found, key=lambda item: item[0].step, reverse=True):
-        states = key_frames.read(frame, overlay.start, overlay.values, overlay.mask.hash)
+    for frame, part in sorted(found, key=lambda item: item[0].step, reverse=True):
+        known = part.journal.hash(frame.records)
+        states = key_frames.read(frame, overlay.start, overlay.values, overlay.mask.hash, known)
         if states is not None:
             session.state, session.step = State(*states), frame.step
             return

@@ -25,6 +25,7 @@ from sparsezo_gui.engine.privacy import accounting
 from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import folder as folders
 from sparsezo_gui.engine.runs.frames import usual_bytes
+from sparsezo_gui.engine.runs.start import starting
 from sparsezo_gui.engine.session import Session, data_hash, load_data, load_model
 from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.rule import Search, find_measured
@@ -39,13 +40,9 @@ DIRECTIONS_PROBED = 2  # along which rounding is looked for, of step 0, which th
 
 def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None = None) -> Iterator[e.Event]:
     """Starts a new run of ``recipe`` in ``folder`` (None: where the recipe says). Raises `UserError`."""
-    path = (folder or folders.new_path(recipe)).resolve()
-    folders.prepare(path)
-    try:
-        with folders.locked(path):
-            yield from (yield from _new_loop(recipe, path, commands or SimpleQueue()))
-    finally:
-        _remove_if_no_run(path)
+    with starting(recipe, folder) as (path, weaker):
+        yield from (e.Notice(text, "warning") for text in weaker)
+        yield from (yield from _new_loop(recipe, path, commands or SimpleQueue()))
 
 
 def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Event, None, Loop]:
@@ -76,9 +73,10 @@ def resume(folder: str | Path, commands: Commands | None = None, paused: bool = 
     """Goes on with the run in ``folder`` after its last recorded step; ``paused`` first, so that it can be asked what
     it was like at any step. Raises `UserError`."""
     run = folders.open_run(folder)
-    with folders.locked(run.path):
+    with folders.locked(run.path) as lock:
+        yield from (e.Notice(text, "warning") for text in lock.weaker)
         loop = Loop(run, commands or SimpleQueue(), paused=paused)
-        yield from loop.load()
+        yield from loop.load(first=True)
         yield from loop
 
 
@@ -156,13 +154,3 @@ def _facts(session: Session, data: TaskData) -> dict[str, Any]:
         "device": devices.name(session.model.device),
     }
 
-
-def _remove_if_no_run(path: Path) -> None:
-    """A start that was cancelled or failed leaves nothing behind."""
-    if not (path / "run.json").exists():
-        for name in ("mask.safetensors", "recipe.toml", "lock"):
-            (path / name).unlink(missing_ok=True)
-        try:
-            path.rmdir()
-        except OSError:
-            return  # something else is in it, which is not ours to remove

@@ -155,7 +155,7 @@ class Engine:
 
     def runs(self, also: Path | None) -> list[Any]:
         """Summaries of all runs, newest first, and of the one in the folder ``also``."""
-        from sparsezo_gui.engine.runs.folder import list_runs
+        from sparsezo_gui.engine.runs.listing import list_runs
 
         return list_runs(also)
 

@@ -50,11 +50,10 @@ def reach(folder: Path, values: int, steps: int, budget: int) -> None:
     spacing = frames.spacing(values)
     # What a frame weighs depends on how far the values have moved; where they lie does not.
     moved = start + 1e-4 * torch.randn(values, generator=torch.Generator().manual_seed(1))
-    frame = frames.write(folder / "one", 1, 1, start, moved, (None, recipe.update.start(start)), MASK)
-    bytes_each = frame.stat().st_size
-    (folder / "frames").mkdir()
+    states, bytes_each = (None, recipe.update.start(start)), 0
     for step in range(spacing, steps + 1, spacing):
-        (folder / "frames" / f"{step:08d}-{step:08d}.safetensors").hardlink_to(frame)
+        frame = frames.write(folder, step, step, start, moved, states, MASK, found.hash(step))
+        bytes_each = frame.stat().st_size
         frames.thin(folder, found, budget)
     kept = [frame.step for frame in frames.frames(folder)]
     gaps = {b - 1: b - a for a, b in zip([0, *kept], [*kept, steps + 1], strict=True)}

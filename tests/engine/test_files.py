@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import stat
 
 import pytest
+import torch
 
-from sparsezo_gui.engine import files
+from sparsezo_gui.engine import files, training
+from sparsezo_gui.engine.export.folder import drafted
 from sparsezo_gui.engine.files import replacing, write_text
+from sparsezo_gui.engine.runs.branch import branch
+from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.journal import Header, JournalWriter, read
+from sparsezo_gui.engine.sparse.mask import Mask
 from sparsezo_gui.errors import DiskFull, UserError
+from sparsezo_gui.recipe import events as e
+from tests.engine.conftest import of
+from tests.engine.runs.made import STEP, run_of
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -69,3 +79,106 @@ def test_a_mask_that_does_not_fit_on_the_disk_gets_a_sentence(tmp_path):
     with pytest.raises(UserError, match="the disk is full"), replacing(tmp_path / "m"):
         raise SafetensorError(words)
     assert os.listdir(tmp_path) == []
+
+
+# Disks that lack a service
+
+
+def lacking(monkeypatch, number, *, sync="folder", mode=False):
+    """From here on the disk cannot sync folders ('all': nor files) or, with ``mode``, set permissions."""
+    fsync = os.fsync
+
+    def no_sync(handle):
+        if sync == "all" or stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(handle)
+
+    def no_mode(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", no_sync)
+    if mode:
+        monkeypatch.setattr(os, "chmod", no_mode)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_disk_that_syncs_no_folders_is_written_all_the_same(tmp_path, monkeypatch, number):
+    lacking(monkeypatch, number)
+    write_text(tmp_path / "a", "new")
+    with drafted(tmp_path / "out", 1) as draft:
+        (draft / "b").write_text("new")
+    assert (tmp_path / "a").read_text() == (tmp_path / "out" / "b").read_text() == "new"
+    assert not files.sync(tmp_path) and files.sync(tmp_path / "a")
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_disk_without_permissions_is_written_all_the_same(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(os, "chmod", lambda *_, **__: (_ for _ in ()).throw(OSError(number, "no")))
+    write_text(tmp_path / "a", "new")
+    with drafted(tmp_path / "out", 1) as draft:
+        (draft / "b").write_text("new")
+    assert (tmp_path / "a").read_text() == (tmp_path / "out" / "b").read_text() == "new"
+
+
+def test_a_run_on_a_disk_that_lacks_services_says_what_is_weaker(make, tmp_path, monkeypatch):
+    whole = list(training.train(make(), folder=tmp_path / "whole"))
+    assert not [event for event in of(e.Notice, whole) if "disk" in event.text]
+    lacking(monkeypatch, errno.EOPNOTSUPP, sync="all", mode=True)
+    events = training.train(make(), folder=tmp_path / "run")
+    told = [next(events)]
+    while not (isinstance(told[-1], e.Step) and told[-1].step == 3):
+        told.append(next(events))
+    events.close()
+    rest = list(training.resume(tmp_path / "run"))
+    for part in (told, rest):
+        words = " ".join(event.text for event in of(e.Notice, part) if event.level == "warning")
+        assert "cannot sync folders" in words and "keeps no permissions" in words
+    assert rest[-1].hash == whole[-1].hash
+    assert len({each.path for each in (branch(open_run(tmp_path / "run"), 3) for _ in range(2))}) == 2
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_disk_that_fails_is_not_one_that_lacks_something(tmp_path, monkeypatch, number):
+    lacking(monkeypatch, number)
+    with pytest.raises(UserError, match=r"cannot be written|disk is full"):
+        write_text(tmp_path / "a", "new")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs limits of a process of its own")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("what", ["text", "journal", "events", "mask"])
+def test_a_limit_on_the_size_of_files_is_not_a_full_disk(tmp_path, what):
+    run = run_of(tmp_path / "run")
+
+    import resource  # there is none on Windows
+
+    def write():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        if what == "text":
+            write_text(tmp_path / "run" / "notes.md", "x" * 30_000)
+        elif what == "journal":
+            with JournalWriter(run.journal, run.header) as writer:
+                for step in range(6, 1000):
+                    writer.append(step=step, loss=1.0, **STEP)
+        elif what == "events":
+            for _ in range(1000):
+                run.tell(e.Notice("x" * 90))
+        else:
+            places = torch.arange(30_000, dtype=torch.int32)
+            Mask({"a": places}, {}, "ab" * 32, 60_000).save(tmp_path / "run" / "mask.safetensors")
+
+    code = os.fork()
+    if not code:
+        try:
+            write()
+            os._exit(1)
+        except UserError as error:
+            os._exit(0 if "cannot be that large" in str(error) and not isinstance(error, DiskFull) else 2)
+        except BaseException:
+            os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(code, 0)[1]) == 0
+    assert read(run.journal).step == ((20_000 - 128) // 60 if what == "journal" else 5)
+    assert read(run.journal).fault == ""
+    told = 20_000 // len(json.dumps(e.Notice("x" * 90).as_json()) + "\n")
+    assert len(run.events()) == (told if what == "events" else 0)
+    assert not list(run.path.glob(".*"))

@@ -18,7 +18,8 @@ from sparsezo_gui.engine.guard import Guard, Median
 from sparsezo_gui.engine.models.library import anatomy_of as anatomy
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.branch import branch
-from sparsezo_gui.engine.runs.folder import list_runs, open_run
+from sparsezo_gui.engine.runs.folder import open_run
+from sparsezo_gui.engine.runs.listing import list_runs
 from sparsezo_gui.engine.session import Session, open_session
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e

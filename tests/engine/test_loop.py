@@ -16,9 +16,10 @@ from sparsezo_gui.engine import session as sessions
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.runs import frames, journal
 from sparsezo_gui.engine.runs.branch import branch
-from sparsezo_gui.engine.runs.folder import list_runs, open_run
+from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.history import history
 from sparsezo_gui.engine.runs.line import line
+from sparsezo_gui.engine.runs.listing import list_runs
 from sparsezo_gui.engine.session import load_data, open_session
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators import Estimate

@@ -19,7 +19,8 @@ from sparsezo_gui.engine.privacy.accounting import epsilon, spent
 from sparsezo_gui.engine.privacy.gaussian import Gaussian
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.branch import branch
-from sparsezo_gui.engine.runs.folder import open_run, summary
+from sparsezo_gui.engine.runs.folder import open_run
+from sparsezo_gui.engine.runs.listing import summary
 from sparsezo_gui.engine.session import open_session
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.errors import UserError

@@ -14,7 +14,8 @@ from sparsezo_gui.engine import planning, training
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.runs import journal
-from sparsezo_gui.engine.runs.folder import list_runs, open_run
+from sparsezo_gui.engine.runs.folder import open_run
+from sparsezo_gui.engine.runs.listing import list_runs
 from sparsezo_gui.engine.session import load_data, open_session
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.batches import batch_indices

@@ -134,6 +134,14 @@ def test_a_run_on_a_disk_that_cannot_be_written_is_told(recipe_file, whole, tmp_
         for arguments in (["resume", run], ["train", recipe_file, "--run", tmp_path / "disk" / "x"]):
             code, _, error = child.run(arguments, tmp_path / "out", tmp_path / "home")
             assert code == 2 and "cannot be written" in error, error
-        # To look at it, no right to write is needed.
-        for arguments in (["verify", run], ["generate", run, "--prompt", "a"], ["runs"]):
-            assert child.run(arguments, tmp_path / "out", tmp_path / "home")[0] == 0
+        # To look at it and to take something of it, no right to write is needed.
+        (tmp_path / "home" / "runs").mkdir(parents=True)
+        (tmp_path / "home" / "runs" / "linked").symlink_to(run)
+        for arguments in (
+            ["verify", run], ["generate", run, "--prompt", "a"], ["evaluate", run, "--step", "20"],
+            ["export", run, "--format", "hf", "--out", tmp_path / "hf"], ["share", run, "--out", tmp_path / "s.zip"],
+        ):  # fmt: skip
+            code, _, error = child.run([*arguments, "--json"], tmp_path / "out", tmp_path / "home")
+            assert code == 0, error
+        code, (listed,), _ = child.run(["runs", "--json"], tmp_path / "out", tmp_path / "home")
+        assert (code, listed["state"], listed["step"], listed["path"]) == (0, "done", 40, str(run))

@@ -21,7 +21,8 @@ from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, w
 from sparsezo_gui.engine.models.checkpoint import read_header
 from sparsezo_gui.engine.models.source import inspect
 from sparsezo_gui.engine.runs import frames, journal
-from sparsezo_gui.engine.runs.folder import Branched, Facts, create, open_run, summary
+from sparsezo_gui.engine.runs.folder import Branched, Facts, create, open_run
+from sparsezo_gui.engine.runs.listing import summary
 from sparsezo_gui.engine.runs.share import receive, share
 from sparsezo_gui.engine.sparse import mask as masks
 from sparsezo_gui.errors import UserError
@@ -261,11 +262,12 @@ def read_journal(path: Path) -> None:
 def frame_files(folder: Path) -> list[bytes]:
     start = torch.ones(50)
     states = ((None, None), (None, (0.5, 3)), ((0.5,), (torch.zeros(50), 1)))
-    return [frames.write(folder, 1, 1, start, 2 * start, state, FINGERPRINT).read_bytes() for state in states]
+    known = FINGERPRINT, FINGERPRINT
+    return [frames.write(folder, 1, 1, start, 2 * start, state, *known).read_bytes() for state in states]
 
 
 def read_frame(path: Path) -> None:
-    found = frames.read(frames.Frame(path, 1, 1), torch.ones(50), torch.empty(50), FINGERPRINT)
+    found = frames.read(frames.Frame(path, 1, 1), torch.ones(50), torch.empty(50), FINGERPRINT, FINGERPRINT)
     assert found is None or len(found) == 2  # a frame that cannot be used is passed over without a word
 
 

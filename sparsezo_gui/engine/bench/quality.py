@@ -18,13 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.bench.contestants import LORA, LORA_RATE, UNTUNED, lora, settings
 from sparsezo_gui.engine.data.tasks import task as kind_of
 from sparsezo_gui.engine.evaluate import evaluate
 from sparsezo_gui.engine.files import cannot_write, write_text
+from sparsezo_gui.engine.locks import held
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import RunFolder, open_run
@@ -141,7 +140,7 @@ class Quality:
             work = _tuned(_evaluated(with_settings(chosen, [rate]), self.forwards // chosen.passes))
         cell = key | (yield from work)
         try:
-            with filelock.FileLock(self.folder / LOCK):
+            with held(self.folder / LOCK, -1):
                 self.cells = [*self._kept(), cell]  # others may have measured meanwhile
                 write_text(self.folder / RESULTS, "".join(json.dumps(each) + "\n" for each in self.cells))
         except OSError as error:
@@ -236,7 +235,7 @@ def _tested(recipe: Recipe, run: RunFolder, best: e.Evaluation | None) -> Work:
         final = (yield from evaluate(session.model, data.test.encoded, "test")).metrics["accuracy"]
     chosen = final
     if best is not None and best.step != session.step:
-        yield from travel(session, line(run).until(best.step))
+        yield from travel(session, line(run, best.step))
         with session.overlay.applied():
             chosen = (yield from evaluate(session.model, data.test.encoded, "test")).metrics["accuracy"]
     return {"final": final, "best": chosen}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from sparsezo_gui.engine.drafts import drafting, publish
 from sparsezo_gui.engine.files import cannot_write, sync
 from sparsezo_gui.errors import UserError
 
@@ -28,18 +27,13 @@ def drafted(out: Path, size: int) -> Iterator[Path]:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _check_disk(out.parent, size)
-        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        with drafting(out.parent) as draft:
+            yield draft
+            for path in draft.rglob("*"):
+                sync(path)
+            publish(draft, out)
     except OSError as error:
         raise cannot_write(out, error) from error
-    try:
-        yield draft
-        for path in draft.rglob("*"):
-            sync(path)
-        _publish(draft, out)
-    except OSError as error:
-        raise cannot_write(out, error) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def copy_companions(
@@ -69,11 +63,3 @@ def _check_disk(folder: Path, size: int) -> None:
                         f"{free / 1e6:,.0f} MB are free on the disk of {folder}. Free some space or choose another "
                         "place.")
 
-
-def _publish(draft: Path, out: Path) -> None:
-    draft.chmod(0o755)  # mkdtemp's 0700 would hide the model from the user's other programs
-    sync(draft)
-    if out.exists():
-        out.rmdir()
-    os.rename(draft, out)
-    sync(out.parent)

@@ -65,7 +65,7 @@ def write_overlay(path: Path, overlay: OverlayFile) -> None:
         "step": str(overlay.step),
         "recipe": overlay.recipe,
     }
-    with replacing(path) as temporary:
+    with replacing(path, new=True) as temporary:
         save_file(tensors, temporary, metadata)
 
 

@@ -24,6 +24,7 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from sparsezo_gui.engine.files import sync, write_text
+from sparsezo_gui.engine.locks import held
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 
@@ -98,7 +99,7 @@ class Snapshot:
         path = Path(constants.HF_HUB_CACHE) / ".locks" / self._key / f"{file.hash}.lock"  # where the client has it
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with filelock.FileLock(path, timeout=0):
+            with held(path):
                 yield
         except filelock.Timeout as error:
             raise UserError(f"'{file.name}' of '{self.id}' is being downloaded by another program. Wait until it is "

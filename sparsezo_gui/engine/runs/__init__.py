@@ -4,7 +4,7 @@ A run is a recipe and a list of scalars: the directions are a pure function of (
 slopes and rates are enough to rebuild every tuned value after every step. (What an estimator found by back-propagation
 is not recorded: a replay takes such steps again, which needs the training data.)
 
-The run folder (version 2)
+The run folder (version 3)
 --------------------------
 ``recipe.toml``       the recipe as it runs, every default written out
 ``run.json``          version, name, created (ISO 8601, UTC), versions of program and libraries, model fingerprint, mask
@@ -19,10 +19,17 @@ The run folder (version 2)
                       pass over a line that it cannot read
 ``notes.md``          what the user wrote about the run
 ``branches/NAME/``    a run that goes on from a step of this one: a run folder itself, whose ``run.json`` tells under
-                      ``branched`` the step, how many records this run's journal had then (which says for ever what it
-                      was), and the factor on the rate. It MUST have the same model, bits and mask
+                      ``branched`` the step, how many ``records`` this run's journal had then, the ``hash`` (SHA-256) of
+                      their bytes, and the ``factor`` on the rate. A reader MUST refuse a branch whose parent's records
+                      have another hash. It MUST have the same model, bits and mask
 ``lock``              held (flock, or the system's like of it) by the process that writes the run. The system frees it
-                      when that process ends in any way, so a lock file that lies about locks nothing and is never stale
+                      when that process ends in any way, so a lock file that lies about locks nothing and is never
+                      stale. It MUST NOT be removed but by its holder
+``lock.pid``          in its place where the disk has no locks: there while a process writes the run, which it names
 
-Version 1 had no branches, frames and notes, and its journal was of version 1; it is read and gone on with as it is.
+A run folder is made in place by who holds its lock (``train``), or beside it and renamed (see `drafts`).
+
+Version 2 had no ``hash`` in ``branched``: such a branch is opened, with a notice that its beginning cannot be checked.
+Version 1 had no branches, frames and notes, and its journal was of version 1. Both are read and gone on with as they
+are.
 """

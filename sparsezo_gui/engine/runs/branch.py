@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 
-from sparsezo_gui.engine.runs.folder import BRANCHES, Branched, RunFolder, create, free_path
+from sparsezo_gui.engine.drafts import drafting, new_folder, publish
+from sparsezo_gui.engine.files import cannot_write
+from sparsezo_gui.engine.runs.folder import BRANCHES, Branched, RunFolder, create
 from sparsezo_gui.engine.runs.line import Line, line
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, judge, with_settings
@@ -23,20 +24,25 @@ def branch(run: RunFolder, step: int | None, settings: Sequence[str] = (), name:
     way = line(run).until(step)
     recipe = _recipe(run, way.step, settings, name)
     part = way.segments[-1]
-    path = free_path(part.run.path / BRANCHES, recipe.run.name)
-    beginning = Branched(step=way.step, records=len(part.journal.records), factor=_factor(way, settings))
+    records = part.journal.count
+    beginning = Branched(
+        step=way.step, records=records, hash=part.journal.hash(records), factor=_factor(way, settings)
+    )
     facts = {**run.facts.model_dump(exclude=OWN), "branched": beginning}
     if recipe.data != run.recipe.data:
         facts["data_hash"] = facts["examples"] = None  # the first start will tell
+    branches = part.run.path / BRANCHES
     try:
-        made = create(path, recipe, facts)
-        for event in judge.on_line(run.events()) if recipe.data == run.recipe.data else ():
-            if isinstance(event, Evaluation) and event.step <= way.step:
-                made.tell(event)
-    except BaseException:
-        shutil.rmtree(path, ignore_errors=True)
-        raise
-    return made
+        with drafting(branches) as draft:
+            made = create(draft, recipe, facts)
+            for event in judge.on_line(run.events()) if recipe.data == run.recipe.data else ():
+                if isinstance(event, Evaluation) and event.step <= way.step:
+                    made.tell(event)
+            path = new_folder(branches, recipe.run.name)
+            publish(draft, path)
+    except OSError as error:
+        raise cannot_write(branches, error) from error
+    return RunFolder(path, made.facts)
 
 
 def _recipe(run: RunFolder, step: int, settings: Sequence[str], name: str) -> Recipe:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import errno
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,20 +15,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 import filelock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparsezo_gui import recipe as recipes
-from sparsezo_gui.engine.files import cannot_write, home, sync, write_text
-from sparsezo_gui.engine.runs import journal
+from sparsezo_gui.engine.drafts import AGE
+from sparsezo_gui.engine.files import cannot_write, home, set_mode, sync, sync_open, write_all, write_text
+from sparsezo_gui.engine.locks import Lock, held
 from sparsezo_gui.engine.runs.journal import Header
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, judge
 from sparsezo_gui.recipe.events import Event
 
-VERSION = 2
+VERSION = 3
 LIBRARIES = ("sparsezo-gui", "torch", "transformers", "bitsandbytes", "numpy")
 NOTES = "notes.md"
 BRANCHES = "branches"
+EVENTS = "events.jsonl"
+LOCK, LOCK_MARKER = "lock", "lock.pid"
+TEMPORARY = re.compile(r"\.(probe|.+\.\w{8})")
+DEEPEST = 500  # branches within each other
+LARGEST_FACTS, LARGEST_NOTES, LARGEST_EVENTS = 1 << 20, 1 << 24, 1 << 28  # bytes
 LOCK_SECONDS = 0.5  # that a writer waits: who lists the runs holds each lock for a moment
 _SHA256 = Field(pattern="^[0-9a-f]{64}$")
 
@@ -40,13 +45,14 @@ def runs_home() -> Path:
 
 
 class Branched(BaseModel):
-    """Where a branch begins: at ``step`` of its parent, as the first ``records`` of its journal tell it, with
-    ``factor`` on the scheduled rate."""
+    """Where a branch begins: at ``step`` of its parent, as the first ``records`` of its journal tell it, which have the
+    ``hash`` (None: made before version 3), with ``factor`` on the scheduled rate."""
 
     model_config = ConfigDict(frozen=True)
 
     step: int = Field(ge=0, lt=2**32)
     records: int = Field(ge=0)
+    hash: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     factor: float = Field(1.0, ge=0, allow_inf_nan=False)
 
 
@@ -55,7 +61,7 @@ class Facts(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    version: Literal[1, 2] = VERSION
+    version: Literal[1, 2, 3] = VERSION
     name: str = ""
     created: str = ""
     versions: dict[str, str] = {}
@@ -73,6 +79,12 @@ class Facts(BaseModel):
     mask_seconds: float | None = None  # that finding the mask took
     device: str
     branched: Branched | None = None
+
+    @model_validator(mode="after")
+    def _hashed(self) -> Facts:
+        if self.version >= 3 and self.branched and self.branched.hash is None:
+            raise ValueError("a branch of version 3 has a hash")
+        return self
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,7 @@ class RunFolder:
         if self.facts.branched is None:
             return None
         try:
-            return open_run(self.path.parent.parent)
+            return open_resolved(self.path.parent.parent)
         except UserError as error:
             raise UserError(
                 f"{self.path}: a branch, and the run that it came from is not around it any more. Restore or copy the "
@@ -101,10 +113,19 @@ class RunFolder:
             ) from error
 
     @property
+    def lineage(self) -> list[RunFolder]:
+        """The runs that led to this one, from the one that all of a tree began with on."""
+        found = [self]
+        while (parent := found[-1].parent) is not None:
+            if len(found) == DEEPEST:
+                raise UserError(f"{self.path}: has more than {DEEPEST} branches within each other.")
+            found.append(parent)
+        return found[::-1]
+
+    @property
     def root(self) -> RunFolder:
         """The run that all of a tree began with."""
-        parent = self.parent
-        return parent.root if parent else self
+        return self.lineage[0]
 
     @property
     def mask(self) -> Path:
@@ -112,11 +133,15 @@ class RunFolder:
         return self.root.path / "mask.safetensors"
 
     @property
+    def start(self) -> int:
+        """The step that it begins from."""
+        return self.facts.branched.step if self.facts.branched else 0
+
+    @property
     def header(self) -> Header:
         """What its journal begins with."""
-        facts, recipe = self.facts, self.recipe
-        start = facts.branched.step if facts.branched else 0
-        return Header(recipe.scalars, start, facts.fingerprint, facts.mask_hash, facts.generator)
+        facts = self.facts
+        return Header(self.recipe.scalars, self.start, facts.fingerprint, facts.mask_hash, facts.generator)
 
     @property
     def recipe(self) -> Recipe:
@@ -132,7 +157,8 @@ class RunFolder:
     def notes(self) -> str:
         """What the user wrote about it."""
         try:
-            return (self.path / NOTES).read_text(encoding="utf-8", errors="replace")
+            with (self.path / NOTES).open(encoding="utf-8", errors="replace") as file:
+                return file.read(LARGEST_NOTES)
         except OSError:
             return ""
 
@@ -142,7 +168,7 @@ class RunFolder:
 
     def tell(self, event: Event) -> None:
         """Appends an event to ``events.jsonl``. A line that was torn before stands alone and is read by nobody."""
-        path = self.path / "events.jsonl"
+        path = self.path / EVENTS
         line = json.dumps(event.as_json(), ensure_ascii=False) + "\n"
         try:
             new = not path.exists()
@@ -151,11 +177,12 @@ class RunFolder:
                 if size:
                     file.seek(size - 1)
                     line = line if file.read(1) == b"\n" else "\n" + line
-                content = line.encode("utf-8", "replace")
-                if file.write(content) != len(content):
+                try:
+                    write_all(file, line.encode("utf-8", "replace"))
+                except OSError:
                     file.truncate(size)
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(file.fileno())
+                    raise
+                sync_open(file.fileno())
             if new:
                 sync(self.path)
         except OSError as error:
@@ -163,57 +190,26 @@ class RunFolder:
 
     def events(self) -> list[Event]:
         """The events told so far, all of them; see `sparsezo_gui.recipe.judge.on_line`."""
+        path = self.path / EVENTS
         try:
-            lines = (self.path / "events.jsonl").read_text(encoding="utf-8", errors="replace").split("\n")
+            with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+                if os.fstat(file.fileno()).st_size > LARGEST_EVENTS:
+                    raise UserError(f"{path}: larger than a run's events can be. Restore it from a copy of the run.")
+                return [event for line in file if (event := judge.event_of(line)) is not None]
         except FileNotFoundError:
             return []
-        return [event for line in lines if (event := judge.event_of(line)) is not None]
-
-
-def new_path(recipe: Recipe) -> Path:
-    """Where a new run of ``recipe`` goes: its own ``[run] folder``, or a dated one among the runs."""
-    if recipe.run.folder:
-        return Path(recipe.run.folder)
-    return free_path(runs_home(), f"{recipe.run.name or 'run'}-{datetime.now():%Y%m%d-%H%M%S}")
-
-
-def free_path(folder: Path, name: str) -> Path:
-    """A path in ``folder`` that is not taken, called ``name`` as far as a file may be called so."""
-    stem = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
-    path, number = folder / stem, 2
-    while path.exists():
-        path, number = folder / f"{stem}-{number}", number + 1
-    return path
-
-
-def prepare(path: Path) -> None:
-    """Checks, before any long work, that a new run can be put in ``path``."""
-    if path.is_file() or (path.is_dir() and not all(map(_of_start, path.iterdir()))):
-        raise UserError(f"{path}: already exists. Name a new folder, or go on with that run: sparsezo resume {path}")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise cannot_write(path, error) from error
-
-
-def _of_start(path: Path) -> bool:
-    """Whether a start that was killed before there was a run can have left this file."""
-    return path.name in ("mask.safetensors", "recipe.toml", "lock") or _is_temporary(path)
-
-
-def _is_temporary(path: Path) -> bool:
-    return re.fullmatch(r"\.(probe|.+\.\w{8})", path.name) is not None and path.is_file()
 
 
 def sweep(path: Path) -> None:
-    """Removes what a killed process was about to write; only for who holds the lock."""
+    """Removes what a killed process was about to write into a run; only for who holds the lock.
+
+    Notes and a mask that was found again are written without it, so what is young is left.
+    """
     for folder in (path, path / "frames"):
         for each in folder.glob(".*"):
-            if _is_temporary(each):
-                each.unlink(missing_ok=True)
+            with suppress(OSError):
+                if TEMPORARY.fullmatch(each.name) and each.is_file() and time.time() - each.stat().st_mtime > AGE:
+                    each.unlink()
 
 
 def create(path: Path, recipe: Recipe, facts: dict[str, Any]) -> RunFolder:
@@ -248,8 +244,14 @@ def open_run(path: str | Path) -> RunFolder:
         path = runs_home() / path
     if not path.is_dir():
         raise UserError(f"There is no run folder '{path}'. 'sparsezo runs' lists the runs.")
+    return open_resolved(path.resolve())
+
+
+def open_resolved(path: Path) -> RunFolder:
+    """The run in a folder whose path leads through no links. Raises `UserError`."""
     try:
-        facts = Facts.model_validate_json((path / "run.json").read_bytes())
+        with (path / "run.json").open("rb") as file:
+            facts = Facts.model_validate_json(file.read(LARGEST_FACTS))
     except FileNotFoundError as error:
         raise UserError(f"{path}: not a run (it holds no run.json).") from error
     except OSError as error:
@@ -262,96 +264,32 @@ def open_run(path: str | Path) -> RunFolder:
         raise UserError(
             f"{path / 'run.json'}: damaged ({place}: {fault['msg'].lower()}). Restore it from a copy of the run."
         ) from error
-    return RunFolder(path.resolve(), facts)
+    return RunFolder(path, facts)
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Within: no other process writes this run."""
-    try:
-        with filelock.FileLock(path / "lock", timeout=LOCK_SECONDS):
-            sweep(path)
-            yield
-    except filelock.Timeout as error:
-        raise UserError(f"{path}: another window or terminal is writing this run. Stop it there first.") from error
-    except OSError as error:
-        if error.filename != str(path / "lock"):
-            raise
-        raise cannot_write(path, error) from error
+def locked(path: Path) -> Iterator[Lock]:
+    """Within: no other process writes this run. Raises `UserError` where one does."""
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context(held(path / LOCK, LOCK_SECONDS))
+            lock.weaker += _weaker(path)
+        except filelock.Timeout as error:
+            sentence = f"{path}: another window or terminal is writing this run. Stop it there first."
+            if (path / LOCK_MARKER).exists():
+                sentence += f" Where nothing writes it, such as after a crash, remove {path / LOCK_MARKER}."
+            raise UserError(sentence) from error
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        sweep(path)
+        yield lock
 
 
-@dataclass(frozen=True)
-class RunSummary:
-    """A line in the list of runs. ``state`` is 'done', 'stopped', 'running' or 'damaged'; ``parent`` is the path of the
-    run that it branched off from, at step ``start``; ``best`` the step that did best on the validation examples;
-    ``epsilon`` and ``delta`` what a private run spent, once it has told so after its last step."""
-
-    path: str
-    name: str
-    state: str
-    step: int
-    steps: int
-    created: str
-    model: str
-    metrics: dict[str, float]
-    parent: str = ""
-    start: int = 0
-    best: int | None = None
-    notes: str = ""
-    problem: str = ""  # why it is damaged
-    epsilon: float | None = None
-    delta: float | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain object."""
-        return dataclasses.asdict(self)
-
-
-def list_runs(also: Path | None = None) -> list[RunSummary]:
-    """All runs, the newest first, each followed by its branches; and the tree in ``also``, which may lie anywhere."""
-    roots = {path.parent.resolve(): path.parent for path in runs_home().glob("*/run.json")}
-    if also is not None and (also / "run.json").is_file():
-        while also.parent.name == BRANCHES and (also.parent.parent / "run.json").is_file():
-            also = also.parent.parent
-        roots.setdefault(also.resolve(), also)
-    found = sorted((summary(path) for path in roots.values()), key=lambda run: run.created, reverse=True)
-    return [each for run in found for each in _with_branches(run)]
-
-
-def _with_branches(run: RunSummary) -> Iterator[RunSummary]:
-    yield run
-    branches = [summary(path.parent) for path in (Path(run.path) / BRANCHES).glob("*/run.json")]
-    for branch in sorted(branches, key=lambda each: (each.start, each.created)):
-        yield from _with_branches(branch)
-
-
-def summary(path: Path) -> RunSummary:
-    """What the list shows of a run; a damaged one is listed as such."""
-    try:
-        run = open_run(path)
-        recipe, told = run.recipe, run.events()
-        found = journal.read(run.journal) if run.journal.exists() else None
-    except (UserError, OSError) as error:
-        parent = str(path.resolve().parent.parent) if path.parent.name == BRANCHES else ""
-        return RunSummary(str(path), path.name, "damaged", 0, 0, "", "", {}, parent, problem=str(error))
-    events, step = judge.on_line(told), found.step if found else run.header.start
-    spent = judge.spent(told, len(found.records) if found else 0)
-    metrics = judge.last_metrics(events)
-    ended = step >= recipe.loop.steps or judge.ended_early(events, step)
-    best = judge.best(events)
-    return RunSummary(
-        str(run.path), run.name, "running" if _is_locked(run.path) else "done" if ended else "stopped", step,
-        recipe.loop.steps, run.facts.created, recipe.model.id, metrics,
-        str(run.path.parent.parent) if run.facts.branched else "", run.header.start, best.step if best else None,
-        run.notes, epsilon=spent.epsilon if spent else None, delta=spent.delta if spent else None,
-    )  # fmt: skip
-
-
-def _is_locked(path: Path) -> bool:
-    if not (path / "lock").exists():
-        return False
-    try:
-        with filelock.FileLock(path / "lock", timeout=0):
-            return False
-    except (filelock.Timeout, OSError):
-        return True
+def _weaker(path: Path) -> list[str]:
+    """What the run's disk cannot do besides locking, in sentences."""
+    found = []
+    if os.name != "nt" and not sync(path):
+        found.append(f"The disk of {path} cannot sync folders: after a power cut, files that are new may be missing.")
+    if os.name != "nt" and not set_mode(path / LOCK, 0o600):
+        found.append(f"The disk of {path} keeps no permissions: who can read the disk can read the run.")
+    return found

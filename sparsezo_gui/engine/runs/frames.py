@@ -2,17 +2,18 @@
 
 They are a cache: the journal alone rebuilds every value, and a frame that is missing or damaged costs only time.
 
-The key frame file (version 3)
+The key frame file (version 4)
 ------------------------------
 ``frames/SSSSSSSS-RRRRRRRR.safetensors`` holds the run as it was at step S after the first R records of its journal. It
 is a safetensors file with one uint8 tensor per number 0, 1, …: 0 is the values, the others are the tensors of the
 state, which is that of the estimator and that of the update. Each is one zlib stream of its numbers' fp32 bits, little
 endian, 2²⁰ numbers after the other, of which all lowest bytes come first, then all second ones and so on; of the
 values, the bits are XORed with those that the run began with, which leaves most of the high bytes zero. The metadata
-(all strings) MUST hold ``format`` = "sparsezo-frame", ``version`` = "3", ``mask_hash``, ``hash`` (SHA-256 of the
-values' bits) and ``state`` (JSON: a list of the two states, each null or a list of numbers, in which ``{"tensor": [n,
-shape]}`` stands for tensor n). A reader MUST ignore a frame that breaks any of this. Version 1 held the update's state
-alone, version 2 all lowest bytes of a tensor before all others; both are ignored.
+(all strings) MUST hold ``format`` = "sparsezo-frame", ``version`` = "4", ``mask_hash``, ``journal`` (SHA-256 of the
+bytes of those R records), ``hash`` (SHA-256 of the values' bits) and ``state`` (JSON: a list of the two states, each
+null or a list of numbers, in which ``{"tensor": [n, shape]}`` stands for tensor n). A reader MUST ignore a frame that
+breaks any of this, or whose journal has other records now. Version 1 held the update's state alone, version 2 all
+lowest bytes of a tensor before all others, version 3 no hash of the records; they are ignored.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sparsezo_gui.engine.files import replacing
-from sparsezo_gui.engine.runs.journal import Journal
+from sparsezo_gui.engine.runs.journal import Journal, JournalWriter
 
-FORMAT, VERSION = "sparsezo-frame", "3"
+FORMAT, VERSION = "sparsezo-frame", "4"
 PIECE = 2**20  # numbers packed at a time
 STEP_SECONDS, VALUE_SECONDS = 130e-6, 12e-9  # of a replay, measured on one core
 STEPS_AGAIN = 20
@@ -54,10 +55,10 @@ class Frame:
     step: int
     records: int
 
-    def on(self, journal: Journal) -> bool:
+    def on(self, journal: Journal | JournalWriter) -> bool:
         """Whether ``journal`` still leads through it: the run has not gone back before it since."""
-        since = journal.returns[journal.returns >= self.records]
-        return self.records <= len(journal.records) and all(journal.records["step"][since] >= self.step)
+        since = [step for place, step in journal.returns if place >= self.records]
+        return self.records <= journal.count and min(since, default=self.step) >= self.step
 
 
 def spacing(size: int, again: bool = False) -> int:
@@ -87,12 +88,15 @@ def frames(folder: Path) -> list[Frame]:
 
 
 def write(
-    folder: Path, step: int, records: int, start: Any, values: Tensor, states: Sequence[Any], mask_hash: str
-) -> Path:
-    """Writes a frame of ``values`` (n,), which began at ``start`` (n,), that is read by slices. Raises `UserError`."""
+    folder: Path, step: int, records: int, start: Any, values: Tensor, states: Sequence[Any], mask_hash: str,
+    journal_hash: str,
+) -> Path:  # fmt: skip
+    """Writes a frame of ``values`` (n,), which began at ``start`` (n,), that is read by slices, as they were after so
+    many ``records``, which have the ``journal_hash``. Raises `UserError`."""
     plain, others = _plain(states)
     metadata = {
-        "format": FORMAT, "version": VERSION, "mask_hash": mask_hash, "state": json.dumps(plain), "hash": "0" * 64
+        "format": FORMAT, "version": VERSION, "mask_hash": mask_hash, "journal": journal_hash,
+        "state": json.dumps(plain), "hash": "0" * 64,
     }  # fmt: skip
     # How long the streams get shows as they are written; the header has room for any length.
     room = len(_header(metadata, [2**50] * (1 + len(others))))
@@ -115,15 +119,16 @@ def write(
     return path
 
 
-def read(frame: Frame, start: Any, values: Tensor, mask_hash: str) -> tuple[Any, ...] | None:
+def read(frame: Frame, start: Any, values: Tensor, mask_hash: str, journal_hash: str) -> tuple[Any, ...] | None:
     """The two states that ``frame`` holds, and its values into ``values``, which began at ``start``.
 
-    None where it cannot be used; what the values are is not told then.
+    None where it cannot be used, or has another mask or another history; what the values are is not told then.
     """
     try:
         with safe_open(frame.path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if (metadata["format"], metadata["version"], metadata["mask_hash"]) != (FORMAT, VERSION, mask_hash):
+            found = tuple(metadata[key] for key in ("format", "version", "mask_hash", "journal"))
+            if found != (FORMAT, VERSION, mask_hash, journal_hash):
                 return None
             digest = hashlib.sha256()
             for part, bits in _unpacked(file, 0, values.numel()):
@@ -137,7 +142,7 @@ def read(frame: Frame, start: Any, values: Tensor, mask_hash: str) -> tuple[Any,
         return None
 
 
-def thin(folder: Path, journal: Journal, budget: int) -> None:
+def thin(folder: Path, journal: Journal | JournalWriter, budget: int) -> None:
     """Removes frames off the run's line, then those that are missed least, until the rest keep to ``budget`` bytes."""
     kept = frames(folder)
     for frame in [frame for frame in kept if not frame.on(journal)]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsezo_gui.engine.runs.folder import RunSummary, open_run, summary
+from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.line import line
+from sparsezo_gui.engine.runs.listing import RunSummary, summary
 from sparsezo_gui.recipe import Recipe, judge
 from sparsezo_gui.recipe.events import Event
 

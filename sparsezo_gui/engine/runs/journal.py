@@ -36,10 +36,12 @@ offset    type     meaning
 
 The step of a record of kind 0 MUST be one more than where the run stood; that of kind 1 MUST be one that the run has
 reached in this journal, or its start, and all its other fields but the time are zero. A writer MUST append whole
-records and MUST NOT change one, so that the first k records tell for ever what the run was then; a branch refers to its
-parent that way. A reader MUST take records up to the first that is incomplete, fails its CRC or is out of sequence, and
-MUST NOT use what lies behind it. Where good records stand behind a bad one the journal is damaged in its middle, which
-a reader MUST tell. The losses of the two sides of a probe are L ± εg.
+records and MUST NOT change one, so that the first k records tell for ever what the run was then; a branch and a key
+frame refer to them that way, by k and the SHA-256 of their bytes. A reader MUST take records up to the first that is
+incomplete, fails its CRC or is out of sequence, and MUST NOT use what lies behind it. Where good records stand behind a
+bad one the journal is damaged in its middle, which a reader MUST tell where it looks at all of it. A run has never gone
+back where its last record's step is its start and the number of its records: each step then has its place. The losses
+of the two sides of a probe are L ± εg.
 
 Version 1 had a header of 16 bytes (magic, version, probes, uint32 zero, CRC-32 of the 12 bytes before) and no records
 of kind 1. A reader takes it as well; a writer brings it to version 2 before it appends.
@@ -47,13 +49,14 @@ of kind 1. A reader takes it as well; a writer brings it to version 2 before it 
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import os
 import shutil
 import struct
 import time
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,15 +65,23 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from sparsezo_gui.engine.files import cannot_write, replacing
+from sparsezo_gui.engine.files import cannot_write, replacing, sync_open, write_all
 from sparsezo_gui.errors import UserError
 
 MAGIC, VERSION = b"SZOJ", 2
 STEP, RETURN = 0, 1
 SYNC_EVERY = 1.0  # seconds at most between two syncs
+PIECE = 1 << 16  # records that are read at a time
+TAIL = 1 << 10  # records at its end that are read to know where a run stands
+LARGEST = 1 << 34  # bytes; a step takes 60
 _BEGIN = struct.Struct("<4sHHI")
 _REST = struct.Struct("<32s32s48s")
 _CRC = struct.Struct("<I")
+HEADER_BYTES = _BEGIN.size + _REST.size + _CRC.size
+_STOPS = (
+    "This run stops here and writes nothing over what is there. Let one program at a time write it, and none restore "
+    "or synchronise it meanwhile; then look at it with 'sparsezo runs', and resume it."
+)
 
 
 @dataclass(frozen=True)
@@ -117,42 +128,129 @@ class Journal:
     def steps(self) -> np.ndarray:
         """The records of the steps from ``header.start`` to where the run stands, without those it went back over."""
         start, steps = self.header.start, self.records["step"]
+        if self.step - start == len(steps):
+            return self.records
         taken = np.flatnonzero(self.records["kind"] == STEP)
         latest = np.zeros(int(steps.max(initial=start)) - start, np.int64)
         latest[steps[taken] - start - 1] = taken  # of several with one step the last stays
         return self.records[latest[: self.step - start]]
 
     @property
-    def returns(self) -> np.ndarray:
-        """Places of the records at which the run went back."""
-        return np.flatnonzero(self.records["kind"] == RETURN)
+    def count(self) -> int:
+        """How many records there are."""
+        return len(self.records)
+
+    @cached_property
+    def returns(self) -> list[tuple[int, int]]:
+        """Places of the records at which the run went back, and the steps that it went back to."""
+        places = np.flatnonzero(self.records["kind"] == RETURN)
+        return list(zip(places.tolist(), self.records["step"][places].tolist(), strict=True))
+
+    def hash(self, count: int) -> str:
+        """What the first ``count`` records are known by."""
+        return hashlib.sha256(self.records[:count].view(np.uint8)).hexdigest()
 
 
-def read(path: Path, count: int | None = None) -> Journal:
-    """Reads a journal, or its first ``count`` records. Raises `UserError` when it is not one; damage behind good
-    records is told in ``fault``."""
+@dataclass(frozen=True)
+class Standing:
+    """The ``step`` where a run stands, after ``count`` records of its journal."""
+
+    step: int
+    count: int
+
+
+def read(path: Path, count: int | None = None, step: int | None = None) -> Journal:
+    """Reads a journal; or its first ``count`` records; or what led to ``step``, if it has that, and no more where no
+    later record can have changed it.
+
+    Raises `UserError` when it is not one; damage behind good records is told in ``fault``.
+    """
+    with _opened(path) as body:
+        header, most = body.header, body.whole if count is None else min(count, body.whole)
+        if step is not None and body.standing() == (header.start + body.whole, body.whole):
+            most = min(max(step - header.start, 0), most)
+        records, usable = body.read(most)
+        if count is not None and count > usable:
+            raise UserError(f"{path}: lacks records that a branch begins from ({usable} of {count} are usable).")
+        found, left = Journal(header, records[:usable]), body.whole - usable
+        if count is not None or (usable == most and (left or not body.torn)):
+            return found
+        fault = f"The last record of the journal was incomplete and is dropped; the run stands at step {found.step}."
+        if body.good(usable + 1, usable + 1 + PIECE).any():
+            fault = f"The journal is damaged after step {found.step}; what is behind cannot be used."
+        return Journal(header, found.records, fault, left * records.itemsize + body.torn)
+
+
+def standing(path: Path) -> Standing:
+    """Where the run stands, by the end of its journal alone: damage in its middle is not looked for.
+
+    Raises `UserError`.
+    """
+    with _opened(path) as body:
+        found = body.standing()
+    if found is None:
+        every = read(path)
+        found = every.step, every.count
+    return Standing(*found)
+
+
+@dataclass(frozen=True)
+class _Body:
+    """The records of an open journal: so many ``whole`` ones from byte ``begin`` on, and ``torn`` bytes of another."""
+
+    file: BinaryIO
+    header: Header
+    begin: int
+    whole: int
+    torn: int
+
+    def piece(self, first: int, last: int) -> np.ndarray:
+        """Records ``first`` to ``last``, as far as they are there."""
+        dtype = record_dtype(self.header.probes)
+        self.file.seek(self.begin + first * dtype.itemsize)
+        content = self.file.read(max(min(last, self.whole) - first, 0) * dtype.itemsize)
+        return np.frombuffer(content, dtype, len(content) // dtype.itemsize)
+
+    def read(self, most: int) -> tuple[np.ndarray, int]:
+        """The first records, and how many of them are good; what comes after these is undefined."""
+        records, before = np.empty(most, record_dtype(self.header.probes)), self.header.start
+        for first in range(0, most, PIECE):
+            part = self.piece(first, min(first + PIECE, most))
+            records[first : first + len(part)] = part
+            good = _good(part, self.header.start, before)
+            if not good.all() or len(part) < min(PIECE, most - first):
+                return records, first + (len(part) if good.all() else int(good.argmin()))
+            before = int(part["step"][-1])
+        return records, most
+
+    def good(self, first: int, last: int) -> np.ndarray:
+        """Which of these records are good beside the one before them; ``first`` is not 0."""
+        part = self.piece(first - 1, last)
+        return _good(part[1:], self.header.start, int(part["step"][0])) if len(part) else np.zeros(0, bool)
+
+    def standing(self) -> tuple[int, int] | None:
+        """Step and number of records at the end; None where the end is no good."""
+        if self.whole <= TAIL:
+            records, usable = self.read(self.whole)
+            return (int(records["step"][usable - 1]) if usable else self.header.start), usable
+        good = self.good(self.whole - TAIL, self.whole)
+        usable = self.whole - TAIL + (TAIL if good.all() else int(good.argmin()))
+        last = self.piece(usable - 1, usable)
+        return (int(last["step"][0]), usable) if good[0] else None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Body]:
+    """A journal's records. Raises `UserError`."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            header, begin = _header(path, file.read(HEADER_BYTES))
+            body = os.fstat(file.fileno()).st_size - begin
+            if body > LARGEST:
+                raise UserError(f"{path}: larger than a journal can be. Restore it from a copy of the run.")
+            yield _Body(file, header, begin, *divmod(body, record_dtype(header.probes).itemsize))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-    header, begin = _header(path, content)
-    dtype = record_dtype(header.probes)
-    body = memoryview(content)[begin:]
-    whole = len(body) // dtype.itemsize
-    records = np.frombuffer(body[: whole * dtype.itemsize], dtype)
-    good = _good(records, header.start)
-    bad = np.flatnonzero(~good)
-    usable = int(bad[0]) if len(bad) else whole
-    if count is not None and count > usable:
-        raise UserError(f"{path}: lacks records that a branch begins from ({usable} of {count} are usable).")
-    found = Journal(header, records[: usable if count is None else count].copy())
-    unread = len(body) - usable * dtype.itemsize
-    if count is not None or not unread:
-        return found
-    fault = f"The last record of the journal was incomplete and is dropped; the run stands at step {found.step}."
-    if good[usable + 1 :].any():
-        fault = f"The journal is damaged after step {found.step}; what is behind cannot be used."
-    return Journal(header, found.records, fault, unread)
 
 
 def _header(path: Path, content: bytes) -> tuple[Header, int]:
@@ -174,13 +272,12 @@ def _header(path: Path, content: bytes) -> tuple[Header, int]:
     return Header(probes, start, fingerprint.hex(), mask.hex(), name), size + _CRC.size
 
 
-def _good(records: np.ndarray, start: int) -> np.ndarray:
-    """Which records carry their right CRC and stand in their place."""
-    size = records.dtype.itemsize
-    raw = records.tobytes()
-    crcs = np.array([zlib.crc32(raw[at : at + size - 4]) for at in range(0, len(raw), size)], dtype=np.uint32)
+def _good(records: np.ndarray, start: int, last: int) -> np.ndarray:
+    """Which records carry their right CRC and stand in their place, after one at step ``last``."""
+    body = records.view([("body", f"V{records.itemsize - _CRC.size}"), ("crc", "<u4")])["body"]
+    crcs = np.fromiter(map(zlib.crc32, body.tolist()), np.uint32, len(records))
     steps = records["step"].astype(np.int64)
-    before = np.concatenate(([start], steps))[:-1]
+    before = np.concatenate(([last], steps))[:-1]
     forward = (records["kind"] == STEP) & (steps == before + 1)
     back = (records["kind"] == RETURN) & (start <= steps) & (steps <= before)
     return (records["crc"] == crcs) & (forward | back)
@@ -189,30 +286,30 @@ def _good(records: np.ndarray, start: int) -> np.ndarray:
 class JournalWriter:
     """Appends to a journal, flushed at each record and synced at least every second. Use as a context manager.
 
-    ``count`` is the number of records. A record that could not be written whole is taken away again, so that the same
-    one can be tried anew once there is room.
+    ``count`` is the number of records, ``returns`` are as in `Journal`. A record that could not be written whole is
+    taken away again, so that the same one can be tried anew once there is room. Where the file is not as this writer
+    left it (another process wrote to it, or put another one in its place) nothing is written any more.
     """
 
     def __init__(self, path: Path, header: Header) -> None:
-        self.path = path
+        self.path, self.header = path, header
         self.dtype = record_dtype(header.probes)
         self._synced = time.monotonic()
         try:
-            existing = read(path) if path.exists() else None
-            content = header.pack()
-            if existing is not None:
-                self._check(existing.header, header)
-                content += existing.records.tobytes()
-                if existing.unread > self.dtype.itemsize:
-                    # More than a torn record is about to be cut off; somebody may want to look at it.
-                    shutil.copyfile(path, path.with_suffix(".damaged"))
-            if existing is None or not existing.header.generator:  # new, or of version 1
+            existing = read(path) if path.exists() else Journal(header, np.zeros(0, self.dtype))
+            self._check(existing.header, header)
+            if existing.unread > self.dtype.itemsize:
+                # More than a torn record is about to be cut off; somebody may want to look at it.
+                shutil.copyfile(path, path.with_suffix(".damaged"))
+            records = existing.records.view(np.uint8)
+            if not path.exists() or not existing.header.generator:  # new, or of version 1
                 with replacing(path) as temporary:
-                    temporary.write_bytes(content)
-            self.count, self._size = len(existing.records) if existing else 0, len(content)
-            self._file: BinaryIO = path.open("r+b", buffering=0)
+                    temporary.write_bytes(header.pack() + records.tobytes())
+            self.count, self.returns = existing.count, list(existing.returns)
+            self._digest, self._size = hashlib.sha256(records), HEADER_BYTES + records.nbytes
+            self._file: BinaryIO = path.open("ab", buffering=0)
             self._file.truncate(self._size)
-            self._file.seek(self._size)
+            self._number = _number(os.fstat(self._file.fileno()))
             self._sync()
         except OSError as error:
             raise cannot_write(path, error) from error
@@ -242,27 +339,45 @@ class JournalWriter:
         record = np.zeros(1, self.dtype)
         record[0] = (*fields, 0)
         record["crc"] = zlib.crc32(record.tobytes()[:-4])
+        self._check_own()
         try:
-            if self._file.write(record.tobytes()) != self.dtype.itemsize:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write_all(self._file, record.tobytes())
             if time.monotonic() - self._synced > SYNC_EVERY:
                 self._sync()
         except OSError as error:
             with suppress(OSError):
-                self._file.truncate(self._size)
-                self._file.seek(self._size)
+                if self._size < os.fstat(self._file.fileno()).st_size <= self._size + self.dtype.itemsize:
+                    self._file.truncate(self._size)
             raise cannot_write(self.path, error) from error
+        if record["kind"][0] == RETURN:
+            self.returns.append((self.count, int(record["step"][0])))
+        self._digest.update(record.tobytes())
         self._size, self.count = self._size + self.dtype.itemsize, self.count + 1
 
+    @property
+    def hash(self) -> str:
+        """What the records so far are known by; see `Journal.hash`."""
+        return self._digest.hexdigest()
+
     def sync(self) -> None:
-        """Brings everything to the disk. Raises `UserError` when the disk refuses."""
+        """Brings everything to the disk. Raises `UserError` when the disk refuses, or the file is another's."""
+        self._check_own()
         try:
             self._sync()
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
+    def _check_own(self) -> None:
+        """Raises `UserError` where the file is not the one, or not as long, as this writer left it."""
+        try:
+            now = os.stat(self.path)
+        except OSError as error:
+            raise UserError(f"{self.path}: was removed while the run went on ({error.strerror}). {_STOPS}") from error
+        if _number(now) != self._number or now.st_size != self._size:
+            raise UserError(f"{self.path}: was changed by another program while the run went on. {_STOPS}")
+
     def _sync(self) -> None:
-        os.fsync(self._file.fileno())
+        sync_open(self._file.fileno())
         self._synced = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -278,3 +393,8 @@ class JournalWriter:
                 raise
         finally:
             self._file.close()
+
+
+def _number(file: os.stat_result) -> tuple[int, int]:
+    """What tells a file from others."""
+    return file.st_dev, file.st_ino

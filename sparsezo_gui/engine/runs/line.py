@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import RunFolder
-from sparsezo_gui.engine.runs.journal import Journal
+from sparsezo_gui.engine.runs.journal import Header, Journal
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 
@@ -70,21 +71,42 @@ class Line:
         return Line((*kept[:-1], dataclasses.replace(kept[-1], last=min(step, kept[-1].last))), self.fault)
 
 
-def line(run: RunFolder) -> Line:
-    """The line of ``run`` as its journals tell it. Raises `UserError`."""
-    return _line(run, None)
+def line(run: RunFolder, step: int | None = None) -> Line:
+    """The line of ``run`` as its journals tell it, up to ``step`` (None: all of it), for which no more is read than it
+    takes. Raises `UserError`."""
+    tree = run.lineage
+    segments: tuple[Segment, ...] = ()
+    faults: list[str] = []
+    for part, branch in itertools.pairwise(tree):
+        beginning = branch.facts.branched
+        found = _segment(part, count=beginning.records)
+        if beginning.hash is None:
+            faults.append(_UNKNOWN.format(branch.name))
+        elif beginning.hash != found.journal.hash(beginning.records):
+            raise UserError(_OTHER.format(branch.path, beginning.step, part.name, part.journal, part.path))
+        segments = Line((*segments, found)).until(beginning.step).segments
+    found = _segment(run, step=step)
+    return Line((*segments, found), " ".join((*faults, found.journal.fault)).strip()).until(step)
 
 
-def _line(run: RunFolder, count: int | None) -> Line:
-    parent, branched, header = run.parent, run.facts.branched, run.header
-    before = _line(parent, branched.records).until(branched.step).segments if parent and branched else ()
+_UNKNOWN = (
+    "The branch '{}' is older than the check that the steps it began from are still the same, so it is taken on trust."
+)
+_OTHER = (
+    "{}: branched off at step {} of '{}', whose journal tells of other steps now, as after a backup was put back and "
+    "run on. Put the journal back that the branch began from ({}), or make a new branch: sparsezo branch {}"
+)
+
+
+def _segment(run: RunFolder, count: int | None = None, step: int | None = None) -> Segment:
+    """All that ``run`` took by itself, or what its first ``count`` records tell. Raises `UserError`."""
+    recipe, start = run.recipe, run.start
     if count and not run.journal.exists():
         raise UserError(f"{run.journal}: is missing, and a branch begins from it. Restore it from a copy of the run.")
-    found = journal.read(run.journal, count) if run.journal.exists() else Journal(header, _none(header.probes))
-    if found.header.start != header.start:
+    if run.journal.exists():
+        found = journal.read(run.journal, count, step)
+    else:
+        found = Journal(Header(recipe.scalars, start), np.zeros(0, journal.record_dtype(recipe.scalars)))
+    if found.header.start != start:
         raise UserError(f"{run.journal}: begins at another step than this run does. Restore the run from one copy.")
-    return Line((*before, Segment(run, run.recipe, found, found.step)), found.fault)
-
-
-def _none(probes: int) -> np.ndarray:
-    return np.zeros(0, journal.record_dtype(probes))
+    return Segment(run, recipe, found, found.step)

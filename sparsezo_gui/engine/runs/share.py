@@ -16,16 +16,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparsezo_gui.engine.drafts import drafting, new_folder, publish
 from sparsezo_gui.engine.files import cannot_write, replacing, sync, write_text
 from sparsezo_gui.engine.runs import journal
-from sparsezo_gui.engine.runs.folder import BRANCHES, NOTES, RunFolder, free_path, open_run, runs_home
+from sparsezo_gui.engine.runs.folder import BRANCHES, NOTES, RunFolder, open_run, runs_home
 from sparsezo_gui.engine.runs.line import line
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import dump, judge, with_settings
@@ -51,8 +51,12 @@ def share(run: RunFolder, out: Path, with_mask: bool = False) -> Shared:
     """Writes the shared run to ``out``. Raises `UserError`."""
     if out.exists():
         raise UserError(f"{out}: already exists. Name another file.")
+    line(run)  # what is wrong with it is told here, and not where it is received
     small = False
-    with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+    with (
+        replacing(out, new=True) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file,
+    ):
         for name, content in _contents(run):
             file.writestr(name, content)
         if run.mask.exists():
@@ -94,21 +98,20 @@ def receive(file: Path, folder: Path | None = None, settings: Sequence[str] = ()
     """
     if not file.is_file():
         raise UserError(f"There is no file '{file}'. 'sparsezo share' writes one.")
-    target = folder or free_path(runs_home(), file.stem)
-    if target.exists():
-        raise UserError(f"{target}: already exists. Name another folder.")
+    if folder and folder.exists():
+        raise UserError(f"{folder}: already exists. Name another folder.")
+    parent = folder.parent if folder else runs_home()
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as beside:
-            inside = Path(beside) / "run"
-            last = _unpack(file, inside)
-            _settle(inside, settings)
-            line(open_run(inside / last))  # whatever is wrong with it is told before it takes its place
-            inside.rename(target)
+        with drafting(parent) as draft:
+            last = _unpack(file, draft)
+            _settle(draft, settings)
+            line(open_run(draft / last))  # whatever is wrong with it is told before it takes its place
+            target = folder or new_folder(parent, file.stem)
+            publish(draft, target)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{file}: not a shared run, or damaged ({error}). Ask for it again.") from error
     except OSError as error:
-        raise cannot_write(target, error) from error
+        raise cannot_write(folder or parent, error) from error
     return open_run(target / last)
 
 

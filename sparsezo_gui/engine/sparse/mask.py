@@ -74,8 +74,8 @@ class Mask:
             digest.update(name.encode() + b"\0" + content.size.to_bytes(8, "little") + content.tobytes())
         return digest.hexdigest()
 
-    def save(self, path: Path) -> None:
-        """Writes the mask file."""
+    def save(self, path: Path, new: bool = False) -> None:
+        """Writes the mask file, which takes no other's place where it is to be ``new``. Raises `UserError`."""
         metadata = {
             "format": FORMAT,
             "version": VERSION if self.space == "entries" else OTHER_VERSION,
@@ -87,7 +87,7 @@ class Mask:
         if self.space != "entries":
             metadata |= {"space": self.space, "tuned": str(self.size)}
         tensors = {**self.indices, **{PART + name: part for name, part in self.parts.items()}}
-        with replacing(path) as temporary:
+        with replacing(path, new) as temporary:
             save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
 
 

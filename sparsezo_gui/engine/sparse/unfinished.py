@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import filelock
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sparsezo_gui.engine.files import cannot_write, home, sync, write_text
+from sparsezo_gui.engine.locks import held
 from sparsezo_gui.errors import UserError
 
 VERSION = 1
@@ -106,22 +107,18 @@ class Unfinished:
 def unfinished(key: str) -> Iterator[Unfinished]:
     """The search called ``key``, to begin or to go on with; removed at the end, and kept when it is interrupted."""
     searches = home() / "searches"
-    lock = filelock.FileLock(searches / ".lock", timeout=0)
-    try:
-        searches.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout:  # another process is searching; this one works beside it
-        with tempfile.TemporaryDirectory(prefix="sparsezo-search-") as beside:
-            yield Unfinished(Path(beside))
-        return
-    except OSError as error:
-        raise cannot_write(searches, error) from error
-    try:
-        for other in searches.iterdir():
-            if other.is_dir() and other.name != key:
-                shutil.rmtree(other, ignore_errors=True)
-        (searches / key).mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            searches.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(searches / ".lock"))
+            for other in searches.iterdir():
+                if other.is_dir() and other.name != key:
+                    shutil.rmtree(other, ignore_errors=True)
+            (searches / key).mkdir(exist_ok=True)
+        except filelock.Timeout:  # another process is searching; this one works beside it
+            yield Unfinished(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sparsezo-search-"))))
+            return
+        except OSError as error:
+            raise cannot_write(searches, error) from error
         yield Unfinished(searches / key)
         shutil.rmtree(searches / key, ignore_errors=True)
-    finally:
-        lock.release()

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from sparsezo_gui.engine.runs import frames
 from sparsezo_gui.engine.runs.journal import Header, JournalWriter, read
 
-MASK = "cd" * 32
+MASK, RECORDS = "cd" * 32, "ef" * 32
 NOTHING = (None, None)  # states of an estimator and an update that remember nothing
 HEADER = Header(1, 0, "ab" * 32, MASK, "philox")
 
@@ -33,11 +33,11 @@ def test_any_bits_come_back(tmp_path_factory, bits, start):
     size = len(bits) // 4
     content = torch.frombuffer(bytearray(bits[: 4 * size]), dtype=torch.float32)
     began = torch.frombuffer(bytearray(start[: 4 * size]), dtype=torch.float32)
-    path = frames.write(folder, 7, 9, began, content, (None, (0.25, 3)), MASK)
+    path = frames.write(folder, 7, 9, began, content, (None, (0.25, 3)), MASK, RECORDS)
     (frame,) = frames.frames(folder)
     assert (frame.path, frame.step, frame.records) == (path, 7, 9)
     found = torch.empty(size)
-    state = frames.read(frame, began, found, MASK)
+    state = frames.read(frame, began, found, MASK, RECORDS)
     assert found.numpy().tobytes() == content.numpy().tobytes()
     assert state == (None, (0.25, 3))
 
@@ -45,25 +45,25 @@ def test_any_bits_come_back(tmp_path_factory, bits, start):
 def test_states_of_tensors_come_back(tmp_path):
     start = values()
     momentum = values(seed=3)
-    frames.write(tmp_path, 1, 1, start, values(seed=1), ((momentum,), (0.1, momentum.view(50, 10))), MASK)
-    estimator, update = frames.read(frames.frames(tmp_path)[0], start, torch.empty(500), MASK)
+    frames.write(tmp_path, 1, 1, start, values(seed=1), ((momentum,), (0.1, momentum.view(50, 10))), MASK, RECORDS)
+    estimator, update = frames.read(frames.frames(tmp_path)[0], start, torch.empty(500), MASK, RECORDS)
     assert torch.equal(estimator[0], momentum)
     assert update[0] == 0.1 and torch.equal(update[1], momentum.view(50, 10))
 
 
 def test_a_frame_of_small_changes_is_small(tmp_path):
     start = values(30_000)
-    path = frames.write(tmp_path, 1, 1, start, values(30_000, 1, start), NOTHING, MASK)
+    path = frames.write(tmp_path, 1, 1, start, values(30_000, 1, start), NOTHING, MASK, RECORDS)
     assert path.stat().st_size < 0.75 * 4 * 30_000
 
 
 def test_the_file_is_laid_out_as_specified(tmp_path):
     start, now = values(), values(seed=1)
-    path = frames.write(tmp_path, 1, 1, start, now, NOTHING, MASK)
+    path = frames.write(tmp_path, 1, 1, start, now, NOTHING, MASK, RECORDS)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     assert (metadata["format"], metadata["state"]) == ("sparsezo-frame", "[null, null]")
-    assert metadata["mask_hash"] == MASK
+    assert (metadata["mask_hash"], metadata["journal"]) == (MASK, RECORDS)
     assert metadata["hash"] == hashlib.sha256(now.numpy().tobytes()).hexdigest()
     planes = zlib.decompress(load_file(path)["0"].numpy().tobytes())
     first = bytes(planes[k * 500] for k in range(4))
@@ -71,11 +71,13 @@ def test_the_file_is_laid_out_as_specified(tmp_path):
     assert int.from_bytes(first, "little") == bits & 0xFFFFFFFF
 
 
-@pytest.mark.parametrize("what", ["truncated", "flipped", "other mask", "other start", "bomb", "gone", "pickle"])
+@pytest.mark.parametrize(
+    "what", ["truncated", "flipped", "other mask", "other history", "other start", "bomb", "gone", "pickle"]
+)
 def test_a_frame_that_cannot_be_used_is_left_aside(tmp_path, what):
     start = values()
-    path = frames.write(tmp_path, 1, 1, start, values(seed=1), NOTHING, MASK)
-    frame, mask = frames.frames(tmp_path)[0], MASK
+    path = frames.write(tmp_path, 1, 1, start, values(seed=1), NOTHING, MASK, RECORDS)
+    frame, mask, records = frames.frames(tmp_path)[0], MASK, RECORDS
     content = bytearray(path.read_bytes())
     if what == "truncated":
         path.write_bytes(content[:-5])
@@ -84,6 +86,8 @@ def test_a_frame_that_cannot_be_used_is_left_aside(tmp_path, what):
         path.write_bytes(content)
     elif what == "other mask":
         mask = "00" * 32
+    elif what == "other history":
+        records = "00" * 32
     elif what == "other start":
         start = start + 1
     elif what == "bomb":
@@ -95,7 +99,7 @@ def test_a_frame_that_cannot_be_used_is_left_aside(tmp_path, what):
         path.unlink()
     else:
         path.write_bytes(b"\x80\x04cposix\nsystem\n(S'true'\ntR.")
-    assert frames.read(frame, start, torch.empty(500), mask) is None
+    assert frames.read(frame, start, torch.empty(500), mask, records) is None
 
 
 def journal_of(path, *moves):
@@ -114,7 +118,7 @@ def journal_of(path, *moves):
 def test_frames_off_the_line_are_not_on_it(tmp_path):
     start = values()
     for step, records in ((50, 50), (100, 100), (30, 30)):
-        frames.write(tmp_path, step, records, start, start, NOTHING, MASK)
+        frames.write(tmp_path, step, records, start, start, NOTHING, MASK, RECORDS)
     whole = journal_of(tmp_path / "whole", 100)
     back = journal_of(tmp_path / "back", 100, -60, 60)
     assert [frame.step for frame in frames.frames(tmp_path) if frame.on(whole)] == [30, 50, 100]
@@ -126,7 +130,7 @@ def test_frames_off_the_line_are_not_on_it(tmp_path):
 def test_thinning_keeps_to_the_budget_and_spreads_what_stays(tmp_path):
     start = values()
     for step in range(10, 170, 10):
-        path = frames.write(tmp_path, step, step, start, values(seed=step), NOTHING, MASK)
+        path = frames.write(tmp_path, step, step, start, values(seed=step), NOTHING, MASK, RECORDS)
     size = path.stat().st_size
     frames.thin(tmp_path, journal_of(tmp_path / "j", 160), 5 * size + 50)
     kept = [frame.step for frame in frames.frames(tmp_path)]
@@ -149,11 +153,11 @@ def test_frames_are_written_and_read_in_pieces(tmp_path, monkeypatch, dtype):
     monkeypatch.setattr(frames, "PIECE", 64)
     start = values().to(dtype)
     now = values(seed=1).to(dtype)
-    path = frames.write(tmp_path, 1, 1, start, now, ((values(seed=2),), None), MASK)
+    path = frames.write(tmp_path, 1, 1, start, now, ((values(seed=2),), None), MASK, RECORDS)
     planes = zlib.decompress(load_file(path)["0"].numpy().tobytes())
     first = int.from_bytes(bytes(planes[4 * 64 + k * 64] for k in range(4)), "little")
     assert first == (int(now.float().view(torch.int32)[64]) ^ int(start.float().view(torch.int32)[64])) & 0xFFFFFFFF
     found = torch.empty(500, dtype=dtype)
-    (momentum,), nothing = frames.read(frames.frames(tmp_path)[0], start, found, MASK)
+    (momentum,), nothing = frames.read(frames.frames(tmp_path)[0], start, found, MASK, RECORDS)
     assert torch.equal(found, now) and torch.equal(momentum, values(seed=2)) and nothing is None
     assert frames.usual_bytes(now, 0) == now.nbytes // 2 and frames.usual_bytes(now, 2) == 2.5 * now.nbytes

@@ -12,7 +12,8 @@ import pytest
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.runs import share as shares
 from sparsezo_gui.engine.runs.branch import branch
-from sparsezo_gui.engine.runs.folder import list_runs, open_run
+from sparsezo_gui.engine.runs.folder import open_run
+from sparsezo_gui.engine.runs.listing import list_runs
 from sparsezo_gui.engine.runs.share import receive, share
 from sparsezo_gui.engine.session import open_session
 from sparsezo_gui.errors import UserError

@@ -1,0 +1,96 @@
+"""Folders that appear whole or not at all: made beside their place under a lock, then renamed.
+
+A draft is a folder ``.sparsezo-XXXXXXXX`` with a ``lock``, which its maker holds, and the ``content``, which takes the
+final name. What a killed process left is removed when the next draft is made beside it: nobody holds its lock, and it
+is older than the moment between making a folder and locking it can be.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sparsezo_gui.engine.files import already_exists, sync
+from sparsezo_gui.engine.locks import held
+
+PREFIX = ".sparsezo-"
+AGE = 600.0  # seconds that what nobody holds is left alone
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EACCES if os.name == "nt" else errno.EEXIST)
+
+
+@contextmanager
+def drafting(parent: Path) -> Iterator[Path]:
+    """Gives a new folder within ``parent``, which the caller renames with `publish`; else it is removed.
+
+    Raises OSError.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    sweep(parent)
+    draft = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    try:
+        with held(draft / "lock"):
+            (draft / "content").mkdir()
+            try:
+                yield draft / "content"
+            finally:
+                shutil.rmtree(draft / "content", ignore_errors=True)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def publish(content: Path, target: Path) -> None:
+    """Renames a draft's content, whose files are synced, to ``target``, which must not exist or be an empty folder.
+
+    Raises `UserError` where somebody was quicker, and OSError.
+    """
+    try:
+        sync(content)
+        if os.name == "nt" and target.is_dir():  # where nothing is renamed over a folder, an empty one neither
+            target.rmdir()
+        os.rename(content, target)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            raise already_exists(target) from None
+        raise
+    for folder in (target.parent, target.parent.parent):  # the first may be new as well
+        sync(folder)
+
+
+def new_folder(folder: Path, name: str) -> Path:
+    """Makes a folder within ``folder``, for this process alone: called ``name`` as far as a file may be called so, with
+    -2, -3, … where that is taken."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem, number = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run", 1
+    while True:
+        path = folder / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def sweep(folder: Path) -> None:
+    """Removes the drafts in ``folder`` that killed processes left."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for path in [Path(entry.path) for entry in entries if entry.name.startswith(PREFIX) and is_old(entry)]:
+            with suppress(OSError), held(path / "lock"):
+                shutil.rmtree(path / "content", ignore_errors=True)
+                # Whoever waited for the lock would find the folder gone, and has nothing to do in it.
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def is_old(entry: os.DirEntry) -> bool:
+    """Whether this is a folder, and old enough that its maker would hold its lock if it were still there."""
+    try:
+        return entry.is_dir(follow_symlinks=False) and time.time() - entry.stat(follow_symlinks=False).st_mtime > AGE
+    except OSError:  # gone meanwhile
+        return False

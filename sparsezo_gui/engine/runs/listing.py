@@ -1,0 +1,129 @@
+"""The list of runs. What it reads of each is bounded, whatever lies in the folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sparsezo_gui.engine.drafts import sweep
+from sparsezo_gui.engine.locks import is_held
+from sparsezo_gui.engine.runs import journal
+from sparsezo_gui.engine.runs.folder import BRANCHES, DEEPEST, EVENTS, LOCK, open_resolved, runs_home
+from sparsezo_gui.engine.runs.journal import Standing
+from sparsezo_gui.engine.runs.start import sweep_starts
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import judge
+from sparsezo_gui.recipe.events import Event
+
+EVENT_BYTES, LINE_BYTES, MOST_EVENTS = 1 << 25, 1 << 12, 10_000  # that are looked at, of the end of events.jsonl
+_NEEDED = re.compile(rb'\s*\{\s*"event"\s*:\s*"(evaluation|returned|finished|spent)"')
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A line in the list of runs. ``state`` is 'done', 'stopped', 'running' or 'damaged'; ``parent`` is the path of the
+    run that it branched off from, at step ``start``; ``best`` the step that did best on the validation examples;
+    ``epsilon`` and ``delta`` what a private run spent, once it has told so after its last step."""
+
+    path: str
+    name: str
+    state: str
+    step: int
+    steps: int
+    created: str
+    model: str
+    metrics: dict[str, float]
+    parent: str = ""
+    start: int = 0
+    best: int | None = None
+    notes: str = ""
+    problem: str = ""  # why it is damaged
+    epsilon: float | None = None
+    delta: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain object."""
+        return dataclasses.asdict(self)
+
+
+def list_runs(also: Path | None = None) -> list[RunSummary]:
+    """All runs, the newest first, each followed by its branches; and the tree in ``also``, which may lie anywhere."""
+    home = runs_home().resolve()
+    sweep(home)
+    sweep_starts(home)
+    roots = dict.fromkeys(path.resolve() if path.is_symlink() else path for path in _run_folders(home, links=True))
+    if also is not None and (also / "run.json").is_file():
+        also = also.resolve()
+        while also.parent.name == BRANCHES and (also.parent.parent / "run.json").is_file():
+            also = also.parent.parent
+        roots.setdefault(also)
+    found = sorted(map(_summary, roots), key=lambda run: run.created, reverse=True)
+    return [each for run in found for each in _with_branches(run)]
+
+
+def _run_folders(folder: Path, links: bool = False) -> list[Path]:
+    """The folders of runs in ``folder``, also those that are ``links``."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        return [
+            Path(entry.path) for entry in entries
+            if (links or not entry.is_symlink()) and os.path.isfile(os.path.join(entry.path, "run.json"))
+        ]  # fmt: skip
+    return []
+
+
+def _with_branches(run: RunSummary) -> Iterator[RunSummary]:
+    """A run, and each of its branches followed by those of its own."""
+    left = [(run, 1)]
+    while left:
+        run, depth = left.pop()
+        yield run
+        folder = Path(run.path, BRANCHES)
+        if depth < DEEPEST and not folder.is_symlink():
+            branches = map(_summary, _run_folders(folder))
+            in_order = sorted(branches, key=lambda each: (each.start, each.created), reverse=True)
+            left += [(branch, depth + 1) for branch in in_order]
+
+
+def summary(path: Path) -> RunSummary:
+    """What the list shows of a run; a damaged one is listed as such."""
+    return _summary(path.resolve())
+
+
+def _summary(path: Path) -> RunSummary:
+    parent = str(path.parent.parent) if path.parent.name == BRANCHES else ""
+    try:
+        run = open_resolved(path)
+        recipe, told = run.recipe, recent_events(path / EVENTS)
+        stands = journal.standing(run.journal) if run.journal.exists() else Standing(run.start, 0)
+    except (UserError, OSError) as error:
+        return RunSummary(str(path), path.name, "damaged", 0, 0, "", "", {}, parent, problem=str(error))
+    events, step = judge.on_line(told), stands.step
+    spent, best = judge.spent(told, stands.count), judge.best(events)
+    ended = step >= recipe.loop.steps or judge.ended_early(events, step)
+    return RunSummary(
+        str(path), run.name, "running" if is_held(path / LOCK) else "done" if ended else "stopped", step,
+        recipe.loop.steps, run.facts.created, recipe.model.id, judge.last_metrics(events),
+        parent if run.facts.branched else "", run.start, best.step if best else None, run.notes,
+        epsilon=spent.epsilon if spent else None, delta=spent.delta if spent else None,
+    )  # fmt: skip
+
+
+def recent_events(path: Path) -> list[Event]:
+    """The events that a summary needs, of the last ones that were told: enough for thousands of evaluations."""
+    lines: deque[bytes] = deque(maxlen=MOST_EVENTS)
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        behind = max(os.fstat(file.fileno()).st_size - EVENT_BYTES, 0)
+        file.seek(behind)
+        whole = behind == 0  # whether what comes begins a line
+        for piece in iter(partial(file.readline, LINE_BYTES), b""):
+            if whole and _NEEDED.match(piece):
+                lines.append(piece)
+            whole = piece.endswith(b"\n")
+    return [event for line in lines if (event := judge.event_of(line.decode("utf-8", "replace"))) is not None]

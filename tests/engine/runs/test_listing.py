@@ -1,0 +1,105 @@
+"""The list of runs: quick and small, whatever lies in the folders."""
+
+from __future__ import annotations
+
+import os
+import time
+import tracemalloc
+
+import pytest
+
+from sparsezo_gui.engine.runs import listing
+from sparsezo_gui.engine.runs.branch import branch
+from sparsezo_gui.engine.runs.folder import create
+from sparsezo_gui.engine.runs.line import line
+from sparsezo_gui.engine.runs.listing import list_runs
+from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe import events as e
+from tests.engine.runs.made import FACTS, long_run_of, run_of
+
+NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # SHA-256 of no records
+
+
+def evaluation(step, accuracy=0.5):
+    return e.Evaluation(step, "validation", {"accuracy": accuracy, "loss": 1.0})
+
+
+def seconds(work):
+    """Of the processor, which other tests do not take."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def test_branches_within_each_other_are_listed_in_linear_time(home):
+    path, count = home / "runs" / "r", 300
+    run = create(path, Recipe(), FACTS)
+    took = []
+    for number in range(1, count + 1):
+        path = path / "branches" / "b"
+        run = create(path, Recipe(), {**FACTS, "branched": {"step": 0, "records": 0, "hash": NOTHING}})
+        if number in (count // 3, count):
+            took.append(seconds(list_runs))
+    assert len(list_runs()) == count + 1
+    assert took[1] < 6 * took[0] and took[1] < 3, took
+    assert seconds(lambda: line(run)) < 2
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(listing, "DEEPEST", 10)
+        assert len(list_runs()) == 10
+
+
+def test_links_lead_nowhere_twice(home, tmp_path):
+    run = run_of(home / "runs" / "run")
+    branch(run, 3, name="branch")
+    (run.path / "branches" / "loop").symlink_to(run.path)
+    (run.path / "branches" / "branch" / "branches").symlink_to(run.path / "branches")
+    (home / "runs" / "again").symlink_to(run.path)
+    (home / "runs" / "circle").symlink_to("circle")
+    elsewhere = run_of(tmp_path / "elsewhere")
+    (home / "runs" / "linked").symlink_to(elsewhere.path)
+    assert sorted(each.name for each in list_runs()) == ["branch", "elsewhere", "run"]
+    assert {each.path for each in list_runs()} >= {str(elsewhere.path)}
+
+
+def test_a_run_of_many_steps_is_listed_by_its_end(home):
+    run = long_run_of(home / "runs" / "run", 400_000)
+    run.tell(e.Evaluation(400_000, "test", {"accuracy": 0.75}))
+    list_runs()
+    tracemalloc.start()
+    took = seconds(list_runs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert took < 0.1 and peak < 2**21, (took, peak)
+    assert [(each.step, each.metrics) for each in list_runs()] == [(400_000, {"accuracy": 0.75})]
+
+
+@pytest.mark.parametrize("what", ["one line", "many lines", "zeros"])
+def test_a_run_that_told_too_much_is_listed_all_the_same(home, what):
+    run = run_of(home / "runs" / "run")
+    line_of = b'{"event": "evaluation", "step": 1, "split": "validation", "metrics": {"accuracy": 1.0}}\n'
+    with (run.path / "events.jsonl").open("wb") as file:
+        if what == "one line":
+            file.write(line_of[:-1] + b" " * 2**24 + line_of)
+        elif what == "many lines":
+            file.write(line_of * 200_000)
+        else:
+            file.truncate(2**36)
+            file.seek(0, os.SEEK_END)
+            file.write(b"\n")
+    run.tell(evaluation(2, 0.25))
+    list_runs()
+    tracemalloc.start()
+    took = seconds(list_runs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert took < 1 and peak < 2**24, (took, peak)
+    assert list_runs()[0].metrics == {"accuracy": 0.25, "loss": 1.0}
+
+
+def test_what_a_summary_says_of_thousands_of_evaluations(home):
+    run = run_of(home / "runs" / "run", 40)
+    for step in range(41):
+        run.tell(evaluation(step, 1 - abs(step - 7) / 100))
+        run.tell(e.Examples(step, "validation", [{"number": 1, "prompt": "x" * 5000}], []))
+    run.tell(e.Returned(30))
+    assert list_runs()[0].best == 7 and list_runs()[0].metrics["accuracy"] == pytest.approx(0.77)
