@@ -197,11 +197,11 @@ class Engine:
         open_run(folder).note(text)
 
     def share(self, folder: Path, out: Path) -> tuple[Path, Any]:
-        """A run as a small file."""
+        """A run as a small file, in the place of one that the user agreed to replace."""
         from sparsezo_gui.engine.runs.folder import open_run
         from sparsezo_gui.engine.runs.share import share
 
-        return out, share(open_run(folder), out)
+        return out, share(open_run(folder), out, replace=True)
 
     def receive(self, file: Path) -> Path:
         """Folder of an unpacked run."""

@@ -220,7 +220,8 @@ def read_template(path: Path) -> None:
 
 FACTS = Facts(
     model="some/model", revision="main", fingerprint=FINGERPRINT, generator="philox", mask_hash=FINGERPRINT,
-    data_hash=FINGERPRINT, parameters=9, eligible=8, tuned=7, device="CPU", branched=Branched(step=3, records=3),
+    data_hash=FINGERPRINT, parameters=9, eligible=8, tuned=7, device="CPU",
+    branched=Branched(step=3, records=3, hash=FINGERPRINT),
 )  # fmt: skip
 RUN = words("version name created versions fingerprint branched step records factor pack_rows null 1e99 -1 NaN [] {}")
 EVENTS = "\n".join(

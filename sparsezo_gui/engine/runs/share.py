@@ -47,14 +47,14 @@ class Shared:
     with_mask: bool
 
 
-def share(run: RunFolder, out: Path, with_mask: bool = False) -> Shared:
-    """Writes the shared run to ``out``. Raises `UserError`."""
-    if out.exists():
+def share(run: RunFolder, out: Path, with_mask: bool = False, replace: bool = False) -> Shared:
+    """Writes the shared run to ``out``, which it may ``replace``. Raises `UserError`."""
+    if out.exists() and not replace:
         raise UserError(f"{out}: already exists. Name another file.")
     line(run)  # what is wrong with it is told here, and not where it is received
     small = False
     with (
-        replacing(out, new=True) as temporary,
+        replacing(out, new=not replace) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file,
     ):
         for name, content in _contents(run):

@@ -253,7 +253,6 @@ class RunsPage(Page):
         run = self._chosen()
         text, _ = QFileDialog.getSaveFileName(self, "Share", str(Path.home() / f"{run.name}.zip"), "Runs (*.zip)")
         if text:
-            Path(text).unlink(missing_ok=True)  # the dialog asked
             self._session.ask("share", Path(run.path), Path(text))
             self.banner.show_problem(Problem(f"Sharing to {text}"), "info")
 

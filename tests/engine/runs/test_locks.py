@@ -177,6 +177,22 @@ def test_of_those_that_write_to_one_name_at_once_one_does(tmp_path, kind):
         assert (tmp_path / "out" / ("number" if kind == "folder" else "")).read_text() == str(won)
 
 
+def test_a_shared_run_that_cannot_be_written_leaves_the_file_it_was_to_replace(tmp_path):
+    from sparsezo_gui.gui.worker import Engine
+
+    run, out = run_of(tmp_path / "run"), tmp_path / "given.zip"
+    out.write_text("older")
+    with pytest.raises(UserError, match="already exists"):
+        share(run, out)
+    run.journal.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="damaged journal"):
+        Engine().share(run.path, out)
+    assert out.read_text() == "older"
+    run_of(tmp_path / "whole")
+    Engine().share(tmp_path / "whole", out)
+    assert receive(out).name == "whole"
+
+
 # What killed processes left
 
 
