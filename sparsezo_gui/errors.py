@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from sparsezo_gui.plain import printable
+
 _LONGEST = 2000  # characters of a sentence; one that quotes a file may quote megabytes
 
 
@@ -20,11 +22,6 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(self.args)
-
-
-def printable(text: str) -> str:
-    """``text`` with what could steer a terminal escaped."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def _sentence(text: str) -> str:

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -189,7 +190,8 @@ def free_path(folder: Path, name: str) -> Path:
 def prepare(path: Path) -> None:
     """Checks, before any long work, that a new run can be put in ``path``."""
     if path.is_file() or (path.is_dir() and not all(map(_of_start, path.iterdir()))):
-        raise UserError(f"{path}: already exists. Name a new folder, or go on with that run: sparsezo resume {path}")
+        resume = shlex.join(["sparsezo", "resume", str(path)])
+        raise UserError(f"{path}: already exists. Name a new folder, or go on with that run: {resume}")
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".probe"
