@@ -137,10 +137,10 @@ def _branch(options: argparse.Namespace, console: Console) -> None:
 
     run, step = _past(options)
     made = branch(run, step, options.set, options.name)
-    start = made.facts.branched.step
+    start, resume = made.facts.branched.step, shlex.join(["sparsezo", "resume", str(made.path)])
     console.result(
         {"run": str(made.path), "name": made.name, "step": start},
-        f"{made.path}: goes on from step {start} of '{run.name}'. Start it: {shlex.join(['sparsezo', 'resume', str(made.path)])}",
+        f"{made.path}: goes on from step {start} of '{run.name}'. Start it: {resume}",
     )
 
 

@@ -1,7 +1,7 @@
 """What the command line prints: words and a live progress line for people, one JSON object a line for programs.
 
-Sentences and tables are made `printable` here, the streams make everything `readable` (see `plain`), and `rich` is given
-text, never mark-up.
+Sentences and tables are made `printable` here, the streams make everything `readable` (see `plain`), and `rich` is
+given text, never mark-up.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.histogram import Histogram, Shares
+from sparsezo_gui.gui.widgets.plain import named
 from sparsezo_gui.gui.widgets.table import DataTable
 from sparsezo_gui.gui.widgets.tokens import TokenView
 from sparsezo_gui.recipe.recipe import DataTable as DataSettings
@@ -199,7 +200,7 @@ class DataPage(Page):
         current = self._session.recipe.data.task
         items = [(task.title, task.name) for task in tasks]
         if current not in [name for _, name in items]:
-            items.insert(0, (current, current))
+            items.insert(0, (named(current), current))
         self._task.fill(items, current)
 
     def _follow(self) -> None:
