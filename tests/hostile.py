@@ -10,12 +10,13 @@ from typing import Any
 from sparsezo_gui import recipe as recipes
 from tests.models import tiny
 
-NAME = '<b>bold<i><img src="x.png"><a href="x">&lt;[bold]:fire:&Q[*]\x1b]0;owned\x07\x9b31m\u202egnp\u200b.exe'
+NAME = '<b>bold<i><img src="x"><a href="x">&lt;[bold]:fire:&Q[*]\x1b]0;owned\x07\x9b31m\u202egnp\u200b.exe'
 """Mark-up of Qt and of rich, an emoji's name, a key, a place in a title, escapes of terminals, and a name that is read
 from right to left. It may be the name of a file."""
+COLUMN = NAME.replace(".", "")  # a dot would lead into an object
 TEXT = f"{NAME}\n\tשלום\u200f, می\u200cخواهم\r"
 """A text with the same, and with marks that Hebrew and Persian need."""
-SHOWN = '<b>bold<i><img src="x.png"><a href="x">&lt;[bold]:fire:&Q[*]'
+SHOWN = '<b>bold<i><img src="x"><a href="x">&lt;[bold]:fire:&Q[*]'
 """How both begin for whoever reads them."""
 STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e]")
 
@@ -34,14 +35,14 @@ def model(folder: Path) -> Path:
 
 def recipe(folder: Path) -> Path:
     """A recipe with its model and data in ``folder``."""
-    rows = [{"text": f"{i} {TEXT}", NAME: f"{'yes' if i % 2 else 'no'}{NAME}", "more": TEXT} for i in range(40)]
+    rows = [{"text": f"{i} {TEXT}", COLUMN: f"{'yes' if i % 2 else 'no'}{NAME}", "more": TEXT} for i in range(40)]
     (folder / f"{NAME}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     path = folder / f"{NAME}.toml"
     quoted = json.dumps  # TOML escapes as JSON does
     path.write_text(
         f'[model]\nid = {quoted(str(model(folder)))}\ndevice = "cpu"\n'
         f"[data]\nsource = {quoted(f'{NAME}.jsonl')}\ntemplate = {quoted('{{ text }}' + NAME)}\n"
-        f"columns = {{ answer = {quoted(NAME)} }}\ntrain = 20\nvalidation = 8\ntest = 8\nmax_tokens = 1000\n"
+        f"columns = {{ answer = {quoted(COLUMN)} }}\ntrain = 20\nvalidation = 8\ntest = 8\nmax_tokens = 1000\n"
         '[mask]\nrule = "random"\ndensity = 0.01\n[loop]\nsteps = 2\nbatch_size = 2\nevaluate_every = 1\n'
         f"[run]\nname = {quoted(NAME[:80])}\n",
         encoding="utf-8",

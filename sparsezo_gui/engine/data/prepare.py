@@ -82,7 +82,13 @@ def _add(split: Split, made: Iterable[tuple[Example, Encoded]]) -> None:
 
 def encoded_row(make: Maker, row: readers.Record, max_tokens: int) -> list[tuple[Example, Encoded]]:
     """What one row gives: one example, or of a long plain text as many as it needs."""
-    example = make.example(row)
+    return encoded_example(make, make.example(row), row, max_tokens)
+
+
+def encoded_example(
+    make: Maker, example: Example, row: readers.Record, max_tokens: int
+) -> list[tuple[Example, Encoded]]:
+    """`encoded_row` of the ``example`` that was made of the row."""
     try:
         if make.task.kind != "text":
             return [(example, encode(example, make.tokenizer, max_tokens))]

@@ -248,7 +248,7 @@ class DataPage(Page):
         self._before.setEnabled(first > 0)
         self._after.setEnabled(last < total)
         self._totals.setText(" · ".join(f"{name} {words.count(count)}" for name, count in preview.totals.items()))
-        self.tokens.show_examples(preview.examples, counted=preview.longest_tokens > 0)
+        self.tokens.show_examples(preview.examples, preview.longest_tokens > 0, preview.left_out)
         self._show_figures(preview)
 
     def _show_banner(self, preview: Any, problem: Problem | None) -> None:
