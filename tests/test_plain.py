@@ -124,5 +124,6 @@ def test_no_event_steers_a_terminal(monkeypatch, as_json):
     strangers = written("name \x1b]0;owned\x07\x1b[2J\x9b31m [bold]x[/bold] :fire:", f"text {TEXT}")
     assert set(STEERS.findall(strangers)) == set(STEERS.findall(ours)), "rich moves the cursor, and no one else"
     assert not any(sign in strangers for sign in ("\x1b]0;", "\x1b[2J", "\x9b", "\x07", "\u202e"))
+    assert "🔥" not in strangers
     if not as_json:
         assert "[bold]x[/bold] :fire:" in strangers

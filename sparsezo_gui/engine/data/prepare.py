@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
+import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,7 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
 
-_TOLD_EVERY = 50  # examples
+_TOLD_EVERY = 0.1  # seconds
 _CHARACTERS = 4  # per token, roughly
 
 
@@ -60,13 +62,14 @@ def load_task(table: DataTable, tokenizer: Any) -> Generator[Progress, None, Tas
     yield Progress("Reading data")
     rows = yield from sources.read_rows(table)
     make = maker(table, rows, tokenizer)
-    total, done = sum(len(part) for part in rows.values()), 0
+    total, done, told = sum(len(part) for part in rows.values()), 0, -math.inf
     splits: dict[str, Split] = {}
     for name, part in rows.items():
         split = splits[name] = Split([], [])
         for row in part:
-            if done % _TOLD_EVERY == 0:
+            if time.monotonic() - told > _TOLD_EVERY:
                 yield Progress("Preparing examples", done, total, "examples")
+                told = time.monotonic()
             done += 1
             if len(split) < getattr(table, name):
                 _add(split, encoded_row(make, row, table.max_tokens)[: getattr(table, name) - len(split)])
