@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from sparsezo_gui.engine.data import DataPreview, TaskData, finish, load_task, preview
+from sparsezo_gui.engine.data import DataPreview, TaskData, finish, load_task, previewing
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.models import device as devices
@@ -45,7 +45,12 @@ def estimate(recipe: Recipe) -> MemoryEstimate:
     The data is read where it and the tokenizer are on this computer; otherwise every example is taken to be as long as
     ``max_tokens`` allows. Raises `UserError`.
     """
-    data = _data(recipe.data, recipe.model)
+    return finish(estimating(recipe))
+
+
+def estimating(recipe: Recipe) -> Generator[Progress, None, MemoryEstimate]:
+    """`estimate`, telling how far it is with the data. Close the generator to cancel."""
+    data = yield from _data(recipe.data, recipe.model)
     return formula(recipe, anatomy_of(recipe.model), data.train.encoded if data else None)
 
 
@@ -108,9 +113,9 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
     return replace(formed, parts=parts)
 
 
-def preview_data(recipe: Recipe, page: int = 0) -> DataPreview:
+def preview_data(recipe: Recipe, page: int = 0) -> Generator[Progress, None, DataPreview]:
     """A page of the data, and examples as the model will see them where its tokenizer is on this computer."""
-    return preview(recipe.data, _tokenizer(recipe.model), page)
+    return previewing(recipe.data, _tokenizer(recipe.model), page)
 
 
 def _largest_batch(
@@ -130,18 +135,22 @@ def _tokens(pack: Sequence[Encoded]) -> int:
     return sum(map(count_tokens, pack))
 
 
-def _data(table: DataTable, model: ModelTable) -> TaskData | None:
+_last: dict[tuple[str, str, float], TaskData | None] = {}  # data that was asked for last
+
+
+def _data(table: DataTable, model: ModelTable) -> Generator[Progress, None, TaskData | None]:
     """The encoded data, where it and the tokenizer are at hand and in order; its faults are told elsewhere."""
+    key = table.model_dump_json(), model.model_dump_json(), _changed(table.source)
+    if key in _last:
+        return _last[key]
+    tokenizer = _tokenizer(model)
     try:
-        return _cached_data(table.model_dump_json(), model.model_dump_json(), _changed(table.source))
+        data = (yield from load_task(table, tokenizer)) if tokenizer else None
     except UserError:
         return None
-
-
-@lru_cache(maxsize=1)
-def _cached_data(table: str, model: str, changed: float) -> TaskData | None:
-    tokenizer = _tokenizer(ModelTable.model_validate_json(model))
-    return finish(load_task(DataTable.model_validate_json(table), tokenizer)) if tokenizer else None
+    _last.clear()
+    _last[key] = data
+    return data
 
 
 def _changed(source: str) -> float:

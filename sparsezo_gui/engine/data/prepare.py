@@ -62,19 +62,30 @@ def load_task(table: DataTable, tokenizer: Any) -> Generator[Progress, None, Tas
     yield Progress("Reading data")
     rows = yield from sources.read_rows(table)
     make = maker(table, rows, tokenizer)
-    total, done, told = sum(len(part) for part in rows.values()), 0, -math.inf
+    work = Preparing(rows)
     splits: dict[str, Split] = {}
     for name, part in rows.items():
         split = splits[name] = Split([], [])
         for row in part:
-            if time.monotonic() - told > _TOLD_EVERY:
-                yield Progress("Preparing examples", done, total, "examples")
-                told = time.monotonic()
-            done += 1
+            yield from work.next()
             if len(split) < getattr(table, name):
                 _add(split, encoded_row(make, row, table.max_tokens)[: getattr(table, name) - len(split)])
-    yield Progress("Preparing examples", total, total, "examples")
+    yield Progress("Preparing examples", work.total, work.total, "examples")
     return _summary(make, splits, tuple(part.note for part in rows.values() if part.note))
+
+
+class Preparing:
+    """How far preparing ``rows`` has come, told ten times a second, since a row may be a sentence or a book."""
+
+    def __init__(self, rows: dict[str, Rows]) -> None:
+        self.total, self._done, self._told = sum(len(part) for part in rows.values()), 0, -math.inf
+
+    def next(self) -> Iterator[Progress]:
+        """Before each row."""
+        if time.monotonic() - self._told > _TOLD_EVERY:
+            yield Progress("Preparing examples", self._done, self.total, "examples")
+            self._told = time.monotonic()
+        self._done += 1
 
 
 def _add(split: Split, made: Iterable[tuple[Example, Encoded]]) -> None:

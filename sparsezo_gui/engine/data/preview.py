@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from sparsezo_gui.engine.data.examples import Example, Maker, maker
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.tasks import Task, task
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
 
 Pieces = tuple[tuple[str, bool], ...]
@@ -62,7 +63,15 @@ class DataPreview:
 
 def preview(table: DataTable, tokenizer: Any = None, page: int = 0, page_size: int = 50) -> DataPreview:
     """A page of rows and what they become. Raises `UserError` only when the source cannot be read at all."""
-    rows = sources.load_rows(table)
+    return sources.finish(previewing(table, tokenizer, page, page_size))
+
+
+def previewing(
+    table: DataTable, tokenizer: Any = None, page: int = 0, page_size: int = 50
+) -> Generator[Progress, None, DataPreview]:
+    """`preview`, telling how far it is. Close the generator to cancel."""
+    yield Progress("Reading data")
+    rows = yield from sources.read_rows(table)
     kind = task(table.task)
     paged = _page(table, kind, page, page_size)
     there = columns.names(rows["train"])
@@ -83,7 +92,8 @@ def preview(table: DataTable, tokenizer: Any = None, page: int = 0, page_size: i
     try:
         shown = [pieces(make.example(row), tokenizer) for row in paged]
         examples, left_out = (tuple(each[part] for each in shown) for part in (0, 1))
-        return DataPreview(**common, examples=examples, left_out=left_out, **_statistics(make, rows, table))
+        statistics = yield from _statistics(make, rows, table)
+        return DataPreview(**common, examples=examples, left_out=left_out, **statistics)
     except UserError as error:
         return DataPreview(**common, problem=str(error))
 
@@ -159,11 +169,14 @@ def _cell(row: Record, name: str) -> str:
     return "" if value is None else str(value)[:_CELL]
 
 
-def _statistics(make: Maker, rows: dict[str, sources.Rows], table: DataTable) -> dict[str, Any]:
+def _statistics(
+    make: Maker, rows: dict[str, sources.Rows], table: DataTable
+) -> Generator[Progress, None, dict[str, Any]]:
     """Balance of the answers; with a tokenizer also the lengths of all examples."""
-    labels, encoded = Counter[str](), []
+    labels, encoded, work = Counter[str](), [], prepare.Preparing(rows)
     for name, part in rows.items():
         for row in part:
+            yield from work.next()
             example = make.example(row)
             if name == "train" and example.choices:
                 labels[example.choices[example.label].strip()] += 1

@@ -34,7 +34,7 @@ class DataPage(Page):
             "Data", "Choose examples, say which column plays which part, and check what the model will see."
         )
         self._session = session
-        self._page = 0
+        self._page, self._pace = 0, words.Pace()
         self._asked: object = None
         self.setAcceptDrops(True)
         below = row(self._make_seen(), self._make_figures(), spacing=2 * GRID)
@@ -221,6 +221,9 @@ class DataPage(Page):
 
     def _show(self) -> None:
         session = self._session
+        if progress := session.busy.get("preview"):
+            self._rows.setText(self._pace.words(progress))
+            return
         preview, problem = session.answers.get("preview"), session.problems.get("preview")
         known = preview is not None and problem is None
         fault = problem.what if problem else preview.problem if preview else ""
