@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sparsezo_gui.plain import in_json, printable, raw
+from sparsezo_gui.plain import printable, quoted_plain, raw
 from sparsezo_gui.recipe import events as e
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Console:
         self._bar.update(self._task, completed=done, total=total or None, detail=printable(detail))
 
     def _json(self, content: dict[str, Any]) -> None:
-        print(in_json(json.dumps(content, ensure_ascii=False)), flush=True)
+        print(quoted_plain(json.dumps(content, ensure_ascii=False)), flush=True)
 
 
 def _new_bar(stage: str) -> tuple[Bar, TaskID]:

@@ -32,8 +32,8 @@ def readable(text: str) -> str:
     return _STEERS.sub(lambda found: _escaped(found[0]), text)
 
 
-def in_json(text: str) -> str:
-    """JSON text, the same in meaning, with nothing in it that could steer a terminal."""
+def quoted_plain(text: str) -> str:
+    """JSON or TOML, the same in meaning, with all that `readable` escapes escaped as it is there in strings."""
     return _STEERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from sparsezo_gui import cli, plain
 from sparsezo_gui.console import Console
-from sparsezo_gui.plain import in_json, printable, readable
+from sparsezo_gui.plain import printable, quoted_plain, readable
+from sparsezo_gui.recipe import Recipe, dump, loads
 from sparsezo_gui.recipe import events as e
 from tests import hostile
 from tests.hostile import NAME, SHOWN, STEERS, TEXT
@@ -25,8 +26,14 @@ def test_what_is_escaped(text):
     assert printable(text).isprintable()
     assert not STEERS.search(readable(text))
     assert all(unicodedata.category(sign) in ("Cc", "Cf", "Cs") for sign in text if sign not in readable(text))
-    assert json.loads(in_json(json.dumps(text, ensure_ascii=False))) == text
-    assert not STEERS.search(in_json(json.dumps(text, ensure_ascii=False)))
+    assert json.loads(quoted_plain(json.dumps(text, ensure_ascii=False))) == text
+    assert not STEERS.search(quoted_plain(json.dumps(text, ensure_ascii=False)))
+
+
+def test_a_recipe_is_written_without_what_steers():
+    recipe = Recipe(run={"name": NAME[:80]}, data={"template": TEXT, "columns": {NAME: TEXT}})
+    assert loads(dump(recipe), "recipe") == recipe
+    assert not STEERS.search(dump(recipe))
 
 
 def test_text_of_any_script_is_left_alone():

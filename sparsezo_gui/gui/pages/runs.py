@@ -28,6 +28,7 @@ from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, ro
 from sparsezo_gui.gui.widgets.branch import BranchDialog
 from sparsezo_gui.gui.widgets.plain import named, tip
 from sparsezo_gui.gui.widgets.steps import StepSlider
+from sparsezo_gui.plain import readable
 from sparsezo_gui.recipe import Recipe, load
 from sparsezo_gui.recipe.events import EvaluateNow, GoBack, Stop
 
@@ -168,7 +169,7 @@ class RunsPage(Page):
             self._session.ask("note", Path(self._noted), self._notes.toPlainText())  # what was typed is kept
             self._notes.document().setModified(False)
         if not self._notes.document().isModified():
-            self._notes.setPlainText(run.notes)
+            self._notes.setPlainText(readable(run.notes))
             self._notes.document().setModified(False)
         self._noted = run.path
         self._follow()
