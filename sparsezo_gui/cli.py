@@ -80,7 +80,7 @@ def _details() -> Path | str:
     from sparsezo_gui.engine.runs.folder import runs_home
 
     path = runs_home().parent / "logs" / f"error-{os.getpid()}.txt"
-    text = masked(traceback.format_exc())
+    text = plain.readable(masked(traceback.format_exc()))
     try:
         write_text(path, text)
     except UserError:

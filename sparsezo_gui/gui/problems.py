@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sparsezo_gui import __version__
 from sparsezo_gui.errors import UserError, out_of_memory
 from sparsezo_gui.masking import masked
+from sparsezo_gui.plain import readable
 
 
 @dataclass(frozen=True)
@@ -44,4 +45,4 @@ def explain(error: BaseException, doing: str) -> Problem:
         )
     trace = "".join(traceback.format_exception(error))
     about = f"SparseZO {__version__}, Python {sys.version.split()[0]}, {platform.platform()}\nwhile {doing}\n\n"
-    return Problem(what, masked(about + trace))
+    return Problem(what, readable(masked(about + trace)))

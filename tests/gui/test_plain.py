@@ -31,7 +31,7 @@ from standin import StandIn
 
 from sparsezo_gui.gui.pages import PAGES
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
-from sparsezo_gui.gui.widgets.plain import LONGEST, LONGEST_NAME, LONGEST_TIP, Label, entry, named, tip, title
+from sparsezo_gui.gui.widgets.plain import LONGEST, LONGEST_NAME, LONGEST_TIP, WIDEST, Label, entry, named, tip, title
 from sparsezo_gui.recipe import events as e
 from tests import hostile
 from tests.hostile import NAME, SHOWN, STEERS, TEXT
@@ -273,6 +273,19 @@ def test_texts_without_end_are_cut(qtbot):
     qtbot.addWidget(label)
     assert (len(label.text()), len(named("x" * 10**6))) == (LONGEST, LONGEST_NAME)
     assert len(seen(tip("x" * 10**6))) == LONGEST_TIP
+
+
+def test_no_name_makes_the_window_wider(window, session, qtbot, engine):
+    narrow = window.minimumSizeHint().width()
+    session.train()
+    qtbot.waitUntil(lambda: session.record is not None and session.record.examples is not None, timeout=5000)
+    session.record.name = "x" * 10**5
+    session.run_changed.emit()
+    window.go("run")
+    qtbot.wait(20)
+    assert window.minimumSizeHint().width() < narrow + 1.5 * WIDEST
+    session.command(e.Stop())
+    qtbot.waitUntil(lambda: not session.running, timeout=5000)
 
 
 def test_names_in_menus_and_titles():

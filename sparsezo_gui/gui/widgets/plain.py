@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from html import escape
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtWidgets import QLabel
 
 from sparsezo_gui.plain import printable, readable
@@ -17,6 +17,7 @@ from sparsezo_gui.plain import printable, readable
 LONGEST = 20_000  # characters of a label, which Qt lays out whole
 LONGEST_NAME = 500
 LONGEST_TIP = 2000
+WIDEST = 640  # pixels that a label may ask for
 _SPACES = "\n\t\u00a0\u2009\u202f"  # in our own sentences
 
 
@@ -56,7 +57,10 @@ def title(text: str) -> str:
 
 
 class Label(QLabel):
-    """A label that shows its text as it is, never as mark-up: a sentence, or a text to ``read`` such as an answer."""
+    """A label that shows its text as it is, never as mark-up: a sentence, or a text to ``read`` such as an answer.
+
+    However long a word is, it makes no window wider than the screen.
+    """
 
     def __init__(self, text: str = "", read: bool = False) -> None:
         super().__init__()
@@ -67,3 +71,8 @@ class Label(QLabel):
     def setText(self, text: str) -> None:
         """Shows another text."""
         super().setText(content(text) if self._read else sentence(text))
+
+    def minimumSizeHint(self) -> QSize:
+        """See the class."""
+        size = super().minimumSizeHint()
+        return QSize(min(size.width(), WIDEST), size.height())

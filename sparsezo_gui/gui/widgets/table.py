@@ -93,7 +93,7 @@ class MappingHeader(QHeaderView):
         offered = [*parts, *(part for part in mapping if part not in parts)]
         for name, combo in zip(columns, self._combos, strict=True):
             combo.setProperty("column", name)
-            combo.setAccessibleName(f"Part that column {name} plays")
+            combo.setAccessibleName(f"Part that column {named(name)} plays")
             combo.fill([("not used as a part", ""), *((named(part), part) for part in offered)], plays.get(name, ""))
             combo.show()
         self.updateGeometries()
