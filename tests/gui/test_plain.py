@@ -30,6 +30,7 @@ from shiboken6 import isValid
 from standin import StandIn
 
 from sparsezo_gui.gui.pages import PAGES
+from sparsezo_gui.gui.widgets import plain
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
 from sparsezo_gui.gui.widgets.plain import LONGEST, LONGEST_NAME, LONGEST_TIP, WIDEST, Label, entry, named, tip, title
 from sparsezo_gui.recipe import events as e
@@ -257,6 +258,18 @@ def test_nothing_is_read_as_mark_up(said):
     ):  # fmt: skip
         assert shown(*words), f"not seen, so not tried: {words}"
     assert any("שלום\u200f, می\u200cخواهم" in text for text in shown("label", "Answer")), "letters keep their marks"
+
+
+def test_no_other_module_writes_mark_up():
+    """So that what this walk does not open cannot forget it either."""
+    for path in Path(plain.__file__).parents[1].rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        words = ["QLabel(", "QTextBrowser", "setHtml", "insertHtml", "appendHtml", "setOpenExternalLinks", "RichText"]
+        words += [f"QMessageBox.{each}(" for each in ("about", "critical", "information", "question", "warning")]
+        found = [word for word in words if word in text]
+        assert not found or path == Path(plain.__file__), (path.name, found)
+        for call in ("QToolTip.showText(", "setToolTip(0, "):
+            assert text.count(call) == sum("tip(" in rest.split("\n")[0] for rest in text.split(call)[1:]), path.name
 
 
 def test_a_label_shows_what_it_is_told(qtbot):

@@ -20,7 +20,6 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
 
-_TOLD_EVERY = 0.1  # seconds
 _CHARACTERS = 4  # per token, roughly
 
 
@@ -82,7 +81,7 @@ class Preparing:
 
     def next(self) -> Iterator[Progress]:
         """Before each row."""
-        if time.monotonic() - self._told > _TOLD_EVERY:
+        if time.monotonic() - self._told > sources.TOLD_EVERY:
             yield Progress("Preparing examples", self._done, self.total, "examples")
             self._told = time.monotonic()
         self._done += 1
