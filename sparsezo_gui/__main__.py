@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparsezo_gui import __version__
+from sparsezo_gui import __version__, plain
 from sparsezo_gui.errors import UserError
 
 
@@ -35,6 +35,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; gives the exit code."""
+    with plain.streams():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     recipe = run = path = None
     if options.target and Path(options.target).is_dir() and (Path(options.target) / "run.json").exists():

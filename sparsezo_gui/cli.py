@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from sparsezo_gui import __version__, benching, recipe, resources
+from sparsezo_gui import __version__, benching, plain, recipe, resources
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import OUT_OF_MEMORY, ConsentNeeded, UserError, out_of_memory
 from sparsezo_gui.masking import masked
@@ -42,6 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # of a stream that is not the system's
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    with plain.streams():
+        return _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(options.json)
     warnings.simplefilter("ignore")  # of libraries, meant for programmers
@@ -93,7 +98,7 @@ def _details() -> Path | str:
     from sparsezo_gui.engine.runs.folder import runs_home
 
     path = runs_home().parent / "logs" / f"error-{os.getpid()}.txt"
-    text = masked(traceback.format_exc())
+    text = plain.readable(masked(traceback.format_exc()))
     try:
         write_text(path, text)
     except UserError:
@@ -150,10 +155,10 @@ def _branch(options: argparse.Namespace, console: Console) -> None:
 
     run, step = _past(options)
     made = branch(run, step, options.set, options.name)
-    start = made.facts.branched.step
+    start, resume = made.facts.branched.step, shlex.join(["sparsezo", "resume", str(made.path)])
     console.result(
         {"run": str(made.path), "name": made.name, "step": start},
-        f"{made.path}: goes on from step {start} of '{run.name}'. Start it: sparsezo resume {made.path}",
+        f"{made.path}: goes on from step {start} of '{run.name}'. Start it: {resume}",
     )
 
 
@@ -171,7 +176,8 @@ def _receive(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.runs.share import receive
 
     run = receive(Path(options.file), Path(options.run) if options.run else None, options.set)
-    console.result({"run": str(run.path), "name": run.name}, f"{run.path}: check it with sparsezo verify {run.path}")
+    check = shlex.join(["sparsezo", "verify", str(run.path)])
+    console.result({"run": str(run.path), "name": run.name}, f"{run.path}: check it with {check}")
 
 
 def _note(options: argparse.Namespace, console: Console) -> None:
@@ -180,7 +186,7 @@ def _note(options: argparse.Namespace, console: Console) -> None:
     run = open_run(options.run)
     if options.text is not None:
         run.note(options.text)
-    console.result({"notes": run.notes}, run.notes or "There are no notes yet.")
+    console.result({"notes": run.notes}, run.notes or "There are no notes yet.", to_read=True)
 
 
 def _watch(events: Iterator[e.Event], commands: SimpleQueue, console: Console) -> None:

@@ -1,4 +1,8 @@
-"""What the command line prints: words and a live progress line for people, one JSON object a line for programs."""
+"""What the command line prints: words and a live progress line for people, one JSON object a line for programs.
+
+Sentences and tables are made `printable` here, the streams make everything `readable` (see `plain`), and `rich` is
+given text, never mark-up.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import time
 from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sparsezo_gui.errors import printable
+from sparsezo_gui.plain import printable, quoted_plain, raw
 from sparsezo_gui.recipe import events as e
 
 if TYPE_CHECKING:
@@ -83,9 +87,9 @@ class Console:
         """A line for people, above the progress line."""
         if self.as_json:
             return
-        text = "\n".join(map(printable, text.split("\n")))
+        text = printable(text, keep="\n")
         if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._bar.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
         else:
             print(text, file=sys.stderr, flush=True)
 
@@ -97,22 +101,23 @@ class Console:
     def error(self, text: str) -> None:
         """What went wrong, on standard error."""
         self.calm()
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text, keep="\n"), file=sys.stderr, flush=True)
 
-    def result(self, content: dict[str, Any], words: str) -> None:
-        """The outcome: ``content`` for programs or ``words`` for people, on standard output."""
+    def result(self, content: dict[str, Any], words: str, to_read: bool = False) -> None:
+        """The outcome: ``content`` for programs or ``words`` for people, on standard output. They are sentences, or
+        else a text ``to_read``."""
         self.calm()
         if self.as_json:
             self._json(content)
         else:
-            print("\n".join(map(printable, words.split("\n"))), flush=True)
+            print(words if to_read else printable(words, keep="\n"), flush=True)
 
     def metrics(self, found: dict[str, dict[str, float]]) -> None:
         """Metrics of the base and the tuned model."""
         self.result(found, "\n".join(f"{name:>5}: {_metrics(metrics)}" for name, metrics in found.items()))
 
     def stream(self, pieces: Iterable[str]) -> None:
-        """Text as it comes."""
+        """Text to read, as it comes."""
         self.calm()
         if self.as_json:
             self._json({"text": "".join(pieces)})
@@ -149,7 +154,7 @@ class Console:
             table.add_row(*(Text(printable(str(row[column]))) for column in columns))
         # Without a terminal there is no width to fit into, and a cut path is of no use.
         fits = sys.stdout.isatty() and not markdown
-        Terminal(**({} if fits else {"width": WIDE})).print(table, crop=fits)
+        Terminal(file=raw(sys.stdout), **({} if fits else {"width": WIDE})).print(table, crop=fits)
 
     def calm(self) -> None:
         """Takes the progress line away."""
@@ -167,29 +172,32 @@ class Console:
             now = time.monotonic()
             if stage != self._stage or now - self._told > LINE_EVERY:
                 self._stage, self._told = stage, now
-                print(f"{stage} {f'{done}/{total} {detail}' if total else ''}".rstrip(), file=sys.stderr, flush=True)
+                line = f"{stage} {f'{done}/{total} {detail}' if total else ''}".rstrip()
+                print(printable(line), file=sys.stderr, flush=True)
             return
         if self._bar is None or stage != self._stage:
             self.calm()
             self._stage = stage
             self._bar, self._task = _new_bar(stage)
         detail = detail if stage == "Tuning" else f"{done:,} of {total:,} {detail}" if total else ""
-        self._bar.update(self._task, completed=done, total=total or None, detail=detail)
+        self._bar.update(self._task, completed=done, total=total or None, detail=printable(detail))
 
     def _json(self, content: dict[str, Any]) -> None:
-        print(json.dumps(content, ensure_ascii=False), flush=True)
+        print(quoted_plain(json.dumps(content, ensure_ascii=False)), flush=True)
 
 
 def _new_bar(stage: str) -> tuple[Bar, TaskID]:
     from rich.console import Console as Terminal
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    name, detail = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[detail]}"))
+    # What else is written meanwhile goes past the bar, as it does without one: rich would obey the escapes in it.
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}"), TimeRemainingColumn(),
-        console=Terminal(stderr=True), transient=True,
+        name, BarColumn(), detail, TimeRemainingColumn(), console=Terminal(file=raw(sys.stderr)), transient=True,
+        redirect_stdout=False, redirect_stderr=False,
     )  # fmt: skip
     bar.start()
-    return bar, bar.add_task(stage, total=None, detail="")
+    return bar, bar.add_task(printable(stage), total=None, detail="")
 
 
 def _metrics(metrics: dict[str, float]) -> str:

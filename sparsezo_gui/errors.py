@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+from sparsezo_gui.plain import printable
+
 _LONGEST = 2000  # characters of a sentence; one that quotes a file may quote megabytes
 
 
@@ -29,11 +31,6 @@ class ConsentNeeded(UserError):
     def __init__(self, code: Any, *sentences: str) -> None:
         super().__init__(*sentences)
         self.code = code
-
-
-def printable(text: str) -> str:
-    """``text`` with what could steer a terminal escaped."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def _sentence(text: str) -> str:

@@ -23,6 +23,7 @@ from sparsezo_gui.recipe.events import Progress
 BATCH = 32
 SHOWN = 5  # best and worst examples
 PROMPT_TOKENS = 100  # of an example that are shown at most
+ANSWER_CHARACTERS = 1000  # of what was expected and what came
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def _shown(model: FrozenModel, example: Encoded, index: int, loss: float, answer
     """An example for people: the end of its prompt, what was expected, and what the model answers."""
     prompt = model.tokenizer.decode(example.prompt[-PROMPT_TOKENS:], skip_special_tokens=True)
     expected = example.references[0] if example.references else _candidate(model, example, example.label)
+    expected, answer = expected[:ANSWER_CHARACTERS], answer[:ANSWER_CHARACTERS]
     return {"number": index + 1, "loss": round(loss, 4), "prompt": prompt, "expected": expected, "answer": answer}
 
 

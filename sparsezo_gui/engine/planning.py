@@ -7,18 +7,16 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from sparsezo_gui.engine.data import DataPreview, TaskData, finish, load_task, preview
+from sparsezo_gui.engine.data import DataPreview, TaskData, finish, load_task, previewing
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.models import auto, memory
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.anatomy import Anatomy
-from sparsezo_gui.engine.models.consent import TrustedCode
 from sparsezo_gui.engine.models.hub import cached_folder
 from sparsezo_gui.engine.models.library import anatomy_of, usable_code
 from sparsezo_gui.engine.models.memory import MemoryEstimate, Part
@@ -46,7 +44,12 @@ def estimate(recipe: Recipe) -> MemoryEstimate:
     The data is read where it and the tokenizer are on this computer; otherwise every example is taken to be as long as
     ``max_tokens`` allows. Raises `UserError`.
     """
-    data = _data(recipe.data, recipe.model)
+    return finish(estimating(recipe))
+
+
+def estimating(recipe: Recipe) -> Generator[Progress, None, MemoryEstimate]:
+    """`estimate`, telling how far it is with the data. Close the generator to cancel."""
+    data = yield from _data(recipe.data, recipe.model)
     return formula(recipe, anatomy_of(recipe.model), data.train.encoded if data else None)
 
 
@@ -109,13 +112,9 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
     return replace(formed, parts=parts)
 
 
-def preview_data(recipe: Recipe, page: int = 0) -> DataPreview:
+def preview_data(recipe: Recipe, page: int = 0) -> Generator[Progress, None, DataPreview]:
     """A page of the data, and examples as the model will see them where its tokenizer is on this computer."""
-    try:
-        found = _found(recipe.model)
-    except UserError:  # told beside the model
-        found = None
-    return preview(recipe.data, _tokenizer(*found) if found else None, page)
+    return previewing(recipe.data, _tokenizer(recipe.model), page)
 
 
 def _largest_batch(
@@ -135,19 +134,22 @@ def _tokens(pack: Sequence[Encoded]) -> int:
     return sum(map(count_tokens, pack))
 
 
-def _data(table: DataTable, model: ModelTable) -> TaskData | None:
+_last: dict[tuple[str, float, Any], TaskData | None] = {}  # data that was asked for last
+
+
+def _data(table: DataTable, model: ModelTable) -> Generator[Progress, None, TaskData | None]:
     """The encoded data, where it and the tokenizer are at hand and in order; its faults are told elsewhere."""
+    tokenizer = _tokenizer(model)
+    key = table.model_dump_json(), _changed(table.source), tokenizer
+    if key in _last:
+        return _last[key]
     try:
-        found = _found(model)
-        return _cached_data(table.model_dump_json(), _changed(table.source), *found) if found else None
+        data = (yield from load_task(table, tokenizer)) if tokenizer else None
     except UserError:
         return None
-
-
-@lru_cache(maxsize=1)
-def _cached_data(table: str, changed: float, folder: Path, code: TrustedCode | None) -> TaskData | None:
-    tokenizer = _tokenizer(folder, code)
-    return finish(load_task(DataTable.model_validate_json(table), tokenizer)) if tokenizer else None
+    _last.clear()
+    _last[key] = data
+    return data
 
 
 def _changed(source: str) -> float:
@@ -155,16 +157,11 @@ def _changed(source: str) -> float:
     return os.stat(source).st_mtime if os.path.exists(source) else 0.0
 
 
-def _found(table: ModelTable) -> tuple[Path, TrustedCode | None] | None:
-    """Where the model is on this computer, with the code of its own that the user lets run. Raises `UserError`."""
-    folder = local_folder(table.id) or cached_folder(table)
-    return (folder, usable_code(table, folder)) if folder else None
-
-
-def _tokenizer(folder: Path, code: TrustedCode | None) -> Any:
-    """The model's tokenizer; None where it cannot be loaded, which is told elsewhere."""
+def _tokenizer(table: ModelTable) -> Any:
+    """The model's tokenizer; None where it is not on this computer or cannot be loaded, which is told elsewhere."""
     try:
-        return _cached_tokenizer(folder, code)
+        folder = local_folder(table.id) or cached_folder(table)
+        return _cached_tokenizer(folder, usable_code(table, folder)) if folder else None
     except (UserError, OSError, ValueError, KeyError, ImportError):
         return None
 

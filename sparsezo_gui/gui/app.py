@@ -7,6 +7,7 @@ import locale
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from sparsezo_gui.gui.record import RunRecord
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.words import metric
+from sparsezo_gui.plain import printable
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Stop
 
@@ -142,13 +144,13 @@ def _print_result(session: Session) -> None:
     for kind in ("load", "history", "train", "resume"):
         problem = problem or session.problems.get(kind)
     if problem is not None:
-        print(problem.what, file=sys.stderr)
+        print(printable(problem.what, keep="\n"), file=sys.stderr)
         if problem.details:
             print(problem.details, file=sys.stderr)
     if record is None:
         return
     for line in result_lines(record):
-        print(line)
+        print(printable(line))
 
 
 def result_lines(record: RunRecord) -> list[str]:
@@ -170,7 +172,7 @@ def _show_defects(window: MainWindow) -> None:
     """An exception in a slot is shown in the window, and still goes to standard error."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        sys.__excepthook__(kind, error, trace)
+        traceback.print_exception(kind, error, trace)
         if isinstance(error, Exception):
             window.show_defect(error, "using the window")
 

@@ -24,7 +24,8 @@ class Exchange(QFrame):
 
     def __init__(self, prompt: str, step: str) -> None:
         super().__init__()
-        self.base, self.tuned = label("…", wrap=True, name="Answer of the base"), label("", wrap=True, name="Answer")
+        self.base, self.tuned = (label(wrap=True, name=name, read=True) for name in ("Answer of the base", "Answer"))
+        self.base.setText("…")
         for part in (self.base, self.tuned):
             part.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             part.setAlignment(Qt.AlignmentFlag.AlignTop)
@@ -34,7 +35,7 @@ class Exchange(QFrame):
         )  # fmt: skip
         sides.setStretch(0, 1)
         sides.setStretch(1, 1)
-        self.setLayout(column(label(prompt, "heading", wrap=True), sides, spacing=GRID // 2))
+        self.setLayout(column(label(prompt, "heading", wrap=True, read=True), sides, spacing=GRID // 2))
         self._open, self._text = [self.base, self.tuned], ""
 
     @property

@@ -12,7 +12,6 @@ from PySide6.QtWidgets import (
     QFileDialog,
     QFrame,
     QHBoxLayout,
-    QLabel,
     QMainWindow,
     QMessageBox,
     QStackedWidget,
@@ -29,10 +28,11 @@ from sparsezo_gui.gui.problems import Problem, explain
 from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID, icon, theme
-from sparsezo_gui.gui.widgets.basic import Page
+from sparsezo_gui.gui.widgets.basic import Page, label
 from sparsezo_gui.gui.widgets.consent import ConsentDialog
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
 from sparsezo_gui.gui.widgets.memory import MemoryStrip
+from sparsezo_gui.gui.widgets.plain import named, title
 from sparsezo_gui.recipe import dump, load
 from sparsezo_gui.recipe.events import Stop
 
@@ -64,10 +64,8 @@ class MainWindow(QMainWindow):
         right.addWidget(self._strip)
         layout.addLayout(right, 1)
         self.setCentralWidget(body)
-        self._engine_label = QLabel()
-        self._engine_label.setAccessibleName("Engine state")
-        self._run_label = QLabel()
-        self._run_label.setAccessibleName("Run state")
+        self._engine_label = label(name="Engine state")
+        self._run_label = label(name="Run state")
         self.statusBar().addWidget(self._engine_label)
         self.statusBar().addPermanentWidget(self._run_label)
         self.statusBar().setSizeGripEnabled(False)
@@ -116,11 +114,11 @@ class MainWindow(QMainWindow):
         layout.setContentsMargins(GRID, 2 * GRID, GRID, GRID)
         layout.setSpacing(GRID // 2)
         group = QButtonGroup(self)
-        for index, (name, title) in enumerate(PAGES.items(), 1):
+        for index, (name, caption) in enumerate(PAGES.items(), 1):
             entry = QToolButton()
-            entry.setText(f"  {title}")
-            entry.setAccessibleName(f"Go to {title}")
-            entry.setToolTip(f"{title} (Ctrl+{index})")
+            entry.setText(f"  {caption}")
+            entry.setAccessibleName(f"Go to {caption}")
+            entry.setToolTip(f"{caption} (Ctrl+{index})")
             entry.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
             entry.setIconSize(QSize(20, 20))
             entry.setCheckable(True)
@@ -165,7 +163,7 @@ class MainWindow(QMainWindow):
         except OSError as error:
             self._say(Problem(f"{path}: cannot be written ({error.strerror}). Choose another place."))
         else:
-            self.statusBar().showMessage(f"Saved {path}", 4000)
+            self.statusBar().showMessage(f"Saved {named(str(path))}", 4000)
 
     def save_recipe_as(self) -> None:
         """Asks where, and saves."""
@@ -217,7 +215,7 @@ class MainWindow(QMainWindow):
 
     def _refresh_title(self) -> None:
         path = self.session.recipe_path
-        self.setWindowTitle(f"{path.name} – SparseZO" if path else "SparseZO")
+        self.setWindowTitle(title(f"{path.name} – SparseZO") if path else "SparseZO")
 
     def _engine_changed(self) -> None:
         if "load" in self.session.problems:
@@ -255,6 +253,7 @@ class MainWindow(QMainWindow):
                 QMessageBox.StandardButton.NoButton,
                 self,
             )
+            box.setTextFormat(Qt.TextFormat.PlainText)
             box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
             leave = box.addButton("Stop and close", QMessageBox.ButtonRole.AcceptRole)
             box.addButton("Keep running", QMessageBox.ButtonRole.RejectRole)

@@ -13,6 +13,7 @@ from PySide6.QtWidgets import QMenu
 from sparsezo_gui.gui.pages import PAGES
 from sparsezo_gui.gui.theme import MODES, theme
 from sparsezo_gui.gui.widgets.dialogs import AboutDialog, KeysDialog
+from sparsezo_gui.gui.widgets.plain import entry
 
 if TYPE_CHECKING:
     from sparsezo_gui.gui.main_window import MainWindow
@@ -115,7 +116,7 @@ class Menus(QObject):
     def _fill_recipes(self) -> None:
         self._recipes.clear()
         for path in self._window.session.recent_recipes():
-            action = self._recipes.addAction(path)
+            action = self._recipes.addAction(entry(path))
             action.triggered.connect(lambda _=False, path=path: self._window.open_recipe(Path(path)))
         if self._recipes.isEmpty():
             self._recipes.addAction("None yet").setEnabled(False)
@@ -124,7 +125,7 @@ class Menus(QObject):
         self._runs.clear()
         session = self._window.session
         for run in (session.answers.get("runs") or [])[:RUNS_SHOWN]:
-            action = self._runs.addAction(f"{run.name} · step {run.step} of {run.steps} · {run.state}")
+            action = self._runs.addAction(entry(f"{run.name} · step {run.step} of {run.steps} · {run.state}"))
             action.triggered.connect(lambda _=False, path=run.path: self._window.open_run(Path(path)))
             action.setEnabled(not session.running)
         if self._runs.isEmpty():

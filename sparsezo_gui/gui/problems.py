@@ -11,6 +11,7 @@ from typing import Any
 from sparsezo_gui import __version__
 from sparsezo_gui.errors import ConsentNeeded, UserError, out_of_memory
 from sparsezo_gui.masking import masked
+from sparsezo_gui.plain import readable
 
 
 @dataclass(frozen=True)
@@ -47,4 +48,4 @@ def explain(error: BaseException, doing: str) -> Problem:
         )
     trace = "".join(traceback.format_exception(error))
     about = f"SparseZO {__version__}, Python {sys.version.split()[0]}, {platform.platform()}\nwhile {doing}\n\n"
-    return Problem(what, masked(about + trace))
+    return Problem(what, readable(masked(about + trace)))

@@ -162,7 +162,7 @@ class Session(QObject):
                 self.busy[kind] = message.value
             elif isinstance(message.value, Notice):
                 self.notices.setdefault(kind, []).append(message.value.text)
-            return signal
+            return None if kind in ("fits", "estimate") else signal  # nobody watches those
         self.busy.pop(kind, None)
         self.problems.pop(kind, None)
         if message.what == "problem":

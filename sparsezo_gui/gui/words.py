@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
+
+from sparsezo_gui.recipe.events import Progress
+
+PACE_KNOWN = 2.0  # seconds into a stage
 
 
 def size(count: float) -> str:
@@ -63,3 +68,22 @@ def metric(name: str, value: float) -> str:
 def title(name: str) -> str:
     """A field's name as a label: learning_rate → Learning rate."""
     return "GPU" if name == "gpu" else name.replace("_", " ").replace("-", " ").capitalize()
+
+
+class Pace:
+    """Progress in words, with the time that its stage will take yet once that can be told."""
+
+    def __init__(self) -> None:
+        self._stage, self._first, self._began = "", 0, 0.0
+
+    def words(self, progress: Progress) -> str:
+        """Such as 'Preparing examples: 1 200 of 2 500 examples, about 40 s left'."""
+        now = time.monotonic()
+        if progress.stage != self._stage or progress.done < self._first:
+            self._stage, self._first, self._began = progress.stage, progress.done, now
+        if not progress.total:
+            return progress.stage
+        done, took = progress.done - self._first, now - self._began
+        left = took * (progress.total - progress.done) / done if done and took > PACE_KNOWN else 0
+        text = f"{progress.stage}: {count(progress.done)} of {count(progress.total)} {progress.unit}".strip()
+        return f"{text}, about {seconds(left)} left" if left >= 1 else text

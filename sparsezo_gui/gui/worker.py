@@ -53,7 +53,7 @@ DOING = {
 }
 RUNS = ("train", "resume", "look")  # what holds the engine with a run
 LONG = {"load", "measure", "mask", "rates", *RUNS, "export"}  # never served between two steps of a run
-LATEST = {"fits", "summary", "estimate", "preview", "history", "runs"}  # an older request of these kinds is dropped
+LATEST = {"fits", "summary", "estimate", "preview", "history", "runs"}  # of these kinds, the last request alone counts
 NICENESS = 5  # of the worker and of torch's threads, which inherit it: the window's thread goes first
 
 
@@ -112,22 +112,22 @@ class Engine:
 
         return summary(recipe.model)
 
-    def fits(self, recipe: Recipe, models: tuple[str, ...]) -> dict[str, str]:
+    def fits(self, recipe: Recipe, models: tuple[str, ...]) -> Generator[Progress, None, dict[str, str]]:
         """Verdict of the estimate by model, with all else as in the recipe; models without one are left out."""
-        from sparsezo_gui.engine.planning import estimate
+        from sparsezo_gui.engine.planning import estimating
 
         verdicts = {}
         for name in models:
             table = recipe.model.model_copy(update={"id": name, "revision": "main", "trust_remote_code": False})
             with contextlib.suppress(UserError):
-                verdicts[name] = estimate(recipe.model_copy(update={"model": table})).verdict
+                verdicts[name] = (yield from estimating(recipe.model_copy(update={"model": table}))).verdict
         return verdicts
 
-    def estimate(self, recipe: Recipe) -> Any:
+    def estimate(self, recipe: Recipe) -> Generator[Progress, None, Any]:
         """Memory by formula."""
-        from sparsezo_gui.engine.planning import estimate
+        from sparsezo_gui.engine.planning import estimating
 
-        return estimate(recipe)
+        return estimating(recipe)
 
     def measure(self, recipe: Recipe) -> Generator[Progress, None, Any]:
         """Memory by two real forward passes."""
@@ -147,7 +147,7 @@ class Engine:
 
         return recipe, (yield from find_rate(recipe))
 
-    def preview(self, recipe: Recipe, page: int) -> Any:
+    def preview(self, recipe: Recipe, page: int) -> Generator[Progress, None, Any]:
         """One page of the data, and what the model will see."""
         from sparsezo_gui.engine.planning import preview_data
 
@@ -246,20 +246,24 @@ class Worker(QObject):
                 self._serve(request)
 
     def _serve(self, request: Request) -> None:
-        if request.kind in LATEST and request.number < self.latest.get(request.kind, 0):
+        if self._outdated(request):
             return
         try:
             shared = {"load": (self.leave,), **dict.fromkeys(RUNS, (self.commands,))}
             answer = getattr(self.engine, request.kind)(*request.arguments, *shared.get(request.kind, ()))
-            if request.kind in LONG:
+            if request.kind in LONG or isinstance(answer, Generator):
                 self._pull(request, answer)
             else:
                 self._tell(request, "answer", answer)
         except Exception as error:  # told in the window, with its traceback
             self._tell(request, "problem", explain(error, DOING.get(request.kind, request.kind)))
 
+    def _outdated(self, request: Request) -> bool:
+        return request.kind in LATEST and request.number < self.latest.get(request.kind, 0)
+
     def _given_up(self, request: Request) -> bool:
-        return self.leave.is_set() or request.number <= self.cancelled.get(request.kind, 0)
+        cancelled = request.number <= self.cancelled.get(request.kind, 0)
+        return self.leave.is_set() or cancelled or self._outdated(request)
 
     def _pull(self, request: Request, events: Iterator[Any]) -> None:
         """Pulls an iterator to its end, or to a cancellation; the answer is what a generator returns."""

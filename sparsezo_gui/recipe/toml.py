@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from sparsezo_gui import resources
 from sparsezo_gui.errors import UserError, did_you_mean, quoted
+from sparsezo_gui.plain import quoted_plain
 from sparsezo_gui.recipe.rates import suited
 from sparsezo_gui.recipe.recipe import VERSION, Recipe
 from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES
@@ -145,7 +146,7 @@ def _at_suited_rate(before: Recipe, after: Recipe) -> Recipe:
 
 def dump(recipe: Recipe) -> str:
     """Recipe as TOML text that `loads` gives back unchanged; everything is written, also defaults."""
-    return tomlkit.dumps(recipe.model_dump(mode="json"))
+    return quoted_plain(tomlkit.dumps(recipe.model_dump(mode="json")))
 
 
 def _value(text: str) -> Any:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QWidget
 from standin import listed
 
+from sparsezo_gui.gui import words
 from sparsezo_gui.gui.widgets.memory import MEASURING
+from sparsezo_gui.recipe.events import Progress
 
 
 @pytest.fixture
@@ -111,3 +115,30 @@ def test_while_one_thing_is_done_no_other_can_be_asked_for(searching, window, fi
     assert find("Measure memory").toolTip() == MEASURING
     window.go("run")
     assert find("Start run").isEnabled() and find("Start run").toolTip() == "Starts a new run of the recipe."
+
+
+def test_a_preview_tells_its_progress_and_gives_way_to_the_next_one(window, find, session, engine, qtbot, monkeypatch):
+    quick = engine.preview
+
+    def preview(recipe, page):
+        for done in range(0 if page else 1000):
+            yield Progress("Preparing examples", done, 1000, "examples")
+            time.sleep(0.01)
+        return quick(recipe, page)
+
+    monkeypatch.setattr(engine, "preview", preview)
+    window.go("data")
+    qtbot.waitUntil(lambda: "Preparing examples: 1" in find("Rows shown").text(), timeout=5000)
+    session.preview(1)
+    qtbot.waitUntil(lambda: find("Rows shown").text() == "51 to 100 of 170", timeout=3000)
+
+
+def test_the_time_that_a_stage_takes_yet(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(words.time, "monotonic", lambda: now[0])
+    pace = words.Pace()
+    assert pace.words(Progress("Reading")) == "Reading"
+    assert pace.words(Progress("Preparing", 10, 110, "rows")) == "Preparing: 10 of 110 rows"
+    now[0] = 10.0
+    assert pace.words(Progress("Preparing", 30, 110, "rows")) == "Preparing: 30 of 110 rows, about 40 s left"
+    assert pace.words(Progress("Other", 30, 110, "rows")) == "Other: 30 of 110 rows"

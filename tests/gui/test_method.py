@@ -10,6 +10,7 @@ from standin import Estimate, mask_report
 
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.theme import theme
+from sparsezo_gui.gui.widgets.plain import tip
 from sparsezo_gui.recipe.events import Stop
 
 
@@ -66,7 +67,8 @@ def test_a_bar_tells_its_exact_numbers(found, find, qtbot):
     place = QPoint(chart.width() // 10, chart.height() // 2)
     event = QHelpEvent(QHelpEvent.Type.ToolTip, place, chart.mapToGlobal(place))
     QApplication.sendEvent(chart, event)
-    assert QToolTip.text() == f"Block 0: {first.tuned:,} of {first.weights:,} weights (0.229 %)".replace(",", "\u2009")
+    told = f"Block 0: {first.tuned:,} of {first.weights:,} weights (0.229 %)".replace(",", "\u2009")
+    assert QToolTip.text() == tip(told)
     QToolTip.hideText()
     qtbot.waitUntil(lambda: not QToolTip.isVisible(), timeout=3000)
 

@@ -18,7 +18,7 @@ Nothing here imports torch, and `datasets` and `transformers` are imported when 
 from sparsezo_gui.engine.data.encode import Encoded, Row, encode, encode_text_blocks
 from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.engine.data.prepare import Passage, Split, TaskData, load_task, passages, text_blocks
-from sparsezo_gui.engine.data.preview import DataPreview, preview
+from sparsezo_gui.engine.data.preview import DataPreview, preview, previewing
 from sparsezo_gui.engine.data.sources import Rows, finish, load_rows
 from sparsezo_gui.engine.data.tasks import Task, task, tasks
 
@@ -39,6 +39,7 @@ __all__ = [
     "load_task",
     "passages",
     "preview",
+    "previewing",
     "task",
     "tasks",
     "text_blocks",

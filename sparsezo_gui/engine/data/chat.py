@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from sparsezo_gui.errors import UserError
@@ -15,6 +16,7 @@ _ROLES = {
     "model": "assistant",
     "bot": "assistant",
 }
+_MARK = re.compile(r"⟦answer \d+⟧")
 Messages = list[dict[str, str]]
 
 
@@ -58,18 +60,21 @@ def segments(turns: Messages, tokenizer: Any, place: str) -> tuple[tuple[str, bo
     marks = {index: f"⟦answer {index}⟧" for index, turn in enumerate(turns) if turn["role"] == "assistant"}
     marked = [{**turn, "content": marks.get(index, turn["content"])} for index, turn in enumerate(turns)]
     try:
-        rest = tokenizer.apply_chat_template(marked, tokenize=False)
+        whole = tokenizer.apply_chat_template(marked, tokenize=False)
     except (
         Exception
     ) as error:  # templates raise their own rules as Jinja errors: roles must alternate, no system turn …
         raise UserError(f"{place}: the model's chat template refuses this conversation: {error}.") from error
-    if any(rest.count(mark) != 1 for mark in marks.values()):
+    known = set(marks.values())
+    if [mark for mark in _MARK.findall(whole) if mark in known] != list(marks.values()):
         raise UserError(f"{place}: the model's chat template leaves out turns of this conversation.")
-    ending = rest.rpartition(list(marks.values())[-1])[2].rstrip()
+    ending = whole.rpartition(list(marks.values())[-1])[2].rstrip()
     pieces: list[tuple[str, bool]] = []
+    start = 0
     for index, mark in marks.items():
-        before, _, rest = rest.partition(mark)
-        ends = bool(ending) and rest.startswith(ending)
-        pieces += [(before, False), (turns[index]["content"].strip() + (ending if ends else ""), True)]
-        rest = rest[len(ending) :] if ends else rest
+        at = whole.index(mark, start)
+        after = at + len(mark)
+        ends = bool(ending) and whole.startswith(ending, after)
+        pieces += [(whole[start:at], False), (turns[index]["content"].strip() + (ending if ends else ""), True)]
+        start = after + len(ending) * ends
     return tuple((text, trained) for text, trained in pieces if text)

@@ -17,6 +17,8 @@ from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.errors import UserError
 
 Tokens = tuple[int, ...]
+LONGEST = 16_000_000  # characters that are tokenised for one row, as many as a template may write
+SEAM = 4096  # characters at the end of a prompt that are tokenised anew before each candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,10 @@ class Sequence:
         """``size`` tokens from ``start``."""
         return Sequence(self.tokens[start : start + size], self.owners[start : start + size])
 
+    def then(self, other: Sequence) -> Sequence:
+        """These tokens and those of ``other``."""
+        return Sequence(self.tokens + other.tokens, self.owners + other.owners)
+
 
 def encode(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
     """Token rows of an example; no sequence, with its answer, is longer than ``max_tokens``.
@@ -131,21 +137,22 @@ def _choice(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
     """A prompt and its candidates: a row each, or one for all where they differ in their last token only."""
     prefix = beginning(tokenizer)
     prompt = "".join(text for text, _ in example.segments)
-    wholes = tokenise_all([[prompt, choice] for choice in example.choices], tokenizer, prefix)
+    head, tails = tokenise_choices(prompt, example.choices, tokenizer, prefix)
     if example.ends:
-        wholes = [ended(whole, tokenizer, 1) for whole in wholes]
-    longest = max(wholes, key=lambda whole: len(whole.tokens))
-    over, start, _ = _room(len(longest.tokens), longest.first(1), max_tokens, prefix)
-    kept = [whole.window(start, max_tokens - len(prefix)) for whole in wholes]
+        tails = [ended(tail, tokenizer, 1) for tail in tails]
+    longest, shared = max(tails, key=lambda tail: len(tail.tokens)), len(head.tokens)
+    over, start, size = _room(shared + len(longest.tokens), shared + longest.first(1), max_tokens, prefix)
+    left = head.window(start, shared)
+    kept = [left.then(tail).window(max(0, start - shared), size) for tail in tails]
     rows = [_candidate(prefix, sequence, index) for index, sequence in enumerate(kept)]
-    shared = prefix + _common([sequence.tokens[: sequence.first(1)] for sequence in kept])
+    prompted = prefix + _common([sequence.tokens[: sequence.first(1)] for sequence in kept])
     if len({row.tokens for row in rows}) == 1:
         joined = (
             tuple(itertools.chain.from_iterable(parts))
             for parts in zip(*((row.positions, row.targets, row.choices) for row in rows), strict=True)
         )
         rows = [Row(rows[0].tokens, *joined)]
-    return Encoded(tuple(rows), len(kept), example.label, shared, example.references, over, example.accepted)
+    return Encoded(tuple(rows), len(kept), example.label, prompted, example.references, over, example.accepted)
 
 
 def _candidate(prefix: Tokens, sequence: Sequence, choice: int) -> Row:
@@ -193,11 +200,40 @@ def tokenise(pieces: list[str], tokenizer: Any, prefix: Tokens = ()) -> Sequence
     return tokenise_all([pieces], tokenizer, prefix)[0]
 
 
+def tokenise_choices(
+    prompt: str, choices: tuple[str, ...], tokenizer: Any, prefix: Tokens = ()
+) -> tuple[Sequence, list[Sequence]]:
+    """Tokens of the prompt with each of the ``choices`` after it: those that all begin with, and what follows of each.
+
+    A long prompt is tokenised whole but once. For each candidate only its end is, and what comes before has the same
+    tokens whichever candidate follows. Where that cannot be seen on the tokens, all are tokenised whole.
+    """
+    latest = len(prompt) - SEAM
+    if latest > SEAM:
+        whole = tokenise([prompt, choices[0]], tokenizer, prefix)
+        start = next((end for end in reversed(whole.ends) if end is not None and end <= latest), latest)
+        tails = tokenise_all([[prompt[start:], choice] for choice in choices], tokenizer)
+        # From the first token on that the tail has in common with the whole to their ends; half-way to the candidate
+        # at the latest, and no candidate may change what stands before the half.
+        same = len(_common([whole.tokens[::-1], tails[0].tokens[::-1]]))
+        met, half = len(tails[0].tokens) - same, tails[0].first(1) // 2
+        if met < half and all(tail.tokens[:half] == tails[0].tokens[:half] for tail in tails):
+            return whole.window(0, len(whole.tokens) - same), [tail.window(met, len(tail.tokens)) for tail in tails]
+    return Sequence((), ()), tokenise_all([[prompt, choice] for choice in choices], tokenizer, prefix)
+
+
 def tokenise_all(texts: list[list[str]], tokenizer: Any, prefix: Tokens = ()) -> list[Sequence]:
     """`tokenise` for several texts in one call, which costs little more than one text does."""
     bounds = [list(itertools.accumulate(map(len, pieces))) for pieces in texts]
     joined = ["".join(pieces) for pieces in texts]
-    if not getattr(tokenizer, "is_fast", False):
+    fast = getattr(tokenizer, "is_fast", False)
+    cost = sum(ends[-1] if fast else sum(ends) for ends in bounds)
+    if cost > LONGEST:
+        raise UserError(
+            f"the text is too long: {cost:,} characters must be tokenised for it, and no row may have more than "
+            f"{LONGEST:,}. Split it into several rows."
+        )
+    if not fast:
         sequences = (_without_offsets(text, ends, tokenizer) for text, ends in zip(joined, bounds, strict=True))
         return [_without(prefix, sequence) for sequence in sequences]
     found = tokenizer(joined, add_special_tokens=False, return_offsets_mapping=True, verbose=False)

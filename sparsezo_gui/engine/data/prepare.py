@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
+import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,6 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
 
-_TOLD_EVERY = 50  # examples
 _CHARACTERS = 4  # per token, roughly
 
 
@@ -60,18 +61,30 @@ def load_task(table: DataTable, tokenizer: Any) -> Generator[Progress, None, Tas
     yield Progress("Reading data")
     rows = yield from sources.read_rows(table)
     make = maker(table, rows, tokenizer)
-    total, done = sum(len(part) for part in rows.values()), 0
+    work = Preparing(rows)
     splits: dict[str, Split] = {}
     for name, part in rows.items():
         split = splits[name] = Split([], [])
         for row in part:
-            if done % _TOLD_EVERY == 0:
-                yield Progress("Preparing examples", done, total, "examples")
-            done += 1
+            yield from work.next()
             if len(split) < getattr(table, name):
                 _add(split, encoded_row(make, row, table.max_tokens)[: getattr(table, name) - len(split)])
-    yield Progress("Preparing examples", total, total, "examples")
+    yield Progress("Preparing examples", work.total, work.total, "examples")
     return _summary(make, splits, tuple(part.note for part in rows.values() if part.note))
+
+
+class Preparing:
+    """How far preparing ``rows`` has come, told ten times a second, since a row may be a sentence or a book."""
+
+    def __init__(self, rows: dict[str, Rows]) -> None:
+        self.total, self._done, self._told = sum(len(part) for part in rows.values()), 0, -math.inf
+
+    def next(self) -> Iterator[Progress]:
+        """Before each row."""
+        if time.monotonic() - self._told > sources.TOLD_EVERY:
+            yield Progress("Preparing examples", self._done, self.total, "examples")
+            self._told = time.monotonic()
+        self._done += 1
 
 
 def _add(split: Split, made: Iterable[tuple[Example, Encoded]]) -> None:
@@ -82,7 +95,13 @@ def _add(split: Split, made: Iterable[tuple[Example, Encoded]]) -> None:
 
 def encoded_row(make: Maker, row: readers.Record, max_tokens: int) -> list[tuple[Example, Encoded]]:
     """What one row gives: one example, or of a long plain text as many as it needs."""
-    example = make.example(row)
+    return encoded_example(make, make.example(row), row, max_tokens)
+
+
+def encoded_example(
+    make: Maker, example: Example, row: readers.Record, max_tokens: int
+) -> list[tuple[Example, Encoded]]:
+    """`encoded_row` of the ``example`` that was made of the row."""
     try:
         if make.task.kind != "text":
             return [(example, encode(example, make.tokenizer, max_tokens))]

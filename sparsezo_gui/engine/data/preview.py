@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,13 @@ from sparsezo_gui.engine.data.examples import Example, Maker, maker
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.tasks import Task, task
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
 
 Pieces = tuple[tuple[str, bool], ...]
 _BARS = 20  # of the length histogram
+SHOWN = 10_000  # characters of an example; of a longer one, so many of its beginning and end
+_CELL = 5_000  # characters of a cell
 _HINTS = {  # words in a column's name that speak for a part, beyond the names a task knows
     "answer": ("label", "class", "categor", "answer", "target", "output", "respon", "complet", "tag", "reply"),
     "prompt": ("prompt", "question", "instruct", "input", "source", "text"),
@@ -34,7 +37,8 @@ class DataPreview:
     ``totals`` counts the examples a run would use, by split. ``columns_of`` gives the column of each part, and
     ``suggestion`` a column for parts that have none. ``problem`` says what keeps rows from becoming examples ('' when
     nothing does); the fields below it are filled as far as it lets them. ``examples`` are those of the page, as pieces
-    of text with whether they are trained (tokens where a tokenizer was given; the right candidate counts as trained).
+    of text with whether they are trained (tokens where a tokenizer was given; the right candidate counts as trained),
+    and ``left_out`` counts the characters of each that are not shown, in its middle.
     ``classes`` counts training examples by answer. ``lengths`` are (longest tokens of the bar, examples) over all
     splits, ``longest`` is the longest example, ``longest_tokens`` its length; ``cut`` counts examples that lose tokens.
     """
@@ -49,6 +53,7 @@ class DataPreview:
     problem: str = ""
     notices: tuple[str, ...] = ()
     examples: tuple[Pieces, ...] = ()
+    left_out: tuple[int, ...] = ()
     classes: dict[str, int] | None = None
     lengths: tuple[tuple[int, int], ...] = ()
     longest: Pieces = ()
@@ -58,7 +63,15 @@ class DataPreview:
 
 def preview(table: DataTable, tokenizer: Any = None, page: int = 0, page_size: int = 50) -> DataPreview:
     """A page of rows and what they become. Raises `UserError` only when the source cannot be read at all."""
-    rows = sources.load_rows(table)
+    return sources.finish(previewing(table, tokenizer, page, page_size))
+
+
+def previewing(
+    table: DataTable, tokenizer: Any = None, page: int = 0, page_size: int = 50
+) -> Generator[Progress, None, DataPreview]:
+    """`preview`, telling how far it is. Close the generator to cancel."""
+    yield Progress("Reading data")
+    rows = yield from sources.read_rows(table)
     kind = task(table.task)
     paged = _page(table, kind, page, page_size)
     there = columns.names(rows["train"])
@@ -77,8 +90,10 @@ def preview(table: DataTable, tokenizer: Any = None, page: int = 0, page_size: i
         return DataPreview(**common, columns_of={}, suggestion=suggest(kind, table, there), problem=str(error))
     common |= {"columns_of": make.parts, "suggestion": {}}
     try:
-        examples = tuple(pieces(make.example(row), tokenizer) for row in paged)
-        return DataPreview(**common, examples=examples, **_statistics(make, rows, table))
+        shown = [pieces(make.example(row), tokenizer) for row in paged]
+        examples, left_out = (tuple(each[part] for each in shown) for part in (0, 1))
+        statistics = yield from _statistics(make, rows, table)
+        return DataPreview(**common, examples=examples, left_out=left_out, **statistics)
     except UserError as error:
         return DataPreview(**common, problem=str(error))
 
@@ -100,14 +115,30 @@ def suggest(kind: Task, table: DataTable, there: tuple[str, ...]) -> dict[str, s
     return found
 
 
-def pieces(example: Example, tokenizer: Any = None) -> Pieces:
-    """The text of an example, with its right candidate as the trained part: token by token with a tokenizer."""
+def pieces(example: Example, tokenizer: Any = None) -> tuple[Pieces, int]:
+    """The text of an example, with its right candidate as the trained part: token by token with a tokenizer. Also how
+    many characters of its middle are left out."""
     parts = list(example.segments)
     if example.choices:
         parts.append((example.choices[example.label], True))
+    parts, left_out = _ends(parts)
     if tokenizer is None:
-        return tuple(parts)
-    return tuple(_tokens(parts, tokenizer, bool(example.choices) and not example.ends))
+        return tuple(parts), left_out
+    return tuple(_tokens(parts, tokenizer, bool(example.choices) and not example.ends)), left_out
+
+
+def _ends(parts: list[tuple[str, bool]]) -> tuple[list[tuple[str, bool]], int]:
+    """Beginning and end of a text that is too long to be shown, with a sign between them; what is left out."""
+    over = sum(len(text) for text, _ in parts) - SHOWN
+    if over <= 0:
+        return parts, 0
+    kept, start, first = [], 0, SHOWN // 2  # the middle is [first, first + over)
+    for text, trained in parts:
+        begin, end = max(0, first - start), max(0, first + over - start)
+        sign = "…" if 0 <= first - start < len(text) else ""
+        kept.append((text[:begin] + sign + text[end:], trained))
+        start += len(text)
+    return [part for part in kept if part[0]], over
 
 
 def _tokens(parts: list[tuple[str, bool]], tokenizer: Any, choice: bool) -> Iterator[tuple[str, bool]]:
@@ -135,24 +166,30 @@ def _page(table: DataTable, kind: Task, page: int, size: int) -> list[Record]:
 
 def _cell(row: Record, name: str) -> str:
     value = columns.get(row.values, name, "")
-    return "" if value is None else str(value)
+    return "" if value is None else str(value)[:_CELL]
 
 
-def _statistics(make: Maker, rows: dict[str, sources.Rows], table: DataTable) -> dict[str, Any]:
+def _statistics(
+    make: Maker, rows: dict[str, sources.Rows], table: DataTable
+) -> Generator[Progress, None, dict[str, Any]]:
     """Balance of the answers; with a tokenizer also the lengths of all examples."""
-    made = {name: [make.example(row) for row in part] for name, part in rows.items()}
-    counts = Counter(example.choices[example.label].strip() for example in made["train"] if example.choices)
-    classes = dict(sorted(counts.items())) if make.answers else None
+    labels, encoded, work = Counter[str](), [], prepare.Preparing(rows)
+    for name, part in rows.items():
+        for row in part:
+            yield from work.next()
+            example = make.example(row)
+            if name == "train" and example.choices:
+                labels[example.choices[example.label].strip()] += 1
+            if make.tokenizer is not None:
+                encoded += prepare.encoded_example(make, example, row, table.max_tokens)
+    classes = dict(sorted(labels.items())) if make.answers else None
     if make.tokenizer is None:
         return {"classes": classes}
-    encoded = [
-        pair for part in rows.values() for row in part for pair in prepare.encoded_row(make, row, table.max_tokens)
-    ]
     longest, most = max(encoded, key=lambda pair: pair[1].length)
     return {
         "classes": classes,
         "lengths": _histogram([one for _, one in encoded]),
-        "longest": pieces(longest, make.tokenizer),
+        "longest": pieces(longest, make.tokenizer)[0],
         "longest_tokens": most.length,
         "cut": sum(one.cut > 0 for _, one in encoded),
     }

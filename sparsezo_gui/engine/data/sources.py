@@ -35,6 +35,7 @@ from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
 
 SPLITS = ("train", "validation", "test")
+TOLD_EVERY = 0.1  # seconds
 TRAIN_SHARE = 0.7  # of a source that is smaller than what is asked for
 _PREFIXES = {"train": ("train",), "validation": ("val", "dev"), "test": ("test",)}
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
@@ -241,7 +242,7 @@ def smallest(part: Part, limit: int, key: Callable) -> Generator[Progress, None,
     """Rows of the ``limit`` smallest keys, grouped by key, in the order of the keys; and how many rows there are."""
     groups: dict[int, list[Record]] = {}
     heap: list[int] = []
-    count = 0
+    count, told = 0, time.monotonic()
     for count, record in enumerate(part(), 1):
         hashed = key(count, record)
         if hashed in groups:
@@ -252,8 +253,9 @@ def smallest(part: Part, limit: int, key: Callable) -> Generator[Progress, None,
         elif heap and hashed < -heap[0]:
             del groups[-heapq.heapreplace(heap, -hashed)]
             groups[hashed] = [record]
-        if count % 5000 == 0:
+        if time.monotonic() - told > TOLD_EVERY:
             yield Progress("Reading data", count, 0, "rows")
+            told = time.monotonic()
     return [groups[hashed] for hashed in sorted(groups)], count
 
 

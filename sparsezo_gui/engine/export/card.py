@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from sparsezo_gui import recipe as recipes
 from sparsezo_gui.engine.models.source import ModelSource
+from sparsezo_gui.plain import printable
 from sparsezo_gui.recipe import Recipe
 
 CODE = (
@@ -31,32 +34,50 @@ def model_card(
     ``weights`` is a sentence on the untuned weights, ``privacy`` one on the training examples.
     """
     hub = "/" in source.id and bool(source.revision)
+    link = f"[{_words(source.id)}](https://huggingface.co/{quote(source.id)})"
+    text = recipes.dump(recipe).strip()
     share = 100 * tuned / max(source.anatomy.eligible, 1)
     what = f"{tuned:,} {'values that move all' if recipe.mask.space == 'low-rank' else 'of'}"
     flag = " --trust-remote-code" if source.code else ""
     steps = recipe.estimator.title if recipe.estimator.backwards else "zeroth order (forward passes only)"
     parts = [
         _front_matter(source, hub, licence),
-        f"# {recipe.run.name or 'Tuned model'}",
-        f"[{source.id}](https://huggingface.co/{source.id}) tuned" if hub else f"`{source.id}` tuned",
+        f"# {_words(recipe.run.name) or 'Tuned model'}",
+        f"{link if hub else _code(source.id)} tuned",
         f"with SparseZO: {what} its {source.anatomy.eligible:,} linear weights ({share:.3g} %), by {step:,} steps "
         f"of {steps}.",
         weights,
         _table(metrics),
         "## Base model\n",
-        f"- Model: `{source.id}`" + (f", revision `{source.revision}`" if source.revision else ""),
-        f"- Licence: {licence or 'not stated; see the base model'}. It holds for this model too.\n",
+        f"- Model: {_code(source.id)}" + (f", revision {_code(source.revision)}" if source.revision else ""),
+        f"- Licence: {_words(licence) or 'not stated; see the base model'}. It holds for this model too.\n",
         "## Data\n",
-        f"- Source: `{recipe.data.source}`, task `{recipe.data.task}`",
+        f"- Source: {_code(recipe.data.source)}, task `{recipe.data.task}`",
         f"- At most {recipe.data.train:,} training, {recipe.data.validation:,} validation and {recipe.data.test:,} "
         "test examples\n",
         f"## Privacy\n\n{privacy}\n" if privacy else "",
         f"## Code\n\n{CODE}\n" if source.code else "",
         "## Do it again\n",
         f"Save this as `recipe.toml`, then run `sparsezo train recipe.toml{flag}`:\n",
-        f"```toml\n{recipes.dump(recipe).strip()}\n```",
+        f"{_fence(text, 3)}toml\n{text}\n{_fence(text, 3)}",
     ]
     return "\n".join(part for part in parts if part) + "\n"
+
+
+def _words(text: str) -> str:
+    """Text from outside in Markdown, where none of it is mark-up."""
+    return re.sub(r"([\\`*_{}\[\]<>()#!|~&$])", r"\\\1", printable(text))
+
+
+def _code(text: str) -> str:
+    """Text from outside as code in a line."""
+    text, fence = printable(text), _fence(text, 1)
+    return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
+
+
+def _fence(text: str, least: int) -> str:
+    """More backticks than there are anywhere in a row."""
+    return "`" * max(least, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
 def _front_matter(source: ModelSource, hub: bool, licence: str) -> str:

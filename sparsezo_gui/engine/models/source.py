@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -193,7 +194,8 @@ def read_index(index: Path, suffix: str) -> dict[str, str]:
 def _no_weights(folder: Path) -> str:
     pickles = [path.name for pattern in PICKLES for path in sorted(folder.glob(pattern)) if "training" not in path.name]
     if pickles:
-        way = (f"Convert it with 'sparsezo convert {folder} --out NEW_FOLDER'" if any(folder.glob("pytorch_model*.bin"))
+        convert = shlex.join(["sparsezo", "convert", str(folder), "--out", "NEW_FOLDER"])
+        way = (f"Convert it with '{convert}'" if any(folder.glob("pytorch_model*.bin"))
                else "Convert it to safetensors with the program that wrote it")
         return (f"{folder}: its weights are in '{pickles[0]}', a format that can run code when opened, so SparseZO "
                 f"does not. {way}, or choose a copy that has model.safetensors.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -63,7 +64,8 @@ def _make(folder: Path) -> tuple[Path, bool]:
 def _refuse_taken(path: Path) -> None:
     """Raises `UserError` for a folder that holds anything but what a start that was killed can have left."""
     if path.is_file() or (path.is_dir() and not _is_start([each.name for each in path.iterdir()])):
-        raise UserError(f"{path}: already exists. Name a new folder, or go on with that run: sparsezo resume {path}")
+        resume = shlex.join(["sparsezo", "resume", str(path)])
+        raise UserError(f"{path}: already exists. Name a new folder, or go on with that run: {resume}")
 
 
 def _is_start(names: Collection[str]) -> bool:

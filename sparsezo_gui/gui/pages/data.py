@@ -15,6 +15,7 @@ from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.histogram import Histogram, Shares
+from sparsezo_gui.gui.widgets.plain import named
 from sparsezo_gui.gui.widgets.table import DataTable
 from sparsezo_gui.gui.widgets.tokens import TokenView
 from sparsezo_gui.recipe.recipe import DataTable as DataSettings
@@ -33,7 +34,7 @@ class DataPage(Page):
             "Data", "Choose examples, say which column plays which part, and check what the model will see."
         )
         self._session = session
-        self._page = 0
+        self._page, self._pace = 0, words.Pace()
         self._asked: object = None
         self.setAcceptDrops(True)
         below = row(self._make_seen(), self._make_figures(), spacing=2 * GRID)
@@ -199,7 +200,7 @@ class DataPage(Page):
         current = self._session.recipe.data.task
         items = [(task.title, task.name) for task in tasks]
         if current not in [name for _, name in items]:
-            items.insert(0, (current, current))
+            items.insert(0, (named(current), current))
         self._task.fill(items, current)
 
     def _follow(self) -> None:
@@ -220,6 +221,9 @@ class DataPage(Page):
 
     def _show(self) -> None:
         session = self._session
+        if progress := session.busy.get("preview"):
+            self._rows.setText(self._pace.words(progress))
+            return
         preview, problem = session.answers.get("preview"), session.problems.get("preview")
         known = preview is not None and problem is None
         fault = problem.what if problem else preview.problem if preview else ""
@@ -247,7 +251,7 @@ class DataPage(Page):
         self._before.setEnabled(first > 0)
         self._after.setEnabled(last < total)
         self._totals.setText(" · ".join(f"{name} {words.count(count)}" for name, count in preview.totals.items()))
-        self.tokens.show_examples(preview.examples, counted=preview.longest_tokens > 0)
+        self.tokens.show_examples(preview.examples, preview.longest_tokens > 0, preview.left_out)
         self._show_figures(preview)
 
     def _show_banner(self, preview: Any, problem: Problem | None) -> None:

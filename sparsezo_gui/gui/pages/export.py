@@ -14,6 +14,7 @@ from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, label, row
 from sparsezo_gui.gui.widgets.fields import Choices, Combo
+from sparsezo_gui.gui.widgets.plain import named
 from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.gui.words import count
 
@@ -93,8 +94,8 @@ class ExportPage(Page):
     def _fill(self) -> None:
         runs = [run for run in self._session.answers.get("runs") or [] if run.step > 0]
         chosen = self._run.currentData()
-        items = [(f"{run.name} · {run.state}, step {run.step} of {run.steps} · {run.created[:16].replace('T', ' ')}",
-                  str(run.path)) for run in runs]  # fmt: skip
+        items = [(named(f"{run.name} · {run.state}, step {run.step} of {run.steps} · "
+                        f"{run.created[:16].replace('T', ' ')}"), str(run.path)) for run in runs]  # fmt: skip
         if chosen not in [path for _, path in items]:
             chosen = items[0][1] if items else None
         self._run.fill(items, chosen)

@@ -14,6 +14,7 @@ from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, badge, button, card, clear, column, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.memory import verdict_of
+from sparsezo_gui.gui.widgets.plain import named, sentence, tip
 from sparsezo_gui.gui.words import count, size
 from sparsezo_gui.recipe.recipe import ModelTable
 
@@ -108,13 +109,13 @@ class ModelPage(Page):
             entries = [(name, f"{name}\nbundled", "") for name in resources.BUNDLED_MODELS]
         else:
             fits = session.answers.get("fits") or {}
-            entries = [(m.id, f"{m.title or m.id}\n{_line(m, fits.get(m.id, ''))}", m.problem) for m in models]
+            entries = [(m.id, f"{named(m.title or m.id)}\n{_line(m, fits.get(m.id, ''))}", m.problem) for m in models]
         for identity, text, problem in entries:
             item = QListWidgetItem(text)
             item.setData(Qt.ItemDataRole.UserRole, identity)
-            item.setToolTip(problem or identity)
+            item.setToolTip(tip(problem or named(identity)))
             if problem:
-                item.setText(f"{text}\nCannot be used: {problem}")
+                item.setText(f"{text}\nCannot be used: {sentence(problem)}")
             self.list.addItem(item)
         self.list.blockSignals(False)
         waiting = models is None and "models" not in session.problems
@@ -158,8 +159,8 @@ class ModelPage(Page):
         model = self._session.recipe.model
         self._select()
         self._bits.choose(_held(model))
-        known = [*DEVICES, *([(model.device, model.device)] if model.device not in ("auto", "cpu", "cuda") else [])]
-        self._device.fill(known, model.device)
+        other = [] if model.device in ("auto", "cpu", "cuda") else [(named(model.device), model.device)]
+        self._device.fill([*DEVICES, *other], model.device)
         self._revision.set_value(model.revision)
         self._trust.set_value(model.trust_remote_code)
         self._show()

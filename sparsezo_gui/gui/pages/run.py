@@ -20,7 +20,7 @@ from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.widgets.fields import Combo
 from sparsezo_gui.gui.widgets.results import Metrics, Notices, Shown
 from sparsezo_gui.gui.worker import RUNS
-from sparsezo_gui.recipe.events import Command, EvaluateNow, Pause, Progress, Release, Resume, SetRate, Stop
+from sparsezo_gui.recipe.events import Command, EvaluateNow, Pause, Release, Resume, SetRate, Stop
 
 TICK_MS = 100  # between two drawings at best
 SHARE = 0.08  # of one processor that drawing may take: on two cores every percent of it slows the training
@@ -41,6 +41,7 @@ class RunPage(Page):
         super().__init__("Run", "")
         self._session = session
         self._changes = -1
+        self._pace = words.Pace()
         self._shown: object = None
         self.sentence.setAccessibleName("State of the run")
         self._add_buttons()
@@ -260,7 +261,7 @@ class RunPage(Page):
         self._numbers["Step time"].setText(words.latency(middle) if middle == middle else "–")
         self._numbers["Time left"].setText(words.seconds(left) if record.active and left == left else "–")
         progress = record.progress if record.active else None
-        now = _progress_words(progress) if progress else ASKED.get(session.asked, "")
+        now = self._pace.words(progress) if progress else ASKED.get(session.asked, "")
         state = "Running in another window or terminal" if record.elsewhere else STATES[record.state]
         if record.state == "waiting":
             state, now = f"Waiting: {record.reason}", ""
@@ -295,7 +296,7 @@ class RunPage(Page):
         if session.running and record is not None:
             self._empty_title.setText("Preparing the run")
             loading = "Waiting for the engine to load" if session.engine_state == "loading" else "Starting"
-            self._empty_text.setText(_progress_words(record.progress) if record.progress else loading)
+            self._empty_text.setText(self._pace.words(record.progress) if record.progress else loading)
             return
         recipe = session.recipe
         self._empty_title.setText(session.hindrance or "Ready to start.")
@@ -311,9 +312,3 @@ class RunPage(Page):
         """Catches up with what came in while another page was shown."""
         super().showEvent(event)  # type: ignore[arg-type]
         self.refresh()
-
-
-def _progress_words(progress: Progress) -> str:
-    if not progress.total:
-        return progress.stage
-    return f"{progress.stage}: {words.count(progress.done)} of {words.count(progress.total)} {progress.unit}".strip()

@@ -26,7 +26,9 @@ from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, row
 from sparsezo_gui.gui.widgets.branch import BranchDialog
+from sparsezo_gui.gui.widgets.plain import named, tip
 from sparsezo_gui.gui.widgets.steps import StepSlider
+from sparsezo_gui.plain import readable
 from sparsezo_gui.recipe import Recipe, load
 from sparsezo_gui.recipe.events import EvaluateNow, GoBack, Stop
 
@@ -42,6 +44,7 @@ class RunsPage(Page):
         super().__init__("Runs", "Every step of every run is kept. Choose one, and go on from it.")
         self._session, self._go = session, go
         self._noted = ""  # path of the run whose notes are shown
+        self._shown = ""  # path of the run that is shown
         self._wanted = ""  # path to choose once it is in the list
         self.header.addWidget(button("Receive…", self._receive, name="Receive a shared run",
                                      tip="Unpacks a run that somebody shared."))  # fmt: skip
@@ -122,7 +125,7 @@ class RunsPage(Page):
         for run in runs:
             item = QTreeWidgetItem(items.get(run.parent, self._tree), _cells(run))
             item.setData(0, PATH, run.path)
-            item.setToolTip(0, run.path)
+            item.setToolTip(0, tip(named(run.path)))
             items[run.path] = item
         self._tree.expandAll()
         if items:
@@ -153,19 +156,20 @@ class RunsPage(Page):
         self._detail.setVisible(run is not None)
         if run is None:
             return
-        before = self._title.text(), self._step.value()
+        before = self._shown, self._step.value()
+        self._shown = run.path
         self._title.setText(run.name)
         state = STATES.get(run.state, run.state)
         self._about.setText(run.problem or f"{state} · {run.model} · {run.path}")
         self._recipe.setText("" if run.problem else differences(run))
         self._step.set_range(0, run.step, run.best)
-        if before[0] == run.name and before[1] <= run.step and keep_notes:
+        if before[0] == run.path and before[1] <= run.step and keep_notes:
             self._step.set_value(before[1])
         if self._noted != run.path and self._notes.document().isModified():
             self._session.ask("note", Path(self._noted), self._notes.toPlainText())  # what was typed is kept
             self._notes.document().setModified(False)
         if not self._notes.document().isModified():
-            self._notes.setPlainText(run.notes)
+            self._notes.setPlainText(readable(run.notes))
             self._notes.document().setModified(False)
         self._noted = run.path
         self._follow()
@@ -278,7 +282,8 @@ def _cells(run: Any) -> list[str]:
     metric = next(((key, value) for key, value in run.metrics.items() if key != "examples" and key != "loss"), None)
     result = words.metric(*metric) if metric else ""
     step = f"{words.count(run.step)} of {words.count(run.steps)}" if run.steps else ""
-    return [name, STATES.get(run.state, run.state), step, result, run.created[:16].replace("T", " ")]
+    cells = [name, STATES.get(run.state, run.state), step, result, run.created[:16].replace("T", " ")]
+    return [named(cell) for cell in cells]
 
 
 def differences(run: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from html import escape
 from typing import Any
 
 import pyqtgraph as pg
@@ -135,7 +136,7 @@ class Panel(pg.PlotItem):
     def _title(self) -> None:
         size = f"{9 * min(theme().text_scale, 1.25):g}pt"
         options: dict[str, Any] = {"color": colours().text, "size": size, "justify": "left"}
-        self.setTitle(self.words, **options)
+        self.setTitle(escape(self.words), **options)  # pyqtgraph writes HTML
 
     def repaint_all(self) -> None:
         """Takes over the theme's colours."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QFrame, QLabel, QPlainTextEdit, QVBoxLayout
+from PySide6.QtWidgets import QFrame, QPlainTextEdit, QVBoxLayout
 
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.theme import GRID, icon, theme
@@ -21,7 +21,7 @@ class Banner(QFrame):
         self._level = "error"
         self._problem: Problem | None = None
         self._followed: Problem | None = None
-        self._image = QLabel()
+        self._image = label()
         self._text = label("", wrap=True, name="Message")
         self._more = button("Details", self._toggle, role="flat")
         self._copy = button("Copy", self._to_clipboard, role="flat", image="copy", name="Copy details")

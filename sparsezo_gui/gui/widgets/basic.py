@@ -8,7 +8,6 @@ from PySide6.QtCore import QSize, Qt
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
-    QLabel,
     QLayout,
     QPushButton,
     QScrollArea,
@@ -18,12 +17,12 @@ from PySide6.QtWidgets import (
 )
 
 from sparsezo_gui.gui.theme import GRID, icon, theme
+from sparsezo_gui.gui.widgets.plain import Label
 
 
-def label(text: str = "", role: str = "", wrap: bool = False, name: str = "") -> QLabel:
-    """A plain-text label; ``role`` is a word of the style sheet. Text from outside is never read as mark-up."""
-    result = QLabel(text)
-    result.setTextFormat(Qt.TextFormat.PlainText)
+def label(text: str = "", role: str = "", wrap: bool = False, name: str = "", read: bool = False) -> Label:
+    """A plain-text label; ``role`` is a word of the style sheet, ``read`` is as for `Label`."""
+    result = Label(text, read)
     result.setWordWrap(wrap)
     if role:
         result.setProperty("role", role)
@@ -32,7 +31,7 @@ def label(text: str = "", role: str = "", wrap: bool = False, name: str = "") ->
     return result
 
 
-def badge(name: str) -> QLabel:
+def badge(name: str) -> Label:
     """A short framed verdict, as high as its text."""
     result = label("", "badge", name=name)
     result.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)

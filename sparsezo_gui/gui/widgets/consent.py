@@ -8,11 +8,11 @@ from PySide6.QtCore import Qt, QUrl
 from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QPlainTextEdit, QWidget
 
-from sparsezo_gui.errors import printable
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import button, label, row
 from sparsezo_gui.gui.widgets.dialogs import Dialog
 from sparsezo_gui.gui.words import size
+from sparsezo_gui.plain import printable
 
 
 class ConsentDialog(Dialog):

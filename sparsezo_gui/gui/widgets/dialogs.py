@@ -12,6 +12,7 @@ from sparsezo_gui import __version__
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
+from sparsezo_gui.gui.widgets import plain
 from sparsezo_gui.gui.widgets.basic import button, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import NumberEdit
 from sparsezo_gui.recipe import dump
@@ -22,7 +23,7 @@ class Dialog(QDialog):
 
     def __init__(self, title: str, parent: QWidget) -> None:
         super().__init__(parent)
-        self.setWindowTitle(title)
+        self.setWindowTitle(plain.title(title))
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.layout_ = QVBoxLayout(self)
         self.layout_.setContentsMargins(3 * GRID, 2 * GRID, 3 * GRID, 2 * GRID)

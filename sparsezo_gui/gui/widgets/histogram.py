@@ -9,6 +9,7 @@ from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QWidget
 
 from sparsezo_gui.gui.theme import GRID, colours, theme
+from sparsezo_gui.gui.widgets.plain import named
 
 
 class Histogram(QWidget):
@@ -78,7 +79,7 @@ class Shares(QWidget):
 
     def show_shares(self, shares: Sequence[tuple[str, int]]) -> None:
         """Shows at most eight; the rest is one bar."""
-        shares = sorted(shares, key=lambda share: -share[1])
+        shares = sorted(((named(name), count) for name, count in shares), key=lambda share: -share[1])
         if len(shares) > 8:
             shares = [*shares[:7], (f"{len(shares) - 7} others", sum(count for _, count in shares[7:]))]
         self._shares = list(shares)

@@ -14,6 +14,7 @@ from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID, colours, theme
 from sparsezo_gui.gui.widgets.basic import button, column, label, row
 from sparsezo_gui.gui.widgets.histogram import Shares
+from sparsezo_gui.gui.widgets.plain import named, tip
 
 WIDEST = 8 * GRID  # of a bar, where the model has few blocks
 
@@ -96,7 +97,7 @@ class BlockChart(QWidget):
             for index, block in enumerate(self._blocks):
                 if self._slot(frame, index).contains(event.pos()):
                     text = f"Block {block.label}: {_told(block.tuned, block.weights)}"
-                    QToolTip.showText(event.globalPos(), text, self)
+                    QToolTip.showText(event.globalPos(), tip(text), self)
                     return True
             QToolTip.hideText()
         return super().event(event)
@@ -109,7 +110,7 @@ class MaskCard(QFrame):
         super().__init__()
         self.setProperty("role", "card")
         self._session = session
-        self._source = label("", wrap=True, name="Source of the mask")
+        self._source = label("", wrap=True, name="Source of the mask", read=True)
         self._cost = label("", "hint", wrap=True, name="Cost of the mask")
         self._press = button("Find it now", self._pressed)
         self._doing = label("", name="Progress of the mask")
@@ -149,7 +150,7 @@ class MaskCard(QFrame):
         session, rule = self._session, self._session.recipe.mask
         report, busy, progress = session.mask, "mask" in session.busy, session.busy.get("mask")
         # A long path has no space to be broken at.
-        self._source.setText(re.sub(r"([/\\])", "\\1\u200b", rule.source()))
+        self._source.setText(re.sub(r"([/\\])", "\\1\u200b", named(rule.source())))
         self._cost.setText(rule.cost())
         self._cost.setVisible(bool(rule.cost()))
         self._press.setText("Cancel" if busy else "Find again" if report else "Find it now")

@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID, colours, theme
 from sparsezo_gui.gui.widgets.basic import badge, button, label, restyle, row
+from sparsezo_gui.gui.widgets.plain import tip
 from sparsezo_gui.gui.words import size
 
 VERDICTS = {"fits": ("Fits", "fits"), "tight": ("Tight", "tight")}  # anything else is too large
@@ -90,7 +91,7 @@ class MemoryBar(QWidget):
         if event.type() == QEvent.Type.ToolTip and isinstance(event, QHelpEvent):
             for box, (name, amount, why) in self._boxes():
                 if box.contains(event.pos()):
-                    QToolTip.showText(event.globalPos(), f"{name}: {size(amount)}\n{why}", self)
+                    QToolTip.showText(event.globalPos(), tip(f"{name}: {size(amount)}\n{why}"), self)
                     return True
         return super().event(event)
 

@@ -19,6 +19,7 @@ from sparsezo_gui.gui import words
 from sparsezo_gui.gui.record import Note, RunRecord
 from sparsezo_gui.gui.theme import GRID, icon, theme
 from sparsezo_gui.gui.widgets.basic import clear, label
+from sparsezo_gui.gui.widgets.plain import content, sentence
 from sparsezo_gui.recipe.events import Examples
 
 # Whether more is better; others are shown without a verdict.
@@ -109,7 +110,7 @@ class _List(QListWidget):
     def _write(self) -> None:
         self.clear()
         for text, image, tint in self._lines:
-            item = QListWidgetItem(text)
+            item = QListWidgetItem(content(text))
             item.setIcon(icon(image, tint))
             self.addItem(item)
         if not self._lines:
@@ -130,7 +131,7 @@ class Notices(_List):
         for note in reversed(notes):
             place = f"Step {words.count(note.step)}: " if note.step else ""
             warns = note.level == "warning"
-            text = f"{'Warning. ' if warns else ''}{place}{note.text}"
+            text = f"{'Warning. ' if warns else ''}{place}{sentence(note.text)}"
             lines.append((text, "warning" if warns else "info", "warning" if warns else "dim"))
         self._show(lines)
 

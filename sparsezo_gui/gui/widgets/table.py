@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QHeaderView, QTableView
 
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.fields import Combo
+from sparsezo_gui.gui.widgets.plain import content, named, tip
 
 LONGEST = 300  # characters shown of a cell
 Index = QModelIndex | QPersistentModelIndex
@@ -41,20 +42,19 @@ class Rows(QAbstractTableModel):
         return 0 if parent.isValid() else len(self.columns)
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Text of a cell, cut; whole in its tooltip."""
+        """Text of a cell, cut; more of it in its tooltip."""
         value = self.rows[index.row()][index.column()]
+        text = "" if value is None else str(value)
         if role == Qt.ItemDataRole.DisplayRole:
-            text = "" if value is None else str(value).replace("\n", " ⏎ ")
-            return text if len(text) <= LONGEST else text[:LONGEST] + "…"
-        if role == Qt.ItemDataRole.ToolTipRole:
-            return "" if value is None else str(value)[:4000]
-        return None
+            return content(text, LONGEST).replace("\n", " ⏎ ")
+        return tip(text) if role == Qt.ItemDataRole.ToolTipRole else None
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         """Column names, and row numbers from 1."""
         if role != Qt.ItemDataRole.DisplayRole:
             return None
-        return self.columns[section] if orientation == Qt.Orientation.Horizontal else str(self.first + section + 1)
+        across = orientation == Qt.Orientation.Horizontal
+        return named(self.columns[section]) if across else str(self.first + section + 1)
 
 
 class MappingHeader(QHeaderView):
@@ -93,8 +93,8 @@ class MappingHeader(QHeaderView):
         offered = [*parts, *(part for part in mapping if part not in parts)]
         for name, combo in zip(columns, self._combos, strict=True):
             combo.setProperty("column", name)
-            combo.setAccessibleName(f"Part that column {name} plays")
-            combo.fill([("not used as a part", ""), *((part, part) for part in offered)], plays.get(name, ""))
+            combo.setAccessibleName(f"Part that column {named(name)} plays")
+            combo.fill([("not used as a part", ""), *((named(part), part) for part in offered)], plays.get(name, ""))
             combo.show()
         self.updateGeometries()
         self.place()

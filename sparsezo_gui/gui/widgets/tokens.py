@@ -8,6 +8,8 @@ from PySide6.QtGui import QColor, QFont, QTextCharFormat, QTextCursor
 from PySide6.QtWidgets import QTextEdit
 
 from sparsezo_gui.gui.theme import GRID, colours, theme
+from sparsezo_gui.gui.widgets.plain import content
+from sparsezo_gui.gui.words import count
 
 
 class TokenView(QTextEdit):
@@ -22,13 +24,17 @@ class TokenView(QTextEdit):
         self.setMinimumHeight(24 * GRID)
         self.setPlaceholderText("No examples yet.")
         self._examples: list[list[tuple[str, bool]]] = []
+        self._left_out: Sequence[int] = ()
         self._counted = True
         theme().changed.connect(self._write)
 
-    def show_examples(self, examples: Sequence[Sequence[tuple[str, bool]]], counted: bool) -> None:
-        """Examples as pieces of text (text, trained), which are tokens where ``counted``."""
-        self._counted = counted
-        self._examples = [[(str(text), bool(trained)) for text, trained in example] for example in examples]
+    def show_examples(
+        self, examples: Sequence[Sequence[tuple[str, bool]]], counted: bool, left_out: Sequence[int]
+    ) -> None:
+        """Examples as pieces of text (text, trained), which are tokens where ``counted``; of how many characters in
+        its middle each one lacks, if any, it says so."""
+        self._counted, self._left_out = counted, left_out
+        self._examples = [[(content(str(text)), bool(trained)) for text, trained in example] for example in examples]
         self._write()
 
     def _write(self) -> None:
@@ -48,6 +54,8 @@ class TokenView(QTextEdit):
             trained = sum(is_trained for _, is_trained in example)
             gap = "\n\n" if index else ""
             told = f": {len(example)} tokens, {trained} trained" if self._counted else ""
+            if left_out := self._left_out[index] if index < len(self._left_out) else 0:
+                told = f": its middle, {count(left_out)} characters, is not shown"
             cursor.insertText(f"{gap}Example {index + 1}{told}\n", head)
             for text, is_trained in example:
                 # A trained line break would be invisible without its sign.

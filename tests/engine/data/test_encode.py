@@ -1,15 +1,25 @@
 """Token rows against sequences tokenised in another way, and properties over texts of all kinds."""
 
+import sys
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparsezo_gui.engine.data.encode import beginning, encode, encode_text, encode_text_blocks
+from sparsezo_gui.engine.data.encode import (
+    beginning,
+    encode,
+    encode_text,
+    encode_text_blocks,
+    tokenise_all,
+    tokenise_choices,
+)
 from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.errors import UserError
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="<>\x03\r"), min_size=1, max_size=40)
+ENCODING = sys.modules[encode.__module__]  # the package's `encode` is the function
 FILM = Example((("the cat It was", False),), (" terrible", " great"), 1, ("great",))
 
 
@@ -185,3 +195,39 @@ def test_blocks_join_texts_with_the_end(made):
 
 def test_what_a_text_begins_with(made):
     assert [beginning(made(name)) for name in ("words", "byte_pairs", "metaspace", "letters")] == [(1,), (), (1,), ()]
+
+
+@QUICK
+@given(
+    words=st.lists(st.one_of(TEXT, st.sampled_from(["the cat", " ", "\n", "aaaa", "😀"])), min_size=40, max_size=80),
+    choices=st.lists(TEXT, min_size=2, max_size=4),
+)
+def test_a_long_prompt_is_tokenised_once_for_all_candidates(tokenizer, words, choices):
+    """The same tokens, of the same pieces, as if each text was tokenised whole."""
+    prompt, prefix = "".join(words), beginning(tokenizer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ENCODING, "SEAM", 48)
+        head, tails = tokenise_choices(prompt, tuple(choices), tokenizer, prefix)
+    wholes = tokenise_all([[prompt, choice] for choice in choices], tokenizer, prefix)
+    assert [head.then(tail) for tail in tails] == [whole.window(0, len(whole.tokens)) for whole in wholes]
+
+
+@pytest.mark.parametrize("text", ["the cat sat on the mat . ", "a", "😀", "\n", "中文"])
+def test_the_time_for_a_long_prompt_does_not_grow_with_the_candidates(made, monkeypatch, text):
+    sizes = []
+    whole = ENCODING.tokenise_all
+    monkeypatch.setattr(ENCODING, "tokenise_all", lambda texts, *rest: sizes.append(
+        sum(len(piece) for pieces in texts for piece in pieces)) or whole(texts, *rest))  # fmt: skip
+    prompt = (text * 60_000)[:60_000]
+    example = Example(((prompt, False),), tuple(f" {number}" for number in range(30)))
+    encoded = encode(example, made("byte_pairs"), 64)
+    assert sum(sizes) < 60_000 + 31 * 5000
+    assert encoded.cut > 10_000 and encoded.length < 64
+
+
+def test_a_row_that_takes_too_long_is_refused(made):
+    """A tokenizer that tells no offsets reads a conversation anew for each of its turns."""
+    turns = tuple(("word " * 20, bool(turn % 2)) for turn in range(1000))
+    with pytest.raises(UserError, match=r"50,050,000 characters must be tokenised .* Split it into several rows"):
+        encode(Example(turns), made("letters"), 64)
+    assert encode(Example(turns), made("byte_pairs"), 64).length <= 64

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from sparsezo_gui import resources
-from sparsezo_gui.engine.data import finish, load_task, preview, text_blocks
+from sparsezo_gui.engine.data import finish, load_task, preview, previewing, text_blocks
+from sparsezo_gui.engine.data.preview import SHOWN
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
@@ -48,6 +49,36 @@ def test_loading_can_be_cancelled(films, made):
     next(work)
     work.close()
     assert next(work, "ended") == "ended"
+
+
+def test_every_row_may_be_told_of_and_be_the_last(films, made, monkeypatch):
+    monkeypatch.setattr("sparsezo_gui.engine.data.sources.TOLD_EVERY", 0)
+    for work in (load_task(films, made("words")), previewing(films, made("words"))):
+        told = [event.done for event in work if event.stage == "Preparing examples"]
+        assert told[:90] == list(range(90))
+    work = previewing(films, made("words"))
+    next(event for event in work if event.done == 5)
+    work.close()
+    assert next(work, "ended") == "ended"
+
+
+def test_a_preview_of_a_long_text_is_short(tmp_path, made):
+    """Its beginning and its end, with the answer; the whole of it is counted all the same."""
+    path = tmp_path / "a.jsonl"
+    text = "first " + "the cat sat so very great " * 40_000 + "last"
+    rows = [{"text": text, "label": "Yes"}, {"text": "the cat", "label": "No"}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    columns = {"answer": "label"}
+    table = DataTable(source=str(path), template="{{ text }}", columns=columns, train=2, test=0, validation=0)
+    for tokenizer in (None, made("byte_pairs")):
+        shown = preview(table, tokenizer)
+        long, short = ("".join(piece for piece, _ in pieces) for pieces in shown.examples)
+        assert long.startswith("first the cat") and long.endswith("last Yes") and long.count("…") == 1
+        assert len(long) == SHOWN + 1 and shown.left_out == (len(f"{text} Yes") - SHOWN, 0)
+        assert short == "the cat No"
+        assert [trained for _, trained in shown.examples[0]][-1]
+        assert len(shown.rows[0][0]) < len(text) / 100
+    assert (shown.longest_tokens, shown.cut) == (table.max_tokens - 1, 1)
 
 
 def test_long_texts_become_several_examples(tmp_path, made):

@@ -36,3 +36,15 @@ def test_it_tells_what_was_done_and_how_to_do_it_again(source):
 def test_a_folder_on_this_computer_is_no_base_model_on_the_hub(source):
     text = model_card(source, Recipe(), 1, 1, {})
     assert "base_model" not in text and "license:" not in text and "Results" not in text
+
+
+def test_what_a_stranger_wrote_is_no_mark_up_in_it(source):
+    """Neither a picture that is fetched when the card is read, nor a block that ends before its end."""
+    name = "![a](http://x/y)<b>\n# b"
+    recipe = Recipe(run={"name": name}, data={"source": "`` ![a](b)", "template": "```\n# c\n````"})
+    text = model_card(dataclasses.replace(source, id="a `b` c"), recipe, 1, 1, {}, "<i>mit_2")
+    assert r"# \!\[a\]\(http://x/y\)\<b\>\\n\# b" in text
+    assert "- Source: ``` `` ![a](b) ```," in text and "- Model: `` a `b` c ``" in text
+    assert r"- Licence: \<i\>mit\_2." in text
+    block = text.split("`````toml\n")[1].split("\n`````")
+    assert loads(block[0]) == recipe and len(block) == 2
