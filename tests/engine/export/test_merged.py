@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from sparsezo_gui.engine import drafts
 from sparsezo_gui.engine.export import folder, merged
 from sparsezo_gui.engine.export.merged import export_merged
 from sparsezo_gui.engine.models.source import inspect
@@ -120,7 +121,7 @@ def test_cancelling_leaves_nothing_behind(tmp_path):
     stages = set()
     while len(stages) < 3:
         stages.add(next(work).stage)
-    assert any(path.name.startswith(".out.") for path in tmp_path.iterdir())
+    assert any(path.name.startswith(drafts.PREFIX) for path in tmp_path.iterdir())
     work.close()
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 
