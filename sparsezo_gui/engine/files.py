@@ -63,6 +63,13 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def open_plain(path: Path) -> BinaryIO:
+    """Opens a file for reading. Raises OSError, also where it is a pipe or a device, for which a reader would wait."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a file", str(path))
+    return path.open("rb")
+
+
 def refuse_links(folder: Path, files: Iterable[Path]) -> None:
     """Raises `UserError` for one of the ``files`` that lies outside of ``folder`` because it, or its folder, is a link.
 

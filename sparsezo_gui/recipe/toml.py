@@ -46,6 +46,8 @@ def load(name: str | Path) -> Recipe:
                 f"{', '.join(resources.recipes())}."
             )
         path = resources.recipe(str(name))
+    if not os.path.isfile(path):  # of a pipe no end might come
+        raise UserError(f"'{path}' is not a file; a recipe is a TOML file.")
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise UserError(f"{path}: larger than {LARGEST_FILE // 1000} kB, so this is not a recipe.")

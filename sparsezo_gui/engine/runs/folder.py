@@ -19,7 +19,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sparsezo_gui import recipe as recipes
 from sparsezo_gui.engine.drafts import AGE
-from sparsezo_gui.engine.files import cannot_write, home, set_mode, sync, sync_open, write_all, write_text
+from sparsezo_gui.engine.files import (
+    cannot_write,
+    home,
+    open_plain,
+    set_mode,
+    sync,
+    sync_open,
+    write_all,
+    write_text,
+)
 from sparsezo_gui.engine.locks import Lock, held
 from sparsezo_gui.engine.runs.journal import Header
 from sparsezo_gui.errors import UserError
@@ -157,8 +166,8 @@ class RunFolder:
     def notes(self) -> str:
         """What the user wrote about it."""
         try:
-            with (self.path / NOTES).open(encoding="utf-8", errors="replace") as file:
-                return file.read(LARGEST_NOTES)
+            with open_plain(self.path / NOTES) as file:
+                return file.read(LARGEST_NOTES).decode("utf-8", "replace")
         except OSError:
             return ""
 
@@ -192,12 +201,15 @@ class RunFolder:
         """The events told so far, all of them; see `sparsezo_gui.recipe.judge.on_line`."""
         path = self.path / EVENTS
         try:
-            with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+            with open_plain(path) as file:
                 if os.fstat(file.fileno()).st_size > LARGEST_EVENTS:
                     raise UserError(f"{path}: larger than a run's events can be. Restore it from a copy of the run.")
-                return [event for line in file if (event := judge.event_of(line)) is not None]
+                lines = (line.decode("utf-8", "replace") for line in file)
+                return [event for line in lines if (event := judge.event_of(line)) is not None]
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def sweep(path: Path) -> None:
@@ -250,7 +262,7 @@ def open_run(path: str | Path) -> RunFolder:
 def open_resolved(path: Path) -> RunFolder:
     """The run in a folder whose path leads through no links. Raises `UserError`."""
     try:
-        with (path / "run.json").open("rb") as file:
+        with open_plain(path / "run.json") as file:
             facts = Facts.model_validate_json(file.read(LARGEST_FACTS))
     except FileNotFoundError as error:
         raise UserError(f"{path}: not a run (it holds no run.json).") from error

@@ -65,14 +65,14 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from sparsezo_gui.engine.files import cannot_write, replacing, sync_open, write_all
+from sparsezo_gui.engine.files import cannot_write, open_plain, replacing, sync_open, write_all
 from sparsezo_gui.errors import UserError
 
 MAGIC, VERSION = b"SZOJ", 2
 STEP, RETURN = 0, 1
 SYNC_EVERY = 1.0  # seconds at most between two syncs
-PIECE = 1 << 16  # records that are read at a time
-TAIL = 1 << 10  # records at its end that are read to know where a run stands
+PIECE = 1 << 22  # bytes that are read at a time
+TAIL = 1 << 16  # bytes at its end that are read to know where a run stands
 LARGEST = 1 << 34  # bytes; a step takes 60
 _BEGIN = struct.Struct("<4sHHI")
 _REST = struct.Struct("<32s32s48s")
@@ -176,7 +176,7 @@ def read(path: Path, count: int | None = None, step: int | None = None) -> Journ
         if count is not None or (usable == most and (left or not body.torn)):
             return found
         fault = f"The last record of the journal was incomplete and is dropped; the run stands at step {found.step}."
-        if body.good(usable + 1, usable + 1 + PIECE).any():
+        if body.good(usable + 1, usable + 1 + body.within(PIECE)).any():
             fault = f"The journal is damaged after step {found.step}; what is behind cannot be used."
         return Journal(header, found.records, fault, left * records.itemsize + body.torn)
 
@@ -204,21 +204,30 @@ class _Body:
     whole: int
     torn: int
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Layout of one record."""
+        return record_dtype(self.header.probes)
+
+    def within(self, size: int) -> int:
+        """How many records take so many bytes; one at least."""
+        return max(size // self.dtype.itemsize, 1)
+
     def piece(self, first: int, last: int) -> np.ndarray:
         """Records ``first`` to ``last``, as far as they are there."""
-        dtype = record_dtype(self.header.probes)
-        self.file.seek(self.begin + first * dtype.itemsize)
-        content = self.file.read(max(min(last, self.whole) - first, 0) * dtype.itemsize)
-        return np.frombuffer(content, dtype, len(content) // dtype.itemsize)
+        size = self.dtype.itemsize
+        self.file.seek(self.begin + first * size)
+        content = self.file.read(max(min(last, self.whole) - first, 0) * size)
+        return np.frombuffer(content, self.dtype, len(content) // size)
 
     def read(self, most: int) -> tuple[np.ndarray, int]:
         """The first records, and how many of them are good; what comes after these is undefined."""
-        records, before = np.empty(most, record_dtype(self.header.probes)), self.header.start
-        for first in range(0, most, PIECE):
-            part = self.piece(first, min(first + PIECE, most))
+        records, before, together = np.empty(most, self.dtype), self.header.start, self.within(PIECE)
+        for first in range(0, most, together):
+            part = self.piece(first, min(first + together, most))
             records[first : first + len(part)] = part
             good = _good(part, self.header.start, before)
-            if not good.all() or len(part) < min(PIECE, most - first):
+            if not good.all() or len(part) < min(together, most - first):
                 return records, first + (len(part) if good.all() else int(good.argmin()))
             before = int(part["step"][-1])
         return records, most
@@ -230,11 +239,12 @@ class _Body:
 
     def standing(self) -> tuple[int, int] | None:
         """Step and number of records at the end; None where the end is no good."""
-        if self.whole <= TAIL:
+        tail = self.within(TAIL)
+        if self.whole <= tail:
             records, usable = self.read(self.whole)
             return (int(records["step"][usable - 1]) if usable else self.header.start), usable
-        good = self.good(self.whole - TAIL, self.whole)
-        usable = self.whole - TAIL + (TAIL if good.all() else int(good.argmin()))
+        good = self.good(self.whole - tail, self.whole)
+        usable = self.whole - tail + (tail if good.all() else int(good.argmin()))
         last = self.piece(usable - 1, usable)
         return (int(last["step"][0]), usable) if good[0] else None
 
@@ -243,7 +253,7 @@ class _Body:
 def _opened(path: Path) -> Iterator[_Body]:
     """A journal's records. Raises `UserError`."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             header, begin = _header(path, file.read(HEADER_BYTES))
             body = os.fstat(file.fileno()).st_size - begin
             if body > LARGEST:

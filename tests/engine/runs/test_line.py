@@ -105,8 +105,8 @@ def test_the_end_and_a_part_of_a_journal_tell_what_all_of_it_does(tmp_path_facto
     """Positive numbers take so many steps, others go back by so many; the end of the file is lost."""
     path, at = tmp_path_factory.mktemp("j") / "journal.bin", 0
     with pytest.MonkeyPatch.context() as patched, JournalWriter(path, journal.Header(1)) as writer:
-        patched.setattr(journal, "TAIL", 4)
-        patched.setattr(journal, "PIECE", 3)
+        patched.setattr(journal, "TAIL", 4 * 60)
+        patched.setattr(journal, "PIECE", 3 * 60)
         for move in moves:
             for _ in range(move):
                 at += 1

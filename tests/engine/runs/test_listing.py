@@ -96,6 +96,18 @@ def test_a_run_that_told_too_much_is_listed_all_the_same(home, what):
     assert list_runs()[0].metrics == {"accuracy": 0.25, "loss": 1.0}
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("name", ["run.json", "recipe.toml", "journal.bin", "events.jsonl", "notes.md", "lock"])
+def test_a_pipe_in_a_run_is_not_waited_for(home, name):
+    run_of(home / "runs" / "other")
+    run = run_of(home / "runs" / "run")
+    (run.path / name).unlink(missing_ok=True)
+    os.mkfifo(run.path / name)
+    states = {each.name: each.state for each in list_runs()}
+    whole = name in ("notes.md", "lock")
+    assert states == {"other": "stopped", **({} if name == "run.json" else {"run": "stopped" if whole else "damaged"})}
+
+
 def test_what_a_summary_says_of_thousands_of_evaluations(home):
     run = run_of(home / "runs" / "run", 40)
     for step in range(41):
