@@ -67,7 +67,7 @@ class Hostile(StandIn):
 
     def runs(self, also: Path | None) -> list[Any]:
         """The run, and a damaged one."""
-        from sparsezo_gui.engine.runs.folder import list_runs
+        from sparsezo_gui.engine.runs.listing import list_runs
 
         broken = self.run.path.parent / f"damaged {NAME}"
         broken.mkdir(exist_ok=True)
