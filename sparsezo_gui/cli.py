@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from sparsezo_gui import __version__, benching, recipe, resources
 from sparsezo_gui.console import Console
+from sparsezo_gui.engine.confined import child
 from sparsezo_gui.errors import OUT_OF_MEMORY, UserError, out_of_memory
 from sparsezo_gui.masking import masked
 from sparsezo_gui.recipe import Recipe
@@ -36,6 +37,8 @@ Command = Callable[[argparse.Namespace, Console], int | None]
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and gives the exit code."""
+    if sys.argv[1:] == [child.WORD]:
+        return child.main()
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # of a stream that is not the system's
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from sparsezo_gui.engine.data.chat import templated
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models.frozen import FrozenModel
 from sparsezo_gui.errors import UserError
@@ -22,9 +23,7 @@ def encode_prompt(model: FrozenModel, prompt: str, chat: bool = False) -> Tensor
     """Token ids (1, tokens) of a prompt, put into the model's chat template when ``chat``."""
     prompt = prompt.encode("utf-8", "replace").decode()  # a terminal may give half characters
     if chat and model.tokenizer.chat_template:
-        prompt = model.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
-        )
+        prompt = templated([{"role": "user", "content": prompt}], model.tokenizer, "the prompt", prompt=True)
         return model.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
     return model.tokenizer(prompt, return_tensors="pt").input_ids
 
