@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from sparsezo_gui import __version__, benching, recipe, resources
 from sparsezo_gui.console import Console
@@ -42,10 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # of a stream that is not the system's
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    options = _parser().parse_args(arguments)
-    console = Console(options.json)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    console = Console("--json" in arguments)
     warnings.simplefilter("ignore")  # of libraries, meant for programmers
     try:
+        options = _parser().parse_args(arguments)
         return options.command(options, console) or 0
     except UserError as error:
         console.error(OUT_OF_MEMORY if out_of_memory(error) else str(error))
@@ -384,8 +385,16 @@ def _session(options: argparse.Namespace, console: Console) -> Session:
     return console.finish(open_session(*_past(options)))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong command line as any other error is told."""
+
+    def error(self, message: str) -> NoReturn:
+        """See `argparse.ArgumentParser.error`."""
+        raise UserError(*self.format_usage().splitlines(), f"{self.prog}: error: {message}")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="sparsezo",
         description="Fine-tune language models on a laptop: sparse zeroth-order tuning of 4-bit models.",
         epilog="A first run: sparsezo train starter",

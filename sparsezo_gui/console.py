@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui.errors import printable
+from sparsezo_gui.masking import masked
 from sparsezo_gui.recipe import events as e
 
 if TYPE_CHECKING:
@@ -83,15 +84,18 @@ class Console:
         """A line for people, above the progress line."""
         if self.as_json:
             return
-        text = "\n".join(map(printable, text.split("\n")))
+        text = "\n".join(map(printable, masked(text).split("\n")))
         if self._bar is not None:
             self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
             print(text, file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
-        """What went wrong, on standard error."""
+        """What went wrong, on standard error; for programs also as the event ``{"event": "error", "message": …}``."""
         self.calm()
+        text = masked(text)
+        if self.as_json:
+            self._json({"event": "error", "message": text})
         print(text, file=sys.stderr, flush=True)
 
     def result(self, content: dict[str, Any], words: str) -> None:
@@ -172,7 +176,7 @@ class Console:
         self._bar.update(self._task, completed=done, total=total or None, detail=detail)
 
     def _json(self, content: dict[str, Any]) -> None:
-        print(json.dumps(content, ensure_ascii=False), flush=True)
+        print(json.dumps(e.plain(content), ensure_ascii=False, allow_nan=False), flush=True)
 
 
 def _new_bar(stage: str) -> tuple[Bar, TaskID]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsezo_gui.border import resolved
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.loop import Commands, Loop
 from sparsezo_gui.engine.models import device as devices
@@ -41,7 +42,7 @@ DIRECTIONS_PROBED = 2  # along which rounding is looked for, of step 0, which th
 
 def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None = None) -> Iterator[e.Event]:
     """Starts a new run of ``recipe`` in ``folder`` (None: where the recipe says). Raises `UserError`."""
-    path = (folder or folders.new_path(recipe)).resolve()
+    path = resolved(folder or folders.new_path(recipe))
     folders.prepare(path)
     try:
         with folders.locked(path):

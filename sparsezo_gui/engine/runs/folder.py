@@ -19,6 +19,7 @@ import filelock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparsezo_gui import recipe as recipes
+from sparsezo_gui.border import resolved
 from sparsezo_gui.engine.files import cannot_write, home, sync, write_text
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.journal import Header
@@ -66,9 +67,9 @@ class Facts(BaseModel):
     mask_hash: str = _SHA256
     data_hash: str | None = Field(None, pattern="^[0-9a-f]{64}$")  # None in a branch with other data, until it starts
     examples: int | None = Field(None, ge=1)  # to train on; not told by runs that are older than this field
-    parameters: int
-    eligible: int
-    tuned: int
+    parameters: int = Field(ge=1)
+    eligible: int = Field(ge=1)
+    tuned: int = Field(ge=1)
     pack_rows: int | None = Field(None, ge=1)  # version 1 did not always tell it
     mask_seconds: float | None = None  # that finding the mask took
     device: str
@@ -262,7 +263,7 @@ def open_run(path: str | Path) -> RunFolder:
         raise UserError(
             f"{path / 'run.json'}: damaged ({place}: {fault['msg'].lower()}). Restore it from a copy of the run."
         ) from error
-    return RunFolder(path.resolve(), facts)
+    return RunFolder(resolved(path), facts)
 
 
 @contextmanager
