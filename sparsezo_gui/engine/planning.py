@@ -10,7 +10,6 @@ from itertools import chain
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from sparsezo_gui.engine.data import DataPreview, TaskData, finish, load_task, preview
 from sparsezo_gui.engine.data.encode import Encoded
@@ -23,8 +22,9 @@ from sparsezo_gui.engine.models.library import anatomy_of
 from sparsezo_gui.engine.models.memory import MemoryEstimate, Part
 from sparsezo_gui.engine.models.source import local_folder
 from sparsezo_gui.engine.models.streamed import needed
+from sparsezo_gui.engine.models.tokenizer import load_tokenizer
 from sparsezo_gui.engine.objective import count_scored, count_tokens, packs_of, sides_at_once
-from sparsezo_gui.engine.session import Session, load_model
+from sparsezo_gui.engine.session import Session, load_data, load_model
 from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.sparse.rule import Search
@@ -83,7 +83,7 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
     device = devices.choose(recipe.model.device)
     with devices.watched(device) as peak:
         model = yield from load_model(recipe)
-        data = yield from load_task(recipe.data, model.tokenizer)
+        data = yield from load_data(recipe, model)
         rule = recipe.mask
         if rule.space == "entries":
             rule = Random(density=min(1.0, rule.tuned(model.anatomy) / model.anatomy.eligible))
@@ -149,15 +149,13 @@ def _changed(source: str) -> float:
     return os.stat(source).st_mtime if os.path.exists(source) else 0.0
 
 
-@lru_cache(maxsize=2)
-def _cached_tokenizer(folder: str, trust_remote_code: bool) -> Any:
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+_cached_tokenizer = lru_cache(maxsize=2)(load_tokenizer)
 
 
 def _tokenizer(table: ModelTable) -> Any:
     """The model's tokenizer if it is on this computer; None otherwise."""
     try:
         folder = local_folder(table.id) or cached_folder(table)
-        return _cached_tokenizer(str(folder), table.trust_remote_code) if folder else None
-    except (UserError, OSError, ValueError, KeyError, ImportError):
+        return _cached_tokenizer(folder, table.trust_remote_code) if folder else None
+    except UserError:
         return None

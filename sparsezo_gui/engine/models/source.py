@@ -16,6 +16,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
 from sparsezo_gui import resources
+from sparsezo_gui.border import outside, resolved
 from sparsezo_gui.engine.files import refuse_links
 from sparsezo_gui.engine.models.anatomy import Anatomy, anatomy
 from sparsezo_gui.engine.models.checkpoint import LARGEST_HEADER, Checkpoint, read_header
@@ -68,7 +69,7 @@ def local_folder(id: str) -> Path | None:
         return resources.BUNDLED_MODELS[id]
     path = Path(os.path.expanduser(id))
     if os.path.isdir(path):
-        return path.resolve()
+        return resolved(path)
     if os.path.isfile(path):
         raise UserError(f"{path}: is a file; [model] id names the folder that holds config.json and the weights.")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", id):
@@ -96,11 +97,8 @@ def read_config(folder: Path, trust_remote_code: bool = False) -> PretrainedConf
         hint = did_you_mean(kind, CONFIG_MAPPING) if isinstance(kind, str) else ""
         hint = hint if hint.startswith("Did") else "It may be newer than this version of SparseZO."
         raise UserError(f"{path}: the model type {kind!r} is not known to transformers. {hint}")
-    try:
+    with outside(path, f"does not describe a '{kind}' model"):
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
-    except Exception as error:  # whatever a foreign config makes its class raise
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise UserError(f"{path}: does not describe a '{kind}' model ({reason}). Download or copy it again.") from error
 
 
 def _refuse_counts(path: Path, table: dict[str, Any]) -> None:
