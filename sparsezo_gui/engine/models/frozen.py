@@ -145,7 +145,7 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
         options["attn_implementation"] = ATTENTION
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    ends = _end_tokens(source)
+    ends = end_tokens(source)
     with warnings.catch_warnings(), outside(source.folder, "cannot be loaded", _CURE), watched() as unsound:
         warnings.simplefilter("ignore")  # the loader's advice is for programmers
         try:
@@ -179,7 +179,7 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
     return module
 
 
-def _end_tokens(source: ModelSource) -> list[int]:
+def end_tokens(source: ModelSource) -> list[int]:
     """The tokens that end a text, of generation_config.json or else of config.json. Raises `UserError`."""
     path, config = source.folder / "generation_config.json", source.config
     if path.is_file():
