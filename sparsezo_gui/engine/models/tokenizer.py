@@ -36,7 +36,10 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
                 _try(path)
         _refuse_others(folder / "tokenizer_config.json")
     with outside(folder, "its tokenizer cannot be loaded", _CURE):
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+        found.model_max_length = 10**9  # how long a text may be is for the recipe to say, and no warning for a terminal
+        found.decode(found("a").input_ids, skip_special_tokens=True)  # some of what is wrong shows when it is used
+        return found
 
 
 def _try(path: Path) -> None:
