@@ -146,6 +146,8 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     ends = end_tokens(source)
+    # Forward passes ask for what they need; a config could ask for more, or for tuples.
+    source.config.output_hidden_states, source.config.output_attentions, source.config.return_dict = False, False, True
     with warnings.catch_warnings(), outside(source.folder, "cannot be loaded", _CURE), watched() as unsound:
         warnings.simplefilter("ignore")  # the loader's advice is for programmers
         try:

@@ -87,6 +87,10 @@ def read_config(folder: Path, trust_remote_code: bool = False) -> PretrainedConf
         raise UserError(_no_config(folder))
     table = _read_json(path)
     _refuse_counts(path, table)
+    window = table.get("sliding_window")
+    if window is not None and window is not False and not (type(window) is int and window > 0):
+        raise UserError(f"{path}: 'sliding_window' must be a number of tokens or null, not {quoted(window)}. Download "
+                        "or copy it again.")
     kind, own = table.get("model_type"), table.get("auto_map")
     remote = isinstance(own, dict) and "AutoConfig" in own
     known = isinstance(kind, str) and kind in CONFIG_MAPPING

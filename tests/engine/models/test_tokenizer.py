@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from sparsezo_gui import resources
 from sparsezo_gui.engine.data import finish
-from sparsezo_gui.engine.generate import encode_prompt
+from sparsezo_gui.engine.generate import encode_prompt, stream_text
 from sparsezo_gui.engine.models import frozen, tokenizer
 from sparsezo_gui.engine.models.tokenizer import load_tokenizer
 from sparsezo_gui.errors import UserError
@@ -105,6 +105,9 @@ def test_a_home_that_cannot_be_written_costs_time_and_nothing_else(folder, home)
         ("generation_config.json", '{"a":' * 5000, "generation_config.json: is wrong"),
         ("generation_config.json", {"compile_config": 3}, "generation_config.json: is wrong"),
         ("config.json", {"eos_token_id": "</s>"}, "config.json"),
+        ("config.json", {"sliding_window": -1}, "config.json: 'sliding_window' must be a number of tokens"),
+        ("config.json", {"sliding_window": {}}, "config.json: 'sliding_window' must be a number of tokens"),
+        ("config.json", {"return_dict": False, "output_hidden_states": "a", "output_attentions": 1}, ""),
     ],
 )
 def test_what_libraries_raise_over_a_file_is_a_sentence(folder, file, content, sentence):
@@ -116,7 +119,9 @@ def test_what_libraries_raise_over_a_file_is_a_sentence(folder, file, content, s
     if file == "config.json":
         (folder / "generation_config.json").unlink()
     if not sentence:
-        assert load(folder, bits=16).module.generation_config.eos_token_id == [EOS]
+        model = load(folder, bits=16)
+        assert model.module.generation_config.eos_token_id == [EOS]
+        list(stream_text(model, "a", 3))
         return
     with pytest.raises(UserError, match=sentence) as error:
         load(folder, bits=16)
