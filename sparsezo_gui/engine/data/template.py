@@ -3,7 +3,9 @@
 A template comes with a recipe, and recipes are passed around: it reaches the values of the row and nothing else. For
 that it is made of columns, ``if``, comparisons, sums, the filters `FILTERS` and the methods of text `METHODS` alone.
 There is no loop, assignment, macro or include, and no ``*``, ``**``, ``%`` or ``~``. A user's template runs in a
-process of its own (see `sparsezo_gui.engine.confined`), with `SECONDS` and `MEMORY` for each row.
+process of its own (see `sparsezo_gui.engine.confined`), with `SECONDS` and `MEMORY` for each row. Most rows are spared
+the way there: where no part of a template makes a longer text than it is given, the work is bounded by the lengths of
+template and row, and what is `SMALL` runs here.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from sparsezo_gui.errors import UserError
 
 LARGEST_TEMPLATE = 20_000  # characters
 SECONDS, MEMORY = 1.0, 64_000_000  # of processor time and bytes that a template gets for one row
+SMALL = 4_000_000  # signs of a template times those that it reads: so little takes some milliseconds at the very most
+_GROWING = (nodes.Add, nodes.Tuple, nodes.List)  # and filters that join or replace: what they make can be long
+_SHRINKING = FILTERS.keys() - {"join", "replace", "truncate"}
 
 
 class Template:
@@ -39,6 +44,9 @@ class Template:
             ) from error
         except Exception as error:  # the parser itself can fail on strange text, such as nesting without end
             raise UserError(f"{where}: cannot be understood ({type(error).__name__}: {error}).") from error
+        self._shrinks = not any(tree.find_all(_GROWING)) and all(
+            node.name in _SHRINKING for node in tree.find_all(nodes.Filter)
+        )
         tests = (node.test for node in tree.find_all((nodes.If, nodes.CondExpr)))
         self.optional = frozenset(test.name for test in tests if isinstance(test, nodes.Name))
         # Nothing can be assigned. Jinja's own search would compute constant parts, here, without limits.
@@ -47,14 +55,20 @@ class Template:
     def render(self, values: dict[str, Any], place: str) -> str:
         """The text for one row, which ``place`` names in errors."""
         try:
-            if self.bundled:
-                return prompt.render(self.text, values)
             wanted = {name: values[name] for name in self.names | self.optional if name in values}
+            if self.bundled or self._is_small(wanted):
+                return prompt.render(self.text, wanted)
             return rendered("prompt", self.text, wanted, self.where, place)
         except UserError:
             raise
         except Exception as error:  # whatever a template can do wrong: all of it is told the same way
             raise UserError(f"{self.where}: fails on {place}: {error}.") from error
+
+    def _is_small(self, values: dict[str, Any]) -> bool:
+        """Whether one row is sure to stay far below the limits."""
+        if not self._shrinks or not all(type(value) is str for value in values.values()):
+            return False
+        return len(self.text) * (len(self.text) + sum(map(len, values.values()))) < SMALL
 
 
 def rendered(kind: str, text: str, values: dict[str, Any], where: str, place: str) -> str:

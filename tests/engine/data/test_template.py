@@ -152,6 +152,28 @@ def test_constant_parts_are_not_computed_where_nothing_limits_them():
         template.render({}, "row 1")
 
 
+@pytest.mark.parametrize(
+    ("text", "row", "here"),
+    [
+        ("{{ text | trim | capital }}{% if label %} {{ label.strip() }}{% endif %}", ROW, True),
+        ("{{ text }}", {"text": "a" * 300_000}, True),
+        ("{{ text }}", {"text": "a" * 500_000}, False),
+        ("{{ text }} {{ text.split() }}", {"text": "a" * 200_000}, False),
+        ("{{ text }}", {"text": ["a"]}, False),
+        ("{{ text + text }}", ROW, False),
+        ("{{ text | replace('a', 'b') }}", ROW, False),
+        ("{{ text | truncate(5, end='a') }}", ROW, False),
+        ("{{ (text, text) }}", ROW, False),
+        ("{{ text }}" + "a" * 3000, ROW, False),
+    ],
+)
+def test_only_what_is_surely_small_runs_in_this_process(text, row, here, monkeypatch):
+    asked = []
+    monkeypatch.setattr(templates, "rendered", lambda *request: asked.append(request) or "")
+    Template(text).render(row, "row 1")
+    assert bool(asked) is not here
+
+
 def test_values_of_any_kind_are_told_as_text():
     values = {"day": date(2024, 5, 6), "price": Decimal("1.50"), "raw": b"x", "list": [date(2024, 1, 2)], "none": None}
     text = Template("{{ day }} {{ price }} {{ raw }} {{ list[0] }} {{ none }}").render(values, "row 1")
