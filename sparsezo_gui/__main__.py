@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparsezo_gui import __version__, plain
+from sparsezo_gui.engine.confined import child
 from sparsezo_gui.errors import UserError
 
 
@@ -35,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; gives the exit code."""
+    if sys.argv[1:] == [child.WORD]:
+        return child.main()
     with plain.streams():
         return _main(arguments)
 

@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from sparsezo_gui import __version__, benching, plain, recipe, resources
 from sparsezo_gui.console import Console
+from sparsezo_gui.engine.confined import child
 from sparsezo_gui.errors import OUT_OF_MEMORY, ConsentNeeded, UserError, out_of_memory
 from sparsezo_gui.masking import masked
 from sparsezo_gui.recipe import Recipe
@@ -39,19 +40,20 @@ Command = Callable[[argparse.Namespace, Console], int | None]
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and gives the exit code."""
+    if sys.argv[1:] == [child.WORD]:
+        return child.main()
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # of a stream that is not the system's
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     with plain.streams():
-        return _main(arguments)
+        return _main(sys.argv[1:] if arguments is None else arguments)
 
 
-def _main(arguments: list[str] | None) -> int:
-    options = _parser().parse_args(arguments)
-    console = Console(options.json)
+def _main(arguments: list[str]) -> int:
+    console = Console("--json" in arguments)
     warnings.simplefilter("ignore")  # of libraries, meant for programmers
     try:
-        return _run(options, console) or 0
+        return _run(_parser().parse_args(arguments), console) or 0
     except UserError as error:
         console.error(OUT_OF_MEMORY if out_of_memory(error) else str(error))
         return 2
@@ -408,8 +410,16 @@ def _session(options: argparse.Namespace, console: Console) -> Session:
     return console.finish(open_session(*_past(options)))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong command line as any other error is told."""
+
+    def error(self, message: str) -> NoReturn:
+        """See `argparse.ArgumentParser.error`."""
+        raise UserError(*self.format_usage().splitlines(), f"{self.prog}: error: {message}")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="sparsezo",
         description="Fine-tune language models on a laptop: sparse zeroth-order tuning of 4-bit models.",
         epilog="A first run: sparsezo train starter",

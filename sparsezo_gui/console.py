@@ -13,6 +13,7 @@ import time
 from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sparsezo_gui.masking import masked
 from sparsezo_gui.plain import printable, quoted_plain, raw
 from sparsezo_gui.recipe import events as e
 
@@ -87,7 +88,7 @@ class Console:
         """A line for people, above the progress line."""
         if self.as_json:
             return
-        text = printable(text, keep="\n")
+        text = printable(masked(text), keep="\n")
         if self._bar is not None:
             self._bar.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
         else:
@@ -99,9 +100,12 @@ class Console:
         print(*map(printable, lines), sep="\n", file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
-        """What went wrong, on standard error."""
+        """What went wrong, on standard error; for programs also as the event ``{"event": "error", "message": …}``."""
         self.calm()
-        print(printable(text, keep="\n"), file=sys.stderr, flush=True)
+        text = printable(masked(text), keep="\n")
+        if self.as_json:
+            self._json({"event": "error", "message": text})
+        print(text, file=sys.stderr, flush=True)
 
     def result(self, content: dict[str, Any], words: str, to_read: bool = False) -> None:
         """The outcome: ``content`` for programs or ``words`` for people, on standard output. They are sentences, or
@@ -183,7 +187,7 @@ class Console:
         self._bar.update(self._task, completed=done, total=total or None, detail=printable(detail))
 
     def _json(self, content: dict[str, Any]) -> None:
-        print(quoted_plain(json.dumps(content, ensure_ascii=False)), flush=True)
+        print(quoted_plain(json.dumps(e.plain(content), ensure_ascii=False, allow_nan=False)), flush=True)
 
 
 def _new_bar(stage: str) -> tuple[Bar, TaskID]:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+from sparsezo_gui.masking import masked
 from sparsezo_gui.plain import printable
 
 _LONGEST = 2000  # characters of a sentence; one that quotes a file may quote megabytes
@@ -18,7 +19,8 @@ class UserError(Exception):
     """
 
     def __init__(self, *sentences: str) -> None:
-        """Sentences may quote files: what cannot be printed in them, and could steer a terminal, is shown escaped."""
+        """Sentences may quote files and addresses: secrets in them are masked, and what cannot be printed, and could
+        steer a terminal, is shown escaped."""
         super().__init__(*(_sentence(sentence) for sentence in sentences))
 
     def __str__(self) -> str:
@@ -34,7 +36,7 @@ class ConsentNeeded(UserError):
 
 
 def _sentence(text: str) -> str:
-    shown = printable(text[: _LONGEST + 1])
+    shown = printable(masked(text[: 2 * _LONGEST])[: _LONGEST + 1])
     return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
 
 

@@ -344,3 +344,68 @@ def test_ctrl_c_ends_the_search_for_a_rate(recipe_file):
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "") and "Interrupted." in error and "Traceback" not in error
+
+
+def test_with_json_an_error_is_an_object_too(run, recipe_file, tmp_path, monkeypatch):
+    secret = "https://me:pass@host/rows.csv"
+    recipe_file.write_text(recipe_file.read_text().replace("data.jsonl", secret))
+    for arguments, said, code in (
+        (("train", recipe_file), "no data file", 2),
+        (("train", "nowhere"), "nowhere", 2),
+        (("train",), "the following arguments are required: RECIPE", 2),
+        (("generate", "r", "--prompt", "a", "--tokens", "x"), "--tokens", 2),
+        (("wrong",), "invalid choice: 'wrong'", 2),
+        (("resume", tmp_path, secret), "unrecognized arguments: https://•••@host", 2),
+    ):
+        found, lines, error = run(*arguments, "--json")
+        content = objects(lines)[-1]
+        assert found == code and content["event"] == "error" and said in content["message"]
+        assert content["message"].splitlines()[-1] in error and "pass@" not in error + str(content)
+        assert run(*arguments)[:2] == (code, [])
+    monkeypatch.setattr("sparsezo_gui.recipe.load", lambda name: 1 / 0)
+    code, lines, _ = run("estimate", "starter", "--json")
+    assert code == 1 and "Unexpected error: ZeroDivisionError" in objects(lines)[0]["message"]
+    monkeypatch.setattr("sparsezo_gui.recipe.load", lambda name: (_ for _ in ()).throw(KeyboardInterrupt))
+    code, lines, _ = run("estimate", "starter", "--json")
+    assert code == 130 and objects(lines) == [{"event": "error", "message": "Interrupted."}]
+
+
+def test_json_holds_no_words_that_json_does_not_know(capsys):
+    Console(as_json=True).metrics({"base": {"loss": float("nan"), "perplexity": float("inf"), "accuracy": 0.5}})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["base"] == {
+        "loss": None, "perplexity": None, "accuracy": 0.5,
+    }  # fmt: skip
+
+
+def test_links_that_lead_in_a_circle_are_told(run, recipe_file, tmp_path):
+    loop, folder = tmp_path / "loop", tmp_path / "folder"
+    loop.symlink_to(loop)
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "data", "a.csv", "run.json", "recipe.toml", "journal.bin"):
+        (folder / name).symlink_to(folder / name)
+    text = recipe_file.read_text()
+    for place in (loop, loop / "inner", folder):
+        model = tmp_path / "m.toml"
+        model.write_text(text.replace(text.split('"')[1], str(place)))
+        data = tmp_path / "d.toml"
+        data.write_text(text.replace("data.jsonl", str(place)))
+        relative = tmp_path / "relative.toml"
+        relative.write_text(text.replace("data.jsonl", f"./{place.relative_to(tmp_path)}"))
+        commands = [("train", model), ("estimate", model), ("train", data), ("train", relative), ("resume", place)]
+        commands += [("train", recipe_file, "--run", place), ("convert", place, "--out", tmp_path / "out")]
+        commands += [(name, place) for name in ("verify", "evaluate", "receive", "train")]
+        for arguments in commands:
+            code, _, error = run(*arguments)
+            assert code == 2 and 0 < len(error.splitlines()[-1]) < 900, (arguments, error)
+    assert run("runs")[0] == 0
+
+
+@pytest.mark.parametrize("fact", ["parameters", "eligible", "tuned", "examples", "pack_rows"])
+def test_a_run_that_says_nothing_of_it_is_tuned_is_damaged(run, recipe_file, tmp_path, fact):
+    folder = tmp_path / "run"
+    assert run("train", recipe_file, "--run", folder)[0] == 0
+    facts = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**facts, fact: 0}))
+    for command in ("resume", "verify", "evaluate"):
+        code, _, error = run(command, folder)
+        assert code == 2 and f"run.json: damaged ({fact}: " in error

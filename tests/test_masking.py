@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsezo_gui import cli
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui import problems
 from sparsezo_gui.masking import masked
 
@@ -33,6 +34,10 @@ WORDS = st.text(LETTERS + "._~+-", min_size=1)
 )
 def test_what_is_masked(text, expected):
     assert masked(text) == (text if expected is None else expected)
+
+
+def test_every_sentence_is_masked():
+    assert str(UserError("There is no 'https://me:pa:ss@host/a'.")) == "There is no 'https://•••@host/a'."
 
 
 @given(st.text(), TOKENS, st.text())

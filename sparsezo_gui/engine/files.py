@@ -14,6 +14,7 @@ from typing import BinaryIO
 import platformdirs
 from safetensors import SafetensorError
 
+from sparsezo_gui.border import resolved
 from sparsezo_gui.errors import DiskFull, UserError
 
 # What a file system answers that lacks a service; which of them is a matter of the file system.
@@ -76,11 +77,11 @@ def refuse_links(folder: Path, files: Iterable[Path]) -> None:
     A folder that was passed on could hold a link to a file of the user's own, and an export would carry that away. In
     a Hugging Face cache the files of a snapshot are links to blobs, of the repository or of the whole cache.
     """
-    top = folder.resolve()
+    top = resolved(folder)
     homes = [parent.parent for parent in top.parents if parent.name == "snapshots"]
     roots = (top, *(place / "blobs" for home in homes for place in (home, home.parent)))
     for path in files:
-        target = path.resolve()
+        target = resolved(path)
         if not any(target.is_relative_to(root) for root in roots):
             raise UserError(f"{path}: is a link out of its folder, to {target}. Put the file itself there.")
 

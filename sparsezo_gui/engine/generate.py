@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from sparsezo_gui.engine.data.chat import templated
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models.frozen import FrozenModel
 from sparsezo_gui.errors import UserError
@@ -22,11 +23,12 @@ def encode_prompt(model: FrozenModel, prompt: str, chat: bool = False) -> Tensor
     """Token ids (1, tokens) of a prompt, put into the model's chat template when ``chat``."""
     prompt = prompt.encode("utf-8", "replace").decode()  # a terminal may give half characters
     if chat and model.tokenizer.chat_template:
-        prompt = model.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
-        )
-        return model.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
-    return model.tokenizer(prompt, return_tensors="pt").input_ids
+        prompt = templated([{"role": "user", "content": prompt}], model.tokenizer, "the prompt", prompt=True)
+    else:
+        chat = False
+    ids = model.tokenizer(prompt, add_special_tokens=not chat, return_tensors="pt").input_ids
+    model.check_tokens(ids.tolist(), "The prompt")
+    return ids
 
 
 @torch.inference_mode()
@@ -109,6 +111,5 @@ def stream_text(model: FrozenModel, prompt: str, limit: int, chat: bool = False)
 
 
 def _end_tokens(model: FrozenModel) -> set[int]:
-    ends = model.module.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [ends]
-    return {int(end) for end in [*ends, model.tokenizer.eos_token_id] if end is not None}
+    ends = {*(model.module.generation_config.eos_token_id or ()), model.tokenizer.eos_token_id}
+    return ends - {None}

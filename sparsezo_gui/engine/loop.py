@@ -263,10 +263,12 @@ class Loop:
         loop, events = self.session.recipe.loop, judge.on_line(self.run.events())
         if not loop.patience or judge.stale(events, self._first, loop.evaluate_every) < loop.patience:
             return False
+        best = judge.best(events)
+        than = f"were no better than that of step {best.step}" if best else "had no finite loss"
         yield from self.told(
             e.Notice(
-                f"The last {loop.patience} evaluations were no better than that of step {judge.best(events).step}, so "
-                f"the run ended {loop.steps - self.step} steps early. It can be resumed all the same."
+                f"The last {loop.patience} evaluations {than}, so the run ended {loop.steps - self.step} steps early. "
+                "It can be resumed all the same."
             )
         )
         return True

@@ -14,16 +14,17 @@ import torch
 from sparsezo_gui.engine.data import DataPreview, TaskData, finish, load_task, previewing
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
-from sparsezo_gui.engine.models import auto, memory
 from sparsezo_gui.engine.models import device as devices
+from sparsezo_gui.engine.models import memory
 from sparsezo_gui.engine.models.anatomy import Anatomy
 from sparsezo_gui.engine.models.hub import cached_folder
 from sparsezo_gui.engine.models.library import anatomy_of, usable_code
 from sparsezo_gui.engine.models.memory import MemoryEstimate, Part
 from sparsezo_gui.engine.models.source import local_folder
 from sparsezo_gui.engine.models.streamed import needed
+from sparsezo_gui.engine.models.tokenizer import load_tokenizer
 from sparsezo_gui.engine.objective import count_scored, count_tokens, packs_of, sides_at_once
-from sparsezo_gui.engine.session import Session, load_model
+from sparsezo_gui.engine.session import Session, load_data, load_model
 from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.random import Random
 from sparsezo_gui.engine.sparse.rule import Search
@@ -87,7 +88,7 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
     device = devices.choose(recipe.model.device)
     with devices.watched(device) as peak:
         model = yield from load_model(recipe)
-        data = yield from load_task(recipe.data, model.tokenizer)
+        data = yield from load_data(recipe, model)
         rule = recipe.mask
         if rule.space == "entries":
             rule = Random(density=min(1.0, rule.tuned(model.anatomy) / model.anatomy.eligible))
@@ -157,13 +158,13 @@ def _changed(source: str) -> float:
     return os.stat(source).st_mtime if os.path.exists(source) else 0.0
 
 
+_cached_tokenizer = lru_cache(maxsize=2)(load_tokenizer)
+
+
 def _tokenizer(table: ModelTable) -> Any:
     """The model's tokenizer; None where it is not on this computer or cannot be loaded, which is told elsewhere."""
     try:
         folder = local_folder(table.id) or cached_folder(table)
         return _cached_tokenizer(folder, usable_code(table, folder)) if folder else None
-    except (UserError, OSError, ValueError, KeyError, ImportError):
+    except UserError:
         return None
-
-
-_cached_tokenizer = lru_cache(maxsize=2)(auto.load_tokenizer)

@@ -329,6 +329,9 @@ def data_of(session: Session, run: RunFolder) -> Generator[Progress | Notice, No
 def load_data(recipe: Recipe, model: FrozenModel) -> Generator[Progress | Notice, None, TaskData]:
     """The recipe's data, encoded for ``model``; tells what was cut."""
     data = yield from load_task(recipe.data, model.tokenizer)
+    for split in (data.train, data.validation, data.test):
+        rows = (row for example in split.encoded for row in example.rows)
+        model.check_tokens((part for row in rows for part in (row.tokens, row.targets)), recipe.data.source)
     yield from (Notice(text) for text in data.notices)
     if data.truncated:
         yield Notice(

@@ -9,7 +9,21 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A float that is null in JSON where it is not finite."""
+
+
+def plain(value: Any) -> Any:
+    """``value`` with None for NaN and infinity, at any depth, which JSON has no words for."""
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +31,9 @@ class Event:
     """Base of all events."""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain object, the event's name first: ``{"event": "step", "step": 1, …}``; NaN and infinity become null."""
+        """Plain object, the event's name first: ``{"event": "step", "step": 1, …}``; see `plain`."""
         name = re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
-        fields = dataclasses.asdict(self).items()
-        wrong = {key for key, value in fields if isinstance(value, float) and not math.isfinite(value)}
-        return {"event": name, **{key: None if key in wrong else value for key, value in fields}}
+        return {"event": name, **plain(dataclasses.asdict(self))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +64,7 @@ class Started(Event):
 class Base(Event):
     """Losses of the base model on the run's first batches, nats, against which divergence is judged."""
 
-    losses: list[float]
+    losses: list[Number]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +92,7 @@ class Evaluation(Event):
 
     step: int
     split: str
-    metrics: dict[str, float]
+    metrics: dict[str, Number]
 
 
 @dataclass(frozen=True, slots=True)

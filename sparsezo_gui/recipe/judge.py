@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 
 from pydantic import TypeAdapter
@@ -46,9 +47,16 @@ def score(evaluation: Evaluation) -> tuple[float, float]:
 
 
 def best(events: Iterable[Event], split: str = "validation") -> Evaluation | None:
-    """The best evaluation on ``split`` after the first step; of equal ones the earliest."""
-    found = [event for event in events if isinstance(event, Evaluation) and event.split == split and event.step > 0]
+    """The best evaluation on ``split`` after the first step; of equal ones the earliest. None had a loss that is not
+    finite, with which a model answers anything."""
+    evaluations = (event for event in events if isinstance(event, Evaluation))
+    found = [event for event in evaluations if event.split == split and event.step > 0 and sound(event)]
     return max(found, key=score, default=None)
+
+
+def sound(evaluation: Evaluation) -> bool:
+    """Whether its metrics say anything."""
+    return math.isfinite(evaluation.metrics.get("loss", 0.0))
 
 
 def stale(events: Sequence[Event], first: int, every: int) -> int:

@@ -6,6 +6,7 @@ import gc
 import shutil
 import threading
 import weakref
+from dataclasses import replace
 from queue import SimpleQueue
 
 import pytest
@@ -364,6 +365,20 @@ def test_the_best_step_is_known_and_a_run_that_gets_no_better_ends_early(make, t
     assert (run.state, run.best) == ("done", 2)
     again = resume(tmp_path / "run")  # has its patience anew
     assert (again[-1].reason, again[-1].step) == ("early", 14)
+
+
+def test_a_run_without_a_finite_loss_has_no_best_step(make, tmp_path, monkeypatch):
+    real = loops.evaluate
+
+    def broken(*arguments):
+        found = yield from real(*arguments)
+        return replace(found, metrics={**found.metrics, "loss": float("nan"), "accuracy": 1.0})
+
+    monkeypatch.setattr(loops, "evaluate", broken)
+    told = train(make(loop={"steps": 40, "evaluate_every": 2, "patience": 3}), tmp_path / "run")
+    assert told[-1].reason == "early" and list_runs(tmp_path / "run")[0].best is None
+    assert [n for n in of(e.Notice, told) if "The last 3 evaluations had no finite loss" in n.text]
+    assert not [n for n in of(e.Notice, told) if "best" in n.text]
 
 
 def test_the_best_and_the_worst_examples_are_told(make, tmp_path):

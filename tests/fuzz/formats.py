@@ -15,11 +15,14 @@ from typing import Any
 import torch
 
 from sparsezo_gui import recipe
+from sparsezo_gui.engine.data.chat import templated
 from sparsezo_gui.engine.data.preview import preview
 from sparsezo_gui.engine.data.template import Template
 from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
 from sparsezo_gui.engine.models.checkpoint import read_header
+from sparsezo_gui.engine.models.frozen import end_tokens
 from sparsezo_gui.engine.models.source import inspect
+from sparsezo_gui.engine.models.tokenizer import load_tokenizer
 from sparsezo_gui.engine.runs import frames, journal
 from sparsezo_gui.engine.runs.folder import Branched, Facts, create, open_run
 from sparsezo_gui.engine.runs.listing import summary
@@ -47,6 +50,7 @@ class Format:
     open: Callable[[bytes], Opened] = lambda content: (content, bytes)
     words: Sequence[bytes] = ()
     named: Sequence[str] = ()
+    every: int = 1  # of so many inputs, one is tried: where each starts a process
 
 
 def words(text: str) -> tuple[bytes, ...]:
@@ -96,6 +100,12 @@ def model(file: str) -> Callable[[Path], list[bytes]]:
     return seeds
 
 
+def special(folder: Path) -> list[bytes]:
+    model("config.json")(folder)
+    found = {"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": False, "special": True}, "pad_token": "a"}
+    return [json.dumps({**found, "additional_special_tokens": ["<x>"]}).encode()]
+
+
 def read_model(path: Path) -> None:
     source = inspect(path.parent, ModelTable(id=str(path.parent)))
     for file in set(source.weights.values()):
@@ -103,6 +113,28 @@ def read_model(path: Path) -> None:
             assert entry.read().shape == entry.shape
 
 
+def read_tokenizer(path: Path) -> None:
+    """Loads the tokenizer as it is before a run, and writes a conversation and some text with it."""
+    found = load_tokenizer(path.parent)
+    found("a cat", verbose=False)
+    if found.chat_template:
+        templated(TALK, found, path.name)
+
+
+def read_ends(path: Path) -> None:
+    assert all(isinstance(end, int) for end in end_tokens(inspect(path.parent, ModelTable(id=str(path.parent)))))
+
+
+TOKENIZER = words(
+    "version truncation padding added_tokens normalizer pre_tokenizer post_processor decoder model type BPE Sequence "
+    "NFC Replace pattern String Regex content ByteLevel vocab merges unk_token byte_fallback normalizers special id "
+    "tokenizer_class PreTrainedTokenizerFast eos_token bos_token pad_token model_max_length auto_map chat_template "
+    "extra_special_tokens added_tokens_decoder fast_tokenizer_files backend lstrip __type AddedToken default tool_use"
+)
+GENERATION = words(
+    "eos_token_id bos_token_id pad_token_id temperature do_sample top_p max_length compile_config cache_implementation "
+    "watermarking_config transformers_version _from_model_config stop_strings bad_words_ids guidance_scale custom"
+)
 FOLDER = ("any_damage", "model type")  # pytest's folder, or the architecture that cannot be built
 CONFIG = words(
     "num_hidden_layers hidden_size vocab_size num_attention_heads num_key_value_heads head_dim intermediate_size dtype "
@@ -211,6 +243,13 @@ JINJA = words(
 )
 
 
+CHATS = (*JINJA, *words(
+    "{%for m in messages%} {%endfor%} {%set ns=namespace(x='a'*99)%} {%set ns.x=ns.x~ns.x%} m.role m['content'] tojson "
+    "raise_exception('no') add_generation_prompt bos_token eos_token loop.last {%generation%} {%break%} strftime_now( "
+    "dict( messages range(99999) lipsum(n=9999) joiner() 9**9**9 'x'*10**9"
+))  # fmt: skip
+
+
 def read_template(path: Path) -> None:
     text = path.read_bytes().decode("utf-8", "surrogateescape")
     Template(text).render({**ROWS[0], "row": ROWS[0]}, "row 1")
@@ -309,6 +348,21 @@ FORMATS = {
     "config": Format("config.json", model("config.json"), read_model, words=CONFIG, named=FOLDER),
     "index": Format(
         "model.safetensors.index.json", model("model.safetensors.index.json"), read_model, words=INDEX, named=FOLDER
+    ),
+    "generation": Format(
+        "generation_config.json", model("generation_config.json"), read_ends, words=GENERATION, named=FOLDER, every=3
+    ),
+    "tokenizer": Format(
+        "tokenizer.json", model("tokenizer.json"), read_tokenizer, words=TOKENIZER, named=FOLDER, every=6
+    ),
+    "tokenizer config": Format(
+        "tokenizer_config.json", model("tokenizer_config.json"), read_tokenizer, words=TOKENIZER, named=FOLDER, every=3
+    ),
+    "special tokens": Format(
+        "special_tokens_map.json", special, read_tokenizer, words=TOKENIZER, named=FOLDER, every=3
+    ),
+    "chat template": Format(
+        "chat_template.jinja", model("chat_template.jinja"), read_tokenizer, words=CHATS, named=FOLDER, every=3
     ),
     "recipe": Format("r.toml", contents(RECIPE), recipe.load, words=RECIPES),
     "settings": Format("settings", contents(SETTINGS), read_settings, words=RECIPES, named=("--set",)),

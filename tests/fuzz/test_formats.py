@@ -30,7 +30,8 @@ def test_any_damage_is_read_or_told(name, numbers, tmp_path):
     form = FORMATS[name]
     seeds = form.seeds(tmp_path)
     path = tmp_path / form.file
-    for number in [-1, *numbers]:  # the first is sound, and warms up what is loaded late
+    every = min(form.every, len(numbers))
+    for number in [-1, *numbers[::every]]:  # the first is sound, and warms up what is loaded late
         content = seeds[0] if number < 0 else damaged(form, seeds, Random(f"{name} {number}"))
         path.write_bytes(content)
         try:

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from sparsezo_gui.engine.data.template import rendered
 from sparsezo_gui.errors import UserError
 
 _ROLES = {
@@ -52,20 +53,9 @@ def segments(turns: Messages, tokenizer: Any, place: str) -> tuple[tuple[str, bo
     The template writes the conversation with a mark for each answer, and the answers are put in for the marks: so
     each boundary is exact, also with templates that change earlier turns when later ones come.
     """
-    if not getattr(tokenizer, "chat_template", None):
-        raise UserError(
-            "This model has no chat template: it was not made for conversations. Choose an instruction-tuned "
-            "model, or the task 'pairs' with a prompt of your own."
-        )
     marks = {index: f"⟦answer {index}⟧" for index, turn in enumerate(turns) if turn["role"] == "assistant"}
     marked = [{**turn, "content": marks.get(index, turn["content"])} for index, turn in enumerate(turns)]
-    try:
-        whole = tokenizer.apply_chat_template(marked, tokenize=False)
-    except (
-        Exception
-    ) as error:  # templates raise their own rules as Jinja errors: roles must alternate, no system turn …
-        raise UserError(f"{place}: the model's chat template refuses this conversation: {error}.") from error
-    known = set(marks.values())
+    whole, known = templated(marked, tokenizer, place), set(marks.values())
     if [mark for mark in _MARK.findall(whole) if mark in known] != list(marks.values()):
         raise UserError(f"{place}: the model's chat template leaves out turns of this conversation.")
     ending = whole.rpartition(list(marks.values())[-1])[2].rstrip()
@@ -78,3 +68,29 @@ def segments(turns: Messages, tokenizer: Any, place: str) -> tuple[tuple[str, bo
         pieces += [(whole[start:at], False), (turns[index]["content"].strip() + (ending if ends else ""), True)]
         start = after + len(ending) * ends
     return tuple((text, trained) for text, trained in pieces if text)
+
+
+def templated(turns: Messages, tokenizer: Any, place: str, prompt: bool = False) -> str:
+    """The conversation in the model's chat template, in a process of its own (see `sparsezo_gui.engine.confined`); with
+    ``prompt``, as far as the answer that is to come. Raises `UserError`."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(
+            "This model has no chat template: it was not made for conversations. Choose an instruction-tuned "
+            "model, or the task 'pairs' with a prompt of your own."
+        )
+    try:
+        if _has_own_way(tokenizer):
+            return tokenizer.apply_chat_template(turns, add_generation_prompt=prompt, tokenize=False)
+        values = {**tokenizer.special_tokens_map, "messages": turns, "add_generation_prompt": prompt}
+        return rendered("conversation", tokenizer.get_chat_template(), values, "the model's chat template", place)
+    except UserError:
+        raise
+    except Exception as error:  # templates raise their own rules: roles must alternate, no system turn …
+        raise UserError(f"{place}: the model's chat template refuses this conversation: {error}.") from error
+
+
+def _has_own_way(tokenizer: Any) -> bool:
+    """Whether it writes conversations in Python: that of `transformers`, or of a model whose code the user trusts."""
+    from transformers import PreTrainedTokenizerBase
+
+    return type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template

@@ -164,8 +164,8 @@ def maker(table: DataTable, rows: dict[str, Rows], tokenizer: Any = None) -> Mak
     kind = task(table.task)
     if kind.kind == "chat" and table.template:
         raise UserError("[data] template: conversations take the model's own chat template; leave it empty.")
-    prompt = Template(table.template) if table.template else Template(kind.prompt, f"task '{kind.name}'")
-    templates = [prompt, *(Template(answer.text) for answer in kind.answers), Template(kind.item)]
+    prompt = Template(table.template) if table.template else _bundled(kind, kind.prompt)
+    templates = [prompt, *(_bundled(kind, answer.text) for answer in kind.answers), _bundled(kind, kind.item)]
     there = columns.names(rows["train"])
     asked = set().union(*(template.names for template in templates)) - {"row", "item"}
     unknown = sorted(asked - kind.columns.keys() - table.columns.keys() - set(there))
@@ -178,9 +178,13 @@ def maker(table: DataTable, rows: dict[str, Rows], tokenizer: Any = None) -> Mak
     )
     answers = _answers(kind, table, rows, parts)
     # The words of a user's answers are text, whatever braces they hold; those of a task's file are templates.
-    made = Template if answers == kind.answers else Literal
-    candidates = tuple(made(answer.text) for answer in answers) or (Template(kind.item),)
-    return Maker(kind, parts, prompt, answers, candidates, tokenizer)
+    bundled = answers == kind.answers
+    candidates = tuple(_bundled(kind, each.text) if bundled else Literal(each.text) for each in answers)
+    return Maker(kind, parts, prompt, answers, candidates or (_bundled(kind, kind.item),), tokenizer)
+
+
+def _bundled(kind: Task, text: str) -> Template:
+    return Template(text, f"task '{kind.name}'", bundled=True)
 
 
 def texts(value: Any) -> tuple[str, ...]:

@@ -209,7 +209,7 @@ def _hub_part(name: str, split: str, rows: Any) -> Part:
         try:
             for number, values in enumerate(readers.named(rows, classes), 1):
                 yield Record(values, f"{name} {split}", number)
-        except HUB_ERRORS as error:  # a data set that is read as it comes
+        except Exception as error:  # a data set that is read as it comes: the network's errors, and those of its files
             raise hub_error(name, error) from error
 
     return records

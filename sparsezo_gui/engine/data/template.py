@@ -1,129 +1,105 @@
 """Prompt templates: a small part of Jinja in a sandbox, with sentences for what is wrong in one.
 
-A template comes with a recipe, and recipes are passed around: it reaches the values of the row and nothing else, and it
-ends soon and in little memory. For that it is made of columns, ``if``, comparisons, sums, the filters `FILTERS` and the
-methods of text `METHODS` alone. There is no loop, assignment, macro or include, and no ``*``, ``**``, ``%`` or ``~``;
-what joins or replaces text may not make more than `LARGEST_PART` characters of it.
+A template comes with a recipe, and recipes are passed around: it reaches the values of the row and nothing else. For
+that it is made of columns, ``if``, comparisons, sums, the filters `FILTERS` and the methods of text `METHODS` alone.
+There is no loop, assignment, macro or include, and no ``*``, ``**``, ``%`` or ``~``. A user's template runs in a
+process of its own (see `sparsezo_gui.engine.confined`), with `SECONDS` and `MEMORY` for each row. Most rows are spared
+the way there: where no part of a template makes a longer text than it is given, the work is bounded by the lengths of
+template and row, and what is `SMALL` runs here.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Sized
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, meta, nodes
-from jinja2.filters import FILTERS as JINJA_FILTERS
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateSyntaxError, nodes
 
+from sparsezo_gui.engine.confined import prompt
+from sparsezo_gui.engine.confined.process import Exceeded, confined
+from sparsezo_gui.engine.confined.prompt import FILTERS, METHODS, environment
 from sparsezo_gui.errors import UserError
 
-LARGEST_TEMPLATE, LARGEST_PART, LARGEST_TEXT = 20_000, 500_000, 16_000_000  # characters
-METHODS = (
-    "strip", "lstrip", "rstrip", "removeprefix", "removesuffix", "startswith", "endswith", "lower", "upper", "title",
-    "capitalize", "split", "rsplit", "splitlines", "partition", "rpartition",
-)  # fmt: skip
-_NODES = (
-    nodes.Output, nodes.TemplateData, nodes.Const, nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.Tuple,
-    nodes.List, nodes.If, nodes.CondExpr, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Test,
-    nodes.Filter, nodes.Keyword, nodes.Call, nodes.Add, nodes.Sub, nodes.Div, nodes.FloorDiv, nodes.Neg, nodes.Pos,
-)  # fmt: skip
-
-
-def capital(text: str) -> str:
-    """First letter as a capital, the rest as it is."""
-    return text[:1].upper() + text[1:]
-
-
-def uncapital(text: str) -> str:
-    """First word in small letters, for a sentence that goes on after 'because'; 'I' stays."""
-    first, space, rest = text.partition(" ")
-    return (first if first == "I" else first.lower()) + space + rest
-
-
-def replace(text: Any, old: str, new: str) -> str:
-    """``text`` with ``new`` wherever ``old`` stands."""
-    text = str(text)
-    _check_size(text.count(old) * (len(new) - len(old)))
-    return text.replace(old, new)
-
-
-def join(values: Iterable[Any], separator: str = "") -> str:
-    """The values as one text."""
-    texts = [str(value) for value in values]
-    _check_size(sum(map(len, texts)) + len(texts) * len(separator))
-    return separator.join(texts)
-
-
-def _check_size(size: int) -> None:
-    if size > LARGEST_PART:
-        raise ValueError(f"a filter or + makes more than {LARGEST_PART:,} characters")
-
-
-_KEPT = (
-    "capitalize", "default", "first", "float", "int", "last", "length", "lower", "string", "title", "trim", "truncate",
-    "upper",
-)  # fmt: skip
-FILTERS = {name: JINJA_FILTERS[name] for name in _KEPT}
-FILTERS |= {"capital": capital, "uncapital": uncapital, "replace": replace, "join": join}
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset("+")
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        _check_size(sum(len(side) for side in (left, right) if isinstance(side, Sized)))
-        return left + right
-
-
-@functools.cache
-def _environment() -> _Environment:
-    environment = _Environment(undefined=StrictUndefined, keep_trailing_newline=True)
-    environment.filters = FILTERS
-    environment.globals.clear()
-    return environment
+LARGEST_TEMPLATE = 20_000  # characters
+SECONDS, MEMORY = 1.0, 64_000_000  # of processor time and bytes that a template gets for one row
+SMALL = 4_000_000  # signs of a template times those that it reads: so little takes some milliseconds at the very most
+_GROWING = (nodes.Add, nodes.Tuple, nodes.List)  # and filters that join or replace: what they make can be long
+_SHRINKING = FILTERS.keys() - {"join", "replace", "truncate"}
 
 
 class Template:
-    """A compiled template. ``names`` are the values it needs; those asked for by ``{% if name %}`` are ``optional``."""
+    """A compiled template. ``names`` are the values it needs; those asked for by ``{% if name %}`` are ``optional``.
+    One that is ``bundled`` with the program needs no process of its own."""
 
-    def __init__(self, text: str, where: str = "[data] template"):
-        self.text, self.where = text, where
+    def __init__(self, text: str, where: str = "[data] template", bundled: bool = False):
+        self.text, self.where, self.bundled = text, where, bundled
         if len(text) > LARGEST_TEMPLATE:
             raise UserError(f"{where}: longer than {LARGEST_TEMPLATE:,} characters. Put long texts into the data.")
         try:
-            tree = _environment().parse(text)
+            tree = environment().parse(text)
             for node in tree.find_all(nodes.Node):
                 _check_node(node)
-            self._template = _environment().from_string(tree)
         except TemplateSyntaxError as error:
             raise UserError(
                 f"{where}, line {error.lineno}: {error.message}. A column goes in as {{{{ column }}}}."
             ) from error
-        except Exception as error:  # the compiler itself can fail on strange text, such as nesting without end
+        except Exception as error:  # the parser itself can fail on strange text, such as nesting without end
             raise UserError(f"{where}: cannot be understood ({type(error).__name__}: {error}).") from error
+        self._shrinks = not any(tree.find_all(_GROWING)) and all(
+            node.name in _SHRINKING for node in tree.find_all(nodes.Filter)
+        )
         tests = (node.test for node in tree.find_all((nodes.If, nodes.CondExpr)))
         self.optional = frozenset(test.name for test in tests if isinstance(test, nodes.Name))
-        self.names = frozenset(meta.find_undeclared_variables(tree)) - self.optional
+        # Nothing can be assigned. Jinja's own search would compute constant parts, here, without limits.
+        self.names = frozenset(name.name for name in tree.find_all(nodes.Name)) - self.optional
 
     def render(self, values: dict[str, Any], place: str) -> str:
         """The text for one row, which ``place`` names in errors."""
-        pieces, size = [], 0
         try:
-            for piece in self._template.generate(values):
-                size += len(piece)
-                if size > LARGEST_TEXT:
-                    raise ValueError(f"its text is longer than {LARGEST_TEXT:,} characters; split it into more rows")
-                pieces.append(piece)
-        except Exception as error:  # whatever a user's template can do wrong: all of it is told the same way
+            wanted = {name: values[name] for name in self.names | self.optional if name in values}
+            if self.bundled or self._is_small(wanted):
+                return prompt.render(self.text, wanted)
+            return rendered("prompt", self.text, wanted, self.where, place)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a template can do wrong: all of it is told the same way
             raise UserError(f"{self.where}: fails on {place}: {error}.") from error
-        return "".join(pieces)
+
+    def _is_small(self, values: dict[str, Any]) -> bool:
+        """Whether one row is sure to stay far below the limits."""
+        if not self._shrinks or not all(type(value) is str for value in values.values()):
+            return False
+        return len(self.text) * (len(self.text) + sum(map(len, values.values()))) < SMALL
+
+
+def rendered(kind: str, text: str, values: dict[str, Any], where: str, place: str) -> str:
+    """The template ``text`` of the ``kind`` 'prompt' or 'conversation' with ``values``, within the limits of one row.
+    Raises `UserError`, or `Refused` with what the template said."""
+    try:
+        return confined.ask(kind, text, plain(values), seconds=SECONDS, memory=MEMORY)
+    except Exceeded as error:
+        much = f"{SECONDS:.0f} second" if str(error) == "time" else f"{MEMORY // 10**6} MB of memory"
+        raise UserError(
+            f"{where}: takes more than {much} on {place}. Shorten the row or leave it out, or take a simpler template."
+        ) from error
+
+
+def plain(value: Any) -> Any:
+    """``value`` made of what goes from one process to another; anything else, such as a date, as its text."""
+    if isinstance(value, dict):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value if type(value) in (str, int, float, bool, bytes, type(None)) else str(value)
 
 
 def _check_node(node: nodes.Node) -> None:
     """Raises an error, with the line, for what a template must not hold."""
     called = node.node if isinstance(node, nodes.Call) else None
-    if not isinstance(node, _NODES):
+    if isinstance(node, nodes.Filter) and node.name not in FILTERS:
+        reason = f"there is no filter '{node.name}'. Filters: {', '.join(sorted(FILTERS))}"
+    elif isinstance(node, nodes.Test) and node.name not in environment().tests:
+        reason = f"there is no test '{node.name}'"
+    elif not isinstance(node, prompt.NODES):
         word = getattr(node, "operator", type(node).__name__.lower())
         reason = f"'{word}' is not possible in a prompt; columns, if, +, filters and methods of text are"
     elif called and not (isinstance(called, nodes.Getattr) and called.attr in METHODS):

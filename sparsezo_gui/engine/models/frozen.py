@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from sparsezo_gui.border import outside
 from sparsezo_gui.engine.forward import ATTENTION, PACK_ROWS
 from sparsezo_gui.engine.models import auto
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.anatomy import Anatomy
 from sparsezo_gui.engine.models.checkpoint import Checkpoint
+from sparsezo_gui.engine.models.finite import finite, watched
 from sparsezo_gui.engine.models.hub import find
 from sparsezo_gui.engine.models.integer import IntegerLinear, Rounding
 from sparsezo_gui.engine.models.linear import FrozenLinear
 from sparsezo_gui.engine.models.source import ModelSource
 from sparsezo_gui.engine.models.stores import NF4, Dense, Int8, Store
 from sparsezo_gui.engine.models.streamed import Streamed, needed
+from sparsezo_gui.engine.models.tokenizer import load_tokenizer
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import ModelTable
+
+_CURE = "Download or copy the model again, or choose another."
 
 
 @dataclass
@@ -63,6 +68,21 @@ class FrozenModel:
         """Width of the logits."""
         return self.module.get_output_embeddings().weight.shape[0]
 
+    def check_tokens(self, rows: Iterable[Sequence[int]], where: str) -> None:
+        """Raises `UserError` for a token in ``rows`` that the model's tables do not hold; ``where`` says whose it is.
+
+        A tokenizer may well have more tokens than the model, as long as no text has them.
+        """
+        tables = (self.module.get_input_embeddings(), self.module.get_output_embeddings())
+        size = min(table.weight.shape[0] for table in tables)
+        token = max((max(row) for row in rows if row), default=0)
+        if token >= size:
+            raise UserError(
+                f"{where}: holds the token {self.tokenizer.convert_ids_to_tokens(token)!r} (number {token}), which the "
+                f"model does not know: its tokenizer has {len(self.tokenizer)} tokens, and the model a table of {size}."
+                f" Put the tokenizer that belongs to the model into {self.source.folder}, or do without that token."
+            )
+
     def original(self, name: str) -> Tensor:
         """The weight (out, in) as in the checkpoint; the dequantised one where only a 4-bit checkpoint exists."""
         if self.source.prequantised:
@@ -76,7 +96,7 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     source = yield from find(table)
     yield Progress("Loading the model")
     dtype = devices.compute_dtype(device, table)
-    tokenizer = _tokenizer(source)
+    tokenizer = load_tokenizer(source.folder, source.code)
     streamed = device.type == "cuda" and needed(
         source.anatomy, table.bits, dtype.itemsize, devices.memory_free(device) + devices.memory_used(device)
     )
@@ -84,13 +104,17 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     model = FrozenModel(module, tokenizer, source, Checkpoint(source), device, dtype, PACK_ROWS[device.type])
     rounding = Rounding()
     for done, name in enumerate(source.anatomy.linears):
-        model.layers[name] = _freeze(module, name, dtype, rounding if table.compute == "int8" else None)
+        layer = model.layers[name] = _freeze(module, name, dtype, rounding if table.compute == "int8" else None)
+        if not all(finite(tensor) for tensor in (*layer.store.tensors, layer.bias) if tensor is not None):
+            raise _not_finite(source, name)
         if done % 32 == 0:
             yield Progress("Loading the model", done, len(source.anatomy.linears), "layers")
     # What is left are embeddings, head and norms; the frozen weights are no parameters any more and keep their bits.
     # Buffers stay as they are: rotary frequencies must not lose bits.
     # Each is copied: one view into the mapped file would keep all pages of the file in this process.
-    for parameter in module.parameters():
+    for name, parameter in module.named_parameters():
+        if not finite(parameter):
+            raise _not_finite(source, name)
         parameter.data = parameter.data.to(device, dtype, copy=True)
     if streamed:
         stream(model)
@@ -108,13 +132,6 @@ def stream(model: FrozenModel) -> None:
     Streamed(model.module.get_submodule(model.anatomy.blocks), model.device)
 
 
-def _tokenizer(source: ModelSource) -> Any:
-    try:
-        return auto.load_tokenizer(source.folder, source.code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(f"{source.folder}: its tokenizer cannot be loaded ({_first_line(error)}).") from error
-
-
 def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype: torch.dtype) -> Any:
     options: dict[str, Any] = {}
     if not source.prequantised and table.bits in (4, 8):
@@ -129,10 +146,13 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
         options["attn_implementation"] = ATTENTION
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the loader's advice is for programmers
-            return auto.load_model(
+    ends = end_tokens(source)
+    # Forward passes ask for what they need; a config could ask for more, or for tuples.
+    source.config.output_hidden_states, source.config.output_attentions, source.config.return_dict = False, False, True
+    with warnings.catch_warnings(), outside(source.folder, "cannot be loaded", _CURE), watched() as unsound:
+        warnings.simplefilter("ignore")  # the loader's advice is for programmers
+        try:
+            module = auto.load_model(
                 source.folder,
                 source.code,
                 config=source.config,
@@ -141,18 +161,45 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
                 use_safetensors=True,
                 **options,
             )
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"{source.id}: does not fit into the memory of {devices.name(device)}. Choose fewer bits or another model."
-        ) from error
-    except RuntimeError as error:
-        # What goes wrong in one of the loader's threads comes out as this; only its log says what it was.
-        if "automatic conversion of the weights" not in str(error):
-            raise
-        raise UserError(
-            f"{source.id}: its weights could not be made ready. Most likely there is too little memory: choose fewer "
-            "bits or another model."
-        ) from error
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"{source.id}: does not fit into the memory of {devices.name(device)}. Choose fewer bits or another "
+                "model."
+            ) from error
+        except RuntimeError as error:
+            if unsound:
+                raise _not_finite(source, unsound[0]) from error
+            # What goes wrong in one of the loader's threads comes out as this; only its log says what it was.
+            if "automatic conversion of the weights" not in str(error):
+                raise
+            raise UserError(
+                f"{source.id}: its weights could not be made ready. Most likely there is too little memory: choose "
+                "fewer bits or another model."
+            ) from error
+    # Greedy decoding needs no more of it; the rest is for sampling, and could be anything.
+    module.generation_config = GenerationConfig(eos_token_id=ends)
+    return module
+
+
+def end_tokens(source: ModelSource) -> list[int]:
+    """The tokens that end a text, of generation_config.json or else of config.json. Raises `UserError`."""
+    path, config = source.folder / "generation_config.json", source.config
+    if path.is_file():
+        with outside(path, "is wrong", "Download or copy the file again, or remove it."):
+            config = GenerationConfig.from_pretrained(source.folder, local_files_only=True)
+    found = getattr(config, "eos_token_id", None)
+    ends = [end for end in (found if isinstance(found, list | tuple) else [found]) if end is not None]
+    if not all(type(end) is int for end in ends):
+        where = path if path.is_file() else source.folder / "config.json"
+        raise UserError(f"{where}: 'eos_token_id' must be the number of a token, or a list of them, not {found!r}.")
+    return ends
+
+
+def _not_finite(source: ModelSource, name: str) -> UserError:
+    return UserError(
+        f"{source.folder}: the weight '{name}' holds values that are no numbers (NaN or infinity), so the model "
+        "computes nothing of use. Download or copy the model again, or choose another."
+    )
 
 
 def _takes_our_attention(source: ModelSource) -> bool:
@@ -198,7 +245,3 @@ def _store(linear: Any) -> Store:
     # GPT-2's Conv1D holds (in, out).
     transposed = type(linear).__name__ == "Conv1D"
     return Dense(weight.data.t().contiguous() if transposed else weight.data)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n", 1)[0].rstrip(".")

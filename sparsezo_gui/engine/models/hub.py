@@ -15,6 +15,7 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import filter_repo_objects
 
 from sparsezo_gui import resources
+from sparsezo_gui.border import outside
 from sparsezo_gui.engine.models.anatomy import anatomy
 from sparsezo_gui.engine.models.code import find_code
 from sparsezo_gui.engine.models.consent import required
@@ -55,7 +56,8 @@ def find(table: ModelTable) -> Generator[Progress, None, ModelSource]:
         folder = cached_folder(table)
         if folder is None:
             folder = yield from _download(table)
-    return inspect(folder, table)
+    with outside(folder, "cannot be used as a model"):
+        return inspect(folder, table)
 
 
 def cached_folder(table: ModelTable) -> Path | None:

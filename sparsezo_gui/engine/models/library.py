@@ -14,6 +14,7 @@ from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from sparsezo_gui import resources
+from sparsezo_gui.border import reason
 from sparsezo_gui.engine.models.anatomy import Anatomy, anatomy
 from sparsezo_gui.engine.models.checkpoint import DTYPES
 from sparsezo_gui.engine.models.code import named_type
@@ -138,8 +139,10 @@ def _of_folder(table: ModelTable, folder: Path, kind: str) -> ModelSummary:
         check_quantisation(folder, config)
         facts["parameters"] = anatomy(config, code).parameters
         facts["bytes"] = sum(path.stat().st_size for path in set(find_weights(folder).values()))
-    except (UserError, OSError) as error:
+    except UserError as error:
         facts["problem"] = str(error)
+    except Exception as error:  # whatever libraries raise over it; the others are listed all the same
+        facts["problem"] = f"{folder}: cannot be used as a model ({reason(error)}). Download or copy it again."
     return ModelSummary(table.id, _title(table.id), kind, licence=licence_of(folder), **facts)
 
 

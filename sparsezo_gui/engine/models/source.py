@@ -18,6 +18,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from sparsezo_gui import resources
+from sparsezo_gui.border import outside, resolved
 from sparsezo_gui.engine.files import refuse_links
 from sparsezo_gui.engine.models import auto
 from sparsezo_gui.engine.models.anatomy import Anatomy, anatomy
@@ -81,7 +82,7 @@ def local_folder(id: str) -> Path | None:
         return resources.BUNDLED_MODELS[id]
     path = Path(os.path.expanduser(id))
     if os.path.isdir(path):
-        return path.resolve()
+        return resolved(path)
     if os.path.isfile(path):
         raise UserError(f"{path}: is a file; [model] id names the folder that holds config.json and the weights.")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", id):
@@ -99,6 +100,10 @@ def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
         raise UserError(_no_config(folder))
     table = _read_json(path)
     _refuse_settings(path, table)
+    window = table.get("sliding_window")
+    if window is not None and window is not False and not (type(window) is int and window > 0):
+        raise UserError(f"{path}: 'sliding_window' must be a number of tokens or null, not {quoted(window)}. Download "
+                        "or copy it again.")
     kind, own = table.get("model_type"), table.get("auto_map")
     remote = isinstance(own, dict) and "AutoConfig" in own
     known = isinstance(kind, str) and kind in CONFIG_MAPPING
@@ -110,13 +115,8 @@ def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
         hint = did_you_mean(kind, CONFIG_MAPPING) if isinstance(kind, str) else ""
         hint = hint if hint.startswith("Did") else "It may be newer than this version of SparseZO."
         raise UserError(f"{path}: the model type {kind!r} is not known to transformers. {hint}")
-    try:
+    with outside(path, f"does not describe a '{kind}' model"):
         return auto.load_config(folder, code)
-    except UserError:  # of the model's own code
-        raise
-    except Exception as error:  # whatever a foreign config makes its class raise
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise UserError(f"{path}: does not describe a '{kind}' model ({reason}). Download or copy it again.") from error
 
 
 def _refuse_settings(path: Path, table: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ import filelock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparsezo_gui import recipe as recipes
+from sparsezo_gui.border import resolved
 from sparsezo_gui.engine.drafts import AGE
 from sparsezo_gui.engine.files import (
     cannot_write,
@@ -81,9 +82,9 @@ class Facts(BaseModel):
     mask_hash: str = _SHA256
     data_hash: str | None = Field(None, pattern="^[0-9a-f]{64}$")  # None in a branch with other data, until it starts
     examples: int | None = Field(None, ge=1)  # to train on; not told by runs that are older than this field
-    parameters: int
-    eligible: int
-    tuned: int
+    parameters: int = Field(ge=1)
+    eligible: int = Field(ge=1)
+    tuned: int = Field(ge=1)
     pack_rows: int | None = Field(None, ge=1)  # version 1 did not always tell it
     mask_seconds: float | None = None  # that finding the mask took
     device: str
@@ -256,7 +257,7 @@ def open_run(path: str | Path) -> RunFolder:
         path = runs_home() / path
     if not path.is_dir():
         raise UserError(f"There is no run folder '{path}'. 'sparsezo runs' lists the runs.")
-    return open_resolved(path.resolve())
+    return open_resolved(resolved(path))
 
 
 def open_resolved(path: Path) -> RunFolder:

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+from sparsezo_gui.border import resolved
 from sparsezo_gui.engine.drafts import is_old, new_folder
 from sparsezo_gui.engine.files import cannot_write, sync
 from sparsezo_gui.engine.locks import held
@@ -52,7 +53,7 @@ def starting(recipe: Recipe, folder: Path | None = None) -> Iterator[tuple[Path,
 
 def _make(folder: Path) -> tuple[Path, bool]:
     """The folder's whole path, and whether it was made just now."""
-    path = folder.resolve()
+    path = resolved(folder)
     _refuse_taken(path)
     try:
         path.mkdir(parents=True)

@@ -40,7 +40,10 @@ class Calibrated(MaskRule):
 
         longest = getattr(model.source.config, "max_position_embeddings", None) or self.tokens
         tokens = min(self.tokens, longest)
-        return [passages(name, model.tokenizer, self.sequences, tokens, search.data) for name in self.names]
+        found = [passages(name, model.tokenizer, self.sequences, tokens, search.data) for name in self.names]
+        for name, part in zip(self.names, found, strict=True):
+            model.check_tokens((passage.tokens for passage in part), f"[mask] text '{name}'")
+        return found
 
 
 class OnText(Calibrated):

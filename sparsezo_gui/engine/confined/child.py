@@ -1,0 +1,88 @@
+"""The program of the confined process: answers requests from its parent, each within its own limits.
+
+``python -I child.py PACKAGES…``, where PACKAGES are the folders that hold what it imports. A request is its length (8
+bytes, little-endian) and marshalled: the name of the work, its arguments, and the bytes of memory it may take. An
+answer is its length, a byte that says how it went (`DONE`, `REFUSED`, `MEMORY`), and text in UTF-8. The first answer
+comes unasked, when it is ready.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+try:
+    import resource
+except ImportError:  # Windows; there, and on macOS, the parent alone sees to the memory
+    resource = None
+
+WORD = "--confined"
+"""The one argument with which a frozen program, which has no Python beside it, starts itself as the child."""
+DONE, REFUSED, MEMORY = b"d", b"r", b"m"
+SPARE_SECONDS = 5  # of processor time, after which a child whose parent died before it could be killed ends by itself
+
+
+def main() -> int:
+    """Serves until the parent closes its end; gives the exit code."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints is no answer
+    work = _work()
+    statm = os.open("/proc/self/statm", os.O_RDONLY) if sys.platform == "linux" else None
+    _answer(answers, DONE, b"")
+    while head := requests.read(8):
+        _answer(answers, *_worked(work, statm, requests.read(int.from_bytes(head, "little"))))
+    return 0
+
+
+def _work() -> dict[str, Callable[..., str]]:
+    from sparsezo_gui.engine.confined import conversation, prompt, tokens
+
+    return {"prompt": prompt.render, "conversation": conversation.render, "tokenizer": tokens.check}
+
+
+def _worked(work: dict[str, Callable[..., str]], statm: int | None, request: bytes) -> tuple[bytes, bytes]:
+    """How it went, and the text."""
+    name, arguments, memory = marshal.loads(request)
+    try:
+        with _limited(statm, memory):
+            return DONE, work[name](*arguments).encode("utf-8", "surrogatepass")
+    except MemoryError:
+        return MEMORY, b""
+    except Exception as error:  # whatever a stranger's file makes of its reader
+        return REFUSED, (str(error).strip() or type(error).__name__).encode("utf-8", "surrogatepass")
+
+
+def _answer(answers: BinaryIO, how: bytes, text: bytes) -> None:
+    answers.write((len(text) + 1).to_bytes(8, "little") + how)
+    answers.write(text)
+    answers.flush()
+
+
+@contextmanager
+def _limited(statm: int | None, memory: int) -> Iterator[None]:
+    """Within: an allocation fails that would take more than ``memory`` bytes beyond what is held now (on Linux)."""
+    if resource is None:
+        yield
+        return
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + SPARE_SECONDS, hard))
+    if statm is None:
+        yield
+        return
+    held = int(os.pread(statm, 100, 0).split()[5]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (held + memory, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+if __name__ == "__main__":
+    sys.path[:0] = sys.argv[1:]  # -I leaves out the user's own packages
+    main()

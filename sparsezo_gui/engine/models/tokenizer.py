@@ -1,0 +1,86 @@
+"""The tokenizer of a model on this disk.
+
+Its file describes a program in a library that aborts the process where that goes wrong, so one of unknown content is
+first tried in the confined process (see `sparsezo_gui.engine.confined`). What passed is remembered by an empty file in
+the program's home: ``tokenizers/HASH``, the SHA-256 of the library's version and the content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import closing, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from sparsezo_gui import resources
+from sparsezo_gui.border import outside
+from sparsezo_gui.engine.confined.process import Confined, Exceeded, Refused
+from sparsezo_gui.engine.files import home, write_text
+from sparsezo_gui.engine.models import auto
+from sparsezo_gui.engine.models.consent import TrustedCode
+from sparsezo_gui.errors import UserError
+
+SECONDS, SECONDS_MB = 10, 2  # of processor time for trying one, and more for each megabyte of the file
+MEMORY, TIMES = 200_000_000, 30  # bytes, and so many times the file's size
+_CURE = "Download or copy the model again, or choose another."
+
+
+def load_tokenizer(folder: Path, code: TrustedCode | None = None) -> Any:
+    """The tokenizer in ``folder``, by the model's own ``code`` where it has one. Raises `UserError`."""
+    if folder not in resources.BUNDLED_MODELS.values():
+        for path in sorted(folder.glob("tokenizer*.json")):
+            if path.name != "tokenizer_config.json":
+                _try(path)
+        _refuse_others(folder / "tokenizer_config.json")
+    with outside(folder, "its tokenizer cannot be loaded", _CURE):
+        found = auto.load_tokenizer(folder, code)
+        found.model_max_length = 10**9  # how long a text may be is for the recipe to say, and no warning for a terminal
+        found.decode(found("a").input_ids, skip_special_tokens=True)  # some of what is wrong shows when it is used
+        return found
+
+
+def _try(path: Path) -> None:
+    """Raises `UserError` where the file cannot be loaded and used within limits."""
+    with outside(path, "cannot be read"):
+        facts = path.stat()
+    _passed(path, (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
+
+
+@lru_cache(maxsize=16)
+def _passed(path: Path, state: tuple[int, ...]) -> None:
+    """Tries the file once for each ``state`` of it (device, number, size, times), and once for each content."""
+    with outside(path, "cannot be read"), path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(tokenizers.__version__.encode())
+    verdict = home() / "tokenizers" / digest.hexdigest()
+    if verdict.exists():
+        return
+    size = state[2]
+    seconds, memory = SECONDS + SECONDS_MB * size // 10**6, MEMORY + TIMES * size
+    try:
+        with closing(Confined()) as confined:
+            confined.ask("tokenizer", str(path.absolute()), seconds=seconds, memory=memory)
+    except Exceeded as error:
+        much = f"{seconds} seconds" if str(error) == "time" else f"{memory // 10**6:,} MB of memory"
+        raise UserError(
+            f"{path}: takes more than {much} for a few words, or breaks down, as no sound tokenizer does. {_CURE}"
+        ) from error
+    except Refused as error:
+        raise UserError(f"{path}: not a tokenizer that can be loaded ({error}). {_CURE}") from error
+    with suppress(UserError):  # then it is tried again next time
+        write_text(verdict, "")
+
+
+def _refuse_others(config: Path) -> None:
+    """Raises `UserError` where the config leads `transformers` to a file that was not tried."""
+    if not config.is_file():
+        return
+    with outside(config, "is not valid JSON"):
+        table = json.loads(config.read_text(encoding="utf-8"))
+        names = table.get("fast_tokenizer_files") or ()
+    if any(Path(str(name)).name != name for name in names):
+        raise UserError(f"{config}: names a file of another folder as 'fast_tokenizer_files'. {_CURE}")

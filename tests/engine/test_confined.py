@@ -1,0 +1,164 @@
+"""The process for what strangers wrote: what it gives, what it may take, and that it never stands in the way."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from sparsezo_gui.engine.confined import child, process
+from sparsezo_gui.engine.confined.process import Confined, Exceeded, Refused
+from sparsezo_gui.engine.data.chat import segments, templated
+from sparsezo_gui.errors import UserError
+from tests.models import tokenizer
+
+TALK = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "Hi <b>'you'</b>"},
+    {"role": "assistant", "content": "<think>so</think> Hello "},
+    {"role": "user", "content": "Bye"},
+    {"role": "assistant", "content": "See you"},
+]
+CHAT_TEMPLATES = (
+    "{{ bos_token }}{% for m in messages %}\n    {% if m.role == 'user' %}\n[INST] {{ m['content'] }} [/INST]"
+    "    {% else %}\n{{ m.content | trim }}{{ eos_token }}\n    {% endif %}\n{% endfor %}",
+    "{%- set ns = namespace(last=messages|length - 1, found=false) %}{%- for m in messages[::-1] %}"
+    "{%- if not ns.found and m.role == 'user' %}{%- set ns.found = true %}{%- set ns.last = loop.revindex0 %}{%- endif "
+    "%}{%- endfor %}{%- for m in messages %}{{- '<|im_start|>' + m.role + '\n' }}{%- if loop.index0 > ns.last %}"
+    "{{- '<think>\n\n</think>\n\n' }}{%- endif %}{{- m.content.split('</think>')[-1].lstrip('\n') + '<|im_end|>\n' }}"
+    "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}",
+    "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}{{ m | tojson }}{% generation %}"
+    "{{ m.content | tojson(indent=2) }}{% endgeneration %}{% if loop.index > 3 %}{% break %}{% endif %}{% endfor %}",
+    "{{ strftime_now('%Y') }} {{ dict(a=1, b=tools) }} {{ dict.fromkeys('ab') }} {{ documents is none }} {{ unknown }}"
+    "{% macro say(m) %}{{ m.role | upper }}: {{ m.content }}{% endmacro %}{% for m in messages %}{{ say(m) }}"
+    "{% endfor %}",
+)
+BOMBS = (
+    ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "1 second"),
+    ("{% set ns = namespace(x='a' * 99) %}{% for a in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}", "64 MB"),
+    ("{{ 'x' * 10**9 }}", "64 MB"),
+    ("{{ '%1000000000d' % 1 }}", "64 MB"),
+    ("{{ '{:1000000000}'.format(1) }}", "64 MB"),
+    ("{{ ('a' * 9999).replace('a', 'b' * 99999) }}", "64 MB"),
+    ("{{ [0] * 10**8 }}", "64 MB"),
+    ("{{ (9 ** (9 ** 9)) % 7 }}", "1 second"),  # in one call of C, which no signal interrupts
+    ("{{ lipsum(n=10**9) }}", "1 second"),
+)
+
+
+@pytest.fixture
+def confined():
+    made = Confined()
+    yield made
+    made.close()
+
+
+def with_template(text):
+    made = tokenizer()
+    made.chat_template = text
+    return made
+
+
+@pytest.mark.parametrize("text", CHAT_TEMPLATES)
+@pytest.mark.parametrize("prompt", [False, True])
+def test_conversations_read_as_transformers_writes_them(text, prompt):
+    made = with_template(text)
+    expected = made.apply_chat_template(TALK, add_generation_prompt=prompt, tokenize=False)
+    assert templated(TALK, made, "row 1", prompt) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{% set ns = namespace(__class__=1) %}", "__class__"),
+        ("{{ messages.append(1) }}", "append"),
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{% for", "end of template"),
+        ("{{ [].__class__.__base__.__subclasses__() }}", "unsafe"),
+    ],
+)
+def test_what_a_chat_template_refuses_is_told(text, sentence):
+    with pytest.raises(UserError, match=f"^row 1: the model's chat template refuses.*{sentence}"):
+        templated(TALK, with_template(text), "row 1")
+
+
+@pytest.mark.parametrize(("text", "much"), BOMBS)
+def test_a_chat_template_has_a_budget_for_each_row(text, much):
+    start = time.perf_counter()
+    with pytest.raises(UserError, match=f"chat template: takes more than {much}.* on a.jsonl, row 3. Shorten the row"):
+        segments(TALK, with_template(text), "a.jsonl, row 3")
+    assert time.perf_counter() - start < 20  # by the clock, on a busy computer
+    assert templated(TALK, tokenizer(), "row 4").startswith("<s>")
+
+
+@pytest.mark.parametrize("work", ["prompt", "conversation"])
+def test_where_the_system_limits_no_memory_the_parent_does(confined, work):
+    request = confined._start() and process._Request(60, 64 << 20)
+    confined._request = request
+    values = {"text": "ab", "x": "a" * 1000}
+    bomb = "{{ (text" + " | replace('a', x)" * 4 + ") }}"
+    unlimited = marshal.dumps((work, (bomb, values), 2**60))
+    assert confined._exchange(confined._process, unlimited)[0] == b"" and request.exceeded == "memory"
+
+
+def test_memory_that_was_taken_and_given_back_is_no_ones(confined):
+    text = "{% for a in range(30) %}{{ 'a' * 1000000 }}{% endfor %}"
+    for _ in range(6):
+        assert len(confined.ask("conversation", text, {}, seconds=5, memory=90 << 20)) == 30_000_000
+
+
+def test_a_dead_process_is_replaced_and_an_interrupted_one_does_not_answer_late(confined, monkeypatch):
+    ask = ("prompt", "{{ a }}", {"a": "1"})
+    assert confined.ask(*ask, seconds=1, memory=64 << 20) == "1"
+    confined._process.kill()
+    confined._process.wait()
+    assert confined.ask(*ask, seconds=1, memory=64 << 20) == "1"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(process, "_answer", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        confined.ask("prompt", "late", {}, seconds=1, memory=64 << 20)
+    assert confined.ask(*ask, seconds=1, memory=64 << 20) == "1"
+
+
+def test_it_ends_when_it_is_not_asked(confined, monkeypatch):
+    monkeypatch.setattr(process, "_IDLE_SECONDS", 0.1)
+    confined.ask("prompt", "a", {}, seconds=1, memory=64 << 20)
+    deadline = time.monotonic() + 20
+    while confined._process is not None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert confined._process is None
+    assert confined.ask("prompt", "b", {}, seconds=1, memory=64 << 20) == "b"
+
+
+def test_it_knows_nothing_of_the_user_and_imports_no_torch(confined, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    found = psutil.Process(confined._start().pid)
+    assert "HF_TOKEN" not in found.environ()
+    code = "import sys\nsys.path[:0] = sys.argv[1:]\nfrom sparsezo_gui.engine.confined import child\nchild._work()\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code + "print({'torch', 'transformers', 'numpy'} & set(sys.modules))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("program", ["sparsezo_gui", "sparsezo_gui.cli"])
+def test_a_frozen_program_is_its_own_child(program):
+    request = marshal.dumps(("prompt", ("{{ a }}!", {"a": "x"}), 64 << 20))
+    done = subprocess.run(
+        [sys.executable, "-m", program, child.WORD], input=len(request).to_bytes(8, "little") + request,
+        capture_output=True, check=True, env=os.environ,
+    )  # fmt: skip
+    assert done.stdout == (1).to_bytes(8, "little") + b"d" + (3).to_bytes(8, "little") + b"dx!"
+
+
+def test_what_a_library_says_comes_back(confined):
+    with pytest.raises(Refused, match="division by zero"):
+        confined.ask("conversation", "{{ 1 / 0 }}", {}, seconds=1, memory=64 << 20)
+    with pytest.raises(Exceeded, match="memory"):
+        confined.ask("prompt", "{{ a }}", {"a": "b" * 10_000_000}, seconds=1, memory=5_000_000)
