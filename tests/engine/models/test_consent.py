@@ -79,7 +79,8 @@ def test_lists_estimates_and_previews_run_nothing(folder, marker, tmp_path):
     assert "needs Python code of its own" in library.summary(recipe.model).problem
     with pytest.raises(ConsentNeeded):
         planning.estimate(recipe)
-    assert planning.preview_data(recipe).rows and not planning.preview_data(recipe).longest_tokens
+    preview = finish(planning.preview_data(recipe))
+    assert preview.rows and not preview.longest_tokens
     assert not marker.exists()
     given(folder)
     assert planning.estimate(recipe).total > 0 and not library.summary(recipe.model).problem
