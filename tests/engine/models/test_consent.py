@@ -84,7 +84,7 @@ def test_lists_estimates_and_previews_run_nothing(folder, marker, tmp_path):
     assert not marker.exists()
     given(folder)
     assert planning.estimate(recipe).total > 0 and not library.summary(recipe.model).problem
-    assert planning.preview_data(recipe).longest_tokens
+    assert finish(planning.preview_data(recipe)).longest_tokens
 
 
 def test_a_known_layout_is_told_without_the_code(tmp_path, marker):
