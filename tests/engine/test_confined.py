@@ -103,7 +103,7 @@ def test_where_the_system_limits_no_memory_the_parent_does(confined, work):
     confined._request = request
     values = {"text": "ab", "x": "a" * 1000}
     bomb = "{{ (text" + " | replace('a', x)" * 4 + ") }}"
-    unlimited = marshal.dumps((work, (bomb, values), 2**60))
+    unlimited = marshal.dumps((work, (bomb, values), 60, 2**60))
     assert confined._exchange(confined._process, unlimited)[0] == b"" and request.exceeded == "memory"
 
 
@@ -149,7 +149,7 @@ def test_it_knows_nothing_of_the_user_and_imports_no_torch(confined, monkeypatch
 
 @pytest.mark.parametrize("program", ["sparsezo_gui", "sparsezo_gui.cli"])
 def test_a_frozen_program_is_its_own_child(program):
-    request = marshal.dumps(("prompt", ("{{ a }}!", {"a": "x"}), 64 << 20))
+    request = marshal.dumps(("prompt", ("{{ a }}!", {"a": "x"}), 1, 64 << 20))
     done = subprocess.run(
         [sys.executable, "-m", program, child.WORD], input=len(request).to_bytes(8, "little") + request,
         capture_output=True, check=True, env=os.environ,
@@ -162,3 +162,11 @@ def test_what_a_library_says_comes_back(confined):
         confined.ask("conversation", "{{ 1 / 0 }}", {}, seconds=1, memory=64 << 20)
     with pytest.raises(Exceeded, match="memory"):
         confined.ask("prompt", "{{ a }}", {"a": "b" * 10_000_000}, seconds=1, memory=5_000_000)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_child_whose_parent_died_ends_by_itself():
+    request = marshal.dumps(("conversation", ("{{ (9 ** (9 ** 9)) % 7 }}", {}), 0, 64 << 20))
+    with subprocess.Popen(process._command(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as orphan:
+        orphan.stdin.write(len(request).to_bytes(8, "little") + request)
+    assert orphan.returncode < 0

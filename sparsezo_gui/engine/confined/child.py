@@ -1,8 +1,8 @@
 """The program of the confined process: answers requests from its parent, each within its own limits.
 
 ``python -I child.py PACKAGES…``, where PACKAGES are the folders that hold what it imports. A request is its length (8
-bytes, little-endian) and marshalled: the name of the work, its arguments, and the bytes of memory it may take. An
-answer is its length, a byte that says how it went (`DONE`, `REFUSED`, `MEMORY`), and text in UTF-8. The first answer
+bytes, little-endian) and marshalled: the name of the work, its arguments, and the seconds and bytes that it may take.
+An answer is its length, a byte that says how it went (`DONE`, `REFUSED`, `MEMORY`), and text in UTF-8. The first answer
 comes unasked, when it is ready.
 """
 
@@ -24,7 +24,7 @@ except ImportError:  # Windows; there, and on macOS, the parent alone sees to th
 WORD = "--confined"
 """The one argument with which a frozen program, which has no Python beside it, starts itself as the child."""
 DONE, REFUSED, MEMORY = b"d", b"r", b"m"
-SPARE_SECONDS = 5  # of processor time, after which a child whose parent died before it could be killed ends by itself
+SPARE_SECONDS = 2  # of processor time beyond a request's, after which a child whose parent died ends by itself
 
 
 def main() -> int:
@@ -47,9 +47,9 @@ def _work() -> dict[str, Callable[..., str]]:
 
 def _worked(work: dict[str, Callable[..., str]], statm: int | None, request: bytes) -> tuple[bytes, bytes]:
     """How it went, and the text."""
-    name, arguments, memory = marshal.loads(request)
+    name, arguments, seconds, memory = marshal.loads(request)
     try:
-        with _limited(statm, memory):
+        with _limited(statm, seconds, memory):
             return DONE, work[name](*arguments).encode("utf-8", "surrogatepass")
     except MemoryError:
         return MEMORY, b""
@@ -64,23 +64,25 @@ def _answer(answers: BinaryIO, how: bytes, text: bytes) -> None:
 
 
 @contextmanager
-def _limited(statm: int | None, memory: int) -> Iterator[None]:
+def _limited(statm: int | None, seconds: float, memory: int) -> Iterator[None]:
     """Within: an allocation fails that would take more than ``memory`` bytes beyond what is held now (on Linux)."""
-    if resource is None:
-        yield
-        return
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + SPARE_SECONDS, hard))
+    if resource is not None:
+        _limit(resource.RLIMIT_CPU, int(time.process_time() + seconds) + SPARE_SECONDS)
     if statm is None:
         yield
         return
+    before = resource.getrlimit(resource.RLIMIT_DATA)
     held = int(os.pread(statm, 100, 0).split()[5]) * resource.getpagesize()
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (held + memory, hard))
+    _limit(resource.RLIMIT_DATA, held + memory)
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def _limit(kind: int, most: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 if __name__ == "__main__":

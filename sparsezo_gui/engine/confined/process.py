@@ -50,11 +50,12 @@ class Confined:
         self._process: subprocess.Popen | None = None
         self._request: _Request | None = None
         self._last = 0.0
+        self._held = 0  # bytes that the process held when it was last not at work
 
     def ask(self, work: str, *arguments: Any, seconds: float, memory: int) -> str:
         """What ``work`` gives for ``arguments`` (plain values) with so many seconds of processor time and bytes of
         memory. Raises `Exceeded`, or `Refused` with what was wrong."""
-        content = marshal.dumps((work, arguments, memory))
+        content = marshal.dumps((work, arguments, seconds, memory))
         with self._lock:
             process = self._process if self._process and self._process.poll() is None else self._start()
             request = self._request = _Request(seconds, memory)
@@ -103,19 +104,21 @@ class Confined:
         if _answer(process)[0] != child.DONE:
             self.close()
             raise RuntimeError("the process that templates and tokenizers are tried in did not start")
+        self._held = psutil.Process(process.pid).memory_info().rss
         return process
 
     def _watch(self, process: subprocess.Popen) -> None:
         """Kills the process when a request takes more than it may, and when it was not asked for long."""
-        usage, seen, spent, began, base = psutil.Process(process.pid), None, 0.0, 0.0, 0
+        usage, seen, spent, began = psutil.Process(process.pid), None, 0.0, 0.0
         with suppress(psutil.Error):  # it ended between two looks
             while process.poll() is None:
                 request, used, held = self._request, sum(usage.cpu_times()[:2]), usage.memory_info().rss
                 if request is not seen:
-                    seen, spent, began, base = request, used, time.monotonic(), base if request else held
+                    seen, spent, began = request, used, time.monotonic()
                 if request is None:
+                    self._held = held
                     self._close_idle(process)
-                elif held - base > request.memory:
+                elif held - self._held > request.memory:
                     request.exceeded = "memory"
                 elif used - spent > request.seconds or time.monotonic() - began > _PATIENCE * request.seconds:
                     request.exceeded = "time"
