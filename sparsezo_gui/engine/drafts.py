@@ -51,7 +51,8 @@ def publish(content: Path, target: Path) -> None:
     Raises `UserError` where somebody was quicker, and OSError.
     """
     try:
-        sync(content)
+        for folder in (content, *filter(Path.is_dir, content.rglob("*"))):
+            sync(folder)
         if os.name == "nt" and target.is_dir():  # where nothing is renamed over a folder, an empty one neither
             target.rmdir()
         os.rename(content, target)
