@@ -1,8 +1,8 @@
 """Folders that appear whole or not at all: made beside their place under a lock, then renamed.
 
 A draft is a folder ``.sparsezo-XXXXXXXX`` with a ``lock``, which its maker holds, and the ``content``, which takes the
-final name. What a killed process left is removed when the next draft is made beside it: nobody holds its lock, and it
-is older than the moment between making a folder and locking it can be.
+final name. What a killed process left is removed when the next draft is made beside it, or the runs there are listed:
+nobody holds its lock, and it is older than the moment between making a folder and locking it can be.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def publish(content: Path, target: Path) -> None:
     Raises `UserError` where somebody was quicker, and OSError.
     """
     try:
-        sync(content)
+        for folder in (content, *filter(Path.is_dir, content.rglob("*"))):
+            sync(folder)
         if os.name == "nt" and target.is_dir():  # where nothing is renamed over a folder, an empty one neither
             target.rmdir()
         os.rename(content, target)
@@ -82,10 +83,11 @@ def sweep(folder: Path) -> None:
     """Removes the drafts in ``folder`` that killed processes left."""
     with suppress(OSError), os.scandir(folder) as entries:
         for path in [Path(entry.path) for entry in entries if entry.name.startswith(PREFIX) and is_old(entry)]:
-            with suppress(OSError), held(path / "lock"):
-                shutil.rmtree(path / "content", ignore_errors=True)
-                # Whoever waited for the lock would find the folder gone, and has nothing to do in it.
-                shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):
+                with held(path / "lock") as lock:
+                    shutil.rmtree(path / "content", ignore_errors=True)
+                    lock.forget = True
+                path.rmdir()
 
 
 def is_old(entry: os.DirEntry) -> bool:

@@ -120,6 +120,17 @@ def test_a_disk_without_permissions_is_written_all_the_same(tmp_path, monkeypatc
     assert (tmp_path / "a").read_text() == (tmp_path / "out" / "b").read_text() == "new"
 
 
+@pytest.mark.parametrize("number", [0, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_new_file_takes_no_others_place_also_without_hard_links(tmp_path, monkeypatch, number):
+    if number:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(number, "no")))
+    with replacing(tmp_path / "a", new=True) as temporary:
+        temporary.write_text("first")
+    with pytest.raises(UserError, match="already exists"), replacing(tmp_path / "a", new=True) as temporary:
+        temporary.write_text("second")
+    assert (tmp_path / "a").read_text() == "first" and os.listdir(tmp_path) == ["a"]
+
+
 def test_a_run_on_a_disk_that_lacks_services_says_what_is_weaker(make, tmp_path, monkeypatch):
     whole = list(training.train(make(), folder=tmp_path / "whole"))
     assert not [event for event in of(e.Notice, whole) if "disk" in event.text]

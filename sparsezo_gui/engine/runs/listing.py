@@ -86,7 +86,8 @@ def _with_branches(run: RunSummary) -> Iterator[RunSummary]:
         run, depth = left.pop()
         yield run
         folder = Path(run.path, BRANCHES)
-        if depth < DEEPEST and not folder.is_symlink():
+        if depth < DEEPEST and folder.is_dir() and not folder.is_symlink():
+            sweep(folder)
             branches = map(_summary, _run_folders(folder))
             in_order = sorted(branches, key=lambda each: (each.start, each.created), reverse=True)
             left += [(branch, depth + 1) for branch in in_order]

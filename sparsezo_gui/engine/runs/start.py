@@ -76,7 +76,7 @@ def _is_start(names: Collection[str]) -> bool:
 
 def _remove_start(path: Path) -> bool:
     """Removes all but the lock of a start that came to nothing; only for who holds the lock. Whether it did."""
-    names = os.listdir(path)
+    names = os.listdir(path) if path.is_dir() else ["gone"]
     if not _is_start(names):
         return False
     for name in set(names) - {LOCK, LOCK_MARKER}:

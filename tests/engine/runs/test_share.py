@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import shutil
 import zipfile
@@ -10,12 +12,14 @@ from queue import SimpleQueue
 import pytest
 
 from sparsezo_gui.engine import training
+from sparsezo_gui.engine.files import cannot_write
 from sparsezo_gui.engine.runs import share as shares
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.listing import list_runs
 from sparsezo_gui.engine.runs.share import receive, share
 from sparsezo_gui.engine.session import open_session
+from sparsezo_gui.engine.sparse.mask import Mask
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
 from tests.engine.conftest import finish, of
@@ -53,6 +57,24 @@ def test_without_its_mask_it_is_found_again(make, tmp_path, monkeypatch, rule):
     assert values(got) == values(run)
     assert finish(open_session(got)).overlay.mask.hash == run.facts.mask_hash
     assert share(run, tmp_path / "whole.zip", with_mask=True).with_mask
+
+
+def test_on_a_disk_that_cannot_be_written_it_is_found_again_each_time(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(shares, "MASK_BYTES", 0)
+    share(run, tmp_path / "given.zip")
+    got = receive(tmp_path / "given.zip")
+
+    def read_only(mask, path, new=False):
+        raise cannot_write(path, OSError(errno.EROFS, os.strerror(errno.EROFS)))
+
+    monkeypatch.setattr(Mask, "save", read_only)
+    told = []
+    work = open_session(got)
+    with pytest.raises(StopIteration) as end:
+        while True:
+            told.append(next(work))
+    assert end.value.value.overlay.hash() == values(run)
+    assert [event for event in of(e.Notice, told) if "Read-only" in event.text] and not got.mask.exists()
 
 
 def test_another_mask_is_not_taken_for_it(make, tmp_path, monkeypatch, run):
