@@ -83,10 +83,10 @@ def steps(model, table, folder):
         found = session.estimate(batch_now, directions, 1e-3)
         session.advance(directions, found.scalars, 1e-3, found.exact)
         losses.append(found.loss)
-        frames.write(folder, step, step, session.overlay.start, session.overlay.values, session.state, mask.hash)
+        frames.write(folder, step, step, session.overlay.start, session.overlay.values, session.state, mask.hash, "")
     overlay, hash = session.overlay, session.overlay.hash()
     (_, frame) = sorted(frames.frames(folder), key=lambda each: each.step)
-    assert frames.read(frame, overlay.start, overlay.values, mask.hash) is not None and overlay.hash() == hash
+    assert frames.read(frame, overlay.start, overlay.values, mask.hash, "") is not None and overlay.hash() == hash
     with overlay.applied():
         finish(evaluate(model, CHOICES, "test", chosen.objective, session.base(CHOICES, BATCH)))
     assert overlay.changes()
