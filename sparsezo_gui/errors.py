@@ -40,6 +40,14 @@ def quoted(value: object) -> str:
         return f"such a long {type(value).__name__}"
 
 
+class ChangedInputs(UserError):
+    """What a run was trained or measured on is not there any more as it was: ``changed`` names the inputs."""
+
+    def __init__(self, sentence: str, changed: tuple[str, ...]) -> None:
+        super().__init__(sentence)
+        self.changed = changed
+
+
 class DiskFull(UserError):
     """A write found no room. What was to be written can be written again once there is some."""
 

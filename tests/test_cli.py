@@ -209,9 +209,8 @@ def test_ctrl_c_stops_at_a_step_border_and_resume_goes_on(run, recipe_file, tmp_
     last = json.loads(out.splitlines()[-1])
     assert (process.returncode, error) == (0, "")
     assert (last["event"], last["reason"]) == ("finished", "stopped")
-    text = (tmp_path / "run" / "recipe.toml").read_text()
-    (tmp_path / "run" / "recipe.toml").write_text(text.replace("steps = 100000", f"steps = {last['step'] + 3}"))
-    code, lines, _ = run("resume", tmp_path / "run", "--json")
+    _, lines, _ = run("branch", tmp_path / "run", "--set", f"loop.steps={last['step'] + 3}", "--json")
+    code, lines, _ = run("resume", objects(lines)[-1]["run"], "--json")
     steps = [each["step"] for each in objects(lines) if each["event"] == "step"]
     assert (code, steps) == (0, [last["step"] + k for k in (1, 2, 3)])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparsezo_gui.engine import gradient
+from sparsezo_gui.engine import gradient, provenance
 from sparsezo_gui.engine.data import TaskData, load_task
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
@@ -57,8 +56,10 @@ class Session:
     step: int = 0
     state: State = field(default_factory=State)
     factor: float = 1.0
-    data: dict[str, tuple[TaskData, str]] = field(default_factory=dict)
-    """What was read so far, and its hash, by its table in a recipe; see `data_of`."""
+    data: dict[str, tuple[TaskData, dict[str, str]]] = field(default_factory=dict)
+    """What was read so far, and its hashes, by its table in a recipe; see `data_of`."""
+    changed: tuple[str, ...] = ()
+    """Inputs that are not those that the run began with, which was accepted; see `sparsezo_gui.engine.provenance`."""
     known: dict[tuple[Encoded, int], float] = field(default_factory=dict)
     """What the objective compares examples with, as far as that was measured; see `base`."""
 
@@ -137,10 +138,11 @@ def directions(recipe: Recipe, overlay: Overlay, step: int, state: State) -> Any
 
 
 def open_session(
-    run: RunFolder, step: int | None = None, frames: bool = True
+    run: RunFolder, step: int | None = None, frames: bool = True, accept: bool = False
 ) -> Generator[Progress | Notice, None, Session]:
     """Loads the model of ``run`` and brings its values to ``step`` (None: the last), from the nearest key frame or, not
-    using ``frames``, from the beginning. Raises `UserError`."""
+    using ``frames``, from the beginning. Raises `UserError`, and `ChangedInputs` for another tokenizer or configuration
+    unless it is told to ``accept`` them."""
     recipe, facts = run.recipe, run.facts
     if facts.generator != generator.GENERATOR:
         raise UserError(
@@ -154,9 +156,13 @@ def open_session(
             f"{recipe.model.id}: these are not the weights that run '{run.name}' was tuned on. Bring back the "
             "original model (id and revision are in the run's recipe.toml), or start a new run."
         )
+    found = provenance.of_model(model.source.folder)
+    changed = provenance.compare(run, found, found, accept)
+    if changed:
+        yield Notice(provenance.told(changed), "warning")
     # Fewer rows at once give other last bits, so that a run keeps to what it began with.
     model.pack_rows = facts.pack_rows or model.pack_rows
-    session = Session(recipe, model, overlay_of(model, (yield from _mask(run, model))))
+    session = Session(recipe, model, overlay_of(model, (yield from _mask(run, model))), changed=changed)
     way = line(run).until(step)
     if way.fault:
         yield Notice(way.fault, "warning")
@@ -201,7 +207,7 @@ def travel(session: Session, way: Line, frames: bool = True) -> Generator[Progre
             scalars, rate = record["slopes"].tolist(), float(record["rate"])
             exact = None
             if part.recipe.estimator.exact and any(scalars):
-                exact = _exact(session, part.recipe, z, (yield from data_of(session, part.run)))
+                exact = _exact(session, part.recipe, z, (yield from data_of(session, part.run, ("train",))))
             session.advance(z, scalars, rate, exact, part.recipe)
             done += 1
             if done % 100 == 0:
@@ -269,18 +275,21 @@ def load_model(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:
     return model
 
 
-def data_of(session: Session, run: RunFolder) -> Generator[Progress | Notice, None, TaskData]:
-    """The data of ``run``, read once. Raises `UserError` where it is not what the run began with."""
+def data_of(
+    session: Session, run: RunFolder, uses: Sequence[str] = provenance.SPLITS, accept: bool = False
+) -> Generator[Progress | Notice, None, TaskData]:
+    """The data of ``run``, read once. Raises `ChangedInputs` where one of the splits in ``uses`` is not what the run
+    began with, unless it is told to ``accept`` them."""
     table = run.recipe.data.model_dump_json()
     if table not in session.data:
         data = yield from load_data(run.recipe, session.model)
-        session.data[table] = data, data_hash(data.train.encoded)
+        session.data[table] = data, provenance.of_data(data, run.recipe.data)
     data, found = session.data[table]
-    if run.facts.data_hash not in (None, found):
-        raise UserError(
-            f"{run.recipe.data.source}: the training examples are not those that run '{run.name}' began with. Bring "
-            "the data back, or start a new run."
-        )
+    changed = provenance.compare(run, found, (*uses, "template"), accept)
+    new = tuple(name for name in changed if name not in session.changed)
+    if new:
+        session.changed += new
+        yield Notice(provenance.told(new), "warning")
     return data
 
 
@@ -294,12 +303,3 @@ def load_data(recipe: Recipe, model: FrozenModel) -> Generator[Progress | Notice
             "cut from the start of their prompts. Raise max_tokens to keep them whole.", "warning",
         )  # fmt: skip
     return data
-
-
-def data_hash(examples: Sequence[Encoded]) -> str:
-    """SHA-256 over the tokens of the training examples, by which a resumed run knows that they are the same."""
-    digest = hashlib.sha256()
-    for example in examples:
-        for row in example.rows:
-            digest.update(repr((row.tokens, row.positions, row.targets, row.choices, example.label)).encode())
-    return digest.hexdigest()

@@ -31,6 +31,11 @@ _PATHS = (
     ("mask", "file", ()),
     ("run", "folder", ()),
 )
+# What only says where things lie and how they are kept here: a run may be told otherwise at any time.
+PLACES: dict[str, Any] = {
+    "model": {"id", "revision", "device", "trust_remote_code"}, "data": {"source"}, "mask": {"file", "text", "texts"},
+    "run": True,
+}  # fmt: skip
 
 
 def load(name: str | Path) -> Recipe:
@@ -67,6 +72,14 @@ def loads(text: str, where: str = "recipe", folder: Path | None = None) -> Recip
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not valid TOML: {error}.") from error
+    tables = _migrated(tables, where)
+    if folder is not None:
+        _resolve_paths(tables, folder, where)
+    return build(tables, where)
+
+
+def _migrated(tables: dict[str, Any], where: str) -> dict[str, Any]:
+    """The tables as this version of the format has them. Raises `UserError`."""
     version = tables.get("version", VERSION)
     if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION:
         raise UserError(
@@ -74,9 +87,7 @@ def loads(text: str, where: str = "recipe", folder: Path | None = None) -> Recip
         )
     for step in range(version, VERSION):
         tables = MIGRATIONS[step](tables)
-    if folder is not None:
-        _resolve_paths(tables, folder, where)
-    return build({**tables, "version": VERSION}, where)
+    return {**tables, "version": VERSION}
 
 
 def build(tables: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -136,6 +147,25 @@ def changed(recipe: Recipe, tables: dict[str, dict[str, Any]], where: str = "rec
     if rules[0] == rules[1] or "learning_rate" in tables.get("update", {}):
         return made
     return _at_suited_rate(recipe, made)
+
+
+def values(recipe: Recipe) -> dict[str, Any]:
+    """What decides what a run does, as plain tables: all but `PLACES`."""
+    return recipe.model_dump(mode="json", exclude=PLACES)
+
+
+def differences(kept: dict[str, Any], recipe: Recipe) -> list[tuple[str, Any, Any]]:
+    """Keys of which ``recipe`` has other values than `values` once ``kept`` of it: key, old and new value. Keys that
+    the version which kept them did not have are passed over. Raises `UserError`."""
+    now = values(recipe)
+    if kept == now:
+        return []
+    before = _migrated(kept, "run.json: [recipe]")
+    return [
+        (f"{table}.{key}", old, now[table].get(key))
+        for table, content in before.items() if isinstance(content, dict) and table in now
+        for key, old in content.items() if now[table].get(key) != old
+    ]  # fmt: skip
 
 
 def _at_suited_rate(before: Recipe, after: Recipe) -> Recipe:

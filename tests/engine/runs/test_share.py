@@ -58,8 +58,10 @@ def test_another_mask_is_not_taken_for_it(make, tmp_path, monkeypatch, run):
     monkeypatch.setattr(shares, "MASK_BYTES", 0)
     share(run, tmp_path / "given.zip")
     got = receive(tmp_path / "given.zip")
-    text = (got.path / "recipe.toml").read_text()
-    (got.path / "recipe.toml").write_text(text.replace("density = 0.01", "density = 0.02"))
+    for name, old in (("recipe.toml", "density = 0.01"), ("run.json", '"density": 0.01')):
+        text = (got.path / name).read_text()
+        (got.path / name).write_text(text.replace(old, old.replace("0.01", "0.02")))
+    got = open_run(got.path)
     with pytest.raises(UserError, match="--with-mask"):
         values(got)
     assert not got.mask.exists()
