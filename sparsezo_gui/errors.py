@@ -41,10 +41,11 @@ def quoted(value: object) -> str:
 
 
 class ChangedInputs(UserError):
-    """What a run was trained or measured on is not there any more as it was: ``changed`` names the inputs."""
+    """What a run was trained or measured on is not there any more as it was: ``changed`` names the inputs. The last
+    sentence, where there is a second one, is what the command line takes to go on all the same; the window asks."""
 
-    def __init__(self, sentence: str, changed: tuple[str, ...]) -> None:
-        super().__init__(sentence)
+    def __init__(self, *sentences: str, changed: tuple[str, ...]) -> None:
+        super().__init__(*sentences)
         self.changed = changed
 
 

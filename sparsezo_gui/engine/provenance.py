@@ -76,7 +76,7 @@ def compare(run: RunFolder, found: Mapping[str, str], uses: Iterable[str], accep
     if alone and found.get("data_hash", alone) != alone:
         changed = ("train", *changed)
     if changed and not accept:
-        raise ChangedInputs(_sentence(run, changed), changed)
+        raise ChangedInputs(*_sentences(run, changed), changed=changed)
     return changed
 
 
@@ -91,17 +91,19 @@ def told(changed: Sequence[str]) -> str:
     return f"Since the run began, {in_words(changed)} changed. {MARKED}"
 
 
-def _sentence(run: RunFolder, changed: Sequence[str]) -> str:
+def _sentences(run: RunFolder, changed: Sequence[str]) -> list[str]:
     recipe = run.recipe
     of_data = {*SPLITS, "template"} & set(changed)
     places = [f"[data] source = '{recipe.data.source}'"] if of_data else []
     places += [f"[model] id = '{recipe.model.id}'"] if set(changed) - of_data else []
     branch = f", or make a branch that takes the data as they are: sparsezo branch {run.path} --set data.source="
-    return (
+    told = (
         f"Run '{run.name}': {in_words(changed)} changed since the run began. Bring back what was there "
-        f"({', '.join(places)}){branch + recipe.data.source if of_data else ''}. To evaluate, generate or export all the same, add "
-        "--changed-inputs; the result is marked."
+        f"({', '.join(places)}){branch + recipe.data.source if of_data else ''}."
     )
+    if "train" in changed and recipe.estimator.exact:  # its steps cannot be taken again
+        return [told]
+    return [told, "To evaluate, generate or export all the same, add --changed-inputs; the result is marked."]
 
 
 def _of_examples(examples: Sequence[Encoded]) -> str:

@@ -294,7 +294,7 @@ def data_of(
 
 
 def load_data(recipe: Recipe, model: FrozenModel) -> Generator[Progress | Notice, None, TaskData]:
-    """The recipe's data, encoded for ``model``; tells what was cut."""
+    """The recipe's data, encoded for ``model``; tells what was cut, and what is in two splits."""
     data = yield from load_task(recipe.data, model.tokenizer)
     yield from (Notice(text) for text in data.notices)
     if data.truncated:
@@ -302,4 +302,12 @@ def load_data(recipe: Recipe, model: FrozenModel) -> Generator[Progress | Notice
             f"{data.truncated} examples were longer than {recipe.data.max_tokens} tokens; {data.tokens_cut} were "
             "cut from the start of their prompts. Raise max_tokens to keep them whole.", "warning",
         )  # fmt: skip
+    trained = {example.rows for example in data.train.encoded}
+    for split in ("validation", "test"):
+        examples = getattr(data, split).encoded
+        if known := sum(example.rows in trained for example in examples):
+            yield Notice(
+                f"{known} of {len(examples)} {split} examples are training examples too, so that they say little of "
+                "how the model does on new ones. Remove them from one of the two.", "warning",
+            )  # fmt: skip
     return data

@@ -8,16 +8,18 @@ import traceback
 from dataclasses import dataclass
 
 from sparsezo_gui import __version__
-from sparsezo_gui.errors import UserError, out_of_memory
+from sparsezo_gui.errors import ChangedInputs, UserError, out_of_memory
 from sparsezo_gui.masking import masked
 
 
 @dataclass(frozen=True)
 class Problem:
-    """``what`` happened and what to do; ``details`` is a report for a bug tracker, empty for a user's mistake."""
+    """``what`` happened and what to do; ``details`` is a report for a bug tracker, empty for a user's mistake; with a
+    ``question`` it can be done all the same."""
 
     what: str
     details: str = ""
+    question: bool = False
 
     @property
     def defect(self) -> bool:
@@ -27,6 +29,8 @@ class Problem:
 
 def explain(error: BaseException, doing: str) -> Problem:
     """A `UserError` says it all by itself; anything else is told as our defect, with a traceback at hand."""
+    if isinstance(error, ChangedInputs):
+        return Problem(error.args[0], question=len(error.args) > 1)
     if isinstance(error, UserError) and not out_of_memory(error):
         return Problem(str(error))
     if out_of_memory(error):

@@ -56,6 +56,8 @@ class Session(QObject):
         self.record: RunRecord | None = None
         self.asked = ""  # what the running loop was asked and has not done yet: 'pause', 'stop', 'evaluate'
         self._wanted: tuple[Path, str, tuple[Command, ...]] | None = None  # run to open, how, and what to ask of it
+        self._visited: tuple[Path, tuple[Command, ...]] | None = None  # what was asked last of a run to look at
+        self._accepts = False  # whether it is looked at although its inputs changed
         self._hindered = self.hindrance  # as it was told last
         self._number = 0
         self._newest: dict[str, int] = {}
@@ -198,7 +200,7 @@ class Session(QObject):
             self.list_runs()
             if wanted is not None and wanted[0] == folder and not self.hindrance:
                 self.record.state, self.record.finished = "starting", None
-                self._begin(self.record, wanted[1], folder)
+                self._begin(self.record, wanted[1], folder, *([self._accepts] if wanted[1] == "look" else []))
                 for command in wanted[2]:
                     self.command(command)
 
@@ -337,13 +339,13 @@ class Session(QObject):
             self.record.state, self.record.finished = "starting", None
             self._begin(self.record, "resume", self.record.folder)
 
-    def _begin(self, record: RunRecord, kind: str, argument: Any) -> None:
+    def _begin(self, record: RunRecord, kind: str, *arguments: Any) -> None:
         while not self._worker.commands.empty():
             self._worker.commands.get_nowait()
         self.record, self.asked, self._wanted = record, "", None
         for key in (*RUNS, "history"):
             self.problems.pop(key, None)
-        self.ask(kind, argument)
+        self.ask(kind, *arguments)
         self.run_changed.emit()
 
     def open_run(self, folder: Path) -> None:
@@ -352,7 +354,15 @@ class Session(QObject):
 
     def visit(self, folder: Path, *commands: Command) -> None:
         """Asks something of the run in ``folder``; where it does not go on, its model is loaded for that."""
+        self._visited, self._accepts = (folder, commands), False
         self._want(folder, "look", commands)
+
+    def visit_changed(self) -> None:
+        """Asks the same again, although the run's inputs changed. The chat has given up its questions by then."""
+        if self._visited is not None:
+            folder, commands = self._visited
+            self._accepts = True
+            self._want(folder, "look", tuple(each for each in commands if not isinstance(each, Ask)))
 
     def go_on(self, folder: Path) -> None:
         """Goes on with the run in ``folder``."""

@@ -176,11 +176,12 @@ class Engine:
 
         return resume(folder, commands)
 
-    def look(self, folder: Path, commands: SimpleQueue) -> Iterator[Event]:
-        """A run with its model loaded, paused, to be asked about any of its steps."""
+    def look(self, folder: Path, accept: bool, commands: SimpleQueue) -> Iterator[Event]:
+        """A run with its model loaded, paused, to be asked about any of its steps; with changed inputs only if they are
+        to be accepted."""
         from sparsezo_gui.engine.training import resume
 
-        return resume(folder, commands, paused=True)
+        return resume(folder, commands, paused=True, accept=accept)
 
     def branch(self, folder: Path, step: int, settings: list[str], name: str) -> Path:
         """Folder of a new run that goes on from a step."""
@@ -208,11 +209,13 @@ class Engine:
 
         return receive(file).path
 
-    def export(self, folder: Path, form: str, out: Path, step: int | None, weights: str) -> Iterator[Progress]:
-        """One step of a run as files."""
+    def export(
+        self, folder: Path, form: str, out: Path, step: int | None, weights: str, accept: bool
+    ) -> Iterator[Progress]:
+        """One step of a run as files; with changed inputs only if they are to be accepted."""
         from sparsezo_gui.engine.export import export_run
 
-        return export_run(folder, form, out, step, weights)
+        return export_run(folder, form, out, step, weights, accept)
 
 
 class Worker(QObject):

@@ -87,7 +87,8 @@ def test_people_are_told_beside_the_figures(run, tmp_path, capsys):
 def test_rows_that_move_between_splits_are_told(make, tmp_path):
     """One file, of which all three splits are cut: with rows appended, other rows are cut for each."""
     source = tmp_path / "all.jsonl"
-    source.write_text("\n".join(json.dumps({"text": f"film {i}", "label": "yes" if i % 2 else "no"}) for i in range(60)))
+    rows = [{"text": f"film {i}", "label": "yes" if i % 2 else "no"} for i in range(60)]
+    source.write_text("\n".join(map(json.dumps, rows)))
     list(training.train(make(data={"source": str(source)}, loop={"steps": 1}), folder=tmp_path / "run"))
     append(source, 20)
     run = open_run(tmp_path / "run")
@@ -96,6 +97,15 @@ def test_rows_that_move_between_splits_are_told(make, tmp_path):
         with pytest.raises(ChangedInputs) as told:
             finish(data_of(session, run, (split,)))
         assert told.value.changed == (split,)
+
+
+def test_test_rows_that_were_trained_on_are_told(make, tmp_path):
+    chosen = make(loop={"steps": 1})
+    rows = [(tmp_path / f"{split}.jsonl").read_text().splitlines() for split in ("train", "test")]
+    (tmp_path / "test.jsonl").write_text("\n".join([*rows[1], *rows[0][:5]]))
+    told = [event.text for event in of(e.Notice, training.train(chosen, folder=tmp_path / "run"))]
+    assert "5 of 13 test examples are training examples too" in " ".join(told)
+    assert "validation examples are" not in " ".join(told)
 
 
 def test_what_was_measured_on_other_examples_is_never_the_best(run, tmp_path):

@@ -9,7 +9,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDialog, QFileDialog, QLabel, QPlainTextEdit, QTreeWidget
 from standin import listed, past
 
-from sparsezo_gui.errors import UserError
+from sparsezo_gui.errors import ChangedInputs, UserError
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.recipe import Recipe, dump
 from sparsezo_gui.recipe import events as e
@@ -131,6 +131,29 @@ def test_what_fails_is_said_on_the_page(window, runs, find, click, engine, sessi
     texts = [part.text() for part in window.page("runs").banner.findChildren(QLabel)]
     assert any("not the weights" in text for text in texts)
     qtbot.waitUntil(lambda: find("Evaluate this step").isEnabled(), timeout=3000)
+
+
+def test_changed_inputs_are_a_question_and_what_is_measured_then_is_marked(window, runs, find, click, engine, session,
+                                                                           qtbot):  # fmt: skip
+    way = "add --changed-inputs"
+    engine.faults["look"] = ChangedInputs("The validation examples changed.", way, changed=("validation",))
+    click("Evaluate this step")
+    qtbot.waitUntil(lambda: window.page("runs").banner.isVisible(), timeout=5000)
+    assert window.page("runs").banner.text == "The validation examples changed."
+    assert engine.asked == []
+    click("Go on all the same")
+    qtbot.waitUntil(lambda: bool(session.record and session.record.marked), timeout=5000)
+    assert "with changed inputs: accuracy 50.0 %" in find("What is known of this step").text()
+    assert [each.step for each in session.record.evaluations] == [0]
+    session.command(e.Stop())
+    qtbot.waitUntil(lambda: not session.running and "history" not in session.busy, timeout=3000)
+    click("Export this step")
+    engine.faults["export"] = engine.faults["look"]
+    click("Export now")
+    qtbot.waitUntil(lambda: "export" in session.problems, timeout=3000)
+    assert engine.exported is None
+    click("Export all the same")
+    qtbot.waitUntil(lambda: engine.exported is not None and "export" not in session.busy, timeout=3000)
 
 
 def test_the_chosen_step_is_taken_to_the_export_page(window, runs, find, click, qtbot):

@@ -193,7 +193,8 @@ class RunsPage(Page):
         self._save.setEnabled(self._notes.document().isModified())
         self._at.setText(why or self._known(step, run))
         problem = next((session.problems[kind] for kind in ASKED if kind in session.problems), None)
-        self.banner.follow(problem)
+        asks = problem is not None and problem.question and problem == session.problems.get("look")
+        self.banner.follow(problem, action=("Go on all the same", session.visit_changed) if asks else None)
 
     def _known(self, step: int, run: Any) -> str:
         record = self._session.record
@@ -202,9 +203,9 @@ class RunsPage(Page):
         if record.progress is not None:
             progress = record.progress
             return progress.stage + (f": {progress.done} of {progress.total} {progress.unit}" if progress.total else "")
-        found = [each for each in record.evaluations if each.step == step]
+        found = [each for each in (*record.evaluations, *record.marked[-1:]) if each.step == step]
         told = [
-            f"{words.title(each.split)}: " + ", ".join(
+            f"{words.title(each.split)}{', with changed inputs' if each.changed else ''}: " + ", ".join(
                 f"{words.title(name).lower()} {words.metric(name, value)}"
                 for name, value in each.metrics.items() if name != "examples"
             ) for each in found
