@@ -14,7 +14,7 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -29,6 +29,7 @@ from sparsezo_gui.recipe import events as e
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.runs.folder import RunFolder
+    from sparsezo_gui.engine.runs.share import Content
     from sparsezo_gui.engine.session import Session
 
 Command = Callable[[argparse.Namespace, Console], int | None]
@@ -141,19 +142,29 @@ def _branch(options: argparse.Namespace, console: Console) -> None:
 
 def _share(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.runs.folder import open_run
-    from sparsezo_gui.engine.runs.share import share
+    from sparsezo_gui.engine.runs.share import contents, share
 
-    shared = share(open_run(options.run), Path(options.out), options.with_mask)
+    run, more = open_run(options.run), (options.with_mask, options.with_examples)
+    console.say(f"{options.out} will hold:\n{_listed(contents(run, *more))}")
+    shared = share(run, Path(options.out), *more)
     mask = "its mask is in it" if shared.with_mask else "its mask is found again where it is received"
     facts = {"out": options.out, **dataclasses.asdict(shared)}
-    console.result(facts, f"{options.out}: {shared.bytes:,} bytes; {mask}.")
+    words = f"{options.out}: {shared.bytes:,} bytes; {mask}. In it:\n{_listed(shared.contents)}"
+    console.result(facts, words if options.with_examples else f"{words}\nNo examples of your data are in it.")
+
+
+def _listed(contents: Iterable[Content]) -> str:
+    return "\n".join(f"  {each.file} ({each.bytes:,} bytes): {each.holds}" for each in contents)
 
 
 def _receive(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.runs.share import receive
+    from sparsezo_gui.engine.runs.share import lacks, receive
 
     run = receive(Path(options.file), Path(options.run) if options.run else None, options.set)
-    console.result({"run": str(run.path), "name": run.name}, f"{run.path}: check it with sparsezo verify {run.path}")
+    keys, words = lacks(run)
+    told = f"{run.path}: check it with sparsezo verify {run.path}"
+    facts = {"run": str(run.path), "name": run.name, "lacks": keys}
+    console.result(facts, f"{told}\n{words}" if words else told)
 
 
 def _note(options: argparse.Namespace, console: Console) -> None:
@@ -435,6 +446,8 @@ def _parser() -> argparse.ArgumentParser:
     takes_run(sub)
     sub.add_argument("--out", metavar="FILE", required=True, help="file to write (.zip)")
     sub.add_argument("--with-mask", action="store_true", help="put the mask in, however large it is")
+    sub.add_argument("--with-examples", action="store_true", help="put in the best and worst examples of the "
+                     "evaluations: rows of your data, word for word")  # fmt: skip
     sub = add("receive", "Unpack a shared run.", _receive)
     sub.add_argument("file", metavar="FILE", help="what 'sparsezo share' wrote")
     sub.add_argument("--run", metavar="DIR", help="folder of the run (default: a new one among your runs)")

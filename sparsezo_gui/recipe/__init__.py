@@ -25,6 +25,6 @@ file of a later version is refused; a file of an earlier one is brought up by th
 """
 
 from sparsezo_gui.recipe.recipe import Recipe
-from sparsezo_gui.recipe.toml import differences, dump, load, loads, values, with_settings
+from sparsezo_gui.recipe.toml import differences, dump, load, loads, portable, values, with_settings
 
-__all__ = ["Recipe", "differences", "dump", "load", "loads", "values", "with_settings"]
+__all__ = ["Recipe", "differences", "dump", "load", "loads", "portable", "values", "with_settings"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import tomlkit
@@ -147,6 +147,27 @@ def changed(recipe: Recipe, tables: dict[str, dict[str, Any]], where: str = "rec
     if rules[0] == rules[1] or "learning_rate" in tables.get("update", {}):
         return made
     return _at_suited_rate(recipe, made)
+
+
+def portable(recipe: Recipe) -> Recipe:
+    """The recipe to give away: of a path only its last part, as if it lay beside the recipe, and no folder of the run.
+    Bundled names and Hub ids stay."""
+    tables = recipe.model_dump(mode="json")
+    for table, key, names in _PATHS:
+        value = tables[table].get(key)
+        if isinstance(value, str):
+            tables[table][key] = _beside(value, names)
+        elif value is not None:
+            tables[table][key] = [_beside(each, names) for each in value]
+    tables["run"]["folder"] = ""
+    return build(tables)
+
+
+def _beside(value: str, names: Iterable[str]) -> str:
+    absolute = os.path.isabs(value) or PureWindowsPath(value).is_absolute()
+    if value in names or not (absolute or value.startswith((".", "~")) or os.path.exists(value)):
+        return value
+    return f"./{PureWindowsPath(value).name or 'here'}"  # which knows both kinds of slash
 
 
 def values(recipe: Recipe) -> dict[str, Any]:

@@ -55,9 +55,9 @@ def _overlay(session: Session, out: Path) -> list[str]:
         )
     source, changes = session.model.source, session.overlay.changes()
     shapes = {name: source.anatomy.linears[name] for name in changes}
-    text = recipe.dump(session.recipe)
+    given = recipe.portable(session.recipe)
     write_overlay(out, OverlayFile(
-        changes, shapes, source.id, source.revision, session.model.fingerprint, session.step, text
+        changes, shapes, given.model.id, source.revision, session.model.fingerprint, session.step, recipe.dump(given)
     ))  # fmt: skip
     read_overlay(out)
     return [f"{out.stat().st_size / 1e6:.1f} MB; it belongs to the base model {source.id}."]

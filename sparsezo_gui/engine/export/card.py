@@ -25,20 +25,22 @@ def model_card(
     ``metrics`` holds metrics by 'base' and 'tuned', of the test examples or else of the validation examples;
     ``weights`` is a sentence on the untuned weights, ``privacy`` one on the training examples.
     """
-    hub = "/" in source.id and bool(source.revision)
+    here, recipe = recipe, recipes.portable(recipe)  # a path would tell of the computer that it was made on
+    local = recipe.model.id != here.model.id
+    base, hub = recipe.model.id if local else source.id, "/" in source.id and bool(source.revision) and not local
     share = 100 * tuned / max(source.anatomy.eligible, 1)
     what = f"{tuned:,} {'values that move all' if recipe.mask.space == 'low-rank' else 'of'}"
     steps = recipe.estimator.title if recipe.estimator.backwards else "zeroth order (forward passes only)"
     parts = [
-        _front_matter(source, hub, licence),
+        _front_matter(base if hub else "", licence),
         f"# {recipe.run.name or 'Tuned model'}",
-        f"[{source.id}](https://huggingface.co/{source.id}) tuned" if hub else f"`{source.id}` tuned",
+        f"[{base}](https://huggingface.co/{base}) tuned" if hub else f"`{base}` tuned",
         f"with SparseZO: {what} its {source.anatomy.eligible:,} linear weights ({share:.3g} %), by {step:,} steps "
         f"of {steps}.",
         weights,
         _table(metrics),
         "## Base model\n",
-        f"- Model: `{source.id}`" + (f", revision `{source.revision}`" if source.revision else ""),
+        f"- Model: `{base}`" + (f", revision `{source.revision}`" if source.revision else ""),
         f"- Licence: {licence or 'not stated; see the base model'}. It holds for this model too.\n",
         "## Data\n",
         f"- Source: `{recipe.data.source}`, task `{recipe.data.task}`",
@@ -52,11 +54,11 @@ def model_card(
     return "\n".join(part for part in parts if part) + "\n"
 
 
-def _front_matter(source: ModelSource, hub: bool, licence: str) -> str:
+def _front_matter(base: str, licence: str) -> str:
     # JSON strings are YAML strings too, so nothing in a name can break the header.
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [sparsezo, zeroth-order]"]
-    if hub:
-        lines.append(f"base_model: {json.dumps(source.id)}")
+    if base:
+        lines.append(f"base_model: {json.dumps(base)}")
     if licence:
         lines.append(f"license: {json.dumps(licence)}")
     return "\n".join([*lines, "---\n"])

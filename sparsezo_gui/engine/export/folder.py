@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from sparsezo_gui.engine.files import cannot_write, sync
+from sparsezo_gui.engine.files import cannot_write, make_folder, own, sync
 from sparsezo_gui.errors import UserError
 
 COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*")
@@ -26,7 +26,7 @@ def drafted(out: Path, size: int) -> Iterator[Path]:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out}: already exists. Name a new folder, or an empty one.")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         _check_disk(out.parent, size)
         draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
@@ -34,6 +34,7 @@ def drafted(out: Path, size: int) -> Iterator[Path]:
     try:
         yield draft
         for path in draft.iterdir():
+            own(path)
             sync(path)
         _publish(draft, out)
     except OSError as error:
@@ -61,7 +62,6 @@ def _check_disk(folder: Path, size: int) -> None:
 
 
 def _publish(draft: Path, out: Path) -> None:
-    draft.chmod(0o755)  # mkdtemp's 0700 would hide the model from the user's other programs
     sync(draft)
     if out.exists():
         out.rmdir()

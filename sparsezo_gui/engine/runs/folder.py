@@ -19,7 +19,7 @@ import filelock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparsezo_gui import recipe as recipes
-from sparsezo_gui.engine.files import cannot_write, home, sync, write_text
+from sparsezo_gui.engine.files import cannot_write, home, make_folder, own, private, sync, write_text
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.journal import Header
 from sparsezo_gui.errors import UserError
@@ -159,7 +159,7 @@ class RunFolder:
         line = json.dumps(event.as_json(), ensure_ascii=False) + "\n"
         try:
             new = not path.exists()
-            with path.open("a+b", buffering=0) as file:
+            with open(path, "a+b", buffering=0, opener=private) as file:
                 size = file.seek(0, os.SEEK_END)
                 if size:
                     file.seek(size - 1)
@@ -204,7 +204,8 @@ def prepare(path: Path) -> None:
     if path.is_file() or (path.is_dir() and not all(map(_of_start, path.iterdir()))):
         raise UserError(f"{path}: already exists. Name a new folder, or go on with that run: sparsezo resume {path}")
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
+        own(path)
         probe = path / ".probe"
         probe.touch()
         probe.unlink()

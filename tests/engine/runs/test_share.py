@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import stat
 import zipfile
 from queue import SimpleQueue
 
@@ -30,11 +32,17 @@ def values(run, step=None):
     return finish(open_session(run, step)).overlay.hash()
 
 
+def here(tmp_path, folder=None):
+    """What was shared, received where model and data lie."""
+    places = [f"model.id={tmp_path / 'llama'}", f"data.source={tmp_path}"]
+    return receive(tmp_path / "given.zip", folder, places)
+
+
 def test_a_shared_run_is_rebuilt_exactly(run, tmp_path, home):
     run.note("the good one")
     shared = share(run, tmp_path / "given.zip")
     assert shared.with_mask and shared.bytes < 1_000_000
-    got = receive(tmp_path / "given.zip")
+    got = here(tmp_path)
     assert got.path == home.resolve() / "runs" / "given" and got.notes == "the good one"
     assert not (got.path / "frames").exists() and not (got.path / "lock").exists()
     assert [values(got, step) for step in (0, 3, 6)] == [values(run, step) for step in (0, 3, 6)]
@@ -47,7 +55,7 @@ def test_without_its_mask_it_is_found_again(make, tmp_path, monkeypatch, rule):
     run = open_run(tmp_path / "run")
     monkeypatch.setattr(shares, "MASK_BYTES", 0)
     assert not share(run, tmp_path / "given.zip").with_mask
-    got = receive(tmp_path / "given.zip")
+    got = here(tmp_path)
     assert not got.mask.exists()
     assert values(got) == values(run)
     assert finish(open_session(got)).overlay.mask.hash == run.facts.mask_hash
@@ -57,7 +65,7 @@ def test_without_its_mask_it_is_found_again(make, tmp_path, monkeypatch, rule):
 def test_another_mask_is_not_taken_for_it(make, tmp_path, monkeypatch, run):
     monkeypatch.setattr(shares, "MASK_BYTES", 0)
     share(run, tmp_path / "given.zip")
-    got = receive(tmp_path / "given.zip")
+    got = here(tmp_path)
     for name, old in (("recipe.toml", "density = 0.01"), ("run.json", '"density": 0.01')):
         text = (got.path / name).read_text()
         (got.path / name).write_text(text.replace(old, old.replace("0.01", "0.02")))
@@ -72,7 +80,7 @@ def test_a_branch_is_shared_with_the_steps_before_it_and_no_others(run, tmp_path
     list(training.resume(made.path))
     beside = branch(run, 2, name="not this one")
     share(made, tmp_path / "given.zip")
-    got = receive(tmp_path / "given.zip", tmp_path / "here")
+    got = here(tmp_path, tmp_path / "here")
     assert (got.path, got.name) == (tmp_path / "here" / "branches" / "other", "other")
     assert [values(got, step) for step in (2, 6)] == [values(made, step) for step in (2, 6)]
     assert [each.name for each in list_runs(got.path)] == ["tiny", "other"]
@@ -87,7 +95,7 @@ def test_of_a_parent_only_what_the_branch_begins_from_is_shared(make, tmp_path):
     made = branch(open_run(tmp_path / "run"), 3, ["loop.seed=9"], "hm... slower")
     list(training.resume(tmp_path / "run"))
     share(made, tmp_path / "given.zip")
-    got = receive(tmp_path / "given.zip", tmp_path / "here")
+    got = here(tmp_path, tmp_path / "here")
     events = open_run(tmp_path / "here").events()
     assert max(event.step for event in of(e.Evaluation, events)) == 3 and not of(e.Finished, events)
     assert list(training.resume(got.path))[-1].hash == list(training.resume(made.path))[-1].hash
@@ -100,9 +108,65 @@ def test_it_goes_on_where_it_was_on_another_machine(run, make, tmp_path):
             commands.put(e.Stop())
     share(open_run(tmp_path / "half"), tmp_path / "given.zip")
     shutil.copytree(tmp_path / "llama", tmp_path / "there")
-    got = receive(tmp_path / "given.zip", settings=[f"model.id={tmp_path / 'there'}"])
+    got = receive(tmp_path / "given.zip", settings=[f"model.id={tmp_path / 'there'}", f"data.source={tmp_path}"])
     assert got.recipe.model.id == str(tmp_path / "there")
     assert list(training.resume(got.path))[-1].hash == values(run)
+
+
+def words_of(file):
+    with zipfile.ZipFile(file) as packed:
+        return {name: packed.read(name) for name in packed.namelist()}
+
+
+def test_a_shared_run_holds_no_example_and_no_path_unless_it_is_asked_for(make, tmp_path):
+    recipe = make(run={"name": "tiny", "folder": str(tmp_path / "run")})
+    list(training.train(recipe))
+    run = open_run(tmp_path / "run")
+    run.note("the good one")
+    run.tell(e.Notice(f"{run.path}/frames: no room; {tmp_path / 'llama'}: slow", "warning"))
+    made = branch(run, 3, ["loop.seed=9"], "other")
+    list(training.resume(made.path))
+    shared = share(made, tmp_path / "given.zip")
+    held = words_of(tmp_path / "given.zip")
+    assert not [name for name, content in held.items() if str(tmp_path).encode() in content or b"film 3" in content]
+    assert {(each.file, each.bytes) for each in shared.contents} == {(n, len(content)) for n, content in held.items()}
+    assert shared.contents == shares.contents(made)
+    assert not [each for each in shared.contents if "EXAMPLES" in each.holds]
+    with_examples = share(made, tmp_path / "whole.zip", with_examples=True)
+    held = words_of(tmp_path / "whole.zip")
+    assert b"film 3" in held["events.jsonl"] and str(tmp_path).encode() not in b"".join(held.values())
+    holds = {each.file: each.holds for each in with_examples.contents}
+    assert "20 EXAMPLES" in holds["events.jsonl"] and "word for word" in holds["notes.md"]
+
+
+def test_what_a_received_run_lacks_is_told_and_can_be_put_beside_it(run, tmp_path):
+    share(run, tmp_path / "given.zip")
+    got = receive(tmp_path / "given.zip", tmp_path / "there" / "run")
+    keys, words = shares.lacks(got)
+    assert keys == ["model.id", "data.source"] and f"'{tmp_path.name}'" in words and str(got.path) in words
+    with pytest.raises(UserError, match=r"There is no model folder '.*there/run/llama'"):
+        values(got)
+    shutil.copytree(tmp_path / "llama", got.path / "llama")
+    assert shares.lacks(got)[0] == ["data.source"] and values(got) == values(run)
+
+
+def test_runs_and_shared_runs_are_for_their_owner_alone(make, tmp_path):
+    before = os.umask(0)
+    try:
+        list(training.train(make(run={"name": "tiny", "folder": ""})))
+        (path,) = (tmp_path / "home" / "runs").iterdir()
+        made = branch(open_run(path), 3, ["loop.seed=9"])
+        list(training.resume(made.path))
+        made.note("mine")
+        share(made, tmp_path / "given.zip")
+        got = receive(tmp_path / "given.zip", tmp_path / "got")
+        list(training.train(make(), folder=tmp_path / "own"))
+    finally:
+        os.umask(before)
+    for top in (tmp_path / "home", got.root.path, tmp_path / "own"):
+        open_to_others = [each for each in (top, *top.rglob("*")) if each.stat().st_mode & 0o077 and each.name != "lock"]
+        assert not open_to_others
+    assert stat.S_IMODE((tmp_path / "given.zip").stat().st_mode) == 0o600
 
 
 def test_a_received_run_is_not_made_into_another(run, tmp_path):
