@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import stat
+import warnings
 import zipfile
 from queue import SimpleQueue
 
@@ -164,8 +165,8 @@ def test_runs_and_shared_runs_are_for_their_owner_alone(make, tmp_path):
     finally:
         os.umask(before)
     for top in (tmp_path / "home", got.root.path, tmp_path / "own"):
-        open_to_others = [each for each in (top, *top.rglob("*")) if each.stat().st_mode & 0o077 and each.name != "lock"]
-        assert not open_to_others
+        kept = [each for each in (top, *top.rglob("*")) if each.name != "lock"]  # which holds nothing
+        assert not [each for each in kept if each.stat().st_mode & 0o077]
     assert stat.S_IMODE((tmp_path / "given.zip").stat().st_mode) == 0o600
 
 
@@ -203,6 +204,67 @@ def test_an_entry_that_unfolds_without_end_is_refused(run, tmp_path, monkeypatch
     with pytest.raises(UserError, match=r"notes\.md' is larger"):
         receive(tmp_path / "given.zip", tmp_path / "here")
     assert not (tmp_path / "here").exists()
+
+
+def packed(path, entries):
+    """A zip file with entries that each unfold well."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that is there twice
+        for name, content in entries:
+            file.writestr(name, content)
+    return path
+
+
+def nothing(*_):
+    raise AssertionError("a file was written")
+
+
+BOMBS = {
+    "one": [("events.jsonl", bytes(30_000_000))],
+    "many": [(f"branches/a{number}/events.jsonl", bytes(200_000)) for number in range(200)],
+    "entries": [(f"branches/a{number}/{name}", b"") for number in range(600) for name in ("run.json", "notes.md")],
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_what_unpacks_to_too_much_is_refused_before_anything_is_written(tmp_path, monkeypatch, bomb):
+    packed(tmp_path / "bad.zip", BOMBS[bomb])
+    monkeypatch.setattr(shares, "private", nothing)
+    with pytest.raises(UserError, match="unpacks to more than a shared run can"):
+        receive(tmp_path / "bad.zip", tmp_path / "deep" / "here")
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_what_comes_is_counted_whatever_the_entries_tell(run, tmp_path, monkeypatch):
+    run.note("x" * 100_000)
+    share(run, tmp_path / "given.zip")
+    monkeypatch.setattr(shares, "SMALL", 50_000)
+    monkeypatch.setattr(shares, "MOST_TIMES", 0)
+    monkeypatch.setattr(shares, "sum", lambda _: 0, raising=False)  # as if they told nothing
+    with pytest.raises(UserError, match="unpacks to more"):
+        receive(tmp_path / "given.zip", tmp_path / "deep" / "here")
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+@pytest.mark.parametrize("names", [
+    ("run.json", "run.json"), ("branches/Bee/run.json", "branches/bee/run.json"),
+    ("branches/caf\u00e9/run.json", "branches/cafe\u0301/run.json"),
+])  # fmt: skip
+def test_two_files_of_one_name_are_refused(tmp_path, names):
+    packed(tmp_path / "bad.zip", [(name, b"{}") for name in names])
+    with pytest.raises(UserError, match="two files of one name"):
+        receive(tmp_path / "bad.zip", tmp_path / "deep" / "here")
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_a_run_that_packs_too_well_is_stored_and_received(run, tmp_path, monkeypatch):
+    run.note("x" * 500_000)
+    monkeypatch.setattr(shares, "SMALL", 100_000)
+    share(run, tmp_path / "given.zip")
+    assert here(tmp_path).notes == run.notes
+    monkeypatch.setattr(shares, "MOST_BYTES", 400_000)
+    with pytest.raises(UserError, match="too large to share"):
+        share(run, tmp_path / "again.zip")
 
 
 def test_damage_gets_a_sentence_and_leaves_nothing(run, tmp_path):
