@@ -40,7 +40,7 @@ class Session(QObject):
     run_advanced = Signal()  # steps or notices came in
     export_changed = Signal()
     answered = Signal(object)  # an Answer: a piece of what the model writes
-    run_made = Signal(object)  # folder of a branch, or of a run that was received
+    run_made = Signal(object, str)  # folder of a branch or of a run that was received, and what that came without
 
     def __init__(self, engine: Engine | None = None) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class Session(QObject):
             "rates": self.rates_changed,
             "preview": self.preview_changed, "runs": self.runs_changed, "history": self.run_changed,
             **dict.fromkeys(RUNS, self.run_changed), "export": self.export_changed,
-            **dict.fromkeys(("branch", "note", "share", "receive"), self.runs_changed),
+            **dict.fromkeys(("branch", "note", "contents", "share", "receive"), self.runs_changed),
         }[kind]  # fmt: skip
         if message.number != self._newest.get(kind):
             return None
@@ -180,7 +180,7 @@ class Session(QObject):
         elif kind in ("branch", "note", "receive") and message.what == "answer":
             self.list_runs()
             if message.value is not None:
-                self.run_made.emit(message.value)
+                self.run_made.emit(*(message.value if kind == "receive" else (message.value, "")))
         elif kind in RUNS and self.record is not None:
             if self.record.active:
                 self.record.state = "failed" if message.what == "problem" else "stopped"

@@ -46,6 +46,7 @@ DOING = {
     "look": "opening the run",
     "branch": "making a branch",
     "note": "keeping the notes",
+    "contents": "looking what would be shared",
     "share": "sharing the run",
     "receive": "unpacking the run",
     "export": "exporting",
@@ -196,18 +197,27 @@ class Engine:
 
         open_run(folder).note(text)
 
-    def share(self, folder: Path, out: Path) -> tuple[Path, Any]:
+    def contents(self, folder: Path) -> tuple[Path, Any, Any]:
+        """What a shared run would hold, without and with examples; with its folder."""
+        from sparsezo_gui.engine.runs.folder import open_run
+        from sparsezo_gui.engine.runs.share import contents
+
+        run = open_run(folder)
+        return folder, contents(run), contents(run, with_examples=True)
+
+    def share(self, folder: Path, out: Path, with_examples: bool) -> tuple[Path, Any]:
         """A run as a small file."""
         from sparsezo_gui.engine.runs.folder import open_run
         from sparsezo_gui.engine.runs.share import share
 
-        return out, share(open_run(folder), out)
+        return out, share(open_run(folder), out, with_examples=with_examples)
 
-    def receive(self, file: Path) -> Path:
-        """Folder of an unpacked run."""
-        from sparsezo_gui.engine.runs.share import receive
+    def receive(self, file: Path) -> tuple[Path, str]:
+        """Folder of an unpacked run, and a sentence on what it came without."""
+        from sparsezo_gui.engine.runs.share import lacks, receive
 
-        return receive(file).path
+        run = receive(file)
+        return run.path, lacks(run)[1]
 
     def export(
         self, folder: Path, form: str, out: Path, step: int | None, weights: str, accept: bool

@@ -80,6 +80,7 @@ class StandIn(Engine):
         self.exported: tuple[str, Path, int | None, str] | None = None
         self.histories: dict[Path, Any] = {}
         self.asked: list[Any] = []
+        self.held = ("metrics", "metrics and 20 EXAMPLES")
 
     def _fail(self, kind: str) -> None:
         if kind in self.faults:
@@ -296,10 +297,19 @@ class StandIn(Engine):
         """Remembered only."""
         self.asked.append((folder, text))
 
-    def share(self, folder: Path, out: Path) -> tuple[Path, Any]:
+    def contents(self, folder: Path) -> tuple[Path, Any, Any]:
+        """One file that holds examples, or not."""
+        self._fail("contents")
+        return folder, *(((SimpleNamespace(file="events.jsonl", bytes=9, holds=holds),)) for holds in self.held)
+
+    def share(self, folder: Path, out: Path, with_examples: bool) -> tuple[Path, Any]:
         """Remembered only."""
-        self.asked.append((folder, out))
-        return out, SimpleNamespace(bytes=1, with_mask=True)
+        self.asked.append((folder, out, with_examples))
+        return out, SimpleNamespace(bytes=1, with_mask=True, contents=self.contents(folder)[1 + with_examples])
+
+    def receive(self, file: Path) -> tuple[Path, str]:
+        """Without its model."""
+        return file.with_suffix(""), "It came without its model."
 
     def export(self, folder: Path, form: str, out: Path, step: int | None, weights: str, accept: bool) -> Any:
         """Two stages."""

@@ -119,9 +119,23 @@ def test_notes_are_kept_and_sharing_asks_where(window, runs, find, click, engine
     assert engine.asked == [(runs, "better than it looks")]
     assert not find("Keep notes").isEnabled()
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "x.zip"), ""))
-    click("Share this run")
-    qtbot.waitUntil(lambda: len(engine.asked) == 2, timeout=3000)
-    assert engine.asked[1] == (runs, tmp_path / "x.zip")
+    for with_examples in (False, True):
+        engine.asked.clear()
+        click("Share this run")
+        qtbot.waitUntil(lambda: find("Save the shared run").isEnabled(), timeout=3000)
+        assert find("What is shared").toPlainText() == "events.jsonl: metrics"
+        find("Share examples").setChecked(with_examples)
+        told = f"events.jsonl: {engine.held[with_examples]}"
+        assert find("What is shared").toPlainText() == told
+        click("Save the shared run")
+        qtbot.waitUntil(lambda told=told: told in window.page("runs").banner.text, timeout=3000)
+        assert engine.asked == [(runs, tmp_path / "x.zip", with_examples)]
+
+
+def test_what_a_received_run_came_without_is_said(window, runs, click, qtbot, monkeypatch, tmp_path):
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(tmp_path / "x.zip"), ""))
+    click("Receive a shared run")
+    qtbot.waitUntil(lambda: window.page("runs").banner.text == "'x' is ready. It came without its model.", timeout=3000)
 
 
 def test_what_fails_is_said_on_the_page(window, runs, find, click, engine, session, qtbot):

@@ -26,12 +26,13 @@ from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, row
 from sparsezo_gui.gui.widgets.branch import BranchDialog
+from sparsezo_gui.gui.widgets.share import ShareDialog, listed
 from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.recipe import Recipe, load
 from sparsezo_gui.recipe.events import EvaluateNow, GoBack, Stop
 
 COLUMNS = ("Run", "State", "Step", "Result", "Began")
-ASKED = ("branch", "note", "share", "receive", "look", "history")  # kinds whose problems are shown here
+ASKED = ("branch", "note", "contents", "share", "receive", "look", "history")  # kinds whose problems are shown here
 PATH = Qt.ItemDataRole.UserRole
 
 
@@ -114,6 +115,9 @@ class RunsPage(Page):
     # The list
 
     def _fill(self) -> None:
+        if "share" in self._session.answers:
+            out, shared = self._session.answers.pop("share")
+            self.banner.show_problem(Problem(f"Shared to {out}. It holds:\n{listed(shared.contents)}"), "info")
         runs = self._session.answers.get("runs") or []
         chosen = self._wanted or (str(self.path) if self.path else "")
         self._tree.blockSignals(True)
@@ -143,9 +147,10 @@ class RunsPage(Page):
     def _chosen(self) -> Any:
         return next((run for run in self._session.answers.get("runs") or [] if run.path == str(self.path)), None)
 
-    def _made(self, folder: Path) -> None:
+    def _made(self, folder: Path, lacks: str) -> None:
         self._wanted = str(folder)
-        self.banner.show_problem(Problem(f"'{folder.name}' is ready. Go on with it, or look at its steps."), "info")
+        what = lacks or "Go on with it, or look at its steps."
+        self.banner.show_problem(Problem(f"'{folder.name}' is ready. {what}"), "warning" if lacks else "info")
 
     def _show(self, keep_notes: bool = False) -> None:
         """Shows the chosen run."""
@@ -252,11 +257,13 @@ class RunsPage(Page):
 
     def _share_run(self) -> None:
         run = self._chosen()
-        text, _ = QFileDialog.getSaveFileName(self, "Share", str(Path.home() / f"{run.name}.zip"), "Runs (*.zip)")
-        if text:
-            Path(text).unlink(missing_ok=True)  # the dialog asked
-            self._session.ask("share", Path(run.path), Path(text))
-            self.banner.show_problem(Problem(f"Sharing to {text}"), "info")
+        folder = Path(run.path)
+
+        def taken(out: Path, with_examples: bool) -> None:
+            self._session.ask("share", folder, out, with_examples)
+            self.banner.show_problem(Problem(f"Sharing to {out}"), "info")
+
+        ShareDialog(self._session, folder, run.name, taken, self.window()).open()
 
     def _receive(self) -> None:
         text, _ = QFileDialog.getOpenFileName(self, "Receive", str(Path.home()), "Runs (*.zip)")
