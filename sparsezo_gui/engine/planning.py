@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -139,14 +140,17 @@ def _data(table: DataTable, model: ModelTable) -> TaskData | None:
 
 
 @lru_cache(maxsize=1)
-def _cached_data(table: str, model: str, changed: float) -> TaskData | None:
+def _cached_data(table: str, model: str, changed: tuple[tuple[str, int, int], ...]) -> TaskData | None:
     tokenizer = _tokenizer(ModelTable.model_validate_json(model))
     return finish(load_task(DataTable.model_validate_json(table), tokenizer)) if tokenizer else None
 
 
-def _changed(source: str) -> float:
-    """When a local source was last written, so that a changed file is read again."""
-    return os.stat(source).st_mtime if os.path.exists(source) else 0.0
+def _changed(source: str) -> tuple[tuple[str, int, int], ...]:
+    """When the files of a local source were last written, so that changed ones are read again: a folder does not tell
+    of what is written into its files."""
+    paths = sorted(map(str, Path(source).glob("*"))) if os.path.isdir(source) else [source]
+    found = [(path, os.stat(path)) for path in paths if os.path.isfile(path)]
+    return tuple((path, about.st_mtime_ns, about.st_size) for path, about in found)
 
 
 @lru_cache(maxsize=2)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sparsezo_gui.engine import provenance
 from sparsezo_gui.engine.data import TaskData
+from sparsezo_gui.engine.files import own
 from sparsezo_gui.engine.loop import Commands, Loop
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.objectives.likelihood import Likelihood
@@ -82,6 +83,7 @@ def resume(
     it was like at any step, also with changed inputs if it is told to ``accept`` them. Raises `UserError`."""
     run = folders.open_run(folder)
     with folders.locked(run.path):
+        own(run.root.path)  # which an earlier version left open to others
         loop = Loop(run, commands or SimpleQueue(), paused=paused, accept=accept)
         yield from loop.load()
         yield from loop

@@ -33,9 +33,8 @@ _PATHS = (
 )
 # What only says where things lie and how they are kept here: a run may be told otherwise at any time.
 PLACES: dict[str, Any] = {
-    "model": {"id", "revision", "device", "trust_remote_code"}, "data": {"source"}, "mask": {"file", "text", "texts"},
-    "run": True,
-}  # fmt: skip
+    "model": {"id", "revision", "device", "trust_remote_code"}, "data": {"source"}, "mask": {"file"}, "run": True,
+}
 
 
 def load(name: str | Path) -> Recipe:
@@ -171,8 +170,14 @@ def _beside(value: str, names: Iterable[str]) -> str:
 
 
 def values(recipe: Recipe) -> dict[str, Any]:
-    """What decides what a run does, as plain tables: all but `PLACES`."""
-    return recipe.model_dump(mode="json", exclude=PLACES)
+    """What decides what a run does, as plain tables: all but `PLACES`, and of the mask's texts the bundled ones."""
+    tables = recipe.model_dump(mode="json", exclude=PLACES)
+    for table, key, names in _PATHS:
+        if table == "mask" and key in tables[table]:
+            value = tables[table][key]
+            kept = [each if each in names else "" for each in ([value] if isinstance(value, str) else value)]
+            tables[table][key] = kept[0] if isinstance(value, str) else kept
+    return tables
 
 
 def differences(kept: dict[str, Any], recipe: Recipe) -> list[tuple[str, Any, Any]]:

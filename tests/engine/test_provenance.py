@@ -8,7 +8,7 @@ from queue import SimpleQueue
 import pytest
 
 from sparsezo_gui import cli
-from sparsezo_gui.engine import provenance, training
+from sparsezo_gui.engine import planning, provenance, training
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import list_runs, open_run
 from sparsezo_gui.engine.session import data_of, open_session
@@ -184,6 +184,13 @@ def test_an_older_run_opens_and_knows_its_training_examples(run, call, tmp_path)
     assert call("evaluate")[0] == 0 and call("verify")[1]["same"]
     append(tmp_path / "train.jsonl")
     assert "the training examples" in call("evaluate")[2]
+
+
+def test_an_estimate_reads_changed_files_anew(make, tmp_path):
+    chosen = make()
+    for count in (24, 25, 26):  # a folder does not tell of what is written into its files
+        assert len(planning._data(chosen.data, chosen.model).train) == count
+        append(tmp_path / "train.jsonl")
 
 
 def test_a_model_saved_anew_by_another_version_is_the_same(run, call, tmp_path):

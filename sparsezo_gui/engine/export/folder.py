@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from sparsezo_gui.errors import UserError
 
 COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*")
 NOT_COPIED = ("*.bin.index.json", "adapter_*")
+_ORIGINS = ("_name_or_path", "name_or_path")
 SPARE = 64 * 2**20
 
 
@@ -51,6 +53,17 @@ def copy_companions(folder: Path, draft: Path, texts: Mapping[str, str]) -> None
         shutil.copyfile(folder / name, draft / name)  # a cache holds links, of which the content is copied
     for name, text in texts.items():
         (draft / name).write_text(text, encoding="utf-8")
+    for name in ("config.json", "tokenizer_config.json"):
+        if (draft / name).exists():
+            _forget_paths(draft / name)
+
+
+def _forget_paths(path: Path) -> None:
+    """Takes out where the program that saved the base model had it from, if that was a folder of its computer."""
+    table = json.loads(path.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in table.items() if not (key in _ORIGINS and os.path.isabs(str(value)))}
+    if len(kept) < len(table):
+        path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_disk(folder: Path, size: int) -> None:

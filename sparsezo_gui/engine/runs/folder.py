@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ class RunFolder:
         changed = recipes.differences(self.facts.recipe, recipe) if self.facts.recipe else []
         if changed:
             told = ", ".join(f"{key} is {new!r}, was {old!r}" for key, old, new in changed)
-            settings = " ".join(f"--set {key}={new}" for key, _, new in changed)
+            settings = " ".join(f"--set {shlex.quote(f'{key}={new}')}" for key, _, new in changed)
             raise UserError(
                 f"{path}: changed since the run began ({told}). A run keeps its recipe: put back what was there, and "
                 f"try other values in a branch: sparsezo branch {self.path} {settings}"

@@ -71,6 +71,8 @@ def test_the_overlay_file_holds_the_tuned_values(run, tmp_path):
 
 @pytest.mark.parametrize(("form", "weights"), [("overlay", "original"), ("hf", "original"), ("hf", "trained")])
 def test_an_export_tells_nothing_of_this_computer_and_is_for_its_owner_alone(run, tmp_path, form, weights):
+    config = run.parent / "gpt2" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "_name_or_path": str(run.parent)}))
     before = os.umask(0)
     try:
         finish(export_run(run, form, tmp_path / "made" / "out", weights=weights))
