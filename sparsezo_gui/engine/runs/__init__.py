@@ -8,9 +8,11 @@ The run folder (version 2)
 --------------------------
 ``recipe.toml``       the recipe as it runs, every default written out
 ``run.json``          version, name, created (ISO 8601, UTC), versions of program and libraries, model fingerprint, mask
-                      hash, generator, data hash, counts (also of training examples), rows at once, device (see
-                      `folder.Facts`); what makes the folder a run, so it MUST be written last, and not be changed
-                      after the first step
+                      hash, generator, data hash, counts (also of training examples), rows at once, device, ``inputs``
+                      (hashes of splits, template, tokenizer and configuration, see `sparsezo_gui.engine.provenance`)
+                      and ``recipe`` (the values that ``recipe.toml`` MUST go on telling; where model, data and mask
+                      file lie, and all of ``[run]``, may be told anew); see `folder.Facts`. It is what makes the folder
+                      a run, so it MUST be written last, and not be changed after the first step
 ``mask.safetensors``  the mask (see `sparsezo_gui.engine.sparse.mask`); a branch has none of its own
 ``journal.bin``       every step (see `journal`)
 ``frames/``           key frames, a cache (see `frames`)
@@ -23,6 +25,9 @@ The run folder (version 2)
                       was), and the factor on the rate. It MUST have the same model, bits and mask
 ``lock``              held (flock, or the system's like of it) by the process that writes the run. The system frees it
                       when that process ends in any way, so a lock file that lies about locks nothing and is never stale
+
+A run's folder and files are for their owner alone. Runs without ``inputs`` or ``recipe`` are older than these, and
+are read and gone on with; of a branch with other data than its parent, the first start tells the ``inputs``.
 
 Version 1 had no branches, frames and notes, and its journal was of version 1; it is read and gone on with as it is.
 """

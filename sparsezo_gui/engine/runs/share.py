@@ -180,14 +180,19 @@ def receive(file: Path, folder: Path | None = None, settings: Sequence[str] = ()
 
 def lacks(run: RunFolder) -> tuple[list[str], str]:
     """Keys of a received run's recipe that name what is not on this computer, and a sentence on what to do."""
-    recipe, top = run.recipe, run.root.path
-    places = {"model.id": recipe.model.id, "data.source": recipe.data.source}
-    lacking = {key: path for key, path in places.items() if os.path.isabs(path) and not os.path.exists(path)}
+    recipe = run.recipe
+    places = [("model.id", recipe.model.id), ("data.source", recipe.data.source)]
+    if not run.mask.exists():
+        mask = recipe.mask
+        texts = getattr(mask, "texts", None) or (getattr(mask, "text", ""), getattr(mask, "file", ""))
+        places += [("mask", text) for text in texts]
+    lacking = [(key, path) for key, path in places if os.path.isabs(path) and not os.path.exists(path)]
     if not lacking:
         return [], ""
-    names = " and ".join(f"[{key.replace('.', '] ')} '{Path(path).name}'" for key, path in lacking.items())
-    return list(lacking), (
-        f"It came without {names}. Put them into {top}, or write into {run.path / 'recipe.toml'} where they lie here."
+    names = ", ".join(f"'{Path(path).name}' ({key})" for key, path in lacking)
+    return list(dict(lacking)), (
+        f"It came without {names}. Put what is missing into {run.root.path}, or write into "
+        f"{run.path / 'recipe.toml'} where it lies here."
     )
 
 
