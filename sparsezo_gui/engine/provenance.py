@@ -27,12 +27,11 @@ from sparsezo_gui.errors import ChangedInputs
 from sparsezo_gui.recipe.recipe import DataTable
 
 SPLITS = ("train", "validation", "test")
-TOKENIZER = (
-    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model", "*.tiktoken",
-    "chat_template*", "additional_chat_templates/*",
-)  # fmt: skip
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+             "chat_template*")  # fmt: skip
+VOCABULARY = ("vocab*.json", "vocab*.txt", "merges.txt", "*.model", "*.tiktoken")  # read without a tokenizer.json
 MARKED = "Do not compare what is measured now with what the run measured itself."
-CONFIG = ("config.json", "generation_config.json", "*.py")
+CONFIG = ("config.json", "generation_config.json")
 _WRITER = ("transformers_version", "_name_or_path")  # what any program that saves a model writes anew
 _WORDS = {
     "train": "training examples", "validation": "validation examples", "test": "test examples",
@@ -41,8 +40,15 @@ _WORDS = {
 
 
 def of_model(folder: Path) -> dict[str, str]:
-    """Hashes of the tokenizer and of the configuration of the model in ``folder``."""
-    return {"tokenizer": _of_files(folder, TOKENIZER), "config": _of_files(folder, CONFIG)}
+    """Hashes of the tokenizer and of the configuration of the model in ``folder``.
+
+    Only of files that are read: another program may add the others of a model to a folder in the cache.
+    """
+    vocabulary = () if (folder / "tokenizer.json").exists() else VOCABULARY
+    code = ("*.py",) if b'"auto_map"' in (folder / "config.json").read_bytes() else ()
+    return {
+        "tokenizer": _of_files(folder, (*TOKENIZER, *vocabulary)), "config": _of_files(folder, (*CONFIG, *code))
+    }  # fmt: skip
 
 
 def of_data(data: TaskData, table: DataTable) -> dict[str, str]:

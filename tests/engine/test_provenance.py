@@ -193,6 +193,8 @@ def test_an_estimate_reads_changed_files_anew(make, tmp_path):
         append(tmp_path / "train.jsonl")
 
 
-def test_a_model_saved_anew_by_another_version_is_the_same(run, call, tmp_path):
+def test_a_model_saved_anew_by_another_version_or_with_more_files_is_the_same(run, call, tmp_path):
     alter(tmp_path / "llama" / "config.json", "transformers_version", "99.0")
+    for name in ("vocab.json", "README.md", "tokenizer.model", "modeling.py"):
+        (tmp_path / "llama" / name).write_text("{}")
     assert call("verify")[1]["same"]
