@@ -150,23 +150,24 @@ def changed(recipe: Recipe, tables: dict[str, dict[str, Any]], where: str = "rec
 
 def portable(recipe: Recipe) -> Recipe:
     """The recipe to give away: of a path only its last part, as if it lay beside the recipe, and no folder of the run.
-    Bundled names and Hub ids stay."""
-    tables = recipe.model_dump(mode="json")
-    for table, key, names in _PATHS:
-        value = tables[table].get(key)
-        if isinstance(value, str):
-            tables[table][key] = _beside(value, names)
-        elif value is not None:
-            tables[table][key] = [_beside(each, names) for each in value]
-    tables["run"]["folder"] = ""
-    return build(tables)
+    Bundled names and Hub ids stay, and different paths stay different."""
+    names: dict[str, str] = {}
 
+    def beside(path: str, known: Iterable[str]) -> str:
+        absolute = os.path.isabs(path) or PureWindowsPath(path).is_absolute()
+        if path in known or not (absolute or path.startswith((".", "~")) or os.path.exists(path)):
+            return path
+        name = PureWindowsPath(path).name or "here"  # it knows both kinds of slash
+        number = len(names) + 1
+        return names.setdefault(path, f"./{name}" if f"./{name}" not in names.values() else f"./{number}-{name}")
 
-def _beside(value: str, names: Iterable[str]) -> str:
-    absolute = os.path.isabs(value) or PureWindowsPath(value).is_absolute()
-    if value in names or not (absolute or value.startswith((".", "~")) or os.path.exists(value)):
-        return value
-    return f"./{PureWindowsPath(value).name or 'here'}"  # which knows both kinds of slash
+    tables = {table: getattr(recipe, table) for table, _, _ in _PATHS}
+    for table, key, known in _PATHS:
+        value = getattr(tables[table], key, ())
+        found = beside(value, known) if isinstance(value, str) else tuple(beside(each, known) for each in value)
+        if value:
+            tables[table] = tables[table].model_copy(update={key: "" if key == "folder" else found})
+    return recipe.model_copy(update=tables)
 
 
 def values(recipe: Recipe) -> dict[str, Any]:

@@ -87,10 +87,13 @@ def share(run: RunFolder, out: Path, with_mask: bool = False, with_examples: boo
     if out.exists():
         raise UserError(f"{out}: already exists. Name another file.")
     entries = list(_entries(run, with_mask, with_examples))
-    size, masked = sum(content.bytes for content, _ in entries), any(content.file == MASK for content, _ in entries)
-    if size > MOST_BYTES:
-        leave = "Share it without --with-mask: it is found again." if masked else "Share a branch from an earlier step."
-        raise UserError(f"{run.path}: is too large to share ({size / 1e6:,.0f} MB of {MOST_BYTES / 1e6:,.0f}). {leave}")
+    size, masked = sum(content.bytes for content, _ in entries), entries[-1][0].file == MASK
+    far = any(content.bytes > LIMITS[content.file.rsplit("/", 1)[-1]] for content, _ in entries)
+    if size > MOST_BYTES or far or len(entries) > MOST_ENTRIES:
+        raise UserError(
+            f"{run.path}: is too large to share ({size / 1e6:,.0f} MB in {len(entries):,} files). Leave out a mask "
+            "that was asked for, shorten the notes, or share a branch from an earlier step."
+        )
     with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
         for content, data in entries:
             # A reader takes what unfolds too far for an attack.

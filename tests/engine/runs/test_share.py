@@ -198,9 +198,11 @@ def test_entries_cannot_escape(run, tmp_path, name):
 
 
 def test_an_entry_that_unfolds_without_end_is_refused(run, tmp_path, monkeypatch):
-    monkeypatch.setitem(shares.LIMITS, "notes.md", 1000)
     run.note("x" * 1001)
     share(run, tmp_path / "given.zip")
+    monkeypatch.setitem(shares.LIMITS, "notes.md", 1000)
+    with pytest.raises(UserError, match="too large to share"):
+        share(run, tmp_path / "again.zip")
     with pytest.raises(UserError, match=r"notes\.md' is larger"):
         receive(tmp_path / "given.zip", tmp_path / "here")
     assert not (tmp_path / "here").exists()
