@@ -72,6 +72,12 @@ class Loop:
         if self.run.facts.data_hash is None and not session.changed:
             inputs = dict(session.data[self.run.recipe.data.model_dump_json()][1])
             self.run = with_data(self.run, inputs.pop("data_hash"), len(data.train), inputs)
+            yield from self.told(
+                e.Notice(
+                    f"The steps up to {self.run.header.start} were taken with other data, so that some of these "
+                    "validation and test examples may have been trained on.", "warning",
+                )
+            )  # fmt: skip
         self.session, self.data = session, data
         self._tell_forgotten_returns()
         session.factor = self._factor()

@@ -103,9 +103,10 @@ def _sentences(run: RunFolder, changed: Sequence[str]) -> list[str]:
     places = [f"[data] source = '{recipe.data.source}'"] if of_data else []
     places += [f"[model] id = '{recipe.model.id}'"] if set(changed) - of_data else []
     branch = f", or make a branch that takes the data as they are: sparsezo branch {run.path} --set data.source="
+    way = branch + recipe.data.source if of_data else "."
     told = (
         f"Run '{run.name}': {in_words(changed)} changed since the run began. Bring back what was there "
-        f"({', '.join(places)}){branch + recipe.data.source if of_data else ''}."
+        f"({', '.join(places)}){way}"
     )
     if "train" in changed and recipe.estimator.exact:  # its steps cannot be taken again
         return [told]

@@ -130,7 +130,9 @@ def test_a_branch_takes_the_data_as_they_are_when_it_is_told_to(run, tmp_path):
     with pytest.raises(UserError, match=r"the training examples.*sparsezo branch"):
         list(training.resume(branch(run, 3).path))
     made = branch(run, 3, [f"data.source={tmp_path}"])
-    assert list(training.resume(made.path))[-1].step == 4
+    told = list(training.resume(made.path))
+    assert told[-1].step == 4
+    assert any("up to 3 were taken with other data" in event.text for event in of(e.Notice, told))
     assert open_run(made.path).facts.inputs["train"] != run.facts.inputs["train"]
     append(tmp_path / "train.jsonl")
     with pytest.raises(UserError, match="the training examples"):
