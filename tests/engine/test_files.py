@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 import pytest
 
@@ -69,3 +70,19 @@ def test_a_mask_that_does_not_fit_on_the_disk_gets_a_sentence(tmp_path):
     with pytest.raises(UserError, match="the disk is full"), replacing(tmp_path / "m"):
         raise SafetensorError(words)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such modes on Windows")
+def test_files_are_for_their_owner_alone_also_where_no_chmod_is_known(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(files.Path, "chmod", refuse)
+    monkeypatch.setattr(os, "chmod", refuse)
+    before = os.umask(0)
+    try:
+        write_text(tmp_path / "a" / "b" / "c", "x")
+        files.own(tmp_path / "a")
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((tmp_path / each).stat().st_mode) for each in ("a", "a/b", "a/b/c")] == [0o700, 0o700, 0o600]

@@ -19,6 +19,7 @@ from sparsezo_gui.engine.runs.folder import list_runs, open_run
 from sparsezo_gui.engine.runs.share import receive, share
 from sparsezo_gui.engine.session import open_session
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import events as e
 from tests.engine.conftest import finish, of
 
@@ -140,6 +141,16 @@ def test_a_shared_run_holds_no_example_and_no_path_unless_it_is_asked_for(make, 
     assert "20 EXAMPLES" in holds["events.jsonl"] and "word for word" in holds["notes.md"]
 
 
+def test_the_window_shares_and_receives_the_same(run, tmp_path):
+    engine = Engine()
+    folder, without, with_examples = engine.contents(run.path)
+    assert folder == run.path and "EXAMPLES" not in str(without) and "EXAMPLES" in str(with_examples)
+    assert engine.share(run.path, tmp_path / "given.zip", False)[1].contents == without
+    assert engine.share(run.path, tmp_path / "whole.zip", True)[1].contents == with_examples
+    got, words = engine.receive(tmp_path / "given.zip")
+    assert open_run(got).name == run.name and "came without 'llama'" in words
+
+
 def test_what_a_received_run_lacks_is_told_and_can_be_put_beside_it(run, tmp_path):
     share(run, tmp_path / "given.zip")
     got = receive(tmp_path / "given.zip", tmp_path / "there" / "run")
@@ -151,6 +162,7 @@ def test_what_a_received_run_lacks_is_told_and_can_be_put_beside_it(run, tmp_pat
     assert shares.lacks(got)[0] == ["data.source"] and values(got) == values(run)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no such modes on Windows")
 def test_runs_and_shared_runs_are_for_their_owner_alone(make, tmp_path):
     before = os.umask(0)
     try:
