@@ -14,7 +14,7 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -30,6 +30,7 @@ from sparsezo_gui.recipe import events as e
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.runs.folder import RunFolder
+    from sparsezo_gui.engine.runs.share import Content
     from sparsezo_gui.engine.session import Session
 
 TRUST = "--trust-remote-code"
@@ -166,20 +167,29 @@ def _branch(options: argparse.Namespace, console: Console) -> None:
 
 def _share(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.runs.folder import open_run
-    from sparsezo_gui.engine.runs.share import share
+    from sparsezo_gui.engine.runs.share import contents, share
 
-    shared = share(open_run(options.run), Path(options.out), options.with_mask)
+    run, more = open_run(options.run), (options.with_mask, options.with_examples)
+    console.say(f"{options.out} will hold:\n{_listed(contents(run, *more))}")
+    shared = share(run, Path(options.out), *more)
     mask = "its mask is in it" if shared.with_mask else "its mask is found again where it is received"
     facts = {"out": options.out, **dataclasses.asdict(shared)}
-    console.result(facts, f"{options.out}: {shared.bytes:,} bytes; {mask}.")
+    words = f"{options.out}: {shared.bytes:,} bytes; {mask}. In it:\n{_listed(shared.contents)}"
+    console.result(facts, words if options.with_examples else f"{words}\nNo examples of your data are in it.")
+
+
+def _listed(contents: Iterable[Content]) -> str:
+    return "\n".join(f"  {each.file} ({each.bytes:,} bytes): {each.holds}" for each in contents)
 
 
 def _receive(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.runs.share import receive
+    from sparsezo_gui.engine.runs.share import lacks, receive
 
     run = receive(Path(options.file), Path(options.run) if options.run else None, options.set)
-    check = shlex.join(["sparsezo", "verify", str(run.path)])
-    console.result({"run": str(run.path), "name": run.name}, f"{run.path}: check it with {check}")
+    keys, words = lacks(run)
+    told = f"{run.path}: check it with {shlex.join(['sparsezo', 'verify', str(run.path)])}"
+    facts = {"run": str(run.path), "name": run.name, "lacks": keys}
+    console.result(facts, f"{told}\n{words}" if words else told)
 
 
 def _note(options: argparse.Namespace, console: Console) -> None:
@@ -255,15 +265,18 @@ def _mask(options: argparse.Namespace, console: Console) -> None:
 
 def _evaluate(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.evaluate import BATCH, evaluate
-    from sparsezo_gui.engine.session import load_data
+    from sparsezo_gui.engine.provenance import told
+    from sparsezo_gui.engine.session import data_of, load_data
 
     found: dict[str, dict[str, float]] = {}
+    changed: tuple[str, ...] = ()
     if _is_run(options.target):
         if options.set:
             raise UserError(f"--set is for recipes, and '{options.target}' is a run, which keeps its own.")
         options.run = options.target
-        session = _session(options, console)
-        data = console.finish(load_data(session.recipe, session.model))
+        session, run = _session(options, console)
+        data = console.finish(data_of(session, run, (options.split,), options.changed_inputs))
+        changed = session.changed
         examples = getattr(data, options.split).encoded
         judged = session.model, examples, options.split, session.recipe.objective, session.base(examples, BATCH)
         with session.overlay.base():
@@ -275,29 +288,32 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
 
         if options.step is not None:
             raise UserError(f"--step is for runs, and '{options.target}' is none.")
+        if options.changed_inputs:
+            raise UserError(f"--changed-inputs is for runs, and '{options.target}' is none.")
         chosen = _recipe(options, options.target)
         model = console.finish(frozen.load(chosen.model))
         data = console.finish(load_data(chosen, model))
         examples = getattr(data, options.split).encoded
         found["base"] = console.finish(evaluate(model, examples, options.split, chosen.objective)).metrics
-    console.metrics(found)
+    console.metrics(found, changed, told(changed) if changed else "")
 
 
 def _generate(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.generate import stream_text
 
-    session = _session(options, console)
+    session, _ = _session(options, console)
     overlay = session.overlay
     with overlay.base() if options.base else overlay.applied():
         pieces = stream_text(session.model, options.prompt, options.tokens, chat=session.recipe.data.task == "chat")
-        console.stream(pieces)
+        console.stream(pieces, session.changed)
 
 
 def _export(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.export import export_run
 
     run, step = _past(options)
-    report = console.finish(export_run(run.path, options.format, Path(options.out), step, options.weights))
+    way = options.weights, options.changed_inputs
+    report = console.finish(export_run(run.path, options.format, Path(options.out), step, *way))
     console.result({"out": options.out, "format": options.format, **report}, f"Written to {options.out}.")
     for line in report.get("told", ()):
         console.say(line)
@@ -404,10 +420,11 @@ def _past(options: argparse.Namespace) -> tuple[RunFolder, int | None]:
     return run, None if step is None else line(run, step).step
 
 
-def _session(options: argparse.Namespace, console: Console) -> Session:
+def _session(options: argparse.Namespace, console: Console) -> tuple[Session, RunFolder]:
     from sparsezo_gui.engine.session import open_session
 
-    return console.finish(open_session(*_past(options)))
+    run, step = _past(options)
+    return console.finish(open_session(run, step, accept=options.changed_inputs)), run
 
 
 class _Parser(argparse.ArgumentParser):
@@ -444,6 +461,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--step", type=_step, metavar="N|best", help="the run as it was after step N, or after the "
                          "one that did best on the validation examples (default: the last)")  # fmt: skip
 
+    def takes_changed(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--changed-inputs", action="store_true", help="although the examples that are used, the "
+                         "tokenizer or the model's configuration changed since the run began; marks the result")
+
     sub = add("train", "Run a recipe.", _train)
     takes_recipe(sub)
     sub.add_argument("--run", metavar="DIR", help="folder of the new run (default: a dated one among your runs)")
@@ -461,6 +482,8 @@ def _parser() -> argparse.ArgumentParser:
     takes_run(sub)
     sub.add_argument("--out", metavar="FILE", required=True, help="file to write (.zip)")
     sub.add_argument("--with-mask", action="store_true", help="put the mask in, however large it is")
+    sub.add_argument("--with-examples", action="store_true", help="put in the best and worst examples of the "
+                     "evaluations: rows of your data, word for word")  # fmt: skip
     sub = add("receive", "Unpack a shared run.", _receive)
     sub.add_argument("file", metavar="FILE", help="what 'sparsezo share' wrote")
     sub.add_argument("--run", metavar="DIR", help="folder of the run (default: a new one among your runs)")
@@ -483,6 +506,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("target", metavar="RUN|RECIPE", help="folder or name of a run, or a recipe")
     _takes_settings(sub)
     takes_step(sub)
+    takes_changed(sub)
     sub.add_argument("--split", choices=("train", "validation", "test"), default="test", help="default: test")
     sub = add("generate", "Write text with the tuned or the base model.", _generate)
     takes_run(sub)
@@ -490,6 +514,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--base", action="store_true", help="the model before tuning")
     sub.add_argument("--tokens", type=benching.natural, default=128, metavar="N", help="tokens at most (default: 128)")
     takes_step(sub)
+    takes_changed(sub)
     sub = add("export", "Write a run out for use elsewhere.", _export)
     takes_run(sub)
     sub.add_argument("--format", choices=("overlay", "hf"), required=True, help="overlay: a small file with the tuned "
@@ -499,6 +524,7 @@ def _parser() -> argparse.ArgumentParser:
                      "base's original ones with the tuned values put in (default), or all as the run computed with "
                      "them, so that other programs give the same words")  # fmt: skip
     takes_step(sub)
+    takes_changed(sub)
     sub = add("convert", "Write a safetensors copy of a model whose weights are a pickle.", _convert)
     sub.add_argument("folder", metavar="FOLDER", help="folder that holds config.json and pytorch_model.bin")
     sub.add_argument("--out", metavar="FOLDER", required=True, help="folder to write")

@@ -116,15 +116,18 @@ class Console:
         else:
             print(words if to_read else printable(words, keep="\n"), flush=True)
 
-    def metrics(self, found: dict[str, dict[str, float]]) -> None:
-        """Metrics of the base and the tuned model."""
-        self.result(found, "\n".join(f"{name:>5}: {_metrics(metrics)}" for name, metrics in found.items()))
+    def metrics(self, found: dict[str, dict[str, float]], changed: Sequence[str] = (), marked: str = "") -> None:
+        """Metrics of the base and the tuned model; ``changed`` names inputs that are not those of the run any more,
+        and ``marked`` says so."""
+        lines = [f"{name:>5}: {_metrics(metrics)}" for name, metrics in found.items()]
+        more = {"changed": list(changed)} if changed else {}
+        self.result({**found, **more}, "\n".join([*lines, marked] if changed else lines))
 
-    def stream(self, pieces: Iterable[str]) -> None:
-        """Text to read, as it comes."""
+    def stream(self, pieces: Iterable[str], changed: Sequence[str] = ()) -> None:
+        """Text to read, as it comes; ``changed`` names inputs that are not those of the run any more."""
         self.calm()
         if self.as_json:
-            self._json({"text": "".join(pieces)})
+            self._json({"text": "".join(pieces), **({"changed": list(changed)} if changed else {})})
             return
         for piece in pieces:
             print(piece, end="", flush=True)

@@ -48,6 +48,15 @@ def quoted(value: object) -> str:
         return f"such a long {type(value).__name__}"
 
 
+class ChangedInputs(UserError):
+    """What a run was trained or measured on is not there any more as it was: ``changed`` names the inputs. The last
+    sentence, where there is a second one, is what the command line takes to go on all the same; the window asks."""
+
+    def __init__(self, *sentences: str, changed: tuple[str, ...]) -> None:
+        super().__init__(*sentences)
+        self.changed = changed
+
+
 class DiskFull(UserError):
     """A write found no room. What was to be written can be written again once there is some."""
 

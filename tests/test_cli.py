@@ -209,9 +209,8 @@ def test_ctrl_c_stops_at_a_step_border_and_resume_goes_on(run, recipe_file, tmp_
     last = json.loads(out.splitlines()[-1])
     assert (process.returncode, error) == (0, "")
     assert (last["event"], last["reason"]) == ("finished", "stopped")
-    text = (tmp_path / "run" / "recipe.toml").read_text()
-    (tmp_path / "run" / "recipe.toml").write_text(text.replace("steps = 100000", f"steps = {last['step'] + 3}"))
-    code, lines, _ = run("resume", tmp_path / "run", "--json")
+    _, lines, _ = run("branch", tmp_path / "run", "--set", f"loop.steps={last['step'] + 3}", "--json")
+    code, lines, _ = run("resume", objects(lines)[-1]["run"], "--json")
     steps = [each["step"] for each in objects(lines) if each["event"] == "step"]
     assert (code, steps) == (0, [last["step"] + k for k in (1, 2, 3)])
 
@@ -234,7 +233,7 @@ def test_a_killed_run_loses_at_most_one_step_and_ends_with_the_same_bits(run, re
     assert events[-1]["hash"] == whole["hash"]
 
 
-def test_time_travel_branches_and_sharing(run, recipe_file, tmp_path):
+def test_time_travel_branches_and_sharing(run, recipe_file, tmp_path, tiny_folder):
     settings = ["--set", "loop.evaluate_every=2", "--set", "update.learning_rate=0.01"]
     assert run("train", recipe_file, "--run", tmp_path / "run", *settings)[0] == 0
     code, lines, _ = run("evaluate", tmp_path / "run", "--step", "best", "--split", "validation", "--json")
@@ -256,8 +255,15 @@ def test_time_travel_branches_and_sharing(run, recipe_file, tmp_path):
     assert run("note", made["run"])[1] == ["seed 7"]
     code, lines, _ = run("share", made["run"], "--out", tmp_path / "given.zip", "--json")
     assert (code, objects(lines)[-1]["with_mask"]) == (0, True)
-    code, lines, _ = run("receive", tmp_path / "given.zip", "--json")
-    assert code == 0
+    held = {each["file"]: each["holds"] for each in objects(lines)[-1]["contents"]}
+    assert "branches/b/journal.bin" in held and "notes" in held["branches/b/notes.md"]
+    code, lines, told = run("share", made["run"], "--out", tmp_path / "whole.zip", "--with-examples")
+    assert "EXAMPLES of your data" in told and "EXAMPLES of your data" in "\n".join(lines)
+    code, lines, _ = run("receive", tmp_path / "given.zip", "--run", tmp_path / "there", "--json")
+    assert (code, objects(lines)[-1]["lacks"]) == (0, ["model.id", "data.source"])
+    places = ["--set", f"model.id={tiny_folder}", "--set", f"data.source={tmp_path / 'data.jsonl'}"]
+    code, lines, _ = run("receive", tmp_path / "given.zip", *places, "--json")
+    assert (code, objects(lines)[-1]["lacks"]) == (0, [])
     got = objects(lines)[-1]["run"]
     assert objects(run("verify", got, "--json")[1])[-1]["same"]
     assert run("branch", got, "--step", 4, "--name", "[/b] \x1b[31mred")[0] == 0

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sparsezo_gui.engine.files import already_exists, sync
+from sparsezo_gui.engine.files import already_exists, make_folder, sync
 from sparsezo_gui.engine.locks import held
 
 PREFIX = ".sparsezo-"
@@ -31,12 +31,12 @@ def drafting(parent: Path) -> Iterator[Path]:
 
     Raises OSError.
     """
-    parent.mkdir(parents=True, exist_ok=True)
+    make_folder(parent)
     sweep(parent)
     draft = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     try:
         with held(draft / "lock"):
-            (draft / "content").mkdir()
+            (draft / "content").mkdir(mode=0o700)
             try:
                 yield draft / "content"
             finally:
@@ -67,12 +67,12 @@ def publish(content: Path, target: Path) -> None:
 def new_folder(folder: Path, name: str) -> Path:
     """Makes a folder within ``folder``, for this process alone: called ``name`` as far as a file may be called so, with
     -2, -3, … where that is taken."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     stem, number = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run", 1
     while True:
         path = folder / (stem if number == 1 else f"{stem}-{number}")
         try:
-            path.mkdir()
+            path.mkdir(mode=0o700)
         except FileExistsError:
             number += 1
         else:

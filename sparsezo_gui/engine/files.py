@@ -1,4 +1,9 @@
-"""Files that are never half-written: a temporary name, a sync, a rename."""
+"""Files that are never half-written (a temporary name, a sync, a rename), and that their owner alone can read.
+
+Runs, exports and shared runs tell of the data that they were made with, so nobody else on the computer reads them
+unless the owner lets them, whatever the umask says: files are made with the mode 0600 and folders with 0700. Asking for
+it when they are made, rather than afterwards, leaves no moment in between, and works where a disk knows no chmod.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +34,23 @@ def home() -> Path:
     return Path(chosen) if chosen else Path(platformdirs.user_data_dir("sparsezo", appauthor=False))
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder, and those that it lies in, where they are not there yet; new ones for their owner alone."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
+def private(path: str, flags: int) -> int:
+    """For ``open(…, opener=private)``: a new file is for its owner alone."""
+    return os.open(path, flags, 0o600)
+
+
+def own(path: Path) -> None:
+    """Takes what others made or made before from all but its owner, on disks that can."""
+    set_mode(path, 0o700 if path.is_dir() else 0o600)
+
+
 @contextmanager
 def replacing(path: Path, new: bool = False) -> Iterator[Path]:
     """Gives a temporary path beside ``path``; on success it is synced and takes its place, on failure it is removed.
@@ -36,7 +58,7 @@ def replacing(path: Path, new: bool = False) -> Iterator[Path]:
     A ``new`` file takes no other's place: where there is one by then, UserError is raised.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -45,8 +67,6 @@ def replacing(path: Path, new: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         sync(temporary)
-        # mkstemp's 0600 would hide an export from the user's other programs.
-        set_mode(temporary, 0o666 & ~_umask())
         (_put_new if new else os.replace)(temporary, path)
         sync(path.parent)
     except OSError as error:
@@ -171,9 +191,3 @@ def cannot_write(path: Path, error: OSError) -> UserError:
             "Raise the limit or choose another disk; nothing half-written was left."
         )
     return UserError(f"{path}: cannot be written ({error.strerror}). Choose another place or change its permissions.")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

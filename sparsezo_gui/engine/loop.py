@@ -24,12 +24,13 @@ from sparsezo_gui.engine.guard import BAD_STEPS, Guard
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.objective import count_tokens
 from sparsezo_gui.engine.privacy import accounting
+from sparsezo_gui.engine.provenance import SPLITS, in_words
 from sparsezo_gui.engine.runs import frames as key_frames
 from sparsezo_gui.engine.runs import journal as journals
 from sparsezo_gui.engine.runs.folder import RunFolder, with_data
 from sparsezo_gui.engine.runs.journal import JournalWriter
 from sparsezo_gui.engine.runs.line import line
-from sparsezo_gui.engine.session import Session, bring, data_hash, data_of, loaded, travel
+from sparsezo_gui.engine.session import Session, bring, data_of, loaded, travel
 from sparsezo_gui.engine.watch import Watch
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.errors import DiskFull, UserError
@@ -56,6 +57,7 @@ class Loop:
     paused: bool = False
     waiting: str = ""
     stopping: bool = False
+    accept: bool = False  # inputs that changed since the run began: it can be asked then, and takes no step
     _first: int = field(default=0, init=False)  # step at which this loop began
     _postponed: deque[e.Command] = field(default_factory=deque, init=False)
     _bad: int = field(default=0, init=False)  # steps in a row without a finite loss
@@ -69,11 +71,18 @@ class Loop:
         At ``first`` the way to the last step is not gone where the run is asked to go back before anything else.
         """
         self.run.recipe.privacy.check()
-        session = yield from loaded(self.run)
+        session = yield from loaded(self.run, self.accept)
         yield from bring(session, self.run, self._asked_back() if first else None)
-        data = yield from data_of(session, self.run)
-        if self.run.facts.data_hash is None:
-            self.run = with_data(self.run, data_hash(data.train.encoded), len(data.train))
+        data = yield from data_of(session, self.run, accept=self.accept)
+        if self.run.facts.data_hash is None and not session.changed:
+            inputs = dict(session.data[self.run.recipe.data.model_dump_json()][1])
+            self.run = with_data(self.run, inputs.pop("data_hash"), len(data.train), inputs)
+            yield from self.told(
+                e.Notice(
+                    f"The steps up to {self.run.start} were taken with other data, so that some of these validation "
+                    "and test examples may have been trained on.", "warning",
+                )
+            )  # fmt: skip
         self.session, self.data = session, data
         self._tell_forgotten_returns()
         session.factor = self._factor()
@@ -229,7 +238,8 @@ class Loop:
                 base = session.base(examples, BATCH)
                 with session.overlay.applied():
                     found = yield from evaluate(session.model, examples, split, session.recipe.objective, base)
-                yield from self.told(e.Evaluation(step, split, found.metrics))
+                changed = tuple(name for name in session.changed if name == split or name not in SPLITS)
+                yield from self.told(e.Evaluation(step, split, found.metrics, changed))
                 yield from self.told(e.Examples(step, split, found.best, found.worst))
 
     def _judged(self) -> Generator[e.Event, None, bool]:
@@ -246,7 +256,7 @@ class Loop:
     def _evaluate_untold(self, *splits: str) -> Events:
         """Metrics on ``splits``, where they are not told yet."""
         events = judge.on_line(self.run.events())
-        told = {event.split for event in events if isinstance(event, e.Evaluation) and event.step == self.step}
+        told = {event.split for event in judge.evaluations(events) if event.step == self.step}
         yield from self.evaluate(*(split for split in splits if split not in told))
 
     def _evaluate_end(self) -> Events:
@@ -362,6 +372,7 @@ class Loop:
                     yield from self._release()
                 case e.Resume() if self.paused or self.waiting:
                     yield from self._reload()
+                    self._refuse_changed()
                     self.paused, self.waiting = False, ""
                     self.watch.snooze()
                     yield e.Resumed(self.step)
@@ -371,9 +382,11 @@ class Loop:
                     yield from self._at(command.step, lambda: self._answer(command))
                 case e.GoBack(step):
                     yield from self._reload()
+                    self._refuse_changed()
                     yield from self._go_back(step)
                 case e.SetRate(factor):
                     yield from self._reload()
+                    self._refuse_changed()
                     self.session.factor *= factor
                     yield from self.told(e.RateChanged(self.step, self.session.factor))
                     now = f"The learning rate is now {self.session.factor:g} × the scheduled one."
@@ -386,6 +399,13 @@ class Loop:
             yield e.Notice(text, "warning")
             if isinstance(command, e.Ask):
                 yield e.Answer(self.step, text, last=True)
+
+    def _refuse_changed(self) -> None:
+        if self.session.changed:
+            raise UserError(
+                f"Since the run began, {in_words(self.session.changed)} changed, so that it can be asked and evaluated "
+                "only. Bring back what was there to go on with it, or make a branch."
+            )
 
     def _release(self) -> Events:
         """Lets go of the model's memory. What is not in the journal is kept here."""

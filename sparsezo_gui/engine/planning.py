@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -135,7 +136,7 @@ def _tokens(pack: Sequence[Encoded]) -> int:
     return sum(map(count_tokens, pack))
 
 
-_last: dict[tuple[str, float, Any], TaskData | None] = {}  # data that was asked for last
+_last: dict[Any, TaskData | None] = {}  # data that was asked for last
 
 
 def _data(table: DataTable, model: ModelTable) -> Generator[Progress, None, TaskData | None]:
@@ -153,9 +154,12 @@ def _data(table: DataTable, model: ModelTable) -> Generator[Progress, None, Task
     return data
 
 
-def _changed(source: str) -> float:
-    """When a local source was last written, so that a changed file is read again."""
-    return os.stat(source).st_mtime if os.path.exists(source) else 0.0
+def _changed(source: str) -> tuple[tuple[str, int, int], ...]:
+    """When the files of a local source were last written, so that changed ones are read again: a folder does not tell
+    of what is written into its files."""
+    paths = sorted(map(str, Path(source).glob("*"))) if os.path.isdir(source) else [source]
+    found = [(path, os.stat(path)) for path in paths if os.path.isfile(path)]
+    return tuple((path, about.st_mtime_ns, about.st_size) for path, about in found)
 
 
 _cached_tokenizer = lru_cache(maxsize=2)(load_tokenizer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparsezo_gui.engine import gradient
+from sparsezo_gui.engine import gradient, provenance
 from sparsezo_gui.engine.data import TaskData, load_task
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
@@ -57,8 +56,10 @@ class Session:
     step: int = 0
     state: State = field(default_factory=State)
     factor: float = 1.0
-    data: dict[str, tuple[TaskData, str]] = field(default_factory=dict)
-    """What was read so far, and its hash, by its table in a recipe; see `data_of`."""
+    data: dict[str, tuple[TaskData, dict[str, str]]] = field(default_factory=dict)
+    """What was read so far, and its hashes, by its table in a recipe; see `data_of`."""
+    changed: tuple[str, ...] = ()
+    """Inputs that are not those that the run began with, which was accepted; see `sparsezo_gui.engine.provenance`."""
     generator: str = GENERATOR
     """The version of the random numbers that the run began with."""
     known: dict[tuple[Encoded, int], float] = field(default_factory=dict)
@@ -163,11 +164,12 @@ class Session:
 
 
 def open_session(
-    run: RunFolder, step: int | None = None, frames: bool = True
+    run: RunFolder, step: int | None = None, frames: bool = True, accept: bool = False
 ) -> Generator[Progress | Notice, None, Session]:
     """Loads the model of ``run`` and brings its values to ``step`` (None: the last), from the nearest key frame or, not
-    using ``frames``, from the beginning. Raises `UserError`."""
-    session = yield from loaded(run)
+    using ``frames``, from the beginning. Raises `UserError`, and `ChangedInputs` for another tokenizer or configuration
+    unless it is told to ``accept`` them."""
+    session = yield from loaded(run, accept)
     yield from bring(session, run, step, frames)
     return session
 
@@ -182,8 +184,8 @@ def bring(
     yield from travel(session, way, frames)
 
 
-def loaded(run: RunFolder) -> Generator[Progress | Notice, None, Session]:
-    """The model of ``run`` with the values that it began with. Raises `UserError`."""
+def loaded(run: RunFolder, accept: bool = False) -> Generator[Progress | Notice, None, Session]:
+    """The model of ``run`` with the values that it began with. Raises as `open_session` does."""
     recipe, facts = run.recipe, run.facts
     if facts.generator not in KNOWN:
         raise UserError(
@@ -197,10 +199,14 @@ def loaded(run: RunFolder) -> Generator[Progress | Notice, None, Session]:
             f"{recipe.model.id}: these are not the weights that run '{run.name}' was tuned on. Bring back the "
             "original model (id and revision are in the run's recipe.toml), or start a new run."
         )
+    found = provenance.of_model(model.source.folder)
+    changed = provenance.compare(run, found, found, accept)
+    if changed:
+        yield Notice(provenance.told(changed), "warning")
     # Fewer rows at once give other last bits, so that a run keeps to what it began with.
     model.pack_rows = facts.pack_rows or model.pack_rows
     overlay = overlay_of(model, (yield from _mask(run, model)))
-    return Session(recipe, model, overlay, generator=facts.generator)
+    return Session(recipe, model, overlay, changed=changed, generator=facts.generator)
 
 
 def _mask(run: RunFolder, model: FrozenModel) -> Generator[Progress | Notice, None, Mask]:
@@ -244,7 +250,7 @@ def travel(session: Session, way: Line, frames: bool = True) -> Generator[Progre
             scalars, rate = record["slopes"].tolist(), float(record["rate"])
             exact = None
             if part.recipe.estimator.exact and any(scalars):
-                exact = _exact(session, part.recipe, z, (yield from data_of(session, part.run)))
+                exact = _exact(session, part.recipe, z, (yield from data_of(session, part.run, ("train",))))
             session.advance(z, scalars, rate, exact, part.recipe)
             done += 1
             if done % 100 == 0:
@@ -311,23 +317,26 @@ def load_model(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:
     return model
 
 
-def data_of(session: Session, run: RunFolder) -> Generator[Progress | Notice, None, TaskData]:
-    """The data of ``run``, read once. Raises `UserError` where it is not what the run began with."""
+def data_of(
+    session: Session, run: RunFolder, uses: Sequence[str] = provenance.SPLITS, accept: bool = False
+) -> Generator[Progress | Notice, None, TaskData]:
+    """The data of ``run``, read once. Raises `ChangedInputs` where one of the splits in ``uses`` is not what the run
+    began with, unless it is told to ``accept`` them."""
     table = run.recipe.data.model_dump_json()
     if table not in session.data:
         data = yield from load_data(run.recipe, session.model)
-        session.data[table] = data, data_hash(data.train.encoded)
+        session.data[table] = data, provenance.of_data(data, run.recipe.data)
     data, found = session.data[table]
-    if run.facts.data_hash not in (None, found):
-        raise UserError(
-            f"{run.recipe.data.source}: the training examples are not those that run '{run.name}' began with. Bring "
-            "the data back, or start a new run."
-        )
+    changed = provenance.compare(run, found, (*uses, "template"), accept)
+    new = tuple(name for name in changed if name not in session.changed)
+    if new:
+        session.changed += new
+        yield Notice(provenance.told(new), "warning")
     return data
 
 
 def load_data(recipe: Recipe, model: FrozenModel) -> Generator[Progress | Notice, None, TaskData]:
-    """The recipe's data, encoded for ``model``; tells what was cut."""
+    """The recipe's data, encoded for ``model``; tells what was cut, and what is in two splits."""
     data = yield from load_task(recipe.data, model.tokenizer)
     for split in (data.train, data.validation, data.test):
         rows = (row for example in split.encoded for row in example.rows)
@@ -338,13 +347,12 @@ def load_data(recipe: Recipe, model: FrozenModel) -> Generator[Progress | Notice
             f"{data.truncated} examples were longer than {recipe.data.max_tokens} tokens; {data.tokens_cut} were "
             "cut from the start of their prompts. Raise max_tokens to keep them whole.", "warning",
         )  # fmt: skip
+    trained = {example.rows for example in data.train.encoded}
+    for split in ("validation", "test"):
+        examples = getattr(data, split).encoded
+        if known := sum(example.rows in trained for example in examples):
+            yield Notice(
+                f"{known} of {len(examples)} {split} examples are training examples too, so that they say little of "
+                "how the model does on new ones. Remove them from one of the two.", "warning",
+            )  # fmt: skip
     return data
-
-
-def data_hash(examples: Sequence[Encoded]) -> str:
-    """SHA-256 over the tokens of the training examples, by which a resumed run knows that they are the same."""
-    digest = hashlib.sha256()
-    for example in examples:
-        for row in example.rows:
-            digest.update(repr((row.tokens, row.positions, row.targets, row.choices, example.label)).encode())
-    return digest.hexdigest()

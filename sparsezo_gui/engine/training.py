@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsezo_gui.engine import provenance
 from sparsezo_gui.engine.data import TaskData
+from sparsezo_gui.engine.files import own
 from sparsezo_gui.engine.loop import Commands, Loop
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.objectives.likelihood import Likelihood
@@ -26,7 +28,7 @@ from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import folder as folders
 from sparsezo_gui.engine.runs.frames import usual_bytes
 from sparsezo_gui.engine.runs.start import starting
-from sparsezo_gui.engine.session import Session, data_hash, load_data, load_model
+from sparsezo_gui.engine.session import Session, load_data, load_model
 from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.rule import Search, find_measured
 from sparsezo_gui.engine.zo.batches import shuffled_batch
@@ -69,13 +71,16 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
     return Loop(run, commands, session, data)
 
 
-def resume(folder: str | Path, commands: Commands | None = None, paused: bool = False) -> Iterator[e.Event]:
+def resume(
+    folder: str | Path, commands: Commands | None = None, paused: bool = False, accept: bool = False
+) -> Iterator[e.Event]:
     """Goes on with the run in ``folder`` after its last recorded step; ``paused`` first, so that it can be asked what
-    it was like at any step. Raises `UserError`."""
+    it was like at any step, also with changed inputs if it is told to ``accept`` them. Raises `UserError`."""
     run = folders.open_run(folder)
     with folders.locked(run.path) as lock:
+        own(run.root.path)  # which an earlier version left open to others
         yield from (e.Notice(text, "warning") for text in lock.weaker)
-        loop = Loop(run, commands or SimpleQueue(), paused=paused)
+        loop = Loop(run, commands or SimpleQueue(), paused=paused, accept=accept)
         yield from loop.load(first=True)
         yield from loop
 
@@ -139,13 +144,15 @@ def _along(probe: ModelProbe, direction: Tensor, offsets: Tensor) -> Tensor:
 
 def _facts(session: Session, data: TaskData) -> dict[str, Any]:
     anatomy = session.model.anatomy
+    inputs = {**provenance.of_model(session.model.source.folder), **provenance.of_data(data, session.recipe.data)}
     return {
         "model": session.model.source.id,
         "revision": session.model.source.revision,
         "fingerprint": session.model.fingerprint,
         "generator": session.generator,
         "mask_hash": session.overlay.mask.hash,
-        "data_hash": data_hash(data.train.encoded),
+        "data_hash": inputs.pop("data_hash"),
+        "inputs": inputs,
         "examples": len(data.train),
         "parameters": anatomy.parameters,
         "eligible": anatomy.eligible,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsezo_gui import __version__
-from sparsezo_gui.errors import ConsentNeeded, UserError, out_of_memory
+from sparsezo_gui.errors import ChangedInputs, ConsentNeeded, UserError, out_of_memory
 from sparsezo_gui.masking import masked
 from sparsezo_gui.plain import readable
 
@@ -17,11 +17,12 @@ from sparsezo_gui.plain import readable
 @dataclass(frozen=True)
 class Problem:
     """``what`` happened and what to do; ``details`` is a report for a bug tracker, empty for a user's mistake; ``code``
-    is what the user has to let run first, or None."""
+    is what the user has to let run first, or None; with a ``question`` it can be done all the same."""
 
     what: str
     details: str = ""
     code: Any = None
+    question: bool = False
 
     @property
     def defect(self) -> bool:
@@ -31,6 +32,8 @@ class Problem:
 
 def explain(error: BaseException, doing: str) -> Problem:
     """A `UserError` says it all by itself; anything else is told as our defect, with a traceback at hand."""
+    if isinstance(error, ChangedInputs):
+        return Problem(error.args[0], question=len(error.args) > 1)
     if isinstance(error, UserError) and not out_of_memory(error):
         return Problem(str(error), code=error.code if isinstance(error, ConsentNeeded) else None)
     if out_of_memory(error):

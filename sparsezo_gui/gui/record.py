@@ -102,6 +102,7 @@ class RunRecord:
         self.name = recipe.run.name if recipe else ""
         self.columns = Columns()
         self.evaluations: list[Evaluation] = []
+        self.marked: list[Evaluation] = []  # those whose inputs changed, which compare with no other
         self.notes: list[Note] = []
         self.progress: Progress | None = None
         self.started: Started | None = None
@@ -170,6 +171,9 @@ class RunRecord:
                 self.started, self.state, self.finished, self.progress = event, "running", None, None
                 self.folder = Path(event.run)
                 self.name = event.name or self.name
+            elif isinstance(event, Evaluation) and event.changed:
+                self.marked.append(event)
+                self.progress = None
             elif isinstance(event, Evaluation):
                 self.evaluations = [e for e in self.evaluations if (e.step, e.split) != (event.step, event.split)]
                 self.evaluations.append(event)

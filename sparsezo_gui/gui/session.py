@@ -40,7 +40,7 @@ class Session(QObject):
     run_advanced = Signal()  # steps or notices came in
     export_changed = Signal()
     answered = Signal(object)  # an Answer: a piece of what the model writes
-    run_made = Signal(object)  # folder of a branch, or of a run that was received
+    run_made = Signal(object, str)  # folder of a branch or of a run that was received, and what that came without
     consent_wanted = Signal(str, object)  # kind of a request that was not served, and the code of the model it needs
 
     def __init__(self, engine: Engine | None = None) -> None:
@@ -59,6 +59,8 @@ class Session(QObject):
         self._arguments: dict[str, tuple[Any, ...]] = {}  # of the last request by kind
         self._allowed = ""  # kind of the request that waits for a consent to be noted
         self._wanted: tuple[Path, str, tuple[Command, ...]] | None = None  # run to open, how, and what to ask of it
+        self._visited: tuple[Path, tuple[Command, ...]] | None = None  # what was asked last of a run to look at
+        self._accepts = False  # whether it is looked at although its inputs changed
         self._hindered = self.hindrance  # as it was told last
         self._number = 0
         self._newest: dict[str, int] = {}
@@ -148,7 +150,7 @@ class Session(QObject):
             "rates": self.rates_changed,
             "preview": self.preview_changed, "runs": self.runs_changed, "history": self.run_changed,
             **dict.fromkeys(RUNS, self.run_changed), "export": self.export_changed,
-            **dict.fromkeys(("branch", "note", "share", "receive"), self.runs_changed),
+            **dict.fromkeys(("branch", "note", "contents", "share", "receive"), self.runs_changed),
             "consent": self.hindrance_changed,
         }[kind]  # fmt: skip
 
@@ -188,7 +190,7 @@ class Session(QObject):
         elif kind in ("branch", "note", "receive") and message.what == "answer":
             self.list_runs()
             if message.value is not None:
-                self.run_made.emit(message.value)
+                self.run_made.emit(*(message.value if kind == "receive" else (message.value, "")))
         elif kind in RUNS and self.record is not None:
             if self.record.active:
                 self.record.state = "failed" if message.what == "problem" else "stopped"
@@ -237,7 +239,7 @@ class Session(QObject):
             self.list_runs()
             if wanted is not None and wanted[0] == folder and not self.hindrance:
                 self.record.state, self.record.finished = "starting", None
-                self._begin(self.record, wanted[1], folder)
+                self._begin(self.record, wanted[1], folder, *([self._accepts] if wanted[1] == "look" else []))
                 for command in wanted[2]:
                     self.command(command)
 
@@ -376,13 +378,13 @@ class Session(QObject):
             self.record.state, self.record.finished = "starting", None
             self._begin(self.record, "resume", self.record.folder)
 
-    def _begin(self, record: RunRecord, kind: str, argument: Any) -> None:
+    def _begin(self, record: RunRecord, kind: str, *arguments: Any) -> None:
         while not self._worker.commands.empty():
             self._worker.commands.get_nowait()
         self.record, self.asked, self._wanted = record, "", None
         for key in (*RUNS, "history"):
             self.problems.pop(key, None)
-        self.ask(kind, argument)
+        self.ask(kind, *arguments)
         self.run_changed.emit()
 
     def open_run(self, folder: Path) -> None:
@@ -391,7 +393,15 @@ class Session(QObject):
 
     def visit(self, folder: Path, *commands: Command) -> None:
         """Asks something of the run in ``folder``; where it does not go on, its model is loaded for that."""
+        self._visited, self._accepts = (folder, commands), False
         self._want(folder, "look", commands)
+
+    def visit_changed(self) -> None:
+        """Asks the same again, although the run's inputs changed. The chat has given up its questions by then."""
+        if self._visited is not None:
+            folder, commands = self._visited
+            self._accepts = True
+            self._want(folder, "look", tuple(each for each in commands if not isinstance(each, Ask)))
 
     def go_on(self, folder: Path) -> None:
         """Goes on with the run in ``folder``."""

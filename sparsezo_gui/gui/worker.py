@@ -46,6 +46,7 @@ DOING = {
     "look": "opening the run",
     "branch": "making a branch",
     "note": "keeping the notes",
+    "contents": "looking what would be shared",
     "share": "sharing the run",
     "receive": "unpacking the run",
     "export": "exporting",
@@ -177,11 +178,12 @@ class Engine:
 
         return resume(folder, commands)
 
-    def look(self, folder: Path, commands: SimpleQueue) -> Iterator[Event]:
-        """A run with its model loaded, paused, to be asked about any of its steps."""
+    def look(self, folder: Path, accept: bool, commands: SimpleQueue) -> Iterator[Event]:
+        """A run with its model loaded, paused, to be asked about any of its steps; with changed inputs only if they are
+        to be accepted."""
         from sparsezo_gui.engine.training import resume
 
-        return resume(folder, commands, paused=True)
+        return resume(folder, commands, paused=True, accept=accept)
 
     def branch(self, folder: Path, step: int, settings: list[str], name: str) -> Path:
         """Folder of a new run that goes on from a step."""
@@ -196,24 +198,35 @@ class Engine:
 
         open_run(folder).note(text)
 
-    def share(self, folder: Path, out: Path) -> tuple[Path, Any]:
+    def contents(self, folder: Path) -> tuple[Path, Any, Any]:
+        """What a shared run would hold, without and with examples; with its folder."""
+        from sparsezo_gui.engine.runs.folder import open_run
+        from sparsezo_gui.engine.runs.share import contents
+
+        run = open_run(folder)
+        return folder, contents(run), contents(run, with_examples=True)
+
+    def share(self, folder: Path, out: Path, with_examples: bool) -> tuple[Path, Any]:
         """A run as a small file, in the place of one that the user agreed to replace."""
         from sparsezo_gui.engine.runs.folder import open_run
         from sparsezo_gui.engine.runs.share import share
 
-        return out, share(open_run(folder), out, replace=True)
+        return out, share(open_run(folder), out, with_examples=with_examples, replace=True)
 
-    def receive(self, file: Path) -> Path:
-        """Folder of an unpacked run."""
-        from sparsezo_gui.engine.runs.share import receive
+    def receive(self, file: Path) -> tuple[Path, str]:
+        """Folder of an unpacked run, and a sentence on what it came without."""
+        from sparsezo_gui.engine.runs.share import lacks, receive
 
-        return receive(file).path
+        run = receive(file)
+        return run.path, lacks(run)[1]
 
-    def export(self, folder: Path, form: str, out: Path, step: int | None, weights: str) -> Iterator[Progress]:
-        """One step of a run as files."""
+    def export(
+        self, folder: Path, form: str, out: Path, step: int | None, weights: str, accept: bool
+    ) -> Iterator[Progress]:
+        """One step of a run as files; with changed inputs only if they are to be accepted."""
         from sparsezo_gui.engine.export import export_run
 
-        return export_run(folder, form, out, step, weights)
+        return export_run(folder, form, out, step, weights, accept)
 
     def consent(self, code: Any) -> None:
         """Notes that the user lets the code of a model run."""

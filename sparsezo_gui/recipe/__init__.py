@@ -26,6 +26,6 @@ brought up by the functions in `sparsezo_gui.recipe.toml.MIGRATIONS`, one per ve
 """
 
 from sparsezo_gui.recipe.recipe import Recipe
-from sparsezo_gui.recipe.toml import dump, load, loads, with_settings
+from sparsezo_gui.recipe.toml import differences, dump, load, loads, portable, values, with_settings
 
-__all__ = ["Recipe", "dump", "load", "loads", "with_settings"]
+__all__ = ["Recipe", "differences", "dump", "load", "loads", "portable", "values", "with_settings"]

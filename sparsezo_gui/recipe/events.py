@@ -87,12 +87,14 @@ class Step(Event):
 class Evaluation(Event):
     """Metrics (such as accuracy, f1, exact_match, loss, perplexity; counts under 'examples') of one split at one step.
 
-    Step 0 is the base model.
+    Step 0 is the base model. ``changed`` names the inputs that were not those of the run any more (see
+    `sparsezo_gui.engine.provenance`); such an evaluation is for the user alone, and judges nothing.
     """
 
     step: int
     split: str
     metrics: dict[str, Number]
+    changed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,11 @@ def on_line(events: Iterable[Event]) -> list[Event]:
     return kept
 
 
+def evaluations(events: Iterable[Event]) -> list[Evaluation]:
+    """Those on what the run began with."""
+    return [event for event in events if isinstance(event, Evaluation) and not event.changed]
+
+
 def score(evaluation: Evaluation) -> tuple[float, float]:
     """A larger one is better: the metric that judges, then the loss."""
     metrics = evaluation.metrics
@@ -49,8 +54,7 @@ def score(evaluation: Evaluation) -> tuple[float, float]:
 def best(events: Iterable[Event], split: str = "validation") -> Evaluation | None:
     """The best evaluation on ``split`` after the first step; of equal ones the earliest. None had a loss that is not
     finite, with which a model answers anything."""
-    evaluations = (event for event in events if isinstance(event, Evaluation))
-    found = [event for event in evaluations if event.split == split and event.step > 0 and sound(event)]
+    found = [event for event in evaluations(events) if event.split == split and event.step > 0 and sound(event)]
     return max(found, key=score, default=None)
 
 
@@ -63,14 +67,13 @@ def stale(events: Sequence[Event], first: int, every: int) -> int:
     """Steps since the best one and after ``first`` at which the validation examples were due, once ``every`` steps."""
     top = best(events)
     since = max(first, top.step) if top is not None else first
-    judged = {event.step for event in events if isinstance(event, Evaluation) and event.split == "validation"}
+    judged = {event.step for event in evaluations(events) if event.split == "validation"}
     return sum(step > since and step % every == 0 for step in judged)
 
 
 def last_metrics(events: Iterable[Event]) -> dict[str, float]:
     """Metrics of the last step that was evaluated, on the test examples where there are any."""
-    found = [event for event in events if isinstance(event, Evaluation)]
-    last = max(found, key=lambda event: (event.step, event.split == "test"), default=None)
+    last = max(evaluations(events), key=lambda event: (event.step, event.split == "test"), default=None)
     return last.metrics if last else {}
 
 

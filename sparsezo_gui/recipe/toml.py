@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import tomlkit
@@ -32,6 +32,10 @@ _PATHS = (
     ("mask", "file", ()),
     ("run", "folder", ()),
 )
+# What only says where things lie and how they are kept here: a run may be told otherwise at any time.
+PLACES: dict[str, Any] = {
+    "model": {"id", "revision", "device", "trust_remote_code"}, "data": {"source"}, "mask": {"file"}, "run": True,
+}
 
 
 def load(name: str | Path) -> Recipe:
@@ -70,6 +74,14 @@ def loads(text: str, where: str = "recipe", folder: Path | None = None) -> Recip
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not valid TOML: {error}.") from error
+    tables = _migrated(tables, where)
+    if folder is not None:
+        _resolve_paths(tables, folder, where)
+    return build(tables, where)
+
+
+def _migrated(tables: dict[str, Any], where: str) -> dict[str, Any]:
+    """The tables as this version of the format has them. Raises `UserError`."""
     version = tables.get("version", VERSION)
     if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION:
         raise UserError(
@@ -77,9 +89,7 @@ def loads(text: str, where: str = "recipe", folder: Path | None = None) -> Recip
         )
     for step in range(version, VERSION):
         tables = MIGRATIONS[step](tables)
-    if folder is not None:
-        _resolve_paths(tables, folder, where)
-    return build({**tables, "version": VERSION}, where)
+    return {**tables, "version": VERSION}
 
 
 def build(tables: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -139,6 +149,53 @@ def changed(recipe: Recipe, tables: dict[str, dict[str, Any]], where: str = "rec
     if rules[0] == rules[1] or "learning_rate" in tables.get("update", {}):
         return made
     return _at_suited_rate(recipe, made)
+
+
+def portable(recipe: Recipe) -> Recipe:
+    """The recipe to give away: of a path only its last part, as if it lay beside the recipe, and no folder of the run.
+    Bundled names and Hub ids stay, and different paths stay different."""
+    names: dict[str, str] = {}
+
+    def beside(path: str, known: Iterable[str]) -> str:
+        absolute = os.path.isabs(path) or PureWindowsPath(path).is_absolute()
+        if path in known or not (absolute or path.startswith((".", "~")) or os.path.exists(path)):
+            return path
+        name = PureWindowsPath(path).name or "here"  # it knows both kinds of slash
+        number = len(names) + 1
+        return names.setdefault(path, f"./{name}" if f"./{name}" not in names.values() else f"./{number}-{name}")
+
+    tables = {table: getattr(recipe, table) for table, _, _ in _PATHS}
+    for table, key, known in _PATHS:
+        value = getattr(tables[table], key, ())
+        found = beside(value, known) if isinstance(value, str) else tuple(beside(each, known) for each in value)
+        if value:
+            tables[table] = tables[table].model_copy(update={key: "" if key == "folder" else found})
+    return recipe.model_copy(update=tables)
+
+
+def values(recipe: Recipe) -> dict[str, Any]:
+    """What decides what a run does, as plain tables: all but `PLACES`, and of the mask's texts the bundled ones."""
+    tables = recipe.model_dump(mode="json", exclude=PLACES)
+    for table, key, names in _PATHS:
+        if table == "mask" and key in tables[table]:
+            value = tables[table][key]
+            kept = [each if each in names else "" for each in ([value] if isinstance(value, str) else value)]
+            tables[table][key] = kept[0] if isinstance(value, str) else kept
+    return tables
+
+
+def differences(kept: dict[str, Any], recipe: Recipe) -> list[tuple[str, Any, Any]]:
+    """Keys of which ``recipe`` has other values than `values` once ``kept`` of it: key, old and new value. Keys that
+    the version which kept them did not have are passed over. Raises `UserError`."""
+    now = values(recipe)
+    if kept == now:
+        return []
+    before = _migrated(kept, "run.json: [recipe]")
+    return [
+        (f"{table}.{key}", old, now[table].get(key))
+        for table, content in before.items() if isinstance(content, dict) and table in now
+        for key, old in content.items() if now[table].get(key) != old
+    ]  # fmt: skip
 
 
 def _at_suited_rate(before: Recipe, after: Recipe) -> Recipe:

@@ -193,3 +193,17 @@ def test_a_limit_on_the_size_of_files_is_not_a_full_disk(tmp_path, what):
     told = 20_000 // len(json.dumps(e.Notice("x" * 90).as_json()) + "\n")
     assert len(run.events()) == (told if what == "events" else 0)
     assert not list(run.path.glob(".*"))
+@pytest.mark.skipif(os.name == "nt", reason="no such modes on Windows")
+def test_files_are_for_their_owner_alone_also_where_no_chmod_is_known(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(files.Path, "chmod", refuse)
+    monkeypatch.setattr(os, "chmod", refuse)
+    before = os.umask(0)
+    try:
+        write_text(tmp_path / "a" / "b" / "c", "x")
+        files.own(tmp_path / "a")
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((tmp_path / each).stat().st_mode) for each in ("a", "a/b", "a/b/c")] == [0o700, 0o700, 0o600]

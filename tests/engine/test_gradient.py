@@ -137,7 +137,7 @@ def test_changed_examples_are_told_before_such_steps_are_taken_again(make, tmp_p
     list(training.train(make(estimator={"rule": "elastic"}), folder=tmp_path / "run"))
     rows = (tmp_path / "train.jsonl").read_text().splitlines()
     (tmp_path / "train.jsonl").write_text("\n".join(rows[1:]))
-    with pytest.raises(UserError, match="not those that run 'tiny' began with"):
+    with pytest.raises(UserError, match="Run 'tiny': the training examples changed"):
         finish(open_session(open_run(tmp_path / "run"), 2, frames=False))
 
 

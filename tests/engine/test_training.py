@@ -216,7 +216,7 @@ def test_what_does_not_fit_together_is_refused(make, tmp_path):
     with pytest.raises(UserError, match="there is no step 9"):
         finish(open_session(open_run(tmp_path / "run"), 9))
     (tmp_path / "train.jsonl").write_text('{"text": "x", "label": "no"}\n{"text": "y", "label": "yes"}')
-    with pytest.raises(UserError, match="the training examples are not those"):
+    with pytest.raises(UserError, match=r"the training examples.* changed since"):
         list(training.resume(tmp_path / "run"))
     tiny("llama", tmp_path / "other", seed=9)
     (tmp_path / "other" / "model.safetensors").replace(tmp_path / "llama" / "model.safetensors")

@@ -17,6 +17,7 @@ from sparsezo_gui.engine.data.preview import DataPreview
 from sparsezo_gui.engine.ranging import RateReport, Rung
 from sparsezo_gui.engine.sparse.report import MaskReport, Tally
 from sparsezo_gui.engine.sparse.rule import Cost
+from sparsezo_gui.errors import ChangedInputs
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
@@ -79,6 +80,7 @@ class StandIn(Engine):
         self.exported: tuple[str, Path, int | None, str] | None = None
         self.histories: dict[Path, Any] = {}
         self.asked: list[Any] = []
+        self.held = ("metrics", "metrics and 20 EXAMPLES")
 
     def _fail(self, kind: str) -> None:
         if kind in self.faults:
@@ -255,9 +257,11 @@ class StandIn(Engine):
         self._fail("resume")
         return self.train(Recipe(), commands, first=101, folder=folder)
 
-    def look(self, folder: Path, commands: SimpleQueue) -> Iterator[e.Event]:
-        """Loaded and paused at step 100; answers, evaluates and goes back."""
-        self._fail("look")
+    def look(self, folder: Path, accept: bool, commands: SimpleQueue) -> Iterator[e.Event]:
+        """Loaded and paused at step 100; answers, evaluates and goes back. Changed inputs are a fault until they are
+        accepted."""
+        if not (accept and isinstance(self.faults.get("look"), ChangedInputs)):
+            self._fail("look")
         yield e.Progress("Loading the model", 1, 2, "parts")
         yield e.Started(str(folder), "yesterday", 101, 2000, 3_400_000, 2_000_000, 20_000, "CPU (x86)")
         step = 100
@@ -271,7 +275,8 @@ class StandIn(Engine):
             if isinstance(command, e.Ask):
                 yield from self._answer(command, step)
             elif isinstance(command, e.EvaluateNow):
-                yield e.Evaluation(command.step or step, "validation", {"accuracy": 0.5, "loss": 1.1, "examples": 120})
+                metrics, changed = {"accuracy": 0.5, "loss": 1.1, "examples": 120}, ("validation",) if accept else ()
+                yield e.Evaluation(command.step or step, "validation", metrics, changed)
             elif isinstance(command, e.GoBack):
                 step = command.step
                 yield e.Returned(step)
@@ -292,14 +297,24 @@ class StandIn(Engine):
         """Remembered only."""
         self.asked.append((folder, text))
 
-    def share(self, folder: Path, out: Path) -> tuple[Path, Any]:
-        """Remembered only."""
-        self.asked.append((folder, out))
-        return out, SimpleNamespace(bytes=1, with_mask=True)
+    def contents(self, folder: Path) -> tuple[Path, Any, Any]:
+        """One file that holds examples, or not."""
+        self._fail("contents")
+        return folder, *(((SimpleNamespace(file="events.jsonl", bytes=9, holds=holds),)) for holds in self.held)
 
-    def export(self, folder: Path, form: str, out: Path, step: int | None, weights: str) -> Any:
+    def share(self, folder: Path, out: Path, with_examples: bool) -> tuple[Path, Any]:
+        """Remembered only."""
+        self.asked.append((folder, out, with_examples))
+        return out, SimpleNamespace(bytes=1, with_mask=True, contents=self.contents(folder)[1 + with_examples])
+
+    def receive(self, file: Path) -> tuple[Path, str]:
+        """Without its model."""
+        return file.with_suffix(""), "It came without its model."
+
+    def export(self, folder: Path, form: str, out: Path, step: int | None, weights: str, accept: bool) -> Any:
         """Two stages."""
-        self._fail("export")
+        if not (accept and isinstance(self.faults.get("export"), ChangedInputs)):
+            self._fail("export")
         self.exported = (form, out, step, weights)
         yield e.Progress("Writing", 1, 2, "files")
         time.sleep(self.pace)

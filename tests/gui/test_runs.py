@@ -9,7 +9,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDialog, QFileDialog, QLabel, QPlainTextEdit, QTreeWidget
 from standin import listed, past
 
-from sparsezo_gui.errors import UserError
+from sparsezo_gui.errors import ChangedInputs, UserError
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.recipe import Recipe, dump
 from sparsezo_gui.recipe import events as e
@@ -119,9 +119,23 @@ def test_notes_are_kept_and_sharing_asks_where(window, runs, find, click, engine
     assert engine.asked == [(runs, "better than it looks")]
     assert not find("Keep notes").isEnabled()
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "x.zip"), ""))
-    click("Share this run")
-    qtbot.waitUntil(lambda: len(engine.asked) == 2, timeout=3000)
-    assert engine.asked[1] == (runs, tmp_path / "x.zip")
+    for with_examples in (False, True):
+        engine.asked.clear()
+        click("Share this run")
+        qtbot.waitUntil(lambda: find("Save the shared run").isEnabled(), timeout=3000)
+        assert find("What is shared").toPlainText() == "events.jsonl: metrics"
+        find("Share examples").setChecked(with_examples)
+        told = f"events.jsonl: {engine.held[with_examples]}"
+        assert find("What is shared").toPlainText() == told
+        click("Save the shared run")
+        qtbot.waitUntil(lambda told=told: told in window.page("runs").banner.text, timeout=3000)
+        assert engine.asked == [(runs, tmp_path / "x.zip", with_examples)]
+
+
+def test_what_a_received_run_came_without_is_said(window, runs, click, qtbot, monkeypatch, tmp_path):
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(tmp_path / "x.zip"), ""))
+    click("Receive a shared run")
+    qtbot.waitUntil(lambda: window.page("runs").banner.text == "'x' is ready. It came without its model.", timeout=3000)
 
 
 def test_what_fails_is_said_on_the_page(window, runs, find, click, engine, session, qtbot):
@@ -131,6 +145,29 @@ def test_what_fails_is_said_on_the_page(window, runs, find, click, engine, sessi
     texts = [part.text() for part in window.page("runs").banner.findChildren(QLabel)]
     assert any("not the weights" in text for text in texts)
     qtbot.waitUntil(lambda: find("Evaluate this step").isEnabled(), timeout=3000)
+
+
+def test_changed_inputs_are_a_question_and_what_is_measured_then_is_marked(window, runs, find, click, engine, session,
+                                                                           qtbot):  # fmt: skip
+    way = "add --changed-inputs"
+    engine.faults["look"] = ChangedInputs("The validation examples changed.", way, changed=("validation",))
+    click("Evaluate this step")
+    qtbot.waitUntil(lambda: window.page("runs").banner.isVisible(), timeout=5000)
+    assert window.page("runs").banner.text == "The validation examples changed."
+    assert engine.asked == []
+    click("Go on all the same")
+    qtbot.waitUntil(lambda: bool(session.record and session.record.marked), timeout=5000)
+    assert "with changed inputs: accuracy 50.0 %" in find("What is known of this step").text()
+    assert [each.step for each in session.record.evaluations] == [0]
+    session.command(e.Stop())
+    qtbot.waitUntil(lambda: not session.running and "history" not in session.busy, timeout=3000)
+    click("Export this step")
+    engine.faults["export"] = engine.faults["look"]
+    click("Export now")
+    qtbot.waitUntil(lambda: "export" in session.problems, timeout=3000)
+    assert engine.exported is None
+    click("Export all the same")
+    qtbot.waitUntil(lambda: engine.exported is not None and "export" not in session.busy, timeout=3000)
 
 
 def test_the_chosen_step_is_taken_to_the_export_page(window, runs, find, click, qtbot):

@@ -190,3 +190,28 @@ def test_another_rule_brings_what_is_usual_for_it():
     assert (found.mask.density, found.estimator.epsilon) == (0.02, 2e-3), "which is the same for both"
     assert (found.update.learning_rate, found.estimator.directions) == (pytest.approx(2.5e-5), 2), "which is not"
     assert with_settings(Recipe(), ["update.learning_rate=3e-6", "update.rule=sgd"]).update.learning_rate == 3e-6
+
+
+def test_a_recipe_to_give_away_names_no_folder(tmp_path):
+    (tmp_path / "a").mkdir()
+    chosen = recipe.toml.build({
+        "model": {"id": "owner/model"}, "data": {"source": str(tmp_path / "a" / "rows.csv")},
+        "mask": {"rule": "multi-task", "texts": ["general", str(tmp_path / "rows.csv"), "C:\\Users\\ann\\more.txt"]},
+        "run": {"folder": str(tmp_path), "name": "mine"},
+    })  # fmt: skip
+    given = recipe.portable(chosen)
+    assert (given.model.id, given.data.source, given.run.folder) == ("owner/model", "./rows.csv", "")
+    assert given.mask.texts == ("general", "./2-rows.csv", "./more.txt")
+    assert recipe.values(given) == recipe.values(chosen) and recipe.loads(recipe.dump(given)) == given
+    bundled = recipe.load("starter")
+    assert recipe.portable(bundled) == bundled
+
+
+def test_where_a_recipe_differs_from_what_was_kept_of_it(tmp_path):
+    chosen = recipe.load("starter")
+    kept = recipe.values(chosen)
+    assert recipe.differences(kept, chosen) == []
+    other = recipe.with_settings(chosen, ["loop.seed=5", f"data.source={tmp_path}", "run.name=x", "model.device=cpu"])
+    assert recipe.differences(kept, other) == [("loop.seed", 0, 5)]
+    del kept["loop"]["guard"]  # as a version that did not know it
+    assert recipe.differences(kept, chosen) == []

@@ -12,6 +12,7 @@ import itertools
 import json
 import lzma
 import re
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ from sparsezo_gui.errors import UserError
 
 COMPRESSED: dict[str, Callable] = {".gz": gzip.open, ".xz": lzma.open}
 SMALL, MOST_TIMES = 20_000_000, 100  # bytes that any file may unpack to; a larger one, so many times its size
+MOST_BYTES = 10_000_000_000  # and no packed one to more than these; a larger one is unpacked by its owner
+PARQUET_ROWS = 100  # read at a time
 MOST_COLUMNS = 10_000
 LARGEST_FIELD = 16_000_000  # characters; a CSV field larger than this is a quote that was never closed
 _QUOTED = re.compile(r'(?:^|\t)"(?:[^"\t\n]|"")*"(?=\t|\r?$)', re.MULTILINE)
@@ -91,16 +94,26 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _unpacked(path: Path) -> Iterator[bytes]:
     """Lines of a file as bytes. A small file that was packed to unpack to a huge one is refused in time."""
-    left = max(SMALL, MOST_TIMES * path.stat().st_size)
-    with COMPRESSED.get(path.suffix.lower(), open)(path, "rb") as file:
+    unpack = COMPRESSED.get(path.suffix.lower())
+    left = _most(path) if unpack else sys.maxsize - 1  # a plain file holds what the disk does
+    with (unpack or open)(path, "rb") as file:
         while line := file.readline(left + 1):
             left -= len(line)
             if left < 0:
-                raise UserError(
-                    f"{path.name}: unpacks to more than {MOST_TIMES} times its size, as no data does. If you trust it, "
-                    f"unpack it yourself."
-                )
+                raise _too_large(path)
             yield line
+
+
+def _most(path: Path) -> int:
+    """Bytes that a packed file may unpack to."""
+    return min(MOST_BYTES, max(SMALL, MOST_TIMES * path.stat().st_size))
+
+
+def _too_large(path: Path) -> UserError:
+    return UserError(
+        f"{path.name}: unpacks to more than {MOST_TIMES} times its size, as no data does, or to more than "
+        f"{MOST_BYTES / 1e9:g} GB. If you trust it, unpack it yourself."
+    )
 
 
 def _csv(path: Path) -> Iterator[Record]:
@@ -239,13 +252,27 @@ def _parquet(path: Path) -> Iterator[Record]:
 
     try:
         with pyarrow.OSFile(str(path)) as file, ParquetFile(file) as table:
-            batches = table.iter_batches(1000)
-            rows = (row for batch in batches for row in batch.to_pylist())
+            rows = (row for batch in _counted(path, table) for row in batch.to_pylist())
             for number, values in enumerate(named(rows, _classes(table.schema_arrow.metadata)), 1):
                 yield Record(values, path.name, number)
+    except UserError:
+        raise
     except Exception as error:  # of a dozen classes, some of which are no errors of values or of the system
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path.name}: not a Parquet file that can be read ({reason}).") from error
+
+
+def _counted(path: Path, table: Any) -> Iterator[Any]:
+    """Batches of rows, as far as they unfold to what data can: a short word for a long text may stand there often."""
+    left = _most(path)
+    told = (table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups))
+    if sum(told) > left:
+        raise _too_large(path)
+    for batch in table.iter_batches(PARQUET_ROWS):
+        left -= batch.nbytes
+        if left < 0:
+            raise _too_large(path)
+        yield batch
 
 
 def _classes(metadata: Any) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe import judge
-from sparsezo_gui.recipe.events import Evaluation, Notice, Progress
+from sparsezo_gui.recipe.events import Notice, Progress
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.runs.folder import RunFolder
@@ -19,13 +19,14 @@ WEIGHTS = ("original", "trained")
 
 
 def export_run(
-    folder: str | Path, form: str, out: Path, step: int | None = None, weights: str = "original"
+    folder: str | Path, form: str, out: Path, step: int | None = None, weights: str = "original", accept: bool = False
 ) -> Generator[Progress | Notice, None, dict[str, Any]]:
     """Exports a step (None: the last) of the run in ``folder`` to ``out``, in one of `FORMATS`.
 
     A Hugging Face folder holds, beside the tuned values, the 'original' weights of the base model, or those of the run
-    as they were 'trained' with (see `WEIGHTS`). Returns plain facts: ``step``, ``tuned`` and ``told``, sentences for
-    the user. Raises `UserError`.
+    as they were 'trained' with (see `WEIGHTS`). Returns plain facts: ``step``, ``tuned``, ``told``, sentences for the
+    user, and ``changed``, the inputs that are not those of the run any more. Raises `UserError`, and `ChangedInputs`
+    for another tokenizer or configuration unless it is told to ``accept`` them.
     """
     from sparsezo_gui.engine.runs.folder import open_run
     from sparsezo_gui.engine.session import open_session
@@ -36,9 +37,11 @@ def export_run(
     if out.exists() and not (form == "hf" and out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out}: already exists. Name another {'file' if form == 'overlay' else 'folder'}.")
     run = open_run(folder)
-    session = yield from open_session(run, step)
-    told = _overlay(session, out) if form == "overlay" else (yield from _folder(run, session, out, weights))
-    return {"step": session.step, "tuned": session.overlay.mask.size, "told": told}
+    session = yield from open_session(run, step, accept=accept)
+    told = _overlay(session, out) if form == "overlay" else (yield from _folder(run, session, out, weights, accept))
+    return {
+        "step": session.step, "tuned": session.overlay.mask.size, "told": told, "changed": list(session.changed)
+    }  # fmt: skip
 
 
 def _overlay(session: Session, out: Path) -> list[str]:
@@ -52,21 +55,22 @@ def _overlay(session: Session, out: Path) -> list[str]:
         )
     source, changes = session.model.source, session.overlay.changes()
     shapes = {name: source.anatomy.linears[name] for name in changes}
-    text = recipe.dump(session.recipe)
+    given = recipe.portable(session.recipe)
     write_overlay(out, OverlayFile(
-        changes, shapes, source.id, source.revision, session.model.fingerprint, session.step, text
+        changes, shapes, given.model.id, source.revision, session.model.fingerprint, session.step, recipe.dump(given)
     ))  # fmt: skip
     read_overlay(out)
     return [f"{out.stat().st_size / 1e6:.1f} MB; it belongs to the base model {source.id}."]
 
 
 def _folder(
-    run: RunFolder, session: Session, out: Path, weights: str
+    run: RunFolder, session: Session, out: Path, weights: str, accept: bool
 ) -> Generator[Progress | Notice, None, list[str]]:
     from sparsezo_gui.engine.export.card import model_card
     from sparsezo_gui.engine.export.check import compare
     from sparsezo_gui.engine.models.library import licence_of
-    from sparsezo_gui.engine.session import load_data
+    from sparsezo_gui.engine.provenance import in_words
+    from sparsezo_gui.engine.session import data_of
 
     source, size, form = session.model.source, session.overlay.mask.size, str(session.model.dtype).split(".")[-1]
     write, untuned = {
@@ -74,13 +78,15 @@ def _folder(
         "trained": (_trained, f"All other weights are as the run computed with them: {session.recipe.model.bits} bits "
                     f"made whole again, in {form}."),
     }[weights]  # fmt: skip
+    if session.changed:
+        untuned += f" Not as the run had it: {in_words(session.changed)} changed since it began."
     card = model_card(
         source, session.recipe, session.step, size, _metrics(run, session.step), licence_of(source.folder), untuned,
         _privacy(run),
     )  # fmt: skip
     told = yield from write(session, out, {"README.md": card})
     try:
-        data = yield from load_data(session.recipe, session.model)
+        data = yield from data_of(session, run, accept=accept)
     except UserError as error:  # the export is whole without its data
         return [*told, f"Its text was not compared with the run's: {error}"]
     return [*told, (yield from compare(session, data, out, weights == "original"))]
@@ -119,8 +125,8 @@ def _privacy(run: RunFolder) -> str:
 
 def _metrics(run: RunFolder, step: int) -> dict[str, dict[str, float]]:
     """Metrics of the base and of ``step``, on the test examples if both were measured there."""
-    found = {(event.split, event.step): event.metrics for event in judge.on_line(run.events())
-             if isinstance(event, Evaluation)}  # fmt: skip
+    events = judge.evaluations(judge.on_line(run.events()))
+    found = {(event.split, event.step): event.metrics for event in events}
     for split in ("test", "validation"):
         if (split, step) in found:
             return {"base": found.get((split, 0), {}), "tuned": found[split, step]}

@@ -33,23 +33,25 @@ def model_card(
     ``metrics`` holds metrics by 'base' and 'tuned', of the test examples or else of the validation examples;
     ``weights`` is a sentence on the untuned weights, ``privacy`` one on the training examples.
     """
-    hub = "/" in source.id and bool(source.revision)
-    link = f"[{_words(source.id)}](https://huggingface.co/{quote(source.id)})"
+    here, recipe = recipe, recipes.portable(recipe)  # a path would tell of the computer that it was made on
+    local = recipe.model.id != here.model.id
+    base, hub = recipe.model.id if local else source.id, "/" in source.id and bool(source.revision) and not local
+    link = f"[{_words(base)}](https://huggingface.co/{quote(base)})"
     text = recipes.dump(recipe).strip()
     share = 100 * tuned / max(source.anatomy.eligible, 1)
     what = f"{tuned:,} {'values that move all' if recipe.mask.space == 'low-rank' else 'of'}"
     flag = " --trust-remote-code" if source.code else ""
     steps = recipe.estimator.title if recipe.estimator.backwards else "zeroth order (forward passes only)"
     parts = [
-        _front_matter(source, hub, licence),
+        _front_matter(base if hub else "", licence),
         f"# {_words(recipe.run.name) or 'Tuned model'}",
-        f"{link if hub else _code(source.id)} tuned",
+        f"{link if hub else _code(base)} tuned",
         f"with SparseZO: {what} its {source.anatomy.eligible:,} linear weights ({share:.3g} %), by {step:,} steps "
         f"of {steps}.",
         weights,
         _table(metrics),
         "## Base model\n",
-        f"- Model: {_code(source.id)}" + (f", revision {_code(source.revision)}" if source.revision else ""),
+        f"- Model: {_code(base)}" + (f", revision {_code(source.revision)}" if source.revision else ""),
         f"- Licence: {_words(licence) or 'not stated; see the base model'}. It holds for this model too.\n",
         "## Data\n",
         f"- Source: {_code(recipe.data.source)}, task `{recipe.data.task}`",
@@ -80,11 +82,11 @@ def _fence(text: str, least: int) -> str:
     return "`" * max(least, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
-def _front_matter(source: ModelSource, hub: bool, licence: str) -> str:
+def _front_matter(base: str, licence: str) -> str:
     # JSON strings are YAML strings too, so nothing in a name can break the header.
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [sparsezo, zeroth-order]"]
-    if hub:
-        lines.append(f"base_model: {json.dumps(source.id)}")
+    if base:
+        lines.append(f"base_model: {json.dumps(base)}")
     if licence:
         lines.append(f"license: {json.dumps(licence)}")
     return "\n".join([*lines, "---\n"])

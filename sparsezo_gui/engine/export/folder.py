@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from sparsezo_gui.engine.drafts import drafting, publish
-from sparsezo_gui.engine.files import cannot_write, sync
+from sparsezo_gui.engine.files import cannot_write, make_folder, own, sync
 from sparsezo_gui.errors import UserError
 
 COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*")
 NOT_COPIED = ("*.bin.index.json", "adapter_*")
+_ORIGINS = ("_name_or_path", "name_or_path")
 SPARE = 64 * 2**20
 
 
@@ -25,11 +28,12 @@ def drafted(out: Path, size: int) -> Iterator[Path]:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out}: already exists. Name a new folder, or an empty one.")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         _check_disk(out.parent, size)
         with drafting(out.parent) as draft:
             yield draft
             for path in draft.rglob("*"):
+                own(path)
                 sync(path)
             publish(draft, out)
     except OSError as error:
@@ -54,6 +58,17 @@ def copy_companions(
     for name, content in (code or {}).items():
         (draft / name).parent.mkdir(parents=True, exist_ok=True)
         (draft / name).write_bytes(content)
+    for name in ("config.json", "tokenizer_config.json"):
+        if (draft / name).exists():
+            _forget_paths(draft / name)
+
+
+def _forget_paths(path: Path) -> None:
+    """Takes out where the program that saved the base model had it from, if that was a folder of its computer."""
+    table = json.loads(path.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in table.items() if not (key in _ORIGINS and os.path.isabs(str(value)))}
+    if len(kept) < len(table):
+        path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_disk(folder: Path, size: int) -> None:

@@ -8,9 +8,11 @@ The run folder (version 3)
 --------------------------
 ``recipe.toml``       the recipe as it runs, every default written out
 ``run.json``          version, name, created (ISO 8601, UTC), versions of program and libraries, model fingerprint, mask
-                      hash, generator, data hash, counts (also of training examples), rows at once, device (see
-                      `folder.Facts`); what makes the folder a run, so it MUST be written last, and not be changed
-                      after the first step
+                      hash, generator, data hash, counts (also of training examples), rows at once, device, ``inputs``
+                      (hashes of splits, template, tokenizer and configuration, see `sparsezo_gui.engine.provenance`)
+                      and ``recipe`` (the values that ``recipe.toml`` MUST go on telling; where model, data and mask
+                      file lie, and all of ``[run]``, may be told anew); see `folder.Facts`. It is what makes the folder
+                      a run, so it MUST be written last, and not be changed after the first step
 ``mask.safetensors``  the mask (see `sparsezo_gui.engine.sparse.mask`); a branch has none of its own
 ``journal.bin``       every step (see `journal`)
 ``frames/``           key frames, a cache (see `frames`)
@@ -27,9 +29,11 @@ The run folder (version 3)
                       stale. It MUST NOT be removed but by its holder
 ``lock.pid``          in its place where the disk has no locks: there while a process writes the run, which it names
 
-A run folder is made in place by who holds its lock (``train``), or beside it and renamed (see `drafts`).
+A run folder is made in place by who holds its lock (``train``), or beside it and renamed (see `drafts`). It and its
+files are for their owner alone.
 
-Version 2 had no ``hash`` in ``branched``: such a branch is opened, with a notice that its beginning cannot be checked.
-Version 1 had no branches, frames and notes, and its journal was of version 1. Both are read and gone on with as they
-are.
+Runs without ``inputs`` or ``recipe`` are older than these, and are read and gone on with; of a branch with other data
+than its parent, the first start tells the ``inputs``. Version 2 had no ``hash`` in ``branched``: such a branch is
+opened, with a notice that its beginning cannot be checked. Version 1 had no branches, frames and notes, and its journal
+was of version 1. Both are read and gone on with as they are.
 """

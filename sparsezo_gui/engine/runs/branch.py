@@ -10,15 +10,16 @@ from sparsezo_gui.engine.runs.folder import BRANCHES, Branched, RunFolder, creat
 from sparsezo_gui.engine.runs.line import Line, line
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, judge, with_settings
-from sparsezo_gui.recipe.events import Evaluation
 
 OWN = {"version", "name", "created", "versions", "branched"}  # facts that a branch does not share with its tree
+OF_MODEL = ("tokenizer", "config")  # inputs that are the same whatever the data
 
 
 def branch(run: RunFolder, step: int | None, settings: Sequence[str] = (), name: str = "") -> RunFolder:
     """A new run that goes on from ``step`` (None: the last) of ``run``, with ``key=value`` settings in its recipe.
 
     It lies in the folder of the run that took the step and still holds it; nothing is copied but the evaluations.
+    Settings of [data] make it take the data as they are now, also where they name the same source.
     Raises `UserError`.
     """
     way = line(run).until(step)
@@ -29,14 +30,16 @@ def branch(run: RunFolder, step: int | None, settings: Sequence[str] = (), name:
         step=way.step, records=records, hash=part.journal.hash(records), factor=_factor(way, settings)
     )
     facts = {**run.facts.model_dump(exclude=OWN), "branched": beginning}
-    if recipe.data != run.recipe.data:
+    same_data = recipe.data == run.recipe.data and not any(each.strip().startswith("data.") for each in settings)
+    if not same_data:
         facts["data_hash"] = facts["examples"] = None  # the first start will tell
+        facts["inputs"] = {name: hash for name, hash in run.facts.inputs.items() if name in OF_MODEL}
     branches = part.run.path / BRANCHES
     try:
         with drafting(branches) as draft:
             made = create(draft, recipe, facts)
-            for event in judge.on_line(run.events()) if recipe.data == run.recipe.data else ():
-                if isinstance(event, Evaluation) and event.step <= way.step:
+            for event in judge.evaluations(judge.on_line(run.events())) if same_data else ():
+                if event.step <= way.step:
                     made.tell(event)
             path = new_folder(branches, recipe.run.name)
             publish(draft, path)

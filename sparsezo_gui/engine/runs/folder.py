@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,6 +25,7 @@ from sparsezo_gui.engine.files import (
     cannot_write,
     home,
     open_plain,
+    private,
     set_mode,
     sync,
     sync_open,
@@ -82,6 +84,8 @@ class Facts(BaseModel):
     mask_hash: str = _SHA256
     data_hash: str | None = Field(None, pattern="^[0-9a-f]{64}$")  # None in a branch with other data, until it starts
     examples: int | None = Field(None, ge=1)  # to train on; not told by runs that are older than this field
+    inputs: dict[str, str] = {}  # hashes, see `sparsezo_gui.engine.provenance`; of old runs and new branches not all
+    recipe: dict[str, Any] | None = None  # its values as they began, see `sparsezo_gui.recipe.values`
     parameters: int = Field(ge=1)
     eligible: int = Field(ge=1)
     tuned: int = Field(ge=1)
@@ -155,8 +159,20 @@ class RunFolder:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe as it runs."""
-        return recipes.load(self.path / "recipe.toml")
+        """The recipe as it runs. Raises `UserError` where its file tells other values than those that the run began
+        with, of which some would be obeyed from now on, and some were recorded."""
+        path = self.path / "recipe.toml"
+        recipe = recipes.load(path)
+        changed = recipes.differences(self.facts.recipe, recipe) if self.facts.recipe else []
+        if changed:
+            told = ", ".join(f"{key} is {new!r}, was {old!r}" for key, old, new in changed)
+            settings = [word for key, _, new in changed for word in ("--set", f"{key}={new}")]
+            branch = shlex.join(["sparsezo", "branch", str(self.path), *settings])
+            raise UserError(
+                f"{path}: changed since the run began ({told}). A run keeps its recipe: put back what was there, and "
+                f"try other values in a branch: {branch}"
+            )
+        return recipe
 
     @property
     def name(self) -> str:
@@ -182,7 +198,7 @@ class RunFolder:
         line = json.dumps(event.as_json(), ensure_ascii=False) + "\n"
         try:
             new = not path.exists()
-            with path.open("a+b", buffering=0) as file:
+            with open(path, "a+b", buffering=0, opener=private) as file:
                 size = file.seek(0, os.SEEK_END)
                 if size:
                     file.seek(size - 1)
@@ -231,7 +247,7 @@ def create(path: Path, recipe: Recipe, facts: dict[str, Any]) -> RunFolder:
         name=recipe.run.name or path.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={library: version(library) for library in LIBRARIES},
-        **facts,
+        **{**facts, "recipe": recipes.values(recipe)},
     )
     write_text(path / "recipe.toml", recipes.dump(recipe))
     run = _write(path, told)
@@ -240,9 +256,10 @@ def create(path: Path, recipe: Recipe, facts: dict[str, Any]) -> RunFolder:
     return run
 
 
-def with_data(run: RunFolder, data_hash: str, examples: int) -> RunFolder:
-    """The run once it is known which examples it trains on. Raises `UserError`."""
-    return _write(run.path, run.facts.model_copy(update={"data_hash": data_hash, "examples": examples}))
+def with_data(run: RunFolder, data_hash: str, examples: int, inputs: dict[str, str]) -> RunFolder:
+    """The run once it is known which examples it has. Raises `UserError`."""
+    known = {"data_hash": data_hash, "examples": examples, "inputs": {**run.facts.inputs, **inputs}}
+    return _write(run.path, run.facts.model_copy(update=known))
 
 
 def _write(path: Path, facts: Facts) -> RunFolder:

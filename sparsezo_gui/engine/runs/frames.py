@@ -41,7 +41,7 @@ FORMAT, VERSION = "sparsezo-frame", "4"
 PIECE = 2**20  # numbers packed at a time
 STEP_SECONDS, VALUE_SECONDS = 130e-6, 12e-9  # of a replay, measured on one core
 STEPS_AGAIN = 20
-STATE_LARGEST = 16  # times the values that a tensor of a state may hold
+STATE_LARGEST = 16  # times the values that all tensors of the states may hold together
 REACH_SECONDS, REACH_LONGEST = 1.0, 12.0  # how long a replay from the frame before may take: longer for large masks
 PACKED = 0.5  # of the values' bytes at least, that a frame of them takes; what is remembered hardly packs
 FEWEST = 100  # steps between two frames: to write one takes as long as several steps where there are many values
@@ -234,6 +234,10 @@ def _states(plain: Any, file: Any, values: Tensor) -> tuple[Any, ...]:
     """The two states of `_plain`. Raises ValueError and others."""
     if not isinstance(plain, list) or len(plain) != 2:
         raise ValueError("not two states")
+    # One stream may stand for many tensors.
+    sizes = [math.prod(part["tensor"][1]) for state in plain for part in state or () if isinstance(part, dict)]
+    if min(sizes, default=0) < 0 or sum(sizes) > STATE_LARGEST * values.numel():
+        raise ValueError("states larger than any")
     return tuple(None if state is None else tuple(_part(part, file, values) for part in state) for state in plain)
 
 
@@ -241,8 +245,6 @@ def _part(part: Any, file: Any, values: Tensor) -> Any:
     if isinstance(part, dict):
         number, shape = part["tensor"]
         size = math.prod(shape)
-        if not 0 <= size <= STATE_LARGEST * values.numel():
-            raise ValueError("a state larger than any")
         found = torch.empty(size)
         for place, bits in _unpacked(file, number, size):
             found[place] = torch.from_numpy(bits.view(np.float32))

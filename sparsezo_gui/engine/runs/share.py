@@ -5,17 +5,26 @@ The shared run (version 1)
 A zip file (deflated or stored; other methods can ask a reader for gigabytes) with the files of the run folder, and of
 the runs it branched off from, in their places: ``run.json``, ``recipe.toml``, ``journal.bin`` (of a run that was
 branched off from, only the records that the branch begins from), ``events.jsonl`` and ``notes.md`` where there are any,
-and ``mask.safetensors`` where it is small or was asked for. Key frames, locks and data are not in it. A reader MUST
-refuse a file with any other name in it, and entries that unfold to more than their limits; it MUST NOT write outside of
-the new run's folder, and MUST NOT run code of the model, whatever the recipe says. A mask that is not there is found
-again by its rule and MUST have the hash that ``run.json`` tells.
+and ``mask.safetensors`` where it is small or was asked for. Key frames, locks and data are not in it.
+
+A writer MUST leave out the best and the worst examples of the evaluations, which are rows of the data, unless it was
+asked for them, and MUST write of a path its last part alone, after ``./``: in a reader's hands it is meant from the
+outermost run's folder. All entries together MUST NOT unfold to more than 1 GiB, nor to more than 100 times the file's
+size and 20 MB, and there MUST NOT be more than 1,000 of them; a writer stores what packs too well.
+
+A reader MUST refuse a file with any other name in it, with two names that a disk may take for one, and with entries
+that unfold to more than their limits or more than all may together, before it writes much of it; it MUST NOT write
+outside of the new run's folder, and MUST NOT run code of the model, whatever the recipe says. A mask that is not there
+is found again by its rule and MUST have the hash that ``run.json`` tells.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import re
-import shutil
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -23,66 +32,127 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsezo_gui.engine.drafts import drafting, new_folder, publish
-from sparsezo_gui.engine.files import cannot_write, replacing, sync, write_text
+from sparsezo_gui.engine.files import cannot_write, make_folder, private, replacing, sync, write_text
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import BRANCHES, NOTES, RunFolder, open_run, runs_home
 from sparsezo_gui.engine.runs.line import line
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import dump, judge, with_settings
-from sparsezo_gui.recipe.events import Event, Finished, Returned
+from sparsezo_gui.recipe import dump, judge, loads, portable, values, with_settings
+from sparsezo_gui.recipe.events import Event, Examples, Finished, Notice, Returned
 
 MASK, MASK_BYTES = "mask.safetensors", 250_000  # what a packed mask may take without being asked for
+MOST_BYTES, MOST_TIMES, SMALL, MOST_ENTRIES = 1 << 30, 100, 20_000_000, 1000  # of all entries; see the format
 LIMITS = {  # bytes an entry may unfold to
     "run.json": 1 << 20, "recipe.toml": 1 << 20, "journal.bin": 1 << 30, "events.jsonl": 1 << 28, NOTES: 1 << 24,
-    MASK: 1 << 32,
+    MASK: 1 << 30,
 }  # fmt: skip
+HOLDS = {
+    "run.json": "name, date, device, versions, and hashes of model and data",
+    "recipe.toml": "the recipe with its template; of paths the file's name alone",
+    "journal.bin": "loss, rate, time and memory of every step",
+    "events.jsonl": "metrics and notices",
+    NOTES: "your notes, word for word",
+    MASK: "which weights are tuned",
+}
+_PIECE = 1 << 20  # bytes unpacked at a time
 _PLACE = re.compile(rf"((?:{BRANCHES}/[\w][\w.-]*/)*)({'|'.join(map(re.escape, LIMITS))})")
 
 
 @dataclass(frozen=True)
+class Content:
+    """A file in a shared run: its name, its size unpacked, and what it holds, in words."""
+
+    file: str
+    bytes: int
+    holds: str
+
+
+@dataclass(frozen=True)
 class Shared:
-    """What was written: bytes of the file, and whether the mask is in it."""
+    """What was written: bytes of the file, whether the mask is in it, and all that is in it."""
 
     bytes: int
     with_mask: bool
+    contents: tuple[Content, ...]
 
 
-def share(run: RunFolder, out: Path, with_mask: bool = False, replace: bool = False) -> Shared:
-    """Writes the shared run to ``out``, which it may ``replace``. Raises `UserError`."""
+def contents(run: RunFolder, with_mask: bool = False, with_examples: bool = False) -> tuple[Content, ...]:
+    """What `share` would put into the file. Raises `UserError`."""
+    return tuple(content for content, _ in _entries(run, with_mask, with_examples))
+
+
+def share(
+    run: RunFolder, out: Path, with_mask: bool = False, with_examples: bool = False, replace: bool = False
+) -> Shared:
+    """Writes the shared run to ``out``, which it may ``replace``: with its mask also where that is large, and with its
+    best and worst examples only if asked for. Raises `UserError`."""
     if out.exists() and not replace:
         raise UserError(f"{out}: already exists. Name another file.")
     line(run)  # what is wrong with it is told here, and not where it is received
-    small = False
+    entries = list(_entries(run, with_mask, with_examples))
+    size, masked = sum(content.bytes for content, _ in entries), entries[-1][0].file == MASK
+    far = any(content.bytes > LIMITS[content.file.rsplit("/", 1)[-1]] for content, _ in entries)
+    if size > MOST_BYTES or far or len(entries) > MOST_ENTRIES:
+        raise UserError(
+            f"{run.path}: is too large to share ({size / 1e6:,.0f} MB in {len(entries):,} files). Leave out a mask "
+            "that was asked for, shorten the notes, or share a branch from an earlier step."
+        )
     with (
         replacing(out, new=not replace) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file,
     ):
-        for name, content in _contents(run):
-            file.writestr(name, content)
-        if run.mask.exists():
-            small = with_mask or len(zlib.compress(run.mask.read_bytes())) <= MASK_BYTES
-            if small:
-                file.write(run.mask, MASK)
-    return Shared(out.stat().st_size, small)
+        for content, data in entries:
+            # A reader takes what unfolds too far for an attack.
+            folds = len(data) > SMALL and len(zlib.compress(data)) * MOST_TIMES < len(data)
+            file.writestr(content.file, data, zipfile.ZIP_STORED if folds else zipfile.ZIP_DEFLATED)
+    return Shared(out.stat().st_size, masked, tuple(content for content, _ in entries))
 
 
-def _contents(run: RunFolder) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of all entries but the mask."""
+def _entries(run: RunFolder, with_mask: bool, with_examples: bool) -> Iterator[tuple[Content, bytes]]:
+    """All entries, and their bytes."""
+    for name, data, holds in _files(run, with_examples):
+        yield Content(name, len(data), holds or HOLDS[name.rsplit("/", 1)[-1]]), data
+    if run.mask.exists():
+        data = run.mask.read_bytes()
+        if with_mask or len(zlib.compress(data)) <= MASK_BYTES:
+            yield Content(MASK, len(data), HOLDS[MASK]), data
+
+
+def _files(run: RunFolder, with_examples: bool) -> Iterator[tuple[str, bytes, str]]:
+    """Names and bytes of all files but the mask; what one holds, where that is not always the same."""
     root, count, step = run.root.path, None, 0
     while True:
         folder = run.path.relative_to(root).as_posix()
         prefix = "" if folder == "." else f"{folder}/"
-        for name in ("run.json", "recipe.toml", NOTES):
-            if (run.path / name).exists():
-                yield prefix + name, (run.path / name).read_bytes()
+        recipe = portable(run.recipe)
+        facts = run.facts.model_copy(update={"model": recipe.model.id})
+        yield f"{prefix}run.json", facts.model_dump_json(indent=2, exclude_none=True).encode(), ""
+        yield f"{prefix}recipe.toml", dump(recipe).encode(), ""
+        if run.notes:
+            yield prefix + NOTES, run.notes.encode(), ""
         events = run.events() if count is None else _until(run, step)
-        yield f"{prefix}events.jsonl", "".join(json.dumps(event.as_json()) + "\n" for event in events).encode()
+        events = [_without_paths(event, run) for event in events if with_examples or not isinstance(event, Examples)]
+        rows = sum(len(event.best) + len(event.worst) for event in events if isinstance(event, Examples))
+        holds = f"metrics, notices, and {rows} EXAMPLES of your data, word for word" if rows else ""
+        lines = "".join(json.dumps(event.as_json()) + "\n" for event in events)
+        yield f"{prefix}events.jsonl", lines.encode(), holds
         if run.journal.exists():
             found = journal.read(run.journal, count)
-            yield f"{prefix}journal.bin", run.header.pack() + found.records.tobytes()
+            yield f"{prefix}journal.bin", run.header.pack() + found.records.tobytes(), ""
         if run.parent is None:
             return
         run, count, step = run.parent, run.facts.branched.records, run.facts.branched.step
+
+
+def _without_paths(event: Event, run: RunFolder) -> Event:
+    """The event, with names instead of the paths of the run, its model and its data, and without the user's folder."""
+    if not isinstance(event, Notice):
+        return event
+    text, recipe = event.text, run.recipe
+    for path in (str(run.path), str(run.root.path), recipe.data.source, recipe.model.id):
+        if os.path.isabs(path):
+            text = text.replace(path, Path(path).name)
+    return dataclasses.replace(event, text=text.replace(str(Path.home()), "~"))
 
 
 def _until(run: RunFolder, step: int) -> list[Event]:
@@ -94,7 +164,8 @@ def _until(run: RunFolder, step: int) -> list[Event]:
 def receive(file: Path, folder: Path | None = None, settings: Sequence[str] = ()) -> RunFolder:
     """Unpacks a shared run into ``folder`` (None: a new one among the runs) and gives the run, or its last branch.
 
-    ``settings`` change its recipes, such as where the model lies here. Raises `UserError`.
+    ``settings`` change its recipes, such as where the model lies here. Nothing is left of a file that is refused.
+    Raises `UserError`.
     """
     if not file.is_file():
         raise UserError(f"There is no file '{file}'. 'sparsezo share' writes one.")
@@ -103,11 +174,16 @@ def receive(file: Path, folder: Path | None = None, settings: Sequence[str] = ()
     parent = folder.parent if folder else runs_home()
     try:
         with drafting(parent) as draft:
-            last = _unpack(file, draft)
-            _settle(draft, settings)
-            line(open_run(draft / last))  # whatever is wrong with it is told before it takes its place
             target = folder or new_folder(parent, file.stem)
-            publish(draft, target)
+            try:
+                last = _unpack(file, draft)
+                _settle(draft, target, settings)
+                line(open_run(draft / last))  # whatever is wrong with it is told before it takes its place
+                publish(draft, target)
+            except BaseException:
+                if folder is None:
+                    target.rmdir()  # still empty
+                raise
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{file}: not a shared run, or damaged ({error}). Ask for it again.") from error
     except OSError as error:
@@ -115,11 +191,36 @@ def receive(file: Path, folder: Path | None = None, settings: Sequence[str] = ()
     return open_run(target / last)
 
 
+def lacks(run: RunFolder) -> tuple[list[str], str]:
+    """Keys of a received run's recipe that name what is not on this computer, and a sentence on what to do."""
+    recipe = run.recipe
+    places = [("model.id", recipe.model.id), ("data.source", recipe.data.source)]
+    if not run.mask.exists():
+        mask = recipe.mask
+        texts = getattr(mask, "texts", None) or (getattr(mask, "text", ""), getattr(mask, "file", ""))
+        places += [("mask", text) for text in texts]
+    lacking = [(key, path) for key, path in places if os.path.isabs(path) and not os.path.exists(path)]
+    if not lacking:
+        return [], ""
+    names = ", ".join(f"'{Path(path).name}' ({key})" for key, path in lacking)
+    return list(dict(lacking)), (
+        f"It came without {names}. Put what is missing into {run.root.path}, or write into "
+        f"{run.path / 'recipe.toml'} where it lies here."
+    )
+
+
 def _unpack(file: Path, folder: Path) -> str:
     """Writes the entries into ``folder``; gives the place of the innermost run, '' for the root."""
-    last = ""
+    last, left = "", min(MOST_BYTES, max(SMALL, MOST_TIMES * file.stat().st_size))
     with zipfile.ZipFile(file) as packed:
-        for entry in packed.infolist():
+        entries = packed.infolist()
+        # What the entries tell of their sizes may be wrong, so that what comes is counted too.
+        if len(entries) > MOST_ENTRIES or sum(entry.file_size for entry in entries) > left:
+            raise _too_large(file)
+        names = {unicodedata.normalize("NFC", entry.filename).casefold() for entry in entries}
+        if len(names) < len(entries):
+            raise UserError(f"{file}: not a shared run (it holds two files of one name).")
+        for entry in entries:
             place = _PLACE.fullmatch(entry.filename)
             if place is None or ".." in entry.filename.split("/"):
                 raise UserError(f"{file}: not a shared run (it holds '{entry.filename[:60]}').")
@@ -128,21 +229,31 @@ def _unpack(file: Path, folder: Path) -> str:
             if entry.file_size > LIMITS[place[2]]:
                 raise UserError(f"{file}: its '{entry.filename}' is larger than a run's can be.")
             path = folder / entry.filename
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with packed.open(entry) as source, path.open("wb") as sink:
-                shutil.copyfileobj(source, sink)  # reads no more than the size it tells
+            make_folder(path.parent)
+            with packed.open(entry) as source, open(path, "xb", opener=private) as sink:
+                while piece := source.read(_PIECE):
+                    left -= len(piece)
+                    if left < 0:
+                        raise _too_large(file)
+                    sink.write(piece)
             sync(path)
             last = max(last, place[1], key=len)
     return last
 
 
-def _settle(folder: Path, settings: Sequence[str]) -> None:
-    """Puts ``settings`` into every recipe, and refuses those that would make it another run."""
+def _too_large(file: Path) -> UserError:
+    return UserError(
+        f"{file}: unpacks to more than a shared run can ({MOST_BYTES / 1e6:,.0f} MB, {MOST_TIMES} times its size or "
+        f"{MOST_ENTRIES:,} files), so it was not unpacked. Do not trust it; ask for it again."
+    )
+
+
+def _settle(folder: Path, target: Path, settings: Sequence[str]) -> None:
+    """Puts ``settings`` into every recipe of the run in ``folder``, which is to lie in ``target``, and refuses those
+    that would make it another run."""
     for path in sorted(folder.rglob("recipe.toml")):
-        run = open_run(path.parent)
-        changed = with_settings(run.recipe, settings)
-        where = {"model": {"id", "revision", "device", "trust_remote_code"}, "data": {"source"}, "run": {"name"}}
-        same = changed.model_dump(exclude=where) == run.recipe.model_dump(exclude=where)
-        if not same:
+        recipe = loads(path.read_text(encoding="utf-8"), str(path.relative_to(folder)), target.absolute())
+        changed = with_settings(recipe, settings, Path.cwd())
+        if values(changed) != values(recipe):
             raise UserError("--set: a received run can be told where its model and data lie here, and nothing else.")
         write_text(path, dump(changed))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sparsezo_gui.border import resolved
 from sparsezo_gui.engine.drafts import is_old, new_folder
-from sparsezo_gui.engine.files import cannot_write, sync
+from sparsezo_gui.engine.files import cannot_write, make_folder, own, sync
 from sparsezo_gui.engine.locks import held
 from sparsezo_gui.engine.runs.folder import LOCK, LOCK_MARKER, TEMPORARY, locked, runs_home
 from sparsezo_gui.errors import UserError
@@ -40,6 +40,7 @@ def starting(recipe: Recipe, folder: Path | None = None) -> Iterator[tuple[Path,
     try:
         with locked(path) as lock:
             _refuse_taken(path)  # by whom the lock was waited for
+            own(path)
             sync(path)  # a lock that is there for sure tells what else is there from files of the user's
             try:
                 yield path, lock.weaker
@@ -55,8 +56,9 @@ def _make(folder: Path) -> tuple[Path, bool]:
     """The folder's whole path, and whether it was made just now."""
     path = resolved(folder)
     _refuse_taken(path)
+    make_folder(path.parent)
     try:
-        path.mkdir(parents=True)
+        path.mkdir(mode=0o700)
     except FileExistsError:
         return path, False
     return path, True

@@ -51,7 +51,7 @@ class ExportPage(Page):
         self.body.addWidget(self._bar)
         self._said = label("", wrap=True, name="Export result")
         self._cancel = button("Cancel", lambda: session.cancel("export"), name="Cancel export")
-        self._go = button("Export", self._export, role="primary", image="export", name="Export now")
+        self._go = button("Export", lambda: self._export(), role="primary", image="export", name="Export now")
         said = row(self._said, self._cancel, self._go)
         said.setStretch(0, 1)
         self.body.addLayout(said)
@@ -136,7 +136,7 @@ class ExportPage(Page):
             self._out.setText(path)
             self._out.setModified(True)
 
-    def _export(self) -> None:
+    def _export(self, accept: bool = False) -> None:
         run, out = self._chosen(), self._out.text().strip()
         if run is None or not out:
             self.banner.show_problem(Problem("Say where to export to."))
@@ -144,7 +144,7 @@ class ExportPage(Page):
         self._session.answers.pop("export", None)
         self._session.problems.pop("export", None)
         self._session.ask("export", Path(run.path), self._format.value(), Path(out).expanduser(), self._step.value(),
-                          self._weights.value())  # fmt: skip
+                          self._weights.value(), accept)  # fmt: skip
         self._show()
 
     def _show(self) -> None:
@@ -162,7 +162,11 @@ class ExportPage(Page):
         self._bar.setValue(progress.done if progress else 0)
         problem = session.problems.get("export") or session.problems.get("runs")
         notices = "\n".join(session.notices.get("export", ()))
-        self.banner.follow(problem or (Problem(notices) if notices else None), "error" if problem else "info")
+        asks = problem is not None and problem.question
+        self.banner.follow(
+            problem or (Problem(notices) if notices else None), "error" if problem else "info",
+            ("Export all the same", lambda: self._export(accept=True)) if asks else None,
+        )  # fmt: skip
         if busy:
             self._said.setText(f"{progress.stage}…" if progress else "Waiting for the engine…")
         elif session.hindrance:

@@ -27,13 +27,14 @@ from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, row
 from sparsezo_gui.gui.widgets.branch import BranchDialog
 from sparsezo_gui.gui.widgets.plain import named, tip
+from sparsezo_gui.gui.widgets.share import ShareDialog, listed
 from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.plain import readable
 from sparsezo_gui.recipe import Recipe, load
 from sparsezo_gui.recipe.events import EvaluateNow, GoBack, Stop
 
 COLUMNS = ("Run", "State", "Step", "Result", "Began")
-ASKED = ("branch", "note", "share", "receive", "look", "history")  # kinds whose problems are shown here
+ASKED = ("branch", "note", "contents", "share", "receive", "look", "history")  # kinds whose problems are shown here
 PATH = Qt.ItemDataRole.UserRole
 
 
@@ -117,6 +118,9 @@ class RunsPage(Page):
     # The list
 
     def _fill(self) -> None:
+        if "share" in self._session.answers:
+            out, shared = self._session.answers.pop("share")
+            self.banner.show_problem(Problem(f"Shared to {out}. It holds:\n{listed(shared.contents)}"), "info")
         runs = self._session.answers.get("runs") or []
         chosen = self._wanted or (str(self.path) if self.path else "")
         self._tree.blockSignals(True)
@@ -146,9 +150,10 @@ class RunsPage(Page):
     def _chosen(self) -> Any:
         return next((run for run in self._session.answers.get("runs") or [] if run.path == str(self.path)), None)
 
-    def _made(self, folder: Path) -> None:
+    def _made(self, folder: Path, lacks: str) -> None:
         self._wanted = str(folder)
-        self.banner.show_problem(Problem(f"'{folder.name}' is ready. Go on with it, or look at its steps."), "info")
+        what = lacks or "Go on with it, or look at its steps."
+        self.banner.show_problem(Problem(f"'{folder.name}' is ready. {what}"), "warning" if lacks else "info")
 
     def _show(self, keep_notes: bool = False) -> None:
         """Shows the chosen run."""
@@ -197,7 +202,8 @@ class RunsPage(Page):
         self._save.setEnabled(self._notes.document().isModified())
         self._at.setText(why or self._known(step, run))
         problem = next((session.problems[kind] for kind in ASKED if kind in session.problems), None)
-        self.banner.follow(problem)
+        asks = problem is not None and problem.question and problem == session.problems.get("look")
+        self.banner.follow(problem, action=("Go on all the same", session.visit_changed) if asks else None)
 
     def _known(self, step: int, run: Any) -> str:
         record = self._session.record
@@ -206,9 +212,9 @@ class RunsPage(Page):
         if record.progress is not None:
             progress = record.progress
             return progress.stage + (f": {progress.done} of {progress.total} {progress.unit}" if progress.total else "")
-        found = [each for each in record.evaluations if each.step == step]
+        found = [each for each in (*record.evaluations, *record.marked[-1:]) if each.step == step]
         told = [
-            f"{words.title(each.split)}: " + ", ".join(
+            f"{words.title(each.split)}{', with changed inputs' if each.changed else ''}: " + ", ".join(
                 f"{words.title(name).lower()} {words.metric(name, value)}"
                 for name, value in each.metrics.items() if name != "examples"
             ) for each in found
@@ -255,10 +261,13 @@ class RunsPage(Page):
 
     def _share_run(self) -> None:
         run = self._chosen()
-        text, _ = QFileDialog.getSaveFileName(self, "Share", str(Path.home() / f"{run.name}.zip"), "Runs (*.zip)")
-        if text:
-            self._session.ask("share", Path(run.path), Path(text))
-            self.banner.show_problem(Problem(f"Sharing to {text}"), "info")
+        folder = Path(run.path)
+
+        def taken(out: Path, with_examples: bool) -> None:
+            self._session.ask("share", folder, out, with_examples)
+            self.banner.show_problem(Problem(f"Sharing to {out}"), "info")
+
+        ShareDialog(self._session, folder, run.name, taken, self.window()).open()
 
     def _receive(self) -> None:
         text, _ = QFileDialog.getOpenFileName(self, "Receive", str(Path.home()), "Runs (*.zip)")

@@ -152,6 +152,29 @@ def test_a_packed_file_that_asks_for_gigabytes(tmp_path):
         values(put(tmp_path, "a.jsonl.xz", bytes(content)))
 
 
+@pytest.mark.parametrize("pack", ["none", "zstd"])
+def test_a_parquet_file_that_unfolds_without_end_is_refused(tmp_path, monkeypatch, pack):
+    import pyarrow
+    from pyarrow import parquet
+
+    monkeypatch.setattr(readers, "SMALL", 1_000_000)
+    text = "x" * 10_000  # written once, and meant two thousand times
+    dictionary = pack == "none"
+    parquet.write_table(pyarrow.table({"text": [text] * 2000}), tmp_path / "a.parquet", use_dictionary=dictionary,
+                        compression=pack)  # fmt: skip
+    assert (tmp_path / "a.parquet").stat().st_size < 30_000
+    with pytest.raises(UserError, match=r"a\.parquet: unpacks to more than 100 times its size"):
+        values(tmp_path / "a.parquet")
+
+
+def test_no_packed_file_unpacks_to_more_than_the_most(tmp_path, monkeypatch):
+    rows = "".join(f'{{"text": "{zlib.crc32(str(number).encode())}"}}\n' for number in range(5000))
+    monkeypatch.setattr(readers, "MOST_BYTES", 50_000)
+    assert len(values(put(tmp_path, "a.jsonl", rows))) == 5000
+    with pytest.raises(UserError, match=r"a\.jsonl\.xz: unpacks to more"):
+        values(put(tmp_path, "a.jsonl.xz", lzma.compress(rows.encode())))
+
+
 def test_more_columns_than_any_table_has(tmp_path):
     with pytest.raises(UserError, match="names 1,000,001 columns, more than 10,000"):
         values(put(tmp_path, "a.csv", "," * 1_000_000 + "\n"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 
 import pytest
 import torch
@@ -64,7 +66,22 @@ def test_the_overlay_file_holds_the_tuned_values(run, tmp_path):
     for name, (indices, values) in session.overlay.changes().items():
         assert torch.equal(found.changes[name][0], indices) and torch.equal(found.changes[name][1], values)
     assert found.fingerprint == session.model.fingerprint and found.step == 3
-    assert recipe.loads(found.recipe) == session.recipe
+    assert recipe.loads(found.recipe) == recipe.portable(session.recipe)
+
+
+@pytest.mark.parametrize(("form", "weights"), [("overlay", "original"), ("hf", "original"), ("hf", "trained")])
+def test_an_export_tells_nothing_of_this_computer_and_is_for_its_owner_alone(run, tmp_path, form, weights):
+    config = run.parent / "gpt2" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "_name_or_path": str(run.parent)}))
+    before = os.umask(0)
+    try:
+        finish(export_run(run, form, tmp_path / "made" / "out", weights=weights))
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "made").rglob("*") if path.is_file()]
+    assert files and not [path for path in files if str(run.parent).encode() in path.read_bytes()]
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "made", *(tmp_path / "made").rglob("*"))}
+    assert modes <= {0o600, 0o700} or os.name == "nt"
 
 
 def test_what_cannot_be_exported(run, tmp_path):

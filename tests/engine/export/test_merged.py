@@ -166,8 +166,8 @@ def test_a_copy_that_went_wrong_never_appears(tmp_path, monkeypatch):
     source = source_of(tiny("llama", tmp_path / "base"))
     copy = merged.copy_companions
 
-    def spoil(folder, draft, texts):
-        copy(folder, draft, texts)
+    def spoil(folder, draft, *rest):
+        copy(folder, draft, *rest)
         path = draft / "model.safetensors"
         content = bytearray(path.read_bytes())
         content[-1] ^= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zlib
 
 import pytest
@@ -100,6 +101,18 @@ def test_a_frame_that_cannot_be_used_is_left_aside(tmp_path, what):
     else:
         path.write_bytes(b"\x80\x04cposix\nsystem\n(S'true'\ntR.")
     assert frames.read(frame, start, torch.empty(500), mask, records) is None
+
+
+def test_a_state_that_names_one_stream_often_is_left_aside(tmp_path):
+    start, one = values(), torch.zeros(500)
+    for count, good in ((16, True), (17, False)):
+        frames.write(tmp_path, count, 1, start, start, (None, (one,)), MASK, RECORDS)
+        frame = frames.frames(tmp_path)[-1]
+        with safe_open(frame.path, framework="pt") as file:
+            metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in ("0", "1")}
+        metadata["state"] = json.dumps([None, [{"tensor": [1, [500]]}] * count])
+        save_file(tensors, frame.path, metadata)
+        assert (frames.read(frame, start, torch.empty(500), MASK, RECORDS) is not None) == good
 
 
 def journal_of(path, *moves):

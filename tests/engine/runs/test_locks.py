@@ -186,10 +186,10 @@ def test_a_shared_run_that_cannot_be_written_leaves_the_file_it_was_to_replace(t
         share(run, out)
     run.journal.write_bytes(b"damaged")
     with pytest.raises(UserError, match="damaged journal"):
-        Engine().share(run.path, out)
+        Engine().share(run.path, out, False)
     assert out.read_text() == "older"
     run_of(tmp_path / "whole")
-    Engine().share(tmp_path / "whole", out)
+    Engine().share(tmp_path / "whole", out, False)
     assert receive(out).name == "whole"
 
 

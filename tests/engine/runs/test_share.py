@@ -6,6 +6,8 @@ import errno
 import os
 import random
 import shutil
+import stat
+import warnings
 import zipfile
 from queue import SimpleQueue
 
@@ -21,6 +23,7 @@ from sparsezo_gui.engine.runs.share import receive, share
 from sparsezo_gui.engine.session import open_session
 from sparsezo_gui.engine.sparse.mask import Mask
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import events as e
 from tests.engine.conftest import finish, of
 
@@ -35,11 +38,17 @@ def values(run, step=None):
     return finish(open_session(run, step)).overlay.hash()
 
 
+def here(tmp_path, folder=None):
+    """What was shared, received where model and data lie."""
+    places = [f"model.id={tmp_path / 'llama'}", f"data.source={tmp_path}"]
+    return receive(tmp_path / "given.zip", folder, places)
+
+
 def test_a_shared_run_is_rebuilt_exactly(run, tmp_path, home):
     run.note("the good one")
     shared = share(run, tmp_path / "given.zip")
     assert shared.with_mask and shared.bytes < 1_000_000
-    got = receive(tmp_path / "given.zip")
+    got = here(tmp_path)
     assert got.path == home.resolve() / "runs" / "given" and got.notes == "the good one"
     assert not (got.path / "frames").exists() and not (got.path / "lock").exists()
     assert [values(got, step) for step in (0, 3, 6)] == [values(run, step) for step in (0, 3, 6)]
@@ -52,7 +61,7 @@ def test_without_its_mask_it_is_found_again(make, tmp_path, monkeypatch, rule):
     run = open_run(tmp_path / "run")
     monkeypatch.setattr(shares, "MASK_BYTES", 0)
     assert not share(run, tmp_path / "given.zip").with_mask
-    got = receive(tmp_path / "given.zip")
+    got = here(tmp_path)
     assert not got.mask.exists()
     assert values(got) == values(run)
     assert finish(open_session(got)).overlay.mask.hash == run.facts.mask_hash
@@ -62,7 +71,7 @@ def test_without_its_mask_it_is_found_again(make, tmp_path, monkeypatch, rule):
 def test_on_a_disk_that_cannot_be_written_it_is_found_again_each_time(run, tmp_path, monkeypatch):
     monkeypatch.setattr(shares, "MASK_BYTES", 0)
     share(run, tmp_path / "given.zip")
-    got = receive(tmp_path / "given.zip")
+    got = here(tmp_path)
 
     def read_only(mask, path, new=False):
         raise cannot_write(path, OSError(errno.EROFS, os.strerror(errno.EROFS)))
@@ -80,9 +89,11 @@ def test_on_a_disk_that_cannot_be_written_it_is_found_again_each_time(run, tmp_p
 def test_another_mask_is_not_taken_for_it(make, tmp_path, monkeypatch, run):
     monkeypatch.setattr(shares, "MASK_BYTES", 0)
     share(run, tmp_path / "given.zip")
-    got = receive(tmp_path / "given.zip")
-    text = (got.path / "recipe.toml").read_text()
-    (got.path / "recipe.toml").write_text(text.replace("density = 0.01", "density = 0.02"))
+    got = here(tmp_path)
+    for name, old in (("recipe.toml", "density = 0.01"), ("run.json", '"density": 0.01')):
+        text = (got.path / name).read_text()
+        (got.path / name).write_text(text.replace(old, old.replace("0.01", "0.02")))
+    got = open_run(got.path)
     with pytest.raises(UserError, match="--with-mask"):
         values(got)
     assert not got.mask.exists()
@@ -93,7 +104,7 @@ def test_a_branch_is_shared_with_the_steps_before_it_and_no_others(run, tmp_path
     list(training.resume(made.path))
     beside = branch(run, 2, name="not this one")
     share(made, tmp_path / "given.zip")
-    got = receive(tmp_path / "given.zip", tmp_path / "here")
+    got = here(tmp_path, tmp_path / "here")
     assert (got.path, got.name) == (tmp_path / "here" / "branches" / "other", "other")
     assert [values(got, step) for step in (2, 6)] == [values(made, step) for step in (2, 6)]
     assert [each.name for each in list_runs(got.path)] == ["tiny", "other"]
@@ -108,7 +119,7 @@ def test_of_a_parent_only_what_the_branch_begins_from_is_shared(make, tmp_path):
     made = branch(open_run(tmp_path / "run"), 3, ["loop.seed=9"], "hm... slower")
     list(training.resume(tmp_path / "run"))
     share(made, tmp_path / "given.zip")
-    got = receive(tmp_path / "given.zip", tmp_path / "here")
+    got = here(tmp_path, tmp_path / "here")
     events = open_run(tmp_path / "here").events()
     assert max(event.step for event in of(e.Evaluation, events)) == 3 and not of(e.Finished, events)
     assert list(training.resume(got.path))[-1].hash == list(training.resume(made.path))[-1].hash
@@ -121,9 +132,76 @@ def test_it_goes_on_where_it_was_on_another_machine(run, make, tmp_path):
             commands.put(e.Stop())
     share(open_run(tmp_path / "half"), tmp_path / "given.zip")
     shutil.copytree(tmp_path / "llama", tmp_path / "there")
-    got = receive(tmp_path / "given.zip", settings=[f"model.id={tmp_path / 'there'}"])
+    got = receive(tmp_path / "given.zip", settings=[f"model.id={tmp_path / 'there'}", f"data.source={tmp_path}"])
     assert got.recipe.model.id == str(tmp_path / "there")
     assert list(training.resume(got.path))[-1].hash == values(run)
+
+
+def words_of(file):
+    with zipfile.ZipFile(file) as packed:
+        return {name: packed.read(name) for name in packed.namelist()}
+
+
+def test_a_shared_run_holds_no_example_and_no_path_unless_it_is_asked_for(make, tmp_path):
+    recipe = make(run={"name": "tiny", "folder": str(tmp_path / "run")})
+    list(training.train(recipe))
+    run = open_run(tmp_path / "run")
+    run.note("the good one")
+    run.tell(e.Notice(f"{run.path}/frames: no room; {tmp_path / 'llama'}: slow", "warning"))
+    made = branch(run, 3, ["loop.seed=9"], "other")
+    list(training.resume(made.path))
+    shared = share(made, tmp_path / "given.zip")
+    held = words_of(tmp_path / "given.zip")
+    assert not [name for name, content in held.items() if str(tmp_path).encode() in content or b"film 3" in content]
+    assert {(each.file, each.bytes) for each in shared.contents} == {(n, len(content)) for n, content in held.items()}
+    assert shared.contents == shares.contents(made)
+    assert not [each for each in shared.contents if "EXAMPLES" in each.holds]
+    with_examples = share(made, tmp_path / "whole.zip", with_examples=True)
+    held = words_of(tmp_path / "whole.zip")
+    assert b"film 3" in held["events.jsonl"] and str(tmp_path).encode() not in b"".join(held.values())
+    holds = {each.file: each.holds for each in with_examples.contents}
+    assert "20 EXAMPLES" in holds["events.jsonl"] and "word for word" in holds["notes.md"]
+
+
+def test_the_window_shares_and_receives_the_same(run, tmp_path):
+    engine = Engine()
+    folder, without, with_examples = engine.contents(run.path)
+    assert folder == run.path and "EXAMPLES" not in str(without) and "EXAMPLES" in str(with_examples)
+    assert engine.share(run.path, tmp_path / "given.zip", False)[1].contents == without
+    assert engine.share(run.path, tmp_path / "whole.zip", True)[1].contents == with_examples
+    got, words = engine.receive(tmp_path / "given.zip")
+    assert open_run(got).name == run.name and "came without 'llama'" in words
+
+
+def test_what_a_received_run_lacks_is_told_and_can_be_put_beside_it(run, tmp_path):
+    share(run, tmp_path / "given.zip")
+    got = receive(tmp_path / "given.zip", tmp_path / "there" / "run")
+    keys, words = shares.lacks(got)
+    assert keys == ["model.id", "data.source"] and f"'{tmp_path.name}'" in words and str(got.path) in words
+    with pytest.raises(UserError, match=r"There is no model folder '.*there/run/llama'"):
+        values(got)
+    shutil.copytree(tmp_path / "llama", got.path / "llama")
+    assert shares.lacks(got)[0] == ["data.source"] and values(got) == values(run)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such modes on Windows")
+def test_runs_and_shared_runs_are_for_their_owner_alone(make, tmp_path):
+    before = os.umask(0)
+    try:
+        list(training.train(make(run={"name": "tiny", "folder": ""})))
+        (path,) = (tmp_path / "home" / "runs").iterdir()
+        made = branch(open_run(path), 3, ["loop.seed=9"])
+        list(training.resume(made.path))
+        made.note("mine")
+        share(made, tmp_path / "given.zip")
+        got = receive(tmp_path / "given.zip", tmp_path / "got")
+        list(training.train(make(), folder=tmp_path / "own"))
+    finally:
+        os.umask(before)
+    for top in (tmp_path / "home", got.root.path, tmp_path / "own"):
+        kept = [each for each in (top, *top.rglob("*")) if each.name != "lock"]  # which holds nothing
+        assert not [each for each in kept if each.stat().st_mode & 0o077]
+    assert stat.S_IMODE((tmp_path / "given.zip").stat().st_mode) == 0o600
 
 
 def test_a_received_run_is_not_made_into_another(run, tmp_path):
@@ -154,12 +232,75 @@ def test_entries_cannot_escape(run, tmp_path, name):
 
 
 def test_an_entry_that_unfolds_without_end_is_refused(run, tmp_path, monkeypatch):
-    monkeypatch.setitem(shares.LIMITS, "notes.md", 1000)
     run.note("x" * 1001)
     share(run, tmp_path / "given.zip")
+    monkeypatch.setitem(shares.LIMITS, "notes.md", 1000)
+    with pytest.raises(UserError, match="too large to share"):
+        share(run, tmp_path / "again.zip")
     with pytest.raises(UserError, match=r"notes\.md' is larger"):
         receive(tmp_path / "given.zip", tmp_path / "here")
     assert not (tmp_path / "here").exists()
+
+
+def packed(path, entries):
+    """A zip file with entries that each unfold well."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that is there twice
+        for name, content in entries:
+            file.writestr(name, content)
+    return path
+
+
+def nothing(*_):
+    raise AssertionError("a file was written")
+
+
+BOMBS = {
+    "one": [("events.jsonl", bytes(30_000_000))],
+    "many": [(f"branches/a{number}/events.jsonl", bytes(200_000)) for number in range(200)],
+    "entries": [(f"branches/a{number}/{name}", b"") for number in range(600) for name in ("run.json", "notes.md")],
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_what_unpacks_to_too_much_is_refused_before_anything_is_written(tmp_path, monkeypatch, bomb):
+    packed(tmp_path / "bad.zip", BOMBS[bomb])
+    monkeypatch.setattr(shares, "private", nothing)
+    with pytest.raises(UserError, match="unpacks to more than a shared run can"):
+        receive(tmp_path / "bad.zip", tmp_path / "deep" / "here")
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_what_comes_is_counted_whatever_the_entries_tell(run, tmp_path, monkeypatch):
+    run.note("x" * 100_000)
+    share(run, tmp_path / "given.zip")
+    monkeypatch.setattr(shares, "SMALL", 50_000)
+    monkeypatch.setattr(shares, "MOST_TIMES", 0)
+    monkeypatch.setattr(shares, "sum", lambda _: 0, raising=False)  # as if they told nothing
+    with pytest.raises(UserError, match="unpacks to more"):
+        receive(tmp_path / "given.zip", tmp_path / "deep" / "here")
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+@pytest.mark.parametrize("names", [
+    ("run.json", "run.json"), ("branches/Bee/run.json", "branches/bee/run.json"),
+    ("branches/caf\u00e9/run.json", "branches/cafe\u0301/run.json"),
+])  # fmt: skip
+def test_two_files_of_one_name_are_refused(tmp_path, names):
+    packed(tmp_path / "bad.zip", [(name, b"{}") for name in names])
+    with pytest.raises(UserError, match="two files of one name"):
+        receive(tmp_path / "bad.zip", tmp_path / "deep" / "here")
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_a_run_that_packs_too_well_is_stored_and_received(run, tmp_path, monkeypatch):
+    run.note("x" * 500_000)
+    monkeypatch.setattr(shares, "SMALL", 100_000)
+    share(run, tmp_path / "given.zip")
+    assert here(tmp_path).notes == run.notes
+    monkeypatch.setattr(shares, "MOST_BYTES", 400_000)
+    with pytest.raises(UserError, match="too large to share"):
+        share(run, tmp_path / "again.zip")
 
 
 def test_damage_gets_a_sentence_and_leaves_nothing(run, tmp_path):

@@ -1,0 +1,141 @@
+"""What a run was trained and measured on, as hashes, which ``run.json`` keeps under ``inputs``.
+
+``train``, ``validation``, ``test``
+    the encoded examples of each split, with their answers
+``template``
+    how a row becomes text: the recipe's template, or else that of its task
+``tokenizer``
+    the tokenizer's files, and the chat templates
+``config``
+    config.json and generation_config.json without their notes of who wrote them, and the model's own code
+
+Whatever measures or rebuilds a run compares what it uses of them. (The recipe's own values are kept and compared
+beside them, see `sparsezo_gui.engine.runs.folder.RunFolder.recipe`; the weights by the fingerprint.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from sparsezo_gui.engine.data import TaskData
+from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.runs.folder import RunFolder
+from sparsezo_gui.errors import ChangedInputs
+from sparsezo_gui.recipe.recipe import DataTable
+
+SPLITS = ("train", "validation", "test")
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+             "chat_template*")  # fmt: skip
+VOCABULARY = ("vocab*.json", "vocab*.txt", "merges.txt", "*.model", "*.tiktoken")  # read without a tokenizer.json
+MARKED = "Do not compare what is measured now with what the run measured itself."
+CONFIG = ("config.json", "generation_config.json")
+_WRITER = ("transformers_version", "_name_or_path")  # what any program that saves a model writes anew
+_WORDS = {
+    "train": "training examples", "validation": "validation examples", "test": "test examples",
+    "template": "template", "tokenizer": "tokenizer", "config": "model's configuration",
+}  # fmt: skip
+
+
+def of_model(folder: Path) -> dict[str, str]:
+    """Hashes of the tokenizer and of the configuration of the model in ``folder``.
+
+    Only of files that are read: another program may add the others of a model to a folder in the cache.
+    """
+    vocabulary = () if (folder / "tokenizer.json").exists() else VOCABULARY
+    code = ("*.py",) if b'"auto_map"' in (folder / "config.json").read_bytes() else ()
+    return {
+        "tokenizer": _of_files(folder, (*TOKENIZER, *vocabulary)), "config": _of_files(folder, (*CONFIG, *code))
+    }  # fmt: skip
+
+
+def of_data(data: TaskData, table: DataTable) -> dict[str, str]:
+    """Hashes of the splits, and of the template that made them; beside them the ``data_hash``."""
+    task = data.task.model_dump(mode="json", exclude={"title", "paper", "metric"})
+    template = json.dumps([task, table.template, table.answers], sort_keys=True)
+    return {
+        **{name: _of_examples(getattr(data, name).encoded) for name in SPLITS},
+        "template": hashlib.sha256(template.encode()).hexdigest(),
+        "data_hash": _data_hash(data.train.encoded),
+    }
+
+
+def _data_hash(examples: Sequence[Encoded]) -> str:
+    """SHA-256 over the tokens of the training examples: all that a run told of its data before it had ``inputs``."""
+    digest = hashlib.sha256()
+    for example in examples:
+        for row in example.rows:
+            digest.update(repr((row.tokens, row.positions, row.targets, row.choices, example.label)).encode())
+    return digest.hexdigest()
+
+
+def compare(run: RunFolder, found: Mapping[str, str], uses: Iterable[str], accept: bool = False) -> tuple[str, ...]:
+    """Which of the inputs in ``uses`` are not those that ``run`` began with; ``found`` holds their hashes now.
+
+    Raises `ChangedInputs` for any, unless it is told to ``accept`` them.
+    """
+    facts = run.facts
+    changed = tuple(name for name in uses if facts.inputs.get(name, found[name]) != found[name])
+    alone = None if "train" in facts.inputs else facts.data_hash  # all that an old run knows of its data
+    if alone and found.get("data_hash", alone) != alone:
+        changed = ("train", *changed)
+    if changed and not accept:
+        raise ChangedInputs(*_sentences(run, changed), changed=changed)
+    return changed
+
+
+def in_words(changed: Sequence[str]) -> str:
+    """'the test examples and the tokenizer'."""
+    names = [f"the {_WORDS[name]}" for name in changed]
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+
+
+def told(changed: Sequence[str]) -> str:
+    """What marks a result."""
+    return f"Since the run began, {in_words(changed)} changed. {MARKED}"
+
+
+def _sentences(run: RunFolder, changed: Sequence[str]) -> list[str]:
+    recipe = run.recipe
+    of_data = {*SPLITS, "template"} & set(changed)
+    places = [f"[data] source = '{recipe.data.source}'"] if of_data else []
+    places += [f"[model] id = '{recipe.model.id}'"] if set(changed) - of_data else []
+    branch = shlex.join(["sparsezo", "branch", str(run.path), "--set", f"data.source={recipe.data.source}"])
+    way = f", or make a branch that takes the data as they are: {branch}" if of_data else "."
+    told = (
+        f"Run '{run.name}': {in_words(changed)} changed since the run began. Bring back what was there "
+        f"({', '.join(places)}){way}"
+    )
+    if "train" in changed and recipe.estimator.exact:  # its steps cannot be taken again
+        return [told]
+    return [told, "To evaluate, generate or export all the same, add --changed-inputs; the result is marked."]
+
+
+def _of_examples(examples: Sequence[Encoded]) -> str:
+    digest = hashlib.sha256()
+    for each in examples:
+        rows = [(row.tokens, row.positions, row.targets, row.choices, row.branches) for row in each.rows]
+        digest.update(repr((rows, each.choices, each.label, each.prompt, each.references, each.accepted)).encode())
+    return digest.hexdigest()
+
+
+def _of_files(folder: Path, patterns: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(_content(path)).digest())
+    return digest.hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    content = path.read_bytes()
+    if not path.name.endswith("config.json") or path.name.startswith("tokenizer"):
+        return content
+    try:
+        table = json.loads(content)
+        return json.dumps({key: table[key] for key in sorted(table) if key not in _WRITER}, sort_keys=True).encode()
+    except (ValueError, TypeError, RecursionError):  # another reader tells what is wrong with it
+        return content

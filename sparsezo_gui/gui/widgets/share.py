@@ -1,0 +1,61 @@
+"""Sharing: what would be in the file, and whether examples of the data go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtWidgets import QCheckBox, QFileDialog, QPlainTextEdit, QWidget
+
+from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.theme import GRID
+from sparsezo_gui.gui.widgets.basic import button, label, row
+from sparsezo_gui.gui.widgets.dialogs import Dialog
+
+
+def listed(contents: Iterable[Any]) -> str:
+    """One line for each file in a shared run."""
+    return "\n".join(f"{each.file}: {each.holds}" for each in contents)
+
+
+class ShareDialog(Dialog):
+    """Lists the files of the run in ``folder`` before anything is written; ``taken`` gets the file and the choice."""
+
+    def __init__(
+        self, session: Session, folder: Path, name: str, taken: Callable[[Path, bool], None], parent: QWidget
+    ) -> None:
+        super().__init__(f"Share {name}", parent)
+        self._session, self._folder, self._name, self._taken = session, folder, name, taken
+        self._list = QPlainTextEdit(readOnly=True)
+        self._list.setAccessibleName("What is shared")
+        self._list.setTabChangesFocus(True)
+        self._list.setMinimumSize(72 * GRID, 24 * GRID)
+        self._examples = QCheckBox("With the best and worst examples: rows of your data, word for word")
+        self._examples.setAccessibleName("Share examples")
+        self._examples.toggled.connect(self._show)
+        self._save = button("Save…", self._ask, role="primary", name="Save the shared run")
+        self.layout_.addWidget(label("The file will hold:", "heading"))
+        self.layout_.addWidget(self._list, 1)
+        self.layout_.addWidget(self._examples)
+        self.layout_.addLayout(row(None, button("Cancel", self.reject, name="Cancel sharing"), self._save))
+        session.runs_changed.connect(self._show)
+        session.answers.pop("contents", None)
+        session.ask("contents", folder)
+        self._show()
+
+    def _show(self) -> None:
+        folder, without, with_examples = self._session.answers.get("contents", (None, (), ()))
+        known = folder == self._folder
+        problem = self._session.problems.get("contents")
+        waiting = problem.what if problem else "Looking…"
+        self._list.setPlainText(listed(with_examples if self._examples.isChecked() else without) if known else waiting)
+        self._examples.setVisible(without != with_examples)
+        self._save.setEnabled(known)
+
+    def _ask(self) -> None:
+        text, _ = QFileDialog.getSaveFileName(self, "Share", str(Path.home() / f"{self._name}.zip"), "Runs (*.zip)")
+        if text:
+            Path(text).unlink(missing_ok=True)  # the dialog asked
+            self._taken(Path(text), self._examples.isChecked())
+            self.accept()
