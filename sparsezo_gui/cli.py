@@ -1,6 +1,7 @@
 """The command line: parse, build a recipe, consume events. Every command takes --json.
 
 Exit codes: 0 success, 2 bad input (with a sentence on standard error), 1 failure, 130 interrupted before a run began.
+With --json, what is said on standard error is an event on standard output too: {"event": "error", "message": …}.
 The engine is imported inside the commands, so that --help and lists answer at once.
 """
 

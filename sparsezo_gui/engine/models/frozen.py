@@ -177,7 +177,7 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
                 "fewer bits or another model."
             ) from error
     # Greedy decoding needs no more of it; the rest is for sampling, and could be anything.
-    module.generation_config = GenerationConfig(eos_token_id=ends)
+    module.generation_config = GenerationConfig(eos_token_id=ends or None)
     return module
 
 
