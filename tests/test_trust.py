@@ -89,7 +89,8 @@ def test_with_the_flag_it_runs_and_the_files_are_named(recipe, marker, run, tmp_
     assert code == 0 and "extra.py" not in error
     another_code()
     assert run("verify", tmp_path / "run")[0] == 2 and not marker.exists()
-    assert run("verify", tmp_path / "run", TRUST)[0] == 0 and marker.exists()
+    code, _, error = run("verify", tmp_path / "run", TRUST)
+    assert code == 2 and "model's configuration changed since the run began" in error and marker.exists()
 
 
 def test_the_flag_alone_suffices_where_the_recipe_does_not_know_of_the_code(recipe, marker, run, tmp_path):
@@ -115,13 +116,17 @@ def test_no_command_with_a_run_runs_code_that_changed(recipe, marker, run, tmp_p
         assert code == 2 and "parts/extra.py" in error, command
     shared, received = tmp_path / "shared.zip", tmp_path / "received"
     assert run("share", made, "--out", shared)[0] == 0
-    assert run("receive", shared, "--run", received, "--set=model.trust_remote_code=true")[0] == 0
+    places = (f"--set=model.id={tmp_path / 'model'}", f"--set=data.source={tmp_path / 'data.jsonl'}")
+    assert run("receive", shared, "--run", received, *places, "--set=model.trust_remote_code=true")[0] == 0
     assert run("branch", made, "--step", 1, "--set=loop.steps=3")[0] == 0
-    assert run("verify", received)[0] == 2
+    assert "parts/extra.py" in run("verify", received)[2]
     assert not marker.exists()
     for command in loading:
-        assert run(*command, TRUST)[0] == 0, command
-    assert run("verify", received)[0] == 0
+        code, _, error = run(*command, TRUST)
+        assert code == 2 and "model's configuration changed since the run began" in error, command
+    for command in loading[2:]:
+        assert run(*command, "--changed-inputs")[0] == 0, command
+    assert run("evaluate", received, "--changed-inputs")[0] == 0
 
 
 def test_an_exported_folder_holds_the_code_that_ran_and_says_so(recipe, run, tmp_path, marker):

@@ -1,151 +1,26 @@
-"""Steps on a device that is not the CPU: nothing is made on the wrong one, and the numbers are the CPU's.
-
-The device is pretended (see `tests.engine.pretend`); what runs on a real GPU is in tests/gpu.
-"""
+"""Devices: which one is taken, who else is on it, and steps that stay on theirs."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from sparsezo_gui import recipe
 from sparsezo_gui.engine import watch
-from sparsezo_gui.engine.evaluate import BATCH, evaluate
 from sparsezo_gui.engine.models import device as devices
-from sparsezo_gui.engine.objective import measure
-from sparsezo_gui.engine.runs import frames
-from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.sparse import dense
-from sparsezo_gui.engine.sparse.overlay import SparseOverlay, overlay_of
-from sparsezo_gui.engine.sparse.random import Random
-from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe.recipe import DataTable
-from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, SELECTIONS, UPDATES
-from tests.engine.conftest import finish
-from tests.engine.test_correctness import SEARCH, batch, example, families
-
-EXAMPLES = batch()[1:6]
-SETTINGS = {"addax": {"short": 20}, "hizoo": {"epsilon": 0.02}}
-FOUND = {"sequences": 2, "tokens": 24, "threshold": 1.5}
 
 
-@pytest.fixture
-def gpu(monkeypatch):
-    """`tests.engine.pretend`, whose `GPU` is there, also to those who ask for its memory."""
-    from tests.engine import pretend  # changes PyTorch, so that a real GPU would be another one
-
-    monkeypatch.setitem(dense.PIECE, pretend.GPU.type, dense.PIECE["cuda"])
-    for name in ("memory_free", "memory_used", "memory_total"):
-        asked = getattr(devices, name)
-        monkeypatch.setattr(devices, name, lambda _device, asked=asked: asked(torch.device("cpu")))
-    with pretend.PretendGpu():
-        yield pretend
-
-
-def test_the_pretended_gpu_refuses_what_a_real_one_does(gpu):
-    there = torch.tensor([1.0, 2.0], device=gpu.GPU)
-    assert isinstance(there, gpu.OnGpu) and there.device == gpu.GPU and (there + 1).tolist() == [2, 3]
-    assert there.cpu().device.type == "cpu" and there[torch.tensor([1])].tolist() == [2]
-    with pytest.raises(RuntimeError, match="on the CPU and on the GPU"):
-        there + torch.tensor([1.0, 2.0])
-    with pytest.raises(RuntimeError, match="on the CPU and on the GPU"):
-        torch.searchsorted(there, torch.tensor([1.0, 2.0]))
-    with pytest.raises((RuntimeError, TypeError)):
-        there.numpy()
-
-
-@families
-@pytest.mark.parametrize("bits", [4, 8, 32])
-def test_a_forward_pass_stays_on_its_device(frozen_tiny, family, bits, gpu):
-    def losses(model):
-        overlay = SparseOverlay(model, finish(Random(density=0.05).find(model, SEARCH)))
-        with overlay.applied(overlay.values + torch.tensor([[0.01], [-0.01]], device=model.device)):
-            return measure(model, batch(), 2).loss
-
-    model = frozen_tiny(family, bits)
-    assert torch.allclose(losses(gpu.moved(model)), losses(model), rtol=1e-5)
-
-
-CHOICES = [example([5, 9, 7 + i], [2, 2, 2], [8, 11, 30 + i], [0, 1, 2], 3, i % 3) for i in range(8)]
-
-
-def steps(model, table, folder):
-    """Losses and values of two steps, with all that a run does between them."""
-    chosen, examples = recipe.toml.build(table), CHOICES if "objective" in table else EXAMPLES
-    mask = finish(chosen.mask.find(model, Search(5, DataTable(task="choice", source="starter"))))
-    session = Session(chosen, model, overlay_of(model, mask))
-    session.begin()
-    losses = []
-    for step in (1, 2):
-        batch_now, _ = session.choose(examples)
-        directions = session.directions()
-        found = session.estimate(batch_now, directions, 1e-3)
-        session.advance(directions, found.scalars, 1e-3, found.exact)
-        losses.append(found.loss)
-        frames.write(folder, step, step, session.overlay.start, session.overlay.values, session.state, mask.hash, "")
-    overlay, hash = session.overlay, session.overlay.hash()
-    (_, frame) = sorted(frames.frames(folder), key=lambda each: each.step)
-    assert frames.read(frame, overlay.start, overlay.values, mask.hash, "") is not None and overlay.hash() == hash
-    with overlay.applied():
-        finish(evaluate(model, CHOICES, "test", chosen.objective, session.base(CHOICES, BATCH)))
-    assert overlay.changes()
-    return losses, overlay.values.cpu().float()
-
-
-@pytest.fixture
-def alike(frozen_tiny, gpu, tmp_path):
-    """``alike(**tables)``: two steps of such a recipe give the same on both devices."""
-
-    def compare(bits=32, **tables):
-        base = {"model": {"bits": bits}, "mask": {"rule": "random", "density": 0.02},
-                "loop": {"batch_size": 5, "seed": 5, "steps": 4}}  # fmt: skip
-        model = frozen_tiny("llama", bits)
-        here, there = (steps(each, {**base, **tables}, tmp_path / name)
-                       for each, name in ((model, "here"), (gpu.moved(model), "there")))  # fmt: skip
-        assert there[0] == pytest.approx(here[0], rel=1e-4)
-        assert torch.allclose(there[1], here[1], rtol=1e-3, atol=1e-4)
-
-    return compare
-
-
-@pytest.mark.parametrize("rule", [*ESTIMATORS])
-def test_every_estimator_stays_on_its_device(alike, rule):
-    alike(estimator={"rule": rule, **SETTINGS.get(rule, {})})
-
-
-@pytest.mark.parametrize("rule", [*UPDATES])
-def test_every_update_stays_on_its_device(alike, rule):
-    alike(update={"rule": rule, "decay": 0.1})
-
-
-def found(rule):
-    """The table of a mask that is found quickly."""
-    return {"rule": rule, **{key: value for key, value in FOUND.items() if key in MASKS[rule].model_fields}}
-
-
-@pytest.mark.parametrize("rule", sorted({*MASKS} - {"saved"}))
-def test_every_mask_stays_on_its_device(alike, rule):
-    alike(mask=found(rule))
-
-
-@pytest.mark.parametrize("rule", ["first-order", "loren", "elastic"])
-def test_low_rank_values_stay_on_their_device(alike, rule):
-    alike(mask=found("activation-subspace"), estimator={"rule": rule})
-
-
-@pytest.mark.parametrize("rule", [*SELECTIONS])
-def test_every_selection_stays_on_its_device(alike, rule):
-    alike(selection={"rule": rule})
-
-
-@pytest.mark.parametrize("bits", [4, 8, 16])
-def test_a_step_of_few_bits_stays_on_its_device(alike, bits):
-    alike(bits=bits, estimator={"rule": "elastic"})
-
-
-def test_a_counted_objective_stays_on_its_device(alike):
-    alike(objective={"rule": "accuracy", "mix": 0.5})
+@pytest.mark.parametrize("part", ["forward", "estimator or update", "not forward and not estimator and not update"])
+def test_steps_stay_on_a_pretended_gpu(part):
+    """In a process of its own: PyTorch counts devices once, and not all of it forgets one again."""
+    steps = Path(__file__).with_name("device_steps.py")
+    words = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-k", part, str(steps)]
+    done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 
 
 @pytest.mark.parametrize(("cuda", "hip", "count"), [("13.0", None, 2), (None, "7.1", 1)])
@@ -185,16 +60,3 @@ def test_what_this_process_takes_of_a_gpu_is_not_another_programs(monkeypatch, t
     assert looks.reason() == ""
     free[0] -= 2**30
     assert "another program" in looks.reason()
-
-
-def test_private_steps_stay_on_their_device(frozen_tiny, gpu):
-    """Their noise comes from the operating system, so that no two are alike."""
-    table = {"mask": {"rule": "random", "density": 0.02}, "privacy": {"rule": "gaussian"},
-             "data": {"task": "choice", "answers": ["yes", "no"]}}
-    chosen, model = recipe.toml.build(table), gpu.moved(frozen_tiny("llama", 32))
-    session = Session(chosen, model, overlay_of(model, finish(chosen.mask.find(model, SEARCH))))
-    session.begin()
-    directions = session.directions()
-    found = session.estimate(CHOICES, directions)
-    session.advance(directions, found.scalars, 1e-3)
-    assert bool(session.overlay.values.isfinite().all())

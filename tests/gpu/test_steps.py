@@ -8,7 +8,7 @@ import torch
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests.engine.conftest import finish
-from tests.engine.test_devices import (  # noqa: F401
+from tests.engine.device_steps import (  # noqa: F401
     steps,
     test_a_counted_objective_stays_on_its_device,
     test_every_estimator_stays_on_its_device,
