@@ -12,6 +12,7 @@ import torch
 from sparsezo_gui import recipe
 from sparsezo_gui.engine.evaluate import BATCH, evaluate
 from sparsezo_gui.engine.models import device as devices
+from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.runs import frames
 from sparsezo_gui.engine.session import Session
@@ -54,16 +55,28 @@ def test_the_pretended_gpu_refuses_what_a_real_one_does(gpu):
         there.numpy()
 
 
+def losses(model):
+    overlay = SparseOverlay(model, finish(Random(density=0.05).find(model, SEARCH)))
+    with overlay.applied(overlay.values + torch.tensor([[0.01], [-0.01]], device=model.device)):
+        return measure(model, batch(), 2).loss
+
+
 @families
 @pytest.mark.parametrize("bits", [4, 8, 32])
 def test_a_forward_pass_stays_on_its_device(frozen_tiny, family, bits, gpu):
-    def losses(model):
-        overlay = SparseOverlay(model, finish(Random(density=0.05).find(model, SEARCH)))
-        with overlay.applied(overlay.values + torch.tensor([[0.01], [-0.01]], device=model.device)):
-            return measure(model, batch(), 2).loss
-
     model = frozen_tiny(family, bits)
     assert torch.allclose(losses(gpu.moved(model)), losses(model), rtol=1e-5)
+
+
+@families
+@pytest.mark.parametrize("bits", [4, 8])
+def test_blocks_come_forward_to_their_device_and_go_again(frozen_tiny, family, bits, gpu):
+    resident, streamed = (gpu.moved(frozen_tiny(family, bits)) for _ in range(2))
+    for layer in streamed.layers.values():
+        layer.hold(layer.store.to(torch.device("cpu")))
+    frozen.stream(streamed)
+    assert torch.equal(losses(streamed), losses(resident))
+    assert {layer.store.device.type for layer in streamed.layers.values()} == {"cpu"}
 
 
 CHOICES = [example([5, 9, 7 + i], [2, 2, 2], [8, 11, 30 + i], [0, 1, 2], 3, i % 3) for i in range(8)]
