@@ -36,6 +36,7 @@ class ShareDialog(Dialog):
         self._examples.setAccessibleName("Share examples")
         self._examples.toggled.connect(self._show)
         self._save = button("Save…", self._ask, role="primary", name="Save the shared run")
+        self._save.setDefault(True)  # else Enter would take the first one
         self.layout_.addWidget(label("The file will hold:", "heading"))
         self.layout_.addWidget(self._list, 1)
         self.layout_.addWidget(self._examples)
