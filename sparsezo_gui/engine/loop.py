@@ -332,7 +332,7 @@ class Loop:
 
     def obey(self) -> Events:
         """Does what the commands ask for, in order; while the loop is paused or waits it stays here."""
-        if self.paused:
+        if self.paused and not self._postponed:
             yield e.Paused(self.step)
         while not self.stopping:
             yield from self._look()
@@ -345,7 +345,8 @@ class Loop:
                 continue
             yield from self._do(command)
             # Told again before each wait, so that who pulls the events knows that nothing comes until a command does.
-            if self.paused and not self.stopping and (isinstance(command, e.Pause) or self._idle):
+            waits = not self._postponed and (isinstance(command, e.Pause) or self._idle)
+            if self.paused and not self.stopping and waits:
                 yield e.Paused(self.step) if self.session else e.Released(self.step)
 
     def _look(self) -> Events:

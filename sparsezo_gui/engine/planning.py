@@ -16,10 +16,10 @@ from sparsezo_gui.engine.data import DataPreview, TaskData, finish, load_task, p
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.models import device as devices
-from sparsezo_gui.engine.models import memory
+from sparsezo_gui.engine.models import library, memory
 from sparsezo_gui.engine.models.anatomy import Anatomy
 from sparsezo_gui.engine.models.hub import cached_folder
-from sparsezo_gui.engine.models.library import anatomy_of, usable_code
+from sparsezo_gui.engine.models.library import ModelSummary, anatomy_of, usable_code
 from sparsezo_gui.engine.models.memory import MemoryEstimate, Part
 from sparsezo_gui.engine.models.source import local_folder
 from sparsezo_gui.engine.models.streamed import needed
@@ -115,8 +115,15 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
 
 
 def preview_data(recipe: Recipe, page: int = 0) -> Generator[Progress, None, DataPreview]:
-    """A page of the data, and examples as the model will see them where its tokenizer is on this computer."""
-    return previewing(recipe.data, _tokenizer(recipe.model), page)
+    """A page of the data, and examples as the model will see them where its tokenizer is on this computer and sound."""
+    tokenizer, problem = _tokenizer(recipe.model)
+    return replace((yield from previewing(recipe.data, tokenizer, page)), tokenizer_problem=problem)
+
+
+def summary(table: ModelTable) -> ModelSummary:
+    """What the model is; its tokenizer is tried too where it is on this computer."""
+    found = library.summary(table)
+    return found if found.problem else replace(found, problem=_tokenizer(table)[1])
 
 
 def _largest_batch(
@@ -141,7 +148,7 @@ _last: dict[Any, TaskData | None] = {}  # data that was asked for last
 
 def _data(table: DataTable, model: ModelTable) -> Generator[Progress, None, TaskData | None]:
     """The encoded data, where it and the tokenizer are at hand and in order; its faults are told elsewhere."""
-    tokenizer = _tokenizer(model)
+    tokenizer, _ = _tokenizer(model)
     key = table.model_dump_json(), _changed(table.source), tokenizer
     if key in _last:
         return _last[key]
@@ -165,10 +172,10 @@ def _changed(source: str) -> tuple[tuple[str, int, int], ...]:
 _cached_tokenizer = lru_cache(maxsize=2)(load_tokenizer)
 
 
-def _tokenizer(table: ModelTable) -> Any:
-    """The model's tokenizer; None where it is not on this computer or cannot be loaded, which is told elsewhere."""
+def _tokenizer(table: ModelTable) -> tuple[Any, str]:
+    """The model's tokenizer, and why it cannot be loaded; None and '' where it is not on this computer."""
     try:
         folder = local_folder(table.id) or cached_folder(table)
-        return _cached_tokenizer(folder, usable_code(table, folder)) if folder else None
-    except UserError:
-        return None
+        return (_cached_tokenizer(folder, usable_code(table, folder)) if folder else None), ""
+    except UserError as error:
+        return None, str(error)

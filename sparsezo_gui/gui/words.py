@@ -70,6 +70,11 @@ def title(name: str) -> str:
     return "GPU" if name == "gpu" else name.replace("_", " ").replace("-", " ").capitalize()
 
 
+def file_name(name: str) -> str:
+    """A name as that of a file, which leads into no other folder and is not hidden."""
+    return "".join(sign if sign.isalnum() or sign in "-_. " else "-" for sign in name).strip(". ")
+
+
 class Pace:
     """Progress in words, with the time that its stage will take yet once that can be told."""
 

@@ -108,8 +108,8 @@ class Engine:
         return list(local_models())
 
     def summary(self, recipe: Recipe) -> Any:
-        """Summary of the recipe's model, from its config alone."""
-        from sparsezo_gui.engine.models.library import summary
+        """Summary of the recipe's model, from its config and tokenizer alone."""
+        from sparsezo_gui.engine.planning import summary
 
         return summary(recipe.model)
 

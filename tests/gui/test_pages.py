@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,20 @@ from sparsezo_gui.recipe import dump
 from sparsezo_gui.recipe.presets import PRESETS, matching
 
 CONTROLS = (QAbstractButton, QComboBox, QLineEdit, QPlainTextEdit, QTextEdit, QAbstractItemView, QAbstractSlider)
+
+
+def test_why_there_are_no_tokens_is_said_where_they_are_looked_for(window, session, engine, find, qtbot, monkeypatch):
+    told = "tokenizer.json: not a tokenizer that can be loaded. Download the model again."
+    lengths = {"lengths": (), "longest_tokens": 0, "tokenizer_problem": told}
+    preview = engine.preview
+    monkeypatch.setattr(engine, "preview", lambda *asked: dataclasses.replace(preview(*asked), **lengths))
+    window.go("data")
+    session.preview()
+    qtbot.waitUntil(lambda: told in window.page("data").banner.text, timeout=3000)
+    assert find("Longest example").text() == "Not known: the model's tokenizer cannot be used."
+    monkeypatch.undo()
+    session.preview()
+    qtbot.waitUntil(lambda: not window.page("data").banner.text, timeout=3000)
 
 
 def problem(qtbot, session: Session, kind: str) -> None:

@@ -285,7 +285,27 @@ def test_texts_without_end_are_cut(qtbot):
     label = Label("x" * 10**6)
     qtbot.addWidget(label)
     assert (len(label.text()), len(named("x" * 10**6))) == (LONGEST, LONGEST_NAME)
-    assert len(seen(tip("x" * 10**6))) == LONGEST_TIP
+    assert seen(tip("x" * 10**6)).count("x") == LONGEST_TIP - 1
+
+
+def test_a_long_word_goes_on_in_the_next_line(qtbot):
+    label = Label("x" * 400)
+    qtbot.addWidget(label)
+    label.setWordWrap(True)
+    assert label.text() == "x" * 400 and label.minimumSizeHint().width() < WIDEST
+    assert label.heightForWidth(WIDEST) > 3 * label.fontMetrics().height()
+    QToolTip.showText(label.pos(), tip("x" * 2000), label)
+    [shown] = [each for each in QApplication.topLevelWidgets() if each.objectName() == "qtooltip_label"]
+    assert shown.width() < 1280
+    QToolTip.hideText()
+
+
+def test_what_may_be_copied_is_to_the_letter(qtbot):
+    label = Label()
+    qtbot.addWidget(label)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setText("x" * 400)
+    assert QLabel.text(label) == "x" * 400
 
 
 def test_no_name_makes_the_window_wider(window, session, qtbot, engine):

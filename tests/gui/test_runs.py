@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QDialog, QFileDialog, QLabel, QPlainTextEdit, QTre
 from standin import listed, past
 
 from sparsezo_gui.errors import ChangedInputs, UserError
+from sparsezo_gui.gui import words
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.recipe import Recipe, dump
 from sparsezo_gui.recipe import events as e
@@ -130,6 +131,59 @@ def test_notes_are_kept_and_sharing_asks_where(window, runs, find, click, engine
         click("Save the shared run")
         qtbot.waitUntil(lambda told=told: told in window.page("runs").banner.text, timeout=3000)
         assert engine.asked == [(runs, tmp_path / "x.zip", with_examples)]
+
+
+def test_a_name_leads_to_no_other_folder(window, runs, find, click, engine, session, qtbot, monkeypatch):
+    engine.run_list[0].name = "../../.ssh/<b>x"
+    session.list_runs()
+    qtbot.waitUntil(lambda: find("Chosen run").text() == "../../.ssh/<b>x", timeout=3000)
+    offered = []
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *told: (offered.append(Path(told[2])) or "", ""))
+    click("Share this run")
+    qtbot.waitUntil(lambda: find("Save the shared run").isEnabled(), timeout=3000)
+    click("Save the shared run")
+    click("Cancel sharing")
+    click("Show the run")
+    qtbot.waitUntil(lambda: session.record is not None, timeout=3000)
+    session.record.name = "../../.ssh/<b>x"
+    window.page("run").export_csv()
+    assert [path.parent for path in offered] == [Path.home()] * 2
+    assert [path.name for path in offered] == ["-..-.ssh--b-x.zip", "-..-.ssh--b-x.csv"]
+    assert words.file_name("../..") == "-" and words.file_name("..") == "" and words.file_name(".a") == "a"
+
+
+def test_what_cannot_be_shared_leaves_the_file_that_was_there(window, runs, find, click, engine, qtbot, monkeypatch,
+                                                              tmp_path):  # fmt: skip
+    old = tmp_path / "x.zip"
+    old.write_text("old")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(old), ""))
+    click("Share this run")
+    qtbot.waitUntil(lambda: find("Save the shared run").isEnabled(), timeout=3000)
+    engine.faults["contents"] = UserError("The journal is damaged.")  # since it was listed
+    click("Save the shared run")
+    qtbot.waitUntil(lambda: window.page("runs").banner.text == "The journal is damaged.", timeout=3000)
+    assert old.read_text() == "old"
+
+
+def test_a_long_name_hides_nothing(window, runs, find, engine, session, qtbot):
+    window.resize(1280, 720)
+    engine.run_list[0].name = "a name that tells all that was tried " * 2
+    session.list_runs()
+    tree = find("Runs")
+    qtbot.waitUntil(lambda: find("Chosen run").text().startswith("a name"), timeout=3000)
+    qtbot.wait(20)
+    assert tree.columnViewportPosition(3) + tree.columnWidth(3) <= tree.viewport().width()
+    title = find("Chosen run", QLabel)
+    assert title.height() >= title.heightForWidth(title.width()) > title.fontMetrics().height()
+
+
+def test_a_damaged_run_says_what_is_wrong_and_offers_nothing(window, runs, find):
+    choose(window, "broken")
+    about = find("About it")
+    assert about.text() == "The journal is no journal." and about.property("role") == "error"
+    assert not find("What is known of this step").text() and not find("Step").isEnabled()
+    choose(window, "yesterday")
+    assert about.property("role") == "dim" and find("Step").isEnabled()
 
 
 def test_what_a_received_run_came_without_is_said(window, runs, click, qtbot, monkeypatch, tmp_path):

@@ -41,6 +41,7 @@ class DataPreview:
     and ``left_out`` counts the characters of each that are not shown, in its middle.
     ``classes`` counts training examples by answer. ``lengths`` are (longest tokens of the bar, examples) over all
     splits, ``longest`` is the longest example, ``longest_tokens`` its length; ``cut`` counts examples that lose tokens.
+    ``tokenizer_problem`` says why there are no tokens where the model's tokenizer cannot be used.
     """
 
     columns: tuple[str, ...]
@@ -59,6 +60,7 @@ class DataPreview:
     longest: Pieces = ()
     longest_tokens: int = 0
     cut: int = 0
+    tokenizer_problem: str = ""
 
 
 def preview(table: DataTable, tokenizer: Any = None, page: int = 0, page_size: int = 50) -> DataPreview:

@@ -40,7 +40,7 @@ class Template:
                 _check_node(node)
         except TemplateSyntaxError as error:
             raise UserError(
-                f"{where}, line {error.lineno}: {error.message}. A column goes in as {{{{ column }}}}."
+                f"{where}, line {error.lineno}: {str(error.message).rstrip('.')}. A column goes in as {{{{ column }}}}."
             ) from error
         except Exception as error:  # the parser itself can fail on strange text, such as nesting without end
             raise UserError(f"{where}: cannot be understood ({type(error).__name__}: {error}).") from error

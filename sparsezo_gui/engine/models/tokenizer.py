@@ -47,18 +47,21 @@ def _try(path: Path) -> None:
     """Raises `UserError` where the file cannot be loaded and used within limits."""
     with outside(path, "cannot be read"):
         facts = path.stat()
-    _passed(path, (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
+    problem = _problem(path, (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
+    if problem:
+        raise UserError(problem)
 
 
 @lru_cache(maxsize=16)
-def _passed(path: Path, state: tuple[int, ...]) -> None:
-    """Tries the file once for each ``state`` of it (device, number, size, times), and once for each content."""
+def _problem(path: Path, state: tuple[int, ...]) -> str:
+    """What is wrong with the file: tried once for each ``state`` of it (device, number, size, times), and where nothing
+    is, once for each content."""
     with outside(path, "cannot be read"), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     digest.update(tokenizers.__version__.encode())
     verdict = home() / "tokenizers" / digest.hexdigest()
     if verdict.exists():
-        return
+        return ""
     size = state[2]
     seconds, memory = SECONDS + SECONDS_MB * size // 10**6, MEMORY + TIMES * size
     try:
@@ -66,13 +69,12 @@ def _passed(path: Path, state: tuple[int, ...]) -> None:
             confined.ask("tokenizer", str(path.absolute()), seconds=seconds, memory=memory)
     except Exceeded as error:
         much = f"{seconds} seconds" if str(error) == "time" else f"{memory // 10**6:,} MB of memory"
-        raise UserError(
-            f"{path}: takes more than {much} for a few words, or breaks down, as no sound tokenizer does. {_CURE}"
-        ) from error
+        return f"{path}: takes more than {much} for a few words, or breaks down, as no sound tokenizer does. {_CURE}"
     except Refused as error:
-        raise UserError(f"{path}: not a tokenizer that can be loaded ({error}). {_CURE}") from error
+        return f"{path}: not a tokenizer that can be loaded ({error}). {_CURE}"
     with suppress(UserError):  # then it is tried again next time
         write_text(verdict, "")
+    return ""
 
 
 def _refuse_others(config: Path) -> None:

@@ -266,7 +266,7 @@ def _opened(path: Path) -> Iterator[_Body]:
 def _header(path: Path, content: bytes) -> tuple[Header, int]:
     """The header, and where the records begin."""
     if len(content) < _BEGIN.size + _CRC.size:
-        raise UserError(f"{path}: damaged journal (its header is incomplete).")
+        raise UserError(f"{path}: damaged journal (its header is incomplete). Restore it from a backup.")
     magic, version, probes, start = _BEGIN.unpack_from(content)
     if magic == MAGIC and version > VERSION:
         raise UserError(f"{path}: journal version {version} is not known here. Update SparseZO.")
@@ -274,7 +274,7 @@ def _header(path: Path, content: bytes) -> tuple[Header, int]:
     whole = len(content) >= size + _CRC.size
     good = whole and _CRC.unpack_from(content, size)[0] == zlib.crc32(content[:size])
     if magic != MAGIC or version < 1 or not good or probes < 1 or (version == 1 and start):
-        raise UserError(f"{path}: not a journal of this program, or its header is damaged.")
+        raise UserError(f"{path}: not a journal of this program, or its header is damaged. Restore it from a backup.")
     if version == 1:
         return Header(probes), size + _CRC.size
     fingerprint, mask, generator = _REST.unpack_from(content, _BEGIN.size)

@@ -23,6 +23,7 @@ from sparsezo_gui.recipe.recipe import DataTable as DataSettings
 FILES = "Data (*.csv *.tsv *.json *.jsonl *.parquet *.txt);;All files (*)"
 PAGE_SIZE = 50  # rows of a page, as the engine gives them
 NO_LENGTHS = "Known once there are examples and the model is on this computer."
+NO_TOKENIZER = "Not known: the model's tokenizer cannot be used."
 LIMITS = ("train", "validation", "test", "max_tokens")
 
 
@@ -255,7 +256,8 @@ class DataPage(Page):
         self._show_figures(preview)
 
     def _show_banner(self, preview: Any, problem: Problem | None) -> None:
-        """Our own defects, else a suggested mapping, else what was noticed; other problems stand below the source."""
+        """Our own defects, else a suggested mapping, else a tokenizer that cannot be used, else what was noticed; other
+        problems stand below the source."""
         if problem is not None or preview is None:
             self.banner.follow(problem if problem and problem.defect else None)
         elif preview.suggestion:
@@ -265,6 +267,8 @@ class DataPage(Page):
                 Problem(f"Some parts have no column yet. Suggested: {said}."), "info",
                 ("Use suggestion", lambda: self._set(columns=columns)),
             )  # fmt: skip
+        elif preview.tokenizer_problem:
+            self.banner.follow(Problem(f"There are no tokens to show. {preview.tokenizer_problem}"), "warning")
         else:
             self.banner.follow(Problem("\n".join(preview.notices)) if preview.notices else None, "info")
 
@@ -277,7 +281,8 @@ class DataPage(Page):
         self.lengths.show_bars(bars, limit)
         self.lengths.setVisible(bool(bars))
         longest, cut = preview.longest_tokens, preview.cut
-        self._longest.setText(f"Longest: {words.count(longest)} tokens." if longest else NO_LENGTHS)
+        unknown = NO_TOKENIZER if preview.tokenizer_problem else NO_LENGTHS
+        self._longest.setText(f"Longest: {words.count(longest)} tokens." if longest else unknown)
         text = "Nothing is cut."
         if cut:
             many = "example is" if cut == 1 else "examples are"

@@ -16,7 +16,7 @@ from sparsezo_gui.gui.widgets.basic import Page, button, card, label, row
 from sparsezo_gui.gui.widgets.fields import Choices, Combo
 from sparsezo_gui.gui.widgets.plain import named
 from sparsezo_gui.gui.widgets.steps import StepSlider
-from sparsezo_gui.gui.words import count
+from sparsezo_gui.gui.words import count, file_name
 
 FORMATS = {
     "overlay": ("Overlay file", "Only the tuned values: small to keep and to send. Needs SparseZO and the base model."),
@@ -124,7 +124,7 @@ class ExportPage(Page):
             part.setVisible(whole)
         run = self._chosen()
         if run is not None and not self._out.isModified():
-            name = "".join(c if c.isalnum() or c in "-_." else "-" for c in run.name) or "model"
+            name = file_name(run.name).replace(" ", "-") or "model"
             self._out.setText(str(Path.home() / f"{name}-tuned{'' if whole else '.safetensors'}"))
 
     def _choose(self) -> None:

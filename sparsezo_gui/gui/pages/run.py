@@ -179,7 +179,7 @@ class RunPage(Page):
         self._save("CSV table (*.csv)", ".csv", self.board.save_csv)
 
     def _save(self, kind: str, suffix: str, save: Callable[[Path], None]) -> None:
-        name = (self._session.record.name if self._session.record else "") or "run"
+        name = words.file_name(self._session.record.name if self._session.record else "") or "run"
         text, _ = QFileDialog.getSaveFileName(self, "Export", str(Path.home() / f"{name}{suffix}"), kind)
         if not text:
             return

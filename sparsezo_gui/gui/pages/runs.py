@@ -24,7 +24,7 @@ from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES, WAITING
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, row
+from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, restyle, row
 from sparsezo_gui.gui.widgets.branch import BranchDialog
 from sparsezo_gui.gui.widgets.plain import named, tip
 from sparsezo_gui.gui.widgets.share import ShareDialog, listed
@@ -56,6 +56,7 @@ class RunsPage(Page):
         self._tree.setUniformRowHeights(True)
         self._tree.setIndentation(2 * GRID)
         self._tree.header().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self._tree.header().setMaximumSectionSize(28 * GRID)  # a long name leaves room for the other columns
         self._tree.currentItemChanged.connect(lambda *_: self._show())
         self._tree.itemActivated.connect(lambda *_: self._curves())
         self._empty = label("There are no runs yet. Start one on the Run page.", "dim", name="No runs")
@@ -76,7 +77,8 @@ class RunsPage(Page):
         self._fill()
 
     def _make_detail(self) -> QWidget:
-        self._title, self._about = label("", "heading", name="Chosen run"), label("", "dim", wrap=True, name="About it")
+        self._title = label("", "heading", wrap=True, name="Chosen run")
+        self._about = label("", "dim", wrap=True, name="About it")
         self._recipe = label("", wrap=True, name="Its recipe")
         self._step = StepSlider("Step")
         self._step.changed.connect(self._follow)
@@ -88,8 +90,10 @@ class RunsPage(Page):
         self._notes.textChanged.connect(self._follow)
         self._save = button("Keep notes", self._note, name="Keep notes")
         actions = self._make_actions()
+        head = row(self._title, self._unload, self._go_on)
+        head.setStretch(0, 1)
         detail = card(
-            row(self._title, None, self._unload, self._go_on), self._about, self._recipe, GRID,
+            head, self._about, self._recipe, GRID,
             label("Past step", "heading"), self._step, self._at, *actions,
             GRID, label("Notes", "heading"), self._notes, row(None, self._save),
         )  # fmt: skip
@@ -129,7 +133,7 @@ class RunsPage(Page):
         for run in runs:
             item = QTreeWidgetItem(items.get(run.parent, self._tree), _cells(run))
             item.setData(0, PATH, run.path)
-            item.setToolTip(0, tip(named(run.path)))
+            item.setToolTip(0, tip(f"{named(run.name)}\n{named(run.path)}"))
             items[run.path] = item
         self._tree.expandAll()
         if items:
@@ -166,6 +170,7 @@ class RunsPage(Page):
         self._title.setText(run.name)
         state = STATES.get(run.state, run.state)
         self._about.setText(run.problem or f"{state} · {run.model} · {run.path}")
+        restyle(self._about, role="error" if run.problem else "dim")
         self._recipe.setText("" if run.problem else differences(run))
         self._step.set_range(0, run.step, run.best)
         if before[0] == run.path and before[1] <= run.step and keep_notes:
@@ -191,6 +196,7 @@ class RunsPage(Page):
         why = "" if mine else session.hindrance
         why = why or ("It is running in another window or terminal." if run.state == "running" and not mine else "")
         damaged = run.state == "damaged"
+        self._step.setEnabled(not damaged)
         for control in (self._evaluate, self._back):
             control.setEnabled(not why and not damaged)
         self._back.setEnabled(self._back.isEnabled() and run.start <= step < run.step)
@@ -200,7 +206,7 @@ class RunsPage(Page):
         for control in (self._branch, self._share, self._export, self._curves_button):
             control.setEnabled(not damaged and not (session.running and not mine and control is self._curves_button))
         self._save.setEnabled(self._notes.document().isModified())
-        self._at.setText(why or self._known(step, run))
+        self._at.setText("" if damaged else why or self._known(step, run))
         problem = next((session.problems[kind] for kind in ASKED if kind in session.problems), None)
         asks = problem is not None and problem.question and problem == session.problems.get("look")
         self.banner.follow(problem, action=("Go on all the same", session.visit_changed) if asks else None)

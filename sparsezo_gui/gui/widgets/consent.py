@@ -27,8 +27,9 @@ class ConsentDialog(Dialog):
             wrap=True,
         )
         note.setMinimumWidth(56 * GRID)
-        folder = label(printable(str(code.folder)), "dim", wrap=True, name="Folder of the code")
+        folder = label("", "dim", wrap=True, name="Folder of the code")
         folder.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        folder.setText(printable(str(code.folder)))
         lines = (f"{printable(name)}  ({size(len(content))})" for name, content in sorted(code.files.items()))
         files = QPlainTextEdit("\n".join(lines), readOnly=True)
         files.setAccessibleName("Code files")

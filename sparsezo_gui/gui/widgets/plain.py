@@ -7,6 +7,7 @@ tables, combo boxes, editors and what is painted show text as it is: there, `nam
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 from PySide6.QtCore import QSize, Qt
@@ -18,6 +19,7 @@ LONGEST = 20_000  # characters of a label, which Qt lays out whole
 LONGEST_NAME = 500
 LONGEST_TIP = 2000
 WIDEST = 640  # pixels that a label may ask for
+_LONG_WORD = re.compile(r"([^\s/\\-]{48})(?=[^\s/\\-])")
 _SPACES = "\n\t\u00a0\u2009\u202f"  # in our own sentences
 
 
@@ -41,9 +43,15 @@ def content(text: str, longest: int = LONGEST) -> str:
     return readable(cut(text, longest))
 
 
+def breakable(text: str) -> str:
+    """``text`` with places in very long words where a line may end, since Qt ends none within a word."""
+    return _LONG_WORD.sub("\\1\u200b", text)
+
+
 def tip(text: str) -> str:
     """A tooltip that shows ``text`` as it is, wrapped: mark-up in which all of it is escaped, since Qt would guess."""
-    return f'<p style="white-space: pre-wrap">{escape(content(text, LONGEST_TIP))}</p>' if text else ""
+    shown = escape(breakable(content(text, LONGEST_TIP)))
+    return f'<p style="white-space: pre-wrap">{shown}</p>' if text else ""
 
 
 def entry(text: str) -> str:
@@ -59,18 +67,24 @@ def title(text: str) -> str:
 class Label(QLabel):
     """A label that shows its text as it is, never as mark-up: a sentence, or a text to ``read`` such as an answer.
 
-    However long a word is, it makes no window wider than the screen.
+    However long a word is, it makes no window wider than the screen, and goes on in the next line where lines wrap.
     """
 
     def __init__(self, text: str = "", read: bool = False) -> None:
         super().__init__()
-        self._read = read
+        self._read, self._text = read, ""
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setText(text)
 
     def setText(self, text: str) -> None:
         """Shows another text."""
-        super().setText(content(text) if self._read else sentence(text))
+        self._text = content(text) if self._read else sentence(text)
+        copied = self.textInteractionFlags() & Qt.TextInteractionFlag.TextSelectableByMouse
+        super().setText(self._text if copied else breakable(self._text))
+
+    def text(self) -> str:
+        """What is shown, without the places where long words may be broken."""
+        return self._text
 
     def minimumSizeHint(self) -> QSize:
         """See the class."""

@@ -12,6 +12,7 @@ from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import button, label, row
 from sparsezo_gui.gui.widgets.dialogs import Dialog
+from sparsezo_gui.gui.words import file_name
 
 
 def listed(contents: Iterable[Any]) -> str:
@@ -35,6 +36,7 @@ class ShareDialog(Dialog):
         self._examples.setAccessibleName("Share examples")
         self._examples.toggled.connect(self._show)
         self._save = button("Save…", self._ask, role="primary", name="Save the shared run")
+        self._save.setDefault(True)  # else Enter would take the first one
         self.layout_.addWidget(label("The file will hold:", "heading"))
         self.layout_.addWidget(self._list, 1)
         self.layout_.addWidget(self._examples)
@@ -54,8 +56,8 @@ class ShareDialog(Dialog):
         self._save.setEnabled(known)
 
     def _ask(self) -> None:
-        text, _ = QFileDialog.getSaveFileName(self, "Share", str(Path.home() / f"{self._name}.zip"), "Runs (*.zip)")
+        name = file_name(self._name) or "run"
+        text, _ = QFileDialog.getSaveFileName(self, "Share", str(Path.home() / f"{name}.zip"), "Runs (*.zip)")
         if text:
-            Path(text).unlink(missing_ok=True)  # the dialog asked
             self._taken(Path(text), self._examples.isChecked())
             self.accept()

@@ -83,6 +83,11 @@ def test_no_way_out_of_the_sandbox(text):
     assert ROW["parts"] == ["x", "y"] and ROW["text"] == "a fine film"
 
 
+def test_what_the_parser_says_is_a_sentence():
+    with pytest.raises(UserError, match=r"line 1: unexpected end of template.*'\. A column goes in as"):
+        render("{{ text")
+
+
 BOMBS = [
     "{{ 'a' * 10**9 }}",
     "{{ ['a'] * 10**9 }}",

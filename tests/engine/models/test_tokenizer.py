@@ -12,11 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sparsezo_gui import resources
+from sparsezo_gui.engine import planning
 from sparsezo_gui.engine.data import finish
 from sparsezo_gui.engine.generate import encode_prompt, stream_text
 from sparsezo_gui.engine.models import frozen, tokenizer
 from sparsezo_gui.engine.models.tokenizer import load_tokenizer
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests.models import EOS, VOCABULARY, tiny
 
@@ -77,6 +79,22 @@ def test_a_tokenizer_is_tried_once_for_each_content(folder, home, monkeypatch):
     change(folder / "tokenizer.json", version="1.0 ")
     with pytest.raises(TypeError):
         load_tokenizer(folder)
+
+
+def test_a_refused_tokenizer_is_told_before_the_start_and_tried_once(whole, folder, tmp_path, monkeypatch):
+    change(folder / "tokenizer.json", normalizer={"type": "Sequence", "normalizers": DOUBLING})
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"text": "a", "label": "yes"}\n{"text": "b", "label": "no"}\n' * 4)
+    table = ModelTable(id=str(folder), device="cpu")
+    preview = finish(
+        planning.preview_data(Recipe(model=table, data={"source": str(data), "columns": {"answer": "label"}}))
+    )
+    assert preview.rows and "tokenizer.json: takes more than" in preview.tokenizer_problem
+    monkeypatch.setattr(tokenizer, "Confined", None)  # it is not asked again
+    assert planning.summary(table).problem == preview.tokenizer_problem
+    shutil.copy(whole / "tokenizer.json", folder)
+    monkeypatch.undo()
+    assert not planning.summary(table).problem
 
 
 def test_the_bundled_tokenizer_is_known(home):
