@@ -76,6 +76,7 @@ class ChatDock(QDockWidget):
         inner = QWidget()
         inner.setLayout(column(self._list, None))
         self._area = QScrollArea()
+        self._area.setAccessibleName("Questions and answers")
         self._area.setWidgetResizable(True)
         self._area.setFrameShape(QFrame.Shape.NoFrame)
         self._area.setProperty("role", "plain")

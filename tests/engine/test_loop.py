@@ -184,6 +184,18 @@ def test_a_run_that_is_done_can_be_opened_to_look_at_it(make, tmp_path):
     assert of(e.Finished, open_run(tmp_path / "run").events()) == [done[-1]]
 
 
+def test_what_was_asked_before_it_is_open_is_done_before_it_waits(make, tmp_path):
+    train(make(), tmp_path / "run")
+    commands = SimpleQueue()
+    commands.put(e.EvaluateNow("test", 3))
+    told = []
+    for event in training.resume(tmp_path / "run", commands, paused=True):
+        told.append(event)
+        if isinstance(event, e.Paused) and commands.empty():  # whoever pulls waits here for what is asked next
+            commands.put(e.Stop())
+    assert [type(event) for event in told if isinstance(event, e.Evaluation | e.Paused)] == [e.Evaluation, e.Paused]
+
+
 def test_a_paused_loop_lets_go_of_the_model_and_takes_it_up_again(make, tmp_path):
     whole = train(make(), tmp_path / "whole")
     alive = []

@@ -170,6 +170,7 @@ def texts(widget: QWidget) -> Iterator[tuple[str, str]]:
         for way, count in ((Qt.Orientation.Horizontal, columns(model, QModelIndex())), (Qt.Orientation.Vertical, 1)):
             for section in range(count):
                 yield "head", str(model.headerData(section, way) or "")
+                yield "tip of a head", seen(str(model.headerData(section, way, Qt.ItemDataRole.ToolTipRole) or ""))
 
 
 def _of_action(action: QAction) -> Iterator[tuple[str, str]]:
@@ -250,7 +251,8 @@ def test_nothing_is_read_as_mark_up(said):
     for words in (
         ("label", "Chosen model"), ("ToolTipRole", "Models on this computer"), ("DisplayRole", "Models on this"),
         ("DisplayRole", "Rows of the data"), ("ToolTipRole", "Rows of the data"), ("hovered", "Rows of the data"),
-        ("head", "Rows of the data"), ("text of TokenView",), ("DisplayRole", "Runs"), ("ToolTipRole", "Runs"),
+        ("head of", "Rows of the data"), ("tip of a head", "Rows of the data"), ("text of TokenView",),
+        ("DisplayRole", "Runs"), ("ToolTipRole", "Runs"),
         ("text", "'Notes'"),
         ("label", "About it"), ("label", "Answer"), ("label", "Answer of the base"), ("DisplayRole", "Notices"),
         ("DisplayRole", "Worst and best examples"), ("entry", "Run to export"), ("action of QMenu",),

@@ -124,6 +124,7 @@ def test_notes_are_kept_and_sharing_asks_where(window, runs, find, click, engine
         engine.asked.clear()
         click("Share this run")
         qtbot.waitUntil(lambda: find("Save the shared run").isEnabled(), timeout=3000)
+        assert find("Save the shared run").isDefault()
         assert find("What is shared").toPlainText() == "events.jsonl: metrics"
         find("Share examples").setChecked(with_examples)
         told = f"events.jsonl: {engine.held[with_examples]}"

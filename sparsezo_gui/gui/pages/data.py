@@ -268,7 +268,8 @@ class DataPage(Page):
                 ("Use suggestion", lambda: self._set(columns=columns)),
             )  # fmt: skip
         elif preview.tokenizer_problem:
-            self.banner.follow(Problem(f"There are no tokens to show. {preview.tokenizer_problem}"), "warning")
+            why = preview.tokenizer_problem.split("\n")[0]  # the Model page says all of it
+            self.banner.follow(Problem(f"There are no tokens to show. {why}"), "warning")
         else:
             self.banner.follow(Problem("\n".join(preview.notices)) if preview.notices else None, "info")
 

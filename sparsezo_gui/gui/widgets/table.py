@@ -50,10 +50,12 @@ class Rows(QAbstractTableModel):
         return tip(text) if role == Qt.ItemDataRole.ToolTipRole else None
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Column names, and row numbers from 1."""
+        """Column names, whole in their tooltips, and row numbers from 1."""
+        across = orientation == Qt.Orientation.Horizontal
+        if role == Qt.ItemDataRole.ToolTipRole and across:
+            return tip(named(self.columns[section]))
         if role != Qt.ItemDataRole.DisplayRole:
             return None
-        across = orientation == Qt.Orientation.Horizontal
         return named(self.columns[section]) if across else str(self.first + section + 1)
 
 
@@ -66,6 +68,7 @@ class MappingHeader(QHeaderView):
         super().__init__(Qt.Orientation.Horizontal)
         self._combos: list[Combo] = []
         self.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
+        self.setTextElideMode(Qt.TextElideMode.ElideRight)
         self.setStretchLastSection(True)
         self.sectionResized.connect(lambda *_: self.place())
 
