@@ -211,8 +211,8 @@ class Session(QObject):
     def refuse(self, kind: str) -> None:
         """The user does not let it run: what needed it stays undone, and its page says why."""
         self.problems[kind] = Problem(
-            "Nothing was started, since you did not let the code run that comes with the model. Start again to be "
-            "asked again, or choose another model."
+            "Nothing was started, because you did not let the model's code run. Start again to be asked again, or "
+            "choose another model."
         )
         self._signal(kind).emit()
 

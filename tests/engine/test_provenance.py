@@ -117,7 +117,7 @@ def test_what_was_measured_on_other_examples_is_never_the_best(run, tmp_path):
     for command in (e.EvaluateNow("validation", 3), e.Resume()):
         commands.put(command)
     told = []
-    with pytest.raises(UserError, match="it can be asked and evaluated only"):
+    with pytest.raises(UserError, match="you can only ask and evaluate it"):
         told.extend(event for event in training.resume(run.path, commands, paused=True, accept=True))
     (marked,) = [event for event in of(e.Evaluation, run.events()) if event.changed]
     assert (marked.step, marked.changed) == (3, ("validation",))
@@ -133,7 +133,7 @@ def test_a_branch_takes_the_data_as_they_are_when_it_is_told_to(run, tmp_path):
     made = branch(run, 3, [f"data.source={tmp_path}"])
     told = list(training.resume(made.path))
     assert told[-1].step == 4
-    assert any("up to 3 were taken with other data" in event.text for event in of(e.Notice, told))
+    assert any("up to 3 were trained on other data" in event.text for event in of(e.Notice, told))
     assert open_run(made.path).facts.inputs["train"] != run.facts.inputs["train"]
     append(tmp_path / "train.jsonl")
     with pytest.raises(UserError, match="the training examples"):

@@ -155,7 +155,7 @@ def test_changed_inputs_are_a_question_and_what_is_measured_then_is_marked(windo
     qtbot.waitUntil(lambda: window.page("runs").banner.isVisible(), timeout=5000)
     assert window.page("runs").banner.text == "The validation examples changed."
     assert engine.asked == []
-    click("Go on all the same")
+    click("Continue anyway")
     qtbot.waitUntil(lambda: bool(session.record and session.record.marked), timeout=5000)
     assert "with changed inputs: accuracy 50.0 %" in find("What is known of this step").text()
     assert [each.step for each in session.record.evaluations] == [0]
@@ -166,7 +166,7 @@ def test_changed_inputs_are_a_question_and_what_is_measured_then_is_marked(windo
     click("Export now")
     qtbot.waitUntil(lambda: "export" in session.problems, timeout=3000)
     assert engine.exported is None
-    click("Export all the same")
+    click("Export anyway")
     qtbot.waitUntil(lambda: engine.exported is not None and "export" not in session.busy, timeout=3000)
 
 
