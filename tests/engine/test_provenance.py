@@ -9,6 +9,9 @@ import pytest
 
 from sparsezo_gui import cli
 from sparsezo_gui.engine import planning, provenance, training
+from sparsezo_gui.engine.models import consent
+from sparsezo_gui.engine.models.code import find_code
+from sparsezo_gui.engine.models.source import inspect
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.listing import list_runs
@@ -16,7 +19,9 @@ from sparsezo_gui.engine.session import data_of, open_session
 from sparsezo_gui.errors import ChangedInputs, UserError
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe import judge
+from sparsezo_gui.recipe.recipe import ModelTable
 from tests.engine.conftest import finish, of
+from tests.own_code import own_code
 
 
 @pytest.fixture
@@ -201,3 +206,20 @@ def test_a_model_saved_anew_by_another_version_or_with_more_files_is_the_same(ru
     for name in ("vocab.json", "README.md", "tokenizer.model", "modeling.py"):
         (tmp_path / "llama" / name).write_text("{}")
     assert call("verify")[1]["same"]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_models_code_is_an_input_where_it_runs(tmp_path, monkeypatch, trusted):
+    """All of it, also that of folders within; and none where the recipe does not run it."""
+    monkeypatch.setenv("SPARSEZO_HOME", str(tmp_path / "home"))
+    folder = own_code(tmp_path / "model", tmp_path / "marker", model_type="llama")
+    table = ModelTable(id=str(folder), trust_remote_code=trusted)
+
+    def config():
+        if trusted:
+            consent.give(find_code(table, folder))
+        return provenance.of_model(inspect(folder, table))["config"]
+
+    before = config()
+    (folder / "parts" / "extra.py").write_text("from .. import marks  # another byte\n")
+    assert (config() != before) == trusted

@@ -119,6 +119,7 @@ def test_notes_are_kept_and_sharing_asks_where(window, runs, find, click, engine
     assert engine.asked == [(runs, "better than it looks")]
     assert not find("Keep notes").isEnabled()
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "x.zip"), ""))
+    (tmp_path / "x.zip").write_text("shared before")
     for with_examples in (False, True):
         engine.asked.clear()
         click("Share this run")
@@ -130,6 +131,7 @@ def test_notes_are_kept_and_sharing_asks_where(window, runs, find, click, engine
         click("Save the shared run")
         qtbot.waitUntil(lambda told=told: told in window.page("runs").banner.text, timeout=3000)
         assert engine.asked == [(runs, tmp_path / "x.zip", with_examples)]
+    assert (tmp_path / "x.zip").read_text() == "shared before"  # until the engine has written another
 
 
 def test_what_a_received_run_came_without_is_said(window, runs, click, qtbot, monkeypatch, tmp_path):

@@ -67,7 +67,7 @@ def _passed(path: Path, state: tuple[int, ...]) -> None:
     except Exceeded as error:
         much = f"{seconds} seconds" if str(error) == "time" else f"{memory // 10**6:,} MB of memory"
         raise UserError(
-            f"{path}: this tokenizer takes more than {much} for a few words, or crashes. {CURE}"
+            f"{path}: takes more than {much} for a few words, or crashes. {CURE}"
         ) from error
     except Refused as error:
         raise UserError(f"{path}: not a tokenizer that can be loaded ({error}). {CURE}") from error
