@@ -219,7 +219,7 @@ def _unpack(file: Path, folder: Path) -> str:
             raise _too_large(file)
         names = {unicodedata.normalize("NFC", entry.filename).casefold() for entry in entries}
         if len(names) < len(entries):
-            raise UserError(f"{file}: not a shared run (it holds two files of one name).")
+            raise UserError(f"{file}: not a shared run (it holds two files with the same name). Ask for it again.")
         for entry in entries:
             place = _PLACE.fullmatch(entry.filename)
             if place is None or ".." in entry.filename.split("/"):
