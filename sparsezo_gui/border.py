@@ -39,6 +39,6 @@ def resolved(path: Path) -> Path:
         return path.resolve()
     except (OSError, RuntimeError) as error:  # until Python 3.13, a circle is a RuntimeError
         raise UserError(
-            f"{path}: links that lead in a circle, or a path that cannot be followed. Remove the link, or choose "
-            "another place."
+            f"{path}: this path cannot be followed; most likely its links lead in a circle. Remove the link, or choose "
+            "another path."
         ) from error

@@ -90,7 +90,7 @@ def _run(options: argparse.Namespace, console: Console) -> int | None:
 
         consent.give(needed.code)
         files = (f"  {name} ({len(content):,} bytes)" for name, content in sorted(needed.code.files.items()))
-        console.note(f"You let this code run, in {needed.code.folder}:", *files)
+        console.note(f"You allowed this code to run, from {needed.code.folder}:", *files)
     return options.command(options, console)
 
 
@@ -175,8 +175,8 @@ def _share(options: argparse.Namespace, console: Console) -> None:
     shared = share(run, Path(options.out), *more)
     mask = "its mask is in it" if shared.with_mask else "its mask is found again where it is received"
     facts = {"out": options.out, **dataclasses.asdict(shared)}
-    words = f"{options.out}: {shared.bytes:,} bytes; {mask}. In it:\n{_listed(shared.contents)}"
-    console.result(facts, words if options.with_examples else f"{words}\nNo examples of your data are in it.")
+    words = f"{options.out}: {shared.bytes:,} bytes; {mask}. It holds:\n{_listed(shared.contents)}"
+    console.result(facts, words if options.with_examples else f"{words}\nIt holds no examples of your data.")
 
 
 def _listed(contents: Iterable[Content]) -> str:
@@ -290,7 +290,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
         if options.step is not None:
             raise UserError(f"--step is for runs, and '{options.target}' is none.")
         if options.changed_inputs:
-            raise UserError(f"--changed-inputs is for runs, and '{options.target}' is none.")
+            raise UserError(f"--changed-inputs works on runs only, and '{options.target}' is not one. Leave it out.")
         chosen = _recipe(options, options.target)
         model = console.finish(frozen.load(chosen.model))
         data = console.finish(load_data(chosen, model))
@@ -463,8 +463,8 @@ def _parser() -> argparse.ArgumentParser:
                          "one that did best on the validation examples (default: the last)")  # fmt: skip
 
     def takes_changed(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--changed-inputs", action="store_true", help="although the examples that are used, the "
-                         "tokenizer or the model's configuration changed since the run began; marks the result")
+        sub.add_argument("--changed-inputs", action="store_true", help="go ahead although the examples, the "
+                         "tokenizer or the model's configuration changed since the run started; marks the result")
 
     sub = add("train", "Run a recipe.", _train)
     takes_recipe(sub)
@@ -483,7 +483,7 @@ def _parser() -> argparse.ArgumentParser:
     takes_run(sub)
     sub.add_argument("--out", metavar="FILE", required=True, help="file to write (.zip)")
     sub.add_argument("--with-mask", action="store_true", help="put the mask in, however large it is")
-    sub.add_argument("--with-examples", action="store_true", help="put in the best and worst examples of the "
+    sub.add_argument("--with-examples", action="store_true", help="include the best and worst examples of the "
                      "evaluations: rows of your data, word for word")  # fmt: skip
     sub = add("receive", "Unpack a shared run.", _receive)
     sub.add_argument("file", metavar="FILE", help="what 'sparsezo share' wrote")
@@ -541,9 +541,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("what", choices=("keep", "forget", "show"), help="keep: asks for it, or reads it from standard "
                      "input; forget: removes it; show: where it is from, and its last 4 characters")  # fmt: skip
     for name in LOADING:
-        commands.choices[name].add_argument(TRUST, action="store_true", help="let the Python code that comes with this "
-                                            "model run, with all your rights: read it first. Whenever a byte of it "
-                                            "changes, this is needed anew")  # fmt: skip
+        commands.choices[name].add_argument(TRUST, action="store_true", help="allow the Python code that comes with "
+                                            "the model to run. It can do whatever you can on this computer, so read "
+                                            "it first. Needed again when the code changes")  # fmt: skip
     return parser
 
 

@@ -19,7 +19,7 @@ class UserError(Exception):
     """
 
     def __init__(self, *sentences: str) -> None:
-        """Sentences may quote files and addresses: secrets in them are masked, and what cannot be printed, and could
+        """Sentences may quote files and addresses: secrets in them are redacted, and what cannot be printed, and could
         steer a terminal, is shown escaped."""
         super().__init__(*(_sentence(sentence) for sentence in sentences))
 

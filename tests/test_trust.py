@@ -90,7 +90,7 @@ def test_with_the_flag_it_runs_and_the_files_are_named(recipe, marker, run, tmp_
     another_code()
     assert run("verify", tmp_path / "run")[0] == 2 and not marker.exists()
     code, _, error = run("verify", tmp_path / "run", TRUST)
-    assert code == 2 and "model's configuration changed since the run began" in error and marker.exists()
+    assert code == 2 and "model's configuration changed since the run started" in error and marker.exists()
 
 
 def test_the_flag_alone_suffices_where_the_recipe_does_not_know_of_the_code(recipe, marker, run, tmp_path):
@@ -123,7 +123,7 @@ def test_no_command_with_a_run_runs_code_that_changed(recipe, marker, run, tmp_p
     assert not marker.exists()
     for command in loading:
         code, _, error = run(*command, TRUST)
-        assert code == 2 and "model's configuration changed since the run began" in error, command
+        assert code == 2 and "model's configuration changed since the run started" in error, command
     for command in loading[2:]:
         assert run(*command, "--changed-inputs")[0] == 0, command
     assert run("evaluate", received, "--changed-inputs")[0] == 0

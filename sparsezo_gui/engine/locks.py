@@ -42,8 +42,9 @@ def held(path: Path, seconds: float = 0.0) -> Iterator[Lock]:
         lock = filelock.SoftFileLock(_marker(path), timeout=seconds)
         lock.acquire()
         found.weaker.append(
-            f"The disk of {path.parent} has no file locks; a file '{_marker(path).name}' stands in for one. Do not "
-            "write there from two computers at once; after a crash of another computer, remove that file."
+            f"The disk of {path.parent} has no file locks, so the file '{_marker(path).name}' replaces one. Do not "
+            "write there from two computers at once. If another computer crashed while it wrote there, delete that "
+            "file."
         )
     try:
         yield found

@@ -79,8 +79,8 @@ class Loop:
             self.run = with_data(self.run, inputs.pop("data_hash"), len(data.train), inputs)
             yield from self.told(
                 e.Notice(
-                    f"The steps up to {self.run.start} were taken with other data, so that some of these validation "
-                    "and test examples may have been trained on.", "warning",
+                    f"The steps up to {self.run.start} were trained on other data, which may include some of these "
+                    "validation and test examples.", "warning",
                 )
             )  # fmt: skip
         self.session, self.data = session, data
@@ -404,8 +404,8 @@ class Loop:
     def _refuse_changed(self) -> None:
         if self.session.changed:
             raise UserError(
-                f"Since the run began, {in_words(self.session.changed)} changed, so that it can be asked and evaluated "
-                "only. Bring back what was there to go on with it, or make a branch."
+                f"Since the run started, {in_words(self.session.changed)} changed, so you can only ask and evaluate it."
+                " To resume it, restore what was there; or start a new run."
             )
 
     def _release(self) -> Events:

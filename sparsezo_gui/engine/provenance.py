@@ -7,7 +7,7 @@
 ``tokenizer``
     the tokenizer's files, and the chat templates
 ``config``
-    config.json and generation_config.json without their notes of who wrote them, and the model's own code
+    config.json and generation_config.json without their notes of who wrote them, and the model's own code as it runs
 
 Whatever measures or rebuilds a run compares what it uses of them. (The recipe's own values are kept and compared
 beside them, see `sparsezo_gui.engine.runs.folder.RunFolder.recipe`; the weights by the fingerprint.)
@@ -23,6 +23,7 @@ from pathlib import Path
 
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.models.source import ModelSource
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.errors import ChangedInputs
 from sparsezo_gui.recipe.recipe import DataTable
@@ -31,7 +32,7 @@ SPLITS = ("train", "validation", "test")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
              "chat_template*")  # fmt: skip
 VOCABULARY = ("vocab*.json", "vocab*.txt", "merges.txt", "*.model", "*.tiktoken")  # read without a tokenizer.json
-MARKED = "Do not compare what is measured now with what the run measured itself."
+MARKED = "Do not compare these results with those that the run measured before."
 CONFIG = ("config.json", "generation_config.json")
 _WRITER = ("transformers_version", "_name_or_path")  # what any program that saves a model writes anew
 _WORDS = {
@@ -40,16 +41,16 @@ _WORDS = {
 }  # fmt: skip
 
 
-def of_model(folder: Path) -> dict[str, str]:
-    """Hashes of the tokenizer and of the configuration of the model in ``folder``.
+def of_model(source: ModelSource) -> dict[str, str]:
+    """Hashes of the tokenizer and of the configuration of a model.
 
     Only of files that are read: another program may add the others of a model to a folder in the cache.
     """
-    vocabulary = () if (folder / "tokenizer.json").exists() else VOCABULARY
-    code = ("*.py",) if b'"auto_map"' in (folder / "config.json").read_bytes() else ()
-    return {
-        "tokenizer": _of_files(folder, (*TOKENIZER, *vocabulary)), "config": _of_files(folder, (*CONFIG, *code))
-    }  # fmt: skip
+    vocabulary = () if (source.folder / "tokenizer.json").exists() else VOCABULARY
+    config = _of_files(source.folder, CONFIG)
+    if source.code:
+        config = hashlib.sha256(f"{config} {source.code.code.hash}".encode()).hexdigest()
+    return {"tokenizer": _of_files(source.folder, (*TOKENIZER, *vocabulary)), "config": config}
 
 
 def of_data(data: TaskData, table: DataTable) -> dict[str, str]:
@@ -95,23 +96,23 @@ def in_words(changed: Sequence[str]) -> str:
 
 def told(changed: Sequence[str]) -> str:
     """What marks a result."""
-    return f"Since the run began, {in_words(changed)} changed. {MARKED}"
+    return f"Since the run started, {in_words(changed)} changed. {MARKED}"
 
 
 def _sentences(run: RunFolder, changed: Sequence[str]) -> list[str]:
     recipe = run.recipe
-    of_data = {*SPLITS, "template"} & set(changed)
-    places = [f"[data] source = '{recipe.data.source}'"] if of_data else []
-    places += [f"[model] id = '{recipe.model.id}'"] if set(changed) - of_data else []
+    of_its_data = {*SPLITS, "template"} & set(changed)
+    places = [f"[data] source = '{recipe.data.source}'"] if of_its_data else []
+    places += [f"[model] id = '{recipe.model.id}'"] if set(changed) - of_its_data else []
     branch = shlex.join(["sparsezo", "branch", str(run.path), "--set", f"data.source={recipe.data.source}"])
-    way = f", or make a branch that takes the data as they are: {branch}" if of_data else "."
-    told = (
-        f"Run '{run.name}': {in_words(changed)} changed since the run began. Bring back what was there "
+    way = f", or make a branch that uses the data as they are now: {branch}" if of_its_data else "."
+    what = (
+        f"Run '{run.name}': {in_words(changed)} changed since the run started. Restore what was there "
         f"({', '.join(places)}){way}"
     )
     if "train" in changed and recipe.estimator.exact:  # its steps cannot be taken again
-        return [told]
-    return [told, "To evaluate, generate or export all the same, add --changed-inputs; the result is marked."]
+        return [what]
+    return [what, "To evaluate, generate or export anyway, add --changed-inputs; the result is marked."]
 
 
 def _of_examples(examples: Sequence[Encoded]) -> str:

@@ -199,7 +199,7 @@ def loaded(run: RunFolder, accept: bool = False) -> Generator[Progress | Notice,
             f"{recipe.model.id}: these are not the weights that run '{run.name}' was tuned on. Bring back the "
             "original model (id and revision are in the run's recipe.toml), or start a new run."
         )
-    found = provenance.of_model(model.source.folder)
+    found = provenance.of_model(model.source)
     changed = provenance.compare(run, found, found, accept)
     if changed:
         yield Notice(provenance.told(changed), "warning")
@@ -231,7 +231,7 @@ def _mask(run: RunFolder, model: FrozenModel) -> Generator[Progress | Notice, No
     try:
         mask.save(path)
     except UserError as error:
-        yield Notice(f"The mask is found again the next time, too: {error}", "warning")
+        yield Notice(f"The mask was not saved, so it has to be found again next time: {error}", "warning")
     return mask
 
 
@@ -352,7 +352,7 @@ def load_data(recipe: Recipe, model: FrozenModel) -> Generator[Progress | Notice
         examples = getattr(data, split).encoded
         if known := sum(example.rows in trained for example in examples):
             yield Notice(
-                f"{known} of {len(examples)} {split} examples are training examples too, so that they say little of "
-                "how the model does on new ones. Remove them from one of the two.", "warning",
+                f"{known} of {len(examples)} {split} examples are training examples too, so they say little about how "
+                "the model does on new ones. Remove them from one of the two splits.", "warning",
             )  # fmt: skip
     return data

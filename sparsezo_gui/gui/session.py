@@ -211,8 +211,8 @@ class Session(QObject):
     def refuse(self, kind: str) -> None:
         """The user does not let it run: what needed it stays undone, and its page says why."""
         self.problems[kind] = Problem(
-            "Nothing was done, since you did not let the code run that comes with the model. Try again to be asked "
-            "again, or choose another model."
+            "Nothing was done, because you did not let the model's code run. Try again to be asked again, or choose "
+            "another model."
         )
         self._signal(kind).emit()
 

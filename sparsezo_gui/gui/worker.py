@@ -46,11 +46,11 @@ DOING = {
     "look": "opening the run",
     "branch": "making a branch",
     "note": "keeping the notes",
-    "contents": "looking what would be shared",
+    "contents": "listing what would be shared",
     "share": "sharing the run",
     "receive": "unpacking the run",
     "export": "exporting",
-    "consent": "noting what you allowed",
+    "consent": "saving your consent",
 }
 RUNS = ("train", "resume", "look")  # what holds the engine with a run
 LONG = {"load", "measure", "mask", "rates", *RUNS, "export"}  # never served between two steps of a run

@@ -27,8 +27,8 @@ class ModelTable(Settings):
     )
     trust_remote_code: bool = setting(
         False,
-        "The model needs the Python code that comes with it. This grants nothing: you are asked before it runs, and "
-        "anew when a byte of it changes.",
+        "The model needs the Python code that comes with it. This grants nothing: you are asked before the code runs, "
+        "and again when it changes.",
     )
 
     @field_validator("device")

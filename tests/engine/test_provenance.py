@@ -9,6 +9,9 @@ import pytest
 
 from sparsezo_gui import cli
 from sparsezo_gui.engine import planning, provenance, training
+from sparsezo_gui.engine.models import consent
+from sparsezo_gui.engine.models.code import find_code
+from sparsezo_gui.engine.models.source import inspect
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.listing import list_runs
@@ -16,7 +19,9 @@ from sparsezo_gui.engine.session import data_of, open_session
 from sparsezo_gui.errors import ChangedInputs, UserError
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe import judge
+from sparsezo_gui.recipe.recipe import ModelTable
 from tests.engine.conftest import finish, of
+from tests.own_code import own_code
 
 
 @pytest.fixture
@@ -117,7 +122,7 @@ def test_what_was_measured_on_other_examples_is_never_the_best(run, tmp_path):
     for command in (e.EvaluateNow("validation", 3), e.Resume()):
         commands.put(command)
     told = []
-    with pytest.raises(UserError, match="it can be asked and evaluated only"):
+    with pytest.raises(UserError, match="you can only ask and evaluate it"):
         told.extend(event for event in training.resume(run.path, commands, paused=True, accept=True))
     (marked,) = [event for event in of(e.Evaluation, run.events()) if event.changed]
     assert (marked.step, marked.changed) == (3, ("validation",))
@@ -133,7 +138,7 @@ def test_a_branch_takes_the_data_as_they_are_when_it_is_told_to(run, tmp_path):
     made = branch(run, 3, [f"data.source={tmp_path}"])
     told = list(training.resume(made.path))
     assert told[-1].step == 4
-    assert any("up to 3 were taken with other data" in event.text for event in of(e.Notice, told))
+    assert any("up to 3 were trained on other data" in event.text for event in of(e.Notice, told))
     assert open_run(made.path).facts.inputs["train"] != run.facts.inputs["train"]
     append(tmp_path / "train.jsonl")
     with pytest.raises(UserError, match="the training examples"):
@@ -201,3 +206,20 @@ def test_a_model_saved_anew_by_another_version_or_with_more_files_is_the_same(ru
     for name in ("vocab.json", "README.md", "tokenizer.model", "modeling.py"):
         (tmp_path / "llama" / name).write_text("{}")
     assert call("verify")[1]["same"]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_models_code_is_an_input_where_it_runs(tmp_path, monkeypatch, trusted):
+    """All of it, also that of folders within; and none where the recipe does not run it."""
+    monkeypatch.setenv("SPARSEZO_HOME", str(tmp_path / "home"))
+    folder = own_code(tmp_path / "model", tmp_path / "marker", model_type="llama")
+    table = ModelTable(id=str(folder), trust_remote_code=trusted)
+
+    def config():
+        if trusted:
+            consent.give(find_code(table, folder))
+        return provenance.of_model(inspect(folder, table))["config"]
+
+    before = config()
+    (folder / "parts" / "extra.py").write_text("from .. import marks  # another byte\n")
+    assert (config() != before) == trusted

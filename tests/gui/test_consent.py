@@ -77,7 +77,7 @@ def test_refused_nothing_runs_and_the_page_says_why(window, session, engine, cli
     else:
         files = find("Code files", QPlainTextEdit, asked)
         qtbot.keyClick(files, Qt.Key.Key_Escape if answer == "escape" else Qt.Key.Key_Return)
-    assert "you did not let the code run" in window.page("run").banner.text
+    assert "you did not let the model's code run" in window.page("run").banner.text
     assert session.record.state == "failed" and not session.busy
     assert engine.allowed is None and not (engine.home / "run").exists()
 
@@ -152,8 +152,8 @@ def test_opening_a_strangers_recipe_runs_nothing_of_its_model(tmp_path, qtbot):
         session.start()
         known = {"models", "summary", "preview", "runs"}
         qtbot.waitUntil(lambda: known <= session.answers.keys() and "estimate" in session.problems, timeout=60000)
-        assert "needs Python code of its own" in session.answers["summary"].problem
-        assert "needs Python code of its own" in session.problems["estimate"].what
+        assert "needs the Python code that comes with it" in session.answers["summary"].problem
+        assert "needs the Python code that comes with it" in session.problems["estimate"].what
         assert not window.findChildren(QDialog) and not marker.exists()
         for answer, done in (("Do not run the code", "problems"), ("Let the code run", "answers")):
             qtbot.waitUntil(lambda: not session.hindrance, timeout=60000)

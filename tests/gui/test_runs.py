@@ -120,6 +120,7 @@ def test_notes_are_kept_and_sharing_asks_where(window, runs, find, click, engine
     assert engine.asked == [(runs, "better than it looks")]
     assert not find("Keep notes").isEnabled()
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "x.zip"), ""))
+    (tmp_path / "x.zip").write_text("shared before")
     for with_examples in (False, True):
         engine.asked.clear()
         click("Share this run")
@@ -132,6 +133,7 @@ def test_notes_are_kept_and_sharing_asks_where(window, runs, find, click, engine
         click("Save the shared run")
         qtbot.waitUntil(lambda told=told: told in window.page("runs").banner.text, timeout=3000)
         assert engine.asked == [(runs, tmp_path / "x.zip", with_examples)]
+    assert (tmp_path / "x.zip").read_text() == "shared before"  # until the engine has written another
 
 
 def test_a_name_leads_to_no_other_folder(window, runs, find, click, engine, session, qtbot, monkeypatch):
@@ -210,7 +212,7 @@ def test_changed_inputs_are_a_question_and_what_is_measured_then_is_marked(windo
     qtbot.waitUntil(lambda: window.page("runs").banner.isVisible(), timeout=5000)
     assert window.page("runs").banner.text == "The validation examples changed."
     assert engine.asked == []
-    click("Go on all the same")
+    click("Continue anyway")
     qtbot.waitUntil(lambda: bool(session.record and session.record.marked), timeout=5000)
     assert "with changed inputs: accuracy 50.0 %" in find("What is known of this step").text()
     assert [each.step for each in session.record.evaluations] == [0]
@@ -221,7 +223,7 @@ def test_changed_inputs_are_a_question_and_what_is_measured_then_is_marked(windo
     click("Export now")
     qtbot.waitUntil(lambda: "export" in session.problems, timeout=3000)
     assert engine.exported is None
-    click("Export all the same")
+    click("Export anyway")
     qtbot.waitUntil(lambda: engine.exported is not None and "export" not in session.busy, timeout=3000)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from sparsezo_gui.engine.confined import child
+from sparsezo_gui.errors import UserError
 
 VARIABLES = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ")  # what a process needs to start
 _PACKAGES = ("sparsezo_gui", "jinja2", "markupsafe", "tokenizers")
@@ -103,7 +104,10 @@ class Confined:
         threading.Thread(target=self._watch, args=(process,), name="confined", daemon=True).start()
         if _answer(process)[0] != child.DONE:
             self.close()
-            raise RuntimeError("the process that templates and tokenizers are tried in did not start")
+            raise UserError(
+                "The process that templates and tokenizers run in did not start. Close other programs to free memory, "
+                "and try again."
+            )
         self._held = psutil.Process(process.pid).memory_info().rss
         return process
 

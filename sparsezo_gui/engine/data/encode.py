@@ -230,8 +230,8 @@ def tokenise_all(texts: list[list[str]], tokenizer: Any, prefix: Tokens = ()) ->
     cost = sum(ends[-1] if fast else sum(ends) for ends in bounds)
     if cost > LONGEST:
         raise UserError(
-            f"the text is too long: {cost:,} characters must be tokenised for it, and no row may have more than "
-            f"{LONGEST:,}. Split it into several rows."
+            f"the text is too long: tokenising it takes {cost:,} characters, and a row may have at most {LONGEST:,}. "
+            "Split it into several rows."
         )
     if not fast:
         sequences = (_without_offsets(text, ends, tokenizer) for text, ends in zip(joined, bounds, strict=True))

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparsezo_gui.border import reason
 from sparsezo_gui.errors import UserError
 
 COMPRESSED: dict[str, Callable] = {".gz": gzip.open, ".xz": lzma.open}
@@ -111,8 +112,8 @@ def _most(path: Path) -> int:
 
 def _too_large(path: Path) -> UserError:
     return UserError(
-        f"{path.name}: unpacks to more than {MOST_TIMES} times its size, as no data does, or to more than "
-        f"{MOST_BYTES / 1e9:g} GB. If you trust it, unpack it yourself."
+        f"{path.name}: unpacks to more than {MOST_TIMES} times its size or {MOST_BYTES / 1e9:g} GB, so it was not "
+        "read. If you trust it, unpack it (or convert it to JSONL) and use that file."
     )
 
 
@@ -258,8 +259,7 @@ def _parquet(path: Path) -> Iterator[Record]:
     except UserError:
         raise
     except Exception as error:  # of a dozen classes, some of which are no errors of values or of the system
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path.name}: not a Parquet file that can be read ({reason}).") from error
+        raise UserError(f"{path.name}: not a Parquet file that can be read ({reason(error)}).") from error
 
 
 def _counted(path: Path, table: Any) -> Iterator[Any]:

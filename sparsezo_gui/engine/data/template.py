@@ -79,7 +79,7 @@ def rendered(kind: str, text: str, values: dict[str, Any], where: str, place: st
     except Exceeded as error:
         much = f"{SECONDS:.0f} second" if str(error) == "time" else f"{MEMORY // 10**6} MB of memory"
         raise UserError(
-            f"{where}: takes more than {much} on {place}. Shorten the row or leave it out, or take a simpler template."
+            f"{where}: takes more than {much} on {place}. Shorten the row or leave it out, or use a simpler template."
         ) from error
 
 
@@ -98,7 +98,7 @@ def _check_node(node: nodes.Node) -> None:
     if isinstance(node, nodes.Filter) and node.name not in FILTERS:
         reason = f"there is no filter '{node.name}'. Filters: {', '.join(sorted(FILTERS))}"
     elif isinstance(node, nodes.Test) and node.name not in environment().tests:
-        reason = f"there is no test '{node.name}'"
+        reason = f"there is no test '{node.name}'. Tests: {', '.join(sorted(environment().tests))}"
     elif not isinstance(node, prompt.NODES):
         word = getattr(node, "operator", type(node).__name__.lower())
         reason = f"'{word}' is not possible in a prompt; columns, if, +, filters and methods of text are"

@@ -79,7 +79,7 @@ def _folder(
                     f"made whole again, in {form}."),
     }[weights]  # fmt: skip
     if session.changed:
-        untuned += f" Not as the run had it: {in_words(session.changed)} changed since it began."
+        untuned += f" Not as in the run: {in_words(session.changed)} changed since it started."
     card = model_card(
         source, session.recipe, session.step, size, _metrics(run, session.step), licence_of(source.folder), untuned,
         _privacy(run),

@@ -13,8 +13,8 @@ from sparsezo_gui.plain import printable
 from sparsezo_gui.recipe import Recipe
 
 CODE = (
-    "This model runs the Python code that lies beside it, with all the rights of whoever loads it. Read it first; "
-    "plain `transformers` then takes `trust_remote_code=True`."
+    "This model runs the Python code in its folder, which can do whatever the person who loads it can. Read it first; "
+    "then load the model in plain `transformers` with `trust_remote_code=True`."
 )
 
 

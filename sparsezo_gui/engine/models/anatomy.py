@@ -18,6 +18,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
 
+from sparsezo_gui.border import reason
 from sparsezo_gui.engine.models import auto
 from sparsezo_gui.engine.models.consent import TrustedCode
 from sparsezo_gui.errors import UserError
@@ -119,8 +120,7 @@ def empty_model(config: PretrainedConfig, code: TrustedCode | None = None) -> Pr
     except UserError:  # of the model's own code
         raise
     except Exception as error:  # whatever a foreign config makes the architecture raise
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise UserError(f"{_named(config)} cannot be built from its config.json: {reason}") from error
+        raise UserError(f"{_named(config)} cannot be built from its config.json: {reason(error)}") from error
     return model.eval()
 
 

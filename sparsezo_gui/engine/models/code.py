@@ -95,8 +95,8 @@ def _classes(folder: Path) -> dict[str, str]:
 
 def _checked(path: Path, reference: object) -> str:
     if not isinstance(reference, str) or "." not in reference:
-        raise UserError(f"{path}: {quoted(reference)} does not name a class of the model's own. Download or copy the "
-                        "model again.")
+        raise UserError(f"{path}: {quoted(reference)} is not the name of a class in the model's folder. Download "
+                        "or copy the model again.")
     if "--" in reference:
         raise UserError(f"{path}: takes its code from another repository ('{reference.split('--')[0]}'), where it can "
                         "change at any time. Choose a copy of the model whose code lies in its own folder.")
@@ -122,11 +122,11 @@ def _files(folder: Path) -> dict[str, bytes]:
             with path.open("rb") as file:
                 content = file.read(left + 1)
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+            raise UserError(f"{path}: cannot be read ({error.strerror}). Change its permissions.") from error
         left -= len(content)
         if left < 0:
             raise UserError(f"{folder}: holds more than {MOST_BYTES // 10**6} MB of Python code, more than anyone can "
-                            "read. Move what is not the model's to another folder.")
+                            "read. Move code that is not the model's elsewhere.")
         files[path.relative_to(folder).as_posix()] = content
     return files
 

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sparsezo_gui.border import reason
 from sparsezo_gui.engine.files import home, write_text
 from sparsezo_gui.engine.models.code import Code, find_code
 from sparsezo_gui.errors import ConsentNeeded, UserError
@@ -54,11 +54,11 @@ class TrustedCode:
         try:
             own = self.code.run(auto)
         except (Exception, SystemExit) as error:  # whatever foreign code raises
-            reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-            raise UserError(f"{folder}: its own code for '{name}' does not run here ({reason}). It may be made for "
-                            "another version of transformers.") from error
+            raise UserError(f"{folder}: its own code for '{name}' does not run here ({reason(error)}). It may need "
+                            "another version of transformers, or a package that is not installed.") from error
         if not (isinstance(own, type) and issubclass(own, kind)):
-            raise UserError(f"{folder}: its own '{name}' is no {kind.__name__} of transformers. Choose another model.")
+            raise UserError(f"{folder}: its own '{name}' is not a {kind.__name__} of transformers. Choose another "
+                            "model.")
         return own
 
 
@@ -77,8 +77,8 @@ def required(table: ModelTable, folder: Path) -> TrustedCode | None:
     if code is None:
         return None
     if code.missing:
-        raise UserError(f"{folder}: its code file '{code.missing}' is not there. Measuring and starting download it "
-                        "where the model is on the Hub; else copy the model again.")
+        raise UserError(f"{folder}: its code file '{code.missing}' is missing. For a model on the Hub, Measure and "
+                        "Start download it; otherwise copy the model again.")
     if not is_given(code):
         raise ConsentNeeded(code, *_question(code))
     return TrustedCode(code)
@@ -97,8 +97,6 @@ def give(code: Code) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     added = {"code": hash, "model": model, "commit": commit, "files": sorted(code.files), "given": now}
     write_text(_path(), json.dumps({"version": VERSION, "consents": [*_read(), added]}, indent=1))
-    with suppress(OSError):  # of a file system without owners
-        _path().chmod(0o600)
 
 
 def _key(code: Code) -> tuple[str, str, str]:
@@ -117,25 +115,26 @@ def _read() -> list[dict[str, Any]]:
     try:
         table = json.loads(_path().read_text(encoding="utf-8"))
         if table["version"] != VERSION:
-            raise UserError(f"{_path()}: was written by another version of SparseZO. Use that one, or remove the file "
-                            "to be asked anew.")
+            raise UserError(f"{_path()}: was written by another version of SparseZO. Use that version, or delete the "
+                            "file to be asked again.")
         for each in table["consents"]:
             _key_of(each)
         return table["consents"]
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UserError(f"{_path()}: cannot be read ({error.strerror}).") from error
+        raise UserError(f"{_path()}: cannot be read ({error.strerror}). Change its permissions.") from error
     except (ValueError, RecursionError, TypeError, KeyError) as error:
-        raise UserError(f"{_path()}: is damaged. Remove it to be asked anew.") from error
+        raise UserError(f"{_path()}: is damaged. Delete it to be asked again.") from error
 
 
 def _question(code: Code) -> tuple[str, str]:
     names = sorted(code.files)
     more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
     return (
-        f"'{code.model}' needs Python code of its own, which you have not let run. Until you do, the model is not "
-        "loaded; where transformers does not know its type, its memory is not estimated either.",
-        f"The code is {', '.join(names[:_NAMES_TOLD])}{more} in {code.folder}. It would run with all your rights, so "
-        "read it. If you trust it, add --trust-remote-code to the command; the window asks you at Measure and Start.",
+        f"'{code.model}' needs the Python code that comes with it, which you have not allowed to run. Until you do, "
+        "the model cannot be loaded; if transformers does not know its type, its memory cannot be estimated either.",
+        f"The code is {', '.join(names[:_NAMES_TOLD])}{more} in {code.folder}. It can do whatever you can on this "
+        "computer, so read it first. If you trust it, add --trust-remote-code to the command; the window asks you when "
+        "you press Measure or Start.",
     )

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from sparsezo_gui.engine.confined.process import VARIABLES
 from sparsezo_gui.engine.export.folder import copy_companions, drafted
 from sparsezo_gui.engine.files import refuse_links
 from sparsezo_gui.engine.models import unpickle
@@ -26,7 +27,6 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-_VARIABLES = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # what a process needs to start
 
 
 def convert(folder: Path, out: Path) -> Generator[Progress, None, list[str]]:
@@ -69,7 +69,7 @@ def _convert(path: Path, target: Path) -> None:
     packages, size = Path(torch.__file__).parents[1], path.stat().st_size
     command = [sys.executable, "-I", unpickle.__file__, str(packages), str(path.resolve()), "weights"]
     with TemporaryDirectory(dir=target.parent) as cell, open(Path(cell, "told"), "w+b") as told:
-        variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ} | {"HOME": cell}
+        variables = {name: os.environ[name] for name in VARIABLES if name in os.environ} | {"HOME": cell}
         try:
             done = subprocess.run(
                 command, cwd=cell, env=variables, stdin=subprocess.DEVNULL, stdout=told, stderr=subprocess.DEVNULL,

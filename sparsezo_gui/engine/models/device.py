@@ -31,8 +31,8 @@ def choose(device: str) -> torch.device:
     if device == "cpu" or (device == "auto" and not count):
         return torch.device("cpu")
     if not count and torch.version.cuda is None and torch.version.hip is None:
-        raise UserError(f"[model] device = '{device}': this installation of PyTorch is for CPUs alone. Use 'cpu' or "
-                        "'auto', or install its build for your GPU (https://pytorch.org/get-started).")
+        raise UserError(f"[model] device = '{device}': this installation of PyTorch is for CPUs only. Use 'cpu' or "
+                        "'auto', or install the build for your GPU (https://pytorch.org/get-started).")
     if not count:
         raise UserError(f"[model] device = '{device}': there is no usable GPU. Check its driver with 'nvidia-smi' (or "
                         "'rocm-smi' for AMD), or use 'cpu' or 'auto'.")

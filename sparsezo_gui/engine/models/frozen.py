@@ -26,12 +26,10 @@ from sparsezo_gui.engine.models.linear import FrozenLinear
 from sparsezo_gui.engine.models.source import ModelSource
 from sparsezo_gui.engine.models.stores import NF4, Dense, Int8, Store
 from sparsezo_gui.engine.models.streamed import Streamed, needed
-from sparsezo_gui.engine.models.tokenizer import load_tokenizer
+from sparsezo_gui.engine.models.tokenizer import CURE, load_tokenizer
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import ModelTable
-
-_CURE = "Download or copy the model again, or choose another."
 
 
 @dataclass
@@ -79,8 +77,8 @@ class FrozenModel:
         if token >= size:
             raise UserError(
                 f"{where}: holds the token {self.tokenizer.convert_ids_to_tokens(token)!r} (number {token}), which the "
-                f"model does not know: its tokenizer has {len(self.tokenizer)} tokens, and the model a table of {size}."
-                f" Put the tokenizer that belongs to the model into {self.source.folder}, or do without that token."
+                f"model does not know: the tokenizer has {len(self.tokenizer)} tokens, and the model embeddings of "
+                f"{size}. Put the tokenizer that belongs to the model into {self.source.folder}, or remove that token."
             )
 
     def original(self, name: str) -> Tensor:
@@ -149,7 +147,7 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
     ends = end_tokens(source)
     # Forward passes ask for what they need; a config could ask for more, or for tuples.
     source.config.output_hidden_states, source.config.output_attentions, source.config.return_dict = False, False, True
-    with warnings.catch_warnings(), outside(source.folder, "cannot be loaded", _CURE), watched() as unsound:
+    with warnings.catch_warnings(), outside(source.folder, "cannot be loaded", CURE), watched() as unsound:
         warnings.simplefilter("ignore")  # the loader's advice is for programmers
         try:
             module = auto.load_model(
@@ -197,8 +195,7 @@ def end_tokens(source: ModelSource) -> list[int]:
 
 def _not_finite(source: ModelSource, name: str) -> UserError:
     return UserError(
-        f"{source.folder}: the weight '{name}' holds values that are no numbers (NaN or infinity), so the model "
-        "computes nothing of use. Download or copy the model again, or choose another."
+        f"{source.folder}: the weight '{name}' holds NaN or infinity, so whatever the model computes is useless. {CURE}"
     )
 
 

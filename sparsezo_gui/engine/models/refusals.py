@@ -9,9 +9,9 @@ import huggingface_hub
 from huggingface_hub import constants
 from huggingface_hub import errors as hub
 
+from sparsezo_gui.border import reason
 from sparsezo_gui.engine.models.token import HOW
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.masking import masked
 
 HUB_ERRORS = (hub.HTTPError, hub.EntryNotFoundError, OSError, hub.HFValidationError, json.JSONDecodeError)
 """What the Hub's client raises."""
@@ -77,4 +77,4 @@ def _reason(chain: list[BaseException]) -> str:
         return "something else answers in its place, such as the sign-in page of a network"
     if _status(chain):
         return f"it answers HTTP {_status(chain)}"
-    return masked((str(chain[-1]).strip() or type(chain[-1]).__name__).splitlines()[0])
+    return reason(chain[-1])

@@ -72,7 +72,7 @@ def inspect(folder: Path, table: ModelTable) -> ModelSource:
 def _refuse_adapter(folder: Path) -> None:
     """Raises `UserError` for an adapter that transformers would load with the model, where peft is installed."""
     if find_spec("peft") and (folder / "adapter_config.json").is_file():
-        raise UserError(f"{folder}: holds an adapter beside the model, and peft would put it into the model unasked. "
+        raise UserError(f"{folder}: holds an adapter beside the model, which peft would load without asking. "
                         "Move adapter_config.json to another folder, or merge the adapter into the model first.")
 
 
@@ -108,9 +108,10 @@ def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
     remote = isinstance(own, dict) and "AutoConfig" in own
     known = isinstance(kind, str) and kind in CONFIG_MAPPING
     if not known and remote and code is None:
-        raise UserError(f"{path}: the model type '{kind}' comes as Python code that would run on this computer. To use "
-                        "it, set trust_remote_code = true in [model] (in the window: 'Run code that comes with the "
-                        "model'), which asks you before anything runs; else choose another model.")
+        raise UserError(f"{path}: the model type '{kind}' needs the Python code that comes with the model. To use it, "
+                        "set trust_remote_code = true in [model] (in the window: 'Run code that comes with the model') "
+                        "and allow the code when you are asked; in the terminal, add --trust-remote-code. Or choose "
+                        "another model.")
     if not known and not remote:
         hint = did_you_mean(kind, CONFIG_MAPPING) if isinstance(kind, str) else ""
         hint = hint if hint.startswith("Did") else "It may be newer than this version of SparseZO."
@@ -126,8 +127,8 @@ def _refuse_settings(path: Path, table: dict[str, Any]) -> None:
     while held:
         key, value = held.pop()
         if key == "transformers_weights" and value:
-            raise UserError(f"{path}: names a weights file of its own, {quoted(value)}, as '{key}'. Call that file "
-                            f"{SINGLE}, and take the setting out.")
+            raise UserError(f"{path}: names a weights file of its own, {quoted(value)}, as '{key}'. Rename that "
+                            f"file to {SINGLE}, and remove the setting.")
         if isinstance(value, dict):
             held += value.items()
         elif isinstance(value, list):

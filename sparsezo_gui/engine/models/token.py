@@ -12,8 +12,9 @@ import keyring
 from huggingface_hub import constants
 from keyring.errors import NoKeyringError
 
+from sparsezo_gui.border import reason
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.masking import TOKEN, masked
+from sparsezo_gui.masking import TOKEN
 
 SERVICE, USER = "sparsezo", "huggingface"
 HOW = "with 'sparsezo token keep', 'hf auth login' or the variable HF_TOKEN"
@@ -71,5 +72,4 @@ def _telling() -> Iterator[None]:
     except NoKeyringError as error:
         raise UserError(_SENTENCE.format("it has none")) from error
     except Exception as error:  # beside the keyring's own errors, each back end raises those of its system
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(_SENTENCE.format(masked(reason))) from error
+        raise UserError(_SENTENCE.format(reason(error))) from error

@@ -26,7 +26,7 @@ from sparsezo_gui.errors import UserError
 
 SECONDS, SECONDS_MB = 10, 2  # of processor time for trying one, and more for each megabyte of the file
 MEMORY, TIMES = 200_000_000, 30  # bytes, and so many times the file's size
-_CURE = "Download or copy the model again, or choose another."
+CURE = "Download or copy the model again, or choose another."
 
 
 def load_tokenizer(folder: Path, code: TrustedCode | None = None) -> Any:
@@ -36,7 +36,7 @@ def load_tokenizer(folder: Path, code: TrustedCode | None = None) -> Any:
             if path.name != "tokenizer_config.json":
                 _try(path)
         _refuse_others(folder / "tokenizer_config.json")
-    with outside(folder, "its tokenizer cannot be loaded", _CURE):
+    with outside(folder, "its tokenizer cannot be loaded", CURE):
         found = auto.load_tokenizer(folder, code)
         found.model_max_length = 10**9  # how long a text may be is for the recipe to say, and no warning for a terminal
         found.decode(found("a").input_ids, skip_special_tokens=True)  # some of what is wrong shows when it is used
@@ -69,9 +69,9 @@ def _problem(path: Path, state: tuple[int, ...]) -> str:
             confined.ask("tokenizer", str(path.absolute()), seconds=seconds, memory=memory)
     except Exceeded as error:
         much = f"{seconds} seconds" if str(error) == "time" else f"{memory // 10**6:,} MB of memory"
-        return f"{path}: takes more than {much} for a few words, or breaks down, as no sound tokenizer does. {_CURE}"
+        return f"{path}: takes more than {much} for a few words, or crashes. {CURE}"
     except Refused as error:
-        return f"{path}: not a tokenizer that can be loaded ({error}). {_CURE}"
+        return f"{path}: not a tokenizer that can be loaded ({error}). {CURE}"
     with suppress(UserError):  # then it is tried again next time
         write_text(verdict, "")
     return ""
@@ -85,4 +85,4 @@ def _refuse_others(config: Path) -> None:
         table = json.loads(config.read_text(encoding="utf-8"))
         names = table.get("fast_tokenizer_files") or ()
     if any(Path(str(name)).name != name for name in names):
-        raise UserError(f"{config}: names a file of another folder as 'fast_tokenizer_files'. {_CURE}")
+        raise UserError(f"{config}: 'fast_tokenizer_files' names a file in another folder. {CURE}")

@@ -10,15 +10,17 @@ The run folder (version 3)
 ``run.json``          version, name, created (ISO 8601, UTC), versions of program and libraries, model fingerprint, mask
                       hash, generator, data hash, counts (also of training examples), rows at once, device, ``inputs``
                       (hashes of splits, template, tokenizer and configuration, see `sparsezo_gui.engine.provenance`)
-                      and ``recipe`` (the values that ``recipe.toml`` MUST go on telling; where model, data and mask
-                      file lie, and all of ``[run]``, may be told anew); see `folder.Facts`. It is what makes the folder
-                      a run, so it MUST be written last, and not be changed after the first step
+                      and ``recipe`` (the values that ``recipe.toml`` MUST keep; where model, data and mask file
+                      lie, ``device``, ``trust_remote_code`` and all of ``[run]`` may change); see `folder.Facts`. It
+                      is what makes the folder a run, so it MUST be written last, and not be changed after the first
+                      step
 ``mask.safetensors``  the mask (see `sparsezo_gui.engine.sparse.mask`); a branch has none of its own
 ``journal.bin``       every step (see `journal`)
 ``frames/``           key frames, a cache (see `frames`)
 ``events.jsonl``      one JSON object a line for every event that is not a step: evaluations with their best and worst
                       examples, the base model's losses, notices, returns, changes of the rate, ends; a reader MUST
-                      pass over a line that it cannot read
+                      pass over a line that it cannot read, and MUST NOT judge a run by an evaluation that has
+                      ``changed`` (the ``inputs`` that were others then)
 ``notes.md``          what the user wrote about the run
 ``branches/NAME/``    a run that goes on from a step of this one: a run folder itself, whose ``run.json`` tells under
                       ``branched`` the step, how many ``records`` this run's journal had then, the ``hash`` (SHA-256) of

@@ -132,7 +132,9 @@ class RunFolder:
         found = [self]
         while (parent := found[-1].parent) is not None:
             if len(found) == DEEPEST:
-                raise UserError(f"{self.path}: has more than {DEEPEST} branches within each other.")
+                raise UserError(
+                    f"{self.path}: is more than {DEEPEST} branches deep. Make a branch of an earlier run instead."
+                )
             found.append(parent)
         return found[::-1]
 
@@ -169,8 +171,8 @@ class RunFolder:
             settings = [word for key, _, new in changed for word in ("--set", f"{key}={new}")]
             branch = shlex.join(["sparsezo", "branch", str(self.path), *settings])
             raise UserError(
-                f"{path}: changed since the run began ({told}). A run keeps its recipe: put back what was there, and "
-                f"try other values in a branch: {branch}"
+                f"{path}: changed since the run started ({told}). A run keeps its recipe: undo the change, then try "
+                f"other values in a branch: {branch}"
             )
         return recipe
 
@@ -226,7 +228,7 @@ class RunFolder:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+            raise UserError(f"{path}: cannot be read ({error.strerror}). Change its permissions.") from error
 
 
 def sweep(path: Path) -> None:
@@ -307,7 +309,7 @@ def locked(path: Path) -> Iterator[Lock]:
         except filelock.Timeout as error:
             sentence = f"{path}: another window or terminal is writing this run. Stop it there first."
             if (path / LOCK_MARKER).exists():
-                sentence += f" Where nothing writes it, such as after a crash, remove {path / LOCK_MARKER}."
+                sentence += f" If none is, for example after a crash, delete {path / LOCK_MARKER}."
             raise UserError(sentence) from error
         except OSError as error:
             raise cannot_write(path, error) from error
@@ -319,7 +321,7 @@ def _weaker(path: Path) -> list[str]:
     """What the run's disk cannot do besides locking, in sentences."""
     found = []
     if os.name != "nt" and not sync(path):
-        found.append(f"The disk of {path} cannot sync folders: after a power cut, files that are new may be missing.")
+        found.append(f"The disk of {path} cannot sync folders: new files may be missing after a power cut.")
     if os.name != "nt" and not set_mode(path / LOCK, 0o600):
-        found.append(f"The disk of {path} keeps no permissions: who can read the disk can read the run.")
+        found.append(f"The disk of {path} keeps no permissions: whoever can read the disk can read the run.")
     return found

@@ -79,8 +79,8 @@ _REST = struct.Struct("<32s32s48s")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _BEGIN.size + _REST.size + _CRC.size
 _STOPS = (
-    "This run stops here and writes nothing over what is there. Let one program at a time write it, and none restore "
-    "or synchronise it meanwhile; then look at it with 'sparsezo runs', and resume it."
+    "This run stopped and overwrote nothing. Let only one program at a time write it, and do not restore or "
+    "synchronise it meanwhile; then check it with 'sparsezo runs', and resume it."
 )
 
 
@@ -382,9 +382,9 @@ class JournalWriter:
         try:
             now = os.stat(self.path)
         except OSError as error:
-            raise UserError(f"{self.path}: was removed while the run went on ({error.strerror}). {_STOPS}") from error
+            raise UserError(f"{self.path}: was removed during the run ({error.strerror}). {_STOPS}") from error
         if _number(now) != self._number or now.st_size != self._size:
-            raise UserError(f"{self.path}: was changed by another program while the run went on. {_STOPS}")
+            raise UserError(f"{self.path}: was changed by another program during the run. {_STOPS}")
 
     def _sync(self) -> None:
         sync_open(self._file.fileno())

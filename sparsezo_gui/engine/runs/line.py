@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -83,18 +84,20 @@ def line(run: RunFolder, step: int | None = None) -> Line:
         if beginning.hash is None:
             faults.append(_UNKNOWN.format(branch.name))
         elif beginning.hash != found.journal.hash(beginning.records):
-            raise UserError(_OTHER.format(branch.path, beginning.step, part.name, part.journal, part.path))
+            again = shlex.join(["sparsezo", "branch", str(part.path)])
+            raise UserError(_OTHER.format(branch.path, beginning.step, part.name, part.journal, again))
         segments = Line((*segments, found)).until(beginning.step).segments
     found = _segment(run, step=step)
     return Line((*segments, found), " ".join((*faults, found.journal.fault)).strip()).until(step)
 
 
 _UNKNOWN = (
-    "The branch '{}' is older than the check that the steps it began from are still the same, so it is taken on trust."
+    "The branch '{}' was made by an earlier version, which kept no hash of the steps that it starts from: they are not "
+    "checked."
 )
 _OTHER = (
-    "{}: branched off at step {} of '{}', whose journal tells of other steps now, as after a backup was put back and "
-    "run on. Put the journal back that the branch began from ({}), or make a new branch: sparsezo branch {}"
+    "{}: branched off at step {} of '{}', whose journal holds other steps now, for example because a backup was "
+    "restored and resumed. Restore the journal that the branch started from ({}), or make a new branch: {}"
 )
 
 

@@ -48,7 +48,7 @@ LIMITS = {  # bytes an entry may unfold to
 }  # fmt: skip
 HOLDS = {
     "run.json": "name, date, device, versions, and hashes of model and data",
-    "recipe.toml": "the recipe with its template; of paths the file's name alone",
+    "recipe.toml": "the recipe with its template; file names without their folders",
     "journal.bin": "loss, rate, time and memory of every step",
     "events.jsonl": "metrics and notices",
     NOTES: "your notes, word for word",
@@ -94,8 +94,8 @@ def share(
     far = any(content.bytes > LIMITS[content.file.rsplit("/", 1)[-1]] for content, _ in entries)
     if size > MOST_BYTES or far or len(entries) > MOST_ENTRIES:
         raise UserError(
-            f"{run.path}: is too large to share ({size / 1e6:,.0f} MB in {len(entries):,} files). Leave out a mask "
-            "that was asked for, shorten the notes, or share a branch from an earlier step."
+            f"{run.path}: is too large to share ({size / 1e6:,.0f} MB in {len(entries):,} files). Leave out the "
+            "mask, shorten the notes, or share a branch from an earlier step."
         )
     with (
         replacing(out, new=not replace) as temporary,
@@ -204,8 +204,8 @@ def lacks(run: RunFolder) -> tuple[list[str], str]:
         return [], ""
     names = ", ".join(f"'{Path(path).name}' ({key})" for key, path in lacking)
     return list(dict(lacking)), (
-        f"It came without {names}. Put what is missing into {run.root.path}, or write into "
-        f"{run.path / 'recipe.toml'} where it lies here."
+        f"It came without {names}. Copy what is missing into {run.root.path}, or edit {run.path / 'recipe.toml'} to "
+        "say where it is on this computer."
     )
 
 
@@ -219,7 +219,7 @@ def _unpack(file: Path, folder: Path) -> str:
             raise _too_large(file)
         names = {unicodedata.normalize("NFC", entry.filename).casefold() for entry in entries}
         if len(names) < len(entries):
-            raise UserError(f"{file}: not a shared run (it holds two files of one name).")
+            raise UserError(f"{file}: not a shared run (it holds two files with the same name). Ask for it again.")
         for entry in entries:
             place = _PLACE.fullmatch(entry.filename)
             if place is None or ".." in entry.filename.split("/"):

@@ -68,7 +68,7 @@ def _refuse_taken(path: Path) -> None:
     """Raises `UserError` for a folder that holds anything but what a start that was killed can have left."""
     if path.is_file() or (path.is_dir() and not _is_start([each.name for each in path.iterdir()])):
         resume = shlex.join(["sparsezo", "resume", str(path)])
-        raise UserError(f"{path}: already exists. Name a new folder, or go on with that run: {resume}")
+        raise UserError(f"{path}: already exists. Name a new folder, or resume that run: {resume}")
 
 
 def _is_start(names: Collection[str]) -> bool:

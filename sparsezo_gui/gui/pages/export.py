@@ -165,7 +165,7 @@ class ExportPage(Page):
         asks = problem is not None and problem.question
         self.banner.follow(
             problem or (Problem(notices) if notices else None), "error" if problem else "info",
-            ("Export all the same", lambda: self._export(accept=True)) if asks else None,
+            ("Export anyway", lambda: self._export(accept=True)) if asks else None,
         )  # fmt: skip
         if busy:
             self._said.setText(f"{progress.stage}…" if progress else "Waiting for the engine…")

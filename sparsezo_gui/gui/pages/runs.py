@@ -209,7 +209,7 @@ class RunsPage(Page):
         self._at.setText("" if damaged else why or self._known(step, run))
         problem = next((session.problems[kind] for kind in ASKED if kind in session.problems), None)
         asks = problem is not None and problem.question and problem == session.problems.get("look")
-        self.banner.follow(problem, action=("Go on all the same", session.visit_changed) if asks else None)
+        self.banner.follow(problem, action=("Continue anyway", session.visit_changed) if asks else None)
 
     def _known(self, step: int, run: Any) -> str:
         record = self._session.record

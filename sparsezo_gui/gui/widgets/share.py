@@ -32,7 +32,7 @@ class ShareDialog(Dialog):
         self._list.setAccessibleName("What is shared")
         self._list.setTabChangesFocus(True)
         self._list.setMinimumSize(72 * GRID, 24 * GRID)
-        self._examples = QCheckBox("With the best and worst examples: rows of your data, word for word")
+        self._examples = QCheckBox("Include the best and worst examples: rows of your data, word for word")
         self._examples.setAccessibleName("Share examples")
         self._examples.toggled.connect(self._show)
         self._save = button("Save…", self._ask, role="primary", name="Save the shared run")

@@ -76,7 +76,7 @@ def test_lists_estimates_and_previews_run_nothing(folder, marker, tmp_path):
     data = tmp_path / "data.jsonl"
     data.write_text('{"text": "a", "label": "yes"}\n{"text": "b", "label": "no"}\n' * 4)
     recipe = Recipe(model=table(folder), data={"source": str(data), "columns": {"answer": "label"}})
-    assert "needs Python code of its own" in library.summary(recipe.model).problem
+    assert "needs the Python code that comes with it" in library.summary(recipe.model).problem
     with pytest.raises(ConsentNeeded):
         planning.estimate(recipe)
     preview = finish(planning.preview_data(recipe))
@@ -167,7 +167,7 @@ def test_links_out_of_the_folder_are_refused(folder, marker, tmp_path):
 def test_a_class_that_is_no_model_is_refused(folder):
     edit(folder / "config.json", auto_map={"AutoConfig": "modeling_own.OwnModel"})
     given(folder)
-    assert "'modeling_own.OwnModel' is no PreTrainedConfig" in str(refused(folder))
+    assert "'modeling_own.OwnModel' is not a PreTrainedConfig" in str(refused(folder))
 
 
 @pytest.mark.parametrize("text", ["raise RuntimeError('broken')", "import no_such_package", "def", "exit()"])
@@ -187,7 +187,7 @@ def test_too_much_code_is_refused(folder, monkeypatch):
 
 def test_a_code_file_that_is_missing(folder):
     (folder / "modeling_own.py").unlink()
-    assert "'modeling_own.py' is not there" in str(refused(folder))
+    assert "'modeling_own.py' is missing" in str(refused(folder))
 
 
 def test_the_file_of_consents(folder):

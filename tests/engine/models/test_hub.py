@@ -304,7 +304,7 @@ def test_code_is_fetched_and_asked_about_before_the_weights(served, tmp_path):
     folder, marker = own_code(tmp_path / "own", tmp_path / "marker"), tmp_path / "marker"
     served.add("models/owner/own", {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()})
     table = ModelTable(id="owner/own", trust_remote_code=True)
-    assert "'configuration_own.py' is not there" in library.summary(table).problem
+    assert "'configuration_own.py' is missing" in library.summary(table).problem
     with pytest.raises(ConsentNeeded) as needed:
         finish(find(table))
     assert needed.value.code.commit == served.repositories["models/owner/own"].commit

@@ -138,7 +138,7 @@ def test_remote_code_does_not_run_by_what_a_recipe_says(folder):
     edit(folder / "config.json", model_type="own", auto_map={"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"})
     (folder / "own.py").write_text("raise RuntimeError('it ran')")
     assert "set trust_remote_code = true" in refused(folder)
-    assert "needs Python code of its own" in refused(folder, trust_remote_code=True)
+    assert "needs the Python code that comes with it" in refused(folder, trust_remote_code=True)
 
 
 def test_remote_code_is_not_needed_where_transformers_has_its_own(folder):

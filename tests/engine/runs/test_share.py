@@ -288,7 +288,7 @@ def test_what_comes_is_counted_whatever_the_entries_tell(run, tmp_path, monkeypa
 ])  # fmt: skip
 def test_two_files_of_one_name_are_refused(tmp_path, names):
     packed(tmp_path / "bad.zip", [(name, b"{}") for name in names])
-    with pytest.raises(UserError, match="two files of one name"):
+    with pytest.raises(UserError, match="two files with the same name"):
         receive(tmp_path / "bad.zip", tmp_path / "deep" / "here")
     assert list((tmp_path / "deep").iterdir()) == []
 
