@@ -23,6 +23,7 @@ from pathlib import Path
 
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.models.source import ModelSource
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.errors import ChangedInputs
 from sparsezo_gui.recipe.recipe import DataTable
@@ -40,16 +41,17 @@ _WORDS = {
 }  # fmt: skip
 
 
-def of_model(folder: Path) -> dict[str, str]:
-    """Hashes of the tokenizer and of the configuration of the model in ``folder``.
+def of_model(source: ModelSource) -> dict[str, str]:
+    """Hashes of the tokenizer and of the configuration of a model.
 
     Only of files that are read: another program may add the others of a model to a folder in the cache.
     """
+    folder = source.folder
     vocabulary = () if (folder / "tokenizer.json").exists() else VOCABULARY
-    code = ("*.py",) if b'"auto_map"' in (folder / "config.json").read_bytes() else ()
-    return {
-        "tokenizer": _of_files(folder, (*TOKENIZER, *vocabulary)), "config": _of_files(folder, (*CONFIG, *code))
-    }  # fmt: skip
+    config = _of_files(folder, CONFIG)
+    if source.code:
+        config = hashlib.sha256(f"{config} {source.code.code.hash}".encode()).hexdigest()
+    return {"tokenizer": _of_files(folder, (*TOKENIZER, *vocabulary)), "config": config}
 
 
 def of_data(data: TaskData, table: DataTable) -> dict[str, str]:

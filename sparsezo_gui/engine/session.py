@@ -199,7 +199,7 @@ def loaded(run: RunFolder, accept: bool = False) -> Generator[Progress | Notice,
             f"{recipe.model.id}: these are not the weights that run '{run.name}' was tuned on. Bring back the "
             "original model (id and revision are in the run's recipe.toml), or start a new run."
         )
-    found = provenance.of_model(model.source.folder)
+    found = provenance.of_model(model.source)
     changed = provenance.compare(run, found, found, accept)
     if changed:
         yield Notice(provenance.told(changed), "warning")

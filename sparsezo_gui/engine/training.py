@@ -144,7 +144,7 @@ def _along(probe: ModelProbe, direction: Tensor, offsets: Tensor) -> Tensor:
 
 def _facts(session: Session, data: TaskData) -> dict[str, Any]:
     anatomy = session.model.anatomy
-    inputs = {**provenance.of_model(session.model.source.folder), **provenance.of_data(data, session.recipe.data)}
+    inputs = {**provenance.of_model(session.model.source), **provenance.of_data(data, session.recipe.data)}
     return {
         "model": session.model.source.id,
         "revision": session.model.source.revision,
