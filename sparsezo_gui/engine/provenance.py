@@ -30,7 +30,7 @@ from sparsezo_gui.recipe.recipe import DataTable
 
 SPLITS = ("train", "validation", "test")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-             "chat_template*")  # fmt: skip
+             "chat_template*", "additional_chat_templates/*")  # fmt: skip
 VOCABULARY = ("vocab*.json", "vocab*.txt", "merges.txt", "*.model", "*.tiktoken")  # read without a tokenizer.json
 MARKED = "Do not compare what is measured now with what the run measured itself."
 CONFIG = ("config.json", "generation_config.json")
