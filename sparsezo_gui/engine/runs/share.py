@@ -12,8 +12,8 @@ asked for them, and MUST write of a path its last part alone, after ``./``: in a
 outermost run's folder. All entries together MUST NOT unfold to more than 1 GiB, nor to more than 100 times the file's
 size and 20 MB, and there MUST NOT be more than 1,000 of them; a writer stores what packs too well.
 
-A reader MUST refuse a file with any other name in it, with two names that a disk may take for one, and with entries
-that unfold to more than their limits or more than all may together, before it writes much of it; it MUST NOT write
+A reader MUST refuse a file with any other name in it, with two names that a disk may take for one, with a folder that
+lacks ``run.json`` or ``recipe.toml`` (also one that another lies in), and with entries that unfold to more than their limits or more than all may together, before it writes much of it; it MUST NOT write
 outside of the new run's folder, and MUST NOT run code of the model, whatever the recipe says. A mask that is not there
 is found again by its rule and MUST have the hash that ``run.json`` tells.
 """

@@ -175,6 +175,16 @@ def test_weights_that_are_no_numbers_are_told_while_they_are_loaded(folder, bits
         load(folder, bits=bits)
 
 
+@pytest.mark.parametrize("settings", [
+    {"load_in_4bit": True}, {"load_in_4bit": True, "llm_int8_skip_modules": ["x"]},
+    {"load_in_8bit": True, "llm_int8_skip_modules": ["x"]},
+])  # fmt: skip
+def test_a_config_that_promises_quantised_weights_is_not_believed(folder, settings):
+    change(folder / "config.json", quantization_config={"quant_method": "bitsandbytes", **settings})
+    with pytest.raises(UserError, match=r"config.json says that the weight '.*' is quantised, and it is not"):
+        load(folder)
+
+
 def test_weights_quantised_before_are_looked_at_too(folder):
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
