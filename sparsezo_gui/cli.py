@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sparsezo_gui import __version__, benching, plain, recipe, resources
 from sparsezo_gui.console import Console
@@ -429,7 +429,11 @@ def _session(options: argparse.Namespace, console: Console) -> tuple[Session, Ru
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells a wrong command line as any other error is told."""
+    """Tells a wrong command line as any other error is told, and takes options by their whole names alone: consent and
+    ``--json``, which is looked for before anything is understood, are not to be given by half a word."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """See `argparse.ArgumentParser.error`."""

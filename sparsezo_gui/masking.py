@@ -7,8 +7,10 @@ import re
 TOKEN = r"hf_(?:(?:oauth|jwt)_[A-Za-z0-9_.-]+|[A-Za-z0-9]{10,})"
 """An access token of the Hugging Face Hub."""
 MASK = "•••"
-# Shorter words after hf_, as in hf_hub_download, are the names of functions.
-_SECRETS = re.compile(rf"{TOKEN}[\w-]*|(?<=bearer)\s+[^\s\"',;]+|(?<=://)[^\s/?#]+(?=@)", re.IGNORECASE)
+# Shorter words after hf_, as in hf_hub_download, are the names of functions. An address that was taken for a path has
+# lost a slash.
+_BEFORE_AT = r"(?:(?<=://)|(?<=:[/\\]))[^\s/?#]+(?=@)"
+_SECRETS = re.compile(rf"{TOKEN}[\w-]*|(?<=bearer)\s+[^\s\"',;]+|{_BEFORE_AT}", re.IGNORECASE)
 
 
 def masked(text: str) -> str:

@@ -376,6 +376,12 @@ def test_with_json_an_error_is_an_object_too(run, recipe_file, tmp_path, monkeyp
     assert code == 130 and objects(lines) == [{"event": "error", "message": "Interrupted."}]
 
 
+@pytest.mark.parametrize("half", ["--js", "--trust"])
+def test_half_a_word_is_no_option(run, recipe_file, half):
+    code, _, error = run("estimate", recipe_file, half)
+    assert code == 2 and f"unrecognized arguments: {half}" in error
+
+
 def test_json_holds_no_words_that_json_does_not_know(capsys):
     Console(as_json=True).metrics({"base": {"loss": float("nan"), "perplexity": float("inf"), "accuracy": 0.5}})
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["base"] == {

@@ -26,6 +26,8 @@ WORDS = st.text(LETTERS + "._~+-", min_size=1)
         ("{'authorization': 'Bearer abc.def=='}", "{'authorization': 'Bearer •••'}"),
         ("BEARER  abc", "BEARER •••"),
         ("https://me:pa:ss@host/path", "https://•••@host/path"),
+        ("'https:/me:pa:ss@host/a'", "'https:/•••@host/a'"),  # as a path
+        (r"'https:\me:pa:ss@host\a'", r"'https:\•••@host\a'"),
         ("https://ghp_secret@host:80/x?mail=a@b", "https://•••@host:80/x?mail=a@b"),
         ("hf_hub_download in hf_api.py at https://huggingface.co/a/b", None),
         ("File 'x.py', line 3, in hf_raise_for_status", None),
@@ -34,6 +36,12 @@ WORDS = st.text(LETTERS + "._~+-", min_size=1)
 )
 def test_what_is_masked(text, expected):
     assert masked(text) == (text if expected is None else expected)
+
+
+@pytest.mark.parametrize("command", ["train {}", "resume {}", "receive {}", "estimate starter --set=model.id={}"])
+def test_an_address_in_the_place_of_a_path_is_masked(command, capsys):
+    assert cli.main([*command.format("https://me:s3cr3t@host/a").split(), "--json"]) == 2
+    assert "s3cr3t" not in "".join(capsys.readouterr())
 
 
 def test_every_sentence_is_masked():

@@ -13,7 +13,7 @@ import sparsezo_gui
 from sparsezo_gui import cli
 from sparsezo_gui.engine.models.code import find_code
 from sparsezo_gui.recipe.recipe import ModelTable
-from tests.own_code import own_code
+from tests.own_code import edit, own_code
 
 TRUST = "--trust-remote-code"
 PACKAGE = Path(sparsezo_gui.__file__).parent
@@ -127,6 +127,17 @@ def test_no_command_with_a_run_runs_code_that_changed(recipe, marker, run, tmp_p
     for command in loading[2:]:
         assert run(*command, "--changed-inputs")[0] == 0, command
     assert run("evaluate", received, "--changed-inputs")[0] == 0
+
+
+@pytest.mark.parametrize("changed", ["tokenization_own.py", "parts/extra.py"])
+def test_any_code_file_that_changed_is_a_changed_input(recipe, run, tmp_path, changed):
+    """Also where the tokenizer alone has code, and where the file lies in a folder of its own."""
+    edit(tmp_path / "model" / "config.json", auto_map={}, model_type="llama")
+    made, path = tmp_path / "run", tmp_path / "model" / changed
+    assert run("train", recipe, "--run", made, TRUST)[0] == 0
+    path.write_text(path.read_text() + "\n")
+    code, _, error = run("evaluate", made, TRUST)
+    assert code == 2 and "model's configuration changed since the run began" in error
 
 
 def test_an_exported_folder_holds_the_code_that_ran_and_says_so(recipe, run, tmp_path, marker):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sparsezo_gui.engine import metrics
-from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.data.encode import Encoded, text_of
 from sparsezo_gui.engine.generate import answers
 from sparsezo_gui.engine.models.frozen import FrozenModel
 from sparsezo_gui.engine.objective import measure
@@ -91,7 +91,7 @@ def _choices(examples: Sequence[Encoded], predicted: Sequence[int]) -> dict[str,
 
 def _shown(model: FrozenModel, example: Encoded, index: int, loss: float, answer: str) -> dict[str, Any]:
     """An example for people: the end of its prompt, what was expected, and what the model answers."""
-    prompt = model.tokenizer.decode(example.prompt[-PROMPT_TOKENS:], skip_special_tokens=True)
+    prompt = text_of(example.prompt[-PROMPT_TOKENS:], model.tokenizer)
     expected = example.references[0] if example.references else _candidate(model, example, example.label)
     expected, answer = expected[:ANSWER_CHARACTERS], answer[:ANSWER_CHARACTERS]
     return {"number": index + 1, "loss": round(loss, 4), "prompt": prompt, "expected": expected, "answer": answer}
@@ -105,7 +105,7 @@ def _candidate(model: FrozenModel, example: Encoded, choice: int) -> str:
         for target, owner in zip(row.targets, row.choices, strict=True)
         if owner == choice
     ]
-    return model.tokenizer.decode(tokens[:PROMPT_TOKENS], skip_special_tokens=True).strip()
+    return text_of(tokens[:PROMPT_TOKENS], model.tokenizer).strip()
 
 
 def _generated(

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from sparsezo_gui.engine.data.chat import templated
-from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.data.encode import Encoded, text_of, tokens_of
 from sparsezo_gui.engine.models.frozen import FrozenModel
 from sparsezo_gui.errors import UserError
 
@@ -26,7 +26,7 @@ def encode_prompt(model: FrozenModel, prompt: str, chat: bool = False) -> Tensor
         prompt = templated([{"role": "user", "content": prompt}], model.tokenizer, "the prompt", prompt=True)
     else:
         chat = False
-    ids = model.tokenizer(prompt, add_special_tokens=not chat, return_tensors="pt").input_ids
+    ids = tokens_of(prompt, model.tokenizer, add_special_tokens=not chat, return_tensors="pt").input_ids
     model.check_tokens(ids.tolist(), "The prompt")
     return ids
 
@@ -91,7 +91,7 @@ def answers(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1) -> 
     longest = max(len(row.targets) for example in examples for row in example.rows)
     for index, written in complete(model, [example.prompt for example in examples], longest + ROOM, sides):
         # An answer ends at its line, as in MeZO's protocol.
-        texts = (model.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in written)
+        texts = (text_of(tokens, model.tokenizer).strip() for tokens in written)
         yield index, [text.split("\n", 1)[0] for text in texts]
 
 
@@ -101,7 +101,7 @@ def stream_text(model: FrozenModel, prompt: str, limit: int, chat: bool = False)
     text = told = ""
     for token in stream(model, encode_prompt(model, prompt, chat), limit):
         tokens.append(token)
-        text = model.tokenizer.decode(tokens, skip_special_tokens=True)
+        text = text_of(tokens, model.tokenizer)
         # A character may need several tokens; an unfinished one decodes to U+FFFD and waits.
         if len(text) > len(told) and not text.endswith("�"):
             yield text[len(told) :]

@@ -30,7 +30,7 @@ from sparsezo_gui.recipe.recipe import DataTable
 
 SPLITS = ("train", "validation", "test")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-             "chat_template*")  # fmt: skip
+             "chat_template*", "additional_chat_templates/*")  # fmt: skip
 VOCABULARY = ("vocab*.json", "vocab*.txt", "merges.txt", "*.model", "*.tiktoken")  # read without a tokenizer.json
 MARKED = "Do not compare these results with those that the run measured before."
 CONFIG = ("config.json", "generation_config.json")
@@ -46,11 +46,12 @@ def of_model(source: ModelSource) -> dict[str, str]:
 
     Only of files that are read: another program may add the others of a model to a folder in the cache.
     """
-    vocabulary = () if (source.folder / "tokenizer.json").exists() else VOCABULARY
-    config = _of_files(source.folder, CONFIG)
+    folder = source.folder
+    vocabulary = () if (folder / "tokenizer.json").exists() else VOCABULARY
+    config = _of_files(folder, CONFIG)
     if source.code:
         config = hashlib.sha256(f"{config} {source.code.code.hash}".encode()).hexdigest()
-    return {"tokenizer": _of_files(source.folder, (*TOKENIZER, *vocabulary)), "config": config}
+    return {"tokenizer": _of_files(folder, (*TOKENIZER, *vocabulary)), "config": config}
 
 
 def of_data(data: TaskData, table: DataTable) -> dict[str, str]:

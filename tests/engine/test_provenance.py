@@ -84,6 +84,13 @@ def test_a_changed_input_is_told_refused_or_marked(run, call, tmp_path, what):
     assert f"{what} changed since" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_a_chat_template_in_a_folder_of_its_own_is_the_tokenizers(run, call, tmp_path):
+    (tmp_path / "llama" / "additional_chat_templates").mkdir()
+    (tmp_path / "llama" / "additional_chat_templates" / "default.jinja").write_text("{{ messages }}")
+    code, _, error = call("generate", "--prompt", "a")
+    assert code == 2 and "the tokenizer changed" in error
+
+
 def test_people_are_told_beside_the_figures(run, tmp_path, capsys):
     append(tmp_path / "test.jsonl")
     assert cli.main(["evaluate", str(run.path), "--changed-inputs"]) == 0
@@ -170,7 +177,7 @@ def test_where_things_lie_may_be_told_anew_and_layout_is_free(run, call, tmp_pat
     (tmp_path / "llama").rename(tmp_path / "moved")
     path = run.path / "recipe.toml"
     lines = path.read_text().replace(str(tmp_path / "llama"), str(tmp_path / "moved")).splitlines()
-    path.write_text("# mine\n" + "\n".join(f"{line}  # kept" if "=" in line else line for line in lines))
+    path.write_text("\ufeff# mine\n" + "\n".join(f"{line}  # kept" if "=" in line else line for line in lines))
     code, out, error = call("evaluate")
     assert code == 0 and set(out) == {"base", "tuned"}, error
 

@@ -10,14 +10,16 @@ import itertools
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
+from sparsezo_gui.border import outside
 from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.errors import UserError
 
 Tokens = tuple[int, ...]
 LONGEST = 16_000_000  # characters that are tokenised for one row, as many as a template may write
+_CURE = "Download or copy the model again, or change the text."
 SEAM = 4096  # characters at the end of a prompt that are tokenised anew before each candidate
 
 
@@ -99,6 +101,18 @@ class Sequence:
     def then(self, other: Sequence) -> Sequence:
         """These tokens and those of ``other``."""
         return Sequence(self.tokens + other.tokens, self.owners + other.owners)
+
+
+def tokens_of(text: str | list[str], tokenizer: Any, **options: Any) -> Any:
+    """What ``tokenizer`` makes of ``text``. Raises `UserError`: one that is well with most can break down on some."""
+    with outside(tokenizer.name_or_path, "its tokenizer breaks down on this text", _CURE):
+        return tokenizer(text, verbose=False, **options)
+
+
+def text_of(tokens: Iterable[int], tokenizer: Any) -> str:
+    """The text of ``tokens``, without special ones. Raises `UserError`."""
+    with outside(tokenizer.name_or_path, "its tokenizer breaks down on these tokens", _CURE):
+        return tokenizer.decode(list(tokens), skip_special_tokens=True)
 
 
 def encode(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
@@ -236,7 +250,7 @@ def tokenise_all(texts: list[list[str]], tokenizer: Any, prefix: Tokens = ()) ->
     if not fast:
         sequences = (_without_offsets(text, ends, tokenizer) for text, ends in zip(joined, bounds, strict=True))
         return [_without(prefix, sequence) for sequence in sequences]
-    found = tokenizer(joined, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    found = tokens_of(joined, tokenizer, add_special_tokens=False, return_offsets_mapping=True)
     sequences = []
     for tokens, offsets, limits in zip(found["input_ids"], found["offset_mapping"], bounds, strict=True):
         ends = tuple(end for _, end in offsets)
@@ -253,8 +267,9 @@ def _without(prefix: Tokens, sequence: Sequence) -> Sequence:
 
 def _without_offsets(text: str, bounds: list[int], tokenizer: Any) -> Sequence:
     """For tokenizers written in Python: a token ends in a piece when the text up to the piece's end begins with it."""
-    tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    parts = [tokenizer(text[:bound], add_special_tokens=False, verbose=False)["input_ids"] for bound in bounds[:-1]]
+    bare = partial(tokens_of, tokenizer=tokenizer, add_special_tokens=False)
+    tokens = bare(text)["input_ids"]
+    parts = [bare(text[:bound])["input_ids"] for bound in bounds[:-1]]
     counts = [len(_common([part, tokens])) for part in parts]
     owners = tuple(sum(count <= index for count in counts) for index in range(len(tokens)))
     return Sequence(tuple(tokens), owners, (None,) * len(tokens))
@@ -269,8 +284,8 @@ def _common(sequences: list) -> tuple:
 @lru_cache(maxsize=4)
 def beginning(tokenizer: Any) -> Tokens:
     """Tokens that the tokenizer puts before every text by default: mostly one, or none."""
-    bare = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
-    full = tokenizer("a", verbose=False)["input_ids"]
+    bare = tokens_of("a", tokenizer, add_special_tokens=False)["input_ids"]
+    full = tokens_of("a", tokenizer)["input_ids"]
     starts = (start for start in range(len(full)) if full[start : start + len(bare)] == bare)
     return tuple(full[: next(starts, 0)]) if bare else ()
 

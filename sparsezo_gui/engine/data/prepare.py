@@ -12,7 +12,7 @@ from typing import Any
 
 from sparsezo_gui import resources
 from sparsezo_gui.engine.data import columns, readers, sources
-from sparsezo_gui.engine.data.encode import Encoded, Tokens, encode, encode_text, encode_text_blocks
+from sparsezo_gui.engine.data.encode import Encoded, Tokens, encode, encode_text, encode_text_blocks, text_of
 from sparsezo_gui.engine.data.examples import Example, Maker, maker
 from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.engine.data.tasks import Task
@@ -111,20 +111,8 @@ def encoded_example(
     if len(made) < 2:
         return [(example, encoded) for encoded in made]
     # A part of a text may begin inside a word, so its tokens say what it is and not a slice of the text.
-    return [
-        (
-            Example(
-                (
-                    (
-                        make.tokenizer.decode([*one.rows[0].tokens, one.rows[0].targets[-1]], skip_special_tokens=True),
-                        True,
-                    ),
-                )
-            ),
-            one,
-        )
-        for one in made
-    ]
+    texts = (text_of((*one.rows[0].tokens, one.rows[0].targets[-1]), make.tokenizer) for one in made)
+    return [(Example(((text, True),)), one) for text, one in zip(texts, made, strict=True)]
 
 
 def _summary(make: Maker, splits: dict[str, Split], notices: tuple[str, ...]) -> TaskData:

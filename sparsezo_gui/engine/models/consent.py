@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsezo_gui.border import reason
-from sparsezo_gui.engine.files import home, write_text
+from sparsezo_gui.engine.files import home, open_plain, write_text
 from sparsezo_gui.engine.models.code import Code, find_code
 from sparsezo_gui.errors import ConsentNeeded, UserError
 from sparsezo_gui.recipe.recipe import ModelTable
@@ -113,7 +113,8 @@ def _path() -> Path:
 
 def _read() -> list[dict[str, Any]]:
     try:
-        table = json.loads(_path().read_text(encoding="utf-8"))
+        with open_plain(_path()) as file:
+            table = json.load(file)
         if table["version"] != VERSION:
             raise UserError(f"{_path()}: was written by another version of SparseZO. Use that version, or delete the "
                             "file to be asked again.")

@@ -174,9 +174,22 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
                 f"{source.id}: its weights could not be made ready. Most likely there is too little memory: choose "
                 "fewer bits or another model."
             ) from error
+    _check_quantised(source, module)
     # Greedy decoding needs no more of it; the rest is for sampling, and could be anything.
     module.generation_config = GenerationConfig(eos_token_id=ends or None)
     return module
+
+
+def _check_quantised(source: ModelSource, module: Any) -> None:
+    """Raises `UserError` where config.json promises quantised weights that are none, which nothing could compute with.
+    """
+    for name, layer in module.named_modules() if source.prequantised else ():
+        weight = layer.weight if type(layer).__module__.startswith("bitsandbytes") else None
+        if weight is not None and weight.dtype != torch.int8 and getattr(weight, "quant_state", None) is None:
+            raise UserError(
+                f"{source.folder}: config.json says that the weight '{name}.weight' is quantised, and it is not. "
+                + _CURE
+            )
 
 
 def end_tokens(source: ModelSource) -> list[int]:

@@ -88,6 +88,7 @@ def _with_branches(run: RunSummary) -> Iterator[RunSummary]:
         folder = Path(run.path, BRANCHES)
         if depth < DEEPEST and folder.is_dir() and not folder.is_symlink():
             sweep(folder)
+            sweep_starts(folder)
             branches = map(_summary, _run_folders(folder))
             in_order = sorted(branches, key=lambda each: (each.start, each.created), reverse=True)
             left += [(branch, depth + 1) for branch in in_order]

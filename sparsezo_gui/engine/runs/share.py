@@ -12,8 +12,8 @@ asked for them, and MUST write of a path its last part alone, after ``./``: in a
 outermost run's folder. All entries together MUST NOT unfold to more than 1 GiB, nor to more than 100 times the file's
 size and 20 MB, and there MUST NOT be more than 1,000 of them; a writer stores what packs too well.
 
-A reader MUST refuse a file with any other name in it, with two names that a disk may take for one, and with entries
-that unfold to more than their limits or more than all may together, before it writes much of it; it MUST NOT write
+A reader MUST refuse a file with any other name in it, with two names that a disk may take for one, with a folder that
+lacks ``run.json`` or ``recipe.toml`` (also one that another lies in), and with entries that unfold to more than their limits or more than all may together, before it writes much of it; it MUST NOT write
 outside of the new run's folder, and MUST NOT run code of the model, whatever the recipe says. A mask that is not there
 is found again by its rule and MUST have the hash that ``run.json`` tells.
 """
@@ -27,9 +27,9 @@ import re
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sparsezo_gui.engine.drafts import drafting, new_folder, publish
 from sparsezo_gui.engine.files import cannot_write, make_folder, private, replacing, sync, write_text
@@ -180,9 +180,11 @@ def receive(file: Path, folder: Path | None = None, settings: Sequence[str] = ()
                 _settle(draft, target, settings)
                 line(open_run(draft / last))  # whatever is wrong with it is told before it takes its place
                 publish(draft, target)
-            except BaseException:
+            except BaseException as error:
                 if folder is None:
                     target.rmdir()  # still empty
+                if isinstance(error, UserError):  # which names places that are gone by now
+                    raise UserError(*(text.replace(str(draft), str(file)) for text in error.args)) from error
                 raise
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{file}: not a shared run, or damaged ({error}). Ask for it again.") from error
@@ -220,6 +222,7 @@ def _unpack(file: Path, folder: Path) -> str:
         names = {unicodedata.normalize("NFC", entry.filename).casefold() for entry in entries}
         if len(names) < len(entries):
             raise UserError(f"{file}: not a shared run (it holds two files with the same name). Ask for it again.")
+        _check_whole(file, {entry.filename for entry in entries})
         for entry in entries:
             place = _PLACE.fullmatch(entry.filename)
             if place is None or ".." in entry.filename.split("/"):
@@ -241,6 +244,15 @@ def _unpack(file: Path, folder: Path) -> str:
     return last
 
 
+def _check_whole(file: Path, names: Collection[str]) -> None:
+    """Raises `UserError` where a run, or the one that it branched off from, lacks what makes a folder a run."""
+    folders = {PurePosixPath(name).parent for name in names}
+    for folder in folders | {folder.parent.parent for folder in folders}:
+        for needed in ("run.json", "recipe.toml"):
+            if (lacking := str(folder / needed)) not in names:
+                raise UserError(f"{file}: not a shared run (it lacks '{lacking[:60]}'). Ask for it again.")
+
+
 def _too_large(file: Path) -> UserError:
     return UserError(
         f"{file}: unpacks to more than a shared run can ({MOST_BYTES / 1e6:,.0f} MB, {MOST_TIMES} times its size or "
@@ -252,7 +264,7 @@ def _settle(folder: Path, target: Path, settings: Sequence[str]) -> None:
     """Puts ``settings`` into every recipe of the run in ``folder``, which is to lie in ``target``, and refuses those
     that would make it another run."""
     for path in sorted(folder.rglob("recipe.toml")):
-        recipe = loads(path.read_text(encoding="utf-8"), str(path.relative_to(folder)), target.absolute())
+        recipe = loads(path.read_text(encoding="utf-8"), str(path), target.absolute())
         changed = with_settings(recipe, settings, Path.cwd())
         if values(changed) != values(recipe):
             raise UserError("--set: a received run can be told where its model and data lie here, and nothing else.")

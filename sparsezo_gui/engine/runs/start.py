@@ -88,7 +88,7 @@ def _remove_start(path: Path) -> bool:
 
 
 def sweep_starts(folder: Path) -> None:
-    """Removes the starts in ``folder`` that killed processes left."""
+    """Removes the starts in ``folder`` that killed processes left, and the names that they had taken for one."""
     with suppress(OSError), os.scandir(folder) as entries:
         for path in [Path(entry.path) for entry in entries if is_old(entry)]:
             with suppress(OSError):

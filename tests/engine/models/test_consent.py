@@ -204,3 +204,10 @@ def test_the_file_of_consents(folder):
                        ('{"version": 1, "consents": [{}]}', "is damaged"), ("[]", "is damaged")):  # fmt: skip
         path.write_text(text)
         assert told in str(refused(folder))
+    path.unlink()
+    path.mkdir()
+    assert "cannot be read" in str(refused(folder))
+    if hasattr(os, "mkfifo"):
+        path.rmdir()
+        os.mkfifo(path)  # a reader of which would wait
+        assert "cannot be read" in str(refused(folder))

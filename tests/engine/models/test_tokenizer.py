@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from sparsezo_gui import resources
 from sparsezo_gui.engine import planning
 from sparsezo_gui.engine.data import finish
+from sparsezo_gui.engine.data.encode import encode_text, text_of
 from sparsezo_gui.engine.generate import encode_prompt, stream_text
 from sparsezo_gui.engine.models import frozen, tokenizer
 from sparsezo_gui.engine.models.tokenizer import load_tokenizer
@@ -22,7 +23,13 @@ from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests.models import EOS, VOCABULARY, tiny
 
-DOUBLING = [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 60
+AGAIN = {
+    "type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 5000,
+    "pair": [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"], "special_tokens": {},
+}  # fmt: skip
+WAITING = [{"type": "Replace", "pattern": {"String": "☃"}, "content": "☃☃"}] * 8
+SEEING = [{"type": "Replace", "pattern": {"Regex": "(?=☃)"}, "content": "☃"}] * 8
+TIMES = r"not a tokenizer that can be loaded \(it can make a text 2.6e\+02 times as long"
 ABORTS = '{"type":"Sequence","normalizers":[' * 3000 + '{"type":"NFC"}' + "]}" * 3000
 
 
@@ -47,12 +54,15 @@ def load(folder, **fields):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ({"normalizer": {"type": "Sequence", "normalizers": DOUBLING}}, "takes more than 200 MB of memory"),
+        ({"post_processor": AGAIN}, r"takes more than 20\d MB of memory"),
+        ({"normalizer": {"type": "Sequence", "normalizers": WAITING}}, TIMES),
+        ({"normalizer": {"type": "Sequence", "normalizers": SEEING}}, TIMES),
+        ({"decoder": {"type": "Sequence", "decoders": WAITING}}, TIMES),
         (ABORTS, "not a tokenizer that can be loaded"),
         ("[" * 100_000, "not a tokenizer that can be loaded"),
         ("{}", "not a tokenizer that can be loaded"),
     ],
-    ids=["doubles", "nested", "brackets", "empty"],
+    ids=["again", "waits", "waits for a place", "waits in what is written", "nested", "brackets", "empty"],
 )
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.1.0.json"])
 def test_a_tokenizer_that_breaks_its_library_breaks_a_child(folder, home, content, sentence, name):
@@ -63,6 +73,17 @@ def test_a_tokenizer_that_breaks_its_library_breaks_a_child(folder, home, conten
     with pytest.raises(UserError, match=f"{name}: {sentence}.*Download or copy the model again"):
         load_tokenizer(folder)
     assert not (home / "tokenizers").exists()
+
+
+@pytest.mark.parametrize("kind", ["normalizer", "decoder"])
+def test_a_tokenizer_that_breaks_down_on_some_texts_is_a_sentence(folder, kind):
+    endless = {"type": "Replace", "pattern": {"Regex": "(a|aa|a?a)+☃$"}, "content": "b"}
+    fused = {"type": "Sequence", "decoders": [{"type": "Fuse"}, endless]}
+    change(folder / "tokenizer.json", **{kind: fused if kind == "decoder" else endless})
+    found = load_tokenizer(folder)
+    with pytest.raises(UserError, match=r"its tokenizer breaks down on th.*retry-limit.*Download"):
+        text_of(found.convert_tokens_to_ids(["a"] * 60), found)
+        encode_text("a" * 60, found, 100)
 
 
 def test_a_tokenizer_is_tried_once_for_each_content(folder, home, monkeypatch):
@@ -170,6 +191,16 @@ def test_weights_that_are_no_numbers_are_told_while_they_are_loaded(folder, bits
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=f"the weight '{name}' holds NaN or infinity"):
         load(folder, bits=bits)
+
+
+@pytest.mark.parametrize("settings", [
+    {"load_in_4bit": True}, {"load_in_4bit": True, "llm_int8_skip_modules": ["x"]},
+    {"load_in_8bit": True, "llm_int8_skip_modules": ["x"]},
+])  # fmt: skip
+def test_a_config_that_promises_quantised_weights_is_not_believed(folder, settings):
+    change(folder / "config.json", quantization_config={"quant_method": "bitsandbytes", **settings})
+    with pytest.raises(UserError, match=r"config.json says that the weight '.*' is quantised, and it is not"):
+        load(folder)
 
 
 def test_weights_quantised_before_are_looked_at_too(folder):

@@ -219,14 +219,20 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path, home):
             (path / "recipe.toml").write_text("")
             os._exit(9)
 
+    def die_before_a_branch_has_its_name():
+        drafts.new_folder(run.path / "branches", "named")
+        os._exit(9)
+
+    killed_in(die_before_a_branch_has_its_name)
     killed_in(die_in_a_draft)
     killed_in(die_in_a_start)
     left = [*home.rglob(f"{drafts.PREFIX}*"), *tmp_path.glob(f"{drafts.PREFIX}*"), *(home / "runs").glob("run-*")]
+    left.append(run.path / "branches" / "named")
     mine = home / "runs" / "mine"  # looks like nothing that the program makes
     mine.mkdir()
     (mine / "recipe.toml").write_text("")
     list_runs()
-    assert len(left) == 4 and all(path.exists() for path in left), "a lock may be about to be taken in what is young"
+    assert len(left) == 5 and all(path.exists() for path in left), "a lock may be about to be taken in what is young"
     for path in (*left, mine):
         old(path)
     list_runs()

@@ -231,6 +231,20 @@ def test_entries_cannot_escape(run, tmp_path, name):
     assert list((tmp_path / "deep").iterdir()) == [] and not (tmp_path / "evil").exists()
 
 
+@pytest.mark.parametrize("lost", ["run.json", "recipe.toml", "branches/other/run.json", "branches/other/recipe.toml"])
+def test_what_is_not_whole_is_refused_by_its_name(run, tmp_path, lost):
+    share(branch(run, 3, name="other"), tmp_path / "given.zip")
+    repack(tmp_path / "given.zip", tmp_path / "bad.zip",
+           lambda name, content: ("notes.md" if name == lost else name, content))  # fmt: skip
+    with pytest.raises(UserError, match=f"bad.zip: not a shared run .it lacks '{lost}'"):
+        receive(tmp_path / "bad.zip")
+    repack(tmp_path / "given.zip", tmp_path / "bad.zip",
+           lambda name, content: (name, b"{" if name == lost else content))  # fmt: skip
+    with pytest.raises(UserError, match=r"/bad.zip/") as error:
+        receive(tmp_path / "bad.zip")
+    assert ".sparsezo-" not in str(error.value)
+
+
 def test_an_entry_that_unfolds_without_end_is_refused(run, tmp_path, monkeypatch):
     run.note("x" * 1001)
     share(run, tmp_path / "given.zip")
