@@ -4,9 +4,9 @@ Nothing here imports torch or Qt, so the window, the command line and the tests 
 
 The recipe file
 ---------------
-A recipe is a TOML file (UTF-8, also with a byte order mark). It MUST hold ``version = 1`` (absent means 1) and MAY hold these tables; a key that is
-left out takes its default (a ``learning_rate`` what suits the rules, see `sparsezo_gui.recipe.rates`), a key that is
-unknown, or that the table's rule does not have, is an error:
+A recipe is a TOML file (UTF-8, also with a byte order mark). It MUST hold ``version = 1`` (absent means 1) and MAY hold
+these tables; a key that is left out takes its default (a ``learning_rate`` what suits the rules, see
+`sparsezo_gui.recipe.rates`), a key that is unknown, or that the table's rule does not have, is an error:
 
 ``[model]``      id revision bits device compute trust_remote_code
 ``[data]``       source task template columns answers train validation test max_tokens

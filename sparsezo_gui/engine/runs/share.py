@@ -13,9 +13,10 @@ outermost run's folder. All entries together MUST NOT unfold to more than 1 GiB,
 size and 20 MB, and there MUST NOT be more than 1,000 of them; a writer stores what packs too well.
 
 A reader MUST refuse a file with any other name in it, with two names that a disk may take for one, with a folder that
-lacks ``run.json`` or ``recipe.toml`` (also one that another lies in), and with entries that unfold to more than their limits or more than all may together, before it writes much of it; it MUST NOT write
-outside of the new run's folder, and MUST NOT run code of the model, whatever the recipe says. A mask that is not there
-is found again by its rule and MUST have the hash that ``run.json`` tells.
+lacks ``run.json`` or ``recipe.toml`` (also one that another lies in), and with entries that unfold to more than their
+limits or more than all may together, before it writes much of it; it MUST NOT write outside of the new run's folder,
+and MUST NOT run code of the model, whatever the recipe says. A mask that is not there is found again by its rule and
+MUST have the hash that ``run.json`` tells.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ def receive(file: Path, folder: Path | None = None, settings: Sequence[str] = ()
             except BaseException as error:
                 if folder is None:
                     target.rmdir()  # still empty
-                if isinstance(error, UserError):  # which names places that are gone by now
+                if type(error) is UserError:  # which names places that are gone by now
                     raise UserError(*(text.replace(str(draft), str(file)) for text in error.args)) from error
                 raise
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
