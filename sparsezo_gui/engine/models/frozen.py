@@ -188,7 +188,7 @@ def _check_quantised(source: ModelSource, module: Any) -> None:
         if weight is not None and weight.dtype != torch.int8 and getattr(weight, "quant_state", None) is None:
             raise UserError(
                 f"{source.folder}: config.json says that the weight '{name}.weight' is quantised, and it is not. "
-                + _CURE
+                + CURE
             )
 
 

@@ -103,7 +103,7 @@ def test_a_tokenizer_is_tried_once_for_each_content(folder, home, monkeypatch):
 
 
 def test_a_refused_tokenizer_is_told_before_the_start_and_tried_once(whole, folder, tmp_path, monkeypatch):
-    change(folder / "tokenizer.json", normalizer={"type": "Sequence", "normalizers": DOUBLING})
+    change(folder / "tokenizer.json", normalizer={"type": "Sequence", "normalizers": WAITING})
     data = tmp_path / "data.jsonl"
     data.write_text('{"text": "a", "label": "yes"}\n{"text": "b", "label": "no"}\n' * 4)
     table = ModelTable(id=str(folder), device="cpu")
