@@ -110,7 +110,7 @@ def test_a_refused_tokenizer_is_told_before_the_start_and_tried_once(whole, fold
     preview = finish(
         planning.preview_data(Recipe(model=table, data={"source": str(data), "columns": {"answer": "label"}}))
     )
-    assert preview.rows and "tokenizer.json: takes more than" in preview.tokenizer_problem
+    assert preview.rows and "tokenizer.json: not a tokenizer that can be loaded" in preview.tokenizer_problem
     monkeypatch.setattr(tokenizer, "Confined", None)  # it is not asked again
     assert planning.summary(table).problem == preview.tokenizer_problem
     shutil.copy(whole / "tokenizer.json", folder)
