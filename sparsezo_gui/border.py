@@ -20,10 +20,15 @@ def outside(what: object, fault: str, cure: str = "Download or copy it again.") 
     except UserError:
         raise
     except BaseException as error:
-        # A panic in Rust is no Exception, and its class has no public name.
-        if not (isinstance(error, Exception) or type(error).__name__ == "PanicException") or out_of_memory(error):
+        if not is_fault(error) or out_of_memory(error):
             raise
         raise UserError(f"{what}: {fault} ({reason(error)}). {cure}") from error
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether something went wrong, as opposed to an order to leave. A panic in Rust is no Exception, and its class has
+    no public name."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def reason(error: BaseException) -> str:

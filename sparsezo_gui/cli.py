@@ -22,6 +22,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sparsezo_gui import __version__, benching, plain, recipe, resources
+from sparsezo_gui.border import is_fault
 from sparsezo_gui.console import Console
 from sparsezo_gui.engine.confined import child
 from sparsezo_gui.errors import OUT_OF_MEMORY, ConsentNeeded, UserError, out_of_memory
@@ -66,7 +67,9 @@ def _main(arguments: list[str]) -> int:
         # The reader of our output went away; nothing can be told any more, not even at the interpreter's exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
+    except BaseException as error:
+        if not is_fault(error):
+            raise
         if out_of_memory(error):
             console.error(OUT_OF_MEMORY)
             return 2

@@ -371,6 +371,10 @@ def test_with_json_an_error_is_an_object_too(run, recipe_file, tmp_path, monkeyp
     monkeypatch.setattr("sparsezo_gui.recipe.load", lambda name: 1 / 0)
     code, lines, _ = run("estimate", "starter", "--json")
     assert code == 1 and "Unexpected error: ZeroDivisionError" in objects(lines)[0]["message"]
+    panic = type("PanicException", (BaseException,), {})  # of a library in Rust
+    monkeypatch.setattr("sparsezo_gui.recipe.load", lambda name: (_ for _ in ()).throw(panic("broken")))
+    code, lines, _ = run("estimate", "starter", "--json")
+    assert code == 1 and "Unexpected error: PanicException: broken" in objects(lines)[0]["message"]
     monkeypatch.setattr("sparsezo_gui.recipe.load", lambda name: (_ for _ in ()).throw(KeyboardInterrupt))
     code, lines, _ = run("estimate", "starter", "--json")
     assert code == 130 and objects(lines) == [{"event": "error", "message": "Interrupted."}]

@@ -22,6 +22,7 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Slot
 
+from sparsezo_gui.border import is_fault
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.problems import explain
 from sparsezo_gui.recipe import Recipe
@@ -268,7 +269,9 @@ class Worker(QObject):
                 self._pull(request, answer)
             else:
                 self._tell(request, "answer", answer)
-        except Exception as error:  # told in the window, with its traceback
+        except BaseException as error:  # told in the window, with its traceback
+            if not is_fault(error):
+                raise
             self._tell(request, "problem", explain(error, DOING.get(request.kind, request.kind)))
 
     def _outdated(self, request: Request) -> bool:

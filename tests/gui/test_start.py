@@ -7,7 +7,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from sparsezo_gui.gui.app import make_application
+from sparsezo_gui.gui.worker import Request, Worker
 
 HEADLESS = {**os.environ, "DISPLAY": "", "WAYLAND_DISPLAY": "", "QT_QPA_PLATFORM": "offscreen"}
 
@@ -46,3 +49,26 @@ def test_a_wrong_recipe_is_told_before_a_window_opens(tmp_path):
 def test_numbers_have_points():
     make_application()
     assert locale.localeconv()["decimal_point"] == "."
+
+
+@pytest.mark.parametrize("fault", [ValueError("broken"), type("PanicException", (BaseException,), {})("broken")])
+def test_a_fault_in_a_library_ends_no_worker(fault):
+    """A panic in Rust is no Exception."""
+
+    class Engine:
+        def models(self):
+            raise fault
+
+    worker = Worker(Engine())
+    worker._serve(Request("models", 1))
+    (told,) = worker.outbox
+    assert (told.what, told.number) == ("problem", 1) and "broken" in told.value.details
+
+
+def test_an_order_to_leave_is_no_fault():
+    class Engine:
+        def models(self):
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        Worker(Engine())._serve(Request("models", 1))
