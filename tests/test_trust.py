@@ -137,7 +137,7 @@ def test_any_code_file_that_changed_is_a_changed_input(recipe, run, tmp_path, ch
     assert run("train", recipe, "--run", made, TRUST)[0] == 0
     path.write_text(path.read_text() + "\n")
     code, _, error = run("evaluate", made, TRUST)
-    assert code == 2 and "model's configuration changed since the run began" in error
+    assert code == 2 and "model's configuration changed since the run started" in error
 
 
 def test_an_exported_folder_holds_the_code_that_ran_and_says_so(recipe, run, tmp_path, marker):
