@@ -13,16 +13,15 @@ from sparsezo_gui import recipe
 from sparsezo_gui.engine.evaluate import BATCH, evaluate
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models import frozen
-from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.runs import frames
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse import dense
-from sparsezo_gui.engine.sparse.overlay import SparseOverlay, overlay_of
-from sparsezo_gui.engine.sparse.random import Random
+from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.recipe.recipe import DataTable
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, SELECTIONS, UPDATES
 from tests.engine.conftest import finish
+from tests.engine.models.test_streamed import losses
 from tests.engine.test_correctness import SEARCH, batch, example, families
 
 EXAMPLES = batch()[1:6]
@@ -53,12 +52,6 @@ def test_the_pretended_gpu_refuses_what_a_real_one_does(gpu):
         torch.searchsorted(there, torch.tensor([1.0, 2.0]))
     with pytest.raises((RuntimeError, TypeError)):
         there.numpy()
-
-
-def losses(model):
-    overlay = SparseOverlay(model, finish(Random(density=0.05).find(model, SEARCH)))
-    with overlay.applied(overlay.values + torch.tensor([[0.01], [-0.01]], device=model.device)):
-        return measure(model, batch(), 2).loss
 
 
 @families
