@@ -18,7 +18,7 @@ from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.sparse import dense
 from sparsezo_gui.engine.sparse.overlay import overlay_of
 from sparsezo_gui.engine.sparse.rule import Search
-from sparsezo_gui.recipe.recipe import DataTable
+from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, SELECTIONS, UPDATES
 from tests.engine.conftest import finish
 from tests.engine.models.test_streamed import losses
@@ -105,7 +105,9 @@ def alike(frozen_tiny, gpu, tmp_path):
     def compare(bits=32, **tables):
         base = {"model": {"bits": bits}, "mask": {"rule": "random", "density": 0.02},
                 "loop": {"batch_size": 5, "seed": 5, "steps": 4}}  # fmt: skip
-        model = frozen_tiny("llama", bits)
+        # A model of its own: what tunes every weight moves those of the model.
+        folder = str(frozen_tiny("llama", bits).source.folder)
+        model = finish(frozen.load(ModelTable(id=folder, bits=bits, device="cpu")))
         here, there = (steps(each, {**base, **tables}, tmp_path / name)
                        for each, name in ((model, "here"), (gpu.moved(model), "there")))  # fmt: skip
         assert there[0] == pytest.approx(here[0], rel=1e-4)
