@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -66,22 +66,27 @@ def _make(folder: Path) -> tuple[Path, bool]:
 
 def _refuse_taken(path: Path) -> None:
     """Raises `UserError` for a folder that holds anything but what a start that was killed can have left."""
-    if path.is_file() or (path.is_dir() and not _is_start([each.name for each in path.iterdir()])):
+    if path.is_file() or (path.is_dir() and not _is_start(path)):
         resume = shlex.join(["sparsezo", "resume", str(path)])
         raise UserError(f"{path}: already exists. Name a new folder, or resume that run: {resume}")
 
 
-def _is_start(names: Collection[str]) -> bool:
-    """Whether a start that was killed before there was a run can have left all these files: its lock came first."""
-    return not names or (LOCK in names and all(name in OF_START or TEMPORARY.fullmatch(name) for name in names))
+def _is_start(path: Path) -> bool:
+    """Whether a start that was killed before there was a run can have left all that is in the folder: its lock, which
+    is an empty file, came first."""
+    names = os.listdir(path)
+    if not names:
+        return True
+    if LOCK not in names or (path / LOCK).stat().st_size:
+        return False
+    return all(name in OF_START or TEMPORARY.fullmatch(name) for name in names)
 
 
 def _remove_start(path: Path) -> bool:
     """Removes all but the lock of a start that came to nothing; only for who holds the lock. Whether it did."""
-    names = os.listdir(path) if path.is_dir() else ["gone"]
-    if not _is_start(names):
+    if not path.is_dir() or not _is_start(path):
         return False
-    for name in set(names) - {LOCK, LOCK_MARKER}:
+    for name in set(os.listdir(path)) - {LOCK, LOCK_MARKER}:
         with suppress(OSError):
             (path / name).unlink()
     return True
@@ -92,10 +97,9 @@ def sweep_starts(folder: Path) -> None:
     with suppress(OSError), os.scandir(folder) as entries:
         for path in [Path(entry.path) for entry in entries if is_old(entry)]:
             with suppress(OSError):
-                names = os.listdir(path)
-                if not _is_start(names):
+                if not _is_start(path):
                     continue
-                if LOCK in names:
+                if (path / LOCK).exists():
                     with held(path / LOCK) as lock:
                         lock.forget = _remove_start(path)
                 path.rmdir()

@@ -74,12 +74,14 @@ def test_a_start_that_waited_for_the_lock_does_not_write_over_the_run(tmp_path):
     assert open_run(folder).facts.model == "first" and not inside.is_set()
 
 
-def test_a_folder_of_the_users_is_not_taken_for_what_a_start_left(tmp_path):
+@pytest.mark.parametrize("others", [[], ["lock"]])
+def test_a_folder_of_the_users_is_not_taken_for_what_a_start_left(tmp_path, others):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "recipe.toml").write_text("mine")
+    for name in ("recipe.toml", *others):
+        (tmp_path / "mine" / name).write_text("mine")
     with pytest.raises(UserError, match="already exists"), starting(Recipe(), tmp_path / "mine"):
         pass
-    assert os.listdir(tmp_path / "mine") == ["recipe.toml"]
+    assert sorted(os.listdir(tmp_path / "mine")) == sorted(["recipe.toml", *others])
     assert (tmp_path / "mine" / "recipe.toml").read_text() == "mine"
 
 
