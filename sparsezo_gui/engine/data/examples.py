@@ -130,16 +130,13 @@ class Maker:
             values[part] = str(value) if isinstance(value, int | float) else "" if value is None else value
         for name in template.names - {"row", "item"}:
             if columns.empty(values.get(name)):
-                raise UserError(
-                    f"{row.place}: the column '{self.parts.get(name, name)}' is empty. Fill it in, or leave "
-                    f"the row out."
-                )
+                raise columns.Gap(row.place, f"the column '{self.parts.get(name, name)}' is empty")
         return values
 
     def _cell(self, row: Record, part: str) -> Any:
         value = columns.get(row.values, self.parts[part])
         if columns.empty(value):
-            raise UserError(f"{row.place}: the column '{self.parts[part]}' is empty. Fill it in, or leave the row out.")
+            raise columns.Gap(row.place, f"the column '{self.parts[part]}' is empty")
         return value
 
     def _label(self, row: Record, value: Any) -> int:
