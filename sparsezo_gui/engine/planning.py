@@ -14,14 +14,15 @@ import torch
 
 from sparsezo_gui.engine.data import DataPreview, TaskData, finish, load_task, previewing
 from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.data.limits import BeyondModel, Limits, limits_of
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models import library, memory
-from sparsezo_gui.engine.models.anatomy import Anatomy
+from sparsezo_gui.engine.models.anatomy import Anatomy, anatomy
 from sparsezo_gui.engine.models.hub import cached_folder
 from sparsezo_gui.engine.models.library import ModelSummary, anatomy_of, usable_code
 from sparsezo_gui.engine.models.memory import MemoryEstimate, Part
-from sparsezo_gui.engine.models.source import local_folder
+from sparsezo_gui.engine.models.source import local_folder, read_config
 from sparsezo_gui.engine.models.streamed import needed
 from sparsezo_gui.engine.models.tokenizer import load_tokenizer
 from sparsezo_gui.engine.objective import count_scored, count_tokens, packs_of, sides_at_once
@@ -117,7 +118,8 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
 def preview_data(recipe: Recipe, page: int = 0) -> Generator[Progress, None, DataPreview]:
     """A page of the data, and examples as the model will see them where its tokenizer is on this computer and sound."""
     tokenizer, problem = _tokenizer(recipe.model)
-    return replace((yield from previewing(recipe.data, tokenizer, page)), tokenizer_problem=problem)
+    found = yield from previewing(recipe.data, tokenizer, page, limits=_limits(recipe.model))
+    return replace(found, tokenizer_problem=problem)
 
 
 def summary(table: ModelTable) -> ModelSummary:
@@ -153,7 +155,9 @@ def _data(table: DataTable, model: ModelTable) -> Generator[Progress, None, Task
     if key in _last:
         return _last[key]
     try:
-        data = (yield from load_task(table, tokenizer)) if tokenizer else None
+        data = (yield from load_task(table, tokenizer, _limits(model))) if tokenizer else None
+    except BeyondModel:
+        raise
     except UserError:
         return None
     _last.clear()
@@ -167,6 +171,22 @@ def _changed(source: str) -> tuple[tuple[str, int, int], ...]:
     paths = sorted(map(str, Path(source).glob("*"))) if os.path.isdir(source) else [source]
     found = [(path, os.stat(path)) for path in paths if os.path.isfile(path)]
     return tuple((path, about.st_mtime_ns, about.st_size) for path, about in found)
+
+
+@lru_cache(maxsize=2)
+def _cached_limits(folder: Path, code: Any) -> Limits:
+    config = read_config(folder, code)
+    found = anatomy(config, code)
+    return limits_of(folder, config, found.shapes, found.vocabulary)
+
+
+def _limits(table: ModelTable) -> Limits | None:
+    """What the model takes, where that can be told without loading it."""
+    try:
+        folder = local_folder(table.id) or cached_folder(table)
+        return _cached_limits(folder, usable_code(table, folder)) if folder else None
+    except UserError:
+        return None
 
 
 _cached_tokenizer = lru_cache(maxsize=2)(load_tokenizer)

@@ -22,6 +22,17 @@ class Gap(UserError):
         self.what = what
 
 
+class UnknownLabel(UserError):
+    """A row's ``label`` is none of the answers."""
+
+    def __init__(self, place: str, label: str, column: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"{place}: the label '{label}' in the column '{column}' is not among the answers: {', '.join(known)}. "
+            "Correct the row, or list all answers in [data] answers."
+        )
+        self.label = label
+
+
 def names(rows: Iterable[Record]) -> tuple[str, ...]:
     """Columns of the first rows, in order; those of objects inside also as 'outer.inner'."""
     found: dict[str, None] = {}
