@@ -77,6 +77,10 @@ def _of_gaps(gaps: Sequence[tuple[Record, Gap]], count: str) -> str:
 def _of_others(others: Sequence[tuple[Record, UserError]], count: str) -> list[str]:
     if len(others) == 1:
         return list(others[0][1].args)
+    reasons = {str(error).removeprefix(f"{row.place}: ") for row, error in others}
+    if len(reasons) == 1:
+        rows = places(row for row, _ in others)
+        return [f"{count} cannot become examples: {reasons.pop()} The first in the file: {rows}."]
     first = sorted(others, key=lambda found: (found[0].source, found[0].number))[:NAMED]
     labels = Counter(error.label for _, error in others if isinstance(error, UnknownLabel))
     told = [f"{count} cannot become examples. The first in the file:", *(str(error) for _, error in first)]

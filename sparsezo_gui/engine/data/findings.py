@@ -125,7 +125,8 @@ class Findings:
         known = {*columns.names(self._rows["train"]), *make.task.columns}
         for written, name in prompt.mistaken(known).items():
             yield Notice(
-                f"[data] template: '{written}' is plain text, the same in all prompts. Did you mean '{{{{ {name} }}}}'?",
+                f"[data] template: '{written}' is plain text, the same in all prompts. "
+                f"Did you mean '{{{{ {name} }}}}'?",
                 "warning",
             )
         for part in {"answer", "chosen", "rejected"} & make.parts.keys():

@@ -35,14 +35,15 @@ def pieces(example: Example, encoded: Encoded | None, tokenizer: Any = None) -> 
         chosen = ((example.choices[example.label], True),) if example.choices else ()
         return (*example.segments, *chosen)
     tokens, learned = right(encoded)
+    chosen = set(learned)
     texts = _by_text(example.text, tokens, tokenizer) or _decoded(tokens, tokenizer)
-    return tuple((text, place in set(learned)) for place, text in enumerate(texts))
+    return tuple((text, place in chosen) for place, text in enumerate(texts))
 
 
-def learned_texts(shown: Pieces) -> list[str]:
-    """The learned pieces that stand together, each as one."""
+def joined(shown: Pieces) -> list[tuple[str, bool]]:
+    """The pieces that are read or learned one after the other, as one each."""
     parts = itertools.groupby(shown, key=lambda piece: piece[1])
-    return ["".join(text for text, _ in part) for learned, part in parts if learned]
+    return [("".join(text for text, _ in part), learned) for learned, part in parts]
 
 
 def ends(shown: Pieces) -> tuple[Pieces, int]:
