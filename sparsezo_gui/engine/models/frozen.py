@@ -52,6 +52,13 @@ class FrozenModel:
         return self.source.anatomy
 
     @property
+    def body(self) -> nn.Module | None:
+        """The part of the module that calls its blocks; None where the model's own code may go on in any way."""
+        own = self.source.code is not None and self.source.code.has("AutoModelForCausalLM")
+        path = self.anatomy.blocks.rpartition(".")[0]
+        return self.module.get_submodule(path) if path and not own else None
+
+    @property
     def rounds(self) -> bool:
         """Whether it computes in fewer bits than fp32."""
         return self.dtype != torch.float32 or any(isinstance(layer, IntegerLinear) for layer in self.layers.values())

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from sparsezo_gui.engine.forward import PACK_ROWS
+from sparsezo_gui.engine.forward import LOGITS_BYTES, PACK_ROWS
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.anatomy import Anatomy
 from sparsezo_gui.engine.models.integer import PIECE_BYTES
 from sparsezo_gui.engine.models.linear import LARGE_BYTES
 from sparsezo_gui.engine.models.streamed import KEPT as KEPT_BLOCKS
-from sparsezo_gui.engine.objective import LOGITS_BYTES, sides_at_once
+from sparsezo_gui.engine.objective import sides_at_once
 from sparsezo_gui.engine.sparse.dense import MOVED, PIECE
 from sparsezo_gui.recipe.recipe import Recipe
 
