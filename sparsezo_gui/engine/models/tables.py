@@ -105,11 +105,11 @@ class _Product(torch.autograd.Function):
         ctx.head = head
         flat = x.reshape(-1, x.shape[-1])
         out = x.new_empty(len(flat), len(head.table))
-        for first, last in head.spans:
+        for first, last in head.spans if len(flat) else ():
             torch.mm(flat, head.table[first:last].to(x.dtype).t(), out=out[:, first:last])
         if head.bias is not None:
             out += head.bias
-        return out.view(*x.shape[:-1], -1)
+        return out.view(*x.shape[:-1], len(head.table))
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
