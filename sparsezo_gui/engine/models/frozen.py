@@ -14,6 +14,7 @@ from transformers import BitsAndBytesConfig, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from sparsezo_gui.border import outside
+from sparsezo_gui.engine.data.limits import Limits, limits_of
 from sparsezo_gui.engine.forward import ATTENTION, PACK_ROWS
 from sparsezo_gui.engine.models import auto, tables
 from sparsezo_gui.engine.models import device as devices
@@ -78,14 +79,15 @@ class FrozenModel:
 
         A tokenizer may well have more tokens than the model, as long as no text has them.
         """
-        size = min(tables.rows(self.module.get_input_embeddings()), self.vocabulary)
         token = max((max(row) for row in rows if row), default=0)
-        if token >= size:
-            raise UserError(
-                f"{where}: holds the token {self.tokenizer.convert_ids_to_tokens(token)!r} (number {token}), which the "
-                f"model does not know: the tokenizer has {len(self.tokenizer)} tokens, and the model embeddings of "
-                f"{size}. Put the tokenizer that belongs to the model into {self.source.folder}, or remove that token."
-            )
+        if token >= self.limits.tokens:
+            raise self.limits.unknown(token, self.tokenizer, where)
+
+    @property
+    def limits(self) -> Limits:
+        """What it takes."""
+        size = min(tables.rows(self.module.get_input_embeddings()), self.vocabulary)
+        return limits_of(self.source.folder, self.source.config, self.anatomy.shapes, size)
 
     def original(self, name: str) -> Tensor:
         """The weight (out, in) as in the checkpoint; the dequantised one where only a 4-bit checkpoint exists."""
