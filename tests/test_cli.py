@@ -84,8 +84,13 @@ def test_the_whole_way(run, recipe_file, tmp_path, tiny_folder):
     code, lines, _ = run("evaluate", recipe_file, "--json")
     assert set(objects(lines)[-1]) == {"base"}
     code, lines, _ = run("generate", tmp_path / "run", "--prompt", "the cat", "--tokens", 5, "--json")
+    first, second = objects(lines)[-1]["answers"]
+    assert (code, first["text"]) == (0, objects(lines)[-1]["text"])
+    assert {first["text"], second["text"]} == {"yes", "no"}
+    assert first["probability"] > second["probability"] == pytest.approx(1 - first["probability"])
+    code, lines, _ = run("generate", tmp_path / "run", "--prompt", "the cat", "--tokens", 5, "--raw", "--json")
     assert code == 0
-    assert isinstance(objects(lines)[-1]["text"], str)
+    assert objects(lines)[-1].keys() == {"text"}
     code, _, error = run("export", tmp_path / "run", "--format", "hf", "--out", tmp_path / "merged")
     assert code == 0, error
     code, _, error = run("export", tmp_path / "run", "--format", "overlay", "--out", tmp_path / "o.safetensors")
@@ -112,7 +117,7 @@ def test_an_export_of_a_32_bit_run_writes_the_same_tokens_in_plain_transformers(
         ids = tokenizer(prompt, return_tensors="pt").input_ids
         plain = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
         expected = tokenizer.decode(plain[0, ids.shape[1] :], skip_special_tokens=True)
-        _, lines, _ = run("generate", tmp_path / "run", "--prompt", prompt, "--tokens", 24, "--json")
+        _, lines, _ = run("generate", tmp_path / "run", "--prompt", prompt, "--tokens", 24, "--raw", "--json")
         assert objects(lines)[-1]["text"] == expected
 
 

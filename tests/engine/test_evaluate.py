@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from sparsezo_gui.engine import generate, metrics
-from sparsezo_gui.engine.data.encode import Encoded, Row
+from sparsezo_gui.engine.data.ask import Asked
+from sparsezo_gui.engine.data.encode import Encoded, Row, prompt_tokens
 from sparsezo_gui.engine.evaluate import evaluate
-from sparsezo_gui.engine.generate import stream, stream_text
+from sparsezo_gui.engine.generate import stream, written
 from tests.engine import plain as reference
 from tests.engine.conftest import finish
 from tests.models import FAMILIES
@@ -100,7 +101,7 @@ def test_streamed_pieces_join_to_the_whole_text(frozen_tiny):
     model = frozen_tiny("llama", 4)
     tokens = list(stream(model, model.tokenizer("the cat", return_tensors="pt").input_ids, 30))
     whole = model.tokenizer.decode(tokens, skip_special_tokens=True)
-    assert "".join(stream_text(model, "the cat", 30)) == whole
+    assert "".join(written(model, Asked(prompt_tokens("the cat", model.tokenizer)), 30)) == whole
 
 
 def test_perplexity_and_generated_answers_of_completions(frozen_tiny):

@@ -89,6 +89,15 @@ def templated(turns: Messages, tokenizer: Any, place: str, prompt: bool = False)
         raise UserError(f"{place}: the model's chat template refuses this conversation: {error}.") from error
 
 
+def learned_end(tokenizer: Any) -> int | None:
+    """The token that ends an assistant's turn in the model's chat template; None where no single token does."""
+    mark = "⟦answer 0⟧"
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}]
+    ending = templated(turns, tokenizer, "the chat template").rpartition(mark)[2].strip()
+    found = [token for token, text in tokenizer.added_tokens_decoder.items() if ending.startswith(str(text))]
+    return found[0] if found and ending else None
+
+
 def _has_own_way(tokenizer: Any) -> bool:
     """Whether it writes conversations in Python: that of `transformers`, or of a model whose code the user trusts."""
     from transformers import PreTrainedTokenizerBase
