@@ -7,7 +7,6 @@ makes of it is cut off where the answer would begin. So the prompt has the token
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,10 +89,7 @@ def learned_end(table: DataTable, tokenizer: Any) -> int | None:
     kind = task(table.task).kind
     if kind == "choice":
         return None
-    end = None
-    if kind == "chat" or _templated(kind, table, tokenizer):
-        with suppress(UserError):  # of a template that fails, which is told where the examples are made
-            end = chat.learned_end(tokenizer)
+    end = chat.learned_end(tokenizer) if kind == "chat" or _templated(kind, table, tokenizer) else None
     return tokenizer.eos_token_id if end is None else end
 
 
