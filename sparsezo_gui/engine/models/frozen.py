@@ -46,6 +46,14 @@ class FrozenModel:
     pack_rows: int
     """Rows of activations, sides × tokens, that go through at once; one example of one side is never cut."""
     layers: dict[str, FrozenLinear] = field(default_factory=dict)
+    learned_end: int | None = None
+    """The token with which its training examples end an answer, see `sparsezo_gui.engine.data.ask`."""
+
+    @property
+    def stops(self) -> set[int]:
+        """The tokens that end what it writes: the model's, the tokenizer's, and the one that is learned."""
+        ends = {*(self.module.generation_config.eos_token_id or ()), self.tokenizer.eos_token_id, self.learned_end}
+        return ends - {None}
 
     @property
     def anatomy(self) -> Anatomy:
