@@ -149,6 +149,14 @@ class Console:
                 self.say(f"Examples: {' · '.join(counts)}.")
                 return
 
+    def choices(self, found: Sequence[tuple[str, float]], changed: Sequence[str] = ()) -> None:
+        """Candidates with their probabilities, the likeliest first; it is the ``text`` of the answer too."""
+        width = max(len(text) for text, _ in found)
+        answers = [{"text": text, "probability": probability} for text, probability in found]
+        more = {"changed": list(changed)} if changed else {}
+        lines = [f"{text:<{width}}  {100 * probability:5.1f} %" for text, probability in found]
+        self.result({"text": found[0][0], "answers": answers, **more}, "\n".join(lines))
+
     def memory(self, estimate: MemoryEstimate) -> None:
         """A memory estimate by its parts."""
         lines = [f"{part.name:<28}{_size(part.bytes):>10}  {part.why}" for part in estimate.parts]

@@ -71,7 +71,7 @@ def _formula(
 ) -> MemoryEstimate:
     longest, tokens, scored = recipe.data.max_tokens, recipe.data.max_tokens * recipe.loop.batch_size, None
     if examples:
-        pack = max(_largest_batch(recipe, examples, anatomy.vocabulary, rows), key=_tokens)
+        pack = max(_largest_batch(recipe, examples, rows), key=_tokens)
         longest, tokens, scored = max(map(count_tokens, examples)), _tokens(pack), sum(map(count_scored, pack))
     estimated = partial(
         memory.estimate, recipe, anatomy, device, longest, tokens, scored_tokens=scored, rows=rows, small=small
@@ -103,7 +103,7 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
         examples = data.train.encoded
         formed = formula(recipe, model.anatomy, examples)
         model.pack_rows = formed.rows
-        batch = list(chain.from_iterable(_largest_batch(recipe, examples, model.vocabulary, formed.rows)))
+        batch = list(chain.from_iterable(_largest_batch(recipe, examples, formed.rows)))
         peak.start()
         for done in range(2):
             yield Progress("Measuring", done, 2, "steps")
@@ -145,16 +145,14 @@ def summary(table: ModelTable) -> ModelSummary:
     return found if found.problem else replace(found, problem=_tokenizer(table)[1])
 
 
-def _largest_batch(
-    recipe: Recipe, examples: Sequence[Encoded], vocabulary: int, rows: int
-) -> list[list[Encoded]]:
+def _largest_batch(recipe: Recipe, examples: Sequence[Encoded], rows: int) -> list[list[Encoded]]:
     """The batch of the run's first steps that has the largest pack, by tokens, in its packs."""
     loop, found = recipe.loop, []
     for step in range(1, min(loop.steps, STEPS_LOOKED_AT) + 1):
         batch = shuffled_batch(loop, step, examples)
         longest = max(map(count_tokens, batch))
         sides = sides_at_once(recipe.sides, longest, rows, recipe.model.compute)
-        found.append(list(packs_of(batch, vocabulary, rows, sides)))
+        found.append(list(packs_of(batch, rows, sides)))
     return max(found, key=lambda packs: max(map(_tokens, packs)))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparsezo_gui.engine import gradient, provenance
 from sparsezo_gui.engine.data import TaskData, load_task
+from sparsezo_gui.engine.data.ask import learned_end
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.models.frozen import FrozenModel
@@ -309,9 +310,16 @@ def _begin(session: Session, way: Line, frames: bool) -> None:
     session.begin(way.segments[0].recipe)
 
 
-def load_model(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:
-    """The recipe's model. Raises `UserError` where its estimator back-propagates and the model comes block by block."""
+def load_base(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:
+    """The recipe's model, which stops where its examples end an answer."""
     model = yield from frozen.load(recipe.model)
+    model.learned_end = learned_end(recipe.data, model.tokenizer)
+    return model
+
+
+def load_model(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:
+    """`load_base`. Raises `UserError` where the estimator back-propagates and the model comes block by block."""
+    model = yield from load_base(recipe)
     if recipe.estimator.backwards:
         gradient.check(model)
     return model

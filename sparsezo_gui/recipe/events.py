@@ -191,7 +191,8 @@ class RateChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class Answer(Event):
-    """A piece of ``text`` that the model writes in answer to a prompt, as it was after ``step`` (0: the base)."""
+    """A piece of ``text`` that the model writes in answer to a prompt, as it was after ``step`` (0: the base); of a
+    choice, its candidates with their probabilities, one a line."""
 
     step: int
     text: str
@@ -250,11 +251,13 @@ class EvaluateNow(Command):
 
 @dataclass(frozen=True, slots=True)
 class Ask(Command):
-    """Let the model write at most ``tokens`` tokens after ``prompt``, as it was after ``step`` (None: as it is)."""
+    """Let the model answer ``prompt`` in at most ``tokens`` tokens, as it was after ``step`` (None: as it is). The
+    prompt is made as the run's examples were, or taken as it is, ``raw``."""
 
     prompt: str
     tokens: int = 128
     step: int | None = None
+    raw: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,11 +100,11 @@ class Template:
         return len(self.text) * (len(self.text) + sum(map(len, values.values()))) < SMALL
 
 
-def rendered(kind: str, text: str, values: dict[str, Any], where: str, place: str) -> str:
-    """The template ``text`` of the ``kind`` 'prompt' or 'conversation' with ``values``, within the limits of one row.
-    Raises `UserError`, or `Refused` with what the template said."""
+def rendered(kind: str, text: str, values: dict[str, Any], where: str, place: str, *more: Any) -> str:
+    """What the work ``kind`` of the confined process makes of the template ``text`` with ``values``, within the limits
+    of one row. Raises `UserError`, or `Refused` with what the template said."""
     try:
-        return confined.ask(kind, text, plain(values), seconds=SECONDS, memory=MEMORY)
+        return confined.ask(kind, text, plain(values), *more, seconds=SECONDS, memory=MEMORY)
     except Exceeded as error:
         much = f"{SECONDS:.0f} second" if str(error) == "time" else f"{MEMORY // 10**6} MB of memory"
         raise UserError(
