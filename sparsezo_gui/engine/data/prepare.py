@@ -70,7 +70,8 @@ def load_task(table: DataTable, tokenizer: Any) -> Generator[Progress, None, Tas
             if len(split) < getattr(table, name):
                 _add(split, encoded_row(make, row, table.max_tokens)[: getattr(table, name) - len(split)])
     yield Progress("Preparing examples", work.total, work.total, "examples")
-    return _summary(make, splits, tuple(part.note for part in rows.values() if part.note))
+    notes = tuple(part.note for part in rows.values() if part.note)
+    return _summary(make, splits, (*make.notices, *notes))
 
 
 class Preparing:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sparsezo_gui.engine.data import columns, prepare, sources
-from sparsezo_gui.engine.data.encode import Encoded, beginning, ended, tokenise
+from sparsezo_gui.engine.data.conversations import Unused
+from sparsezo_gui.engine.data.encode import Encoded, begun, ended
 from sparsezo_gui.engine.data.examples import Example, Maker, maker
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.tasks import Task, task
@@ -94,7 +95,9 @@ def previewing(
     try:
         shown = [pieces(make.example(row), tokenizer) for row in paged]
         examples, left_out = (tuple(each[part] for each in shown) for part in (0, 1))
+        make = replace(make, unused=Unused(make.unused.noun))  # the page's rows are counted among all
         statistics = yield from _statistics(make, rows, table)
+        common["notices"] = (*make.notices, *common["notices"])
         return DataPreview(**common, examples=examples, left_out=left_out, **statistics)
     except UserError as error:
         return DataPreview(**common, problem=str(error))
@@ -105,7 +108,9 @@ def suggest(kind: Task, table: DataTable, there: tuple[str, ...]) -> dict[str, s
     wanted = [
         part
         for part in kind.columns
-        if table.columns.get(part) not in there and not any(name in there for name in kind.columns[part])
+        if part not in columns.LATER
+        and table.columns.get(part) not in there
+        and not any(name in there for name in kind.columns[part])
     ]
     taken = set(table.columns.values()) | {name for names in kind.columns.values() for name in names}
     found: dict[str, str] = {}
@@ -126,7 +131,8 @@ def pieces(example: Example, tokenizer: Any = None) -> tuple[Pieces, int]:
     parts, left_out = _ends(parts)
     if tokenizer is None:
         return tuple(parts), left_out
-    return tuple(_tokens(parts, tokenizer, bool(example.choices) and not example.ends)), left_out
+    ends = parts[-1][1] and (example.ends or not example.choices)
+    return tuple(_tokens(replace(example, segments=tuple(parts)), tokenizer, ends)), left_out
 
 
 def _ends(parts: list[tuple[str, bool]]) -> tuple[list[tuple[str, bool]], int]:
@@ -143,19 +149,19 @@ def _ends(parts: list[tuple[str, bool]]) -> tuple[list[tuple[str, bool]], int]:
     return [part for part in kept if part[0]], over
 
 
-def _tokens(parts: list[tuple[str, bool]], tokenizer: Any, choice: bool) -> Iterator[tuple[str, bool]]:
-    """Tokens as the model sees them, with the ones before and after the text. Each is the text since the one before it,
-    so that together they are the text: a token that is part of a character is empty."""
-    prefix = beginning(tokenizer)
+def _tokens(example: Example, tokenizer: Any, ends: bool) -> Iterator[tuple[str, bool]]:
+    """Tokens of an example's segments as the model sees them, with the ones before the text and, where it ``ends``,
+    after it. Each is the text since the one before it, so that together they are the text: a token that is part of a
+    character is empty."""
+    prefix, whole = begun(example, tokenizer)
     yield from ((name, False) for name in tokenizer.convert_ids_to_tokens(list(prefix)))
-    text = "".join(text for text, _ in parts)
-    whole = tokenise([text for text, _ in parts], tokenizer, prefix)
+    text = "".join(text for text, _ in example.segments)
     begin = 0
     for token, owner, end in zip(whole.tokens, whole.owners, whole.ends, strict=True):
-        yield tokenizer.decode([token]) if end is None else text[begin:end], parts[owner][1]
+        yield tokenizer.decode([token]) if end is None else text[begin:end], example.segments[owner][1]
         begin = max(begin, end or 0)
-    if not choice and len(ended(whole, tokenizer, 0).tokens) > len(whole.tokens):
-        yield tokenizer.eos_token, parts[-1][1]
+    if ends and len(ended(whole, tokenizer, 0).tokens) > len(whole.tokens):
+        yield tokenizer.eos_token, True
 
 
 def _page(table: DataTable, kind: Task, page: int, size: int) -> list[Record]:

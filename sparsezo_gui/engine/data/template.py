@@ -51,6 +51,7 @@ class Template:
         self.optional = frozenset(test.name for test in tests if isinstance(test, nodes.Name))
         # Nothing can be assigned. Jinja's own search would compute constant parts, here, without limits.
         self.names = frozenset(name.name for name in tree.find_all(nodes.Name)) - self.optional
+        self.used = self.names | self.optional
 
     def render(self, values: dict[str, Any], place: str) -> str:
         """The text for one row, which ``place`` names in errors."""
@@ -113,7 +114,7 @@ def _check_node(node: nodes.Node) -> None:
 class Literal:
     """Stands in for a `Template` where text must be taken as it is."""
 
-    names = optional = frozenset()
+    names = optional = used = frozenset()
 
     def __init__(self, text: str):
         self.text = text

@@ -150,7 +150,7 @@ def test_preview_without_a_tokenizer(films):
 def test_the_tokens_of_a_preview_are_the_text(tmp_path, made):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"prompt": "the  cat 😀\nsat", "answer": "Yes or\n\nNo"}))
-    table = DataTable(source=str(path), task="pairs")
+    table = DataTable(source=str(path), task="pairs", chat_template=False)
     for name, begin in (("byte_pairs", ""), ("metaspace", "<s>")):
         tokens = preview(table, made(name)).examples[0]
         assert "".join(text for text, _ in tokens) == f"{begin}the  cat 😀\nsat Yes or\n\nNo{made(name).eos_token}"
