@@ -115,6 +115,7 @@ class Findings:
 
     def _of_source(self) -> Iterator[Notice]:
         yield from (Notice(part.note) for part in self._rows.values() if part.note)
+        yield from map(Notice, self._make.notices)
         if count := self._left_out.total():
             yield Notice(f"{_rows(count)} left out for gaps: {faults.kinds(self._left_out)}.")
 
@@ -130,7 +131,7 @@ class Findings:
                 "warning",
             )
         for part in {"answer", "chosen", "rejected"} & make.parts.keys():
-            if {part, make.parts[part]} & (prompt.names | prompt.optional):
+            if {part, make.parts[part]} & prompt.used:
                 yield Notice(
                     f"[data] template: the prompt holds the column '{make.parts[part]}', so the model reads the answer "
                     "before it gives it. Leave that column out of the template.", "warning",

@@ -59,6 +59,7 @@ class Template:
         self.optional = frozenset(test.name for test in tests if isinstance(test, nodes.Name))
         # Nothing can be assigned. Jinja's own search would compute constant parts, here, without limits.
         self.names = frozenset(name.name for name in tree.find_all(nodes.Name)) - self.optional
+        self.used = self.names | self.optional
         self._words = "".join(node.data for node in tree.find_all(nodes.TemplateData))
 
     def mistaken(self, known: Collection[str]) -> dict[str, str]:
@@ -70,7 +71,7 @@ class Template:
     def check_uses(self, there: Collection[str], parts: Collection[str] = ()) -> None:
         """Raises `UserError` where none of the columns ``there`` or of a task's ``parts`` goes in, so that all rows
         would read the same."""
-        if self.names | self.optional:
+        if self.used:
             return
         guess = "A column goes in as {{ column }}."
         if mistaken := self.mistaken({*there, *parts}):
@@ -142,7 +143,7 @@ def _check_node(node: nodes.Node) -> None:
 class Literal:
     """Stands in for a `Template` where text must be taken as it is."""
 
-    names = optional = frozenset()
+    names = optional = used = frozenset()
 
     def __init__(self, text: str):
         self.text = text
