@@ -82,7 +82,7 @@ class Findings:
             return False
         if example.choices:
             return not all(choice.strip() for choice in example.choices)
-        if encoded is None:
+        if encoded is None or not example.templated:
             return not all(text.strip() for text, trained in example.segments if trained)
         short = (part for part in _answers(encoded) if len(part) <= SHORT)
         return any(not text_of(part, self._make.tokenizer).strip() for part in short)
@@ -159,8 +159,8 @@ class Findings:
             said = f"labels that differ only by case, spaces or as 1 and 1.0: {named}."
             if self.mergeable:
                 yield Notice(
-                    f"Different answers are made of {said} To merge each group into one, set [data] merge_labels = "
-                    "true (in the terminal: --set data.merge_labels=true).", "warning",
+                    f"Each spelling is an answer of its own, of {said} To merge each group into one, set [data] "
+                    "merge_labels = true (in the terminal: --set data.merge_labels=true).", "warning",
                 )  # fmt: skip
             else:
                 yield Notice(f"Merged are {said} Each group is spelled as its first.")
