@@ -111,15 +111,6 @@ def word(value: Any) -> str:
     return str(value).strip()
 
 
-def structured(value: Any) -> str:
-    """What a value is that has no text of its own, in words, or '': Python's way to write it is not for a model."""
-    if isinstance(value, dict):
-        return f"an object with {', '.join(map(repr, list(value)[:5])) or 'nothing in it'}"
-    if isinstance(value, list | tuple | set):
-        return f"a list of {len(value)}"
-    return f"{len(value)} bytes" if isinstance(value, bytes | bytearray | memoryview) else ""
-
-
 def empty(value: Any) -> bool:
     """Whether a cell holds nothing. A list without elements does hold something: no answers."""
     return value is None or (isinstance(value, str) and not value.strip()) or value != value

@@ -115,13 +115,6 @@ def text_of(tokens: Iterable[int], tokenizer: Any) -> str:
         return tokenizer.decode(list(tokens), skip_special_tokens=True)
 
 
-def prompt_tokens(text: str, tokenizer: Any) -> Tokens:
-    """What a model goes on from after ``text``: the tokens that begin every text, once, and those of the text; never
-    one that ends a text, whatever the tokenizer adds by itself. Raises `UserError`."""
-    prefix = beginning(tokenizer)
-    return prefix + tokenise([text], tokenizer, prefix).tokens
-
-
 def encode(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
     """Token rows of an example; no sequence, with its answer, is longer than ``max_tokens``.
 
@@ -176,8 +169,9 @@ def _begun(sequence: Sequence, prefix: Tokens, templated: bool) -> tuple[Tokens,
 
 
 def prompt_tokens(text: str, tokenizer: Any, templated: bool = False) -> Tokens:
-    """Tokens to go on from ``text``: with those that begin every text, and without any that end one. A ``templated``
-    text, that of a chat template, begins as it is written."""
+    """What a model goes on from after ``text``: the tokens that begin every text, once, and those of the text; never
+    one that ends a text, whatever the tokenizer adds by itself. A ``templated`` text, that of a chat template, begins
+    as it is written. Raises `UserError`."""
     prefix, found = _begun(tokenise([text], tokenizer), beginning(tokenizer), templated)
     return prefix + found.tokens
 

@@ -145,7 +145,7 @@ class DataPage(Page):
 
     def _set_source(self, source: str) -> None:
         task = {"task": "choice"} if source == "starter" else {}
-        usual = {name: False for name in OFFERS}
+        usual = dict.fromkeys(OFFERS, False)
         self._set(source=source, columns={}, answers=[], template="", **usual, **task)
 
     def _typed(self) -> None:

@@ -16,7 +16,9 @@ TURNS = [
 TASKS = {
     "choice": [{"text": text, "label": label} for text, label in (("Is it? 😀", "Yes"), (LONG, "No"))],
     "sst2": [{"sentence": text, "label": label} for text, label in (("Is it", 1), (LONG, 0))],
-    "pairs": [{"prompt": prompt, "completion": answer} for prompt, answer in (("Is", "it 😀?"), (LONG, "No"), ("a", LONG))],
+    "pairs": [
+        {"prompt": prompt, "completion": answer} for prompt, answer in (("Is", "it 😀?"), (LONG, "No"), ("a", LONG))
+    ],
     "copa": [
         {"premise": "It was.", "choice1": "Yes", "choice2": "No it was great", "question": "cause", "label": index}
         for index in (0, 1)
