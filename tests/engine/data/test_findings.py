@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sparsezo_gui.engine.data import finish, load_task, preview
+from sparsezo_gui.engine.data import finish, load_task, passages, preview, text_blocks
 from sparsezo_gui.engine.data.limits import BeyondModel, Limits
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
@@ -305,3 +305,26 @@ def test_a_token_that_the_model_does_not_know(table, made, tmp_path):
         "holds the token 'very' (number 11), which the model does not know: the tokenizer has 12 tokens, and the model"
         in str(error)
     )
+
+
+def test_gaps_that_are_left_out_give_no_text_for_a_mask(table, made):
+    rows = labelled(24, lambda index: "" if index % 3 == 2 else "ab"[index % 2])
+    for source, find in (("task", text_blocks), ("answers", passages)):
+        with pytest.raises(UserError, match="the column 'label' is empty"):
+            find(source, made("byte_pairs"), 30, 8, table(rows))
+        assert find(source, made("byte_pairs"), 30, 8, table(rows, leave_out_gaps=True))
+
+
+@pytest.mark.parametrize("value", [[], "", "  ", None])
+def test_every_kind_of_empty_cell_is_a_gap(table, made, value):
+    for task, part, row in (
+        ("pairs", "completion", {"prompt": "p", "completion": "c"}),
+        ("chat", "messages", {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}),
+        ("preference", "chosen", {"prompt": "p", "chosen": "c", "rejected": "r"}),
+        ("text", "text", {"text": "t"}),
+    ):
+        if value == [] and task == "text":  # is refused as no text
+            continue
+        rows = [row, {**row, part: value}, {**row, part: value}]
+        assert "2 of 3 rows have gaps" in str(refused(table(rows, task=task), made("byte_pairs"))), task
+        assert len(finish(load_task(table(rows, task=task, leave_out_gaps=True), made("byte_pairs"))).train) == 1
