@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import huggingface_hub
 
 from sparsezo_gui import resources
+from sparsezo_gui.border import reason
 from sparsezo_gui.engine.data import columns, parquet, readers
 from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.engine.data.tasks import task
@@ -217,12 +218,17 @@ def _hub_part(name: str, split: str, rows: Any) -> Part:
 
 def hub_error(name: str, error: Exception) -> UserError:
     """A sentence for what `datasets` raises when a data set cannot be had from the Hub."""
+    if "Not enough disk space" in str(error):  # `datasets` looks for room before it fetches what knows its size
+        return UserError(
+            f"The data set '{name}' finds no room on the disk ({reason(error)}). Free some space, or set HF_HOME to a "
+            "folder on another disk."
+        )
     found = _asked(name, error)
     if isinstance(found, HUB_ERRORS) and not isinstance(found, FileNotFoundError):  # a file that the data set lacks
         return refusal("data set", name, found, "give a file")
-    reason = " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).split()) or type(error).__name__
     return UserError(
-        f"The data set '{name}' could not be loaded from the Hub: {masked(reason)} Check its name and configuration "
+        f"The data set '{name}' could not be loaded from the Hub: {masked(said)} Check its name and configuration "
         f"(owner/name:configuration); data sets that need their own code are not supported."
     )
 

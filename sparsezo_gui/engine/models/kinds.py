@@ -15,7 +15,7 @@ from sparsezo_gui.errors import quoted
 
 GGUF = (
     "a GGUF file, the format of llama.cpp and Ollama, whose rounded weights cannot be tuned. Choose the model it was "
-    "made from, in safetensors format; a tuned one can be exported for them"
+    "made from, in safetensors format"
 )
 _ORIGINAL = "Choose the original model, in the format of transformers with safetensors weights"
 _CAUSAL = "Choose a causal language model, such as the one that it was made from"
