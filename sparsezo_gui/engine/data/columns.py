@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from sparsezo_gui.engine.data.readers import Record
@@ -36,7 +37,7 @@ class UnknownLabel(UserError):
 def names(rows: Iterable[Record]) -> tuple[str, ...]:
     """Columns of the first rows, in order; those of objects inside also as 'outer.inner'."""
     found: dict[str, None] = {}
-    for row in list(rows)[:_LOOKED_AT]:
+    for row in islice(rows, _LOOKED_AT):
         _collect(row.values, "", found)
     return tuple(found)
 
