@@ -208,11 +208,14 @@ def _refuse_damaged(name: str, began: float, loaded: Mapping[str, Any]) -> None:
 def _hub_part(name: str, split: str, rows: Any) -> Part:
     from datasets import ClassLabel
 
+    for key, feature in (rows.features or {}).items():  # pictures and sounds stay as they are: bytes, and no text
+        if getattr(feature, "decode", False):
+            rows = rows.cast_column(key, replace(feature, decode=False))
     classes = {key: feature.names for key, feature in (rows.features or {}).items() if isinstance(feature, ClassLabel)}
 
     def records() -> Iterator[Record]:
         try:
-            for number, values in enumerate(parquet.named(rows, classes), 1):
+            for number, values in enumerate(parquet.named(map(parquet.plain, rows), classes), 1):
                 yield Record(values, f"{name} {split}", number)
         except Exception as error:  # a data set that is read as it comes: the network's errors, and those of its files
             raise hub_error(name, error) from error
