@@ -108,8 +108,8 @@ class Findings:
     def notices(self) -> tuple[Notice, ...]:
         """All that was noticed, in sentences."""
         parts = (
-            self._of_source(), self._of_template(), self._of_labels(), self._of_answers(), self._of_prompts(),
-            self._of_splits(), self._of_lengths(),
+            self._of_source(), self._of_conversations(), self._of_template(), self._of_labels(), self._of_answers(),
+            self._of_prompts(), self._of_splits(), self._of_lengths(),
         )  # fmt: skip
         return tuple(itertools.chain.from_iterable(parts))
 
@@ -117,6 +117,9 @@ class Findings:
         yield from (Notice(part.note) for part in self._rows.values() if part.note)
         if count := self._left_out.total():
             yield Notice(f"{_rows(count)} left out for gaps: {faults.kinds(self._left_out)}.")
+
+    def _of_conversations(self) -> Iterator[Notice]:
+        yield from (Notice(sentence, "warning") for sentence in self._make.notices)
 
     def _of_template(self) -> Iterator[Notice]:
         make, prompt = self._make, self._make.prompt

@@ -36,7 +36,7 @@ def pieces(example: Example, encoded: Encoded | None, tokenizer: Any = None) -> 
         return (*example.segments, *chosen)
     tokens, learned = right(encoded)
     chosen = set(learned)
-    texts = _by_text(example.text, tokens, tokenizer) or _decoded(tokens, tokenizer)
+    texts = _by_text(_learned(example), tokens, tokenizer) or _decoded(tokens, tokenizer)
     return tuple((text, place in chosen) for place, text in enumerate(texts))
 
 
@@ -58,6 +58,14 @@ def ends(shown: Pieces) -> tuple[Pieces, int]:
         kept.append((text[:begin] + sign + text[end:], trained))
         start += len(text)
     return tuple(part for part in kept if part[0]), over
+
+
+def _learned(example: Example) -> str:
+    """The text of an example up to the last that is learned: what follows is not for the model."""
+    if example.choices:
+        return example.text
+    last = max(index for index, (_, trained) in enumerate(example.segments) if trained)
+    return "".join(text for text, _ in example.segments[: last + 1])
 
 
 def _by_text(text: str, tokens: Tokens, tokenizer: Any) -> list[str]:
