@@ -1,7 +1,7 @@
 """Chat templates as `transformers` renders them, for a process that shall not import it (which would import torch).
 
-Only conversations come here: turns of role and content, no tools or documents. What a template sees and may call is
-that of ``transformers.utils.chat_template_utils``; a test compares the two.
+What a template sees and may call is that of ``transformers.utils.chat_template_utils``; a test compares the two. No
+documents come here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from jinja2.ext import Extension, LoopControlExtension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
+
+from sparsezo_gui.engine.confined import turns
 
 
 class _Generation(Extension):
@@ -83,4 +85,30 @@ def compiled(text: str) -> Template:
 
 def render(text: str, values: dict[str, Any]) -> str:
     """The text of the conversation ``values['messages']``."""
-    return compiled(text).render(tools=None, documents=None, **values)
+    return _writer(text, values)(values.get("messages", []), values.get("add_generation_prompt", False))
+
+
+def ending(text: str, values: dict[str, Any], special: list[str]) -> str:
+    """`turns.Ending` of the template as JSON."""
+    found = turns.ending(_writer(text, values), special)
+    return json.dumps({**vars(found), "openers": sorted(found.openers)})
+
+
+def _writer(text: str, values: dict[str, Any]) -> turns.Write:
+    shared = {"tools": None, "documents": None, **values}
+
+    def write(messages: list[turns.Message], prompt: bool) -> str:
+        return compiled(text).render({**shared, "messages": _normal(messages), "add_generation_prompt": prompt})
+
+    return write
+
+
+def _normal(messages: list[turns.Message]) -> list[turns.Message]:
+    """Without what is null, and with the thoughts under each of their names."""
+    found = []
+    for message in messages:
+        message = {key: value for key, value in message.items() if value is not None}
+        if thought := next((message[key] for key in turns.THOUGHTS if key in message), None):
+            message = {"thinking": thought, **message, "reasoning_content": thought}
+        found.append(message)
+    return found

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache, partial
 from typing import Any
 
+from sparsezo_gui.engine.confined import turns
+from sparsezo_gui.engine.confined.process import Refused
+from sparsezo_gui.engine.confined.turns import Ending
 from sparsezo_gui.engine.data.template import rendered
 from sparsezo_gui.errors import UserError
 
@@ -18,6 +22,7 @@ _ROLES = {
     "bot": "assistant",
 }
 _MARK = re.compile(r"⟦answer \d+⟧")
+_WHERE = "the model's chat template"
 Messages = list[dict[str, str]]
 
 
@@ -30,12 +35,12 @@ def messages(value: Any, place: str) -> Messages:
             raise UserError(f"{place}: the conversation is text that is not JSON ({error}).") from error
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise UserError(f"{place}: a conversation must be a list of turns, each with 'role' and 'content'.")
-    turns = [_turn(turn, f"{place}, turn {number}") for number, turn in enumerate(value, 1)]
-    while turns and turns[-1]["role"] != "assistant":  # nothing is learned after the last answer
-        turns.pop()
-    if not turns:
+    talk = [_turn(turn, f"{place}, turn {number}") for number, turn in enumerate(value, 1)]
+    while talk and talk[-1]["role"] != "assistant":  # nothing is learned after the last answer
+        talk.pop()
+    if not talk:
         raise UserError(f"{place}: the conversation has no turn of the assistant to learn from.")
-    return turns
+    return talk
 
 
 def _turn(turn: dict[str, Any], place: str) -> dict[str, str]:
@@ -47,14 +52,14 @@ def _turn(turn: dict[str, Any], place: str) -> dict[str, str]:
     return {"role": _ROLES.get(role.lower(), role.lower()), "content": content}
 
 
-def segments(turns: Messages, tokenizer: Any, place: str) -> tuple[tuple[str, bool], ...]:
+def segments(talk: Messages, tokenizer: Any, place: str) -> tuple[tuple[str, bool], ...]:
     """Pieces of the conversation's text; each assistant's turn is trained, with the sign that ends it.
 
     The template writes the conversation with a mark for each answer, and the answers are put in for the marks: so
     each boundary is exact, also with templates that change earlier turns when later ones come.
     """
-    marks = {index: f"⟦answer {index}⟧" for index, turn in enumerate(turns) if turn["role"] == "assistant"}
-    marked = [{**turn, "content": marks.get(index, turn["content"])} for index, turn in enumerate(turns)]
+    marks = {index: f"⟦answer {index}⟧" for index, turn in enumerate(talk) if turn["role"] == "assistant"}
+    marked = [{**turn, "content": marks.get(index, turn["content"])} for index, turn in enumerate(talk)]
     whole, known = templated(marked, tokenizer, place), set(marks.values())
     if [mark for mark in _MARK.findall(whole) if mark in known] != list(marks.values()):
         raise UserError(f"{place}: the model's chat template leaves out turns of this conversation.")
@@ -65,12 +70,12 @@ def segments(turns: Messages, tokenizer: Any, place: str) -> tuple[tuple[str, bo
         at = whole.index(mark, start)
         after = at + len(mark)
         ends = bool(ending) and whole.startswith(ending, after)
-        pieces += [(whole[start:at], False), (turns[index]["content"].strip() + (ending if ends else ""), True)]
+        pieces += [(whole[start:at], False), (talk[index]["content"].strip() + (ending if ends else ""), True)]
         start = after + len(ending) * ends
     return tuple((text, trained) for text, trained in pieces if text)
 
 
-def templated(turns: Messages, tokenizer: Any, place: str, prompt: bool = False) -> str:
+def templated(talk: Messages, tokenizer: Any, place: str, prompt: bool = False) -> str:
     """The conversation in the model's chat template, in a process of its own (see `sparsezo_gui.engine.confined`); with
     ``prompt``, as far as the answer that is to come. Raises `UserError`."""
     if not getattr(tokenizer, "chat_template", None):
@@ -80,13 +85,57 @@ def templated(turns: Messages, tokenizer: Any, place: str, prompt: bool = False)
         )
     try:
         if _has_own_way(tokenizer):
-            return tokenizer.apply_chat_template(turns, add_generation_prompt=prompt, tokenize=False)
-        values = {**tokenizer.special_tokens_map, "messages": turns, "add_generation_prompt": prompt}
+            return tokenizer.apply_chat_template(talk, add_generation_prompt=prompt, tokenize=False)
+        values = {**tokenizer.special_tokens_map, "messages": talk, "add_generation_prompt": prompt}
         return rendered("conversation", tokenizer.get_chat_template(), values, "the model's chat template", place)
     except UserError:
         raise
     except Exception as error:  # templates raise their own rules: roles must alternate, no system turn …
         raise UserError(f"{place}: the model's chat template refuses this conversation: {error}.") from error
+
+
+def ending(tokenizer: Any) -> Ending:
+    """How answers end in the model's chat template. Raises `UserError` where it has none, or it cannot be run."""
+    return _ending(tokenizer, _template(tokenizer) if not _has_own_way(tokenizer) else None)
+
+
+@lru_cache(maxsize=4)
+def _ending(tokenizer: Any, text: str | None) -> Ending:
+    if text is None:
+        return turns.ending(partial(_own, tokenizer), special(tokenizer))
+    try:
+        names = tokenizer.special_tokens_map
+        found = json.loads(rendered("ending", text, names, _WHERE, "a sample", special(tokenizer)))
+    except Refused:  # the text itself is no template: told of the first conversation
+        return Ending()
+    return Ending(**{**found, "openers": frozenset(found["openers"])})
+
+
+def learned_end(tokenizer: Any) -> int | None:
+    """The token by which an assistant's turn ends in the model's chat template; None where there is no template or it
+    writes no special token there."""
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    try:
+        found = ending(tokenizer)
+    except UserError:  # of a template that takes too much
+        return None
+    signs = turns.pattern(special(tokenizer)).findall(found.middle or found.last)
+    return tokenizer.convert_tokens_to_ids(signs[0]) if signs else None
+
+
+def special(tokenizer: Any) -> list[str]:
+    """Texts that are a token of their own."""
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    return sorted(added | {token for token in tokenizer.all_special_tokens if token})
+
+
+def _own(tokenizer: Any, messages: Messages, prompt: bool) -> str:
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=prompt, tokenize=False)
+
+
+def _template(tokenizer: Any) -> str:
+    return tokenizer.get_chat_template()
 
 
 def _has_own_way(tokenizer: Any) -> bool:

@@ -14,6 +14,25 @@ _MISSING = object()
 _LOOKED_AT = 100  # rows looked at for columns; rows of JSON may each have others
 
 
+class Gap(UserError):
+    """A row lacks what its example is made of, such as a label: ``what`` says it. Such rows can be left out."""
+
+    def __init__(self, place: str, what: str) -> None:
+        super().__init__(f"{place}: {what}. Fill it in, or leave such rows out: [data] leave_out_gaps = true.")
+        self.what = what
+
+
+class UnknownLabel(UserError):
+    """A row's ``label`` is none of the answers."""
+
+    def __init__(self, place: str, label: str, column: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"{place}: the label '{label}' in the column '{column}' is not among the answers: {', '.join(known)}. "
+            "Correct the row, or list all answers in [data] answers."
+        )
+        self.label = label
+
+
 def names(rows: Iterable[Record]) -> tuple[str, ...]:
     """Columns of the first rows, in order; those of objects inside also as 'outer.inner'."""
     found: dict[str, None] = {}

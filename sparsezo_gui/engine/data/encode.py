@@ -115,6 +115,13 @@ def text_of(tokens: Iterable[int], tokenizer: Any) -> str:
         return tokenizer.decode(list(tokens), skip_special_tokens=True)
 
 
+def prompt_tokens(text: str, tokenizer: Any) -> Tokens:
+    """What a model goes on from after ``text``: the tokens that begin every text, once, and those of the text; never
+    one that ends a text, whatever the tokenizer adds by itself. Raises `UserError`."""
+    prefix = beginning(tokenizer)
+    return prefix + tokenise([text], tokenizer, prefix).tokens
+
+
 def encode(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
     """Token rows of an example; no sequence, with its answer, is longer than ``max_tokens``.
 

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from sparsezo_gui.engine.data import chat, columns
+from sparsezo_gui.engine.data import chat, columns, labels
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.engine.data.tasks import Answer, Task, task
@@ -130,33 +130,31 @@ class Maker:
             values[part] = str(value) if isinstance(value, int | float) else "" if value is None else value
         for name in template.names - {"row", "item"}:
             if columns.empty(values.get(name)):
-                raise UserError(
-                    f"{row.place}: the column '{self.parts.get(name, name)}' is empty. Fill it in, or leave "
-                    f"the row out."
-                )
+                raise columns.Gap(row.place, f"the column '{self.parts.get(name, name)}' is empty")
         return values
 
     def _cell(self, row: Record, part: str) -> Any:
         value = columns.get(row.values, self.parts[part])
         if columns.empty(value):
-            raise UserError(f"{row.place}: the column '{self.parts[part]}' is empty. Fill it in, or leave the row out.")
+            raise columns.Gap(row.place, f"the column '{self.parts[part]}' is empty")
         return value
 
     def _label(self, row: Record, value: Any) -> int:
         exact, loose = self._labels
         label = columns.word(value)
-        index = exact.get(label, loose.get(label.casefold()))
+        index = exact.get(label, loose.get(labels.alike(label)))
         if index is None:
-            raise UserError(
-                f"{row.place}: the label '{label}' in the column '{self.parts['answer']}' is not among the "
-                f"answers: {', '.join(sorted(exact))}. Correct the row, or list all answers in [data] answers."
-            )
+            raise columns.UnknownLabel(row.place, label, self.parts["answer"], sorted(exact))
         return index
 
     @functools.cached_property
     def _labels(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Answer of each label as it is spelled, and of what is like one label alone."""
         exact = {label: index for index, answer in enumerate(self.answers) for label in answer.labels}
-        return exact, {label.casefold(): index for label, index in exact.items()}
+        meant: dict[str, set[int]] = {}
+        for label, index in exact.items():
+            meant.setdefault(labels.alike(label), set()).add(index)
+        return exact, {key: found.pop() for key, found in meant.items() if len(found) == 1}
 
 
 def maker(table: DataTable, rows: dict[str, Rows], tokenizer: Any = None) -> Maker:
@@ -167,6 +165,8 @@ def maker(table: DataTable, rows: dict[str, Rows], tokenizer: Any = None) -> Mak
     prompt = Template(table.template) if table.template else _bundled(kind, kind.prompt)
     templates = [prompt, *(_bundled(kind, answer.text) for answer in kind.answers), _bundled(kind, kind.item)]
     there = columns.names(rows["train"])
+    if table.template:
+        prompt.check_uses(there, kind.columns)
     asked = set().union(*(template.names for template in templates)) - {"row", "item"}
     unknown = sorted(asked - kind.columns.keys() - table.columns.keys() - set(there))
     if unknown:
@@ -210,13 +210,14 @@ def _answers(kind: Task, table: DataTable, rows: dict[str, Rows], parts: dict[st
         return ()
     if kind.answers:
         return _reworded(kind, table) if table.answers else kind.answers
-    words = table.answers or _labels_of(rows, parts["answer"])
-    if len({word.strip() for word in words if word.strip()}) != len(words) or len(words) < 2:
-        raise UserError(f"[data] answers: a choice needs at least two different answers, not {list(words)}.")
-    numbers = any(word.strip().isdigit() for word in words)
+    spelled = [[word.strip()] for word in table.answers] or _labels_of(table, rows, parts["answer"])
+    words = [first for first, *_ in spelled]
+    if len(set(filter(None, words))) != len(words) or len(words) < 2:
+        raise UserError(f"[data] answers: a choice needs at least two different answers, not {words}.")
+    numbers = any(word.isdigit() for word in words)
     return tuple(
-        Answer(text=word.strip(), labels=(word.strip(),) if numbers else (word.strip(), str(index)))
-        for index, word in enumerate(words)
+        Answer(text=group[0], labels=tuple(group) if numbers else (*group, str(index)))
+        for index, group in enumerate(spelled)
     )
 
 
@@ -231,13 +232,19 @@ def _reworded(kind: Task, table: DataTable) -> tuple[Answer, ...]:
     )
 
 
-def _labels_of(rows: dict[str, Rows], column: str) -> list[str]:
-    """Different labels of the training rows, and of rows that were parted from them: a rare one may be there only."""
-    values = (columns.get(row.values, column) for part in rows.values() if not part.own for row in part)
-    words = sorted({columns.word(value) for value in values if not columns.empty(value)})
+def _labels_of(table: DataTable, rows: dict[str, Rows], column: str) -> list[list[str]]:
+    """The labels of the rows, each with all its spellings where these are to be merged."""
+    found = labels.count(rows, column)
+    words = labels.spellings(found) if table.merge_labels else [[word] for word in sorted(found)]
     if len(words) > MOST_ANSWERS:
         raise UserError(
-            f"The column '{column}' holds {len(words)} different values ('{words[0][:40]}', …): too many to "
+            f"The column '{column}' holds {len(words)} different values ('{words[0][0][:40]}', …): too many to "
             f"choose from. Name the label's column with columns = {{ answer = \"…\" }}, or take the task 'pairs'."
+        )
+    if len(words) == 1:
+        raise UserError(
+            f"A choice needs at least two different answers, and all rows that have a label in the column '{column}' "
+            f"have '{words[0][0]}'. Give rows of other labels too, or name the label's column with "
+            'columns = { answer = "…" }.'
         )
     return words

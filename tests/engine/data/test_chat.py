@@ -1,8 +1,10 @@
 """Conversations: what is trained, and what the model's template makes of them."""
 
+import copy
+
 import pytest
 
-from sparsezo_gui.engine.data.chat import messages, segments
+from sparsezo_gui.engine.data.chat import learned_end, messages, segments
 from sparsezo_gui.engine.data.encode import encode
 from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.errors import UserError
@@ -90,3 +92,50 @@ def test_a_conversation_that_the_template_refuses(made):
     tokenizer.chat_template = "{{ messages[-1].content }}"
     with pytest.raises(UserError, match="leaves out turns"):
         segments(TALK, tokenizer, "")
+
+
+SPOKEN = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+ENDS = {
+    "chatml": (SPOKEN + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", "<|im_end|>"),
+    "no generation prompt": (SPOKEN, "<|im_end|>"),
+    "always opens a turn": (SPOKEN + "<|im_start|>assistant\n", "<|im_end|>"),
+    "opens half of a turn": (
+        SPOKEN + "<|im_start|>{% if add_generation_prompt %}assistant\n{% endif %}", "<|im_end|>"
+    ),
+    "another sign at the very end": (
+        SPOKEN + "{% if add_generation_prompt %}<|im_start|>assistant\n{% else %}{{ eos_token }}{% endif %}",
+        "<|im_end|>",
+    ),
+    "a sign at the very end only": (
+        "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %} {{ m.content }}"
+        "{% endif %}{% endfor %}{% if messages[-1].role == 'assistant' %}{{ eos_token }}{% endif %}",
+        "<|end|>",
+    ),
+    "words": ("{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n{% endfor %}### assistant:\n", None),
+    "refuses": ("{{ raise_exception('no') }}", None),
+    "no template": ("{% for", None),
+    "takes too long": ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", None),
+}  # fmt: skip
+
+
+@pytest.fixture
+def speaking(made):
+    """A tokenizer of byte pairs with a chat template."""
+
+    def make(template):
+        tokenizer = copy.deepcopy(made("byte_pairs"))
+        tokenizer.chat_template = template
+        return tokenizer
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_the_token_that_ends_a_turn(speaking, kind):
+    template, end = ENDS[kind]
+    tokenizer = speaking(template)
+    assert learned_end(tokenizer) == (end and tokenizer.convert_tokens_to_ids(end))
+
+
+def test_a_model_without_a_template_has_no_learned_end(made):
+    assert learned_end(made("words")) is None
