@@ -104,6 +104,18 @@ def test_faults_without_end_are_not_all_looked_for(table, monkeypatch):
     assert str(refused(gaps)).startswith("At least 5 rows have gaps: the column 'label' is empty.")
 
 
+def test_rows_on_which_a_template_fails_are_told_together(table):
+    rows = [{"n": "x" if index in (2, 5, 7) else index, "label": "ab"[index % 2]} for index in range(10)]
+    lines = refused(table(rows, template="{{ 1 + row.n }}")).args
+    assert lines[0] == "3 of 10 rows cannot become examples. The first in the file:"
+    assert [line.split(": ")[1] for line in lines[1:]] == [f"fails on train.jsonl, row {row}" for row in (3, 6, 8)]
+
+
+def test_faults_that_take_long_are_not_all_looked_for(table, monkeypatch):
+    monkeypatch.setattr("sparsezo_gui.engine.data.faults.SECONDS", -1.0)
+    assert str(refused(table(labelled(9, lambda index: "ab"[index] if index < 2 else "")))).startswith("train.csv, row")
+
+
 def test_a_fault_of_no_row_is_told_at_once(table):
     chat = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}] * 3
     with pytest.raises(UserError, match=r"^This model has no chat template"):
@@ -203,9 +215,10 @@ def test_a_column_in_single_braces_beside_a_real_one(table):
 
 
 def test_a_prompt_that_holds_the_answer(table):
+    assert said(table(labelled(), columns={"text": "label"}))[0].startswith("The prompt holds the column 'label', so the model reads the answer")
     for name in ("label", "answer"):
         assert (
-            "the prompt holds the column 'label'"
+            "The prompt holds the column 'label'"
             in said(table(labelled(), template=f"{{{{ text }}}} {{{{ {name} }}}}"))[0]
         )
 
@@ -243,6 +256,13 @@ def test_empty_answers_are_counted(table, made):
     left = finish(load_task(chat.model_copy(update={"leave_out_gaps": True}), made("byte_pairs")))
     assert len(left.train) == 5
     assert [notice.text for notice in left.notices] == ["5 rows were left out for gaps: the answer is empty."]
+
+
+def test_one_answer_for_all(table):
+    rows = [{"prompt": f"p {index}", "completion": "I am not sure."} for index in range(20)]
+    assert said(table(rows, task="pairs")) == [
+        "All 20 training examples have the same answer, so the model learns to give it always."
+    ]
 
 
 def test_an_empty_turn_among_others(table, made):
