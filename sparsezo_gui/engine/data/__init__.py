@@ -12,6 +12,11 @@ column plays which part, `template` renders the prompt, `chat` writes conversati
 candidates where they differ in a single token. What is cut to keep to the longest length is counted, so that it can
 be shown before the start. `prepare` runs the whole way with progress, `preview` for one page of the window.
 
+Before a run, all that is wrong is told at once: `faults` collects the rows that cannot become examples, `findings`
+counts what was noticed about those that can (labels in several spellings, see `labels`; prompts that are the same; rows
+in two splits; what is beyond the `limits` of the model), and `seen` shows an example as the model sees it. A run,
+`sparsezo preview` and the Data page say the same, since they ask the same.
+
 Nothing here imports torch, and `datasets` and `transformers` are imported when they are first needed.
 """
 

@@ -81,12 +81,11 @@ class Findings:
         """Whether an answer is nothing, or nothing but the sign for its end."""
         if self._make.task.kind in ("choice", "text"):
             return False
-        if example.choices:
-            return not all(choice.strip() for choice in example.choices)
-        if encoded is None or not example.templated:
-            return not all(text.strip() for text, trained in example.segments if trained)
-        short = (part for part in _answers(encoded) if len(part) <= SHORT)
-        return any(not text_of(part, self._make.tokenizer).strip() for part in short)
+        if encoded is not None and example.templated:  # its end is written by the chat template
+            short = (part for part in _answers(encoded) if len(part) <= SHORT)
+            return any(not text_of(part, self._make.tokenizer).strip() for part in short)
+        trained = example.choices or (text for text, trained in example.segments if trained)
+        return not all(text.strip() for text in trained)
 
     def check(self) -> None:
         """Raises `UserError` for examples that nothing can be learned from, or that the model cannot compute."""

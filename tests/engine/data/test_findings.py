@@ -258,6 +258,15 @@ def test_empty_answers_are_counted(table, made):
     assert [notice.text for notice in left.notices] == ["5 rows were left out for gaps: the answer is empty."]
 
 
+def test_empty_answers_of_a_preference(table, made):
+    rows = [
+        {"prompt": f"p {n}", **{part: [{"role": "assistant", "content": f"{part} {n}" * (n > 1)}] for part in parts}}
+        for n in range(6) for parts in [("chosen", "rejected")]
+    ]  # fmt: skip
+    rows[1]["chosen"], rows[0]["rejected"] = ([{"role": "assistant", "content": "a"}] for _ in range(2))
+    assert said(table(rows, task="preference"), made("byte_pairs"))[0].startswith("2 of 6 training examples have an em")
+
+
 def test_one_answer_for_all(table):
     rows = [{"prompt": f"p {index}", "completion": "I am not sure."} for index in range(20)]
     assert said(table(rows, task="pairs")) == [
