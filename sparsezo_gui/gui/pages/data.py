@@ -230,7 +230,7 @@ class DataPage(Page):
         preview, problem = session.answers.get("preview"), session.problems.get("preview")
         known = preview is not None and problem is None
         fault = problem.what if problem else preview.problem if preview else ""
-        self._fault.setVisible(bool(fault) and not (known and preview.offer))  # the banner says it, with what to do
+        self._fault.setVisible(bool(fault))
         self._fault.setText(fault)
         self._results.setVisible(known)
         self._rows_card.setVisible(problem is None)
@@ -273,7 +273,7 @@ class DataPage(Page):
 
     def _show_notices(self, preview: Any) -> None:
         """A tokenizer that cannot be used, gaps, and what a run would say of the data, with a button that mends it."""
-        told = [preview.problem] if preview.problem and preview.offer else []
+        told = ["Some rows have gaps; they are named below."] if preview.problem and preview.offer else []
         told += [notice.text for notice in preview.notices]
         if preview.tokenizer_problem:
             why = preview.tokenizer_problem.split("\n")[0]  # the Model page says all of it
