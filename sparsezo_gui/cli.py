@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.session import Session
 
 TRUST = "--trust-remote-code"
-LOADING = ("train", "resume", "verify", "estimate", "rates", "mask", "evaluate", "generate", "export", "bench")
-"""The commands that load a model."""
+LOADING = ("train", "resume", "verify", "estimate", "rates", "mask", "evaluate", "generate", "export", "bench",
+           "preview")  # fmt: skip
+"""The commands that load a model, or its tokenizer."""
 Command = Callable[[argparse.Namespace, Console], int | None]
 
 
@@ -232,6 +233,12 @@ def _estimate(options: argparse.Namespace, console: Console) -> None:
 
     chosen = _recipe(options)
     console.memory(console.finish(planning.measure(chosen)) if options.measure else planning.estimate(chosen))
+
+
+def _preview(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.planning import preview_examples
+
+    console.preview(preview_examples(_recipe(options), options.split, options.examples))
 
 
 def _rates(options: argparse.Namespace, console: Console) -> None:
@@ -508,6 +515,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--measure", action="store_true", help="load the model and run two forwards on the longest example"
     )
+    sub = add("preview", "Show examples as the model will see them, and what is noticed about the data.", _preview)
+    takes_recipe(sub)
+    sub.add_argument("--split", choices=("train", "validation", "test"), default="train", help="default: train")
+    sub.add_argument("--examples", type=benching.natural, default=5, metavar="N", help="so many (default: 5)")
     sub = add("rates", "Find a learning rate: try several, each for a few steps.", _rates)
     takes_recipe(sub)
     sub.add_argument("--steps", type=benching.natural, default=40, metavar="N", help="steps at each rate (default: 40)")

@@ -1,4 +1,4 @@
-"""Packed forward passes: no padding, several sides at once, logits only where they are scored.
+"""Packed forward passes: no padding, several sides at once, logits only where they are scored, a chunk at a time.
 
 The sequences of a pack lie one after the other in one row of tokens, (sides, tokens) in all; linear layers, norms and
 position embeddings see no padding, and attention works within each sequence. Sequences of equal shape stand together,
@@ -23,11 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from sparsezo_gui.engine.data.encode import Row, places_of
+from sparsezo_gui.engine.models.head import Head, split_pass
 
 ATTENTION = "sparsezo"
 PACK_ROWS = {"cpu": 1024, "cuda": 4096}
@@ -35,6 +37,7 @@ PACK_ROWS = {"cpu": 1024, "cuda": 4096}
 dense for (twice as many are 3 % faster on a CPU, four times as many slower), few enough to stay at inference memory."""
 SMALL_ROWS = {device: rows // 4 for device, rows in PACK_ROWS.items()}
 """The same where memory is tight; then sides mostly go one at a time."""
+LOGITS_BYTES = 128 << 20  # of fp32 logits at a time
 
 # (first token, number of sequences, tokens of each, lengths of its branches) of every run of sequences of one shape.
 Run = tuple[int, int, int, tuple[int, ...]]
@@ -96,13 +99,37 @@ class Pack:
         return tuple(found)
 
 
-def log_probabilities(module: Any, pack: Pack, sides: int) -> Tensor:
-    """log p(target) at every scored place, fp32 (sides, P), of a causal LM whose layers hold ``sides`` sides."""
-    if pack.targets.numel() == 0:
-        return torch.zeros(sides, 0, device=pack.tokens.device)
-    logits = (_packed if packs(module) else _padded)(module, pack, sides).float()
-    normaliser = logits.logsumexp(dim=-1)
-    return logits[:, pack.inverse, pack.targets] - normaliser[:, pack.inverse]
+def log_probabilities(model: Any, pack: Pack, sides: int) -> Tensor:
+    """log p(target) at every scored place, fp32 (sides, P), of a `FrozenModel` whose layers hold ``sides`` sides."""
+    found = torch.zeros(sides, len(pack.targets), device=pack.tokens.device)
+    if not pack.targets.numel():
+        return found
+    hidden, head = (_packed if packs(model.module) else _padded)(model, pack, sides)
+    chunk = max(1, LOGITS_BYTES // (4 * model.vocabulary * sides))
+    if hidden.shape[1] <= chunk and not hidden.requires_grad:
+        return _scores(head, hidden, pack.inverse, pack.targets)
+    for first, part in zip(range(0, hidden.shape[1], chunk), hidden.split(chunk, dim=1), strict=True):
+        # Nobody waits for a GPU to tell which pairs are in this chunk: the scores of others are thrown away.
+        index = pack.inverse - first
+        inside = (index >= 0) & (index < part.shape[1])
+        inputs = (head, part, index.clamp(0, part.shape[1] - 1), pack.targets)
+        # On the way back a chunk's logits are made again rather than kept.
+        scores = checkpoint(_scores, *inputs, use_reentrant=False) if hidden.requires_grad else _scores(*inputs)
+        found = torch.where(inside, scores, found)
+    return found
+
+
+def _scores(head: Head, hidden: Tensor, index: Tensor, targets: Tensor) -> Tensor:
+    """log p(target) fp32 (sides, P) of pairs: what follows ``hidden[:, index]``, and its token."""
+    logits = head(hidden).float()
+    picked = logits[:, index, targets]
+    if logits.requires_grad:
+        return picked - logits.logsumexp(dim=-1)[:, index]
+    # As logsumexp does it, but in place: the logits are most of the memory here.
+    top = logits.amax(dim=-1, keepdim=True)
+    top.masked_fill_(top.isinf(), 0)
+    normaliser = logits.sub_(top).exp_().sum(dim=-1).log_().add_(top.squeeze(-1))
+    return picked - normaliser[:, index]
 
 
 def packs(module: Any) -> bool:
@@ -116,23 +143,25 @@ def _moved(values: list[int], device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def _packed(module: Any, pack: Pack, sides: int) -> Tensor:
+def _packed(model: Any, pack: Pack, sides: int) -> tuple[Tensor, Head]:
+    """Hidden states (sides, U, hidden) at the pack's places, and what makes logits of them."""
     with _attending(pack):
-        return module(
+        hidden, head = split_pass(
+            model.module,
+            model.body,
             input_ids=pack.tokens.expand(sides, -1),
             position_ids=pack.positions.expand(sides, -1),
-            logits_to_keep=pack.places,
-            use_cache=False,
-        ).logits
+        )
+    return hidden[:, pack.places], head
 
 
-def _padded(module: Any, pack: Pack, sides: int) -> Tensor:
+def _padded(model: Any, pack: Pack, sides: int) -> tuple[Tensor, Head]:
     lengths = [length for length, _ in pack.shapes]
     rows = torch.nn.utils.rnn.pad_sequence(pack.tokens.split(lengths), batch_first=True)
-    logits = module(input_ids=rows.repeat(sides, 1), use_cache=False).logits
+    hidden, head = split_pass(model.module, model.body, input_ids=rows.repeat(sides, 1))
     starts = torch.tensor(lengths, device=rows.device).cumsum(0)
     row = torch.searchsorted(starts, pack.places, right=True)
-    return logits.unflatten(0, (sides, -1))[:, row, pack.positions[pack.places]]
+    return hidden.unflatten(0, (sides, -1))[:, row, pack.positions[pack.places]], head
 
 
 @contextmanager

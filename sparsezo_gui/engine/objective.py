@@ -18,7 +18,6 @@ from sparsezo_gui.engine.forward import Pack, log_probabilities, packs
 from sparsezo_gui.engine.models.frozen import FrozenModel
 from sparsezo_gui.engine.models.tuned import Owners
 
-LOGITS_BYTES = 128 << 20
 WORTHWHILE = 0.1  # of a pack's tokens, from which on a common beginning is computed once
 
 
@@ -47,7 +46,7 @@ def measure(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1, own
     """
     # All packs are on their way before the first result is waited for.
     ran, first = [], 0
-    for part in packs_of(examples, model.vocabulary, model.pack_rows, sides):
+    for part in packs_of(examples, model.pack_rows, sides):
         ran.append((part, *_run_pack(model, part, sides, owners, first)))
         first += len(part)
     parts = [_gathered(*each) for each in ran]
@@ -66,18 +65,17 @@ def sides_at_once(sides: int, longest: int, rows: int, compute: str) -> int:
     return sides if compute == "int8" else min(sides, max(1, rows // longest))
 
 
-def packs_of(examples: Sequence[Encoded], vocabulary: int, rows: int, sides: int) -> Iterator[list[Encoded]]:
+def packs_of(examples: Sequence[Encoded], rows: int, sides: int) -> Iterator[list[Encoded]]:
     """Splits examples, in order, so that no forward pass has more than ``rows`` rows; one example is never split."""
-    places = max(1, LOGITS_BYTES // (4 * vocabulary * sides))
     part: list[Encoded] = []
-    tokens = scored = 0
+    tokens = 0
     for example in examples:
-        size, score = count_tokens(example), count_scored(example)
-        if part and ((tokens + size) * sides > rows or scored + score > places):
+        size = count_tokens(example)
+        if part and (tokens + size) * sides > rows:
             yield part
-            part, tokens, scored = [], 0, 0
+            part, tokens = [], 0
         part.append(example)
-        tokens, scored = tokens + size, scored + score
+        tokens += size
     if part:
         yield part
 
@@ -115,7 +113,7 @@ def _run_pack(
             for end, length, (_, number) in zip(ends, lengths, rows, strict=True)
         ]
     pack = Pack.of(ordered, _shared(ordered) if joined and owners is None else 0, model.device)
-    return log_probabilities(model.module, pack, sides), pairs
+    return log_probabilities(model, pack, sides), pairs
 
 
 def _shared(rows: Sequence[Row]) -> int:

@@ -344,23 +344,7 @@ def data_of(
 
 
 def load_data(recipe: Recipe, model: FrozenModel) -> Generator[Progress | Notice, None, TaskData]:
-    """The recipe's data, encoded for ``model``; tells what was cut, and what is in two splits."""
-    data = yield from load_task(recipe.data, model.tokenizer)
-    for split in (data.train, data.validation, data.test):
-        rows = (row for example in split.encoded for row in example.rows)
-        model.check_tokens((part for row in rows for part in (row.tokens, row.targets)), recipe.data.source)
-    yield from (Notice(text) for text in data.notices)
-    if data.truncated:
-        yield Notice(
-            f"{data.truncated} examples were longer than {recipe.data.max_tokens} tokens; {data.tokens_cut} were "
-            "cut from the start of their prompts. Raise max_tokens to keep them whole.", "warning",
-        )  # fmt: skip
-    trained = {example.rows for example in data.train.encoded}
-    for split in ("validation", "test"):
-        examples = getattr(data, split).encoded
-        if known := sum(example.rows in trained for example in examples):
-            yield Notice(
-                f"{known} of {len(examples)} {split} examples are training examples too, so they say little about how "
-                "the model does on new ones. Remove them from one of the two splits.", "warning",
-            )  # fmt: skip
+    """The recipe's data, encoded for ``model``; tells what was noticed about it."""
+    data = yield from load_task(recipe.data, model.tokenizer, model.limits)
+    yield from data.notices
     return data

@@ -112,6 +112,27 @@ class Examples(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Example(Event):
+    """Example ``number`` (from 1) of ``split`` as the model sees it, with so many ``tokens``.
+
+    ``pieces`` are its text, with the right candidate of a choice and the token that ends a text, in turns with whether
+    it is trained; ``answer`` is the reference, empty for plain text.
+    """
+
+    number: int
+    split: str
+    tokens: int
+    pieces: list[tuple[str, bool]]
+    answer: str
+
+    def as_json(self) -> dict[str, Any]:
+        """With ``text``, all of it, and ``trained``, the pieces of it that are, for the pieces."""
+        text, trained = "".join(text for text, _ in self.pieces), [text for text, trained in self.pieces if trained]
+        known = {"event": "example", "number": self.number, "split": self.split, "tokens": self.tokens}
+        return {**known, "text": text, "trained": trained, "answer": self.answer}
+
+
+@dataclass(frozen=True, slots=True)
 class Notice(Event):
     """Something the user should know, in words; ``level`` is 'info' or 'warning'."""
 

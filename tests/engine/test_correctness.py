@@ -235,10 +235,10 @@ def test_packs_are_cut_by_rows():
     sizes = [count_tokens(each) for each in examples]
     assert [sides_at_once(4, max(sizes), rows, "auto") for rows in (1, 51, 102, 153, 204, 1000)] == [1, 1, 2, 3, 4, 4]
     for rows, sides in ((60, 1), (120, 2), (1, 1), (10_000, 4)):
-        packs = list(packs_of(examples, 288, rows, sides))
+        packs = list(packs_of(examples, rows, sides))
         assert [each for pack in packs for each in pack] == examples
         assert all(len(pack) == 1 or sides * sum(map(count_tokens, pack)) <= rows for pack in packs)
-    assert next(packs_of(examples, 288, 2 * max(sizes), 2)) == examples[:1]
+    assert next(packs_of(examples, 2 * max(sizes), 2)) == examples[:1]
 
 
 def test_candidates_share_their_prompt():

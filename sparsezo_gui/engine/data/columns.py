@@ -10,8 +10,29 @@ from sparsezo_gui.engine.data.tasks import Task, task
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe.recipe import DataTable
 
+LATER = frozenset(("system", "history", "tools"))
+"""Parts that a task can do without, and that none had at first: what a run remembers of its task leaves them out."""
 _MISSING = object()
 _LOOKED_AT = 100  # rows looked at for columns; rows of JSON may each have others
+
+
+class Gap(UserError):
+    """A row lacks what its example is made of, such as a label: ``what`` says it. Such rows can be left out."""
+
+    def __init__(self, place: str, what: str) -> None:
+        super().__init__(f"{place}: {what}. Fill it in, or leave such rows out: [data] leave_out_gaps = true.")
+        self.what = what
+
+
+class UnknownLabel(UserError):
+    """A row's ``label`` is none of the answers."""
+
+    def __init__(self, place: str, label: str, column: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"{place}: the label '{label}' in the column '{column}' is not among the answers: {', '.join(known)}. "
+            "Correct the row, or list all answers in [data] answers."
+        )
+        self.label = label
 
 
 def names(rows: Iterable[Record]) -> tuple[str, ...]:
@@ -88,6 +109,15 @@ def word(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip()
+
+
+def structured(value: Any) -> str:
+    """What a value is that has no text of its own, in words, or '': Python's way to write it is not for a model."""
+    if isinstance(value, dict):
+        return f"an object with {', '.join(map(repr, list(value)[:5])) or 'nothing in it'}"
+    if isinstance(value, list | tuple | set):
+        return f"a list of {len(value)}"
+    return f"{len(value)} bytes" if isinstance(value, bytes | bytearray | memoryview) else ""
 
 
 def empty(value: Any) -> bool:

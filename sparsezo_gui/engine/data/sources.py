@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 import huggingface_hub
 
 from sparsezo_gui import resources
-from sparsezo_gui.engine.data import columns, readers
-from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data import columns, parquet, readers
+from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.engine.files import refuse_links
 from sparsezo_gui.engine.models.download import remove_damaged
@@ -207,7 +207,7 @@ def _hub_part(name: str, split: str, rows: Any) -> Part:
 
     def records() -> Iterator[Record]:
         try:
-            for number, values in enumerate(readers.named(rows, classes), 1):
+            for number, values in enumerate(parquet.named(rows, classes), 1):
                 yield Record(values, f"{name} {split}", number)
         except Exception as error:  # a data set that is read as it comes: the network's errors, and those of its files
             raise hub_error(name, error) from error

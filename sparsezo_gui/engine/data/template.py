@@ -10,6 +10,8 @@ template and row, and what is `SMALL` runs here.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from typing import Any
 
 from jinja2 import TemplateSyntaxError, nodes
@@ -23,6 +25,12 @@ LARGEST_TEMPLATE = 20_000  # characters
 SECONDS, MEMORY = 1.0, 64_000_000  # of processor time and bytes that a template gets for one row
 SMALL = 4_000_000  # signs of a template times those that it reads: so little takes some milliseconds at the very most
 _GROWING = (nodes.Add, nodes.Tuple, nodes.List)  # and filters that join or replace: what they make can be long
+# A name as other programs' templates have it: {name}, {name!r}, {name:>5}, {row[name]}, ${name}, $name, %(name)s. Not
+# after a letter or a backslash, where braces are LaTeX's.
+_OTHERS = re.compile(
+    r"(?<![{\w\\])\$?\{\s*(?:row\[['\"]?([^{}\n'\"]{1,200})['\"]?\]|([^{}\n]{1,200}?))\s*(?:![rsa])?"
+    r"(?::[^{}\s'\"]*)?\}(?!\})|%\(([^()\n]{1,200})\)[sdr]|(?<![\w$])\$(\w{1,200})"
+)
 _SHRINKING = FILTERS.keys() - {"join", "replace", "truncate"}
 
 
@@ -51,6 +59,28 @@ class Template:
         self.optional = frozenset(test.name for test in tests if isinstance(test, nodes.Name))
         # Nothing can be assigned. Jinja's own search would compute constant parts, here, without limits.
         self.names = frozenset(name.name for name in tree.find_all(nodes.Name)) - self.optional
+        self.used = self.names | self.optional
+        self._words = "".join(node.data for node in tree.find_all(nodes.TemplateData))
+
+    def mistaken(self, known: Collection[str]) -> dict[str, str]:
+        """What stands in the text as other programs write a column, such as '{text}', and which of the ``known`` ones
+        it names."""
+        found = ((match[0], next(filter(None, match.groups()))) for match in _OTHERS.finditer(self._words))
+        return {written: name for written, name in found if name in known}
+
+    def check_uses(self, there: Collection[str], parts: Collection[str] = ()) -> None:
+        """Raises `UserError` where none of the columns ``there`` or of a task's ``parts`` goes in, so that all rows
+        would read the same."""
+        if self.names | self.optional:
+            return
+        guess = "A column goes in as {{ column }}."
+        if mistaken := self.mistaken({*there, *parts}):
+            written, name = next(iter(mistaken.items()))
+            guess = f"'{written}' is plain text here. Did you mean '{{{{ {name} }}}}'?"
+        raise UserError(
+            f"{self.where}: no column goes in, so all rows would have the same prompt. {guess} "
+            f"Columns there: {', '.join(there)}."
+        )
 
     def render(self, values: dict[str, Any], place: str) -> str:
         """The text for one row, which ``place`` names in errors."""
@@ -113,7 +143,7 @@ def _check_node(node: nodes.Node) -> None:
 class Literal:
     """Stands in for a `Template` where text must be taken as it is."""
 
-    names = optional = frozenset()
+    names = optional = used = frozenset()
 
     def __init__(self, text: str):
         self.text = text

@@ -43,6 +43,10 @@ class Anatomy:
     """Shape of every parameter as the model holds it, tied ones once."""
     aliases: Mapping[str, str]
     """Further names of tied parameters, such as 'lm_head.weight', to the name under which `shapes` has them."""
+    tables: tuple[str, ...]
+    """Parameters of the token embeddings and of the head; none where the model's own code may use them in any way."""
+    halved: bool
+    """Whether the config says that the checkpoint's numbers have 16 bits."""
     parameters: int
     eligible: int
     embeddings: int
@@ -94,6 +98,8 @@ def anatomy(config: PretrainedConfig, code: TrustedCode | None = None) -> Anatom
         skip=tuple(skip),
         shapes=MappingProxyType(shapes),
         aliases=MappingProxyType(aliases),
+        tables=() if code is not None else _tables(model, first),
+        halved=getattr(config, "dtype", None) in (torch.float16, torch.bfloat16),
         **_counts(model, linears),
         hidden=text.hidden_size,
         layers=len(blocks),
@@ -184,6 +190,12 @@ def _linears(model: PreTrainedModel, path: str) -> tuple[dict[str, tuple[int, in
             rows, columns = columns, rows
         linears[f"{name}.weight"] = (rows, columns)
     return linears, transposed, skip
+
+
+def _tables(model: PreTrainedModel, names: dict[int, str]) -> tuple[str, ...]:
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    plain = [end.weight for end in ends if isinstance(end, nn.Embedding) or type(end) is nn.Linear]
+    return tuple(dict.fromkeys(names[id(weight)] for weight in plain))
 
 
 def _kv_heads(text: PretrainedConfig) -> int:

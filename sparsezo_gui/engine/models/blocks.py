@@ -1,7 +1,7 @@
 """A model's decoder blocks one at a time: what comes before them, each of them, and what comes after.
 
 A model's own code runs throughout. While every block is made to pass on what it is given, a forward pass tells how the
-model calls its blocks, and turns what the last one would have given into logits.
+model calls its blocks, and goes on with what the last one would have given.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.engine.models.head import Head, split_pass
 from sparsezo_gui.engine.models.linear import FrozenLinear
 
 
@@ -30,7 +31,7 @@ class Blocks:
     """The blocks of ``model`` by number. Hidden states are (1, tokens, hidden)."""
 
     def __init__(self, model: FrozenModel) -> None:
-        self.module = model.module
+        self.module, self.body = model.module, model.body
         self.blocks: list[nn.Module] = list(model.module.get_submodule(model.anatomy.blocks))
         self.layers = [[layer for layer in block.modules() if isinstance(layer, FrozenLinear)] for block in self.blocks]
         self._wraps = False  # whether blocks give a tuple, of which the hidden states are the first
@@ -51,7 +52,7 @@ class Blocks:
             return self._given(hidden)
 
         with self._in_place(look):
-            self.module(input_ids=ids, use_cache=False)
+            split_pass(self.module, self.body, input_ids=ids)
         return first, calls
 
     def run(self, number: int, hidden: Tensor, call: Call) -> Tensor:
@@ -59,10 +60,10 @@ class Blocks:
         out = self.blocks[number](hidden, *call.args, **call.kwargs)
         return out[0] if isinstance(out, tuple) else out
 
-    def leave(self, hidden: Tensor, ids: Tensor, **options: Any) -> Tensor:
-        """Logits (1, places, vocabulary) from what the last block gave."""
+    def leave(self, hidden: Tensor, ids: Tensor) -> tuple[Tensor, Head]:
+        """`split_pass` from what the last block gave."""
         with self._in_place(lambda _number, _hidden, *_args, **_kwargs: self._given(hidden)):
-            return self.module(input_ids=ids, use_cache=False, **options).logits
+            return split_pass(self.module, self.body, input_ids=ids)
 
     def _given(self, hidden: Tensor) -> Any:
         return (hidden,) if self._wraps else hidden

@@ -14,8 +14,9 @@ from transformers import BitsAndBytesConfig, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from sparsezo_gui.border import outside
+from sparsezo_gui.engine.data.limits import Limits, limits_of
 from sparsezo_gui.engine.forward import ATTENTION, PACK_ROWS
-from sparsezo_gui.engine.models import auto
+from sparsezo_gui.engine.models import auto, tables
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.anatomy import Anatomy
 from sparsezo_gui.engine.models.checkpoint import Checkpoint
@@ -60,6 +61,13 @@ class FrozenModel:
         return self.source.anatomy
 
     @property
+    def body(self) -> nn.Module | None:
+        """The part of the module that calls its blocks; None where the model's own code may go on in any way."""
+        own = self.source.code is not None and self.source.code.has("AutoModelForCausalLM")
+        path = self.anatomy.blocks.rpartition(".")[0]
+        return self.module.get_submodule(path) if path and not own else None
+
+    @property
     def rounds(self) -> bool:
         """Whether it computes in fewer bits than fp32."""
         return self.dtype != torch.float32 or any(isinstance(layer, IntegerLinear) for layer in self.layers.values())
@@ -72,22 +80,22 @@ class FrozenModel:
     @property
     def vocabulary(self) -> int:
         """Width of the logits."""
-        return self.module.get_output_embeddings().weight.shape[0]
+        return tables.rows(self.module.get_output_embeddings())
 
     def check_tokens(self, rows: Iterable[Sequence[int]], where: str) -> None:
         """Raises `UserError` for a token in ``rows`` that the model's tables do not hold; ``where`` says whose it is.
 
         A tokenizer may well have more tokens than the model, as long as no text has them.
         """
-        tables = (self.module.get_input_embeddings(), self.module.get_output_embeddings())
-        size = min(table.weight.shape[0] for table in tables)
         token = max((max(row) for row in rows if row), default=0)
-        if token >= size:
-            raise UserError(
-                f"{where}: holds the token {self.tokenizer.convert_ids_to_tokens(token)!r} (number {token}), which the "
-                f"model does not know: the tokenizer has {len(self.tokenizer)} tokens, and the model embeddings of "
-                f"{size}. Put the tokenizer that belongs to the model into {self.source.folder}, or remove that token."
-            )
+        if token >= self.limits.tokens:
+            raise self.limits.unknown(token, self.tokenizer, where)
+
+    @property
+    def limits(self) -> Limits:
+        """What it takes."""
+        size = min(tables.rows(self.module.get_input_embeddings()), self.vocabulary)
+        return limits_of(self.source.folder, self.source.config, self.anatomy.shapes, size)
 
     def original(self, name: str) -> Tensor:
         """The weight (out, in) as in the checkpoint; the dequantised one where only a 4-bit checkpoint exists."""
@@ -106,8 +114,11 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     streamed = device.type == "cuda" and needed(
         source.anatomy, table.bits, dtype.itemsize, devices.memory_free(device) + devices.memory_used(device)
     )
-    module = _module(source, table, torch.device("cpu") if streamed else device, dtype)
-    model = FrozenModel(module, tokenizer, source, Checkpoint(source), device, dtype, PACK_ROWS[device.type])
+    checkpoint = Checkpoint(source)
+    own = tables.own_types(checkpoint, tables.narrow(source.anatomy, dtype, device.type))
+    with tables.loaded_as(own):
+        module = _module(source, table, torch.device("cpu") if streamed else device, dtype)
+    model = FrozenModel(module, tokenizer, source, checkpoint, device, dtype, PACK_ROWS[device.type])
     rounding = Rounding()
     for done, name in enumerate(source.anatomy.linears):
         layer = model.layers[name] = _freeze(module, name, dtype, rounding if table.compute == "int8" else None)
@@ -121,7 +132,8 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     for name, parameter in module.named_parameters():
         if not finite(parameter):
             raise _not_finite(source, name)
-        parameter.data = parameter.data.to(device, dtype, copy=True)
+        parameter.data = parameter.data.to(device, own.get(name, dtype), copy=True)
+    tables.hold(module, own, dtype)
     if streamed:
         stream(model)
     module.eval().requires_grad_(False)

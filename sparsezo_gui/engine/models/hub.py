@@ -60,6 +60,22 @@ def find(table: ModelTable) -> Generator[Progress, None, ModelSource]:
         return inspect(folder, table)
 
 
+def tokenizer_folder(table: ModelTable) -> Generator[Progress, None, Path]:
+    """Folder with the tokenizer of the model that ``table`` names; from the Hub, all but the weights is fetched where
+    it is not here. Raises `UserError`."""
+    yield Progress("Looking for the model")
+    folder = local_folder(table.id) or cached_folder(table)
+    if folder is not None:
+        return folder
+    try:
+        snapshot, files = yield from _listing(table)
+        small = [file for file in files if not file.name.endswith(".safetensors")]
+        yield from _fetch(snapshot, small, 0, sum(file.size for file in small))
+    except HUB_ERRORS as error:
+        raise hub_error(table, error) from error
+    return snapshot.folder
+
+
 def cached_folder(table: ModelTable) -> Path | None:
     """Folder in the Hugging Face cache when all of the model is there (offline: when any of it is); no network call.
 

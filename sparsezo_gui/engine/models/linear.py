@@ -41,7 +41,7 @@ class FrozenLinear(nn.Module):
     def hold(self, store: Store) -> None:
         """Takes ``store`` for the frozen weight."""
         self.store = store
-        self.spans = _spans(store, self.dtype)
+        self.spans = spans_of(store, self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (sides · batch, …, in) to (sides · batch, …, out)."""
@@ -89,7 +89,7 @@ def loss_scale(dtype: torch.dtype) -> float:
     return 1024.0 if dtype == torch.float16 else 1.0
 
 
-def _spans(store: Store, dtype: torch.dtype) -> list[tuple[int, int]]:
+def spans_of(store: Store, dtype: torch.dtype) -> list[tuple[int, int]]:
     """Rows (first, last) of each part of the weight."""
     rows, columns = store.shape
     if store.device.type != "cpu" or not store.grain or rows * columns * dtype.itemsize <= LARGE_BYTES:

@@ -8,19 +8,21 @@ that are alive; the tests hold it against a real run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from sparsezo_gui.engine.forward import PACK_ROWS
+from sparsezo_gui.engine.forward import LOGITS_BYTES, PACK_ROWS
 from sparsezo_gui.engine.models import device as devices
+from sparsezo_gui.engine.models import tables
 from sparsezo_gui.engine.models.anatomy import Anatomy
 from sparsezo_gui.engine.models.integer import PIECE_BYTES
 from sparsezo_gui.engine.models.linear import LARGE_BYTES
 from sparsezo_gui.engine.models.streamed import KEPT as KEPT_BLOCKS
-from sparsezo_gui.engine.objective import LOGITS_BYTES, sides_at_once
+from sparsezo_gui.engine.objective import sides_at_once
 from sparsezo_gui.engine.sparse.dense import MOVED, PIECE
 from sparsezo_gui.recipe.recipe import Recipe
 
@@ -132,7 +134,7 @@ def estimate(
     shape = _Shape(sides, tokens, longest_tokens, scored, width)
     activations, workspace = _activations(anatomy, shape), _workspace(recipe, anatomy, shape, device_kind)
     parts = (
-        *_weights(anatomy, bits, width, streamed, dense),
+        *_weights(anatomy, bits, width, streamed, dense, device_kind),
         *(() if dense else _overlay(recipe, anatomy, width)),
         *_backwards(recipe, anatomy, max(longest_tokens, tokens_per_batch), width),
         activations,
@@ -146,18 +148,24 @@ def estimate(
     return MemoryEstimate(parts, available, capacity, rows, total if small is None else small, others)
 
 
-def _weights(anatomy: Anatomy, bits: int, width: int, streamed: bool, dense: bool) -> tuple[Part, ...]:
+def _weights(
+    anatomy: Anatomy, bits: int, width: int, streamed: bool, dense: bool, device_kind: str
+) -> tuple[Part, ...]:
     statistics = {4: 4 * anatomy.eligible // BLOCK, 8: 4 * sum(rows for rows, _ in anatomy.linears.values())}
-    ends = anatomy.embeddings + anatomy.head
+    ends = width * (anatomy.embeddings + anatomy.head)
+    own = tables.narrow(anatomy, torch.float32 if width == 4 else torch.bfloat16, device_kind)
+    if anatomy.halved:
+        ends -= 2 * sum(math.prod(anatomy.shapes[name]) for name in own)
     share = KEPT_BLOCKS / anatomy.layers if streamed else 1
     where = f"{KEPT_BLOCKS} blocks at a time; the others wait in the host's memory" if streamed else "all blocks"
+    kept = "in the checkpoint's 16 bits" if own and anatomy.halved else "kept whole"
     name, moved = ("Tuned weights", ", and moved there") if dense else ("Frozen weights", "")
     return (
         Part(name, round(share * anatomy.eligible * bits // 8),
              f"The linear layers of {where}, {bits} bits a weight{moved}."),
         Part("Quantisation statistics", round(share * statistics.get(bits, 0)),
              "Scales by which the small numbers become weights."),
-        Part("Embeddings and head", ends * width, f"The tables of {anatomy.vocabulary} tokens, kept whole."),
+        Part("Embeddings and head", ends, f"The tables of {anatomy.vocabulary} tokens, {kept}."),
         Part("Other weights", anatomy.other * width, "Norms and biases, kept whole."),
     )
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from sparsezo_gui.engine.data import Passage
-from sparsezo_gui.engine.forward import packs
 from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.engine.models.head import split_pass
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 
@@ -35,13 +35,11 @@ class Activations:
 def activations(model: FrozenModel, passages: Sequence[Passage]) -> Generator[Progress, None, Activations]:
     """Runs the frozen model on ``passages``. Raises `UserError` for activations that are not finite."""
     seen = _Seen(model)
-    # One place's logits will do: nobody looks at them.
-    options = {"logits_to_keep": 1} if packs(model.module) else {}
     for done, passage in enumerate(passages):
         yield Progress("Reading the activations", done, len(passages), "sequences")
         ids = torch.tensor([passage.tokens], device=model.device)
         with torch.no_grad(), seen.looking():
-            model.module(input_ids=ids, use_cache=False, **options)
+            split_pass(model.module, model.body, input_ids=ids)  # nobody looks at logits
     yield Progress("Reading the activations", len(passages), len(passages), "sequences")
     return seen.result(len(passages))
 

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsezo_gui.engine.data import Passage
-from sparsezo_gui.engine.forward import packs
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.blocks import Blocks, Call
 from sparsezo_gui.engine.models.frozen import FrozenModel
@@ -142,19 +141,18 @@ class _Search:
 
     def losses(self) -> None:
         """Gradients at the last boundary. Raises `UserError` for a loss that is not finite."""
-        vocabulary, last = self.model.vocabulary, len(self.blocks)
+        last, chunk = len(self.blocks), max(1, LOGITS_BYTES // (4 * self.model.vocabulary))
         with self.work.writing("gradient", last) as write:
             for index, (ids, places) in enumerate(zip(self.ids, self.places, strict=True)):
                 hidden = self._read("hidden", last, index).requires_grad_()
-                loss = 0.0
-                chunk = max(1, LOGITS_BYTES // (4 * vocabulary)) if packs(self.model.module) else len(places)
+                states, head = self.blocks.leave(hidden, ids)
+                end, loss = states.detach().requires_grad_(), 0.0
                 for part in places.split(chunk):
-                    options = {"logits_to_keep": part} if packs(self.model.module) else {}
-                    logits = self.blocks.leave(hidden, ids, **options)[0]
-                    logits = logits if packs(self.model.module) else logits[part]
-                    share = F.cross_entropy(logits.float(), ids[0, part + 1], reduction="sum") / len(places)
+                    logits = head(end[:, part])[0].float()
+                    share = F.cross_entropy(logits, ids[0, part + 1], reduction="sum") / len(places)
                     (share * self.scale).backward()
                     loss += share.item()
+                states.backward(end.grad)
                 if not torch.isfinite(torch.tensor(loss)):
                     raise UserError(
                         "The model's loss on the mask's text is not a finite number; choose more bits or other text."
