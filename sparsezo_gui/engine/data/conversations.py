@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from sparsezo_gui.engine.confined.prompt import described
 from sparsezo_gui.engine.data import columns
 from sparsezo_gui.errors import UserError
 
@@ -96,7 +97,7 @@ def history(value: Any, place: str) -> Messages:
 
 def written(value: Any, where: str) -> str:
     """Text as it stands in a cell, or a number as a word. Raises `UserError` for what has no text of its own."""
-    if reason := columns.structured(value):
+    if reason := described(value):
         raise UserError(f"{where} holds {reason}, not text.")
     return value if isinstance(value, str) else columns.word(value)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sparsezo_gui.engine.confined.prompt import described
 from sparsezo_gui.engine.data import chat, columns, labels
 from sparsezo_gui.engine.data.conversations import Conversation, Messages, Unused, history, is_turns, written
 from sparsezo_gui.engine.data.readers import Record
@@ -89,19 +90,20 @@ class Maker:
 
     def _spoken(self, talk: Conversation, row: Record) -> chat.Spoken:
         found = chat.spoken(talk, self.tokenizer, row.place)
-        pictures = any(not columns.empty(row.values.get(name)) and row.values[name] != [] for name in _PICTURES)
-        self.unused.add(found.unused | ({chat.NO_PICTURES} if pictures else set()))
+        self._count(row, found.unused)
         return found
+
+    def _count(self, row: Record, unused: frozenset[str]) -> None:
+        pictures = any(not columns.empty(row.values.get(name)) and row.values[name] != [] for name in _PICTURES)
+        self.unused.add(unused | ({chat.NO_PICTURES} if pictures else set()))
 
     def _completion(self, row: Record) -> Example:
         value = self._cell(row, "answer")
         if self._talks(row):
-            found = self._spoken(self._answered(row, value), row)
+            found = self._spoken(self._answered(row, "answer"), row)
             others = () if is_turns(value) else tuple(text.strip() for text in texts(value)[1:])
             return Example(found.segments, references=_said(found) + others, templated=True, prompt=found.prompt)
-        answers = texts(self._last(row, value), strip=False) or ((self.task.none,) if self.task.none else ())
-        if not answers:
-            raise UserError(f"{row.place}: there is no answer in the column '{self.parts['answer']}'.")
+        answers = self._answers(row, "answer")
         prompt, gap = self._prompt(row)
         answer = _joined(prompt, gap, answers[0]) + self.task.stop
         return Example(((prompt, False), (answer, True)), references=tuple(text.strip() for text in answers))
@@ -112,26 +114,27 @@ class Maker:
         if self.task.items:
             found, right = self._own_candidates(row, value)
         else:
+            self._check_text(row, "answer", value)
             found, right = [self._render(template, row) for template in self.candidates], [self._label(row, value)]
         references = tuple(found[index] for index in right)
         choices = tuple(_joined(prompt, gap, text) for text in found)
         return Example(((prompt, False),), choices, right[0], references, tuple(right[1:]))
 
     def _preference(self, row: Record) -> Example:
-        values = [self._cell(row, part) for part in ("chosen", "rejected")]
         if self._talks(row):
-            return self._compared(row, values)
+            return self._compared(row)
         prompt, gap = self._prompt(row)
-        found = [written(self._last(row, value), f"{row.place}: an answer") for value in values]
+        found = [self._answers(row, part)[0] for part in ("chosen", "rejected")]
         self._differ(row, found)
         answers = tuple(_joined(prompt, gap, text) for text in found)
         return Example(((prompt, False),), answers, references=(found[0].strip(),), ends=True)
 
-    def _compared(self, row: Record, values: list[Any]) -> Example:
+    def _compared(self, row: Record) -> Example:
         """A preference in the model's chat template: what it writes for each of the two answers."""
-        talks = [replace(talk, trained=talk.trained[-1:]) for talk in (self._answered(row, each) for each in values)]
+        talks = [self._answered(row, part) for part in ("chosen", "rejected")]
+        talks = [replace(talk, trained=talk.trained[-1:]) for talk in talks]
         chosen, rejected = (chat.spoken(talk, self.tokenizer, row.place) for talk in talks)
-        self.unused.add(chosen.unused | rejected.unused)
+        self._count(row, chosen.unused | rejected.unused)
         answers = tuple("".join(text for text, trained in each.segments if trained) for each in (chosen, rejected))
         self._differ(row, answers)
         prompts = {each.before for each in (chosen, rejected)}
@@ -162,19 +165,16 @@ class Maker:
     def _asks_in_turns(self, row: Record) -> bool:
         return self.prompt.bundled and "prompt" in self.parts and is_turns(self._optional(row, "prompt"))
 
-    def _answered(self, row: Record, value: Any) -> Conversation:
+    def _answered(self, row: Record, part: str) -> Conversation:
         """The conversation that a row's prompt and one of its answers make; only the answer is trained."""
-        before = self._before(row)
+        before, value = self._before(row), self._cell(row, part)
         if is_turns(value):
             talk = chat.messages(value, row.place)
-            if len(talk) > 1 and talk[0]["role"] != "assistant":  # it repeats the prompt, or holds it
+            if talk[0]["role"] in ("system", "user"):  # it holds the prompt, too
                 before = talk[: _opening(talk)]
-            talk = talk[len(before) :] if talk[: len(before)] == before else talk
+                talk = talk[len(before) :]
         else:
-            answers = texts(value, strip=False)
-            if not answers:
-                raise UserError(f"{row.place}: there is no answer in the column '{self.parts['answer']}'.")
-            talk = [{"role": "assistant", "content": answers[0]}]
+            talk = [{"role": "assistant", "content": self._answers(row, part)[0]}]
         extra = {part: self._optional(row, part) for part in ("system", "tools") if part not in self.prompt.used}
         return chat.conversation([*before, *talk], row.place, **extra, first=len(before))
 
@@ -191,9 +191,15 @@ class Maker:
     def _history(self, row: Record) -> Messages:
         return history(self._optional(row, "history"), row.place) if "history" not in self.prompt.used else []
 
-    def _last(self, row: Record, value: Any) -> Any:
-        """An answer; of a conversation that ends in it, the text of its last turn."""
-        return chat.messages(value, row.place)[-1]["content"] if is_turns(value) else value
+    def _answers(self, row: Record, part: str) -> tuple[str, ...]:
+        """The answers in a cell; of a conversation that ends in one, the text of its last turn."""
+        value = self._cell(row, part)
+        value = chat.messages(value, row.place)[-1]["content"] if is_turns(value) else value
+        found = texts(value, strip=False) or ((self.task.none,) if self.task.none else ())
+        if not found:
+            holds = f" It holds {described(value)}." if isinstance(value, dict) else ""
+            raise UserError(f"{row.place}: there is no answer in the column '{self.parts[part]}'.{holds}")
+        return found
 
     def _own_candidates(self, row: Record, value: Any) -> tuple[list[str], list[int]]:
         items = list(dict.fromkeys(texts(self._cell(row, self.task.items))))
@@ -234,10 +240,23 @@ class Maker:
         for part, column in self.parts.items():
             value = columns.get(row.values, column, "")
             values[part] = str(value) if isinstance(value, int | float) else "" if value is None else value
+        for name in template.written & values.keys():
+            self._check_text(row, name, values[name])
         for name in template.names - {"row", "item"}:
             if columns.empty(values.get(name)):
                 raise columns.Gap(row.place, f"the column '{self.parts.get(name, name)}' is empty")
         return values
+
+    def _check_text(self, row: Record, part: str, value: Any) -> None:
+        if not (holds := described(value)):
+            return
+        inner = next(iter(value), "part") if isinstance(value, dict) else 0
+        cure = f"Say in [data] template what of it goes in, as {{{{ {part}[{inner!r}] }}}}, or name another column."
+        if is_turns(value):
+            holds, cure = "a conversation", "The tasks 'chat', 'pairs' and 'preference' put it into a chat template."
+        elif isinstance(value, bytes):
+            cure = "Name another column."
+        raise UserError(f"{row.place}: the column '{self.parts.get(part, part)}' holds {holds}, not text. {cure}")
 
     def _optional(self, row: Record, part: str) -> Any:
         value = columns.get(row.values, self.parts[part]) if part in self.parts else None
@@ -314,7 +333,7 @@ def texts(value: Any, strip: bool = True) -> tuple[str, ...]:
         return texts(value.get("text", value.get("spans")), strip)
     if isinstance(value, list | tuple):
         return tuple(text for item in value for text in texts(item, strip))
-    if columns.empty(value):
+    if columns.empty(value) or described(value):
         return ()
     return (value if isinstance(value, str) and not strip else columns.word(value),)
 

@@ -19,6 +19,7 @@ from jinja2 import TemplateSyntaxError, nodes
 from sparsezo_gui.engine.confined import prompt
 from sparsezo_gui.engine.confined.process import Exceeded, confined
 from sparsezo_gui.engine.confined.prompt import FILTERS, METHODS, environment
+from sparsezo_gui.engine.data.record import Binary
 from sparsezo_gui.errors import UserError
 
 LARGEST_TEMPLATE = 20_000  # characters
@@ -60,6 +61,7 @@ class Template:
         # Nothing can be assigned. Jinja's own search would compute constant parts, here, without limits.
         self.names = frozenset(name.name for name in tree.find_all(nodes.Name)) - self.optional
         self.used = self.names | self.optional
+        self.written = frozenset(_named(piece) for each in tree.find_all(nodes.Output) for piece in each.nodes) - {""}
         self._words = "".join(node.data for node in tree.find_all(nodes.TemplateData))
 
     def mistaken(self, known: Collection[str]) -> dict[str, str]:
@@ -119,7 +121,16 @@ def plain(value: Any) -> Any:
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, Binary):
+        raise UserError("the row holds bytes that are no text, such as a picture. Use columns of text.")
     return value if type(value) in (str, int, float, bool, bytes, type(None)) else str(value)
+
+
+def _named(node: nodes.Node) -> str:
+    """The value that a piece of a template writes, maybe through filters of text, or ''."""
+    while isinstance(node, nodes.Filter) and node.name in prompt.OF_TEXT and node.node is not None:
+        node = node.node
+    return node.name if isinstance(node, nodes.Name) else ""
 
 
 def _check_node(node: nodes.Node) -> None:
@@ -143,7 +154,7 @@ def _check_node(node: nodes.Node) -> None:
 class Literal:
     """Stands in for a `Template` where text must be taken as it is."""
 
-    names = optional = used = frozenset()
+    names = optional = used = written = frozenset()
 
     def __init__(self, text: str):
         self.text = text
