@@ -19,6 +19,7 @@ from jinja2 import TemplateSyntaxError, nodes
 from sparsezo_gui.engine.confined import prompt
 from sparsezo_gui.engine.confined.process import Exceeded, confined
 from sparsezo_gui.engine.confined.prompt import FILTERS, METHODS, environment
+from sparsezo_gui.engine.data.record import Binary
 from sparsezo_gui.errors import UserError
 
 LARGEST_TEMPLATE = 20_000  # characters
@@ -120,6 +121,8 @@ def plain(value: Any) -> Any:
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, Binary):
+        raise UserError("the row holds bytes that are no text, such as a picture. Use columns of text.")
     return value if type(value) in (str, int, float, bool, bytes, type(None)) else str(value)
 
 
