@@ -127,7 +127,8 @@ def preview_examples(recipe: Recipe, split: str, count: int) -> Generator[Event,
     """The first ``count`` examples of ``split``, in the order in which a run has them, and all that is noticed about
     the data. Needs the tokenizer only, which it downloads where it must. Raises `UserError`."""
     folder = yield from tokenizer_folder(recipe.model)
-    tokenizer = load_tokenizer(folder, usable_code(recipe.model, folder) if (folder / "config.json").is_file() else None)
+    code = usable_code(recipe.model, folder) if (folder / "config.json").is_file() else None
+    tokenizer = load_tokenizer(folder, code)
     data = yield from load_task(recipe.data, tokenizer, _limits(recipe.model))
     made: Split = getattr(data, split)
     if not made:
