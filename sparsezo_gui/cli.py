@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.session import Session
 
 TRUST = "--trust-remote-code"
-LOADING = ("train", "resume", "verify", "estimate", "rates", "mask", "evaluate", "generate", "export", "bench")
-"""The commands that load a model."""
+LOADING = ("train", "resume", "verify", "estimate", "rates", "mask", "evaluate", "generate", "export", "bench",
+           "preview")  # fmt: skip
+"""The commands that load a model, or its tokenizer."""
 Command = Callable[[argparse.Namespace, Console], int | None]
 
 
@@ -235,6 +236,12 @@ def _estimate(options: argparse.Namespace, console: Console) -> None:
     console.memory(console.finish(planning.measure(chosen)) if options.measure else planning.estimate(chosen))
 
 
+def _preview(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.planning import preview_examples
+
+    console.preview(preview_examples(_recipe(options), options.split, options.examples))
+
+
 def _rates(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.ranging import find_rate
 
@@ -271,7 +278,7 @@ def _mask(options: argparse.Namespace, console: Console) -> None:
 def _evaluate(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.evaluate import BATCH, evaluate
     from sparsezo_gui.engine.provenance import told
-    from sparsezo_gui.engine.session import data_of, load_data
+    from sparsezo_gui.engine.session import data_of, load_base, load_data
 
     found: dict[str, dict[str, float]] = {}
     changed: tuple[str, ...] = ()
@@ -289,14 +296,12 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
         with session.overlay.applied():
             found["tuned"] = console.finish(evaluate(*judged)).metrics
     else:
-        from sparsezo_gui.engine.models import frozen
-
         if options.step is not None:
             raise UserError(f"--step is for runs, and '{options.target}' is none.")
         if options.changed_inputs:
             raise UserError(f"--changed-inputs works on runs only, and '{options.target}' is not one. Leave it out.")
         chosen = _recipe(options, options.target)
-        model = console.finish(frozen.load(chosen.model))
+        model = console.finish(load_base(chosen))
         data = console.finish(load_data(chosen, model))
         examples = getattr(data, options.split).encoded
         found["base"] = console.finish(evaluate(model, examples, options.split, chosen.objective)).metrics
@@ -304,13 +309,19 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
 
 
 def _generate(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.generate import stream_text
+    from sparsezo_gui.engine.asking import in_run
+    from sparsezo_gui.engine.generate import ranked, written
 
-    session, _ = _session(options, console)
+    session, run = _session(options, console)
+    asked, note = console.finish(in_run(session, run, options.prompt, options.raw, options.changed_inputs))
+    if note:
+        console.note(note)
     overlay = session.overlay
     with overlay.base() if options.base else overlay.applied():
-        pieces = stream_text(session.model, options.prompt, options.tokens, chat=session.recipe.data.task == "chat")
-        console.stream(pieces, session.changed)
+        if asked.choice:
+            console.choices(ranked(session.model, asked), session.changed)
+        else:
+            console.stream(written(session.model, asked, options.tokens), session.changed)
 
 
 def _export(options: argparse.Namespace, console: Console) -> None:
@@ -505,6 +516,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--measure", action="store_true", help="load the model and run two forwards on the longest example"
     )
+    sub = add("preview", "Show examples as the model will see them, and what is noticed about the data.", _preview)
+    takes_recipe(sub)
+    sub.add_argument("--split", choices=("train", "validation", "test"), default="train", help="default: train")
+    sub.add_argument("--examples", type=benching.natural, default=5, metavar="N", help="so many (default: 5)")
     sub = add("rates", "Find a learning rate: try several, each for a few steps.", _rates)
     takes_recipe(sub)
     sub.add_argument("--steps", type=benching.natural, default=40, metavar="N", help="steps at each rate (default: 40)")
@@ -517,9 +532,12 @@ def _parser() -> argparse.ArgumentParser:
     takes_step(sub)
     takes_changed(sub)
     sub.add_argument("--split", choices=("train", "validation", "test"), default="test", help="default: test")
-    sub = add("generate", "Write text with the tuned or the base model.", _generate)
+    sub = add("generate", "Ask the tuned or the base model, with a prompt made as its training examples were. Where "
+              "the task has candidates to choose from, list them with their probabilities.", _generate)  # fmt: skip
     takes_run(sub)
-    sub.add_argument("--prompt", required=True, metavar="TEXT", help="what the model goes on from")
+    sub.add_argument("--prompt", required=True, metavar="TEXT", help="what goes into the task's template or the "
+                     "model's chat template; of a template with several columns, a JSON object of them")  # fmt: skip
+    sub.add_argument("--raw", action="store_true", help="no template: write on from the prompt as it is")
     sub.add_argument("--base", action="store_true", help="the model before tuning")
     sub.add_argument("--tokens", type=benching.natural, default=128, metavar="N", help="tokens at most (default: 128)")
     takes_step(sub)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
+    from sparsezo_gui.engine.data import TaskData
     from sparsezo_gui.engine.models.memory import MemoryEstimate
 
 LINE_EVERY = 2.0  # seconds between progress lines where the output is no terminal
@@ -134,6 +135,29 @@ class Console:
             print(piece, end="", flush=True)
         print()
 
+    def preview(self, work: Generator[e.Event, None, TaskData]) -> None:
+        """Examples of a data set, what is noticed about it, and how much of it there is."""
+        while True:
+            try:
+                event = next(work)
+                if isinstance(event, e.Example) and not self.as_json:
+                    self.calm()
+                    print(_example(event), end="\n\n", flush=True)
+                elif not (self.as_json and isinstance(event, e.Progress)):
+                    self.event(event)
+            except StopIteration as end:
+                counts = (f"{name} {len(getattr(end.value, name)):,}" for name in ("train", "validation", "test"))
+                self.say(f"Examples: {' · '.join(counts)}.")
+                return
+
+    def choices(self, found: Sequence[tuple[str, float]], changed: Sequence[str] = ()) -> None:
+        """Candidates with their probabilities, the likeliest first; it is the ``text`` of the answer too."""
+        width = max(len(text) for text, _ in found)
+        answers = [{"text": text, "probability": probability} for text, probability in found]
+        more = {"changed": list(changed)} if changed else {}
+        lines = [f"{text:<{width}}  {100 * probability:5.1f} %" for text, probability in found]
+        self.result({"text": found[0][0], "answers": answers, **more}, "\n".join(lines))
+
     def memory(self, estimate: MemoryEstimate) -> None:
         """A memory estimate by its parts; what was not measured comes after what was, under its own name."""
         how = "measured" if estimate.measured else "estimated"
@@ -209,6 +233,12 @@ def _new_bar(stage: str) -> tuple[Bar, TaskID]:
     )  # fmt: skip
     bar.start()
     return bar, bar.add_task(printable(stage), total=None, detail="")
+
+
+def _example(shown: e.Example) -> str:
+    """What is read, with what is learned in brackets."""
+    text = "".join(f"⟦{text}⟧" if trained else text for text, trained in shown.pieces)
+    return f"{shown.split} example {shown.number}: {shown.tokens:,} tokens, those in ⟦⟧ are trained\n{text}"
 
 
 def _metrics(metrics: dict[str, float]) -> str:

@@ -84,8 +84,13 @@ def test_the_whole_way(run, recipe_file, tmp_path, tiny_folder):
     code, lines, _ = run("evaluate", recipe_file, "--json")
     assert set(objects(lines)[-1]) == {"base"}
     code, lines, _ = run("generate", tmp_path / "run", "--prompt", "the cat", "--tokens", 5, "--json")
+    first, second = objects(lines)[-1]["answers"]
+    assert (code, first["text"]) == (0, objects(lines)[-1]["text"])
+    assert {first["text"], second["text"]} == {"yes", "no"}
+    assert first["probability"] > second["probability"] == pytest.approx(1 - first["probability"])
+    code, lines, _ = run("generate", tmp_path / "run", "--prompt", "the cat", "--tokens", 5, "--raw", "--json")
     assert code == 0
-    assert isinstance(objects(lines)[-1]["text"], str)
+    assert objects(lines)[-1].keys() == {"text"}
     code, _, error = run("export", tmp_path / "run", "--format", "hf", "--out", tmp_path / "merged")
     assert code == 0, error
     code, _, error = run("export", tmp_path / "run", "--format", "overlay", "--out", tmp_path / "o.safetensors")
@@ -112,7 +117,7 @@ def test_an_export_of_a_32_bit_run_writes_the_same_tokens_in_plain_transformers(
         ids = tokenizer(prompt, return_tensors="pt").input_ids
         plain = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
         expected = tokenizer.decode(plain[0, ids.shape[1] :], skip_special_tokens=True)
-        _, lines, _ = run("generate", tmp_path / "run", "--prompt", prompt, "--tokens", 24, "--json")
+        _, lines, _ = run("generate", tmp_path / "run", "--prompt", prompt, "--tokens", 24, "--raw", "--json")
         assert objects(lines)[-1]["text"] == expected
 
 
@@ -425,3 +430,69 @@ def test_a_run_that_says_nothing_of_it_is_tuned_is_damaged(run, recipe_file, tmp
     for command in ("resume", "verify", "evaluate"):
         code, _, error = run(command, folder)
         assert code == 2 and f"run.json: damaged ({fact}: " in error
+
+
+def train_on(run, folder, model, rows, **data):
+    """Folder of a run of one step."""
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    keys = "\n".join(f"{key} = {json.dumps(value)}" for key, value in data.items())
+    (folder / "ask.toml").write_text(
+        f'[model]\nid = "{model}"\ndevice = "cpu"\n[data]\nsource = "rows.jsonl"\n{keys}\n'
+        '[mask]\nrule = "random"\ndensity = 0.01\n[loop]\nsteps = 1\nbatch_size = 2\nevaluate_every = 0\n'
+    )
+    code, _, error = run("train", folder / "ask.toml", "--run", folder / "asked")
+    assert code == 0, error
+    return folder / "asked"
+
+
+def test_candidates_are_those_of_the_data_and_a_list_for_people(run, tmp_path, tiny_folder):
+    rows = [{"text": f"film {i}", "label": ("dull", "good one", "bad")[i % 3]} for i in range(12)]
+    made = train_on(run, tmp_path, tiny_folder, rows)
+    code, lines, _ = run("generate", made, "--prompt", "film 3", "--json")
+    answers = objects(lines)[-1]["answers"]
+    assert (code, {each["text"] for each in answers}) == (0, {"dull", "good one", "bad"})
+    assert sum(each["probability"] for each in answers) == pytest.approx(1)
+    code, lines, _ = run("generate", made, "--prompt", "film 3")
+    assert lines == [f"{each['text']:<8}  {100 * each['probability']:5.1f} %" for each in answers]
+    assert objects(run("generate", made, "--prompt", "film 3", "--base", "--json")[1])[-1]["answers"] != answers
+    (tmp_path / "rows.jsonl").unlink()
+    code, lines, error = run("generate", made, "--prompt", "film 3", "--tokens", 3, "--json")
+    assert (code, objects(lines)[-1].keys()) == (0, {"text"})
+    assert "answers to choose from are in the run's data, so the model writes freely. There is no data file" in error
+    assert run("generate", made, "--prompt", "film 3", "--tokens", 3, "--raw", "--json")[2] == ""
+
+
+def test_data_that_changed_gives_candidates_only_on_request(run, tmp_path, tiny_folder):
+    rows = [{"text": f"film {i}", "label": ("dull", "good")[i % 2]} for i in range(12)]
+    made = train_on(run, tmp_path, tiny_folder, rows)
+    more = [*rows, {"text": "film", "label": "new"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, more)))
+    code, _, error = run("generate", made, "--prompt", "film 3")
+    assert code == 2 and "training examples" in error and "--changed-inputs" in error
+    code, lines, _ = run("generate", made, "--prompt", "film 3", "--changed-inputs", "--json")
+    assert code == 0 and "train" in objects(lines)[-1]["changed"]
+    assert "new" in {each["text"] for each in objects(lines)[-1]["answers"]}
+
+
+def test_several_columns_are_asked_as_an_object(run, tmp_path, tiny_folder):
+    rows = [{"passage": f"film {i}", "question": "is it", "label": i % 2 == 0} for i in range(12)]
+    made = train_on(run, tmp_path, tiny_folder, rows, task="boolq")
+    code, _, error = run("generate", made, "--prompt", "film 3")
+    assert code == 2 and 'Write them as a JSON object: {"passage": "…", "question": "…"}' in error
+    question = json.dumps({"passage": "film 3", "question": "is it"})
+    code, lines, _ = run("generate", made, "--prompt", question, "--json")
+    assert code == 0 and {each["text"] for each in objects(lines)[-1]["answers"]} == {"Yes", "No"}
+
+
+def test_a_chat_is_asked_in_the_models_template(run, tmp_path, tiny_folder):
+    turns = [{"role": "user", "content": "Is it?"}, {"role": "assistant", "content": "Yes"}]
+    made = train_on(run, tmp_path, tiny_folder, [{"messages": turns}] * 6, task="chat")
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    text = tokenizer.apply_chat_template(turns[:1], add_generation_prompt=True, tokenize=False)
+    asked, raw, other = (
+        objects(run("generate", made, "--prompt", prompt, "--tokens", 12, "--json", *more)[1])[-1]["text"]
+        for prompt, more in (("Is it?", ()), (text, ("--raw",)), ("Is it?", ("--raw",)))
+    )
+    assert asked == raw != other

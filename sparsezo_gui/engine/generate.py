@@ -3,52 +3,37 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from sparsezo_gui.engine.data.chat import templated
-from sparsezo_gui.engine.data.encode import Encoded, text_of, tokens_of
+from sparsezo_gui.engine import metrics
+from sparsezo_gui.engine.data.ask import EMPTY, PLACE, Asked
+from sparsezo_gui.engine.data.encode import Encoded, text_of
 from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.errors import UserError
 
 BATCH = 32  # prompts at a time
 CACHE_BYTES = 64 << 20  # of their keys and values
 ROOM = 8  # tokens more than the longest reference, so that a longer answer shows as wrong
-
-
-def encode_prompt(model: FrozenModel, prompt: str, chat: bool = False) -> Tensor:
-    """Token ids (1, tokens) of a prompt, put into the model's chat template when ``chat``."""
-    prompt = prompt.encode("utf-8", "replace").decode()  # a terminal may give half characters
-    if chat and model.tokenizer.chat_template:
-        prompt = templated([{"role": "user", "content": prompt}], model.tokenizer, "the prompt", prompt=True)
-    else:
-        chat = False
-    ids = tokens_of(prompt, model.tokenizer, add_special_tokens=not chat, return_tensors="pt").input_ids
-    model.check_tokens(ids.tolist(), "The prompt")
-    return ids
+WINDOW = 16  # tokens that are decoded again with each new one: what a token reads as depends on those before it
+LISTED = 10  # candidates that are told
 
 
 @torch.inference_mode()
 def stream(model: FrozenModel, ids: Tensor, limit: int) -> Iterator[int]:
     """Greedy tokens after ``ids`` (1, tokens), one at a time, until an end token or ``limit`` tokens."""
-    ends = _end_tokens(model)
-    places = getattr(model.module.config, "max_position_embeddings", None) or 2**31
-    if not 0 < ids.shape[1] < places:
-        raise UserError(
-            "The prompt is empty. Write something that the model can go on from."
-            if not ids.shape[1] else
-            f"The prompt has {ids.shape[1]} tokens, and this model takes fewer than {places}. Shorten it."
-        )  # fmt: skip
-    limit = min(limit, places - ids.shape[1])
+    limit = min(limit, _room(model, ids.shape[1]))
     ids, cache = ids.to(model.device), None
     for _ in range(limit):
         out = model.module(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = out.past_key_values
         token = int(out.logits[0, -1].argmax())
-        if token in ends:
+        if token in model.stops:
             return
         yield token
         ids = torch.tensor([[token]], device=model.device)
@@ -63,7 +48,7 @@ def complete(
 
     Prompts of a batch are padded on the left; so many go together that their keys and values stay within bounds.
     """
-    anatomy, ends = model.anatomy, _end_tokens(model)
+    anatomy, ends = model.anatomy, model.stops
     token_bytes = sides * 2 * anatomy.layers * anatomy.kv_heads * anatomy.head_dim * model.dtype.itemsize
     config = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=sorted(ends) or None, pad_token_id=0)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
@@ -89,27 +74,69 @@ def complete(
 def answers(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1) -> Iterator[tuple[int, list[str]]]:
     """Index and the model's own answer to the prompt of every example, under each side."""
     longest = max(len(row.targets) for example in examples for row in example.rows)
-    for index, written in complete(model, [example.prompt for example in examples], longest + ROOM, sides):
-        # An answer ends at its line, as in MeZO's protocol.
-        texts = (text_of(tokens, model.tokenizer).strip() for tokens in written)
-        yield index, [text.split("\n", 1)[0] for text in texts]
+    for index, found in complete(model, [example.prompt for example in examples], longest + ROOM, sides):
+        texts = (text_of(tokens, model.tokenizer) for tokens in found)
+        yield index, [answer_in(text, examples[index].references) for text in texts]
 
 
-def stream_text(model: FrozenModel, prompt: str, limit: int, chat: bool = False) -> Iterator[str]:
-    """Pieces of text after ``prompt`` as they come; joined they are the whole answer."""
-    tokens: list[int] = []
-    text = told = ""
-    for token in stream(model, encode_prompt(model, prompt, chat), limit):
-        tokens.append(token)
-        text = text_of(tokens, model.tokenizer)
+def answer_in(text: str, references: Sequence[str]) -> str:
+    """What of a written ``text`` is compared with the ``references``: what follows the thinking; its first line, as in
+    MeZO's protocol, unless a reference has several."""
+    text = metrics.thought(text).strip()
+    lines = any("\n" in metrics.thought(reference).strip() for reference in references)
+    return text if lines else text.split("\n", 1)[0]
+
+
+def replied(model: FrozenModel, asked: Asked, limit: int) -> Iterator[str]:
+    """Pieces of the answer: the likeliest candidates with their probabilities, one a line, or what is `written`."""
+    if asked.choice is None:
+        yield from written(model, asked, limit)
+        return
+    found = ranked(model, asked)
+    yield "\n".join(f"{text} {100 * probability:.0f} %" for text, probability in found[:LISTED])
+    if len(found) > LISTED:
+        yield f"\nand {len(found) - LISTED} others"
+
+
+@torch.no_grad()
+def ranked(model: FrozenModel, asked: Asked) -> list[tuple[str, float]]:
+    """The candidates, the likeliest first, with the probabilities that training and evaluation give them: a softmax
+    over the mean log-probabilities of their tokens."""
+    model.check_tokens((part for row in asked.choice.rows for part in (row.tokens, row.targets)), PLACE)
+    _room(model, asked.longest)
+    found = measure(model, [asked.choice]).scores[0][0].softmax(dim=0).tolist()
+    return sorted(zip(asked.candidates, found, strict=True), key=lambda each: -each[1])
+
+
+def written(model: FrozenModel, asked: Asked, limit: int) -> Iterator[str]:
+    """Pieces of text after the prompt as they come; joined they are the whole answer."""
+    model.check_tokens([asked.prompt], PLACE)
+    return pieces(stream(model, torch.tensor([asked.prompt], dtype=torch.long), limit), model.tokenizer)
+
+
+def pieces(tokens: Iterable[int], tokenizer: Any) -> Iterator[str]:
+    """What each of the ``tokens`` adds to the text of them all."""
+    window: list[int] = []
+    told = ""
+    for token in tokens:
+        window.append(token)
+        text = text_of(window, tokenizer)
         # A character may need several tokens; an unfinished one decodes to U+FFFD and waits.
         if len(text) > len(told) and not text.endswith("�"):
             yield text[len(told) :]
             told = text
-    if text != told:
+            if len(window) > 2 * WINDOW:
+                window = window[-WINDOW:]
+                told = text_of(window, tokenizer)
+    if window and (text := text_of(window, tokenizer)) != told:
         yield text[len(told) :]
 
 
-def _end_tokens(model: FrozenModel) -> set[int]:
-    ends = {*(model.module.generation_config.eos_token_id or ()), model.tokenizer.eos_token_id}
-    return ends - {None}
+def _room(model: FrozenModel, length: int) -> int:
+    """How many tokens more the model takes after so many. Raises `UserError`."""
+    places = getattr(model.module.config, "max_position_embeddings", None) or 2**31
+    if not length:
+        raise UserError(EMPTY)
+    if length >= places:
+        raise UserError(f"{PLACE} has {length} tokens, and this model takes fewer than {places}. Shorten it.")
+    return places - length

@@ -18,8 +18,9 @@ import torch
 
 from sparsezo_gui.engine import guard as guards
 from sparsezo_gui.engine.data import TaskData, finish
+from sparsezo_gui.engine.data.ask import asked
 from sparsezo_gui.engine.evaluate import BATCH, evaluate
-from sparsezo_gui.engine.generate import stream_text
+from sparsezo_gui.engine.generate import replied
 from sparsezo_gui.engine.guard import BAD_STEPS, Guard
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.objective import count_tokens
@@ -452,11 +453,12 @@ class Loop:
             raise UserError(f"There are no {split} examples to evaluate on.")
         yield from self.evaluate(split)
 
-    def _answer(self, asked: e.Ask) -> Events:
+    def _answer(self, command: e.Ask) -> Events:
         session = self.session
+        known = session.recipe.data, session.model.tokenizer
+        question = asked(*known, command.prompt, self.data.answers, command.raw)
         with session.overlay.applied():
-            chat = session.recipe.data.task == "chat"
-            for piece in stream_text(session.model, asked.prompt, asked.tokens, chat):
+            for piece in replied(session.model, question, command.tokens):
                 yield e.Answer(session.step, piece)
         yield e.Answer(session.step, "", last=True)
 

@@ -12,8 +12,13 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalised(text: str) -> str:
-    """Lower case, without punctuation, articles and surplus spaces."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    """Lower case, without punctuation, articles and surplus spaces, and without what was thought before."""
+    return " ".join(_ARTICLES.sub(" ", thought(text).lower().translate(_PUNCTUATION)).split())
+
+
+def thought(text: str) -> str:
+    """What follows the last block of thinking in ``text``."""
+    return text.rpartition("</think>")[2]
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:

@@ -6,24 +6,25 @@ import os
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sparsezo_gui.engine import objective
-from sparsezo_gui.engine.data import DataPreview, TaskData, finish, load_task, previewing
+from sparsezo_gui.engine.data import DataPreview, Split, TaskData, finish, load_task, previewing, seen
 from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.data.limits import BeyondModel, Limits, limits_of
 from sparsezo_gui.engine.evaluate import BATCH
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models import library, memory
-from sparsezo_gui.engine.models.anatomy import Anatomy
-from sparsezo_gui.engine.models.hub import cached_folder
+from sparsezo_gui.engine.models.anatomy import Anatomy, anatomy
+from sparsezo_gui.engine.models.hub import cached_folder, tokenizer_folder
 from sparsezo_gui.engine.models.library import ModelSummary, anatomy_of, usable_code
 from sparsezo_gui.engine.models.memory import MemoryEstimate, Part
-from sparsezo_gui.engine.models.source import local_folder
+from sparsezo_gui.engine.models.source import local_folder, read_config
 from sparsezo_gui.engine.models.streamed import needed
 from sparsezo_gui.engine.models.tokenizer import load_tokenizer
 from sparsezo_gui.engine.objective import count_scored, count_tokens, packs_of, sides_at_once
@@ -35,6 +36,7 @@ from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Progress
+from sparsezo_gui.recipe.events import Example as ExampleEvent
 from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 
 DENSE_PACKS = 2  # times the usual rows at once where every pack draws directions as long as the model
@@ -126,7 +128,25 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
 def preview_data(recipe: Recipe, page: int = 0) -> Generator[Progress, None, DataPreview]:
     """A page of the data, and examples as the model will see them where its tokenizer is on this computer and sound."""
     tokenizer, problem = _tokenizer(recipe.model)
-    return replace((yield from previewing(recipe.data, tokenizer, page)), tokenizer_problem=problem)
+    found = yield from previewing(recipe.data, tokenizer, page, limits=_limits(recipe.model))
+    return replace(found, tokenizer_problem=problem)
+
+
+def preview_examples(recipe: Recipe, split: str, count: int) -> Generator[Event, None, TaskData]:
+    """The first ``count`` examples of ``split``, in the order in which a run has them, and all that is noticed about
+    the data. Needs the tokenizer only, which it downloads where it must. Raises `UserError`."""
+    folder = yield from tokenizer_folder(recipe.model)
+    code = usable_code(recipe.model, folder) if (folder / "config.json").is_file() else None
+    tokenizer = load_tokenizer(folder, code)
+    data = yield from load_task(recipe.data, tokenizer, _limits(recipe.model))
+    made: Split = getattr(data, split)
+    if not made:
+        raise UserError(f"There are no {split} examples. Give more rows, or raise [data] {split}.")
+    for number, (example, encoded) in enumerate(islice(zip(made.examples, made.encoded, strict=True), count), 1):
+        shown = seen.pieces(example, encoded, tokenizer)
+        yield ExampleEvent(number, split, len(shown), seen.joined(shown), next(iter(example.references), ""))
+    yield from data.notices
+    return data
 
 
 def summary(table: ModelTable) -> ModelSummary:
@@ -171,7 +191,9 @@ def _data(table: DataTable, model: ModelTable) -> Generator[Progress, None, Task
     if key in _last:
         return _last[key]
     try:
-        data = (yield from load_task(table, tokenizer)) if tokenizer else None
+        data = (yield from load_task(table, tokenizer, _limits(model))) if tokenizer else None
+    except BeyondModel:
+        raise
     except UserError:
         return None
     _last.clear()
@@ -185,6 +207,22 @@ def _changed(source: str) -> tuple[tuple[str, int, int], ...]:
     paths = sorted(map(str, Path(source).glob("*"))) if os.path.isdir(source) else [source]
     found = [(path, os.stat(path)) for path in paths if os.path.isfile(path)]
     return tuple((path, about.st_mtime_ns, about.st_size) for path, about in found)
+
+
+@lru_cache(maxsize=2)
+def _cached_limits(folder: Path, code: Any) -> Limits:
+    config = read_config(folder, code)
+    found = anatomy(config, code)
+    return limits_of(folder, config, found.shapes, found.vocabulary)
+
+
+def _limits(table: ModelTable) -> Limits | None:
+    """What the model takes, where that can be told without loading it."""
+    try:
+        folder = local_folder(table.id) or cached_folder(table)
+        return _cached_limits(folder, usable_code(table, folder)) if folder else None
+    except UserError:
+        return None
 
 
 _cached_tokenizer = lru_cache(maxsize=2)(load_tokenizer)

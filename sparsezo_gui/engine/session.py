@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparsezo_gui.engine import gradient, provenance
 from sparsezo_gui.engine.data import TaskData, load_task
+from sparsezo_gui.engine.data.ask import learned_end
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.models.frozen import FrozenModel
@@ -309,9 +310,16 @@ def _begin(session: Session, way: Line, frames: bool) -> None:
     session.begin(way.segments[0].recipe)
 
 
-def load_model(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:
-    """The recipe's model. Raises `UserError` where its estimator back-propagates and the model comes block by block."""
+def load_base(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:
+    """The recipe's model, which stops where its examples end an answer."""
     model = yield from frozen.load(recipe.model)
+    model.learned_end = learned_end(recipe.data, model.tokenizer)
+    return model
+
+
+def load_model(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:
+    """`load_base`. Raises `UserError` where the estimator back-propagates and the model comes block by block."""
+    model = yield from load_base(recipe)
     if recipe.estimator.backwards:
         gradient.check(model)
     return model
@@ -336,23 +344,7 @@ def data_of(
 
 
 def load_data(recipe: Recipe, model: FrozenModel) -> Generator[Progress | Notice, None, TaskData]:
-    """The recipe's data, encoded for ``model``; tells what was cut, and what is in two splits."""
-    data = yield from load_task(recipe.data, model.tokenizer)
-    for split in (data.train, data.validation, data.test):
-        rows = (row for example in split.encoded for row in example.rows)
-        model.check_tokens((part for row in rows for part in (row.tokens, row.targets)), recipe.data.source)
-    yield from (Notice(text) for text in data.notices)
-    if data.truncated:
-        yield Notice(
-            f"{data.truncated} examples were longer than {recipe.data.max_tokens} tokens; {data.tokens_cut} were "
-            "cut from the start of their prompts. Raise max_tokens to keep them whole.", "warning",
-        )  # fmt: skip
-    trained = {example.rows for example in data.train.encoded}
-    for split in ("validation", "test"):
-        examples = getattr(data, split).encoded
-        if known := sum(example.rows in trained for example in examples):
-            yield Notice(
-                f"{known} of {len(examples)} {split} examples are training examples too, so they say little about how "
-                "the model does on new ones. Remove them from one of the two splits.", "warning",
-            )  # fmt: skip
+    """The recipe's data, encoded for ``model``; tells what was noticed about it."""
+    data = yield from load_task(recipe.data, model.tokenizer, model.limits)
+    yield from data.notices
     return data

@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QDockWidget, QFrame, QPlainTextEdit, QScrollArea, QWidget
+from PySide6.QtWidgets import QCheckBox, QDockWidget, QFrame, QPlainTextEdit, QScrollArea, QWidget
 
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import add, button, card, clear, column, label, row
+from sparsezo_gui.gui.widgets.plain import sentence
 from sparsezo_gui.gui.words import count
+from sparsezo_gui.recipe import Recipe, load
 from sparsezo_gui.recipe.events import Answer, Ask
 
 TOKENS = 96  # of an answer at most, so that the run goes on soon
 HINT = (
-    "Ask, and the base model and the tuned one answer side by side. While a run goes on, they answer between two steps."
+    "Ask, and the base model and the tuned one answer side by side. Your text goes into the run's template, as its "
+    "examples did; of answers to choose from, you see the probabilities. While a run goes on, they answer between two "
+    "steps."
 )
+RAW = "Go on from the text as it is, without the run's template."
+NOTHING = "The model ended its answer at once."
+_COLUMN = re.compile(r"{{-?\s*([^\W\d]\w*)")
+_OPTIONAL = re.compile(r"{%-?\s*if\s+(\w+)\s*-?%}")
+
+
+def wanted(recipe: Recipe | None, tasks: list[Any], raw: bool) -> str:
+    """What to write, by the columns of the recipe's template: a text for one, or a JSON object."""
+    data = recipe.data if recipe else None
+    task = next((each for each in tasks if data and each.name == data.task), None)
+    if raw or task is None or task.kind == "text":
+        return "Write a text to go on from…"
+    if task.kind == "chat":
+        return "Write a message…"
+    template = " ".join((data.template or task.prompt, task.item, *(answer.text for answer in task.answers)))
+    names = dict.fromkeys(_COLUMN.findall(template)).keys() - {"row", "item", *_OPTIONAL.findall(template)}
+    columns = sorted(data.columns.get(name, name) for name in {*names, task.items} - {""})
+    if len(columns) == 1:
+        return sentence(f"Write the {columns[0]}…")
+    return sentence(f"Write {json.dumps(dict.fromkeys(columns, '…'), ensure_ascii=False)}")
 
 
 class Exchange(QFrame):
@@ -46,7 +74,7 @@ class Exchange(QFrame):
     def take(self, answer: Answer) -> bool:
         """Takes a piece; whether both answers are whole now."""
         self._text += answer.text
-        self._open[0].setText(self._text.strip() or ("(nothing)" if answer.last else "…"))
+        self._open[0].setText(self._text.strip() or (NOTHING if answer.last else "…"))
         if answer.last:
             self._open.pop(0)
             self._text = ""
@@ -72,6 +100,7 @@ class ChatDock(QDockWidget):
         self._session = session
         self._place: tuple[Path, int | None] | None = None
         self._exchanges: list[Exchange] = []
+        self._described: tuple[Any, ...] = ()
         self._list = column(spacing=2 * GRID)
         inner = QWidget()
         inner.setLayout(column(self._list, None))
@@ -87,19 +116,22 @@ class ChatDock(QDockWidget):
         self._who = label("", "dim", wrap=True, name="Who answers")
         self._prompt = QPlainTextEdit()
         self._prompt.setAccessibleName("Prompt")
-        self._prompt.setPlaceholderText("Write a prompt as in your data. Ctrl+Enter asks.")
+        self._raw = QCheckBox("Raw")
+        self._raw.setAccessibleName("Raw prompt")
+        self._raw.setToolTip(RAW)
+        self._raw.toggled.connect(self._follow)
         self._prompt.setTabChangesFocus(True)
         self._prompt.setFixedHeight(9 * GRID)
         self._prompt.textChanged.connect(self._follow)
         self._ask = button("Ask", self.ask, role="primary", name="Ask the model")
         self._ask.setShortcut("Ctrl+Return")
         self._clear = button("Clear", self.empty, role="flat", name="Clear the chat")
-        whole = card(self._area, self._who, self._prompt, row(self._clear, None, self._ask))
+        whole = card(self._area, self._who, self._prompt, row(self._clear, None, self._raw, self._ask))
         whole.layout().setStretch(0, 1)
         whole.setMinimumWidth(38 * GRID)
         self.setWidget(whole)
         session.answered.connect(self._take)
-        for signal in (session.run_changed, session.hindrance_changed):
+        for signal in (session.run_changed, session.hindrance_changed, session.tasks_changed):
             signal.connect(self._follow)
         self.empty()
 
@@ -110,7 +142,8 @@ class ChatDock(QDockWidget):
 
     def ask(self) -> None:
         """Asks both."""
-        prompt, place = self._prompt.toPlainText().strip("\n"), self._chosen()
+        raw, place = self._raw.isChecked(), self._chosen()
+        prompt = self._prompt.toPlainText() if raw else self._prompt.toPlainText().strip("\n")
         if not prompt or place is None or not self._ask.isEnabled():
             return
         folder, step = place
@@ -119,7 +152,7 @@ class ChatDock(QDockWidget):
         exchange = Exchange(prompt, f"After step {count(step)}" if step is not None else "Tuned")
         self._exchanges.append(exchange)
         add(self._list, exchange)
-        self._session.visit(folder, Ask(prompt, TOKENS, 0), Ask(prompt, TOKENS, step))
+        self._session.visit(folder, Ask(prompt, TOKENS, 0, raw), Ask(prompt, TOKENS, step, raw))
         self._prompt.clear()
 
     def empty(self) -> None:
@@ -158,3 +191,16 @@ class ChatDock(QDockWidget):
         at = f"after step {count(place[1])}" if place is not None and place[1] is not None else "as it is now"
         self._who.setText(why or f"{name}, {at}")
         self._ask.setEnabled(not why and bool(self._prompt.toPlainText().strip()))
+        self._describe(place[0] if place is not None else None)
+
+    def _describe(self, folder: Path | None) -> None:
+        """Says what to write for the run in ``folder``, whose recipe is read once."""
+        tasks, raw = self._session.answers.get("tasks") or [], self._raw.isChecked()
+        if self._described == (folder, raw, len(tasks)):
+            return
+        self._described = (folder, raw, len(tasks))
+        try:
+            recipe = load(folder / "recipe.toml") if folder is not None else None
+        except UserError:  # told where the run is opened
+            recipe = None
+        self._prompt.setPlaceholderText(f"{wanted(recipe, tasks, raw)}\nCtrl+Enter asks.")

@@ -112,6 +112,27 @@ class Examples(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Example(Event):
+    """Example ``number`` (from 1) of ``split`` as the model sees it, with so many ``tokens``.
+
+    ``pieces`` are its text, with the right candidate of a choice and the token that ends a text, in turns with whether
+    it is trained; ``answer`` is the reference, empty for plain text.
+    """
+
+    number: int
+    split: str
+    tokens: int
+    pieces: list[tuple[str, bool]]
+    answer: str
+
+    def as_json(self) -> dict[str, Any]:
+        """With ``text``, all of it, and ``trained``, the pieces of it that are, for the pieces."""
+        text, trained = "".join(text for text, _ in self.pieces), [text for text, trained in self.pieces if trained]
+        known = {"event": "example", "number": self.number, "split": self.split, "tokens": self.tokens}
+        return {**known, "text": text, "trained": trained, "answer": self.answer}
+
+
+@dataclass(frozen=True, slots=True)
 class Notice(Event):
     """Something the user should know, in words; ``level`` is 'info' or 'warning'."""
 
@@ -170,7 +191,8 @@ class RateChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class Answer(Event):
-    """A piece of ``text`` that the model writes in answer to a prompt, as it was after ``step`` (0: the base)."""
+    """A piece of ``text`` that the model writes in answer to a prompt, as it was after ``step`` (0: the base); of a
+    choice, its candidates with their probabilities, one a line."""
 
     step: int
     text: str
@@ -229,11 +251,13 @@ class EvaluateNow(Command):
 
 @dataclass(frozen=True, slots=True)
 class Ask(Command):
-    """Let the model write at most ``tokens`` tokens after ``prompt``, as it was after ``step`` (None: as it is)."""
+    """Let the model answer ``prompt`` in at most ``tokens`` tokens, as it was after ``step`` (None: as it is). The
+    prompt is made as the run's examples were, or taken as it is, ``raw``."""
 
     prompt: str
     tokens: int = 128
     step: int | None = None
+    raw: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,26 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sparsezo_gui.engine import generate, metrics
-from sparsezo_gui.engine.data.encode import Encoded, Row
+from sparsezo_gui.engine.data.ask import Asked, asked
+from sparsezo_gui.engine.data.encode import Encoded, Row, encode, prompt_tokens
+from sparsezo_gui.engine.data.examples import maker
+from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.engine.evaluate import evaluate
-from sparsezo_gui.engine.generate import stream, stream_text
+from sparsezo_gui.engine.generate import stream, written
+from sparsezo_gui.engine.objective import measure
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.recipe import DataTable
 from tests.engine import plain as reference
 from tests.engine.conftest import finish
-from tests.models import FAMILIES
+from tests.engine.data.conftest import metaspace, words
+from tests.models import EOS, FAMILIES, tokenizer
+
+TOKENIZER = tokenizer()
 
 
 @pytest.mark.parametrize(
@@ -100,7 +112,7 @@ def test_streamed_pieces_join_to_the_whole_text(frozen_tiny):
     model = frozen_tiny("llama", 4)
     tokens = list(stream(model, model.tokenizer("the cat", return_tensors="pt").input_ids, 30))
     whole = model.tokenizer.decode(tokens, skip_special_tokens=True)
-    assert "".join(stream_text(model, "the cat", 30)) == whole
+    assert "".join(written(model, Asked(prompt_tokens("the cat", model.tokenizer)), 30)) == whole
 
 
 def test_perplexity_and_generated_answers_of_completions(frozen_tiny):
@@ -112,3 +124,88 @@ def test_perplexity_and_generated_answers_of_completions(frozen_tiny):
     found = finish(evaluate(model, [Encoded((row,), 0, 0, prompt, (text + " and more",), 0)], "test")).metrics
     assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
     assert 0 <= found["exact_match"] <= found["f1"] <= 1
+
+
+def question(model, **more):
+    """A choice with candidates of one and of several tokens, and the example of an evaluation."""
+    table = DataTable(task="choice", template="{{ text }} is it?", answers=("yes", "no it is not", "a"), **more)
+    row = Record({"text": "the cat", "answer": "yes"}, "a.jsonl", 1)
+    example = maker(table, {"train": Rows((row,), 1)}).example(row)
+    return asked(table, model.tokenizer, "the cat"), encode(example, model.tokenizer, 64)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_candidates_have_the_probabilities_of_an_evaluation(frozen_tiny, family):
+    model = frozen_tiny(family, 4)
+    ask, example = question(model)
+    found = generate.ranked(model, ask)
+    scores = measure(model, [example]).scores[0][0].softmax(0).tolist()
+    assert dict(found) == dict(zip(("yes", "no it is not", "a"), scores, strict=True))
+    assert [probability for _, probability in found] == sorted(scores, reverse=True)
+    assert math.exp(-finish(evaluate(model, [example], "test")).metrics["loss"]) == pytest.approx(dict(found)["yes"])
+    lines = "".join(generate.replied(model, ask, 5)).split("\n")
+    assert lines == [f"{text} {100 * probability:.0f} %" for text, probability in found]
+
+
+def test_of_many_candidates_the_likeliest_are_told(frozen_tiny, monkeypatch):
+    monkeypatch.setattr(generate, "LISTED", 2)
+    model = frozen_tiny("llama", 4)
+    lines = "".join(generate.replied(model, question(model)[0], 5)).split("\n")
+    assert len(lines) == 3 and lines[-1] == "and 1 others"
+
+
+def test_a_question_too_long_for_the_model_is_a_sentence(frozen_tiny):
+    model = frozen_tiny("llama", 4)
+    table = DataTable(task="choice", answers=("yes", "no"))
+    long = asked(table, model.tokenizer, "x " * 1100)
+    with pytest.raises(UserError, match=r"The prompt has \d+ tokens, and this model takes fewer than 1024. Shorten it"):
+        generate.ranked(model, long)
+    with pytest.raises(UserError, match=r"The prompt has \d+ tokens"):
+        list(written(model, Asked(long.prompt), 3))
+
+
+def test_writing_stops_where_the_run_learned_to_end(frozen_tiny, monkeypatch):
+    model = frozen_tiny("llama", 4)
+    prompt = prompt_tokens("the cat", model.tokenizer)
+    whole = list(stream(model, torch.tensor([prompt]), 8))
+    assert model.stops == {EOS} and len(whole) == 8
+    monkeypatch.setattr(model, "learned_end", whole[3])
+    assert model.stops == {EOS, whole[3]}
+    until = whole[: whole.index(whole[3])]
+    assert list(stream(model, torch.tensor([prompt]), 8)) == until
+    assert dict(generate.complete(model, [prompt], 8)) == {0: [until]}
+    assert "".join(written(model, Asked(prompt), 8)) == model.tokenizer.decode(until)
+
+
+@pytest.mark.parametrize(
+    ("text", "references", "answer"),
+    [
+        (" Yes\nand no", ["Yes"], "Yes"),
+        (" Yes\nand no", ["Yes\nand no"], "Yes\nand no"),
+        ("Yes\nand no", ["Yes\n"], "Yes"),
+        ("<think>\nIs it?\n</think>\n\nYes", ["Yes"], "Yes"),
+        ("Is it?</think>Yes\nno", ["<think>\na\n</think>\n\nYes"], "Yes"),
+        ("<think>\n\n</think>\n\nYes\nno", ["<think>a</think>Yes\nno"], "Yes\nno"),
+        ("", ["Yes"], ""),
+    ],
+)
+def test_what_of_a_text_is_compared(text, references, answer):
+    assert generate.answer_in(text, references) == answer
+    assert metrics.exact_match(answer, references) == (answer != "")
+
+
+@pytest.mark.parametrize("make", [tokenizer, words, metaspace])
+@given(draws=st.lists(st.integers(0, 10_000), max_size=150))
+@settings(max_examples=60, deadline=None)
+def test_pieces_are_the_text_whatever_the_tokens(make, draws):
+    made = make()
+    tokens = [draw % len(made) for draw in draws]
+    assert "".join(generate.pieces(tokens, made)) == made.decode(tokens, skip_special_tokens=True)
+
+
+def test_pieces_decode_a_few_tokens_at_a_time(monkeypatch):
+    sizes, text_of = [], generate.text_of
+    monkeypatch.setattr(generate, "text_of", lambda tokens, of: sizes.append(len(tokens)) or text_of(tokens, of))
+    tokens = TOKENIZER("the cat sat on the mat. " * 100).input_ids
+    assert "".join(generate.pieces(tokens, TOKENIZER)) == "the cat sat on the mat. " * 100
+    assert max(sizes) <= 2 * generate.WINDOW + 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import json
+import re
 import shutil
 import threading
 import weakref
@@ -162,7 +164,8 @@ def test_past_steps_are_evaluated_and_answer_while_the_run_goes_on(make, tmp_pat
     for step in (0, 3):
         session = finish(open_session(run, step))
         with session.overlay.applied():
-            plain = "".join(loops.stream_text(session.model, "the cat", 6))
+            asked = loops.asked(session.recipe.data, session.model.tokenizer, "the cat", ("no", "yes"))
+            plain = "".join(loops.replied(session.model, asked, 6))
         assert "".join(event.text for event in answers if event.step == step) == plain
 
 
@@ -569,6 +572,27 @@ def test_no_question_ends_a_run(make, tmp_path, family, prompt):
     told = train(make(family), tmp_path / "run", at(2, e.Ask(prompt, 3), e.Ask("the cat", 3, 99), e.Ask("the cat", 3)))
     assert told[-1].reason == "done"
     assert [event.last for event in of(e.Answer, told)].count(True) == 3
+
+
+def test_questions_are_put_as_the_runs_examples_or_raw(make, tmp_path):
+    asked = (e.Ask("the cat", 4), e.Ask("the cat", 4, raw=True))
+    told = of(e.Answer, train(make(), tmp_path / "run", at(2, *asked)))
+    first = next(index for index, event in enumerate(told) if event.last)
+    chosen, raw = ("".join(event.text for event in part) for part in (told[:first], told[first:]))
+    assert re.fullmatch(r"(yes \d+ %\nno \d+ %)|(no \d+ %\nyes \d+ %)", chosen)
+    assert raw and "%" not in raw
+
+
+def test_a_question_that_lacks_columns_is_answered_by_a_sentence(make, tmp_path):
+    data = {"template": "{{ text }} {{ more }}?", "answers": ("yes", "no")}
+    chosen = make(data=data)
+    for path in tmp_path.glob("*.jsonl"):
+        rows = [{**json.loads(line), "more": "is it"} for line in path.read_text().splitlines()]
+        path.write_text("\n".join(map(json.dumps, rows)))
+    told = train(chosen, tmp_path / "run", at(2, e.Ask("the cat"), e.Ask('{"text": "the cat", "more": "is it"}')))
+    sentence, answer, last = of(e.Answer, told)
+    assert sentence.last and 'Write them as a JSON object: {"more": "…", "text": "…"}' in sentence.text
+    assert "%" in answer.text and last.last
 
 
 def test_a_stop_while_the_disk_is_full_stops_and_commands_keep_their_order(make, tmp_path, monkeypatch):

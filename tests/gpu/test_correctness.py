@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsezo_gui.engine.generate import encode_prompt, stream
+from sparsezo_gui.engine.data.encode import prompt_tokens
+from sparsezo_gui.engine.generate import stream
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.sparse.overlay import SparseOverlay
 from sparsezo_gui.engine.sparse.random import Random
@@ -40,9 +41,8 @@ def test_16_bits_are_near_fp32(frozen_tiny, family):
 @families
 def test_text_is_the_cpus(frozen_tiny, family):
     model = frozen_tiny(family, 32)
-    tokens = list(stream(model, encode_prompt(model, "the cat sat"), 8))
-    module = model.module
-    ids = encode_prompt(model, "the cat sat").to(GPU)
+    module, ids = model.module, torch.tensor([prompt_tokens("the cat sat", model.tokenizer)])
+    tokens, ids = list(stream(model, ids, 8)), ids.to(GPU)
     for token in tokens:
         assert int(module(input_ids=ids).logits[0, -1].argmax()) == token
         ids = torch.cat((ids, torch.tensor([[token]], device=GPU)), dim=1)

@@ -11,7 +11,9 @@ from standin import listed, past
 
 from sparsezo_gui.errors import ChangedInputs, UserError
 from sparsezo_gui.gui import words
+from sparsezo_gui.gui.chat import Exchange, wanted
 from sparsezo_gui.gui.theme import theme
+from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe, dump
 from sparsezo_gui.recipe import events as e
 
@@ -253,6 +255,47 @@ def test_the_chat_answers_side_by_side(window, runs, find, click, session, engin
     qtbot.waitUntil(lambda: window.chat._exchanges[-1].base.text() == "The model is gone.", timeout=5000)
     click("Clear the chat")
     assert window.chat._exchanges == []
+
+
+def test_a_prompt_can_be_asked_raw(window, runs, find, click, session, engine, qtbot):
+    window.chat.show()
+    assert find("Prompt").placeholderText() == "Write the text…\nCtrl+Enter asks."
+    click("Raw prompt")
+    assert find("Prompt").placeholderText().startswith("Write a text to go on from…")
+    find("Prompt").setPlainText("Answer:\n")
+    click("Ask the model")
+    qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
+    assert engine.asked == [e.Ask("Answer:\n", 96, 0, True), e.Ask("Answer:\n", 96, 100, True)]
+    session.command(e.Stop())
+    qtbot.waitUntil(lambda: not session.running and "history" not in session.busy, timeout=3000)
+
+
+@pytest.mark.parametrize(
+    ("data", "raw", "text"),
+    [
+        ({"task": "chat"}, False, "Write a message…"),
+        ({"task": "chat"}, True, "Write a text to go on from…"),
+        ({"task": "text"}, False, "Write a text to go on from…"),
+        ({"task": "pairs"}, False, "Write the prompt…"),
+        ({"task": "sst2", "columns": {"sentence": "review"}}, False, "Write the review…"),
+        ({"template": "{{- title | trim }}: {{ text }}"}, False, 'Write {"text": "…", "title": "…"}'),
+        ({"task": "boolq"}, False, 'Write {"passage": "…", "question": "…"}'),
+        ({"task": "record"}, False, 'Write {"entities": "…", "passage": "…", "query": "…"}'),
+        ({"task": "gone"}, False, "Write a text to go on from…"),
+    ],
+)
+def test_the_chat_says_what_to_write(data, raw, text):
+    assert wanted(Recipe(data=data), Engine().tasks(), raw) == text
+
+
+def test_an_answer_that_is_empty_says_why(qapp):
+    exchange = Exchange("Is it?", "Tuned")
+    exchange.take(e.Answer(0, " \n"))
+    assert exchange.base.text() == "…"
+    exchange.take(e.Answer(0, "", last=True))
+    assert exchange.base.text() == "The model ended its answer at once."
+    exchange.take(e.Answer(9, "technical 92 %\nbilling 8 %", last=True))
+    assert exchange.tuned.text() == "technical 92 %\nbilling 8 %"
 
 
 def test_two_questions_while_the_run_is_opened_are_both_answered(window, runs, find, click, session, engine, qtbot):

@@ -11,13 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsezo_gui import resources
-from sparsezo_gui.engine.data import columns, readers, sources
+from sparsezo_gui.engine.data import columns, faults, readers, sources
 from sparsezo_gui.engine.data.encode import Encoded, Tokens, encode, encode_text, encode_text_blocks, text_of
 from sparsezo_gui.engine.data.examples import Example, Maker, maker
+from sparsezo_gui.engine.data.faults import Faults
+from sparsezo_gui.engine.data.findings import Findings
+from sparsezo_gui.engine.data.limits import Limits
+from sparsezo_gui.engine.data.seen import right
 from sparsezo_gui.engine.data.sources import Rows
+from sparsezo_gui.engine.data.store import Store
 from sparsezo_gui.engine.data.tasks import Task
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.events import Notice, Progress
 from sparsezo_gui.recipe.recipe import DataTable
 
 _CHARACTERS = 4  # per token, roughly
@@ -27,11 +32,14 @@ _CHARACTERS = 4  # per token, roughly
 class Split:
     """Examples of one split, and the same for the model."""
 
-    examples: list[Example]
-    encoded: list[Encoded]
+    examples: Store[Example]
+    encoded: Store[Encoded]
 
     def __len__(self) -> int:
-        return len(self.encoded)
+        return len(self.examples)
+
+
+Made = tuple[Example, Encoded | None]
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class TaskData:
     """All examples of a run.
 
     ``answers`` are the fixed candidates of a choice (else empty); ``truncated`` counts examples that were cut and
-    ``tokens_cut`` what they lost; ``longest`` is in tokens; ``notices`` are sentences for the user.
+    ``tokens_cut`` what they lost; ``longest`` is in tokens; ``notices`` say what the user should know.
     """
 
     task: Task
@@ -50,58 +58,85 @@ class TaskData:
     truncated: int
     tokens_cut: int
     longest: int
-    notices: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
-def load_task(table: DataTable, tokenizer: Any) -> Generator[Progress, None, TaskData]:
-    """Reads, renders and tokenises a recipe's data, telling how far it is. Close the generator to cancel.
+def load_task(table: DataTable, tokenizer: Any, limits: Limits | None = None) -> Generator[Progress, None, TaskData]:
+    """Reads, renders and tokenises a recipe's data for a model of these ``limits`` (None: not known), telling how far
+    it is. Close the generator to cancel.
 
     Raises `UserError` for anything in data or recipe that cannot become examples.
     """
     yield Progress("Reading data")
     rows = yield from sources.read_rows(table)
-    make = maker(table, rows, tokenizer)
-    work = Preparing(rows)
-    splits: dict[str, Split] = {}
+    make = yield from sources.meanwhile(lambda: maker(table, rows, tokenizer), Progress("Preparing examples"))
+    splits, found = yield from prepared(make, rows, table, limits)
+    return TaskData(
+        make.task,
+        **splits,
+        answers=tuple(answer.text for answer in make.answers if "{{" not in answer.text),
+        truncated=found.truncated,
+        tokens_cut=found.tokens_cut,
+        longest=found.longest,
+        notices=found.notices(),
+    )
+
+
+def prepared(
+    make: Maker, rows: dict[str, Rows], table: DataTable, limits: Limits | None = None
+) -> Generator[Progress, None, tuple[dict[str, Split], Findings]]:
+    """The examples of each split, encoded where there is a tokenizer, and what was noticed about them. Raises
+    `UserError` that tells all rows together that cannot become examples."""
+    work, wrong, found = Preparing(rows), Faults(), Findings(make, table, rows, limits)
+    splits = {name: Split(Store(), Store()) for name in rows}
     for name, part in rows.items():
-        split = splits[name] = Split([], [])
         for row in part:
             yield from work.next()
-            if len(split) < getattr(table, name):
-                _add(split, encoded_row(make, row, table.max_tokens)[: getattr(table, name) - len(split)])
+            if len(wrong) == faults.MOST:
+                break
+            try:
+                made = encoded_row(make, row, table.max_tokens)
+                if any(found.is_empty(*each) for each in made) and table.leave_out_gaps:
+                    raise columns.Gap(row.place, "the answer is empty")
+            except columns.Gap as gap:
+                found.leave_out(gap.what) if table.leave_out_gaps else wrong.add(row, gap)
+            except UserError as error:
+                wrong.add(row, error)
+            else:
+                _add(splits[name], made[: getattr(table, name) - len(splits[name])], found, name, row)
     yield Progress("Preparing examples", work.total, work.total, "examples")
-    return _summary(make, splits, tuple(part.note for part in rows.values() if part.note))
+    wrong.check(work.done)
+    found.check()
+    return splits, found
 
 
 class Preparing:
     """How far preparing ``rows`` has come, told ten times a second, since a row may be a sentence or a book."""
 
     def __init__(self, rows: dict[str, Rows]) -> None:
-        self.total, self._done, self._told = sum(len(part) for part in rows.values()), 0, -math.inf
+        self.total, self.done, self._told = sum(len(part) for part in rows.values()), 0, -math.inf
 
     def next(self) -> Iterator[Progress]:
         """Before each row."""
         if time.monotonic() - self._told > sources.TOLD_EVERY:
-            yield Progress("Preparing examples", self._done, self.total, "examples")
+            yield Progress("Preparing examples", self.done, self.total, "examples")
             self._told = time.monotonic()
-        self._done += 1
+        self.done += 1
 
 
-def _add(split: Split, made: Iterable[tuple[Example, Encoded]]) -> None:
+def _add(split: Split, made: list[Made], found: Findings, name: str, row: readers.Record) -> None:
     for example, encoded in made:
         split.examples.append(example)
-        split.encoded.append(encoded)
+        if encoded is not None:
+            split.encoded.append(encoded)
+        found.see(name, row, example, encoded)
 
 
-def encoded_row(make: Maker, row: readers.Record, max_tokens: int) -> list[tuple[Example, Encoded]]:
-    """What one row gives: one example, or of a long plain text as many as it needs."""
-    return encoded_example(make, make.example(row), row, max_tokens)
-
-
-def encoded_example(
-    make: Maker, example: Example, row: readers.Record, max_tokens: int
-) -> list[tuple[Example, Encoded]]:
-    """`encoded_row` of the ``example`` that was made of the row."""
+def encoded_row(make: Maker, row: readers.Record, max_tokens: int) -> list[Made]:
+    """What one row gives: one example, or of a long plain text as many as it needs; not encoded without a tokenizer."""
+    example = make.example(row)
+    if make.tokenizer is None:
+        return [(example, None)]
     try:
         if make.task.kind != "text":
             return [(example, encode(example, make.tokenizer, max_tokens))]
@@ -113,24 +148,6 @@ def encoded_example(
     # A part of a text may begin inside a word, so its tokens say what it is and not a slice of the text.
     texts = (text_of((*one.rows[0].tokens, one.rows[0].targets[-1]), make.tokenizer) for one in made)
     return [(Example(((text, True),)), one) for text, one in zip(texts, made, strict=True)]
-
-
-def _summary(make: Maker, splits: dict[str, Split], notices: tuple[str, ...]) -> TaskData:
-    everything = [encoded for split in splits.values() for encoded in split.encoded]
-    if not splits["train"].encoded:
-        raise UserError("The data gives no training example. Give more rows.")
-    fixed = tuple(answer.text for answer in make.answers if "{{" not in answer.text)
-    return TaskData(
-        make.task,
-        splits["train"],
-        splits["validation"],
-        splits["test"],
-        fixed,
-        truncated=sum(encoded.cut > 0 for encoded in everything),
-        tokens_cut=sum(encoded.cut for encoded in everything),
-        longest=max(encoded.length for encoded in everything),
-        notices=notices,
-    )
 
 
 @dataclass(frozen=True)
@@ -155,15 +172,13 @@ def passages(
             for block in text_blocks(source, tokenizer, sequences, tokens, table)
         ]
     make, rows = _examples(table, tokenizer, source)
-    made = (encoded for row in rows for _, encoded in encoded_row(make, row, tokens))
+    made = (encoded for row in rows for _, encoded in encoded_row(make, row, tokens) if encoded)
     return [_answer(encoded) for encoded in itertools.islice(made, sequences)]
 
 
 def _answer(encoded: Encoded) -> Passage:
-    row = next(row for row in encoded.rows if encoded.label in row.choices)
-    scored = [index for index, choice in enumerate(row.choices) if choice == encoded.label]
-    places = tuple(row.positions[index] for index in scored)
-    return Passage((*row.tokens[: places[-1] + 1], row.targets[scored[-1]]), places)
+    tokens, learned = right(encoded)
+    return Passage(tokens[: learned[-1] + 1], tuple(place - 1 for place in learned))
 
 
 def text_blocks(
@@ -190,12 +205,21 @@ def text_blocks(
     return blocks
 
 
-def _examples(table: DataTable | None, tokenizer: Any, source: str) -> tuple[Maker, Rows]:
-    """What makes examples, and the training rows."""
+def _examples(table: DataTable | None, tokenizer: Any, source: str) -> tuple[Maker, Iterator[readers.Record]]:
+    """What makes examples, and the training rows that become some."""
     if table is None:
         raise UserError(f"[mask] text: '{source}' needs the data table of a recipe.")
     rows = sources.load_rows(table)
-    return maker(table, rows, tokenizer), rows["train"]
+    make = maker(table, rows, tokenizer)
+    return make, (row for row in rows["train"] if not (table.leave_out_gaps and _has_gap(make, row)))
+
+
+def _has_gap(make: Maker, row: readers.Record) -> bool:
+    try:
+        make.example(row)
+    except columns.Gap:
+        return True
+    return False
 
 
 def _texts(source: str) -> Iterator[str]:

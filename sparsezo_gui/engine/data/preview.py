@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sparsezo_gui.engine.data import columns, prepare, sources
-from sparsezo_gui.engine.data.encode import Encoded, beginning, ended, tokenise
-from sparsezo_gui.engine.data.examples import Example, Maker, maker
+from sparsezo_gui.engine.data import columns, prepare, seen, sources
+from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.data.examples import Maker, maker
+from sparsezo_gui.engine.data.faults import Gaps
+from sparsezo_gui.engine.data.findings import Findings
+from sparsezo_gui.engine.data.limits import Limits
 from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.seen import Pieces
 from sparsezo_gui.engine.data.tasks import Task, task
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.events import Notice, Progress
 from sparsezo_gui.recipe.recipe import DataTable
 
-Pieces = tuple[tuple[str, bool], ...]
 _BARS = 20  # of the length histogram
-SHOWN = 10_000  # characters of an example; of a longer one, so many of its beginning and end
 _CELL = 5_000  # characters of a cell
 _HINTS = {  # words in a column's name that speak for a part, beyond the names a task knows
     "answer": ("label", "class", "categor", "answer", "target", "output", "respon", "complet", "tag", "reply"),
@@ -34,11 +37,12 @@ class DataPreview:
     """One page of a data set, and what would become of it.
 
     ``rows`` are the cells of the page as text, in the file's order, and ``available`` counts all rows of that file.
-    ``totals`` counts the examples a run would use, by split. ``columns_of`` gives the column of each part, and
+    ``totals`` counts the rows a run would use, by split. ``columns_of`` gives the column of each part, and
     ``suggestion`` a column for parts that have none. ``problem`` says what keeps rows from becoming examples ('' when
-    nothing does); the fields below it are filled as far as it lets them. ``examples`` are those of the page, as pieces
-    of text with whether they are trained (tokens where a tokenizer was given; the right candidate counts as trained),
-    and ``left_out`` counts the characters of each that are not shown, in its middle.
+    nothing does); the fields below it are filled as far as it lets them. ``notices`` are what the run will say too, and
+    ``offer`` is the switch of [data] that mends what is told ('' for none). ``examples`` are those of the page, as
+    pieces of text with whether they are trained (tokens where a tokenizer was given; the right candidate counts as
+    trained), and ``left_out`` counts the characters of each that are not shown, in its middle.
     ``classes`` counts training examples by answer. ``lengths`` are (longest tokens of the bar, examples) over all
     splits, ``longest`` is the longest example, ``longest_tokens`` its length; ``cut`` counts examples that lose tokens.
     ``tokenizer_problem`` says why there are no tokens where the model's tokenizer cannot be used.
@@ -52,7 +56,8 @@ class DataPreview:
     columns_of: dict[str, str]
     suggestion: dict[str, str]
     problem: str = ""
-    notices: tuple[str, ...] = ()
+    offer: str = ""
+    notices: tuple[Notice, ...] = ()
     examples: tuple[Pieces, ...] = ()
     left_out: tuple[int, ...] = ()
     classes: dict[str, int] | None = None
@@ -69,7 +74,7 @@ def preview(table: DataTable, tokenizer: Any = None, page: int = 0, page_size: i
 
 
 def previewing(
-    table: DataTable, tokenizer: Any = None, page: int = 0, page_size: int = 50
+    table: DataTable, tokenizer: Any = None, page: int = 0, page_size: int = 50, limits: Limits | None = None
 ) -> Generator[Progress, None, DataPreview]:
     """`preview`, telling how far it is. Close the generator to cancel."""
     yield Progress("Reading data")
@@ -84,7 +89,6 @@ def previewing(
         "page": page,
         "available": rows["train"].total,
         "totals": {name: len(part) for name, part in rows.items()},
-        "notices": tuple(part.note for part in rows.values() if part.note),
     }
     try:
         make = maker(table, rows, tokenizer)
@@ -92,12 +96,12 @@ def previewing(
         return DataPreview(**common, columns_of={}, suggestion=suggest(kind, table, there), problem=str(error))
     common |= {"columns_of": make.parts, "suggestion": {}}
     try:
-        shown = [pieces(make.example(row), tokenizer) for row in paged]
-        examples, left_out = (tuple(each[part] for each in shown) for part in (0, 1))
-        statistics = yield from _statistics(make, rows, table)
-        return DataPreview(**common, examples=examples, left_out=left_out, **statistics)
+        splits, found = yield from prepare.prepared(make, rows, table, limits)
+        common |= {"notices": found.notices(), "offer": "merge_labels" if found.mergeable else ""}
+        examples, left_out = _shown(make, paged, table)
+        return DataPreview(**common, examples=examples, left_out=left_out, **_figures(make, splits, found))
     except UserError as error:
-        return DataPreview(**common, problem=str(error))
+        return DataPreview(**common, problem=str(error), offer="leave_out_gaps" if isinstance(error, Gaps) else "")
 
 
 def suggest(kind: Task, table: DataTable, there: tuple[str, ...]) -> dict[str, str]:
@@ -105,7 +109,9 @@ def suggest(kind: Task, table: DataTable, there: tuple[str, ...]) -> dict[str, s
     wanted = [
         part
         for part in kind.columns
-        if table.columns.get(part) not in there and not any(name in there for name in kind.columns[part])
+        if part not in columns.LATER
+        and table.columns.get(part) not in there
+        and not any(name in there for name in kind.columns[part])
     ]
     taken = set(table.columns.values()) | {name for names in kind.columns.values() for name in names}
     found: dict[str, str] = {}
@@ -115,47 +121,6 @@ def suggest(kind: Task, table: DataTable, there: tuple[str, ...]) -> dict[str, s
         if guess := (hinted or (free if len(free) == 1 else [])):
             found[part] = guess[0]
     return found
-
-
-def pieces(example: Example, tokenizer: Any = None) -> tuple[Pieces, int]:
-    """The text of an example, with its right candidate as the trained part: token by token with a tokenizer. Also how
-    many characters of its middle are left out."""
-    parts = list(example.segments)
-    if example.choices:
-        parts.append((example.choices[example.label], True))
-    parts, left_out = _ends(parts)
-    if tokenizer is None:
-        return tuple(parts), left_out
-    return tuple(_tokens(parts, tokenizer, bool(example.choices) and not example.ends)), left_out
-
-
-def _ends(parts: list[tuple[str, bool]]) -> tuple[list[tuple[str, bool]], int]:
-    """Beginning and end of a text that is too long to be shown, with a sign between them; what is left out."""
-    over = sum(len(text) for text, _ in parts) - SHOWN
-    if over <= 0:
-        return parts, 0
-    kept, start, first = [], 0, SHOWN // 2  # the middle is [first, first + over)
-    for text, trained in parts:
-        begin, end = max(0, first - start), max(0, first + over - start)
-        sign = "…" if 0 <= first - start < len(text) else ""
-        kept.append((text[:begin] + sign + text[end:], trained))
-        start += len(text)
-    return [part for part in kept if part[0]], over
-
-
-def _tokens(parts: list[tuple[str, bool]], tokenizer: Any, choice: bool) -> Iterator[tuple[str, bool]]:
-    """Tokens as the model sees them, with the ones before and after the text. Each is the text since the one before it,
-    so that together they are the text: a token that is part of a character is empty."""
-    prefix = beginning(tokenizer)
-    yield from ((name, False) for name in tokenizer.convert_ids_to_tokens(list(prefix)))
-    text = "".join(text for text, _ in parts)
-    whole = tokenise([text for text, _ in parts], tokenizer, prefix)
-    begin = 0
-    for token, owner, end in zip(whole.tokens, whole.owners, whole.ends, strict=True):
-        yield tokenizer.decode([token]) if end is None else text[begin:end], parts[owner][1]
-        begin = max(begin, end or 0)
-    if not choice and len(ended(whole, tokenizer, 0).tokens) > len(whole.tokens):
-        yield tokenizer.eos_token, parts[-1][1]
 
 
 def _page(table: DataTable, kind: Task, page: int, size: int) -> list[Record]:
@@ -171,29 +136,30 @@ def _cell(row: Record, name: str) -> str:
     return "" if value is None else str(value)[:_CELL]
 
 
-def _statistics(
-    make: Maker, rows: dict[str, sources.Rows], table: DataTable
-) -> Generator[Progress, None, dict[str, Any]]:
+def _shown(make: Maker, paged: list[Record], table: DataTable) -> tuple[tuple[Pieces, ...], tuple[int, ...]]:
+    """The examples of a page as pieces of text, and what is left out of each; rows that give none are passed over."""
+    shown = []
+    for row in paged:
+        with suppress(UserError):
+            for example, encoded in prepare.encoded_row(make, row, table.max_tokens):
+                shown.append(seen.ends(seen.pieces(example, encoded, make.tokenizer)))
+    examples, left_out = (tuple(each[part] for each in shown) for part in (0, 1))
+    return examples, left_out
+
+
+def _figures(make: Maker, splits: dict[str, prepare.Split], found: Findings) -> dict[str, Any]:
     """Balance of the answers; with a tokenizer also the lengths of all examples."""
-    labels, encoded, work = Counter[str](), [], prepare.Preparing(rows)
-    for name, part in rows.items():
-        for row in part:
-            yield from work.next()
-            example = make.example(row)
-            if name == "train" and example.choices:
-                labels[example.choices[example.label].strip()] += 1
-            if make.tokenizer is not None:
-                encoded += prepare.encoded_example(make, example, row, table.max_tokens)
-    classes = dict(sorted(labels.items())) if make.answers else None
-    if make.tokenizer is None:
+    classes = dict(sorted(found.labels.items())) if make.answers else None
+    pairs = [pair for split in splits.values() for pair in zip(split.examples, split.encoded, strict=False)]
+    if not pairs:
         return {"classes": classes}
-    longest, most = max(encoded, key=lambda pair: pair[1].length)
+    longest = max(pairs, key=lambda pair: pair[1].length)
     return {
         "classes": classes,
-        "lengths": _histogram([one for _, one in encoded]),
-        "longest": pieces(longest, make.tokenizer)[0],
-        "longest_tokens": most.length,
-        "cut": sum(one.cut > 0 for _, one in encoded),
+        "lengths": _histogram([encoded for _, encoded in pairs]),
+        "longest": seen.ends(seen.pieces(*longest, make.tokenizer))[0],
+        "longest_tokens": found.longest,
+        "cut": found.truncated,
     }
 
 

@@ -10,6 +10,8 @@ template and row, and what is `SMALL` runs here.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from typing import Any
 
 from jinja2 import TemplateSyntaxError, nodes
@@ -17,12 +19,19 @@ from jinja2 import TemplateSyntaxError, nodes
 from sparsezo_gui.engine.confined import prompt
 from sparsezo_gui.engine.confined.process import Exceeded, confined
 from sparsezo_gui.engine.confined.prompt import FILTERS, METHODS, environment
+from sparsezo_gui.engine.data.record import Binary
 from sparsezo_gui.errors import UserError
 
 LARGEST_TEMPLATE = 20_000  # characters
 SECONDS, MEMORY = 1.0, 64_000_000  # of processor time and bytes that a template gets for one row
 SMALL = 4_000_000  # signs of a template times those that it reads: so little takes some milliseconds at the very most
 _GROWING = (nodes.Add, nodes.Tuple, nodes.List)  # and filters that join or replace: what they make can be long
+# A name as other programs' templates have it: {name}, {name!r}, {name:>5}, {row[name]}, ${name}, $name, %(name)s. Not
+# after a letter or a backslash, where braces are LaTeX's.
+_OTHERS = re.compile(
+    r"(?<![{\w\\])\$?\{\s*(?:row\[['\"]?([^{}\n'\"]{1,200})['\"]?\]|([^{}\n]{1,200}?))\s*(?:![rsa])?"
+    r"(?::[^{}\s'\"]*)?\}(?!\})|%\(([^()\n]{1,200})\)[sdr]|(?<![\w$])\$(\w{1,200})"
+)
 _SHRINKING = FILTERS.keys() - {"join", "replace", "truncate"}
 
 
@@ -51,6 +60,29 @@ class Template:
         self.optional = frozenset(test.name for test in tests if isinstance(test, nodes.Name))
         # Nothing can be assigned. Jinja's own search would compute constant parts, here, without limits.
         self.names = frozenset(name.name for name in tree.find_all(nodes.Name)) - self.optional
+        self.used = self.names | self.optional
+        self.written = frozenset(_named(piece) for each in tree.find_all(nodes.Output) for piece in each.nodes) - {""}
+        self._words = "".join(node.data for node in tree.find_all(nodes.TemplateData))
+
+    def mistaken(self, known: Collection[str]) -> dict[str, str]:
+        """What stands in the text as other programs write a column, such as '{text}', and which of the ``known`` ones
+        it names."""
+        found = ((match[0], next(filter(None, match.groups()))) for match in _OTHERS.finditer(self._words))
+        return {written: name for written, name in found if name in known}
+
+    def check_uses(self, there: Collection[str], parts: Collection[str] = ()) -> None:
+        """Raises `UserError` where none of the columns ``there`` or of a task's ``parts`` goes in, so that all rows
+        would read the same."""
+        if self.names | self.optional:
+            return
+        guess = "A column goes in as {{ column }}."
+        if mistaken := self.mistaken({*there, *parts}):
+            written, name = next(iter(mistaken.items()))
+            guess = f"'{written}' is plain text here. Did you mean '{{{{ {name} }}}}'?"
+        raise UserError(
+            f"{self.where}: no column goes in, so all rows would have the same prompt. {guess} "
+            f"Columns there: {', '.join(there)}."
+        )
 
     def render(self, values: dict[str, Any], place: str) -> str:
         """The text for one row, which ``place`` names in errors."""
@@ -71,11 +103,11 @@ class Template:
         return len(self.text) * (len(self.text) + sum(map(len, values.values()))) < SMALL
 
 
-def rendered(kind: str, text: str, values: dict[str, Any], where: str, place: str) -> str:
-    """The template ``text`` of the ``kind`` 'prompt' or 'conversation' with ``values``, within the limits of one row.
-    Raises `UserError`, or `Refused` with what the template said."""
+def rendered(kind: str, text: str, values: dict[str, Any], where: str, place: str, *more: Any) -> str:
+    """What the work ``kind`` of the confined process makes of the template ``text`` with ``values``, within the limits
+    of one row. Raises `UserError`, or `Refused` with what the template said."""
     try:
-        return confined.ask(kind, text, plain(values), seconds=SECONDS, memory=MEMORY)
+        return confined.ask(kind, text, plain(values), *more, seconds=SECONDS, memory=MEMORY)
     except Exceeded as error:
         much = f"{SECONDS:.0f} second" if str(error) == "time" else f"{MEMORY // 10**6} MB of memory"
         raise UserError(
@@ -89,7 +121,16 @@ def plain(value: Any) -> Any:
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, Binary):
+        raise UserError("the row holds bytes that are no text, such as a picture. Use columns of text.")
     return value if type(value) in (str, int, float, bool, bytes, type(None)) else str(value)
+
+
+def _named(node: nodes.Node) -> str:
+    """The value that a piece of a template writes, maybe through filters of text, or ''."""
+    while isinstance(node, nodes.Filter) and node.name in prompt.OF_TEXT and node.node is not None:
+        node = node.node
+    return node.name if isinstance(node, nodes.Name) else ""
 
 
 def _check_node(node: nodes.Node) -> None:
@@ -113,7 +154,7 @@ def _check_node(node: nodes.Node) -> None:
 class Literal:
     """Stands in for a `Template` where text must be taken as it is."""
 
-    names = optional = frozenset()
+    names = optional = used = written = frozenset()
 
     def __init__(self, text: str):
         self.text = text

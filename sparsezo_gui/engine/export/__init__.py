@@ -48,6 +48,7 @@ def export_run(
 def _overlay(session: Session, out: Path) -> list[str]:
     from sparsezo_gui import recipe
     from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
+    from sparsezo_gui.engine.export.stops import added_stop
 
     if session.overlay.mask.space == "low-rank":
         raise UserError(
@@ -61,7 +62,13 @@ def _overlay(session: Session, out: Path) -> list[str]:
         changes, shapes, given.model.id, source.revision, session.model.fingerprint, session.step, recipe.dump(given)
     ))  # fmt: skip
     read_overlay(out)
-    return [f"{size(out.stat().st_size)}; it belongs to the base model {source.id}."]
+    told = [f"{size(out.stat().st_size)}; it belongs to the base model {source.id}."]
+    if stop := added_stop(session.model):
+        told.append(
+            f"The run learned to end answers with '{stop}' (token {session.model.learned_end}), which is not a stop "
+            "token of the base model: let your program stop there."
+        )
+    return told
 
 
 def _folder(
@@ -69,6 +76,7 @@ def _folder(
 ) -> Generator[Progress | Notice, None, list[str]]:
     from sparsezo_gui.engine.export.card import model_card
     from sparsezo_gui.engine.export.check import compare
+    from sparsezo_gui.engine.export.stops import FILE, added_stop, generation_config
     from sparsezo_gui.engine.models.library import licence_of
     from sparsezo_gui.engine.provenance import in_words
     from sparsezo_gui.engine.session import data_of
@@ -85,7 +93,9 @@ def _folder(
         source, session.recipe, session.step, size, _metrics(run, session.step), licence_of(source.folder), untuned,
         _privacy(run),
     )  # fmt: skip
-    told = yield from write(session, out, {"README.md": card})
+    told = yield from write(session, out, {"README.md": card, **generation_config(session.model)})
+    if stop := added_stop(session.model):
+        told.append(f"{FILE}: '{stop}', with which the run learned to end answers, was added to the stop tokens.")
     try:
         data = yield from data_of(session, run, accept=accept)
     except UserError as error:  # the export is whole without its data

@@ -14,6 +14,7 @@ from transformers import BitsAndBytesConfig, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from sparsezo_gui.border import outside
+from sparsezo_gui.engine.data.limits import Limits, limits_of
 from sparsezo_gui.engine.forward import ATTENTION, PACK_ROWS
 from sparsezo_gui.engine.models import auto, tables
 from sparsezo_gui.engine.models import device as devices
@@ -23,6 +24,7 @@ from sparsezo_gui.engine.models.finite import finite, watched
 from sparsezo_gui.engine.models.hub import find
 from sparsezo_gui.engine.models.integer import IntegerLinear, Rounding
 from sparsezo_gui.engine.models.linear import FrozenLinear
+from sparsezo_gui.engine.models.quantise import fitted
 from sparsezo_gui.engine.models.source import ModelSource
 from sparsezo_gui.engine.models.stores import NF4, Dense, Int8, Store
 from sparsezo_gui.engine.models.streamed import Streamed, needed
@@ -45,6 +47,14 @@ class FrozenModel:
     pack_rows: int
     """Rows of activations, sides × tokens, that go through at once; one example of one side is never cut."""
     layers: dict[str, FrozenLinear] = field(default_factory=dict)
+    learned_end: int | None = None
+    """The token with which its training examples end an answer, see `sparsezo_gui.engine.data.ask`."""
+
+    @property
+    def stops(self) -> set[int]:
+        """The tokens that end what it writes: the model's, the tokenizer's, and the one that is learned."""
+        ends = {*(self.module.generation_config.eos_token_id or ()), self.tokenizer.eos_token_id, self.learned_end}
+        return ends - {None}
 
     @property
     def anatomy(self) -> Anatomy:
@@ -78,14 +88,15 @@ class FrozenModel:
 
         A tokenizer may well have more tokens than the model, as long as no text has them.
         """
-        size = min(tables.rows(self.module.get_input_embeddings()), self.vocabulary)
         token = max((max(row) for row in rows if row), default=0)
-        if token >= size:
-            raise UserError(
-                f"{where}: holds the token {self.tokenizer.convert_ids_to_tokens(token)!r} (number {token}), which the "
-                f"model does not know: the tokenizer has {len(self.tokenizer)} tokens, and the model embeddings of "
-                f"{size}. Put the tokenizer that belongs to the model into {self.source.folder}, or remove that token."
-            )
+        if token >= self.limits.tokens:
+            raise self.limits.unknown(token, self.tokenizer, where)
+
+    @property
+    def limits(self) -> Limits:
+        """What it takes."""
+        size = min(tables.rows(self.module.get_input_embeddings()), self.vocabulary)
+        return limits_of(self.source.folder, self.source.config, self.anatomy.shapes, size)
 
     def original(self, name: str) -> Tensor:
         """The weight (out, in) as in the checkpoint; the dequantised one where only a 4-bit checkpoint exists."""
@@ -113,6 +124,9 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     rounding = Rounding()
     for done, name in enumerate(source.anatomy.linears):
         layer = model.layers[name] = _freeze(module, name, dtype, rounding if table.compute == "int8" else None)
+        if table.bits == 4 and table.scales == "fitted" and not source.prequantised:
+            # The loader has made it small already, so that no more than one weight is whole at a time.
+            layer.hold(fitted(model.original(name).to(device)).to(layer.store.device))
         if not all(finite(tensor) for tensor in (*layer.store.tensors, layer.bias) if tensor is not None):
             raise _not_finite(source, name)
         if done % 32 == 0:

@@ -16,6 +16,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 from sparsezo_gui import resources
 from sparsezo_gui.border import outside
+from sparsezo_gui.engine.models import kinds
 from sparsezo_gui.engine.models.anatomy import anatomy
 from sparsezo_gui.engine.models.code import find_code
 from sparsezo_gui.engine.models.consent import required
@@ -59,6 +60,22 @@ def find(table: ModelTable) -> Generator[Progress, None, ModelSource]:
             folder = yield from _download(table)
     with outside(folder, "cannot be used as a model"):
         return inspect(folder, table)
+
+
+def tokenizer_folder(table: ModelTable) -> Generator[Progress, None, Path]:
+    """Folder with the tokenizer of the model that ``table`` names; from the Hub, all but the weights is fetched where
+    it is not here. Raises `UserError`."""
+    yield Progress("Looking for the model")
+    folder = local_folder(table.id) or cached_folder(table)
+    if folder is not None:
+        return folder
+    try:
+        snapshot, files = yield from _listing(table)
+        small = [file for file in files if not file.name.endswith(".safetensors")]
+        yield from _fetch(snapshot, small, 0, sum(file.size for file in small))
+    except HUB_ERRORS as error:
+        raise hub_error(table, error) from error
+    return snapshot.folder
 
 
 def cached_folder(table: ModelTable) -> Path | None:
@@ -117,11 +134,12 @@ def _listing(table: ModelTable) -> Generator[Progress, None, tuple[Snapshot, lis
         raise hub.OfflineModeIsEnabled
     info = yield from patiently(lambda: model_info(table), Progress("Looking for the model"))
     names = [sibling.rfilename for sibling in info.siblings or ()]
+    if what := kinds.of_files(names, kinds.base_of_tags(info.tags)):
+        raise UserError(f"'{table.id}' on the Hub {what}")
     patterns = [*FILES, *PICKLES, *(["*.py"] if table.trust_remote_code else [])]
     names = list(filter_repo_objects(names, allow_patterns=patterns, ignore_patterns=LEFT_OUT))
     if "config.json" not in names:
-        raise UserError(f"'{table.id}' on the Hub is not a whole model: it has no config.json. An adapter or a GGUF "
-                        "copy cannot be tuned; choose the base model.")
+        raise UserError(f"'{table.id}' on the Hub is not a whole model: it has no config.json. Choose another copy.")
     if SINGLE not in names and INDEX not in names:
         raise UserError(f"'{table.id}' on the Hub has no safetensors weights, and SparseZO opens no other format. "
                         "Choose a copy of the model that has model.safetensors.")

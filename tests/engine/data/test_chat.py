@@ -1,8 +1,10 @@
 """Conversations: what is trained, and what the model's template makes of them."""
 
+import copy
+
 import pytest
 
-from sparsezo_gui.engine.data.chat import messages, segments
+from sparsezo_gui.engine.data.chat import conversation, learned_end, messages, segments
 from sparsezo_gui.engine.data.encode import encode
 from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.errors import UserError
@@ -20,39 +22,38 @@ def test_only_the_assistants_turns_are_trained(made):
     pieces = segments(TALK, made("byte_pairs"), "a.jsonl, row 1")
     assert pieces == (
         ("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", False),
-        ("Hello<|im_end|>", True),
+        (" Hello <|im_end|>", True),
         ("\n<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n", False),
         ("See you<|im_end|>", True),
+        ("\n", False),
     )
 
 
 def test_tokens(made):
     tokenizer = made("byte_pairs")
     encoded = encode(Example(segments(TALK, tokenizer, "")), tokenizer, 256)
-    assert tokenizer.decode(encoded.rows[0].targets) == "Hello<|im_end|>See you<|im_end|>"
+    assert tokenizer.decode(encoded.rows[0].targets) == " Hello <|im_end|>See you<|im_end|>"
     assert tokenizer.decode(encoded.prompt).endswith("Bye<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_a_template_that_changes_earlier_turns(made):
     """As Qwen3's, which writes empty thoughts before the last answer only."""
-    import copy
-
     tokenizer = copy.deepcopy(made("byte_pairs"))
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role }}: {% if loop.last %}<think></think>{% endif %}{{ m.content }}\n{% endfor %}"
     )
     pieces = segments(TALK[1:], tokenizer, "")
-    assert [text for text, trained in pieces if trained] == ["Hello", "See you"]
+    assert [text for text, trained in pieces if trained] == [" Hello \n", "See you\n"]  # a line's end is the sign
     assert (
         "".join(text for text, _ in pieces)
-        == "user: Hi\nassistant: Hello\nuser: Bye\nassistant: <think></think>See you"
+        == "user: Hi\nassistant:  Hello \nuser: Bye\nassistant: <think></think>See you\n"
     )
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}, {"from": "human", "value": "?"}],
+        [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}],
         '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]',
         [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}, {"role": "Assistant", "content": "Hello"}],
     ],
@@ -72,7 +73,7 @@ def test_ways_to_write_a_conversation(value):
 )
 def test_faults(value, sentence):
     with pytest.raises(UserError, match=sentence):
-        messages(value, "a.jsonl, row 1")
+        conversation(value, "a.jsonl, row 1")
 
 
 def test_a_model_that_was_not_made_for_it(made):
@@ -81,8 +82,6 @@ def test_a_model_that_was_not_made_for_it(made):
 
 
 def test_a_conversation_that_the_template_refuses(made):
-    import copy
-
     tokenizer = copy.deepcopy(made("byte_pairs"))
     tokenizer.chat_template = "{{ raise_exception('Conversation roles must alternate') }}"
     with pytest.raises(UserError, match=r"row 1: the model's chat template refuses .*roles must alternate"):
@@ -90,3 +89,50 @@ def test_a_conversation_that_the_template_refuses(made):
     tokenizer.chat_template = "{{ messages[-1].content }}"
     with pytest.raises(UserError, match="leaves out turns"):
         segments(TALK, tokenizer, "")
+
+
+SPOKEN = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+ENDS = {
+    "chatml": (SPOKEN + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", "<|im_end|>"),
+    "no generation prompt": (SPOKEN, "<|im_end|>"),
+    "always opens a turn": (SPOKEN + "<|im_start|>assistant\n", "<|im_end|>"),
+    "opens half of a turn": (
+        SPOKEN + "<|im_start|>{% if add_generation_prompt %}assistant\n{% endif %}", "<|im_end|>"
+    ),
+    "another sign at the very end": (
+        SPOKEN + "{% if add_generation_prompt %}<|im_start|>assistant\n{% else %}{{ eos_token }}{% endif %}",
+        "<|im_end|>",
+    ),
+    "a sign at the very end only": (
+        "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %} {{ m.content }}"
+        "{% endif %}{% endfor %}{% if messages[-1].role == 'assistant' %}{{ eos_token }}{% endif %}",
+        "<|end|>",
+    ),
+    "words": ("{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n{% endfor %}### assistant:\n", None),
+    "refuses": ("{{ raise_exception('no') }}", None),
+    "no template": ("{% for", None),
+    "takes too long": ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", None),
+}  # fmt: skip
+
+
+@pytest.fixture
+def speaking(made):
+    """A tokenizer of byte pairs with a chat template."""
+
+    def make(template):
+        tokenizer = copy.deepcopy(made("byte_pairs"))
+        tokenizer.chat_template = template
+        return tokenizer
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_the_token_that_ends_a_turn(speaking, kind):
+    template, end = ENDS[kind]
+    tokenizer = speaking(template)
+    assert learned_end(tokenizer) == (end and tokenizer.convert_tokens_to_ids(end))
+
+
+def test_a_model_without_a_template_has_no_learned_end(made):
+    assert learned_end(made("words")) is None

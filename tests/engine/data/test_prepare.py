@@ -8,7 +8,7 @@ import pytest
 
 from sparsezo_gui import resources
 from sparsezo_gui.engine.data import finish, load_task, preview, previewing, text_blocks
-from sparsezo_gui.engine.data.preview import SHOWN
+from sparsezo_gui.engine.data.seen import SHOWN
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
@@ -70,15 +70,27 @@ def test_a_preview_of_a_long_text_is_short(tmp_path, made):
     path.write_text("\n".join(map(json.dumps, rows)))
     columns = {"answer": "label"}
     table = DataTable(source=str(path), template="{{ text }}", columns=columns, train=2, test=0, validation=0)
-    for tokenizer in (None, made("byte_pairs")):
-        shown = preview(table, tokenizer)
-        long, short = ("".join(piece for piece, _ in pieces) for pieces in shown.examples)
-        assert long.startswith("first the cat") and long.endswith("last Yes") and long.count("…") == 1
-        assert len(long) == SHOWN + 1 and shown.left_out == (len(f"{text} Yes") - SHOWN, 0)
-        assert short == "the cat No"
-        assert [trained for _, trained in shown.examples[0]][-1]
-        assert len(shown.rows[0][0]) < len(text) / 100
-    assert (shown.longest_tokens, shown.cut) == (table.max_tokens - 1, 1)
+    shown = preview(table)
+    long, short = ("".join(piece for piece, _ in pieces) for pieces in shown.examples)
+    assert long.startswith("first the cat") and long.endswith("last Yes") and long.count("…") == 1
+    assert len(long) == SHOWN + 1 and shown.left_out == (len(f"{text} Yes") - SHOWN, 0)
+    assert short == "the cat No"
+    assert [trained for _, trained in shown.examples[0]][-1]
+    assert len(shown.rows[0][0]) < len(text) / 100
+
+
+def test_a_preview_shows_what_is_left_of_a_text(tmp_path, made):
+    path = tmp_path / "a.jsonl"
+    text = "first " + "the cat sat so very great " * 4_000 + "last"
+    path.write_text("\n".join(json.dumps({"text": text, "label": label}) for label in ("Yes", "No")))
+    columns = {"answer": "label"}
+    table = DataTable(source=str(path), template="{{ text }}", columns=columns, train=2, test=0, validation=0)
+    shown = preview(table, made("byte_pairs"))
+    long = "".join(piece for piece, _ in shown.examples[0])
+    assert f"{text} Yes".endswith(long) and shown.left_out == (0, 0)
+    assert (shown.longest_tokens, shown.cut, len(shown.examples[0])) == (511, 2, 512)
+    shown = preview(table.model_copy(update={"max_tokens": 10_000}), made("byte_pairs"))
+    assert sum(len(piece) for piece, _ in shown.examples[0]) == SHOWN + 1 and shown.left_out[0] > SHOWN
 
 
 def test_long_texts_become_several_examples(tmp_path, made):
@@ -96,7 +108,7 @@ def test_a_row_that_gives_nothing_to_learn_is_named(films, made, monkeypatch):
         raise UserError("there is no token to learn.")
 
     monkeypatch.setattr("sparsezo_gui.engine.data.prepare.encode", encode)
-    with pytest.raises(UserError, match=r"films\.jsonl, row \d+: there is no token to learn"):
+    with pytest.raises(UserError, match=r"there is no token to learn.*films\.jsonl, row \d+"):
         finish(load_task(films, made("words")))
 
 
@@ -150,7 +162,7 @@ def test_preview_without_a_tokenizer(films):
 def test_the_tokens_of_a_preview_are_the_text(tmp_path, made):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"prompt": "the  cat 😀\nsat", "answer": "Yes or\n\nNo"}))
-    table = DataTable(source=str(path), task="pairs")
+    table = DataTable(source=str(path), task="pairs", chat_template=False)
     for name, begin in (("byte_pairs", ""), ("metaspace", "<s>")):
         tokens = preview(table, made(name)).examples[0]
         assert "".join(text for text, _ in tokens) == f"{begin}the  cat 😀\nsat Yes or\n\nNo{made(name).eos_token}"

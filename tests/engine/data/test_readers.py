@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparsezo_gui.engine.data import readers
+from sparsezo_gui.engine.data import lines
 from sparsezo_gui.engine.data.readers import READERS, read
 from sparsezo_gui.errors import UserError
 from tests.fuzz.limits import limited_memory
@@ -109,7 +109,6 @@ def test_a_changed_file_is_read_anew(tmp_path):
         ("a.csv", 'text,label\n"a,1\nb,2\n', r"a\.csv, line 3: .*double quote that is not closed"),
         ("a.csv", "text,text\na,b\n", r"names 'text' twice"),
         ("a.csv", b"text,label\ncaf\xe9,1\n", r"a\.csv, line 2: byte 4 is not text in UTF-8.*Save"),
-        ("a.csv", "text,label\na,1\n".encode("utf-16"), r"a\.csv: this is text in UTF-16"),
         ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', r"a\.jsonl, line 2: not JSON"),
         ("a.jsonl", '{"text": "a"}\n[1, 2]\n', r"a\.jsonl, row 2: must be an object.*not list"),
         ("a.jsonl", "[" * 100_000, r"a\.jsonl, line 1: not JSON"),
@@ -131,7 +130,7 @@ def test_faults(tmp_path, name, content, sentence):
 @pytest.mark.parametrize("module", [gzip, lzma])
 @pytest.mark.parametrize(("kind", "filling"), [("json", b"["), ("jsonl", b"\n"), ("csv", b"a,b\n"), ("txt", b"a")])
 def test_a_small_file_that_unpacks_to_a_huge_one(tmp_path, module, kind, filling, monkeypatch):
-    monkeypatch.setattr(readers, "SMALL", 100_000)
+    monkeypatch.setattr(lines, "SMALL", 100_000)
     suffix = {gzip: "gz", lzma: "xz"}[module]
     path = put(tmp_path, f"a.{kind}.{suffix}", module.compress(filling * (1_000_000 // len(filling))))
     assert path.stat().st_size < 10_000
@@ -157,7 +156,7 @@ def test_a_parquet_file_that_unfolds_without_end_is_refused(tmp_path, monkeypatc
     import pyarrow
     from pyarrow import parquet
 
-    monkeypatch.setattr(readers, "SMALL", 1_000_000)
+    monkeypatch.setattr(lines, "SMALL", 1_000_000)
     text = "x" * 10_000  # written once, and meant two thousand times
     dictionary = pack == "none"
     parquet.write_table(pyarrow.table({"text": [text] * 2000}), tmp_path / "a.parquet", use_dictionary=dictionary,
@@ -169,7 +168,7 @@ def test_a_parquet_file_that_unfolds_without_end_is_refused(tmp_path, monkeypatc
 
 def test_no_packed_file_unpacks_to_more_than_the_most(tmp_path, monkeypatch):
     rows = "".join(f'{{"text": "{zlib.crc32(str(number).encode())}"}}\n' for number in range(5000))
-    monkeypatch.setattr(readers, "MOST_BYTES", 50_000)
+    monkeypatch.setattr(lines, "MOST_BYTES", 50_000)
     assert len(values(put(tmp_path, "a.jsonl", rows))) == 5000
     with pytest.raises(UserError, match=r"a\.jsonl\.xz: unpacks to more"):
         values(put(tmp_path, "a.jsonl.xz", lzma.compress(rows.encode())))

@@ -239,7 +239,7 @@ FINE = {"text": "a", "label": "x"}
         ([FINE], {"template": "{{ text"}, r"\[data\] template, line 1: .*A column goes in as \{\{ column \}\}"),
         ([FINE], {"template": "{{ text.__class__.__mro__ }}"}, "template: fails on a.jsonl, row 1: .*unsafe"),
         ([FINE], {"template": "{{ text.nothing }}"}, "template: fails on a.jsonl, row 1: .*no attribute 'nothing'"),
-        ([FINE], {"template": "{{ 1 / 0 }}"}, "template: fails on a.jsonl, row 1: division by zero"),
+        ([FINE], {"template": "{{ 1 / 0 }}{{ text }}"}, "template: fails on a.jsonl, row 1: division by zero"),
         (
             [FINE],
             {"columns": {"answer": "lable"}},

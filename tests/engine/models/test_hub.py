@@ -331,7 +331,7 @@ def test_models_without_safetensors(served):
     assert "no safetensors weights" in refused()
     del files["config.json"]
     served.add("models/owner/tiny", files)
-    assert "no config.json" in refused()
+    assert "holds a tokenizer without a model" in refused()
 
 
 def test_what_is_left_on_the_hub(served):

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from sparsezo_gui import resources
 from sparsezo_gui.engine import planning
 from sparsezo_gui.engine.data import finish
-from sparsezo_gui.engine.data.encode import encode_text, text_of
-from sparsezo_gui.engine.generate import encode_prompt, stream_text
+from sparsezo_gui.engine.data.ask import Asked
+from sparsezo_gui.engine.data.encode import encode_text, prompt_tokens, text_of
+from sparsezo_gui.engine.generate import written
 from sparsezo_gui.engine.models import frozen, tokenizer
 from sparsezo_gui.engine.models.tokenizer import load_tokenizer
 from sparsezo_gui.errors import UserError
@@ -84,6 +85,22 @@ def test_a_tokenizer_that_breaks_down_on_some_texts_is_a_sentence(folder, kind):
     with pytest.raises(UserError, match=r"its tokenizer breaks down on th.*retry-limit.*Download"):
         text_of(found.convert_tokens_to_ids(["a"] * 60), found)
         encode_text("a" * 60, found, 100)
+
+
+def test_a_chat_template_in_a_file_of_its_own_counts(folder):
+    """As in models of text and pictures, where `transformers` reads it for their processors only."""
+    text = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    (folder / "chat_template.jinja").unlink()
+    assert load_tokenizer(folder).chat_template is None
+    beside = folder / "chat_template.json"
+    beside.write_text(json.dumps({"chat_template": text}))
+    assert load_tokenizer(folder).chat_template == text
+    beside.write_text(json.dumps({"chat_template": {"default": text, "tool_use": "{{ tools }}"}}))
+    assert load_tokenizer(folder).get_chat_template(tools=[{}]) == "{{ tools }}"
+    for content in ('{"chat_template": 1}', "[]", "{"):
+        beside.write_text(content)
+        with pytest.raises(UserError, match=r"chat_template\.json: .*Download or copy the model again"):
+            load_tokenizer(folder)
 
 
 def test_a_tokenizer_is_tried_once_for_each_content(folder, home, monkeypatch):
@@ -160,7 +177,7 @@ def test_what_libraries_raise_over_a_file_is_a_sentence(folder, file, content, s
     if not sentence:
         model = load(folder, bits=16)
         assert model.module.generation_config.eos_token_id == [EOS]
-        list(stream_text(model, "a", 3))
+        list(written(model, Asked(prompt_tokens("a", model.tokenizer)), 3))
         return
     with pytest.raises(UserError, match=sentence) as error:
         load(folder, bits=16)
@@ -176,8 +193,8 @@ def test_tokens_beyond_the_table_are_told_where_they_are_used(folder):
     model = load(folder, bits=16)
     last = model.tokenizer.convert_ids_to_tokens(VOCABULARY - 1)
     with pytest.raises(UserError, match=f"The prompt: holds the token '{last}'.* 288 tokens, and .* of 287"):
-        encode_prompt(model, model.tokenizer.convert_tokens_to_string([last]))
-    assert encode_prompt(model, "a").tolist()
+        written(model, Asked(prompt_tokens(model.tokenizer.convert_tokens_to_string([last]), model.tokenizer)), 3)
+    written(model, Asked(prompt_tokens("a", model.tokenizer)), 3)
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16, 32])

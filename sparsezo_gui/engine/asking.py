@@ -1,0 +1,28 @@
+"""A question to a run, put as its training examples were; its candidates are looked for in its data."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from sparsezo_gui.engine.data.ask import Asked, answers_in_data, asked
+from sparsezo_gui.engine.runs.folder import RunFolder
+from sparsezo_gui.engine.session import Session, data_of
+from sparsezo_gui.errors import ChangedInputs, UserError
+from sparsezo_gui.recipe.events import Notice, Progress
+
+
+def in_run(
+    session: Session, run: RunFolder, text: str, raw: bool = False, accept: bool = False
+) -> Generator[Progress | Notice, None, tuple[Asked, str]]:
+    """``text`` as `asked` of the run, and a sentence where its data, and so the candidates, cannot be read: the model
+    then writes freely. Raises `UserError`, and `ChangedInputs` where other data would give other candidates, unless it
+    is told to ``accept`` them."""
+    table, answers, note = session.recipe.data, (), ""
+    if answers_in_data(table) and not raw:
+        try:
+            answers = (yield from data_of(session, run, ("train",), accept)).answers
+        except ChangedInputs:
+            raise
+        except UserError as error:
+            note = f"The answers to choose from are in the run's data, so the model writes freely. {error}"
+    return asked(table, session.model.tokenizer, text, answers, raw), note

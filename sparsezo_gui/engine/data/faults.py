@@ -1,0 +1,90 @@
+"""Rows that cannot become examples, told together: how many there are, and the first of them in the file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from sparsezo_gui.engine.data.columns import Gap, UnknownLabel
+from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.errors import UserError
+
+MOST = 1000  # rows after which no more are looked for
+NAMED = 3  # rows, or kinds of faults, that a sentence names
+LEAVE_OUT = "leave them out: [data] leave_out_gaps = true (in the terminal: --set data.leave_out_gaps=true)"
+
+
+class Gaps(UserError):
+    """Rows with gaps, and no other fault."""
+
+
+class Faults:
+    """Collects what is wrong with rows."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[Record, UserError]] = []
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, row: Record, error: UserError) -> None:
+        """Keeps the ``error`` of ``row``; one that is not about the row is raised."""
+        if not isinstance(error, Gap) and not str(error).startswith(row.place):
+            raise error
+        self._found.append((row, error))
+
+    def check(self, rows: int) -> None:
+        """Raises `UserError` for all that was found in so many ``rows``."""
+        if not self._found:
+            return
+        gaps = [(row, error) for row, error in self._found if isinstance(error, Gap)]
+        others = [(row, error) for row, error in self._found if not isinstance(error, Gap)]
+        if not others:
+            raise Gaps(_of_gaps(gaps, self._count(len(gaps), rows)))
+        told = [_of_gaps(gaps, f"{len(gaps):,} rows")] if gaps else []
+        raise UserError(*_of_others(others, self._count(len(others), rows)), *told)
+
+    def _count(self, found: int, rows: int) -> str:
+        """Of rows that were all looked at, or not."""
+        return f"{found:,} of {rows:,} rows" if len(self) < MOST else f"At least {found:,} rows"
+
+
+def places(rows: Iterable[Record]) -> str:
+    """The first rows in the order of their file: 'cats.csv, row 3 (line 4), row 6 (line 7) and row 9 (line 10)'."""
+    first = sorted(rows, key=lambda row: (row.source, row.number))[:NAMED]
+    told = [
+        row.place if not index or row.source != first[index - 1].source else row.place.removeprefix(f"{row.source}, ")
+        for index, row in enumerate(first)
+    ]
+    return " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
+
+
+def kinds(found: Counter[str]) -> str:
+    """'the column 'label' is empty', or several with their counts."""
+    named = [f"{what} ({count:,})" for what, count in found.most_common(NAMED)]
+    more = [f"{len(found) - NAMED} other reasons"] if len(found) > NAMED else []
+    return ", ".join([*named, *more]) if len(found) > 1 else next(iter(found))
+
+
+def _of_gaps(gaps: Sequence[tuple[Record, Gap]], count: str) -> str:
+    if len(gaps) == 1:
+        return f"{gaps[0][0].place}: {gaps[0][1].what}. Fill it in, or {LEAVE_OUT.replace('them', 'the row')}."
+    what = kinds(Counter(error.what for _, error in gaps))
+    rows = places(row for row, _ in gaps)
+    return f"{count} have gaps: {what}. The first in the file: {rows}. Fill them in, or {LEAVE_OUT}."
+
+
+def _of_others(others: Sequence[tuple[Record, UserError]], count: str) -> list[str]:
+    if len(others) == 1:
+        return list(others[0][1].args)
+    reasons = {str(error).removeprefix(f"{row.place}: ") for row, error in others}
+    if len(reasons) == 1:
+        rows = places(row for row, _ in others)
+        return [f"{count} cannot become examples: {reasons.pop()} The first in the file: {rows}."]
+    first = sorted(others, key=lambda found: (found[0].source, found[0].number))[:NAMED]
+    labels = Counter(error.label for _, error in others if isinstance(error, UnknownLabel))
+    told = [f"{count} cannot become examples. The first in the file:", *(str(error) for _, error in first)]
+    if labels:
+        named = ", ".join(f"'{label}' ({number:,})" for label, number in labels.most_common(10))
+        told.append(f"{len(labels):,} labels are not among the answers: {named}{', …' if len(labels) > 10 else '.'}")
+    return told

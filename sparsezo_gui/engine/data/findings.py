@@ -1,0 +1,247 @@
+"""What is noticed about examples before they are learned: one place for a run, `sparsezo preview` and the Data page.
+
+It is counted while the rows are prepared, in a few bytes an example, and told in sentences.
+"""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+
+from sparsezo_gui.engine.data import columns, faults, labels
+from sparsezo_gui.engine.data.encode import Encoded, Tokens, text_of
+from sparsezo_gui.engine.data.examples import Example, Maker
+from sparsezo_gui.engine.data.limits import BeyondModel, Limits
+from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.sources import SPLITS, Rows
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.events import Notice
+from sparsezo_gui.recipe.recipe import DataTable
+
+MANY = 0.01  # of the training examples that say the same, from which on it is told
+FEW = 8  # examples that may all have one prompt: too few to judge by
+SHORT = 8  # tokens of an answer that may be nothing but the sign for its end
+NAMED = 5  # labels in a sentence
+
+
+class Findings:
+    """Counts of the examples that it has seen; ``rows`` are those that they are made of."""
+
+    def __init__(self, make: Maker, table: DataTable, rows: dict[str, Rows], limits: Limits | None = None) -> None:
+        self._make, self._table, self._rows, self._limits = make, table, rows, limits
+        self.counts, self.labels = Counter[str](), Counter[str]()
+        self.truncated = self.tokens_cut = self.longest = 0
+        # Hashes, eight bytes each.
+        self._wholes = {name: array("q") for name in SPLITS}
+        self._prompts, self._answers = array("q"), array("q")
+        self._empty: list[Record] = []
+        self._empties, self._beyond, self._largest = 0, 0, 0
+        self._left_out = Counter[str]()
+
+    def leave_out(self, gap: str) -> None:
+        """Counts a row that is left out for its ``gap``."""
+        self._left_out[gap] += 1
+
+    def see(self, split: str, row: Record, example: Example, encoded: Encoded | None) -> None:
+        """Counts an example of ``split`` that was made of ``row``; ``encoded`` where there is a tokenizer."""
+        self.counts[split] += 1
+        if encoded is not None:
+            self._measure(encoded)
+        self._compare(split, example, encoded)
+        if split != "train":
+            return
+        if self._make.answers:
+            self.labels[example.choices[example.label].strip()] += 1
+        if self.is_empty(example, encoded):
+            self._empties += 1
+            self._empty = sorted([*self._empty, row], key=lambda row: (row.source, row.number))[: faults.NAMED]
+
+    def _measure(self, encoded: Encoded) -> None:
+        self.truncated += encoded.cut > 0
+        self.tokens_cut += encoded.cut
+        self.longest = max(self.longest, encoded.length)
+        if self._limits:
+            self._beyond += encoded.length > (self._limits.positions or encoded.length)
+            self._largest = max(self._largest, *(max(*row.tokens, *row.targets) for row in encoded.rows))
+
+    def _compare(self, split: str, example: Example, encoded: Encoded | None) -> None:
+        """Keeps the example by what the model sees, which may be less than the row holds, and its prompt as text."""
+        whole = hash(encoded.rows if encoded else example.text)
+        self._wholes[split].append(whole)
+        if split == "train":
+            prompt = tuple(text for text, trained in example.segments if not trained)
+            self._prompts.append(hash(prompt) if prompt else whole)
+            self._answers.append(hash((example.text, example.label)))
+
+    def is_empty(self, example: Example, encoded: Encoded | None) -> bool:
+        """Whether an answer is nothing, or nothing but the sign for its end."""
+        if self._make.task.kind in ("choice", "text"):
+            return False
+        if example.choices:
+            return not all(choice.strip() for choice in example.choices)
+        if encoded is None:
+            return not all(text.strip() for text, trained in example.segments if trained)
+        short = (part for part in _answers(encoded) if len(part) <= SHORT)
+        return any(not text_of(part, self._make.tokenizer).strip() for part in short)
+
+    def check(self) -> None:
+        """Raises `UserError` for examples that nothing can be learned from, or that the model cannot compute."""
+        limits, table, train = self._limits, self._table, self.counts["train"]
+        if not train:
+            raise UserError("The data gives no training example. Give more rows.")
+        if limits and self._largest >= limits.tokens:
+            raise limits.unknown(self._largest, self._make.tokenizer, table.source)
+        if limits and limits.fixed and self._beyond:
+            raise BeyondModel(
+                f"{_examples(self._beyond, 'is', 'are')} longer than the {limits.positions:,} tokens that the model "
+                f"has positions for (the longest: {self.longest:,}). Set [data] max_tokens = {limits.positions}."
+            )
+        if self._make.answers and train > FEW and _different(self._prompts) == 1:
+            raise UserError(
+                f"All {train:,} training examples have the same prompt, so there is nothing to tell their answers "
+                "by. Put a column that differs into [data] template, or map another one in [data] columns."
+            )
+
+    def notices(self) -> tuple[Notice, ...]:
+        """All that was noticed, in sentences."""
+        parts = (
+            self._of_source(), self._of_conversations(), self._of_template(), self._of_labels(), self._of_answers(),
+            self._of_prompts(), self._of_splits(), self._of_lengths(),
+        )  # fmt: skip
+        return tuple(itertools.chain.from_iterable(parts))
+
+    def _of_source(self) -> Iterator[Notice]:
+        yield from (Notice(part.note) for part in self._rows.values() if part.note)
+        if count := self._left_out.total():
+            yield Notice(f"{_rows(count)} left out for gaps: {faults.kinds(self._left_out)}.")
+
+    def _of_conversations(self) -> Iterator[Notice]:
+        yield from (Notice(sentence, "warning") for sentence in self._make.notices)
+
+    def _of_template(self) -> Iterator[Notice]:
+        make, prompt = self._make, self._make.prompt
+        if not self._table.template:
+            return
+        known = {*columns.names(self._rows["train"]), *make.task.columns}
+        for written, name in prompt.mistaken(known).items():
+            yield Notice(
+                f"[data] template: '{written}' is plain text, the same in all prompts. "
+                f"Did you mean '{{{{ {name} }}}}'?",
+                "warning",
+            )
+        for part in {"answer", "chosen", "rejected"} & make.parts.keys():
+            if {part, make.parts[part]} & (prompt.names | prompt.optional):
+                yield Notice(
+                    f"[data] template: the prompt holds the column '{make.parts[part]}', so the model reads the answer "
+                    "before it gives it. Leave that column out of the template.", "warning",
+                )  # fmt: skip
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether there are labels that `DataTable.merge_labels` would make one."""
+        return bool(self._spelled) and not self._table.merge_labels
+
+    @cached_property
+    def _spelled(self) -> list[list[str]]:
+        """Labels of the data that differ in their spelling only, and how often there is each."""
+        make = self._make
+        if not make.answers or make.task.answers or self._table.answers:
+            return []
+        found = labels.count(self._rows, make.parts["answer"])
+        groups = (group for group in labels.spellings(found) if len(group) > 1)
+        return [[f"'{word}' ({found[word]:,})" for word in group] for group in groups]
+
+    def _of_labels(self) -> Iterator[Notice]:
+        if spelled := self._spelled:
+            named = "; ".join(", ".join(group[:NAMED]) for group in spelled[:NAMED])
+            named += f"; and {len(spelled) - NAMED} more" if len(spelled) > NAMED else ""
+            said = f"labels that differ only by case, spaces or as 1 and 1.0: {named}."
+            if self.mergeable:
+                yield Notice(
+                    f"Different answers are made of {said} To merge each group into one, set [data] merge_labels = "
+                    "true (in the terminal: --set data.merge_labels=true).", "warning",
+                )  # fmt: skip
+            else:
+                yield Notice(f"Merged are {said} Each group is spelled as its first.")
+        lacking = [answer.text for answer in self._make.answers if not self.labels[answer.text.strip()]]
+        if not lacking or any("{{" in text for text in lacking):
+            return
+        if len(self.labels) == 1:
+            only, count = next(iter(self.labels.items()))
+            yield Notice(
+                f"All {count:,} training examples have the answer '{only}', so the model learns to give it always. "
+                "Give examples of other answers too.", "warning",
+            )  # fmt: skip
+        else:
+            named = ", ".join(f"'{text}'" for text in lacking[:NAMED]) + (", …" if len(lacking) > NAMED else "")
+            have = "has" if len(lacking) == 1 else "have"
+            yield Notice(f"{len(lacking)} of {len(self._make.answers)} answers {have} no training example: {named}.")
+
+    def _of_answers(self) -> Iterator[Notice]:
+        if self._empties:
+            yield Notice(
+                f"{self._empties:,} of {_examples(self.counts['train'], kind='training ')} have an empty answer, which "
+                f"teaches the model to say nothing: {faults.places(self._empty)}. Fill them in, or {faults.LEAVE_OUT}.",
+                "warning",
+            )
+
+    def _of_prompts(self) -> Iterator[Notice]:
+        train, different = self.counts["train"], _different(self._prompts)
+        same, others = train - different, _different(self._answers) - different
+        if same < max(2, MANY * train):
+            return
+        if self._make.task.kind == "text":
+            yield Notice(f"{same:,} of {train:,} training examples repeat another one.")
+            return
+        told = f", {others:,} of them with another answer" if others else ", with the same answers"
+        yield Notice(
+            f"{same:,} of {train:,} training prompts are the same as another one{told}; {different:,} are different. "
+            "Check that the template uses the columns that tell the rows apart.",
+            "warning" if same > train / 10 else "info",
+        )
+
+    def _of_splits(self) -> Iterator[Notice]:
+        for earlier, split in itertools.combinations(SPLITS, 2):
+            if shared := sum(map(set(self._wholes[earlier]).__contains__, self._wholes[split])):
+                what = "training" if earlier == "train" else earlier
+                yield Notice(
+                    f"{shared:,} of {self.counts[split]:,} {split} examples are {what} examples too, so they say "
+                    "little about how the model does on new ones. Remove them from one of the two splits.", "warning",
+                )  # fmt: skip
+
+    def _of_lengths(self) -> Iterator[Notice]:
+        if self.truncated:
+            yield Notice(
+                f"{self.truncated:,} examples were longer than {self._table.max_tokens} tokens; {self.tokens_cut:,} "
+                "were cut from the start of their prompts. Raise max_tokens to keep them whole.", "warning",
+            )  # fmt: skip
+        if self._beyond and self._limits:
+            yield Notice(
+                f"{_examples(self._beyond, 'is', 'are')} longer than the {self._limits.positions:,} tokens that the "
+                f"model was made for (the longest: {self.longest:,}): beyond them it gets worse. Set [data] max_tokens "
+                f"= {self._limits.positions} to cut them.", "warning",
+            )  # fmt: skip
+
+
+def _different(hashes: array[int]) -> int:
+    return len(set(hashes))
+
+
+def _answers(encoded: Encoded) -> Iterator[Tokens]:
+    """The learned tokens, in the pieces in which they stand together."""
+    for row in encoded.rows:
+        pairs = zip(row.positions, row.targets, strict=True)
+        for _, piece in itertools.groupby(enumerate(pairs), lambda found: found[1][0] - found[0]):
+            yield tuple(target for _, (_, target) in piece)
+
+
+def _examples(count: int, one: str = "", many: str = "", kind: str = "") -> str:
+    """'1 example is', '1,234 examples are'."""
+    return f"{count:,} {kind}{'example' if count == 1 else 'examples'} {one if count == 1 else many}".rstrip()
+
+
+def _rows(count: int) -> str:
+    return "1 row was" if count == 1 else f"{count:,} rows were"

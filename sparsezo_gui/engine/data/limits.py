@@ -1,0 +1,49 @@
+"""What a model takes: the tokens of its tables, and how long a text may be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsezo_gui.errors import UserError
+
+_LEARNED = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings?|pos_embed\w*)\.weight$")
+_COUNTED = ("gptj", "codegen")  # rotary, with the angles of so many positions made once
+
+
+class BeyondModel(UserError):
+    """Examples that the model cannot compute."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """``tokens`` in the smaller of the tables of the model in ``folder``, and the ``positions`` it was made for (0: any
+    number). ``fixed`` ones are all there are; otherwise the model only gets worse beyond."""
+
+    folder: Path
+    tokens: int
+    positions: int = 0
+    fixed: bool = False
+
+    def unknown(self, token: int, tokenizer: Any, where: str) -> BeyondModel:
+        """The error for a token that the tables do not hold; ``where`` says whose it is."""
+        return BeyondModel(
+            f"{where}: holds the token {tokenizer.convert_ids_to_tokens(token)!r} (number {token}), which the model "
+            f"does not know: the tokenizer has {len(tokenizer)} tokens, and the model embeddings of {self.tokens}. "
+            f"Put the tokenizer that belongs to the model into {self.folder}, or remove that token."
+        )
+
+
+def limits_of(folder: Path, config: Any, shapes: Mapping[str, tuple[int, ...]], tokens: int) -> Limits:
+    """Limits of a model by its transformers ``config`` and the ``shapes`` of its weights."""
+    text = config.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0 or getattr(text, "alibi", False):
+        positions = 0
+    # OPT's table has two rows more than there are positions.
+    tables = [shape[0] for name, shape in shapes.items() if len(shape) == 2 and _LEARNED.search(name)]
+    positions = min(filter(None, (positions, *tables)), default=0)
+    return Limits(folder, tokens, positions, bool(tables) or text.model_type in _COUNTED)

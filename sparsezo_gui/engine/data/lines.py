@@ -1,0 +1,94 @@
+"""Files to text: unpacked no further than is safe, decoded, and in lines."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import itertools
+import lzma
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from sparsezo_gui.errors import UserError
+
+COMPRESSED: dict[str, Callable] = {".gz": gzip.open, ".xz": lzma.open}
+SMALL, MOST_TIMES = 20_000_000, 100  # bytes that any file may unpack to; a larger one, so many times its size
+MOST_BYTES = 10_000_000_000  # and no packed one to more than these; a larger one is unpacked by its owner
+PIECE = 2**20  # bytes read at a time
+_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
+          codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
+
+
+def lines(path: Path) -> Iterator[str]:
+    """Lines of a text file, with their ends: LF and CR LF, or CR alone where the beginning of the file has no LF."""
+    held: list[str] = []
+    end = ""
+    for text in texts(path):
+        end = end or ("\n" if "\n" in text else "\r" if "\r" in text[:-1] else "")
+        *whole, rest = text.split(end) if end else [text]
+        for piece in whole:
+            yield "".join((*held, piece, end)) if held else piece + end
+            held.clear()
+        if rest:
+            held.append(rest)
+    if held:
+        yield "".join(held)
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Text of a file in pieces: in UTF-8, or in UTF-16 or UTF-32 where the file begins with the mark of one.
+
+    Raises `UserError` with the line for bytes that are no such text.
+    """
+    decoder, number, column = None, 1, 0  # the line and its bytes before the piece
+    for piece in itertools.chain(pieces(path), [b""]):
+        decoder = decoder or codecs.getincrementaldecoder(_encoding(path, piece))()
+        try:
+            text = decoder.decode(piece, final=not piece)
+        except UnicodeDecodeError as error:
+            before = error.object[: error.start]
+            column = error.start - before.rfind(b"\n") if b"\n" in before else column + error.start + 1
+            line = number + before.count(b"\n")
+            raise UserError(
+                f"{path.name}, line {line}: byte {column} is not text in UTF-8. Save the file as UTF-8."
+            ) from error
+        number += text.count("\n")
+        column = len(text.rpartition("\n")[2].encode()) + (0 if "\n" in text else column)
+        if text:
+            yield text
+
+
+def _encoding(path: Path, piece: bytes) -> str:
+    found = next((name for mark, name in _MARKS.items() if piece.startswith(mark)), "utf-8-sig")
+    if found == "utf-8-sig" and piece.count(0) * 4 > len(piece):
+        raise UserError(
+            f"{path.name}: every few bytes one is zero, so this is no text in UTF-8 (perhaps in UTF-16, without the "
+            "mark that says so). Save the file as UTF-8."
+        )
+    return found
+
+
+def pieces(path: Path) -> Iterator[bytes]:
+    """Bytes of a file, unpacked. A small file that was packed to unpack to a huge one is refused in time."""
+    unpack = COMPRESSED.get(path.suffix.lower())
+    left = most(path) if unpack else sys.maxsize  # a plain file holds what the disk does
+    with (unpack or open)(path, "rb") as file:
+        while piece := file.read(PIECE):
+            left -= len(piece)
+            if left < 0:
+                raise too_large(path)
+            yield piece
+
+
+def most(path: Path) -> int:
+    """Bytes that a packed file may unpack to."""
+    return min(MOST_BYTES, max(SMALL, MOST_TIMES * path.stat().st_size))
+
+
+def too_large(path: Path) -> UserError:
+    """For a file that unpacks to more than `most`."""
+    return UserError(
+        f"{path.name}: unpacks to more than {MOST_TIMES} times its size or {MOST_BYTES / 1e9:g} GB, so it was not "
+        "read. If you trust it, unpack it (or convert it to JSONL) and use that file."
+    )

@@ -1,0 +1,99 @@
+"""Parquet files to rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import Any
+
+from sparsezo_gui.border import reason
+from sparsezo_gui.engine.data.lines import most, too_large
+from sparsezo_gui.engine.data.record import Binary, Record
+from sparsezo_gui.errors import UserError
+
+ROWS = 100  # read at a time
+
+
+def read(path: Path) -> Iterator[Record]:
+    """Rows as they stand in the file: `datasets` would take its name for a pattern, and open paths that stand in it."""
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with pyarrow.OSFile(str(path)) as file, ParquetFile(file) as table:
+            rows = (plain(row) for batch in _counted(path, table) for row in batch.to_pylist(maps_as_pydicts="lossy"))
+            for number, values in enumerate(named(rows, classes(table.schema_arrow.metadata)), 1):
+                yield Record(values, path.name, number)
+    except UserError:
+        raise
+    except Exception as error:  # of a dozen classes, some of which are no errors of values or of the system
+        raise UserError(f"{path.name}: not a Parquet file that can be read ({reason(error)}).") from error
+
+
+def _counted(path: Path, table: Any) -> Iterator[Any]:
+    """Batches of rows, as far as they unfold to what data can: a short word for a long text may stand there often."""
+    left = most(path)
+    told = (table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups))
+    if sum(told) > left:
+        raise too_large(path)
+    for batch in table.iter_batches(ROWS):
+        left -= batch.nbytes
+        if left < 0:
+            raise too_large(path)
+        yield batch
+
+
+def classes(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+    """Names of the classes by column, where `datasets` wrote them into the file.
+
+    It describes the features of each column in JSON, a list of them in its earlier versions by a list. What is not as
+    any version writes it names no classes, and is no reason not to read the rows.
+    """
+    try:
+        features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"].items()
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return {}
+    return {
+        name: feature["names"]
+        for name, feature in features
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and _are_words(feature.get("names"))
+    }
+
+
+def _are_words(names: Any) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
+
+
+def named(rows: Iterable[dict[str, Any]], classes: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
+    """Rows with class numbers turned into the names of their column's ``classes`` (−1, no label, into None)."""
+    for row in rows:
+        for name, words in classes.items():
+            number = row.get(name)
+            if isinstance(number, int) and number < len(words):
+                row[name] = words[number] if number >= 0 else None
+        yield row
+
+
+def plain(value: Any) -> Any:
+    """A value made of what JSON holds. Bytes that are text in UTF-8 become text, other bytes a `Binary`, and dates and
+    times what ISO 8601 writes."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, bytes):
+        return text_of(value)
+    return value.isoformat() if isinstance(value, date | datetime | time) else str(value)
+
+
+def text_of(content: bytes) -> str | Binary:
+    """Bytes as text: some programs do not say which columns hold text."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return Binary(len(content))
+    return Binary(len(content)) if "\0" in text else text

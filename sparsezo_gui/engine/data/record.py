@@ -1,0 +1,32 @@
+"""One row of a data set, wherever it was read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row: its values by column, and where it was read. ``number`` counts rows from 1, ``line`` the lines."""
+
+    values: dict[str, Any]
+    source: str
+    number: int
+    line: int = 0
+
+    @property
+    def place(self) -> str:
+        """For sentences: 'cats.csv, row 3 (line 4)'."""
+        line = f" (line {self.line})" if self.line not in (0, self.number) else ""
+        return f"{self.source}, row {self.number}{line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """Stands for a cell of bytes that are no text, such as a picture; of those, their number is all that is kept."""
+
+    size: int
+
+    def __str__(self) -> str:
+        return f"[{self.size:,} bytes, not text]"

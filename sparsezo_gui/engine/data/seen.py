@@ -1,0 +1,109 @@
+"""An example as the model sees it: its tokens as text, and which of them are learned.
+
+The text of a token is what the example's text has since the token before it, so that together they are the text to the
+character; only where the tokens cannot be found in it again, they are decoded. What is learned is what is scored.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from sparsezo_gui.border import outside
+from sparsezo_gui.engine.data.encode import Encoded, Tokens, beginning, tokenise
+from sparsezo_gui.engine.data.examples import Example
+
+Pieces = tuple[tuple[str, bool], ...]
+SHOWN = 10_000  # characters of an example in the window; of a longer one, so many of its beginning and end
+_PENDING = 8  # tokens that a character is made of at most
+
+
+def right(encoded: Encoded) -> tuple[Tokens, tuple[int, ...]]:
+    """The tokens, with the right candidate and the last one, and the places of those that are learned."""
+    row = next(row for row in encoded.rows if encoded.label in row.choices)
+    scored = [index for index, choice in enumerate(row.choices) if choice == encoded.label]
+    learned = tuple(row.positions[index] + 1 for index in scored)
+    if encoded.choices or learned[-1] == len(row.tokens):
+        return (*row.tokens[: learned[-1]], row.targets[scored[-1]]), learned
+    return row.tokens, learned
+
+
+def pieces(example: Example, encoded: Encoded | None, tokenizer: Any = None) -> Pieces:
+    """The text of an example, with whether each piece is learned: token by token where it is ``encoded``."""
+    if encoded is None:
+        chosen = ((example.choices[example.label], True),) if example.choices else ()
+        return (*example.segments, *chosen)
+    tokens, learned = right(encoded)
+    chosen = set(learned)
+    texts = _by_text(_learned(example), tokens, tokenizer) or _decoded(tokens, tokenizer)
+    return tuple((text, place in chosen) for place, text in enumerate(texts))
+
+
+def joined(shown: Pieces) -> list[tuple[str, bool]]:
+    """The pieces that are read or learned one after the other, as one each."""
+    parts = itertools.groupby(shown, key=lambda piece: piece[1])
+    return [("".join(text for text, _ in part), learned) for learned, part in parts]
+
+
+def ends(shown: Pieces) -> tuple[Pieces, int]:
+    """Beginning and end of a text that is too long for the window, with a sign between them; how much is left out."""
+    over = sum(len(text) for text, _ in shown) - SHOWN
+    if over <= 0:
+        return shown, 0
+    kept, start, first = [], 0, SHOWN // 2  # the middle is [first, first + over)
+    for text, trained in shown:
+        begin, end = max(0, first - start), max(0, first + over - start)
+        sign = "…" if 0 <= first - start < len(text) else ""
+        kept.append((text[:begin] + sign + text[end:], trained))
+        start += len(text)
+    return tuple(part for part in kept if part[0]), over
+
+
+def _learned(example: Example) -> str:
+    """The text of an example up to the last that is learned: what follows is not for the model."""
+    if example.choices:
+        return example.text
+    last = max(index for index, (_, trained) in enumerate(example.segments) if trained)
+    return "".join(text for text, _ in example.segments[: last + 1])
+
+
+def _by_text(text: str, tokens: Tokens, tokenizer: Any) -> list[str]:
+    """Texts of the tokens by where they end in ``text``; none where they are not found in it."""
+    prefix = beginning(tokenizer)
+    skip = len(prefix) if tokens[: len(prefix)] == prefix else 0
+    whole = tokenise([text], tokenizer, prefix)
+    count, kept = len(whole.tokens), tokens[skip:]
+    if None in whole.ends:
+        return []
+    # Whole, or its end, with or without the sign for the end of a text after it.
+    for start in (count - len(kept), count - len(kept) + 1):
+        body = whole.tokens[max(0, start) :]
+        if start >= 0 and kept[: len(body)] == body:
+            break
+    else:
+        return []
+    stops = list(itertools.accumulate((end or 0 for end in whole.ends), max, initial=0))
+    inner = [text[stops[place] : stops[place + 1]] for place in range(start, count)]
+    return [*_names(tokens[:skip], tokenizer), *inner, *_names(kept[len(body) :], tokenizer)]
+
+
+def _names(tokens: Tokens, tokenizer: Any) -> list[str]:
+    return list(map(str, tokenizer.convert_ids_to_tokens(list(tokens))))
+
+
+def _decoded(tokens: Tokens, tokenizer: Any) -> Iterator[str]:
+    """What each token adds to the text of those before it: nothing where a character is not whole yet."""
+    start = read = 0
+    for end in range(1, len(tokens) + 1):
+        before, now = (_decode(tokens[start:stop], tokenizer) for stop in (read, end))
+        if now.endswith("�") and end < len(tokens) and end - read < _PENDING:
+            yield ""
+            continue
+        yield now[len(before) :]
+        start, read = read, end
+
+
+def _decode(tokens: Tokens, tokenizer: Any) -> str:
+    with outside(tokenizer.name_or_path, "its tokenizer breaks down on these tokens", "Change the text."):
+        return tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)
