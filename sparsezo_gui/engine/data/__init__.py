@@ -12,6 +12,8 @@ column plays which part, `template` renders the prompt, `chat` writes conversati
 candidates where they differ in a single token. What is cut to keep to the longest length is counted, so that it can
 be shown before the start. `prepare` runs the whole way with progress, `preview` for one page of the window.
 
+`ask` puts a question to a tuned model the way its examples went, cut off where the answer would begin.
+
 Nothing here imports torch, and `datasets` and `transformers` are imported when they are first needed.
 """
 
