@@ -285,7 +285,8 @@ def smallest(part: Part, limit: int, key: Callable) -> Generator[Progress, None,
             store.append(record)
         if clock.due():
             yield Progress("Reading data", count, 0, "rows")
-    return Groups(store, [groups[hashed] for hashed in sorted(groups)]), count
+    all_read = Progress("Reading data", count, 0, "rows")
+    return Groups(store, (yield from meanwhile(lambda: [groups[hashed] for hashed in sorted(groups)], all_read))), count
 
 
 class Clock:
@@ -343,7 +344,8 @@ def _rows(
 ) -> Generator[Progress, None, Rows]:
     """Rows of these groups, with nested lists unfolded as the task says, at most ``limit``."""
     paths = task(table.task).explode
-    store, places = groups.store, [place for group in groups.places for place in group]
+    store, waiting = groups.store, Progress("Reading data", total, 0, "rows")
+    places = yield from meanwhile(lambda: [place for group in groups.places for place in group], waiting)
     if paths:
         store, clock = Store(), Clock()
         for place in places:
@@ -353,8 +355,10 @@ def _rows(
                 yield Progress("Reading data", len(store), 0, "rows")
         places = list(range(len(store)))
     if len(places) > limit or paths:
-        order = sorted(range(len(places)), key=lambda index: _hash(str(index)))
-        places = [places[index] for index in order[:limit]]
+        order = yield from meanwhile(
+            lambda: sorted(range(len(places)), key=lambda index: _hash(str(index)))[:limit], waiting
+        )
+        places = [places[index] for index in order]
     records = Picked(store, places)
     return Rows(tuple(records) if len(records) <= HELD else records, total, note=note)
 
