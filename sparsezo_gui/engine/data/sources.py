@@ -42,6 +42,7 @@ SPLITS = ("train", "validation", "test")
 TOLD_EVERY = 0.1  # seconds
 TRAIN_SHARE = 0.7  # of a source that is smaller than what is asked for
 _PREFIXES = {"train": ("train",), "validation": ("val", "dev"), "test": ("test",)}
+_SAVED = ("dataset_dict.json", "state.json")
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 Part = Callable[[], Iterator[Record]]
 T = TypeVar("T")
@@ -153,6 +154,11 @@ def split_of(name: str) -> str:
 def _folder(folder: Path, top: Path | None) -> dict[str, Part]:
     """Parts by the names of the files, which must not lie outside of ``top`` (None: they may)."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and readers.kind(path) in readers.READERS]
+    if any(path.name in _SAVED for path in files):
+        raise UserError(
+            f"The folder '{folder}' was written by `save_to_disk` of datasets, in a format for that library alone. Write "
+            "a Parquet file for each split, with load_from_disk(…)['train'].to_parquet('train.parquet')."
+        )
     if not files and (folder / "data").is_dir():  # how data sets lie on the Hub
         return _folder(folder / "data", top)
     if not files:

@@ -217,3 +217,13 @@ def test_what_is_asked_meanwhile_gives_its_answer_or_its_error():
     assert finish(sources.meanwhile(lambda: 5, waiting)) == 5
     with pytest.raises(UserError, match="There is no data file"):
         finish(sources.meanwhile(lambda: sources.find("no such"), waiting))
+
+
+def test_a_folder_of_datasets_own_format_is_named(tmp_path):
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(rows(4))}).save_to_disk(tmp_path / "saved")
+    for folder in (tmp_path / "saved", tmp_path / "saved" / "train"):
+        with pytest.raises(UserError, match="was written by `save_to_disk` of datasets.*to_parquet"):
+            load_rows(table(folder))
