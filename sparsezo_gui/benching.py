@@ -10,15 +10,16 @@ from pathlib import Path
 
 from sparsezo_gui import recipe
 from sparsezo_gui.console import Console
-from sparsezo_gui.errors import UserError
+from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe import Recipe
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:
     """The options of `sparsezo bench`, but for --set."""
-    sub.add_argument("what", choices=("steps", "memory", "quality"), nargs="?", default="steps",
+    sub.add_argument("what", choices=("steps", "memory", "quality", "bits"), nargs="?", default="steps",
                      help="steps: time against plain inference, MeZO and QLoRA (default); memory: the formula against "
-                     "real runs, in MiB; quality: accuracy of methods on tasks, at equal forward passes")  # fmt: skip
+                     "real runs, in MiB; quality: accuracy of methods on tasks, at equal forward passes; bits: what "
+                     "fewer bits a weight cost a model before it is tuned")  # fmt: skip
     speed = sub.add_argument_group("steps and memory")
     speed.add_argument("--shape", nargs="+", default=["llama-135m"], metavar="NAME",
                        help="shape of the model, such as llama-2-7b (default: llama-135m)")  # fmt: skip
@@ -26,24 +27,31 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     speed.add_argument("--against", nargs="+", default=["plain", "mezo", "qlora"], choices=("plain", "mezo", "qlora"),
                        help="what steps are compared with (default: all)")  # fmt: skip
     quality = sub.add_argument_group("quality")
-    quality.add_argument("--tasks", nargs="+", default=["starter"], metavar="NAME[=DATA]",
-                         help="'starter', or tasks with their data, such as sst2=data/sst2 (default: starter)")
     quality.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="which ones (default: all)")
-    quality.add_argument("--densities", nargs="+", default=[], metavar="PART", help="each method at each of these")
     quality.add_argument("--seeds", type=natural, default=3, metavar="N", help="seeds of each method (default: 3)")
     quality.add_argument("--forwards", type=natural, default=2000, metavar="N",
                          help="forward passes of a run, a backward pass being two (default: 2000)")  # fmt: skip
     quality.add_argument("--once", action="store_true", help="search for rates on the first task only")
     quality.add_argument("--out", default="sparsezo-quality", metavar="FOLDER",
                          help="where results are kept; what is there already is not measured again")  # fmt: skip
-    quality.add_argument("--markdown", action="store_true", help="the table in Markdown, as on the page of results")
     quality.add_argument("--picture", metavar="FILE", help="draws accuracy over density and forward passes here")
+    both = sub.add_argument_group("quality and bits")
+    both.add_argument("--tasks", nargs="+", default=["starter"], metavar="NAME[=DATA]",
+                      help="'starter', or tasks with their data, such as sst2=data/sst2 (default: starter)")
+    both.add_argument("--densities", nargs="+", default=[], metavar="PART",
+                      help="each method at each of these; of bits: so many weights kept whole beside the last way")
+    both.add_argument("--markdown", action="store_true", help="the table in Markdown, as on the page of results")
+    bits = sub.add_argument_group("bits")
+    bits.add_argument("--ways", nargs="+", default=[], metavar="NAME", help="ways to hold weights (default: all)")
+    bits.add_argument("--text", default="general", metavar="TEXT", help="a bundled text, a file or a data set")
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Measures what was asked for."""
     if options.what == "quality":
         return _quality(options, console)
+    if options.what == "bits":
+        return _bits(options, console)
     from sparsezo_gui.engine.bench import shapes
     from sparsezo_gui.engine.bench.memory import memory
     from sparsezo_gui.engine.bench.steps import steps
@@ -61,7 +69,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
             columns: tuple[str, ...] = ("shape", "load", "against", "ours_ms", "theirs_ms", "ratio")
         else:
             work = memory(Path(folder), options.shape, options.set)
-            columns = ("shape", "batch", "tokens", "formula", "measured", "run", "plain", "qlora")
+            columns = ("shape", "batch", "tokens", "trained", "formula", "measured", "start", "run", "plain", "qlora")
         console.table(console.finish(work), columns, "")
 
 
@@ -88,6 +96,22 @@ def _quality(options: argparse.Namespace, console: Console) -> None:
     if options.picture:
         drawn = pictures.draw(quality, Path(options.picture))
         console.say(f"Drawn: {options.picture}" if drawn else "There is nothing to draw yet.")
+
+
+def _bits(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.bench.bits import WAYS, bits
+
+    for way in options.ways:
+        if way not in WAYS:
+            raise UserError(f"--ways {way}: there is no such way. {did_you_mean(way, WAYS)}")
+    if len(options.tasks) > 1:
+        raise UserError("Bits are compared on one of --tasks at a time.")
+    [(_, settings)] = map(task_of, options.tasks)
+    needs = ["model.trust_remote_code=true"] if options.trust_remote_code else []
+    chosen = recipe.with_settings(Recipe(), [*settings, *options.set, *needs], Path.cwd())
+    rows = console.finish(bits(chosen, options.text, options.ways or tuple(WAYS), options.densities))
+    columns = ("held", "bits", "loss", "cost", "accuracy", "perplexity", "text_cost", "time")
+    console.table(rows, columns, "", options.markdown)
 
 
 def task_of(text: str) -> tuple[str, tuple[str, ...]]:

@@ -19,6 +19,11 @@ class ModelTable(Settings):
     id: str = setting("starter", "A bundled name, a folder on this computer, or a Hub id such as 'Qwen/Qwen3-0.6B'.")
     revision: str = setting("main", "Branch, tag or commit on the Hub; ignored for a folder.")
     bits: Literal[4, 8, 16, 32] = setting(4, "Bits per frozen weight: 4 (NF4), 8 (int8), 16 or 32.", unit="bits")
+    scales: Literal["fitted", "absmax"] = setting(
+        "fitted",
+        "In 4 bits, what the codes of a block of weights are multiplied by: for every 32 the scale with the smallest "
+        "squared error ('fitted'), or for every 64 the largest of them ('absmax', as bitsandbytes has it).",
+    )
     device: str = setting("auto", "'auto' takes a CUDA GPU where there is one; else 'cpu', 'cuda' or 'cuda:1'.")
     compute: Literal["auto", "float32", "bfloat16", "int8"] = setting(
         "auto",
@@ -55,6 +60,11 @@ class DataTable(Settings):
     )
     task: str = setting("choice", "How a row becomes an example; 'sparsezo methods' lists the tasks.")
     template: str = setting("", "The prompt, with {{ column }} where a column goes in; empty takes the task's own.")
+    chat_template: bool = setting(
+        True,
+        "Ask through the model's chat template where it has one, as other programs will; for the tasks 'pairs' and "
+        "'preference'.",
+    )
     columns: dict[str, str] = setting({}, "Which column plays which part, such as answer = 'label'.")
     answers: tuple[str, ...] = setting((), "The possible answers of a 'choice' task; empty takes them from the data.")
     merge_labels: bool = setting(

@@ -74,7 +74,7 @@ def loads(text: str, where: str = "recipe", folder: Path | None = None) -> Recip
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not valid TOML: {error}.") from error
-    tables = _migrated(tables, where)
+    tables = _as_it_was(_migrated(tables, where))
     if folder is not None:
         _resolve_paths(tables, folder, where)
     return build(tables, where)
@@ -90,6 +90,15 @@ def _migrated(tables: dict[str, Any], where: str) -> dict[str, Any]:
     for step in range(version, VERSION):
         tables = MIGRATIONS[step](tables)
     return {**tables, "version": VERSION}
+
+
+def _as_it_was(tables: dict[str, Any]) -> dict[str, Any]:
+    """The tables, with what a key was before there was one in those that the program wrote before: it writes all keys.
+    """
+    model = tables.get("model")
+    if isinstance(model, dict) and "scales" not in model and model.keys() >= {"id", "revision", "bits", "device"}:
+        return {**tables, "model": {**model, "scales": "absmax"}}
+    return tables
 
 
 def build(tables: dict[str, Any], where: str = "recipe") -> Recipe:

@@ -11,6 +11,8 @@ from sparsezo_gui.engine.data.tasks import Task, task
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe.recipe import DataTable
 
+LATER = frozenset(("system", "history", "tools"))
+"""Parts that a task can do without, and that none had at first: what a run remembers of its task leaves them out."""
 _MISSING = object()
 _LOOKED_AT = 100  # rows looked at for columns; rows of JSON may each have others
 

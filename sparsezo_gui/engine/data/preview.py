@@ -97,8 +97,8 @@ def previewing(
     common |= {"columns_of": make.parts, "suggestion": {}}
     try:
         splits, found = yield from prepare.prepared(make, rows, table, limits)
-        examples, left_out = _shown(make, paged, table)
         common |= {"notices": found.notices(), "offer": "merge_labels" if found.mergeable else ""}
+        examples, left_out = _shown(make, paged, table)
         return DataPreview(**common, examples=examples, left_out=left_out, **_figures(make, splits, found))
     except UserError as error:
         return DataPreview(**common, problem=str(error), offer="leave_out_gaps" if isinstance(error, Gaps) else "")
@@ -109,7 +109,9 @@ def suggest(kind: Task, table: DataTable, there: tuple[str, ...]) -> dict[str, s
     wanted = [
         part
         for part in kind.columns
-        if table.columns.get(part) not in there and not any(name in there for name in kind.columns[part])
+        if part not in columns.LATER
+        and table.columns.get(part) not in there
+        and not any(name in there for name in kind.columns[part])
     ]
     taken = set(table.columns.values()) | {name for names in kind.columns.values() for name in names}
     found: dict[str, str] = {}

@@ -60,6 +60,8 @@ class Template:
         self.optional = frozenset(test.name for test in tests if isinstance(test, nodes.Name))
         # Nothing can be assigned. Jinja's own search would compute constant parts, here, without limits.
         self.names = frozenset(name.name for name in tree.find_all(nodes.Name)) - self.optional
+        self.used = self.names | self.optional
+        self.written = frozenset(_named(piece) for each in tree.find_all(nodes.Output) for piece in each.nodes) - {""}
         self._words = "".join(node.data for node in tree.find_all(nodes.TemplateData))
 
     def mistaken(self, known: Collection[str]) -> dict[str, str]:
@@ -71,7 +73,7 @@ class Template:
     def check_uses(self, there: Collection[str], parts: Collection[str] = ()) -> None:
         """Raises `UserError` where none of the columns ``there`` or of a task's ``parts`` goes in, so that all rows
         would read the same."""
-        if self.names | self.optional:
+        if self.used:
             return
         guess = "A column goes in as {{ column }}."
         if mistaken := self.mistaken({*there, *parts}):
@@ -124,6 +126,13 @@ def plain(value: Any) -> Any:
     return value if type(value) in (str, int, float, bool, bytes, type(None)) else str(value)
 
 
+def _named(node: nodes.Node) -> str:
+    """The value that a piece of a template writes, maybe through filters of text, or ''."""
+    while isinstance(node, nodes.Filter) and node.name in prompt.OF_TEXT and node.node is not None:
+        node = node.node
+    return node.name if isinstance(node, nodes.Name) else ""
+
+
 def _check_node(node: nodes.Node) -> None:
     """Raises an error, with the line, for what a template must not hold."""
     called = node.node if isinstance(node, nodes.Call) else None
@@ -145,7 +154,7 @@ def _check_node(node: nodes.Node) -> None:
 class Literal:
     """Stands in for a `Template` where text must be taken as it is."""
 
-    names = optional = frozenset()
+    names = optional = used = written = frozenset()
 
     def __init__(self, text: str):
         self.text = text

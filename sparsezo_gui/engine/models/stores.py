@@ -63,7 +63,8 @@ class Store(ABC):
 
 @dataclass(frozen=True)
 class NF4(Store):
-    """bitsandbytes NF4: two codes a byte and an fp32 scale per block of 64 (QLoRA, arXiv 2305.14314)."""
+    """NF4 (QLoRA, arXiv 2305.14314): two codes a byte and a scale per block of weights, fp32 per 64 as bitsandbytes
+    quantises, or bf16 per 32 as `sparsezo_gui.engine.models.quantise` does."""
 
     packed: Tensor
     state: QuantState
@@ -91,10 +92,10 @@ class NF4(Store):
         """See `Store.dense`."""
         state, columns, last = self.state, self.shape[1], self.shape[0] if last is None else last
         if columns % 2:
-            return dequantize_4bit(self.packed, state).to(dtype)
+            return dequantize_4bit(self.packed, self._with(state.absmax.float(), state.code)).to(dtype)
         count, block = (last - first) * columns, state.blocksize
         packed = self.packed.view(-1)[first * columns // 2 : last * columns // 2]
-        scales = state.absmax[first * columns // block : -(-last * columns // block)]
+        scales = state.absmax[first * columns // block : -(-last * columns // block)].float()
         # bitsandbytes 0.50 on AVX-512 takes wrong scales where a row ends within a block of weights with one scale, so
         # that it is given one such block a row, or a single row (https://github.com/bitsandbytes-foundation
         # /bitsandbytes/pull/2072 indexes the flattened tensor).
@@ -112,7 +113,11 @@ class NF4(Store):
         (packed, scales), state = tensors, self.state
         # The table of the 16 values is read only where the library's own function dequantises.
         code = state.code if self.grain else state.code.to(packed.device)
-        return NF4(packed, QuantState(scales, state.shape, code, state.blocksize, state.quant_type, state.dtype))
+        return NF4(packed, self._with(scales, code))
+
+    def _with(self, scales: Tensor, code: Tensor) -> QuantState:
+        state = self.state
+        return QuantState(scales, state.shape, code, state.blocksize, state.quant_type, state.dtype)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,10 @@ def kept_gradients(
     """
     passages = [passage for text in texts for passage in text]
     counts = [len(text) for text in texts]
-    held = {type(layer).__name__ + type(layer.store).__name__ for layer in model.layers.values()}
+    held = {
+        f"{type(layer).__name__} {type(layer.store).__name__} {layer.store.tensors[-1].dtype}"
+        for layer in model.layers.values()
+    }
     parts = (rule.model_dump_json(), model.fingerprint, model.device.type, model.dtype, sorted(held), counts, passages)
     # The same for the same search: rule, weights, how they are held and computed with, and text.
     with unfinished(hashlib.sha256(repr(parts).encode()).hexdigest()[:32]) as work:

@@ -30,7 +30,7 @@ def table(name, **more):
 @pytest.mark.parametrize("name", [*CHOICES, *COMPLETIONS])
 def test_columns_give_the_prompt_of_the_row(name, tokenizer):
     row = CHOICES[name][0] if name in CHOICES else COMPLETIONS[name]
-    expected = encode(examples(name, row)[0], tokenizer, 512)
+    expected = encode(examples(name, row, tokenizer=tokenizer)[0], tokenizer, 512)
     found = asked(table(name), tokenizer, json.dumps(row))
     assert found.prompt == expected.prompt
     if name in CHOICES:
@@ -64,7 +64,7 @@ def test_columns_give_the_prompt_of_the_row(name, tokenizer):
     ],
 )
 def test_a_text_goes_into_the_one_column(name, row, text, more, tokenizer):
-    expected = encode(examples(name, row, **more)[0], tokenizer, 512)
+    expected = encode(examples(name, row, tokenizer=tokenizer, **more)[0], tokenizer, 512)
     assert asked(table(name, **more), tokenizer, text).prompt == expected.prompt
 
 
@@ -137,6 +137,7 @@ def test_the_end_that_a_task_teaches(made):
     tokenizer = made("byte_pairs")
     end, eos = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|end|>"])
     assert learned_end(table("chat"), tokenizer) == end
-    assert [learned_end(table(name), tokenizer) for name in ("text", "squad", "preference")] == [eos] * 3
+    assert [learned_end(table(name), tokenizer) for name in ("text", "squad", "preference")] == [eos, eos, end]
+    assert learned_end(table("pairs", chat_template=False), tokenizer) == eos
     assert learned_end(table("choice"), tokenizer) is learned_end(table("sst2"), tokenizer) is None
     assert learned_end(table("chat"), made("words")) == 2  # no template: what is told where the data is read

@@ -12,6 +12,7 @@ import zipfile
 from queue import SimpleQueue
 
 import pytest
+import torch
 
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.files import cannot_write
@@ -53,6 +54,23 @@ def test_a_shared_run_is_rebuilt_exactly(run, tmp_path, home):
     assert not (got.path / "frames").exists() and not (got.path / "lock").exists()
     assert [values(got, step) for step in (0, 3, 6)] == [values(run, step) for step in (0, 3, 6)]
     assert of(e.Evaluation, got.events()) == of(e.Evaluation, run.events())
+
+
+def test_a_run_from_before_scales_were_chosen_keeps_those_that_it_had(make, tmp_path):
+    """Nothing of such a run says how the blocks of weights are scaled, nor does what is made of it before it is opened.
+    """
+    list(training.train(make(model={"scales": "absmax"}), folder=tmp_path / "run"))
+    recipe, facts = tmp_path / "run" / "recipe.toml", tmp_path / "run" / "run.json"
+    told = [recipe.read_text(), facts.read_text()]
+    recipe.write_text(told[0].replace('scales = "absmax"\n', ""))
+    facts.write_text(told[1].replace('"scales": "absmax",', ""))
+    assert "absmax" not in recipe.read_text() + facts.read_text()
+    run = open_run(tmp_path / "run")
+    share(run, tmp_path / "given.zip")
+    assert run.recipe.model.scales == here(tmp_path).recipe.model.scales == "absmax"
+    assert branch(run, 3, ["update.learning_rate=1e-4"]).recipe.model.scales == "absmax"
+    held = [layer.store.state for layer in finish(open_session(run)).model.layers.values()]
+    assert {(state.blocksize, state.absmax.dtype) for state in held} == {(64, torch.float32)}
 
 
 @pytest.mark.parametrize("rule", [{"rule": "random", "density": 0.01}, {"rule": "sensitive", "sequences": 4}])

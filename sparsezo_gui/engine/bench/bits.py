@@ -1,0 +1,163 @@
+"""What fewer bits cost a base before it is tuned: one model held in several ways, on a task and on plain text.
+
+All are made of the same weights, one after the other in one process, and judged on the same examples, so that what
+differs is how the frozen weights are held. Bits are those of the stores, scales included.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from bitsandbytes.functional import int8_vectorwise_quant, quantize_4bit
+from torch import Tensor
+
+from sparsezo_gui.engine.bench.timing import medians
+from sparsezo_gui.engine.data import load_task, passages
+from sparsezo_gui.engine.data.encode import Encoded, Row
+from sparsezo_gui.engine.models import frozen
+from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.engine.models.quantise import fitted
+from sparsezo_gui.engine.models.stores import NF4, Dense, Int8, Store
+from sparsezo_gui.engine.objective import measure
+from sparsezo_gui.engine.sparse.overlay import overlay_of
+from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import Recipe, with_settings
+from sparsezo_gui.recipe.events import Event, Notice, Progress
+
+SEQUENCES, TOKENS = 32, 256  # of plain text
+BATCH = 32  # examples at once
+WHOLE, EIGHT = "16 bits", "8 bits"
+
+
+def nf4(block: int = 64, kind: str = "nf4") -> Callable[[Tensor], Store]:
+    """How bitsandbytes quantises to 4 bits."""
+    return lambda weight: NF4.of(*quantize_4bit(weight.float(), blocksize=block, quant_type=kind))
+
+
+def int8(weight: Tensor) -> Int8:
+    """A row's largest weight as its scale, as LLM.int8() has it."""
+    codes, scales, _ = int8_vectorwise_quant(weight.half())
+    return Int8(codes, scales)
+
+
+WAYS: dict[str, Callable[[Tensor], Store]] = {
+    WHOLE: lambda weight: Dense(weight if weight.dtype.itemsize == 2 else weight.to(torch.bfloat16)),
+    EIGHT: int8,
+    "NF4, 64": nf4(),
+    "NF4, 32": nf4(32),
+    "NF4, 128": nf4(128),
+    "FP4, 64": nf4(kind="fp4"),
+    "fitted, 64": lambda weight: fitted(weight, 64),
+    "fitted, 32": fitted,
+}
+"""Ways to hold a weight (out, in), by name: the number is of weights that share a scale."""
+
+
+def bits(
+    recipe: Recipe, text: str = "general", ways: Sequence[str] = tuple(WAYS), densities: Sequence[str] = (),
+    sequences: int = SEQUENCES, repeats: int = 7,
+) -> Generator[Event, None, list[dict[str, Any]]]:  # fmt: skip
+    """A row for each of ``ways`` to hold the recipe's model; and for the last of them with the ``densities`` of weights
+    that the recipe's mask rule finds kept whole, as tuned values are.
+
+    ``loss`` in nats and accuracy are those of the validation examples, ``perplexity`` that of ``sequences`` of
+    ``text``. ``cost`` is the loss beyond that of 16 bits, the mean over examples ± its standard error, and
+    ``text_cost`` the same a sequence of text. ``bits`` are held a weight, and ``time`` is what making the weights dense
+    takes, against the first way in 4 bits. Raises `UserError`.
+    """
+    model = yield from frozen.load(with_settings(recipe, ["model.bits=4", "model.compute=auto"]).model)
+    if model.source.prequantised:
+        raise UserError(f"{model.source.id}: its weights are quantised already, so there is nothing to compare with.")
+    task = (yield from load_task(recipe.data, model.tokenizer)).validation.encoded
+    if not task:
+        raise UserError("There are no validation examples to compare on. Set [data] validation to more than 0.")
+    judge, rows = _Judge(model, task, _read(model, text, sequences)), list[dict[str, Any]]()
+    seconds = yield from _seconds(model, [*ways], repeats)
+    base = next((seconds[way] for way in ways if way not in (WHOLE, EIGHT)), math.nan)
+
+    def told(row: dict[str, Any]) -> Notice:
+        rows.append(row)
+        return Notice(", ".join(f"{column} {value}" for column, value in row.items()))
+
+    size = 0.0
+    for way in dict.fromkeys([WHOLE, *ways]):
+        size = _hold(model, WAYS[way])
+        row = yield from judge.row(way, size, nullcontext())
+        yield told(row | {"time": round(seconds[way] / base, 2) if way in seconds else ""})
+    for density in densities:
+        rule = with_settings(recipe, [f"mask.density={density}"]).mask
+        overlay = overlay_of(model, (yield from rule.find(model, Search(recipe.loop.seed, recipe.data))))
+        kept = 64 * overlay.values.numel() / model.anatomy.eligible  # an fp32 value and its int32 index
+        row = yield from judge.row(f"{ways[-1]}, {density} whole", size + kept, overlay.base())
+        yield told(row | {"time": ""})
+    return rows
+
+
+def _hold(model: FrozenModel, way: Callable[[Tensor], Store]) -> float:
+    """Holds every frozen weight of ``model`` that way; gives the bits a weight."""
+    held = 0
+    for name, layer in model.layers.items():
+        layer.hold(way(model.original(name).to(model.device)))
+        held += layer.store.nbytes
+    return 8 * held / model.anatomy.eligible
+
+
+def _seconds(model: FrozenModel, ways: Sequence[str], repeats: int) -> Generator[Progress, None, dict[str, float]]:
+    """Median seconds that each way takes to make the largest weight of the model dense."""
+    name = max(model.layers, key=lambda name: math.prod(model.layers[name].store.shape))
+    weight = model.original(name).to(model.device)
+    stores = {way: WAYS[way](weight) for way in ways}
+    work = {way: (lambda store=store: store.dense(model.dtype)) for way, store in stores.items()}
+    return (yield from medians(work, model.device, repeats, "Making weights dense"))
+
+
+def _read(model: FrozenModel, text: str, sequences: int) -> list[Encoded]:
+    found = passages(text, model.tokenizer, sequences, TOKENS)
+    return [
+        Encoded((Row(each.tokens[:-1], each.places, each.tokens[1:], (0,) * len(each.places)),), 0, 0, (), (), 0)
+        for each in found
+    ]
+
+
+class _Judge:
+    """Judges ``model`` as it is on the examples of a ``task`` and on ``text``, and against how it was first."""
+
+    def __init__(self, model: FrozenModel, task: Sequence[Encoded], text: Sequence[Encoded]) -> None:
+        self.model, self.task, self.text = model, task, text
+        self.first: tuple[Tensor, Tensor] | None = None
+
+    def row(self, way: str, size: float, held: AbstractContextManager[None]) -> Generator[Progress, None, dict]:
+        """What `bits` tells of it, ``held`` so."""
+        with held:
+            task, hits = yield from self._losses(self.task, f"{way}: task")
+            text, _ = yield from self._losses(self.text, f"{way}: text")
+        self.first = self.first or (task, text)
+        return {
+            "held": way, "bits": round(size, 3),
+            "loss": round(task.mean().item(), 3), "cost": _spread(task - self.first[0]),
+            "accuracy": round(100 * statistics.mean(hits), 1) if hits else "",
+            "perplexity": round(text.mean().exp().item(), 2), "text_cost": _spread(text - self.first[1]),
+        }  # fmt: skip
+
+    def _losses(self, examples: Sequence[Encoded], stage: str) -> Generator[Progress, None, tuple[Tensor, list[bool]]]:
+        """The loss of each example in nats, (n,), and whether its answer was right where it is a choice."""
+        losses, hits = [], []
+        for first in range(0, len(examples), BATCH):
+            yield Progress(stage, first, len(examples), "examples")
+            part = examples[first : first + BATCH]
+            with torch.no_grad():
+                found = measure(self.model, part)
+            losses.append((found.sums[0] / found.weights).cpu())
+            hits += [int(scores[0].argmax()) == each.label for scores, each in zip(found.scores, part, strict=False)]
+        return torch.cat(losses), hits
+
+
+def _spread(values: Tensor) -> str:
+    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{values.mean().item():+.3f} ± {error:.3f}"

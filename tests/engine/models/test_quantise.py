@@ -1,0 +1,79 @@
+"""NF4 with fitted scales, against numpy written from its definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from bitsandbytes.functional import quantize_4bit
+
+from sparsezo_gui.engine.models.quantise import BLOCK, FACTORS, fitted
+from sparsezo_gui.engine.models.stores import NF4
+
+# QLoRA, arXiv 2305.14314, appendix E.
+VALUES = np.array([
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+    -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+])  # fmt: skip
+
+
+def weight_of(shape, seed=0, dtype=torch.float32):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).mul(0.02).to(dtype)
+
+
+def nearest(block, scale):
+    return VALUES[np.abs(block[:, None] / scale - VALUES).argmin(1)]
+
+
+def best_error(block):
+    """The smallest squared error of the scales that `fitted` compares, in full precision and with the nearest codes."""
+    errors = []
+    for factor in FACTORS:
+        values = nearest(block, factor * np.abs(block).max())
+        scale = block @ values / (values @ values)
+        errors.append(np.square(block - scale * nearest(block, scale)).sum())
+    return min(errors)
+
+
+@pytest.mark.parametrize("shape", [(8, 64), (5, 48), (3, 25), (1, 6)])
+def test_the_squared_error_is_that_of_its_definition(shape):
+    weight = weight_of(shape)
+    store = fitted(weight)
+    flat = weight.double().numpy().ravel()
+    error = (store.dense(torch.float32).double().numpy().ravel() - flat) ** 2
+    blocks = [slice(first, first + BLOCK) for first in range(0, len(flat), BLOCK)]
+    ours, best = np.array([(error[part].sum(), best_error(flat[part])) for part in blocks]).T
+    assert (ours < 1.15 * best).all() and ours.sum() == pytest.approx(best.sum(), rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_it_is_closer_than_bitsandbytes_in_as_many_bytes(dtype):
+    weight = weight_of((96, 256), 1, dtype)
+    ours, theirs = fitted(weight), NF4.of(*quantize_4bit(weight, quant_type="nf4"))
+    errors = [(store.dense(torch.float32) - weight.float()).square().sum().item() for store in (ours, theirs)]
+    assert ours.nbytes == theirs.nbytes == weight.numel() * 9 // 16
+    assert errors[0] < 0.8 * errors[1]  # of Gaussian weights 0.75
+
+
+def test_what_it_holds():
+    """Codes two a byte, the first in the high half, and bf16 scales; zeros stay zeros, and a part is a part of it."""
+    weight = weight_of((10, 48), 2)
+    weight[2:4] = 0
+    store = fitted(weight)
+    codes = torch.stack((store.packed.view(-1) >> 4, store.packed.view(-1) & 15), dim=1).view(-1).long()
+    scales = store.state.absmax.double().repeat_interleave(BLOCK).numpy()
+    assert store.state.absmax.dtype == torch.bfloat16 and store.state.absmax.shape == (15,)
+    dense = store.dense(torch.float32)
+    assert np.allclose(dense.double().numpy().ravel(), VALUES[codes.numpy()] * scales, rtol=1e-6, atol=0)
+    assert not dense[2:4].any()
+    assert store.grain == 2 and torch.equal(store.dense(torch.float32, 4, 8), dense[4:8])
+    copied = store.to(torch.device("cpu"))
+    assert torch.equal(copied.dense(torch.float32), dense) and copied.tensors[1].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_what_is_not_finite_shows_in_the_scales(wrong):
+    weight = weight_of((4, 64))
+    weight[1, 3] = wrong
+    assert torch.isfinite(fitted(weight).state.absmax).tolist() == [True, True, False, True, True, True, True, True]
