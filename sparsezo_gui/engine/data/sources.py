@@ -156,8 +156,8 @@ def _folder(folder: Path, top: Path | None) -> dict[str, Part]:
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and readers.kind(path) in readers.READERS]
     if any(path.name in _SAVED for path in files):
         raise UserError(
-            f"The folder '{folder}' was written by `save_to_disk` of datasets, in a format for that library alone. Write "
-            "a Parquet file for each split, with load_from_disk(…)['train'].to_parquet('train.parquet')."
+            f"The folder '{folder}' was written by `save_to_disk` of datasets, in a format for that library alone. "
+            "Write a Parquet file for each split, with load_from_disk(…)['train'].to_parquet('train.parquet')."
         )
     if not files and (folder / "data").is_dir():  # how data sets lie on the Hub
         return _folder(folder / "data", top)

@@ -225,5 +225,5 @@ def test_a_folder_of_datasets_own_format_is_named(tmp_path):
     datasets.disable_progress_bars()
     datasets.DatasetDict({"train": datasets.Dataset.from_list(rows(4))}).save_to_disk(tmp_path / "saved")
     for folder in (tmp_path / "saved", tmp_path / "saved" / "train"):
-        with pytest.raises(UserError, match="was written by `save_to_disk` of datasets.*to_parquet"):
+        with pytest.raises(UserError, match=r"was written by `save_to_disk` of datasets.*to_parquet"):
             load_rows(table(folder))
