@@ -12,6 +12,7 @@ from PySide6.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
     QAbstractSlider,
+    QCheckBox,
     QComboBox,
     QLabel,
     QLineEdit,
@@ -237,6 +238,17 @@ def test_a_file_can_be_dropped(window, session, tmp_path, qtbot):
                        Qt.KeyboardModifier.NoModifier)  # fmt: skip
     window.page("data").dropEvent(event)
     assert Path(session.recipe.data.source) == tmp_path / "mine.csv"
+
+
+def test_prompts_go_through_the_chat_template_unless_switched_off(window, session, qtbot):
+    window.go("data")
+    box = next(each for each in window.page("data").findChildren(QCheckBox) if "chat template" in each.text())
+    assert not box.isVisible()  # choices have no use for it
+    session.change("data", task="pairs")
+    qtbot.waitUntil(box.isVisible, timeout=3000)
+    assert box.isChecked()
+    box.click()
+    assert not session.recipe.data.chat_template and not box.isChecked()
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.title)

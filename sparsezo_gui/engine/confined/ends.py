@@ -61,7 +61,10 @@ def ending(write: Write, special: Sequence[str]) -> Ending:
     last = last.rstrip() or last
     if not found.search(last) and not asks and not middle.startswith(last):  # the opening of another turn, in words
         last = ""
-    return Ending(common or (last if middle.startswith(last) else ""), last, frozenset(openers), prompt, asks)
+    both = tail[: shared(tail, middle)]
+    blank = both[: len(both) - len(both.lstrip())]  # without a sign, maybe the end of a line
+    common = common or (last if middle.startswith(last) else "") or blank
+    return Ending(common, last or blank, frozenset(openers), prompt, asks)
 
 
 def _pieces(write: Write, *marked: int) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
-from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QPlainTextEdit, QWidget
+from PySide6.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLineEdit, QPlainTextEdit, QWidget
 
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.problems import Problem
@@ -102,12 +102,16 @@ class DataPage(Page):
         self._template.setTabChangesFocus(True)
         self._template.setPlaceholderText("Empty takes the task's own prompt. Put {{ column }} where a column goes in.")
         self._template.setFixedHeight(10 * GRID)
+        self._chats = QCheckBox("Use the model's chat template")
+        self._chats.setAccessibleName("Use the model's chat template")
+        self._chats.setToolTip(DataSettings.model_fields["chat_template"].description)
+        self._chats.clicked.connect(lambda wanted: self._set(chat_template=wanted))
         use = button("Use template", lambda: self._set(template=self._template.toPlainText()))
         return card(
             label("What the model will see", "heading"),
             label("Bold, underlined tokens are trained; the others are read only.", "hint", wrap=True),
             self.tokens, GRID,
-            label("Prompt template", "heading"), self._template, row(None, use),
+            label("Prompt template", "heading"), self._template, row(self._chats, None, use),
         )  # fmt: skip
 
     def _make_figures(self) -> QWidget:
@@ -199,12 +203,13 @@ class DataPage(Page):
             self._ask()
 
     def _fill_tasks(self) -> None:
-        tasks = self._session.answers.get("tasks") or []
+        tasks = self._tasks()
         current = self._session.recipe.data.task
         items = [(task.title, task.name) for task in tasks]
         if current not in [name for _, name in items]:
             items.insert(0, (named(current), current))
         self._task.fill(items, current)
+        self._show_chats()
 
     def _follow(self) -> None:
         data = self._session.recipe.data
@@ -213,8 +218,17 @@ class DataPage(Page):
         self._task.choose(data.task)
         if self._template.toPlainText() != data.template:
             self._template.setPlainText(data.template)
+        self._show_chats()
         for name, field in self._fields.items():
             field.set_value(getattr(data, name))
+
+    def _show_chats(self) -> None:
+        data = self._session.recipe.data
+        self._chats.setChecked(data.chat_template)
+        self._chats.setVisible(any(task.name == data.task and task.chats for task in self._tasks()))
+
+    def _tasks(self) -> list[Any]:
+        return self._session.answers.get("tasks") or []
 
     def _mapping(self) -> dict[str, str]:
         """Column of each part: what the recipe says, else what was found."""
@@ -244,7 +258,7 @@ class DataPage(Page):
             for control in (self._before, self._after):
                 control.setEnabled(False)
             return
-        task = next((t for t in session.answers.get("tasks") or [] if t.name == session.recipe.data.task), None)
+        task = next((t for t in self._tasks() if t.name == session.recipe.data.task), None)
         parts = list(task.columns) if task else []
         first, total = preview.page * PAGE_SIZE, preview.available
         last = first + len(preview.rows)
