@@ -33,13 +33,19 @@ class Findings:
     def __init__(self, make: Maker, table: DataTable, rows: dict[str, Rows], limits: Limits | None = None) -> None:
         self._make, self._table, self._rows, self._limits = make, table, rows, limits
         self.counts, self.labels = Counter[str](), Counter[str]()
-        self.truncated = self.tokens_cut = self.longest = 0
+        self.truncated = self.tokens_cut = 0
+        self.lengths = {name: array("I") for name in SPLITS}  # tokens of each example
         # Hashes, eight bytes each.
         self._wholes = {name: array("q") for name in SPLITS}
         self._prompts, self._answers, self._references = array("q"), array("q"), array("q")
         self._empty: list[Record] = []
         self._empties, self._beyond, self._largest = 0, 0, 0
         self._left_out = Counter[str]()
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example; 0 without a tokenizer."""
+        return max(map(max, filter(None, self.lengths.values())), default=0)
 
     def leave_out(self, gap: str) -> None:
         """Counts a row that is left out for its ``gap``."""
@@ -49,7 +55,7 @@ class Findings:
         """Counts an example of ``split`` that was made of ``row``; ``encoded`` where there is a tokenizer."""
         self.counts[split] += 1
         if encoded is not None:
-            self._measure(encoded)
+            self._measure(split, encoded)
         self._compare(split, example, encoded)
         if split != "train":
             return
@@ -59,10 +65,10 @@ class Findings:
             self._empties += 1
             self._empty = sorted([*self._empty, row], key=lambda row: (row.source, row.number))[: faults.NAMED]
 
-    def _measure(self, encoded: Encoded) -> None:
+    def _measure(self, split: str, encoded: Encoded) -> None:
         self.truncated += encoded.cut > 0
         self.tokens_cut += encoded.cut
-        self.longest = max(self.longest, encoded.length)
+        self.lengths[split].append(encoded.length)
         if self._limits:
             self._beyond += encoded.length > (self._limits.positions or encoded.length)
             self._largest = max(self._largest, *(max(*row.tokens, *row.targets) for row in encoded.rows))
