@@ -81,6 +81,15 @@ def test_preview_as_json(run, recipe_file, tiny_folder):
     assert (notice["event"], notice["level"]) == ("notice", "warning") and "'{label}' is plain text" in notice["text"]
 
 
+def test_a_run_says_what_the_preview_says(run, recipe_file, tmp_path):
+    settings = ("--set", "data.template={{ text }} {label}", "--set", "data.max_tokens=12", "--set", "loop.steps=1")
+    shown = objects(run("preview", recipe_file, "--json", *settings)[1])
+    code, lines, _ = run("train", recipe_file, "--run", tmp_path / "run", "--json", *settings)
+    told = [each for each in objects(lines) if each["event"] == "notice"]
+    noticed = [each for each in shown if each["event"] == "notice"]
+    assert code == 0 and len(noticed) >= 2 and told[: len(noticed)] == noticed
+
+
 def test_preview_in_words(run, recipe_file):
     code, lines, error = run("preview", recipe_file, "--examples", 1)
     assert code == 0
