@@ -129,7 +129,8 @@ def _split(talk: Conversation, tokenizer: Any, place: str, values: dict[str, Any
             return turns.split(write, talk.messages, trained, found, signs, tools=bool(talk.tools))
         text, values = _template(tokenizer, talk.tools), {**tokenizer.special_tokens_map, **values}
         how = {**vars(found), "openers": sorted(found.openers)}
-        return json.loads(rendered("split", text, values, _WHERE, place, trained, how, signs))
+        times = 1 + len(talk.messages) // 20  # a long conversation is written once for each answer
+        return json.loads(rendered("split", text, values, _WHERE, place, trained, how, signs, times=times))
 
 
 @contextmanager

@@ -225,3 +225,8 @@ def test_any_conversation_is_the_templates_text(data, name, system):
     for _ in range(data.draw(st.integers(1, 3))):
         talk += [turn("user", data.draw(WORDS)), turn("assistant", data.draw(WORDS))]
     read(name, talk)
+
+
+def test_a_long_conversation_has_the_time_it_needs():
+    talk = [turn(role, f"word {number} " * 40) for number in range(200) for role in ("user", "assistant")]
+    assert len(read("thinks", talk)[0]) == 200
