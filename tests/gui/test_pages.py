@@ -31,6 +31,7 @@ from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
 from sparsezo_gui.gui.widgets.fields import NumberEdit
 from sparsezo_gui.recipe import dump
+from sparsezo_gui.recipe.events import Notice
 from sparsezo_gui.recipe.presets import PRESETS, matching
 
 CONTROLS = (QAbstractButton, QComboBox, QLineEdit, QPlainTextEdit, QTextEdit, QAbstractItemView, QAbstractSlider)
@@ -194,6 +195,37 @@ def test_data_faults_are_sentences(window, find, click, session, engine, qtbot):
     del engine.faults["preview"]
     click("Read the data again")
     qtbot.waitUntil(lambda: "preview" not in session.problems, timeout=3000)
+
+
+@pytest.mark.parametrize(
+    ("switch", "button", "told"),
+    [
+        ("leave_out_gaps", "Leave them out", {"problem": "8 of 24 rows have gaps: the column 'label' is empty."}),
+        ("merge_labels", "Merge them", {"notices": (Notice("'spam' (3), 'SPAM' (2)."), Notice("And more."))}),
+    ],
+)
+def test_what_is_noticed_about_data_is_mended_by_a_button(
+    window, session, engine, find, click, qtbot, monkeypatch, switch, button, told
+):
+    preview = engine.preview
+
+    def noticed(recipe, page):
+        found = preview(recipe, page)
+        return found if getattr(recipe.data, switch) else dataclasses.replace(found, offer=switch, **told)
+
+    monkeypatch.setattr(engine, "preview", noticed)
+    window.go("data")
+    session.preview()
+    banner = window.page("data").banner
+    said = told.get("problem") or "• 'spam' (3), 'SPAM' (2).\n• And more."
+    qtbot.waitUntil(lambda: banner.text == said, timeout=3000)
+    assert window.page("data")._fault.isHidden()
+    click(button)
+    assert getattr(session.recipe.data, switch) is True
+    qtbot.waitUntil(lambda: not banner.text, timeout=3000)
+    assert find(switch.replace("_", " ").capitalize()).isChecked()
+    window.page("data")._set_source("other.csv")
+    assert getattr(session.recipe.data, switch) is False
 
 
 def test_a_file_can_be_dropped(window, session, tmp_path, qtbot):

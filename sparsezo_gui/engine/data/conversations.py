@@ -64,7 +64,7 @@ def conversation(value: Any, place: str, system: Any = None, tools: Any = None, 
         first += first > 0
     trained = tuple(index for index, turn in enumerate(talk) if index >= first and _learned(turn, place))
     if not trained:
-        raise UserError(f"{place}: the conversation has no turn of the assistant to learn from.")
+        raise columns.Gap(place, "the conversation has no turn of the assistant to learn from")
     return Conversation(talk, _tools(tools, place), trained, frozenset(unused))
 
 

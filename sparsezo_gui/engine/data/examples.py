@@ -197,8 +197,10 @@ class Maker:
         value = chat.messages(value, row.place)[-1]["content"] if is_turns(value) else value
         found = texts(value, strip=False) or ((self.task.none,) if self.task.none else ())
         if not found:
-            holds = f" It holds {described(value)}." if isinstance(value, dict) else ""
-            raise UserError(f"{row.place}: there is no answer in the column '{self.parts[part]}'.{holds}")
+            what = f"there is no answer in the column '{self.parts[part]}'"
+            if isinstance(value, dict):
+                raise UserError(f"{row.place}: {what}. It holds {described(value)}.")
+            raise columns.Gap(row.place, what)
         return found
 
     def _own_candidates(self, row: Record, value: Any) -> tuple[list[str], list[int]]:

@@ -36,7 +36,7 @@ class Findings:
         self.truncated = self.tokens_cut = self.longest = 0
         # Hashes, eight bytes each.
         self._wholes = {name: array("q") for name in SPLITS}
-        self._prompts, self._answers = array("q"), array("q")
+        self._prompts, self._answers, self._references = array("q"), array("q"), array("q")
         self._empty: list[Record] = []
         self._empties, self._beyond, self._largest = 0, 0, 0
         self._left_out = Counter[str]()
@@ -75,6 +75,7 @@ class Findings:
             prompt = tuple(text for text, trained in example.segments if not trained)
             self._prompts.append(hash(prompt) if prompt else whole)
             self._answers.append(hash((example.text, example.label)))
+            self._references.append(hash(example.references))
 
     def is_empty(self, example: Example, encoded: Encoded | None) -> bool:
         """Whether an answer is nothing, or nothing but the sign for its end."""
@@ -82,7 +83,7 @@ class Findings:
             return False
         if example.choices:
             return not all(choice.strip() for choice in example.choices)
-        if encoded is None:
+        if encoded is None or not example.templated:
             return not all(text.strip() for text, trained in example.segments if trained)
         short = (part for part in _answers(encoded) if len(part) <= SHORT)
         return any(not text_of(part, self._make.tokenizer).strip() for part in short)
@@ -123,21 +124,20 @@ class Findings:
 
     def _of_template(self) -> Iterator[Notice]:
         make, prompt = self._make, self._make.prompt
-        if not self._table.template:
-            return
-        known = {*columns.names(self._rows["train"]), *make.task.columns}
+        known = {*columns.names(self._rows["train"]), *make.task.columns} if self._table.template else ()
         for written, name in prompt.mistaken(known).items():
             yield Notice(
                 f"[data] template: '{written}' is plain text, the same in all prompts. "
                 f"Did you mean '{{{{ {name} }}}}'?",
                 "warning",
             )
-        for part in {"answer", "chosen", "rejected"} & make.parts.keys():
-            if {part, make.parts[part]} & (prompt.names | prompt.optional):
-                yield Notice(
-                    f"[data] template: the prompt holds the column '{make.parts[part]}', so the model reads the answer "
-                    "before it gives it. Leave that column out of the template.", "warning",
-                )  # fmt: skip
+        read = {make.parts.get(name, name) for name in prompt.used}
+        answers = {make.parts[part] for part in ("answer", "chosen", "rejected") if part in make.parts}
+        for column in sorted(answers & read):
+            yield Notice(
+                f"The prompt holds the column '{column}', so the model reads the answer before it gives it. Take that "
+                "column out of [data] template or columns.", "warning",
+            )  # fmt: skip
 
     @property
     def mergeable(self) -> bool:
@@ -161,8 +161,8 @@ class Findings:
             said = f"labels that differ only by case, spaces or as 1 and 1.0: {named}."
             if self.mergeable:
                 yield Notice(
-                    f"Different answers are made of {said} To merge each group into one, set [data] merge_labels = "
-                    "true (in the terminal: --set data.merge_labels=true).", "warning",
+                    f"Each spelling is an answer of its own, of {said} To merge each group into one, set [data] "
+                    "merge_labels = true (in the terminal: --set data.merge_labels=true).", "warning",
                 )  # fmt: skip
             else:
                 yield Notice(f"Merged are {said} Each group is spelled as its first.")
@@ -185,6 +185,13 @@ class Findings:
             yield Notice(
                 f"{self._empties:,} of {_examples(self.counts['train'], kind='training ')} have an empty answer, which "
                 f"teaches the model to say nothing: {faults.places(self._empty)}. Fill them in, or {faults.LEAVE_OUT}.",
+                "warning",
+            )
+
+        train = self.counts["train"]
+        if self._make.task.kind in ("completion", "chat") and train > FEW and _different(self._references) == 1:
+            yield Notice(
+                f"All {train:,} training examples have the same answer, so the model learns to give it always.",
                 "warning",
             )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsezo_gui import resources
-from sparsezo_gui.engine.data import columns, faults, readers, sources
+from sparsezo_gui.engine.data import columns, readers, sources
 from sparsezo_gui.engine.data.encode import Encoded, Tokens, encode, encode_text, encode_text_blocks, text_of
 from sparsezo_gui.engine.data.examples import Example, Maker, maker
 from sparsezo_gui.engine.data.faults import Faults
@@ -92,7 +92,7 @@ def prepared(
     for name, part in rows.items():
         for row in part:
             yield from work.next()
-            if len(wrong) == faults.MOST:
+            if wrong.full:
                 break
             try:
                 made = encoded_row(make, row, table.max_tokens)

@@ -73,7 +73,7 @@ class Template:
     def check_uses(self, there: Collection[str], parts: Collection[str] = ()) -> None:
         """Raises `UserError` where none of the columns ``there`` or of a task's ``parts`` goes in, so that all rows
         would read the same."""
-        if self.names | self.optional:
+        if self.used:
             return
         guess = "A column goes in as {{ column }}."
         if mistaken := self.mistaken({*there, *parts}):

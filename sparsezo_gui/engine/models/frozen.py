@@ -107,6 +107,7 @@ class FrozenModel:
 
 def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     """Finds, checks and loads the model of ``table``. Raises `UserError` for everything that is wrong with it."""
+    devices.note_program()
     device = devices.choose(table.device)
     source = yield from find(table)
     yield Progress("Loading the model")

@@ -37,6 +37,7 @@ from sparsezo_gui.engine.models.token import token
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import ModelTable
+from sparsezo_gui.sizes import size
 
 FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken", "LICENSE*", "NOTICE*", "README.md")
 """What is fetched from the Hub."""
@@ -169,8 +170,8 @@ def _check_disk(table: ModelTable, needed: int) -> None:
         place = place.parent
     free = shutil.disk_usage(place).free
     if needed and needed + SPARE > free:
-        raise UserError(f"'{table.id}' needs {needed / 1e9:.1f} GB on the disk of {place}, but only {free / 1e9:.1f} "
-                        "GB are free. Free some space, or set HF_HOME to a folder on another disk.")
+        raise UserError(f"'{table.id}' needs {size(needed)} on the disk of {place}, but only {size(free)} are "
+                        "free. Free some space, or set HF_HOME to a folder on another disk.")
 
 
 def _fetch(snapshot: Snapshot, files: list[HubFile], done: int, total: int) -> Generator[Progress, None, int]:

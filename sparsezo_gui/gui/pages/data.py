@@ -24,7 +24,8 @@ FILES = "Data (*.csv *.tsv *.json *.jsonl *.parquet *.txt);;All files (*)"
 PAGE_SIZE = 50  # rows of a page, as the engine gives them
 NO_LENGTHS = "Known once there are examples and the model is on this computer."
 NO_TOKENIZER = "Not known: the model's tokenizer cannot be used."
-LIMITS = ("train", "validation", "test", "max_tokens")
+LIMITS = ("train", "validation", "test", "max_tokens", "leave_out_gaps", "merge_labels")
+OFFERS = {"leave_out_gaps": "Leave them out", "merge_labels": "Merge them"}
 
 
 class DataPage(Page):
@@ -148,7 +149,8 @@ class DataPage(Page):
 
     def _set_source(self, source: str) -> None:
         task = {"task": "choice"} if source == "starter" else {}
-        self._set(source=source, columns={}, answers=[], template="", **task)
+        usual = dict.fromkeys(OFFERS, False)
+        self._set(source=source, columns={}, answers=[], template="", **usual, **task)
 
     def _typed(self) -> None:
         text = self._source.text().strip()
@@ -242,7 +244,7 @@ class DataPage(Page):
         preview, problem = session.answers.get("preview"), session.problems.get("preview")
         known = preview is not None and problem is None
         fault = problem.what if problem else preview.problem if preview else ""
-        self._fault.setVisible(bool(fault))
+        self._fault.setVisible(bool(fault) and not (known and preview.offer))  # the banner says it, with what to do
         self._fault.setText(fault)
         self._results.setVisible(known)
         self._rows_card.setVisible(problem is None)
@@ -270,8 +272,7 @@ class DataPage(Page):
         self._show_figures(preview)
 
     def _show_banner(self, preview: Any, problem: Problem | None) -> None:
-        """Our own defects, else a suggested mapping, else a tokenizer that cannot be used, else what was noticed; other
-        problems stand below the source."""
+        """Our own defects, else a suggested mapping, else what was noticed; other problems stand below the source."""
         if problem is not None or preview is None:
             self.banner.follow(problem if problem and problem.defect else None)
         elif preview.suggestion:
@@ -281,11 +282,21 @@ class DataPage(Page):
                 Problem(f"Some parts have no column yet. Suggested: {said}."), "info",
                 ("Use suggestion", lambda: self._set(columns=columns)),
             )  # fmt: skip
-        elif preview.tokenizer_problem:
-            why = preview.tokenizer_problem.split("\n")[0]  # the Model page says all of it
-            self.banner.follow(Problem(f"There are no tokens to show. {why}"), "warning")
         else:
-            self.banner.follow(Problem("\n".join(preview.notices)) if preview.notices else None, "info")
+            self._show_notices(preview)
+
+    def _show_notices(self, preview: Any) -> None:
+        """A tokenizer that cannot be used, gaps, and what a run would say of the data, with a button that mends it."""
+        told = [preview.problem] if preview.problem and preview.offer else []
+        told += [notice.text for notice in preview.notices]
+        if preview.tokenizer_problem:
+            why = preview.tokenizer_problem.split("\n")[0]  # the Model page says all of it
+            told.insert(0, f"There are no tokens to show. {why}")
+        warns = preview.problem or preview.tokenizer_problem or any(n.level == "warning" for n in preview.notices)
+        offer, mark = preview.offer, "• " if len(told) > 1 else ""
+        action = (OFFERS[offer], lambda: self._set(**{offer: True})) if offer else None
+        text = "\n".join(f"{mark}{each}" for each in told)
+        self.banner.follow(Problem(text) if told else None, "warning" if warns else "info", action)
 
     def _show_figures(self, preview: Any) -> None:
         limit = self._session.recipe.data.max_tokens

@@ -24,7 +24,10 @@ from huggingface_hub import errors as client
 from sparsezo_gui.engine.models import consent, download, library
 from sparsezo_gui.engine.models.hub import find
 from sparsezo_gui.engine.models.source import SINGLE
+from sparsezo_gui.engine.planning import preview_examples
 from sparsezo_gui.errors import ConsentNeeded, UserError
+from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.events import Example
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests.engine.conftest import finish
 from tests.hub_server import PIECE, STRANGER, TOKEN
@@ -72,6 +75,14 @@ def stop_at(count):
             break
     work.close()
     return told
+
+
+def test_a_tokenizer_comes_without_the_weights(served, tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"t {index},{'ab'[index % 2]}\n" for index in range(20)))
+    recipe = Recipe(model=TABLE, data={"source": str(tmp_path / "a.csv")})
+    events = list(preview_examples(recipe, "train", 3))
+    assert sum(isinstance(event, Example) for event in events) == 3
+    assert cached("tokenizer.json") and not cached("*.safetensors")
 
 
 def test_a_download_tells_its_bytes_and_comes_second_from_the_cache(served, llama):
