@@ -16,6 +16,7 @@ from typing import Any
 from sparsezo_gui.engine.confined import ends, turns
 from sparsezo_gui.engine.confined.ends import Ending
 from sparsezo_gui.engine.confined.process import Refused
+from sparsezo_gui.engine.data.columns import Gap
 from sparsezo_gui.engine.data.conversations import NO_PICTURES, Conversation, Messages, conversation, messages
 from sparsezo_gui.engine.data.template import rendered
 from sparsezo_gui.errors import UserError
@@ -55,9 +56,7 @@ def spoken(talk: Conversation, tokenizer: Any, place: str) -> Spoken:
     if found["left_out"]:
         raise UserError(f"{place}: the model's chat template leaves out turns of this conversation.")
     if not found["spans"]:
-        raise UserError(
-            f"{place}: the conversation has no turn of the assistant to learn from in the model's chat template."
-        )
+        raise Gap(place, "the conversation has no turn of the assistant to learn from in the model's chat template")
     unused = {_ignored(name) for name in found["ignored"]} | set(_quoted(talk, found["text"]))
     pieces = tuple(turns.pieces(found["text"], found["spans"]))
     return Spoken(pieces, found["prompt"], found["answer"], talk.unused | unused)

@@ -74,9 +74,14 @@ def messages(value: Any, place: str) -> Messages:
 
 
 def is_turns(value: Any) -> bool:
-    """Whether a cell holds turns of a conversation."""
+    """Whether a cell holds turns of a conversation, or JSON text of them."""
+    if isinstance(value, str) and value.lstrip().startswith("[") and any(key in value for key in ('"role"', '"from"')):
+        try:
+            return is_turns(json.loads(value))
+        except (ValueError, RecursionError):
+            return False
     return isinstance(value, list) and bool(value) and all(
-        isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in value
+        isinstance(turn, dict) and ("role" in turn or {"from", "value"} <= turn.keys()) for turn in value
     )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Every built-in task on a row made by hand, against the prompt in appendix E of MeZO (arXiv 2305.17333)."""
 
+import json
+
 import pytest
 
 from sparsezo_gui.engine.data import task, tasks
@@ -362,6 +364,7 @@ def say(role, content):
     [
         {"prompt": [say("user", "Hi")], "completion": [say("assistant", "Yes")]},
         {"prompt": [say("user", "Hi")], "completion": "Yes"},
+        {"prompt": json.dumps([say("user", "Hi")]), "completion": "Yes"},
         {"prompt": "Hi", "completion": [say("assistant", "Yes")]},
         {"prompt": "Hi", "completion": [say("user", "Hi"), say("assistant", "Yes")]},
     ],
@@ -375,6 +378,12 @@ def test_prompts_and_answers_that_are_turns(speaking, row):
     (found,) = made("preference", compared, tokenizer=speaking)
     assert found.segments == ((ASKED.format("Hi"), False),)
     assert (found.choices, found.references) == (("Yes<|im_end|>", "No<|im_end|>"), ("Yes",))
+
+
+def test_json_that_is_no_conversation_stays_text(speaking):
+    text = '[{"from": "Bonn", "to": "Ulm"}]'
+    (found,) = made("pairs", {"prompt": "Hi", "answer": text}, tokenizer=speaking)
+    assert trained(found) == [text + "<|im_end|>"]
 
 
 def test_a_prompt_inside_the_answers_to_compare(speaking):
