@@ -94,7 +94,7 @@ def learned_end(tokenizer: Any) -> int | None:
         found = ending(tokenizer)
     except UserError:  # of a template that takes too much, or has no default: told when it is used
         return None
-    signs = ends.pattern(special(tokenizer)).findall(found.middle or found.last)
+    signs = ends.pattern(special(tokenizer)).findall(found.last or found.middle)
     return tokenizer.convert_tokens_to_ids(signs[0]) if signs else None
 
 

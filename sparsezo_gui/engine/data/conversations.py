@@ -68,6 +68,14 @@ def conversation(value: Any, place: str, system: Any = None, tools: Any = None, 
     return Conversation(talk, _tools(tools, place), trained, frozenset(unused))
 
 
+def turns(value: Any, place: str) -> Messages:
+    """The turns in a cell as they stand there. Raises `UserError`."""
+    value = _parsed(value, place, "the conversation")
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        raise UserError(f"{place}: a conversation must be a list of turns, each with 'role' and 'content'.")
+    return value
+
+
 def messages(value: Any, place: str) -> Messages:
     """Turns as {'role', 'content', …}, from those of OpenAI, ShareGPT ('from', 'value') or JSON text of either."""
     return _read(value, place)[0]
@@ -117,10 +125,9 @@ def _parsed(value: Any, place: str, what: str) -> Any:
 
 
 def _read(value: Any, place: str) -> tuple[Messages, set[str]]:
-    value, unused = _parsed(value, place, "the conversation"), set()
-    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
-        raise UserError(f"{place}: a conversation must be a list of turns, each with 'role' and 'content'.")
-    return [_turn(turn, f"{place}, turn {number}", unused) for number, turn in enumerate(value, 1)], unused
+    unused: set[str] = set()
+    numbered = enumerate(turns(value, place), 1)
+    return [_turn(turn, f"{place}, turn {number}", unused) for number, turn in numbered], unused
 
 
 def _turn(turn: dict[str, Any], place: str, unused: set[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sparsezo_gui.engine.confined.prompt import described
 from sparsezo_gui.engine.data import chat, columns, labels
-from sparsezo_gui.engine.data.conversations import Conversation, Messages, Unused, history, is_turns, written
+from sparsezo_gui.engine.data.conversations import Conversation, Messages, Unused, history, is_turns, turns, written
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.engine.data.tasks import Answer, Task, task
@@ -169,10 +169,9 @@ class Maker:
         """The conversation that a row's prompt and one of its answers make; only the answer is trained."""
         before, value = self._before(row), self._cell(row, part)
         if is_turns(value):
-            talk = chat.messages(value, row.place)
-            if talk[0]["role"] in ("system", "user"):  # it holds the prompt, too
-                before = talk[: _opening(talk)]
-                talk = talk[len(before) :]
+            talk, read = turns(value, row.place), chat.messages(value, row.place)
+            if read[0]["role"] in ("system", "user"):  # it holds the prompt, too
+                before, talk = talk[: _opening(read)], talk[_opening(read) :]
         else:
             talk = [{"role": "assistant", "content": self._answers(row, part)[0]}]
         extra = {part: self._optional(row, part) for part in ("system", "tools") if part not in self.prompt.used}
@@ -183,10 +182,8 @@ class Maker:
         if self._implicit:
             return []
         if self._asks_in_turns(row):
-            turns = chat.messages(self._cell(row, "prompt"), row.place)
-        else:
-            turns = [{"role": "user", "content": self._filled(row)}]
-        return [*self._history(row), *turns]
+            return [*self._history(row), *turns(self._cell(row, "prompt"), row.place)]
+        return [*self._history(row), {"role": "user", "content": self._filled(row)}]
 
     def _history(self, row: Record) -> Messages:
         return history(self._optional(row, "history"), row.place) if "history" not in self.prompt.used else []

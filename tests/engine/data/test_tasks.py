@@ -441,6 +441,16 @@ def test_what_is_not_used_is_counted_in_one_sentence(speaking):
     )
 
 
+def test_what_prompts_in_turns_hold_is_counted_too(speaking):
+    picture = [say("user", [{"type": "image_url"}, {"type": "text", "text": "Hi"}])]
+    rows = {"prompt": picture, "chosen": [*picture, say("assistant", "a")], "rejected": "b", "completion": "a"}
+    for name in ("pairs", "preference"):
+        records = (Record(rows, "a.jsonl", 1),)
+        make = maker(DataTable(task=name, source="a.jsonl"), {"train": Rows(records)}, speaking)
+        assert make.example(records[0]).text.startswith(ASKED.format("Hi"))
+        assert make.notices == ("1 of 1 rows hold pictures, which are not seen.",)
+
+
 def test_prompts_past_the_chat_template_are_told(speaking):
     table = DataTable(task="pairs", source="a.jsonl", chat_template=False)
     records = (Record({"prompt": "a", "answer": "b"}, "a.jsonl", 1),)
