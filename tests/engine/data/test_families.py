@@ -235,13 +235,22 @@ def test_named_templates_are_chosen_as_transformers_does():
 WORDS = st.text("ab <|>/\n⟦[]im_end", max_size=12) | st.sampled_from(["Hi", "</s>", "<|im_end|>", "<|im_start|>user\n"])
 
 
-@settings(max_examples=15, deadline=None)
+ENDS = {name: (EXPECTED[name][0].removeprefix("Hello"), EXPECTED[name][1].removeprefix("See you"))
+        for name in ("chatml", "always opens", "two ends", "headers", "model", "marks", "marks ends")}  # fmt: skip
+
+
+@settings(max_examples=20, deadline=None)
 @given(st.data(), st.sampled_from(sorted(TEMPLATES)), st.booleans())
 def test_any_conversation_is_the_templates_text(data, name, system):
     talk = [turn("system", data.draw(WORDS))] if system and name != "model" else []
-    for _ in range(data.draw(st.integers(1, 3))):
-        talk += [turn("user", data.draw(WORDS)), turn("assistant", data.draw(WORDS))]
-    read(name, talk)
+    said = data.draw(st.lists(WORDS, min_size=1, max_size=3))
+    for answer in said:
+        talk += [turn("user", data.draw(WORDS)), turn("assistant", answer)]
+    trained = read(name, talk)[0]
+    if name in ENDS:
+        middle, last = ENDS[name]
+        said = [answer.strip() if name in TRIMMING else answer for answer in said]
+        assert trained == [*(answer + middle for answer in said[:-1]), said[-1] + last]
 
 
 def test_a_long_conversation_has_the_time_it_needs():
