@@ -531,6 +531,11 @@ def test_candidates_are_those_of_the_data_and_a_list_for_people(run, tmp_path, t
     assert run("generate", made, "--prompt", "film 3", "--tokens", 3, "--raw", "--json")[2] == ""
 
 
+def test_candidates_are_shown_with_their_escape_sequences(capsys):
+    Console(False).choices([("red\x1b[31m", 0.75), ("no", 0.25)])
+    assert capsys.readouterr().out.splitlines() == ["red\\x1b[31m   75.0 %", "no            25.0 %"]
+
+
 def test_data_that_changed_gives_candidates_only_on_request(run, tmp_path, tiny_folder):
     rows = [{"text": f"film {i}", "label": ("dull", "good")[i % 2]} for i in range(12)]
     made = train_on(run, tmp_path, tiny_folder, rows)

@@ -71,6 +71,8 @@ def load_task(table: DataTable, tokenizer: Any, limits: Limits | None = None) ->
     rows = yield from sources.read_rows(table)
     make = yield from sources.meanwhile(lambda: maker(table, rows, tokenizer), Progress("Preparing examples"))
     splits, found = yield from prepared(make, rows, table, limits)
+    total = sum(len(part) for part in rows.values())
+    notices = yield from sources.meanwhile(found.notices, Progress("Preparing examples", total, total, "examples"))
     return TaskData(
         make.task,
         **splits,
@@ -78,7 +80,7 @@ def load_task(table: DataTable, tokenizer: Any, limits: Limits | None = None) ->
         truncated=found.truncated,
         tokens_cut=found.tokens_cut,
         longest=found.longest,
-        notices=found.notices(),
+        notices=notices,
     )
 
 

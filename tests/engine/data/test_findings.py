@@ -215,7 +215,8 @@ def test_a_column_in_single_braces_beside_a_real_one(table):
 
 
 def test_a_prompt_that_holds_the_answer(table):
-    assert said(table(labelled(), columns={"text": "label"}))[0].startswith("The prompt holds the column 'label', so the model reads the answer")
+    found = said(table(labelled(), columns={"text": "label"}))
+    assert found[0].startswith("The prompt holds the column 'label', so the model reads the answer")
     for name in ("label", "answer"):
         assert (
             "The prompt holds the column 'label'"
