@@ -63,8 +63,7 @@ def spoken(talk: Conversation, tokenizer: Any, place: str) -> Spoken:
 
 
 def segments(talk: Messages, tokenizer: Any, place: str) -> tuple[tuple[str, bool], ...]:
-    """Pieces of the conversation's text; what each turn of the assistant writes is trained, with the sign that ends it.
-    """
+    """Pieces of the conversation's text; what the assistant writes is trained, with the signs that end its turns."""
     return spoken(conversation(talk, place), tokenizer, place).segments
 
 
