@@ -56,6 +56,9 @@ def ending(write: Write, special: Sequence[str]) -> Ending:
     same = _whole(tail[: shared(tail, middle)], found)
     openers = {*found.findall(middle)[1:], *found.findall(prompt)} - set(found.findall(same)[:1])
     common = _until(same, found, openers).rstrip()
+    if not common and asks:  # another sign than at the very end, before what opens the user's turn as the assistant's
+        before = _until(middle, found, found.findall(prompt))
+        common = _whole(before, found) if len(before) < len(middle) else ""
     openers |= set() if asks else set(found.findall(question)) - set(found.findall(common))
     last = _until(tail, found, openers)
     last = last.rstrip() or last

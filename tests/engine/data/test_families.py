@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsezo_gui.engine.data.chat import conversation, spoken
+from sparsezo_gui.engine.data.chat import conversation, learned_end, spoken
 from sparsezo_gui.errors import UserError
 from tests.engine.data.conftest import byte_pairs
 
@@ -64,6 +64,16 @@ TEMPLATES = {
         "{{ '<bot>' + m.content.split('</think>')[-1] + '<stop>' }}{% else %}{{ '<turn>' + m.content }}{% endif %}"
         "{% endfor %}{% if add_generation_prompt %}{{ '<bot><think>\n' }}{% endif %}"
     ),
+    "channels": (  # gpt-oss: thoughts in a channel of their own, and one sign in the middle and another at the end
+        "{% for m in messages %}{{ '<turn>' + m.role }}{% if m.role == 'assistant' %}{% if m.thinking and loop.last %}"
+        "{{ '<bot>thought<end><turn>assistant' }}{% endif %}{{ '<bot>' + m.content }}"
+        "{{ '<stop>' if loop.last else '<end>' }}{% else %}{{ m.content + '<end>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<turn>assistant' }}{% endif %}"
+    ),
+    "next turn ends": (  # GLM 4: nothing ends a turn but the next
+        "{% for m in messages %}{{ ('<turn>' if m.role == 'user' else '<bot>') + '\n' + m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<bot>' }}{% endif %}"
+    ),
     "marks": (
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
         "{% generation %}{{ m.content }}{% endgeneration %}{{ '<|im_end|>\n' }}"
@@ -113,6 +123,8 @@ EXPECTED = {
     "two ends": ["Hello<end>", "See you<end>\n</s>"],
     "thinks": ["Hello<|im_end|>", "<think>\n\n</think>\n\nSee you<|im_end|>"],
     "asks to think": ["Hello<stop>", "See you<stop>"],
+    "channels": ["<bot>Hello<end>", "<bot>See you<stop>"],
+    "next turn ends": ["\nHello", "\nSee you"],
     "marks": ["Hello<|im_end|>", "See you<|im_end|>"],
     "marks ends": ["Hello<|im_end|>", "See you<|im_end|>"],
 }
@@ -123,9 +135,14 @@ def test_every_turn_is_learned_with_its_end_and_nothing_of_the_next(name):
     trained, found = read(name, TALK)
     assert trained == EXPECTED[name]
     made = TOKENIZERS[name]
-    assert found.answer.strip() == "See you" or found.answer == "<think>\n\n</think>\n\nSee you"
+    assert found.answer.strip() in ("See you", "<think>\n\n</think>\n\nSee you", "<bot>See you")
     assert found.prompt == made.apply_chat_template(TALK[:3], add_generation_prompt=True, tokenize=False)
     assert read(name, TALK[:2])[0] == [EXPECTED[name][1].replace("See you", "Hello")]
+
+
+@pytest.mark.parametrize(("name", "end"), [("channels", "<stop>"), ("two ends", "<end>"), ("headers", "<|eot|>")])
+def test_the_sign_at_the_very_end_stops_generation(name, end):
+    assert learned_end(TOKENIZERS[name]) == TOKENIZERS[name].convert_tokens_to_ids(end)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -218,10 +235,24 @@ def test_named_templates_are_chosen_as_transformers_does():
 WORDS = st.text("ab <|>/\n⟦[]im_end", max_size=12) | st.sampled_from(["Hi", "</s>", "<|im_end|>", "<|im_start|>user\n"])
 
 
-@settings(max_examples=15, deadline=None)
+ENDS = {name: (EXPECTED[name][0].removeprefix("Hello"), EXPECTED[name][1].removeprefix("See you"))
+        for name in ("chatml", "always opens", "two ends", "headers", "model", "marks", "marks ends")}  # fmt: skip
+
+
+@settings(max_examples=20, deadline=None)
 @given(st.data(), st.sampled_from(sorted(TEMPLATES)), st.booleans())
 def test_any_conversation_is_the_templates_text(data, name, system):
     talk = [turn("system", data.draw(WORDS))] if system and name != "model" else []
-    for _ in range(data.draw(st.integers(1, 3))):
-        talk += [turn("user", data.draw(WORDS)), turn("assistant", data.draw(WORDS))]
-    read(name, talk)
+    said = data.draw(st.lists(WORDS, min_size=1, max_size=3))
+    for answer in said:
+        talk += [turn("user", data.draw(WORDS)), turn("assistant", answer)]
+    trained = read(name, talk)[0]
+    if name in ENDS:
+        middle, last = ENDS[name]
+        said = [answer.strip() if name in TRIMMING else answer for answer in said]
+        assert trained == [*(answer + middle for answer in said[:-1]), said[-1] + last]
+
+
+def test_a_long_conversation_has_the_time_it_needs():
+    talk = [turn(role, f"word {number} " * 40) for number in range(200) for role in ("user", "assistant")]
+    assert len(read("thinks", talk)[0]) == 200

@@ -1,5 +1,7 @@
 """Every built-in task on a row made by hand, against the prompt in appendix E of MeZO (arXiv 2305.17333)."""
 
+import json
+
 import pytest
 
 from sparsezo_gui.engine.data import task, tasks
@@ -362,6 +364,7 @@ def say(role, content):
     [
         {"prompt": [say("user", "Hi")], "completion": [say("assistant", "Yes")]},
         {"prompt": [say("user", "Hi")], "completion": "Yes"},
+        {"prompt": json.dumps([say("user", "Hi")]), "completion": "Yes"},
         {"prompt": "Hi", "completion": [say("assistant", "Yes")]},
         {"prompt": "Hi", "completion": [say("user", "Hi"), say("assistant", "Yes")]},
     ],
@@ -375,6 +378,12 @@ def test_prompts_and_answers_that_are_turns(speaking, row):
     (found,) = made("preference", compared, tokenizer=speaking)
     assert found.segments == ((ASKED.format("Hi"), False),)
     assert (found.choices, found.references) == (("Yes<|im_end|>", "No<|im_end|>"), ("Yes",))
+
+
+def test_json_that_is_no_conversation_stays_text(speaking):
+    text = '[{"from": "Bonn", "to": "Ulm"}]'
+    (found,) = made("pairs", {"prompt": "Hi", "answer": text}, tokenizer=speaking)
+    assert trained(found) == [text + "<|im_end|>"]
 
 
 def test_a_prompt_inside_the_answers_to_compare(speaking):
@@ -430,6 +439,16 @@ def test_what_is_not_used_is_counted_in_one_sentence(speaking):
         "2 of 3 conversations hold pictures, which are not seen. 1 of 3 conversations have turns of the role "
         "'Narrator', which is not known; the chat template gets it as it is.",
     )
+
+
+def test_what_prompts_in_turns_hold_is_counted_too(speaking):
+    picture = [say("user", [{"type": "image_url"}, {"type": "text", "text": "Hi"}])]
+    rows = {"prompt": picture, "chosen": [*picture, say("assistant", "a")], "rejected": "b", "completion": "a"}
+    for name in ("pairs", "preference"):
+        records = (Record(rows, "a.jsonl", 1),)
+        make = maker(DataTable(task=name, source="a.jsonl"), {"train": Rows(records)}, speaking)
+        assert make.example(records[0]).text.startswith(ASKED.format("Hi"))
+        assert make.notices == ("1 of 1 rows hold pictures, which are not seen.",)
 
 
 def test_prompts_past_the_chat_template_are_told(speaking):

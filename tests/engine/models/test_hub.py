@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -52,6 +53,16 @@ def served(hub, llama, monkeypatch):
 
 def cached(pattern):
     return sorted(Path(constants.HF_HUB_CACHE).rglob(pattern))
+
+
+def test_more_chat_templates_come_along_and_nothing_else_from_folders(served, llama):
+    files = {f"{folder}/x.jinja": b"{{ tools }}" for folder in ("additional_chat_templates", "other", "a/additional")}
+    repository = served.repositories["models/owner/tiny"]
+    served.repositories["models/owner/tiny"] = replace(repository, files={**repository.files, **files})
+    folder = finish(find(TABLE)).folder
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("x.jinja")) == [
+        "additional_chat_templates/x.jinja"
+    ]
 
 
 def size(llama):
