@@ -117,7 +117,7 @@ def test_test_rows_that_were_trained_on_are_told(make, tmp_path):
     rows = [(tmp_path / f"{split}.jsonl").read_text().splitlines() for split in ("train", "test")]
     (tmp_path / "test.jsonl").write_text("\n".join([*rows[1], *rows[0][:5]]))
     told = [event.text for event in of(e.Notice, training.train(chosen, folder=tmp_path / "run"))]
-    assert "5 of 13 test examples are training examples too" in " ".join(told)
+    assert "5 of 13 test examples are also in the training split" in " ".join(told)
     assert "validation examples are" not in " ".join(told)
 
 

@@ -65,10 +65,10 @@ def test_ways_to_write_a_conversation(value):
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ("Hi", "row 1: the conversation is text that is not JSON"),
+        ("Hi", "row 1: the conversation is not valid JSON"),
         ({"role": "user"}, "row 1: a conversation must be a list of turns"),
         ([{"role": "user"}], "row 1, turn 1: needs 'role' and 'content'"),
-        ([{"role": "user", "content": "Hi"}], "row 1: the conversation has no turn of the assistant"),
+        ([{"role": "user", "content": "Hi"}], "row 1: the conversation has no assistant turn"),
     ],
 )
 def test_faults(value, sentence):
@@ -87,7 +87,7 @@ def test_a_conversation_that_the_template_refuses(made):
     with pytest.raises(UserError, match=r"row 1: the model's chat template refuses .*roles must alternate"):
         segments(TALK, tokenizer, "a.jsonl, row 1")
     tokenizer.chat_template = "{{ messages[-1].content }}"
-    with pytest.raises(UserError, match="leaves out turns"):
+    with pytest.raises(UserError, match="leaves out assistant turns"):
         segments(TALK, tokenizer, "")
 
 
