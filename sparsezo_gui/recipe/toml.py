@@ -96,8 +96,8 @@ def _as_it_was(tables: dict[str, Any]) -> dict[str, Any]:
     """The tables, with what a key was before there was one in those that the program wrote before: it writes all keys.
     """
     model = tables.get("model")
-    if isinstance(model, dict) and "scales" not in model and model.keys() >= {"id", "revision", "bits", "device"}:
-        return {**tables, "model": {**model, "scales": "absmax"}}
+    if isinstance(model, dict) and "block" not in model and model.keys() >= {"id", "revision", "bits", "device"}:
+        return {**tables, "model": {**model, "block": 64}}
     return tables
 
 
