@@ -26,9 +26,9 @@ from sparsezo_gui.engine.objective import sides_at_once
 from sparsezo_gui.engine.sparse.dense import MOVED, PIECE
 from sparsezo_gui.recipe.recipe import Recipe
 
-RUNTIME = {"cpu": 496 * 2**20, "cuda": 500 * 2**20}
+RUNTIME = {"cpu": 522 * 2**20, "cuda": 500 * 2**20}
 """Bytes before any model. On a CPU 450 MiB that a process holds once it has imported torch 2.13 (CPU build, Linux),
-transformers 5.23, bitsandbytes and datasets, and 46 MiB of buffers from the first forward pass; both were measured. On
+transformers 5.23, bitsandbytes and datasets, and `BUFFERS` from the first forward pass; both were measured. On
 a GPU, the usual size of a CUDA context with its libraries (not measured here)."""
 KEPT = {"cpu": 0.5, "cuda": 0.0}
 """Part of the activations that the C library's allocator holds on top, as freed pieces (measured: 0.2 to 1)."""
