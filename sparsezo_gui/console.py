@@ -152,10 +152,11 @@ class Console:
 
     def choices(self, found: Sequence[tuple[str, float]], changed: Sequence[str] = ()) -> None:
         """Candidates with their probabilities, the likeliest first; it is the ``text`` of the answer too."""
-        width = max(len(text) for text, _ in found)
+        names = [printable(text) for text, _ in found]
+        width = max(map(len, names))
         answers = [{"text": text, "probability": probability} for text, probability in found]
         more = {"changed": list(changed)} if changed else {}
-        lines = [f"{text:<{width}}  {100 * probability:5.1f} %" for text, probability in found]
+        lines = [f"{name:<{width}}  {100 * each[1]:5.1f} %" for name, each in zip(names, found, strict=True)]
         self.result({"text": found[0][0], "answers": answers, **more}, "\n".join(lines))
 
     def memory(self, estimate: MemoryEstimate) -> None:

@@ -56,12 +56,18 @@ def ending(write: Write, special: Sequence[str]) -> Ending:
     same = _whole(tail[: shared(tail, middle)], found)
     openers = {*found.findall(middle)[1:], *found.findall(prompt)} - set(found.findall(same)[:1])
     common = _until(same, found, openers).rstrip()
+    if not common and asks:  # another sign than at the very end, before what opens the user's turn as the assistant's
+        before = _until(middle, found, found.findall(prompt))
+        common = _whole(before, found) if len(before) < len(middle) else ""
     openers |= set() if asks else set(found.findall(question)) - set(found.findall(common))
     last = _until(tail, found, openers)
     last = last.rstrip() or last
     if not found.search(last) and not asks and not middle.startswith(last):  # the opening of another turn, in words
         last = ""
-    return Ending(common or (last if middle.startswith(last) else ""), last, frozenset(openers), prompt, asks)
+    both = tail[: shared(tail, middle)]
+    blank = both[: len(both) - len(both.lstrip())]  # without a sign, maybe the end of a line
+    common = common or (last if middle.startswith(last) else "") or blank
+    return Ending(common, last or blank, frozenset(openers), prompt, asks)
 
 
 def _pieces(write: Write, *marked: int) -> list[str]:

@@ -46,17 +46,17 @@ def split(
         trained = [index for index in trained if messages[index].get("content") or not _calls(messages[index])]
     found = _Turns(write, messages, whole, ending, pattern(special))
     last = max(trained, default=-1)
-    every = found.spans(last) if not generated or len(trained) < found.count else {}
+    every = found.spans(len(messages) if generated else last) if not generated or len(trained) < found.count else {}
     spans = [every[index] for index in sorted(trained)] if not generated else found.generated(generated, trained, every)
     left_out = not generated and any(index in found.lost for index in trained)
     start, end = spans[-1] if spans else (0, 0)
+    answer = whole[start : found.ends[last]] if last in found.ends else _unsigned(whole[start:end], ending, special)
     asked = found.asked(last) if spans else ""
     if asked is not None and not ending.asks:
         asked += ending.prompt
     return {
         "text": whole, "spans": [span for span in spans if span[0] < span[1]], "ignored": ignored,
-        "left_out": left_out, "prompt": whole[:start] if asked is None else asked,
-        "answer": whole[start : found.ends[last]] if last in found.ends else _unsigned(whole[start:end], ending),
+        "left_out": left_out, "prompt": whole[:start] if asked is None else asked, "answer": answer,
     }  # fmt: skip
 
 
@@ -96,8 +96,11 @@ def _attempt(write: Write, messages: list[Message], prompt: bool, **more: Any) -
         return None
 
 
-def _unsigned(text: str, ending: Ending) -> str:
-    return text.rstrip().removesuffix(ending.last.strip()).removesuffix(ending.middle.strip())
+def _unsigned(text: str, ending: Ending, special: Sequence[str]) -> str:
+    """What a turn says, without the sign at its end."""
+    text = text.rstrip()
+    signs = (ending.last.strip(), ending.middle.strip(), *special)
+    return text.removesuffix(next((sign for sign in signs if sign and text.endswith(sign)), ""))
 
 
 def _calls(message: Message) -> bool:
@@ -132,7 +135,7 @@ class _Turns:
             raise ValueError("it writes another text each time")
         others = [span for index, span in every.items() if index not in trained]
         kept = [(start, end) for start, end in spans if not any(start < to and end > at for at, to in others)]
-        return [(start, self._signed(end) or end) for start, end in kept if start < end]
+        return [(start, self._signed(end) or end) for start, end in kept]
 
     def asked(self, index: int) -> str | None:
         """The text that asks for a turn."""

@@ -16,6 +16,7 @@ from typing import Any
 from sparsezo_gui.engine.confined import ends, turns
 from sparsezo_gui.engine.confined.ends import Ending
 from sparsezo_gui.engine.confined.process import Refused
+from sparsezo_gui.engine.data.columns import Gap
 from sparsezo_gui.engine.data.conversations import NO_PICTURES, Conversation, Messages, conversation, messages
 from sparsezo_gui.engine.data.template import rendered
 from sparsezo_gui.errors import UserError
@@ -55,17 +56,14 @@ def spoken(talk: Conversation, tokenizer: Any, place: str) -> Spoken:
     if found["left_out"]:
         raise UserError(f"{place}: the model's chat template leaves out turns of this conversation.")
     if not found["spans"]:
-        raise UserError(
-            f"{place}: the conversation has no turn of the assistant to learn from in the model's chat template."
-        )
+        raise Gap(place, "the conversation has no turn of the assistant to learn from in the model's chat template")
     unused = {_ignored(name) for name in found["ignored"]} | set(_quoted(talk, found["text"]))
     pieces = tuple(turns.pieces(found["text"], found["spans"]))
     return Spoken(pieces, found["prompt"], found["answer"], talk.unused | unused)
 
 
 def segments(talk: Messages, tokenizer: Any, place: str) -> tuple[tuple[str, bool], ...]:
-    """Pieces of the conversation's text; what each turn of the assistant writes is trained, with the sign that ends it.
-    """
+    """Pieces of the conversation's text; what the assistant writes is trained, with the signs that end its turns."""
     return spoken(conversation(talk, place), tokenizer, place).segments
 
 
@@ -95,7 +93,7 @@ def learned_end(tokenizer: Any) -> int | None:
         found = ending(tokenizer)
     except UserError:  # of a template that takes too much, or has no default: told when it is used
         return None
-    signs = ends.pattern(special(tokenizer)).findall(found.middle or found.last)
+    signs = ends.pattern(special(tokenizer)).findall(found.last or found.middle)
     return tokenizer.convert_tokens_to_ids(signs[0]) if signs else None
 
 
@@ -129,7 +127,8 @@ def _split(talk: Conversation, tokenizer: Any, place: str, values: dict[str, Any
             return turns.split(write, talk.messages, trained, found, signs, tools=bool(talk.tools))
         text, values = _template(tokenizer, talk.tools), {**tokenizer.special_tokens_map, **values}
         how = {**vars(found), "openers": sorted(found.openers)}
-        return json.loads(rendered("split", text, values, _WHERE, place, trained, how, signs))
+        times = 1 + len(talk.messages) // 20  # a long conversation is written once for each answer
+        return json.loads(rendered("split", text, values, _WHERE, place, trained, how, signs, times=times))
 
 
 @contextmanager

@@ -64,8 +64,16 @@ def conversation(value: Any, place: str, system: Any = None, tools: Any = None, 
         first += first > 0
     trained = tuple(index for index, turn in enumerate(talk) if index >= first and _learned(turn, place))
     if not trained:
-        raise UserError(f"{place}: the conversation has no turn of the assistant to learn from.")
+        raise columns.Gap(place, "the conversation has no turn of the assistant to learn from")
     return Conversation(talk, _tools(tools, place), trained, frozenset(unused))
+
+
+def turns(value: Any, place: str) -> Messages:
+    """The turns in a cell as they stand there. Raises `UserError`."""
+    value = _parsed(value, place, "the conversation")
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        raise UserError(f"{place}: a conversation must be a list of turns, each with 'role' and 'content'.")
+    return value
 
 
 def messages(value: Any, place: str) -> Messages:
@@ -74,9 +82,14 @@ def messages(value: Any, place: str) -> Messages:
 
 
 def is_turns(value: Any) -> bool:
-    """Whether a cell holds turns of a conversation."""
+    """Whether a cell holds turns of a conversation, or JSON text of them."""
+    if isinstance(value, str) and value.lstrip().startswith("[") and any(key in value for key in ('"role"', '"from"')):
+        try:
+            return is_turns(json.loads(value))
+        except (ValueError, RecursionError):
+            return False
     return isinstance(value, list) and bool(value) and all(
-        isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in value
+        isinstance(turn, dict) and ("role" in turn or {"from", "value"} <= turn.keys()) for turn in value
     )  # fmt: skip
 
 
@@ -112,10 +125,9 @@ def _parsed(value: Any, place: str, what: str) -> Any:
 
 
 def _read(value: Any, place: str) -> tuple[Messages, set[str]]:
-    value, unused = _parsed(value, place, "the conversation"), set()
-    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
-        raise UserError(f"{place}: a conversation must be a list of turns, each with 'role' and 'content'.")
-    return [_turn(turn, f"{place}, turn {number}", unused) for number, turn in enumerate(value, 1)], unused
+    unused: set[str] = set()
+    numbered = enumerate(turns(value, place), 1)
+    return [_turn(turn, f"{place}, turn {number}", unused) for number, turn in numbered], unused
 
 
 def _turn(turn: dict[str, Any], place: str, unused: set[str]) -> dict[str, Any]:

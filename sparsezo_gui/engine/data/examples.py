@@ -9,7 +9,8 @@ from typing import Any
 
 from sparsezo_gui.engine.confined.prompt import described
 from sparsezo_gui.engine.data import chat, columns, labels
-from sparsezo_gui.engine.data.conversations import Conversation, Messages, Unused, history, is_turns, written
+from sparsezo_gui.engine.data.conversations import Unused, is_turns, written
+from sparsezo_gui.engine.data.dialogues import Dialogues, texts
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.engine.data.tasks import Answer, Task, task
@@ -19,7 +20,6 @@ from sparsezo_gui.recipe.recipe import DataTable
 
 MOST_ANSWERS = 100  # more different labels than this are no answers but texts or numbers
 Values = dict[str, Any]
-_PICTURES = ("image", "images", "picture", "pictures")
 _PLAIN = (
     "The prompts do not go through the model's chat template. Other programs will ask the model through it, which this "
     "run does not train: set [data] chat_template = true to train as they ask."
@@ -49,7 +49,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Maker:
+class Maker(Dialogues):
     """Makes examples of one task. ``parts`` are the rows' columns, ``answers`` the candidates if these are fixed.
     ``chats`` says that prompts go through the model's chat template, and ``unused`` counts what is not learned."""
 
@@ -87,15 +87,6 @@ class Maker:
         talk = chat.conversation(self._cell(row, "messages"), row.place, *extra)
         found = self._spoken(talk, row)
         return Example(found.segments, references=_said(found), templated=True, prompt=found.prompt)
-
-    def _spoken(self, talk: Conversation, row: Record) -> chat.Spoken:
-        found = chat.spoken(talk, self.tokenizer, row.place)
-        self._count(row, found.unused)
-        return found
-
-    def _count(self, row: Record, unused: frozenset[str]) -> None:
-        pictures = any(not columns.empty(row.values.get(name)) and row.values[name] != [] for name in _PICTURES)
-        self.unused.add(unused | ({chat.NO_PICTURES} if pictures else set()))
 
     def _completion(self, row: Record) -> Example:
         value = self._cell(row, "answer")
@@ -150,56 +141,6 @@ class Maker:
     def _differ(self, row: Record, found: Sequence[str]) -> None:
         if found[0] == found[1]:
             raise UserError(f"{row.place}: the chosen and the rejected answer are the same. Leave the row out.")
-
-    # Prompts and answers as conversations
-
-    def _talks(self, row: Record) -> bool:
-        """Whether a row goes through the model's chat template: a prompt that is a conversation itself does anyhow."""
-        return self.chats or self._asks_in_turns(row) or self._implicit
-
-    @property
-    def _implicit(self) -> bool:
-        """Whether the answers to compare are whole conversations."""
-        return self.task.kind == "preference" and self.prompt.bundled and "prompt" not in self.parts
-
-    def _asks_in_turns(self, row: Record) -> bool:
-        return self.prompt.bundled and "prompt" in self.parts and is_turns(self._optional(row, "prompt"))
-
-    def _answered(self, row: Record, part: str) -> Conversation:
-        """The conversation that a row's prompt and one of its answers make; only the answer is trained."""
-        before, value = self._before(row), self._cell(row, part)
-        if is_turns(value):
-            talk = chat.messages(value, row.place)
-            if talk[0]["role"] in ("system", "user"):  # it holds the prompt, too
-                before = talk[: _opening(talk)]
-                talk = talk[len(before) :]
-        else:
-            talk = [{"role": "assistant", "content": self._answers(row, part)[0]}]
-        extra = {part: self._optional(row, part) for part in ("system", "tools") if part not in self.prompt.used}
-        return chat.conversation([*before, *talk], row.place, **extra, first=len(before))
-
-    def _before(self, row: Record) -> Messages:
-        """The turns before the answer."""
-        if self._implicit:
-            return []
-        if self._asks_in_turns(row):
-            turns = chat.messages(self._cell(row, "prompt"), row.place)
-        else:
-            turns = [{"role": "user", "content": self._filled(row)}]
-        return [*self._history(row), *turns]
-
-    def _history(self, row: Record) -> Messages:
-        return history(self._optional(row, "history"), row.place) if "history" not in self.prompt.used else []
-
-    def _answers(self, row: Record, part: str) -> tuple[str, ...]:
-        """The answers in a cell; of a conversation that ends in one, the text of its last turn."""
-        value = self._cell(row, part)
-        value = chat.messages(value, row.place)[-1]["content"] if is_turns(value) else value
-        found = texts(value, strip=False) or ((self.task.none,) if self.task.none else ())
-        if not found:
-            holds = f" It holds {described(value)}." if isinstance(value, dict) else ""
-            raise UserError(f"{row.place}: there is no answer in the column '{self.parts[part]}'.{holds}")
-        return found
 
     def _own_candidates(self, row: Record, value: Any) -> tuple[list[str], list[int]]:
         items = list(dict.fromkeys(texts(self._cell(row, self.task.items))))
@@ -327,17 +268,6 @@ def _bundled(kind: Task, text: str) -> Template:
     return Template(text, f"task '{kind.name}'", bundled=True)
 
 
-def texts(value: Any, strip: bool = True) -> tuple[str, ...]:
-    """Answers in a cell: text, a number, a list of them, or an object that holds them under 'text' or 'spans'."""
-    if isinstance(value, dict):
-        return texts(value.get("text", value.get("spans")), strip)
-    if isinstance(value, list | tuple):
-        return tuple(text for item in value for text in texts(item, strip))
-    if columns.empty(value) or described(value):
-        return ()
-    return (value if isinstance(value, str) and not strip else columns.word(value),)
-
-
 def _joined(prompt: str, gap: str, answer: str) -> str:
     """``answer`` as it follows ``prompt``, parted by a space where nothing else does."""
     parted = gap or prompt[-1:].isspace() or answer[:1].isspace()
@@ -348,11 +278,6 @@ def _said(found: chat.Spoken) -> tuple[str, ...]:
     """What was answered, without the thoughts before it."""
     said = found.answer.rpartition("</think>")[2].strip()
     return (said,) if said else ()
-
-
-def _opening(talk: Messages) -> int:
-    """How many turns come before the answer at the end of a conversation."""
-    return max((index for index, turn in enumerate(talk) if turn["role"] != "assistant"), default=-1) + 1
 
 
 def _known_parts(kind: Task, table: DataTable, prompt: Template) -> None:

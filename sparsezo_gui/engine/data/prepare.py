@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsezo_gui import resources
-from sparsezo_gui.engine.data import columns, faults, readers, sources
+from sparsezo_gui.engine.data import columns, readers, sources
 from sparsezo_gui.engine.data.encode import Encoded, Tokens, encode, encode_text, encode_text_blocks, text_of
 from sparsezo_gui.engine.data.examples import Example, Maker, maker
 from sparsezo_gui.engine.data.faults import Faults
@@ -71,6 +71,8 @@ def load_task(table: DataTable, tokenizer: Any, limits: Limits | None = None) ->
     rows = yield from sources.read_rows(table)
     make = yield from sources.meanwhile(lambda: maker(table, rows, tokenizer), Progress("Preparing examples"))
     splits, found = yield from prepared(make, rows, table, limits)
+    total = sum(len(part) for part in rows.values())
+    notices = yield from sources.meanwhile(found.notices, Progress("Preparing examples", total, total, "examples"))
     return TaskData(
         make.task,
         **splits,
@@ -78,7 +80,7 @@ def load_task(table: DataTable, tokenizer: Any, limits: Limits | None = None) ->
         truncated=found.truncated,
         tokens_cut=found.tokens_cut,
         longest=found.longest,
-        notices=found.notices(),
+        notices=notices,
     )
 
 
@@ -92,7 +94,7 @@ def prepared(
     for name, part in rows.items():
         for row in part:
             yield from work.next()
-            if len(wrong) == faults.MOST:
+            if wrong.full:
                 break
             try:
                 made = encoded_row(make, row, table.max_tokens)

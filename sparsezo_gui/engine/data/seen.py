@@ -36,7 +36,7 @@ def pieces(example: Example, encoded: Encoded | None, tokenizer: Any = None) -> 
         return (*example.segments, *chosen)
     tokens, learned = right(encoded)
     chosen = set(learned)
-    texts = _by_text(_learned(example), tokens, tokenizer) or _decoded(tokens, tokenizer)
+    texts = _by_text(example.text, tokens, encoded.cut, tokenizer) or _decoded(tokens, tokenizer)
     return tuple((text, place in chosen) for place, text in enumerate(texts))
 
 
@@ -60,32 +60,24 @@ def ends(shown: Pieces) -> tuple[Pieces, int]:
     return tuple(part for part in kept if part[0]), over
 
 
-def _learned(example: Example) -> str:
-    """The text of an example up to the last that is learned: what follows is not for the model."""
-    if example.choices:
-        return example.text
-    last = max(index for index, (_, trained) in enumerate(example.segments) if trained)
-    return "".join(text for text, _ in example.segments[: last + 1])
-
-
-def _by_text(text: str, tokens: Tokens, tokenizer: Any) -> list[str]:
+def _by_text(text: str, tokens: Tokens, cut: int, tokenizer: Any) -> list[str]:
     """Texts of the tokens by where they end in ``text``; none where they are not found in it."""
     prefix = beginning(tokenizer)
     skip = len(prefix) if tokens[: len(prefix)] == prefix else 0
-    whole = tokenise([text], tokenizer, prefix)
-    count, kept = len(whole.tokens), tokens[skip:]
+    whole, kept = tokenise([text], tokenizer, prefix), tokens[skip:]
     if None in whole.ends:
         return []
-    # Whole, or its end, with or without the sign for the end of a text after it.
-    for start in (count - len(kept), count - len(kept) + 1):
-        body = whole.tokens[max(0, start) :]
-        if start >= 0 and kept[: len(body)] == body:
+    # All of it, or what is left of it without its beginning or its end; the token that ends a text may follow.
+    count = len(whole.tokens)
+    for start in {0, max(0, cut), max(0, count - len(kept)), max(0, count - len(kept) + 1)}:
+        stop = min(count, start + len(kept))
+        if kept[: stop - start] == whole.tokens[start:stop] and len(kept) - (stop - start) < 2:
             break
     else:
         return []
     stops = list(itertools.accumulate((end or 0 for end in whole.ends), max, initial=0))
-    inner = [text[stops[place] : stops[place + 1]] for place in range(start, count)]
-    return [*_names(tokens[:skip], tokenizer), *inner, *_names(kept[len(body) :], tokenizer)]
+    inner = [text[stops[place] : stops[place + 1]] for place in range(start, stop)]
+    return [*_names(tokens[:skip], tokenizer), *inner, *_names(kept[stop - start :], tokenizer)]
 
 
 def _names(tokens: Tokens, tokenizer: Any) -> list[str]:

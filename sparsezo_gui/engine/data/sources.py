@@ -42,6 +42,7 @@ SPLITS = ("train", "validation", "test")
 TOLD_EVERY = 0.1  # seconds
 TRAIN_SHARE = 0.7  # of a source that is smaller than what is asked for
 _PREFIXES = {"train": ("train",), "validation": ("val", "dev"), "test": ("test",)}
+_SAVED = ("dataset_dict.json", "state.json")
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 Part = Callable[[], Iterator[Record]]
 T = TypeVar("T")
@@ -153,6 +154,11 @@ def split_of(name: str) -> str:
 def _folder(folder: Path, top: Path | None) -> dict[str, Part]:
     """Parts by the names of the files, which must not lie outside of ``top`` (None: they may)."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and readers.kind(path) in readers.READERS]
+    if any(path.name in _SAVED for path in files):
+        raise UserError(
+            f"The folder '{folder}' was written by `save_to_disk` of datasets, in a format for that library alone. "
+            "Write a Parquet file for each split, with load_from_disk(…)['train'].to_parquet('train.parquet')."
+        )
     if not files and (folder / "data").is_dir():  # how data sets lie on the Hub
         return _folder(folder / "data", top)
     if not files:
@@ -285,7 +291,8 @@ def smallest(part: Part, limit: int, key: Callable) -> Generator[Progress, None,
             store.append(record)
         if clock.due():
             yield Progress("Reading data", count, 0, "rows")
-    return Groups(store, [groups[hashed] for hashed in sorted(groups)]), count
+    all_read = Progress("Reading data", count, 0, "rows")
+    return Groups(store, (yield from meanwhile(lambda: [groups[hashed] for hashed in sorted(groups)], all_read))), count
 
 
 class Clock:
@@ -343,7 +350,8 @@ def _rows(
 ) -> Generator[Progress, None, Rows]:
     """Rows of these groups, with nested lists unfolded as the task says, at most ``limit``."""
     paths = task(table.task).explode
-    store, places = groups.store, [place for group in groups.places for place in group]
+    store, waiting = groups.store, Progress("Reading data", total, 0, "rows")
+    places = yield from meanwhile(lambda: [place for group in groups.places for place in group], waiting)
     if paths:
         store, clock = Store(), Clock()
         for place in places:
@@ -353,8 +361,10 @@ def _rows(
                 yield Progress("Reading data", len(store), 0, "rows")
         places = list(range(len(store)))
     if len(places) > limit or paths:
-        order = sorted(range(len(places)), key=lambda index: _hash(str(index)))
-        places = [places[index] for index in order[:limit]]
+        order = yield from meanwhile(
+            lambda: sorted(range(len(places)), key=lambda index: _hash(str(index)))[:limit], waiting
+        )
+        places = [places[index] for index in order]
     records = Picked(store, places)
     return Rows(tuple(records) if len(records) <= HELD else records, total, note=note)
 

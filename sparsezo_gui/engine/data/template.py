@@ -73,7 +73,7 @@ class Template:
     def check_uses(self, there: Collection[str], parts: Collection[str] = ()) -> None:
         """Raises `UserError` where none of the columns ``there`` or of a task's ``parts`` goes in, so that all rows
         would read the same."""
-        if self.names | self.optional:
+        if self.used:
             return
         guess = "A column goes in as {{ column }}."
         if mistaken := self.mistaken({*there, *parts}):
@@ -103,13 +103,16 @@ class Template:
         return len(self.text) * (len(self.text) + sum(map(len, values.values()))) < SMALL
 
 
-def rendered(kind: str, text: str, values: dict[str, Any], where: str, place: str, *more: Any) -> str:
+def rendered(
+    kind: str, text: str, values: dict[str, Any], where: str, place: str, *more: Any, times: int = 1
+) -> str:  # fmt: skip
     """What the work ``kind`` of the confined process makes of the template ``text`` with ``values``, within the limits
-    of one row. Raises `UserError`, or `Refused` with what the template said."""
+    of one row, or ``times`` its time. Raises `UserError`, or `Refused` with what the template said."""
+    seconds = SECONDS * times
     try:
-        return confined.ask(kind, text, plain(values), *more, seconds=SECONDS, memory=MEMORY)
+        return confined.ask(kind, text, plain(values), *more, seconds=seconds, memory=MEMORY)
     except Exceeded as error:
-        much = f"{SECONDS:.0f} second" if str(error) == "time" else f"{MEMORY // 10**6} MB of memory"
+        much = f"{seconds:.0f} second{'s' * (times > 1)}" if str(error) == "time" else f"{MEMORY // 10**6} MB of memory"
         raise UserError(
             f"{where}: takes more than {much} on {place}. Shorten the row or leave it out, or use a simpler template."
         ) from error

@@ -41,6 +41,8 @@ from sparsezo_gui.sizes import size
 
 FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken", "LICENSE*", "NOTICE*", "README.md")
 """What is fetched from the Hub."""
+MORE_TEMPLATES = re.compile(r"additional_chat_templates/\w[\w.-]*\.jinja")
+"""Templates of a model that has several, such as one for tools."""
 LEFT_OUT = ("*/*", "*:*", "consolidated*", "adapter_*", "*.bin.index.json", "*onnx*")
 PICKLED = {pattern[1:] for pattern in PICKLES}
 SPARE = 256 * 2**20  # bytes that stay free on the disk after a download
@@ -137,7 +139,8 @@ def _listing(table: ModelTable) -> Generator[Progress, None, tuple[Snapshot, lis
     if what := kinds.of_files(names, kinds.base_of_tags(info.tags)):
         raise UserError(f"'{table.id}' on the Hub {what}")
     patterns = [*FILES, *PICKLES, *(["*.py"] if table.trust_remote_code else [])]
-    names = list(filter_repo_objects(names, allow_patterns=patterns, ignore_patterns=LEFT_OUT))
+    others = [name for name in names if MORE_TEMPLATES.fullmatch(name)]
+    names = [*filter_repo_objects(names, allow_patterns=patterns, ignore_patterns=LEFT_OUT), *others]
     if "config.json" not in names:
         raise UserError(f"'{table.id}' on the Hub is not a whole model: it has no config.json. Choose another copy.")
     if SINGLE not in names and INDEX not in names:

@@ -90,6 +90,35 @@ def test_a_chat_is_one_turn_of_the_user_in_the_models_template(made):
     assert asked(table("chat"), tokenizer, "Is it?", raw=True).prompt == tuple(tokenizer("Is it?").input_ids)
 
 
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.last %}<think>\n{{ m.reasoning_content or '' }}\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+BEGINNING = (
+    "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
+)
+
+
+@pytest.mark.parametrize(("name", "template"), [("byte_pairs", THINKING), ("words", BEGINNING), ("letters", BEGINNING)])
+@pytest.mark.parametrize("task", ["chat", "pairs", "preference"])
+def test_templates_that_think_or_begin_a_text_are_asked_as_other_programs_do(name, template, task, made, monkeypatch):
+    tokenizer = made(name)
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    turns = [{"role": "user", "content": "the cat"}]
+    answer = {"role": "assistant", "content": "Yes", "reasoning_content": "so it is"}
+    row = {
+        "chat": {"messages": [*turns, answer]},
+        "pairs": {"prompt": "the cat", "answer": "Yes"},
+        "preference": {"prompt": "the cat", "chosen": "Yes", "rejected": "No"},
+    }[task]
+    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    found = asked(table(task), tokenizer, "the cat").prompt
+    assert found == tuple(tokenizer(text, add_special_tokens=False).input_ids)
+    assert found == encode(examples(task, row, tokenizer=tokenizer)[0], tokenizer, 64).prompt
+
+
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [

@@ -108,7 +108,7 @@ def test_a_row_that_gives_nothing_to_learn_is_named(films, made, monkeypatch):
         raise UserError("there is no token to learn.")
 
     monkeypatch.setattr("sparsezo_gui.engine.data.prepare.encode", encode)
-    with pytest.raises(UserError, match=r"there is no token to learn.*films\.jsonl, row \d+"):
+    with pytest.raises(UserError, match=r"90 of 90 rows .* no token to learn\. The .*: films\.jsonl, row 1, row 2"):
         finish(load_task(films, made("words")))
 
 
