@@ -21,7 +21,7 @@ import torch
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import ModelTable
 
-BUFFERS = 46 * 2**20  # bytes that libraries take with the first forward pass (measured)
+BUFFERS = 72 * 2**20  # bytes that libraries take with the first forward pass, and the allocator from loading (measured)
 SAMPLE_EVERY = 0.002  # seconds between two looks at the process's memory
 
 
