@@ -69,7 +69,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
             columns: tuple[str, ...] = ("shape", "load", "against", "ours_ms", "theirs_ms", "ratio")
         else:
             work = memory(Path(folder), options.shape, options.set)
-            columns = ("shape", "batch", "tokens", "formula", "measured", "run", "plain", "qlora")
+            columns = ("shape", "batch", "tokens", "trained", "formula", "measured", "start", "run", "plain", "qlora")
         console.table(console.finish(work), columns, "")
 
 

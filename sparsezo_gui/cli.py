@@ -29,6 +29,7 @@ from sparsezo_gui.errors import OUT_OF_MEMORY, ConsentNeeded, UserError, out_of_
 from sparsezo_gui.masking import masked
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
+from sparsezo_gui.sizes import size
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.runs.folder import RunFolder
@@ -270,7 +271,7 @@ def _mask(options: argparse.Namespace, console: Console) -> None:
     console.result(
         {"mask": str(out), **facts},
         f"{out}: {mask.size:,} of {mask.eligible:,} weights ({100 * mask.size / mask.eligible:.3g} %), found in "
-        f"{cost.seconds:.0f} s with at most {cost.bytes / 2**20:,.0f} MiB.",
+        f"{cost.seconds:.0f} s with at most {size(cost.bytes)}.",
     )
 
 

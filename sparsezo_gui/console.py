@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sparsezo_gui.masking import masked
 from sparsezo_gui.plain import printable, quoted_plain, raw
 from sparsezo_gui.recipe import events as e
+from sparsezo_gui.sizes import size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -74,7 +75,7 @@ class Console:
                     self._smoothed = event.loss * part + (self._smoothed or 0.0) * (1 - part)
                 loss = "hidden" if self._smoothed is None else f"{self._smoothed:.4f}"
                 detail = (
-                    f"loss {loss} · {1000 * event.seconds:.0f} ms a step · {_size(event.memory_bytes)}"
+                    f"loss {loss} · {1000 * event.seconds:.0f} ms a step · {size(event.memory_bytes)}"
                 )
                 self._progress("Tuning", event.step, self._steps, detail)
             case e.Evaluation(step, split, metrics):
@@ -151,19 +152,23 @@ class Console:
 
     def choices(self, found: Sequence[tuple[str, float]], changed: Sequence[str] = ()) -> None:
         """Candidates with their probabilities, the likeliest first; it is the ``text`` of the answer too."""
-        width = max(len(text) for text, _ in found)
+        names = [printable(text) for text, _ in found]
+        width = max(map(len, names))
         answers = [{"text": text, "probability": probability} for text, probability in found]
         more = {"changed": list(changed)} if changed else {}
-        lines = [f"{text:<{width}}  {100 * probability:5.1f} %" for text, probability in found]
+        lines = [f"{name:<{width}}  {100 * each[1]:5.1f} %" for name, each in zip(names, found, strict=True)]
         self.result({"text": found[0][0], "answers": answers, **more}, "\n".join(lines))
 
     def memory(self, estimate: MemoryEstimate) -> None:
-        """A memory estimate by its parts."""
-        lines = [f"{part.name:<28}{_size(part.bytes):>10}  {part.why}" for part in estimate.parts]
-        lines += [f"{'Together':<28}{_size(estimate.total):>10}  of {_size(estimate.available)}: {estimate.verdict}"]
+        """A memory estimate by its parts; what was not measured comes after what was, under its own name."""
+        how = "measured" if estimate.measured else "estimated"
+        lines = [f"{part.name:<28}{size(part.bytes):>10}  {part.why}" for part in estimate.parts]
+        verdict = f"{how}, of {size(estimate.available)}: {estimate.verdict}"
+        lines += [f"{'Together':<28}{size(estimate.total):>10}  {verdict}"]
         if estimate.small < estimate.total:
-            lines += [f"{'In smaller passes':<28}{_size(estimate.small):>10}  Taken by itself where memory is tight."]
-        lines += [f"{'With ' + name:<28}{_size(size):>10}" for name, size in estimate.others.items()]
+            why = "estimated; taken automatically where memory is tight"
+            lines += [f"{'In smaller passes':<28}{size(estimate.small):>10}  {why}"]
+        lines += [f"{'With ' + name:<28}{size(needed):>10}  estimated" for name, needed in estimate.others.items()]
         self.result(estimate.as_json(), "\n".join(lines))
 
     def table(self, rows: Sequence[dict[str, Any]], columns: Sequence[str], empty: str, markdown: bool = False) -> None:
@@ -248,8 +253,3 @@ def _metrics(metrics: dict[str, float]) -> str:
         else:
             parts.append(f"{name} {value:.4f}")
     return ", ".join(parts)
-
-
-def _size(count: int) -> str:
-    """Bytes in words, in powers of 1024 as memory is sold."""
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from sparsezo_gui import cli
 from sparsezo_gui.console import Console
@@ -58,6 +60,82 @@ def run(capsys):
 
 def objects(lines):
     return [json.loads(line) for line in lines]
+
+
+def test_preview_as_json(run, recipe_file, tiny_folder):
+    """The examples as trained, with what is learned of each, and what is noticed; progress is not told."""
+    code, lines, error = run("preview", recipe_file, "--json", "--split", "validation", "--examples", 2)
+    found = objects(lines)
+    assert (code, error) == (0, "")
+    assert [(each["event"], each.get("number")) for each in found] == [("example", 1), ("example", 2)]
+    assert list(found[0]) == ["event", "number", "split", "tokens", "text", "trained", "answer"]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    for each in found:
+        assert each["split"] == "validation"
+        assert each["text"].endswith(f" is it? {each['answer']}") and each["answer"] in ("yes", "no")
+        assert each["trained"] == [f" {each['answer']}"]
+        assert each["tokens"] == len(tokenizer(each["text"]).input_ids)
+    code, lines, _ = run("preview", recipe_file, "--json", "--set", "data.template={{ text }} {label}")
+    *shown, notice = objects(lines)
+    assert code == 0 and len(shown) == 5
+    assert (notice["event"], notice["level"]) == ("notice", "warning") and "'{label}' is plain text" in notice["text"]
+
+
+def test_a_run_says_what_the_preview_says(run, recipe_file, tmp_path):
+    settings = ("--set", "data.template={{ text }} {label}", "--set", "data.max_tokens=12", "--set", "loop.steps=1")
+    shown = objects(run("preview", recipe_file, "--json", *settings)[1])
+    code, lines, _ = run("train", recipe_file, "--run", tmp_path / "run", "--json", *settings)
+    told = [each for each in objects(lines) if each["event"] == "notice"]
+    noticed = [each for each in shown if each["event"] == "notice"]
+    assert code == 0 and len(noticed) >= 2 and told[: len(noticed)] == noticed
+
+
+def test_preview_in_words(run, recipe_file):
+    code, lines, error = run("preview", recipe_file, "--examples", 1)
+    assert code == 0
+    assert lines[0].startswith("train example 1: ") and "⟦ " in lines[1] and lines[1].endswith("⟧")
+    assert "Examples: train 20 · validation 8 · test 8." in error
+
+
+def test_preview_needs_a_tokenizer_only(run, recipe_file, tiny_folder, tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for path in (*tiny_folder.glob("*token*"), *tiny_folder.glob("chat*")):
+        shutil.copy(path, bare)
+    code, lines, _ = run("preview", recipe_file, "--json", "--set", f"model.id={bare}")
+    assert code == 0 and lines == run("preview", recipe_file, "--json")[1]
+    (bare / "tokenizer.json").unlink()
+    code, _, error = run("preview", recipe_file, "--set", f"model.id={bare}")
+    assert code == 2 and "tokenizer cannot be loaded" in error
+
+
+def test_what_is_wrong_with_data_is_said_before_a_run(run, recipe_file, tmp_path):
+    """By every command that reads it, in the same words, and no folder is left."""
+    rows = [{"text": f"film {i}", "label": "yes" if i % 2 else "" if i % 4 else "no"} for i in range(40)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    told = "9 of 36 rows have gaps: the column 'label' is empty. The first in the file: data.jsonl, row 3, row 7 and"
+    for command in (("preview",), ("train", "--run", tmp_path / "run"), ("evaluate",)):
+        code, lines, error = run(command[0], recipe_file, *command[1:], "--json")
+        assert code == 2 and told in objects(lines)[-1]["message"] and told in error
+    assert not (tmp_path / "run").exists()
+    code, lines, _ = run("preview", recipe_file, "--json", "--set", "data.leave_out_gaps=true")
+    assert code == 0 and "9 rows were left out for gaps" in objects(lines)[-1]["text"]
+    code, _, error = run("preview", recipe_file, "--set", "data.leave_out_gaps=true", "--set", "data.test=0",
+                         "--split", "test")  # fmt: skip
+    assert code == 2 and "There are no test examples" in error
+
+
+def test_examples_beyond_the_model_are_refused_before_a_run(run, recipe_file, tmp_path):
+    model = tiny("gpt2", tmp_path / "gpt2", n_positions=16)
+    rows = [{"text": f"{i} " + "that is great " * 9 * (i == 3), "label": "yes" if i % 2 else "no"} for i in range(36)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    settings = ("--set", f"model.id={model}", "--set", "data.template={{ text }}")
+    for command in ("preview", "estimate", "train", "evaluate"):
+        code, lines, _ = run(command, recipe_file, "--json", *settings)
+        assert code == 2, lines
+        assert "longer than the 16 tokens that the model has positions for" in objects(lines)[-1]["message"]
+    code, lines, _ = run("preview", recipe_file, "--json", *settings, "--set", "data.max_tokens=16")
+    assert code == 0 and "longer than 16 tokens" in objects(lines)[-1]["text"]
 
 
 def test_the_whole_way(run, recipe_file, tmp_path, tiny_folder):
@@ -460,6 +538,11 @@ def test_candidates_are_those_of_the_data_and_a_list_for_people(run, tmp_path, t
     assert (code, objects(lines)[-1].keys()) == (0, {"text"})
     assert "answers to choose from are in the run's data, so the model writes freely. There is no data file" in error
     assert run("generate", made, "--prompt", "film 3", "--tokens", 3, "--raw", "--json")[2] == ""
+
+
+def test_candidates_are_shown_with_their_escape_sequences(capsys):
+    Console(False).choices([("red\x1b[31m", 0.75), ("no", 0.25)])
+    assert capsys.readouterr().out.splitlines() == ["red\\x1b[31m   75.0 %", "no            25.0 %"]
 
 
 def test_data_that_changed_gives_candidates_only_on_request(run, tmp_path, tiny_folder):

@@ -37,7 +37,7 @@ PACK_ROWS = {"cpu": 1024, "cuda": 4096}
 dense for (twice as many are 3 % faster on a CPU, four times as many slower), few enough to stay at inference memory."""
 SMALL_ROWS = {device: rows // 4 for device, rows in PACK_ROWS.items()}
 """The same where memory is tight; then sides mostly go one at a time."""
-LOGITS_BYTES = 128 << 20  # of fp32 logits at a time
+LOGITS_BYTES = 64 << 20  # of fp32 logits at a time
 
 # (first token, number of sequences, tokens of each, lengths of its branches) of every run of sequences of one shape.
 Run = tuple[int, int, int, tuple[int, ...]]

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
+from sparsezo_gui.engine import objective
 from sparsezo_gui.engine.data import DataPreview, Split, TaskData, finish, load_task, previewing, seen
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.limits import BeyondModel, Limits, limits_of
+from sparsezo_gui.engine.evaluate import BATCH
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models import library, memory
@@ -54,28 +56,33 @@ def estimate(recipe: Recipe) -> MemoryEstimate:
 def estimating(recipe: Recipe) -> Generator[Progress, None, MemoryEstimate]:
     """`estimate`, telling how far it is with the data. Close the generator to cancel."""
     data = yield from _data(recipe.data, recipe.model)
-    return formula(recipe, anatomy_of(recipe.model), data.train.encoded if data else None)
+    return formula(recipe, anatomy_of(recipe.model), data)
 
 
-def formula(recipe: Recipe, anatomy: Anatomy, examples: Sequence[Encoded] | None) -> MemoryEstimate:
-    """Memory of ``recipe`` on training ``examples`` (None: not known), with fewer rows at once where it is tight."""
+def formula(recipe: Recipe, anatomy: Anatomy, data: TaskData | None) -> MemoryEstimate:
+    """Memory of ``recipe`` on ``data`` (None: not known), with fewer rows at once where it is tight."""
     device = devices.choose(recipe.model.device).type
-    small = _formula(recipe, anatomy, device, examples, SMALL_ROWS[device], None)
+    small = _formula(recipe, anatomy, device, data, SMALL_ROWS[device], None)
     rows = PACK_ROWS[device] * (DENSE_PACKS if recipe.mask.space == "dense" else 1)
-    usual = _formula(recipe, anatomy, device, examples, rows, small.total)
+    usual = _formula(recipe, anatomy, device, data, rows, small.total)
     return usual if usual.verdict == "fits" else small
 
 
 def _formula(
-    recipe: Recipe, anatomy: Anatomy, device: str, examples: Sequence[Encoded] | None, rows: int, small: int | None
+    recipe: Recipe, anatomy: Anatomy, device: str, data: TaskData | None, rows: int, small: int | None
 ) -> MemoryEstimate:
     longest, tokens, scored = recipe.data.max_tokens, recipe.data.max_tokens * recipe.loop.batch_size, None
-    if examples:
+    evaluated = (min(rows, BATCH * longest), min(rows, BATCH * longest)) if recipe.data.validation else None
+    if data and data.train.encoded:
+        examples, others = data.train.encoded, [*data.validation.encoded, *data.test.encoded]
         pack = max(_largest_batch(recipe, examples, rows), key=_tokens)
-        longest, tokens, scored = max(map(count_tokens, examples)), _tokens(pack), sum(map(count_scored, pack))
+        longest, tokens, scored = max(map(count_tokens, examples)), *_sizes(pack)
+        evaluated = _sizes(_largest_evaluated(others, rows)) if others else None
+        longest = max(longest, *map(count_tokens, others), 0)
     estimated = partial(
-        memory.estimate, recipe, anatomy, device, longest, tokens, scored_tokens=scored, rows=rows, small=small
-    )
+        memory.estimate, recipe, anatomy, device, longest, tokens, scored_tokens=scored, evaluated=evaluated,
+        program=devices.program_bytes() if device == "cpu" else 0, rows=rows, small=small,
+    )  # fmt: skip
     found = estimated()
     width = devices.compute_dtype(torch.device(device), recipe.model).itemsize
     if device == "cuda" and recipe.mask.space != "dense" and needed(anatomy, recipe.model.bits, width, found.available):
@@ -100,20 +107,24 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
         session.begin()
         devices.give_back_freed()  # as the loop does
         held = devices.memory_used(device)
-        examples = data.train.encoded
-        formed = formula(recipe, model.anatomy, examples)
+        formed = formula(recipe, model.anatomy, data)
         model.pack_rows = formed.rows
-        batch = list(chain.from_iterable(_largest_batch(recipe, examples, formed.rows)))
+        batch = list(chain.from_iterable(_largest_batch(recipe, data.train.encoded, formed.rows)))
+        judged = _largest_evaluated([*data.validation.encoded, *data.test.encoded], formed.rows)
         peak.start()
         for done in range(2):
             yield Progress("Measuring", done, 2, "steps")
             session.estimate(batch, session.directions())
+        with torch.no_grad(), session.overlay.applied():
+            objective.measure(model, judged) if judged else None
+    search = memory.search_bytes(recipe, model.anatomy, model.dtype.itemsize)
     parts = (
         Part("Model and program", held, "Measured: the loaded model, its tuned values, Python and its libraries."),
         Part("Forward passes", max(0, peak.bytes - held), "Measured: the most that a step on the largest batch added."),
         Part("Reserve", round(SPREAD[device.type] * peak.bytes), "What the allocator may hold more in another run."),
+        Part("Reserve for the mask", max(0, held + search - peak.bytes), "Estimated: what finding it may take more."),
     )
-    return replace(formed, parts=parts)
+    return replace(formed, parts=parts, measured=True)
 
 
 def preview_data(recipe: Recipe, page: int = 0) -> Generator[Progress, None, DataPreview]:
@@ -127,14 +138,15 @@ def preview_examples(recipe: Recipe, split: str, count: int) -> Generator[Event,
     """The first ``count`` examples of ``split``, in the order in which a run has them, and all that is noticed about
     the data. Needs the tokenizer only, which it downloads where it must. Raises `UserError`."""
     folder = yield from tokenizer_folder(recipe.model)
-    tokenizer = load_tokenizer(folder, usable_code(recipe.model, folder) if (folder / "config.json").is_file() else None)
+    code = usable_code(recipe.model, folder) if (folder / "config.json").is_file() else None
+    tokenizer = load_tokenizer(folder, code)
     data = yield from load_task(recipe.data, tokenizer, _limits(recipe.model))
     made: Split = getattr(data, split)
     if not made:
         raise UserError(f"There are no {split} examples. Give more rows, or raise [data] {split}.")
     for number, (example, encoded) in enumerate(islice(zip(made.examples, made.encoded, strict=True), count), 1):
         shown = seen.pieces(example, encoded, tokenizer)
-        yield ExampleEvent(number, split, len(shown), seen.joined(shown), next(iter(example.references), ""))
+        yield ExampleEvent(number, split, len(seen.right(encoded)[0]), seen.joined(shown), next(iter(example.references), ""))
     yield from data.notices
     return data
 
@@ -154,6 +166,17 @@ def _largest_batch(recipe: Recipe, examples: Sequence[Encoded], rows: int) -> li
         sides = sides_at_once(recipe.sides, longest, rows, recipe.model.compute)
         found.append(list(packs_of(batch, rows, sides)))
     return max(found, key=lambda packs: max(map(_tokens, packs)))
+
+
+def _largest_evaluated(examples: Sequence[Encoded], rows: int) -> list[Encoded]:
+    """The pack of an evaluation, whose forward passes have one side, that has the most tokens."""
+    parts = (examples[first : first + BATCH] for first in range(0, len(examples), BATCH))
+    return max(chain.from_iterable(packs_of(part, rows, 1) for part in parts), key=_tokens, default=[])
+
+
+def _sizes(pack: Sequence[Encoded]) -> tuple[int, int]:
+    """Tokens of a pack, and places at which logits are needed."""
+    return _tokens(pack), sum(map(count_scored, pack))
 
 
 def _tokens(pack: Sequence[Encoded]) -> int:

@@ -9,6 +9,12 @@
 ``config``
     config.json and generation_config.json without their notes of who wrote them, and the model's own code as it runs
 
+Examples also depend on how this program makes them of rows, whose version a run keeps as ``prepared``:
+
+1   answers without the spaces around them; of conversations, the contents of turns put into the template one by one
+2   answers as they stand in the file; conversations as the chat template writes them, beginning as it does, and with
+    tools, reasoning and weights; pairs and preferences through the chat template, and with 'system' and 'history'
+
 Whatever measures or rebuilds a run compares what it uses of them. (The recipe's own values are kept and compared
 beside them, see `sparsezo_gui.engine.runs.folder.RunFolder.recipe`; the weights by the fingerprint.)
 """
@@ -21,10 +27,10 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from sparsezo_gui.engine.data import TaskData
+from sparsezo_gui.engine.data import TaskData, columns
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.models.source import ModelSource
-from sparsezo_gui.engine.runs.folder import RunFolder
+from sparsezo_gui.engine.runs.folder import PREPARED, RunFolder
 from sparsezo_gui.errors import ChangedInputs
 from sparsezo_gui.recipe.recipe import DataTable
 
@@ -56,7 +62,8 @@ def of_model(source: ModelSource) -> dict[str, str]:
 
 def of_data(data: TaskData, table: DataTable) -> dict[str, str]:
     """Hashes of the splits, and of the template that made them; beside them the ``data_hash``."""
-    task = data.task.model_dump(mode="json", exclude={"title", "paper", "metric"})
+    task = data.task.model_dump(mode="json", exclude={"title", "paper", "metric", "chats"})
+    task["columns"] = {part: names for part, names in task["columns"].items() if part not in columns.LATER}
     template = json.dumps([task, table.template, table.answers], sort_keys=True)
     return {
         **{name: _of_examples(getattr(data, name).encoded) for name in SPLITS},
@@ -107,10 +114,18 @@ def _sentences(run: RunFolder, changed: Sequence[str]) -> list[str]:
     places += [f"[model] id = '{recipe.model.id}'"] if set(changed) - of_its_data else []
     branch = shlex.join(["sparsezo", "branch", str(run.path), "--set", f"data.source={recipe.data.source}"])
     way = f", or make a branch that uses the data as they are now: {branch}" if of_its_data else "."
-    what = (
-        f"Run '{run.name}': {in_words(changed)} changed since the run started. Restore what was there "
-        f"({', '.join(places)}){way}"
-    )
+    if of_its_data and run.facts.prepared < PREPARED:
+        program = run.facts.versions.get("sparsezo-gui", "")
+        what = (
+            f"Run '{run.name}': {in_words(changed)} are not those that it started with. This version of SparseZO "
+            "prepares examples otherwise: it keeps the spaces of answers, and follows the model's chat template to the "
+            f"character. If the data is as it was, go on with the version that the run was made with ({program}){way}"
+        )
+    else:
+        what = (
+            f"Run '{run.name}': {in_words(changed)} changed since the run started. Restore what was there "
+            f"({', '.join(places)}){way}"
+        )
     if "train" in changed and recipe.estimator.exact:  # its steps cannot be taken again
         return [what]
     return [what, "To evaluate, generate or export anyway, add --changed-inputs; the result is marked."]

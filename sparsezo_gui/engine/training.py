@@ -26,6 +26,7 @@ from sparsezo_gui.engine.planning import formula
 from sparsezo_gui.engine.privacy import accounting
 from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import folder as folders
+from sparsezo_gui.engine.runs import room
 from sparsezo_gui.engine.runs.frames import usual_bytes
 from sparsezo_gui.engine.runs.start import starting
 from sparsezo_gui.engine.session import Session, load_data, load_model
@@ -36,6 +37,7 @@ from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.engine.zo.noise import settle
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
+from sparsezo_gui.sizes import size
 
 DIRECTIONS_PROBED = 2  # along which rounding is looked for, of step 0, which the loop does not take
 
@@ -51,17 +53,18 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
     """The loop of a new run. It alone holds the model, so that it can let go of it."""
     recipe.privacy.check()
     model = yield from load_model(recipe)
+    yield from (e.Notice(text, "warning") for text in room.check(recipe, model.source, path))
     data = yield from load_data(recipe, model)
     if recipe.privacy.private:
         yield from _tell_privacy(recipe, len(data.train))
     mask, cost = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
     if recipe.mask.cost():
-        yield e.Notice(f"Finding the mask took {cost.seconds:.0f} s and at most {cost.bytes / 2**20:,.0f} MiB.")
+        yield e.Notice(f"Finding the mask took {cost.seconds:.0f} s and at most {size(cost.bytes)}.")
     session = Session(recipe, model, overlay_of(model, mask))
     session.begin()
     yield from _tell_of_frames(session)
     mask.save(path / "mask.safetensors")
-    model.pack_rows = formula(recipe, model.anatomy, data.train.encoded).rows
+    model.pack_rows = formula(recipe, model.anatomy, data).rows
     # In fp32 the usual ε is clear of rounding. The probe looks at training examples.
     fine = getattr(recipe.estimator, "epsilon", 1.0) < TwoSided().epsilon
     if (model.rounds or fine) and not recipe.privacy.private:

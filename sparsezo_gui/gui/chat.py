@@ -50,15 +50,16 @@ def wanted(recipe: Recipe | None, tasks: list[Any], raw: bool) -> str:
 class Exchange(QFrame):
     """A prompt, and two answers that grow."""
 
-    def __init__(self, prompt: str, step: str) -> None:
+    def __init__(self, prompt: str, step: str, raw: bool = False) -> None:
         super().__init__()
+        base, step = (f"{name}, raw" if raw else name for name in ("Base", step))
         self.base, self.tuned = (label(wrap=True, name=name, read=True) for name in ("Answer of the base", "Answer"))
         self.base.setText("…")
         for part in (self.base, self.tuned):
             part.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             part.setAlignment(Qt.AlignmentFlag.AlignTop)
         sides = row(
-            column(label("Base", "dim"), self.base, None, spacing=0),
+            column(label(base, "dim"), self.base, None, spacing=0),
             column(label(step, "dim"), self.tuned, None, spacing=0), spacing=2 * GRID,
         )  # fmt: skip
         sides.setStretch(0, 1)
@@ -149,7 +150,7 @@ class ChatDock(QDockWidget):
         folder, step = place
         if not self._exchanges:
             clear(self._list)
-        exchange = Exchange(prompt, f"After step {count(step)}" if step is not None else "Tuned")
+        exchange = Exchange(prompt, f"After step {count(step)}" if step is not None else "Tuned", raw)
         self._exchanges.append(exchange)
         add(self._list, exchange)
         self._session.visit(folder, Ask(prompt, TOKENS, 0, raw), Ask(prompt, TOKENS, step, raw))

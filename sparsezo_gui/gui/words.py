@@ -6,19 +6,11 @@ import math
 import time
 
 from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.sizes import size
+
+__all__ = ["size"]
 
 PACE_KNOWN = 2.0  # seconds into a stage
-
-
-def size(count: float) -> str:
-    """Bytes in powers of 1024, as memory is sold: 1.3 GB, 512 MB."""
-    value, units = float(count), ["B", "KB", "MB", "GB", "TB"]
-    while abs(value) >= 999.5 and len(units) > 1:
-        value /= 1024
-        del units[0]
-    unit = units[0]
-    digits = 0 if unit in ("B", "KB") or abs(value) >= 99.5 else 1
-    return f"{value:.{digits}f} {unit}"
 
 
 def count(number: float) -> str:

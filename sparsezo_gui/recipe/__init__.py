@@ -9,7 +9,8 @@ these tables; a key that is left out takes its default (a ``learning_rate`` what
 `sparsezo_gui.recipe.rates`), a key that is unknown, or that the table's rule does not have, is an error:
 
 ``[model]``      id revision bits block device compute trust_remote_code
-``[data]``       source task template columns answers train validation test max_tokens
+``[data]``       source task template chat_template columns answers merge_labels leave_out_gaps train validation test
+                 max_tokens
 ``[mask]``       rule, then the fields of that rule (density text sequences …)
 ``[estimator]``  rule, then its fields (epsilon directions …)
 ``[update]``     rule, then its fields (learning_rate schedule …)

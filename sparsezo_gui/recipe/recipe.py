@@ -61,6 +61,11 @@ class DataTable(Settings):
     )
     task: str = setting("choice", "How a row becomes an example; 'sparsezo methods' lists the tasks.")
     template: str = setting("", "The prompt, with {{ column }} where a column goes in; empty takes the task's own.")
+    chat_template: bool = setting(
+        True,
+        "Ask through the model's chat template where it has one, as other programs will; for the tasks 'pairs' and "
+        "'preference'.",
+    )
     columns: dict[str, str] = setting({}, "Which column plays which part, such as answer = 'label'.")
     answers: tuple[str, ...] = setting((), "The possible answers of a 'choice' task; empty takes them from the data.")
     merge_labels: bool = setting(

@@ -21,7 +21,7 @@ from queue import SimpleQueue
 import psutil
 
 MB = 2**20
-PROMPT = "Customer: my parcel is late.\nTeam:"
+PROMPT = "my parcel is late."
 
 
 def main() -> None:

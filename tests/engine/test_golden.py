@@ -114,8 +114,8 @@ def test_preset(make, tmp_path, preset, block):
         small["density"] = 0.05  # of 0.1 % of so small a model, none is in the last block
     rate = RATES[preset.settings["update"]["rule"]]  # those of presets hardly move so small a model
     mask, update = {**preset.settings["mask"], **small}, {**preset.settings["update"], "learning_rate": rate}
-    base = make(loop={"steps": 8}, model={"block": block})
-    chosen = changed(base, {**preset.settings, "mask": mask, "update": update})
+    recipe = make(loop={"steps": 8}, model={"block": block})
+    chosen = changed(recipe, {**preset.settings, "mask": mask, "update": update})
     for event in training.train(chosen, folder=tmp_path / "run"):
         assert not isinstance(event, Returned), "a preset goes on"
     steps = journal.read(tmp_path / "run" / "journal.bin").steps

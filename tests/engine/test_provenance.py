@@ -201,6 +201,25 @@ def test_an_older_run_opens_and_knows_its_training_examples(run, call, tmp_path)
     assert "the training examples" in call("evaluate")[2]
 
 
+def test_a_run_from_before_chat_templates_keeps_its_ways_and_is_told_what_changed(run, tmp_path):
+    """It was of version 3, where no recipe said how to ask, and answers lost the spaces around them."""
+    assert (run.facts.version, run.facts.prepared, run.recipe.data.chat_template) == (4, 2, True)
+    path = run.path / "run.json"
+    facts = json.loads(path.read_text())
+    facts["recipe"]["data"].pop("chat_template")
+    facts |= {"version": 3, "versions": {"sparsezo-gui": "0.9"}, "prepared": 1}
+    path.write_text(json.dumps(facts))
+    recipe = run.path / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("chat_template = true\n", ""))
+    old = open_run(run.path)
+    assert not old.recipe.data.chat_template
+    provenance.compare(old, old.facts.inputs, provenance.SPLITS)
+    with pytest.raises(ChangedInputs, match=r"prepares examples otherwise.* was made with \(0\.9\), or make a branch"):
+        provenance.compare(old, {**old.facts.inputs, "train": "0" * 64}, provenance.SPLITS)
+    recipe.write_text(recipe.read_text().replace("[data]\n", "[data]\nchat_template = true\n"))
+    assert open_run(run.path).recipe.data.chat_template
+
+
 def test_an_estimate_reads_changed_files_anew(make, tmp_path):
     chosen = make()
     for count in (24, 25, 26):  # a folder does not tell of what is written into its files

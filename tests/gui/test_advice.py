@@ -22,17 +22,17 @@ def test_nothing_is_said_without_an_estimate():
 
 def test_what_else_fits_is_told_with_what_is_gained():
     text = told(Estimate())
-    assert "QLoRA would fit into this memory too (2.0 GB of 8.0 GB) and usually needs far fewer steps" in text
-    assert "SparseZO's gain is 154 MB less memory, and" in text
-    assert "Full fine-tuning would fit into this memory too (11.0 GB of 24.0 GB)" in told(Estimate(24 * GB))
+    assert "QLoRA would fit into this memory too (2.00 GiB of 8.00 GiB) and usually needs far fewer steps" in text
+    assert "SparseZO's gain is 154 MiB less memory, and" in text
+    assert "Full fine-tuning would fit into this memory too (11.0 GiB of 24.0 GiB)" in told(Estimate(24 * GB))
     assert "gain is not memory here, but" in told(Estimate(others={"qlora": GB}))
 
 
 def test_the_only_method_that_fits_says_so():
     text = told(Estimate(available=int(1.9 * GB)))
     assert text == (
-        "This is the method that fits: of 1.9 GB, it takes 1.8 GB; of the others, QLoRA takes least and would need "
-        "2.0 GB."
+        "This is the method that fits: of 1.90 GiB, it takes 1.85 GiB; of the others, QLoRA takes least and would "
+        "need 2.00 GiB."
     )
 
 

@@ -57,7 +57,7 @@ def dialog(window, qtbot):
 def test_what_is_asked_is_plain_text_and_the_safe_answer_is_the_default(window, click, find, dialog):
     click("Measure memory")
     asked = dialog()
-    assert find("Code files", QPlainTextEdit, asked).toPlainText() == "a.py  (1 B)\nb\\n\\u202ec.py  (2 KB)"
+    assert find("Code files", QPlainTextEdit, asked).toPlainText() == "a.py  (1 B)\nb\\n\\u202ec.py  (2 KiB)"
     assert find("Folder of the code", QLabel, asked).text() == str(CODE.folder)
     assert all(each.textFormat() == Qt.TextFormat.PlainText for each in asked.findChildren(QLabel))
     buttons = {each.accessibleName(): each for each in asked.findChildren(QPushButton)}

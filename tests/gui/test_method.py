@@ -47,7 +47,7 @@ def test_found_it_is_shown_by_block_and_by_kind(found, find, qtbot, both_themes)
     report = mask_report()
     assert find("Mask found").text() == (
         f"{report.tuned:,} of {report.eligible:,} weights (0.0806 %) are tuned. Finding them took 21 s "
-        "and at most 1.5 GB of memory."
+        "and at most 1.46 GiB of memory."
     ).replace(",", "\u2009")
     assert find("Find the mask").text() == "Find again"
     chart = find("Tuned weights by block")

@@ -12,6 +12,7 @@ from PySide6.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
     QAbstractSlider,
+    QCheckBox,
     QComboBox,
     QLabel,
     QLineEdit,
@@ -30,6 +31,7 @@ from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
 from sparsezo_gui.gui.widgets.fields import NumberEdit
 from sparsezo_gui.recipe import dump
+from sparsezo_gui.recipe.events import Notice
 from sparsezo_gui.recipe.presets import PRESETS, matching
 
 CONTROLS = (QAbstractButton, QComboBox, QLineEdit, QPlainTextEdit, QTextEdit, QAbstractItemView, QAbstractSlider)
@@ -195,6 +197,39 @@ def test_data_faults_are_sentences(window, find, click, session, engine, qtbot):
     qtbot.waitUntil(lambda: "preview" not in session.problems, timeout=3000)
 
 
+@pytest.mark.parametrize(
+    ("switch", "button", "told"),
+    [
+        ("leave_out_gaps", "Leave them out", {"problem": "8 of 24 rows have gaps: the column 'label' is empty."}),
+        ("merge_labels", "Merge them", {"notices": (Notice("'spam' (3), 'SPAM' (2)."), Notice("And more."))}),
+    ],
+)
+def test_what_is_noticed_about_data_is_mended_by_a_button(
+    window, session, engine, find, click, qtbot, monkeypatch, switch, button, told
+):
+    preview = engine.preview
+
+    def noticed(recipe, page):
+        found = preview(recipe, page)
+        return found if getattr(recipe.data, switch) else dataclasses.replace(found, offer=switch, **told)
+
+    monkeypatch.setattr(engine, "preview", noticed)
+    window.go("data")
+    session.preview()
+    banner = window.page("data").banner
+    gaps = "Some rows have gaps; they are named below."
+    said = gaps if "problem" in told else "• 'spam' (3), 'SPAM' (2).\n• And more."
+    qtbot.waitUntil(lambda: banner.text == said, timeout=3000)
+    if "problem" in told:
+        assert find("Data fault").text() == told["problem"]
+    click(button)
+    assert getattr(session.recipe.data, switch) is True
+    qtbot.waitUntil(lambda: not banner.text, timeout=3000)
+    assert find(switch.replace("_", " ").capitalize()).isChecked()
+    window.page("data")._set_source("other.csv")
+    assert getattr(session.recipe.data, switch) is False
+
+
 def test_a_file_can_be_dropped(window, session, tmp_path, qtbot):
     window.go("data")
     mime = QMimeData()
@@ -203,6 +238,17 @@ def test_a_file_can_be_dropped(window, session, tmp_path, qtbot):
                        Qt.KeyboardModifier.NoModifier)  # fmt: skip
     window.page("data").dropEvent(event)
     assert Path(session.recipe.data.source) == tmp_path / "mine.csv"
+
+
+def test_prompts_go_through_the_chat_template_unless_switched_off(window, session, qtbot):
+    window.go("data")
+    box = next(each for each in window.page("data").findChildren(QCheckBox) if "chat template" in each.text())
+    assert not box.isVisible()  # choices have no use for it
+    session.change("data", task="pairs")
+    qtbot.waitUntil(box.isVisible, timeout=3000)
+    assert box.isChecked()
+    box.click()
+    assert not session.recipe.data.chat_template and not box.isChecked()
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.title)

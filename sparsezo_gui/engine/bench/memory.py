@@ -5,6 +5,7 @@ Memory of a process cannot be given back for the next measurement, so each figur
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import shutil
@@ -25,47 +26,64 @@ from sparsezo_gui.recipe import Recipe, dump, loads, with_settings
 from sparsezo_gui.recipe.events import Event, Notice, Progress, Started
 from sparsezo_gui.recipe.toml import build
 
-GRID = ((4, 64), (16, 64), (4, 256), (16, 256))  # examples and tokens of each
-STEPS = 8
-EXAMPLES = 64
+Columns = dict[str, int | None]
+GRID = tuple(itertools.product((1, 8), (128, 1024), ("answers", "whole")))
+"""Examples, tokens of each, and what of them is trained: the answers only, or the whole text."""
+STEPS = 2
+EXAMPLES = 32
+VALIDATION = 4
 
 
 def memory(
-    folder: Path, names: Sequence[str], settings: Sequence[str] = (), grid: Sequence[tuple[int, int]] = GRID
+    folder: Path,
+    names: Sequence[str],
+    settings: Sequence[str] = (),
+    grid: Sequence[tuple[int, int, str]] = GRID,
+    columns: Sequence[str] = (),
+    kept: Path | None = None,
 ) -> Generator[Event, None, list[dict[str, Any]]]:
-    """MiB for each shape, batch size and length: formula, measured fit, and the peaks of a run and of the others."""
-    found = []
+    """MiB for each shape, batch size, length and scope: formula, measured fit, and the peaks of a run (until its first
+    step, and from there) and of the others. ``columns`` are those of `WORK` to fill; none means all. What is in
+    ``kept``, a file a cell, is not measured again.
+    """
+    found, columns = [], columns or tuple(WORK)
     for name in names:
         place = yield from shapes.make(name, folder / name)
-        for batch, tokens in grid:
-            recipe = recipe_of(folder, place, batch, tokens, settings)
-            row: dict[str, Any] = {"shape": name, "batch": batch, "tokens": tokens}
-            for done, (column, work) in enumerate(WORK.items()):
-                yield Progress(f"{name}, {batch} × {tokens} tokens: {column}", done, len(WORK), "processes")
-                held = _apart(work, dump(recipe))
-                row[column] = held and held // 2**20
+        for batch, tokens, scope in grid:
+            recipe = recipe_of(folder, place, batch, tokens, scope, settings)
+            row: dict[str, Any] = {"shape": name, "batch": batch, "tokens": tokens, "trained": scope}
+            for done, column in enumerate(columns):
+                yield Progress(f"{name}, {batch} × {tokens} tokens, {scope}: {column}", done, len(columns), "processes")
+                file = kept / f"{name}-{batch}-{tokens}-{scope}-{column}.json" if kept else folder / "cell.json"
+                if not (kept and file.exists()):
+                    file.write_text(json.dumps(_apart(WORK[column], dump(recipe))))
+                row |= {key: held and held // 2**20 for key, held in json.loads(file.read_text()).items()}
             found.append(row)
             yield Notice(", ".join(f"{column} {value}" for column, value in row.items()))
     return found
 
 
-def recipe_of(folder: Path, place: Path, batch: int, tokens: int, settings: Sequence[str]) -> Recipe:
-    """A run on examples that are all cut to ``tokens`` tokens."""
+def recipe_of(
+    folder: Path, place: Path, batch: int, tokens: int, scope: str, settings: Sequence[str]
+) -> Recipe:
+    """A run on examples that are all cut to ``tokens`` tokens; ``scope`` is 'answers' or 'whole'."""
     data = folder / f"data-{tokens}.jsonl"
     rows = [{"text": f"{number} " + "one two three four " * tokens, "label": "ab"[number % 2]}
             for number in range(EXAMPLES)]  # fmt: skip
     data.write_text("\n".join(map(json.dumps, rows)))
+    task = {"task": "text"} if scope == "whole" else {
+        "task": "choice", "template": "{{ text }}:", "columns": {"answer": "label"},
+    }  # fmt: skip
     return with_settings(build({
         "model": {"id": str(place)},
-        "data": {"source": str(data), "task": "choice", "template": "{{ text }}:", "columns": {"answer": "label"},
-                 "validation": 2, "test": 2, "max_tokens": tokens},
+        "data": {"source": str(data), "validation": VALIDATION, "test": 2, "max_tokens": tokens, **task},
         "mask": {"rule": "random"},
-        "loop": {"steps": STEPS, "batch_size": batch, "evaluate_every": 0},
+        "loop": {"steps": STEPS, "batch_size": batch, "evaluate_every": STEPS},
         "run": {"folder": str(folder / "run")},
     }), settings)  # fmt: skip
 
 
-def _apart(work: Callable[[Recipe], int | None], recipe: str) -> int | None:
+def _apart(work: Callable[[Recipe], Columns], recipe: str) -> Columns:
     """Result of ``work`` in a fresh process. Raises `UserError` when the process dies."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
@@ -80,53 +98,59 @@ def _apart(work: Callable[[Recipe], int | None], recipe: str) -> int | None:
         process.join()
 
 
-def _serve(work: Callable[[Recipe], int | None], recipe: str, pipe: Any) -> None:
+def _serve(work: Callable[[Recipe], Columns], recipe: str, pipe: Any) -> None:
     warnings.simplefilter("ignore")
     pipe.send(work(loads(recipe)))
 
 
-def _formula(recipe: Recipe) -> int:
-    return planning.estimate(recipe).total
+def _formula(recipe: Recipe) -> Columns:
+    return {"formula": planning.estimate(recipe).total}
 
 
-def _measured(recipe: Recipe) -> int:
-    return finish(planning.measure(recipe)).total
+def _measured(recipe: Recipe) -> Columns:
+    return {"measured": finish(planning.measure(recipe)).total}
 
 
-def _run(recipe: Recipe) -> int:
-    """Peak of the loop from its first step on; what finding the mask and loading took before is told elsewhere."""
+def _run(recipe: Recipe) -> Columns:
+    """Peaks until the first step, with loading and the mask, and from there on, with evaluations."""
     from sparsezo_gui.engine.training import train
 
-    with watched(devices.choose(recipe.model.device)) as peak:
-        for event in train(recipe):
+    device, events = devices.choose(recipe.model.device), train(recipe)
+    with watched(device) as start:
+        start.start()
+        for event in events:
             if isinstance(event, Started):
-                peak.start()
+                break
+    with watched(device) as run:
+        run.start()
+        for _ in events:
+            pass
     shutil.rmtree(recipe.run.folder)
-    return peak.bytes
+    return {"start": start.bytes, "run": run.bytes}
 
 
-def _plain(recipe: Recipe) -> int:
+def _plain(recipe: Recipe) -> Columns:
     """Peak of one plain forward pass of as many examples, with the logits of the last token only."""
     device, model, rows = _loaded(recipe)
     with watched(device) as peak, torch.inference_mode():
         peak.start()
         model(rows, use_cache=False, logits_to_keep=1)
-    return peak.bytes
+    return {"plain": peak.bytes}
 
 
-def _qlora(recipe: Recipe) -> int | None:
-    """Peak of two steps with adapters on all linear layers, without checkpointing; None where peft is missing."""
+def _qlora(recipe: Recipe) -> Columns:
+    """Peak of two steps with adapters on all linear layers and checkpointing; None where peft is missing."""
     device, model, rows = _loaded(recipe)
     try:
         examples = [references.example(number, row) for number, row in enumerate(rows.tolist())]
-        step = references.QLoRA(model, examples, checkpointing=False).step
+        step = references.QLoRA(model, examples, checkpointing=True).step
     except ImportError:
-        return None
+        return {"qlora": None}
     with watched(device) as peak:
         peak.start()
         step()
         step()
-    return peak.bytes
+    return {"qlora": peak.bytes}
 
 
 def _loaded(recipe: Recipe) -> tuple[torch.device, Any, torch.Tensor]:
@@ -138,4 +162,4 @@ def _loaded(recipe: Recipe) -> tuple[torch.device, Any, torch.Tensor]:
 
 
 WORK = {"formula": _formula, "measured": _measured, "run": _run, "plain": _plain, "qlora": _qlora}
-"""Columns of the table."""
+"""What is measured in a process of its own, for which columns of the table."""

@@ -22,6 +22,15 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama-135m": {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
                    "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152,
                    "tie_word_embeddings": True},
+    "smollm2": {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+                "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
+                "max_position_embeddings": 8192},
+    "gemma3-270m": {"model_type": "gemma3_text", "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18,
+                    "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "query_pre_attn_scalar": 256,
+                    "sliding_window": 512, "vocab_size": 262144, "tie_word_embeddings": True},
+    "opt-125m": {"model_type": "opt", "hidden_size": 768, "ffn_dim": 3072, "num_hidden_layers": 12,
+                 "num_attention_heads": 12, "word_embed_proj_dim": 768, "vocab_size": 50272,
+                 "max_position_embeddings": 2048},
     "llama-1b": {"model_type": "llama", "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22,
                  "num_attention_heads": 32, "num_key_value_heads": 4, "vocab_size": 32000,
                  "tie_word_embeddings": False},
@@ -30,12 +39,13 @@ SHAPES: dict[str, dict[str, Any]] = {
                    "tie_word_embeddings": False},
     "opt-6.7b": {"model_type": "opt", "hidden_size": 4096, "ffn_dim": 16384, "num_hidden_layers": 32,
                  "num_attention_heads": 32, "word_embed_proj_dim": 4096, "vocab_size": 50272},
-    "gpt2": {"model_type": "gpt2"},
+    "gpt2": {"model_type": "gpt2", "max_position_embeddings": 1024},
     "qwen3-0.6b": {"model_type": "qwen3", "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28,
                    "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
                    "tie_word_embeddings": True},
 }  # fmt: skip
-"""Configs by name, after SmolLM-135M, TinyLlama-1.1B, Llama-2-7B, OPT-6.7B, GPT-2 and Qwen3-0.6B."""
+"""Configs by name, after SmolLM-135M, SmolLM2-135M, Gemma 3 270M, OPT-125M, TinyLlama-1.1B,
+ Llama-2-7B, OPT-6.7B, GPT-2 and Qwen3-0.6B."""
 SHAPES["llama-1b-6"] = {**SHAPES["llama-1b"], "num_hidden_layers": 6}  # quick to measure; steps go by the layer
 SHARD = 2 * 2**30  # bytes
 

@@ -42,8 +42,13 @@ def main() -> int:
 def _work() -> dict[str, Callable[..., str]]:
     from sparsezo_gui.engine.confined import conversation, prompt, tokens
 
-    return {"prompt": prompt.render, "conversation": conversation.render, "ending": conversation.ending,
-            "tokenizer": tokens.check}
+    return {
+        "prompt": prompt.render,
+        "conversation": conversation.render,
+        "ending": conversation.ending,
+        "split": conversation.split,
+        "tokenizer": tokens.check,
+    }
 
 
 def _worked(work: dict[str, Callable[..., str]], statm: int | None, request: bytes) -> tuple[bytes, bytes]:

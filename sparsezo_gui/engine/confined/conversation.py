@@ -8,23 +8,33 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from datetime import datetime
 from typing import Any
 
-from jinja2 import Template, TemplateError, nodes
+from jinja2 import Environment, Template, TemplateError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, LoopControlExtension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from sparsezo_gui.engine.confined import turns
+from sparsezo_gui.engine.confined import ends, turns
+
+_MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 class _Generation(Extension):
-    """``{% generation %}`` marks what the assistant writes, and changes nothing in the text."""
+    """``{% generation %}`` marks what the assistant writes, and changes nothing in the text. Within `tracked`, places
+    are noted as `transformers` does: as characters of what was written before."""
 
     tags = frozenset({"generation"})
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        environment.extend(generation=self)
+        self.written: list[str] | None = None
+        self.spans: list[turns.Span] = []
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
@@ -32,7 +42,21 @@ class _Generation(Extension):
         return nodes.CallBlock(self.call_method("_written"), [], [], body).set_lineno(line)
 
     def _written(self, caller: Any) -> str:
-        return caller()
+        text = caller()
+        if self.written is not None:
+            start = sum(map(len, self.written))
+            self.spans.append((start, start + len(text)))
+        return text
+
+    def tracked(self, template: Template, values: dict[str, Any]) -> tuple[str, list[turns.Span]]:
+        """The text, and the spans in it that are marked."""
+        self.written, self.spans = [], []
+        try:
+            for piece in template.generate(values):
+                self.written.append(piece)
+            return "".join(self.written), self.spans
+        finally:
+            self.written = None
 
 
 class _Namespace(Namespace):
@@ -89,21 +113,37 @@ def render(text: str, values: dict[str, Any]) -> str:
 
 
 def ending(text: str, values: dict[str, Any], special: list[str]) -> str:
-    """`turns.Ending` of the template as JSON."""
-    found = turns.ending(_writer(text, values), special)
+    """`ends.Ending` of the template as JSON."""
+    found = ends.ending(_writer(text, values), special)
     return json.dumps({**vars(found), "openers": sorted(found.openers)})
 
 
-def _writer(text: str, values: dict[str, Any]) -> turns.Write:
+def split(text: str, values: dict[str, Any], trained: list[int], ending: dict[str, Any], special: list[str]) -> str:
+    """`turns.split` of the conversation ``values['messages']`` as JSON."""
+
+    def generated(messages: list[ends.Message]) -> tuple[str, list[turns.Span]]:
+        template = compiled(text)
+        shared = {"tools": None, "documents": None, **values, "add_generation_prompt": False}
+        return template.environment.generation.tracked(template, {**shared, "messages": _normal(messages)})
+
+    found = turns.split(
+        _writer(text, values), values["messages"], trained, ends.Ending(**ending), special,
+        generated if _MARKED.search(text) else None, bool(values.get("tools")),
+    )  # fmt: skip
+    return json.dumps(found)
+
+
+def _writer(text: str, values: dict[str, Any]) -> ends.Write:
     shared = {"tools": None, "documents": None, **values}
 
-    def write(messages: list[turns.Message], prompt: bool) -> str:
-        return compiled(text).render({**shared, "messages": _normal(messages), "add_generation_prompt": prompt})
+    def write(messages: list[ends.Message], prompt: bool, **more: Any) -> str:
+        more |= {"messages": _normal(messages), "add_generation_prompt": prompt}
+        return compiled(text).render({**shared, **more})
 
     return write
 
 
-def _normal(messages: list[turns.Message]) -> list[turns.Message]:
+def _normal(messages: list[ends.Message]) -> list[ends.Message]:
     """Without what is null, and with the thoughts under each of their names."""
     found = []
     for message in messages:

@@ -6,7 +6,7 @@ Both sides import it: the parent parses a template, and the confined process com
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, nodes
@@ -36,6 +36,32 @@ def uncapital(text: str) -> str:
     return (first if first == "I" else first.lower()) + space + rest
 
 
+def described(value: Any) -> str:
+    """What a value is that has no text of its own, in words, or '': Python's way to write it is not for a model."""
+    if isinstance(value, dict):
+        return f"an object with {', '.join(map(repr, list(value)[:5])) or 'nothing in it'}"
+    if isinstance(value, list | tuple | set):
+        return f"a list of {len(value)}"
+    return f"{len(value)} bytes" if isinstance(value, bytes | bytearray | memoryview) else ""
+
+
+def plain(value: Any) -> Any:
+    """What is written for ``value``: nothing for null. Raises `ValueError` for what has no text of its own."""
+    if reason := described(value):
+        raise ValueError(f"{reason} is no text: say what of it goes in: {{{{ column.part }}}} or {{{{ column[0] }}}}")
+    return "" if value is None else value
+
+
+def _of_text(work: Callable[..., Any]) -> Callable[..., Any]:
+    """The filter ``work`` for what has a text."""
+
+    @functools.wraps(work)  # Jinja looks for what it notes on a filter
+    def safe(*arguments: Any, **options: Any) -> Any:
+        return work(*(plain(each) if described(each) or each is None else each for each in arguments), **options)
+
+    return safe
+
+
 def replace(text: Any, old: str, new: str) -> str:
     """``text`` with ``new`` wherever ``old`` stands."""
     return str(text).replace(old, new)
@@ -43,21 +69,20 @@ def replace(text: Any, old: str, new: str) -> str:
 
 def join(values: Iterable[Any], separator: str = "") -> str:
     """The values as one text."""
-    return separator.join(map(str, values))
+    return separator.join(str(plain(value)) for value in values)
 
 
-_KEPT = (
-    "capitalize", "default", "first", "float", "int", "last", "length", "lower", "string", "title", "trim", "truncate",
-    "upper",
-)  # fmt: skip
-FILTERS = {name: JINJA_FILTERS[name] for name in _KEPT}
-FILTERS |= {"capital": capital, "uncapital": uncapital, "replace": replace, "join": join}
+_KEPT = ("default", "first", "float", "int", "last", "length")
+_OWN = {"capital": capital, "uncapital": uncapital, "replace": replace}
+OF_TEXT = (*_OWN, "capitalize", "lower", "string", "title", "trim", "truncate", "upper")
+FILTERS = {name: JINJA_FILTERS[name] for name in _KEPT} | {"join": join}
+FILTERS |= {name: _of_text((JINJA_FILTERS | _OWN)[name]) for name in OF_TEXT}
 
 
 @functools.cache
 def environment() -> ImmutableSandboxedEnvironment:
     """The sandbox: filters and nothing else that is callable."""
-    made = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    made = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=plain)
     made.filters = FILTERS
     made.globals.clear()
     return made

@@ -4,9 +4,8 @@ Nothing is known of a chat template but what it writes (unless it marks it itsel
 
 - A turn **starts** where the prompt ends that asks for it: the turns before it, with the generation prompt. What the
   template writes after that (an empty thought, say) is the model's to write.
-- Its **content ends** where a rare mark after the content comes out. A text without its marks must be the text.
-- The **sign** that ends a turn follows: what comes after the content of a small sample, in the middle and at the very
-  end of a conversation, without what opens another turn.
+- Its **content ends** where a rare mark after the content comes out. The text without its marks must be the text.
+- The **sign** that ends a turn follows (see `sparsezo_gui.engine.confined.ends`).
 - A turn that **calls tools** ends as the conversation up to it does.
 
 Runs in the confined process for templates, and beside the tokenizer for one that writes conversations in Python.
@@ -15,100 +14,257 @@ Runs in the confined process for templates, and beside the tokenizer for one tha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
-Message = dict[str, Any]
+from sparsezo_gui.engine.confined.ends import Ending, Message, Write, pattern, shared
+
 Span = tuple[int, int]
-Write = Callable[[list[Message], bool], str]
-"""Writes messages, with or without the generation prompt at their end; raises what the template refuses."""
-Generated = Callable[[list[Message]], list[Span]]
-"""The spans that a template marks itself."""
+Generated = Callable[[list[Message]], tuple[str, list[Span]]]
+"""The text of messages, and the spans in it that the template marks as the assistant's."""
 
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 """Fields that hold what an assistant thinks before it answers."""
-_SAMPLE = [
-    {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}, {"role": "user", "content": "Go"}
-]  # fmt: skip
-_SIGNS = range(0xE000, 0xF8FF)  # characters of nobody
+PLAIN = frozenset(("role", "content", "name", "id", "tool_call_id", "weight", "train", "trainable", "training", "loss"))
+"""Fields that need not come out in a text."""
 
 
-class LeftOut(Exception):
-    """A turn whose content does not come out."""
+def split(
+    write: Write, messages: list[Message], trained: Sequence[int], ending: Ending, special: Sequence[str],
+    generated: Generated | None = None, tools: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """The ``text`` of ``messages``, and in it the ``spans`` that the ``trained`` ones of the assistant's turns write.
 
-
-@dataclass(frozen=True)
-class Ending:
-    """What a template writes after an answer: in the middle of a conversation, and at its very end.
-
-    ``openers`` are special tokens that begin another turn, ``prompt`` is what asks for an answer, and ``asks`` says
-    whether the template writes that only where it is told to.
+    ``prompt`` is the text that asks for the last of them, and ``answer`` what it answers. ``ignored`` names fields,
+    roles and 'tools' that the text does not hold; ``left_out`` says that the content of a trained turn is missing.
     """
+    whole, messages = _written(write, messages)
+    ignored = _ignored(write, messages, whole, tools)
+    if "tool_calls" in ignored:
+        trained = [index for index in trained if messages[index].get("content") or not _calls(messages[index])]
+    found = _Turns(write, messages, whole, ending, pattern(special))
+    last = max(trained, default=-1)
+    every = found.spans(len(messages) if generated else last) if not generated or len(trained) < found.count else {}
+    spans = [every[index] for index in sorted(trained)] if not generated else found.generated(generated, trained, every)
+    left_out = not generated and any(index in found.lost for index in trained)
+    start, end = spans[-1] if spans else (0, 0)
+    answer = whole[start : found.ends[last]] if last in found.ends else _unsigned(whole[start:end], ending, special)
+    asked = found.asked(last) if spans else ""
+    if asked is not None and not ending.asks:
+        asked += ending.prompt
+    return {
+        "text": whole, "spans": [span for span in spans if span[0] < span[1]], "ignored": ignored,
+        "left_out": left_out, "prompt": whole[:start] if asked is None else asked, "answer": answer,
+    }  # fmt: skip
 
-    middle: str = ""
-    last: str = ""
-    openers: frozenset[str] = frozenset()
-    prompt: str = ""
-    asks: bool = True
 
-
-def ending(write: Write, special: Sequence[str]) -> Ending:
-    """How answers end; ``special`` are the texts of the tokenizer's special tokens."""
-    found = pattern(special)
+def _written(write: Write, messages: list[Message]) -> tuple[str, list[Message]]:
+    """The text; where the template needs a content in every turn, with an empty one where there is none."""
     try:
-        asked, alone = write(_SAMPLE[:1], True), write(_SAMPLE[:1], False)
-        question = _pieces(write, 0)[-1]
-        tail = _pieces(write, 1)[-1]
-        middle = _pieces(write, 1, 2)[1].rpartition("Go")[0]
-    except Exception:  # a template may refuse what is no conversation to it: then turns end as they do in the text
-        return Ending()
-    asks, prompt = asked != alone, asked[_seam(asked, alone, found) :]
-    same = _whole(tail[: _shared(tail, middle)], found)
-    openers = {*found.findall(middle)[1:], *found.findall(prompt)} - set(found.findall(same)[:1])
-    common = _until(same, found, openers).rstrip()
-    openers |= set() if asks else set(found.findall(question)) - set(found.findall(common))
-    last = _until(tail, found, openers)
-    last = last.rstrip() or last
-    if not found.search(last) and not asks and not middle.startswith(last):  # the opening of another turn, in words
-        last = ""
-    return Ending(common or (last if middle.startswith(last) else ""), last, frozenset(openers), prompt, asks)
+        return write(messages, False), messages
+    except Exception:
+        if all(isinstance(message.get("content"), str) for message in messages):
+            raise
+        filled = [{**message, "content": message.get("content") or ""} for message in messages]
+        return write(filled, False), filled
 
 
-def _pieces(write: Write, *marked: int) -> list[str]:
-    """The text of the sample up to the last of the ``marked`` turns, split after the content of each."""
-    sign = chr(_SIGNS[0])
-    turns = [{**turn, "content": turn["content"] + sign * (index in marked)} for index, turn in enumerate(_SAMPLE)]
-    pieces = write(turns[: marked[-1] + 1], False).split(sign)
-    if len(pieces) != len(marked) + 1:
-        raise LeftOut
-    return pieces
+def _ignored(write: Write, messages: list[Message], whole: str, tools: bool) -> list[str]:
+    """What makes no difference to the text."""
+    fields = {key for message in messages for key, value in message.items() if value is not None} - PLAIN
+    groups = {"reasoning": set(THOUGHTS) & fields} if set(THOUGHTS) & fields else {}
+    groups |= {key: {key} for key in fields - set(THOUGHTS)}
+    without = {
+        name: [{key: value for key, value in message.items() if key not in keys} for message in messages]
+        for name, keys in groups.items()
+    }
+    roles = {message["role"] for message in messages} - {"user", "assistant"}
+    without |= {f"role {role}": [message for message in messages if message["role"] != role] for role in roles}
+    found = [name for name, others in without.items() if _attempt(write, others, False) == whole]
+    if tools and _attempt(write, messages, False, tools=None) == whole:
+        found.append("tools")
+    return sorted(found)
 
 
-def _seam(text: str, other: str, found: re.Pattern) -> int:
-    """Where ``text`` parts from ``other``, between special tokens."""
-    at = _shared(text, other)
-    return next((match.start() for match in found.finditer(text) if match.start() < at < match.end()), at)
+def _attempt(write: Write, messages: list[Message], prompt: bool, **more: Any) -> str | None:
+    """The text; None where the template refuses it."""
+    try:
+        return write(messages, prompt, **more)
+    except Exception:  # whatever a template raises: the whole conversation came out before
+        return None
 
 
-def _shared(text: str, other: str) -> int:
-    """How many characters both begin with."""
-    low, high = 0, min(len(text), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if text[low:middle] == other[low:middle] else (low, middle - 1)
-    return low
+def _unsigned(text: str, ending: Ending, special: Sequence[str]) -> str:
+    """What a turn says, without the sign at its end."""
+    text = text.rstrip()
+    signs = (ending.last.strip(), ending.middle.strip(), *special)
+    return text.removesuffix(next((sign for sign in signs if sign and text.endswith(sign)), ""))
 
 
-def _whole(text: str, found: re.Pattern) -> str:
-    """``text`` to the end of its last special token."""
-    return text[: max((match.end() for match in found.finditer(text)), default=0)]
+def _calls(message: Message) -> bool:
+    return bool(message.get("tool_calls"))
 
 
-def _until(text: str, found: re.Pattern, openers: Iterable[str]) -> str:
-    return text[: next((match.start() for match in found.finditer(text) if match[0] in openers), len(text))]
+class _Turns:
+    """Finds the assistant's turns in the ``whole`` text. ``ends`` are where contents end, by turn; ``lost`` are turns
+    whose content does not come out."""
+
+    def __init__(self, write: Write, messages: list[Message], whole: str, ending: Ending, special: re.Pattern) -> None:
+        self._write, self._messages, self._whole, self._ending = write, messages, whole, ending
+        self._special = special
+        self._own = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        self.count = len(self._own)
+        self.ends: dict[int, int] = {}
+        self.lost: set[int] = set()
+
+    def spans(self, last: int) -> dict[int, Span]:
+        """Where each turn of the assistant starts and ends, up to the ``last``."""
+        found, floor = {}, 0
+        for index in self._own:
+            if index <= last:
+                found[index] = self._span(index, floor)
+                floor = found[index][1]
+        return found
+
+    def generated(self, marked: Generated, trained: Sequence[int], every: dict[int, Span]) -> list[Span]:
+        """What the template itself marks, each with the sign that ends it; of the ``trained`` turns only."""
+        text, spans = marked(self._messages)
+        if text != self._whole:
+            raise ValueError("it writes another text each time")
+        others = [span for index, span in every.items() if index not in trained]
+        kept = [(start, end) for start, end in spans if not any(start < to and end > at for at, to in others)]
+        return [(start, self._signed(end) or end) for start, end in kept]
+
+    def asked(self, index: int) -> str | None:
+        """The text that asks for a turn."""
+        return _attempt(self._write, self._messages[:index], True)
+
+    def _span(self, index: int, floor: int) -> Span:
+        """Start and end of a turn that begins at ``floor`` or later."""
+        content = None if _calls(self._messages[index]) else self._content_end(index, floor)
+        start = self._start(index, floor, content)
+        if content is None:
+            return start, max(start, self._turn_end(index, start))
+        self.ends[index] = content
+        return min(start, content), self._end(index, content)
+
+    # Where a turn starts
+
+    def _start(self, index: int, floor: int, content: int | None) -> int:
+        asked, prompt = self.asked(index), self._ending.prompt
+        if asked is not None and self._whole.startswith(asked) and len(asked) >= floor:
+            if self._ending.asks:
+                return len(asked)
+            opened = len(asked) + len(prompt) * self._whole.startswith(prompt, len(asked))
+            if content is None or opened > len(asked):
+                return opened
+            begin = self._content_start(index, floor, content)
+            return len(asked) if not self._whole[len(asked) : begin].strip() else begin
+        if content is None:
+            at = self._whole.find(prompt, floor)
+            return at + len(prompt) if at >= 0 else floor
+        begin = self._content_start(index, floor, content)
+        at = self._whole.rfind(prompt, floor, begin) if prompt else -1
+        return at + len(prompt) if at >= 0 else begin
+
+    def _content_start(self, index: int, floor: int, end: int) -> int:
+        """Where the content starts that ends at ``end``."""
+        content = self._messages[index]["content"].rstrip()
+        for each in (content, content.lstrip()):
+            if self._whole.endswith(each, floor, end):
+                return end - len(each)
+        text = _attempt(self._write, self._with(index, self._sign + content.lstrip()), False) or ""
+        at = text.find(self._sign)
+        return at if floor <= at <= end and self._whole.startswith(text[:at]) else floor
+
+    # Where it ends
+
+    @cached_property
+    def _sign(self) -> str:
+        """A character that is nowhere in the conversation."""
+        there = self._whole + "".join(str(message) for message in self._messages)
+        return next(sign for sign in map(chr, range(0xE000, 0xF900)) if sign not in there)
+
+    def _mark(self, index: int) -> str:
+        return f"{self._sign}{index}{self._sign}"
+
+    def _with(self, index: int, content: str) -> list[Message]:
+        return [*self._messages[:index], {**self._messages[index], "content": content}, *self._messages[index + 1 :]]
+
+    def _marked(self, index: int) -> str:
+        content = self._messages[index].get("content") or ""
+        kept = content.rstrip()
+        return kept + self._mark(index) + content[len(kept) :]
+
+    @cached_property
+    def _all_ends(self) -> dict[int, list[int]]:
+        """Places of every turn's mark in the text without marks, from one text with all; {} where marks change it."""
+        messages = list(self._messages)
+        for index in self._own:
+            if not _calls(messages[index]):
+                messages[index] = {**messages[index], "content": self._marked(index)}
+        pieces = re.split(f"{self._sign}(\\d+){self._sign}", _attempt(self._write, messages, False) or "")
+        if "".join(pieces[::2]) != self._whole:
+            return {}
+        found: dict[int, list[int]] = {}
+        place = 0
+        for text, number in zip(pieces[::2], pieces[1::2], strict=False):
+            place += len(text)
+            found.setdefault(int(number), []).append(place)
+        return found
+
+    def _content_end(self, index: int, floor: int) -> int | None:
+        if index in self._all_ends:
+            return next((place for place in self._all_ends[index] if place >= floor), None)
+        mark = self._mark(index)
+        text = _attempt(self._write, self._with(index, self._marked(index)), False) or ""
+        at = text.find(mark, floor)
+        if at >= 0:
+            return at if self._whole.startswith(text[:at]) else None
+        if mark not in (_attempt(self._write, self._with(index, mark), False) or mark):
+            self.lost.add(index)
+        return None
+
+    def _end(self, index: int, content: int) -> int:
+        """The end of a turn whose content ends at ``content``."""
+        last = index == len(self._messages) - 1
+        if signed := self._signed(content, last):
+            return signed
+        sign = self._ending.last if last else self._ending.middle
+        if not self._ending.middle.strip() and not (last and sign.strip()):  # no sign; maybe the end of a line
+            own = self._messages[index]["content"]
+            content += shared(self._whole[content:], own[len(own.rstrip()) :])
+            return content + len(sign) * self._whole.startswith(sign, content)
+        return self._turn_end(index, content)
+
+    def _signed(self, place: int, last: bool = True) -> int | None:
+        """Where the sign ends that follows ``place``, maybe after spaces."""
+        rest = self._whole[place:]
+        blank = len(rest) - len(rest.lstrip())
+        for sign in (self._ending.last, self._ending.middle)[not last :]:
+            if sign.strip() and rest.startswith(sign.lstrip(), blank):
+                return place + blank + len(sign.lstrip())
+        return None
+
+    def _turn_end(self, index: int, place: int) -> int:
+        """The end of what the conversation up to this turn has after ``place``."""
+        upto = self._whole
+        if index < len(self._messages) - 1:
+            upto = _attempt(self._write, self._messages[: index + 1], False) or ""
+        piece = self._whole[place : shared(self._whole, upto)]
+        signs = [found.end() for found in self._special.finditer(piece) if found[0] not in self._ending.openers]
+        if piece.strip():
+            end = place + (signs[-1] if signs else len(piece.rstrip()))
+            blank = self._ending.middle
+            return end if signs or blank.strip() else end + len(blank) * self._whole.startswith(blank, end)
+        sign = (self._ending.middle or self._ending.last).strip()
+        at = self._whole.find(sign, place) if sign else -1
+        return at + len(sign) if at >= 0 else place
 
 
-def pattern(special: Iterable[str]) -> re.Pattern:
-    words = sorted((word for word in special if word.strip()), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, words)) or r"(?!)")
+def pieces(text: str, spans: Sequence[Span]) -> list[tuple[str, bool]]:
+    """``text`` in pieces, with whether each is in one of the ``spans``."""
+    cuts = [0, *(place for span in spans for place in span), len(text)]
+    return [(text[a:b], number % 2 == 1) for number, (a, b) in enumerate(pairwise(cuts)) if a < b]

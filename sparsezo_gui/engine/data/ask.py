@@ -65,7 +65,7 @@ def asked(
         table = table.model_copy(update={"answers": answers or ("x", "y")})
     example = _example(kind, table, tokenizer, text)
     if free:
-        return Asked(prompt_tokens(_untrained(example), tokenizer))
+        return Asked(prompt_tokens(example.prompt or _untrained(example), tokenizer, example.templated))
     choice = encode(example, tokenizer, UNCUT)
     return Asked(choice.prompt, tuple(each.strip() for each in example.choices), choice)
 
@@ -86,16 +86,12 @@ def answers_in_data(table: DataTable) -> bool:
 
 def learned_end(table: DataTable, tokenizer: Any) -> int | None:
     """The token with which examples of ``table`` teach to end an answer, if they teach one; a choice does not."""
-    kind = task(table.task).kind
-    if kind == "choice":
+    kind = task(table.task)
+    if kind.kind == "choice":
         return None
-    end = chat.learned_end(tokenizer) if kind == "chat" or _templated(kind, table, tokenizer) else None
+    talks = kind.kind == "chat" or (kind.chats and table.chat_template)
+    end = chat.learned_end(tokenizer) if talks else None
     return tokenizer.eos_token_id if end is None else end
-
-
-def _templated(kind: str, table: DataTable, tokenizer: Any) -> bool:
-    wanted = kind in ("completion", "preference") and getattr(table, "chat_template", False)
-    return bool(wanted and tokenizer.chat_template)
 
 
 def _untrained(example: Example) -> str:

@@ -1,114 +1,87 @@
-"""Conversations as the model's own chat template writes them, with the assistant's turns marked as trained."""
+"""Conversations as the model's own chat template writes them, with what the assistant writes marked as trained.
+
+The text is that of ``tokenizer.apply_chat_template(messages, tools=…)`` to the character. Templates run in a process of
+their own (see `sparsezo_gui.engine.confined`); `sparsezo_gui.engine.confined.turns` tells what of the text is trained.
+"""
 
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
-from sparsezo_gui.engine.confined import turns
+from sparsezo_gui.engine.confined import ends, turns
+from sparsezo_gui.engine.confined.ends import Ending
 from sparsezo_gui.engine.confined.process import Refused
-from sparsezo_gui.engine.confined.turns import Ending
+from sparsezo_gui.engine.data.columns import Gap
+from sparsezo_gui.engine.data.conversations import NO_PICTURES, Conversation, Messages, conversation, messages
 from sparsezo_gui.engine.data.template import rendered
 from sparsezo_gui.errors import UserError
 
-_ROLES = {
-    "human": "user",
-    "prompter": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-}
-_MARK = re.compile(r"⟦answer \d+⟧")
 _WHERE = "the model's chat template"
-Messages = list[dict[str, str]]
+_IGNORED = {
+    "tools": f"come with tools, which {_WHERE} does not write",
+    "tool_calls": f"hold calls of tools, which {_WHERE} does not write; they are not learned",
+    "reasoning": f"hold reasoning, which {_WHERE} does not write",
+}
 
 
-def messages(value: Any, place: str) -> Messages:
-    """Turns as {'role', 'content'}, from those of OpenAI, ShareGPT ('from', 'value') or JSON text of either."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{place}: the conversation is text that is not JSON ({error}).") from error
-    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
-        raise UserError(f"{place}: a conversation must be a list of turns, each with 'role' and 'content'.")
-    talk = [_turn(turn, f"{place}, turn {number}") for number, turn in enumerate(value, 1)]
-    while talk and talk[-1]["role"] != "assistant":  # nothing is learned after the last answer
-        talk.pop()
-    if not talk:
-        raise UserError(f"{place}: the conversation has no turn of the assistant to learn from.")
-    return talk
+@dataclass(frozen=True)
+class Spoken:
+    """A conversation in the model's chat template.
+
+    ``segments`` are pieces of its text with whether they are trained, ``prompt`` is the text that asks for the last
+    trained turn, ``answer`` what that turn says, and ``unused`` what is not learned, see `conversations.Unused`.
+    """
+
+    segments: tuple[tuple[str, bool], ...]
+    prompt: str
+    answer: str
+    unused: frozenset[str]
+
+    @property
+    def before(self) -> str:
+        """The text before the last trained piece."""
+        last = max(index for index, (_, trained) in enumerate(self.segments) if trained)
+        return "".join(text for text, _ in self.segments[:last])
 
 
-def _turn(turn: dict[str, Any], place: str) -> dict[str, str]:
-    role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-    if isinstance(content, list):  # parts; pictures are no text
-        content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
-    if not isinstance(role, str) or not isinstance(content, str):
-        raise UserError(f"{place}: needs 'role' and 'content' (or 'from' and 'value') as text.")
-    return {"role": _ROLES.get(role.lower(), role.lower()), "content": content}
+def spoken(talk: Conversation, tokenizer: Any, place: str) -> Spoken:
+    """The conversation as the model's chat template writes it. Raises `UserError`."""
+    values = {"messages": talk.messages, "tools": talk.tools}
+    found = _split(talk, tokenizer, place, values)
+    if found["left_out"]:
+        raise UserError(f"{place}: the model's chat template leaves out turns of this conversation.")
+    if not found["spans"]:
+        raise Gap(place, "the conversation has no turn of the assistant to learn from in the model's chat template")
+    unused = {_ignored(name) for name in found["ignored"]} | set(_quoted(talk, found["text"]))
+    pieces = tuple(turns.pieces(found["text"], found["spans"]))
+    return Spoken(pieces, found["prompt"], found["answer"], talk.unused | unused)
 
 
 def segments(talk: Messages, tokenizer: Any, place: str) -> tuple[tuple[str, bool], ...]:
-    """Pieces of the conversation's text; each assistant's turn is trained, with the sign that ends it.
-
-    The template writes the conversation with a mark for each answer, and the answers are put in for the marks: so
-    each boundary is exact, also with templates that change earlier turns when later ones come.
-    """
-    marks = {index: f"⟦answer {index}⟧" for index, turn in enumerate(talk) if turn["role"] == "assistant"}
-    marked = [{**turn, "content": marks.get(index, turn["content"])} for index, turn in enumerate(talk)]
-    whole, known = templated(marked, tokenizer, place), set(marks.values())
-    if [mark for mark in _MARK.findall(whole) if mark in known] != list(marks.values()):
-        raise UserError(f"{place}: the model's chat template leaves out turns of this conversation.")
-    ending = whole.rpartition(list(marks.values())[-1])[2].rstrip()
-    pieces: list[tuple[str, bool]] = []
-    start = 0
-    for index, mark in marks.items():
-        at = whole.index(mark, start)
-        after = at + len(mark)
-        ends = bool(ending) and whole.startswith(ending, after)
-        pieces += [(whole[start:at], False), (talk[index]["content"].strip() + (ending if ends else ""), True)]
-        start = after + len(ending) * ends
-    return tuple((text, trained) for text, trained in pieces if text)
+    """Pieces of the conversation's text; what the assistant writes is trained, with the signs that end its turns."""
+    return spoken(conversation(talk, place), tokenizer, place).segments
 
 
-def templated(talk: Messages, tokenizer: Any, place: str, prompt: bool = False) -> str:
-    """The conversation in the model's chat template, in a process of its own (see `sparsezo_gui.engine.confined`); with
-    ``prompt``, as far as the answer that is to come. Raises `UserError`."""
-    if not getattr(tokenizer, "chat_template", None):
-        raise UserError(
-            "This model has no chat template: it was not made for conversations. Choose an instruction-tuned "
-            "model, or the task 'pairs' with a prompt of your own."
-        )
-    try:
+def templated(talk: Messages, tokenizer: Any, place: str, prompt: bool = False, tools: list | None = None) -> str:
+    """The text of the conversation; with ``prompt``, as far as the answer that is to come. Raises `UserError`."""
+    with_template(tokenizer)
+    with _told(place):
         if _has_own_way(tokenizer):
-            return tokenizer.apply_chat_template(talk, add_generation_prompt=prompt, tokenize=False)
-        values = {**tokenizer.special_tokens_map, "messages": talk, "add_generation_prompt": prompt}
-        return rendered("conversation", tokenizer.get_chat_template(), values, "the model's chat template", place)
-    except UserError:
-        raise
-    except Exception as error:  # templates raise their own rules: roles must alternate, no system turn …
-        raise UserError(f"{place}: the model's chat template refuses this conversation: {error}.") from error
+            return _written(tokenizer, tools, talk, prompt)
+        values = {**tokenizer.special_tokens_map, "messages": talk, "tools": tools, "add_generation_prompt": prompt}
+        return rendered("conversation", tokenizer.get_chat_template(tools=tools), values, _WHERE, place)
 
 
-def ending(tokenizer: Any) -> Ending:
-    """How answers end in the model's chat template. Raises `UserError` where it has none, or it cannot be run."""
-    return _ending(tokenizer, _template(tokenizer) if not _has_own_way(tokenizer) else None)
-
-
-@lru_cache(maxsize=4)
-def _ending(tokenizer: Any, text: str | None) -> Ending:
-    if text is None:
-        return turns.ending(partial(_own, tokenizer), special(tokenizer))
-    try:
-        names = tokenizer.special_tokens_map
-        found = json.loads(rendered("ending", text, names, _WHERE, "a sample", special(tokenizer)))
-    except Refused:  # the text itself is no template: told of the first conversation
-        return Ending()
-    return Ending(**{**found, "openers": frozenset(found["openers"])})
+def asked(talk: Messages, tokenizer: Any, place: str, tools: list | None = None) -> str:
+    """The text that asks for the answer to ``talk``, as in training: with what opens the assistant's turn also where
+    the template has no generation prompt. Raises `UserError`."""
+    text, how = templated(talk, tokenizer, place, True, tools), ending(tokenizer, tools)
+    return text if how.asks else text + how.prompt
 
 
 def learned_end(tokenizer: Any) -> int | None:
@@ -118,10 +91,15 @@ def learned_end(tokenizer: Any) -> int | None:
         return None
     try:
         found = ending(tokenizer)
-    except UserError:  # of a template that takes too much
+    except UserError:  # of a template that takes too much, or has no default: told when it is used
         return None
-    signs = turns.pattern(special(tokenizer)).findall(found.middle or found.last)
+    signs = ends.pattern(special(tokenizer)).findall(found.last or found.middle)
     return tokenizer.convert_tokens_to_ids(signs[0]) if signs else None
+
+
+def ending(tokenizer: Any, tools: list | None = None) -> Ending:
+    """How answers end in the model's chat template. Raises `UserError` where it takes too much."""
+    return _ending(tokenizer, None if _has_own_way(tokenizer) else _template(tokenizer, tools))
 
 
 def special(tokenizer: Any) -> list[str]:
@@ -130,12 +108,61 @@ def special(tokenizer: Any) -> list[str]:
     return sorted(added | {token for token in tokenizer.all_special_tokens if token})
 
 
-def _own(tokenizer: Any, messages: Messages, prompt: bool) -> str:
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=prompt, tokenize=False)
+def with_template(tokenizer: Any) -> None:
+    """Raises `UserError` where the model has no chat template."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(
+            "This model has no chat template: it was not made for conversations. Choose an instruction-tuned "
+            "model, or the task 'pairs' with a prompt of your own."
+        )
 
 
-def _template(tokenizer: Any) -> str:
-    return tokenizer.get_chat_template()
+def _split(talk: Conversation, tokenizer: Any, place: str, values: dict[str, Any]) -> dict[str, Any]:
+    """`turns.split` of the conversation."""
+    with_template(tokenizer)
+    found, signs, trained = ending(tokenizer, talk.tools), special(tokenizer), list(talk.trained)
+    with _told(place):
+        if _has_own_way(tokenizer):
+            write = partial(_written, tokenizer, talk.tools)
+            return turns.split(write, talk.messages, trained, found, signs, tools=bool(talk.tools))
+        text, values = _template(tokenizer, talk.tools), {**tokenizer.special_tokens_map, **values}
+        how = {**vars(found), "openers": sorted(found.openers)}
+        times = 1 + len(talk.messages) // 20  # a long conversation is written once for each answer
+        return json.loads(rendered("split", text, values, _WHERE, place, trained, how, signs, times=times))
+
+
+@contextmanager
+def _told(place: str) -> Iterator[None]:
+    """Templates raise their own rules: roles must alternate, no system's turn …"""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{place}: the model's chat template refuses this conversation: {error}.") from error
+
+
+@lru_cache(maxsize=4)
+def _ending(tokenizer: Any, text: str | None) -> Ending:
+    signs = special(tokenizer)
+    if text is None:
+        return ends.ending(partial(_written, tokenizer, None), signs)
+    try:
+        found = json.loads(rendered("ending", text, tokenizer.special_tokens_map, _WHERE, "a sample", signs))
+    except (Refused, UserError):  # no template, or it takes too much: told of the first conversation
+        return Ending()
+    return Ending(**{**found, "openers": frozenset(found["openers"])})
+
+
+def _template(tokenizer: Any, tools: list | None) -> str:
+    """The template's text, of which a tokenizer may have one more for tools."""
+    with _told(tokenizer.name_or_path):
+        return tokenizer.get_chat_template(tools=tools)
+
+
+def _written(tokenizer: Any, tools: list | None, talk: Messages, prompt: bool, **more: Any) -> str:
+    options = {"tools": tools, "add_generation_prompt": prompt, "tokenize": False, **more}
+    return tokenizer.apply_chat_template(talk, **options)
 
 
 def _has_own_way(tokenizer: Any) -> bool:
@@ -143,3 +170,35 @@ def _has_own_way(tokenizer: Any) -> bool:
     from transformers import PreTrainedTokenizerBase
 
     return type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template
+
+
+def _ignored(name: str) -> str:
+    if name.startswith("role "):
+        return f"have turns of the role '{name[5:]}', which {_WHERE} does not write"
+    return _IGNORED.get(name, f"have the field '{name}' in turns, which {_WHERE} does not write")
+
+
+def _quoted(talk: Conversation, text: str) -> Iterator[str]:
+    """Whether the template, which expects objects, puts arguments of tools that are JSON text in quotes once more."""
+    calls = (call for turn in talk.messages for call in turn.get("tool_calls") or () if isinstance(call, dict))
+    for call in calls:
+        function = call.get("function", call)
+        arguments = function.get("arguments") if isinstance(function, dict) else None
+        if isinstance(arguments, str) and '"' in arguments and json.dumps(arguments, ensure_ascii=False) in text:
+            yield f"hold arguments of tools as text, which {_WHERE} puts in quotes once more. Give them as objects"
+
+
+__all__ = [
+    "NO_PICTURES",
+    "Spoken",
+    "asked",
+    "conversation",
+    "ending",
+    "learned_end",
+    "messages",
+    "segments",
+    "special",
+    "spoken",
+    "templated",
+    "with_template",
+]

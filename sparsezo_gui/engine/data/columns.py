@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
-from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.record import Binary, Record
 from sparsezo_gui.engine.data.tasks import Task, task
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe.recipe import DataTable
 
+LATER = frozenset(("system", "history", "tools"))
+"""Parts that a task can do without, and that none had at first: what a run remembers of its task leaves them out."""
 _MISSING = object()
 _LOOKED_AT = 100  # rows looked at for columns; rows of JSON may each have others
 
@@ -36,7 +39,7 @@ class UnknownLabel(UserError):
 def names(rows: Iterable[Record]) -> tuple[str, ...]:
     """Columns of the first rows, in order; those of objects inside also as 'outer.inner'."""
     found: dict[str, None] = {}
-    for row in list(rows)[:_LOOKED_AT]:
+    for row in islice(rows, _LOOKED_AT):
         _collect(row.values, "", found)
     return tuple(found)
 
@@ -104,6 +107,8 @@ def word(value: Any) -> str:
     """A label as a word: 1.0 and 1 as '1', True as 'true', text without spaces around."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Binary):
+        raise UserError("the answer is bytes that are no text, such as a picture. Use a column of text.")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip()

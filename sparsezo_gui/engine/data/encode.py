@@ -115,49 +115,71 @@ def text_of(tokens: Iterable[int], tokenizer: Any) -> str:
         return tokenizer.decode(list(tokens), skip_special_tokens=True)
 
 
-def prompt_tokens(text: str, tokenizer: Any) -> Tokens:
-    """What a model goes on from after ``text``: the tokens that begin every text, once, and those of the text; never
-    one that ends a text, whatever the tokenizer adds by itself. Raises `UserError`."""
-    prefix = beginning(tokenizer)
-    return prefix + tokenise([text], tokenizer, prefix).tokens
-
-
 def encode(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
     """Token rows of an example; no sequence, with its answer, is longer than ``max_tokens``.
 
     Too long a text loses its beginning (after the token that begins every text); an answer that alone is too long
-    loses its end. After a text that is learned (not after a word to choose) the token that ends a text is added and
-    learned, unless the text ends with a special token already. Raises `UserError` when nothing is left to predict.
+    loses its end. After a text whose end is learned (not after a word to choose) the token that ends a text is added
+    and learned, unless the text ends with a special token already. What comes after all that is learned is left out.
+    Raises `UserError` when nothing is left to predict.
     """
     return _choice(example, tokenizer, max_tokens) if example.choices else _continued(example, tokenizer, max_tokens)
 
 
 def _continued(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
     """A text of which some segments are trained: one row."""
-    prefix = beginning(tokenizer)
-    pieces = [text for text, _ in example.segments]
+    prefix, whole = begun(example, tokenizer)
     trained = [trained for _, trained in example.segments]
-    whole = ended(tokenise(pieces, tokenizer, prefix), tokenizer, len(pieces) - 1)
+    if trained[-1]:
+        whole = ended(whole, tokenizer, len(trained) - 1)
+    learned = [index for index, owner in enumerate(whole.owners) if trained[owner]]
     last = whole.first(max(index for index, train in enumerate(trained) if train))
-    cut, start, size = _room(len(whole.tokens), last, max_tokens, prefix)
-    kept = whole.window(start, size)
+    length = learned[-1] + 1 if learned else 0
+    cut, start, size = _room(length, last, max_tokens, prefix)
+    kept = whole.window(start, min(size, length - start))
     tokens = prefix + kept.tokens
     scored = [index for index, owner in enumerate(kept.owners, len(prefix)) if trained[owner] and index > 0]
     if not scored:
         raise UserError("there is no token to learn: the text is empty or a single token.")
     row = Row(
-        tokens[:-1] if scored[-1] == len(tokens) - 1 else tokens,
+        tokens[:-1],
         tuple(index - 1 for index in scored),
         tuple(tokens[index] for index in scored),
         (0,) * len(scored),
     )
-    return Encoded((row,), 0, 0, prefix + kept.tokens[: max(0, last - start)], example.references, cut)
+    prompt = prefix + kept.tokens[: max(0, last - start)]
+    if example.prompt and not example.text.startswith(example.prompt):  # a template asks otherwise than it tells
+        asked = prompt_tokens(example.prompt, tokenizer, example.templated)
+        prompt = prefix + asked[len(prefix) :][-(size - 1) :]
+    return Encoded((row,), 0, 0, prompt, example.references, cut)
+
+
+def begun(example: Example, tokenizer: Any) -> tuple[Tokens, Sequence]:
+    """The tokens that begin an example's text, and those of its segments.
+
+    A chat template writes the beginning of a text itself, or means that there is none.
+    """
+    prefix = beginning(tokenizer)
+    return _begun(tokenise([text for text, _ in example.segments], tokenizer), prefix, example.templated)
+
+
+def _begun(sequence: Sequence, prefix: Tokens, templated: bool) -> tuple[Tokens, Sequence]:
+    there = sequence.tokens[: len(prefix)] == prefix
+    return () if templated and not there else prefix, _without(prefix, sequence)
+
+
+def prompt_tokens(text: str, tokenizer: Any, templated: bool = False) -> Tokens:
+    """What a model goes on from after ``text``: the tokens that begin every text, once, and those of the text; never
+    one that ends a text, whatever the tokenizer adds by itself. A ``templated`` text, that of a chat template, begins
+    as it is written. Raises `UserError`."""
+    prefix, found = _begun(tokenise([text], tokenizer), beginning(tokenizer), templated)
+    return prefix + found.tokens
 
 
 def _choice(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
     """A prompt and its candidates: a row each, or one for all where they differ in their last token only."""
-    prefix = beginning(tokenizer)
     prompt = "".join(text for text, _ in example.segments)
+    prefix = begun(example, tokenizer)[0] if example.templated else beginning(tokenizer)
     head, tails = tokenise_choices(prompt, example.choices, tokenizer, prefix)
     if example.ends:
         tails = [ended(tail, tokenizer, 1) for tail in tails]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sparsezo_gui.engine.confined.prompt import described
 from sparsezo_gui.engine.data import chat, columns, labels
+from sparsezo_gui.engine.data.conversations import Unused, is_turns, written
+from sparsezo_gui.engine.data.dialogues import Dialogues, texts
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.engine.data.tasks import Answer, Task, task
@@ -16,13 +20,18 @@ from sparsezo_gui.recipe.recipe import DataTable
 
 MOST_ANSWERS = 100  # more different labels than this are no answers but texts or numbers
 Values = dict[str, Any]
+_PLAIN = (
+    "The prompts do not go through the model's chat template. Other programs will ask the model through it, which this "
+    "run does not train: set [data] chat_template = true to train as they ask."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """One example. A choice has one untrained segment; ``choices`` begin with what parts them from it (a space, or
     nothing after a line's end); each ``ends`` its text where it is no word of a list. ``accepted`` are further right
-    choices besides ``label``."""
+    choices besides ``label``. A ``templated`` text is that of the model's chat template, which asks for the last answer
+    with the text ``prompt``."""
 
     segments: tuple[tuple[str, bool], ...]
     choices: tuple[str, ...] = ()
@@ -30,6 +39,8 @@ class Example:
     references: tuple[str, ...] = ()
     accepted: tuple[int, ...] = ()
     ends: bool = False
+    templated: bool = False
+    prompt: str = ""
 
     @property
     def text(self) -> str:
@@ -38,8 +49,9 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Maker:
-    """Makes examples of one task. ``parts`` are the rows' columns, ``answers`` the candidates if these are fixed."""
+class Maker(Dialogues):
+    """Makes examples of one task. ``parts`` are the rows' columns, ``answers`` the candidates if these are fixed.
+    ``chats`` says that prompts go through the model's chat template, and ``unused`` counts what is not learned."""
 
     task: Task
     parts: dict[str, str]
@@ -47,6 +59,14 @@ class Maker:
     answers: tuple[Answer, ...]
     candidates: tuple[Template, ...]
     tokenizer: Any = None
+    chats: bool = False
+    unused: Unused = field(default_factory=Unused)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Sentences for the user on the examples made so far."""
+        plain = self.task.chats and not self.chats and getattr(self.tokenizer, "chat_template", None)
+        return tuple(sentence for sentence in (_PLAIN if plain else "", self.unused.sentence) if sentence)
 
     def example(self, row: Record) -> Example:
         """The example of one row. Raises `UserError` with the row's number."""
@@ -63,15 +83,21 @@ class Maker:
         return Example(((self.prompt.render(self._values(row, self.prompt), row.place), True),))
 
     def _chat(self, row: Record) -> Example:
-        turns = chat.messages(self._cell(row, "messages"), row.place)
-        return Example(chat.segments(turns, self.tokenizer, row.place), references=(turns[-1]["content"].strip(),))
+        extra = (self._optional(row, part) for part in ("system", "tools"))
+        talk = chat.conversation(self._cell(row, "messages"), row.place, *extra)
+        found = self._spoken(talk, row)
+        return Example(found.segments, references=_said(found), templated=True, prompt=found.prompt)
 
     def _completion(self, row: Record) -> Example:
+        value = self._cell(row, "answer")
+        if self._talks(row):
+            found = self._spoken(self._answered(row, "answer"), row)
+            others = () if is_turns(value) else tuple(text.strip() for text in texts(value)[1:])
+            return Example(found.segments, references=_said(found) + others, templated=True, prompt=found.prompt)
+        answers = self._answers(row, "answer")
         prompt, gap = self._prompt(row)
-        answers = texts(self._cell(row, "answer")) or ((self.task.none,) if self.task.none else ())
-        if not answers:
-            raise UserError(f"{row.place}: there is no answer in the column '{self.parts['answer']}'.")
-        return Example(((prompt, False), (gap + answers[0] + self.task.stop, True)), references=answers)
+        answer = _joined(prompt, gap, answers[0]) + self.task.stop
+        return Example(((prompt, False), (answer, True)), references=tuple(text.strip() for text in answers))
 
     def _choice(self, row: Record) -> Example:
         prompt, gap = self._prompt(row)
@@ -79,23 +105,42 @@ class Maker:
         if self.task.items:
             found, right = self._own_candidates(row, value)
         else:
+            self._check_text(row, "answer", value)
             found, right = [self._render(template, row) for template in self.candidates], [self._label(row, value)]
         references = tuple(found[index] for index in right)
-        return Example(((prompt, False),), tuple(gap + text for text in found), right[0], references, tuple(right[1:]))
+        choices = tuple(_joined(prompt, gap, text) for text in found)
+        return Example(((prompt, False),), choices, right[0], references, tuple(right[1:]))
 
     def _preference(self, row: Record) -> Example:
+        if self._talks(row):
+            return self._compared(row)
         prompt, gap = self._prompt(row)
-        found = [self._answer(row, part) for part in ("chosen", "rejected")]
+        found = [self._answers(row, part)[0] for part in ("chosen", "rejected")]
+        self._differ(row, found)
+        answers = tuple(_joined(prompt, gap, text) for text in found)
+        return Example(((prompt, False),), answers, references=(found[0].strip(),), ends=True)
+
+    def _compared(self, row: Record) -> Example:
+        """A preference in the model's chat template: what it writes for each of the two answers."""
+        talks = [self._answered(row, part) for part in ("chosen", "rejected")]
+        talks = [replace(talk, trained=talk.trained[-1:]) for talk in talks]
+        chosen, rejected = (chat.spoken(talk, self.tokenizer, row.place) for talk in talks)
+        self._count(row, chosen.unused | rejected.unused)
+        answers = tuple("".join(text for text, trained in each.segments if trained) for each in (chosen, rejected))
+        self._differ(row, answers)
+        prompts = {each.before for each in (chosen, rejected)}
+        if len(prompts) > 1:
+            raise UserError(
+                f"{row.place}: the chosen and the rejected answer do not follow the same conversation. Correct the row."
+            )
+        return Example(
+            ((prompts.pop(), False),), answers, references=_said(chosen), ends=True, templated=True,
+            prompt=chosen.prompt,
+        )  # fmt: skip
+
+    def _differ(self, row: Record, found: Sequence[str]) -> None:
         if found[0] == found[1]:
             raise UserError(f"{row.place}: the chosen and the rejected answer are the same. Leave the row out.")
-        return Example(((prompt, False),), tuple(gap + text for text in found), references=(found[0],), ends=True)
-
-    def _answer(self, row: Record, part: str) -> str:
-        """The text of an answer, or the last turn of the conversation that ends in it."""
-        value = self._cell(row, part)
-        if isinstance(value, list):
-            return chat.messages(value, row.place)[-1]["content"].strip()
-        return columns.word(value)
 
     def _own_candidates(self, row: Record, value: Any) -> tuple[list[str], list[int]]:
         items = list(dict.fromkeys(texts(self._cell(row, self.task.items))))
@@ -110,11 +155,19 @@ class Maker:
     def _prompt(self, row: Record) -> tuple[str, str]:
         """The prompt, and what stands between it and an answer. Spaces at its end go to the answer, because
         tokenizers join them to the word that follows."""
-        text = self._render(self.prompt, row)
+        text = self._filled(row)
+        if self.task.chats:  # with what another program would put into turns of its own
+            system = self._optional(row, "system") if "system" not in self.prompt.used else None
+            first = [written(system, f"{row.place}: the system's turn")] if system else []
+            text = "\n".join([*first, *(turn["content"] for turn in self._history(row)), text])
         prompt = text.rstrip(" ")
-        if not prompt.strip():
+        return prompt, text[len(prompt) :]
+
+    def _filled(self, row: Record) -> str:
+        text = self._render(self.prompt, row)
+        if not text.strip():
             raise UserError(f"{row.place}: the prompt is empty. Correct the row or the template.")
-        return prompt, text[len(prompt) :] or ("" if prompt[-1].isspace() else " ")
+        return text
 
     def _render(self, template: Template, row: Record, **more: Any) -> str:
         return template.render({**self._values(row, template), **more}, row.place)
@@ -128,10 +181,27 @@ class Maker:
         for part, column in self.parts.items():
             value = columns.get(row.values, column, "")
             values[part] = str(value) if isinstance(value, int | float) else "" if value is None else value
+        for name in template.written & values.keys():
+            self._check_text(row, name, values[name])
         for name in template.names - {"row", "item"}:
             if columns.empty(values.get(name)):
                 raise columns.Gap(row.place, f"the column '{self.parts.get(name, name)}' is empty")
         return values
+
+    def _check_text(self, row: Record, part: str, value: Any) -> None:
+        if not (holds := described(value)):
+            return
+        inner = next(iter(value), "part") if isinstance(value, dict) else 0
+        cure = f"Say in [data] template what of it goes in, as {{{{ {part}[{inner!r}] }}}}, or name another column."
+        if is_turns(value):
+            holds, cure = "a conversation", "The tasks 'chat', 'pairs' and 'preference' put it into a chat template."
+        elif isinstance(value, bytes):
+            cure = "Name another column."
+        raise UserError(f"{row.place}: the column '{self.parts.get(part, part)}' holds {holds}, not text. {cure}")
+
+    def _optional(self, row: Record, part: str) -> Any:
+        value = columns.get(row.values, self.parts[part]) if part in self.parts else None
+        return None if columns.empty(value) else value
 
     def _cell(self, row: Record, part: str) -> Any:
         value = columns.get(row.values, self.parts[part])
@@ -172,28 +242,42 @@ def maker(table: DataTable, rows: dict[str, Rows], tokenizer: Any = None) -> Mak
     if unknown:
         raise UserError(f"{prompt.where}: there is no column '{unknown[0]}'. {columns.choices(unknown[0], there)}")
     needed = (asked | {"answer", "messages", "chosen", "rejected", kind.items}) & kind.columns.keys()
+    if kind.kind == "preference" and not table.template and _holds_prompts(kind, table, rows, there):
+        needed -= {"prompt"}
     _known_parts(kind, table, prompt)
-    parts = columns.resolve(
-        kind, table, there, sorted(needed), sorted(prompt.optional & kind.columns.keys()), table.source
-    )
+    optional = sorted((prompt.optional | columns.LATER) & kind.columns.keys())
+    parts = columns.resolve(kind, table, there, sorted(needed), optional, table.source)
     answers = _answers(kind, table, rows, parts)
     # The words of a user's answers are text, whatever braces they hold; those of a task's file are templates.
     bundled = answers == kind.answers
     candidates = tuple(_bundled(kind, each.text) if bundled else Literal(each.text) for each in answers)
-    return Maker(kind, parts, prompt, answers, candidates or (_bundled(kind, kind.item),), tokenizer)
+    chats = kind.chats and table.chat_template and bool(getattr(tokenizer, "chat_template", None))
+    unused = Unused("conversations" if kind.kind == "chat" else "rows")
+    return Maker(kind, parts, prompt, answers, candidates or (_bundled(kind, kind.item),), tokenizer, chats, unused)
+
+
+def _holds_prompts(kind: Task, table: DataTable, rows: dict[str, Rows], there: Sequence[str]) -> bool:
+    """Whether the answers to compare are whole conversations, and no column holds their prompts."""
+    if "prompt" in table.columns or any(name in there for name in kind.columns["prompt"]):
+        return False
+    name = table.columns.get("chosen") or next((name for name in kind.columns["chosen"] if name in there), "")
+    return any(is_turns(columns.get(row.values, name)) for row in rows["train"][:1])
 
 
 def _bundled(kind: Task, text: str) -> Template:
     return Template(text, f"task '{kind.name}'", bundled=True)
 
 
-def texts(value: Any) -> tuple[str, ...]:
-    """Answers in a cell: text, a number, a list of them, or an object that holds them under 'text' or 'spans'."""
-    if isinstance(value, dict):
-        return texts(value.get("text", value.get("spans")))
-    if isinstance(value, list | tuple):
-        return tuple(text for item in value for text in texts(item))
-    return () if columns.empty(value) else (columns.word(value),)
+def _joined(prompt: str, gap: str, answer: str) -> str:
+    """``answer`` as it follows ``prompt``, parted by a space where nothing else does."""
+    parted = gap or prompt[-1:].isspace() or answer[:1].isspace()
+    return gap + answer if parted else " " + answer
+
+
+def _said(found: chat.Spoken) -> tuple[str, ...]:
+    """What was answered, without the thoughts before it."""
+    said = found.answer.rpartition("</think>")[2].strip()
+    return (said,) if said else ()
 
 
 def _known_parts(kind: Task, table: DataTable, prompt: Template) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +11,7 @@ from sparsezo_gui.engine.data.columns import Gap, UnknownLabel
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.errors import UserError
 
-MOST = 1000  # rows after which no more are looked for
+MOST, SECONDS = 1000, 20.0  # faults, and time since the first, after which no more are looked for
 NAMED = 3  # rows, or kinds of faults, that a sentence names
 LEAVE_OUT = "leave them out: [data] leave_out_gaps = true (in the terminal: --set data.leave_out_gaps=true)"
 
@@ -23,14 +25,19 @@ class Faults:
 
     def __init__(self) -> None:
         self._found: list[tuple[Record, UserError]] = []
+        self._end = math.inf
 
-    def __len__(self) -> int:
-        return len(self._found)
+    @property
+    def full(self) -> bool:
+        """Whether no more are to be looked for."""
+        return len(self._found) >= MOST or time.monotonic() > self._end
 
     def add(self, row: Record, error: UserError) -> None:
         """Keeps the ``error`` of ``row``; one that is not about the row is raised."""
-        if not isinstance(error, Gap) and not str(error).startswith(row.place):
+        if row.place not in str(error):
             raise error
+        if not self._found:
+            self._end = time.monotonic() + SECONDS
         self._found.append((row, error))
 
     def check(self, rows: int) -> None:
@@ -46,7 +53,7 @@ class Faults:
 
     def _count(self, found: int, rows: int) -> str:
         """Of rows that were all looked at, or not."""
-        return f"{found:,} of {rows:,} rows" if len(self) < MOST else f"At least {found:,} rows"
+        return f"{found:,} of {rows:,} rows" if not self.full else f"At least {found:,} rows"
 
 
 def places(rows: Iterable[Record]) -> str:

@@ -33,13 +33,19 @@ class Findings:
     def __init__(self, make: Maker, table: DataTable, rows: dict[str, Rows], limits: Limits | None = None) -> None:
         self._make, self._table, self._rows, self._limits = make, table, rows, limits
         self.counts, self.labels = Counter[str](), Counter[str]()
-        self.truncated = self.tokens_cut = self.longest = 0
+        self.truncated = self.tokens_cut = 0
+        self.lengths = {name: array("I") for name in SPLITS}  # tokens of each example
         # Hashes, eight bytes each.
         self._wholes = {name: array("q") for name in SPLITS}
-        self._prompts, self._answers = array("q"), array("q")
+        self._prompts, self._answers, self._references = array("q"), array("q"), array("q")
         self._empty: list[Record] = []
         self._empties, self._beyond, self._largest = 0, 0, 0
         self._left_out = Counter[str]()
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example; 0 without a tokenizer."""
+        return max(map(max, filter(None, self.lengths.values())), default=0)
 
     def leave_out(self, gap: str) -> None:
         """Counts a row that is left out for its ``gap``."""
@@ -49,7 +55,7 @@ class Findings:
         """Counts an example of ``split`` that was made of ``row``; ``encoded`` where there is a tokenizer."""
         self.counts[split] += 1
         if encoded is not None:
-            self._measure(encoded)
+            self._measure(split, encoded)
         self._compare(split, example, encoded)
         if split != "train":
             return
@@ -59,10 +65,10 @@ class Findings:
             self._empties += 1
             self._empty = sorted([*self._empty, row], key=lambda row: (row.source, row.number))[: faults.NAMED]
 
-    def _measure(self, encoded: Encoded) -> None:
+    def _measure(self, split: str, encoded: Encoded) -> None:
         self.truncated += encoded.cut > 0
         self.tokens_cut += encoded.cut
-        self.longest = max(self.longest, encoded.length)
+        self.lengths[split].append(encoded.length)
         if self._limits:
             self._beyond += encoded.length > (self._limits.positions or encoded.length)
             self._largest = max(self._largest, *(max(*row.tokens, *row.targets) for row in encoded.rows))
@@ -75,17 +81,17 @@ class Findings:
             prompt = tuple(text for text, trained in example.segments if not trained)
             self._prompts.append(hash(prompt) if prompt else whole)
             self._answers.append(hash((example.text, example.label)))
+            self._references.append(hash(example.references))
 
     def is_empty(self, example: Example, encoded: Encoded | None) -> bool:
         """Whether an answer is nothing, or nothing but the sign for its end."""
         if self._make.task.kind in ("choice", "text"):
             return False
-        if example.choices:
-            return not all(choice.strip() for choice in example.choices)
-        if encoded is None:
-            return not all(text.strip() for text, trained in example.segments if trained)
-        short = (part for part in _answers(encoded) if len(part) <= SHORT)
-        return any(not text_of(part, self._make.tokenizer).strip() for part in short)
+        if encoded is not None and example.templated:  # its end is written by the chat template
+            short = (part for part in _answers(encoded) if len(part) <= SHORT)
+            return any(not text_of(part, self._make.tokenizer).strip() for part in short)
+        trained = example.choices or (text for text, trained in example.segments if trained)
+        return not all(text.strip() for text in trained)
 
     def check(self) -> None:
         """Raises `UserError` for examples that nothing can be learned from, or that the model cannot compute."""
@@ -108,8 +114,8 @@ class Findings:
     def notices(self) -> tuple[Notice, ...]:
         """All that was noticed, in sentences."""
         parts = (
-            self._of_source(), self._of_template(), self._of_labels(), self._of_answers(), self._of_prompts(),
-            self._of_splits(), self._of_lengths(),
+            self._of_source(), self._of_conversations(), self._of_template(), self._of_labels(), self._of_answers(),
+            self._of_prompts(), self._of_splits(), self._of_lengths(),
         )  # fmt: skip
         return tuple(itertools.chain.from_iterable(parts))
 
@@ -118,23 +124,25 @@ class Findings:
         if count := self._left_out.total():
             yield Notice(f"{_rows(count)} left out for gaps: {faults.kinds(self._left_out)}.")
 
+    def _of_conversations(self) -> Iterator[Notice]:
+        yield from (Notice(sentence, "warning") for sentence in self._make.notices)
+
     def _of_template(self) -> Iterator[Notice]:
         make, prompt = self._make, self._make.prompt
-        if not self._table.template:
-            return
-        known = {*columns.names(self._rows["train"]), *make.task.columns}
+        known = {*columns.names(self._rows["train"]), *make.task.columns} if self._table.template else ()
         for written, name in prompt.mistaken(known).items():
             yield Notice(
                 f"[data] template: '{written}' is plain text, the same in all prompts. "
                 f"Did you mean '{{{{ {name} }}}}'?",
                 "warning",
             )
-        for part in {"answer", "chosen", "rejected"} & make.parts.keys():
-            if {part, make.parts[part]} & (prompt.names | prompt.optional):
-                yield Notice(
-                    f"[data] template: the prompt holds the column '{make.parts[part]}', so the model reads the answer "
-                    "before it gives it. Leave that column out of the template.", "warning",
-                )  # fmt: skip
+        read = {make.parts.get(name, name) for name in prompt.used}
+        answers = {make.parts[part] for part in ("answer", "chosen", "rejected") if part in make.parts}
+        for column in sorted(answers & read):
+            yield Notice(
+                f"The prompt holds the column '{column}', so the model reads the answer before it gives it. Take that "
+                "column out of [data] template or columns.", "warning",
+            )  # fmt: skip
 
     @property
     def mergeable(self) -> bool:
@@ -158,8 +166,8 @@ class Findings:
             said = f"labels that differ only by case, spaces or as 1 and 1.0: {named}."
             if self.mergeable:
                 yield Notice(
-                    f"Different answers are made of {said} To merge each group into one, set [data] merge_labels = "
-                    "true (in the terminal: --set data.merge_labels=true).", "warning",
+                    f"Each spelling is an answer of its own, of {said} To merge each group into one, set [data] "
+                    "merge_labels = true (in the terminal: --set data.merge_labels=true).", "warning",
                 )  # fmt: skip
             else:
                 yield Notice(f"Merged are {said} Each group is spelled as its first.")
@@ -182,6 +190,13 @@ class Findings:
             yield Notice(
                 f"{self._empties:,} of {_examples(self.counts['train'], kind='training ')} have an empty answer, which "
                 f"teaches the model to say nothing: {faults.places(self._empty)}. Fill them in, or {faults.LEAVE_OUT}.",
+                "warning",
+            )
+
+        train = self.counts["train"]
+        if self._make.task.kind in ("completion", "chat") and train > FEW and _different(self._references) == 1:
+            yield Notice(
+                f"All {train:,} training examples have the same answer, so the model learns to give it always.",
                 "warning",
             )
 

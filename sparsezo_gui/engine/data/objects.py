@@ -237,9 +237,10 @@ def _is_column(name: str, value: dict[str, Any]) -> bool:
 
 
 def _unknown(path: Path, lists: list[str]) -> UserError:
+    found = f"; this one holds {len(lists)}: {', '.join(lists)}" if lists else ""
     return UserError(
-        f"{path.name}: needs a list of objects, or an object that holds exactly one list"
-        f"{f'; this one holds {len(lists)}: ' + ', '.join(lists) if lists else ''}. Or write one object a line, as .jsonl."
+        f"{path.name}: needs a list of objects, or an object that holds exactly one list{found}. Or write one object a "
+        "line, as .jsonl."
     )
 
 

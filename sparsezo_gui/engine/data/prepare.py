@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsezo_gui import resources
-from sparsezo_gui.engine.data import columns, faults, readers, sources
+from sparsezo_gui.engine.data import columns, readers, sources
 from sparsezo_gui.engine.data.encode import Encoded, Tokens, encode, encode_text, encode_text_blocks, text_of
 from sparsezo_gui.engine.data.examples import Example, Maker, maker
 from sparsezo_gui.engine.data.faults import Faults
@@ -19,6 +19,7 @@ from sparsezo_gui.engine.data.findings import Findings
 from sparsezo_gui.engine.data.limits import Limits
 from sparsezo_gui.engine.data.seen import right
 from sparsezo_gui.engine.data.sources import Rows
+from sparsezo_gui.engine.data.store import Store
 from sparsezo_gui.engine.data.tasks import Task
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Notice, Progress
@@ -31,8 +32,8 @@ _CHARACTERS = 4  # per token, roughly
 class Split:
     """Examples of one split, and the same for the model."""
 
-    examples: list[Example]
-    encoded: list[Encoded]
+    examples: Store[Example]
+    encoded: Store[Encoded]
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -68,8 +69,10 @@ def load_task(table: DataTable, tokenizer: Any, limits: Limits | None = None) ->
     """
     yield Progress("Reading data")
     rows = yield from sources.read_rows(table)
-    make = maker(table, rows, tokenizer)
+    make = yield from sources.meanwhile(lambda: maker(table, rows, tokenizer), Progress("Preparing examples"))
     splits, found = yield from prepared(make, rows, table, limits)
+    total = sum(len(part) for part in rows.values())
+    notices = yield from sources.meanwhile(found.notices, Progress("Preparing examples", total, total, "examples"))
     return TaskData(
         make.task,
         **splits,
@@ -77,7 +80,7 @@ def load_task(table: DataTable, tokenizer: Any, limits: Limits | None = None) ->
         truncated=found.truncated,
         tokens_cut=found.tokens_cut,
         longest=found.longest,
-        notices=found.notices(),
+        notices=notices,
     )
 
 
@@ -87,11 +90,11 @@ def prepared(
     """The examples of each split, encoded where there is a tokenizer, and what was noticed about them. Raises
     `UserError` that tells all rows together that cannot become examples."""
     work, wrong, found = Preparing(rows), Faults(), Findings(make, table, rows, limits)
-    splits = {name: Split([], []) for name in rows}
+    splits = {name: Split(Store(), Store()) for name in rows}
     for name, part in rows.items():
         for row in part:
             yield from work.next()
-            if len(wrong) == faults.MOST:
+            if wrong.full:
                 break
             try:
                 made = encoded_row(make, row, table.max_tokens)

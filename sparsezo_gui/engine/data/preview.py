@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from sparsezo_gui.engine.data import columns, prepare, seen, sources
-from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.examples import Maker, maker
 from sparsezo_gui.engine.data.faults import Gaps
 from sparsezo_gui.engine.data.findings import Findings
@@ -91,14 +90,15 @@ def previewing(
         "totals": {name: len(part) for name, part in rows.items()},
     }
     try:
-        make = maker(table, rows, tokenizer)
+        make = yield from sources.meanwhile(lambda: maker(table, rows, tokenizer), Progress("Preparing examples"))
     except UserError as error:
         return DataPreview(**common, columns_of={}, suggestion=suggest(kind, table, there), problem=str(error))
     common |= {"columns_of": make.parts, "suggestion": {}}
     try:
         splits, found = yield from prepare.prepared(make, rows, table, limits)
+        notices = yield from sources.meanwhile(found.notices, Progress("Preparing examples"))
+        common |= {"notices": notices, "offer": "merge_labels" if found.mergeable else ""}
         examples, left_out = _shown(make, paged, table)
-        common |= {"notices": found.notices(), "offer": "merge_labels" if found.mergeable else ""}
         return DataPreview(**common, examples=examples, left_out=left_out, **_figures(make, splits, found))
     except UserError as error:
         return DataPreview(**common, problem=str(error), offer="leave_out_gaps" if isinstance(error, Gaps) else "")
@@ -109,7 +109,9 @@ def suggest(kind: Task, table: DataTable, there: tuple[str, ...]) -> dict[str, s
     wanted = [
         part
         for part in kind.columns
-        if table.columns.get(part) not in there and not any(name in there for name in kind.columns[part])
+        if part not in columns.LATER
+        and table.columns.get(part) not in there
+        and not any(name in there for name in kind.columns[part])
     ]
     taken = set(table.columns.values()) | {name for names in kind.columns.values() for name in names}
     found: dict[str, str] = {}
@@ -148,21 +150,22 @@ def _shown(make: Maker, paged: list[Record], table: DataTable) -> tuple[tuple[Pi
 def _figures(make: Maker, splits: dict[str, prepare.Split], found: Findings) -> dict[str, Any]:
     """Balance of the answers; with a tokenizer also the lengths of all examples."""
     classes = dict(sorted(found.labels.items())) if make.answers else None
-    pairs = [pair for split in splits.values() for pair in zip(split.examples, split.encoded, strict=False)]
-    if not pairs:
+    if not found.longest:
         return {"classes": classes}
-    longest = max(pairs, key=lambda pair: pair[1].length)
+    split, lengths = next(each for each in found.lengths.items() if found.longest in each[1])
+    place = lengths.index(found.longest)
+    longest = splits[split].examples[place], splits[split].encoded[place]
     return {
         "classes": classes,
-        "lengths": _histogram([encoded for _, encoded in pairs]),
+        "lengths": _histogram(list(itertools.chain.from_iterable(found.lengths.values()))),
         "longest": seen.ends(seen.pieces(*longest, make.tokenizer))[0],
         "longest_tokens": found.longest,
         "cut": found.truncated,
     }
 
 
-def _histogram(encoded: list[Encoded]) -> tuple[tuple[int, int], ...]:
-    longest = max(one.length for one in encoded)
+def _histogram(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    longest = max(lengths)
     width = -(-longest // _BARS)
-    counts = Counter((one.length - 1) // width for one in encoded)
+    counts = Counter((length - 1) // width for length in lengths)
     return tuple(((bar + 1) * width, counts[bar]) for bar in range(-(-longest // width)))

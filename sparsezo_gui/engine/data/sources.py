@@ -12,18 +12,22 @@ import json
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import huggingface_hub
 
 from sparsezo_gui import resources
+from sparsezo_gui.border import reason
 from sparsezo_gui.engine.data import columns, parquet, readers
 from sparsezo_gui.engine.data.record import Record
+from sparsezo_gui.engine.data.store import HELD, Picked, Store
 from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.engine.files import refuse_links
 from sparsezo_gui.engine.models.download import remove_damaged
@@ -38,6 +42,7 @@ SPLITS = ("train", "validation", "test")
 TOLD_EVERY = 0.1  # seconds
 TRAIN_SHARE = 0.7  # of a source that is smaller than what is asked for
 _PREFIXES = {"train": ("train",), "validation": ("val", "dev"), "test": ("test",)}
+_SAVED = ("dataset_dict.json", "state.json")
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 Part = Callable[[], Iterator[Record]]
 T = TypeVar("T")
@@ -48,7 +53,7 @@ class Rows(Sequence[Record]):
     """Rows of one split, in the order of their hashes. ``total`` is how many its file holds; ``own`` says that
     validation or test rows have a file of their own; ``note`` is a sentence for the user."""
 
-    records: tuple[Record, ...] = ()
+    records: Sequence[Record] = ()
     total: int = 0
     own: bool = False
     note: str = ""
@@ -76,7 +81,7 @@ def finish(work: Generator[Any, None, T]) -> T:
 
 def read_rows(table: DataTable) -> Generator[Progress, None, dict[str, Rows]]:
     """`load_rows`, telling how far it is."""
-    parts = find(table.source)
+    parts = yield from meanwhile(lambda: find(table.source), Progress("Reading data"))
     wanted = {"train": table.train, "validation": table.validation, "test": table.test}
     pool = next(name for name in ("train", "", "validation", "test") if name in parts)
     found: dict[str, Rows] = {}
@@ -84,7 +89,7 @@ def read_rows(table: DataTable) -> Generator[Progress, None, dict[str, Rows]]:
     for split in ("validation", "test"):
         if split in parts and split != pool and wanted[split]:
             groups, total = yield from smallest(parts[split], wanted[split], _index_key)
-            rows = _rows(groups, table, wanted[split], total)
+            rows = yield from _rows(groups, table, wanted[split], total)
             if rows and not columns.labelled(table, rows):
                 notes[split] = (
                     f"The {split} rows of {table.source} have no labels; others are taken from the training rows."
@@ -97,7 +102,8 @@ def read_rows(table: DataTable) -> Generator[Progress, None, dict[str, Rows]]:
     start = 0
     for split, count in zip(SPLITS, shares(len(groups), *missing.values()), strict=True):
         if split not in found:
-            found[split] = _rows(groups[start : start + count], table, wanted[split], total, notes.get(split, ""))
+            part = groups[start : start + count]
+            found[split] = yield from _rows(part, table, wanted[split], total, notes.get(split, ""))
             start += count
     return {split: found[split] for split in SPLITS}
 
@@ -148,6 +154,11 @@ def split_of(name: str) -> str:
 def _folder(folder: Path, top: Path | None) -> dict[str, Part]:
     """Parts by the names of the files, which must not lie outside of ``top`` (None: they may)."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and readers.kind(path) in readers.READERS]
+    if any(path.name in _SAVED for path in files):
+        raise UserError(
+            f"The folder '{folder}' was written by `save_to_disk` of datasets, in a format for that library alone. "
+            "Write a Parquet file for each split, with load_from_disk(…)['train'].to_parquet('train.parquet')."
+        )
     if not files and (folder / "data").is_dir():  # how data sets lie on the Hub
         return _folder(folder / "data", top)
     if not files:
@@ -203,11 +214,14 @@ def _refuse_damaged(name: str, began: float, loaded: Mapping[str, Any]) -> None:
 def _hub_part(name: str, split: str, rows: Any) -> Part:
     from datasets import ClassLabel
 
+    for key, feature in (rows.features or {}).items():  # pictures and sounds stay as they are: bytes, and no text
+        if getattr(feature, "decode", False):
+            rows = rows.cast_column(key, replace(feature, decode=False))
     classes = {key: feature.names for key, feature in (rows.features or {}).items() if isinstance(feature, ClassLabel)}
 
     def records() -> Iterator[Record]:
         try:
-            for number, values in enumerate(parquet.named(rows, classes), 1):
+            for number, values in enumerate(parquet.named(map(parquet.plain, rows), classes), 1):
                 yield Record(values, f"{name} {split}", number)
         except Exception as error:  # a data set that is read as it comes: the network's errors, and those of its files
             raise hub_error(name, error) from error
@@ -217,12 +231,17 @@ def _hub_part(name: str, split: str, rows: Any) -> Part:
 
 def hub_error(name: str, error: Exception) -> UserError:
     """A sentence for what `datasets` raises when a data set cannot be had from the Hub."""
+    if "Not enough disk space" in str(error):  # `datasets` looks for room before it fetches what knows its size
+        return UserError(
+            f"The data set '{name}' finds no room on the disk ({reason(error)}). Free some space, or set HF_HOME to a "
+            "folder on another disk."
+        )
     found = _asked(name, error)
     if isinstance(found, HUB_ERRORS) and not isinstance(found, FileNotFoundError):  # a file that the data set lacks
         return refusal("data set", name, found, "give a file")
-    reason = " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).split()) or type(error).__name__
     return UserError(
-        f"The data set '{name}' could not be loaded from the Hub: {masked(reason)} Check its name and configuration "
+        f"The data set '{name}' could not be loaded from the Hub: {masked(said)} Check its name and configuration "
         f"(owner/name:configuration); data sets that need their own code are not supported."
     )
 
@@ -238,25 +257,79 @@ def _asked(name: str, error: Exception) -> Exception:
     return error
 
 
-def smallest(part: Part, limit: int, key: Callable) -> Generator[Progress, None, tuple[list[list[Record]], int]]:
+class Groups(Sequence[list[Record]]):
+    """Rows with equal keys together. They are read when they are asked for."""
+
+    def __init__(self, store: Sequence[Record], places: list[list[int]]) -> None:
+        self.store, self.places = store, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Groups(self.store, self.places[index])
+        return [self.store[place] for place in self.places[index]]
+
+
+def smallest(part: Part, limit: int, key: Callable) -> Generator[Progress, None, tuple[Groups, int]]:
     """Rows of the ``limit`` smallest keys, grouped by key, in the order of the keys; and how many rows there are."""
-    groups: dict[int, list[Record]] = {}
+    store: Store[Record] = Store()
+    groups: dict[int, list[int]] = {}
     heap: list[int] = []
-    count, told = 0, time.monotonic()
+    count, clock = 0, Clock()
     for count, record in enumerate(part(), 1):
         hashed = key(count, record)
-        if hashed in groups:
-            groups[hashed].append(record)
-        elif len(heap) < limit:
+        if hashed not in groups and len(heap) < limit:
             heapq.heappush(heap, -hashed)
-            groups[hashed] = [record]
-        elif heap and hashed < -heap[0]:
+            groups[hashed] = []
+        elif hashed not in groups and heap and hashed < -heap[0]:
             del groups[-heapq.heapreplace(heap, -hashed)]
-            groups[hashed] = [record]
-        if time.monotonic() - told > TOLD_EVERY:
+            groups[hashed] = []
+        if hashed in groups:
+            groups[hashed].append(len(store))
+            store.append(record)
+        if clock.due():
             yield Progress("Reading data", count, 0, "rows")
-            told = time.monotonic()
-    return [groups[hashed] for hashed in sorted(groups)], count
+    all_read = Progress("Reading data", count, 0, "rows")
+    return Groups(store, (yield from meanwhile(lambda: [groups[hashed] for hashed in sorted(groups)], all_read))), count
+
+
+class Clock:
+    """Says ten times a second that progress is due."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time again."""
+        now = time.monotonic()
+        due = now - self._told > TOLD_EVERY
+        self._told = now if due else self._told
+        return due
+
+
+def meanwhile(call: Callable[[], T], waiting: Progress) -> Generator[Progress, None, T]:
+    """What ``call`` gives, telling ``waiting`` while it works on a thread of its own. Whoever closes the generator does
+    not wait for it."""
+    done: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            done.put((call(), None))
+        except BaseException as error:
+            done.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        try:
+            value, error = done.get(timeout=TOLD_EVERY)
+        except Empty:
+            yield waiting
+            continue
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]
 
 
 def _hash(text: str) -> int:
@@ -272,14 +345,28 @@ def content_key(index: int, record: Record) -> int:
     return _hash(json.dumps(record.values, sort_keys=True, default=str))
 
 
-def _rows(groups: list[list[Record]], table: DataTable, limit: int, total: int, note: str = "") -> Rows:
+def _rows(
+    groups: Groups, table: DataTable, limit: int, total: int, note: str = ""
+) -> Generator[Progress, None, Rows]:
     """Rows of these groups, with nested lists unfolded as the task says, at most ``limit``."""
     paths = task(table.task).explode
-    records = [row for group in groups for record in group for row in explode(record, paths)]
-    if len(records) > limit or paths:
-        order = sorted(range(len(records)), key=lambda index: _hash(str(index)))
-        records = [records[index] for index in order[:limit]]
-    return Rows(tuple(records), total, note=note)
+    store, waiting = groups.store, Progress("Reading data", total, 0, "rows")
+    places = yield from meanwhile(lambda: [place for group in groups.places for place in group], waiting)
+    if paths:
+        store, clock = Store(), Clock()
+        for place in places:
+            for row in explode(groups.store[place], paths):
+                store.append(row)
+            if clock.due():
+                yield Progress("Reading data", len(store), 0, "rows")
+        places = list(range(len(store)))
+    if len(places) > limit or paths:
+        order = yield from meanwhile(
+            lambda: sorted(range(len(places)), key=lambda index: _hash(str(index)))[:limit], waiting
+        )
+        places = [places[index] for index in order]
+    records = Picked(store, places)
+    return Rows(tuple(records) if len(records) <= HELD else records, total, note=note)
 
 
 def explode(record: Record, paths: Sequence[str]) -> list[Record]:

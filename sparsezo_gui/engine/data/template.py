@@ -19,6 +19,7 @@ from jinja2 import TemplateSyntaxError, nodes
 from sparsezo_gui.engine.confined import prompt
 from sparsezo_gui.engine.confined.process import Exceeded, confined
 from sparsezo_gui.engine.confined.prompt import FILTERS, METHODS, environment
+from sparsezo_gui.engine.data.record import Binary
 from sparsezo_gui.errors import UserError
 
 LARGEST_TEMPLATE = 20_000  # characters
@@ -59,6 +60,8 @@ class Template:
         self.optional = frozenset(test.name for test in tests if isinstance(test, nodes.Name))
         # Nothing can be assigned. Jinja's own search would compute constant parts, here, without limits.
         self.names = frozenset(name.name for name in tree.find_all(nodes.Name)) - self.optional
+        self.used = self.names | self.optional
+        self.written = frozenset(_named(piece) for each in tree.find_all(nodes.Output) for piece in each.nodes) - {""}
         self._words = "".join(node.data for node in tree.find_all(nodes.TemplateData))
 
     def mistaken(self, known: Collection[str]) -> dict[str, str]:
@@ -70,7 +73,7 @@ class Template:
     def check_uses(self, there: Collection[str], parts: Collection[str] = ()) -> None:
         """Raises `UserError` where none of the columns ``there`` or of a task's ``parts`` goes in, so that all rows
         would read the same."""
-        if self.names | self.optional:
+        if self.used:
             return
         guess = "A column goes in as {{ column }}."
         if mistaken := self.mistaken({*there, *parts}):
@@ -100,13 +103,16 @@ class Template:
         return len(self.text) * (len(self.text) + sum(map(len, values.values()))) < SMALL
 
 
-def rendered(kind: str, text: str, values: dict[str, Any], where: str, place: str, *more: Any) -> str:
+def rendered(
+    kind: str, text: str, values: dict[str, Any], where: str, place: str, *more: Any, times: int = 1
+) -> str:  # fmt: skip
     """What the work ``kind`` of the confined process makes of the template ``text`` with ``values``, within the limits
-    of one row. Raises `UserError`, or `Refused` with what the template said."""
+    of one row, or ``times`` its time. Raises `UserError`, or `Refused` with what the template said."""
+    seconds = SECONDS * times
     try:
-        return confined.ask(kind, text, plain(values), *more, seconds=SECONDS, memory=MEMORY)
+        return confined.ask(kind, text, plain(values), *more, seconds=seconds, memory=MEMORY)
     except Exceeded as error:
-        much = f"{SECONDS:.0f} second" if str(error) == "time" else f"{MEMORY // 10**6} MB of memory"
+        much = f"{seconds:.0f} second{'s' * (times > 1)}" if str(error) == "time" else f"{MEMORY // 10**6} MB of memory"
         raise UserError(
             f"{where}: takes more than {much} on {place}. Shorten the row or leave it out, or use a simpler template."
         ) from error
@@ -118,7 +124,16 @@ def plain(value: Any) -> Any:
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, Binary):
+        raise UserError("the row holds bytes that are no text, such as a picture. Use columns of text.")
     return value if type(value) in (str, int, float, bool, bytes, type(None)) else str(value)
+
+
+def _named(node: nodes.Node) -> str:
+    """The value that a piece of a template writes, maybe through filters of text, or ''."""
+    while isinstance(node, nodes.Filter) and node.name in prompt.OF_TEXT and node.node is not None:
+        node = node.node
+    return node.name if isinstance(node, nodes.Name) else ""
 
 
 def _check_node(node: nodes.Node) -> None:
@@ -142,7 +157,7 @@ def _check_node(node: nodes.Node) -> None:
 class Literal:
     """Stands in for a `Template` where text must be taken as it is."""
 
-    names = optional = frozenset()
+    names = optional = used = written = frozenset()
 
     def __init__(self, text: str):
         self.text = text

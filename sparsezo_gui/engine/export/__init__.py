@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe import judge
 from sparsezo_gui.recipe.events import Notice, Progress
+from sparsezo_gui.sizes import size
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.runs.folder import RunFolder
@@ -61,7 +62,7 @@ def _overlay(session: Session, out: Path) -> list[str]:
         changes, shapes, given.model.id, source.revision, session.model.fingerprint, session.step, recipe.dump(given)
     ))  # fmt: skip
     read_overlay(out)
-    told = [f"{out.stat().st_size / 1e6:.1f} MB; it belongs to the base model {source.id}."]
+    told = [f"{size(out.stat().st_size)}; it belongs to the base model {source.id}."]
     if stop := added_stop(session.model):
         told.append(
             f"The run learned to end answers with '{stop}' (token {session.model.learned_end}), which is not a stop "

@@ -12,6 +12,7 @@ from pathlib import Path
 from sparsezo_gui.engine.drafts import drafting, publish
 from sparsezo_gui.engine.files import cannot_write, make_folder, own, sync
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.sizes import size
 
 COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*")
 NOT_COPIED = ("*.bin.index.json", "adapter_*")
@@ -71,10 +72,10 @@ def _forget_paths(path: Path) -> None:
         path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
-def _check_disk(folder: Path, size: int) -> None:
+def _check_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
-    if size + SPARE > free:
-        raise UserError(f"The exported model needs {(size + SPARE) / 1e6:,.0f} MB (with some room to spare), but only "
-                        f"{free / 1e6:,.0f} MB are free on the disk of {folder}. Free some space or choose another "
+    if needed + SPARE > free:
+        raise UserError(f"The exported model needs {size(needed + SPARE)} (with some room to spare), but only "
+                        f"{size(free)} are free on the disk of {folder}. Free some space or choose another "
                         "place.")
 

@@ -21,6 +21,7 @@ import torch
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import ModelTable
 
+BUFFERS = 72 * 2**20  # bytes that libraries take with the first forward pass, and the allocator from loading (measured)
 SAMPLE_EVERY = 0.002  # seconds between two looks at the process's memory
 
 
@@ -89,6 +90,20 @@ def memory_free(device: torch.device) -> int:
 def memory_used(device: torch.device) -> int:
     """Bytes that this process holds on the device."""
     return psutil.Process().memory_info().rss if device.type == "cpu" else torch.cuda.memory_reserved(device)
+
+
+_program: list[int] = []  # what this process held before its first model, once there was one
+
+
+def note_program() -> None:
+    """Remembers what this process holds; the first model is about to be loaded."""
+    if not _program:
+        _program.append(memory_used(torch.device("cpu")) + BUFFERS)
+
+
+def program_bytes() -> int:
+    """Bytes of memory that this process takes without a model: libraries, data, and the window where there is one."""
+    return _program[0] if _program else memory_used(torch.device("cpu")) + BUFFERS
 
 
 def give_back_freed() -> None:

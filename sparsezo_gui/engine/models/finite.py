@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ def watched() -> Iterator[list[str]]:
 
     They are looked at before: rounding to 4 bits makes a number of NaN on a GPU. Loading stops at the first one.
     """
+    kept = gc.get_freeze_count()
+    gc.freeze()  # so that collecting what the loader leaves takes no time
     found: list[str] = []
     before = {kind: AUTO_QUANTIZER_MAPPING[kind] for kind in _KINDS}
     AUTO_QUANTIZER_MAPPING.update({kind: _watching(quantizer, found) for kind, quantizer in before.items()})
@@ -34,6 +37,9 @@ def watched() -> Iterator[list[str]]:
         yield found
     finally:
         AUTO_QUANTIZER_MAPPING.update(before)
+        gc.unfreeze()
+        if kept:  # the window's own
+            gc.freeze()
 
 
 def _watching(quantizer: Any, found: list[str]) -> Any:
@@ -43,6 +49,7 @@ def _watching(quantizer: Any, found: list[str]) -> Any:
             convert = operation.convert
 
             def looked_at(tensors: dict[str, Any], *more: Any, **facts: Any) -> Any:
+                gc.collect()  # else all weights so far stay, as whole as they came: the loader holds them in cycles
                 for name, tensor in tensors.items():
                     if not finite(tensor[0] if isinstance(tensor, list) else tensor):
                         found.append(name)

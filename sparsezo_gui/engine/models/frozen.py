@@ -107,6 +107,7 @@ class FrozenModel:
 
 def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     """Finds, checks and loads the model of ``table``. Raises `UserError` for everything that is wrong with it."""
+    devices.note_program()
     device = devices.choose(table.device)
     source = yield from find(table)
     yield Progress("Loading the model")
@@ -129,7 +130,9 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
         if not all(finite(tensor) for tensor in (*layer.store.tensors, layer.bias) if tensor is not None):
             raise _not_finite(source, name)
         if done % 32 == 0:
+            devices.give_back_freed()
             yield Progress("Loading the model", done, len(source.anatomy.linears), "layers")
+    devices.give_back_freed()
     # What is left are embeddings, head and norms; the frozen weights are no parameters any more and keep their bits.
     # Buffers stay as they are: rotary frequencies must not lose bits.
     # Each is copied: one view into the mapped file would keep all pages of the file in this process.

@@ -16,6 +16,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 from sparsezo_gui import resources
 from sparsezo_gui.border import outside
+from sparsezo_gui.engine.models import kinds
 from sparsezo_gui.engine.models.anatomy import anatomy
 from sparsezo_gui.engine.models.code import find_code
 from sparsezo_gui.engine.models.consent import required
@@ -36,9 +37,12 @@ from sparsezo_gui.engine.models.token import token
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import ModelTable
+from sparsezo_gui.sizes import size
 
 FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken", "LICENSE*", "NOTICE*", "README.md")
 """What is fetched from the Hub."""
+MORE_TEMPLATES = re.compile(r"additional_chat_templates/\w[\w.-]*\.jinja")
+"""Templates of a model that has several, such as one for tools."""
 LEFT_OUT = ("*/*", "*:*", "consolidated*", "adapter_*", "*.bin.index.json", "*onnx*")
 PICKLED = {pattern[1:] for pattern in PICKLES}
 SPARE = 256 * 2**20  # bytes that stay free on the disk after a download
@@ -132,11 +136,13 @@ def _listing(table: ModelTable) -> Generator[Progress, None, tuple[Snapshot, lis
         raise hub.OfflineModeIsEnabled
     info = yield from patiently(lambda: model_info(table), Progress("Looking for the model"))
     names = [sibling.rfilename for sibling in info.siblings or ()]
+    if what := kinds.of_files(names, kinds.base_of_tags(info.tags)):
+        raise UserError(f"'{table.id}' on the Hub {what}")
     patterns = [*FILES, *PICKLES, *(["*.py"] if table.trust_remote_code else [])]
-    names = list(filter_repo_objects(names, allow_patterns=patterns, ignore_patterns=LEFT_OUT))
+    others = [name for name in names if MORE_TEMPLATES.fullmatch(name)]
+    names = [*filter_repo_objects(names, allow_patterns=patterns, ignore_patterns=LEFT_OUT), *others]
     if "config.json" not in names:
-        raise UserError(f"'{table.id}' on the Hub is not a whole model: it has no config.json. An adapter or a GGUF "
-                        "copy cannot be tuned; choose the base model.")
+        raise UserError(f"'{table.id}' on the Hub is not a whole model: it has no config.json. Choose another copy.")
     if SINGLE not in names and INDEX not in names:
         raise UserError(f"'{table.id}' on the Hub has no safetensors weights, and SparseZO opens no other format. "
                         "Choose a copy of the model that has model.safetensors.")
@@ -167,8 +173,8 @@ def _check_disk(table: ModelTable, needed: int) -> None:
         place = place.parent
     free = shutil.disk_usage(place).free
     if needed and needed + SPARE > free:
-        raise UserError(f"'{table.id}' needs {needed / 1e9:.1f} GB on the disk of {place}, but only {free / 1e9:.1f} "
-                        "GB are free. Free some space, or set HF_HOME to a folder on another disk.")
+        raise UserError(f"'{table.id}' needs {size(needed)} on the disk of {place}, but only {size(free)} are "
+                        "free. Free some space, or set HF_HOME to a folder on another disk.")
 
 
 def _fetch(snapshot: Snapshot, files: list[HubFile], done: int, total: int) -> Generator[Progress, None, int]:

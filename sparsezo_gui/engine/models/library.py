@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from sparsezo_gui import resources
 from sparsezo_gui.border import reason
+from sparsezo_gui.engine.models import kinds
 from sparsezo_gui.engine.models.anatomy import Anatomy, anatomy
 from sparsezo_gui.engine.models.checkpoint import DTYPES
 from sparsezo_gui.engine.models.code import named_type
@@ -155,6 +156,9 @@ def _of_hub(table: ModelTable) -> ModelSummary:
     files = [file for file in info.siblings or () if re.fullmatch(r"[^/]+\.safetensors", file.rfilename)]
     facts["bytes"] = sum(file.size or 0 for file in files)
     try:
+        names = {file.rfilename for file in info.siblings or ()}
+        if what := kinds.of_files(names, kinds.base_of_tags(info.tags)):
+            raise UserError(f"'{table.id}' on the Hub {what}")
         folder = _fetch_config(table)
         code = usable_code(table, folder)
         config = read_config(folder, code)
@@ -182,12 +186,17 @@ def _of_info(info: Any) -> ModelSummary:
     numbers = info.safetensors.parameters if info.safetensors else {}
     size = sum(count * (DTYPES[dtype].itemsize if dtype in DTYPES else 1) for dtype, count in numbers.items())
     problem = "" if numbers else "It has no safetensors weights; choose a copy that has them."
+    problem = kinds.of_tags(info.tags) or _it(kinds.of_config(config)) or problem
     if kind and kind not in CONFIG_MAPPING:
         problem = f"Its model type '{kind}' is not known to transformers."
     return ModelSummary(
         info.id, _title(info.id), "hub", (config.get("architectures") or [kind or ""])[0], sum(numbers.values()), size,
         _licence(info.tags), bool(info.gated), problem,
     )  # fmt: skip
+
+
+def _it(what: str) -> str:
+    return f"It {what}" if what else ""
 
 
 def _licence(tags: Iterable[str] | None) -> str:

@@ -1,15 +1,15 @@
 """How much memory a run takes, from the recipe and the anatomy of its model alone: no weights, no forward pass.
 
-The parts are what the engine holds at its peak, which is in the forward pass of the largest pack: at most `PACK_ROWS`
-rows, sides × tokens (or one longer example of one side). Forward passes keep nothing, so that only the layer at work
-counts; an estimator that back-propagates keeps what its blocks hold of a whole batch. Each formula names the tensors
-that are alive; the tests hold it against a real run.
+The parts are what the engine holds at its peak, which is in the forward pass of the largest pack, of a step or of an
+evaluation: at most `PACK_ROWS` rows, sides × tokens (or one longer example of one side). Forward passes keep nothing,
+so that only the layer at work counts; an estimator that back-propagates keeps what its blocks hold of a whole batch.
+Each formula names the tensors that are alive; the tests hold it against a real run.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,9 +26,9 @@ from sparsezo_gui.engine.objective import sides_at_once
 from sparsezo_gui.engine.sparse.dense import MOVED, PIECE
 from sparsezo_gui.recipe.recipe import Recipe
 
-RUNTIME = {"cpu": 496 * 2**20, "cuda": 500 * 2**20}
+RUNTIME = {"cpu": 522 * 2**20, "cuda": 500 * 2**20}
 """Bytes before any model. On a CPU 450 MiB that a process holds once it has imported torch 2.13 (CPU build, Linux),
-transformers 5.23, bitsandbytes and datasets, and 46 MiB of buffers from the first forward pass; both were measured. On
+transformers 5.23, bitsandbytes and datasets, and `BUFFERS` from the first forward pass; both were measured. On
 a GPU, the usual size of a CUDA context with its libraries (not measured here)."""
 KEPT = {"cpu": 0.5, "cuda": 0.0}
 """Part of the activations that the C library's allocator holds on top, as freed pieces (measured: 0.2 to 1)."""
@@ -62,12 +62,14 @@ class MemoryEstimate:
     small: int
     """Bytes in all with fewer rows at once, to which a run goes over by itself where memory is tight."""
     others: dict[str, int]
-    """Bytes that 'lora', 'qlora' and 'full' fine-tuning would take for the same pack of tokens."""
+    """Bytes that 'lora', 'qlora' and 'full' fine-tuning would take for the same pack of tokens; always estimated."""
+    measured: bool = False
+    """Whether the parts were measured; everything else never is."""
 
     @property
     def total(self) -> int:
         """Sum of the parts."""
-        return sum(part.bytes for part in self.parts)
+        return _sum(self.parts)
 
     @property
     def verdict(self) -> str:
@@ -104,6 +106,8 @@ def estimate(
     tokens_per_batch: int,
     *,
     scored_tokens: int | None = None,
+    evaluated: tuple[int, int] | None = None,
+    program: int = 0,
     rows: int | None = None,
     small: int | None = None,
     streamed: bool = False,
@@ -114,10 +118,11 @@ def estimate(
 
     ``device_kind`` is 'cpu' or 'cuda'. ``longest_tokens`` is the longest example (all its rows), ``tokens_per_batch``
     those of a whole step, ``scored_tokens`` the places of the largest pack at which logits are needed; unknown, they
-    are taken as all of the longest example. ``rows`` of activations go through at once; None takes the device's usual
-    number. ``small`` is the total with fewer of them, if known. ``streamed``
-    blocks stay in the host's memory. ``available`` and ``capacity`` (bytes) are asked of the
-    device when left out.
+    are taken as all of the longest example. ``evaluated`` has tokens and such places of the largest pack of an
+    evaluation. ``program`` is what this process takes without a model, where that is more than usual. ``rows`` of
+    activations go through at once; None takes the device's usual number. ``small`` is the total with fewer of them, if
+    known. ``streamed`` blocks stay in the host's memory. ``available`` and ``capacity`` (bytes) are asked of the device
+    when left out.
     """
     device = torch.device(device_kind)
     if available is None:
@@ -131,21 +136,55 @@ def estimate(
     sides = sides_at_once(recipe.sides, longest_tokens, rows, compute)
     tokens = max(longest_tokens, min(tokens_per_batch, rows // sides))
     scored = min(tokens, longest_tokens if scored_tokens is None else scored_tokens)
-    shape = _Shape(sides, tokens, longest_tokens, scored, width)
-    activations, workspace = _activations(anatomy, shape), _workspace(recipe, anatomy, shape, device_kind)
+    shape, runtime = _Shape(sides, tokens, longest_tokens, scored, width), max(RUNTIME[device_kind], program)
+    passes = [shape] if evaluated is None else [shape, _Shape(1, evaluated[0], longest_tokens, evaluated[1], width)]
+    workspace = _workspace(recipe, anatomy, shape, device_kind)
+    activations, logits = max((_pass(recipe, anatomy, each, workspace) for each in passes), key=_sum)
     parts = (
         *_weights(anatomy, bits, width, streamed, dense, device_kind),
         *(() if dense else _overlay(recipe, anatomy, width)),
         *_backwards(recipe, anatomy, max(longest_tokens, tokens_per_batch), width),
         activations,
-        _logits(anatomy, shape, activations.bytes + workspace.bytes),
+        logits,
         workspace,
-        Part("Runtime", RUNTIME[device_kind] + round(KEPT[device_kind] * activations.bytes),
-             "Python, PyTorch and its libraries, and what the allocator keeps."),
     )
-    total = sum(part.bytes for part in parts)
-    others = _others(anatomy, shape, RUNTIME[device_kind])
+    parts = (
+        *parts,
+        *_search(recipe, anatomy, width, _sum(parts[4:])),
+        Part("Runtime", runtime + round(KEPT[device_kind] * activations.bytes),
+             "The program, PyTorch and its libraries, and what the allocator keeps."),
+    )
+    total = _sum(parts)
+    others = _others(anatomy, shape, runtime)
     return MemoryEstimate(parts, available, capacity, rows, total if small is None else small, others)
+
+
+def _pass(recipe: Recipe, anatomy: Anatomy, shape: _Shape, workspace: Part) -> tuple[Part, Part]:
+    """Activations and logits of one forward pass."""
+    activations = _activations(anatomy, shape)
+    logits = _logits(anatomy, shape, recipe.estimator.backwards, activations.bytes + workspace.bytes)
+    return activations, logits
+
+
+def _search(recipe: Recipe, anatomy: Anatomy, width: int, free: int) -> Iterator[Part]:
+    """What the search takes beyond the ``free`` bytes that the run takes later."""
+    if needed := search_bytes(recipe, anatomy, width):
+        yield Part("Finding the mask", max(0, needed - free),
+                   "Gradients of one block at a time, before the run, beyond the room that it takes later.")
+
+
+def search_bytes(recipe: Recipe, anatomy: Anatomy, width: int) -> int:
+    """What finding the mask takes besides the model: a block's weights made dense, its sums, the gradient of one layer
+    and its square, and what the block keeps of a sequence for the way back; 0 without gradients."""
+    rule = recipe.mask
+    if not rule.sums:
+        return 0
+    kept = COPIES * getattr(rule, "tokens", 0) * _kept(anatomy) * width
+    return (width + 4 * rule.sums) * anatomy.eligible // anatomy.layers + 2 * 4 * anatomy.largest + kept
+
+
+def _sum(parts: Iterable[Part]) -> int:
+    return sum(part.bytes for part in parts)
 
 
 def _weights(
@@ -214,16 +253,16 @@ def _activations(anatomy: Anatomy, shape: _Shape) -> Part:
     return Part("Activations", count, f"What one block holds for {shape.sides} sides of {shape.tokens} tokens at once.")
 
 
-def _logits(anatomy: Anatomy, shape: _Shape, free: int) -> Part:
-    """The logits, in fp32 also where they were computed in 16 bits, and as much again for the normaliser.
+def _logits(anatomy: Anatomy, shape: _Shape, backwards: bool, free: int) -> Part:
+    """A chunk of logits, in fp32 also where they were computed in 16 bits; twice where they are capped, since each step
+    of that makes new ones; on the way back with their gradient, and two more for those of the normaliser.
 
     Blocks are done by then, so that the logits begin in the ``free`` bytes that those leave.
     """
     row = shape.sides * anatomy.vocabulary
-    # Packs are cut so that their fp32 logits stay under a limit; only one long example can exceed it.
-    places = min(shape.scored, max(shape.longest, LOGITS_BYTES // (4 * row)))
-    needed = places * row * (8 + (shape.width if shape.width < 4 else 0))
-    return Part("Logits", max(0, needed - free),
+    places = min(shape.scored, max(1, LOGITS_BYTES // (4 * row)))
+    each = 16 if backwards else (8 if anatomy.capped else 4) + (shape.width if shape.width < 4 else 0)
+    return Part("Logits", max(0, places * row * each - free),
                 f"Scores of every token at {places} trained places, beyond the room that the activations leave then.")
 
 
@@ -257,13 +296,16 @@ def _moving(recipe: Recipe, largest: int, width: int, device_kind: str) -> Part:
 
 
 def _others(anatomy: Anatomy, shape: _Shape, runtime: int) -> dict[str, int]:
-    """LoRA, QLoRA and full fine-tuning with AdamW in 16-bit mixed precision of a pack of the same tokens.
+    """LoRA, QLoRA and full fine-tuning with AdamW in 16-bit mixed precision of a pack of the same tokens, as users run
+    them: with gradient checkpointing (Chen et al., arXiv 1604.06174; QLoRA, arXiv 2305.14314, section 2, reckons with
+    it), and with logits at the learned places alone.
 
     A trained weight takes 16 bytes (weight and gradient in 16 bits, fp32 copy, two moments: Rajbhandari et al., arXiv
-    1910.02054); adapters of rank `RANK` on every eligible layer are trained in fp32. Activations of all layers are kept
-    for the backward pass (see `_kept`), and logits are computed at every token, with their gradient.
+    1910.02054); adapters of rank `RANK` on every eligible layer are trained in fp32. What goes into each block is kept,
+    and what one block keeps for the way back (see `_kept`). Logits are in 16 and 32 bits, with their gradient.
     """
-    moving = shape.tokens * (2 * _kept(anatomy) * anatomy.layers + (2 + 4 + 4) * anatomy.vocabulary)
+    blocks = 2 * shape.tokens * (anatomy.hidden * anatomy.layers + _kept(anatomy))
+    moving = blocks + (2 + 4 + 4) * anatomy.vocabulary * shape.scored
     adapters = 16 * RANK * sum(rows + columns for rows, columns in anatomy.linears.values())
     whole = anatomy.parameters - anatomy.eligible
     quantised = anatomy.eligible // 2 + 4 * anatomy.eligible // BLOCK + 2 * anatomy.largest

@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 from sparsezo_gui import resources
 from sparsezo_gui.border import outside, resolved
 from sparsezo_gui.engine.files import refuse_links
-from sparsezo_gui.engine.models import auto
+from sparsezo_gui.engine.models import auto, kinds
 from sparsezo_gui.engine.models.anatomy import Anatomy, anatomy
 from sparsezo_gui.engine.models.checkpoint import LARGEST_HEADER, Checkpoint, read_header
 from sparsezo_gui.engine.models.consent import TrustedCode, required
@@ -29,6 +28,7 @@ from sparsezo_gui.recipe.recipe import ModelTable
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
 MOST_LAYERS = 1000
+_NO_CONFIG = "is not a model: it has no config.json. Choose the folder that holds config.json and the weights."
 _COUNTS = re.compile(r"(layers?|blocks?|depths?|experts|labels|types)$")
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
@@ -57,7 +57,6 @@ def inspect(folder: Path, table: ModelTable) -> ModelSource:
     `ConsentNeeded`."""
     if table.id not in resources.BUNDLED_MODELS:
         refuse_links(folder, (path for path in folder.glob("*") if path.is_file()))
-        _refuse_adapter(folder)
     code = required(table, folder)
     config = read_config(folder, code)
     prequantised = check_quantisation(folder, config)
@@ -65,15 +64,11 @@ def inspect(folder: Path, table: ModelTable) -> ModelSource:
     weights = find_weights(folder)
     commit = folder.name if folder.parent.name == "snapshots" else ""
     source = ModelSource(table.id, commit, folder, config, weights, parts, prequantised, code)
-    Checkpoint(source).check()
+    checkpoint = Checkpoint(source)
+    if what := kinds.of_weights(weights, [name for name in parts.shapes if name not in checkpoint]):
+        raise UserError(f"{folder}: {what}")
+    checkpoint.check()
     return source
-
-
-def _refuse_adapter(folder: Path) -> None:
-    """Raises `UserError` for an adapter that transformers would load with the model, where peft is installed."""
-    if find_spec("peft") and (folder / "adapter_config.json").is_file():
-        raise UserError(f"{folder}: holds an adapter beside the model, which peft would load without asking. "
-                        "Move adapter_config.json to another folder, or merge the adapter into the model first.")
 
 
 def local_folder(id: str) -> Path | None:
@@ -84,7 +79,8 @@ def local_folder(id: str) -> Path | None:
     if os.path.isdir(path):
         return resolved(path)
     if os.path.isfile(path):
-        raise UserError(f"{path}: is a file; [model] id names the folder that holds config.json and the weights.")
+        with outside(path, "cannot be read"):
+            raise UserError(f"{path}: {kinds.of_file(path)}")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", id):
         raise UserError(f"There is no model folder '{path}'. Check the path, or name a bundled model "
                         f"({', '.join(resources.BUNDLED_MODELS)}) or a model on the Hub such as 'Qwen/Qwen3-0.6B'.")
@@ -96,10 +92,13 @@ def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
     path = folder / "config.json"
     if not folder.is_dir():
         raise UserError(f"There is no model folder '{folder}'. Check the path.")
+    _refuse_files(folder)
     if not path.is_file():
-        raise UserError(_no_config(folder))
+        raise UserError(f"{folder}: {kinds.better_place(folder) or _NO_CONFIG}")
     table = _read_json(path)
     _refuse_settings(path, table)
+    if what := kinds.of_config(table):
+        raise UserError(f"{path.parent}: {what}")
     window = table.get("sliding_window")
     if window is not None and window is not False and not (type(window) is int and window > 0):
         raise UserError(f"{path}: 'sliding_window' must be a number of tokens or null, not {quoted(window)}. Download "
@@ -120,6 +119,17 @@ def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
         return auto.load_config(folder, code)
 
 
+def _refuse_files(folder: Path) -> None:
+    """Raises `UserError` for files that are of no causal language model; and for an adapter beside one, which
+    transformers loads with it where peft is installed, and leaves out without a word where it is not."""
+    names = {path.name for path in folder.iterdir()}
+    if what := kinds.of_files(names, kinds.base_of(folder)):
+        raise UserError(f"{folder}: {what}")
+    if {"adapter_config.json", "config.json"} <= names:
+        raise UserError(f"{folder}: holds an adapter beside the model. Merge it into the model first, or move "
+                        "adapter_config.json to another folder to tune the model without it.")
+
+
 def _refuse_settings(path: Path, table: dict[str, Any]) -> None:
     """Raises `UserError` for a number of layers and the like that would take hours and all memory to build, and for
     weights from a file that was not checked, which transformers would load, also a pickle."""
@@ -136,15 +146,6 @@ def _refuse_settings(path: Path, table: dict[str, Any]) -> None:
         elif isinstance(value, int | float) and value > MOST_LAYERS and _COUNTS.search(key):
             raise UserError(f"{path}: asks for {quoted(value)} as '{key}', and no model has more than {MOST_LAYERS}. "
                             "Download or copy it again.")
-
-
-def _no_config(folder: Path) -> str:
-    if (folder / "adapter_config.json").is_file():
-        return (f"{folder}: holds an adapter (LoRA), not a model. Merge it into its base model first, or choose "
-                "the base model itself.")
-    if any(folder.glob("*.gguf")):
-        return f"{folder}: holds a GGUF file, which cannot be tuned. Choose the original model in safetensors format."
-    return f"{folder}: is not a model: it has no config.json. Choose the folder that holds config.json and the weights."
 
 
 def check_quantisation(where: object, config: PretrainedConfig) -> bool:

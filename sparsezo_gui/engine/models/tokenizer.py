@@ -26,6 +26,7 @@ from sparsezo_gui.errors import UserError
 
 SECONDS, SECONDS_MB = 10, 2  # of processor time for trying one, and more for each megabyte of the file
 MEMORY, TIMES = 200_000_000, 30  # bytes, and so many times the file's size
+LARGEST_TEMPLATE = 1_000_000  # bytes of a file that holds a chat template
 CURE = "Download or copy the model again, or choose another."
 
 
@@ -40,7 +41,23 @@ def load_tokenizer(folder: Path, code: TrustedCode | None = None) -> Any:
         found = auto.load_tokenizer(folder, code)
         found.model_max_length = 10**9  # how long a text may be is for the recipe to say, and no warning for a terminal
         found.decode(found("a").input_ids, skip_special_tokens=True)  # some of what is wrong shows when it is used
-        return found
+    if not found.chat_template:
+        found.chat_template = _template_beside(folder / "chat_template.json")
+    return found
+
+
+def _template_beside(path: Path) -> Any:
+    """The chat template that models of text and pictures had in a file of their own, which `transformers` reads for
+    their processors only; None where there is none. Raises `UserError`."""
+    if not path.is_file():
+        return None
+    with outside(path, "is not valid JSON", CURE), path.open("rb") as file:
+        table = json.loads(file.read(LARGEST_TEMPLATE + 1))
+    found = table.get("chat_template") if isinstance(table, dict) else None
+    texts = found.values() if isinstance(found, dict) else [found]
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{path}: holds no text under 'chat_template'. {CURE}")
+    return found
 
 
 def _try(path: Path) -> None:

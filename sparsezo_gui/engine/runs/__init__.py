@@ -4,14 +4,15 @@ A run is a recipe and a list of scalars: the directions are a pure function of (
 slopes and rates are enough to rebuild every tuned value after every step. (What an estimator found by back-propagation
 is not recorded: a replay takes such steps again, which needs the training data.)
 
-The run folder (version 3)
+The run folder (version 4)
 --------------------------
 ``recipe.toml``       the recipe as it runs, every default written out
 ``run.json``          version, name, created (ISO 8601, UTC), versions of program and libraries, model fingerprint, mask
                       hash, generator, data hash, counts (also of training examples), rows at once, device, ``inputs``
                       (hashes of splits, template, tokenizer and configuration, see `sparsezo_gui.engine.provenance`)
                       and ``recipe`` (the values that ``recipe.toml`` MUST keep; where model, data and mask file
-                      lie, ``device``, ``trust_remote_code`` and all of ``[run]`` may change); see `folder.Facts`. It
+                      lie, ``device``, ``trust_remote_code`` and all of ``[run]`` may change); ``prepared``, the version
+                      of how rows become examples (see `sparsezo_gui.engine.provenance`); see `folder.Facts`. It
                       is what makes the folder a run, so it MUST be written last, and not be changed after the first
                       step
 ``mask.safetensors``  the mask (see `sparsezo_gui.engine.sparse.mask`); a branch has none of its own
@@ -35,7 +36,8 @@ A run folder is made in place by who holds its lock (``train``), or beside it an
 files are for their owner alone.
 
 Runs without ``inputs`` or ``recipe`` are older than these, and are read and gone on with; of a branch with other data
-than its parent, the first start tells the ``inputs``. Version 2 had no ``hash`` in ``branched``: such a branch is
-opened, with a notice that its beginning cannot be checked. Version 1 had no branches, frames and notes, and its journal
-was of version 1. Both are read and gone on with as they are.
+than its parent, the first start tells the ``inputs``. Version 3 had no ``prepared``, which is then 1, and no
+``chat_template`` in the recipe's ``[data]``, which is then false. Version 2 had no ``hash`` in ``branched``: such a
+branch is opened, with a notice that its beginning cannot be checked. Version 1 had no branches, frames and notes, and
+its journal was of version 1. All are read and gone on with as they are.
 """

@@ -38,7 +38,8 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, judge
 from sparsezo_gui.recipe.events import Event
 
-VERSION = 3
+VERSION = 4
+PREPARED = 2  # how rows become examples, see `Facts.prepared`
 LIBRARIES = ("sparsezo-gui", "torch", "transformers", "bitsandbytes", "numpy")
 NOTES = "notes.md"
 BRANCHES = "branches"
@@ -73,7 +74,7 @@ class Facts(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    version: Literal[1, 2, 3] = VERSION
+    version: Literal[1, 2, 3, 4] = VERSION
     name: str = ""
     created: str = ""
     versions: dict[str, str] = {}
@@ -84,6 +85,7 @@ class Facts(BaseModel):
     mask_hash: str = _SHA256
     data_hash: str | None = Field(None, pattern="^[0-9a-f]{64}$")  # None in a branch with other data, until it starts
     examples: int | None = Field(None, ge=1)  # to train on; not told by runs that are older than this field
+    prepared: int = Field(1, ge=1)  # the version of how rows become examples; 1 before version 4
     inputs: dict[str, str] = {}  # hashes, see `sparsezo_gui.engine.provenance`; of old runs and new branches not all
     recipe: dict[str, Any] | None = None  # its values as they began, see `sparsezo_gui.recipe.values`
     parameters: int = Field(ge=1)
@@ -165,6 +167,8 @@ class RunFolder:
         with, of which some would be obeyed from now on, and some were recorded."""
         path = self.path / "recipe.toml"
         recipe = recipes.load(path)
+        if self.facts.prepared < 2 and "chat_template" not in recipe.data.model_fields_set:  # it asked without one
+            recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"chat_template": False})})
         changed = recipes.differences(self.facts.recipe, recipe) if self.facts.recipe else []
         if changed:
             told = ", ".join(f"{key} is {new!r}, was {old!r}" for key, old, new in changed)
@@ -249,7 +253,7 @@ def create(path: Path, recipe: Recipe, facts: dict[str, Any]) -> RunFolder:
         name=recipe.run.name or path.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={library: version(library) for library in LIBRARIES},
-        **{**facts, "recipe": recipes.values(recipe)},
+        **{"prepared": PREPARED, **facts, "recipe": recipes.values(recipe)},
     )
     write_text(path / "recipe.toml", recipes.dump(recipe))
     run = _write(path, told)
@@ -261,6 +265,7 @@ def create(path: Path, recipe: Recipe, facts: dict[str, Any]) -> RunFolder:
 def with_data(run: RunFolder, data_hash: str, examples: int, inputs: dict[str, str]) -> RunFolder:
     """The run once it is known which examples it has. Raises `UserError`."""
     known = {"data_hash": data_hash, "examples": examples, "inputs": {**run.facts.inputs, **inputs}}
+    known["prepared"] = PREPARED
     return _write(run.path, run.facts.model_copy(update=known))
 
 

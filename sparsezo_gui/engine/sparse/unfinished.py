@@ -22,6 +22,7 @@ from torch import Tensor
 from sparsezo_gui.engine.files import cannot_write, home, sync, write_text
 from sparsezo_gui.engine.locks import held
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.sizes import size
 
 VERSION = 1
 
@@ -45,8 +46,8 @@ class Unfinished:
         needed, free = self._ends[-1] * (boundaries + 2 - self.hidden), shutil.disk_usage(self.folder).free
         if needed > free:
             raise UserError(
-                f"{self.folder}: finding the mask needs {needed / 2**30:.1f} GiB of disk here for a while, and "
-                f"{free / 2**30:.1f} GiB are free. Free some space, or set fewer [mask] sequences or tokens."
+                f"{self.folder}: finding the mask needs {size(needed)} of disk here for a while, and "
+                f"{size(free)} are free. Free some space, or set fewer [mask] sequences or tokens."
             )
 
     @contextmanager

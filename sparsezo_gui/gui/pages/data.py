@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
-from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QPlainTextEdit, QWidget
+from PySide6.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLineEdit, QPlainTextEdit, QWidget
 
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.problems import Problem
@@ -24,7 +24,8 @@ FILES = "Data (*.csv *.tsv *.json *.jsonl *.parquet *.txt);;All files (*)"
 PAGE_SIZE = 50  # rows of a page, as the engine gives them
 NO_LENGTHS = "Known once there are examples and the model is on this computer."
 NO_TOKENIZER = "Not known: the model's tokenizer cannot be used."
-LIMITS = ("train", "validation", "test", "max_tokens")
+LIMITS = ("train", "validation", "test", "max_tokens", "leave_out_gaps", "merge_labels")
+OFFERS = {"leave_out_gaps": "Leave them out", "merge_labels": "Merge them"}
 
 
 class DataPage(Page):
@@ -101,12 +102,16 @@ class DataPage(Page):
         self._template.setTabChangesFocus(True)
         self._template.setPlaceholderText("Empty takes the task's own prompt. Put {{ column }} where a column goes in.")
         self._template.setFixedHeight(10 * GRID)
+        self._chats = QCheckBox("Use the model's chat template")
+        self._chats.setAccessibleName("Use the model's chat template")
+        self._chats.setToolTip(DataSettings.model_fields["chat_template"].description)
+        self._chats.clicked.connect(lambda wanted: self._set(chat_template=wanted))
         use = button("Use template", lambda: self._set(template=self._template.toPlainText()))
         return card(
             label("What the model will see", "heading"),
             label("Bold, underlined tokens are trained; the others are read only.", "hint", wrap=True),
             self.tokens, GRID,
-            label("Prompt template", "heading"), self._template, row(None, use),
+            label("Prompt template", "heading"), self._template, row(self._chats, None, use),
         )  # fmt: skip
 
     def _make_figures(self) -> QWidget:
@@ -144,7 +149,8 @@ class DataPage(Page):
 
     def _set_source(self, source: str) -> None:
         task = {"task": "choice"} if source == "starter" else {}
-        self._set(source=source, columns={}, answers=[], template="", **task)
+        usual = dict.fromkeys(OFFERS, False)
+        self._set(source=source, columns={}, answers=[], template="", **usual, **task)
 
     def _typed(self) -> None:
         text = self._source.text().strip()
@@ -197,12 +203,13 @@ class DataPage(Page):
             self._ask()
 
     def _fill_tasks(self) -> None:
-        tasks = self._session.answers.get("tasks") or []
+        tasks = self._tasks()
         current = self._session.recipe.data.task
         items = [(task.title, task.name) for task in tasks]
         if current not in [name for _, name in items]:
             items.insert(0, (named(current), current))
         self._task.fill(items, current)
+        self._show_chats()
 
     def _follow(self) -> None:
         data = self._session.recipe.data
@@ -211,8 +218,17 @@ class DataPage(Page):
         self._task.choose(data.task)
         if self._template.toPlainText() != data.template:
             self._template.setPlainText(data.template)
+        self._show_chats()
         for name, field in self._fields.items():
             field.set_value(getattr(data, name))
+
+    def _show_chats(self) -> None:
+        data = self._session.recipe.data
+        self._chats.setChecked(data.chat_template)
+        self._chats.setVisible(any(task.name == data.task and task.chats for task in self._tasks()))
+
+    def _tasks(self) -> list[Any]:
+        return self._session.answers.get("tasks") or []
 
     def _mapping(self) -> dict[str, str]:
         """Column of each part: what the recipe says, else what was found."""
@@ -242,7 +258,7 @@ class DataPage(Page):
             for control in (self._before, self._after):
                 control.setEnabled(False)
             return
-        task = next((t for t in session.answers.get("tasks") or [] if t.name == session.recipe.data.task), None)
+        task = next((t for t in self._tasks() if t.name == session.recipe.data.task), None)
         parts = list(task.columns) if task else []
         first, total = preview.page * PAGE_SIZE, preview.available
         last = first + len(preview.rows)
@@ -256,8 +272,7 @@ class DataPage(Page):
         self._show_figures(preview)
 
     def _show_banner(self, preview: Any, problem: Problem | None) -> None:
-        """Our own defects, else a suggested mapping, else a tokenizer that cannot be used, else what was noticed; other
-        problems stand below the source."""
+        """Our own defects, else a suggested mapping, else what was noticed; other problems stand below the source."""
         if problem is not None or preview is None:
             self.banner.follow(problem if problem and problem.defect else None)
         elif preview.suggestion:
@@ -267,11 +282,21 @@ class DataPage(Page):
                 Problem(f"Some parts have no column yet. Suggested: {said}."), "info",
                 ("Use suggestion", lambda: self._set(columns=columns)),
             )  # fmt: skip
-        elif preview.tokenizer_problem:
-            why = preview.tokenizer_problem.split("\n")[0]  # the Model page says all of it
-            self.banner.follow(Problem(f"There are no tokens to show. {why}"), "warning")
         else:
-            self.banner.follow(Problem("\n".join(preview.notices)) if preview.notices else None, "info")
+            self._show_notices(preview)
+
+    def _show_notices(self, preview: Any) -> None:
+        """A tokenizer that cannot be used, gaps, and what a run would say of the data, with a button that mends it."""
+        told = ["Some rows have gaps; they are named below."] if preview.problem and preview.offer else []
+        told += [notice.text for notice in preview.notices]
+        if preview.tokenizer_problem:
+            why = preview.tokenizer_problem.split("\n")[0]  # the Model page says all of it
+            told.insert(0, f"There are no tokens to show. {why}")
+        warns = preview.problem or preview.tokenizer_problem or any(n.level == "warning" for n in preview.notices)
+        offer, mark = preview.offer, "• " if len(told) > 1 else ""
+        action = (OFFERS[offer], lambda: self._set(**{offer: True})) if offer else None
+        text = "\n".join(f"{mark}{each}" for each in told)
+        self.banner.follow(Problem(text) if told else None, "warning" if warns else "info", action)
 
     def _show_figures(self, preview: Any) -> None:
         limit = self._session.recipe.data.max_tokens

@@ -201,7 +201,7 @@ class RunPage(Page):
         session, record = self._session, self._session.record
         if record is not None:
             on_gpu = record.started is not None and not record.started.device.startswith("CPU")
-            title = "GPU memory, GB" if on_gpu else "Process memory, GB"
+            title = "GPU memory, GiB" if on_gpu else "Process memory, GiB"
             if record is not self._shown:
                 self._shown, self._changes = record, -1
                 self.board.show_record(record, title)

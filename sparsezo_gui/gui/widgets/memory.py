@@ -24,7 +24,7 @@ from sparsezo_gui.gui.widgets.plain import tip
 from sparsezo_gui.gui.words import size
 
 VERDICTS = {"fits": ("Fits", "fits"), "tight": ("Tight", "tight")}  # anything else is too large
-MEASURING = "Runs two real forward passes on the longest example and replaces the estimate."
+MEASURING = "Runs two real steps on the largest batch and replaces the estimate."
 TITLES = {"lora": "LoRA", "qlora": "QLoRA", "full": "full fine-tuning"}
 
 
@@ -145,10 +145,10 @@ class MemoryStrip(QFrame):
             progress = session.busy["measure"]
             text += f" · {progress.stage if progress else 'measuring'}…"
         others = " · ".join(f"{TITLES.get(name, name)} {size(amount)}" for name, amount in estimate.others.items())
-        lines = [f"Other methods would take: {others}"] if others else []
+        lines = [f"Other methods: {others}"] if others else []
         if estimate.small < estimate.total:
-            lines.insert(0, f"In smaller passes, where it is tight: {size(estimate.small)}")
-        self._say(word, text, " · ".join(lines), False, level)
+            lines.insert(0, f"With less memory, in smaller passes: {size(estimate.small)}")
+        self._say(word, text, f"Estimated. {'. '.join(lines)}" if lines else "", False, level)
         self.bar.show_estimate(_triples(estimate.parts), estimate.available)
 
     def _say(self, verdict: str, text: str, others: str, is_error: bool, level: str = "") -> None:

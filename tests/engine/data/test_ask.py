@@ -30,7 +30,7 @@ def table(name, **more):
 @pytest.mark.parametrize("name", [*CHOICES, *COMPLETIONS])
 def test_columns_give_the_prompt_of_the_row(name, tokenizer):
     row = CHOICES[name][0] if name in CHOICES else COMPLETIONS[name]
-    expected = encode(examples(name, row)[0], tokenizer, 512)
+    expected = encode(examples(name, row, tokenizer=tokenizer)[0], tokenizer, 512)
     found = asked(table(name), tokenizer, json.dumps(row))
     assert found.prompt == expected.prompt
     if name in CHOICES:
@@ -64,7 +64,7 @@ def test_columns_give_the_prompt_of_the_row(name, tokenizer):
     ],
 )
 def test_a_text_goes_into_the_one_column(name, row, text, more, tokenizer):
-    expected = encode(examples(name, row, **more)[0], tokenizer, 512)
+    expected = encode(examples(name, row, tokenizer=tokenizer, **more)[0], tokenizer, 512)
     assert asked(table(name, **more), tokenizer, text).prompt == expected.prompt
 
 
@@ -88,6 +88,35 @@ def test_a_chat_is_one_turn_of_the_user_in_the_models_template(made):
     found = asked(table("chat"), tokenizer, "Is it?")
     assert found.prompt == expected.prompt == tuple(tokenizer(text).input_ids)
     assert asked(table("chat"), tokenizer, "Is it?", raw=True).prompt == tuple(tokenizer("Is it?").input_ids)
+
+
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.last %}<think>\n{{ m.reasoning_content or '' }}\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+BEGINNING = (
+    "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
+)
+
+
+@pytest.mark.parametrize(("name", "template"), [("byte_pairs", THINKING), ("words", BEGINNING), ("letters", BEGINNING)])
+@pytest.mark.parametrize("task", ["chat", "pairs", "preference"])
+def test_templates_that_think_or_begin_a_text_are_asked_as_other_programs_do(name, template, task, made, monkeypatch):
+    tokenizer = made(name)
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    turns = [{"role": "user", "content": "the cat"}]
+    answer = {"role": "assistant", "content": "Yes", "reasoning_content": "so it is"}
+    row = {
+        "chat": {"messages": [*turns, answer]},
+        "pairs": {"prompt": "the cat", "answer": "Yes"},
+        "preference": {"prompt": "the cat", "chosen": "Yes", "rejected": "No"},
+    }[task]
+    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    found = asked(table(task), tokenizer, "the cat").prompt
+    assert found == tuple(tokenizer(text, add_special_tokens=False).input_ids)
+    assert found == encode(examples(task, row, tokenizer=tokenizer)[0], tokenizer, 64).prompt
 
 
 @pytest.mark.parametrize(
@@ -137,6 +166,7 @@ def test_the_end_that_a_task_teaches(made):
     tokenizer = made("byte_pairs")
     end, eos = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|end|>"])
     assert learned_end(table("chat"), tokenizer) == end
-    assert [learned_end(table(name), tokenizer) for name in ("text", "squad", "preference")] == [eos] * 3
+    assert [learned_end(table(name), tokenizer) for name in ("text", "squad", "preference")] == [eos, eos, end]
+    assert learned_end(table("pairs", chat_template=False), tokenizer) == eos
     assert learned_end(table("choice"), tokenizer) is learned_end(table("sst2"), tokenizer) is None
     assert learned_end(table("chat"), made("words")) == 2  # no template: what is told where the data is read

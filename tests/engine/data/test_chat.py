@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from sparsezo_gui.engine.data.chat import learned_end, messages, segments
+from sparsezo_gui.engine.data.chat import conversation, learned_end, messages, segments
 from sparsezo_gui.engine.data.encode import encode
 from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.errors import UserError
@@ -22,39 +22,38 @@ def test_only_the_assistants_turns_are_trained(made):
     pieces = segments(TALK, made("byte_pairs"), "a.jsonl, row 1")
     assert pieces == (
         ("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", False),
-        ("Hello<|im_end|>", True),
+        (" Hello <|im_end|>", True),
         ("\n<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n", False),
         ("See you<|im_end|>", True),
+        ("\n", False),
     )
 
 
 def test_tokens(made):
     tokenizer = made("byte_pairs")
     encoded = encode(Example(segments(TALK, tokenizer, "")), tokenizer, 256)
-    assert tokenizer.decode(encoded.rows[0].targets) == "Hello<|im_end|>See you<|im_end|>"
+    assert tokenizer.decode(encoded.rows[0].targets) == " Hello <|im_end|>See you<|im_end|>"
     assert tokenizer.decode(encoded.prompt).endswith("Bye<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_a_template_that_changes_earlier_turns(made):
     """As Qwen3's, which writes empty thoughts before the last answer only."""
-    import copy
-
     tokenizer = copy.deepcopy(made("byte_pairs"))
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role }}: {% if loop.last %}<think></think>{% endif %}{{ m.content }}\n{% endfor %}"
     )
     pieces = segments(TALK[1:], tokenizer, "")
-    assert [text for text, trained in pieces if trained] == ["Hello", "See you"]
+    assert [text for text, trained in pieces if trained] == [" Hello \n", "See you\n"]  # a line's end is the sign
     assert (
         "".join(text for text, _ in pieces)
-        == "user: Hi\nassistant: Hello\nuser: Bye\nassistant: <think></think>See you"
+        == "user: Hi\nassistant:  Hello \nuser: Bye\nassistant: <think></think>See you\n"
     )
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}, {"from": "human", "value": "?"}],
+        [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}],
         '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]',
         [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}, {"role": "Assistant", "content": "Hello"}],
     ],
@@ -74,7 +73,7 @@ def test_ways_to_write_a_conversation(value):
 )
 def test_faults(value, sentence):
     with pytest.raises(UserError, match=sentence):
-        messages(value, "a.jsonl, row 1")
+        conversation(value, "a.jsonl, row 1")
 
 
 def test_a_model_that_was_not_made_for_it(made):
@@ -83,8 +82,6 @@ def test_a_model_that_was_not_made_for_it(made):
 
 
 def test_a_conversation_that_the_template_refuses(made):
-    import copy
-
     tokenizer = copy.deepcopy(made("byte_pairs"))
     tokenizer.chat_template = "{{ raise_exception('Conversation roles must alternate') }}"
     with pytest.raises(UserError, match=r"row 1: the model's chat template refuses .*roles must alternate"):

@@ -1,21 +1,25 @@
 """Token rows against sequences tokenised in another way, and properties over texts of all kinds."""
 
+import copy
 import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sparsezo_gui.engine.data.chat import conversation, spoken
 from sparsezo_gui.engine.data.encode import (
     beginning,
     encode,
     encode_text,
     encode_text_blocks,
+    prompt_tokens,
     tokenise_all,
     tokenise_choices,
 )
 from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.errors import UserError
+from tests.engine.data.conftest import metaspace
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="<>\x03\r"), min_size=1, max_size=40)
@@ -231,3 +235,30 @@ def test_a_row_that_takes_too_long_is_refused(made):
     with pytest.raises(UserError, match=r"tokenising it takes 50,050,000 characters, .* Split it into several rows"):
         encode(Example(turns), made("letters"), 64)
     assert encode(Example(turns), made("byte_pairs"), 64).length <= 64
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_chat_template_begins_a_text_as_it_is_written(begins):
+    """A tokenizer adds <s> to every text, which a template writes itself or leaves out: as `transformers` encodes."""
+    tokenizer = copy.deepcopy(metaspace())
+    tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    talk = [{"role": "user", "content": "Is it"}, {"role": "assistant", "content": "It was"}]
+    found = spoken(conversation(talk, "row 1"), tokenizer, "row 1")
+    example = Example(found.segments, templated=True, prompt=found.prompt)
+    encoded = encode(example, tokenizer, 64)
+    assert [*encoded.rows[0].tokens, tokenizer.eos_token_id] == tokenizer.apply_chat_template(talk, return_dict=False)
+    assert list(prompt_tokens(found.prompt, tokenizer, templated=True)) == tokenizer.apply_chat_template(
+        talk[:1], add_generation_prompt=True, return_dict=False
+    )
+    assert (encoded.prompt[0] == tokenizer.bos_token_id) == begins
+
+
+def test_a_prompt_that_the_text_does_not_begin_with_is_kept_and_cut(made):
+    """As that of a template which asks for thoughts, and drops them from the text."""
+    tokenizer = made("byte_pairs")
+    example = Example((("user: Hi", False), ("Yes", True)), templated=True, prompt="user: Hi<think>")
+    assert encode(example, tokenizer, 64).prompt == prompt_tokens("user: Hi<think>", tokenizer)
+    assert encode(example, tokenizer, 8).prompt == prompt_tokens("user: Hi<think>", tokenizer)[-7:]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sparsezo_gui.engine.data import finish, load_task, preview
+from sparsezo_gui.engine.data import finish, load_task, passages, preview, text_blocks
 from sparsezo_gui.engine.data.limits import BeyondModel, Limits
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
@@ -102,6 +102,18 @@ def test_faults_without_end_are_not_all_looked_for(table, monkeypatch):
     monkeypatch.setattr("sparsezo_gui.engine.data.faults.MOST", 5)
     gaps = table(labelled(100, lambda index: "" if index > 1 else "ab"[index]))
     assert str(refused(gaps)).startswith("At least 5 rows have gaps: the column 'label' is empty.")
+
+
+def test_rows_on_which_a_template_fails_are_told_together(table):
+    rows = [{"n": "x" if index in (2, 5, 7) else index, "label": "ab"[index % 2]} for index in range(10)]
+    lines = refused(table(rows, template="{{ 1 + row.n }}")).args
+    assert lines[0] == "3 of 10 rows cannot become examples. The first in the file:"
+    assert [line.split(": ")[1] for line in lines[1:]] == [f"fails on train.jsonl, row {row}" for row in (3, 6, 8)]
+
+
+def test_faults_that_take_long_are_not_all_looked_for(table, monkeypatch):
+    monkeypatch.setattr("sparsezo_gui.engine.data.faults.SECONDS", -1.0)
+    assert str(refused(table(labelled(9, lambda index: "ab"[index] if index < 2 else "")))).startswith("train.csv, row")
 
 
 def test_a_fault_of_no_row_is_told_at_once(table):
@@ -203,9 +215,11 @@ def test_a_column_in_single_braces_beside_a_real_one(table):
 
 
 def test_a_prompt_that_holds_the_answer(table):
+    found = said(table(labelled(), columns={"text": "label"}))
+    assert found[0].startswith("The prompt holds the column 'label', so the model reads the answer")
     for name in ("label", "answer"):
         assert (
-            "the prompt holds the column 'label'"
+            "The prompt holds the column 'label'"
             in said(table(labelled(), template=f"{{{{ text }}}} {{{{ {name} }}}}"))[0]
         )
 
@@ -243,6 +257,22 @@ def test_empty_answers_are_counted(table, made):
     left = finish(load_task(chat.model_copy(update={"leave_out_gaps": True}), made("byte_pairs")))
     assert len(left.train) == 5
     assert [notice.text for notice in left.notices] == ["5 rows were left out for gaps: the answer is empty."]
+
+
+def test_empty_answers_of_a_preference(table, made):
+    rows = [
+        {"prompt": f"p {n}", **{part: [{"role": "assistant", "content": f"{part} {n}" * (n > 1)}] for part in parts}}
+        for n in range(6) for parts in [("chosen", "rejected")]
+    ]  # fmt: skip
+    rows[1]["chosen"], rows[0]["rejected"] = ([{"role": "assistant", "content": "a"}] for _ in range(2))
+    assert said(table(rows, task="preference"), made("byte_pairs"))[0].startswith("2 of 6 training examples have an em")
+
+
+def test_one_answer_for_all(table):
+    rows = [{"prompt": f"p {index}", "completion": "I am not sure."} for index in range(20)]
+    assert said(table(rows, task="pairs")) == [
+        "All 20 training examples have the same answer, so the model learns to give it always."
+    ]
 
 
 def test_an_empty_turn_among_others(table, made):
@@ -305,3 +335,26 @@ def test_a_token_that_the_model_does_not_know(table, made, tmp_path):
         "holds the token 'very' (number 11), which the model does not know: the tokenizer has 12 tokens, and the model"
         in str(error)
     )
+
+
+def test_gaps_that_are_left_out_give_no_text_for_a_mask(table, made):
+    rows = labelled(24, lambda index: "" if index % 3 == 2 else "ab"[index % 2])
+    for source, find in (("task", text_blocks), ("answers", passages)):
+        with pytest.raises(UserError, match="the column 'label' is empty"):
+            find(source, made("byte_pairs"), 30, 8, table(rows))
+        assert find(source, made("byte_pairs"), 30, 8, table(rows, leave_out_gaps=True))
+
+
+@pytest.mark.parametrize("value", [[], "", "  ", None])
+def test_every_kind_of_empty_cell_is_a_gap(table, made, value):
+    for task, part, row in (
+        ("pairs", "completion", {"prompt": "p", "completion": "c"}),
+        ("chat", "messages", {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}),
+        ("preference", "chosen", {"prompt": "p", "chosen": "c", "rejected": "r"}),
+        ("text", "text", {"text": "t"}),
+    ):
+        if value == [] and task == "text":  # is refused as no text
+            continue
+        rows = [row, {**row, part: value}, {**row, part: value}]
+        assert "2 of 3 rows have gaps" in str(refused(table(rows, task=task), made("byte_pairs"))), task
+        assert len(finish(load_task(table(rows, task=task, leave_out_gaps=True), made("byte_pairs"))).train) == 1

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import random
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from huggingface_hub import constants
 from pyarrow import parquet
 
 from sparsezo_gui.engine.data import load_rows, sources
+from sparsezo_gui.engine.data.record import Binary
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
 from tests.hub_server import STRANGER, TOKEN, hub
@@ -169,3 +171,35 @@ def test_a_data_set_that_is_read_as_it_comes(served):
     served.repositories.clear()
     with pytest.raises(UserError, match="There is no data set 'owner/text' on the Hub"):
         list(part())
+
+
+def test_pictures_are_not_opened(served):
+    """Nor is anything asked for that would open them."""
+    pictures = datasets.Dataset.from_dict(
+        {"text": ["a", "b"] * 40, "image": [{"bytes": b"\x89PNG, broken", "path": None}] * 80},
+        features=datasets.Features({"text": datasets.Value("string"), "image": datasets.Image()}),
+    )
+    file = io.BytesIO()
+    pictures.to_parquet(file)
+    served.add("datasets/owner/pictures", {"README.md": b"# Pictures\n", "data/train.parquet": file.getvalue()})
+    rows = load_rows(DataTable(source="owner/pictures", train=20, validation=5, test=5))["train"]
+    assert rows[0].values["image"] == {"bytes": Binary(12), "path": None}
+
+
+def test_a_disk_without_room_is_told(served, monkeypatch):
+    def full(*_, **__):
+        raise OSError("Not enough disk space. Needed: 5.00 TiB (download: 1.00 TiB, generated: 4.00 TiB)")
+
+    monkeypatch.setattr(datasets, "load_dataset", full)
+    assert "finds no room on the disk (Not enough disk space. Needed: 5.00 TiB" in refused()
+
+
+def test_what_takes_long_tells_that_it_goes_on_and_can_be_left(served, monkeypatch):
+    free = threading.Event()
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: free.wait(60))
+    work = sources.read_rows(DataTable(source="owner/reviews"))
+    began = time.monotonic()
+    assert [next(work).stage for _ in range(3)] == ["Reading data"] * 3
+    work.close()
+    free.set()
+    assert time.monotonic() - began < 5

@@ -8,8 +8,12 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from sparsezo_gui.engine.data import finish, load_task
 from sparsezo_gui.engine.data.readers import read
 from sparsezo_gui.engine.data.record import Binary
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.recipe import DataTable
+from tests.models import tokenizer
 
 TURNS = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
 TURN = {name: {"dtype": "string", "_type": "Value"} for name in ("role", "content")}
@@ -70,4 +74,15 @@ def test_values_of_other_programs_are_plain(tmp_path):
         "day": "2024-05-01", "price": "1.50", "more": {"a": 1}, "half": 0.5, "spark": "text",
         "image": {"bytes": Binary(9), "path": "a.png"}, "nothing": None,
     }]  # fmt: skip
+
+
+@pytest.mark.parametrize("where", [{"template": "{{ image }}"}, {"template": "{{ photo.bytes }}"},
+                                   {"columns": {"answer": "image"}}])  # fmt: skip
+def test_bytes_are_told_where_a_text_is_made_of_them(tmp_path, where):
     assert str(Binary(1234)) == "[1,234 bytes, not text]"
+    photo = {"bytes": b"\x89PNG", "path": "a.png"}
+    table = pyarrow.table({"text": ["a"] * 8, "label": ["x", "y"] * 4, "image": [b"\x89PNG"] * 8, "photo": [photo] * 8})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    more = {"template": "{{ text }}", "columns": {"answer": "label"}, "answers": ("x", "y"), **where}
+    with pytest.raises(UserError, match="bytes that are no text, such as a picture"):
+        finish(load_task(DataTable(source=str(tmp_path / "a.parquet"), **more), tokenizer()))

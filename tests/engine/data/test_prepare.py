@@ -108,7 +108,7 @@ def test_a_row_that_gives_nothing_to_learn_is_named(films, made, monkeypatch):
         raise UserError("there is no token to learn.")
 
     monkeypatch.setattr("sparsezo_gui.engine.data.prepare.encode", encode)
-    with pytest.raises(UserError, match=r"films\.jsonl, row \d+: there is no token to learn"):
+    with pytest.raises(UserError, match=r"90 of 90 rows .* no token to learn\. The .*: films\.jsonl, row 1, row 2"):
         finish(load_task(films, made("words")))
 
 
@@ -162,7 +162,7 @@ def test_preview_without_a_tokenizer(films):
 def test_the_tokens_of_a_preview_are_the_text(tmp_path, made):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"prompt": "the  cat 😀\nsat", "answer": "Yes or\n\nNo"}))
-    table = DataTable(source=str(path), task="pairs")
+    table = DataTable(source=str(path), task="pairs", chat_template=False)
     for name, begin in (("byte_pairs", ""), ("metaspace", "<s>")):
         tokens = preview(table, made(name)).examples[0]
         assert "".join(text for text, _ in tokens) == f"{begin}the  cat 😀\nsat Yes or\n\nNo{made(name).eos_token}"

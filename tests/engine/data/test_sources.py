@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsezo_gui.engine.data import load_rows, sources
+from sparsezo_gui.engine.data import finish, load_rows, sources, store
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
 
 
@@ -197,3 +198,32 @@ def test_a_hub_data_set_that_cannot_be_loaded(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load)
     with pytest.raises(UserError, match=r"scripts are no longer supported.*own code are not supported"):
         load_rows(table("owner/name"))
+
+
+@pytest.mark.parametrize("counts", [(40, 20, 30), (1000, 20, 30), (60, 0, 0)])
+def test_rows_are_the_same_wherever_they_lie(tmp_path, monkeypatch, counts):
+    """In memory, or in a temporary file as those of large data sets."""
+    source = jsonl(tmp_path / "all.jsonl", [*rows(100), *rows(10)])
+    before = load_rows(table(source, *counts))
+    monkeypatch.setattr(store, "HELD", 5)
+    monkeypatch.setattr(sources, "HELD", 5)
+    after = load_rows(table(source, *counts))
+    assert isinstance(after["train"].records, store.Picked)
+    assert {name: list(part) for name, part in after.items()} == {name: list(part) for name, part in before.items()}
+
+
+def test_what_is_asked_meanwhile_gives_its_answer_or_its_error():
+    waiting = Progress("Reading data")
+    assert finish(sources.meanwhile(lambda: 5, waiting)) == 5
+    with pytest.raises(UserError, match="There is no data file"):
+        finish(sources.meanwhile(lambda: sources.find("no such"), waiting))
+
+
+def test_a_folder_of_datasets_own_format_is_named(tmp_path):
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(rows(4))}).save_to_disk(tmp_path / "saved")
+    for folder in (tmp_path / "saved", tmp_path / "saved" / "train"):
+        with pytest.raises(UserError, match=r"was written by `save_to_disk` of datasets.*to_parquet"):
+            load_rows(table(folder))

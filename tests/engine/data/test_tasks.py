@@ -1,5 +1,7 @@
 """Every built-in task on a row made by hand, against the prompt in appendix E of MeZO (arXiv 2305.17333)."""
 
+import json
+
 import pytest
 
 from sparsezo_gui.engine.data import task, tasks
@@ -8,6 +10,7 @@ from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.sources import Rows, explode
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
+from tests.engine.data.conftest import byte_pairs, words
 
 
 def made(name, *rows, tokenizer=None, **table):
@@ -289,3 +292,168 @@ def test_all_tasks_are_there():
     paper = {"sst2", "rte", "cb", "boolq", "wsc", "wic", "multirc", "copa", "record", "squad", "drop"}
     assert set(tasks()) == paper | {"choice", "pairs", "chat", "text", "preference"}
     assert all(tasks()[name].paper for name in paper)
+
+
+ASKED = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def trained(example):
+    return [text for text, learned in example.segments if learned]
+
+
+@pytest.fixture
+def speaking():
+    return byte_pairs()
+
+
+@pytest.mark.parametrize("template", ["", "Say: {{ prompt }}"])
+def test_pairs_go_through_the_chat_template_of_a_model_that_has_one(speaking, template):
+    row = {"prompt": "def f():\n", "answer": "    return 5\n"}
+    (found,) = made("pairs", row, tokenizer=speaking, template=template)
+    prompt = ASKED.format("Say: def f():\n" if template else "def f():\n")
+    assert found.segments == ((prompt, False), ("    return 5\n<|im_end|>", True), ("\n", False))
+    assert (found.prompt, found.references, found.templated) == (prompt, ("return 5",), True)
+    (found,) = made("pairs", row, tokenizer=speaking, template=template, chat_template=False)
+    assert found.text == ("Say: " if template else "") + "def f():\n    return 5\n"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "between"),
+    [("a", "b", " "), ("a", " b", ""), ("a ", "b", ""), ("a\n", "\tb ", ""), ("a", "\n", "")],
+)
+def test_spaces_of_prompts_and_answers_stay(prompt, answer, between):
+    if not answer.strip():
+        with pytest.raises(UserError, match="column 'answer' is empty"):
+            made("pairs", {"prompt": prompt, "answer": answer})
+        return
+    assert made("pairs", {"prompt": prompt, "answer": answer})[0].text == prompt + between + answer
+    if not prompt.endswith(" "):
+        rows = {"prompt": prompt, "chosen": answer, "rejected": "c"}
+        assert made("preference", rows)[0].text == prompt + between + answer
+
+
+ALPACA = {
+    "instruction": "Q", "input": "in", "output": "A", "system": "Be brief.", "history": [["old q", "old a"]],
+}  # fmt: skip
+
+
+def test_system_and_history_of_alpaca_are_turns_of_their_own(speaking):
+    (found,) = made("pairs", ALPACA, tokenizer=speaking)
+    talk = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "old q"},
+        {"role": "assistant", "content": "old a"},
+        {"role": "user", "content": "Q\nin"},
+        {"role": "assistant", "content": "A"},
+    ]
+    assert found.text == speaking.apply_chat_template(talk, tokenize=False)
+    assert trained(found) == ["A<|im_end|>"]
+    assert made("pairs", ALPACA)[0].text == "Be brief.\nold q\nold a\nQ\nin A"  # a model without a template
+    (own,) = made("pairs", ALPACA, tokenizer=speaking, template="{{ system }} {{ prompt }}")
+    assert "<|im_start|>system" not in own.text and "user\nBe brief. Q<|im_end|>" in own.text
+    with pytest.raises(UserError, match=r"row 1: the history must be a list of \[question, answer\]"):
+        made("pairs", {**ALPACA, "history": [["old q"]]})
+
+
+def say(role, content):
+    return {"role": role, "content": content}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": [say("user", "Hi")], "completion": [say("assistant", "Yes")]},
+        {"prompt": [say("user", "Hi")], "completion": "Yes"},
+        {"prompt": json.dumps([say("user", "Hi")]), "completion": "Yes"},
+        {"prompt": "Hi", "completion": [say("assistant", "Yes")]},
+        {"prompt": "Hi", "completion": [say("user", "Hi"), say("assistant", "Yes")]},
+    ],
+)
+def test_prompts_and_answers_that_are_turns(speaking, row):
+    (found,) = made("pairs", row, tokenizer=speaking)
+    assert found.segments[:2] == ((ASKED.format("Hi"), False), ("Yes<|im_end|>", True))
+    answer = row["completion"]
+    other = "No" if isinstance(answer, str) else [*answer[:-1], say("assistant", "No")]
+    compared = {"prompt": row["prompt"], "chosen": answer, "rejected": other}
+    (found,) = made("preference", compared, tokenizer=speaking)
+    assert found.segments == ((ASKED.format("Hi"), False),)
+    assert (found.choices, found.references) == (("Yes<|im_end|>", "No<|im_end|>"), ("Yes",))
+
+
+def test_json_that_is_no_conversation_stays_text(speaking):
+    text = '[{"from": "Bonn", "to": "Ulm"}]'
+    (found,) = made("pairs", {"prompt": "Hi", "answer": text}, tokenizer=speaking)
+    assert trained(found) == [text + "<|im_end|>"]
+
+
+def test_a_prompt_inside_the_answers_to_compare(speaking):
+    talk = [say("system", "Be kind."), say("user", "Hi")]
+    row = {"chosen": [*talk, say("assistant", "Yes")], "rejected": [*talk, say("assistant", "No")]}
+    (found,) = made("preference", row, tokenizer=speaking)
+    assert found.segments[0][0] == "<|im_start|>system\nBe kind.<|im_end|>\n" + ASKED.format("Hi")
+    assert found.choices == ("Yes<|im_end|>", "No<|im_end|>")
+    row["rejected"][1] = say("user", "Ho")
+    with pytest.raises(UserError, match="row 1: the chosen and the rejected answer do not follow the same conver"):
+        made("preference", row, tokenizer=speaking)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "told"),
+    [
+        ("choice", {"text": {"title": "t"}, "label": "a"}, r"column 'text' holds an object with 'title', not text"),
+        ("choice", {"text": ["t"], "label": "a"}, r"'text' holds a list of 1, not text.* as \{\{ text\[0\] \}\}"),
+        ("choice", {"text": [say("user", "t")], "label": "a"}, "'text' holds a conversation, not text"),
+        ("choice", {"text": b"abc", "label": "a"}, "'text' holds 3 bytes, not text. Name another column"),
+        ("choice", {"text": "t", "label": ["a"]}, "the column 'label' holds a list of 1, not text"),
+        ("text", {"text": {"title": "t"}}, "'text' holds an object with 'title', not text"),
+        ("pairs", {"prompt": {"title": "t"}, "answer": "a"}, "column 'prompt' holds an object with 'title', not text"),
+        ("pairs", {"prompt": "t", "answer": {"a": 1}}, "no answer in the column 'answer'. It holds an object with 'a'"),
+        ("pairs", {"prompt": "t", "answer": "a", "system": ["s"]}, "the system's turn holds a list of 1, not text"),
+        ("preference", {"prompt": "t", "chosen": {"a": 1}, "rejected": "b"}, "no answer in the column 'chosen'"),
+    ],
+)
+@pytest.mark.parametrize("chats", [False, True])
+def test_objects_and_lists_are_told_and_never_written(name, row, told, chats, speaking):
+    with pytest.raises(UserError, match=f"a.jsonl, row 1: .*{told}"):
+        made(name, row, tokenizer=speaking if chats else None, **({"answers": ("a", "b")} if name == "choice" else {}))
+
+
+def test_a_model_without_a_template_cannot_be_asked_in_turns():
+    with pytest.raises(UserError, match="This model has no chat template"):
+        made("pairs", {"prompt": [say("user", "Hi")], "answer": "a"}, tokenizer=words())
+
+
+def test_what_is_not_used_is_counted_in_one_sentence(speaking):
+    rows = [
+        {"messages": [say("user", [{"type": "image"}, {"type": "text", "text": "Hi"}]), say("assistant", "Yes")]},
+        {"messages": [say("user", "Hi"), say("Narrator", "Then"), say("assistant", "Yes")]},
+        {"messages": [say("user", "Hi"), say("assistant", "Yes")], "images": ["a.png"]},
+    ]
+    table = DataTable(task="chat", source="a.jsonl")
+    records = tuple(Record(row, "a.jsonl", index) for index, row in enumerate(rows, 1))
+    make = maker(table, {"train": Rows(records)}, speaking)
+    assert make.notices == ()
+    for record in records:
+        make.example(record)
+    assert make.notices == (
+        "2 of 3 conversations hold pictures, which are not seen. 1 of 3 conversations have turns of the role "
+        "'Narrator', which is not known; the chat template gets it as it is.",
+    )
+
+
+def test_what_prompts_in_turns_hold_is_counted_too(speaking):
+    picture = [say("user", [{"type": "image_url"}, {"type": "text", "text": "Hi"}])]
+    rows = {"prompt": picture, "chosen": [*picture, say("assistant", "a")], "rejected": "b", "completion": "a"}
+    for name in ("pairs", "preference"):
+        records = (Record(rows, "a.jsonl", 1),)
+        make = maker(DataTable(task=name, source="a.jsonl"), {"train": Rows(records)}, speaking)
+        assert make.example(records[0]).text.startswith(ASKED.format("Hi"))
+        assert make.notices == ("1 of 1 rows hold pictures, which are not seen.",)
+
+
+def test_prompts_past_the_chat_template_are_told(speaking):
+    table = DataTable(task="pairs", source="a.jsonl", chat_template=False)
+    records = (Record({"prompt": "a", "answer": "b"}, "a.jsonl", 1),)
+    (told,) = maker(table, {"train": Rows(records)}, speaking).notices
+    assert told.startswith("The prompts do not go through the model's chat template.")
+    assert maker(table, {"train": Rows(records)}).notices == ()

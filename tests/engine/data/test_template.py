@@ -180,9 +180,22 @@ def test_only_what_is_surely_small_runs_in_this_process(text, row, here, monkeyp
 
 
 def test_values_of_any_kind_are_told_as_text():
-    values = {"day": date(2024, 5, 6), "price": Decimal("1.50"), "raw": b"x", "list": [date(2024, 1, 2)], "none": None}
-    text = Template("{{ day }} {{ price }} {{ raw }} {{ list[0] }} {{ none }}").render(values, "row 1")
-    assert text == "2024-05-06 1.50 b'x' 2024-01-02 None"
+    values = {"day": date(2024, 5, 6), "price": Decimal("1.50"), "list": [date(2024, 1, 2)], "none": None}
+    text = Template("{{ day }} {{ price }} {{ list[0] }} {{ none }}|").render(values, "row 1")
+    assert text == "2024-05-06 1.50 2024-01-02 |"
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ a }}", "{{ a | trim }}", "{{ a | string }}", "{{ [a] | join }}", "{{ 'b' | replace('b', a) }}"]
+)
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [({"title": 1, "body": 2}, "an object with 'title', 'body'"), ([1, 2], "a list of 2"), (b"abc", "3 bytes")],
+)
+@pytest.mark.parametrize("bundled", [False, True])
+def test_how_python_writes_objects_never_reaches_a_model(text, value, told, bundled):
+    with pytest.raises(UserError, match=f"fails on row 1: {told} is no text"):
+        Template(text, bundled=bundled).render({"a": value}, "row 1")
 
 
 def test_what_is_left_out_is_told_with_its_line_and_what_to_take_instead():

@@ -35,13 +35,13 @@ def folder(tmp_path):
 
 @pytest.fixture
 def tuned(folder, make, tmp_path):
-    """``tuned(task)``: the folder of a short run of the task on that model."""
+    """``tuned(task, …)``: the folder of a short run of the task on that model."""
 
-    def run(task="chat"):
+    def run(task="chat", **more):
         turns = [{"role": "user", "content": "Is it?"}, {"role": "assistant", "content": "Yes\nit is"}]
         row = {"chat": {"messages": turns}, "pairs": {"prompt": "Is it?", "answer": "Yes"}}[task]
         (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for _ in range(6)))
-        data = {"source": str(tmp_path / "rows.jsonl"), "task": task, "template": "", "columns": {}}
+        data = {"source": str(tmp_path / "rows.jsonl"), "task": task, "template": "", "columns": {}, **more}
         recipe = make(model={"id": str(folder)}, data=data, loop={"steps": 1, "evaluate_every": 0})
         list(train(recipe, folder=tmp_path / "run"))
         return tmp_path / "run"
@@ -81,6 +81,11 @@ def test_the_file_is_made_where_the_base_has_none(tuned, folder, tmp_path):
     assert plain(tmp_path / "out") == 1
 
 
+def test_pairs_in_the_chat_template_learn_its_end(tuned, tmp_path):
+    exported(tuned("pairs"), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / FILE).read_text())["eos_token_id"] == [EOS, PAD]
+
+
 def test_a_base_that_stops_there_keeps_its_file(tuned, folder, tmp_path):
     (folder / FILE).write_text(f'{{"eos_token_id":[{PAD}, {EOS}],\n"temperature": 0.5}}')
     told = exported(tuned(), tmp_path / "out")
@@ -88,8 +93,8 @@ def test_a_base_that_stops_there_keeps_its_file(tuned, folder, tmp_path):
     assert not any("stop token" in line for line in told)
 
 
-def test_the_end_of_a_text_is_what_pairs_learn(tuned, folder, tmp_path):
-    run = tuned("pairs")
+def test_the_end_of_a_text_is_what_plain_pairs_learn(tuned, folder, tmp_path):
+    run = tuned("pairs", chat_template=False)
     exported(run, tmp_path / "out")
     assert (tmp_path / "out" / FILE).read_bytes() == (folder / FILE).read_bytes()
     (folder / FILE).write_text('{"eos_token_id": 7}')  # not the tokenizer's, which ends what is learned

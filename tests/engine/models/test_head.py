@@ -77,7 +77,7 @@ def test_chunks_of_any_size_give_what_transformers_gives(model, family, padded, 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_in_chunks_are_those_of_the_whole(model, family, monkeypatch):
     loaded, (packed, rows) = model(family), pack()
-    norm = [each for each in loaded.module.parameters() if each.dim() == 1][0].requires_grad_()
+    norm = next(each for each in loaded.module.parameters() if each.dim() == 1).requires_grad_()
     (whole,) = torch.autograd.grad(expected(loaded, rows).sum(), norm)
     for places in (1000, 5):
         monkeypatch.setattr(forward, "LOGITS_BYTES", places * 4 * VOCABULARY)

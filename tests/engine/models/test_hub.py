@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +25,10 @@ from huggingface_hub import errors as client
 from sparsezo_gui.engine.models import consent, download, library
 from sparsezo_gui.engine.models.hub import find
 from sparsezo_gui.engine.models.source import SINGLE
+from sparsezo_gui.engine.planning import preview_examples
 from sparsezo_gui.errors import ConsentNeeded, UserError
+from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.events import Example
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests.engine.conftest import finish
 from tests.hub_server import PIECE, STRANGER, TOKEN
@@ -51,6 +55,16 @@ def cached(pattern):
     return sorted(Path(constants.HF_HUB_CACHE).rglob(pattern))
 
 
+def test_more_chat_templates_come_along_and_nothing_else_from_folders(served, llama):
+    files = {f"{folder}/x.jinja": b"{{ tools }}" for folder in ("additional_chat_templates", "other", "a/additional")}
+    repository = served.repositories["models/owner/tiny"]
+    served.repositories["models/owner/tiny"] = replace(repository, files={**repository.files, **files})
+    folder = finish(find(TABLE)).folder
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("x.jinja")) == [
+        "additional_chat_templates/x.jinja"
+    ]
+
+
 def size(llama):
     return (llama / SINGLE).stat().st_size
 
@@ -72,6 +86,14 @@ def stop_at(count):
             break
     work.close()
     return told
+
+
+def test_a_tokenizer_comes_without_the_weights(served, tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"t {index},{'ab'[index % 2]}\n" for index in range(20)))
+    recipe = Recipe(model=TABLE, data={"source": str(tmp_path / "a.csv")})
+    events = list(preview_examples(recipe, "train", 3))
+    assert sum(isinstance(event, Example) for event in events) == 3
+    assert cached("tokenizer.json") and not cached("*.safetensors")
 
 
 def test_a_download_tells_its_bytes_and_comes_second_from_the_cache(served, llama):
@@ -331,7 +353,7 @@ def test_models_without_safetensors(served):
     assert "no safetensors weights" in refused()
     del files["config.json"]
     served.add("models/owner/tiny", files)
-    assert "no config.json" in refused()
+    assert "holds a tokenizer without a model" in refused()
 
 
 def test_what_is_left_on_the_hub(served):

@@ -68,7 +68,7 @@ def test_a_folder_without_a_config(folder):
     (folder / "config.json").unlink()
     assert "it has no config.json" in refused(folder)
     (folder / "adapter_config.json").touch()
-    assert "holds an adapter" in refused(folder)
+    assert "holds an adapter (LoRA or the like), not a whole model" in refused(folder)
 
 
 def test_a_gguf_file(tmp_path):
@@ -128,9 +128,8 @@ def test_weights_from_a_file_that_was_not_checked(folder, file, nest):
     assert "names a weights file of its own" in refused(folder)
 
 
-def test_an_adapter_that_would_be_loaded_with_the_model(folder, monkeypatch):
+def test_an_adapter_that_would_be_loaded_with_the_model(folder):
     (folder / "adapter_config.json").write_text("{}")
-    monkeypatch.setattr(source, "find_spec", {"peft": True}.get)
     assert "holds an adapter beside the model" in refused(folder)
 
 

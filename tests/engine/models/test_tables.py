@@ -38,7 +38,7 @@ def test_logits_and_gradients_are_those_of_whole_tables(pair, family, monkeypatc
     ids = torch.tensor([[5, 6, 7, 200, 287]])
     found = []
     for model in (whole, own):
-        norm = [each for each in model.module.parameters() if each.dim() == 1][0].requires_grad_()
+        norm = next(each for each in model.module.parameters() if each.dim() == 1).requires_grad_()
         logits = model.module(ids).logits
         (gradient,) = torch.autograd.grad(logits.log_softmax(-1)[..., 3].sum(), norm)
         found.append((logits.detach(), gradient))
@@ -66,7 +66,7 @@ def test_any_number_of_bits_holds_them_so(pair, bits):
 
 
 def test_small_tables_other_devices_and_other_types_stay_as_they_are(pair):
-    whole, own = pair("llama")
+    _, own = pair("llama")
     assert tables.narrow(own.anatomy, torch.float32, "cpu") == own.anatomy.tables
     assert not tables.narrow(own.anatomy, torch.bfloat16, "cpu")
     assert not tables.narrow(own.anatomy, torch.float32, "cuda")

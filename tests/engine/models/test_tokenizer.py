@@ -87,6 +87,22 @@ def test_a_tokenizer_that_breaks_down_on_some_texts_is_a_sentence(folder, kind):
         encode_text("a" * 60, found, 100)
 
 
+def test_a_chat_template_in_a_file_of_its_own_counts(folder):
+    """As in models of text and pictures, where `transformers` reads it for their processors only."""
+    text = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    (folder / "chat_template.jinja").unlink()
+    assert load_tokenizer(folder).chat_template is None
+    beside = folder / "chat_template.json"
+    beside.write_text(json.dumps({"chat_template": text}))
+    assert load_tokenizer(folder).chat_template == text
+    beside.write_text(json.dumps({"chat_template": {"default": text, "tool_use": "{{ tools }}"}}))
+    assert load_tokenizer(folder).get_chat_template(tools=[{}]) == "{{ tools }}"
+    for content in ('{"chat_template": 1}', "[]", "{"):
+        beside.write_text(content)
+        with pytest.raises(UserError, match=r"chat_template\.json: .*Download or copy the model again"):
+            load_tokenizer(folder)
+
+
 def test_a_tokenizer_is_tried_once_for_each_content(folder, home, monkeypatch):
     load_tokenizer(folder)
     [verdict] = (home / "tokenizers").iterdir()

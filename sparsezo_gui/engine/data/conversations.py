@@ -1,0 +1,202 @@
+"""Conversations as files hold them: OpenAI's, ShareGPT's and Alpaca's ways to write turns, made into messages as
+`transformers` takes them, and what of them is not used."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparsezo_gui.engine.confined.prompt import described
+from sparsezo_gui.engine.data import columns
+from sparsezo_gui.errors import UserError
+
+Messages = list[dict[str, Any]]
+_ROLES = {
+    "human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant",
+    "bot": "assistant", "function_call": "assistant",
+    "observation": "tool", "function": "tool", "tool_response": "tool", "function_response": "tool",
+}  # fmt: skip
+_KNOWN = {"system", "developer", "user", "assistant", "tool"}
+_WEIGHTS = ("weight", "train", "trainable", "training", "loss")
+NO_PICTURES = "hold pictures, which are not seen"
+_SEEN = {"text", "input_text", "output_text"}  # parts of a content
+
+
+@dataclass
+class Unused:
+    """What ``total`` examples hold that is not learned, counted in examples; ``noun`` is what a user calls them."""
+
+    noun: str = "conversations"
+    total: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, found: Iterable[str]) -> None:
+        """Counts one more example, which ``found`` speaks of, as in 'hold pictures, which are not seen'."""
+        self.total += 1
+        self.counts.update(set(found))
+
+    @property
+    def sentence(self) -> str:
+        """All that was found, or ''."""
+        return " ".join(f"{count} of {self.total} {self.noun} {what}." for what, count in self.counts.most_common())
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """``messages`` with the ``tools`` that may be called, the assistant's turns to be ``trained`` by index, and what is
+    ``unused``, see `Unused.add`."""
+
+    messages: Messages
+    tools: list[Any] | None = None
+    trained: tuple[int, ...] = ()
+    unused: frozenset[str] = frozenset()
+
+
+def conversation(value: Any, place: str, system: Any = None, tools: Any = None, first: int = 0) -> Conversation:
+    """The conversation in a cell, with those of the columns for a system's turn and tools. Turns before ``first`` are
+    not trained. Raises `UserError`."""
+    talk, unused = _read(value, place)
+    if not columns.empty(system) and not any(turn["role"] == "system" for turn in talk):
+        talk.insert(0, {"role": "system", "content": written(system, f"{place}: the system's turn")})
+        first += first > 0
+    trained = tuple(index for index, turn in enumerate(talk) if index >= first and _learned(turn, place))
+    if not trained:
+        raise columns.Gap(place, "the conversation has no turn of the assistant to learn from")
+    return Conversation(talk, _tools(tools, place), trained, frozenset(unused))
+
+
+def turns(value: Any, place: str) -> Messages:
+    """The turns in a cell as they stand there. Raises `UserError`."""
+    value = _parsed(value, place, "the conversation")
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        raise UserError(f"{place}: a conversation must be a list of turns, each with 'role' and 'content'.")
+    return value
+
+
+def messages(value: Any, place: str) -> Messages:
+    """Turns as {'role', 'content', …}, from those of OpenAI, ShareGPT ('from', 'value') or JSON text of either."""
+    return _read(value, place)[0]
+
+
+def is_turns(value: Any) -> bool:
+    """Whether a cell holds turns of a conversation, or JSON text of them."""
+    if isinstance(value, str) and value.lstrip().startswith("[") and any(key in value for key in ('"role"', '"from"')):
+        try:
+            return is_turns(json.loads(value))
+        except (ValueError, RecursionError):
+            return False
+    return isinstance(value, list) and bool(value) and all(
+        isinstance(turn, dict) and ("role" in turn or {"from", "value"} <= turn.keys()) for turn in value
+    )  # fmt: skip
+
+
+def history(value: Any, place: str) -> Messages:
+    """Turns of earlier questions with their answers: pairs, as Alpaca's files hold them, or turns."""
+    value = _parsed(value, place, "the history")
+    if columns.empty(value) or value == []:
+        return []
+    if is_turns(value):
+        return messages(value, place)
+    if not isinstance(value, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
+        raise UserError(f"{place}: the history must be a list of [question, answer].")
+    return [
+        {"role": role, "content": written(text, f"{place}: the history")}
+        for pair in value for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]  # fmt: skip
+
+
+def written(value: Any, where: str) -> str:
+    """Text as it stands in a cell, or a number as a word. Raises `UserError` for what has no text of its own."""
+    if reason := described(value):
+        raise UserError(f"{where} holds {reason}, not text.")
+    return value if isinstance(value, str) else columns.word(value)
+
+
+def _parsed(value: Any, place: str, what: str) -> Any:
+    if not isinstance(value, str) or not value.strip():
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: {what} is text that is not JSON ({error}).") from error
+
+
+def _read(value: Any, place: str) -> tuple[Messages, set[str]]:
+    unused: set[str] = set()
+    numbered = enumerate(turns(value, place), 1)
+    return [_turn(turn, f"{place}, turn {number}", unused) for number, turn in numbered], unused
+
+
+def _turn(turn: dict[str, Any], place: str, unused: set[str]) -> dict[str, Any]:
+    named, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+    if not isinstance(named, str):
+        raise UserError(f"{place}: needs 'role' and 'content' (or 'from' and 'value'), and has {_names(turn)}.")
+    role = _ROLES.get(named.lower(), named.lower())
+    if role not in _KNOWN:
+        unused.add(f"have turns of the role '{named}', which is not known; the chat template gets it as it is")
+    made = {key: value for key, value in turn.items() if key not in ("from", "value", "function_call")}
+    made |= {"role": role, "content": _content(content, unused)}
+    calls = _calls(turn, named, place)
+    if calls:
+        made["tool_calls"] = calls
+        made["content"] = None if named.lower() == "function_call" else made["content"]
+    thinks = any(turn.get(name) for name in ("reasoning_content", "thinking", "reasoning"))
+    if not isinstance(made["content"], str) and not (made["content"] is None and (calls or thinks)):
+        raise UserError(f"{place}: needs 'role' and 'content' (or 'from' and 'value') as text, and has {_names(turn)}.")
+    return made
+
+
+def _names(turn: dict[str, Any]) -> str:
+    return " and ".join(f"'{key}'" for key, value in turn.items() if value is not None) or "nothing"
+
+
+def _content(content: Any, unused: set[str]) -> Any:
+    """Text, also where it comes in parts."""
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for part in content:
+        kind = part.get("type", "text") if isinstance(part, dict) else "text"
+        if kind not in _SEEN:
+            unused.add(f"hold {_noun(str(kind))}, which are not seen")
+        texts.append(part if isinstance(part, str) else str(part.get("text") or "") if isinstance(part, dict) else "")
+    return "".join(texts)
+
+
+def _noun(kind: str) -> str:
+    return next((noun for word, noun in (("image", "pictures"), ("audio", "recordings"), ("video", "films"))
+                 if word in kind), f"parts of the type '{kind}'")  # fmt: skip
+
+
+def _calls(turn: dict[str, Any], named: str, place: str) -> list[Any] | None:
+    """Calls of tools as OpenAI writes them, from its older way or ShareGPT's."""
+    if turn.get("tool_calls"):
+        return _parsed(turn["tool_calls"], place, "'tool_calls'")
+    if isinstance(turn.get("function_call"), dict):
+        return [{"type": "function", "function": turn["function_call"]}]
+    if named.lower() != "function_call":
+        return None
+    called = turn.get("value", turn.get("content"))
+    called = _parsed(called, place, "the call of a function") if isinstance(called, str) else called
+    return [{"type": "function", "function": each} for each in (called if isinstance(called, list) else [called])]
+
+
+def _learned(turn: dict[str, Any], place: str) -> bool:
+    if turn["role"] != "assistant":
+        return False
+    weights = [turn[name] for name in _WEIGHTS if turn.get(name) is not None]
+    if any(weight not in (0, 1) for weight in weights):
+        raise UserError(f"{place}: the weight of a turn must be 0 or 1, not {weights[0]!r}.")
+    return all(weights)
+
+
+def _tools(tools: Any, place: str) -> list[Any] | None:
+    tools = _parsed(tools, place, "the column of tools")
+    if columns.empty(tools) or tools == []:
+        return None
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise UserError(f"{place}: tools must be a list of objects, each with a function's 'name' and 'parameters'.")
+    return tools

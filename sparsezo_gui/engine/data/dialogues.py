@@ -1,0 +1,103 @@
+"""Prompts and answers of rows as conversations: those that are lists of turns, and those that go through the model's
+chat template as one turn each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sparsezo_gui.engine.confined.prompt import described
+from sparsezo_gui.engine.data import chat, columns
+from sparsezo_gui.engine.data.conversations import Conversation, Messages, Unused, history, is_turns, turns
+from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.tasks import Task
+from sparsezo_gui.engine.data.template import Template
+from sparsezo_gui.errors import UserError
+
+_PICTURES = ("image", "images", "picture", "pictures")
+
+
+class Dialogues:
+    """The part of a `sparsezo_gui.engine.data.examples.Maker` that makes conversations of rows."""
+
+    task: Task
+    parts: dict[str, str]
+    prompt: Template
+    tokenizer: Any
+    chats: bool
+    unused: Unused
+    _cell: Callable[..., Any]
+    _optional: Callable[..., Any]
+    _filled: Callable[..., str]
+
+    def _spoken(self, talk: Conversation, row: Record) -> chat.Spoken:
+        found = chat.spoken(talk, self.tokenizer, row.place)
+        self._count(row, found.unused)
+        return found
+
+    def _count(self, row: Record, unused: frozenset[str]) -> None:
+        pictures = any(not columns.empty(row.values.get(name)) and row.values[name] != [] for name in _PICTURES)
+        self.unused.add(unused | ({chat.NO_PICTURES} if pictures else set()))
+
+    def _talks(self, row: Record) -> bool:
+        """Whether a row goes through the model's chat template: a prompt that is a conversation itself does anyhow."""
+        return self.chats or self._asks_in_turns(row) or self._implicit
+
+    @property
+    def _implicit(self) -> bool:
+        """Whether the answers to compare are whole conversations."""
+        return self.task.kind == "preference" and self.prompt.bundled and "prompt" not in self.parts
+
+    def _asks_in_turns(self, row: Record) -> bool:
+        return self.prompt.bundled and "prompt" in self.parts and is_turns(self._optional(row, "prompt"))
+
+    def _answered(self, row: Record, part: str) -> Conversation:
+        """The conversation that a row's prompt and one of its answers make; only the answer is trained."""
+        before, value = self._before(row), self._cell(row, part)
+        if is_turns(value):
+            talk, read = turns(value, row.place), chat.messages(value, row.place)
+            if read[0]["role"] in ("system", "user"):  # it holds the prompt, too
+                before, talk = talk[: _opening(read)], talk[_opening(read) :]
+        else:
+            talk = [{"role": "assistant", "content": self._answers(row, part)[0]}]
+        extra = {part: self._optional(row, part) for part in ("system", "tools") if part not in self.prompt.used}
+        return chat.conversation([*before, *talk], row.place, **extra, first=len(before))
+
+    def _before(self, row: Record) -> Messages:
+        """The turns before the answer."""
+        if self._implicit:
+            return []
+        if self._asks_in_turns(row):
+            return [*self._history(row), *turns(self._cell(row, "prompt"), row.place)]
+        return [*self._history(row), {"role": "user", "content": self._filled(row)}]
+
+    def _history(self, row: Record) -> Messages:
+        return history(self._optional(row, "history"), row.place) if "history" not in self.prompt.used else []
+
+    def _answers(self, row: Record, part: str) -> tuple[str, ...]:
+        """The answers in a cell; of a conversation that ends in one, the text of its last turn."""
+        value = self._cell(row, part)
+        value = chat.messages(value, row.place)[-1]["content"] if is_turns(value) else value
+        found = texts(value, strip=False) or ((self.task.none,) if self.task.none else ())
+        if not found:
+            what = f"there is no answer in the column '{self.parts[part]}'"
+            if isinstance(value, dict):
+                raise UserError(f"{row.place}: {what}. It holds {described(value)}.")
+            raise columns.Gap(row.place, what)
+        return found
+
+
+def texts(value: Any, strip: bool = True) -> tuple[str, ...]:
+    """Answers in a cell: text, a number, a list of them, or an object that holds them under 'text' or 'spans'."""
+    if isinstance(value, dict):
+        return texts(value.get("text", value.get("spans")), strip)
+    if isinstance(value, list | tuple):
+        return tuple(text for item in value for text in texts(item, strip))
+    if columns.empty(value) or described(value):
+        return ()
+    return (value if isinstance(value, str) and not strip else columns.word(value),)
+
+
+def _opening(talk: Messages) -> int:
+    """How many turns come before the answer at the end of a conversation."""
+    return max((index for index, turn in enumerate(talk) if turn["role"] != "assistant"), default=-1) + 1

@@ -1,0 +1,150 @@
+"""What a folder or a file is that is no causal language model: a sentence that names it, and what to take instead.
+
+Told from the names of the files and the tables in config.json and adapter_config.json alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from sparsezo_gui.errors import quoted
+
+GGUF = (
+    "a GGUF file, the format of llama.cpp and Ollama, whose rounded weights cannot be tuned. Choose the model it was "
+    "made from, in safetensors format"
+)
+_ORIGINAL = "Choose the original model, in the format of transformers with safetensors weights"
+_CAUSAL = "Choose a causal language model, such as the one that it was made from"
+_FILES = {
+    "model_index.json": f"a diffusers pipeline, which makes pictures, sound or films. {_CAUSAL}",
+    "modules.json": f"a sentence-transformers model, which makes embeddings of texts. {_CAUSAL}",
+    "config_sentence_transformers.json": f"a sentence-transformers model, which makes embeddings of texts. {_CAUSAL}",
+    "quantize_config.json": f"a model quantised with GPTQ, which cannot be tuned here. {_ORIGINAL}",
+    "quant_config.json": f"a model quantised with AWQ, which cannot be tuned here. {_ORIGINAL}",
+}
+_INSTEAD_OF_CONFIG = (  # what a folder without config.json may hold
+    (r".*\.gguf", GGUF),
+    (r".*\.onnx", f"a model in ONNX format, which cannot be tuned here. {_ORIGINAL}"),
+    (r".*\.npz", f"a model in MLX format, which cannot be tuned here. {_ORIGINAL}"),
+    (r"saved_model\.pb|.*\.tflite", f"a TensorFlow model, which cannot be tuned here. {_ORIGINAL}"),
+    (r"params\.json|consolidated.*", f"a model in its makers' own format. {_ORIGINAL} (its name often ends in '-hf')"),
+    (r"tokenizer.*|vocab\.(json|txt)|.*spiece.*\.model", "a tokenizer without a model. Choose the folder that holds "
+     "config.json and the weights too"),
+)  # fmt: skip
+_HEADS = {
+    "SequenceClassification": "a classifier of texts, or a reward model",
+    "TokenClassification": "a classifier of tokens",
+    "QuestionAnswering": "a model that marks answers in a text",
+    "MultipleChoice": "a classifier of choices",
+    "RewardModel": "a reward model",
+    "MaskedLM": "a masked language model, which reads text in both directions",
+    "ImageClassification": "a classifier of pictures",
+    "TextEncoding": "an encoder of texts",
+}
+_TAGS = {
+    "gguf": GGUF, "mlx": f"a model in MLX format, which cannot be tuned here. {_ORIGINAL}",
+    "peft": "an adapter, not a whole model. Choose the model that it was trained on",
+    "sentence-transformers": _FILES["modules.json"], "diffusers": _FILES["model_index.json"],
+}  # fmt: skip
+_HEAD_WEIGHTS = re.compile(r"(?:model\.)?(score|classifier|qa_outputs|reward_head)\.")
+_OUTPUT = re.compile(r"(lm_head|embed_out|output_layer)\.")
+LARGEST = 1_000_000  # bytes of an adapter_config.json
+
+
+def of_file(path: Path) -> str:
+    """What the file at ``path`` is, where it was given as a model."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic == b"GGUF" or path.suffix.lower() == ".gguf":
+        return f"is {GGUF}."
+    if path.suffix.lower() in (".safetensors", ".bin", ".pt", ".pth", ".index"):
+        return f"is a file of weights; [model] id names the folder that holds it and config.json: {path.parent}"
+    if path.suffix.lower() == ".onnx":
+        return f"is a model in ONNX format, which cannot be tuned here. {_ORIGINAL}."
+    return "is a file; [model] id names the folder that holds config.json and the weights."
+
+
+def of_files(names: Collection[str], base: str = "") -> str:
+    """What files of these ``names`` are together; '' where they may be a causal language model. ``base`` is the model
+    that an adapter among them was trained on."""
+    whole = "config.json" in names
+    weights = any(re.fullmatch(r"(model|pytorch_model).*\.(safetensors|bin)", name) for name in names)
+    if "adapter_config.json" in names and not (whole and weights):
+        return f"holds an adapter (LoRA or the like){_trained_on(base)}, not a whole model. {_without(base)}"
+    found = next((what for name, what in _FILES.items() if name in names), "")
+    if not found and not whole and not any(name.endswith(".safetensors") for name in names):
+        matches = (what for pattern, what in _INSTEAD_OF_CONFIG if any(re.fullmatch(pattern, name) for name in names))
+        found = next(matches, "")
+    return f"holds {found}." if found else ""
+
+
+def of_config(table: Mapping[str, Any]) -> str:
+    """What a config.json describes; '' where it may be a causal language model."""
+    architectures = table.get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else None
+    if isinstance(first, str):
+        what = next((what for name, what in _HEADS.items() if name in first), "")
+        if what:
+            return f"is {what} ({first}), and has no head that predicts the next token. {_CAUSAL}."
+    if isinstance(table.get("quantization"), dict) and "bits" in table["quantization"]:
+        return f"is {_TAGS['mlx']}."
+    return ""
+
+
+def of_weights(names: Collection[str], missing: Collection[str]) -> str:
+    """What weights of these ``names`` in the checkpoint are, where the model needs ``missing`` ones besides."""
+    head = next((found[1] for name in names if (found := _HEAD_WEIGHTS.match(name))), "")
+    if head:
+        return f"holds the head of a classifier or reward model ('{head}'), not one that predicts tokens. {_CAUSAL}."
+    if missing and all(map(_OUTPUT.match, missing)):
+        return (
+            f"has no head that predicts tokens ('{min(missing)}'): it is the body of a model, such as one for "
+            f"embeddings. {_CAUSAL}."
+        )
+    return ""
+
+
+def of_tags(tags: Collection[str] | None) -> str:
+    """What a model on the Hub is by its ``tags``; '' where it may be a causal language model in safetensors."""
+    what = next((what for tag, what in _TAGS.items() if tag in (tags or ())), "")
+    return f"It is {what}." if what else ""
+
+
+def base_of(folder: Path) -> str:
+    """The model that the adapter in ``folder`` was trained on, if it says so."""
+    try:
+        path = folder / "adapter_config.json"
+        table = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size < LARGEST else {}
+        name = table.get("base_model_name_or_path")
+        return name if isinstance(name, str) else ""
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return ""
+
+
+def base_of_tags(tags: Collection[str] | None) -> str:
+    """The same for an adapter on the Hub."""
+    return next((tag.removeprefix("base_model:adapter:") for tag in tags or () if ":adapter:" in tag), "")
+
+
+def _trained_on(base: str) -> str:
+    return f", trained on {quoted(base)}" if base else ""
+
+
+def _without(base: str) -> str:
+    return (
+        "Merge it into that model first (in peft: merge_and_unload), or choose "
+        f"{quoted(base) if base else 'the model it was trained on'} itself."
+    )
+
+
+def better_place(folder: Path) -> str:
+    """A sentence that names the folder below ``folder`` that was meant; '' where there is none."""
+    inside = (*folder.glob("*/config.json"), *folder.glob("snapshots/*/config.json"))
+    if not inside:
+        return ""
+    newest = max(inside, key=lambda path: path.stat().st_mtime).parent
+    return f"is not a model: it has no config.json, but folders in it have one. Choose one, such as {newest}"

@@ -1,0 +1,258 @@
+"""Conversations in chat templates of every shape, against what `transformers` writes and what a reader would mark."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsezo_gui.engine.data.chat import conversation, learned_end, spoken
+from sparsezo_gui.errors import UserError
+from tests.engine.data.conftest import byte_pairs
+
+SPECIAL = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|eot|>", "<|eom|>", "<turn>", "<end>", "<bot>", "<stop>")
+# How the families write conversations: our own templates, with their rules.
+TEMPLATES = {
+    "chatml": (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + (m.content or '') }}"
+        "{% for t in m.tool_calls or [] %}{{ '<tool_call>' + (t.function | tojson) + '</tool_call>' }}{% endfor %}"
+        "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    ),
+    "always opens": (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+        "{{ '<|im_start|>assistant\n' }}"
+    ),
+    "headers": (  # Llama 3
+        "{{ '<s>' }}{% for m in messages %}{{ '<turn>' + m.role + '<end>\n\n' }}"
+        "{% if m.tool_calls %}{{ m.tool_calls[0].function | tojson }}{{ '<|eom|>' }}"
+        "{% else %}{{ m.content | trim + '<|eot|>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<turn>assistant<end>\n\n' }}{% endif %}"
+    ),
+    "instructions": (  # Llama 2 and Mistral
+        "{% for m in messages %}{% if m.role == 'user' %}{{ '<s>[INST] ' + m.content | trim + ' [/INST]' }}"
+        "{% elif m.role == 'assistant' %}{{ ' ' + m.content | trim + ' </s>' }}{% endif %}{% endfor %}"
+    ),
+    "one end": (
+        "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% else %}{{ '</s>' }}{% endif %}"
+    ),
+    "model": (  # Gemma: no system's turn
+        "{{ '<s>' }}{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{% for m in messages %}{{ '<turn>' + ('model' if m.role == 'assistant' else m.role) + '\n' }}"
+        "{{ m.content | trim + '<end>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<turn>model\n' }}{% endif %}"
+    ),
+    "two ends": (  # Phi 3
+        "{% for m in messages %}{{ '<turn>' + m.role + '\n' + m.content + '<end>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<turn>assistant\n' }}{% else %}{{ '</s>' }}{% endif %}"
+    ),
+    "thinks": (  # Qwen 3: thoughts of the last answer only
+        "{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' %}"
+        "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}{% for m in messages %}{% set c = m.content or '' %}"
+        "{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
+        "{% set r = m.reasoning_content or '' %}{% if '</think>' in c %}"
+        "{% set r = c.split('</think>')[0].split('<think>')[-1].strip('\n') %}"
+        "{% set c = c.split('</think>')[-1].lstrip('\n') %}{% endif %}"
+        "{% if loop.index0 > ns.last %}{{ '<think>\n' + r.strip('\n') + '\n</think>\n\n' + c.lstrip('\n') }}"
+        "{% else %}{{ c }}{% endif %}{% for t in m.tool_calls or [] %}"
+        "{{ '\n<tool_call>' + (t.function | tojson) + '</tool_call>' }}{% endfor %}{% else %}{{ c }}{% endif %}"
+        "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    ),
+    "asks to think": (  # DeepSeek R1: the prompt opens a thought, and earlier ones are dropped
+        "{{ '<s>' }}{% for m in messages %}{% if m.role == 'assistant' %}"
+        "{{ '<bot>' + m.content.split('</think>')[-1] + '<stop>' }}{% else %}{{ '<turn>' + m.content }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<bot><think>\n' }}{% endif %}"
+    ),
+    "channels": (  # gpt-oss: thoughts in a channel of their own, and one sign in the middle and another at the end
+        "{% for m in messages %}{{ '<turn>' + m.role }}{% if m.role == 'assistant' %}{% if m.thinking and loop.last %}"
+        "{{ '<bot>thought<end><turn>assistant' }}{% endif %}{{ '<bot>' + m.content }}"
+        "{{ '<stop>' if loop.last else '<end>' }}{% else %}{{ m.content + '<end>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<turn>assistant' }}{% endif %}"
+    ),
+    "next turn ends": (  # GLM 4: nothing ends a turn but the next
+        "{% for m in messages %}{{ ('<turn>' if m.role == 'user' else '<bot>') + '\n' + m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<bot>' }}{% endif %}"
+    ),
+    "marks": (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
+        "{% generation %}{{ m.content }}{% endgeneration %}{{ '<|im_end|>\n' }}"
+        "{% else %}{{ m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    ),
+    "marks ends": (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
+        "{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}"
+        "{% else %}{{ m.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    ),
+}  # fmt: skip
+
+
+def tokenizer(name):
+    made = copy.deepcopy(byte_pairs())
+    made.add_special_tokens({"additional_special_tokens": list(SPECIAL)})
+    made.chat_template = TEMPLATES.get(name, name)
+    return made
+
+
+TOKENIZERS = {name: tokenizer(name) for name in TEMPLATES}
+
+
+def turn(role, content, **more):
+    return {"role": role, "content": content, **more}
+
+
+def read(name, talk, tools=None):
+    """What is trained, after it was seen that the text is the template's."""
+    made = TOKENIZERS[name]
+    found = spoken(conversation(talk, "row 1", tools=tools), made, "row 1")
+    text = made.apply_chat_template(talk, tools=tools, tokenize=False)
+    assert "".join(text for text, _ in found.segments) == text
+    return [text for text, trained in found.segments if trained], found
+
+
+TALK = [turn("user", "Hi"), turn("assistant", "Hello"), turn("user", "Bye"), turn("assistant", "See you")]
+EXPECTED = {
+    "chatml": ["Hello<|im_end|>", "See you<|im_end|>"],
+    "always opens": ["Hello<|im_end|>", "See you<|im_end|>"],
+    "headers": ["Hello<|eot|>", "See you<|eot|>"],
+    "instructions": [" Hello </s>", " See you </s>"],
+    "one end": ["Hello\n", "See you\n</s>"],
+    "model": ["Hello<end>", "See you<end>"],
+    "two ends": ["Hello<end>", "See you<end>\n</s>"],
+    "thinks": ["Hello<|im_end|>", "<think>\n\n</think>\n\nSee you<|im_end|>"],
+    "asks to think": ["Hello<stop>", "See you<stop>"],
+    "channels": ["<bot>Hello<end>", "<bot>See you<stop>"],
+    "next turn ends": ["\nHello", "\nSee you"],
+    "marks": ["Hello<|im_end|>", "See you<|im_end|>"],
+    "marks ends": ["Hello<|im_end|>", "See you<|im_end|>"],
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_turn_is_learned_with_its_end_and_nothing_of_the_next(name):
+    trained, found = read(name, TALK)
+    assert trained == EXPECTED[name]
+    made = TOKENIZERS[name]
+    assert found.answer.strip() in ("See you", "<think>\n\n</think>\n\nSee you", "<bot>See you")
+    assert found.prompt == made.apply_chat_template(TALK[:3], add_generation_prompt=True, tokenize=False)
+    assert read(name, TALK[:2])[0] == [EXPECTED[name][1].replace("See you", "Hello")]
+
+
+@pytest.mark.parametrize(("name", "end"), [("channels", "<stop>"), ("two ends", "<end>"), ("headers", "<|eot|>")])
+def test_the_sign_at_the_very_end_stops_generation(name, end):
+    assert learned_end(TOKENIZERS[name]) == TOKENIZERS[name].convert_tokens_to_ids(end)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("content", ["", "  two spaces", "ends so \n", "⟦answer 1⟧", "See you", "a<|im_end|>\nb"])
+def test_contents_of_any_kind(name, content):
+    trained, _ = read(name, [*TALK[:1], turn("assistant", content), *TALK[2:]])
+    kept = content if name not in TRIMMING else content.strip()
+    assert trained == [EXPECTED[name][0].replace("Hello", kept), EXPECTED[name][1]]
+
+
+TRIMMING = ("headers", "instructions", "model")
+CALLS = [
+    turn("user", "When?"),
+    {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "find", "arguments": {"n": 1}}}]},
+    turn("tool", "0:00"),
+    turn("assistant", "At 0."),
+    turn("user", "Thanks"),
+    turn("assistant", "Bye"),
+]
+TOOLS = [{"type": "function", "function": {"name": "find", "parameters": {}}}]
+CALL = '{"name": "find", "arguments": {"n": 1}}'
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "answer"),
+    [
+        ("chatml", f"<tool_call>{CALL}</tool_call><|im_end|>", "At 0.<|im_end|>"),
+        ("headers", f"{CALL}<|eom|>", "At 0.<|eot|>"),
+        ("thinks", f"\n<tool_call>{CALL}</tool_call><|im_end|>", "At 0.<|im_end|>"),
+    ],
+)
+def test_calls_of_tools_are_learned(name, call, answer):
+    end, sign = ("<|eot|>", "<|eom|>") if name == "headers" else ("<|im_end|>", "<|im_end|>")
+    last = "<think>\n\n</think>\n\nBye" if name == "thinks" else "Bye"
+    assert read(name, CALLS, TOOLS)[0] == [call, answer, last + end]
+    trained, found = read(name, CALLS[:2], TOOLS)
+    assert trained[-1].endswith(call) and found.answer.endswith(call.removesuffix(sign))
+
+
+def test_thoughts_of_a_field_or_in_the_text_are_written_once():
+    field = [TALK[0], turn("assistant", "Hello", reasoning_content="greet")]
+    inline = [TALK[0], turn("assistant", "<think>\ngreet\n</think>\n\nHello")]
+    expected = ["<think>\ngreet\n</think>\n\nHello<|im_end|>"]
+    assert read("thinks", field)[0] == read("thinks", inline)[0] == expected
+    assert read("thinks", [*inline, *TALK[2:]])[0] == EXPECTED["thinks"]
+
+
+def test_what_a_template_does_not_write_is_told():
+    talk = [turn("system", "Be kind."), turn("user", "Hi", mood="good"), turn("assistant", "Yes", reasoning="so")]
+    assert {what.split(",")[0] for what in read("instructions", talk, TOOLS)[1].unused} == {
+        "come with tools", "have turns of the role 'system'", "hold reasoning", "have the field 'mood' in turns",
+    }  # fmt: skip
+    calls = [*TALK[:2], turn("user", "?"), {**CALLS[1], "content": ""}]
+    trained, found = read("always opens", calls)
+    assert trained == ["Hello<|im_end|>"] and any("they are not learned" in what for what in found.unused)
+    with pytest.raises(UserError, match="row 1: the conversation has no turn of the assistant to learn from in"):
+        read("always opens", calls[2:])
+
+
+def test_arguments_of_tools_that_the_template_would_quote_twice_are_told():
+    calls = [turn("user", "When?"), {**CALLS[1], "content": None}]
+    calls[1]["tool_calls"] = [{"type": "function", "function": {"name": "find", "arguments": '{"n": 1}'}}]
+    trained, found = read("chatml", calls, TOOLS)
+    assert r'"arguments": "{\"n\": 1}"' in trained[0]
+    assert any(what.startswith("hold arguments of tools as text") for what in found.unused)
+
+
+@pytest.mark.parametrize("name", ["chatml", "marks", "instructions", "one end"])
+@pytest.mark.parametrize("key", ["weight", "train", "loss"])
+def test_turns_of_no_weight_are_not_learned(name, key):
+    talk = [TALK[0], {**TALK[1], key: 0}, *TALK[2:]]
+    assert read(name, talk)[0] == EXPECTED[name][1:]
+    talk = [*TALK[:3], {**TALK[3], key: False}]
+    assert read(name, talk)[0] == EXPECTED[name][:1]
+
+
+def test_what_follows_the_last_answer_is_read_and_not_learned():
+    trained, _ = read("chatml", [*TALK, turn("user", "Wait")])
+    assert trained == EXPECTED["chatml"]
+
+
+def test_named_templates_are_chosen_as_transformers_does():
+    made = tokenizer("")
+    made.chat_template = {"default": TEMPLATES["chatml"], "tool_use": "{{ tools | tojson }}" + TEMPLATES["chatml"]}
+    found = spoken(conversation(CALLS, "row 1", tools=TOOLS), made, "row 1")
+    assert "".join(text for text, _ in found.segments) == made.apply_chat_template(CALLS, tools=TOOLS, tokenize=False)
+    assert found.segments[0][0].startswith('[{"type": "function"')
+
+
+WORDS = st.text("ab <|>/\n⟦[]im_end", max_size=12) | st.sampled_from(["Hi", "</s>", "<|im_end|>", "<|im_start|>user\n"])
+
+
+ENDS = {name: (EXPECTED[name][0].removeprefix("Hello"), EXPECTED[name][1].removeprefix("See you"))
+        for name in ("chatml", "always opens", "two ends", "headers", "model", "marks", "marks ends")}  # fmt: skip
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data(), st.sampled_from(sorted(TEMPLATES)), st.booleans())
+def test_any_conversation_is_the_templates_text(data, name, system):
+    talk = [turn("system", data.draw(WORDS))] if system and name != "model" else []
+    said = data.draw(st.lists(WORDS, min_size=1, max_size=3))
+    for answer in said:
+        talk += [turn("user", data.draw(WORDS)), turn("assistant", answer)]
+    trained = read(name, talk)[0]
+    if name in ENDS:
+        middle, last = ENDS[name]
+        said = [answer.strip() if name in TRIMMING else answer for answer in said]
+        assert trained == [*(answer + middle for answer in said[:-1]), said[-1] + last]
+
+
+def test_a_long_conversation_has_the_time_it_needs():
+    talk = [turn(role, f"word {number} " * 40) for number in range(200) for role in ("user", "assistant")]
+    assert len(read("thinks", talk)[0]) == 200

@@ -1,0 +1,70 @@
+"""Room on the disk is told before the start: what cannot end is refused, what may not fit is told."""
+
+from __future__ import annotations
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from sparsezo_gui.engine.models.hub import find
+from sparsezo_gui.engine.runs import room
+from sparsezo_gui.engine.runs.journal import HEADER_BYTES, record_dtype
+from sparsezo_gui.engine.training import train
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import toml
+from sparsezo_gui.recipe.events import Notice
+from tests.engine.conftest import finish
+from tests.models import small_recipe
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """A run of 100 000 steps, of half of the weights."""
+    path = small_recipe(
+        tmp_path_factory.mktemp("room"),
+        '[mask]\nrule = "random"\ndensity = 0.5\n[loop]\nsteps = 100000\nbatch_size = 2\nevaluate_every = 0\n',
+    )
+    return toml.load(path)
+
+
+@pytest.fixture(scope="module")
+def source(recipe):
+    return finish(find(recipe.model))
+
+
+def free(monkeypatch, size):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=size, total=10**12, used=0))
+
+
+def test_what_a_run_needs(recipe, source):
+    found, tuned = room.needed(recipe, source), source.anatomy.eligible // 2
+    assert found.least == HEADER_BYTES + 100_000 * record_dtype(1).itemsize + 4 * tuned
+    frames = -(-100_000 // room.spacing(tuned))
+    assert found.frames == frames * round(0.5 * 4 * tuned) < 2000 * 10**6
+    assert found.export == sum(path.stat().st_size for path in source.folder.glob("*.safetensors"))
+    few = recipe.model_copy(update={"run": recipe.run.model_copy(update={"frames": 1})})
+    assert room.needed(few, source).frames == 10**6
+
+
+def test_what_is_told(recipe, source, tmp_path, monkeypatch):
+    need = room.needed(recipe, source)
+    free(monkeypatch, need.least + need.frames + need.export)
+    assert list(room.check(recipe, source, tmp_path)) == []
+    free(monkeypatch, need.least + need.frames)
+    (sentence,) = room.check(recipe, source, tmp_path)
+    assert "no room for the whole tuned model" in sentence and "to another disk" in sentence
+    free(monkeypatch, need.least)
+    (sentence,) = room.check(recipe, source, tmp_path)
+    assert sentence.startswith("The key frames of this run may take") and "[run] frames" in sentence
+    free(monkeypatch, need.least - 1)
+    with pytest.raises(UserError, match=r"the run needs \d+ MB for its journal and its mask, but only \d+ MB are free"):
+        list(room.check(recipe, source, tmp_path))
+
+
+def test_a_run_without_room_is_refused_before_its_data_is_read(recipe, tmp_path, monkeypatch):
+    free(monkeypatch, 1000)
+    with pytest.raises(UserError, match="Free some space, or name a folder on another disk"):
+        for event in train(recipe, folder=tmp_path / "run"):
+            assert not isinstance(event, Notice)
+    assert not (tmp_path / "run").exists()
