@@ -18,7 +18,7 @@ from sparsezo_gui.engine.models.stores import NF4
 
 BLOCK = 32  # weights with one scale
 FACTORS = (0.84, 0.92, 1.0, 1.06)  # of the largest weight
-PIECE = 1 << 20  # weights at a time
+PIECE = 1 << 18  # weights at a time: more are not faster, and leave the allocator with more
 STEPS = 128  # of the table of values, for 1
 TINY = 1e-30  # scale of a block of zeros
 
