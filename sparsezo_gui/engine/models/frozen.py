@@ -171,10 +171,10 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
         options["attn_implementation"] = ATTENTION
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    ends = end_tokens(source)
+    ends, files = end_tokens(source), tuple(set(source.weights.values()))
     # Forward passes ask for what they need; a config could ask for more, or for tuples.
     source.config.output_hidden_states, source.config.output_attentions, source.config.return_dict = False, False, True
-    with warnings.catch_warnings(), outside(source.folder, "cannot be loaded", CURE), watched() as unsound:
+    with warnings.catch_warnings(), outside(source.folder, "cannot be loaded", CURE), watched(files) as unsound:
         warnings.simplefilter("ignore")  # the loader's advice is for programmers
         try:
             module = auto.load_model(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import mmap
+import sys
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from sparsezo_gui.console import Console
 from sparsezo_gui.engine import planning
 from sparsezo_gui.engine.forward import LOGITS_BYTES
 from sparsezo_gui.engine.models import device as devices
+from sparsezo_gui.engine.models import finite, frozen
 from sparsezo_gui.engine.models.anatomy import anatomy
 from sparsezo_gui.engine.models.memory import RUNTIME, _kept, estimate
 from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
@@ -206,3 +210,26 @@ def test_a_measured_estimate_says_so_and_an_estimated_one_too(make, capsys):
         lines = capsys.readouterr().out.splitlines()
         assert [line for line in lines if line.startswith("Together") and f"  {how}, of " in line]
         assert all(line.endswith("estimated") for line in lines if line.startswith("With "))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is let go")
+def test_a_mapped_file_that_was_read_is_let_go_and_can_be_read_again(tmp_path):
+    file, size = tmp_path / "weights", 32 * 2**20
+    file.write_bytes(b"x" * size)
+    (tmp_path / "link").symlink_to(file)
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        assert mapped[:].count(b"x") == size
+        before = devices.memory_used(devices.choose("cpu"))
+        devices.let_go([tmp_path / "link"])
+        assert devices.memory_used(devices.choose("cpu")) < before - size // 2
+        assert mapped[:].count(b"x") == size
+
+
+def test_what_the_loader_leaves_of_each_weight_is_given_back(make, monkeypatch):
+    given, gone = [], []
+    monkeypatch.setattr(finite, "give_back_freed", lambda: given.append(1))
+    monkeypatch.setattr(finite, "let_go", gone.extend)
+    chosen = make()
+    model = finish(frozen.load(chosen.model))
+    assert len(given) == len(model.layers) and {path.name for path in gone} == {"model.safetensors"}
+    assert not gc.get_freeze_count()
