@@ -117,10 +117,12 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
             session.estimate(batch, session.directions())
         with torch.no_grad(), session.overlay.applied():
             objective.measure(model, judged) if judged else None
+    search = memory.search_bytes(recipe, model.anatomy, model.dtype.itemsize)
     parts = (
         Part("Model and program", held, "Measured: the loaded model, its tuned values, Python and its libraries."),
         Part("Forward passes", max(0, peak.bytes - held), "Measured: the most that a step on the largest batch added."),
         Part("Reserve", round(SPREAD[device.type] * peak.bytes), "What the allocator may hold more in another run."),
+        Part("Reserve for the mask", max(0, held + search - peak.bytes), "Estimated: what finding it may take more."),
     )
     return replace(formed, parts=parts, measured=True)
 

@@ -26,13 +26,13 @@ from sparsezo_gui.engine.objective import sides_at_once
 from sparsezo_gui.engine.sparse.dense import MOVED, PIECE
 from sparsezo_gui.recipe.recipe import Recipe
 
-RUNTIME = {"cpu": 496 * 2**20, "cuda": 500 * 2**20}
+RUNTIME = {"cpu": 522 * 2**20, "cuda": 500 * 2**20}
 """Bytes before any model. On a CPU 450 MiB that a process holds once it has imported torch 2.13 (CPU build, Linux),
-transformers 5.23, bitsandbytes and datasets, and 46 MiB of buffers from the first forward pass; both were measured. On
+transformers 5.23, bitsandbytes and datasets, and `BUFFERS` from the first forward pass; both were measured. On
 a GPU, the usual size of a CUDA context with its libraries (not measured here)."""
 KEPT = {"cpu": 0.5, "cuda": 0.0}
 """Part of the activations that the C library's allocator holds on top, as freed pieces (measured: 0.2 to 1)."""
-BLOCK = 64  # weights that share one scale in NF4
+BLOCK = 64  # weights to four bytes of scales in NF4: an fp32 one, or a 16-bit one for each 32
 TIGHT = 0.85  # of what is available; beyond it the estimate's own error could decide
 DRAWN = 40  # bytes for every value of a piece that is being drawn: counters and words in 64 bits
 COPIES = 2  # of what a block keeps for the way back: norms, rotations and the order of the rows take some (measured)
@@ -147,6 +147,10 @@ def estimate(
         activations,
         logits,
         workspace,
+    )
+    parts = (
+        *parts,
+        *_search(recipe, anatomy, width, _sum(parts[4:])),
         Part("Runtime", runtime + round(KEPT[device_kind] * activations.bytes),
              "The program, PyTorch and its libraries, and what the allocator keeps."),
     )
@@ -160,6 +164,23 @@ def _pass(recipe: Recipe, anatomy: Anatomy, shape: _Shape, workspace: Part) -> t
     activations = _activations(anatomy, shape)
     logits = _logits(anatomy, shape, recipe.estimator.backwards, activations.bytes + workspace.bytes)
     return activations, logits
+
+
+def _search(recipe: Recipe, anatomy: Anatomy, width: int, free: int) -> Iterator[Part]:
+    """What the search takes beyond the ``free`` bytes that the run takes later."""
+    if needed := search_bytes(recipe, anatomy, width):
+        yield Part("Finding the mask", max(0, needed - free),
+                   "Gradients of one block at a time, before the run, beyond the room that it takes later.")
+
+
+def search_bytes(recipe: Recipe, anatomy: Anatomy, width: int) -> int:
+    """What finding the mask takes besides the model: a block's weights made dense, its sums, the gradient of one layer
+    and its square, and what the block keeps of a sequence for the way back; 0 without gradients."""
+    rule = recipe.mask
+    if not rule.sums:
+        return 0
+    kept = COPIES * getattr(rule, "tokens", 0) * _kept(anatomy) * width
+    return (width + 4 * rule.sums) * anatomy.eligible // anatomy.layers + 2 * 4 * anatomy.largest + kept
 
 
 def _sum(parts: Iterable[Part]) -> int:
