@@ -225,7 +225,7 @@ class DataPage(Page):
     def _show_chats(self) -> None:
         data = self._session.recipe.data
         self._chats.setChecked(data.chat_template)
-        self._chats.setVisible(any(task.name == data.task and task.chats for task in self._tasks()))
+        self._chats.setVisible(any(task.name == data.task and task.chat_template for task in self._tasks()))
 
     def _tasks(self) -> list[Any]:
         return self._session.answers.get("tasks") or []
