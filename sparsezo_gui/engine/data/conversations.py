@@ -36,7 +36,7 @@ class Unused:
     def add(self, found: Iterable[str]) -> None:
         """Counts one more example, which ``found`` speaks of, as in 'hold pictures, which are not seen'."""
         self.total += 1
-        self.counts.update(set(found))
+        self.counts.update(sorted(set(found)))
 
     @property
     def sentence(self) -> str:
