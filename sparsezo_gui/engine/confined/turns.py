@@ -50,8 +50,10 @@ def split(
     spans = [every[index] for index in sorted(trained)] if not generated else found.generated(generated, trained, every)
     left_out = bool(found.unwritten(trained) if generated else found.lost & set(trained))
     start, end = spans[-1] if spans else (0, 0)
-    answer = whole[start : found.ends[last]] if last in found.ends else _unsigned(whole[start:end], ending, special)
     asked = found.asked(last) if spans else ""
+    if generated:  # the marks may hold what opens the turn, too
+        start = min(end, max(start, seam(asked or "", whole, found.special)))
+    answer = whole[start : found.ends[last]] if last in found.ends else _unsigned(whole[start:end], ending, special)
     if asked is not None and not ending.asks:
         asked += ending.prompt
     return {
@@ -104,10 +106,10 @@ def _unsigned(text: str, ending: Ending, special: Sequence[str]) -> str:
 
 
 def _merged(spans: Sequence[Span]) -> list[Span]:
-    """Spans without those that lie in others: a template may mark the sign that ends a turn by itself."""
+    """Spans that touch as one: a template may mark the sign that ends a turn by itself."""
     found: list[Span] = []
     for start, end in sorted(spans):
-        if found and start < found[-1][1]:
+        if found and start <= found[-1][1]:
             start, end = found[-1][0], max(end, found.pop()[1])
         found.append((start, end))
     return found
@@ -123,7 +125,7 @@ class _Turns:
 
     def __init__(self, write: Write, messages: list[Message], whole: str, ending: Ending, special: re.Pattern) -> None:
         self._write, self._messages, self._whole, self._ending = write, messages, whole, ending
-        self._special = special
+        self.special = special
         self._own = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         self.count = len(self._own)
         self.ends: dict[int, int] = {}
@@ -204,7 +206,7 @@ class _Turns:
 
     @cached_property
     def _tags(self) -> re.Pattern:
-        return re.compile(rf"{self._special.pattern}|</?\w+>")
+        return re.compile(rf"{self.special.pattern}|</?\w+>")
 
     # Where a turn starts
 
@@ -316,7 +318,7 @@ class _Turns:
                 if at >= 0:
                     return at + len(sign)
         piece = self._whole[place : shared(self._whole, upto)]
-        signs = [found.end() for found in self._special.finditer(piece) if found[0] not in self._ending.openers]
+        signs = [found.end() for found in self.special.finditer(piece) if found[0] not in self._ending.openers]
         if piece.strip():
             end = place + (signs[-1] if signs else len(piece.rstrip()))
             blank = self._ending.middle
@@ -327,8 +329,8 @@ class _Turns:
 
     def _last_sign(self, index: int, upto: str) -> str:
         """The last sign that a turn has in the conversation ``upto`` it."""
-        own = upto[seam(self.asked(index) or "", upto, self._special) :]
-        return next((sign for sign in reversed(self._special.findall(own)) if sign not in self._ending.openers), "")
+        own = upto[seam(self.asked(index) or "", upto, self.special) :]
+        return next((sign for sign in reversed(self.special.findall(own)) if sign not in self._ending.openers), "")
 
 
 def pieces(text: str, spans: Sequence[Span]) -> list[tuple[str, bool]]:

@@ -9,10 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsezo_gui.engine.data.chat import conversation, learned_end, spoken
+from sparsezo_gui.engine.data.encode import encode
+from sparsezo_gui.engine.data.examples import maker
+from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.recipe import DataTable
 from tests.engine.data.conftest import byte_pairs
 
-SPECIAL = "<s> </s> <|im_start|> <|im_end|> <|eot|> <|eom|> <turn> <end> <bot> <stop>".split()
+SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|eot|>", "<|eom|>", "<turn>", "<end>", "<bot>", "<stop>"]
 # How the families write conversations: our own templates, with their rules.
 TEMPLATES = {
     "chatml": (
@@ -216,6 +221,22 @@ def test_calls_of_earlier_questions_are_learned_though_their_thoughts_are_droppe
 def test_thoughts_in_the_text_that_are_dropped_leave_the_question_unlearned(name):
     thought = [turn("user", "Hi"), turn("assistant", "<think>\ngreet\n</think>\n\nHello"), *TALK[2:]]
     assert read(name, thought)[0] == ["\n\n" + EXPECTED[name][0], EXPECTED[name][1]]
+
+
+def test_marks_around_a_whole_turn_are_learned_and_asked_for_as_the_template_asks():
+    """As SmolLM3's: what opens a turn and the end of its line are marked too."""
+    made = tokenizer(
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}"
+        "{{ '<|im_start|>assistant\n' + m.content + '<|im_end|>\n' }}{% endgeneration %}{% else %}"
+        "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    row, table = Record({"prompt": "Hi", "answer": "Yes"}, "x", 1), DataTable(source="x", task="pairs")
+    found = encode(maker(table, {"train": Rows((row,), 1)}, made).example(row), made, 100)
+    asking = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert made.decode(found.prompt) == asking and found.references == ("Yes",)
+    assert made.decode([*found.rows[0].tokens, found.rows[0].targets[-1]]) == f"{asking}Yes<|im_end|>\n"
+    assert made.decode(found.rows[0].targets) == "<|im_start|>assistant\nYes<|im_end|>\n"
 
 
 def test_marks_without_the_content_are_refused():
