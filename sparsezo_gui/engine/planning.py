@@ -1,4 +1,4 @@
-"""Before the start: memory by formula or by two real forward passes, and what the model will see of the data."""
+"""Before the start: memory by formula or by two real steps, and what the model will see of the data."""
 
 from __future__ import annotations
 
