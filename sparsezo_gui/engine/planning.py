@@ -146,7 +146,7 @@ def preview_examples(recipe: Recipe, split: str, count: int) -> Generator[Event,
         raise UserError(f"There are no {split} examples. Give more rows, or raise [data] {split}.")
     for number, (example, encoded) in enumerate(islice(zip(made.examples, made.encoded, strict=True), count), 1):
         shown = seen.pieces(example, encoded, tokenizer)
-        yield ExampleEvent(number, split, len(shown), seen.joined(shown), next(iter(example.references), ""))
+        yield ExampleEvent(number, split, len(seen.right(encoded)[0]), seen.joined(shown), next(iter(example.references), ""))
     yield from data.notices
     return data
 

@@ -19,10 +19,11 @@ class ModelTable(Settings):
     id: str = setting("starter", "A bundled name, a folder on this computer, or a Hub id such as 'Qwen/Qwen3-0.6B'.")
     revision: str = setting("main", "Branch, tag or commit on the Hub; ignored for a folder.")
     bits: Literal[4, 8, 16, 32] = setting(4, "Bits per frozen weight: 4 (NF4), 8 (int8), 16 or 32.", unit="bits")
-    scales: Literal["fitted", "absmax"] = setting(
-        "fitted",
-        "In 4 bits, what the codes of a block of weights are multiplied by: for every 32 the scale with the smallest "
-        "squared error ('fitted'), or for every 64 the largest of them ('absmax', as bitsandbytes has it).",
+    block: Literal[32, 64] = setting(
+        32,
+        "In 4 bits, how many weights share a scale: 32 one in 16 bits, or 64 one in 32 bits as in bitsandbytes. Both "
+        "take the same memory.",
+        unit="weights",
     )
     device: str = setting("auto", "'auto' takes a CUDA GPU where there is one; else 'cpu', 'cuda' or 'cuda:1'.")
     compute: Literal["auto", "float32", "bfloat16", "int8"] = setting(

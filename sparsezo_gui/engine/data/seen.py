@@ -36,8 +36,11 @@ def pieces(example: Example, encoded: Encoded | None, tokenizer: Any = None) -> 
         return (*example.segments, *chosen)
     tokens, learned = right(encoded)
     chosen = set(learned)
-    texts = _by_text(example.text, tokens, encoded.cut, tokenizer) or _decoded(tokens, tokenizer)
-    return tuple((text, place in chosen) for place, text in enumerate(texts))
+    texts, rest = _by_text(example.text, tokens, encoded.cut, tokenizer)
+    shown = tuple((text, place in chosen) for place, text in enumerate(texts or _decoded(tokens, tokenizer)))
+    # Nothing is computed after the last token that is learned, and yet a conversation is written to its end.
+    last, learned = example.segments[-1]
+    return (*shown, (rest, False)) if rest and not learned and not encoded.choices and last.endswith(rest) else shown
 
 
 def joined(shown: Pieces) -> list[tuple[str, bool]]:
@@ -60,13 +63,13 @@ def ends(shown: Pieces) -> tuple[Pieces, int]:
     return tuple(part for part in kept if part[0]), over
 
 
-def _by_text(text: str, tokens: Tokens, cut: int, tokenizer: Any) -> list[str]:
-    """Texts of the tokens by where they end in ``text``; none where they are not found in it."""
+def _by_text(text: str, tokens: Tokens, cut: int, tokenizer: Any) -> tuple[list[str], str]:
+    """Texts of the tokens by where they end in ``text``, and what follows them; none where they are not found in it."""
     prefix = beginning(tokenizer)
     skip = len(prefix) if tokens[: len(prefix)] == prefix else 0
     whole, kept = tokenise([text], tokenizer, prefix), tokens[skip:]
     if None in whole.ends:
-        return []
+        return [], ""
     # All of it, or what is left of it without its beginning or its end; the token that ends a text may follow.
     count = len(whole.tokens)
     for start in {0, max(0, cut), max(0, count - len(kept)), max(0, count - len(kept) + 1)}:
@@ -74,10 +77,11 @@ def _by_text(text: str, tokens: Tokens, cut: int, tokenizer: Any) -> list[str]:
         if kept[: stop - start] == whole.tokens[start:stop] and len(kept) - (stop - start) < 2:
             break
     else:
-        return []
+        return [], ""
     stops = list(itertools.accumulate((end or 0 for end in whole.ends), max, initial=0))
     inner = [text[stops[place] : stops[place + 1]] for place in range(start, stop)]
-    return [*_names(tokens[:skip], tokenizer), *inner, *_names(kept[stop - start :], tokenizer)]
+    after = kept[stop - start :]
+    return [*_names(tokens[:skip], tokenizer), *inner, *_names(after, tokenizer)], "" if after else text[stops[stop] :]
 
 
 def _names(tokens: Tokens, tokenizer: Any) -> list[str]:

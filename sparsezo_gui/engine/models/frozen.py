@@ -24,7 +24,7 @@ from sparsezo_gui.engine.models.finite import finite, watched
 from sparsezo_gui.engine.models.hub import find
 from sparsezo_gui.engine.models.integer import IntegerLinear, Rounding
 from sparsezo_gui.engine.models.linear import FrozenLinear
-from sparsezo_gui.engine.models.quantise import fitted
+from sparsezo_gui.engine.models.quantise import nf4
 from sparsezo_gui.engine.models.source import ModelSource
 from sparsezo_gui.engine.models.stores import NF4, Dense, Int8, Store
 from sparsezo_gui.engine.models.streamed import Streamed, needed
@@ -124,9 +124,9 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     rounding = Rounding()
     for done, name in enumerate(source.anatomy.linears):
         layer = model.layers[name] = _freeze(module, name, dtype, rounding if table.compute == "int8" else None)
-        if table.bits == 4 and table.scales == "fitted" and not source.prequantised:
+        if table.bits == 4 and table.block == 32 and not source.prequantised:
             # The loader has made it small already, so that no more than one weight is whole at a time.
-            layer.hold(fitted(model.original(name).to(device)).to(layer.store.device))
+            layer.hold(nf4(model.original(name).to(device)).to(layer.store.device))
         if not all(finite(tensor) for tensor in (*layer.store.tensors, layer.bias) if tensor is not None):
             raise _not_finite(source, name)
         if done % 32 == 0:

@@ -32,7 +32,7 @@ transformers 5.23, bitsandbytes and datasets, and `BUFFERS` from the first forwa
 a GPU, the usual size of a CUDA context with its libraries (not measured here)."""
 KEPT = {"cpu": 0.5, "cuda": 0.0}
 """Part of the activations that the C library's allocator holds on top, as freed pieces (measured: 0.2 to 1)."""
-BLOCK = 64  # weights that share one scale in NF4
+BLOCK = 64  # weights to four bytes of scales in NF4: an fp32 one, or a 16-bit one for each 32
 TIGHT = 0.85  # of what is available; beyond it the estimate's own error could decide
 DRAWN = 40  # bytes for every value of a piece that is being drawn: counters and words in 64 bits
 COPIES = 2  # of what a block keeps for the way back: norms, rotations and the order of the rows take some (measured)
