@@ -233,3 +233,14 @@ def test_what_the_loader_leaves_of_each_weight_is_given_back(make, monkeypatch):
     model = finish(frozen.load(chosen.model))
     assert len(given) == len(model.layers) and {path.name for path in gone} == {"model.safetensors"}
     assert (gc.get_freeze_count() > 0) == frozen_before
+
+
+def test_an_evaluation_that_writes_answers_is_part_of_what_is_told():
+    parts = eight_billion()
+    token = 2 * 32 * 8 * 128 * 4  # keys and values of each of 32 layers
+    long = part(found(parts, longest=2048, batch=2048, more={"written": 2048}), "Written answers")
+    assert 0 < long <= 2048 * token
+    assert part(found(parts, longest=2048, batch=2048), "Written answers", 0) == 0
+    many = part(found(longest=64, batch=64, more={"written": 64}), "Written answers")
+    few = part(found(longest=64, batch=64, more={"written": 2}), "Written answers")
+    assert many > few, "several are written at once"
