@@ -58,7 +58,8 @@ def test_what_is_told(recipe, source, tmp_path, monkeypatch):
     (sentence,) = room.check(recipe, source, tmp_path)
     assert sentence.startswith("The key frames of this run may take") and "[run] frames" in sentence
     free(monkeypatch, need.least - 1)
-    with pytest.raises(UserError, match=r"the run needs [\d.]+ MiB for its journal and mask, but only [\d.]+ MiB are free"):
+    number = r"[\d.]+ MiB"
+    with pytest.raises(UserError, match=f"the run needs {number} for its journal and mask, but only {number} are free"):
         list(room.check(recipe, source, tmp_path))
 
 
