@@ -1,4 +1,4 @@
-"""Before the start: memory by formula or by two real forward passes, and what the model will see of the data."""
+"""Before the start: memory by formula or by two real steps, and what the model will see of the data."""
 
 from __future__ import annotations
 
@@ -72,6 +72,7 @@ def _formula(
     recipe: Recipe, anatomy: Anatomy, device: str, data: TaskData | None, rows: int, small: int | None
 ) -> MemoryEstimate:
     longest, tokens, scored = recipe.data.max_tokens, recipe.data.max_tokens * recipe.loop.batch_size, None
+    written = 0
     evaluated = (min(rows, BATCH * longest), min(rows, BATCH * longest)) if recipe.data.validation else None
     if data and data.train.encoded:
         examples, others = data.train.encoded, [*data.validation.encoded, *data.test.encoded]
@@ -79,9 +80,10 @@ def _formula(
         longest, tokens, scored = max(map(count_tokens, examples)), *_sizes(pack)
         evaluated = _sizes(_largest_evaluated(others, rows)) if others else None
         longest = max(longest, *map(count_tokens, others), 0)
+        written = max((len(each.prompt) + each.length for each in others if each.references), default=0)
     estimated = partial(
         memory.estimate, recipe, anatomy, device, longest, tokens, scored_tokens=scored, evaluated=evaluated,
-        program=devices.program_bytes() if device == "cpu" else 0, rows=rows, small=small,
+        written=written, program=devices.program_bytes() if device == "cpu" else 0, rows=rows, small=small,
     )  # fmt: skip
     found = estimated()
     width = devices.compute_dtype(torch.device(device), recipe.model).itemsize
@@ -146,8 +148,8 @@ def preview_examples(recipe: Recipe, split: str, count: int) -> Generator[Event,
         raise UserError(f"There are no {split} examples. Give more rows, or raise [data] {split}.")
     for number, (example, encoded) in enumerate(islice(zip(made.examples, made.encoded, strict=True), count), 1):
         shown = rendering.pieces(example, encoded, tokenizer)
-        tokens = len(rendering.trained_sequence(encoded)[0])
-        yield ExampleEvent(number, split, tokens, rendering.merged(shown), next(iter(example.references), ""))
+        tokens, answer = len(rendering.trained_sequence(encoded)[0]), next(iter(example.references), "")
+        yield ExampleEvent(number, split, tokens, rendering.merged(shown), answer)
     yield from data.notices
     return data
 

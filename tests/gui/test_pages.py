@@ -164,9 +164,12 @@ def test_a_missing_model_is_told(window, find, session, engine, qtbot):
 
 def test_the_memory_strip_says_what_fits(window, find, click, session, engine, qtbot):
     assert find("Memory verdict").text() == "Fits"
-    assert "QLoRA" in find("Memory of other methods").text()
+    others = "Estimated. Other methods: LoRA 3.00 GiB · QLoRA 2.00 GiB · full fine-tuning 11.0 GiB"
+    assert find("Memory of other methods").text() == others
+    assert find("Memory needed").text() == "1.85 GiB of 8.00 GiB (estimated)"
     click("Measure memory")
     qtbot.waitUntil(lambda: "measured" in find("Memory needed").text(), timeout=3000)
+    assert find("Memory of other methods").text() == others, "what was not measured does not say that it was"
     engine.estimated = Estimate(available=GB)
     session.change("model", bits=8)
     qtbot.waitUntil(lambda: find("Memory verdict").text() == "Too large", timeout=3000)

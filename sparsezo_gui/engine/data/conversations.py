@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,12 +18,14 @@ from sparsezo_gui.errors import UserError
 Messages = list[dict[str, Any]]
 _ROLES = {
     "human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant",
-    "bot": "assistant", "function_call": "assistant",
+    "bot": "assistant", "ai": "assistant", "bing": "assistant", "bard": "assistant", "function_call": "assistant",
     "observation": "tool", "function": "tool", "tool_response": "tool", "function_response": "tool",
 }  # fmt: skip
 _KNOWN = {"system", "developer", "user", "assistant", "tool"}
 _WEIGHTS = ("weight", "train", "trainable", "training", "loss")
 NO_PICTURES = "images are ignored"
+_NAMES_A_TURN = re.compile(r"""["'](role|from)["']\s*:""")
+LONGEST_PYTHON = 1_000_000  # characters of a cell that Python wrote; reading one takes a hundred times its memory
 _SEEN = {"text", "input_text", "output_text"}  # parts of a content
 
 
@@ -36,7 +40,7 @@ class Unused:
     def add(self, found: Iterable[str]) -> None:
         """Counts one more example, with what is ``found`` in it, as in 'images are ignored'."""
         self.total += 1
-        self.counts.update(set(found))
+        self.counts.update(sorted(set(found)))
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -65,13 +69,15 @@ def conversation(value: Any, place: str, system: Any = None, tools: Any = None, 
         first += first > 0
     trained = tuple(index for index, turn in enumerate(talk) if index >= first and _learned(turn, place))
     if not trained:
-        raise columns.Gap(place, "the conversation has no assistant turn to learn from")
+        roles = ", ".join(dict.fromkeys(turn["role"] for turn in talk)) or "none"
+        raise columns.Gap(place, f"the conversation has no assistant turn to learn from (its roles: {roles})")
     return Conversation(talk, _tools(tools, place), trained, frozenset(unused))
 
 
 def turns(value: Any, place: str) -> Messages:
     """The turns in a cell as they stand there. Raises `UserError`."""
     value = _parsed(value, place, "the conversation")
+    value = [value] if is_turn(value) else value
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise UserError(f"{place}: a conversation must be a list of turns, each with 'role' and 'content'.")
     return value
@@ -82,16 +88,35 @@ def messages(value: Any, place: str) -> Messages:
     return _read(value, place)[0]
 
 
+def is_turn(value: Any) -> bool:
+    """Whether a value is one turn of a conversation."""
+    return isinstance(value, dict) and any(keys <= value.keys() for keys in ({"role", "content"}, {"from", "value"}))
+
+
 def is_turns(value: Any) -> bool:
-    """Whether a cell holds turns of a conversation, or JSON text of them."""
-    if isinstance(value, str) and value.lstrip().startswith("[") and any(key in value for key in ('"role"', '"from"')):
+    """Whether a cell holds turns of a conversation, or text of them, see `_loaded`; a single one counts too."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{") and _NAMES_A_TURN.search(value):
         try:
-            return is_turns(json.loads(value))
+            return is_turns(_loaded(value))
         except (ValueError, RecursionError):
             return False
-    return isinstance(value, list) and bool(value) and all(
-        isinstance(turn, dict) and ("role" in turn or {"from", "value"} <= turn.keys()) for turn in value
-    )  # fmt: skip
+    return is_turn(value) or (isinstance(value, list) and bool(value) and all(
+        is_turn(turn) or (isinstance(turn, dict) and "role" in turn) for turn in value
+    ))  # fmt: skip
+
+
+def _loaded(text: str) -> Any:
+    """What a text of JSON holds, or of Python: pandas writes lists of turns into CSV files as Python does. Raises
+    `ValueError` or `RecursionError`."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        if len(text) > LONGEST_PYTHON or not _NAMES_A_TURN.search(text):
+            raise
+        try:
+            return ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError):
+            raise error from None
 
 
 def history(value: Any, place: str) -> Messages:
@@ -120,7 +145,7 @@ def _parsed(value: Any, place: str, what: str) -> Any:
     if not isinstance(value, str) or not value.strip():
         return value
     try:
-        return json.loads(value)
+        return _loaded(value)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{place}: {what} is not valid JSON ({error}).") from error
 
@@ -141,12 +166,15 @@ def _turn(turn: dict[str, Any], place: str, unused: set[str]) -> dict[str, Any]:
     made = {key: value for key, value in turn.items() if key not in ("from", "value", "function_call")}
     made |= {"role": role, "content": _content(content, unused)}
     calls = _calls(turn, named, place)
+    if turn.get("tool_calls") == []:  # where a file's rows all have the field
+        del made["tool_calls"]
     if calls:
         made["tool_calls"] = calls
         made["content"] = None if named.lower() == "function_call" else made["content"]
     thinks = any(turn.get(name) for name in ("reasoning_content", "thinking", "reasoning"))
     if not isinstance(made["content"], str) and not (made["content"] is None and (calls or thinks)):
-        raise UserError(f"{place}: needs 'role' and 'content' (or 'from' and 'value') as text, but has {_names(turn)}.")
+        holds = f"{_names(turn)}, which holds {reason}" if (reason := described(content)) else _names(turn)
+        raise UserError(f"{place}: needs 'role' and 'content' (or 'from' and 'value') as text, but has {holds}.")
     return made
 
 

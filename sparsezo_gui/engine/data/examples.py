@@ -72,6 +72,8 @@ class Maker(Dialogues):
     def example(self, row: Record) -> Example:
         """The example of one row. Raises `UserError` with the row's number."""
         made = getattr(self, f"_{self.task.kind}")(row)
+        if not made.templated:
+            self._count(row, frozenset())
         try:
             made.text.encode()
         except UnicodeEncodeError as error:
@@ -175,13 +177,15 @@ class Maker(Dialogues):
 
     def _values(self, row: Record, template: Template) -> Values:
         """What a template sees: the row's columns by name, the task's parts over them, and the ``row`` itself."""
-        values = {"row": row.values, **row.values}
+        values = {"row": row.values, **{name: value for name, value in row.values.items() if value == value}}
+        values = {**dict.fromkeys(row.values, ""), **values}  # a number that is none (NaN) is an empty cell
         for name in template.optional:
             if name in self.task.columns or name not in values:
                 values[name] = ""  # also where another part has taken the column of that name
         for part, column in self.parts.items():
             value = columns.get(row.values, column, "")
-            values[part] = str(value) if isinstance(value, int | float) else "" if value is None else value
+            number = isinstance(value, int | float) and not columns.empty(value)
+            values[part] = str(value) if number else "" if columns.empty(value) else value
         for name in template.written & values.keys():
             self._check_text(row, name, values[name])
         for name in template.names - {"row", "item"}:

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 from sparsezo_gui.engine.forward import LOGITS_BYTES, PACK_ROWS
+from sparsezo_gui.engine.generate import BATCH as TOGETHER
+from sparsezo_gui.engine.generate import CACHE_BYTES
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models import tables
 from sparsezo_gui.engine.models.anatomy import Anatomy
@@ -107,6 +109,7 @@ def estimate(
     *,
     scored_tokens: int | None = None,
     evaluated: tuple[int, int] | None = None,
+    written: int = 0,
     program: int = 0,
     rows: int | None = None,
     small: int | None = None,
@@ -119,9 +122,10 @@ def estimate(
     ``device_kind`` is 'cpu' or 'cuda'. ``longest_tokens`` is the longest example (all its rows), ``tokens_per_batch``
     those of a whole step, ``scored_tokens`` the places of the largest pack at which logits are needed; unknown, they
     are taken as all of the longest example. ``evaluated`` has tokens and such places of the largest pack of an
-    evaluation. ``program`` is what this process takes without a model, where that is more than usual. ``rows`` of
-    activations go through at once; None takes the device's usual number. ``small`` is the total with fewer of them, if
-    known. ``streamed`` blocks stay in the host's memory. ``available`` and ``capacity`` (bytes) are asked of the device
+    evaluation, and ``written`` those of the longest prompt with its answer, where evaluations write answers.
+    ``program`` is what this process takes without a model, where that is more than usual. ``rows`` of activations go
+    through at once; None takes the device's usual number. ``small`` is the total with fewer of them, if known.
+    ``streamed`` blocks stay in the host's memory. ``available`` and ``capacity`` (bytes) are asked of the device
     when left out.
     """
     device = torch.device(device_kind)
@@ -147,6 +151,7 @@ def estimate(
         activations,
         logits,
         workspace,
+        *_writing(anatomy, written, width, activations.bytes + logits.bytes),
     )
     parts = (
         *parts,
@@ -164,6 +169,16 @@ def _pass(recipe: Recipe, anatomy: Anatomy, shape: _Shape, workspace: Part) -> t
     activations = _activations(anatomy, shape)
     logits = _logits(anatomy, shape, recipe.estimator.backwards, activations.bytes + workspace.bytes)
     return activations, logits
+
+
+def _writing(anatomy: Anatomy, written: int, width: int, free: int) -> Iterator[Part]:
+    """Keys and values of as many answers as are written at once, and what goes through a block with their prompts."""
+    if written:
+        token = 2 * anatomy.layers * anatomy.kv_heads * anatomy.head_dim * width
+        tokens = max(written, min(TOGETHER * written, CACHE_BYTES // token))
+        needed = tokens * token + _activations(anatomy, _Shape(1, tokens, written, 1, width)).bytes
+        yield Part("Written answers", max(0, needed - free),
+                   "Keys and values while an evaluation writes answers, beyond the room that a step takes.")
 
 
 def _search(recipe: Recipe, anatomy: Anatomy, width: int, free: int) -> Iterator[Part]:

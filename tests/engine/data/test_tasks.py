@@ -418,6 +418,41 @@ def test_objects_and_lists_are_told_and_never_written(name, row, told, chats, sp
         made(name, row, tokenizer=speaking if chats else None, **({"answers": ("a", "b")} if name == "choice" else {}))
 
 
+def test_turns_as_python_writes_them_never_reach_a_model(speaking):
+    row = {"prompt": str([say("user", "Hi")]), "answer": str([say("assistant", "Yes")])}
+    assert made("pairs", row, tokenizer=speaking)[0].segments[1][0].startswith("Yes")
+    single = {"conversations": [say("user", "Hi")]}
+    single |= {"chosen": say("assistant", "Yes"), "rejected": say("assistant", "No")}
+    assert [text[:2] for text in made("preference", single, tokenizer=speaking)[0].choices] == ["Ye", "No"]
+
+
+@pytest.mark.parametrize("gap", [float("nan"), None, "", "\u200b"])
+def test_a_cell_that_holds_nothing_writes_nothing(gap):
+    row = {"prompt": "Hi", "input": gap, "note": gap, "answer": "Yes"}
+    assert made("pairs", row)[0].segments[0][0] == "Hi"
+    template = "{{ prompt }}{% if note %} {{ note }}{% endif %}"
+    assert made("pairs", row, template=template)[0].segments[0][0] == ("Hi" if gap != "\u200b" else f"Hi {gap}")
+    with pytest.raises(UserError, match="the column 'answer' is empty"):
+        made("pairs", {**row, "answer": gap})
+
+
+@pytest.mark.parametrize("chats", [False, True])
+def test_answers_that_are_not_wanted_and_pictures_are_told_in_every_task(chats, speaking):
+    rows = [{"prompt": "Hi", "text": "Hi", "answer": "Yes", "image": "a.png", "label": flag} for flag in (True, False)]
+    records = tuple(Record(row, "a.jsonl", index) for index, row in enumerate(rows, 1))
+    for name in ("pairs", "choice"):
+        make = maker(DataTable(task=name, source="a.jsonl"), {"train": Rows(records)}, speaking if chats else None)
+        for record in records:
+            make.example(record)
+        unwanted = name == "pairs"
+        assert make.unused.counts == {
+            "hold pictures, which are not seen": 2,
+            **({
+                "hold an answer that is not wanted (label = false), which is learned like the others: leave them out": 1
+            } if unwanted else {}),
+        }  # fmt: skip
+
+
 def test_a_model_without_a_template_cannot_be_asked_in_turns():
     with pytest.raises(UserError, match="This model has no chat template"):
         made("pairs", {"prompt": [say("user", "Hi")], "answer": "a"}, tokenizer=words())

@@ -229,7 +229,18 @@ def test_what_the_loader_leaves_of_each_weight_is_given_back(make, monkeypatch):
     given, gone = [], []
     monkeypatch.setattr(finite, "give_back_freed", lambda: given.append(1))
     monkeypatch.setattr(finite, "let_go", gone.extend)
-    chosen = make()
+    chosen, frozen_before = make(), gc.get_freeze_count() > 0
     model = finish(frozen.load(chosen.model))
     assert len(given) == len(model.layers) and {path.name for path in gone} == {"model.safetensors"}
-    assert not gc.get_freeze_count()
+    assert (gc.get_freeze_count() > 0) == frozen_before
+
+
+def test_an_evaluation_that_writes_answers_is_part_of_what_is_told():
+    parts = eight_billion()
+    token = 2 * 32 * 8 * 128 * 4  # keys and values of each of 32 layers
+    long = part(found(parts, longest=2048, batch=2048, more={"written": 2048}), "Written answers")
+    assert 0 < long <= 2048 * token
+    assert part(found(parts, longest=2048, batch=2048), "Written answers", 0) == 0
+    many = part(found(longest=64, batch=64, more={"written": 64}), "Written answers")
+    few = part(found(longest=64, batch=64, more={"written": 2}), "Written answers")
+    assert many > few, "several are written at once"
