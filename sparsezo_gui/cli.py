@@ -558,7 +558,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--markdown", action="store_true", help="as the page of the documentation")
     add("recipes", "List the bundled recipes.", _recipes)
     add("models", "List the models on this computer.", _models)
-    sub = add("bench", "Measure speed, memory or quality.", benching.run)
+    sub = add("bench", "Measure speed, memory, quality, or what fewer bits cost.", benching.run)
     benching.add_options(sub)
     _takes_settings(sub)
     sub = add("token", "Keep an access token for gated and private models in the system's keyring.", _token)

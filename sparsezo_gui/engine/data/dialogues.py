@@ -14,7 +14,7 @@ from sparsezo_gui.engine.data.tasks import Task
 from sparsezo_gui.engine.data.template import Template
 from sparsezo_gui.errors import UserError
 
-_UNWANTED = "hold an answer that is not wanted (label = false), which is learned like the others: leave them out"
+_UNWANTED = "the answer is unwanted (label = false) but learned like the others. Leave these rows out"
 _PICTURES = ("image", "images", "picture", "pictures")
 
 
