@@ -210,10 +210,10 @@ class Findings:
             yield Notice(f"{same:,} of {train:,} training examples repeat another one.")
             return
         which = f", {others:,} of them with a different answer" if others else " with the same answer"
+        cure = " Check that the template uses the columns that distinguish the rows."
         yield Notice(
             f"{same:,} of {train:,} training prompts repeat another one{which}; {different:,} "
-            f"{'is' if different == 1 else 'are'} distinct. Check that the template uses the columns that distinguish "
-            "the rows.",
+            f"{'is' if different == 1 else 'are'} distinct.{cure if self._make.task.kind != 'chat' else ''}",
             "warning" if same > train / 10 else "info",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import suppress
@@ -133,6 +134,8 @@ def _page(table: DataTable, kind: Task, page: int, size: int) -> list[Record]:
 
 def _cell(row: Record, name: str) -> str:
     value = columns.get(row.values, name, "")
+    if isinstance(value, dict | list):
+        value = json.dumps(value, ensure_ascii=False, default=str)
     return "" if value is None else str(value)[:_CELL]
 
 
