@@ -25,7 +25,7 @@ PAGE_SIZE = 50  # rows of a page, as the engine gives them
 NO_LENGTHS = "Known once there are examples and the model is on this computer."
 NO_TOKENIZER = "Not known: the model's tokenizer cannot be used."
 LIMITS = ("train", "validation", "test", "max_tokens", "leave_out_gaps", "merge_labels")
-OFFERS = {"leave_out_gaps": "Leave out rows with gaps", "merge_labels": "Merge labels"}
+OFFERS = {"leave_out_gaps": "Leave out rows with gaps", "merge_labels": "Merge these labels"}
 
 
 class DataPage(Page):

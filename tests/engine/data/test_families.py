@@ -241,7 +241,7 @@ def test_marks_around_a_whole_turn_are_learned_and_asked_for_as_the_template_ask
 
 def test_marks_without_the_content_are_refused():
     made = tokenizer("{% for m in messages %}{% generation %}{{ m.role + '<end>' }}{% endgeneration %}{% endfor %}")
-    with pytest.raises(UserError, match="leaves out turns"):
+    with pytest.raises(UserError, match="leaves out assistant turns"):
         spoken(conversation(TALK, "row 1"), made, "row 1")
 
 
