@@ -146,14 +146,14 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     run = open_run(options.run)
     ends = [event for event in on_line(run.events()) if isinstance(event, e.Finished)]
     if not ends:
-        raise UserError(f"{options.run}: this run has recorded no hash yet; it records one whenever it stops or is done.")
+        raise UserError(f"{options.run}: this run has recorded no hash yet. It records one when it stops or is done.")
     step, told = ends[-1].step, ends[-1].hash
     found = console.finish(open_session(run, step, frames=False)).overlay.hash()
     words = f"The replay of {step} steps gives the same values, to the bit: {found}"
     if found != told:
         words = (
-            f"The replay of {step} steps gives other values ({found}) than the run recorded ({told}): its journal or its "
-            "events were changed. Restore them from a copy of the run."
+            f"The replay of {step} steps gives other values ({found}) than the run recorded ({told}): its journal or "
+            "its events were changed. Restore them from a copy of the run."
         )
     console.result({"step": step, "hash": found, "same": found == told}, words)
     return int(found != told)

@@ -98,8 +98,8 @@ class LoopTable(Settings):
     )
     guard: bool = setting(
         True,
-        "When the run diverges, go back automatically to where it was best and halve the learning rate: when the loss is "
-        "three times what it began with, stays above that, or is back near it after it had fallen.",
+        "When the run diverges, go back automatically to where it was best and halve the learning rate: when the loss "
+        "is three times what it began with, stays above that, or is back near it after it had fallen.",
     )
 
 
