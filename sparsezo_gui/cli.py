@@ -513,13 +513,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--text", metavar="TEXT", help="what to write down")
     sub = add("estimate", "Tell the memory that a recipe needs, before anything is downloaded or loaded.", _estimate)
     takes_recipe(sub)
-    sub.add_argument(
-        "--measure", action="store_true", help="load the model and run two forwards on the longest example"
-    )
-    sub = add("preview", "Show examples as the model will see them, and what is noticed about the data.", _preview)
+    sub.add_argument("--measure", action="store_true", help="load the model and run two steps on the largest batch")
+    sub = add("preview", "Show examples as the model will see them, and notices about the data.", _preview)
     takes_recipe(sub)
     sub.add_argument("--split", choices=("train", "validation", "test"), default="train", help="default: train")
-    sub.add_argument("--examples", type=benching.natural, default=5, metavar="N", help="so many (default: 5)")
+    sub.add_argument("--examples", type=benching.natural, default=5, metavar="N", help="how many (default: 5)")
     sub = add("rates", "Find a learning rate: try several, each for a few steps.", _rates)
     takes_recipe(sub)
     sub.add_argument("--steps", type=benching.natural, default=40, metavar="N", help="steps at each rate (default: 40)")
@@ -532,12 +530,12 @@ def _parser() -> argparse.ArgumentParser:
     takes_step(sub)
     takes_changed(sub)
     sub.add_argument("--split", choices=("train", "validation", "test"), default="test", help="default: test")
-    sub = add("generate", "Ask the tuned or the base model, with a prompt made as its training examples were. Where "
-              "the task has candidates to choose from, list them with their probabilities.", _generate)  # fmt: skip
+    sub = add("generate", "Ask the tuned or the base model, with the prompt in the run's template. Where the task has "
+              "a list of answers, show them with their probabilities.", _generate)  # fmt: skip
     takes_run(sub)
-    sub.add_argument("--prompt", required=True, metavar="TEXT", help="what goes into the task's template or the "
-                     "model's chat template; of a template with several columns, a JSON object of them")  # fmt: skip
-    sub.add_argument("--raw", action="store_true", help="no template: write on from the prompt as it is")
+    sub.add_argument("--prompt", required=True, metavar="TEXT", help="text for the task's template or the model's "
+                     "chat template; for a template with several columns, a JSON object of them")  # fmt: skip
+    sub.add_argument("--raw", action="store_true", help="use no template; continue the prompt as it is")
     sub.add_argument("--base", action="store_true", help="the model before tuning")
     sub.add_argument("--tokens", type=benching.natural, default=128, metavar="N", help="tokens at most (default: 128)")
     takes_step(sub)

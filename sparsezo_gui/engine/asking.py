@@ -1,4 +1,4 @@
-"""A question to a run, put as its training examples were; its candidates are looked for in its data."""
+"""A prompt for a run, made as its training examples were; its candidates are looked for in its data."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def in_run(
         except ChangedInputs:
             raise
         except UserError as error:
-            note = f"The answers to choose from are in the run's data, so the model writes freely. {error}"
+            note = f"The run's data, which has its list of answers, cannot be read: the model writes freely. {error}"
     return asked(table, session.model.tokenizer, text, answers, raw), note

@@ -63,16 +63,16 @@ class DataTable(Settings):
     template: str = setting("", "The prompt, with {{ column }} where a column goes in; empty takes the task's own.")
     chat_template: bool = setting(
         True,
-        "Ask through the model's chat template where it has one, as other programs will; for the tasks 'pairs' and "
+        "Use the model's chat template where it has one, as other programs will; for the tasks 'pairs' and "
         "'preference'.",
     )
     columns: dict[str, str] = setting({}, "Which column plays which part, such as answer = 'label'.")
     answers: tuple[str, ...] = setting((), "The possible answers of a 'choice' task; empty takes them from the data.")
     merge_labels: bool = setting(
-        False, "Labels that differ by case, spaces or as 1 and 1.0 only are one answer, spelled as most rows do."
+        False, "Merge labels that differ only in case, in spaces, or as 1 and 1.0; the most frequent spelling stays."
     )
     leave_out_gaps: bool = setting(
-        False, "Leave out rows that lack a label, an answer or another part; otherwise they are refused."
+        False, "Leave out rows that lack a label, an answer or another part; otherwise they are an error."
     )
     train: int = setting(1000, "Training examples at most.", unit="examples", ge=1)
     validation: int = setting(500, "Validation examples at most.", unit="examples", ge=0)

@@ -49,12 +49,12 @@ def ending(write: Write, special: Sequence[str]) -> Ending:
         middle = middle.rpartition("Go")[0]
     except Exception:  # a template may refuse what is no conversation to it: then turns end as they do in the text
         return Ending()
-    asks, prompt = asked != alone, asked[_seam(asked, alone, found) :]
+    asks, prompt = asked != alone, asked[seam(asked, alone, found) :]
     if not asks:
         prompt = opening.removesuffix("Yes")[len(alone) :] if opening.startswith(alone) else ""
         prompt = prompt if prompt.strip() else ""
     same = _whole(tail[: shared(tail, middle)], found)
-    openers = {*found.findall(middle)[1:], *found.findall(prompt)} - set(found.findall(same)[:1])
+    openers = {*found.findall(middle)[1:], *found.findall(prompt)} - set(_closing(same, question, found))
     common = _until(same, found, openers).rstrip()
     if not common and asks:  # another sign than at the very end, before what opens the user's turn as the assistant's
         before = _until(middle, found, found.findall(prompt))
@@ -70,6 +70,14 @@ def ending(write: Write, special: Sequence[str]) -> Ending:
     return Ending(common, last or blank, frozenset(openers), prompt, asks)
 
 
+def _closing(same: str, question: str, found: re.Pattern) -> list[str]:
+    """The signs in ``same`` that end an answer: the first, and one right after it that ends a ``question`` too."""
+    first, *others = [*found.finditer(same)] or [None]
+    second = others[0] if others and others[0].start() == first.end() else None
+    both = second and found.findall(question)[:1] == [second[0]] != [first[0]]
+    return [each[0] for each in ((first, second) if both else (first,)) if each]
+
+
 def _pieces(write: Write, *marked: int) -> list[str]:
     """The text of the sample up to the last of the ``marked`` turns, split after the content of each."""
     turns = [{**turn, "content": turn["content"] + _SIGN * (index in marked)} for index, turn in enumerate(_SAMPLE)]
@@ -79,7 +87,7 @@ def _pieces(write: Write, *marked: int) -> list[str]:
     return pieces
 
 
-def _seam(text: str, other: str, found: re.Pattern) -> int:
+def seam(text: str, other: str, found: re.Pattern) -> int:
     """Where ``text`` parts from ``other``, between special tokens."""
     at = shared(text, other)
     return next((match.start() for match in found.finditer(text) if match.start() < at < match.end()), at)

@@ -16,10 +16,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
-from sparsezo_gui.engine.confined.ends import Ending, Message, Write, pattern, shared
+from sparsezo_gui.engine.confined.ends import Ending, Message, Write, pattern, seam, shared
 
 Span = tuple[int, int]
 Generated = Callable[[list[Message]], tuple[str, list[Span]]]
@@ -48,10 +48,12 @@ def split(
     last = max(trained, default=-1)
     every = found.spans(len(messages) if generated else last) if not generated or len(trained) < found.count else {}
     spans = [every[index] for index in sorted(trained)] if not generated else found.generated(generated, trained, every)
-    left_out = not generated and any(index in found.lost for index in trained)
+    left_out = bool(found.unwritten(trained) if generated else found.lost & set(trained))
     start, end = spans[-1] if spans else (0, 0)
-    answer = whole[start : found.ends[last]] if last in found.ends else _unsigned(whole[start:end], ending, special)
     asked = found.asked(last) if spans else ""
+    if generated:  # the marks may hold what opens the turn, too
+        start = min(end, max(start, seam(asked or "", whole, found.special)))
+    answer = whole[start : found.ends[last]] if last in found.ends else _unsigned(whole[start:end], ending, special)
     if asked is not None and not ending.asks:
         asked += ending.prompt
     return {
@@ -103,6 +105,16 @@ def _unsigned(text: str, ending: Ending, special: Sequence[str]) -> str:
     return text.removesuffix(next((sign for sign in signs if sign and text.endswith(sign)), ""))
 
 
+def _merged(spans: Sequence[Span]) -> list[Span]:
+    """Spans that touch as one: a template may mark the sign that ends a turn by itself."""
+    found: list[Span] = []
+    for start, end in sorted(spans):
+        if found and start <= found[-1][1]:
+            start, end = found[-1][0], max(end, found.pop()[1])
+        found.append((start, end))
+    return found
+
+
 def _calls(message: Message) -> bool:
     return bool(message.get("tool_calls"))
 
@@ -113,7 +125,7 @@ class _Turns:
 
     def __init__(self, write: Write, messages: list[Message], whole: str, ending: Ending, special: re.Pattern) -> None:
         self._write, self._messages, self._whole, self._ending = write, messages, whole, ending
-        self._special = special
+        self.special = special
         self._own = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         self.count = len(self._own)
         self.ends: dict[int, int] = {}
@@ -128,6 +140,13 @@ class _Turns:
                 floor = found[index][1]
         return found
 
+    def unwritten(self, trained: Sequence[int]) -> bool:
+        """Whether the content of one of the turns does not come out."""
+        said = [each for each in trained if self._messages[each].get("content") and not _calls(self._messages[each])]
+        marked = {index: {**self._messages[index], "content": self._mark(index)} for index in said}
+        text = _attempt(self._write, [marked.get(index, each) for index, each in enumerate(self._messages)], False)
+        return text is not None and any(self._mark(index) not in text for index in said)
+
     def generated(self, marked: Generated, trained: Sequence[int], every: dict[int, Span]) -> list[Span]:
         """What the template itself marks, each with the sign that ends it; of the ``trained`` turns only."""
         text, spans = marked(self._messages)
@@ -135,7 +154,7 @@ class _Turns:
             raise ValueError("it writes another text each time")
         others = [span for index, span in every.items() if index not in trained]
         kept = [(start, end) for start, end in spans if not any(start < to and end > at for at, to in others)]
-        return [(start, self._signed(end) or end) for start, end in kept]
+        return _merged([(start, self._signed(end) or end) for start, end in kept])
 
     def asked(self, index: int) -> str | None:
         """The text that asks for a turn."""
@@ -150,6 +169,45 @@ class _Turns:
         self.ends[index] = content
         return min(start, content), self._end(index, content)
 
+    # What stands around it
+
+    @cached_property
+    def _others(self) -> dict[int, Span]:
+        """Where the contents of the others' turns start and end, from one text with marks around all; {} where marks
+        change it. What the template writes of earlier turns may depend on later ones, so beginnings do not tell it."""
+        messages = list(self._messages)
+        for index in set(range(len(messages))) - set(self._own):
+            messages[index] = {**messages[index], "content": self._framed(index)}
+        pieces = re.split(f"{self._sign}(\\d+){self._sign}", _attempt(self._write, messages, False) or "")
+        if "".join(pieces[::2]) != self._whole:
+            return {}
+        places = accumulate(map(len, pieces[:-1:2]))
+        found: dict[int, list[int]] = {}
+        for place, number in zip(places, pieces[1::2], strict=True):
+            found.setdefault(int(number), []).append(place)
+        return {index: (places[0], places[1]) for index, places in found.items() if len(places) == 2}
+
+    def _framed(self, index: int) -> str:
+        """The content with a mark before and after it, within the spaces around it."""
+        content = self._messages[index].get("content") or ""
+        inner = content.strip()
+        before, _, after = content.partition(inner) if inner else (content, "", "")
+        return before + self._mark(index) + inner + self._mark(index) + after
+
+    def _after_asking(self, index: int, floor: int) -> int | None:
+        """Where a turn starts: after the part of what asks for it that stands in the text too."""
+        if not self._ending.asks or index - 1 not in self._others or self._others[index - 1][1] < floor:
+            return None
+        before = [*self._messages[: index - 1], {**self._messages[index - 1], "content": self._framed(index - 1)}]
+        _, mark, asking = (_attempt(self._write, before, True) or "").rpartition(self._mark(index - 1))
+        place = self._others[index - 1][1]
+        same = seam(asking, self._whole[place:], self._tags)
+        return place + same if mark and same else None
+
+    @cached_property
+    def _tags(self) -> re.Pattern:
+        return re.compile(rf"{self.special.pattern}|</?\w+>")
+
     # Where a turn starts
 
     def _start(self, index: int, floor: int, content: int | None) -> int:
@@ -162,6 +220,8 @@ class _Turns:
                 return opened
             begin = self._content_start(index, floor, content)
             return len(asked) if not self._whole[len(asked) : begin].strip() else begin
+        if (begin := self._after_asking(index, floor)) is not None:
+            return begin
         if content is None:
             at = self._whole.find(prompt, floor)
             return at + len(prompt) if at >= 0 else floor
@@ -253,8 +313,12 @@ class _Turns:
         upto = self._whole
         if index < len(self._messages) - 1:
             upto = _attempt(self._write, self._messages[: index + 1], False) or ""
+            if index + 1 in self._others and (sign := self._last_sign(index, upto)):
+                at = self._whole.rfind(sign, place, self._others[index + 1][0])
+                if at >= 0:
+                    return at + len(sign)
         piece = self._whole[place : shared(self._whole, upto)]
-        signs = [found.end() for found in self._special.finditer(piece) if found[0] not in self._ending.openers]
+        signs = [found.end() for found in self.special.finditer(piece) if found[0] not in self._ending.openers]
         if piece.strip():
             end = place + (signs[-1] if signs else len(piece.rstrip()))
             blank = self._ending.middle
@@ -262,6 +326,11 @@ class _Turns:
         sign = (self._ending.middle or self._ending.last).strip()
         at = self._whole.find(sign, place) if sign else -1
         return at + len(sign) if at >= 0 else place
+
+    def _last_sign(self, index: int, upto: str) -> str:
+        """The last sign that a turn has in the conversation ``upto`` it."""
+        own = upto[seam(self.asked(index) or "", upto, self.special) :]
+        return next((sign for sign in reversed(self.special.findall(own)) if sign not in self._ending.openers), "")
 
 
 def pieces(text: str, spans: Sequence[Span]) -> list[tuple[str, bool]]:

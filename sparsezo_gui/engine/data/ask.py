@@ -21,7 +21,7 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
 
 PLACE = "The prompt"
-EMPTY = "The prompt is empty. Write something that the model can go on from."
+EMPTY = "The prompt is empty. Write a text for the model to continue."
 UNCUT = 1 << 30  # tokens: what is too long for the model is refused, and not cut
 _ANSWERS = {"completion": {"answer": "x"}, "preference": {"chosen": "x", "rejected": "y"}}
 
@@ -156,4 +156,4 @@ def _form(needed: list[str], table: DataTable, kind: Task) -> str:
     """What to write instead, for prompts of several columns."""
     fields = {table.columns.get(part, part): ["…", "…"] if part == kind.items else "…" for part in needed}
     form = json.dumps(fields, ensure_ascii=False) if fields else '{"column": "…"}'
-    return f"{PLACE}: this run's template takes columns. Write them as a JSON object: {form} Or ask without it (raw)."
+    return f"{PLACE}: this run's template needs columns. Write them as a JSON object: {form}. Or ask with a raw prompt."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
@@ -14,6 +15,7 @@ from sparsezo_gui.recipe.recipe import DataTable
 LATER = frozenset(("system", "history", "tools"))
 """Parts that a task can do without, and that none had at first: what a run remembers of its task leaves them out."""
 _MISSING = object()
+_SEEN = re.compile(r"[^\s\u200b-\u200d\u2060\ufeff]")  # what shows: neither space nor a character without width
 _LOOKED_AT = 100  # rows looked at for columns; rows of JSON may each have others
 
 
@@ -108,7 +110,7 @@ def word(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Binary):
-        raise UserError("the answer is bytes that are no text, such as a picture. Use a column of text.")
+        raise UserError("the answer is binary data, such as an image. Use a column of text.")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip()
@@ -116,7 +118,7 @@ def word(value: Any) -> str:
 
 def empty(value: Any) -> bool:
     """Whether a cell holds nothing. A list without elements does hold something: no answers."""
-    return value is None or (isinstance(value, str) and not value.strip()) or value != value
+    return value is None or (isinstance(value, str) and not _SEEN.search(value)) or value != value
 
 
 def labelled(table: DataTable, rows: Sequence[Record]) -> bool:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,32 +18,35 @@ from sparsezo_gui.errors import UserError
 Messages = list[dict[str, Any]]
 _ROLES = {
     "human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant",
-    "bot": "assistant", "function_call": "assistant",
+    "bot": "assistant", "ai": "assistant", "bing": "assistant", "bard": "assistant", "function_call": "assistant",
     "observation": "tool", "function": "tool", "tool_response": "tool", "function_response": "tool",
 }  # fmt: skip
 _KNOWN = {"system", "developer", "user", "assistant", "tool"}
 _WEIGHTS = ("weight", "train", "trainable", "training", "loss")
-NO_PICTURES = "hold pictures, which are not seen"
+NO_PICTURES = "images are ignored"
+_NAMES_A_TURN = re.compile(r"""["'](role|from)["']\s*:""")
+LONGEST_PYTHON = 1_000_000  # characters of a cell that Python wrote; reading one takes a hundred times its memory
 _SEEN = {"text", "input_text", "output_text"}  # parts of a content
 
 
 @dataclass
 class Unused:
-    """What ``total`` examples hold that is not learned, counted in examples; ``noun`` is what a user calls them."""
+    """What ``total`` examples hold that is not learned, counted in examples; ``noun`` is what a user calls one."""
 
-    noun: str = "conversations"
+    noun: str = "conversation"
     total: int = 0
     counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, found: Iterable[str]) -> None:
-        """Counts one more example, which ``found`` speaks of, as in 'hold pictures, which are not seen'."""
+        """Counts one more example, with what is ``found`` in it, as in 'images are ignored'."""
         self.total += 1
-        self.counts.update(set(found))
+        self.counts.update(sorted(set(found)))
 
     @property
-    def sentence(self) -> str:
-        """All that was found, or ''."""
-        return " ".join(f"{count} of {self.total} {self.noun} {what}." for what, count in self.counts.most_common())
+    def sentences(self) -> tuple[str, ...]:
+        """One for each thing that was found."""
+        examples = f"{self.total:,} {self.noun}{'s' * (self.total != 1)}"
+        return tuple(f"In {count:,} of {examples}, {what}." for what, count in self.counts.most_common())
 
 
 @dataclass(frozen=True)
@@ -60,17 +65,19 @@ def conversation(value: Any, place: str, system: Any = None, tools: Any = None, 
     not trained. Raises `UserError`."""
     talk, unused = _read(value, place)
     if not columns.empty(system) and not any(turn["role"] == "system" for turn in talk):
-        talk.insert(0, {"role": "system", "content": written(system, f"{place}: the system's turn")})
+        talk.insert(0, {"role": "system", "content": written(system, f"{place}: the system prompt")})
         first += first > 0
     trained = tuple(index for index, turn in enumerate(talk) if index >= first and _learned(turn, place))
     if not trained:
-        raise columns.Gap(place, "the conversation has no turn of the assistant to learn from")
+        roles = ", ".join(dict.fromkeys(turn["role"] for turn in talk)) or "none"
+        raise columns.Gap(place, f"the conversation has no assistant turn to learn from (its roles: {roles})")
     return Conversation(talk, _tools(tools, place), trained, frozenset(unused))
 
 
 def turns(value: Any, place: str) -> Messages:
     """The turns in a cell as they stand there. Raises `UserError`."""
     value = _parsed(value, place, "the conversation")
+    value = [value] if is_turn(value) else value
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise UserError(f"{place}: a conversation must be a list of turns, each with 'role' and 'content'.")
     return value
@@ -81,16 +88,35 @@ def messages(value: Any, place: str) -> Messages:
     return _read(value, place)[0]
 
 
+def is_turn(value: Any) -> bool:
+    """Whether a value is one turn of a conversation."""
+    return isinstance(value, dict) and any(keys <= value.keys() for keys in ({"role", "content"}, {"from", "value"}))
+
+
 def is_turns(value: Any) -> bool:
-    """Whether a cell holds turns of a conversation, or JSON text of them."""
-    if isinstance(value, str) and value.lstrip().startswith("[") and any(key in value for key in ('"role"', '"from"')):
+    """Whether a cell holds turns of a conversation, or text of them, see `_loaded`; a single one counts too."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{") and _NAMES_A_TURN.search(value):
         try:
-            return is_turns(json.loads(value))
+            return is_turns(_loaded(value))
         except (ValueError, RecursionError):
             return False
-    return isinstance(value, list) and bool(value) and all(
-        isinstance(turn, dict) and ("role" in turn or {"from", "value"} <= turn.keys()) for turn in value
-    )  # fmt: skip
+    return is_turn(value) or (isinstance(value, list) and bool(value) and all(
+        is_turn(turn) or (isinstance(turn, dict) and "role" in turn) for turn in value
+    ))  # fmt: skip
+
+
+def _loaded(text: str) -> Any:
+    """What a text of JSON holds, or of Python: pandas writes lists of turns into CSV files as Python does. Raises
+    `ValueError` or `RecursionError`."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        if len(text) > LONGEST_PYTHON or not _NAMES_A_TURN.search(text):
+            raise
+        try:
+            return ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError):
+            raise error from None
 
 
 def history(value: Any, place: str) -> Messages:
@@ -101,7 +127,7 @@ def history(value: Any, place: str) -> Messages:
     if is_turns(value):
         return messages(value, place)
     if not isinstance(value, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
-        raise UserError(f"{place}: the history must be a list of [question, answer].")
+        raise UserError(f"{place}: the history must be a list of [question, answer] pairs.")
     return [
         {"role": role, "content": written(text, f"{place}: the history")}
         for pair in value for role, text in zip(("user", "assistant"), pair, strict=True)
@@ -119,9 +145,9 @@ def _parsed(value: Any, place: str, what: str) -> Any:
     if not isinstance(value, str) or not value.strip():
         return value
     try:
-        return json.loads(value)
+        return _loaded(value)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: {what} is text that is not JSON ({error}).") from error
+        raise UserError(f"{place}: {what} is not valid JSON ({error}).") from error
 
 
 def _read(value: Any, place: str) -> tuple[Messages, set[str]]:
@@ -133,19 +159,22 @@ def _read(value: Any, place: str) -> tuple[Messages, set[str]]:
 def _turn(turn: dict[str, Any], place: str, unused: set[str]) -> dict[str, Any]:
     named, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
     if not isinstance(named, str):
-        raise UserError(f"{place}: needs 'role' and 'content' (or 'from' and 'value'), and has {_names(turn)}.")
+        raise UserError(f"{place}: needs 'role' and 'content' (or 'from' and 'value'), but has {_names(turn)}.")
     role = _ROLES.get(named.lower(), named.lower())
     if role not in _KNOWN:
-        unused.add(f"have turns of the role '{named}', which is not known; the chat template gets it as it is")
+        unused.add(f"the role '{named}' is unknown; the chat template gets it unchanged")
     made = {key: value for key, value in turn.items() if key not in ("from", "value", "function_call")}
     made |= {"role": role, "content": _content(content, unused)}
     calls = _calls(turn, named, place)
+    if turn.get("tool_calls") == []:  # where a file's rows all have the field
+        del made["tool_calls"]
     if calls:
         made["tool_calls"] = calls
         made["content"] = None if named.lower() == "function_call" else made["content"]
     thinks = any(turn.get(name) for name in ("reasoning_content", "thinking", "reasoning"))
     if not isinstance(made["content"], str) and not (made["content"] is None and (calls or thinks)):
-        raise UserError(f"{place}: needs 'role' and 'content' (or 'from' and 'value') as text, and has {_names(turn)}.")
+        holds = f"{_names(turn)}, which holds {reason}" if (reason := described(content)) else _names(turn)
+        raise UserError(f"{place}: needs 'role' and 'content' (or 'from' and 'value') as text, but has {holds}.")
     return made
 
 
@@ -161,14 +190,14 @@ def _content(content: Any, unused: set[str]) -> Any:
     for part in content:
         kind = part.get("type", "text") if isinstance(part, dict) else "text"
         if kind not in _SEEN:
-            unused.add(f"hold {_noun(str(kind))}, which are not seen")
+            unused.add(f"{_noun(str(kind))} are ignored")
         texts.append(part if isinstance(part, str) else str(part.get("text") or "") if isinstance(part, dict) else "")
     return "".join(texts)
 
 
 def _noun(kind: str) -> str:
-    return next((noun for word, noun in (("image", "pictures"), ("audio", "recordings"), ("video", "films"))
-                 if word in kind), f"parts of the type '{kind}'")  # fmt: skip
+    return next((noun for word, noun in (("image", "images"), ("audio", "audio parts"), ("video", "video parts"))
+                 if word in kind), f"parts of type '{kind}'")  # fmt: skip
 
 
 def _calls(turn: dict[str, Any], named: str, place: str) -> list[Any] | None:
@@ -180,7 +209,7 @@ def _calls(turn: dict[str, Any], named: str, place: str) -> list[Any] | None:
     if named.lower() != "function_call":
         return None
     called = turn.get("value", turn.get("content"))
-    called = _parsed(called, place, "the call of a function") if isinstance(called, str) else called
+    called = _parsed(called, place, "the function call") if isinstance(called, str) else called
     return [{"type": "function", "function": each} for each in (called if isinstance(called, list) else [called])]
 
 
@@ -194,7 +223,7 @@ def _learned(turn: dict[str, Any], place: str) -> bool:
 
 
 def _tools(tools: Any, place: str) -> list[Any] | None:
-    tools = _parsed(tools, place, "the column of tools")
+    tools = _parsed(tools, place, "the list of tools")
     if columns.empty(tools) or tools == []:
         return None
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):

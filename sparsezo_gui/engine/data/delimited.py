@@ -107,8 +107,8 @@ class _Table:
         if best.agrees and best.rows > 1 and len(rivals) > 1:
             signs = " and ".join(_NAMES[sign] for sign in rivals)
             raise UserError(
-                f"{self.path.name}: {signs} part all rows alike, so it cannot be told which separate the columns. "
-                f"Write a first line that says it, such as sep={rivals[-1]}"
+                f"{self.path.name}: {signs} split all rows equally well, so the separator is unclear. Add a first line "
+                f"that names it, such as sep={rivals[-1]}"
             )
         form = replace(best.form, spaced=best.spaced) if best.fields > 1 else Form(usual)
         return _quoted(form, self.sample)
@@ -128,7 +128,7 @@ class _Table:
         if not columns:
             raise UserError(f"{self.path.name}: the file is empty.")
         if not number:
-            raise UserError(f"{self.path.name}: there is a header ({', '.join(columns)}) and no row below it.")
+            raise UserError(f"{self.path.name}: there is a header ({', '.join(columns)}) but no row below it.")
 
     def _fields(self) -> Iterator[tuple[int, list[str]]]:
         """Line and fields of each row that is not empty, the header first."""
@@ -162,13 +162,12 @@ class _Table:
             raise UserError(
                 f"{self.path.name}, line {first}: a double quote opens a field that ends in line "
                 f"{first + len(taken) - 1}, and each line of it looks like a row. If the quote belongs to the text, "
-                'put the field into double quotes and write the quote as "".'
+                'enclose the field in double quotes and write the quote as "".'
             )
         if self.form.separator == "\t" and len(taken) == 1 and '"' in taken[0] and self.habits.is_bare(taken[0]):
             raise UserError(
-                f"{self.path.name}, line {first}: a double quote stands inside a field, and fields before this one "
-                "are put into double quotes, so it cannot be told whether quotes belong to the text. Save the file as "
-                "JSONL or CSV."
+                f"{self.path.name}, line {first}: a double quote is inside a field, but earlier fields are enclosed in "
+                "double quotes, so it is unclear whether quotes belong to the text. Save the file as JSONL or CSV."
             )
 
     def _cure(self, columns: int) -> str:
@@ -176,7 +175,7 @@ class _Table:
         if self.given:
             return f"The first line says that {sign} separate them."
         tried = "" if columns > 1 else " (semicolons, tabs and vertical bars were tried too)"
-        quote = "" if self.form.quoting == BARE else " Put a text that holds the separator into double quotes."
+        quote = "" if self.form.quoting == BARE else " Enclose text that contains the separator in double quotes."
         return f"They are separated by {sign}{tried}.{quote}"
 
 

@@ -14,6 +14,7 @@ from sparsezo_gui.engine.data.tasks import Task
 from sparsezo_gui.engine.data.template import Template
 from sparsezo_gui.errors import UserError
 
+_UNWANTED = "hold an answer that is not wanted (label = false), which is learned like the others: leave them out"
 _PICTURES = ("image", "images", "picture", "pictures")
 
 
@@ -37,7 +38,9 @@ class Dialogues:
 
     def _count(self, row: Record, unused: frozenset[str]) -> None:
         pictures = any(not columns.empty(row.values.get(name)) and row.values[name] != [] for name in _PICTURES)
-        self.unused.add(unused | ({chat.NO_PICTURES} if pictures else set()))
+        named = {*self.parts.values(), *self.prompt.used}
+        unwanted = self.task.kind == "completion" and row.values.get("label") is False and "label" not in named
+        self.unused.add(unused | ({chat.NO_PICTURES} if pictures else set()) | ({_UNWANTED} if unwanted else set()))
 
     def _talks(self, row: Record) -> bool:
         """Whether a row goes through the model's chat template: a prompt that is a conversation itself does anyhow."""

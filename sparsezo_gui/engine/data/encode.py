@@ -131,7 +131,7 @@ def _continued(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
     prefix, whole = begun(example, tokenizer)
     trained = [trained for _, trained in example.segments]
     if trained[-1]:
-        whole = ended(whole, tokenizer, len(trained) - 1)
+        whole = ended(whole, tokenizer, len(trained) - 1, example.templated)
     learned = [index for index, owner in enumerate(whole.owners) if trained[owner]]
     last = whole.first(max(index for index, train in enumerate(trained) if train))
     length = learned[-1] + 1 if learned else 0
@@ -148,7 +148,8 @@ def _continued(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
         (0,) * len(scored),
     )
     prompt = prefix + kept.tokens[: max(0, last - start)]
-    if example.prompt and not example.text.startswith(example.prompt):  # a template asks otherwise than it tells
+    before = "".join(text for text, _ in example.segments[: len(trained) - 1 - trained[::-1].index(True)])
+    if example.prompt and example.prompt != before:  # a template asks otherwise than it tells
         asked = prompt_tokens(example.prompt, tokenizer, example.templated)
         prompt = prefix + asked[len(prefix) :][-(size - 1) :]
     return Encoded((row,), 0, 0, prompt, example.references, cut)
@@ -182,7 +183,7 @@ def _choice(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
     prefix = begun(example, tokenizer)[0] if example.templated else beginning(tokenizer)
     head, tails = tokenise_choices(prompt, example.choices, tokenizer, prefix)
     if example.ends:
-        tails = [ended(tail, tokenizer, 1) for tail in tails]
+        tails = [ended(tail, tokenizer, 1, example.templated) for tail in tails]
     longest, shared = max(tails, key=lambda tail: len(tail.tokens)), len(head.tokens)
     over, start, size = _room(shared + len(longest.tokens), shared + longest.first(1), max_tokens, prefix)
     left = head.window(start, shared)
@@ -319,12 +320,19 @@ def beginning(tokenizer: Any) -> Tokens:
     return tuple(full[: next(starts, 0)]) if bare else ()
 
 
-def ended(sequence: Sequence, tokenizer: Any, owner: int) -> Sequence:
-    """With the token that ends a text after it, where the tokenizer has one and no special token stands there."""
-    eos = tokenizer.eos_token_id
-    if eos is None or (sequence.tokens and sequence.tokens[-1] in _special(tokenizer)):
+def ended(sequence: Sequence, tokenizer: Any, owner: int, templated: bool = False) -> Sequence:
+    """With the token that ends a text after it, where the tokenizer has one and no special token stands there; in a
+    ``templated`` text, maybe before the end of a line."""
+    eos, last = tokenizer.eos_token_id, reversed(sequence.tokens)
+    there = next((token for token in last if not (templated and _decodes_to_nothing(token, tokenizer))), None)
+    if eos is None or there in _special(tokenizer):
         return sequence
     return Sequence((*sequence.tokens, eos), (*sequence.owners, owner))
+
+
+def _decodes_to_nothing(token: int, tokenizer: Any) -> bool:
+    """Whether a token is spaces or ends of lines only."""
+    return token not in _special(tokenizer) and not text_of([token], tokenizer).strip()
 
 
 @lru_cache(maxsize=4)

@@ -21,8 +21,8 @@ from sparsezo_gui.recipe.recipe import DataTable
 MOST_ANSWERS = 100  # more different labels than this are no answers but texts or numbers
 Values = dict[str, Any]
 _PLAIN = (
-    "The prompts do not go through the model's chat template. Other programs will ask the model through it, which this "
-    "run does not train: set [data] chat_template = true to train as they ask."
+    "The prompts do not use the model's chat template, but other programs will. To train with it, set [data] "
+    "chat_template = true."
 )
 
 
@@ -66,11 +66,13 @@ class Maker(Dialogues):
     def notices(self) -> tuple[str, ...]:
         """Sentences for the user on the examples made so far."""
         plain = self.task.chats and not self.chats and getattr(self.tokenizer, "chat_template", None)
-        return tuple(sentence for sentence in (_PLAIN if plain else "", self.unused.sentence) if sentence)
+        return (*((_PLAIN,) if plain else ()), *self.unused.sentences)
 
     def example(self, row: Record) -> Example:
         """The example of one row. Raises `UserError` with the row's number."""
         made = getattr(self, f"_{self.task.kind}")(row)
+        if not made.templated:
+            self._count(row, frozenset())
         try:
             made.text.encode()
         except UnicodeEncodeError as error:
@@ -158,7 +160,7 @@ class Maker(Dialogues):
         text = self._filled(row)
         if self.task.chats:  # with what another program would put into turns of its own
             system = self._optional(row, "system") if "system" not in self.prompt.used else None
-            first = [written(system, f"{row.place}: the system's turn")] if system else []
+            first = [written(system, f"{row.place}: the system prompt")] if system else []
             text = "\n".join([*first, *(turn["content"] for turn in self._history(row)), text])
         prompt = text.rstrip(" ")
         return prompt, text[len(prompt) :]
@@ -174,13 +176,15 @@ class Maker(Dialogues):
 
     def _values(self, row: Record, template: Template) -> Values:
         """What a template sees: the row's columns by name, the task's parts over them, and the ``row`` itself."""
-        values = {"row": row.values, **row.values}
+        values = {"row": row.values, **{name: value for name, value in row.values.items() if value == value}}
+        values = {**dict.fromkeys(row.values, ""), **values}  # a number that is none (NaN) is an empty cell
         for name in template.optional:
             if name in self.task.columns or name not in values:
                 values[name] = ""  # also where another part has taken the column of that name
         for part, column in self.parts.items():
             value = columns.get(row.values, column, "")
-            values[part] = str(value) if isinstance(value, int | float) else "" if value is None else value
+            number = isinstance(value, int | float) and not columns.empty(value)
+            values[part] = str(value) if number else "" if columns.empty(value) else value
         for name in template.written & values.keys():
             self._check_text(row, name, values[name])
         for name in template.names - {"row", "item"}:
@@ -192,11 +196,11 @@ class Maker(Dialogues):
         if not (holds := described(value)):
             return
         inner = next(iter(value), "part") if isinstance(value, dict) else 0
-        cure = f"Say in [data] template what of it goes in, as {{{{ {part}[{inner!r}] }}}}, or name another column."
+        cure = f"In [data] template, name the part to use, as {{{{ {part}[{inner!r}] }}}}, or use another column."
         if is_turns(value):
             holds, cure = "a conversation", "The tasks 'chat', 'pairs' and 'preference' put it into a chat template."
         elif isinstance(value, bytes):
-            cure = "Name another column."
+            cure = "Use another column."
         raise UserError(f"{row.place}: the column '{self.parts.get(part, part)}' holds {holds}, not text. {cure}")
 
     def _optional(self, row: Record, part: str) -> Any:
@@ -252,7 +256,7 @@ def maker(table: DataTable, rows: dict[str, Rows], tokenizer: Any = None) -> Mak
     bundled = answers == kind.answers
     candidates = tuple(_bundled(kind, each.text) if bundled else Literal(each.text) for each in answers)
     chats = kind.chats and table.chat_template and bool(getattr(tokenizer, "chat_template", None))
-    unused = Unused("conversations" if kind.kind == "chat" else "rows")
+    unused = Unused("conversation" if kind.kind == "chat" else "row")
     return Maker(kind, parts, prompt, answers, candidates or (_bundled(kind, kind.item),), tokenizer, chats, unused)
 
 

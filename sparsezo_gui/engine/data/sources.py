@@ -233,7 +233,7 @@ def hub_error(name: str, error: Exception) -> UserError:
     """A sentence for what `datasets` raises when a data set cannot be had from the Hub."""
     if "Not enough disk space" in str(error):  # `datasets` looks for room before it fetches what knows its size
         return UserError(
-            f"The data set '{name}' finds no room on the disk ({reason(error)}). Free some space, or set HF_HOME to a "
+            f"The data set '{name}' does not fit on the disk ({reason(error)}). Free some space, or set HF_HOME to a "
             "folder on another disk."
         )
     found = _asked(name, error)

@@ -122,7 +122,7 @@ def test_templates_that_think_or_begin_a_text_are_asked_as_other_programs_do(nam
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
-        ("rte", "It rains.", 'takes columns. Write them as a JSON object: {"hypothesis": "…", "premise": "…"} Or ask'),
+        ("rte", "It rains.", 'needs columns. Write them as a JSON object: {"hypothesis": "…", "premise": "…"}. Or'),
         ("rte", '{"premise": "It rains."}', '{"hypothesis": "…", "premise": "…"}'),
         ("record", "It rains.", '{"passage": "…", "query": "…", "entities": ["…", "…"]}'),
         ("record", json.dumps({"passage": "a", "query": "b", "entities": ["c"]}), "at least two candidates"),

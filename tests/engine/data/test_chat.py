@@ -56,6 +56,7 @@ def test_a_template_that_changes_earlier_turns(made):
         [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}],
         '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]',
         [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}, {"role": "Assistant", "content": "Hello"}],
+        "[{'role': 'human', 'content': 'Hi'}, {'role': 'ai', 'content': 'Hello', 'tool_calls': []}]",  # from pandas
     ],
 )
 def test_ways_to_write_a_conversation(value):
@@ -65,10 +66,14 @@ def test_ways_to_write_a_conversation(value):
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ("Hi", "row 1: the conversation is text that is not JSON"),
+        ("Hi", "row 1: the conversation is not valid JSON"),
         ({"role": "user"}, "row 1: a conversation must be a list of turns"),
         ([{"role": "user"}], "row 1, turn 1: needs 'role' and 'content'"),
-        ([{"role": "user", "content": "Hi"}], "row 1: the conversation has no turn of the assistant"),
+        ([{"role": "user", "content": "Hi"}], "row 1: the conversation has no assistant turn"),
+        ([{"role": "Bob", "content": "Hi"}], r"no assistant turn to learn from \(its roles: bob\)"),
+        ([{"from": "tool", "value": {"n": 1}}], "has 'from' and 'value', which holds an object with 'n'"),
+        ("[{'role': 'user', 'content': open('a')}]", "row 1: the conversation is not valid JSON"),
+        ("[{'role': 'user'" + "(" * 5000, "row 1: the conversation is not valid JSON"),
     ],
 )
 def test_faults(value, sentence):
@@ -87,7 +92,7 @@ def test_a_conversation_that_the_template_refuses(made):
     with pytest.raises(UserError, match=r"row 1: the model's chat template refuses .*roles must alternate"):
         segments(TALK, tokenizer, "a.jsonl, row 1")
     tokenizer.chat_template = "{{ messages[-1].content }}"
-    with pytest.raises(UserError, match="leaves out turns"):
+    with pytest.raises(UserError, match="leaves out assistant turns"):
         segments(TALK, tokenizer, "")
 
 

@@ -9,10 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsezo_gui.engine.data.chat import conversation, learned_end, spoken
+from sparsezo_gui.engine.data.encode import encode
+from sparsezo_gui.engine.data.examples import maker
+from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.recipe import DataTable
 from tests.engine.data.conftest import byte_pairs
 
-SPECIAL = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|eot|>", "<|eom|>", "<turn>", "<end>", "<bot>", "<stop>")
+SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|eot|>", "<|eom|>", "<turn>", "<end>", "<bot>", "<stop>"]
 # How the families write conversations: our own templates, with their rules.
 TEMPLATES = {
     "chatml": (
@@ -74,6 +79,26 @@ TEMPLATES = {
         "{% for m in messages %}{{ ('<turn>' if m.role == 'user' else '<bot>') + '\n' + m.content }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<bot>' }}{% endif %}"
     ),
+    "two signs": (  # Command R: one sign ends what is said, and one any turn
+        "{{ '<s>' }}{% for m in messages %}{{ '<turn>' + m.role }}{% if m.role == 'assistant' %}"
+        "{{ '<bot>' + m.content + '<stop>' }}{% else %}{{ m.content }}{% endif %}{{ '<end>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<turn>assistant<bot>' }}{% endif %}"
+    ),
+    "opens a thought": (  # Qwen 3.5 and Nemotron 3: thoughts of the last question only, and the prompt begins one
+        "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}"
+        "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}{% for m in messages %}"
+        "{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' and loop.index0 > ns.last %}"
+        "{{ '<think>\n' + (m.reasoning_content or '') + '\n</think>\n\n' }}{% endif %}"
+        "{{ (m.content or '').split('</think>')[-1] }}{% for t in m.tool_calls or [] %}"
+        "{{ '<tool_call>' + (t.function | tojson) + '</tool_call>' }}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
+    ),
+    "marks the end apart": (  # Gemma 4 as TRL trains it
+        "{% for m in messages %}{{ '<turn>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
+        "{% generation %}{{ m.content }}{% endgeneration %}{% generation %}{{ '<end>\n' }}{% endgeneration %}"
+        "{% else %}{{ m.content + '<end>\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<turn>assistant\n' }}{% endif %}"
+    ),
     "marks": (
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
         "{% generation %}{{ m.content }}{% endgeneration %}{{ '<|im_end|>\n' }}"
@@ -125,6 +150,9 @@ EXPECTED = {
     "asks to think": ["Hello<stop>", "See you<stop>"],
     "channels": ["<bot>Hello<end>", "<bot>See you<stop>"],
     "next turn ends": ["\nHello", "\nSee you"],
+    "two signs": ["Hello<stop><end>", "See you<stop><end>"],
+    "opens a thought": ["Hello<|im_end|>", "\n</think>\n\nSee you<|im_end|>"],
+    "marks the end apart": ["Hello<end>\n", "See you<end>\n"],
     "marks": ["Hello<|im_end|>", "See you<|im_end|>"],
     "marks ends": ["Hello<|im_end|>", "See you<|im_end|>"],
 }
@@ -135,7 +163,7 @@ def test_every_turn_is_learned_with_its_end_and_nothing_of_the_next(name):
     trained, found = read(name, TALK)
     assert trained == EXPECTED[name]
     made = TOKENIZERS[name]
-    assert found.answer.strip() in ("See you", "<think>\n\n</think>\n\nSee you", "<bot>See you")
+    assert found.answer.strip() in ("See you", "<think>\n\n</think>\n\nSee you", "</think>\n\nSee you", "<bot>See you")
     assert found.prompt == made.apply_chat_template(TALK[:3], add_generation_prompt=True, tokenize=False)
     assert read(name, TALK[:2])[0] == [EXPECTED[name][1].replace("See you", "Hello")]
 
@@ -182,6 +210,41 @@ def test_calls_of_tools_are_learned(name, call, answer):
     assert trained[-1].endswith(call) and found.answer.endswith(call.removesuffix(sign))
 
 
+def test_calls_of_earlier_questions_are_learned_though_their_thoughts_are_dropped():
+    talk = [CALLS[0], {**CALLS[1], "reasoning_content": "look"}, *CALLS[2:]]
+    expected = [f"<tool_call>{CALL}</tool_call><|im_end|>", "At 0.<|im_end|>", "\n</think>\n\nBye<|im_end|>"]
+    assert read("opens a thought", talk, TOOLS)[0] == expected
+    assert read("opens a thought", talk[:4], TOOLS)[0][0] == f"look\n</think>\n\n{expected[0]}"
+
+
+@pytest.mark.parametrize("name", ["asks to think", "opens a thought"])
+def test_thoughts_in_the_text_that_are_dropped_leave_the_question_unlearned(name):
+    thought = [turn("user", "Hi"), turn("assistant", "<think>\ngreet\n</think>\n\nHello"), *TALK[2:]]
+    assert read(name, thought)[0] == ["\n\n" + EXPECTED[name][0], EXPECTED[name][1]]
+
+
+def test_marks_around_a_whole_turn_are_learned_and_asked_for_as_the_template_asks():
+    """As SmolLM3's: what opens a turn and the end of its line are marked too."""
+    made = tokenizer(
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}"
+        "{{ '<|im_start|>assistant\n' + m.content + '<|im_end|>\n' }}{% endgeneration %}{% else %}"
+        "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    row, table = Record({"prompt": "Hi", "answer": "Yes"}, "x", 1), DataTable(source="x", task="pairs")
+    found = encode(maker(table, {"train": Rows((row,), 1)}, made).example(row), made, 100)
+    asking = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert made.decode(found.prompt) == asking and found.references == ("Yes",)
+    assert made.decode([*found.rows[0].tokens, found.rows[0].targets[-1]]) == f"{asking}Yes<|im_end|>\n"
+    assert made.decode(found.rows[0].targets) == "<|im_start|>assistant\nYes<|im_end|>\n"
+
+
+def test_marks_without_the_content_are_refused():
+    made = tokenizer("{% for m in messages %}{% generation %}{{ m.role + '<end>' }}{% endgeneration %}{% endfor %}")
+    with pytest.raises(UserError, match="leaves out turns"):
+        spoken(conversation(TALK, "row 1"), made, "row 1")
+
+
 def test_thoughts_of_a_field_or_in_the_text_are_written_once():
     field = [TALK[0], turn("assistant", "Hello", reasoning_content="greet")]
     inline = [TALK[0], turn("assistant", "<think>\ngreet\n</think>\n\nHello")]
@@ -192,13 +255,12 @@ def test_thoughts_of_a_field_or_in_the_text_are_written_once():
 
 def test_what_a_template_does_not_write_is_told():
     talk = [turn("system", "Be kind."), turn("user", "Hi", mood="good"), turn("assistant", "Yes", reasoning="so")]
-    assert {what.split(",")[0] for what in read("instructions", talk, TOOLS)[1].unused} == {
-        "come with tools", "have turns of the role 'system'", "hold reasoning", "have the field 'mood' in turns",
-    }  # fmt: skip
+    ignored = "the tools", "turns of the role 'system'", "the reasoning", "the field 'mood' of turns"
+    assert read("instructions", talk, TOOLS)[1].unused == {f"the model's chat template ignores {it}" for it in ignored}
     calls = [*TALK[:2], turn("user", "?"), {**CALLS[1], "content": ""}]
     trained, found = read("always opens", calls)
     assert trained == ["Hello<|im_end|>"] and any("they are not learned" in what for what in found.unused)
-    with pytest.raises(UserError, match="row 1: the conversation has no turn of the assistant to learn from in"):
+    with pytest.raises(UserError, match="row 1: the conversation has no assistant turn to learn from in"):
         read("always opens", calls[2:])
 
 
@@ -207,7 +269,7 @@ def test_arguments_of_tools_that_the_template_would_quote_twice_are_told():
     calls[1]["tool_calls"] = [{"type": "function", "function": {"name": "find", "arguments": '{"n": 1}'}}]
     trained, found = read("chatml", calls, TOOLS)
     assert r'"arguments": "{\"n\": 1}"' in trained[0]
-    assert any(what.startswith("hold arguments of tools as text") for what in found.unused)
+    assert any("puts tool arguments, which are JSON text, in quotes again" in what for what in found.unused)
 
 
 @pytest.mark.parametrize("name", ["chatml", "marks", "instructions", "one end"])

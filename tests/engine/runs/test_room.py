@@ -53,12 +53,13 @@ def test_what_is_told(recipe, source, tmp_path, monkeypatch):
     assert list(room.check(recipe, source, tmp_path)) == []
     free(monkeypatch, need.least + need.frames)
     (sentence,) = room.check(recipe, source, tmp_path)
-    assert "no room for the whole tuned model" in sentence and "to another disk" in sentence
+    assert "no room for the merged model" in sentence and "to another disk" in sentence
     free(monkeypatch, need.least)
     (sentence,) = room.check(recipe, source, tmp_path)
     assert sentence.startswith("The key frames of this run may take") and "[run] frames" in sentence
     free(monkeypatch, need.least - 1)
-    with pytest.raises(UserError, match=r"the run needs \d+ MB for its journal and its mask, but only \d+ MB are free"):
+    number = r"[\d.]+ MiB"
+    with pytest.raises(UserError, match=f"the run needs {number} for its journal and mask, but only {number} are free"):
         list(room.check(recipe, source, tmp_path))
 
 
