@@ -225,10 +225,11 @@ class Findings:
 
     def _of_lengths(self) -> Iterator[Notice]:
         if self.truncated:
+            longer = f"{_examples(self.truncated, 'was', 'were')} longer than {self._table.max_tokens} tokens"
             too = f" {_examples(self._clipped, 'loses', 'lose')} tokens of the answers too." if self._clipped else ""
             yield Notice(
-                f"{self.truncated:,} examples were longer than {self._table.max_tokens} tokens; {self.tokens_cut:,} "
-                f"were cut from the start of their prompts.{too} Raise max_tokens to keep them whole.", "warning",
+                f"{longer}; {self.tokens_cut:,} were cut from the start of their prompts.{too} Raise max_tokens to "
+                "keep them whole.", "warning",
             )  # fmt: skip
         if self._beyond and self._limits:
             yield Notice(
