@@ -16,7 +16,7 @@ from typing import Any
 from sparsezo_gui.engine.confined import ends, turns
 from sparsezo_gui.engine.confined.ends import Ending
 from sparsezo_gui.engine.confined.process import Refused
-from sparsezo_gui.engine.data.columns import Gap
+from sparsezo_gui.engine.data import columns
 from sparsezo_gui.engine.data.conversations import NO_PICTURES, Conversation, Messages, conversation, messages
 from sparsezo_gui.engine.data.template import rendered
 from sparsezo_gui.errors import UserError
@@ -35,12 +35,14 @@ class Spoken:
 
     ``segments`` are pieces of its text with whether they are trained, ``prompt`` is the text that asks for the last
     trained turn, ``answer`` what that turn says, and ``unused`` what is not learned, see `conversations.Unused`.
+    ``empty`` says that a trained turn neither says, thinks nor calls anything.
     """
 
     segments: tuple[tuple[str, bool], ...]
     prompt: str
     answer: str
     unused: frozenset[str]
+    empty: bool = False
 
     @property
     def before(self) -> str:
@@ -59,10 +61,22 @@ def spoken(talk: Conversation, tokenizer: Any, place: str) -> Spoken:
             "learned. Leave the row out, or give those turns the weight 0."
         )
     if not found["spans"]:
-        raise Gap(place, "the conversation has no assistant turn to learn from in the model's chat template")
+        raise columns.Gap(place, "the conversation has no assistant turn to learn from in the model's chat template")
     unused = {_ignored(name) for name in found["ignored"]} | set(_quoted(talk, found["text"]))
     pieces = tuple(turns.pieces(found["text"], found["spans"]))
-    return Spoken(pieces, found["prompt"], found["answer"], talk.unused | unused)
+    answer = ends.pattern(_skipped(tokenizer)).sub("", found["answer"])  # as what a model writes is read
+    empty = any(_is_empty(talk.messages[index]) for index in talk.trained)
+    return Spoken(pieces, found["prompt"], answer, talk.unused | unused, empty)
+
+
+def _is_empty(turn: dict[str, Any]) -> bool:
+    return columns.empty(turn["content"]) and not any(turn.get(name) for name in ("tool_calls", *turns.THOUGHTS))
+
+
+def _skipped(tokenizer: Any) -> set[str]:
+    """Special tokens, which a decoded text does not show."""
+    special = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return {*tokenizer.all_special_tokens, *special}
 
 
 def segments(talk: Messages, tokenizer: Any, place: str) -> tuple[tuple[str, bool], ...]:

@@ -31,7 +31,7 @@ class Example:
     """One example. A choice has one untrained segment; ``choices`` begin with what parts them from it (a space, or
     nothing after a line's end); each ``ends`` its text where it is no word of a list. ``accepted`` are further right
     choices besides ``label``. A ``templated`` text is that of the model's chat template, which asks for the last answer
-    with the text ``prompt``."""
+    with the text ``prompt``, and it is ``empty`` where an answer says nothing."""
 
     segments: tuple[tuple[str, bool], ...]
     choices: tuple[str, ...] = ()
@@ -41,6 +41,7 @@ class Example:
     ends: bool = False
     templated: bool = False
     prompt: str = ""
+    empty: bool = False
 
     @property
     def text(self) -> str:
@@ -88,14 +89,14 @@ class Maker(Dialogues):
         extra = (self._optional(row, part) for part in ("system", "tools"))
         talk = chat.conversation(self._cell(row, "messages"), row.place, *extra)
         found = self._spoken(talk, row)
-        return Example(found.segments, references=_said(found), templated=True, prompt=found.prompt)
+        return _spoken_example(found)
 
     def _completion(self, row: Record) -> Example:
         value = self._cell(row, "answer")
         if self._talks(row):
             found = self._spoken(self._answered(row, "answer"), row)
             others = () if is_turns(value) else tuple(text.strip() for text in texts(value)[1:])
-            return Example(found.segments, references=_said(found) + others, templated=True, prompt=found.prompt)
+            return _spoken_example(found, others)
         answers = self._answers(row, "answer")
         prompt, gap = self._prompt(row)
         answer = _joined(prompt, gap, answers[0]) + self.task.stop
@@ -137,7 +138,7 @@ class Maker(Dialogues):
             )
         return Example(
             ((prompts.pop(), False),), answers, references=_said(chosen), ends=True, templated=True,
-            prompt=chosen.prompt,
+            prompt=chosen.prompt, empty=chosen.empty or rejected.empty,
         )  # fmt: skip
 
     def _differ(self, row: Record, found: Sequence[str]) -> None:
@@ -276,6 +277,13 @@ def _joined(prompt: str, gap: str, answer: str) -> str:
     """``answer`` as it follows ``prompt``, parted by a space where nothing else does."""
     parted = gap or prompt[-1:].isspace() or answer[:1].isspace()
     return gap + answer if parted else " " + answer
+
+
+def _spoken_example(found: chat.Spoken, others: tuple[str, ...] = ()) -> Example:
+    references = _said(found) + others
+    return Example(
+        found.segments, references=references, templated=True, prompt=found.prompt, empty=found.empty
+    )  # fmt: skip
 
 
 def _said(found: chat.Spoken) -> tuple[str, ...]:

@@ -163,7 +163,7 @@ def test_every_turn_is_learned_with_its_end_and_nothing_of_the_next(name):
     trained, found = read(name, TALK)
     assert trained == EXPECTED[name]
     made = TOKENIZERS[name]
-    assert found.answer.strip() in ("See you", "<think>\n\n</think>\n\nSee you", "</think>\n\nSee you", "<bot>See you")
+    assert found.answer.strip() in ("See you", "<think>\n\n</think>\n\nSee you", "</think>\n\nSee you")
     assert found.prompt == made.apply_chat_template(TALK[:3], add_generation_prompt=True, tokenize=False)
     assert read(name, TALK[:2])[0] == [EXPECTED[name][1].replace("See you", "Hello")]
 
@@ -241,7 +241,7 @@ def test_marks_around_a_whole_turn_are_learned_and_asked_for_as_the_template_ask
 
 def test_marks_without_the_content_are_refused():
     made = tokenizer("{% for m in messages %}{% generation %}{{ m.role + '<end>' }}{% endgeneration %}{% endfor %}")
-    with pytest.raises(UserError, match="leaves out turns"):
+    with pytest.raises(UserError, match="leaves out assistant turns"):
         spoken(conversation(TALK, "row 1"), made, "row 1")
 
 
