@@ -41,7 +41,7 @@ from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 
 DENSE_PACKS = 2  # times the usual rows at once where every pack draws directions as long as the model
 STEPS_LOOKED_AT = 1000  # the batches of so many steps are searched for the largest
-SPREAD = {"cpu": 0.08, "cuda": 0.0}  # by which the peak of one process differs from another's, from the allocator
+SPREAD = {"cpu": 0.17, "cuda": 0.0}  # by which the peak of one process differs from another's, from the allocator
 
 
 def estimate(recipe: Recipe) -> MemoryEstimate:

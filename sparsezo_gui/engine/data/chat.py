@@ -16,7 +16,7 @@ from typing import Any
 from sparsezo_gui.engine.confined import ends, turns
 from sparsezo_gui.engine.confined.ends import Ending
 from sparsezo_gui.engine.confined.process import Refused
-from sparsezo_gui.engine.data.columns import Gap
+from sparsezo_gui.engine.data import columns
 from sparsezo_gui.engine.data.conversations import NO_PICTURES, Conversation, Messages, conversation, messages
 from sparsezo_gui.engine.data.template import rendered
 from sparsezo_gui.errors import UserError
@@ -30,17 +30,19 @@ _IGNORED = {
 
 
 @dataclass(frozen=True)
-class Spoken:
+class Rendered:
     """A conversation in the model's chat template.
 
     ``segments`` are pieces of its text with whether they are trained, ``prompt`` is the text that asks for the last
     trained turn, ``answer`` what that turn says, and ``unused`` what is not learned, see `conversations.Unused`.
+    ``empty`` says that a trained turn neither says, thinks nor calls anything.
     """
 
     segments: tuple[tuple[str, bool], ...]
     prompt: str
     answer: str
     unused: frozenset[str]
+    empty: bool = False
 
     @property
     def before(self) -> str:
@@ -49,7 +51,7 @@ class Spoken:
         return "".join(text for text, _ in self.segments[:last])
 
 
-def spoken(talk: Conversation, tokenizer: Any, place: str) -> Spoken:
+def render(talk: Conversation, tokenizer: Any, place: str) -> Rendered:
     """The conversation as the model's chat template writes it. Raises `UserError`."""
     values = {"messages": talk.messages, "tools": talk.tools}
     found = _split(talk, tokenizer, place, values)
@@ -59,15 +61,27 @@ def spoken(talk: Conversation, tokenizer: Any, place: str) -> Spoken:
             "learned. Leave the row out, or give those turns the weight 0."
         )
     if not found["spans"]:
-        raise Gap(place, "the conversation has no assistant turn to learn from in the model's chat template")
+        raise columns.Gap(place, "the conversation has no assistant turn to learn from in the model's chat template")
     unused = {_ignored(name) for name in found["ignored"]} | set(_quoted(talk, found["text"]))
     pieces = tuple(turns.pieces(found["text"], found["spans"]))
-    return Spoken(pieces, found["prompt"], found["answer"], talk.unused | unused)
+    answer = ends.pattern(_skipped(tokenizer)).sub("", found["answer"])  # as what a model writes is read
+    empty = any(_is_empty(talk.messages[index]) for index in talk.trained)
+    return Rendered(pieces, found["prompt"], answer, talk.unused | unused, empty)
+
+
+def _is_empty(turn: dict[str, Any]) -> bool:
+    return columns.empty(turn["content"]) and not any(turn.get(name) for name in ("tool_calls", *turns.THOUGHTS))
+
+
+def _skipped(tokenizer: Any) -> set[str]:
+    """Special tokens, which a decoded text does not show."""
+    special = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return {*tokenizer.all_special_tokens, *special}
 
 
 def segments(talk: Messages, tokenizer: Any, place: str) -> tuple[tuple[str, bool], ...]:
     """Pieces of the conversation's text; what the assistant writes is trained, with the signs that end its turns."""
-    return spoken(conversation(talk, place), tokenizer, place).segments
+    return render(conversation(talk, place), tokenizer, place).segments
 
 
 def templated(talk: Messages, tokenizer: Any, place: str, prompt: bool = False, tools: list | None = None) -> str:
@@ -79,12 +93,6 @@ def templated(talk: Messages, tokenizer: Any, place: str, prompt: bool = False, 
         values = {**tokenizer.special_tokens_map, "messages": talk, "tools": tools, "add_generation_prompt": prompt}
         return rendered("conversation", tokenizer.get_chat_template(tools=tools), values, _WHERE, place)
 
-
-def asked(talk: Messages, tokenizer: Any, place: str, tools: list | None = None) -> str:
-    """The text that asks for the answer to ``talk``, as in training: with what opens the assistant's turn also where
-    the template has no generation prompt. Raises `UserError`."""
-    text, how = templated(talk, tokenizer, place, True, tools), ending(tokenizer, tools)
-    return text if how.asks else text + how.prompt
 
 
 def learned_end(tokenizer: Any) -> int | None:
@@ -193,15 +201,14 @@ def _quoted(talk: Conversation, text: str) -> Iterator[str]:
 
 __all__ = [
     "NO_PICTURES",
-    "Spoken",
-    "asked",
+    "Rendered",
     "conversation",
     "ending",
     "learned_end",
     "messages",
+    "render",
     "segments",
     "special",
-    "spoken",
     "templated",
     "with_template",
 ]

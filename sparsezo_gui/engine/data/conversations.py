@@ -26,6 +26,7 @@ _WEIGHTS = ("weight", "train", "trainable", "training", "loss")
 NO_PICTURES = "images are ignored"
 _NAMES_A_TURN = re.compile(r"""["'](role|from)["']\s*:""")
 LONGEST_PYTHON = 1_000_000  # characters of a cell that Python wrote; reading one takes a hundred times its memory
+_KEYS = ({"role", "content"}, {"from", "value"})
 _SEEN = {"text", "input_text", "output_text"}  # parts of a content
 
 
@@ -77,7 +78,7 @@ def conversation(value: Any, place: str, system: Any = None, tools: Any = None, 
 def turns(value: Any, place: str) -> Messages:
     """The turns in a cell as they stand there. Raises `UserError`."""
     value = _parsed(value, place, "the conversation")
-    value = [value] if is_turn(value) else value
+    value = [value] if is_turn(value) else _by_turn(value)
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise UserError(f"{place}: a conversation must be a list of turns, each with 'role' and 'content'.")
     return value
@@ -90,7 +91,19 @@ def messages(value: Any, place: str) -> Messages:
 
 def is_turn(value: Any) -> bool:
     """Whether a value is one turn of a conversation."""
-    return isinstance(value, dict) and any(keys <= value.keys() for keys in ({"role", "content"}, {"from", "value"}))
+    found = isinstance(value, dict) and any(keys <= value.keys() for keys in _KEYS)
+    return found and isinstance(value.get("role", value.get("from")), str)
+
+
+def _by_turn(value: Any) -> Any:
+    """The turns of an object that holds a list of their roles and one of their contents, as earlier versions of
+    `datasets` write a sequence of objects; anything else as it is."""
+    if not isinstance(value, dict) or not any(keys <= value.keys() for keys in _KEYS):
+        return value
+    lists = [each for each in value.values() if isinstance(each, list)]
+    if len(lists) < len(value) or len({len(each) for each in lists}) > 1:
+        return value
+    return [dict(zip(value, turn, strict=True)) for turn in zip(*lists, strict=True)]
 
 
 def is_turns(value: Any) -> bool:
@@ -100,6 +113,7 @@ def is_turns(value: Any) -> bool:
             return is_turns(_loaded(value))
         except (ValueError, RecursionError):
             return False
+    value = _by_turn(value)
     return is_turn(value) or (isinstance(value, list) and bool(value) and all(
         is_turn(turn) or (isinstance(turn, dict) and "role" in turn) for turn in value
     ))  # fmt: skip

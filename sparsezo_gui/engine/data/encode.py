@@ -58,7 +58,8 @@ def places_of(trunk: int, branches: Iterable[int]) -> list[int]:
 @dataclass(frozen=True)
 class Encoded:
     """One example for the model. ``choices`` counts candidates (0: not a choice); ``accepted`` are further right ones;
-    ``prompt`` is what to generate from; ``cut`` counts tokens removed to keep to the longest length."""
+    ``prompt`` is what to generate from; ``cut`` counts tokens removed to keep to the longest length, and ``clipped``
+    says that some of them were to be learned."""
 
     rows: tuple[Row, ...]
     choices: int
@@ -67,6 +68,7 @@ class Encoded:
     references: tuple[str, ...]
     cut: int
     accepted: tuple[int, ...] = ()
+    clipped: bool = False
 
     @property
     def length(self) -> int:
@@ -152,7 +154,8 @@ def _continued(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
     if example.prompt and example.prompt != before:  # a template asks otherwise than it tells
         asked = prompt_tokens(example.prompt, tokenizer, example.templated)
         prompt = prefix + asked[len(prefix) :][-(size - 1) :]
-    return Encoded((row,), 0, 0, prompt, example.references, cut)
+    clipped = cut > start or any(trained[owner] for owner in whole.owners[:start])
+    return Encoded((row,), 0, 0, prompt, example.references, cut, clipped=clipped)
 
 
 def begun(example: Example, tokenizer: Any) -> tuple[Tokens, Sequence]:
@@ -196,7 +199,10 @@ def _choice(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
             for parts in zip(*((row.positions, row.targets, row.choices) for row in rows), strict=True)
         )
         rows = [Row(rows[0].tokens, *joined)]
-    return Encoded(tuple(rows), len(kept), example.label, prompted, example.references, over, example.accepted)
+    clipped = over > start
+    return Encoded(
+        tuple(rows), len(kept), example.label, prompted, example.references, over, example.accepted, clipped
+    )  # fmt: skip
 
 
 def _candidate(prefix: Tokens, sequence: Sequence, choice: int) -> Row:

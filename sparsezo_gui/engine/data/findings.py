@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from sparsezo_gui.engine.data import columns, faults, labels
-from sparsezo_gui.engine.data.encode import Encoded, Tokens, text_of
+from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.examples import Example, Maker
 from sparsezo_gui.engine.data.limits import BeyondModel, Limits
 from sparsezo_gui.engine.data.readers import Record
@@ -23,7 +23,6 @@ from sparsezo_gui.recipe.recipe import DataTable
 
 MANY = 0.01  # of the training examples that say the same, from which on it is told
 FEW = 8  # examples that may all have one prompt: too few to judge by
-SHORT = 8  # tokens of an answer that may be nothing but the sign for its end
 NAMED = 5  # labels in a sentence
 
 
@@ -33,7 +32,7 @@ class Findings:
     def __init__(self, make: Maker, table: DataTable, rows: dict[str, Rows], limits: Limits | None = None) -> None:
         self._make, self._table, self._rows, self._limits = make, table, rows, limits
         self.counts, self.labels = Counter[str](), Counter[str]()
-        self.truncated = self.tokens_cut = 0
+        self.truncated = self.tokens_cut = self._clipped = 0
         self.lengths = {name: array("I") for name in SPLITS}  # tokens of each example
         # Hashes, eight bytes each.
         self._wholes = {name: array("q") for name in SPLITS}
@@ -61,13 +60,14 @@ class Findings:
             return
         if self._make.answers:
             self.labels[example.choices[example.label].strip()] += 1
-        if self.is_empty(example, encoded):
+        if self.is_empty(example):
             self._empties += 1
             self._empty = sorted([*self._empty, row], key=lambda row: (row.source, row.number))[: faults.NAMED]
 
     def _measure(self, split: str, encoded: Encoded) -> None:
         self.truncated += encoded.cut > 0
         self.tokens_cut += encoded.cut
+        self._clipped += encoded.clipped
         self.lengths[split].append(encoded.length)
         if self._limits:
             self._beyond += encoded.length > (self._limits.positions or encoded.length)
@@ -83,13 +83,12 @@ class Findings:
             self._answers.append(hash((example.text, example.label)))
             self._references.append(hash(example.references))
 
-    def is_empty(self, example: Example, encoded: Encoded | None) -> bool:
+    def is_empty(self, example: Example) -> bool:
         """Whether an answer is nothing, or nothing but the sign for its end."""
         if self._make.task.kind in ("choice", "text"):
             return False
-        if encoded is not None and example.templated:  # its end is written by the chat template
-            short = (part for part in _answers(encoded) if len(part) <= SHORT)
-            return any(not text_of(part, self._make.tokenizer).strip() for part in short)
+        if example.templated:  # what the chat template writes around an answer does not count
+            return example.empty
         trained = example.choices or (text for text, trained in example.segments if trained)
         return not all(text.strip() for text in trained)
 
@@ -229,10 +228,11 @@ class Findings:
 
     def _of_lengths(self) -> Iterator[Notice]:
         if self.truncated:
+            longer = f"{_examples(self.truncated, 'was', 'were')} longer than {self._table.max_tokens:,} tokens"
+            too = f" {_examples(self._clipped, 'loses', 'lose')} tokens of the answer, too." if self._clipped else ""
             yield Notice(
-                f"{_examples(self.truncated, 'was', 'were')} longer than {self._table.max_tokens:,} tokens; "
-                f"{self.tokens_cut:,} tokens were cut from the start of the prompts. Raise [data] max_tokens to keep "
-                "them.", "warning",
+                f"{longer}; {self.tokens_cut:,} tokens were cut from the start of the prompts.{too} Raise [data] "
+                "max_tokens to keep them.", "warning",
             )  # fmt: skip
         if self._beyond and self._limits:
             yield Notice(
@@ -244,14 +244,6 @@ class Findings:
 
 def _different(hashes: array[int]) -> int:
     return len(set(hashes))
-
-
-def _answers(encoded: Encoded) -> Iterator[Tokens]:
-    """The learned tokens, in the pieces in which they stand together."""
-    for row in encoded.rows:
-        pairs = zip(row.positions, row.targets, strict=True)
-        for _, piece in itertools.groupby(enumerate(pairs), lambda found: found[1][0] - found[0]):
-            yield tuple(target for _, (_, target) in piece)
 
 
 def _examples(count: int, one: str = "", many: str = "", kind: str = "") -> str:

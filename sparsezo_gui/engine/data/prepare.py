@@ -99,7 +99,7 @@ def prepared(
                 break
             try:
                 made = encoded_row(make, row, table.max_tokens)
-                if any(found.is_empty(*each) for each in made) and table.leave_out_gaps:
+                if any(found.is_empty(example) for example, _ in made) and table.leave_out_gaps:
                     raise columns.Gap(row.place, "the answer is empty")
             except columns.Gap as gap:
                 found.leave_out(gap.what) if table.leave_out_gaps else wrong.add(row, gap)

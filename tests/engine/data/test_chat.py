@@ -56,6 +56,7 @@ def test_a_template_that_changes_earlier_turns(made):
         [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}],
         '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]',
         [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}, {"role": "Assistant", "content": "Hello"}],
+        {"role": ["user", "assistant"], "content": ["Hi", "Hello"]},  # as `datasets` wrote a sequence of objects
         "[{'role': 'human', 'content': 'Hi'}, {'role': 'ai', 'content': 'Hello', 'tool_calls': []}]",  # from pandas
     ],
 )

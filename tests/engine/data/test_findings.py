@@ -1,5 +1,6 @@
 """What is said of data before it is learned: gaps, labels, templates, duplicates, lengths. Counts are known answers."""
 
+import copy
 import json
 
 import pytest
@@ -8,6 +9,7 @@ from sparsezo_gui.engine.data import finish, load_task, passages, preview, text_
 from sparsezo_gui.engine.data.limits import BeyondModel, Limits
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
+from tests.engine.data.conftest import CHATML
 
 
 @pytest.fixture
@@ -258,6 +260,22 @@ def test_empty_answers_are_counted(table, made):
     left = finish(load_task(chat.model_copy(update={"leave_out_gaps": True}), made("byte_pairs")))
     assert len(left.train) == 5
     assert [notice.text for notice in left.notices] == ["5 rows with gaps were left out: the answer is empty."]
+
+
+def test_an_empty_answer_after_an_empty_thought_is_one(table, made):
+    thinks = copy.deepcopy(made("byte_pairs"))
+    thinks.chat_template = CHATML.replace("{{ m.content }}", "{{ m.role }}<think>\n\n</think>\n\n{{ m.content }}")
+    rows = [{"prompt": [{"role": "user", "content": f"p {n}"}], "completion": [
+        {"role": "assistant", "content": "" if n < 2 else f"c {n}"}]} for n in range(6)]  # fmt: skip
+    assert said(table(rows, task="pairs"), thinks)[0].startswith("2 of 6 training examples have an empty answer")
+
+
+def test_answers_that_are_cut_are_told(table, made):
+    rows = [{"prompt": f"p {n}", "completion": f"c {n} " * (40 if n < 3 else 1)} for n in range(6)]
+    told = said(table(rows, task="pairs", max_tokens=16), made("words"))
+    assert "3 examples lose tokens of the answer, too." in told[0]
+    rows = [{"prompt": f"p {n} " * 40, "completion": f"c {n}"} for n in range(6)]
+    assert "lose" not in said(table(rows, task="pairs", max_tokens=16), made("words"))[0]
 
 
 def test_empty_answers_of_a_preference(table, made):

@@ -208,7 +208,7 @@ def test_a_measured_estimate_says_so_and_an_estimated_one_too(make, capsys):
         assert result.measured == (how == "measured")
         Console(as_json=False).memory(result)
         lines = capsys.readouterr().out.splitlines()
-        assert [line for line in lines if line.startswith("Together") and f"  {how}, of " in line]
+        assert [line for line in lines if line.startswith("Total") and f"  {how}, of " in line]
         assert all(line.endswith("estimated") for line in lines if line.startswith("With "))
 
 
