@@ -309,19 +309,19 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
 
 
 def _generate(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.asking import in_run
-    from sparsezo_gui.engine.generate import ranked, written
+    from sparsezo_gui.engine.asking import prompt_in_run
+    from sparsezo_gui.engine.generate import continuation, rank_candidates
 
     session, run = _session(options, console)
-    asked, note = console.finish(in_run(session, run, options.prompt, options.raw, options.changed_inputs))
+    asked, note = console.finish(prompt_in_run(session, run, options.prompt, options.raw, options.changed_inputs))
     if note:
         console.note(note)
     overlay = session.overlay
     with overlay.base() if options.base else overlay.applied():
         if asked.choice:
-            console.choices(ranked(session.model, asked), session.changed)
+            console.choices(rank_candidates(session.model, asked), session.changed)
         else:
-            console.stream(written(session.model, asked, options.tokens), session.changed)
+            console.stream(continuation(session.model, asked, options.tokens), session.changed)
 
 
 def _export(options: argparse.Namespace, console: Console) -> None:
@@ -558,7 +558,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--markdown", action="store_true", help="as the page of the documentation")
     add("recipes", "List the bundled recipes.", _recipes)
     add("models", "List the models on this computer.", _models)
-    sub = add("bench", "Measure speed, memory or quality.", benching.run)
+    sub = add("bench", "Measure speed, memory, quality, or what fewer bits cost.", benching.run)
     benching.add_options(sub)
     _takes_settings(sub)
     sub = add("token", "Keep an access token for gated and private models in the system's keyring.", _token)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sparsezo_gui.engine import objective
-from sparsezo_gui.engine.data import DataPreview, Split, TaskData, finish, load_task, previewing, seen
+from sparsezo_gui.engine.data import DataPreview, Split, TaskData, finish, load_task, previewing, rendering
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.limits import BeyondModel, Limits, limits_of
 from sparsezo_gui.engine.evaluate import BATCH
@@ -147,9 +147,9 @@ def preview_examples(recipe: Recipe, split: str, count: int) -> Generator[Event,
     if not made:
         raise UserError(f"There are no {split} examples. Give more rows, or raise [data] {split}.")
     for number, (example, encoded) in enumerate(islice(zip(made.examples, made.encoded, strict=True), count), 1):
-        shown = seen.pieces(example, encoded, tokenizer)
-        tokens, answer = len(seen.right(encoded)[0]), next(iter(example.references), "")
-        yield ExampleEvent(number, split, tokens, seen.joined(shown), answer)
+        shown = rendering.pieces(example, encoded, tokenizer)
+        tokens, answer = len(rendering.trained_sequence(encoded)[0]), next(iter(example.references), "")
+        yield ExampleEvent(number, split, tokens, rendering.merged(shown), answer)
     yield from data.notices
     return data
 

@@ -62,7 +62,7 @@ def of_model(source: ModelSource) -> dict[str, str]:
 
 def of_data(data: TaskData, table: DataTable) -> dict[str, str]:
     """Hashes of the splits, and of the template that made them; beside them the ``data_hash``."""
-    task = data.task.model_dump(mode="json", exclude={"title", "paper", "metric", "chats"})
+    task = data.task.model_dump(mode="json", exclude={"title", "paper", "metric", "chat_template"})
     task["columns"] = {part: names for part, names in task["columns"].items() if part not in columns.LATER}
     template = json.dumps([task, table.template, table.answers], sort_keys=True)
     return {

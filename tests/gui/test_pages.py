@@ -204,7 +204,7 @@ def test_data_faults_are_sentences(window, find, click, session, engine, qtbot):
     ("switch", "button", "told"),
     [
         ("leave_out_gaps", "Leave out rows with gaps", {"problem": "8 of 24 rows have gaps: no label."}),
-        ("merge_labels", "Merge labels", {"notices": (Notice("'spam' (3), 'SPAM' (2)."), Notice("And more."))}),
+        ("merge_labels", "Merge these labels", {"notices": (Notice("'spam' (3), 'SPAM' (2)."), Notice("And more."))}),
     ],
 )
 def test_what_is_noticed_about_data_is_mended_by_a_button(

@@ -222,8 +222,8 @@ class Findings:
                 what = "training" if earlier == "train" else earlier
                 yield Notice(
                     f"{shared:,} of {self.counts[split]:,} {split} examples {'is' if shared == 1 else 'are'} also in "
-                    f"the {what} split, so that split says less about how the model does on new examples. Remove them "
-                    "from one of the two splits.", "warning",
+                    f"the {what} split, so results on the {split} split say less about new examples. Remove them from "
+                    "one of the two splits.", "warning",
                 )  # fmt: skip
 
     def _of_lengths(self) -> Iterator[Notice]:

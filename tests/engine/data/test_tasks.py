@@ -446,9 +446,9 @@ def test_answers_that_are_not_wanted_and_pictures_are_told_in_every_task(chats, 
             make.example(record)
         unwanted = name == "pairs"
         assert make.unused.counts == {
-            "hold pictures, which are not seen": 2,
+            "images are ignored": 2,
             **({
-                "hold an answer that is not wanted (label = false), which is learned like the others: leave them out": 1
+                "the answer is unwanted (label = false) but learned like the others. Leave these rows out": 1
             } if unwanted else {}),
         }  # fmt: skip
 

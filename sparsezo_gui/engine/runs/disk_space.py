@@ -23,7 +23,7 @@ INDEX = VALUE = 4  # bytes of a tuned weight's place in the mask, and of its val
 
 
 @dataclass(frozen=True)
-class Room:
+class DiskSpace:
     """Bytes that a run of a recipe takes on the disk: at least, for all key frames it may keep, and of the model that
     it can be exported as."""
 
@@ -32,8 +32,8 @@ class Room:
     export: int
 
 
-def needed(recipe: Recipe, source: ModelSource) -> Room:
-    """Room for the run of ``recipe`` from ``source``."""
+def needed(recipe: Recipe, source: ModelSource) -> DiskSpace:
+    """Disk space for the run of ``recipe`` from ``source``."""
     tuned, steps = recipe.mask.tuned(source.anatomy), recipe.loop.steps
     journal = HEADER_BYTES + steps * record_dtype(recipe.scalars).itemsize
     mask = tuned * INDEX if recipe.mask.space == "entries" else 0
@@ -41,26 +41,26 @@ def needed(recipe: Recipe, source: ModelSource) -> Room:
     count = -(-steps // spacing(tuned, again=recipe.estimator.exact))
     frames = min(recipe.run.frames * 10**6, count * one)
     export = sum(file.stat().st_size for file in set(source.weights.values()))
-    return Room(journal + mask, frames, export)
+    return DiskSpace(journal + mask, frames, export)
 
 
 def check(recipe: Recipe, source: ModelSource, folder: Path) -> Iterator[str]:
     """Sentences on what will find no room on the disk of ``folder``. Raises `UserError` where the run itself does not.
     """
-    room, free = needed(recipe, source), shutil.disk_usage(folder).free
-    if room.least > max(free, SMALL):
+    space, free = needed(recipe, source), shutil.disk_usage(folder).free
+    if space.least > max(free, SMALL):
         raise UserError(
-            f"{folder}: the run needs {size(room.least)} for its journal and mask, but only {size(free)} are free on "
+            f"{folder}: the run needs {size(space.least)} for its journal and mask, but only {size(free)} are free on "
             "this disk. Free some space, or name a folder on another disk with --run or [run] folder."
         )
-    if room.least + room.frames > max(free, SMALL):
+    if space.least + space.frames > max(free, SMALL):
         yield (
-            f"The key frames of this run may take {size(room.frames)}, but only {size(free)} are free on the disk of "
+            f"The key frames of this run may take {size(space.frames)}, but only {size(free)} are free on the disk of "
             f"{folder}. Free some space, set a smaller [run] frames, or name a folder on another disk."
         )
-    elif room.least + room.frames + room.export > max(free, SMALL):
+    elif space.least + space.frames + space.export > max(free, SMALL):
         yield (
-            f"After this run, the disk of {folder} may have no room for the merged model ({size(room.export)}; "
+            f"After this run, the disk of {folder} may have no room for the merged model ({size(space.export)}; "
             f"{size(free)} are free now). Export it to another disk, or export an overlay."
         )
 
