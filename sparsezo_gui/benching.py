@@ -23,7 +23,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     speed = sub.add_argument_group("steps and memory")
     speed.add_argument("--shape", nargs="+", default=["llama-135m"], metavar="NAME",
                        help="shape of the model, such as llama-2-7b (default: llama-135m)")  # fmt: skip
-    speed.add_argument("--repeats", type=natural, default=7, metavar="N", help="rounds of which the median is told")
+    speed.add_argument("--repeats", type=natural, default=7, metavar="N", help="rounds, of which the median is shown")
     speed.add_argument("--against", nargs="+", default=["plain", "mezo", "qlora"], choices=("plain", "mezo", "qlora"),
                        help="what steps are compared with (default: all)")  # fmt: skip
     quality = sub.add_argument_group("quality")
@@ -39,7 +39,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     both.add_argument("--tasks", nargs="+", default=["starter"], metavar="NAME[=DATA]",
                       help="'starter', or tasks with their data, such as sst2=data/sst2 (default: starter)")
     both.add_argument("--densities", nargs="+", default=[], metavar="PART",
-                      help="each method at each of these; of bits: so many weights kept whole beside the last way")
+                      help="each method at each of these; for bits: share of weights kept whole beside the last way")
     both.add_argument("--markdown", action="store_true", help="the table in Markdown, as on the page of results")
     bits = sub.add_argument_group("bits")
     bits.add_argument("--ways", nargs="+", default=[], metavar="NAME", help="ways to hold weights (default: all)")
@@ -105,7 +105,7 @@ def _bits(options: argparse.Namespace, console: Console) -> None:
         if way not in WAYS:
             raise UserError(f"--ways {way}: there is no such way. {did_you_mean(way, WAYS)}")
     if len(options.tasks) > 1:
-        raise UserError("Bits are compared on one of --tasks at a time.")
+        raise UserError("'bench bits' takes one task at a time. Name one with --tasks.")
     [(_, settings)] = map(task_of, options.tasks)
     needs = ["model.trust_remote_code=true"] if options.trust_remote_code else []
     chosen = recipe.with_settings(Recipe(), [*settings, *options.set, *needs], Path.cwd())

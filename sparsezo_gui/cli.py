@@ -309,19 +309,19 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
 
 
 def _generate(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.asking import in_run
-    from sparsezo_gui.engine.generate import ranked, written
+    from sparsezo_gui.engine.asking import prompt_in_run
+    from sparsezo_gui.engine.generate import continuation, rank_candidates
 
     session, run = _session(options, console)
-    asked, note = console.finish(in_run(session, run, options.prompt, options.raw, options.changed_inputs))
+    asked, note = console.finish(prompt_in_run(session, run, options.prompt, options.raw, options.changed_inputs))
     if note:
         console.note(note)
     overlay = session.overlay
     with overlay.base() if options.base else overlay.applied():
         if asked.choice:
-            console.choices(ranked(session.model, asked), session.changed)
+            console.choices(rank_candidates(session.model, asked), session.changed)
         else:
-            console.stream(written(session.model, asked, options.tokens), session.changed)
+            console.stream(continuation(session.model, asked, options.tokens), session.changed)
 
 
 def _export(options: argparse.Namespace, console: Console) -> None:
@@ -513,13 +513,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--text", metavar="TEXT", help="what to write down")
     sub = add("estimate", "Tell the memory that a recipe needs, before anything is downloaded or loaded.", _estimate)
     takes_recipe(sub)
-    sub.add_argument(
-        "--measure", action="store_true", help="load the model and run two forwards on the longest example"
-    )
-    sub = add("preview", "Show examples as the model will see them, and what is noticed about the data.", _preview)
+    sub.add_argument("--measure", action="store_true", help="load the model and run two steps on the largest batch")
+    sub = add("preview", "Show examples as the model will see them, and notices about the data.", _preview)
     takes_recipe(sub)
     sub.add_argument("--split", choices=("train", "validation", "test"), default="train", help="default: train")
-    sub.add_argument("--examples", type=benching.natural, default=5, metavar="N", help="so many (default: 5)")
+    sub.add_argument("--examples", type=benching.natural, default=5, metavar="N", help="how many (default: 5)")
     sub = add("rates", "Find a learning rate: try several, each for a few steps.", _rates)
     takes_recipe(sub)
     sub.add_argument("--steps", type=benching.natural, default=40, metavar="N", help="steps at each rate (default: 40)")
@@ -532,12 +530,12 @@ def _parser() -> argparse.ArgumentParser:
     takes_step(sub)
     takes_changed(sub)
     sub.add_argument("--split", choices=("train", "validation", "test"), default="test", help="default: test")
-    sub = add("generate", "Ask the tuned or the base model, with a prompt made as its training examples were. Where "
-              "the task has candidates to choose from, list them with their probabilities.", _generate)  # fmt: skip
+    sub = add("generate", "Ask the tuned or the base model, with the prompt in the run's template. Where the task has "
+              "a list of answers, show them with their probabilities.", _generate)  # fmt: skip
     takes_run(sub)
-    sub.add_argument("--prompt", required=True, metavar="TEXT", help="what goes into the task's template or the "
-                     "model's chat template; of a template with several columns, a JSON object of them")  # fmt: skip
-    sub.add_argument("--raw", action="store_true", help="no template: write on from the prompt as it is")
+    sub.add_argument("--prompt", required=True, metavar="TEXT", help="text for the task's template or the model's "
+                     "chat template; for a template with several columns, a JSON object of them")  # fmt: skip
+    sub.add_argument("--raw", action="store_true", help="use no template; continue the prompt as it is")
     sub.add_argument("--base", action="store_true", help="the model before tuning")
     sub.add_argument("--tokens", type=benching.natural, default=128, metavar="N", help="tokens at most (default: 128)")
     takes_step(sub)
@@ -560,7 +558,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--markdown", action="store_true", help="as the page of the documentation")
     add("recipes", "List the bundled recipes.", _recipes)
     add("models", "List the models on this computer.", _models)
-    sub = add("bench", "Measure speed, memory or quality.", benching.run)
+    sub = add("bench", "Measure speed, memory, quality, or what fewer bits cost.", benching.run)
     benching.add_options(sub)
     _takes_settings(sub)
     sub = add("token", "Keep an access token for gated and private models in the system's keyring.", _token)

@@ -80,8 +80,8 @@ class Console:
                 self._progress("Tuning", event.step, self._steps, detail)
             case e.Evaluation(step, split, metrics):
                 self.say(f"Step {step}, {split}: {_metrics(metrics)}")
-            case e.Notice(text):
-                self.say(text)
+            case e.Notice(text, level):
+                self.say(f"Warning: {text}" if level == "warning" else text)
             case e.Finished():
                 self.calm()
                 self.say(f"{'Done' if event.reason == 'done' else 'Stopped'} after step {event.step}.")
@@ -136,13 +136,15 @@ class Console:
         print()
 
     def preview(self, work: Generator[e.Event, None, TaskData]) -> None:
-        """Examples of a data set, what is noticed about it, and how much of it there is."""
+        """Examples of a data set, notices about it, and how many examples each split has."""
         while True:
             try:
                 event = next(work)
                 if isinstance(event, e.Example) and not self.as_json:
                     self.calm()
                     print(_example(event), end="\n\n", flush=True)
+                elif isinstance(event, e.Notice) and event.level == "info":
+                    self.event(event) if self.as_json else self.say(f"Note: {event.text}")
                 elif not (self.as_json and isinstance(event, e.Progress)):
                     self.event(event)
             except StopIteration as end:
@@ -164,9 +166,9 @@ class Console:
         how = "measured" if estimate.measured else "estimated"
         lines = [f"{part.name:<28}{size(part.bytes):>10}  {part.why}" for part in estimate.parts]
         verdict = f"{how}, of {size(estimate.available)}: {estimate.verdict}"
-        lines += [f"{'Together':<28}{size(estimate.total):>10}  {verdict}"]
+        lines += [f"{'Total':<28}{size(estimate.total):>10}  {verdict}"]
         if estimate.small < estimate.total:
-            why = "estimated; taken automatically where memory is tight"
+            why = "estimated; used automatically when memory is short"
             lines += [f"{'In smaller passes':<28}{size(estimate.small):>10}  {why}"]
         lines += [f"{'With ' + name:<28}{size(needed):>10}  estimated" for name, needed in estimate.others.items()]
         self.result(estimate.as_json(), "\n".join(lines))
@@ -237,9 +239,9 @@ def _new_bar(stage: str) -> tuple[Bar, TaskID]:
 
 
 def _example(shown: e.Example) -> str:
-    """What is read, with what is learned in brackets."""
+    """The text of an example, with its trained parts in brackets."""
     text = "".join(f"⟦{text}⟧" if trained else text for text, trained in shown.pieces)
-    return f"{shown.split} example {shown.number}: {shown.tokens:,} tokens, those in ⟦⟧ are trained\n{text}"
+    return f"{shown.split} example {shown.number}: {shown.tokens:,} tokens, trained text in ⟦⟧\n{text}"
 
 
 def _metrics(metrics: dict[str, float]) -> str:

@@ -137,7 +137,7 @@ def test_what_is_wrong_with_data_is_said_before_a_run(run, recipe_file, tmp_path
         assert code == 2 and told in objects(lines)[-1]["message"] and told in error
     assert not (tmp_path / "run").exists()
     code, lines, _ = run("preview", recipe_file, "--json", "--set", "data.leave_out_gaps=true")
-    assert code == 0 and "9 rows were left out for gaps" in objects(lines)[-1]["text"]
+    assert code == 0 and "9 rows with gaps were left out" in objects(lines)[-1]["text"]
     code, _, error = run("preview", recipe_file, "--set", "data.leave_out_gaps=true", "--set", "data.test=0",
                          "--split", "test")  # fmt: skip
     assert code == 2 and "There are no test examples" in error
@@ -554,7 +554,7 @@ def test_candidates_are_those_of_the_data_and_a_list_for_people(run, tmp_path, t
     (tmp_path / "rows.jsonl").unlink()
     code, lines, error = run("generate", made, "--prompt", "film 3", "--tokens", 3, "--json")
     assert (code, objects(lines)[-1].keys()) == (0, {"text"})
-    assert "answers to choose from are in the run's data, so the model writes freely. There is no data file" in error
+    assert "which has its list of answers, cannot be read: the model writes freely. There is no data file" in error
     assert run("generate", made, "--prompt", "film 3", "--tokens", 3, "--raw", "--json")[2] == ""
 
 

@@ -1,22 +1,22 @@
-"""A question to a run, put as its training examples were; its candidates are looked for in its data."""
+"""A prompt for a run, made as its training examples were; its candidates are looked for in its data."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 
-from sparsezo_gui.engine.data.ask import Asked, answers_in_data, asked
+from sparsezo_gui.engine.data.ask import EncodedPrompt, answers_in_data, encode_prompt
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.session import Session, data_of
 from sparsezo_gui.errors import ChangedInputs, UserError
 from sparsezo_gui.recipe.events import Notice, Progress
 
 
-def in_run(
+def prompt_in_run(
     session: Session, run: RunFolder, text: str, raw: bool = False, accept: bool = False
-) -> Generator[Progress | Notice, None, tuple[Asked, str]]:
-    """``text`` as `asked` of the run, and a sentence where its data, and so the candidates, cannot be read: the model
-    then writes freely. Raises `UserError`, and `ChangedInputs` where other data would give other candidates, unless it
-    is told to ``accept`` them."""
+) -> Generator[Progress | Notice, None, tuple[EncodedPrompt, str]]:
+    """``text`` as a prompt of the run, and a sentence where its data, and so the candidates, cannot be read: the model
+    then writes freely. Raises `UserError`, and `ChangedInputs` where changed data would give other candidates, unless
+    these are to be ``accept``ed."""
     table, answers, note = session.recipe.data, (), ""
     if answers_in_data(table) and not raw:
         try:
@@ -24,5 +24,5 @@ def in_run(
         except ChangedInputs:
             raise
         except UserError as error:
-            note = f"The answers to choose from are in the run's data, so the model writes freely. {error}"
-    return asked(table, session.model.tokenizer, text, answers, raw), note
+            note = f"The run's data, which has its list of answers, cannot be read: the model writes freely. {error}"
+    return encode_prompt(table, session.model.tokenizer, text, answers, raw), note

@@ -114,7 +114,8 @@ def log_probabilities(model: Any, pack: Pack, sides: int) -> Tensor:
         inside = (index >= 0) & (index < part.shape[1])
         inputs = (head, part, index.clamp(0, part.shape[1] - 1), pack.targets)
         # On the way back a chunk's logits are made again rather than kept.
-        scores = checkpoint(_scores, *inputs, use_reentrant=False) if hidden.requires_grad else _scores(*inputs)
+        again = {"use_reentrant": False, "preserve_rng_state": False}
+        scores = checkpoint(_scores, *inputs, **again) if hidden.requires_grad else _scores(*inputs)
         found = torch.where(inside, scores, found)
     return found
 

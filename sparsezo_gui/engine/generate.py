@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from sparsezo_gui.engine import metrics
-from sparsezo_gui.engine.data.ask import EMPTY, PLACE, Asked
+from sparsezo_gui.engine.data.ask import EMPTY, PLACE, EncodedPrompt
 from sparsezo_gui.engine.data.encode import Encoded, text_of
 from sparsezo_gui.engine.models.frozen import FrozenModel
 from sparsezo_gui.engine.objective import measure
@@ -82,24 +82,24 @@ def answers(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1) -> 
 def answer_in(text: str, references: Sequence[str]) -> str:
     """What of a written ``text`` is compared with the ``references``: what follows the thinking; its first line, as in
     MeZO's protocol, unless a reference has several."""
-    text = metrics.thought(text).strip()
-    lines = any("\n" in metrics.thought(reference).strip() for reference in references)
+    text = metrics.without_reasoning(text).strip()
+    lines = any("\n" in metrics.without_reasoning(reference).strip() for reference in references)
     return text if lines else text.split("\n", 1)[0]
 
 
-def replied(model: FrozenModel, asked: Asked, limit: int) -> Iterator[str]:
-    """Pieces of the answer: the likeliest candidates with their probabilities, one a line, or what is `written`."""
+def reply(model: FrozenModel, asked: EncodedPrompt, limit: int) -> Iterator[str]:
+    """Pieces of the answer: the likeliest candidates with their probabilities, one a line, or the `continuation`."""
     if asked.choice is None:
-        yield from written(model, asked, limit)
+        yield from continuation(model, asked, limit)
         return
-    found = ranked(model, asked)
+    found = rank_candidates(model, asked)
     yield "\n".join(f"{text} {100 * probability:.0f} %" for text, probability in found[:LISTED])
     if len(found) > LISTED:
         yield f"\nand {len(found) - LISTED} others"
 
 
 @torch.no_grad()
-def ranked(model: FrozenModel, asked: Asked) -> list[tuple[str, float]]:
+def rank_candidates(model: FrozenModel, asked: EncodedPrompt) -> list[tuple[str, float]]:
     """The candidates, the likeliest first, with the probabilities that training and evaluation give them: a softmax
     over the mean log-probabilities of their tokens."""
     model.check_tokens((part for row in asked.choice.rows for part in (row.tokens, row.targets)), PLACE)
@@ -108,7 +108,7 @@ def ranked(model: FrozenModel, asked: Asked) -> list[tuple[str, float]]:
     return sorted(zip(asked.candidates, found, strict=True), key=lambda each: -each[1])
 
 
-def written(model: FrozenModel, asked: Asked, limit: int) -> Iterator[str]:
+def continuation(model: FrozenModel, asked: EncodedPrompt, limit: int) -> Iterator[str]:
     """Pieces of text after the prompt as they come; joined they are the whole answer."""
     model.check_tokens([asked.prompt], PLACE)
     return pieces(stream(model, torch.tensor([asked.prompt], dtype=torch.long), limit), model.tokenizer)

@@ -18,9 +18,9 @@ import torch
 
 from sparsezo_gui.engine import guard as guards
 from sparsezo_gui.engine.data import TaskData, finish
-from sparsezo_gui.engine.data.ask import asked
+from sparsezo_gui.engine.data.ask import encode_prompt
 from sparsezo_gui.engine.evaluate import BATCH, evaluate
-from sparsezo_gui.engine.generate import replied
+from sparsezo_gui.engine.generate import reply
 from sparsezo_gui.engine.guard import BAD_STEPS, Guard
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.objective import count_tokens
@@ -456,9 +456,9 @@ class Loop:
     def _answer(self, command: e.Ask) -> Events:
         session = self.session
         known = session.recipe.data, session.model.tokenizer
-        question = asked(*known, command.prompt, self.data.answers, command.raw)
+        question = encode_prompt(*known, command.prompt, self.data.answers, command.raw)
         with session.overlay.applied():
-            for piece in replied(session.model, question, command.tokens):
+            for piece in reply(session.model, question, command.tokens):
                 yield e.Answer(session.step, piece)
         yield e.Answer(session.step, "", last=True)
 

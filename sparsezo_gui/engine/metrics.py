@@ -13,11 +13,11 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 def normalised(text: str) -> str:
     """Lower case, without punctuation, articles and surplus spaces, and without what was thought before."""
-    return " ".join(_ARTICLES.sub(" ", thought(text).lower().translate(_PUNCTUATION)).split())
+    return " ".join(_ARTICLES.sub(" ", without_reasoning(text).lower().translate(_PUNCTUATION)).split())
 
 
-def thought(text: str) -> str:
-    """What follows the last block of thinking in ``text``."""
+def without_reasoning(text: str) -> str:
+    """What follows the last block of reasoning in ``text``."""
     return text.rpartition("</think>")[2]
 
 

@@ -1,4 +1,4 @@
-"""Before the start: memory by formula or by two real forward passes, and what the model will see of the data."""
+"""Before the start: memory by formula or by two real steps, and what the model will see of the data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sparsezo_gui.engine import objective
-from sparsezo_gui.engine.data import DataPreview, Split, TaskData, finish, load_task, previewing, seen
+from sparsezo_gui.engine.data import DataPreview, Split, TaskData, finish, load_task, previewing, rendering
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.limits import BeyondModel, Limits, limits_of
 from sparsezo_gui.engine.evaluate import BATCH
@@ -41,7 +41,7 @@ from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 
 DENSE_PACKS = 2  # times the usual rows at once where every pack draws directions as long as the model
 STEPS_LOOKED_AT = 1000  # the batches of so many steps are searched for the largest
-SPREAD = {"cpu": 0.08, "cuda": 0.0}  # by which the peak of one process differs from another's, from the allocator
+SPREAD = {"cpu": 0.17, "cuda": 0.0}  # by which the peak of one process differs from another's, from the allocator
 
 
 def estimate(recipe: Recipe) -> MemoryEstimate:
@@ -72,6 +72,7 @@ def _formula(
     recipe: Recipe, anatomy: Anatomy, device: str, data: TaskData | None, rows: int, small: int | None
 ) -> MemoryEstimate:
     longest, tokens, scored = recipe.data.max_tokens, recipe.data.max_tokens * recipe.loop.batch_size, None
+    written = 0
     evaluated = (min(rows, BATCH * longest), min(rows, BATCH * longest)) if recipe.data.validation else None
     if data and data.train.encoded:
         examples, others = data.train.encoded, [*data.validation.encoded, *data.test.encoded]
@@ -79,9 +80,10 @@ def _formula(
         longest, tokens, scored = max(map(count_tokens, examples)), *_sizes(pack)
         evaluated = _sizes(_largest_evaluated(others, rows)) if others else None
         longest = max(longest, *map(count_tokens, others), 0)
+        written = max((len(each.prompt) + each.length for each in others if each.references), default=0)
     estimated = partial(
         memory.estimate, recipe, anatomy, device, longest, tokens, scored_tokens=scored, evaluated=evaluated,
-        program=devices.program_bytes() if device == "cpu" else 0, rows=rows, small=small,
+        written=written, program=devices.program_bytes() if device == "cpu" else 0, rows=rows, small=small,
     )  # fmt: skip
     found = estimated()
     width = devices.compute_dtype(torch.device(device), recipe.model).itemsize
@@ -117,10 +119,12 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
             session.estimate(batch, session.directions())
         with torch.no_grad(), session.overlay.applied():
             objective.measure(model, judged) if judged else None
+    search = memory.search_bytes(recipe, model.anatomy, model.dtype.itemsize)
     parts = (
         Part("Model and program", held, "Measured: the loaded model, its tuned values, Python and its libraries."),
         Part("Forward passes", max(0, peak.bytes - held), "Measured: the most that a step on the largest batch added."),
         Part("Reserve", round(SPREAD[device.type] * peak.bytes), "What the allocator may hold more in another run."),
+        Part("Reserve for the mask", max(0, held + search - peak.bytes), "Estimated: what finding it may take more."),
     )
     return replace(formed, parts=parts, measured=True)
 
@@ -144,9 +148,9 @@ def preview_examples(recipe: Recipe, split: str, count: int) -> Generator[Event,
     if not made:
         raise UserError(f"There are no {split} examples. Give more rows, or raise [data] {split}.")
     for number, (example, encoded) in enumerate(islice(zip(made.examples, made.encoded, strict=True), count), 1):
-        shown = seen.pieces(example, encoded, tokenizer)
-        tokens, answer = len(seen.right(encoded)[0]), next(iter(example.references), "")
-        yield ExampleEvent(number, split, tokens, seen.joined(shown), answer)
+        shown = rendering.pieces(example, encoded, tokenizer)
+        tokens, answer = len(rendering.trained_sequence(encoded)[0]), next(iter(example.references), "")
+        yield ExampleEvent(number, split, tokens, rendering.merged(shown), answer)
     yield from data.notices
     return data
 

@@ -62,7 +62,7 @@ def of_model(source: ModelSource) -> dict[str, str]:
 
 def of_data(data: TaskData, table: DataTable) -> dict[str, str]:
     """Hashes of the splits, and of the template that made them; beside them the ``data_hash``."""
-    task = data.task.model_dump(mode="json", exclude={"title", "paper", "metric", "chats"})
+    task = data.task.model_dump(mode="json", exclude={"title", "paper", "metric", "chat_template"})
     task["columns"] = {part: names for part, names in task["columns"].items() if part not in columns.LATER}
     template = json.dumps([task, table.template, table.answers], sort_keys=True)
     return {
@@ -118,8 +118,8 @@ def _sentences(run: RunFolder, changed: Sequence[str]) -> list[str]:
         program = run.facts.versions.get("sparsezo-gui", "")
         what = (
             f"Run '{run.name}': {in_words(changed)} are not those that it started with. This version of SparseZO "
-            "prepares examples otherwise: it keeps the spaces of answers, and follows the model's chat template to the "
-            f"character. If the data is as it was, go on with the version that the run was made with ({program}){way}"
+            "prepares examples differently: it keeps spaces in answers and follows the model's chat template exactly. "
+            f"If the data has not changed, resume with the version that made the run ({program}){way}"
         )
     else:
         what = (

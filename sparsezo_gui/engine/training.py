@@ -25,8 +25,8 @@ from sparsezo_gui.engine.objectives.likelihood import Likelihood
 from sparsezo_gui.engine.planning import formula
 from sparsezo_gui.engine.privacy import accounting
 from sparsezo_gui.engine.probe import ModelProbe
+from sparsezo_gui.engine.runs import disk_space
 from sparsezo_gui.engine.runs import folder as folders
-from sparsezo_gui.engine.runs import room
 from sparsezo_gui.engine.runs.frames import usual_bytes
 from sparsezo_gui.engine.runs.start import starting
 from sparsezo_gui.engine.session import Session, load_data, load_model
@@ -53,7 +53,7 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
     """The loop of a new run. It alone holds the model, so that it can let go of it."""
     recipe.privacy.check()
     model = yield from load_model(recipe)
-    yield from (e.Notice(text, "warning") for text in room.check(recipe, model.source, path))
+    yield from (e.Notice(text, "warning") for text in disk_space.check(recipe, model.source, path))
     data = yield from load_data(recipe, model)
     if recipe.privacy.private:
         yield from _tell_privacy(recipe, len(data.train))

@@ -21,12 +21,11 @@ from sparsezo_gui.recipe.events import Answer, Ask
 
 TOKENS = 96  # of an answer at most, so that the run goes on soon
 HINT = (
-    "Ask, and the base model and the tuned one answer side by side. Your text goes into the run's template, as its "
-    "examples did; of answers to choose from, you see the probabilities. While a run goes on, they answer between two "
-    "steps."
+    "Ask the base and the tuned model side by side. Your text goes into the run's template, as its examples did. Where "
+    "the task has a list of answers, you see their probabilities. During a run, they answer between two steps."
 )
-RAW = "Go on from the text as it is, without the run's template."
-NOTHING = "The model ended its answer at once."
+RAW = "Use no template; the model continues the text as it is."
+NOTHING = "The model ended its answer immediately."
 _COLUMN = re.compile(r"{{-?\s*([^\W\d]\w*)")
 _OPTIONAL = re.compile(r"{%-?\s*if\s+(\w+)\s*-?%}")
 
@@ -36,7 +35,7 @@ def wanted(recipe: Recipe | None, tasks: list[Any], raw: bool) -> str:
     data = recipe.data if recipe else None
     task = next((each for each in tasks if data and each.name == data.task), None)
     if raw or task is None or task.kind == "text":
-        return "Write a text to go on from…"
+        return "Write a text to continue…"
     if task.kind == "chat":
         return "Write a message…"
     template = " ".join((data.template or task.prompt, task.item, *(answer.text for answer in task.answers)))

@@ -132,7 +132,7 @@ class Engine:
         return estimating(recipe)
 
     def measure(self, recipe: Recipe) -> Generator[Progress, None, Any]:
-        """Memory by two real forward passes."""
+        """Memory by two real steps."""
         from sparsezo_gui.engine.planning import measure
 
         return measure(recipe)

@@ -8,7 +8,7 @@ A recipe is a TOML file (UTF-8, also with a byte order mark). It MUST hold ``ver
 these tables; a key that is left out takes its default (a ``learning_rate`` what suits the rules, see
 `sparsezo_gui.recipe.rates`), a key that is unknown, or that the table's rule does not have, is an error:
 
-``[model]``      id revision bits scales device compute trust_remote_code
+``[model]``      id revision bits block device compute trust_remote_code
 ``[data]``       source task template chat_template columns answers merge_labels leave_out_gaps train validation test
                  max_tokens
 ``[mask]``       rule, then the fields of that rule (density text sequences …)
@@ -20,8 +20,9 @@ these tables; a key that is left out takes its default (a ``learning_rate`` what
 ``[loop]``       steps batch_size seed evaluate_every patience guard
 ``[run]``        name folder frames pause_on
 
-A file with ``id``, ``revision``, ``bits`` and ``device`` of ``[model]`` and without ``scales`` was written before that
-key was: its ``scales`` are ``"absmax"``, so that a run goes on with the weights that it began with.
+The program writes every key. So a ``[model]`` with ``id``, ``revision``, ``bits`` and ``device`` but no ``block`` was
+written before that key existed and means ``block = 64``, and a ``[data]`` with all its keys but ``chat_template`` means
+``chat_template = false``: a run resumes with the weights and examples that it began with.
 
 ``rule`` is a word from `sparsezo_gui.recipe.registry`. A relative path is meant from the folder of the recipe file.
 ``trust_remote_code`` says that the model needs Python code of its own; it grants nothing, since the user alone lets

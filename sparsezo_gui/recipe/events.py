@@ -113,10 +113,10 @@ class Examples(Event):
 
 @dataclass(frozen=True, slots=True)
 class Example(Event):
-    """Example ``number`` (from 1) of ``split`` as the model sees it, with so many ``tokens``.
+    """Example ``number`` (from 1) of ``split`` as the model sees it, of ``tokens`` tokens.
 
-    ``pieces`` are its text, with the right candidate of a choice and the token that ends a text, in turns with whether
-    it is trained; ``answer`` is the reference, empty for plain text.
+    ``pieces`` are its text, each with whether it is trained; the correct candidate of a choice and the end-of-text
+    token belong to it. ``answer`` is the reference, empty for plain text.
     """
 
     number: int
@@ -126,7 +126,7 @@ class Example(Event):
     answer: str
 
     def as_json(self) -> dict[str, Any]:
-        """With ``text``, all of it, and ``trained``, the pieces of it that are, for the pieces."""
+        """With the whole ``text`` and its ``trained`` pieces instead of all pieces."""
         text, trained = "".join(text for text, _ in self.pieces), [text for text, trained in self.pieces if trained]
         known = {"event": "example", "number": self.number, "split": self.split, "tokens": self.tokens}
         return {**known, "text": text, "trained": trained, "answer": self.answer}

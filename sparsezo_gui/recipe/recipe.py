@@ -19,10 +19,11 @@ class ModelTable(Settings):
     id: str = setting("starter", "A bundled name, a folder on this computer, or a Hub id such as 'Qwen/Qwen3-0.6B'.")
     revision: str = setting("main", "Branch, tag or commit on the Hub; ignored for a folder.")
     bits: Literal[4, 8, 16, 32] = setting(4, "Bits per frozen weight: 4 (NF4), 8 (int8), 16 or 32.", unit="bits")
-    scales: Literal["fitted", "absmax"] = setting(
-        "fitted",
-        "In 4 bits, what the codes of a block of weights are multiplied by: for every 32 the scale with the smallest "
-        "squared error ('fitted'), or for every 64 the largest of them ('absmax', as bitsandbytes has it).",
+    block: Literal[32, 64] = setting(
+        32,
+        "In 4 bits, how many weights share a scale: 32 one in 16 bits, or 64 one in 32 bits as in bitsandbytes. Both "
+        "take the same memory.",
+        unit="weights",
     )
     device: str = setting("auto", "'auto' takes a CUDA GPU where there is one; else 'cpu', 'cuda' or 'cuda:1'.")
     compute: Literal["auto", "float32", "bfloat16", "int8"] = setting(
@@ -62,16 +63,16 @@ class DataTable(Settings):
     template: str = setting("", "The prompt, with {{ column }} where a column goes in; empty takes the task's own.")
     chat_template: bool = setting(
         True,
-        "Ask through the model's chat template where it has one, as other programs will; for the tasks 'pairs' and "
+        "Use the model's chat template where it has one, as other programs will; for the tasks 'pairs' and "
         "'preference'.",
     )
     columns: dict[str, str] = setting({}, "Which column plays which part, such as answer = 'label'.")
     answers: tuple[str, ...] = setting((), "The possible answers of a 'choice' task; empty takes them from the data.")
     merge_labels: bool = setting(
-        False, "Labels that differ by case, spaces or as 1 and 1.0 only are one answer, spelled as most rows do."
+        False, "Merge labels that differ only in case, in spaces, or as 1 and 1.0; the most frequent spelling stays."
     )
     leave_out_gaps: bool = setting(
-        False, "Leave out rows that lack a label, an answer or another part; otherwise they are refused."
+        False, "Leave out rows that lack a label, an answer or another part; otherwise they are an error."
     )
     train: int = setting(1000, "Training examples at most.", unit="examples", ge=1)
     validation: int = setting(500, "Validation examples at most.", unit="examples", ge=0)

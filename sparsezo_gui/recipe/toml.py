@@ -32,6 +32,15 @@ _PATHS = (
     ("mask", "file", ()),
     ("run", "folder", ()),
 )
+# The keys of a table that the program wrote before others were added, all of which it writes; and what those others
+# stood for before they existed.
+BEFORE: dict[str, tuple[set[str], dict[str, Any]]] = {
+    "model": ({"id", "revision", "bits", "device"}, {"block": 64}),
+    "data": (
+        {"source", "task", "template", "columns", "answers", "train", "validation", "test", "max_tokens"},
+        {"chat_template": False},
+    ),
+}
 # What only says where things lie and how they are kept here: a run may be told otherwise at any time.
 PLACES: dict[str, Any] = {
     "model": {"id", "revision", "device", "trust_remote_code"}, "data": {"source"}, "mask": {"file"}, "run": True,
@@ -93,12 +102,13 @@ def _migrated(tables: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _as_it_was(tables: dict[str, Any]) -> dict[str, Any]:
-    """The tables, with what a key was before there was one in those that the program wrote before: it writes all keys.
-    """
-    model = tables.get("model")
-    if isinstance(model, dict) and "scales" not in model and model.keys() >= {"id", "revision", "bits", "device"}:
-        return {**tables, "model": {**model, "scales": "absmax"}}
-    return tables
+    """The tables, with what a key stood for in those that the program wrote before it had that key; see `BEFORE`."""
+    found = {}
+    for name, (written, added) in BEFORE.items():
+        table = tables.get(name)
+        if isinstance(table, dict) and table.keys() >= written:
+            found[name] = {**added, **table}
+    return {**tables, **found}
 
 
 def build(tables: dict[str, Any], where: str = "recipe") -> Recipe:

@@ -7,9 +7,12 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM
 
+from sparsezo_gui.engine.bench import memory as bench
 from sparsezo_gui.engine.bench import references, shapes
 from sparsezo_gui.engine.bench.memory import memory
 from sparsezo_gui.engine.bench.steps import Load, steps
+from sparsezo_gui.engine.data import load_task
+from sparsezo_gui.engine.models.tokenizer import load_tokenizer
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from tests.engine.conftest import finish
@@ -75,7 +78,7 @@ def test_an_unknown_shape(tmp_path):
 
 
 def test_memory_can_be_cancelled_between_processes(tmp_path):
-    work = memory(tmp_path, ["small"], grid=((2, 16),))
+    work = memory(tmp_path, ["small"], grid=((2, 16, "answers"),))
     while not (event := next(work)).stage.endswith("formula"):
         assert isinstance(event, Progress)
     work.close()
@@ -98,3 +101,23 @@ def test_four_bit_weights_are_not_packed_where_that_breaks_them(tmp_path, monkey
     entered = torch.ones(1, layer.in_features, requires_grad=True)
     layer(entered).sum().backward()
     assert entered.grad.abs().sum() > 0
+
+
+def test_a_cell_of_the_memory_table_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setitem(bench.WORK, "formula", lambda recipe: pytest.fail("is run in a process of its own"))
+    monkeypatch.setattr(bench, "_apart", lambda work, recipe: {"formula": 7 * 2**20})
+    kept, asked = tmp_path / "kept", {"grid": ((2, 16, "whole"),), "columns": ["formula"]}
+    kept.mkdir()
+    expected = [{"shape": "small", "batch": 2, "tokens": 16, "trained": "whole", "formula": 7}]
+    assert finish(memory(tmp_path, ["small"], kept=kept, **asked)) == expected
+    monkeypatch.setattr(bench, "_apart", lambda work, recipe: pytest.fail("measured again"))
+    assert finish(memory(tmp_path, ["small"], kept=kept, **asked)) == expected
+
+
+@pytest.mark.parametrize("scope", ["answers", "whole"])
+def test_what_is_trained_of_an_example_in_the_memory_table(tmp_path, scope):
+    place = finish(shapes.make("small", tmp_path / "small"))
+    recipe = bench.recipe_of(tmp_path, place, 2, 16, scope, ())
+    data = finish(load_task(recipe.data, load_tokenizer(place)))
+    scored = {len(each.rows[0].positions) for each in data.train.encoded}
+    assert max(scored) == {"answers": 2, "whole": 15}[scope] and data.longest == 15, "all but the last token go in"

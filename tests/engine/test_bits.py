@@ -34,18 +34,17 @@ def test_the_table(make, tmp_path):
     found = finish(bits(recipe, str(tmp_path / "train.jsonl"), densities=["0.05"], repeats=1))
     rows = {row["held"]: row for row in found}
     assert list(rows) == [*WAYS, f"{[*WAYS][-1]}, 0.05 whole"]
-    for number, scales, held in ((16, "fitted", "16 bits"), (8, "fitted", "8 bits"), (4, "absmax", "NF4, 64"),
-                                 (4, "fitted", "fitted, 32")):  # fmt: skip
-        chosen = with_settings(recipe, [f"model.bits={number}", f"model.scales={scales}"])
+    for number, block, held in ((16, 32, "16 bits"), (8, 32, "8 bits"), (4, 64, "NF4, 64"), (4, 32, "NF4, 32 in 16")):
+        chosen = with_settings(recipe, [f"model.bits={number}", f"model.block={block}"])
         model = finish(frozen.load(chosen.model))
         data = finish(load_task(chosen.data, model.tokenizer))
         found = finish(evaluate(model, data.validation.encoded, "validation")).metrics
         assert rows[held]["loss"] == round(found["loss"], 3) and rows[held]["accuracy"] == 100 * found["accuracy"]
         held_bytes = sum(layer.store.nbytes for layer in model.layers.values())
         assert rows[held]["bits"] == round(8 * held_bytes / model.anatomy.eligible, 3)
-    assert [rows[held]["bits"] for held in WAYS if held != "8 bits"] == [16, 4.5, 5, 4.25, 4.5, 4.25, 4.5]
+    assert [rows[held]["bits"] for held in WAYS if held != "8 bits"] == [16, 4.5, 5, 4.25, 4.5, 4.5]
     assert rows["16 bits"]["cost"] == "+0.000 ± 0.000" and rows["NF4, 64"]["time"] == 1
-    assert rows["fitted, 32, 0.05 whole"]["bits"] == pytest.approx(4.5 + 0.05 * 64, abs=0.01)
+    assert rows["NF4, 32 in 16, 0.05 whole"]["bits"] == pytest.approx(4.5 + 0.05 * 64, abs=0.01)
 
 
 def test_the_text_is_every_token_predicted(make, tmp_path):
@@ -69,9 +68,9 @@ def test_on_the_command_line(make, tmp_path, capsys):
     data = tmp_path / "sst2.jsonl"
     data.write_text("\n".join(json.dumps({"sentence": f"film {i}", "label": i % 2}) for i in range(40)))
     command = ["bench", "bits", "--set", f"model.id={model}", "--text", str(tmp_path / "train.jsonl"), "--json"]
-    ways = ["--ways", "NF4, 64", "fitted, 32"]
+    ways = ["--ways", "NF4, 64", "NF4, 32 in 16"]
     assert cli.main([*command, "--tasks", f"sst2={data}", *ways]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["held"] for row in rows] == ["16 bits", "NF4, 64", "fitted, 32"]
-    assert cli.main([*command, "--tasks", "a=b", "c=d"]) == 2 and "one of --tasks" in capsys.readouterr().err
+    assert [row["held"] for row in rows] == ["16 bits", "NF4, 64", "NF4, 32 in 16"]
+    assert cli.main([*command, "--tasks", "a=b", "c=d"]) == 2 and "one task at a time" in capsys.readouterr().err
     assert cli.main([*command, "--ways", "NF4"]) == 2 and "no such way" in capsys.readouterr().err

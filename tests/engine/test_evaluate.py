@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsezo_gui.engine import generate, metrics
-from sparsezo_gui.engine.data.ask import Asked, asked
+from sparsezo_gui.engine.data.ask import EncodedPrompt, encode_prompt
 from sparsezo_gui.engine.data.encode import Encoded, Row, encode, prompt_tokens
 from sparsezo_gui.engine.data.examples import maker
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.engine.evaluate import evaluate
-from sparsezo_gui.engine.generate import stream, written
+from sparsezo_gui.engine.generate import continuation, stream
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
@@ -112,7 +112,7 @@ def test_streamed_pieces_join_to_the_whole_text(frozen_tiny):
     model = frozen_tiny("llama", 4)
     tokens = list(stream(model, model.tokenizer("the cat", return_tensors="pt").input_ids, 30))
     whole = model.tokenizer.decode(tokens, skip_special_tokens=True)
-    assert "".join(written(model, Asked(prompt_tokens("the cat", model.tokenizer)), 30)) == whole
+    assert "".join(continuation(model, EncodedPrompt(prompt_tokens("the cat", model.tokenizer)), 30)) == whole
 
 
 def test_perplexity_and_generated_answers_of_completions(frozen_tiny):
@@ -131,37 +131,37 @@ def question(model, **more):
     table = DataTable(task="choice", template="{{ text }} is it?", answers=("yes", "no it is not", "a"), **more)
     row = Record({"text": "the cat", "answer": "yes"}, "a.jsonl", 1)
     example = maker(table, {"train": Rows((row,), 1)}).example(row)
-    return asked(table, model.tokenizer, "the cat"), encode(example, model.tokenizer, 64)
+    return encode_prompt(table, model.tokenizer, "the cat"), encode(example, model.tokenizer, 64)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_candidates_have_the_probabilities_of_an_evaluation(frozen_tiny, family):
     model = frozen_tiny(family, 4)
     ask, example = question(model)
-    found = generate.ranked(model, ask)
+    found = generate.rank_candidates(model, ask)
     scores = measure(model, [example]).scores[0][0].softmax(0).tolist()
     assert dict(found) == dict(zip(("yes", "no it is not", "a"), scores, strict=True))
     assert [probability for _, probability in found] == sorted(scores, reverse=True)
     assert math.exp(-finish(evaluate(model, [example], "test")).metrics["loss"]) == pytest.approx(dict(found)["yes"])
-    lines = "".join(generate.replied(model, ask, 5)).split("\n")
+    lines = "".join(generate.reply(model, ask, 5)).split("\n")
     assert lines == [f"{text} {100 * probability:.0f} %" for text, probability in found]
 
 
 def test_of_many_candidates_the_likeliest_are_told(frozen_tiny, monkeypatch):
     monkeypatch.setattr(generate, "LISTED", 2)
     model = frozen_tiny("llama", 4)
-    lines = "".join(generate.replied(model, question(model)[0], 5)).split("\n")
+    lines = "".join(generate.reply(model, question(model)[0], 5)).split("\n")
     assert len(lines) == 3 and lines[-1] == "and 1 others"
 
 
 def test_a_question_too_long_for_the_model_is_a_sentence(frozen_tiny):
     model = frozen_tiny("llama", 4)
     table = DataTable(task="choice", answers=("yes", "no"))
-    long = asked(table, model.tokenizer, "x " * 1100)
+    long = encode_prompt(table, model.tokenizer, "x " * 1100)
     with pytest.raises(UserError, match=r"The prompt has \d+ tokens, and this model takes fewer than 1024. Shorten it"):
-        generate.ranked(model, long)
+        generate.rank_candidates(model, long)
     with pytest.raises(UserError, match=r"The prompt has \d+ tokens"):
-        list(written(model, Asked(long.prompt), 3))
+        list(continuation(model, EncodedPrompt(long.prompt), 3))
 
 
 def test_writing_stops_where_the_run_learned_to_end(frozen_tiny, monkeypatch):
@@ -174,7 +174,7 @@ def test_writing_stops_where_the_run_learned_to_end(frozen_tiny, monkeypatch):
     until = whole[: whole.index(whole[3])]
     assert list(stream(model, torch.tensor([prompt]), 8)) == until
     assert dict(generate.complete(model, [prompt], 8)) == {0: [until]}
-    assert "".join(written(model, Asked(prompt), 8)) == model.tokenizer.decode(until)
+    assert "".join(continuation(model, EncodedPrompt(prompt), 8)) == model.tokenizer.decode(until)
 
 
 @pytest.mark.parametrize(

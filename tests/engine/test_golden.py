@@ -100,13 +100,13 @@ def test_trajectory(frozen_tiny, estimator, update, directions, generator):
 FINDS = ("sensitive", "activation-subspace")  # masks that are found on text
 
 
-OFFERED = [(preset, "fitted") for preset in PRESETS] + [
-    (preset, "absmax") for preset in PRESETS if preset.settings.get("model", {}).get("bits", 4) == 4
-]  # the latter as they went before there were fitted scales
+OFFERED = [(preset, 32) for preset in PRESETS] + [
+    (preset, 64) for preset in PRESETS if preset.settings.get("model", {}).get("bits", 4) == 4
+]  # the latter as they went before other blocks could be chosen
 
 
-@pytest.mark.parametrize(("preset", "scales"), OFFERED, ids=lambda each: each if isinstance(each, str) else each.title)
-def test_preset(make, tmp_path, preset, scales):
+@pytest.mark.parametrize(("preset", "block"), OFFERED, ids=lambda each: each if isinstance(each, int) else each.title)
+def test_preset(make, tmp_path, preset, block):
     """What is offered to everybody, whole: the model's bits, mask, estimator and update together, in a run."""
     small = {"sequences": 2, "tokens": 32} if preset.settings["mask"]["rule"] in FINDS else {}
     exact = preset.settings["estimator"]["rule"] == "elastic"
@@ -114,14 +114,14 @@ def test_preset(make, tmp_path, preset, scales):
         small["density"] = 0.05  # of 0.1 % of so small a model, none is in the last block
     rate = RATES[preset.settings["update"]["rule"]]  # those of presets hardly move so small a model
     mask, update = {**preset.settings["mask"], **small}, {**preset.settings["update"], "learning_rate": rate}
-    recipe = make(loop={"steps": 8}, model={"scales": scales})
+    recipe = make(loop={"steps": 8}, model={"block": block})
     chosen = changed(recipe, {**preset.settings, "mask": mask, "update": update})
     for event in training.train(chosen, folder=tmp_path / "run"):
         assert not isinstance(event, Returned), "a preset goes on"
     steps = journal.read(tmp_path / "run" / "journal.bin").steps
     found = {"loss": steps["loss"].tolist(), "slopes": steps["slopes"].tolist()}
     assert not exact or steps["slopes"][:, 1].min() > 0, "it back-propagates"
-    older = "" if scales == "fitted" else f"-{scales}"
+    older = "" if block == 32 else f"-{block}"
     path = FOLDER / f"preset-{re.sub('[^a-z]+', '-', preset.title.lower()).strip('-')}{older}.json"
     if not path.exists():
         path.write_text(json.dumps(found, indent=1) + "\n")

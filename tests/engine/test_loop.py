@@ -164,8 +164,8 @@ def test_past_steps_are_evaluated_and_answer_while_the_run_goes_on(make, tmp_pat
     for step in (0, 3):
         session = finish(open_session(run, step))
         with session.overlay.applied():
-            asked = loops.asked(session.recipe.data, session.model.tokenizer, "the cat", ("no", "yes"))
-            plain = "".join(loops.replied(session.model, asked, 6))
+            asked = loops.encode_prompt(session.recipe.data, session.model.tokenizer, "the cat", ("no", "yes"))
+            plain = "".join(loops.reply(session.model, asked, 6))
         assert "".join(event.text for event in answers if event.step == step) == plain
 
 

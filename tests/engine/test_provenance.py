@@ -117,7 +117,7 @@ def test_test_rows_that_were_trained_on_are_told(make, tmp_path):
     rows = [(tmp_path / f"{split}.jsonl").read_text().splitlines() for split in ("train", "test")]
     (tmp_path / "test.jsonl").write_text("\n".join([*rows[1], *rows[0][:5]]))
     told = [event.text for event in of(e.Notice, training.train(chosen, folder=tmp_path / "run"))]
-    assert "5 of 13 test examples are training examples too" in " ".join(told)
+    assert "5 of 13 test examples are also in the training split" in " ".join(told)
     assert "validation examples are" not in " ".join(told)
 
 
@@ -214,7 +214,7 @@ def test_a_run_from_before_chat_templates_keeps_its_ways_and_is_told_what_change
     old = open_run(run.path)
     assert not old.recipe.data.chat_template
     provenance.compare(old, old.facts.inputs, provenance.SPLITS)
-    with pytest.raises(ChangedInputs, match=r"prepares examples otherwise.* was made with \(0\.9\), or make a branch"):
+    with pytest.raises(ChangedInputs, match=r"prepares examples differently.* made the run \(0\.9\), or make a branch"):
         provenance.compare(old, {**old.facts.inputs, "train": "0" * 64}, provenance.SPLITS)
     recipe.write_text(recipe.read_text().replace("[data]\n", "[data]\nchat_template = true\n"))
     assert open_run(run.path).recipe.data.chat_template

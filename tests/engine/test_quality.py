@@ -121,8 +121,18 @@ def test_cells_of_other_data_are_others(make, tmp_path):
     assert len(set(found)) == 2
 
 
+def test_cells_of_other_blocks_are_others(make, tmp_path):
+    found = [
+        Quality(make(model={"block": block}), {"tiny": ()}, ("random",), 1, 12, tmp_path)._key("tiny", "random")["base"]
+        for block in (32, 64)
+    ]
+    assert len(set(found)) == 2
+
+
 def test_the_results_of_the_repository_are_told_without_measuring():
-    base = with_settings(Recipe(), ["mask.density=0.01", "estimator.epsilon=3e-3", "data.validation=150"])
+    base = with_settings(
+        Recipe(), ["model.block=64", "mask.density=0.01", "estimator.epsilon=3e-3", "data.validation=150"]
+    )
     place = Path(__file__).parents[1] / "benchmarks" / "quality"
     kept = Quality(base, dict([benching.task_of("starter")]), ("mezo", "sensitive@0.001"), 3, 1000, place)
     assert [(row["method"], row["final"]) for row in kept.rows()] == [

@@ -135,7 +135,8 @@ def test_that_one_model_needs_its_code_says_nothing_of_another(window, session, 
 def test_opening_a_strangers_recipe_runs_nothing_of_its_model(tmp_path, qtbot):
     marker = tmp_path / "marker"
     folder = own_code(tmp_path / "model", marker)
-    (tmp_path / "data.jsonl").write_text('{"text": "a", "label": "yes"}\n{"text": "b", "label": "no"}\n' * 20)
+    rows = (f'{{"text": "a {number}", "label": "{"yes" if number % 2 else "no"}"}}' for number in range(40))
+    (tmp_path / "data.jsonl").write_text("\n".join(rows))
     path = tmp_path / "r.toml"
     path.write_text(
         f'[model]\nid = "{folder}"\ndevice = "cpu"\ntrust_remote_code = true\n[data]\nsource = "data.jsonl"\n'

@@ -164,9 +164,12 @@ def test_a_missing_model_is_told(window, find, session, engine, qtbot):
 
 def test_the_memory_strip_says_what_fits(window, find, click, session, engine, qtbot):
     assert find("Memory verdict").text() == "Fits"
-    assert "QLoRA" in find("Memory of other methods").text()
+    others = "Estimated. Other methods: LoRA 3.00 GiB · QLoRA 2.00 GiB · full fine-tuning 11.0 GiB"
+    assert find("Memory of other methods").text() == others
+    assert find("Memory needed").text() == "1.85 GiB of 8.00 GiB (estimated)"
     click("Measure memory")
     qtbot.waitUntil(lambda: "measured" in find("Memory needed").text(), timeout=3000)
+    assert find("Memory of other methods").text() == others, "what was not measured does not say that it was"
     engine.estimated = Estimate(available=GB)
     session.change("model", bits=8)
     qtbot.waitUntil(lambda: find("Memory verdict").text() == "Too large", timeout=3000)
@@ -200,8 +203,8 @@ def test_data_faults_are_sentences(window, find, click, session, engine, qtbot):
 @pytest.mark.parametrize(
     ("switch", "button", "told"),
     [
-        ("leave_out_gaps", "Leave them out", {"problem": "8 of 24 rows have gaps: the column 'label' is empty."}),
-        ("merge_labels", "Merge them", {"notices": (Notice("'spam' (3), 'SPAM' (2)."), Notice("And more."))}),
+        ("leave_out_gaps", "Leave out rows with gaps", {"problem": "8 of 24 rows have gaps: no label."}),
+        ("merge_labels", "Merge these labels", {"notices": (Notice("'spam' (3), 'SPAM' (2)."), Notice("And more."))}),
     ],
 )
 def test_what_is_noticed_about_data_is_mended_by_a_button(

@@ -261,7 +261,7 @@ def test_a_prompt_can_be_asked_raw(window, runs, find, click, session, engine, q
     window.chat.show()
     assert find("Prompt").placeholderText() == "Write the text…\nCtrl+Enter asks."
     click("Raw prompt")
-    assert find("Prompt").placeholderText().startswith("Write a text to go on from…")
+    assert find("Prompt").placeholderText().startswith("Write a text to continue…")
     find("Prompt").setPlainText("Answer:\n")
     click("Ask the model")
     qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
@@ -274,14 +274,14 @@ def test_a_prompt_can_be_asked_raw(window, runs, find, click, session, engine, q
     ("data", "raw", "text"),
     [
         ({"task": "chat"}, False, "Write a message…"),
-        ({"task": "chat"}, True, "Write a text to go on from…"),
-        ({"task": "text"}, False, "Write a text to go on from…"),
+        ({"task": "chat"}, True, "Write a text to continue…"),
+        ({"task": "text"}, False, "Write a text to continue…"),
         ({"task": "pairs"}, False, "Write the prompt…"),
         ({"task": "sst2", "columns": {"sentence": "review"}}, False, "Write the review…"),
         ({"template": "{{- title | trim }}: {{ text }}"}, False, 'Write {"text": "…", "title": "…"}'),
         ({"task": "boolq"}, False, 'Write {"passage": "…", "question": "…"}'),
         ({"task": "record"}, False, 'Write {"entities": "…", "passage": "…", "query": "…"}'),
-        ({"task": "gone"}, False, "Write a text to go on from…"),
+        ({"task": "gone"}, False, "Write a text to continue…"),
     ],
 )
 def test_the_chat_says_what_to_write(data, raw, text):
@@ -293,7 +293,7 @@ def test_an_answer_that_is_empty_says_why(qapp):
     exchange.take(e.Answer(0, " \n"))
     assert exchange.base.text() == "…"
     exchange.take(e.Answer(0, "", last=True))
-    assert exchange.base.text() == "The model ended its answer at once."
+    assert exchange.base.text() == "The model ended its answer immediately."
     exchange.take(e.Answer(9, "technical 92 %\nbilling 8 %", last=True))
     assert exchange.tuned.text() == "technical 92 %\nbilling 8 %"
 

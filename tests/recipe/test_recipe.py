@@ -207,12 +207,12 @@ def test_a_recipe_to_give_away_names_no_folder(tmp_path):
     assert recipe.portable(bundled) == bundled
 
 
-def test_a_recipe_that_was_written_before_scales_were_chosen():
+def test_a_recipe_that_was_written_before_blocks_were_chosen():
     """The program wrote all keys but that one; by hand nobody writes them all."""
     old = '[model]\nid = "starter"\nrevision = "main"\nbits = 4\ndevice = "auto"\n'
-    assert recipe.loads(old).model.scales == "absmax"
-    assert recipe.loads(old + 'scales = "fitted"\n').model.scales == "fitted"
-    assert recipe.loads('[model]\nid = "starter"\nbits = 4\n').model.scales == recipe.Recipe().model.scales == "fitted"
+    assert recipe.loads(old).model.block == 64
+    assert recipe.loads(old + "block = 32\n").model.block == 32
+    assert recipe.loads('[model]\nid = "starter"\nbits = 4\n').model.block == recipe.Recipe().model.block == 32
 
 
 def test_where_a_recipe_differs_from_what_was_kept_of_it(tmp_path):

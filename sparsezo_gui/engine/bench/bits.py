@@ -21,7 +21,7 @@ from sparsezo_gui.engine.data import load_task, passages
 from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.models.frozen import FrozenModel
-from sparsezo_gui.engine.models.quantise import fitted
+from sparsezo_gui.engine.models.quantise import nf4
 from sparsezo_gui.engine.models.stores import NF4, Dense, Int8, Store
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.sparse.overlay import overlay_of
@@ -35,7 +35,7 @@ BATCH = 32  # examples at once
 WHOLE, EIGHT = "16 bits", "8 bits"
 
 
-def nf4(block: int = 64, kind: str = "nf4") -> Callable[[Tensor], Store]:
+def theirs(block: int = 64, kind: str = "nf4") -> Callable[[Tensor], Store]:
     """How bitsandbytes quantises to 4 bits."""
     return lambda weight: NF4.of(*quantize_4bit(weight.float(), blocksize=block, quant_type=kind))
 
@@ -49,14 +49,13 @@ def int8(weight: Tensor) -> Int8:
 WAYS: dict[str, Callable[[Tensor], Store]] = {
     WHOLE: lambda weight: Dense(weight if weight.dtype.itemsize == 2 else weight.to(torch.bfloat16)),
     EIGHT: int8,
-    "NF4, 64": nf4(),
-    "NF4, 32": nf4(32),
-    "NF4, 128": nf4(128),
-    "FP4, 64": nf4(kind="fp4"),
-    "fitted, 64": lambda weight: fitted(weight, 64),
-    "fitted, 32": fitted,
+    "NF4, 64": theirs(),
+    "NF4, 32": theirs(32),
+    "NF4, 128": theirs(128),
+    "FP4, 64": theirs(kind="fp4"),
+    "NF4, 32 in 16": nf4,
 }
-"""Ways to hold a weight (out, in), by name: the number is of weights that share a scale."""
+"""Ways to hold a weight (out, in), by name: the number is of weights that share a scale, "in 16" bits or else in 32."""
 
 
 def bits(

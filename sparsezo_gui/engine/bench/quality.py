@@ -175,6 +175,7 @@ class Quality:
     def _key(self, task: str, name: str) -> Cell:
         """By which cells are known: what is as usual does not count, for later versions have more of it."""
         own, usual = (each.model_dump(mode="json", exclude={"run"}) for each in (self.base, Recipe()))
+        usual["model"]["block"] = 64  # as the first cells had it, before there was another
         changed = {name: {key: value for key, value in table.items() if value != usual[name].get(key)}
                    for name, table in own.items() if isinstance(table, dict)}  # fmt: skip
         text = json.dumps([changed, self.tasks[task], settings(name)], sort_keys=True)

@@ -115,7 +115,8 @@ class MeZO:
 
 
 class QLoRA:
-    """A step of arXiv 2305.14314: adapters on all linear layers of the 4-bit model, AdamW, gradient checkpointing."""
+    """A step of arXiv 2305.14314: adapters on all linear layers of the 4-bit model, AdamW, gradient checkpointing, and
+    logits at the places of answers alone."""
 
     def __init__(self, model: Any, examples: Sequence[Encoded], checkpointing: bool) -> None:
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -134,12 +135,15 @@ class QLoRA:
             self.tokens[number, :length] = torch.tensor(row.tokens)
             self.mask[number, :length] = 1
             self.labels[number, length - 1] = row.targets[row.choices.index(each.label)]
+        self.places = (self.labels != -100).any(dim=0).nonzero().flatten()
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.AdamW(trained, lr=2e-4)
 
     def step(self) -> None:
         """One step on padded rows: the loss of the right answer's token, as supervised fine-tuning takes it."""
-        logits = self.model(input_ids=self.tokens, attention_mask=self.mask, use_cache=False).logits
-        F.cross_entropy(logits.flatten(0, 1).float(), self.labels.flatten()).backward()
+        logits = self.model(
+            input_ids=self.tokens, attention_mask=self.mask, use_cache=False, logits_to_keep=self.places
+        ).logits
+        F.cross_entropy(logits.flatten(0, 1).float(), self.labels[:, self.places].flatten()).backward()
         self.optimiser.step()
         self.optimiser.zero_grad()

@@ -37,18 +37,18 @@ def uncapital(text: str) -> str:
 
 
 def described(value: Any) -> str:
-    """What a value is that has no text of its own, in words, or '': Python's way to write it is not for a model."""
+    """What a value without a text of its own is, in words, or '': a model must not see Python's repr of it."""
     if isinstance(value, dict):
         return f"an object with {', '.join(map(repr, list(value)[:5])) or 'nothing in it'}"
     if isinstance(value, list | tuple | set):
-        return f"a list of {len(value)}"
+        return f"a list of {len(value)} item{'s' * (len(value) != 1)}"
     return f"{len(value)} bytes" if isinstance(value, bytes | bytearray | memoryview) else ""
 
 
 def plain(value: Any) -> Any:
     """What is written for ``value``: nothing for null. Raises `ValueError` for what has no text of its own."""
     if reason := described(value):
-        raise ValueError(f"{reason} is no text: say what of it goes in: {{{{ column.part }}}} or {{{{ column[0] }}}}")
+        raise ValueError(f"{reason} is not text: name the part to use, as {{{{ column.part }}}} or {{{{ column[0] }}}}")
     return "" if value is None else value
 
 

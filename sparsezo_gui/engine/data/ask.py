@@ -21,13 +21,13 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
 
 PLACE = "The prompt"
-EMPTY = "The prompt is empty. Write something that the model can go on from."
+EMPTY = "The prompt is empty. Write a text for the model to continue."
 UNCUT = 1 << 30  # tokens: what is too long for the model is refused, and not cut
 _ANSWERS = {"completion": {"answer": "x"}, "preference": {"chosen": "x", "rejected": "y"}}
 
 
 @dataclass(frozen=True)
-class Asked:
+class EncodedPrompt:
     """What to go on from, and, where one of some ``candidates`` is to be chosen, the ``choice`` to be scored."""
 
     prompt: Tokens
@@ -46,9 +46,9 @@ class _Question(Record):
     place = PLACE  # type: ignore[assignment]
 
 
-def asked(
+def encode_prompt(
     table: DataTable, tokenizer: Any, text: str, answers: tuple[str, ...] = (), raw: bool = False
-) -> Asked:  # fmt: skip
+) -> EncodedPrompt:  # fmt: skip
     """``text`` as a prompt of the task in ``table``; as it is where it is ``raw``, or the task is plain text.
 
     It is a JSON object of columns, or, where the prompt is made of one column, the text of that. ``answers`` are the
@@ -57,7 +57,7 @@ def asked(
     """
     text, kind = text.encode("utf-8", "replace").decode(), task(table.task)  # a terminal may give half characters
     if raw or kind.kind == "text":
-        return Asked(prompt_tokens(text, tokenizer))
+        return EncodedPrompt(prompt_tokens(text, tokenizer))
     if not text.strip():
         raise UserError(EMPTY)
     free = kind.kind != "choice" or (answers_in_data(table) and not answers)
@@ -65,9 +65,9 @@ def asked(
         table = table.model_copy(update={"answers": answers or ("x", "y")})
     example = _example(kind, table, tokenizer, text)
     if free:
-        return Asked(prompt_tokens(example.prompt or _untrained(example), tokenizer, example.templated))
+        return EncodedPrompt(prompt_tokens(example.prompt or _untrained(example), tokenizer, example.templated))
     choice = encode(example, tokenizer, UNCUT)
-    return Asked(choice.prompt, tuple(each.strip() for each in example.choices), choice)
+    return EncodedPrompt(choice.prompt, tuple(each.strip() for each in example.choices), choice)
 
 
 def _example(kind: Task, table: DataTable, tokenizer: Any, text: str) -> Example:
@@ -89,7 +89,7 @@ def learned_end(table: DataTable, tokenizer: Any) -> int | None:
     kind = task(table.task)
     if kind.kind == "choice":
         return None
-    talks = kind.kind == "chat" or (kind.chats and table.chat_template)
+    talks = kind.kind == "chat" or (kind.chat_template and table.chat_template)
     end = chat.learned_end(tokenizer) if talks else None
     return tokenizer.eos_token_id if end is None else end
 
@@ -156,4 +156,4 @@ def _form(needed: list[str], table: DataTable, kind: Task) -> str:
     """What to write instead, for prompts of several columns."""
     fields = {table.columns.get(part, part): ["…", "…"] if part == kind.items else "…" for part in needed}
     form = json.dumps(fields, ensure_ascii=False) if fields else '{"column": "…"}'
-    return f"{PLACE}: this run's template takes columns. Write them as a JSON object: {form} Or ask without it (raw)."
+    return f"{PLACE}: this run's template needs columns. Write them as a JSON object: {form}. Or ask with a raw prompt."

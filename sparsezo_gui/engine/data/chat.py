@@ -23,9 +23,9 @@ from sparsezo_gui.errors import UserError
 
 _WHERE = "the model's chat template"
 _IGNORED = {
-    "tools": f"come with tools, which {_WHERE} does not write",
-    "tool_calls": f"hold calls of tools, which {_WHERE} does not write; they are not learned",
-    "reasoning": f"hold reasoning, which {_WHERE} does not write",
+    "tools": f"{_WHERE} ignores the tools",
+    "tool_calls": f"{_WHERE} ignores tool calls, so they are not learned",
+    "reasoning": f"{_WHERE} ignores the reasoning",
 }
 
 
@@ -56,11 +56,12 @@ def spoken(talk: Conversation, tokenizer: Any, place: str) -> Spoken:
     values = {"messages": talk.messages, "tools": talk.tools}
     found = _split(talk, tokenizer, place, values)
     if found["left_out"]:
-        raise UserError(f"{place}: the model's chat template leaves out turns of this conversation.")
-    if not found["spans"]:
-        raise columns.Gap(
-            place, "the conversation has no turn of the assistant to learn from in the model's chat template"
+        raise UserError(
+            f"{place}: the model's chat template leaves out assistant turns of this conversation, so they cannot be "
+            "learned. Leave the row out, or give those turns the weight 0."
         )
+    if not found["spans"]:
+        raise columns.Gap(place, "the conversation has no assistant turn to learn from in the model's chat template")
     unused = {_ignored(name) for name in found["ignored"]} | set(_quoted(talk, found["text"]))
     pieces = tuple(turns.pieces(found["text"], found["spans"]))
     answer = ends.pattern(_skipped(tokenizer)).sub("", found["answer"])  # as what a model writes is read
@@ -190,8 +191,8 @@ def _has_own_way(tokenizer: Any) -> bool:
 
 def _ignored(name: str) -> str:
     if name.startswith("role "):
-        return f"have turns of the role '{name[5:]}', which {_WHERE} does not write"
-    return _IGNORED.get(name, f"have the field '{name}' in turns, which {_WHERE} does not write")
+        return f"{_WHERE} ignores turns of the role '{name[5:]}'"
+    return _IGNORED.get(name, f"{_WHERE} ignores the field '{name}' of turns")
 
 
 def _quoted(talk: Conversation, text: str) -> Iterator[str]:
@@ -201,7 +202,7 @@ def _quoted(talk: Conversation, text: str) -> Iterator[str]:
         function = call.get("function", call)
         arguments = function.get("arguments") if isinstance(function, dict) else None
         if isinstance(arguments, str) and '"' in arguments and json.dumps(arguments, ensure_ascii=False) in text:
-            yield f"hold arguments of tools as text, which {_WHERE} puts in quotes once more. Give them as objects"
+            yield f"{_WHERE} puts tool arguments, which are JSON text, in quotes again. Write them as objects"
 
 
 __all__ = [

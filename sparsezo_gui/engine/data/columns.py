@@ -117,7 +117,7 @@ def word(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Binary):
-        raise UserError("the answer is bytes that are no text, such as a picture. Use a column of text.")
+        raise UserError("the answer is binary data, such as an image. Use a column of text.")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip()

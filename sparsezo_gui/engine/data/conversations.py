@@ -23,8 +23,8 @@ _ROLES = {
 }  # fmt: skip
 _KNOWN = {"system", "developer", "user", "assistant", "tool"}
 _WEIGHTS = ("weight", "train", "trainable", "training", "loss")
-_TWO_SYSTEMS = "have a system's turn and another text in the column for one, which is not used"
-NO_PICTURES = "hold pictures, which are not seen"
+_TWO_SYSTEMS = "a 'system' column beside another system prompt in the turns is ignored"
+NO_PICTURES = "images are ignored"
 _NAMES_A_TURN = re.compile(r"""["'](role|from)["']\s*:""")
 LONGEST_PYTHON = 1_000_000  # characters of a cell that Python wrote; reading one takes a hundred times its memory
 _KEYS = ({"role", "content"}, {"from", "value"})
@@ -33,21 +33,22 @@ _SEEN = {"text", "input_text", "output_text"}  # parts of a content
 
 @dataclass
 class Unused:
-    """What ``total`` examples hold that is not learned, counted in examples; ``noun`` is what a user calls them."""
+    """What ``total`` examples hold that is not learned, counted in examples; ``noun`` is what a user calls one."""
 
-    noun: str = "conversations"
+    noun: str = "conversation"
     total: int = 0
     counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, found: Iterable[str]) -> None:
-        """Counts one more example, which ``found`` speaks of, as in 'hold pictures, which are not seen'."""
+        """Counts one more example, with what is ``found`` in it, as in 'images are ignored'."""
         self.total += 1
         self.counts.update(sorted(set(found)))
 
     @property
-    def sentence(self) -> str:
-        """All that was found, or ''."""
-        return " ".join(f"{count} of {self.total} {self.noun} {what}." for what, count in self.counts.most_common())
+    def sentences(self) -> tuple[str, ...]:
+        """One for each thing that was found."""
+        examples = f"{self.total:,} {self.noun}{'s' * (self.total != 1)}"
+        return tuple(f"In {count:,} of {examples}, {what}." for what, count in self.counts.most_common())
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def conversation(value: Any, place: str, system: Any = None, tools: Any = None, 
     not trained. Raises `UserError`."""
     talk, unused = _read(value, place)
     told = [turn["content"] for turn in talk if turn["role"] == "system"]
-    text = "" if columns.empty(system) else written(system, f"{place}: the system's turn")
+    text = "" if columns.empty(system) else written(system, f"{place}: the system prompt")
     if text and not told:
         talk.insert(0, {"role": "system", "content": text})
         first += first > 0
@@ -76,7 +77,7 @@ def conversation(value: Any, place: str, system: Any = None, tools: Any = None, 
     if not trained:
         roles = ", ".join(dict.fromkeys(turn["role"] for turn in talk)) or "none"
         why = "all have the weight 0" if "assistant" in roles else f"its roles: {roles}"
-        raise columns.Gap(place, f"the conversation has no turn of the assistant to learn from ({why})")
+        raise columns.Gap(place, f"the conversation has no assistant turn to learn from ({why})")
     return Conversation(talk, _tools(tools, place), trained, frozenset(unused))
 
 
@@ -146,7 +147,7 @@ def history(value: Any, place: str) -> Messages:
     if is_turns(value):
         return messages(value, place)
     if not isinstance(value, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
-        raise UserError(f"{place}: the history must be a list of [question, answer].")
+        raise UserError(f"{place}: the history must be a list of [question, answer] pairs.")
     return [
         {"role": role, "content": written(text, f"{place}: the history")}
         for pair in value for role, text in zip(("user", "assistant"), pair, strict=True)
@@ -166,7 +167,7 @@ def _parsed(value: Any, place: str, what: str) -> Any:
     try:
         return _loaded(value)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: {what} is text that is not JSON ({error}).") from error
+        raise UserError(f"{place}: {what} is not valid JSON ({error}).") from error
 
 
 def _read(value: Any, place: str) -> tuple[Messages, set[str]]:
@@ -178,10 +179,10 @@ def _read(value: Any, place: str) -> tuple[Messages, set[str]]:
 def _turn(turn: dict[str, Any], place: str, unused: set[str]) -> dict[str, Any]:
     named, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
     if not isinstance(named, str):
-        raise UserError(f"{place}: needs 'role' and 'content' (or 'from' and 'value'), and has {_names(turn)}.")
+        raise UserError(f"{place}: needs 'role' and 'content' (or 'from' and 'value'), but has {_names(turn)}.")
     role = _ROLES.get(named.lower(), named.lower())
     if role not in _KNOWN:
-        unused.add(f"have turns of the role '{named}', which is not known; the chat template gets it as it is")
+        unused.add(f"the role '{named}' is unknown; the chat template gets it unchanged")
     made = {key: value for key, value in turn.items() if key not in ("from", "value", "function_call")}
     made |= {"role": role, "content": _content(content, unused)}
     calls = _calls(turn, named, place)
@@ -193,7 +194,7 @@ def _turn(turn: dict[str, Any], place: str, unused: set[str]) -> dict[str, Any]:
     thinks = any(turn.get(name) for name in ("reasoning_content", "thinking", "reasoning"))
     if not isinstance(made["content"], str) and not (made["content"] is None and (calls or thinks)):
         holds = f"{_names(turn)}, which holds {reason}" if (reason := described(content)) else _names(turn)
-        raise UserError(f"{place}: needs 'role' and 'content' (or 'from' and 'value') as text, and has {holds}.")
+        raise UserError(f"{place}: needs 'role' and 'content' (or 'from' and 'value') as text, but has {holds}.")
     return made
 
 
@@ -209,14 +210,14 @@ def _content(content: Any, unused: set[str]) -> Any:
     for part in content:
         kind = part.get("type", "text") if isinstance(part, dict) else "text"
         if kind not in _SEEN:
-            unused.add(f"hold {_noun(str(kind))}, which are not seen")
+            unused.add(f"{_noun(str(kind))} are ignored")
         texts.append(part if isinstance(part, str) else str(part.get("text") or "") if isinstance(part, dict) else "")
     return "".join(texts)
 
 
 def _noun(kind: str) -> str:
-    return next((noun for word, noun in (("image", "pictures"), ("audio", "recordings"), ("video", "films"))
-                 if word in kind), f"parts of the type '{kind}'")  # fmt: skip
+    return next((noun for word, noun in (("image", "images"), ("audio", "audio parts"), ("video", "video parts"))
+                 if word in kind), f"parts of type '{kind}'")  # fmt: skip
 
 
 def _calls(turn: dict[str, Any], named: str, place: str) -> list[Any] | None:
@@ -228,7 +229,7 @@ def _calls(turn: dict[str, Any], named: str, place: str) -> list[Any] | None:
     if named.lower() != "function_call":
         return None
     called = turn.get("value", turn.get("content"))
-    called = _parsed(called, place, "the call of a function") if isinstance(called, str) else called
+    called = _parsed(called, place, "the function call") if isinstance(called, str) else called
     return [{"type": "function", "function": each} for each in (called if isinstance(called, list) else [called])]
 
 
@@ -242,7 +243,7 @@ def _learned(turn: dict[str, Any], place: str) -> bool:
 
 
 def _tools(tools: Any, place: str) -> list[Any] | None:
-    tools = _parsed(tools, place, "the column of tools")
+    tools = _parsed(tools, place, "the list of tools")
     if columns.empty(tools) or tools == []:
         return None
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):

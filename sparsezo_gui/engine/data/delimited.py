@@ -24,7 +24,7 @@ SEPARATORS = ",;\t|"
 SAMPLE, SAMPLE_CHARACTERS = 1000, 1_000_000  # of the beginning, from which separator and quoting are told
 MOST_COLUMNS = 10_000
 LARGEST_FIELD = 16_000_000  # characters; a field larger than this is a quote that was never closed
-MEANT, BARE = csv.QUOTE_MINIMAL, csv.QUOTE_NONE
+QUOTED, UNQUOTED = csv.QUOTE_MINIMAL, csv.QUOTE_NONE
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _SEP = re.compile(r'"?sep=([^"\r\n])"?[,;\t]*\s*', re.IGNORECASE)
 _WRAPPED = re.compile(r'"(?:[^"]|"")*"')
@@ -33,16 +33,16 @@ _SHORT = 40  # characters of a value that may be a label
 
 
 @dataclass(frozen=True)
-class Form:
-    """How a line is parted. ``quoting`` is `MEANT`, `BARE`, or None where no quote was seen yet."""
+class Dialect:
+    """How a line is split into fields. ``quoting`` is `QUOTED`, `UNQUOTED`, or None where no quote was seen yet."""
 
     separator: str
-    quoting: int | None = MEANT
+    quoting: int | None = QUOTED
     spaced: bool = False
 
     def reader(self, rows: Iterable[str]) -> Any:
         """A reader of the standard library."""
-        quoting = BARE if self.quoting is None else self.quoting
+        quoting = UNQUOTED if self.quoting is None else self.quoting
         return csv.reader(
             rows, strict=True, delimiter=self.separator, quoting=quoting, skipinitialspace=self.spaced
         )  # fmt: skip
@@ -93,25 +93,25 @@ class _Table:
         if self.given:
             next(source)
         self.sample = source.peek()
-        self.form = self._form()
-        self.habits = _Habits(self.sample, self.form)
+        self.dialect = self._dialect()
+        self.patterns = _Patterns(self.sample, self.dialect)
 
-    def _form(self) -> Form:
+    def _dialect(self) -> Dialect:
         if self.given:
-            return _quoted(Form(self.given[1]), self.sample)
+            return _quoted(Dialect(self.given[1]), self.sample)
         usual = "\t" if ".tsv" in self.path.name.lower() else ","
-        found = [_Agreement(form, self.sample, self.source.ended) for form in _forms(usual)]
+        found = [_Candidate(dialect, self.sample, self.source.ended) for dialect in _dialects(usual)]
         best = max(found, key=lambda each: each.rank)
-        rivals = [sign for sign in SEPARATORS if any(each.rank == best.rank and each.form.separator == sign
+        rivals = [sign for sign in SEPARATORS if any(each.rank == best.rank and each.dialect.separator == sign
                                                      for each in found)]  # fmt: skip
         if best.agrees and best.rows > 1 and len(rivals) > 1:
             signs = " and ".join(_NAMES[sign] for sign in rivals)
             raise UserError(
-                f"{self.path.name}: {signs} part all rows alike, so it cannot be told which separate the columns. "
-                f"Write a first line that says it, such as sep={rivals[-1]}"
+                f"{self.path.name}: {signs} split all rows equally well, so the separator is unclear. Add a first line "
+                f"that names it, such as sep={rivals[-1]}"
             )
-        form = replace(best.form, spaced=best.spaced) if best.fields > 1 else Form(usual)
-        return _quoted(form, self.sample)
+        dialect = replace(best.dialect, spaced=best.spaced) if best.fields > 1 else Dialect(usual)
+        return _quoted(dialect, self.sample)
 
     def rows(self) -> Iterator[Record]:
         number, columns = 0, list[str]()
@@ -123,21 +123,21 @@ class _Table:
             record = Record(dict(zip(columns, fields, strict=False)), self.path.name, number, line)
             if len(fields) != len(columns):
                 raise UserError(f"{record.place}: {len(fields)} fields, but the header names {len(columns)} columns "
-                                f"({', '.join(columns)}). {self._cure(len(columns))}")  # fmt: skip
+                                f"({', '.join(columns)}). {self._hint(len(columns))}")  # fmt: skip
             yield record
         if not columns:
             raise UserError(f"{self.path.name}: the file is empty.")
         if not number:
-            raise UserError(f"{self.path.name}: there is a header ({', '.join(columns)}) and no row below it.")
+            raise UserError(f"{self.path.name}: there is a header ({', '.join(columns)}) but no row below it.")
 
     def _fields(self) -> Iterator[tuple[int, list[str]]]:
         """Line and fields of each row that is not empty, the header first."""
         source = self.source
         try:
-            if self.form.quoting is None:
-                yield from self._each(self.form.reader(source.until_quote()))
-                self.form = _quoted(self.form, source.peek())
-            yield from self._each(self.form.reader(source))
+            if self.dialect.quoting is None:
+                yield from self._each(self.dialect.reader(source.until_quote()))
+                self.dialect = _quoted(self.dialect, source.peek())
+            yield from self._each(self.dialect.reader(source))
         except csv.Error as error:
             first = source.number - len(source.taken) + 1
             raise UserError(
@@ -156,57 +156,56 @@ class _Table:
 
     def _check(self, first: int, taken: list[str]) -> None:
         """Raises `UserError` where a quote seems not to be what it was taken for."""
-        if self.form.quoting != MEANT:
+        if self.dialect.quoting != QUOTED:
             return
-        if len(taken) > 1 and self.habits.are_rows(taken):
+        if len(taken) > 1 and self.patterns.are_rows(taken):
             raise UserError(
                 f"{self.path.name}, line {first}: a double quote opens a field that ends in line "
                 f"{first + len(taken) - 1}, and each line of it looks like a row. If the quote belongs to the text, "
-                'put the field into double quotes and write the quote as "".'
+                'enclose the field in double quotes and write the quote as "".'
             )
-        if self.form.separator == "\t" and len(taken) == 1 and '"' in taken[0] and self.habits.is_bare(taken[0]):
+        if self.dialect.separator == "\t" and len(taken) == 1 and '"' in taken[0] and self.patterns.is_bare(taken[0]):
             raise UserError(
-                f"{self.path.name}, line {first}: a double quote stands inside a field, and fields before this one "
-                "are put into double quotes, so it cannot be told whether quotes belong to the text. Save the file as "
-                "JSONL or CSV."
+                f"{self.path.name}, line {first}: a double quote is inside a field, but earlier fields are enclosed in "
+                "double quotes, so it is unclear whether quotes belong to the text. Save the file as JSONL or CSV."
             )
 
-    def _cure(self, columns: int) -> str:
-        sign = _NAMES.get(self.form.separator, f"'{self.form.separator}'")
+    def _hint(self, columns: int) -> str:
+        sign = _NAMES.get(self.dialect.separator, f"'{self.dialect.separator}'")
         if self.given:
             return f"The first line says that {sign} separate them."
         tried = "" if columns > 1 else " (semicolons, tabs and vertical bars were tried too)"
-        quote = "" if self.form.quoting == BARE else " Put a text that holds the separator into double quotes."
+        quote = "" if self.dialect.quoting == UNQUOTED else " Enclose text that contains it in double quotes."
         return f"They are separated by {sign}{tried}.{quote}"
 
 
-class _Agreement:
-    """How far the rows of a sample agree under a form."""
+class _Candidate:
+    """A dialect, and how far the rows of a sample agree under it."""
 
-    def __init__(self, form: Form, sample: Sequence[str], ended: bool):
-        self.form = form
-        rows, broken = _parse(form, sample, ended)
+    def __init__(self, dialect: Dialect, sample: Sequence[str], ended: bool):
+        self.dialect = dialect
+        rows, broken = _parse(dialect, sample, ended)
         self.rows, self.fields = len(rows), len(rows[0]) if rows else 0
         same = sum(len(row) == self.fields for row in rows)
         self.agrees = self.fields > 1 and same == len(rows) and not broken
         gaps = [field[:1].isspace() for row in rows for field in row[1:]]
-        self.spaced = form.spaced or (bool(gaps) and all(gaps))  # also in the header: the separator has a space
+        self.spaced = dialect.spaced or (bool(gaps) and all(gaps))  # also in the header: the separator has a space
         prose = self.spaced or sum(gaps) > _PROSE * len(gaps)
         # Of those under which all rows agree, the one that is no sign of a sentence, and parts the most. Else the one
         # under which most rows do.
         self.rank = (
-            (1, not prose, form.separator == "\t", self.fields)
+            (1, not prose, dialect.separator == "\t", self.fields)
             if self.agrees
             else (0, self.fields > 1 and same / len(rows), 0, 0)
         )
 
 
-class _Habits:
-    """What the lines at the beginning of a file have in common, to tell lines of a text from rows."""
+class _Patterns:
+    """What the lines at the beginning of a file have in common, to distinguish lines of a text from rows."""
 
-    def __init__(self, sample: Sequence[str], form: Form):
-        self._separator = form.separator
-        rows = _split(sample, form.separator)
+    def __init__(self, sample: Sequence[str], dialect: Dialect):
+        self._separator = dialect.separator
+        rows = _split(sample, dialect.separator)
         self._count = Counter(map(len, rows)).most_common(1)[0][0] if rows else 0
         columns = list(zip(*(row for row in rows if len(row) == self._count <= MOST_COLUMNS), strict=True))
         self._usual = [{value for value, times in Counter(each[1:]).items() if times > 1} for each in columns]
@@ -232,18 +231,18 @@ class _Habits:
         return any(map(_is_bare, *_split([line], self._separator)))
 
 
-def _forms(usual: str) -> Iterator[Form]:
+def _dialects(usual: str) -> Iterator[Dialect]:
     """All that is tried, the likely ones first."""
     for spaced in (False, True):
         for sign in (usual, *SEPARATORS.replace(usual, "")):
-            yield Form(sign, MEANT, spaced)
+            yield Dialect(sign, QUOTED, spaced)
             if sign == "\t":
-                yield Form(sign, BARE)
+                yield Dialect(sign, UNQUOTED)
 
 
-def _parse(form: Form, sample: Sequence[str], ended: bool) -> tuple[list[list[str]], bool]:
+def _parse(dialect: Dialect, sample: Sequence[str], ended: bool) -> tuple[list[list[str]], bool]:
     """The rows of a sample that are not empty, and whether reading broke down before its end."""
-    rows, reader = [], form.reader(sample)
+    rows, reader = [], dialect.reader(sample)
     try:
         rows += (fields for fields in reader if fields)
     except csv.Error:  # at the very end: a field that goes on after the sample
@@ -251,22 +250,22 @@ def _parse(form: Form, sample: Sequence[str], ended: bool) -> tuple[list[list[st
     return rows, False
 
 
-def _quoted(form: Form, sample: Sequence[str]) -> Form:
+def _quoted(dialect: Dialect, sample: Sequence[str]) -> Dialect:
     """With how quotes are meant. They are in all files but those with tabs; in these, where some fields are put into
     quotes and no other field holds one, or where the lines alone are no rows."""
-    if form.separator != "\t":
-        return form
+    if dialect.separator != "\t":
+        return dialect
     rows = _split(sample, "\t")
     held = [field for row in rows for field in row if '"' in field]
     if not held:
-        return Form("\t", None)
+        return Dialect("\t", None)
     whole = len(set(map(len, rows))) == 1
     meant = not any(map(_is_bare, held)) if whole else any(map(_WRAPPED.fullmatch, held)) or _agrees(sample)
-    return Form("\t", MEANT if meant else BARE)
+    return Dialect("\t", QUOTED if meant else UNQUOTED)
 
 
 def _agrees(sample: Sequence[str]) -> bool:
-    return _Agreement(Form("\t"), sample, False).agrees
+    return _Candidate(Dialect("\t"), sample, False).agrees
 
 
 def _split(sample: Iterable[str], separator: str) -> list[list[str]]:

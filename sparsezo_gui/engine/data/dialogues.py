@@ -14,7 +14,7 @@ from sparsezo_gui.engine.data.tasks import Task
 from sparsezo_gui.engine.data.template import Template
 from sparsezo_gui.errors import UserError
 
-_UNWANTED = "hold an answer that is not wanted (label = false), which is learned like the others: leave them out"
+_UNWANTED = "the answer is unwanted (label = false) but learned like the others. Leave these rows out"
 _PICTURES = ("image", "images", "picture", "pictures")
 
 
@@ -25,7 +25,7 @@ class Dialogues:
     parts: dict[str, str]
     prompt: Template
     tokenizer: Any
-    chats: bool
+    chat_template: bool
     unused: Unused
     _cell: Callable[..., Any]
     _optional: Callable[..., Any]
@@ -42,19 +42,19 @@ class Dialogues:
         unwanted = self.task.kind == "completion" and row.values.get("label") is False and "label" not in named
         self.unused.add(unused | ({chat.NO_PICTURES} if pictures else set()) | ({_UNWANTED} if unwanted else set()))
 
-    def _talks(self, row: Record) -> bool:
+    def _templated(self, row: Record) -> bool:
         """Whether a row goes through the model's chat template: a prompt that is a conversation itself does anyhow."""
-        return self.chats or self._asks_in_turns(row) or self._implicit
+        return self.chat_template or self._conversational(row) or self._implicit_prompt
 
     @property
-    def _implicit(self) -> bool:
+    def _implicit_prompt(self) -> bool:
         """Whether the answers to compare are whole conversations."""
         return self.task.kind == "preference" and self.prompt.bundled and "prompt" not in self.parts
 
-    def _asks_in_turns(self, row: Record) -> bool:
+    def _conversational(self, row: Record) -> bool:
         return self.prompt.bundled and "prompt" in self.parts and is_turns(self._optional(row, "prompt"))
 
-    def _answered(self, row: Record, part: str) -> Conversation:
+    def _conversation(self, row: Record, part: str) -> Conversation:
         """The conversation that a row's prompt and one of its answers make; only the answer is trained."""
         before, value = self._before(row), self._cell(row, part)
         if is_turns(value):
@@ -68,9 +68,9 @@ class Dialogues:
 
     def _before(self, row: Record) -> Messages:
         """The turns before the answer."""
-        if self._implicit:
+        if self._implicit_prompt:
             return []
-        if self._asks_in_turns(row):
+        if self._conversational(row):
             return [*self._history(row), *turns(self._cell(row, "prompt"), row.place)]
         return [*self._history(row), {"role": "user", "content": self._filled(row)}]
 

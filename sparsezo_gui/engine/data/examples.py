@@ -15,14 +15,15 @@ from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.engine.data.tasks import Answer, Task, task
 from sparsezo_gui.engine.data.template import Literal, Template
+from sparsezo_gui.engine.metrics import without_reasoning
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe.recipe import DataTable
 
 MOST_ANSWERS = 100  # more different labels than this are no answers but texts or numbers
 Values = dict[str, Any]
 _PLAIN = (
-    "The prompts do not go through the model's chat template. Other programs will ask the model through it, which this "
-    "run does not train: set [data] chat_template = true to train as they ask."
+    "The prompts do not use the model's chat template, but other programs will. To train with it, set [data] "
+    "chat_template = true."
 )
 
 
@@ -52,7 +53,7 @@ class Example:
 @dataclass(frozen=True)
 class Maker(Dialogues):
     """Makes examples of one task. ``parts`` are the rows' columns, ``answers`` the candidates if these are fixed.
-    ``chats`` says that prompts go through the model's chat template, and ``unused`` counts what is not learned."""
+    ``chat_template`` says that prompts go through the model's chat template; ``unused`` counts what is not learned."""
 
     task: Task
     parts: dict[str, str]
@@ -60,14 +61,14 @@ class Maker(Dialogues):
     answers: tuple[Answer, ...]
     candidates: tuple[Template, ...]
     tokenizer: Any = None
-    chats: bool = False
+    chat_template: bool = False
     unused: Unused = field(default_factory=Unused)
 
     @property
     def notices(self) -> tuple[str, ...]:
         """Sentences for the user on the examples made so far."""
-        plain = self.task.chats and not self.chats and getattr(self.tokenizer, "chat_template", None)
-        return tuple(sentence for sentence in (_PLAIN if plain else "", self.unused.sentence) if sentence)
+        plain = self.task.chat_template and not self.chat_template and getattr(self.tokenizer, "chat_template", None)
+        return (*((_PLAIN,) if plain else ()), *self.unused.sentences)
 
     def example(self, row: Record) -> Example:
         """The example of one row. Raises `UserError` with the row's number."""
@@ -93,8 +94,8 @@ class Maker(Dialogues):
 
     def _completion(self, row: Record) -> Example:
         value = self._cell(row, "answer")
-        if self._talks(row):
-            found = self._spoken(self._answered(row, "answer"), row)
+        if self._templated(row):
+            found = self._spoken(self._conversation(row, "answer"), row)
             others = () if is_turns(value) else tuple(text.strip() for text in texts(value)[1:])
             return _spoken_example(found, others)
         answers = self._answers(row, "answer")
@@ -115,7 +116,7 @@ class Maker(Dialogues):
         return Example(((prompt, False),), choices, right[0], references, tuple(right[1:]))
 
     def _preference(self, row: Record) -> Example:
-        if self._talks(row):
+        if self._templated(row):
             return self._compared(row)
         prompt, gap = self._prompt(row)
         found = [self._answers(row, part)[0] for part in ("chosen", "rejected")]
@@ -125,7 +126,7 @@ class Maker(Dialogues):
 
     def _compared(self, row: Record) -> Example:
         """A preference in the model's chat template: what it writes for each of the two answers."""
-        talks = [self._answered(row, part) for part in ("chosen", "rejected")]
+        talks = [self._conversation(row, part) for part in ("chosen", "rejected")]
         talks = [replace(talk, trained=talk.trained[-1:]) for talk in talks]
         chosen, rejected = (chat.spoken(talk, self.tokenizer, row.place) for talk in talks)
         self._count(row, chosen.unused | rejected.unused)
@@ -137,7 +138,7 @@ class Maker(Dialogues):
                 f"{row.place}: the chosen and the rejected answer do not follow the same conversation. Correct the row."
             )
         return Example(
-            ((prompts.pop(), False),), answers, references=_said(chosen), ends=True, templated=True,
+            ((prompts.pop(), False),), answers, references=_reference(chosen), ends=True, templated=True,
             prompt=chosen.prompt, empty=chosen.empty or rejected.empty,
         )  # fmt: skip
 
@@ -159,9 +160,9 @@ class Maker(Dialogues):
         """The prompt, and what stands between it and an answer. Spaces at its end go to the answer, because
         tokenizers join them to the word that follows."""
         text = self._filled(row)
-        if self.task.chats:  # with what another program would put into turns of its own
+        if self.task.chat_template:  # with what another program would put into turns of its own
             system = self._optional(row, "system") if "system" not in self.prompt.used else None
-            first = [written(system, f"{row.place}: the system's turn")] if system else []
+            first = [written(system, f"{row.place}: the system prompt")] if system else []
             text = "\n".join([*first, *(turn["content"] for turn in self._history(row)), text])
         prompt = text.rstrip(" ")
         return prompt, text[len(prompt) :]
@@ -197,11 +198,11 @@ class Maker(Dialogues):
         if not (holds := described(value)):
             return
         inner = next(iter(value), "part") if isinstance(value, dict) else 0
-        cure = f"Say in [data] template what of it goes in, as {{{{ {part}[{inner!r}] }}}}, or name another column."
+        cure = f"In [data] template, name the part to use, as {{{{ {part}[{inner!r}] }}}}, or use another column."
         if is_turns(value):
             holds, cure = "a conversation", "The tasks 'chat', 'pairs' and 'preference' put it into a chat template."
         elif isinstance(value, bytes):
-            cure = "Name another column."
+            cure = "Use another column."
         raise UserError(f"{row.place}: the column '{self.parts.get(part, part)}' holds {holds}, not text. {cure}")
 
     def _optional(self, row: Record, part: str) -> Any:
@@ -256,9 +257,10 @@ def maker(table: DataTable, rows: dict[str, Rows], tokenizer: Any = None) -> Mak
     # The words of a user's answers are text, whatever braces they hold; those of a task's file are templates.
     bundled = answers == kind.answers
     candidates = tuple(_bundled(kind, each.text) if bundled else Literal(each.text) for each in answers)
-    chats = kind.chats and table.chat_template and bool(getattr(tokenizer, "chat_template", None))
-    unused = Unused("conversations" if kind.kind == "chat" else "rows")
-    return Maker(kind, parts, prompt, answers, candidates or (_bundled(kind, kind.item),), tokenizer, chats, unused)
+    candidates = candidates or (_bundled(kind, kind.item),)
+    templated = kind.chat_template and table.chat_template and bool(getattr(tokenizer, "chat_template", None))
+    unused = Unused("conversation" if kind.kind == "chat" else "row")
+    return Maker(kind, parts, prompt, answers, candidates, tokenizer, templated, unused)
 
 
 def _holds_prompts(kind: Task, table: DataTable, rows: dict[str, Rows], there: Sequence[str]) -> bool:
@@ -280,16 +282,16 @@ def _joined(prompt: str, gap: str, answer: str) -> str:
 
 
 def _spoken_example(found: chat.Spoken, others: tuple[str, ...] = ()) -> Example:
-    references = _said(found) + others
+    references = _reference(found) + others
     return Example(
         found.segments, references=references, templated=True, prompt=found.prompt, empty=found.empty
     )  # fmt: skip
 
 
-def _said(found: chat.Spoken) -> tuple[str, ...]:
+def _reference(found: chat.Spoken) -> tuple[str, ...]:
     """What was answered, without the thoughts before it."""
-    said = found.answer.rpartition("</think>")[2].strip()
-    return (said,) if said else ()
+    answer = without_reasoning(found.answer).strip()
+    return (answer,) if answer else ()
 
 
 def _known_parts(kind: Task, table: DataTable, prompt: Template) -> None:

@@ -1,4 +1,4 @@
-"""Rows that cannot become examples, told together: how many there are, and the first of them in the file."""
+"""Rows that cannot become examples, reported together: how many there are, and the first of them in the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.errors import UserError
 
 MOST, SECONDS = 1000, 20.0  # faults, and time since the first, after which no more are looked for
-NAMED = 3  # rows, or kinds of faults, that a sentence names
+NAMED = 3  # rows, or reasons, that a sentence names
 LEAVE_OUT = "leave them out: [data] leave_out_gaps = true (in the terminal: --set data.leave_out_gaps=true)"
 
 
@@ -66,7 +66,7 @@ def places(rows: Iterable[Record]) -> str:
     return " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
 
 
-def kinds(found: Counter[str]) -> str:
+def reasons(found: Counter[str]) -> str:
     """'the column 'label' is empty', or several with their counts."""
     named = [f"{what} ({count:,})" for what, count in found.most_common(NAMED)]
     more = [f"{len(found) - NAMED} other reasons"] if len(found) > NAMED else []
@@ -76,7 +76,7 @@ def kinds(found: Counter[str]) -> str:
 def _of_gaps(gaps: Sequence[tuple[Record, Gap]], count: str) -> str:
     if len(gaps) == 1:
         return f"{gaps[0][0].place}: {gaps[0][1].what}. Fill it in, or {LEAVE_OUT.replace('them', 'the row')}."
-    what = kinds(Counter(error.what for _, error in gaps))
+    what = reasons(Counter(error.what for _, error in gaps))
     rows = places(row for row, _ in gaps)
     return f"{count} have gaps: {what}. The first in the file: {rows}. Fill them in, or {LEAVE_OUT}."
 
@@ -84,10 +84,10 @@ def _of_gaps(gaps: Sequence[tuple[Record, Gap]], count: str) -> str:
 def _of_others(others: Sequence[tuple[Record, UserError]], count: str) -> list[str]:
     if len(others) == 1:
         return list(others[0][1].args)
-    reasons = {str(error).removeprefix(f"{row.place}: ") for row, error in others}
-    if len(reasons) == 1:
+    faults = {str(error).removeprefix(f"{row.place}: ") for row, error in others}
+    if len(faults) == 1:
         rows = places(row for row, _ in others)
-        return [f"{count} cannot become examples: {reasons.pop()} The first in the file: {rows}."]
+        return [f"{count} cannot become examples: {faults.pop()} The first in the file: {rows}."]
     first = sorted(others, key=lambda found: (found[0].source, found[0].number))[:NAMED]
     labels = Counter(error.label for _, error in others if isinstance(error, UnknownLabel))
     told = [f"{count} cannot become examples. The first in the file:", *(str(error) for _, error in first)]

@@ -106,8 +106,8 @@ class Findings:
             )
         if self._make.answers and train > FEW and _different(self._prompts) == 1:
             raise UserError(
-                f"All {train:,} training examples have the same prompt, so there is nothing to tell their answers "
-                "by. Put a column that differs into [data] template, or map another one in [data] columns."
+                f"All {train:,} training examples have the same prompt, so the model cannot tell which answer to give. "
+                "Put a column that differs into [data] template, or map another one in [data] columns."
             )
 
     def notices(self) -> tuple[Notice, ...]:
@@ -121,7 +121,8 @@ class Findings:
     def _of_source(self) -> Iterator[Notice]:
         yield from (Notice(part.note) for part in self._rows.values() if part.note)
         if count := self._left_out.total():
-            yield Notice(f"{_rows(count)} left out for gaps: {faults.kinds(self._left_out)}.")
+            rows = "1 row with gaps was" if count == 1 else f"{count:,} rows with gaps were"
+            yield Notice(f"{rows} left out: {faults.reasons(self._left_out)}.")
 
     def _of_conversations(self) -> Iterator[Notice]:
         yield from (Notice(sentence, "warning") for sentence in self._make.notices)
@@ -139,8 +140,8 @@ class Findings:
         answers = {make.parts[part] for part in ("answer", "chosen", "rejected") if part in make.parts}
         for column in sorted(answers & read):
             yield Notice(
-                f"The prompt holds the column '{column}', so the model reads the answer before it gives it. Take that "
-                "column out of [data] template or columns.", "warning",
+                f"The prompt contains the answer column '{column}', so the model reads the answer before it gives it. "
+                "Remove that column from [data] template or columns.", "warning",
             )  # fmt: skip
 
     @property
@@ -162,22 +163,22 @@ class Findings:
         if spelled := self._spelled:
             named = "; ".join(", ".join(group[:NAMED]) for group in spelled[:NAMED])
             named += f"; and {len(spelled) - NAMED} more" if len(spelled) > NAMED else ""
-            said = f"labels that differ only by case, spaces or as 1 and 1.0: {named}."
+            which = "Labels that differ only in case, in spaces, or as 1 and 1.0"
             if self.mergeable:
                 yield Notice(
-                    f"Each spelling is an answer of its own, of {said} To merge each group into one, set [data] "
-                    "merge_labels = true (in the terminal: --set data.merge_labels=true).", "warning",
+                    f"{which} are different answers: {named}. To merge each group into one, set [data] merge_labels = "
+                    "true (in the terminal: --set data.merge_labels=true).", "warning",
                 )  # fmt: skip
             else:
-                yield Notice(f"Merged are {said} Each group is spelled as its first.")
+                yield Notice(f"{which} were merged: {named}. Each group is spelled as its first label.")
         lacking = [answer.text for answer in self._make.answers if not self.labels[answer.text.strip()]]
         if not lacking or any("{{" in text for text in lacking):
             return
         if len(self.labels) == 1:
             only, count = next(iter(self.labels.items()))
             yield Notice(
-                f"All {count:,} training examples have the answer '{only}', so the model learns to give it always. "
-                "Give examples of other answers too.", "warning",
+                f"All {count:,} training examples have the answer '{only}', so the model learns to always give it. "
+                "Add examples of other answers.", "warning",
             )  # fmt: skip
         else:
             named = ", ".join(f"'{text}'" for text in lacking[:NAMED]) + (", …" if len(lacking) > NAMED else "")
@@ -185,17 +186,17 @@ class Findings:
             yield Notice(f"{len(lacking)} of {len(self._make.answers)} answers {have} no training example: {named}.")
 
     def _of_answers(self) -> Iterator[Notice]:
+        train = self.counts["train"]
         if self._empties:
             yield Notice(
-                f"{self._empties:,} of {_examples(self.counts['train'], kind='training ')} have an empty answer, which "
-                f"teaches the model to say nothing: {faults.places(self._empty)}. Fill them in, or {faults.LEAVE_OUT}.",
+                f"{self._empties:,} of {_examples(train, kind='training ')} {'has' if self._empties == 1 else 'have'} "
+                f"an empty answer, which teaches the model to say nothing: {faults.places(self._empty)}. Fill them in, "
+                f"or {faults.LEAVE_OUT}.",
                 "warning",
             )
-
-        train = self.counts["train"]
         if self._make.task.kind in ("completion", "chat") and train > FEW and _different(self._references) == 1:
             yield Notice(
-                f"All {train:,} training examples have the same answer, so the model learns to give it always.",
+                f"All {train:,} training examples have the same answer, so the model learns to always give it.",
                 "warning",
             )
 
@@ -207,10 +208,11 @@ class Findings:
         if self._make.task.kind == "text":
             yield Notice(f"{same:,} of {train:,} training examples repeat another one.")
             return
-        told = f", {others:,} of them with another answer" if others else ", with the same answers"
+        which = f", {others:,} of them with a different answer" if others else " with the same answer"
+        cure = " Check that the template uses the columns that distinguish the rows."
         yield Notice(
-            f"{same:,} of {train:,} training prompts are the same as another one{told}; {different:,} are different. "
-            "Check that the template uses the columns that tell the rows apart.",
+            f"{same:,} of {train:,} training prompts repeat another one{which}; {different:,} "
+            f"{'is' if different == 1 else 'are'} distinct.{cure if self._make.task.kind != 'chat' else ''}",
             "warning" if same > train / 10 else "info",
         )
 
@@ -219,22 +221,23 @@ class Findings:
             if shared := sum(map(set(self._wholes[earlier]).__contains__, self._wholes[split])):
                 what = "training" if earlier == "train" else earlier
                 yield Notice(
-                    f"{shared:,} of {self.counts[split]:,} {split} examples are {what} examples too, so they say "
-                    "little about how the model does on new ones. Remove them from one of the two splits.", "warning",
+                    f"{shared:,} of {self.counts[split]:,} {split} examples {'is' if shared == 1 else 'are'} also in "
+                    f"the {what} split, so results on the {split} split say less about new examples. Remove them from "
+                    "one of the two splits.", "warning",
                 )  # fmt: skip
 
     def _of_lengths(self) -> Iterator[Notice]:
         if self.truncated:
-            longer = f"{_examples(self.truncated, 'was', 'were')} longer than {self._table.max_tokens} tokens"
-            too = f" {_examples(self._clipped, 'loses', 'lose')} tokens of the answers too." if self._clipped else ""
+            longer = f"{_examples(self.truncated, 'was', 'were')} longer than {self._table.max_tokens:,} tokens"
+            too = f" {_examples(self._clipped, 'loses', 'lose')} tokens of the answer, too." if self._clipped else ""
             yield Notice(
-                f"{longer}; {self.tokens_cut:,} were cut from the start of their prompts.{too} Raise max_tokens to "
-                "keep them whole.", "warning",
+                f"{longer}; {self.tokens_cut:,} tokens were cut from the start of the prompts.{too} Raise [data] "
+                "max_tokens to keep them.", "warning",
             )  # fmt: skip
         if self._beyond and self._limits:
             yield Notice(
                 f"{_examples(self._beyond, 'is', 'are')} longer than the {self._limits.positions:,} tokens that the "
-                f"model was made for (the longest: {self.longest:,}): beyond them it gets worse. Set [data] max_tokens "
+                f"model was made for (the longest: {self.longest:,}), which degrades its output. Set [data] max_tokens "
                 f"= {self._limits.positions} to cut them.", "warning",
             )  # fmt: skip
 
@@ -247,6 +250,3 @@ def _examples(count: int, one: str = "", many: str = "", kind: str = "") -> str:
     """'1 example is', '1,234 examples are'."""
     return f"{count:,} {kind}{'example' if count == 1 else 'examples'} {one if count == 1 else many}".rstrip()
 
-
-def _rows(count: int) -> str:
-    return "1 row was" if count == 1 else f"{count:,} rows were"

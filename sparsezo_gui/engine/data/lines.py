@@ -63,8 +63,8 @@ def _encoding(path: Path, piece: bytes) -> str:
     found = next((name for mark, name in _MARKS.items() if piece.startswith(mark)), "utf-8-sig")
     if found == "utf-8-sig" and piece.count(0) * 4 > len(piece):
         raise UserError(
-            f"{path.name}: every few bytes one is zero, so this is no text in UTF-8 (perhaps in UTF-16, without the "
-            "mark that says so). Save the file as UTF-8."
+            f"{path.name}: many bytes are zero, so this is not UTF-8 text (maybe UTF-16 without a byte order mark). "
+            "Save the file as UTF-8."
         )
     return found
 

@@ -185,8 +185,8 @@ class _Text:
                 continue
             if _is_column(name, value):
                 raise UserError(
-                    f"{self.path.name}: lists the values column by column, and is too large to be put together. "
-                    "Write it with one object a line (in pandas: orient='records', lines=True)."
+                    f"{self.path.name}: lists the values column by column, and is too large to read that way. Save it "
+                    "with one object per line (in pandas: orient='records', lines=True)."
                 )
             first = first or (line, value)
             alike = alike and value.keys() == first[1].keys()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
-import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +15,7 @@ from sparsezo_gui.engine.data.examples import Example, Maker, maker
 from sparsezo_gui.engine.data.faults import Faults
 from sparsezo_gui.engine.data.findings import Findings
 from sparsezo_gui.engine.data.limits import Limits
-from sparsezo_gui.engine.data.seen import right
+from sparsezo_gui.engine.data.rendering import trained_sequence
 from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.engine.data.store import Store
 from sparsezo_gui.engine.data.tasks import Task
@@ -69,10 +67,10 @@ def load_task(table: DataTable, tokenizer: Any, limits: Limits | None = None) ->
     """
     yield Progress("Reading data")
     rows = yield from sources.read_rows(table)
-    make = yield from sources.meanwhile(lambda: maker(table, rows, tokenizer), Progress("Preparing examples"))
+    make = yield from sources.in_background(lambda: maker(table, rows, tokenizer), Progress("Preparing examples"))
     splits, found = yield from prepared(make, rows, table, limits)
     total = sum(len(part) for part in rows.values())
-    notices = yield from sources.meanwhile(found.notices, Progress("Preparing examples", total, total, "examples"))
+    notices = yield from sources.in_background(found.notices, Progress("Preparing examples", total, total, "examples"))
     return TaskData(
         make.task,
         **splits,
@@ -89,11 +87,14 @@ def prepared(
 ) -> Generator[Progress, None, tuple[dict[str, Split], Findings]]:
     """The examples of each split, encoded where there is a tokenizer, and what was noticed about them. Raises
     `UserError` that tells all rows together that cannot become examples."""
-    work, wrong, found = Preparing(rows), Faults(), Findings(make, table, rows, limits)
+    wrong, found, clock = Faults(), Findings(make, table, rows, limits), sources.Clock()
+    total, done = sum(map(len, rows.values())), 0
     splits = {name: Split(Store(), Store()) for name in rows}
     for name, part in rows.items():
         for row in part:
-            yield from work.next()
+            if clock.due():
+                yield Progress("Preparing examples", done, total, "examples")
+            done += 1
             if wrong.full:
                 break
             try:
@@ -106,24 +107,11 @@ def prepared(
                 wrong.add(row, error)
             else:
                 _add(splits[name], made[: getattr(table, name) - len(splits[name])], found, name, row)
-    yield Progress("Preparing examples", work.total, work.total, "examples")
-    wrong.check(work.done)
+    yield Progress("Preparing examples", total, total, "examples")
+    wrong.check(done)
     found.check()
     return splits, found
 
-
-class Preparing:
-    """How far preparing ``rows`` has come, told ten times a second, since a row may be a sentence or a book."""
-
-    def __init__(self, rows: dict[str, Rows]) -> None:
-        self.total, self.done, self._told = sum(len(part) for part in rows.values()), 0, -math.inf
-
-    def next(self) -> Iterator[Progress]:
-        """Before each row."""
-        if time.monotonic() - self._told > sources.TOLD_EVERY:
-            yield Progress("Preparing examples", self.done, self.total, "examples")
-            self._told = time.monotonic()
-        self.done += 1
 
 
 def _add(split: Split, made: list[Made], found: Findings, name: str, row: readers.Record) -> None:
@@ -179,7 +167,7 @@ def passages(
 
 
 def _answer(encoded: Encoded) -> Passage:
-    tokens, learned = right(encoded)
+    tokens, learned = trained_sequence(encoded)
     return Passage(tokens[: learned[-1] + 1], tuple(place - 1 for place in learned))
 
 

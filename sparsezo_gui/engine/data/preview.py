@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sparsezo_gui.engine.data import columns, prepare, seen, sources
+from sparsezo_gui.engine.data import columns, prepare, rendering, sources
 from sparsezo_gui.engine.data.examples import Maker, maker
 from sparsezo_gui.engine.data.faults import Gaps
 from sparsezo_gui.engine.data.findings import Findings
 from sparsezo_gui.engine.data.limits import Limits
 from sparsezo_gui.engine.data.readers import Record
-from sparsezo_gui.engine.data.seen import Pieces
+from sparsezo_gui.engine.data.rendering import Pieces
 from sparsezo_gui.engine.data.tasks import Task, task
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Notice, Progress
@@ -90,13 +91,13 @@ def previewing(
         "totals": {name: len(part) for name, part in rows.items()},
     }
     try:
-        make = yield from sources.meanwhile(lambda: maker(table, rows, tokenizer), Progress("Preparing examples"))
+        make = yield from sources.in_background(lambda: maker(table, rows, tokenizer), Progress("Preparing examples"))
     except UserError as error:
         return DataPreview(**common, columns_of={}, suggestion=suggest(kind, table, there), problem=str(error))
     common |= {"columns_of": make.parts, "suggestion": {}}
     try:
         splits, found = yield from prepare.prepared(make, rows, table, limits)
-        notices = yield from sources.meanwhile(found.notices, Progress("Preparing examples"))
+        notices = yield from sources.in_background(found.notices, Progress("Preparing examples"))
         common |= {"notices": notices, "offer": "merge_labels" if found.mergeable else ""}
         examples, left_out = _shown(make, paged, table)
         return DataPreview(**common, examples=examples, left_out=left_out, **_figures(make, splits, found))
@@ -133,6 +134,8 @@ def _page(table: DataTable, kind: Task, page: int, size: int) -> list[Record]:
 
 def _cell(row: Record, name: str) -> str:
     value = columns.get(row.values, name, "")
+    if isinstance(value, dict | list):
+        value = json.dumps(value, ensure_ascii=False, default=str)
     return "" if value is None else str(value)[:_CELL]
 
 
@@ -142,7 +145,7 @@ def _shown(make: Maker, paged: list[Record], table: DataTable) -> tuple[tuple[Pi
     for row in paged:
         with suppress(UserError):
             for example, encoded in prepare.encoded_row(make, row, table.max_tokens):
-                shown.append(seen.ends(seen.pieces(example, encoded, make.tokenizer)))
+                shown.append(rendering.shortened(rendering.pieces(example, encoded, make.tokenizer)))
     examples, left_out = (tuple(each[part] for each in shown) for part in (0, 1))
     return examples, left_out
 
@@ -158,7 +161,7 @@ def _figures(make: Maker, splits: dict[str, prepare.Split], found: Findings) -> 
     return {
         "classes": classes,
         "lengths": _histogram(list(itertools.chain.from_iterable(found.lengths.values()))),
-        "longest": seen.ends(seen.pieces(*longest, make.tokenizer))[0],
+        "longest": rendering.shortened(rendering.pieces(*longest, make.tokenizer))[0],
         "longest_tokens": found.longest,
         "cut": found.truncated,
     }

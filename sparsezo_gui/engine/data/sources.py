@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 import os
 import re
 import shutil
@@ -27,7 +28,7 @@ from sparsezo_gui import resources
 from sparsezo_gui.border import reason
 from sparsezo_gui.engine.data import columns, parquet, readers
 from sparsezo_gui.engine.data.record import Record
-from sparsezo_gui.engine.data.store import HELD, Picked, Store
+from sparsezo_gui.engine.data.store import IN_MEMORY, Store, Subset
 from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.engine.files import refuse_links
 from sparsezo_gui.engine.models.download import remove_damaged
@@ -39,7 +40,7 @@ from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
 
 SPLITS = ("train", "validation", "test")
-TOLD_EVERY = 0.1  # seconds
+PROGRESS_EVERY = 0.1  # seconds
 TRAIN_SHARE = 0.7  # of a source that is smaller than what is asked for
 _PREFIXES = {"train": ("train",), "validation": ("val", "dev"), "test": ("test",)}
 _SAVED = ("dataset_dict.json", "state.json")
@@ -81,7 +82,7 @@ def finish(work: Generator[Any, None, T]) -> T:
 
 def read_rows(table: DataTable) -> Generator[Progress, None, dict[str, Rows]]:
     """`load_rows`, telling how far it is."""
-    parts = yield from meanwhile(lambda: find(table.source), Progress("Reading data"))
+    parts = yield from in_background(lambda: find(table.source), Progress("Reading data"))
     wanted = {"train": table.train, "validation": table.validation, "test": table.test}
     pool = next(name for name in ("train", "", "validation", "test") if name in parts)
     found: dict[str, Rows] = {}
@@ -233,7 +234,7 @@ def hub_error(name: str, error: Exception) -> UserError:
     """A sentence for what `datasets` raises when a data set cannot be had from the Hub."""
     if "Not enough disk space" in str(error):  # `datasets` looks for room before it fetches what knows its size
         return UserError(
-            f"The data set '{name}' finds no room on the disk ({reason(error)}). Free some space, or set HF_HOME to a "
+            f"The data set '{name}' does not fit on the disk ({reason(error)}). Free some space, or set HF_HOME to a "
             "folder on another disk."
         )
     found = _asked(name, error)
@@ -292,26 +293,27 @@ def smallest(part: Part, limit: int, key: Callable) -> Generator[Progress, None,
         if clock.due():
             yield Progress("Reading data", count, 0, "rows")
     all_read = Progress("Reading data", count, 0, "rows")
-    return Groups(store, (yield from meanwhile(lambda: [groups[hashed] for hashed in sorted(groups)], all_read))), count
+    places = yield from in_background(lambda: [groups[hashed] for hashed in sorted(groups)], all_read)
+    return Groups(store, places), count
 
 
 class Clock:
-    """Says ten times a second that progress is due."""
+    """Says when progress is due: at once, and then ten times a second."""
 
     def __init__(self) -> None:
-        self._told = time.monotonic()
+        self._last = -math.inf
 
     def due(self) -> bool:
         """Whether it is time again."""
         now = time.monotonic()
-        due = now - self._told > TOLD_EVERY
-        self._told = now if due else self._told
+        due = now - self._last > PROGRESS_EVERY
+        self._last = now if due else self._last
         return due
 
 
-def meanwhile(call: Callable[[], T], waiting: Progress) -> Generator[Progress, None, T]:
-    """What ``call`` gives, telling ``waiting`` while it works on a thread of its own. Whoever closes the generator does
-    not wait for it."""
+def in_background(call: Callable[[], T], waiting: Progress) -> Generator[Progress, None, T]:
+    """What ``call`` returns; yields ``waiting`` while it runs on a thread of its own, for which closing the generator
+    does not wait."""
     done: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
 
     def work() -> None:
@@ -323,7 +325,7 @@ def meanwhile(call: Callable[[], T], waiting: Progress) -> Generator[Progress, N
     threading.Thread(target=work, daemon=True).start()
     while True:
         try:
-            value, error = done.get(timeout=TOLD_EVERY)
+            value, error = done.get(timeout=PROGRESS_EVERY)
         except Empty:
             yield waiting
             continue
@@ -351,7 +353,7 @@ def _rows(
     """Rows of these groups, with nested lists unfolded as the task says, at most ``limit``."""
     paths = task(table.task).explode
     store, waiting = groups.store, Progress("Reading data", total, 0, "rows")
-    places = yield from meanwhile(lambda: [place for group in groups.places for place in group], waiting)
+    places = yield from in_background(lambda: [place for group in groups.places for place in group], waiting)
     if paths:
         store, clock = Store(), Clock()
         for place in places:
@@ -361,12 +363,12 @@ def _rows(
                 yield Progress("Reading data", len(store), 0, "rows")
         places = list(range(len(store)))
     if len(places) > limit or paths:
-        order = yield from meanwhile(
+        order = yield from in_background(
             lambda: sorted(range(len(places)), key=lambda index: _hash(str(index)))[:limit], waiting
         )
         places = [places[index] for index in order]
-    records = Picked(store, places)
-    return Rows(tuple(records) if len(records) <= HELD else records, total, note=note)
+    records = Subset(store, places)
+    return Rows(tuple(records) if len(records) <= IN_MEMORY else records, total, note=note)
 
 
 def explode(record: Record, paths: Sequence[str]) -> list[Record]:

@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 
 from sparsezo_gui.engine.files import cannot_write
 
-HELD = 5000  # values that are kept in memory
+IN_MEMORY = 5000  # values that are kept in memory
 WRITTEN = 2**20  # bytes written at a time
 T = TypeVar("T")
 
 
 class Store(Sequence[T]):
-    """Values in the order in which they were appended. Those after the first `HELD` lie in a temporary file without a
-    name, which is gone with the process: a data set of a million examples takes some bytes of memory for each.
+    """Values in the order in which they were appended. Those after the first `IN_MEMORY` lie in a temporary file
+    without a name, which is gone with the process: a million examples take some bytes of memory each.
 
     What is read from the file is a new, equal object each time. Raises `UserError` where the disk is full.
     """
@@ -34,7 +34,7 @@ class Store(Sequence[T]):
 
     def append(self, value: T) -> None:
         """Adds ``value`` at the end."""
-        if len(self._held) < HELD:
+        if len(self._held) < IN_MEMORY:
             self._held.append(value)
             return
         with self._lock:
@@ -81,7 +81,7 @@ class Store(Sequence[T]):
         return pickle.loads(content)  # what this process wrote, where no other can write
 
 
-class Picked(Sequence[T]):
+class Subset(Sequence[T]):
     """The values of a `Store` at some ``places``."""
 
     def __init__(self, store: Sequence[T], places: Sequence[int]) -> None:
@@ -92,5 +92,5 @@ class Picked(Sequence[T]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Picked(self._store, self._places[index])
+            return Subset(self._store, self._places[index])
         return self._store[self._places[index]]

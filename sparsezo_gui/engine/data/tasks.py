@@ -4,10 +4,11 @@ Keys: ``title``; ``kind`` (choice, completion, chat, text or preference); ``metr
 template over the parts below and the columns of the row; ``answers``, a list of ``{ text, labels }``: the text of a
 candidate (a template too) and the words that a label column may hold for it; ``items`` and ``item`` instead, where a
 row brings its own list of candidates: the part that holds the list, and the text of one of them; ``none``, the answer
-of a row with an empty list of answers; ``stop``, text that ends an answer; ``chats``, that prompts go through the chat
-template of a model that has one; ``explode``, nested lists of which each element is a row; and the table ``[columns]``:
-for each part the names its column may have, of which nested ones are written with dots.
-The part ``answer`` is the label or the text to learn; a preference has ``chosen`` and ``rejected`` instead.
+of a row with an empty list of answers; ``stop``, text that ends an answer; ``chat_template``, whether prompts go
+through the chat template of a model that has one; ``explode``, nested lists of which each element is a row; and the
+table ``[columns]``: for each part the names its column may have, of which nested ones are written with dots.
+The part ``answer`` is the label or the text to learn; a preference has ``chosen`` and ``rejected`` instead. The parts
+``system``, ``history`` and ``tools`` are optional; they belong to conversations.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Task(Settings):
     item: str = ""
     none: str = ""
     stop: str = ""
-    chats: bool = False
+    chat_template: bool = False
     explode: tuple[str, ...] = ()
     columns: dict[str, tuple[str, ...]]
 

@@ -125,7 +125,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, Binary):
-        raise UserError("the row holds bytes that are no text, such as a picture. Use columns of text.")
+        raise UserError("the row holds binary data, such as an image. Use columns of text.")
     return value if type(value) in (str, int, float, bool, bytes, type(None)) else str(value)
 
 

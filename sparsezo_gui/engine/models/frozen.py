@@ -24,7 +24,7 @@ from sparsezo_gui.engine.models.finite import finite, watched
 from sparsezo_gui.engine.models.hub import find
 from sparsezo_gui.engine.models.integer import IntegerLinear, Rounding
 from sparsezo_gui.engine.models.linear import FrozenLinear
-from sparsezo_gui.engine.models.quantise import fitted
+from sparsezo_gui.engine.models.quantise import nf4
 from sparsezo_gui.engine.models.source import ModelSource
 from sparsezo_gui.engine.models.stores import NF4, Dense, Int8, Store
 from sparsezo_gui.engine.models.streamed import Streamed, needed
@@ -124,13 +124,15 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     rounding = Rounding()
     for done, name in enumerate(source.anatomy.linears):
         layer = model.layers[name] = _freeze(module, name, dtype, rounding if table.compute == "int8" else None)
-        if table.bits == 4 and table.scales == "fitted" and not source.prequantised:
+        if table.bits == 4 and table.block == 32 and not source.prequantised:
             # The loader has made it small already, so that no more than one weight is whole at a time.
-            layer.hold(fitted(model.original(name).to(device)).to(layer.store.device))
+            layer.hold(nf4(model.original(name).to(device)).to(layer.store.device))
         if not all(finite(tensor) for tensor in (*layer.store.tensors, layer.bias) if tensor is not None):
             raise _not_finite(source, name)
         if done % 32 == 0:
+            devices.give_back_freed()
             yield Progress("Loading the model", done, len(source.anatomy.linears), "layers")
+    devices.give_back_freed()
     # What is left are embeddings, head and norms; the frozen weights are no parameters any more and keep their bits.
     # Buffers stay as they are: rotary frequencies must not lose bits.
     # Each is copied: one view into the mapped file would keep all pages of the file in this process.
@@ -169,10 +171,10 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
         options["attn_implementation"] = ATTENTION
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    ends = end_tokens(source)
+    ends, files = end_tokens(source), tuple(set(source.weights.values()))
     # Forward passes ask for what they need; a config could ask for more, or for tuples.
     source.config.output_hidden_states, source.config.output_attentions, source.config.return_dict = False, False, True
-    with warnings.catch_warnings(), outside(source.folder, "cannot be loaded", CURE), watched() as unsound:
+    with warnings.catch_warnings(), outside(source.folder, "cannot be loaded", CURE), watched(files) as unsound:
         warnings.simplefilter("ignore")  # the loader's advice is for programmers
         try:
             module = auto.load_model(

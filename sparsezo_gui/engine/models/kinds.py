@@ -14,15 +14,15 @@ from typing import Any
 from sparsezo_gui.errors import quoted
 
 GGUF = (
-    "a GGUF file, the format of llama.cpp and Ollama, whose rounded weights cannot be tuned. Choose the model it was "
+    "a GGUF file, the format of llama.cpp and Ollama, whose quantised weights cannot be tuned. Choose the model it was "
     "made from, in safetensors format"
 )
 _ORIGINAL = "Choose the original model, in the format of transformers with safetensors weights"
 _CAUSAL = "Choose a causal language model, such as the one that it was made from"
 _FILES = {
-    "model_index.json": f"a diffusers pipeline, which makes pictures, sound or films. {_CAUSAL}",
-    "modules.json": f"a sentence-transformers model, which makes embeddings of texts. {_CAUSAL}",
-    "config_sentence_transformers.json": f"a sentence-transformers model, which makes embeddings of texts. {_CAUSAL}",
+    "model_index.json": f"a diffusers pipeline, which generates images, audio or video. {_CAUSAL}",
+    "modules.json": f"a sentence-transformers model, which computes text embeddings. {_CAUSAL}",
+    "config_sentence_transformers.json": f"a sentence-transformers model, which computes text embeddings. {_CAUSAL}",
     "quantize_config.json": f"a model quantised with GPTQ, which cannot be tuned here. {_ORIGINAL}",
     "quant_config.json": f"a model quantised with AWQ, which cannot be tuned here. {_ORIGINAL}",
 }
@@ -36,14 +36,14 @@ _INSTEAD_OF_CONFIG = (  # what a folder without config.json may hold
      "config.json and the weights too"),
 )  # fmt: skip
 _HEADS = {
-    "SequenceClassification": "a classifier of texts, or a reward model",
-    "TokenClassification": "a classifier of tokens",
-    "QuestionAnswering": "a model that marks answers in a text",
-    "MultipleChoice": "a classifier of choices",
+    "SequenceClassification": "a text classifier or a reward model",
+    "TokenClassification": "a token classifier",
+    "QuestionAnswering": "an extractive question-answering model",
+    "MultipleChoice": "a multiple-choice classifier",
     "RewardModel": "a reward model",
     "MaskedLM": "a masked language model, which reads text in both directions",
-    "ImageClassification": "a classifier of pictures",
-    "TextEncoding": "an encoder of texts",
+    "ImageClassification": "an image classifier",
+    "TextEncoding": "a text encoder",
 }
 _TAGS = {
     "gguf": GGUF, "mlx": f"a model in MLX format, which cannot be tuned here. {_ORIGINAL}",

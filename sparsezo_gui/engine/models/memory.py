@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 from sparsezo_gui.engine.forward import LOGITS_BYTES, PACK_ROWS
+from sparsezo_gui.engine.generate import BATCH as TOGETHER
+from sparsezo_gui.engine.generate import CACHE_BYTES
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models import tables
 from sparsezo_gui.engine.models.anatomy import Anatomy
@@ -26,13 +28,13 @@ from sparsezo_gui.engine.objective import sides_at_once
 from sparsezo_gui.engine.sparse.dense import MOVED, PIECE
 from sparsezo_gui.recipe.recipe import Recipe
 
-RUNTIME = {"cpu": 496 * 2**20, "cuda": 500 * 2**20}
+RUNTIME = {"cpu": 522 * 2**20, "cuda": 500 * 2**20}
 """Bytes before any model. On a CPU 450 MiB that a process holds once it has imported torch 2.13 (CPU build, Linux),
-transformers 5.23, bitsandbytes and datasets, and 46 MiB of buffers from the first forward pass; both were measured. On
+transformers 5.23, bitsandbytes and datasets, and `BUFFERS` from the first forward pass; both were measured. On
 a GPU, the usual size of a CUDA context with its libraries (not measured here)."""
 KEPT = {"cpu": 0.5, "cuda": 0.0}
 """Part of the activations that the C library's allocator holds on top, as freed pieces (measured: 0.2 to 1)."""
-BLOCK = 64  # weights that share one scale in NF4
+BLOCK = 64  # weights to four bytes of scales in NF4: an fp32 one, or a 16-bit one for each 32
 TIGHT = 0.85  # of what is available; beyond it the estimate's own error could decide
 DRAWN = 40  # bytes for every value of a piece that is being drawn: counters and words in 64 bits
 COPIES = 2  # of what a block keeps for the way back: norms, rotations and the order of the rows take some (measured)
@@ -107,6 +109,7 @@ def estimate(
     *,
     scored_tokens: int | None = None,
     evaluated: tuple[int, int] | None = None,
+    written: int = 0,
     program: int = 0,
     rows: int | None = None,
     small: int | None = None,
@@ -119,9 +122,10 @@ def estimate(
     ``device_kind`` is 'cpu' or 'cuda'. ``longest_tokens`` is the longest example (all its rows), ``tokens_per_batch``
     those of a whole step, ``scored_tokens`` the places of the largest pack at which logits are needed; unknown, they
     are taken as all of the longest example. ``evaluated`` has tokens and such places of the largest pack of an
-    evaluation. ``program`` is what this process takes without a model, where that is more than usual. ``rows`` of
-    activations go through at once; None takes the device's usual number. ``small`` is the total with fewer of them, if
-    known. ``streamed`` blocks stay in the host's memory. ``available`` and ``capacity`` (bytes) are asked of the device
+    evaluation, and ``written`` those of the longest prompt with its answer, where evaluations write answers.
+    ``program`` is what this process takes without a model, where that is more than usual. ``rows`` of activations go
+    through at once; None takes the device's usual number. ``small`` is the total with fewer of them, if known.
+    ``streamed`` blocks stay in the host's memory. ``available`` and ``capacity`` (bytes) are asked of the device
     when left out.
     """
     device = torch.device(device_kind)
@@ -147,6 +151,11 @@ def estimate(
         activations,
         logits,
         workspace,
+        *_writing(anatomy, written, width, activations.bytes + logits.bytes),
+    )
+    parts = (
+        *parts,
+        *_search(recipe, anatomy, width, _sum(parts[4:])),
         Part("Runtime", runtime + round(KEPT[device_kind] * activations.bytes),
              "The program, PyTorch and its libraries, and what the allocator keeps."),
     )
@@ -160,6 +169,33 @@ def _pass(recipe: Recipe, anatomy: Anatomy, shape: _Shape, workspace: Part) -> t
     activations = _activations(anatomy, shape)
     logits = _logits(anatomy, shape, recipe.estimator.backwards, activations.bytes + workspace.bytes)
     return activations, logits
+
+
+def _writing(anatomy: Anatomy, written: int, width: int, free: int) -> Iterator[Part]:
+    """Keys and values of as many answers as are written at once, and what goes through a block with their prompts."""
+    if written:
+        token = 2 * anatomy.layers * anatomy.kv_heads * anatomy.head_dim * width
+        tokens = max(written, min(TOGETHER * written, CACHE_BYTES // token))
+        needed = tokens * token + _activations(anatomy, _Shape(1, tokens, written, 1, width)).bytes
+        yield Part("Written answers", max(0, needed - free),
+                   "Keys and values while an evaluation writes answers, beyond the room that a step takes.")
+
+
+def _search(recipe: Recipe, anatomy: Anatomy, width: int, free: int) -> Iterator[Part]:
+    """What the search takes beyond the ``free`` bytes that the run takes later."""
+    if needed := search_bytes(recipe, anatomy, width):
+        yield Part("Finding the mask", max(0, needed - free),
+                   "Gradients of one block at a time, before the run, beyond the room that it takes later.")
+
+
+def search_bytes(recipe: Recipe, anatomy: Anatomy, width: int) -> int:
+    """What finding the mask takes besides the model: a block's weights made dense, its sums, the gradient of one layer
+    and its square, and what the block keeps of a sequence for the way back; 0 without gradients."""
+    rule = recipe.mask
+    if not rule.sums:
+        return 0
+    kept = COPIES * getattr(rule, "tokens", 0) * _kept(anatomy) * width
+    return (width + 4 * rule.sums) * anatomy.eligible // anatomy.layers + 2 * 4 * anatomy.largest + kept
 
 
 def _sum(parts: Iterable[Part]) -> int:

@@ -167,8 +167,6 @@ class RunFolder:
         with, of which some would be obeyed from now on, and some were recorded."""
         path = self.path / "recipe.toml"
         recipe = recipes.load(path)
-        if self.facts.prepared < 2 and "chat_template" not in recipe.data.model_fields_set:  # it asked without one
-            recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"chat_template": False})})
         changed = recipes.differences(self.facts.recipe, recipe) if self.facts.recipe else []
         if changed:
             told = ", ".join(f"{key} is {new!r}, was {old!r}" for key, old, new in changed)

@@ -31,6 +31,7 @@ class MultiTask(Calibrated, DensityRule):
     title: ClassVar[str] = "Multi-task"
     paper: ClassVar[str] = "after MaZO, arXiv 2502.11513"
     rate_factor: ClassVar[float] = 4.0
+    sums: ClassVar[int] = 2
     rule: Literal["multi-task"] = "multi-task"
     texts: tuple[str, ...] = setting(
         ("general", "answers"),

@@ -42,6 +42,9 @@ class MaskRule(Variant):
     """How much larger a rate in units of weights suits it than the sensitive weights, where the loss is the steepest;
     the rate goes by it when the rule changes (see `sparsezo_gui.recipe.rates`)."""
 
+    sums: ClassVar[int] = 0
+    """How many numbers for each weight of a block, besides the weight, are held in fp32 while gradients are summed."""
+
     @property
     def count(self) -> int:
         """Subspaces that a run comes to, one after the other."""

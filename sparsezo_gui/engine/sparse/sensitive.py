@@ -27,6 +27,7 @@ class Sensitive(OnText, ScoredRule):
 
     title: ClassVar[str] = "Sensitive"
     paper: ClassVar[str] = "SensZOQ, arXiv 2406.02913"
+    sums: ClassVar[int] = 1
     rule: Literal["sensitive"] = "sensitive"
 
     def source(self) -> str:

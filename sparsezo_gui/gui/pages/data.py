@@ -25,7 +25,7 @@ PAGE_SIZE = 50  # rows of a page, as the engine gives them
 NO_LENGTHS = "Known once there are examples and the model is on this computer."
 NO_TOKENIZER = "Not known: the model's tokenizer cannot be used."
 LIMITS = ("train", "validation", "test", "max_tokens", "leave_out_gaps", "merge_labels")
-OFFERS = {"leave_out_gaps": "Leave them out", "merge_labels": "Merge them"}
+OFFERS = {"leave_out_gaps": "Leave out rows with gaps", "merge_labels": "Merge these labels"}
 
 
 class DataPage(Page):
@@ -225,7 +225,7 @@ class DataPage(Page):
     def _show_chats(self) -> None:
         data = self._session.recipe.data
         self._chats.setChecked(data.chat_template)
-        self._chats.setVisible(any(task.name == data.task and task.chats for task in self._tasks()))
+        self._chats.setVisible(any(task.name == data.task and task.chat_template for task in self._tasks()))
 
     def _tasks(self) -> list[Any]:
         return self._session.answers.get("tasks") or []
@@ -286,7 +286,7 @@ class DataPage(Page):
             self._show_notices(preview)
 
     def _show_notices(self, preview: Any) -> None:
-        """A tokenizer that cannot be used, gaps, and what a run would say of the data, with a button that mends it."""
+        """A tokenizer that cannot be used, gaps, and the notices of a run, with a button that fixes what they name."""
         told = ["Some rows have gaps; they are named below."] if preview.problem and preview.offer else []
         told += [notice.text for notice in preview.notices]
         if preview.tokenizer_problem:

@@ -180,7 +180,7 @@ class PartsDialog(QDialog):
         self.resize(90 * GRID, 48 * GRID)
         rows = [
             *_triples(estimate.parts),
-            ("Together", estimate.total, f"Of {size(estimate.available)} on this device."),
+            ("Total", estimate.total, f"Of {size(estimate.available)} on this device."),
         ]
         table = QTableWidget(len(rows), 3)
         table.setAccessibleName("Memory by part")

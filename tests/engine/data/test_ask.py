@@ -8,7 +8,7 @@ import pytest
 from tokenizers import processors
 
 from sparsezo_gui.engine.data import encode
-from sparsezo_gui.engine.data.ask import asked, learned_end
+from sparsezo_gui.engine.data.ask import encode_prompt, learned_end
 from sparsezo_gui.engine.data.encode import prompt_tokens
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
@@ -31,7 +31,7 @@ def table(name, **more):
 def test_columns_give_the_prompt_of_the_row(name, tokenizer):
     row = CHOICES[name][0] if name in CHOICES else COMPLETIONS[name]
     expected = encode(examples(name, row, tokenizer=tokenizer)[0], tokenizer, 512)
-    found = asked(table(name), tokenizer, json.dumps(row))
+    found = encode_prompt(table(name), tokenizer, json.dumps(row))
     assert found.prompt == expected.prompt
     if name in CHOICES:
         assert found.choice.rows == expected.rows
@@ -65,15 +65,15 @@ def test_columns_give_the_prompt_of_the_row(name, tokenizer):
 )
 def test_a_text_goes_into_the_one_column(name, row, text, more, tokenizer):
     expected = encode(examples(name, row, tokenizer=tokenizer, **more)[0], tokenizer, 512)
-    assert asked(table(name, **more), tokenizer, text).prompt == expected.prompt
+    assert encode_prompt(table(name, **more), tokenizer, text).prompt == expected.prompt
 
 
 def test_labels_of_the_data_are_the_candidates(made):
-    found = asked(table("choice"), made("byte_pairs"), "late", ("billing", "shipping"))
+    found = encode_prompt(table("choice"), made("byte_pairs"), "late", ("billing", "shipping"))
     assert found.candidates == ("billing", "shipping")
-    free = asked(table("choice"), made("byte_pairs"), "late")
+    free = encode_prompt(table("choice"), made("byte_pairs"), "late")
     assert (free.prompt, free.choice) == (prompt_tokens("late\nAnswer:", made("byte_pairs")), None)
-    assert asked(table("choice"), made("byte_pairs"), "late", raw=True) == asked(
+    assert encode_prompt(table("choice"), made("byte_pairs"), "late", raw=True) == encode_prompt(
         table("text"), made("byte_pairs"), "late"
     )
 
@@ -85,9 +85,9 @@ def test_a_chat_is_one_turn_of_the_user_in_the_models_template(made):
     )
     rows = {"messages": [{"role": "user", "content": "Is it?"}, {"role": "assistant", "content": "Yes\nNo"}]}
     expected = encode(examples("chat", rows, tokenizer=tokenizer)[0], tokenizer, 512)
-    found = asked(table("chat"), tokenizer, "Is it?")
+    found = encode_prompt(table("chat"), tokenizer, "Is it?")
     assert found.prompt == expected.prompt == tuple(tokenizer(text).input_ids)
-    assert asked(table("chat"), tokenizer, "Is it?", raw=True).prompt == tuple(tokenizer("Is it?").input_ids)
+    assert encode_prompt(table("chat"), tokenizer, "Is it?", raw=True).prompt == tuple(tokenizer("Is it?").input_ids)
 
 
 THINKING = (
@@ -114,7 +114,7 @@ def test_templates_that_think_or_begin_a_text_are_asked_as_other_programs_do(nam
         "preference": {"prompt": "the cat", "chosen": "Yes", "rejected": "No"},
     }[task]
     text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    found = asked(table(task), tokenizer, "the cat").prompt
+    found = encode_prompt(table(task), tokenizer, "the cat").prompt
     assert found == tuple(tokenizer(text, add_special_tokens=False).input_ids)
     assert found == encode(examples(task, row, tokenizer=tokenizer)[0], tokenizer, 64).prompt
 
@@ -122,7 +122,7 @@ def test_templates_that_think_or_begin_a_text_are_asked_as_other_programs_do(nam
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
-        ("rte", "It rains.", 'takes columns. Write them as a JSON object: {"hypothesis": "…", "premise": "…"} Or ask'),
+        ("rte", "It rains.", 'needs columns. Write them as a JSON object: {"hypothesis": "…", "premise": "…"}. Or'),
         ("rte", '{"premise": "It rains."}', '{"hypothesis": "…", "premise": "…"}'),
         ("record", "It rains.", '{"passage": "…", "query": "…", "entities": ["…", "…"]}'),
         ("record", json.dumps({"passage": "a", "query": "b", "entities": ["c"]}), "at least two candidates"),
@@ -132,16 +132,16 @@ def test_templates_that_think_or_begin_a_text_are_asked_as_other_programs_do(nam
 )
 def test_what_cannot_be_asked_is_a_sentence(name, text, sentence, made):
     with pytest.raises(UserError) as error:
-        asked(table(name), made("byte_pairs"), text)
+        encode_prompt(table(name), made("byte_pairs"), text)
     assert sentence in str(error.value)
 
 
 def test_a_template_of_the_row_takes_its_columns(made):
     more = {"template": "{{ row['the text'] }} is", "answers": ("x", "y"), "columns": {"answer": "label"}}
     with pytest.raises(UserError, match=r'a JSON object: \{"column": "…"\}'):
-        asked(table("choice", **more), made("words"), "the cat")
+        encode_prompt(table("choice", **more), made("words"), "the cat")
     expected = encode(examples("choice", {"the text": "the cat", "label": "x"}, **more)[0], made("words"), 64)
-    assert asked(table("choice", **more), made("words"), '{"the text": "the cat"}').prompt == expected.prompt
+    assert encode_prompt(table("choice", **more), made("words"), '{"the text": "the cat"}').prompt == expected.prompt
 
 
 @pytest.mark.parametrize("single", ["$A </s>", "<s> $A </s>", "<s> $A"])
@@ -159,7 +159,7 @@ def test_a_prompt_begins_as_every_text_and_never_ends(single):
     assert prompt_tokens("<s>Say 3", adding) == (0, *bare)  # as a chat template writes it
     row = {"prompt": "Say 3", "answer": "4"}
     assert encode(examples("pairs", row)[0], adding, 64).prompt == expected
-    assert asked(table("pairs"), adding, "Say 3").prompt == expected
+    assert encode_prompt(table("pairs"), adding, "Say 3").prompt == expected
 
 
 def test_the_end_that_a_task_teaches(made):

@@ -68,21 +68,21 @@ def test_a_system_that_is_told_twice():
     talk = [{"role": "system", "content": "Be kind."}, {"role": "assistant", "content": "Hi"}]
     assert not conversation(talk, "", system="Be kind.").unused
     found = conversation(talk, "", system="Be short.")
-    assert found.messages == talk and "not used" in "".join(found.unused)
+    assert found.messages == talk and "is ignored" in "".join(found.unused)
 
 
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ("Hi", "row 1: the conversation is text that is not JSON"),
+        ("Hi", "row 1: the conversation is not valid JSON"),
         ({"role": "user"}, "row 1: a conversation must be a list of turns"),
         ([{"role": "user"}], "row 1, turn 1: needs 'role' and 'content'"),
-        ([{"role": "user", "content": "Hi"}], "row 1: the conversation has no turn of the assistant"),
-        ([{"role": "Bob", "content": "Hi"}], r"no turn of the assistant to learn from \(its roles: bob\)"),
+        ([{"role": "user", "content": "Hi"}], "row 1: the conversation has no assistant turn"),
+        ([{"role": "Bob", "content": "Hi"}], r"no assistant turn to learn from \(its roles: bob\)"),
         ([{"role": "assistant", "content": "Hi", "weight": 0}], r"to learn from \(all have the weight 0\)"),
         ([{"from": "tool", "value": {"n": 1}}], "has 'from' and 'value', which holds an object with 'n'"),
-        ("[{'role': 'user', 'content': open('a')}]", "row 1: the conversation is text that is not JSON"),
-        ("[{'role': 'user'" + "(" * 5000, "row 1: the conversation is text that is not JSON"),
+        ("[{'role': 'user', 'content': open('a')}]", "row 1: the conversation is not valid JSON"),
+        ("[{'role': 'user'" + "(" * 5000, "row 1: the conversation is not valid JSON"),
     ],
 )
 def test_faults(value, sentence):
@@ -101,7 +101,7 @@ def test_a_conversation_that_the_template_refuses(made):
     with pytest.raises(UserError, match=r"row 1: the model's chat template refuses .*roles must alternate"):
         segments(TALK, tokenizer, "a.jsonl, row 1")
     tokenizer.chat_template = "{{ messages[-1].content }}"
-    with pytest.raises(UserError, match="leaves out turns"):
+    with pytest.raises(UserError, match="leaves out assistant turns"):
         segments(TALK, tokenizer, "")
 
 

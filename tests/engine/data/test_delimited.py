@@ -48,7 +48,7 @@ def test_what_spreadsheets_call_unicode_text(tmp_path, encoding):
 
 
 def test_utf_16_without_its_mark(tmp_path):
-    with pytest.raises(UserError, match=r"a\.csv: every few bytes one is zero.*UTF-16.*Save"):
+    with pytest.raises(UserError, match=r"a\.csv: many bytes are zero.*UTF-16.*Save"):
         values(put(tmp_path, "a.csv", "text,label\na,1\n".encode("utf-16-le")))
 
 
@@ -86,7 +86,7 @@ def test_lines_are_counted_from_the_first_of_the_file(tmp_path):
 
 
 def test_what_parts_all_rows_in_two_ways_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"a\.csv: commas and semicolons part all rows alike.*such as sep=;"):
+    with pytest.raises(UserError, match=r"a\.csv: commas and semicolons split all rows equally well.*such as sep=;"):
         values(put(tmp_path, "a.csv", "Größe,cm;Art\n1,5;gut\n2,5;schlecht\n"))
 
 
@@ -114,7 +114,7 @@ def test_the_first_quote_of_tab_separated_values_may_come_late(tmp_path):
 
 
 def test_bare_quotes_after_meant_ones_are_told(tmp_path):
-    with pytest.raises(UserError, match=r"a\.tsv, line 2002: a double quote stands inside a field.*JSONL"):
+    with pytest.raises(UserError, match=r"a\.tsv, line 2002: a double quote is inside a field.*JSONL"):
         values(put(tmp_path, "a.tsv", late('an "odd" one\t1').replace("plain 5\t", '"plain 5"\t')))
 
 

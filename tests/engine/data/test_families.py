@@ -278,7 +278,7 @@ def test_marks_around_a_whole_turn_are_learned_and_asked_for_as_the_template_ask
 
 def test_marks_without_the_content_are_refused():
     made = tokenizer("{% for m in messages %}{% generation %}{{ m.role + '<end>' }}{% endgeneration %}{% endfor %}")
-    with pytest.raises(UserError, match="leaves out turns"):
+    with pytest.raises(UserError, match="leaves out assistant turns"):
         spoken(conversation(TALK, "row 1"), made, "row 1")
 
 
@@ -292,13 +292,12 @@ def test_thoughts_of_a_field_or_in_the_text_are_written_once():
 
 def test_what_a_template_does_not_write_is_told():
     talk = [turn("system", "Be kind."), turn("user", "Hi", mood="good"), turn("assistant", "Yes", reasoning="so")]
-    assert {what.split(",")[0] for what in read("instructions", talk, TOOLS)[1].unused} == {
-        "come with tools", "have turns of the role 'system'", "hold reasoning", "have the field 'mood' in turns",
-    }  # fmt: skip
+    ignored = "the tools", "turns of the role 'system'", "the reasoning", "the field 'mood' of turns"
+    assert read("instructions", talk, TOOLS)[1].unused == {f"the model's chat template ignores {it}" for it in ignored}
     calls = [*TALK[:2], turn("user", "?"), {**CALLS[1], "content": ""}]
     trained, found = read("always opens", calls)
     assert trained == ["Hello<|im_end|>"] and any("they are not learned" in what for what in found.unused)
-    with pytest.raises(UserError, match="row 1: the conversation has no turn of the assistant to learn from in"):
+    with pytest.raises(UserError, match="row 1: the conversation has no assistant turn to learn from in"):
         read("always opens", calls[2:])
 
 
@@ -307,7 +306,7 @@ def test_arguments_of_tools_that_the_template_would_quote_twice_are_told():
     calls[1]["tool_calls"] = [{"type": "function", "function": {"name": "find", "arguments": '{"n": 1}'}}]
     trained, found = read("chatml", calls, TOOLS)
     assert r'"arguments": "{\"n\": 1}"' in trained[0]
-    assert any(what.startswith("hold arguments of tools as text") for what in found.unused)
+    assert any("puts tool arguments, which are JSON text, in quotes again" in what for what in found.unused)
 
 
 @pytest.mark.parametrize("name", ["chatml", "marks", "instructions", "one end"])

@@ -68,7 +68,7 @@ def test_gaps_are_left_out_on_request(table, made):
     gaps = table(rows, leave_out_gaps=True)
     data = finish(load_task(gaps, made("byte_pairs")))
     assert len(data.train) == 16
-    assert [notice.text for notice in data.notices] == ["8 rows were left out for gaps: the column 'label' is empty."]
+    assert [notice.text for notice in data.notices] == ["8 rows with gaps were left out: the column 'label' is empty."]
     shown = preview(gaps, made("byte_pairs"))
     assert (shown.problem, shown.offer, len(shown.examples)) == ("", "", 16)
     assert shown.notices == data.notices
@@ -134,7 +134,8 @@ def test_labels_by_case_are_counted(table):
     rows = labelled(60, lambda index: CASES[index % 6])
     (text,) = said(table(rows))
     assert (
-        "only by case, spaces or as 1 and 1.0: 'ham' (20), 'Ham' (10); 'spam' (10), 'Spam' (10), 'SPAM' (10)." in text
+        "only in case, in spaces, or as 1 and 1.0 are different answers: "
+        "'ham' (20), 'Ham' (10); 'spam' (10), 'Spam' (10), 'SPAM' (10)." in text
     )
     assert "--set data.merge_labels=true" in text
     shown = preview(table(rows))
@@ -144,7 +145,7 @@ def test_labels_by_case_are_counted(table):
 def test_labels_are_merged_on_request(table):
     data = finish(load_task(table(labelled(60, lambda index: CASES[index % 6]), merge_labels=True), None))
     assert data.answers == ("ham", "spam")
-    assert "Merged are labels" in data.notices[0].text
+    assert "were merged: " in data.notices[0].text
     assert preview(table(labelled(60, lambda index: CASES[index % 6]), merge_labels=True)).classes == {
         "ham": 30, "spam": 30,
     }  # fmt: skip
@@ -218,10 +219,10 @@ def test_a_column_in_single_braces_beside_a_real_one(table):
 
 def test_a_prompt_that_holds_the_answer(table):
     found = said(table(labelled(), columns={"text": "label"}))
-    assert found[0].startswith("The prompt holds the column 'label', so the model reads the answer")
+    assert found[0].startswith("The prompt contains the answer column 'label', so the model reads the answer")
     for name in ("label", "answer"):
         assert (
-            "The prompt holds the column 'label'"
+            "The prompt contains the answer column 'label'"
             in said(table(labelled(), template=f"{{{{ text }}}} {{{{ {name} }}}}"))[0]
         )
 
@@ -232,7 +233,7 @@ def test_identical_prompts_are_counted(table, made):
     for tokenizer in (None, made("byte_pairs")):
         (text,) = said(one, tokenizer)
         assert text.startswith(
-            "57 of 60 training prompts are the same as another one, 3 of them with another answer; 3 are different."
+            "57 of 60 training prompts repeat another one, 3 of them with a different answer; 3 are distinct."
         )
 
 
@@ -240,7 +241,7 @@ def test_one_prompt_for_all_is_refused(table):
     rows = ["text,kind,label", *(f"t {index},x,{'ab'[index % 2]}" for index in range(60))]
     assert "All 60 training examples have the same prompt" in str(refused(table(rows, template="{{ kind }}:")))
     pairs = [{"prompt": "Write.", "completion": f"c {index}"} for index in range(20)]
-    assert "19 of 20 training prompts are the same" in said(table(pairs, task="pairs"))[0]
+    assert "19 of 20 training prompts repeat another one" in said(table(pairs, task="pairs"))[0]
 
 
 # Answers, splits and lengths
@@ -258,7 +259,7 @@ def test_empty_answers_are_counted(table, made):
     )
     left = finish(load_task(chat.model_copy(update={"leave_out_gaps": True}), made("byte_pairs")))
     assert len(left.train) == 5
-    assert [notice.text for notice in left.notices] == ["5 rows were left out for gaps: the answer is empty."]
+    assert [notice.text for notice in left.notices] == ["5 rows with gaps were left out: the answer is empty."]
 
 
 def test_an_empty_answer_after_an_empty_thought_is_one(table, made):
@@ -272,7 +273,7 @@ def test_an_empty_answer_after_an_empty_thought_is_one(table, made):
 def test_answers_that_are_cut_are_told(table, made):
     rows = [{"prompt": f"p {n}", "completion": f"c {n} " * (40 if n < 3 else 1)} for n in range(6)]
     told = said(table(rows, task="pairs", max_tokens=16), made("words"))
-    assert "3 examples lose tokens of the answers too." in told[0]
+    assert "3 examples lose tokens of the answer, too." in told[0]
     rows = [{"prompt": f"p {n} " * 40, "completion": f"c {n}"} for n in range(6)]
     assert "lose" not in said(table(rows, task="pairs", max_tokens=16), made("words"))[0]
 
@@ -289,7 +290,7 @@ def test_empty_answers_of_a_preference(table, made):
 def test_one_answer_for_all(table):
     rows = [{"prompt": f"p {index}", "completion": "I am not sure."} for index in range(20)]
     assert said(table(rows, task="pairs")) == [
-        "All 20 training examples have the same answer, so the model learns to give it always."
+        "All 20 training examples have the same answer, so the model learns to always give it."
     ]
 
 
@@ -299,7 +300,7 @@ def test_an_empty_turn_among_others(table, made):
         for role, text in zip(["user", "assistant"] * 2, ["a", "", "b", "c"], strict=True)
     ]
     rows = [{"messages": [*turns[:2], *turns[2:]]}, {"messages": turns[2:]}]
-    assert said(table(rows, task="chat"), made("byte_pairs"))[0].startswith("1 of 2 training examples have an empty")
+    assert said(table(rows, task="chat"), made("byte_pairs"))[0].startswith("1 of 2 training examples has an empty")
 
 
 def test_duplicates_across_splits_are_counted(table, made):
@@ -310,9 +311,9 @@ def test_duplicates_across_splits_are_counted(table, made):
     for tokenizer in (None, made("byte_pairs")):
         texts = said(table(splits), tokenizer)
         assert [text.partition(",")[0] for text in texts] == [
-            "5 of 10 validation examples are training examples too",
-            "2 of 20 test examples are training examples too",
-            "7 of 20 test examples are validation examples too",
+            "5 of 10 validation examples are also in the training split",
+            "2 of 20 test examples are also in the training split",
+            "7 of 20 test examples are also in the validation split",
         ]
 
 

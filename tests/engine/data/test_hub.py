@@ -191,7 +191,7 @@ def test_a_disk_without_room_is_told(served, monkeypatch):
         raise OSError("Not enough disk space. Needed: 5.00 TiB (download: 1.00 TiB, generated: 4.00 TiB)")
 
     monkeypatch.setattr(datasets, "load_dataset", full)
-    assert "finds no room on the disk (Not enough disk space. Needed: 5.00 TiB" in refused()
+    assert "does not fit on the disk (Not enough disk space. Needed: 5.00 TiB" in refused()
 
 
 def test_what_takes_long_tells_that_it_goes_on_and_can_be_left(served, monkeypatch):

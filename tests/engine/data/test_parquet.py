@@ -90,5 +90,5 @@ def test_bytes_are_told_where_a_text_is_made_of_them(tmp_path, where):
     table = pyarrow.table({"text": ["a"] * 8, "label": ["x", "y"] * 4, "image": [b"\x89PNG"] * 8, "photo": [photo] * 8})
     parquet.write_table(table, tmp_path / "a.parquet")
     more = {"template": "{{ text }}", "columns": {"answer": "label"}, "answers": ("x", "y"), **where}
-    with pytest.raises(UserError, match="bytes that are no text, such as a picture"):
+    with pytest.raises(UserError, match="binary data, such as an image"):
         finish(load_task(DataTable(source=str(tmp_path / "a.parquet"), **more), tokenizer()))

@@ -103,7 +103,7 @@ def test_a_changed_file_is_read_anew(tmp_path):
         ("a.json", "  ", r"a\.json: the file holds no rows"),
         ("a.json", "[]", r"a\.json: the file holds no rows"),
         ("a.txt", "\n\n", r"a\.txt: the file holds no rows"),
-        ("a.csv", "text,label\n", r"a\.csv: there is a header \(text, label\) and no row below it"),
+        ("a.csv", "text,label\n", r"a\.csv: there is a header \(text, label\) but no row below it"),
         ("a.csv", "text,label\na,1\nb\n", r"a\.csv, row 2 \(line 3\): 1 fields, but the header names 2 columns"),
         ("a.csv", "text,label\na,b,1\n", r"row 1 \(line 2\): 3 fields.*\(text, label\).*double quotes"),
         ("a.csv", 'text,label\n"a,1\nb,2\n', r"a\.csv, line 3: .*double quote that is not closed"),

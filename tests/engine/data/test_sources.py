@@ -205,18 +205,18 @@ def test_rows_are_the_same_wherever_they_lie(tmp_path, monkeypatch, counts):
     """In memory, or in a temporary file as those of large data sets."""
     source = jsonl(tmp_path / "all.jsonl", [*rows(100), *rows(10)])
     before = load_rows(table(source, *counts))
-    monkeypatch.setattr(store, "HELD", 5)
-    monkeypatch.setattr(sources, "HELD", 5)
+    monkeypatch.setattr(store, "IN_MEMORY", 5)
+    monkeypatch.setattr(sources, "IN_MEMORY", 5)
     after = load_rows(table(source, *counts))
-    assert isinstance(after["train"].records, store.Picked)
+    assert isinstance(after["train"].records, store.Subset)
     assert {name: list(part) for name, part in after.items()} == {name: list(part) for name, part in before.items()}
 
 
 def test_what_is_asked_meanwhile_gives_its_answer_or_its_error():
     waiting = Progress("Reading data")
-    assert finish(sources.meanwhile(lambda: 5, waiting)) == 5
+    assert finish(sources.in_background(lambda: 5, waiting)) == 5
     with pytest.raises(UserError, match="There is no data file"):
-        finish(sources.meanwhile(lambda: sources.find("no such"), waiting))
+        finish(sources.in_background(lambda: sources.find("no such"), waiting))
 
 
 def test_a_folder_of_datasets_own_format_is_named(tmp_path):

@@ -10,13 +10,13 @@ import pytest
 from sparsezo_gui.engine.data import store
 from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.data.record import Record
-from sparsezo_gui.engine.data.store import Picked, Store
+from sparsezo_gui.engine.data.store import Store, Subset
 from sparsezo_gui.errors import UserError
 
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    monkeypatch.setattr(store, "HELD", 3)
+    monkeypatch.setattr(store, "IN_MEMORY", 3)
     monkeypatch.setattr(store, "WRITTEN", 500)
 
 
@@ -29,7 +29,7 @@ def test_it_is_a_sequence():
     assert found[40] == rows[0] and rows[39] in found
     with pytest.raises(IndexError):
         found[41]
-    picked = Picked(found, [5, 39, 0])
+    picked = Subset(found, [5, 39, 0])
     assert (list(picked), list(picked[1:]), picked[-1]) == ([rows[5], rows[39], rows[0]], [rows[39], rows[0]], rows[0])
     assert list(Store()) == []
 

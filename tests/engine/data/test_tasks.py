@@ -408,14 +408,14 @@ def test_a_prompt_inside_the_answers_to_compare(speaking):
     ("name", "row", "told"),
     [
         ("choice", {"text": {"title": "t"}, "label": "a"}, r"column 'text' holds an object with 'title', not text"),
-        ("choice", {"text": ["t"], "label": "a"}, r"'text' holds a list of 1, not text.* as \{\{ text\[0\] \}\}"),
+        ("choice", {"text": ["t"], "label": "a"}, r"'text' holds a list of 1 item, not text.* as \{\{ text\[0\] \}\}"),
         ("choice", {"text": [say("user", "t")], "label": "a"}, "'text' holds a conversation, not text"),
-        ("choice", {"text": b"abc", "label": "a"}, "'text' holds 3 bytes, not text. Name another column"),
-        ("choice", {"text": "t", "label": ["a"]}, "the column 'label' holds a list of 1, not text"),
+        ("choice", {"text": b"abc", "label": "a"}, "'text' holds 3 bytes, not text. Use another column"),
+        ("choice", {"text": "t", "label": ["a"]}, "the column 'label' holds a list of 1 item, not text"),
         ("text", {"text": {"title": "t"}}, "'text' holds an object with 'title', not text"),
         ("pairs", {"prompt": {"title": "t"}, "answer": "a"}, "column 'prompt' holds an object with 'title', not text"),
         ("pairs", {"prompt": "t", "answer": {"a": 1}}, "no answer in the column 'answer'. It holds an object with 'a'"),
-        ("pairs", {"prompt": "t", "answer": "a", "system": ["s"]}, "the system's turn holds a list of 1, not text"),
+        ("pairs", {"prompt": "t", "answer": "a", "system": ["s"]}, "the system prompt holds a list of 1 item, not"),
         ("preference", {"prompt": "t", "chosen": {"a": 1}, "rejected": "b"}, "no answer in the column 'chosen'"),
     ],
 )
@@ -453,9 +453,9 @@ def test_answers_that_are_not_wanted_and_pictures_are_told_in_every_task(chats, 
             make.example(record)
         unwanted = name == "pairs"
         assert make.unused.counts == {
-            "hold pictures, which are not seen": 2,
+            "images are ignored": 2,
             **({
-                "hold an answer that is not wanted (label = false), which is learned like the others: leave them out": 1
+                "the answer is unwanted (label = false) but learned like the others. Leave these rows out": 1
             } if unwanted else {}),
         }  # fmt: skip
 
@@ -465,7 +465,7 @@ def test_a_model_without_a_template_cannot_be_asked_in_turns():
         made("pairs", {"prompt": [say("user", "Hi")], "answer": "a"}, tokenizer=words())
 
 
-def test_what_is_not_used_is_counted_in_one_sentence(speaking):
+def test_what_is_not_used_is_counted(speaking):
     rows = [
         {"messages": [say("user", [{"type": "image"}, {"type": "text", "text": "Hi"}]), say("assistant", "Yes")]},
         {"messages": [say("user", "Hi"), say("Narrator", "Then"), say("assistant", "Yes")]},
@@ -478,8 +478,8 @@ def test_what_is_not_used_is_counted_in_one_sentence(speaking):
     for record in records:
         make.example(record)
     assert make.notices == (
-        "2 of 3 conversations hold pictures, which are not seen. 1 of 3 conversations have turns of the role "
-        "'Narrator', which is not known; the chat template gets it as it is.",
+        "In 2 of 3 conversations, images are ignored.",
+        "In 1 of 3 conversations, the role 'Narrator' is unknown; the chat template gets it unchanged.",
     )
 
 
@@ -490,12 +490,12 @@ def test_what_prompts_in_turns_hold_is_counted_too(speaking):
         records = (Record(rows, "a.jsonl", 1),)
         make = maker(DataTable(task=name, source="a.jsonl"), {"train": Rows(records)}, speaking)
         assert make.example(records[0]).text.startswith(ASKED.format("Hi"))
-        assert make.notices == ("1 of 1 rows hold pictures, which are not seen.",)
+        assert make.notices == ("In 1 of 1 row, images are ignored.",)
 
 
 def test_prompts_past_the_chat_template_are_told(speaking):
     table = DataTable(task="pairs", source="a.jsonl", chat_template=False)
     records = (Record({"prompt": "a", "answer": "b"}, "a.jsonl", 1),)
     (told,) = maker(table, {"train": Rows(records)}, speaking).notices
-    assert told.startswith("The prompts do not go through the model's chat template.")
+    assert told.startswith("The prompts do not use the model's chat template")
     assert maker(table, {"train": Rows(records)}).notices == ()

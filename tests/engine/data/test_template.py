@@ -190,11 +190,11 @@ def test_values_of_any_kind_are_told_as_text():
 )
 @pytest.mark.parametrize(
     ("value", "told"),
-    [({"title": 1, "body": 2}, "an object with 'title', 'body'"), ([1, 2], "a list of 2"), (b"abc", "3 bytes")],
+    [({"title": 1, "body": 2}, "an object with 'title', 'body'"), ([1, 2], "a list of 2 items"), (b"abc", "3 bytes")],
 )
 @pytest.mark.parametrize("bundled", [False, True])
 def test_how_python_writes_objects_never_reaches_a_model(text, value, told, bundled):
-    with pytest.raises(UserError, match=f"fails on row 1: {told} is no text"):
+    with pytest.raises(UserError, match=f"fails on row 1: {told} is not text"):
         Template(text, bundled=bundled).render({"a": value}, "row 1")
 
 

@@ -129,7 +129,7 @@ def test_cancelling_leaves_nothing_behind(tmp_path):
 def test_a_disk_too_small(tmp_path, monkeypatch):
     source = source_of(tiny("llama", tmp_path / "base"))
     monkeypatch.setattr(folder.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(1000))
-    with pytest.raises(UserError, match="only 0 B are free"):
+    with pytest.raises(UserError, match="only 1 KiB are free"):
         finish(export_merged(source, {}, tmp_path / "out"))
 
 

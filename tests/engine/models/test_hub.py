@@ -291,7 +291,7 @@ def test_a_full_disk(served, monkeypatch):
 
 def test_a_disk_too_small(served, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**6))
-    assert "GB are free" in refused()
+    assert "KiB are free" in refused()
     assert served.names() == []
 
 

@@ -90,8 +90,8 @@ def test_files(tmp_path):
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(AutoModelForSequenceClassification, "a classifier of texts, or a reward model"),
-     (AutoModelForTokenClassification, "a classifier of tokens")],
+    [(AutoModelForSequenceClassification, "a text classifier or a reward model"),
+     (AutoModelForTokenClassification, "a token classifier")],
 )  # fmt: skip
 def test_classifiers(models, tmp_path, family, kind, name):
     config = AutoConfig.from_pretrained(models[family])
@@ -127,7 +127,7 @@ def test_folders_whose_files_say_what_they_are(folder, file, sentence):
     [
         ({"architectures": ["BertForMaskedLM"]}, "a masked language model"),
         ({"architectures": ["LlamaForRewardModel"]}, "a reward model"),
-        ({"architectures": ["ViTForImageClassification"]}, "a classifier of pictures"),
+        ({"architectures": ["ViTForImageClassification"]}, "an image classifier"),
         ({"quantization": {"group_size": 64, "bits": 4}}, "a model in MLX format"),
     ],
 )
@@ -157,10 +157,10 @@ def test_on_the_hub_files_tags_and_config_say_it(models, monkeypatch, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     info.siblings = [SimpleNamespace(rfilename=name, size=1) for name in ("config.json", "model.safetensors")]
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(tmp_path / "config.json"))
-    assert "a classifier of texts, or a reward model" in summary("some/model").problem
+    assert "a text classifier or a reward model" in summary("some/model").problem
     numbers = SimpleNamespace(parameters={"F32": 1})
     listed = [SimpleNamespace(id="a/b", config=config, gated=False, safetensors=numbers, tags=[]),
               SimpleNamespace(id="a/c", config={}, gated=False, safetensors=None, tags=["gguf"])]  # fmt: skip
     monkeypatch.setattr(huggingface_hub.HfApi, "list_models", lambda *_, **__: iter(listed))
     first, second = search_hub("x")
-    assert first.problem.startswith("It is a classifier of texts") and second.problem.startswith("It is a GGUF file")
+    assert first.problem.startswith("It is a text classifier") and second.problem.startswith("It is a GGUF file")

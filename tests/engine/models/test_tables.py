@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparsezo_gui.engine.generate import complete
 from sparsezo_gui.engine.models import frozen, tables
 from sparsezo_gui.engine.models.checkpoint import Checkpoint
 from sparsezo_gui.recipe.recipe import ModelTable
@@ -76,3 +77,9 @@ def test_small_tables_other_devices_and_other_types_stay_as_they_are(pair):
 def test_no_row_gives_no_logit(pair):
     _, own = pair("llama")
     assert ends(own)[1](torch.zeros(1, 0, 64)).shape == (1, 0, VOCABULARY)
+
+
+def test_text_is_written_as_with_whole_tables(pair):
+    whole, own = pair("gemma3")
+    found = [list(complete(model, [[5, 6, 7], [9, 8]], 4)) for model in (whole, own)]
+    assert found[0] == found[1]

@@ -56,19 +56,19 @@ def test_a_shared_run_is_rebuilt_exactly(run, tmp_path, home):
     assert of(e.Evaluation, got.events()) == of(e.Evaluation, run.events())
 
 
-def test_a_run_from_before_scales_were_chosen_keeps_those_that_it_had(make, tmp_path):
-    """Nothing of such a run says how the blocks of weights are scaled, nor does what is made of it before it is opened.
+def test_a_run_from_before_blocks_were_chosen_keeps_those_that_it_had(make, tmp_path):
+    """Nothing of such a run says how many weights share a scale, nor does what is made of it before it is opened.
     """
-    list(training.train(make(model={"scales": "absmax"}), folder=tmp_path / "run"))
+    list(training.train(make(model={"block": 64}), folder=tmp_path / "run"))
     recipe, facts = tmp_path / "run" / "recipe.toml", tmp_path / "run" / "run.json"
     told = [recipe.read_text(), facts.read_text()]
-    recipe.write_text(told[0].replace('scales = "absmax"\n', ""))
-    facts.write_text(told[1].replace('"scales": "absmax",', ""))
-    assert "absmax" not in recipe.read_text() + facts.read_text()
+    recipe.write_text(told[0].replace("block = 64\n", ""))
+    facts.write_text(told[1].replace('"block": 64,', ""))
+    assert "64" not in recipe.read_text().split("[data]")[0] and '"block"' not in facts.read_text()
     run = open_run(tmp_path / "run")
     share(run, tmp_path / "given.zip")
-    assert run.recipe.model.scales == here(tmp_path).recipe.model.scales == "absmax"
-    assert branch(run, 3, ["update.learning_rate=1e-4"]).recipe.model.scales == "absmax"
+    assert run.recipe.model.block == here(tmp_path).recipe.model.block == 64
+    assert branch(run, 3, ["update.learning_rate=1e-4"]).recipe.model.block == 64
     held = [layer.store.state for layer in finish(open_session(run)).model.layers.values()]
     assert {(state.blocksize, state.absmax.dtype) for state in held} == {(64, torch.float32)}
 

@@ -19,7 +19,7 @@ SHOWN = 10_000  # characters of an example in the window; of a longer one, so ma
 _PENDING = 8  # tokens that a character is made of at most
 
 
-def right(encoded: Encoded) -> tuple[Tokens, tuple[int, ...]]:
+def trained_sequence(encoded: Encoded) -> tuple[Tokens, tuple[int, ...]]:
     """The tokens, with the right candidate and the last one, and the places of those that are learned."""
     row = next(row for row in encoded.rows if encoded.label in row.choices)
     scored = [index for index, choice in enumerate(row.choices) if choice == encoded.label]
@@ -34,7 +34,7 @@ def pieces(example: Example, encoded: Encoded | None, tokenizer: Any = None) -> 
     if encoded is None:
         chosen = ((example.choices[example.label], True),) if example.choices else ()
         return (*example.segments, *chosen)
-    tokens, learned = right(encoded)
+    tokens, learned = trained_sequence(encoded)
     chosen = set(learned)
     texts, rest = _by_text(example.text, tokens, encoded.cut, tokenizer)
     shown = tuple((text, place in chosen) for place, text in enumerate(texts or _decoded(tokens, tokenizer)))
@@ -43,13 +43,13 @@ def pieces(example: Example, encoded: Encoded | None, tokenizer: Any = None) -> 
     return (*shown, (rest, False)) if rest and not learned and not encoded.choices and last.endswith(rest) else shown
 
 
-def joined(shown: Pieces) -> list[tuple[str, bool]]:
+def merged(shown: Pieces) -> list[tuple[str, bool]]:
     """The pieces that are read or learned one after the other, as one each."""
     parts = itertools.groupby(shown, key=lambda piece: piece[1])
     return [("".join(text for text, _ in part), learned) for learned, part in parts]
 
 
-def ends(shown: Pieces) -> tuple[Pieces, int]:
+def shortened(shown: Pieces) -> tuple[Pieces, int]:
     """Beginning and end of a text that is too long for the window, with a sign between them; how much is left out."""
     over = sum(len(text) for text, _ in shown) - SHOWN
     if over <= 0:

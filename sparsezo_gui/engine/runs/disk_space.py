@@ -1,7 +1,7 @@
-"""What a run will write, and whether the disk has room for it: told before the start.
+"""What a run will write, and whether the disk has room for it, checked before the start.
 
-The journal and the mask are the run; without room for them it is refused. Key frames and an export are told where they
-find none: a run without frames takes long to be opened again, and an export can go to another disk.
+The journal and the mask are the run: without room for them it is refused. For key frames and an export there is a
+notice: a run without frames takes long to open again, and an export can go to another disk.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from sparsezo_gui.engine.runs.frames import PACKED, spacing
 from sparsezo_gui.engine.runs.journal import HEADER_BYTES, record_dtype
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.sizes import size
 
-SMALL = 10**6  # bytes that are not looked for: a write that fails is told too, and waits where the recipe says so
+SMALL = 10**6  # bytes that are not checked: a write that fails is reported too, and waits where the recipe says so
 INDEX = VALUE = 4  # bytes of a tuned weight's place in the mask, and of its value
 
 
 @dataclass(frozen=True)
-class Room:
+class DiskSpace:
     """Bytes that a run of a recipe takes on the disk: at least, for all key frames it may keep, and of the model that
     it can be exported as."""
 
@@ -31,8 +32,8 @@ class Room:
     export: int
 
 
-def needed(recipe: Recipe, source: ModelSource) -> Room:
-    """Room for the run of ``recipe`` from ``source``."""
+def needed(recipe: Recipe, source: ModelSource) -> DiskSpace:
+    """Disk space for the run of ``recipe`` from ``source``."""
     tuned, steps = recipe.mask.tuned(source.anatomy), recipe.loop.steps
     journal = HEADER_BYTES + steps * record_dtype(recipe.scalars).itemsize
     mask = tuned * INDEX if recipe.mask.space == "entries" else 0
@@ -40,29 +41,26 @@ def needed(recipe: Recipe, source: ModelSource) -> Room:
     count = -(-steps // spacing(tuned, again=recipe.estimator.exact))
     frames = min(recipe.run.frames * 10**6, count * one)
     export = sum(file.stat().st_size for file in set(source.weights.values()))
-    return Room(journal + mask, frames, export)
+    return DiskSpace(journal + mask, frames, export)
 
 
 def check(recipe: Recipe, source: ModelSource, folder: Path) -> Iterator[str]:
     """Sentences on what will find no room on the disk of ``folder``. Raises `UserError` where the run itself does not.
     """
-    room, free = needed(recipe, source), shutil.disk_usage(folder).free
-    if room.least > max(free, SMALL):
+    space, free = needed(recipe, source), shutil.disk_usage(folder).free
+    if space.least > max(free, SMALL):
         raise UserError(
-            f"{folder}: the run needs {_mb(room.least)} for its journal and its mask, but only {_mb(free)} are free on "
+            f"{folder}: the run needs {size(space.least)} for its journal and mask, but only {size(free)} are free on "
             "this disk. Free some space, or name a folder on another disk with --run or [run] folder."
         )
-    if room.least + room.frames > max(free, SMALL):
+    if space.least + space.frames > max(free, SMALL):
         yield (
-            f"The key frames of this run may take {_mb(room.frames)}, but only {_mb(free)} are free on the disk of "
+            f"The key frames of this run may take {size(space.frames)}, but only {size(free)} are free on the disk of "
             f"{folder}. Free some space, set a smaller [run] frames, or name a folder on another disk."
         )
-    elif room.least + room.frames + room.export > max(free, SMALL):
+    elif space.least + space.frames + space.export > max(free, SMALL):
         yield (
-            f"After this run, its disk has no room for the whole tuned model ({_mb(room.export)}; {_mb(free)} are free "
-            f"on the disk of {folder} now). It can be exported to another disk, or as tuned values alone."
+            f"After this run, the disk of {folder} may have no room for the merged model ({size(space.export)}; "
+            f"{size(free)} are free now). Export it to another disk, or export an overlay."
         )
 
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"

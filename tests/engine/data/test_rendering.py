@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sparsezo_gui.engine.data import finish, load_task, preview
-from sparsezo_gui.engine.data.seen import joined, pieces, right
+from sparsezo_gui.engine.data.rendering import merged, pieces, trained_sequence
 from sparsezo_gui.recipe.recipe import DataTable
 
 LONG = "the cat sat so very great " * 20
@@ -43,7 +43,7 @@ def test_what_is_shown_is_what_is_learned(table, made, name):
         pytest.skip("has no chat template")
     data = finish(load_task(table, tokenizer))
     for example, encoded in zip(data.train.examples, data.train.encoded, strict=True):
-        tokens, learned = right(encoded)
+        tokens, learned = trained_sequence(encoded)
         shown = pieces(example, encoded, tokenizer)
         assert [place for place, (_, trained) in enumerate(shown) if trained] == list(learned)
         after = example.templated and not example.choices  # what the template writes after the last token learned
@@ -57,7 +57,7 @@ def test_what_is_shown_is_what_is_learned(table, made, name):
         assert [tokens[place] for place in learned] == targets
         if name == "byte_pairs":  # whose tokens are the text, byte for byte
             assert "".join(text for text, _ in shown[: len(tokens)]) == tokenizer.decode(tokens)
-            spans = [text for text, trained in joined(shown) if trained]
+            spans = [text for text, trained in merged(shown) if trained]
             assert "".join(spans) == tokenizer.decode(targets)
 
 
@@ -78,5 +78,5 @@ def test_a_conversation_is_the_text_of_its_template(made, tmp_path):
     (shown,) = preview(DataTable(source=str(path), task="chat"), tokenizer).examples
     whole = tokenizer.apply_chat_template(TURNS, tokenize=False)
     assert "".join(text for text, _ in shown) == whole
-    trained = [text for text, trained in joined(shown) if trained]
+    trained = [text for text, trained in merged(shown) if trained]
     assert trained == ["Yes  or\n\nNo<|im_end|>", "great<|im_end|>"]

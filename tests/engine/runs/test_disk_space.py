@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from sparsezo_gui.engine.models.hub import find
-from sparsezo_gui.engine.runs import room
+from sparsezo_gui.engine.runs import disk_space
 from sparsezo_gui.engine.runs.journal import HEADER_BYTES, record_dtype
 from sparsezo_gui.engine.training import train
 from sparsezo_gui.errors import UserError
@@ -38,28 +38,28 @@ def free(monkeypatch, size):
 
 
 def test_what_a_run_needs(recipe, source):
-    found, tuned = room.needed(recipe, source), source.anatomy.eligible // 2
+    found, tuned = disk_space.needed(recipe, source), source.anatomy.eligible // 2
     assert found.least == HEADER_BYTES + 100_000 * record_dtype(1).itemsize + 4 * tuned
-    frames = -(-100_000 // room.spacing(tuned))
+    frames = -(-100_000 // disk_space.spacing(tuned))
     assert found.frames == frames * round(0.5 * 4 * tuned) < 2000 * 10**6
     assert found.export == sum(path.stat().st_size for path in source.folder.glob("*.safetensors"))
     few = recipe.model_copy(update={"run": recipe.run.model_copy(update={"frames": 1})})
-    assert room.needed(few, source).frames == 10**6
+    assert disk_space.needed(few, source).frames == 10**6
 
 
 def test_what_is_told(recipe, source, tmp_path, monkeypatch):
-    need = room.needed(recipe, source)
+    need = disk_space.needed(recipe, source)
     free(monkeypatch, need.least + need.frames + need.export)
-    assert list(room.check(recipe, source, tmp_path)) == []
+    assert list(disk_space.check(recipe, source, tmp_path)) == []
     free(monkeypatch, need.least + need.frames)
-    (sentence,) = room.check(recipe, source, tmp_path)
-    assert "no room for the whole tuned model" in sentence and "to another disk" in sentence
+    (sentence,) = disk_space.check(recipe, source, tmp_path)
+    assert "no room for the merged model" in sentence and "to another disk" in sentence
     free(monkeypatch, need.least)
-    (sentence,) = room.check(recipe, source, tmp_path)
+    (sentence,) = disk_space.check(recipe, source, tmp_path)
     assert sentence.startswith("The key frames of this run may take") and "[run] frames" in sentence
     free(monkeypatch, need.least - 1)
-    with pytest.raises(UserError, match=r"the run needs \d+ MB for its journal and its mask, but only \d+ MB are free"):
-        list(room.check(recipe, source, tmp_path))
+    with pytest.raises(UserError, match=r"the run needs [\d.]+ MiB for its journal and mask, but only [\d.]+ MiB are"):
+        list(disk_space.check(recipe, source, tmp_path))
 
 
 def test_a_run_without_room_is_refused_before_its_data_is_read(recipe, tmp_path, monkeypatch):

@@ -1,0 +1,19 @@
+"""Sizes in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from sparsezo_gui.sizes import size
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 B"), (999, "999 B"), (1000, "1 KiB"), (1536, "2 KiB"), (5 * 2**20, "5.00 MiB"), (64 * 2**20, "64.0 MiB"),
+        (512 * 2**20, "512 MiB"), (1000 * 2**20, "0.98 GiB"), (1.24 * 2**30, "1.24 GiB"), (12.5 * 2**30, "12.5 GiB"),
+        (2**41, "2.00 TiB"), (2**60, "1048576 TiB"),
+    ],
+)  # fmt: skip
+def test_three_digits_in_powers_of_1024(count, words):
+    assert size(count) == words
