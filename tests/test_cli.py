@@ -109,6 +109,24 @@ def test_preview_needs_a_tokenizer_only(run, recipe_file, tiny_folder, tmp_path)
     assert code == 2 and "tokenizer cannot be loaded" in error
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("m.gguf", "GGUF", "holds a GGUF file"),
+        ("adapter_config.json", '{"base_model_name_or_path": "x/y"}', "holds an adapter (LoRA or the like)"),
+        ("config.json", '{"architectures": ["LlamaForSequenceClassification"]}', "is a classifier of texts"),
+    ],
+)
+def test_preview_names_what_is_no_model_to_tune(run, recipe_file, tiny_folder, tmp_path, name, content, told):
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in tiny_folder.glob("*token*") if name != "m.gguf" else ():
+        shutil.copy(path, other)
+    (other / name).write_text(content)
+    code, lines, error = run("preview", recipe_file, "--json", "--set", f"model.id={other}")
+    assert code == 2 and told in objects(lines)[0]["message"] and told in error
+
+
 def test_what_is_wrong_with_data_is_said_before_a_run(run, recipe_file, tmp_path):
     """By every command that reads it, in the same words, and no folder is left."""
     rows = [{"text": f"film {i}", "label": "yes" if i % 2 else "" if i % 4 else "no"} for i in range(40)]

@@ -24,7 +24,7 @@ from sparsezo_gui.engine.models.anatomy import Anatomy, anatomy
 from sparsezo_gui.engine.models.hub import cached_folder, tokenizer_folder
 from sparsezo_gui.engine.models.library import ModelSummary, anatomy_of, usable_code
 from sparsezo_gui.engine.models.memory import MemoryEstimate, Part
-from sparsezo_gui.engine.models.source import local_folder, read_config
+from sparsezo_gui.engine.models.source import local_folder, read_config, refuse_other_kinds
 from sparsezo_gui.engine.models.streamed import needed
 from sparsezo_gui.engine.models.tokenizer import load_tokenizer
 from sparsezo_gui.engine.objective import count_scored, count_tokens, packs_of, sides_at_once
@@ -140,6 +140,7 @@ def preview_examples(recipe: Recipe, split: str, count: int) -> Generator[Event,
     """The first ``count`` examples of ``split``, in the order in which a run has them, and all that is noticed about
     the data. Needs the tokenizer only, which it downloads where it must. Raises `UserError`."""
     folder = yield from tokenizer_folder(recipe.model)
+    refuse_other_kinds(folder)
     code = usable_code(recipe.model, folder) if (folder / "config.json").is_file() else None
     tokenizer = load_tokenizer(folder, code)
     data = yield from load_task(recipe.data, tokenizer, _limits(recipe.model))

@@ -20,15 +20,11 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from sparsezo_gui.engine.confined.ends import Ending, Message, Write, pattern, seam, shared
+from sparsezo_gui.engine.confined.writing import THOUGHTS, attempt, filled, ignored_in
 
 Span = tuple[int, int]
 Generated = Callable[[list[Message]], tuple[str, list[Span]]]
 """The text of messages, and the spans in it that the template marks as the assistant's."""
-
-THOUGHTS = ("reasoning_content", "thinking", "reasoning")
-"""Fields that hold what an assistant thinks before it answers."""
-PLAIN = frozenset(("role", "content", "name", "id", "tool_call_id", "weight", "train", "trainable", "training", "loss"))
-"""Fields that need not come out in a text."""
 
 
 def split(
@@ -40,8 +36,8 @@ def split(
     ``prompt`` is the text that asks for the last of them, and ``answer`` what it answers. ``ignored`` names fields,
     roles and 'tools' that the text does not hold; ``left_out`` says that the content of a trained turn is missing.
     """
-    whole, messages = _written(write, messages)
-    ignored = _ignored(write, messages, whole, tools)
+    whole, messages = filled(write, messages)
+    ignored = ignored_in(write, messages, whole, tools)
     if "tool_calls" in ignored:
         trained = [index for index in trained if messages[index].get("content") or not _calls(messages[index])]
     found = _Turns(write, messages, whole, ending, pattern(special))
@@ -60,42 +56,6 @@ def split(
         "text": whole, "spans": [span for span in spans if span[0] < span[1]], "ignored": ignored,
         "left_out": left_out, "prompt": whole[:start] if asked is None else asked, "answer": answer,
     }  # fmt: skip
-
-
-def _written(write: Write, messages: list[Message]) -> tuple[str, list[Message]]:
-    """The text; where the template needs a content in every turn, with an empty one where there is none."""
-    try:
-        return write(messages, False), messages
-    except Exception:
-        if all(isinstance(message.get("content"), str) for message in messages):
-            raise
-        filled = [{**message, "content": message.get("content") or ""} for message in messages]
-        return write(filled, False), filled
-
-
-def _ignored(write: Write, messages: list[Message], whole: str, tools: bool) -> list[str]:
-    """What makes no difference to the text."""
-    fields = {key for message in messages for key, value in message.items() if value is not None} - PLAIN
-    groups = {"reasoning": set(THOUGHTS) & fields} if set(THOUGHTS) & fields else {}
-    groups |= {key: {key} for key in fields - set(THOUGHTS)}
-    without = {
-        name: [{key: value for key, value in message.items() if key not in keys} for message in messages]
-        for name, keys in groups.items()
-    }
-    roles = {message["role"] for message in messages} - {"user", "assistant"}
-    without |= {f"role {role}": [message for message in messages if message["role"] != role] for role in roles}
-    found = [name for name, others in without.items() if _attempt(write, others, False) == whole]
-    if tools and _attempt(write, messages, False, tools=None) == whole:
-        found.append("tools")
-    return sorted(found)
-
-
-def _attempt(write: Write, messages: list[Message], prompt: bool, **more: Any) -> str | None:
-    """The text; None where the template refuses it."""
-    try:
-        return write(messages, prompt, **more)
-    except Exception:  # whatever a template raises: the whole conversation came out before
-        return None
 
 
 def _unsigned(text: str, ending: Ending, special: Sequence[str]) -> str:
@@ -144,7 +104,7 @@ class _Turns:
         """Whether the content of one of the turns does not come out."""
         said = [each for each in trained if self._messages[each].get("content") and not _calls(self._messages[each])]
         marked = {index: {**self._messages[index], "content": self._mark(index)} for index in said}
-        text = _attempt(self._write, [marked.get(index, each) for index, each in enumerate(self._messages)], False)
+        text = attempt(self._write, [marked.get(index, each) for index, each in enumerate(self._messages)], False)
         return text is not None and any(self._mark(index) not in text for index in said)
 
     def generated(self, marked: Generated, trained: Sequence[int], every: dict[int, Span]) -> list[Span]:
@@ -158,14 +118,16 @@ class _Turns:
 
     def asked(self, index: int) -> str | None:
         """The text that asks for a turn."""
-        return _attempt(self._write, self._messages[:index], True)
+        return attempt(self._write, self._messages[:index], True)
 
     def _span(self, index: int, floor: int) -> Span:
         """Start and end of a turn that begins at ``floor`` or later."""
         content = None if _calls(self._messages[index]) else self._content_end(index, floor)
         start = self._start(index, floor, content)
         if content is None:
-            return start, max(start, self._turn_end(index, start))
+            end = max(start, self._turn_end(index, start))
+            following = self._others.get(index + 1, (end, end))[0]  # a turn that is left out is before it, too
+            return min(start, following), min(end, following)
         self.ends[index] = content
         return min(start, content), self._end(index, content)
 
@@ -178,7 +140,7 @@ class _Turns:
         messages = list(self._messages)
         for index in set(range(len(messages))) - set(self._own):
             messages[index] = {**messages[index], "content": self._framed(index)}
-        pieces = re.split(f"{self._sign}(\\d+){self._sign}", _attempt(self._write, messages, False) or "")
+        pieces = re.split(f"{self._sign}(\\d+){self._sign}", attempt(self._write, messages, False) or "")
         if "".join(pieces[::2]) != self._whole:
             return {}
         places = accumulate(map(len, pieces[:-1:2]))
@@ -196,10 +158,10 @@ class _Turns:
 
     def _after_asking(self, index: int, floor: int) -> int | None:
         """Where a turn starts: after the part of what asks for it that stands in the text too."""
-        if not self._ending.asks or index - 1 not in self._others or self._others[index - 1][1] < floor:
+        if index - 1 not in self._others or self._others[index - 1][1] < floor:
             return None
         before = [*self._messages[: index - 1], {**self._messages[index - 1], "content": self._framed(index - 1)}]
-        _, mark, asking = (_attempt(self._write, before, True) or "").rpartition(self._mark(index - 1))
+        _, mark, asking = (attempt(self._write, before, True) or "").rpartition(self._mark(index - 1))
         place = self._others[index - 1][1]
         same = seam(asking, self._whole[place:], self._tags)
         return place + same if mark and same else None
@@ -220,8 +182,11 @@ class _Turns:
                 return opened
             begin = self._content_start(index, floor, content)
             return len(asked) if not self._whole[len(asked) : begin].strip() else begin
-        if (begin := self._after_asking(index, floor)) is not None:
-            return begin
+        if (opened := self._after_asking(index, floor)) is not None:
+            if self._ending.asks or content is None:
+                return opened
+            begin = self._content_start(index, floor, content)
+            return opened if not self._whole[opened:begin].strip() else begin
         if content is None:
             at = self._whole.find(prompt, floor)
             return at + len(prompt) if at >= 0 else floor
@@ -235,7 +200,7 @@ class _Turns:
         for each in (content, content.lstrip()):
             if self._whole.endswith(each, floor, end):
                 return end - len(each)
-        text = _attempt(self._write, self._with(index, self._sign + content.lstrip()), False) or ""
+        text = attempt(self._write, self._with(index, self._sign + content.lstrip()), False) or ""
         at = text.find(self._sign)
         return at if floor <= at <= end and self._whole.startswith(text[:at]) else floor
 
@@ -265,7 +230,7 @@ class _Turns:
         for index in self._own:
             if not _calls(messages[index]):
                 messages[index] = {**messages[index], "content": self._marked(index)}
-        pieces = re.split(f"{self._sign}(\\d+){self._sign}", _attempt(self._write, messages, False) or "")
+        pieces = re.split(f"{self._sign}(\\d+){self._sign}", attempt(self._write, messages, False) or "")
         if "".join(pieces[::2]) != self._whole:
             return {}
         found: dict[int, list[int]] = {}
@@ -279,11 +244,11 @@ class _Turns:
         if index in self._all_ends:
             return next((place for place in self._all_ends[index] if place >= floor), None)
         mark = self._mark(index)
-        text = _attempt(self._write, self._with(index, self._marked(index)), False) or ""
+        text = attempt(self._write, self._with(index, self._marked(index)), False) or ""
         at = text.find(mark, floor)
         if at >= 0:
             return at if self._whole.startswith(text[:at]) else None
-        if mark not in (_attempt(self._write, self._with(index, mark), False) or mark):
+        if mark not in (attempt(self._write, self._with(index, mark), False) or mark):
             self.lost.add(index)
         return None
 
@@ -312,11 +277,9 @@ class _Turns:
         """The end of what the conversation up to this turn has after ``place``."""
         upto = self._whole
         if index < len(self._messages) - 1:
-            upto = _attempt(self._write, self._messages[: index + 1], False) or ""
-            if index + 1 in self._others and (sign := self._last_sign(index, upto)):
-                at = self._whole.rfind(sign, place, self._others[index + 1][0])
-                if at >= 0:
-                    return at + len(sign)
+            upto = attempt(self._write, self._messages[: index + 1], False) or ""
+            if (end := self._before_next(index, place, upto)) is not None:
+                return end
         piece = self._whole[place : shared(self._whole, upto)]
         signs = [found.end() for found in self.special.finditer(piece) if found[0] not in self._ending.openers]
         if piece.strip():
@@ -326,6 +289,23 @@ class _Turns:
         sign = (self._ending.middle or self._ending.last).strip()
         at = self._whole.find(sign, place) if sign else -1
         return at + len(sign) if at >= 0 else place
+
+    def _before_next(self, index: int, place: int, upto: str) -> int | None:
+        """The end of a turn by what stands between it and the content of the next: the last sign that it has in the
+        conversation ``upto`` it, or else what the template adds there to that."""
+        if index + 1 not in self._others:
+            return None
+        following = self._others[index + 1][0]
+        if sign := self._last_sign(index, upto):
+            at = self._whole.rfind(sign, place, following)
+            return at + len(sign) if at >= 0 else None
+        after = {**self._messages[index + 1], "content": self._framed(index + 1)}
+        text, mark, _ = (attempt(self._write, [*self._messages[: index + 1], after], False) or "").partition(
+            self._mark(index + 1)
+        )
+        opening = text.removeprefix(upto)
+        found = mark and text.startswith(upto) and self._whole.endswith(opening, place, following)
+        return following - len(opening) if found else None
 
     def _last_sign(self, index: int, upto: str) -> str:
         """The last sign that a turn has in the conversation ``upto`` it."""
@@ -337,3 +317,6 @@ def pieces(text: str, spans: Sequence[Span]) -> list[tuple[str, bool]]:
     """``text`` in pieces, with whether each is in one of the ``spans``."""
     cuts = [0, *(place for span in spans for place in span), len(text)]
     return [(text[a:b], number % 2 == 1) for number, (a, b) in enumerate(pairwise(cuts)) if a < b]
+
+
+__all__ = ["THOUGHTS", "Generated", "Span", "pieces", "split"]

@@ -84,7 +84,7 @@ def resolve(
     for part in needed:
         if part not in chosen:
             alternatives = kind.columns.get(part, (part,))
-            found = next((name for name in alternatives if name in there), None)
+            found = named(alternatives, there)
             if found is None:
                 raise UserError(
                     f"{where}: there is no column for '{part}' (looked for {', '.join(alternatives)}). "
@@ -96,6 +96,13 @@ def resolve(
         if found is not None and found not in chosen.values():
             chosen.setdefault(part, found)
     return chosen
+
+
+def named(names: Iterable[str], there: Sequence[str]) -> str | None:
+    """The first of the ``names`` that is a column, or else is one but for the case of its letters."""
+    names, folded = tuple(names), {column.casefold(): column for column in reversed(there)}
+    exact = next((name for name in names if name in there), None)
+    return exact or next((folded[name] for name in names if name in folded), None)
 
 
 def choices(word: str, there: Sequence[str]) -> str:
@@ -128,7 +135,7 @@ def labelled(table: DataTable, rows: Sequence[Record]) -> bool:
         return True
     there = names(rows)
     paths = [table.columns["answer"]] if "answer" in table.columns else kind.columns["answer"]
-    column = next((path for path in paths if path in there), None)
+    column = named(paths, there)
     return column is not None and any(
         not empty(value := get(row.values, column)) and word(value) != "-1" for row in rows
     )

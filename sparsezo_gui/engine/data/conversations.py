@@ -23,6 +23,7 @@ _ROLES = {
 }  # fmt: skip
 _KNOWN = {"system", "developer", "user", "assistant", "tool"}
 _WEIGHTS = ("weight", "train", "trainable", "training", "loss")
+_TWO_SYSTEMS = "a 'system' column beside another system prompt in the turns is ignored"
 NO_PICTURES = "images are ignored"
 _NAMES_A_TURN = re.compile(r"""["'](role|from)["']\s*:""")
 LONGEST_PYTHON = 1_000_000  # characters of a cell that Python wrote; reading one takes a hundred times its memory
@@ -65,13 +66,18 @@ def conversation(value: Any, place: str, system: Any = None, tools: Any = None, 
     """The conversation in a cell, with those of the columns for a system's turn and tools. Turns before ``first`` are
     not trained. Raises `UserError`."""
     talk, unused = _read(value, place)
-    if not columns.empty(system) and not any(turn["role"] == "system" for turn in talk):
-        talk.insert(0, {"role": "system", "content": written(system, f"{place}: the system prompt")})
+    told = [turn["content"] for turn in talk if turn["role"] == "system"]
+    text = "" if columns.empty(system) else written(system, f"{place}: the system prompt")
+    if text and not told:
+        talk.insert(0, {"role": "system", "content": text})
         first += first > 0
+    elif text and text not in told:
+        unused.add(_TWO_SYSTEMS)
     trained = tuple(index for index, turn in enumerate(talk) if index >= first and _learned(turn, place))
     if not trained:
         roles = ", ".join(dict.fromkeys(turn["role"] for turn in talk)) or "none"
-        raise columns.Gap(place, f"the conversation has no assistant turn to learn from (its roles: {roles})")
+        why = "all have the weight 0" if "assistant" in roles else f"its roles: {roles}"
+        raise columns.Gap(place, f"the conversation has no assistant turn to learn from ({why})")
     return Conversation(talk, _tools(tools, place), trained, frozenset(unused))
 
 

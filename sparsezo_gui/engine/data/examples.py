@@ -265,9 +265,9 @@ def maker(table: DataTable, rows: dict[str, Rows], tokenizer: Any = None) -> Mak
 
 def _holds_prompts(kind: Task, table: DataTable, rows: dict[str, Rows], there: Sequence[str]) -> bool:
     """Whether the answers to compare are whole conversations, and no column holds their prompts."""
-    if "prompt" in table.columns or any(name in there for name in kind.columns["prompt"]):
+    if "prompt" in table.columns or columns.named(kind.columns["prompt"], there):
         return False
-    name = table.columns.get("chosen") or next((name for name in kind.columns["chosen"] if name in there), "")
+    name = table.columns.get("chosen") or columns.named(kind.columns["chosen"], there) or ""
     return any(is_turns(columns.get(row.values, name)) for row in rows["train"][:1])
 
 

@@ -14,6 +14,7 @@ from sparsezo_gui.engine.data.record import Binary, Record
 from sparsezo_gui.errors import UserError
 
 ROWS = 100  # read at a time
+_CALLS = frozenset(("tool_calls", "function_call", "tools", "functions"))
 
 
 def read(path: Path) -> Iterator[Record]:
@@ -78,16 +79,24 @@ def named(rows: Iterable[dict[str, Any]], classes: Mapping[str, Sequence[str]]) 
 
 def plain(value: Any) -> Any:
     """A value made of what JSON holds. Bytes that are text in UTF-8 become text, other bytes a `Binary`, and dates and
-    times what ISO 8601 writes."""
+    times what ISO 8601 writes. Calls of tools lose their nulls: here all objects have the same fields, so that each
+    call has the arguments of all the others."""
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(_given(item) if key in _CALLS else item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, bytes):
         return text_of(value)
     return value.isoformat() if isinstance(value, date | datetime | time) else str(value)
+
+
+def _given(value: Any) -> Any:
+    """``value`` without the fields that are null."""
+    if isinstance(value, dict):
+        return {key: _given(item) for key, item in value.items() if item is not None}
+    return [_given(item) for item in value] if isinstance(value, list) else value
 
 
 def text_of(content: bytes) -> str | Binary:

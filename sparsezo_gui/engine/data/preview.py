@@ -112,7 +112,7 @@ def suggest(kind: Task, table: DataTable, there: tuple[str, ...]) -> dict[str, s
         for part in kind.columns
         if part not in columns.LATER
         and table.columns.get(part) not in there
-        and not any(name in there for name in kind.columns[part])
+        and not columns.named(kind.columns[part], there)
     ]
     taken = set(table.columns.values()) | {name for names in kind.columns.values() for name in names}
     found: dict[str, str] = {}

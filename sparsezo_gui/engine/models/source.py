@@ -28,6 +28,7 @@ from sparsezo_gui.recipe.recipe import ModelTable
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
 MOST_LAYERS = 1000
+ADAPTER = "adapter_config.json"
 _NO_CONFIG = "is not a model: it has no config.json. Choose the folder that holds config.json and the weights."
 _COUNTS = re.compile(r"(layers?|blocks?|depths?|experts|labels|types)$")
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -119,13 +120,22 @@ def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
         return auto.load_config(folder, code)
 
 
+def refuse_other_kinds(folder: Path) -> None:
+    """Raises `UserError` for a folder of something else than a causal language model, or than its tokenizer alone."""
+    if not any(path.name.startswith("tokenizer") for path in folder.iterdir()) or (folder / ADAPTER).is_file():
+        _refuse_files(folder)
+    path = folder / "config.json"
+    if path.is_file() and (what := kinds.of_config(_read_json(path))):
+        raise UserError(f"{folder}: {what}")
+
+
 def _refuse_files(folder: Path) -> None:
     """Raises `UserError` for files that are of no causal language model; and for an adapter beside one, which
     transformers loads with it where peft is installed, and leaves out without a word where it is not."""
     names = {path.name for path in folder.iterdir()}
     if what := kinds.of_files(names, kinds.base_of(folder)):
         raise UserError(f"{folder}: {what}")
-    if {"adapter_config.json", "config.json"} <= names:
+    if {ADAPTER, "config.json"} <= names:
         raise UserError(f"{folder}: holds an adapter beside the model. Merge it into the model first, or move "
                         "adapter_config.json to another folder to tune the model without it.")
 

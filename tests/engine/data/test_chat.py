@@ -64,6 +64,13 @@ def test_ways_to_write_a_conversation(value):
     assert messages(value, "") == [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 
 
+def test_a_system_that_is_told_twice():
+    talk = [{"role": "system", "content": "Be kind."}, {"role": "assistant", "content": "Hi"}]
+    assert not conversation(talk, "", system="Be kind.").unused
+    found = conversation(talk, "", system="Be short.")
+    assert found.messages == talk and "is ignored" in "".join(found.unused)
+
+
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
@@ -72,6 +79,7 @@ def test_ways_to_write_a_conversation(value):
         ([{"role": "user"}], "row 1, turn 1: needs 'role' and 'content'"),
         ([{"role": "user", "content": "Hi"}], "row 1: the conversation has no assistant turn"),
         ([{"role": "Bob", "content": "Hi"}], r"no assistant turn to learn from \(its roles: bob\)"),
+        ([{"role": "assistant", "content": "Hi", "weight": 0}], r"to learn from \(all have the weight 0\)"),
         ([{"from": "tool", "value": {"n": 1}}], "has 'from' and 'value', which holds an object with 'n'"),
         ("[{'role': 'user', 'content': open('a')}]", "row 1: the conversation is not valid JSON"),
         ("[{'role': 'user'" + "(" * 5000, "row 1: the conversation is not valid JSON"),

@@ -93,6 +93,22 @@ TEMPLATES = {
         "{{ '<tool_call>' + (t.function | tojson) + '</tool_call>' }}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
     ),
+    "tools at the last question": (  # Mistral: so what is written of earlier turns depends on later ones
+        "{% set asked = messages | selectattr('role', 'equalto', 'user') | list %}{{ '<s>' }}{% for m in messages %}"
+        "{% if m.role == 'user' %}{{ '<turn>' + (tools | tojson) + '<end>' if tools and m == asked[-1] else '' }}"
+        "{{ '[INST] ' + m.content + '[/INST]' }}{% elif m.role == 'tool' %}{{ '<turn>' + m.content + '<end>' }}"
+        "{% elif m.tool_calls %}{{ '<bot>' + (m.tool_calls[0].function | tojson) + '</s>' }}"
+        "{% else %}{{ ' ' + m.content + '</s>' }}{% endif %}{% endfor %}"
+    ),
+    "next turn ends a call": (  # GLM 4.5: thoughts of the last question only, and no signs
+        "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}"
+        "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}{% for m in messages %}{% if m.role == 'assistant' %}"
+        "{{ '<bot>\n<think>' + (m.reasoning_content or '' if loop.index0 > ns.last else '') + '</think>\n' }}"
+        "{{ m.content or '' }}{% for t in m.tool_calls or [] %}"
+        "{{ '<tool_call>' + (t.function | tojson) + '</tool_call>' }}{% endfor %}"
+        "{% else %}{{ '<turn>' + m.role + '\n' + m.content }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<bot>' }}{% endif %}"
+    ),
     "marks the end apart": (  # Gemma 4 as TRL trains it
         "{% for m in messages %}{{ '<turn>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
         "{% generation %}{{ m.content }}{% endgeneration %}{% generation %}{{ '<end>\n' }}{% endgeneration %}"
@@ -152,6 +168,8 @@ EXPECTED = {
     "next turn ends": ["\nHello", "\nSee you"],
     "two signs": ["Hello<stop><end>", "See you<stop><end>"],
     "opens a thought": ["Hello<|im_end|>", "\n</think>\n\nSee you<|im_end|>"],
+    "tools at the last question": [" Hello</s>", " See you</s>"],
+    "next turn ends a call": ["\n<think></think>\nHello", "\n<think></think>\nSee you"],
     "marks the end apart": ["Hello<end>\n", "See you<end>\n"],
     "marks": ["Hello<|im_end|>", "See you<|im_end|>"],
     "marks ends": ["Hello<|im_end|>", "See you<|im_end|>"],
@@ -163,7 +181,7 @@ def test_every_turn_is_learned_with_its_end_and_nothing_of_the_next(name):
     trained, found = read(name, TALK)
     assert trained == EXPECTED[name]
     made = TOKENIZERS[name]
-    assert found.answer.strip() in ("See you", "<think>\n\n</think>\n\nSee you", "</think>\n\nSee you")
+    assert found.answer.rpartition("</think>")[2].strip() == "See you"
     assert found.prompt == made.apply_chat_template(TALK[:3], add_generation_prompt=True, tokenize=False)
     assert read(name, TALK[:2])[0] == [EXPECTED[name][1].replace("See you", "Hello")]
 
@@ -215,6 +233,25 @@ def test_calls_of_earlier_questions_are_learned_though_their_thoughts_are_droppe
     expected = [f"<tool_call>{CALL}</tool_call><|im_end|>", "At 0.<|im_end|>", "\n</think>\n\nBye<|im_end|>"]
     assert read("opens a thought", talk, TOOLS)[0] == expected
     assert read("opens a thought", talk[:4], TOOLS)[0][0] == f"look\n</think>\n\n{expected[0]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("tools at the last question", [f"<bot>{CALL}</s>", " At 0.</s>", " Bye</s>"]),
+        ("next turn ends a call", [
+            f"\n<think></think>\n<tool_call>{CALL}</tool_call>", "\n<think></think>\nAt 0.",
+            "\n<think></think>\nBye"]),
+    ],
+)  # fmt: skip
+def test_calls_of_tools_where_earlier_turns_depend_on_later_ones(name, expected):
+    assert read(name, [CALLS[0], {**CALLS[1], "reasoning_content": "look"}, *CALLS[2:]], TOOLS)[0] == expected
+
+
+def test_a_call_that_is_left_out_takes_nothing_of_the_turns_after_it():
+    made = tokenizer("{% set messages = messages[-3:] %}" + TEMPLATES["chatml"].replace("m.tool_calls", "m.none"))
+    found = render(conversation(CALLS[:5], "row 1"), made, "row 1")
+    assert [text for text, trained in found.segments if trained] == ["At 0.<|im_end|>"]
 
 
 @pytest.mark.parametrize("name", ["asks to think", "opens a thought"])

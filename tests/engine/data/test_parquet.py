@@ -33,6 +33,12 @@ def values(folder, table, metadata=None):
     return [record.values for record in read(folder / "a.parquet")]
 
 
+def test_calls_of_tools_have_their_own_arguments_only(tmp_path):
+    calls = [[{"function": {"name": name, "arguments": {name: 1}}}] for name in ("a", "b")]
+    rows = [{"messages": [{"role": "assistant", "content": None, "tool_calls": call}], "tools": call} for call in calls]
+    assert values(tmp_path, pyarrow.Table.from_pylist(rows)) == rows
+
+
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_features_of_every_version_of_datasets(tmp_path, shape):
     features = {"messages": shape, "label": LABEL, "tags": {"feature": LABEL, "_type": "Sequence"}, "none": None}

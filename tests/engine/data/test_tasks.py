@@ -220,6 +220,13 @@ def test_a_space_at_the_end_of_a_prompt_goes_to_the_answer():
     assert example.choices == (" x", " y")
 
 
+def test_columns_are_found_whatever_the_case_of_their_letters():
+    rows = [{"Text": "Fine", "LABEL": "good", "text ": "no"}, {"Text": "Poor", "LABEL": "bad", "text ": "no"}]
+    assert [example.text for example in made("choice", *rows)] == ["Fine\nAnswer: good", "Poor\nAnswer: bad"]
+    exact = [{"Text": "no", "text": word, "label": word} for word in ("a", "b")]
+    assert made("choice", *exact)[0].text == "a\nAnswer: a"
+
+
 def test_columns_can_be_named_with_dots_and_spaces():
     row = {"the text": "a", "meta": {"kind": "x"}}
     (example,) = made(

@@ -1,0 +1,48 @@
+"""What a chat template writes of messages, and what of them it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparsezo_gui.engine.confined.ends import Message, Write
+
+THOUGHTS = ("reasoning_content", "thinking", "reasoning")
+"""Fields that hold what an assistant thinks before it answers."""
+PLAIN = frozenset(("role", "content", "name", "id", "tool_call_id", "weight", "train", "trainable", "training", "loss"))
+"""Fields that need not come out in a text."""
+
+
+def filled(write: Write, messages: list[Message]) -> tuple[str, list[Message]]:
+    """The text; where the template needs a content in every turn, with an empty one where there is none."""
+    try:
+        return write(messages, False), messages
+    except Exception:
+        if all(isinstance(message.get("content"), str) for message in messages):
+            raise
+        made = [{**message, "content": message.get("content") or ""} for message in messages]
+        return write(made, False), made
+
+
+def ignored_in(write: Write, messages: list[Message], whole: str, tools: bool) -> list[str]:
+    """What makes no difference to the text."""
+    fields = {key for message in messages for key, value in message.items() if value is not None} - PLAIN
+    groups = {"reasoning": set(THOUGHTS) & fields} if set(THOUGHTS) & fields else {}
+    groups |= {key: {key} for key in fields - set(THOUGHTS)}
+    without = {
+        name: [{key: value for key, value in message.items() if key not in keys} for message in messages]
+        for name, keys in groups.items()
+    }
+    roles = {message["role"] for message in messages} - {"user", "assistant"}
+    without |= {f"role {role}": [message for message in messages if message["role"] != role] for role in roles}
+    found = [name for name, others in without.items() if attempt(write, others, False) == whole]
+    if tools and attempt(write, messages, False, tools=None) == whole:
+        found.append("tools")
+    return sorted(found)
+
+
+def attempt(write: Write, messages: list[Message], prompt: bool, **more: Any) -> str | None:
+    """The text; None where the template refuses it."""
+    try:
+        return write(messages, prompt, **more)
+    except Exception:  # whatever a template raises: the whole conversation came out before
+        return None
