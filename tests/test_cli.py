@@ -114,7 +114,7 @@ def test_preview_needs_a_tokenizer_only(run, recipe_file, tiny_folder, tmp_path)
     [
         ("m.gguf", "GGUF", "holds a GGUF file"),
         ("adapter_config.json", '{"base_model_name_or_path": "x/y"}', "holds an adapter (LoRA or the like)"),
-        ("config.json", '{"architectures": ["LlamaForSequenceClassification"]}', "is a classifier of texts"),
+        ("config.json", '{"architectures": ["LlamaForSequenceClassification"]}', "is a text classifier"),
     ],
 )
 def test_preview_names_what_is_no_model_to_tune(run, recipe_file, tiny_folder, tmp_path, name, content, told):
