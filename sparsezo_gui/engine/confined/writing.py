@@ -37,9 +37,9 @@ def ignored_in(write: Write, messages: list[Message], whole: str, tools: bool) -
     roles = {message["role"] for message in messages} - {"user", "assistant"}
     without |= {f"role {role}": [message for message in messages if message["role"] != role] for role in roles}
     found = [name for name, others in without.items() if attempt(write, others, False) == whole]
-    said = "\n".join(message.get("content") or "" for message in messages if message["role"] == "assistant")
-    thoughts = [thought.strip() for thought in _THOUGHT.findall(said) if thought.strip()]
-    if thoughts and not any(thought in whole for thought in thoughts) and "reasoning" not in found:
+    said = (message.get("content") or "" for message in messages if message["role"] == "assistant")
+    thoughts = [thought.strip() for text in said for thought in _THOUGHT.findall(text)]
+    if any(thoughts) and not any(thought in whole for thought in filter(None, thoughts)) and "reasoning" not in found:
         found.append("reasoning")
     if tools and attempt(write, messages, False, tools=None) == whole:
         found.append("tools")
