@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from sparsezo_gui import resources
 from sparsezo_gui.engine import planning
 from sparsezo_gui.engine.data import finish
-from sparsezo_gui.engine.data.ask import Asked
+from sparsezo_gui.engine.data.ask import EncodedPrompt
 from sparsezo_gui.engine.data.encode import encode_text, prompt_tokens, text_of
 from sparsezo_gui.engine.generate import written
 from sparsezo_gui.engine.models import frozen, tokenizer
@@ -97,10 +97,17 @@ def test_a_chat_template_in_a_file_of_its_own_counts(folder):
     assert load_tokenizer(folder).chat_template == text
     beside.write_text(json.dumps({"chat_template": {"default": text, "tool_use": "{{ tools }}"}}))
     assert load_tokenizer(folder).get_chat_template(tools=[{}]) == "{{ tools }}"
-    for content in ('{"chat_template": 1}', "[]", "{"):
+    named = [{"name": "default", "template": text}, {"name": "tool_use", "template": "{{ tools }}"}]
+    beside.write_text(json.dumps({"chat_template": named}))
+    assert load_tokenizer(folder).get_chat_template() == text
+    for content in ('{"chat_template": 1}', '{"chat_template": [{"name": "a"}]}', "[]", "{"):
         beside.write_text(content)
         with pytest.raises(UserError, match=r"chat_template\.json: .*Download or copy the model again"):
             load_tokenizer(folder)
+    beside.unlink()
+    for table, expected in (({"image_size": 1}, None), ({"chat_template": text}, text)):
+        (folder / "processor_config.json").write_text(json.dumps(table))
+        assert load_tokenizer(folder).chat_template == expected
 
 
 def test_a_tokenizer_is_tried_once_for_each_content(folder, home, monkeypatch):
@@ -177,7 +184,7 @@ def test_what_libraries_raise_over_a_file_is_a_sentence(folder, file, content, s
     if not sentence:
         model = load(folder, bits=16)
         assert model.module.generation_config.eos_token_id == [EOS]
-        list(written(model, Asked(prompt_tokens("a", model.tokenizer)), 3))
+        list(written(model, EncodedPrompt(prompt_tokens("a", model.tokenizer)), 3))
         return
     with pytest.raises(UserError, match=sentence) as error:
         load(folder, bits=16)
@@ -193,8 +200,10 @@ def test_tokens_beyond_the_table_are_told_where_they_are_used(folder):
     model = load(folder, bits=16)
     last = model.tokenizer.convert_ids_to_tokens(VOCABULARY - 1)
     with pytest.raises(UserError, match=f"The prompt: holds the token '{last}'.* 288 tokens, and .* of 287"):
-        written(model, Asked(prompt_tokens(model.tokenizer.convert_tokens_to_string([last]), model.tokenizer)), 3)
-    written(model, Asked(prompt_tokens("a", model.tokenizer)), 3)
+        written(
+            model, EncodedPrompt(prompt_tokens(model.tokenizer.convert_tokens_to_string([last]), model.tokenizer)), 3
+        )
+    written(model, EncodedPrompt(prompt_tokens("a", model.tokenizer)), 3)
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16, 32])
