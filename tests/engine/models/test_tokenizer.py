@@ -16,7 +16,7 @@ from sparsezo_gui.engine import planning
 from sparsezo_gui.engine.data import finish
 from sparsezo_gui.engine.data.ask import EncodedPrompt
 from sparsezo_gui.engine.data.encode import encode_text, prompt_tokens, text_of
-from sparsezo_gui.engine.generate import written
+from sparsezo_gui.engine.generate import continuation
 from sparsezo_gui.engine.models import frozen, tokenizer
 from sparsezo_gui.engine.models.tokenizer import load_tokenizer
 from sparsezo_gui.errors import UserError
@@ -184,7 +184,7 @@ def test_what_libraries_raise_over_a_file_is_a_sentence(folder, file, content, s
     if not sentence:
         model = load(folder, bits=16)
         assert model.module.generation_config.eos_token_id == [EOS]
-        list(written(model, EncodedPrompt(prompt_tokens("a", model.tokenizer)), 3))
+        list(continuation(model, EncodedPrompt(prompt_tokens("a", model.tokenizer)), 3))
         return
     with pytest.raises(UserError, match=sentence) as error:
         load(folder, bits=16)
@@ -200,10 +200,9 @@ def test_tokens_beyond_the_table_are_told_where_they_are_used(folder):
     model = load(folder, bits=16)
     last = model.tokenizer.convert_ids_to_tokens(VOCABULARY - 1)
     with pytest.raises(UserError, match=f"The prompt: holds the token '{last}'.* 288 tokens, and .* of 287"):
-        written(
-            model, EncodedPrompt(prompt_tokens(model.tokenizer.convert_tokens_to_string([last]), model.tokenizer)), 3
-        )
-    written(model, EncodedPrompt(prompt_tokens("a", model.tokenizer)), 3)
+        beyond = prompt_tokens(model.tokenizer.convert_tokens_to_string([last]), model.tokenizer)
+        continuation(model, EncodedPrompt(beyond), 3)
+    continuation(model, EncodedPrompt(prompt_tokens("a", model.tokenizer)), 3)
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16, 32])
