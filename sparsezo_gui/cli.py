@@ -146,14 +146,14 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     run = open_run(options.run)
     ends = [event for event in on_line(run.events()) if isinstance(event, e.Finished)]
     if not ends:
-        raise UserError(f"{options.run}: this run has told no hash yet; it tells one whenever it stops or is done.")
+        raise UserError(f"{options.run}: this run has recorded no hash yet. It records one when it stops or is done.")
     step, told = ends[-1].step, ends[-1].hash
     found = console.finish(open_session(run, step, frames=False)).overlay.hash()
     words = f"The replay of {step} steps gives the same values, to the bit: {found}"
     if found != told:
         words = (
-            f"The replay of {step} steps gives other values ({found}) than the run told ({told}): its journal or its "
-            "events were changed. Restore them from a copy of the run."
+            f"The replay of {step} steps gives other values ({found}) than the run recorded ({told}): its journal or "
+            "its events were changed. Restore them from a copy of the run."
         )
     console.result({"step": step, "hash": found, "same": found == told}, words)
     return int(found != told)
@@ -167,7 +167,7 @@ def _branch(options: argparse.Namespace, console: Console) -> None:
     start, resume = made.facts.branched.step, shlex.join(["sparsezo", "resume", str(made.path)])
     console.result(
         {"run": str(made.path), "name": made.name, "step": start},
-        f"{made.path}: goes on from step {start} of '{run.name}'. Start it: {resume}",
+        f"{made.path}: continues from step {start} of '{run.name}'. Start it: {resume}",
     )
 
 
@@ -491,7 +491,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("resume", "Go on with a run after any stop; with --step, go back to that step first.", _resume)
     takes_run(sub)
     takes_step(sub)
-    sub = add("branch", "Make a new run that goes on from any step of another, with other settings.", _branch)
+    sub = add("branch", "Make a new run that continues from any step of another, with other settings.", _branch)
     takes_run(sub)
     takes_step(sub)
     _takes_settings(sub)

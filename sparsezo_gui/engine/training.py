@@ -109,7 +109,7 @@ def _tell_privacy(recipe: Recipe, examples: int) -> Iterator[e.Event]:
     if planned.delta * examples >= 1:
         yield e.Notice(
             f"[privacy] delta = {planned.delta:g} is not below one in {examples:,} training examples: it allows that "
-            "one of them is told as it is. Set a smaller one.", "warning",
+            "one of them is revealed as it is. Set a smaller one.", "warning",
         )  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
         estimator = recipe.estimator.model_copy(update={"epsilon": noise.epsilon})
         session.recipe = recipe.model_copy(update={"estimator": estimator})
         yield e.Notice(f"Epsilon was raised from {epsilon:g} to {noise.epsilon:g}: with less, differences of the loss "
-                       f"could not be told from rounding.")  # fmt: skip
+                       f"could not be distinguished from rounding.")  # fmt: skip
     if not noise.clear:
         yield e.Notice(
             f"Differences of the loss ({noise.difference:.1e}) are not clear of its rounding ({noise.rounding:.1e}): "

@@ -98,8 +98,8 @@ class LoopTable(Settings):
     )
     guard: bool = setting(
         True,
-        "When the run diverges, go back by itself to where it was best and halve the learning rate: when the loss is "
-        "three times what it began with, stays above that, or is back near it after it had fallen.",
+        "When the run diverges, go back automatically to where it was best and halve the learning rate: when the loss "
+        "is three times what it began with, stays above that, or is back near it after it had fallen.",
     )
 
 
@@ -112,7 +112,7 @@ class RunTable(Settings):
         2000, "Room for key frames, with which any past step is reached in a moment; 0 keeps none.", unit="MB", ge=0
     )
     pause_on: tuple[Literal["battery", "disk", "gpu"], ...] = setting(
-        ("disk",), "Wait by itself: on 'battery', with a full 'disk', while another program takes the 'gpu'."
+        ("disk",), "Wait automatically: on 'battery', with a full 'disk', while another program takes the 'gpu'."
     )
 
 

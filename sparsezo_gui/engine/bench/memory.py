@@ -115,6 +115,7 @@ def _run(recipe: Recipe) -> Columns:
     """Peaks until the first step, with loading and the mask, and from there on, with evaluations."""
     from sparsezo_gui.engine.training import train
 
+    shutil.rmtree(recipe.run.folder, ignore_errors=True)  # of a measurement that was killed
     device, events = devices.choose(recipe.model.device), train(recipe)
     with watched(device) as start:
         start.start()

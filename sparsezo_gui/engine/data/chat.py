@@ -30,7 +30,7 @@ _IGNORED = {
 
 
 @dataclass(frozen=True)
-class Spoken:
+class Rendered:
     """A conversation in the model's chat template.
 
     ``segments`` are pieces of its text with whether they are trained, ``prompt`` is the text that asks for the last
@@ -51,7 +51,7 @@ class Spoken:
         return "".join(text for text, _ in self.segments[:last])
 
 
-def spoken(talk: Conversation, tokenizer: Any, place: str) -> Spoken:
+def render(talk: Conversation, tokenizer: Any, place: str) -> Rendered:
     """The conversation as the model's chat template writes it. Raises `UserError`."""
     values = {"messages": talk.messages, "tools": talk.tools}
     found = _split(talk, tokenizer, place, values)
@@ -66,7 +66,7 @@ def spoken(talk: Conversation, tokenizer: Any, place: str) -> Spoken:
     pieces = tuple(turns.pieces(found["text"], found["spans"]))
     answer = ends.pattern(_skipped(tokenizer)).sub("", found["answer"])  # as what a model writes is read
     empty = any(_is_empty(talk.messages[index]) for index in talk.trained)
-    return Spoken(pieces, found["prompt"], answer, talk.unused | unused, empty)
+    return Rendered(pieces, found["prompt"], answer, talk.unused | unused, empty)
 
 
 def _is_empty(turn: dict[str, Any]) -> bool:
@@ -81,7 +81,7 @@ def _skipped(tokenizer: Any) -> set[str]:
 
 def segments(talk: Messages, tokenizer: Any, place: str) -> tuple[tuple[str, bool], ...]:
     """Pieces of the conversation's text; what the assistant writes is trained, with the signs that end its turns."""
-    return spoken(conversation(talk, place), tokenizer, place).segments
+    return render(conversation(talk, place), tokenizer, place).segments
 
 
 def templated(talk: Messages, tokenizer: Any, place: str, prompt: bool = False, tools: list | None = None) -> str:
@@ -93,12 +93,6 @@ def templated(talk: Messages, tokenizer: Any, place: str, prompt: bool = False, 
         values = {**tokenizer.special_tokens_map, "messages": talk, "tools": tools, "add_generation_prompt": prompt}
         return rendered("conversation", tokenizer.get_chat_template(tools=tools), values, _WHERE, place)
 
-
-def asked(talk: Messages, tokenizer: Any, place: str, tools: list | None = None) -> str:
-    """The text that asks for the answer to ``talk``, as in training: with what opens the assistant's turn also where
-    the template has no generation prompt. Raises `UserError`."""
-    text, how = templated(talk, tokenizer, place, True, tools), ending(tokenizer, tools)
-    return text if how.asks else text + how.prompt
 
 
 def learned_end(tokenizer: Any) -> int | None:
@@ -207,15 +201,14 @@ def _quoted(talk: Conversation, text: str) -> Iterator[str]:
 
 __all__ = [
     "NO_PICTURES",
-    "Spoken",
-    "asked",
+    "Rendered",
     "conversation",
     "ending",
     "learned_end",
     "messages",
+    "render",
     "segments",
     "special",
-    "spoken",
     "templated",
     "with_template",
 ]

@@ -31,8 +31,8 @@ class Dialogues:
     _optional: Callable[..., Any]
     _filled: Callable[..., str]
 
-    def _spoken(self, talk: Conversation, row: Record) -> chat.Spoken:
-        found = chat.spoken(talk, self.tokenizer, row.place)
+    def _rendered(self, talk: Conversation, row: Record) -> chat.Rendered:
+        found = chat.render(talk, self.tokenizer, row.place)
         self._count(row, found.unused)
         return found
 

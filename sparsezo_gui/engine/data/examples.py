@@ -89,15 +89,15 @@ class Maker(Dialogues):
     def _chat(self, row: Record) -> Example:
         extra = (self._optional(row, part) for part in ("system", "tools"))
         talk = chat.conversation(self._cell(row, "messages"), row.place, *extra)
-        found = self._spoken(talk, row)
-        return _spoken_example(found)
+        found = self._rendered(talk, row)
+        return _templated_example(found)
 
     def _completion(self, row: Record) -> Example:
         value = self._cell(row, "answer")
         if self._templated(row):
-            found = self._spoken(self._conversation(row, "answer"), row)
+            found = self._rendered(self._conversation(row, "answer"), row)
             others = () if is_turns(value) else tuple(text.strip() for text in texts(value)[1:])
-            return _spoken_example(found, others)
+            return _templated_example(found, others)
         answers = self._answers(row, "answer")
         prompt, gap = self._prompt(row)
         answer = _joined(prompt, gap, answers[0]) + self.task.stop
@@ -128,7 +128,7 @@ class Maker(Dialogues):
         """A preference in the model's chat template: what it writes for each of the two answers."""
         talks = [self._conversation(row, part) for part in ("chosen", "rejected")]
         talks = [replace(talk, trained=talk.trained[-1:]) for talk in talks]
-        chosen, rejected = (chat.spoken(talk, self.tokenizer, row.place) for talk in talks)
+        chosen, rejected = (chat.render(talk, self.tokenizer, row.place) for talk in talks)
         self._count(row, chosen.unused | rejected.unused)
         answers = tuple("".join(text for text, trained in each.segments if trained) for each in (chosen, rejected))
         self._differ(row, answers)
@@ -281,14 +281,14 @@ def _joined(prompt: str, gap: str, answer: str) -> str:
     return gap + answer if parted else " " + answer
 
 
-def _spoken_example(found: chat.Spoken, others: tuple[str, ...] = ()) -> Example:
+def _templated_example(found: chat.Rendered, others: tuple[str, ...] = ()) -> Example:
     references = _reference(found) + others
     return Example(
         found.segments, references=references, templated=True, prompt=found.prompt, empty=found.empty
     )  # fmt: skip
 
 
-def _reference(found: chat.Spoken) -> tuple[str, ...]:
+def _reference(found: chat.Rendered) -> tuple[str, ...]:
     """What was answered, without the thoughts before it."""
     answer = without_reasoning(found.answer).strip()
     return (answer,) if answer else ()

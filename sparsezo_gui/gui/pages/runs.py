@@ -42,7 +42,7 @@ class RunsPage(Page):
     """Left the tree, right the chosen run. What needs its model has it loaded, paused, when it is asked for."""
 
     def __init__(self, session: Session, go: Callable[[str], None]) -> None:
-        super().__init__("Runs", "Every step of every run is kept. Choose one, and go on from it.")
+        super().__init__("Runs", "Every step of every run is kept. Choose one, and continue from it.")
         self._session, self._go = session, go
         self._noted = ""  # path of the run whose notes are shown
         self._shown = ""  # path of the run that is shown
@@ -109,7 +109,7 @@ class RunsPage(Page):
         self._evaluate = button("Evaluate", self._evaluate_step, image="evaluate", name="Evaluate this step",
                                 tip="On the validation examples, with the values as they were after it.")  # fmt: skip
         self._branch = button("Branch…", self._ask_branch, name="Branch from this step",
-                              tip="A new run that goes on from this step with other settings.")  # fmt: skip
+                              tip="A new run that continues from this step with other settings.")  # fmt: skip
         self._back = button("Go back", self._go_back, name="Go back to this step",
                             tip="Takes back what came after this step. It stays in the journal.")  # fmt: skip
         self._export = button("Export…", self._export_step, image="export", name="Export this step")

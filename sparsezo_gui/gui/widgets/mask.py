@@ -118,7 +118,7 @@ class MaskCard(QFrame):
         self._bar.setTextVisible(False)
         self._bar.setAccessibleName("Progress of finding the mask")
         self._hint = label(
-            "Once found, it is shown here block by block. A run finds the same mask by itself.", "hint", wrap=True,
+            "Once found, it is shown here block by block. A run finds the same mask automatically.", "hint", wrap=True,
             name="Mask not found yet",
         )  # fmt: skip
         self._told = label("", wrap=True, name="Mask found")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparsezo_gui.engine.data.chat import conversation, spoken
+from sparsezo_gui.engine.data.chat import conversation, render
 from sparsezo_gui.engine.data.encode import (
     beginning,
     encode,
@@ -246,7 +246,7 @@ def test_a_chat_template_begins_a_text_as_it_is_written(begins):
         "{% if add_generation_prompt %}assistant: {% endif %}"
     )
     talk = [{"role": "user", "content": "Is it"}, {"role": "assistant", "content": "It was"}]
-    found = spoken(conversation(talk, "row 1"), tokenizer, "row 1")
+    found = render(conversation(talk, "row 1"), tokenizer, "row 1")
     example = Example(found.segments, templated=True, prompt=found.prompt)
     encoded = encode(example, tokenizer, 64)
     assert [*encoded.rows[0].tokens, tokenizer.eos_token_id] == tokenizer.apply_chat_template(talk, return_dict=False)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsezo_gui.engine.data.chat import conversation, learned_end, spoken
+from sparsezo_gui.engine.data.chat import conversation, learned_end, render
 from sparsezo_gui.engine.data.encode import encode
 from sparsezo_gui.engine.data.examples import maker
 from sparsezo_gui.engine.data.readers import Record
@@ -147,7 +147,7 @@ def turn(role, content, **more):
 def read(name, talk, tools=None):
     """What is trained, after it was seen that the text is the template's."""
     made = TOKENIZERS[name]
-    found = spoken(conversation(talk, "row 1", tools=tools), made, "row 1")
+    found = render(conversation(talk, "row 1", tools=tools), made, "row 1")
     text = made.apply_chat_template(talk, tools=tools, tokenize=False)
     assert "".join(text for text, _ in found.segments) == text
     return [text for text, trained in found.segments if trained], found
@@ -250,7 +250,7 @@ def test_calls_of_tools_where_earlier_turns_depend_on_later_ones(name, expected)
 
 def test_a_call_that_is_left_out_takes_nothing_of_the_turns_after_it():
     made = tokenizer("{% set messages = messages[-3:] %}" + TEMPLATES["chatml"].replace("m.tool_calls", "m.none"))
-    found = spoken(conversation(CALLS[:5], "row 1"), made, "row 1")
+    found = render(conversation(CALLS[:5], "row 1"), made, "row 1")
     assert [text for text, trained in found.segments if trained] == ["At 0.<|im_end|>"]
 
 
@@ -282,7 +282,7 @@ def test_marks_around_a_whole_turn_are_learned_and_asked_for_as_the_template_ask
 def test_marks_without_the_content_are_refused():
     made = tokenizer("{% for m in messages %}{% generation %}{{ m.role + '<end>' }}{% endgeneration %}{% endfor %}")
     with pytest.raises(UserError, match="leaves out assistant turns"):
-        spoken(conversation(TALK, "row 1"), made, "row 1")
+        render(conversation(TALK, "row 1"), made, "row 1")
 
 
 def test_thoughts_of_a_field_or_in_the_text_are_written_once():
@@ -329,7 +329,7 @@ def test_what_follows_the_last_answer_is_read_and_not_learned():
 def test_named_templates_are_chosen_as_transformers_does():
     made = tokenizer("")
     made.chat_template = {"default": TEMPLATES["chatml"], "tool_use": "{{ tools | tojson }}" + TEMPLATES["chatml"]}
-    found = spoken(conversation(CALLS, "row 1", tools=TOOLS), made, "row 1")
+    found = render(conversation(CALLS, "row 1", tools=TOOLS), made, "row 1")
     assert "".join(text for text, _ in found.segments) == made.apply_chat_template(CALLS, tools=TOOLS, tokenize=False)
     assert found.segments[0][0].startswith('[{"type": "function"')
 
