@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import marshal
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,7 +52,7 @@ class Confined:
         self._process: subprocess.Popen | None = None
         self._request: _Request | None = None
         self._last = 0.0
-        self._held = 0  # bytes that the process held when it was last not at work
+        self._held = 0  # bytes that the process held before the request
 
     def ask(self, work: str, *arguments: Any, seconds: float, memory: int) -> str:
         """What ``work`` gives for ``arguments`` (plain values) with so many seconds of processor time and bytes of
@@ -59,6 +60,8 @@ class Confined:
         content = marshal.dumps((work, arguments, seconds, memory))
         with self._lock:
             process = self._process if self._process and self._process.poll() is None else self._start()
+            with suppress(psutil.Error):  # it ended just now, as the exchange will tell
+                self._held = psutil.Process(process.pid).memory_info().rss
             request = self._request = _Request(seconds, memory)
             try:
                 how, text = self._exchange(process, content)
@@ -68,8 +71,9 @@ class Confined:
             finally:
                 self._request, self._last = None, time.monotonic()
             if how in (b"", child.MEMORY):  # killed, or it broke down
+                late = not how and process.wait() == -getattr(signal, "SIGXCPU", 0)  # before the watch came to it
                 self.close()
-                raise Exceeded(request.exceeded or "memory")
+                raise Exceeded("time" if late else request.exceeded or "memory")
         if how == child.REFUSED:
             raise Refused(text)
         return text
@@ -108,7 +112,6 @@ class Confined:
                 "The process that templates and tokenizers run in did not start. Close other programs to free memory, "
                 "and try again."
             )
-        self._held = psutil.Process(process.pid).memory_info().rss
         return process
 
     def _watch(self, process: subprocess.Popen) -> None:
@@ -120,7 +123,6 @@ class Confined:
                 if request is not seen:
                     seen, spent, began = request, used, time.monotonic()
                 if request is None:
-                    self._held = held
                     self._close_idle(process)
                 elif held - self._held > request.memory:
                     request.exceeded = "memory"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sparsezo_gui.engine.confined.ends import Message, Write
@@ -10,6 +11,7 @@ THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 """Fields that hold what an assistant thinks before it answers."""
 PLAIN = frozenset(("role", "content", "name", "id", "tool_call_id", "weight", "train", "trainable", "training", "loss"))
 """Fields that need not come out in a text."""
+_THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
 def filled(write: Write, messages: list[Message]) -> tuple[str, list[Message]]:
@@ -35,6 +37,10 @@ def ignored_in(write: Write, messages: list[Message], whole: str, tools: bool) -
     roles = {message["role"] for message in messages} - {"user", "assistant"}
     without |= {f"role {role}": [message for message in messages if message["role"] != role] for role in roles}
     found = [name for name, others in without.items() if attempt(write, others, False) == whole]
+    said = (message.get("content") or "" for message in messages if message["role"] == "assistant")
+    thoughts = [thought.strip() for text in said for thought in _THOUGHT.findall(text)]
+    if any(thoughts) and not any(thought in whole for thought in filter(None, thoughts)) and "reasoning" not in found:
+        found.append("reasoning")
     if tools and attempt(write, messages, False, tools=None) == whole:
         found.append("tools")
     return sorted(found)

@@ -42,18 +42,23 @@ def load_tokenizer(folder: Path, code: TrustedCode | None = None) -> Any:
         found.model_max_length = 10**9  # how long a text may be is for the recipe to say, and no warning for a terminal
         found.decode(found("a").input_ids, skip_special_tokens=True)  # some of what is wrong shows when it is used
     if not found.chat_template:
-        found.chat_template = _template_beside(folder / "chat_template.json")
+        beside, processor = folder / "chat_template.json", folder / "processor_config.json"
+        found.chat_template = _template_beside(beside) or _template_beside(processor, may_lack=True)
     return found
 
 
-def _template_beside(path: Path) -> Any:
+def _template_beside(path: Path, may_lack: bool = False) -> Any:
     """The chat template that models of text and pictures had in a file of their own, which `transformers` reads for
-    their processors only; None where there is none. Raises `UserError`."""
+    their processors only, or several by name; None where there is none. Raises `UserError`."""
     if not path.is_file():
         return None
     with outside(path, "is not valid JSON", CURE), path.open("rb") as file:
         table = json.loads(file.read(LARGEST_TEMPLATE + 1))
     found = table.get("chat_template") if isinstance(table, dict) else None
+    if may_lack and found is None:
+        return None
+    if isinstance(found, list) and all(isinstance(each, dict) and "name" in each for each in found):
+        found = {str(each["name"]): each.get("template") for each in found}  # as tokenizer_config.json has several
     texts = found.values() if isinstance(found, dict) else [found]
     if not all(isinstance(text, str) for text in texts):
         raise UserError(f"{path}: holds no text under 'chat_template'. {CURE}")

@@ -257,7 +257,10 @@ def test_a_call_that_is_left_out_takes_nothing_of_the_turns_after_it():
 @pytest.mark.parametrize("name", ["asks to think", "opens a thought"])
 def test_thoughts_in_the_text_that_are_dropped_leave_the_question_unlearned(name):
     thought = [turn("user", "Hi"), turn("assistant", "<think>\ngreet\n</think>\n\nHello"), *TALK[2:]]
-    assert read(name, thought)[0] == ["\n\n" + EXPECTED[name][0], EXPECTED[name][1]]
+    trained, found = read(name, thought)
+    assert trained == ["\n\n" + EXPECTED[name][0], EXPECTED[name][1]]
+    assert any("reasoning" in what for what in found.unused)
+    assert not any("reasoning" in what for what in read("chatml", thought)[1].unused)
 
 
 def test_marks_around_a_whole_turn_are_learned_and_asked_for_as_the_template_asks():

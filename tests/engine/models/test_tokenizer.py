@@ -97,10 +97,17 @@ def test_a_chat_template_in_a_file_of_its_own_counts(folder):
     assert load_tokenizer(folder).chat_template == text
     beside.write_text(json.dumps({"chat_template": {"default": text, "tool_use": "{{ tools }}"}}))
     assert load_tokenizer(folder).get_chat_template(tools=[{}]) == "{{ tools }}"
-    for content in ('{"chat_template": 1}', "[]", "{"):
+    named = [{"name": "default", "template": text}, {"name": "tool_use", "template": "{{ tools }}"}]
+    beside.write_text(json.dumps({"chat_template": named}))
+    assert load_tokenizer(folder).get_chat_template() == text
+    for content in ('{"chat_template": 1}', '{"chat_template": [{"name": "a"}]}', "[]", "{"):
         beside.write_text(content)
         with pytest.raises(UserError, match=r"chat_template\.json: .*Download or copy the model again"):
             load_tokenizer(folder)
+    beside.unlink()
+    for table, expected in (({"image_size": 1}, None), ({"chat_template": text}, text)):
+        (folder / "processor_config.json").write_text(json.dumps(table))
+        assert load_tokenizer(folder).chat_template == expected
 
 
 def test_a_tokenizer_is_tried_once_for_each_content(folder, home, monkeypatch):
@@ -193,8 +200,8 @@ def test_tokens_beyond_the_table_are_told_where_they_are_used(folder):
     model = load(folder, bits=16)
     last = model.tokenizer.convert_ids_to_tokens(VOCABULARY - 1)
     with pytest.raises(UserError, match=f"The prompt: holds the token '{last}'.* 288 tokens, and .* of 287"):
-        text = model.tokenizer.convert_tokens_to_string([last])
-        continuation(model, EncodedPrompt(prompt_tokens(text, model.tokenizer)), 3)
+        beyond = prompt_tokens(model.tokenizer.convert_tokens_to_string([last]), model.tokenizer)
+        continuation(model, EncodedPrompt(beyond), 3)
     continuation(model, EncodedPrompt(prompt_tokens("a", model.tokenizer)), 3)
 
 
