@@ -119,7 +119,7 @@ def test_no_command_leaves_half_a_file(recipe_file, whole, tmp_path, command, wh
         arguments = [words.get(each, each.replace("DISK", str(disk))) for each in command]
         code, _, error = child.run(arguments, tmp_path / "out", tmp_path / "home")
         assert code == 2, error
-        sentence = ("the disk is full", "MB are free") if what == "full" else ("cannot be written",)
+        sentence = ("the disk is full", "are free on the disk") if what == "full" else ("cannot be written",)
         assert any(each in error for each in sentence) and "Traceback" not in error, error
         if what == "full":
             (disk / "filler").unlink()
