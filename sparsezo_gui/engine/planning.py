@@ -18,6 +18,7 @@ from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.limits import BeyondModel, Limits, limits_of
 from sparsezo_gui.engine.evaluate import BATCH
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
+from sparsezo_gui.engine.generate import ROOM
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models import library, memory
 from sparsezo_gui.engine.models.anatomy import Anatomy, anatomy
@@ -80,7 +81,7 @@ def _formula(
         longest, tokens, scored = max(map(count_tokens, examples)), *_sizes(pack)
         evaluated = _sizes(_largest_evaluated(others, rows)) if others else None
         longest = max(longest, *map(count_tokens, others), 0)
-        written = max((len(each.prompt) + each.length for each in others if each.references), default=0)
+        written = _written(others)
     estimated = partial(
         memory.estimate, recipe, anatomy, device, longest, tokens, scored_tokens=scored, evaluated=evaluated,
         written=written, program=devices.program_bytes() if device == "cpu" else 0, rows=rows, small=small,
@@ -90,6 +91,15 @@ def _formula(
     if device == "cuda" and recipe.mask.space != "dense" and needed(anatomy, recipe.model.bits, width, found.available):
         return estimated(streamed=True)
     return found
+
+
+def _written(examples: Sequence[Encoded]) -> int:
+    """Tokens of the longest prompt and the longest answer that an evaluation lets the model write."""
+    asked = [each for each in examples if each.references and not each.choices]
+    if not asked:
+        return 0
+    answer = max(len(row.targets) for each in asked for row in each.rows)
+    return max(len(each.prompt) for each in asked) + answer + ROOM
 
 
 def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:

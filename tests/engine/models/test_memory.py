@@ -13,6 +13,7 @@ from transformers import LlamaConfig
 
 from sparsezo_gui.console import Console
 from sparsezo_gui.engine import planning
+from sparsezo_gui.engine.data import load_task
 from sparsezo_gui.engine.forward import LOGITS_BYTES
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models import finite, frozen
@@ -244,3 +245,14 @@ def test_an_evaluation_that_writes_answers_is_part_of_what_is_told():
     many = part(found(longest=64, batch=64, more={"written": 64}), "Written answers")
     few = part(found(longest=64, batch=64, more={"written": 2}), "Written answers")
     assert many > few, "several are written at once"
+
+
+def test_answers_are_written_where_there_are_none_to_choose_from(make):
+    chosen = make()
+    pairs = make(data={"task": "pairs"})
+    told = [[each.name for each in planning.estimate(recipe).parts] for recipe in (chosen, pairs)]
+    assert ["Written answers" in names for names in told] == [False, True]
+    data = finish(load_task(pairs.data, finish(frozen.load(pairs.model)).tokenizer))
+    asked = [*data.validation.encoded, *data.test.encoded]
+    longest = max(len(each.prompt) for each in asked) + max(len(each.rows[0].targets) for each in asked)
+    assert planning._written(asked) == longest + 8
