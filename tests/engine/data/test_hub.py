@@ -173,14 +173,14 @@ def test_a_data_set_that_is_read_as_it_comes(served):
         list(part())
 
 
-def test_pictures_are_not_opened(served):
+def test_pictures_are_not_opened(served, monkeypatch):
     """Nor is anything asked for that would open them."""
-    pictures = datasets.Dataset.from_dict(
-        {"text": ["a", "b"] * 40, "image": [{"bytes": b"\x89PNG, broken", "path": None}] * 80},
-        features=datasets.Features({"text": datasets.Value("string"), "image": datasets.Image()}),
-    )
+    monkeypatch.setattr(datasets.config, "PIL_AVAILABLE", False)
+    features = {"text": {"dtype": "string", "_type": "Value"}, "image": {"_type": "Image"}}
+    table = pyarrow.table({"text": ["a", "b"] * 40, "image": [{"bytes": b"\x89PNG, broken", "path": None}] * 80})
+    about = {"huggingface": json.dumps({"info": {"features": features}})}
     file = io.BytesIO()
-    pictures.to_parquet(file)
+    parquet.write_table(table.replace_schema_metadata(about), file)
     served.add("datasets/owner/pictures", {"README.md": b"# Pictures\n", "data/train.parquet": file.getvalue()})
     rows = load_rows(DataTable(source="owner/pictures", train=20, validation=5, test=5))["train"]
     assert rows[0].values["image"] == {"bytes": Binary(12), "path": None}
