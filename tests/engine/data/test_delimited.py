@@ -9,18 +9,9 @@ from hypothesis import strategies as st
 
 from sparsezo_gui.engine.data.readers import read
 from sparsezo_gui.errors import UserError
+from tests.engine.data.files import put, values
 
 ROWS = [{"Review": f"nice, but {i}", "Mood": "good" if i % 2 else "bad"} for i in range(24)]
-
-
-def put(folder, name, content):
-    path = folder / name
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def values(path):
-    return [record.values for record in read(path)]
 
 
 def table(header, rows, separator, end="\n", **options):

@@ -8,18 +8,9 @@ import pytest
 from sparsezo_gui.engine.data import lines, objects
 from sparsezo_gui.engine.data.readers import read
 from sparsezo_gui.errors import UserError
+from tests.engine.data.files import put, values
 
 ROWS = [{"text": "a b", "label": "good"}, {"text": 'café, [ { "', "label": "bad"}, {"text": "c\nd", "label": "good"}]
-
-
-def put(folder, name, content):
-    path = folder / name
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def values(path):
-    return [record.values for record in read(path)]
 
 
 LINES = "\n".join(map(json.dumps, ROWS))
