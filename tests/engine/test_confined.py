@@ -13,7 +13,8 @@ import pytest
 
 from sparsezo_gui.engine.confined import child, process
 from sparsezo_gui.engine.confined.process import Confined, Exceeded, Refused
-from sparsezo_gui.engine.data.chat import segments, templated
+from sparsezo_gui.engine.data.chat import conversation, render
+from sparsezo_gui.engine.data.conversations import Conversation
 from sparsezo_gui.errors import UserError
 from tests.models import tokenizer
 
@@ -64,12 +65,17 @@ def with_template(text):
     return made
 
 
+def written(talk, made, place):
+    return "".join(piece for piece, _ in render(conversation(talk, place), made, place).segments)
+
+
 @pytest.mark.parametrize("text", CHAT_TEMPLATES)
-@pytest.mark.parametrize("prompt", [False, True])
-def test_conversations_read_as_transformers_writes_them(text, prompt):
+def test_conversations_read_as_transformers_writes_them(text):
     made = with_template(text)
-    expected = made.apply_chat_template(TALK, add_generation_prompt=prompt, tokenize=False)
-    assert templated(TALK, made, "row 1", prompt) == expected
+    found = render(Conversation(TALK, trained=(2,)), made, "row 1")
+    assert "".join(piece for piece, _ in found.segments) == made.apply_chat_template(TALK, tokenize=False)
+    asked = made.apply_chat_template(TALK[:2], add_generation_prompt=True, tokenize=False)
+    assert found.prompt.startswith(asked)  # a template that never asks is given what opens a turn
 
 
 @pytest.mark.parametrize(
@@ -85,32 +91,32 @@ def test_conversations_read_as_transformers_writes_them(text, prompt):
 )
 def test_what_a_chat_template_refuses_is_told(text, sentence):
     with pytest.raises(UserError, match=f"^row 1: the model's chat template refuses.*{sentence}"):
-        templated(TALK, with_template(text), "row 1")
+        written(TALK, with_template(text), "row 1")
 
 
 @pytest.mark.parametrize(("text", "much"), BOMBS)
 def test_a_chat_template_has_a_budget_for_each_row(text, much):
     start = time.perf_counter()
     with pytest.raises(UserError, match=f"chat template: takes more than {much}.* on a.jsonl, row 3. Shorten the row"):
-        segments(TALK, with_template(text), "a.jsonl, row 3")
+        written(TALK, with_template(text), "a.jsonl, row 3")
     assert time.perf_counter() - start < 20  # by the clock, on a busy computer
-    assert templated(TALK, tokenizer(), "row 4").startswith("<s>")
+    assert written(TALK, tokenizer(), "row 4").startswith("<s>")
 
 
-@pytest.mark.parametrize("work", ["prompt", "conversation"])
-def test_where_the_system_limits_no_memory_the_parent_does(confined, work):
+@pytest.mark.parametrize(("work", "more"), [("prompt", ()), ("ending", ([],))])
+def test_where_the_system_limits_no_memory_the_parent_does(confined, work, more):
     request = confined._start() and process._Request(60, 64 << 20)
     confined._request = request
     values = {"text": "ab", "x": "a" * 1000}
     bomb = "{{ (text" + " | replace('a', x)" * 4 + ") }}"
-    unlimited = marshal.dumps((work, (bomb, values), 60, 2**60))
+    unlimited = marshal.dumps((work, (bomb, values, *more), 60, 2**60))
     assert confined._exchange(confined._process, unlimited)[0] == b"" and request.exceeded == "memory"
 
 
 def test_memory_that_was_taken_and_given_back_is_no_ones(confined):
-    text = "{% for a in range(30) %}{{ 'a' * 1000000 }}{% endfor %}"
+    text, values = "{{ a }}" * 15, {"a": "a" * 1_000_000}
     for _ in range(6):
-        assert len(confined.ask("conversation", text, {}, seconds=5, memory=90 << 20)) == 30_000_000
+        assert len(confined.ask("prompt", text, values, seconds=5, memory=45 << 20)) == 15_000_000
 
 
 def test_a_dead_process_is_replaced_and_an_interrupted_one_does_not_answer_late(confined, monkeypatch):
@@ -159,14 +165,14 @@ def test_a_frozen_program_is_its_own_child(program):
 
 def test_what_a_library_says_comes_back(confined):
     with pytest.raises(Refused, match="division by zero"):
-        confined.ask("conversation", "{{ 1 / 0 }}", {}, seconds=1, memory=64 << 20)
+        confined.ask("prompt", "{{ 1 / 0 }}", {}, seconds=1, memory=64 << 20)
     with pytest.raises(Exceeded, match="memory"):
         confined.ask("prompt", "{{ a }}", {"a": "b" * 10_000_000}, seconds=1, memory=5_000_000)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 def test_a_child_whose_parent_died_ends_by_itself():
-    request = marshal.dumps(("conversation", ("{{ (9 ** (9 ** 9)) % 7 }}", {}), 0, 64 << 20))
+    request = marshal.dumps(("prompt", ("{{ (9 ** (9 ** 9)) % 7 }}", {}), 0, 64 << 20))
     with subprocess.Popen(process._command(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as orphan:
         orphan.stdin.write(len(request).to_bytes(8, "little") + request)
     assert orphan.returncode < 0

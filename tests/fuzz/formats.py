@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from sparsezo_gui import recipe
-from sparsezo_gui.engine.data.chat import templated
+from sparsezo_gui.engine.data.chat import conversation, render
 from sparsezo_gui.engine.data.preview import preview
 from sparsezo_gui.engine.data.template import Template
 from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
@@ -118,7 +118,7 @@ def read_tokenizer(path: Path) -> None:
     found = load_tokenizer(path.parent)
     found("a cat", verbose=False)
     if found.chat_template:
-        templated(TALK, found, path.name)
+        render(conversation(TALK, path.name), found, path.name)
 
 
 def read_ends(path: Path) -> None:

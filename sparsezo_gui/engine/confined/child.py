@@ -44,7 +44,6 @@ def _work() -> dict[str, Callable[..., str]]:
 
     return {
         "prompt": prompt.render,
-        "conversation": conversation.render,
         "ending": conversation.ending,
         "split": conversation.split,
         "tokenizer": tokens.check,

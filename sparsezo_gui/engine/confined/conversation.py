@@ -107,11 +107,6 @@ def compiled(text: str) -> Template:
     return environment.from_string(text)
 
 
-def render(text: str, values: dict[str, Any]) -> str:
-    """The text of the conversation ``values['messages']``."""
-    return _writer(text, values)(values.get("messages", []), values.get("add_generation_prompt", False))
-
-
 def ending(text: str, values: dict[str, Any], special: list[str]) -> str:
     """`ends.Ending` of the template as JSON."""
     found = ends.ending(_writer(text, values), special)

@@ -79,22 +79,6 @@ def _skipped(tokenizer: Any) -> set[str]:
     return {*tokenizer.all_special_tokens, *special}
 
 
-def segments(talk: Messages, tokenizer: Any, place: str) -> tuple[tuple[str, bool], ...]:
-    """Pieces of the conversation's text; what the assistant writes is trained, with the signs that end its turns."""
-    return render(conversation(talk, place), tokenizer, place).segments
-
-
-def templated(talk: Messages, tokenizer: Any, place: str, prompt: bool = False, tools: list | None = None) -> str:
-    """The text of the conversation; with ``prompt``, as far as the answer that is to come. Raises `UserError`."""
-    with_template(tokenizer)
-    with _told(place):
-        if _has_own_way(tokenizer):
-            return _written(tokenizer, tools, talk, prompt)
-        values = {**tokenizer.special_tokens_map, "messages": talk, "tools": tools, "add_generation_prompt": prompt}
-        return rendered("conversation", tokenizer.get_chat_template(tools=tools), values, _WHERE, place)
-
-
-
 def learned_end(tokenizer: Any) -> int | None:
     """The token by which an assistant's turn ends in the model's chat template; None where there is no template or it
     writes no special token there."""
@@ -207,8 +191,6 @@ __all__ = [
     "learned_end",
     "messages",
     "render",
-    "segments",
     "special",
-    "templated",
     "with_template",
 ]

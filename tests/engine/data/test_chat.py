@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from sparsezo_gui.engine.data.chat import conversation, learned_end, messages, segments
+from sparsezo_gui.engine.data.chat import conversation, learned_end, messages, render
 from sparsezo_gui.engine.data.encode import encode
 from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.errors import UserError
@@ -16,6 +16,10 @@ TALK = [
     {"role": "user", "content": "Bye"},
     {"role": "assistant", "content": "See you"},
 ]
+
+
+def segments(talk, tokenizer, place):
+    return render(conversation(talk, place), tokenizer, place).segments
 
 
 def test_only_the_assistants_turns_are_trained(made):
