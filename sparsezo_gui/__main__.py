@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparsezo_gui import __version__, plain
+from sparsezo_gui import __version__, plain, start
 from sparsezo_gui.engine.confined import child
 from sparsezo_gui.errors import UserError
 
@@ -16,7 +16,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sparsezo-gui",
         description="Fine-tune language models on a laptop. Opens the window; 'sparsezo' is the same without one.",
-        epilog="Exit codes with --exit-when-done: 0 the run finished, 1 it did not, 2 the recipe is wrong.",
+        epilog="Exit codes with --exit-when-done: 0 the run finished, 1 it did not, 2 the recipe or what it names is "
+        "wrong.",
     )
     parser.add_argument(
         "target",
@@ -66,4 +67,4 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start.window())

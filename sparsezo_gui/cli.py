@@ -16,12 +16,12 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sparsezo_gui import __version__, benching, plain, recipe, resources
+from sparsezo_gui import __version__, benching, plain, recipe, resources, start
 from sparsezo_gui.border import is_fault
 from sparsezo_gui.console import Console
 from sparsezo_gui.engine.confined import child
@@ -58,13 +58,15 @@ def _main(arguments: list[str]) -> int:
     console = Console("--json" in arguments)
     warnings.simplefilter("ignore")  # of libraries, meant for programmers
     try:
-        return _run(_parser().parse_args(arguments), console) or 0
+        with _interruptible():
+            return _run(_parser().parse_args(arguments), console) or 0
     except UserError as error:
         console.error(OUT_OF_MEMORY if out_of_memory(error) else str(error))
         return 2
     except KeyboardInterrupt:
         console.error("Interrupted.")
-        return 130
+        exec("")  # Python would end by the signal, not with this code, where the last exec() was interrupted
+        return start.INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away; nothing can be told any more, not even at the interpreter's exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,6 +84,27 @@ def _main(arguments: list[str]) -> int:
         return 1
     finally:
         console.close()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Within: Ctrl-C comes out as `KeyboardInterrupt`, also where a library makes another error of it."""
+    struck = False
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        nonlocal struck
+        struck = True
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except BaseException as error:
+        if struck and is_fault(error):
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _run(options: argparse.Namespace, console: Console) -> int | None:
@@ -586,4 +609,4 @@ def _step(text: str) -> int | str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start.terminal())
