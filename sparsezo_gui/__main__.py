@@ -16,8 +16,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sparsezo-gui",
         description="Fine-tune language models on a laptop. Opens the window; 'sparsezo' is the same without one.",
-        epilog="Exit codes with --exit-when-done: 0 the run finished, 1 it did not, 2 the recipe or what it names is "
-        "wrong.",
+        epilog="Exit codes with --exit-when-done: 0 the run finished, 1 it did not, 2 the recipe, its model or "
+        "its data is wrong.",
     )
     parser.add_argument(
         "target",

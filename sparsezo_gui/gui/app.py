@@ -19,6 +19,7 @@ from PySide6.QtWidgets import QApplication
 
 from sparsezo_gui import __version__, resources
 from sparsezo_gui.gui.main_window import MainWindow
+from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import RunRecord
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import theme
@@ -122,7 +123,7 @@ def run(options: Options) -> int:
     ended = session.close()
     code = 0
     if options.exit_when_done:
-        code = 0 if session.record is not None and session.record.state == "done" else 1
+        code = exit_code(session)
         _print_result(session)
     if not ended:
         # The worker is inside a call that cannot be broken off, such as an import; waiting helps nobody.
@@ -139,10 +140,22 @@ def _leave_when_done(session: Session, window: MainWindow) -> None:
         window.close()
 
 
+def exit_code(session: Session) -> int:
+    """0 where the run is done, 2 where what it was given is wrong, 1 otherwise."""
+    if session.record is not None and session.record.state == "done":
+        return 0
+    problem = _problem(session)
+    return 1 if problem is None or problem.defect else 2
+
+
+def _problem(session: Session) -> Problem | None:
+    """Why there is no finished run."""
+    found = (session.problems.get(kind) for kind in ("load", "history", "train", "resume"))
+    return next(filter(None, found), None)
+
+
 def _print_result(session: Session) -> None:
-    record, problem = session.record, None
-    for kind in ("load", "history", "train", "resume"):
-        problem = problem or session.problems.get(kind)
+    record, problem = session.record, _problem(session)
     if problem is not None:
         print(printable(problem.what, keep="\n"), file=sys.stderr)
         if problem.details:

@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QLabel, QMessageBox, QPushButton
 from standin import past
 
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.gui.app import result_lines
+from sparsezo_gui.gui.app import exit_code, result_lines
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.plots.board import Board
 from sparsezo_gui.gui.record import Columns, RunRecord
@@ -42,6 +42,16 @@ def test_a_whole_run(run, click, find, session, qtbot):
     lines = result_lines(session.record)
     assert "test accuracy: 25.0 % before, 88.0 % after" in lines
     assert not session.running
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"), [(None, 0), (UserError("no column goes in"), 2), (ValueError("broken"), 1), (MemoryError(), 1)]
+)
+def test_the_exit_code_says_whose_fault_it_was(run, click, session, engine, qtbot, fault, code):
+    engine.faults = {"train": fault} if fault else {}
+    click("Start run")
+    state(qtbot, session, "done", "failed")
+    assert exit_code(session) == code
 
 
 def test_the_worst_and_the_best_examples_are_listed(run, click, find, session, qtbot):

@@ -9,14 +9,16 @@ import sys
 
 import pytest
 
+from sparsezo_gui import resources
 from sparsezo_gui.gui.app import make_application
 from sparsezo_gui.gui.worker import Request, Worker
 
 HEADLESS = {**os.environ, "DISPLAY": "", "WAYLAND_DISPLAY": "", "QT_QPA_PLATFORM": "offscreen"}
 
 
-def python(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *arguments], env=HEADLESS, capture_output=True, text=True, timeout=60)
+def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    command, environment = [sys.executable, *arguments], {**HEADLESS, **variables}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def test_the_window_is_imported_without_torch():
@@ -44,6 +46,14 @@ def test_a_wrong_recipe_is_told_before_a_window_opens(tmp_path):
         done = python("-m", "sparsezo_gui", target)
         assert done.returncode == 2
         assert word in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_recipe_that_is_wrong_for_its_data_is_bad_input(tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    text = resources.recipe("starter").read_text(encoding="utf-8")
+    recipe.write_text(text.replace("{{ text }}", "{text}"))
+    done = python("-m", "sparsezo_gui", str(recipe), "--autostart", "--exit-when-done", XDG_CONFIG_HOME=str(tmp_path))
+    assert done.returncode == 2 and "Did you mean '{{ text }}'?" in done.stderr, done.stderr
 
 
 def test_numbers_have_points():
