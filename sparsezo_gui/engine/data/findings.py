@@ -10,6 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
+from unicodedata import normalize
 
 from sparsezo_gui.engine.data import columns, faults, labels
 from sparsezo_gui.engine.data.encode import Encoded
@@ -74,14 +75,16 @@ class Findings:
             self._largest = max(self._largest, *(max(*row.tokens, *row.targets) for row in encoded.rows))
 
     def _compare(self, split: str, example: Example, encoded: Encoded | None) -> None:
-        """Keeps the example by what the model sees, which may be less than the row holds, and its prompt as text."""
-        whole = hash(encoded.rows if encoded else example.text)
+        """Keeps the example, which may be cut to what the model sees, and its prompt, as text. Texts that look alike
+        are the same, whichever way Unicode composes their letters."""
+        texts = [text for text, _ in example.segments]
+        whole = hash(encoded.rows) if encoded and encoded.cut else _same(*texts, *example.choices)
         self._wholes[split].append(whole)
         if split == "train":
-            prompt = tuple(text for text, trained in example.segments if not trained)
-            self._prompts.append(hash(prompt) if prompt else whole)
-            self._answers.append(hash((example.text, example.label)))
-            self._references.append(hash(example.references))
+            prompt = [text for text, trained in example.segments if not trained]
+            self._prompts.append(_same(*prompt) if prompt else whole)
+            self._answers.append(_same(example.text, str(example.label)))
+            self._references.append(_same(*example.references))
 
     def is_empty(self, example: Example) -> bool:
         """Whether an answer is nothing, or nothing but the sign for its end."""
@@ -240,6 +243,11 @@ class Findings:
                 f"model was made for (the longest: {self.longest:,}), which degrades its output. Set [data] max_tokens "
                 f"= {self._limits.positions} to cut them.", "warning",
             )  # fmt: skip
+
+
+def _same(*texts: str) -> int:
+    """A number that is the same for the same texts."""
+    return hash(tuple(normalize("NFC", text) for text in texts))
 
 
 def _different(hashes: array[int]) -> int:

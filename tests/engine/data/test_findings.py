@@ -2,6 +2,7 @@
 
 import copy
 import json
+import unicodedata
 
 import pytest
 
@@ -315,6 +316,19 @@ def test_duplicates_across_splits_are_counted(table, made):
             "2 of 20 test examples are also in the training split",
             "7 of 20 test examples are also in the validation split",
         ]
+
+
+def test_texts_that_differ_in_how_unicode_composes_letters_are_the_same(table, made):
+    def part(form, last):
+        return [{"text": unicodedata.normalize(form, f"été {n}, où {last}"), "label": "ab"[n % 2]} for n in range(20)]
+
+    splits = {"train": [*part("NFC", "a"), *part("NFD", "a")], "test": [*part("NFD", "a"), *part("NFC", "b")]}
+    for tokenizer in (None, made("byte_pairs")):
+        twice, there = said(table(splits), tokenizer)
+        assert twice.startswith("20 of 40 training prompts repeat another one with the same answer")
+        assert there.startswith("20 of 40 test examples are also in the training split")
+    rows = [{"prompt": f"p {n}", "completion": unicodedata.normalize(("NFC", "NFD")[n % 2], "né")} for n in range(20)]
+    assert "have the same answer" in said(table(rows, task="pairs"))[0]
 
 
 def test_repeated_texts_are_counted(table):
