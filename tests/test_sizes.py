@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+from sparsezo_gui import resources, sizes
 from sparsezo_gui.sizes import size
 
 
@@ -17,3 +21,8 @@ from sparsezo_gui.sizes import size
 )  # fmt: skip
 def test_three_digits_in_powers_of_1024(count, words):
     assert size(count) == words
+
+
+def test_no_other_unit_is_told():
+    files = [*Path(sizes.__file__).parent.rglob("*.py"), resources.ROOT.parent / "README.md"]
+    assert [path for path in files if re.search(r"\b[kKMGT]B\b", path.read_text(encoding="utf-8"))] == []

@@ -187,7 +187,7 @@ def cannot_write(path: Path, error: OSError) -> UserError:
         return DiskFull(f"{path}: the disk is full. Free some space and try again; nothing half-written was left.")
     if error.errno == errno.EFBIG:
         return UserError(
-            f"{path}: a file cannot be that large here, because of the disk's format (FAT32: 4 GB) or 'ulimit -f'. "
+            f"{path}: a file cannot be that large here, because of the disk's format (FAT32: 4 GiB) or 'ulimit -f'. "
             "Raise the limit or choose another disk; nothing half-written was left."
         )
     return UserError(f"{path}: cannot be written ({error.strerror}). Choose another place or change its permissions.")

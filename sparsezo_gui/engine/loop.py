@@ -114,7 +114,7 @@ class Loop:
         with JournalWriter(self.run.journal, self.run.header) as self.journal:
             before, reason, self._first = self.journal.count, "done", self.step
             # What a damaged journal lost is taken anew, and frames of what was lost must not be taken for it.
-            key_frames.thin(self.run.path, self.journal, recipe.run.frames * 1_000_000)
+            key_frames.thin(self.run.path, self.journal, recipe.run.frames * 2**20)
             while self.step < steps or self.paused or not self._idle:
                 yield from self.obey()
                 if self.stopping:
@@ -286,7 +286,7 @@ class Loop:
 
     def keep_frame(self) -> Events:
         """A key frame of the values as they are. One that cannot be written costs time later, and nothing else."""
-        session, budget = self.session, self.session.recipe.run.frames * 1_000_000
+        session, budget = self.session, self.session.recipe.run.frames * 2**20
         overlay = session.overlay
         needed = key_frames.usual_bytes(overlay.values, session.recipe.remembered)
         if needed > budget or session.step == self.run.start:

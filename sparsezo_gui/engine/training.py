@@ -91,11 +91,11 @@ def resume(
 def _tell_of_frames(session: Session) -> Iterator[e.Event]:
     """Says where there is no room for a key frame, without which a long run takes long to be opened again."""
     recipe = session.recipe
-    budget, needed = recipe.run.frames, usual_bytes(session.overlay.values, recipe.remembered) / 1e6
-    if budget and needed > budget:
+    budget, needed = recipe.run.frames, usual_bytes(session.overlay.values, recipe.remembered)
+    if budget and needed > budget * 2**20:
         yield e.Notice(
-            f"[run] frames = {budget} leaves no room for key frames of this run, which take {needed:,.0f} MB or more "
-            f"each: to open it again, all of its steps are replayed. Set it to {4 * needed:.0f} or more.", "warning",
+            f"[run] frames = {budget} leaves no room for key frames of this run, which take {size(needed)} or more "
+            f"each: to open it again, all of its steps are replayed. Set it to {4 * needed >> 20} or more.", "warning",
         )  # fmt: skip
 
 

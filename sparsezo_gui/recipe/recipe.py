@@ -109,7 +109,7 @@ class RunTable(Settings):
     name: str = setting("", "Shown in lists; empty takes the name of the recipe.", max_length=80)
     folder: str = setting("", "Folder of the run; empty makes a new one among your runs.")
     frames: int = setting(
-        2000, "Room for key frames, with which any past step is reached in a moment; 0 keeps none.", unit="MB", ge=0
+        2000, "Room for key frames, with which any past step is reached in a moment; 0 keeps none.", unit="MiB", ge=0
     )
     pause_on: tuple[Literal["battery", "disk", "gpu"], ...] = setting(
         ("disk",), "Wait automatically: on 'battery', with a full 'disk', while another program takes the 'gpu'."

@@ -17,10 +17,11 @@ from sparsezo_gui.plain import quoted_plain
 from sparsezo_gui.recipe.rates import suited
 from sparsezo_gui.recipe.recipe import VERSION, Recipe
 from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES
+from sparsezo_gui.sizes import size
 
 # From version N to N + 1; the first will be written when version 2 is.
 MIGRATIONS: dict[int, Callable[[dict], dict]] = {}
-LARGEST_FILE = 200_000  # bytes; a recipe is about 1 kB
+LARGEST_FILE = 200 << 10  # bytes; a recipe is about 1 KiB
 MOST_DOTS = 1000  # in a line; the time and memory that a dotted name takes grow with the square of its parts
 _MOST_FAULTS = 20  # told at once
 # Keys that may hold a path, and the bundled names that each may hold instead.
@@ -63,7 +64,7 @@ def load(name: str | Path) -> Recipe:
         raise UserError(f"'{path}' is not a file; a recipe is a TOML file.")
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{path}: larger than {LARGEST_FILE // 1000} kB, so this is not a recipe.")
+            raise UserError(f"{path}: larger than {size(LARGEST_FILE)}, so this is not a recipe.")
         text = path.read_text(encoding="utf-8-sig")  # some editors put a mark before the text
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start}).") from error

@@ -1,7 +1,7 @@
 """How long it takes to reach any step of a run, and what its folder and its shared file weigh.
 
 ``python tests/benchmarks/reach.py [--values 30147 --steps 20000 --budget 2000]``: a journal of so many steps with
-made-up slopes, key frames where a run would have kept them, thinned to the budget (MB); then the step with the longest
+made-up slopes, key frames where a run would have kept them, thinned to the budget (MiB); then the step with the longest
 way from a frame, another one, and the last. No model is needed: a replay runs none.
 """
 
@@ -31,10 +31,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--values", type=int, default=30147)
     parser.add_argument("--steps", type=int, default=20000)
-    parser.add_argument("--budget", type=int, default=2000, help="MB of key frames")
+    parser.add_argument("--budget", type=int, default=2000, help="MiB of key frames")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sparsezo-reach-") as folder:
-        reach(Path(folder), options.values, options.steps, options.budget * 1_000_000)
+        reach(Path(folder), options.values, options.steps, options.budget * 2**20)
 
 
 def reach(folder: Path, values: int, steps: int, budget: int) -> None:

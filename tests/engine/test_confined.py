@@ -39,14 +39,15 @@ CHAT_TEMPLATES = (
     "{% macro say(m) %}{{ m.role | upper }}: {{ m.content }}{% endmacro %}{% for m in messages %}{{ say(m) }}"
     "{% endfor %}",
 )
+MUCH = r"64\.0 MiB of"
 BOMBS = (
     ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "1 second"),
-    ("{% set ns = namespace(x='a' * 99) %}{% for a in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}", "64 MB"),
-    ("{{ 'x' * 10**9 }}", "64 MB"),
-    ("{{ '%1000000000d' % 1 }}", "64 MB"),
-    ("{{ '{:1000000000}'.format(1) }}", "64 MB"),
-    ("{{ ('a' * 9999).replace('a', 'b' * 99999) }}", "64 MB"),
-    ("{{ [0] * 10**8 }}", "64 MB"),
+    ("{% set ns = namespace(x='a' * 99) %}{% for a in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}", MUCH),
+    ("{{ 'x' * 10**9 }}", MUCH),
+    ("{{ '%1000000000d' % 1 }}", MUCH),
+    ("{{ '{:1000000000}'.format(1) }}", MUCH),
+    ("{{ ('a' * 9999).replace('a', 'b' * 99999) }}", MUCH),
+    ("{{ [0] * 10**8 }}", MUCH),
     ("{{ (9 ** (9 ** 9)) % 7 }}", "1 second"),  # in one call of C, which no signal interrupts
     ("{{ lipsum(n=10**9) }}", "1 second"),
 )

@@ -57,7 +57,7 @@ def test_every_fault_has_its_sentence(text, sentence):
         ("loop.steps = 0x" + "f" * 5000, r"\[loop\] steps: .*, not such a long int"),
         ("x = " + "[" * 5000, "not valid TOML"),
         ("a." * 90_000 + "b = 1", "more than 1,000 full stops"),
-        ("#" * 200_001, "larger than 200 kB"),
+        ("#" * 204_801, "larger than 200 KiB"),
         ('[run]\nfolder = "\\u0000"', r"\[run\] folder: .* is no path"),
     ],
 )

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.sizes import size
 
 COMPRESSED: dict[str, Callable] = {".gz": gzip.open, ".xz": lzma.open}
-SMALL, MOST_TIMES = 20_000_000, 100  # bytes that any file may unpack to; a larger one, so many times its size
-MOST_BYTES = 10_000_000_000  # and no packed one to more than these; a larger one is unpacked by its owner
+SMALL, MOST_TIMES = 20 << 20, 100  # bytes that any file may unpack to; a larger one, so many times its size
+MOST_BYTES = 10 << 30  # and no packed one to more than these; a larger one is unpacked by its owner
 PIECE = 2**20  # bytes read at a time
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
           codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
@@ -89,6 +90,6 @@ def most(path: Path) -> int:
 def too_large(path: Path) -> UserError:
     """For a file that unpacks to more than `most`."""
     return UserError(
-        f"{path.name}: unpacks to more than {MOST_TIMES} times its size or {MOST_BYTES / 1e9:g} GB, so it was not "
+        f"{path.name}: unpacks to more than {MOST_TIMES} times its size or {size(MOST_BYTES)}, so it was not "
         "read. If you trust it, unpack it (or convert it to JSONL) and use that file."
     )

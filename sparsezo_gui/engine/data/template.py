@@ -21,9 +21,10 @@ from sparsezo_gui.engine.confined.process import Exceeded, confined
 from sparsezo_gui.engine.confined.prompt import FILTERS, METHODS, environment
 from sparsezo_gui.engine.data.record import Binary
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.sizes import size
 
 LARGEST_TEMPLATE = 20_000  # characters
-SECONDS, MEMORY = 1.0, 64_000_000  # of processor time and bytes that a template gets for one row
+SECONDS, MEMORY = 1.0, 64 << 20  # of processor time and bytes that a template gets for one row
 SMALL = 4_000_000  # signs of a template times those that it reads: so little takes some milliseconds at the very most
 _GROWING = (nodes.Add, nodes.Tuple, nodes.List)  # and filters that join or replace: what they make can be long
 # A name as other programs' templates have it: {name}, {name!r}, {name:>5}, {row[name]}, ${name}, $name, %(name)s. Not
@@ -112,7 +113,7 @@ def rendered(
     try:
         return confined.ask(kind, text, plain(values), *more, seconds=seconds, memory=MEMORY)
     except Exceeded as error:
-        much = f"{seconds:.0f} second{'s' * (times > 1)}" if str(error) == "time" else f"{MEMORY // 10**6} MB of memory"
+        much = f"{seconds:.0f} second{'s' * (times > 1)}" if str(error) == "time" else f"{size(MEMORY)} of memory"
         raise UserError(
             f"{where}: takes more than {much} on {place}. Shorten the row or leave it out, or use a simpler template."
         ) from error

@@ -189,7 +189,7 @@ class Checkpoint:
         """SHA-256 (hex) that tells this model from others, whatever its files are called and however it is cut.
 
         It covers the sorted names, dtypes and shapes of all tensors and a fixed sample of their bytes: all of a tensor
-        up to 2 KiB, else eight pieces of 256 bytes, evenly spread from its first byte to its last. That is under 1 MB
+        up to 2 KiB, else eight pieces of 256 bytes, evenly spread from its first byte to its last. That is under 1 MiB
         of reading for a shard of 400 tensors. Two fine-tunes of one architecture differ; a change that leaves every
         sampled byte as it was is not seen.
         """

@@ -23,12 +23,13 @@ from typing import Any
 from sparsezo_gui.engine.files import refuse_links
 from sparsezo_gui.errors import UserError, quoted
 from sparsezo_gui.recipe.recipe import ModelTable
+from sparsezo_gui.sizes import size
 
 NAMED_IN = {"config.json": ("AutoConfig", "AutoModelForCausalLM"), "tokenizer_config.json": ("AutoTokenizer",)}
 """Which classes of its own a model can name in which file, by the class of transformers that each stands in for."""
-MOST_BYTES = 5_000_000  # of all code files together
+MOST_BYTES = 5 << 20  # of all code files together
 MOST_ENTRIES = 20_000  # files that are looked through for code
-_LARGEST_CONFIG = 10_000_000
+_LARGEST_CONFIG = 10 << 20
 _PACKAGE = "sparsezo_model_code"
 
 
@@ -125,7 +126,7 @@ def _files(folder: Path) -> dict[str, bytes]:
             raise UserError(f"{path}: cannot be read ({error.strerror}). Change its permissions.") from error
         left -= len(content)
         if left < 0:
-            raise UserError(f"{folder}: holds more than {MOST_BYTES // 10**6} MB of Python code, more than anyone can "
+            raise UserError(f"{folder}: holds more than {size(MOST_BYTES)} of Python code, more than anyone can "
                             "read. Move code that is not the model's elsewhere.")
         files[path.relative_to(folder).as_posix()] = content
     return files

@@ -111,7 +111,7 @@ def program_bytes() -> int:
 def give_back_freed() -> None:
     """Frees what only cycles still hold, and returns memory that the C library keeps after it was freed (glibc only).
 
-    Loading leaves hundreds of MB of both: transformers' loader holds the original GPT-2 weights in cycles.
+    Loading leaves hundreds of MiB of both: transformers' loader holds the original GPT-2 weights in cycles.
     """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

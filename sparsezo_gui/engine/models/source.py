@@ -25,6 +25,7 @@ from sparsezo_gui.engine.models.checkpoint import LARGEST_HEADER, Checkpoint, re
 from sparsezo_gui.engine.models.consent import TrustedCode, required
 from sparsezo_gui.errors import UserError, did_you_mean, quoted
 from sparsezo_gui.recipe.recipe import ModelTable
+from sparsezo_gui.sizes import size
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
 MOST_LAYERS = 1000
@@ -218,7 +219,7 @@ def _no_weights(folder: Path) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_HEADER:
-            raise UserError(f"{path}: is larger than {LARGEST_HEADER // 10**6} MB, so it is not of a model.")
+            raise UserError(f"{path}: is larger than {size(LARGEST_HEADER)}, so it is not of a model.")
         table = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error

@@ -23,10 +23,11 @@ from sparsezo_gui.engine.files import home, write_text
 from sparsezo_gui.engine.models import auto
 from sparsezo_gui.engine.models.consent import TrustedCode
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.sizes import size
 
-SECONDS, SECONDS_MB = 10, 2  # of processor time for trying one, and more for each megabyte of the file
-MEMORY, TIMES = 200_000_000, 30  # bytes, and so many times the file's size
-LARGEST_TEMPLATE = 1_000_000  # bytes of a file that holds a chat template
+SECONDS, SECONDS_MIB = 10, 2  # of processor time for trying one, and more for each megabyte of the file
+MEMORY, TIMES = 200 << 20, 30  # bytes, and so many times the file's size
+LARGEST_TEMPLATE = 1 << 20  # bytes of a file that holds a chat template
 CURE = "Download or copy the model again, or choose another."
 
 
@@ -84,13 +85,13 @@ def _problem(path: Path, state: tuple[int, ...]) -> str:
     verdict = home() / "tokenizers" / digest.hexdigest()
     if verdict.exists():
         return ""
-    size = state[2]
-    seconds, memory = SECONDS + SECONDS_MB * size // 10**6, MEMORY + TIMES * size
+    length = state[2]
+    seconds, memory = SECONDS + SECONDS_MIB * length // 2**20, MEMORY + TIMES * length
     try:
         with closing(Confined()) as confined:
             confined.ask("tokenizer", str(path.absolute()), seconds=seconds, memory=memory)
     except Exceeded as error:
-        much = f"{seconds} seconds" if str(error) == "time" else f"{memory // 10**6:,} MB of memory"
+        much = f"{seconds} seconds" if str(error) == "time" else f"{size(memory)} of memory"
         return f"{path}: takes more than {much} for a few words, or crashes. {CURE}"
     except Refused as error:
         return f"{path}: not a tokenizer that can be loaded ({error}). {CURE}"

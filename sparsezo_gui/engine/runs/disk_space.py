@@ -18,7 +18,7 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.sizes import size
 
-SMALL = 10**6  # bytes that are not checked: a write that fails is reported too, and waits where the recipe says so
+SMALL = 1 << 20  # bytes that are not checked: a write that fails is reported too, and waits where the recipe says so
 INDEX = VALUE = 4  # bytes of a tuned weight's place in the mask, and of its value
 
 
@@ -39,7 +39,7 @@ def needed(recipe: Recipe, source: ModelSource) -> DiskSpace:
     mask = tuned * INDEX if recipe.mask.space == "entries" else 0
     one = round((PACKED + recipe.remembered) * tuned * VALUE)
     count = -(-steps // spacing(tuned, again=recipe.estimator.exact))
-    frames = min(recipe.run.frames * 10**6, count * one)
+    frames = min(recipe.run.frames * 2**20, count * one)
     export = sum(file.stat().st_size for file in set(source.weights.values()))
     return DiskSpace(journal + mask, frames, export)
 

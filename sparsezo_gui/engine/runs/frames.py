@@ -62,7 +62,7 @@ class Frame:
 
 
 def spacing(size: int, again: bool = False) -> int:
-    """Steps between two frames of ``size`` values: a second of replaying, and one more for each MB of a frame.
+    """Steps between two frames of ``size`` values: a second of replaying, and one more for each MiB of a frame.
 
     Where steps are to be taken ``again``, with their forward and backward passes, it is a few.
     """

@@ -10,7 +10,7 @@ and ``mask.safetensors`` where it is small or was asked for. Key frames, locks a
 A writer MUST leave out the best and the worst examples of the evaluations, which are rows of the data, unless it was
 asked for them, and MUST write of a path its last part alone, after ``./``: in a reader's hands it is meant from the
 outermost run's folder. All entries together MUST NOT unfold to more than 1 GiB, nor to more than 100 times the file's
-size and 20 MB, and there MUST NOT be more than 1,000 of them; a writer stores what packs too well.
+size and 20 MiB, and there MUST NOT be more than 1,000 of them; a writer stores what packs too well.
 
 A reader MUST refuse a file with any other name in it, with two names that a disk may take for one, with a folder that
 lacks ``run.json`` or ``recipe.toml`` (also one that another lies in), and with entries that unfold to more than their
@@ -40,9 +40,10 @@ from sparsezo_gui.engine.runs.line import line
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import dump, judge, loads, portable, values, with_settings
 from sparsezo_gui.recipe.events import Event, Examples, Finished, Notice, Returned
+from sparsezo_gui.sizes import size
 
-MASK, MASK_BYTES = "mask.safetensors", 250_000  # what a packed mask may take without being asked for
-MOST_BYTES, MOST_TIMES, SMALL, MOST_ENTRIES = 1 << 30, 100, 20_000_000, 1000  # of all entries; see the format
+MASK, MASK_BYTES = "mask.safetensors", 1 << 18  # what a packed mask may take without being asked for
+MOST_BYTES, MOST_TIMES, SMALL, MOST_ENTRIES = 1 << 30, 100, 20 << 20, 1000  # of all entries; see the format
 LIMITS = {  # bytes an entry may unfold to
     "run.json": 1 << 20, "recipe.toml": 1 << 20, "journal.bin": 1 << 30, "events.jsonl": 1 << 28, NOTES: 1 << 24,
     MASK: 1 << 30,
@@ -91,11 +92,11 @@ def share(
         raise UserError(f"{out}: already exists. Name another file.")
     line(run)  # what is wrong with it is told here, and not where it is received
     entries = list(_entries(run, with_mask, with_examples))
-    size, masked = sum(content.bytes for content, _ in entries), entries[-1][0].file == MASK
+    total, masked = sum(content.bytes for content, _ in entries), entries[-1][0].file == MASK
     far = any(content.bytes > LIMITS[content.file.rsplit("/", 1)[-1]] for content, _ in entries)
-    if size > MOST_BYTES or far or len(entries) > MOST_ENTRIES:
+    if total > MOST_BYTES or far or len(entries) > MOST_ENTRIES:
         raise UserError(
-            f"{run.path}: is too large to share ({size / 1e6:,.0f} MB in {len(entries):,} files). Leave out the "
+            f"{run.path}: is too large to share ({size(total)} in {len(entries):,} files). Leave out the "
             "mask, shorten the notes, or share a branch from an earlier step."
         )
     with (
@@ -256,7 +257,7 @@ def _check_whole(file: Path, names: Collection[str]) -> None:
 
 def _too_large(file: Path) -> UserError:
     return UserError(
-        f"{file}: unpacks to more than a shared run can ({MOST_BYTES / 1e6:,.0f} MB, {MOST_TIMES} times its size or "
+        f"{file}: unpacks to more than a shared run can ({size(MOST_BYTES)}, {MOST_TIMES} times its size or "
         f"{MOST_ENTRIES:,} files), so it was not unpacked. Do not trust it; ask for it again."
     )
 

@@ -137,8 +137,8 @@ def test_the_text_of_a_row_is_bounded():
     ("text", "much"),
     [
         (("{{ (text" + " | capitalize | upper" * 70 + ") == text }}") * 12, "1 second"),  # 19 kB
-        ("{{ text.split() + text.split() + text.split() }}", "64 MB of memory"),
-        ("{{ text | replace('w', text) }}", "64 MB of memory"),
+        ("{{ text.split() + text.split() + text.split() }}", "64.0 MiB of memory"),
+        ("{{ text | replace('w', text) }}", "64.0 MiB of memory"),
     ],
 )
 def test_a_row_has_one_budget_for_the_whole_template(text, much):

@@ -111,7 +111,7 @@ def test_an_own_class_that_is_no_table(folder):
 def test_a_huge_config(folder):
     with (folder / "config.json").open("r+b") as file:
         file.truncate(200_000_000)
-    assert "larger than 100 MB" in refused(folder)
+    assert "larger than 95.4 MiB" in refused(folder)
 
 
 @pytest.mark.parametrize("id", ["a" * 300, "~nobody/model", "a\0b"])

@@ -55,7 +55,7 @@ def load(folder, **fields):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ({"post_processor": AGAIN}, r"takes more than 20\d MB of memory"),
+        ({"post_processor": AGAIN}, r"takes more than 20\d MiB of memory"),
         ({"normalizer": {"type": "Sequence", "normalizers": WAITING}}, TIMES),
         ({"normalizer": {"type": "Sequence", "normalizers": SEEING}}, TIMES),
         ({"decoder": {"type": "Sequence", "decoders": WAITING}}, TIMES),

@@ -41,10 +41,10 @@ def test_what_a_run_needs(recipe, source):
     found, tuned = disk_space.needed(recipe, source), source.anatomy.eligible // 2
     assert found.least == HEADER_BYTES + 100_000 * record_dtype(1).itemsize + 4 * tuned
     frames = -(-100_000 // disk_space.spacing(tuned))
-    assert found.frames == frames * round(0.5 * 4 * tuned) < 2000 * 10**6
+    assert found.frames == frames * round(0.5 * 4 * tuned) < 2000 * 2**20
     assert found.export == sum(path.stat().st_size for path in source.folder.glob("*.safetensors"))
     few = recipe.model_copy(update={"run": recipe.run.model_copy(update={"frames": 1})})
-    assert disk_space.needed(few, source).frames == 10**6
+    assert disk_space.needed(few, source).frames == 2**20
 
 
 def test_what_is_told(recipe, source, tmp_path, monkeypatch):
