@@ -26,6 +26,9 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     speed.add_argument("--repeats", type=natural, default=7, metavar="N", help="rounds, of which the median is shown")
     speed.add_argument("--against", nargs="+", default=["plain", "mezo", "qlora"], choices=("plain", "mezo", "qlora"),
                        help="what steps are compared with (default: all)")  # fmt: skip
+    held = sub.add_argument_group("memory")
+    held.add_argument("--kept", metavar="FOLDER", help="where each figure is kept as it is measured; what is there "
+                      "already is not measured again, so use one folder for each device and --set")  # fmt: skip
     quality = sub.add_argument_group("quality")
     quality.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="which ones (default: all)")
     quality.add_argument("--seeds", type=natural, default=3, metavar="N", help="seeds of each method (default: 3)")
@@ -68,7 +71,8 @@ def run(options: argparse.Namespace, console: Console) -> None:
             work = steps(Path(folder), options.shape[0], options.repeats, options.set, options.against)
             columns: tuple[str, ...] = ("shape", "load", "against", "ours_ms", "theirs_ms", "ratio")
         else:
-            work = memory(Path(folder), options.shape, options.set)
+            kept = Path(options.kept) if options.kept else None
+            work = memory(Path(folder), options.shape, options.set, kept=kept)
             columns = ("shape", "batch", "tokens", "trained", "formula", "measured", "start", "run", "plain", "qlora")
         console.table(console.finish(work), columns, "")
 

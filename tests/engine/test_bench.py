@@ -7,6 +7,7 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM
 
+from sparsezo_gui import cli
 from sparsezo_gui.engine.bench import memory as bench
 from sparsezo_gui.engine.bench import references, shapes
 from sparsezo_gui.engine.bench.memory import memory
@@ -112,6 +113,17 @@ def test_a_cell_of_the_memory_table_is_kept(tmp_path, monkeypatch):
     assert finish(memory(tmp_path, ["small"], kept=kept, **asked)) == expected
     monkeypatch.setattr(bench, "_apart", lambda work, recipe: pytest.fail("measured again"))
     assert finish(memory(tmp_path, ["small"], kept=kept, **asked)) == expected
+
+
+def test_the_command_line_keeps_the_cells_of_the_memory_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "_apart", lambda work, recipe: {"start": 2**20, "run": 2**20, work.__name__[1:]: 2**20})
+    command = ["bench", "memory", "--shape", "small", "--kept", str(tmp_path / "kept"), "--json"]
+    assert cli.main(command) == 0
+    first = capsys.readouterr().out
+    assert (tmp_path / "kept" / "small-1-128-answers-formula.json").is_file()
+    monkeypatch.setattr(bench, "_apart", lambda work, recipe: pytest.fail("measured again"))
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out == first and '"formula": 1' in first
 
 
 @pytest.mark.parametrize("scope", ["answers", "whole"])

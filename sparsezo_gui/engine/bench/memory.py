@@ -19,6 +19,7 @@ import torch
 from sparsezo_gui.engine import planning
 from sparsezo_gui.engine.bench import references, shapes
 from sparsezo_gui.engine.data import finish
+from sparsezo_gui.engine.files import write_text
 from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.models.device import watched
 from sparsezo_gui.errors import UserError
@@ -44,7 +45,7 @@ def memory(
 ) -> Generator[Event, None, list[dict[str, Any]]]:
     """MiB for each shape, batch size, length and scope: formula, measured fit, and the peaks of a run (until its first
     step, and from there) and of the others. ``columns`` are those of `WORK` to fill; none means all. What is in
-    ``kept``, a file a cell, is not measured again.
+    the folder ``kept``, a file a cell, is not measured again.
     """
     found, columns = [], columns or tuple(WORK)
     for name in names:
@@ -56,7 +57,7 @@ def memory(
                 yield Progress(f"{name}, {batch} × {tokens} tokens, {scope}: {column}", done, len(columns), "processes")
                 file = kept / f"{name}-{batch}-{tokens}-{scope}-{column}.json" if kept else folder / "cell.json"
                 if not (kept and file.exists()):
-                    file.write_text(json.dumps(_apart(WORK[column], dump(recipe))))
+                    write_text(file, json.dumps(_apart(WORK[column], dump(recipe))))
                 row |= {key: held and held // 2**20 for key, held in json.loads(file.read_text()).items()}
             found.append(row)
             yield Notice(", ".join(f"{column} {value}" for column, value in row.items()))
