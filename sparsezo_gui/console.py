@@ -167,6 +167,8 @@ class Console:
         lines = [f"{part.name:<28}{size(part.bytes):>10}  {part.why}" for part in estimate.parts]
         verdict = f"{how}, of {size(estimate.available)}: {estimate.verdict}"
         lines += [f"{'Total':<28}{size(estimate.total):>10}  {verdict}"]
+        if estimate.search:
+            lines += [f"{'Finding the mask':<28}{size(estimate.search):>10}  estimated; more than that, before the run"]
         if estimate.small < estimate.total:
             why = "estimated; used automatically when memory is short"
             lines += [f"{'In smaller passes':<28}{size(estimate.small):>10}  {why}"]

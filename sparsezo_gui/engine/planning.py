@@ -134,9 +134,8 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
         Part("Model and program", held, "Measured: the loaded model, its tuned values, Python and its libraries."),
         Part("Forward passes", max(0, peak.bytes - held), "Measured: the most that a step on the largest batch added."),
         Part("Reserve", round(SPREAD[device.type] * peak.bytes), "What the allocator may hold more in another run."),
-        Part("Reserve for the mask", max(0, held + search - peak.bytes), "Estimated: what finding it may take more."),
     )
-    return replace(formed, parts=parts, measured=True)
+    return replace(formed, parts=parts, measured=True, search=max(0, held + search - peak.bytes))
 
 
 def preview_data(recipe: Recipe, page: int = 0) -> Generator[Progress, None, DataPreview]:

@@ -32,6 +32,7 @@ class Estimate:
     available: int = 8 * GB
     scale: float = 1.0
     small: int = 2 * GB
+    search: int = 0
     others: dict[str, int] = field(default_factory=lambda: {"lora": 3 * GB, "qlora": 2 * GB, "full": 11 * GB})
 
     @property

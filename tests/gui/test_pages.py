@@ -170,9 +170,10 @@ def test_the_memory_strip_says_what_fits(window, find, click, session, engine, q
     click("Measure memory")
     qtbot.waitUntil(lambda: "measured" in find("Memory needed").text(), timeout=3000)
     assert find("Memory of other methods").text() == others, "what was not measured does not say that it was"
-    engine.estimated = Estimate(available=GB)
+    engine.estimated = Estimate(available=GB, search=GB)
     session.change("model", bits=8)
     qtbot.waitUntil(lambda: find("Memory verdict").text() == "Too large", timeout=3000)
+    assert "Estimated. Finding the mask, before the run: 1.00 GiB more. " in find("Memory of other methods").text()
     click("Memory by part as a table")
 
 

@@ -67,6 +67,8 @@ class MemoryEstimate:
     """Bytes that 'lora', 'qlora' and 'full' fine-tuning would take for the same pack of tokens; always estimated."""
     measured: bool = False
     """Whether the parts were measured; everything else never is."""
+    search: int = 0
+    """Bytes that finding the mask takes before the run, on top of measured parts; among estimated ones it is a part."""
 
     @property
     def total(self) -> int:
@@ -76,9 +78,10 @@ class MemoryEstimate:
     @property
     def verdict(self) -> str:
         """'fits', 'tight' or 'too large'."""
-        if self.total > self.available:
+        most = self.total + self.search
+        if most > self.available:
             return "too large"
-        return "fits" if self.total <= TIGHT * self.available else "tight"
+        return "fits" if most <= TIGHT * self.available else "tight"
 
     def as_json(self) -> dict[str, Any]:
         """Plain object with total and verdict."""

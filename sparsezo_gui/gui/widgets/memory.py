@@ -148,6 +148,8 @@ class MemoryStrip(QFrame):
         lines = [f"Other methods: {others}"] if others else []
         if estimate.small < estimate.total:
             lines.insert(0, f"With less memory, in smaller passes: {size(estimate.small)}")
+        if estimate.search:
+            lines.insert(0, f"Finding the mask, before the run: {size(estimate.search)} more")
         self._say(word, text, f"Estimated. {'. '.join(lines)}" if lines else "", False, level)
         self.bar.show_estimate(_triples(estimate.parts), estimate.available)
 
@@ -182,6 +184,8 @@ class PartsDialog(QDialog):
             *_triples(estimate.parts),
             ("Total", estimate.total, f"Of {size(estimate.available)} on this device."),
         ]
+        if estimate.search:
+            rows.append(("Finding the mask", estimate.search, "Estimated: more than the total, before the run."))
         table = QTableWidget(len(rows), 3)
         table.setAccessibleName("Memory by part")
         table.setHorizontalHeaderLabels(["Part", "Memory", "What it is"])

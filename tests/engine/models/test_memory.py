@@ -213,6 +213,18 @@ def test_a_measured_estimate_says_so_and_an_estimated_one_too(make, capsys):
         assert all(line.endswith("estimated") for line in lines if line.startswith("With "))
 
 
+def test_what_is_estimated_is_not_among_what_was_measured(make, monkeypatch, capsys):
+    monkeypatch.setattr(planning.memory, "search_bytes", lambda *_: 2**50)
+    result = finish(planning.measure(make()))
+    assert result.search > 2**49 > result.total == sum(part.bytes for part in result.parts)
+    assert result.verdict == "too large", "the mask is found on this computer, too"
+    assert not any("stimated" in part.why for part in result.parts)
+    Console(as_json=False).memory(result)
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("Finding the mask")]
+    assert "  estimated; " in line and lines.index(line) > len(result.parts)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is let go")
 def test_a_mapped_file_that_was_read_is_let_go_and_can_be_read_again(tmp_path):
     file, size = tmp_path / "weights", 32 * 2**20
