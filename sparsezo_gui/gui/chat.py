@@ -21,8 +21,8 @@ from sparsezo_gui.recipe.events import Answer, Ask
 
 TOKENS = 96  # of an answer at most, so that the run goes on soon
 HINT = (
-    "Ask the base and the tuned model side by side. Your text goes into the run's template, as its examples did. Where "
-    "the task has a list of answers, you see their probabilities. During a run, they answer between two steps."
+    "Ask the base and the tuned model side by side. {way} Where the task has a list of answers, you see their "
+    "probabilities. During a run, they answer between two steps."
 )
 RAW = "Use no template; the model continues the text as it is."
 NOTHING = "The model ended its answer immediately."
@@ -30,10 +30,26 @@ _COLUMN = re.compile(r"{{-?\s*([^\W\d]\w*)")
 _OPTIONAL = re.compile(r"{%-?\s*if\s+(\w+)\s*-?%}")
 
 
+def _task(recipe: Recipe | None, tasks: list[Any]) -> Any:
+    return next((each for each in tasks if recipe and each.name == recipe.data.task), None)
+
+
+def hint(recipe: Recipe | None, tasks: list[Any]) -> str:
+    """What the chat is for, and which templates the recipe puts a text into."""
+    task = _task(recipe, tasks)
+    into, but = "the run's template", ""
+    if task is not None and task.kind == "chat":
+        into = "the model's chat template"
+    elif recipe and task is not None and task.chat_template:
+        into += ", and into the model's chat template where there is one" if recipe.data.chat_template else ""
+        but = "" if recipe.data.chat_template else " The model's chat template is not used."
+    way = f"Your text goes into {into}, as the run's examples did.{but}"
+    return HINT.format(way="The model continues your text." if task is not None and task.kind == "text" else way)
+
+
 def wanted(recipe: Recipe | None, tasks: list[Any], raw: bool) -> str:
     """What to write, by the columns of the recipe's template: a text for one, or a JSON object."""
-    data = recipe.data if recipe else None
-    task = next((each for each in tasks if data and each.name == data.task), None)
+    data, task = recipe.data if recipe else None, _task(recipe, tasks)
     if raw or task is None or task.kind == "text":
         return "Write a text to continue…"
     if task.kind == "chat":
@@ -101,6 +117,7 @@ class ChatDock(QDockWidget):
         self._place: tuple[Path, int | None] | None = None
         self._exchanges: list[Exchange] = []
         self._described: tuple[Any, ...] = ()
+        self._advice = hint(None, [])
         self._list = column(spacing=2 * GRID)
         inner = QWidget()
         inner.setLayout(column(self._list, None))
@@ -159,7 +176,8 @@ class ChatDock(QDockWidget):
         """Takes all answers away."""
         clear(self._list)
         self._exchanges = []
-        add(self._list, label(HINT, "hint", wrap=True))
+        self._hint = label(self._advice, "hint", wrap=True)
+        add(self._list, self._hint)
         self._follow()
 
     def _chosen(self) -> tuple[Path, int | None] | None:
@@ -203,4 +221,7 @@ class ChatDock(QDockWidget):
             recipe = load(folder / "recipe.toml") if folder is not None else None
         except UserError:  # told where the run is opened
             recipe = None
+        self._advice = hint(recipe, tasks)
+        if not self._exchanges:
+            self._hint.setText(self._advice)
         self._prompt.setPlaceholderText(f"{wanted(recipe, tasks, raw)}\nCtrl+Enter asks.")

@@ -11,7 +11,7 @@ from standin import listed, past
 
 from sparsezo_gui.errors import ChangedInputs, UserError
 from sparsezo_gui.gui import words
-from sparsezo_gui.gui.chat import Exchange, wanted
+from sparsezo_gui.gui.chat import Exchange, hint, wanted
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe, dump
@@ -286,6 +286,31 @@ def test_a_prompt_can_be_asked_raw(window, runs, find, click, session, engine, q
 )
 def test_the_chat_says_what_to_write(data, raw, text):
     assert wanted(Recipe(data=data), Engine().tasks(), raw) == text
+
+
+@pytest.mark.parametrize(
+    ("data", "way"),
+    [
+        ({"task": "pairs"}, "goes into the run's template, and into the model's chat template where there is one, as"),
+        ({"task": "pairs", "chat_template": False}, "The model's chat template is not used. Where"),
+        ({"task": "chat", "chat_template": False}, "Your text goes into the model's chat template, as the run's"),
+        ({"task": "sst2"}, "Your text goes into the run's template, as the run's examples did. Where"),
+        ({"task": "text"}, "The model continues your text. Where"),
+        ({"task": "gone"}, "Your text goes into the run's template, as the run's examples did. Where"),
+    ],
+)
+def test_the_chat_says_which_templates_a_text_goes_into(data, way):
+    assert way in hint(Recipe(data=data), Engine().tasks())
+
+
+def test_the_hint_is_of_the_run_on_show(window, tmp_path):
+    folder, old = tmp_path / "old", dump(Recipe(data={"task": "pairs", "chat_template": False}))
+    folder.mkdir()
+    (folder / "recipe.toml").write_text(old.replace("chat_template = false\n", ""))  # as before that key existed
+    window.chat.point_at(folder, 3)
+    assert "chat template is not used" in window.chat._hint.text()
+    window.chat.empty()
+    assert "chat template is not used" in window.chat._hint.text()
 
 
 def test_an_answer_that_is_empty_says_why(qapp):
