@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Message = dict[str, Any]
+Form = Callable[[list[Message]], list[Message]]
 Write = Callable[..., str]
 """Writes messages, with the generation prompt at their end where the second argument is true; raises what the template
 refuses. Further values for the template may be given by name."""
@@ -40,7 +41,7 @@ class Ending:
 
 def ending(write: Write, special: Sequence[str]) -> Ending:
     """How answers end; ``special`` are the texts of the tokenizer's special tokens."""
-    found = pattern(special)
+    found, write = pattern(special), formed(write, form(write))
     try:
         asked, alone = write(_SAMPLE[:1], True), write(_SAMPLE[:1], False)
         question = _pieces(write, 0)[-1]
@@ -68,6 +69,37 @@ def ending(write: Write, special: Sequence[str]) -> Ending:
     blank = both[: len(both) - len(both.lstrip())]  # without a sign, maybe the end of a line
     common = common or (last if middle.startswith(last) else "") or blank
     return Ending(common, last or blank, frozenset(openers), prompt, asks)
+
+
+def form(write: Write) -> Form:
+    """What messages are put through for the template: many that were made for pictures read contents in parts only."""
+
+    def count(talk: list[Message]) -> int:
+        return (attempt(write, talk, False) or "").count(_SIGN)
+
+    talk = [{**turn, "content": _SIGN} for turn in _SAMPLE[:2]]
+    return _in_parts if (plain := count(talk)) < len(talk) and count(_in_parts(talk)) > plain else list
+
+
+def formed(write: Callable[..., Any], form: Form) -> Callable[..., Any]:
+    """``write`` of messages that are put through ``form`` before."""
+    return lambda messages, *others, **more: write(form(messages), *others, **more)
+
+
+def _in_parts(messages: list[Message]) -> list[Message]:
+    texts = ({"type": "text", "text": each.get("content")} for each in messages)
+    return [
+        {**each, "content": [text]} if isinstance(text["text"], str) else each
+        for each, text in zip(messages, texts, strict=True)
+    ]
+
+
+def attempt(write: Write, messages: list[Message], prompt: bool, **more: Any) -> str | None:
+    """The text; None where the template refuses it."""
+    try:
+        return write(messages, prompt, **more)
+    except Exception:  # whatever a template raises
+        return None
 
 
 def _closing(same: str, question: str, found: re.Pattern) -> list[str]:

@@ -19,8 +19,8 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
-from sparsezo_gui.engine.confined.ends import Ending, Message, Write, pattern, seam, shared
-from sparsezo_gui.engine.confined.writing import THOUGHTS, attempt, filled, ignored_in
+from sparsezo_gui.engine.confined.ends import Ending, Message, Write, attempt, form, formed, pattern, seam, shared
+from sparsezo_gui.engine.confined.writing import THOUGHTS, filled, ignored_in
 
 Span = tuple[int, int]
 Generated = Callable[[list[Message]], tuple[str, list[Span]]]
@@ -36,6 +36,8 @@ def split(
     ``prompt`` is the text that asks for the last of them, and ``answer`` what it answers. ``ignored`` names fields,
     roles and 'tools' that the text does not hold; ``left_out`` says that the content of a trained turn is missing.
     """
+    read = form(write)
+    write, generated = formed(write, read), generated and formed(generated, read)
     whole, messages = filled(write, messages)
     ignored = ignored_in(write, messages, whole, tools)
     if "tool_calls" in ignored:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
-from sparsezo_gui.engine.confined.ends import Message, Write
+from sparsezo_gui.engine.confined.ends import Message, Write, attempt
 
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 """Fields that hold what an assistant thinks before it answers."""
@@ -44,11 +43,3 @@ def ignored_in(write: Write, messages: list[Message], whole: str, tools: bool) -
     if tools and attempt(write, messages, False, tools=None) == whole:
         found.append("tools")
     return sorted(found)
-
-
-def attempt(write: Write, messages: list[Message], prompt: bool, **more: Any) -> str | None:
-    """The text; None where the template refuses it."""
-    try:
-        return write(messages, prompt, **more)
-    except Exception:  # whatever a template raises: the whole conversation came out before
-        return None

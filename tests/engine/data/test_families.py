@@ -254,6 +254,46 @@ def test_a_call_that_is_left_out_takes_nothing_of_the_turns_after_it():
     assert [text for text, trained in found.segments if trained] == ["At 0.<|im_end|>"]
 
 
+PARTS = {  # of models for pictures, which read contents in parts only
+    "by role": (  # as Idefics2 and SmolVLM
+        "<|im_start|>{% for m in messages %}{{ m['role'] | capitalize }}"
+        "{% if m['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
+        "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}"
+        "{% elif part['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}",
+        [" Hello<|im_end|>", " See you<|im_end|>"],
+    ),
+    "pictures first": (  # as LLaVA 1.5, which marks what is generated
+        "{% for m in messages %}{% if m['role'] != 'system' %}{{ m['role'].upper() + ': ' }}{% endif %}"
+        "{% for part in m['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+        "{% if m['role'] != 'assistant' %}{% for part in m['content'] | selectattr('type', 'equalto', 'text') %}"
+        "{{ part['text'] + ' ' }}{% endfor %}{% else %}"
+        "{% for part in m['content'] | selectattr('type', 'equalto', 'text') %}"
+        "{% generation %}{{ part['text'] + ' ' }}{% endgeneration %}{% endfor %}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}",
+        ["Hello ", "See you "],
+    ),
+    "fails on text": (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content[0].text + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+        ["Hello<|im_end|>", "See you<|im_end|>"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("system", [[], [turn("system", "Be kind.")]])
+def test_templates_that_read_contents_in_parts_only(name, system):
+    template, expected = PARTS[name]
+    made, talk = tokenizer(template), [*system, *TALK]
+    found = render(conversation(talk, "row 1"), made, "row 1")
+    parts = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in talk]
+    assert "".join(text for text, _ in found.segments) == made.apply_chat_template(parts, tokenize=False)
+    assert [text for text, trained in found.segments if trained] == expected
+    asked = made.apply_chat_template(parts[:-1], tokenize=False, add_generation_prompt=True)
+    assert (found.prompt, found.answer.strip(), found.unused) == (asked, "See you", frozenset())
+
+
 @pytest.mark.parametrize("name", ["asks to think", "opens a thought"])
 def test_thoughts_in_the_text_that_are_dropped_leave_the_question_unlearned(name):
     thought = [turn("user", "Hi"), turn("assistant", "<think>\ngreet\n</think>\n\nHello"), *TALK[2:]]
