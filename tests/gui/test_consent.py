@@ -77,7 +77,7 @@ def test_refused_nothing_runs_and_the_page_says_why(window, session, engine, cli
     else:
         files = find("Code files", QPlainTextEdit, asked)
         qtbot.keyClick(files, Qt.Key.Key_Escape if answer == "escape" else Qt.Key.Key_Return)
-    assert "you did not let the model's code run" in window.page("run").banner.text
+    assert "you did not allow the model's code to run" in window.page("run").banner.text
     assert session.record.state == "failed"
     qtbot.waitUntil(lambda: not session.busy)  # the list of runs may be read anew
     assert engine.allowed is None and not (engine.home / "run").exists()

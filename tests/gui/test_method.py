@@ -184,7 +184,7 @@ def test_the_advisor_speaks_and_keeps_silent(method, session, engine, qtbot):
         return [part.text() for part in parts if part.accessibleName() == "Advice" and part.isVisible()]
 
     qtbot.waitUntil(lambda: bool(said()), timeout=3000)
-    assert "QLoRA would fit into this memory too" in said()[0]
+    assert "QLoRA would also fit in memory" in said()[0]
     session.change("mask", rule="random", density=0.0002)
     assert len(said()) == 3
     engine.estimated = Estimate(others={})
