@@ -1,4 +1,4 @@
-"""Small pieces that every page is made of."""
+"""The small building blocks of every page."""
 
 from __future__ import annotations
 
