@@ -83,5 +83,5 @@ def _blind(recipe: Recipe, density: float) -> str:
     if recipe.mask.rule not in BLIND or density > SPARSE:
         return ""
     found = "Of the mask rules compared in arXiv 2406.02913, only the sensitive one stays accurate at 0.1 % density."
-    rate = " With SGD, a mask like this needs a learning rate 25 to 1\u2009000 times higher."
+    rate = " With SGD, a mask like this needs 25 to 1\u2009000 times the learning rate of the sensitive one."
     return found + (rate if recipe.update.rule == "sgd" else "")

@@ -35,7 +35,7 @@ def wanted(recipe: Recipe | None, tasks: list[Any], raw: bool) -> str:
     data = recipe.data if recipe else None
     task = next((each for each in tasks if data and each.name == data.task), None)
     if raw or task is None or task.kind == "text":
-        return "Type a text to continue…"
+        return "Type some text to continue…"
     if task.kind == "chat":
         return "Type a message…"
     template = " ".join((data.template or task.prompt, task.item, *(answer.text for answer in task.answers)))

@@ -166,7 +166,7 @@ class MainWindow(QMainWindow):
             self.statusBar().showMessage(f"Saved {named(str(path))}", 4000)
 
     def save_recipe_as(self) -> None:
-        """Asks where, and saves."""
+        """Asks where to, and saves."""
         path, _ = QFileDialog.getSaveFileName(self, "Save recipe", self._folder(), "Recipes (*.toml)")
         if path:
             self.session.set_recipe(self.session.recipe, Path(path).with_suffix(".toml"))

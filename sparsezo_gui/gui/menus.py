@@ -11,6 +11,7 @@ from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QMenu
 
 from sparsezo_gui.gui.pages import PAGES
+from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.theme import MODES, theme
 from sparsezo_gui.gui.widgets.dialogs import AboutDialog, KeysDialog
 from sparsezo_gui.gui.widgets.plain import entry
@@ -125,7 +126,8 @@ class Menus(QObject):
         self._runs.clear()
         session = self._window.session
         for run in (session.answers.get("runs") or [])[:RUNS_SHOWN]:
-            action = self._runs.addAction(entry(f"{run.name} · step {run.step} of {run.steps} · {run.state}"))
+            state = STATES.get(run.state, run.state).lower()
+            action = self._runs.addAction(entry(f"{run.name} · step {run.step} of {run.steps} · {state}"))
             action.triggered.connect(lambda _=False, path=run.path: self._window.open_run(Path(path)))
             action.setEnabled(not session.running)
         if self._runs.isEmpty():

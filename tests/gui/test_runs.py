@@ -261,7 +261,7 @@ def test_a_prompt_can_be_asked_raw(window, runs, find, click, session, engine, q
     window.chat.show()
     assert find("Prompt").placeholderText() == "Type the text…\nCtrl+Enter to ask"
     click("Raw prompt")
-    assert find("Prompt").placeholderText().startswith("Type a text to continue…")
+    assert find("Prompt").placeholderText().startswith("Type some text to continue…")
     find("Prompt").setPlainText("Answer:\n")
     click("Ask the model")
     qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
@@ -274,14 +274,14 @@ def test_a_prompt_can_be_asked_raw(window, runs, find, click, session, engine, q
     ("data", "raw", "text"),
     [
         ({"task": "chat"}, False, "Type a message…"),
-        ({"task": "chat"}, True, "Type a text to continue…"),
-        ({"task": "text"}, False, "Type a text to continue…"),
+        ({"task": "chat"}, True, "Type some text to continue…"),
+        ({"task": "text"}, False, "Type some text to continue…"),
         ({"task": "pairs"}, False, "Type the prompt…"),
         ({"task": "sst2", "columns": {"sentence": "review"}}, False, "Type the review…"),
         ({"template": "{{- title | trim }}: {{ text }}"}, False, 'Type {"text": "…", "title": "…"}'),
         ({"task": "boolq"}, False, 'Type {"passage": "…", "question": "…"}'),
         ({"task": "record"}, False, 'Type {"entities": "…", "passage": "…", "query": "…"}'),
-        ({"task": "gone"}, False, "Type a text to continue…"),
+        ({"task": "gone"}, False, "Type some text to continue…"),
     ],
 )
 def test_the_chat_says_what_to_write(data, raw, text):

@@ -10,6 +10,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QProgressBar, QWidget
 
 from sparsezo_gui.gui.problems import Problem
+from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, label, row
@@ -94,7 +95,7 @@ class ExportPage(Page):
     def _fill(self) -> None:
         runs = [run for run in self._session.answers.get("runs") or [] if run.step > 0]
         chosen = self._run.currentData()
-        items = [(named(f"{run.name} · {run.state}, step {run.step} of {run.steps} · "
+        items = [(named(f"{run.name} · {STATES.get(run.state, run.state).lower()}, step {run.step} of {run.steps} · "
                         f"{run.created[:16].replace('T', ' ')}"), str(run.path)) for run in runs]  # fmt: skip
         if chosen not in [path for _, path in items]:
             chosen = items[0][1] if items else None

@@ -111,6 +111,7 @@ class RunPage(Page):
 
     def _make_controls(self) -> QLayout:
         self._third = Combo("Third plot")
+        self._third.setSizeAdjustPolicy(Combo.SizeAdjustPolicy.AdjustToContents)
         self._third.fill([(title, key) for key, title in THIRDS.items()], "metric")
         self._third.currentIndexChanged.connect(lambda: self.board.set_third(self._third.currentData()))
         self._third.setToolTip("What the third small plot shows.")

@@ -45,7 +45,7 @@ class RunsPage(Page):
         super().__init__("Runs", "Every step of every run is saved. Choose a step to continue from.")
         self._session, self._go = session, go
         self._noted = ""  # path of the run whose notes are in the editor
-        self._shown = ""  # path of the run that is shown
+        self._shown = ""  # path of the displayed run
         self._wanted = ""  # path to select once it is in the list
         self.header.addWidget(button("Open shared…", self._receive, name="Open a shared run",
                                      tip="Unpacks a run that someone shared with you."))  # fmt: skip

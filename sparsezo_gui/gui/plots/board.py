@@ -83,7 +83,7 @@ class Board(QWidget):
         self._view.ci.setGeometry(self._view.range)
 
     def repaint_all(self) -> None:
-        """Takes over the theme's colours."""
+        """Applies the theme's colours."""
         self._view.setBackground(colours().base)
         for panel in self.panels:
             panel.repaint_all()

@@ -40,8 +40,8 @@ class BlockChart(QWidget):
         self._blocks, self._average = blocks, average
         most, least = max(blocks, key=_share), min(blocks, key=_share)
         self.setAccessibleDescription(
-            f"{len(blocks)} blocks. Most weights are tuned in block {most.label} ({_percent(_share(most))}), fewest in "
-            f"block {least.label} ({_percent(_share(least))}); the average is {_percent(average)}."
+            f"{len(blocks)} blocks. Block {most.label} has the highest tuned share ({_percent(_share(most))}), block "
+            f"{least.label} the lowest ({_percent(_share(least))}); the average is {_percent(average)}."
         )
         self.update()
 

@@ -55,19 +55,19 @@ def tip(text: str) -> str:
 
 
 def entry(text: str) -> str:
-    """The entry of a menu: '&' would make the next letter a key, and a tab what follows it."""
+    """Text for a menu entry, in which '&' and a tab would introduce a shortcut."""
     return named(text).replace("&", "&&")
 
 
 def title(text: str) -> str:
-    """The title of a window, in which '[*]' would stand for changes."""
+    """Text for a window title, in which '[*]' would be the modification marker."""
     return named(text).replace("[*]", "[*][*]")
 
 
 class Label(QLabel):
-    """A label that shows its text as it is, never as mark-up: a sentence, or a text to ``read`` such as an answer.
+    """A label that shows its text as it is, never as mark-up: a sentence, or text to ``read`` such as an answer.
 
-    However long a word is, it makes no window wider than the screen, and goes on in the next line where lines wrap.
+    Long words never make a window wider than the screen; they continue on the next line if the label wraps.
     """
 
     def __init__(self, text: str = "", read: bool = False) -> None:
@@ -77,13 +77,13 @@ class Label(QLabel):
         self.setText(text)
 
     def setText(self, text: str) -> None:
-        """Shows another text."""
+        """Changes the text."""
         self._text = content(text) if self._read else sentence(text)
         copied = self.textInteractionFlags() & Qt.TextInteractionFlag.TextSelectableByMouse
         super().setText(self._text if copied else breakable(self._text))
 
     def text(self) -> str:
-        """What is shown, without the places where long words may be broken."""
+        """The displayed text, without the line-break opportunities."""
         return self._text
 
     def minimumSizeHint(self) -> QSize:

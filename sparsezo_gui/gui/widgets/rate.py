@@ -37,7 +37,7 @@ class RateFinder(QWidget):
         self.refresh()
 
     def refresh(self) -> None:
-        """Shows what the session knows."""
+        """Shows the search or its result."""
         session = self._session
         report, busy, progress = session.rates, "rates" in session.busy, session.busy.get("rates")
         self._press.setText("Cancel" if busy else "Find learning rate")
