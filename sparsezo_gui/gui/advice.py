@@ -1,4 +1,4 @@
-"""Honest words about the choice of method: what else would fit, and where the papers found limits."""
+"""Advice on the choice of method: what else would fit, and which limits the papers report."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from sparsezo_gui.gui.words import count, size
 from sparsezo_gui.recipe import Recipe
 
 MOST = 3
-OTHERS = {"full": "Full fine-tuning", "qlora": "QLoRA", "lora": "LoRA"}  # the first that fits is told
-BLIND = ("random", "large-magnitude", "small-magnitude")  # rules that look at no gradient
-SPARSE = 0.01  # density up to which the choice of weights decides
-DENSE = 0.2  # density from which on Sparse MeZO works, without a 4-bit base
-FEW = 1000  # tuned values; 300 of the bundled model were measured to be too few
+OTHERS = {"full": "Full fine-tuning", "qlora": "QLoRA", "lora": "LoRA"}  # the first that fits is named
+BLIND = ("random", "large-magnitude", "small-magnitude")  # rules that use no gradient
+SPARSE = 0.01  # density up to which the choice of weights matters most
+DENSE = 0.2  # density at which Sparse MeZO starts to work, with an unquantised model
+FEW = 1000  # tuned values; measured: 300 are too few for the bundled model
 
 
 def advice(estimate: Any, recipe: Recipe, parameters: int = 0) -> list[str]:
-    """At most three sentences for ``recipe``, none without an ``estimate`` of its memory.
+    """At most three sentences for ``recipe``; none without a memory ``estimate``.
 
-    ``parameters`` of the model, or 0 where they are not known.
+    ``parameters`` is the model's parameter count, or 0 if unknown.
     """
     if estimate is None:
         return []
@@ -37,21 +37,21 @@ def _memory(estimate: Any) -> str:
             return ""
         least = min(needs, key=needs.__getitem__)
         return (
-            f"This is the method that fits: of {size(available)}, it takes {size(estimate.total)}; of the others, "
-            f"{OTHERS.get(least, least)} takes least and would need {size(needs[least])}."
+            f"Only this method fits: it needs {size(estimate.total)} of {size(available)}. Of the others, "
+            f"{OTHERS.get(least, least)} needs the least: {size(needs[least])}."
         )
     if estimate.total > available:
-        return f"{OTHERS[fits]} would fit into this memory ({size(needs[fits])} of {size(available)}); this does not."
+        return f"{OTHERS[fits]} would fit in memory ({size(needs[fits])} of {size(available)}); this method does not."
     saved = needs[fits] - estimate.total
-    gain = f"{size(saved)} less memory, and" if saved > 0 else "not memory here, but"
+    gain = f"uses {size(saved)} less memory, and" if saved > 0 else "saves no memory here, but"
     return (
-        f"{OTHERS[fits]} would fit into this memory too ({size(needs[fits])} of {size(available)}) and usually needs "
-        f"far fewer steps. SparseZO's gain is {gain} a run that can be exported at any of its steps."
+        f"{OTHERS[fits]} would also fit in memory ({size(needs[fits])} of {size(available)}) and usually needs far "
+        f"fewer steps. SparseZO {gain} you can export its run at any step."
     )
 
 
 def _everything(recipe: Recipe) -> bool:
-    """Whether the weights are tuned where they are, rather than a few values beside them."""
+    """Whether the weights are tuned in place, rather than a few values beside them."""
     return recipe.mask.space == "dense"
 
 
@@ -60,28 +60,28 @@ def _dense(estimate: Any, recipe: Recipe, density: float) -> str:
         return ""
     if _everything(recipe):
         return (
-            f"Tuning every weight suits small models only: all are held in {recipe.model.bits} bits, since weights in "
-            "fewer cannot be moved."
+            f"Tuning every weight only suits small models: all are stored in {recipe.model.bits} bits, because "
+            "quantised weights cannot be updated."
         )
     values = next((part.bytes for part in estimate.parts if part.name == "Tuned values"), 0)
-    taken = f", which take {size(values)} of the {size(estimate.total)}" if values else ""
-    bits = f"; holding the frozen weights in {recipe.model.bits} bits does not change that" if taken else ""
-    kept = f"tuned values are kept in 32 bits{taken}{bits if recipe.model.bits < 16 else ''}"
-    return f"Tuning {100 * density:.3g} % of the weights suits small models only: {kept}."
+    taken = f" and take {size(values)} of the {size(estimate.total)}" if values else ""
+    bits = f"; storing the frozen weights in {recipe.model.bits} bits does not change that" if taken else ""
+    kept = f"tuned values are stored in 32 bits{taken}{bits if recipe.model.bits < 16 else ''}"
+    return f"Tuning {100 * density:.3g} % of the weights only suits small models: {kept}."
 
 
 def _few(tuned: float) -> str:
     if not 0 < tuned < FEW:
         return ""
     return (
-        f"At most {count(tuned)} weights are tuned. In the bundled model, 300 learned far less of its task than "
-        "3\u2009000 did; a higher density may help."
+        f"At most {count(tuned)} weights are tuned. In the bundled model, 300 learned far less than 3\u2009000; a "
+        "higher density may help."
     )
 
 
 def _blind(recipe: Recipe, density: float) -> str:
     if recipe.mask.rule not in BLIND or density > SPARSE:
         return ""
-    found = "Of the mask rules compared in arXiv 2406.02913, only the sensitive one stays accurate down to 0.1 %."
-    rate = " With SGD, a mask like this takes a rate 25 to 1\u2009000 times that of a sensitive one."
+    found = "Of the mask rules compared in arXiv 2406.02913, only the sensitive one stays accurate at 0.1 % density."
+    rate = " With SGD, a mask like this needs 25 to 1\u2009000 times the learning rate of the sensitive one."
     return found + (rate if recipe.update.rule == "sgd" else "")

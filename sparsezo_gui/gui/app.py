@@ -1,4 +1,4 @@
-"""The application: made, shown, and left."""
+"""The application: set-up, start, and exit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from sparsezo_gui.recipe.events import Stop
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for: a recipe with its file, or the folder of a run."""
+    """What the command line asks for: a recipe with its file, or a run folder."""
 
     recipe: Recipe | None = None
     path: Path | None = None
@@ -41,10 +41,10 @@ class Options:
 
 
 def make_application() -> QApplication:
-    """The one QApplication, with its names, numbers and looks."""
+    """The only QApplication, with its names, number format and icon."""
     app = QApplication.instance() or QApplication(sys.argv[:1])
     assert isinstance(app, QApplication)
-    # Qt takes the user's locale over for C too; torch and parsers of numbers need a point in "0.5".
+    # Qt sets the user's locale for C as well; torch and number parsers need the point in "0.5".
     locale.setlocale(locale.LC_NUMERIC, "C")
     app.setApplicationName("SparseZO")
     app.setOrganizationName("SparseZO")
@@ -55,7 +55,7 @@ def make_application() -> QApplication:
 
 
 class Starter(QObject):
-    """Brings the window up in order: first paint, then the other pages one by one, then the engine."""
+    """Starts in order: first paint, then the other pages one by one, then the engine."""
 
     def __init__(self, window: MainWindow, options: Options) -> None:
         super().__init__(window)
@@ -77,7 +77,7 @@ class Starter(QObject):
         if self._window.make_next_page():
             QTimer.singleShot(0, self, self._next)
             return
-        # What is there now stays: collections need not walk over it again.
+        # What exists now stays for good: garbage collection need not scan it again.
         gc.collect()
         gc.freeze()
         self._begin()
@@ -103,7 +103,7 @@ class Starter(QObject):
 
 
 def run(options: Options) -> int:
-    """Shows the window until it is closed; gives the exit code."""
+    """Shows the window until it is closed; returns the exit code."""
     app = make_application()
     session = Session()
     store = session.store
@@ -126,7 +126,7 @@ def run(options: Options) -> int:
         code = exit_code(session)
         _print_result(session)
     if not ended:
-        # The worker is inside a call that cannot be broken off, such as an import; waiting helps nobody.
+        # The worker is in a call that cannot be interrupted, such as an import; waiting would not help.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -167,7 +167,7 @@ def _print_result(session: Session) -> None:
 
 
 def result_lines(record: RunRecord) -> list[str]:
-    """The run's outcome as lines of text."""
+    """The run's result as lines of text."""
     lines = [f"{record.name or 'run'}: {record.state} after step {record.step} of {record.steps}"]
     base, last = record.before_after()
     one = last or base
@@ -193,7 +193,7 @@ def _show_defects(window: MainWindow) -> None:
 
 
 def _stop_on_signals(window: MainWindow, session: Session) -> None:
-    """Ctrl+C in the terminal, and a system that shuts down: stop at the next step border, then leave."""
+    """On Ctrl+C in the terminal or system shutdown: stops after the current step, then exits."""
 
     def stop(*_: object) -> None:
         if session.running:

@@ -1,4 +1,4 @@
-"""The chat: what the model says to a prompt, before and after tuning, side by side, also while it is tuned."""
+"""The chat: answers of the base and the tuned model side by side, even during a run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from sparsezo_gui.gui.words import count
 from sparsezo_gui.recipe import Recipe, load
 from sparsezo_gui.recipe.events import Answer, Ask
 
-TOKENS = 96  # of an answer at most, so that the run goes on soon
+TOKENS = 96  # per answer at most, so that a run continues soon
 HINT = (
-    "Ask the base and the tuned model side by side. {way} Where the task has a list of answers, you see their "
-    "probabilities. During a run, they answer between two steps."
+    "Compare the base and the tuned model. {way} If the task has a list of answers, you see their probabilities. "
+    "During a run, the models answer between two steps."
 )
-RAW = "Use no template; the model continues the text as it is."
-NOTHING = "The model ended its answer immediately."
+RAW = "Without the template: the model continues your text as it is."
+NOTHING = "The model gave an empty answer."
 _COLUMN = re.compile(r"{{-?\s*([^\W\d]\w*)")
 _OPTIONAL = re.compile(r"{%-?\s*if\s+(\w+)\s*-?%}")
 
@@ -48,27 +48,28 @@ def hint(recipe: Recipe | None, tasks: list[Any]) -> str:
 
 
 def wanted(recipe: Recipe | None, tasks: list[Any], raw: bool) -> str:
-    """What to write, by the columns of the recipe's template: a text for one, or a JSON object."""
+    """Placeholder for the prompt, from the columns of the recipe's template: text for one column, else JSON."""
     data, task = recipe.data if recipe else None, _task(recipe, tasks)
     if raw or task is None or task.kind == "text":
-        return "Write a text to continue…"
+        return "Type some text to continue…"
     if task.kind == "chat":
-        return "Write a message…"
+        return "Type a message…"
     template = " ".join((data.template or task.prompt, task.item, *(answer.text for answer in task.answers)))
     names = dict.fromkeys(_COLUMN.findall(template)).keys() - {"row", "item", *_OPTIONAL.findall(template)}
     columns = sorted(data.columns.get(name, name) for name in {*names, task.items} - {""})
     if len(columns) == 1:
-        return sentence(f"Write the {columns[0]}…")
-    return sentence(f"Write {json.dumps(dict.fromkeys(columns, '…'), ensure_ascii=False)}")
+        return sentence(f"Type the {columns[0]}…")
+    return sentence(f"Type {json.dumps(dict.fromkeys(columns, '…'), ensure_ascii=False)}")
 
 
 class Exchange(QFrame):
-    """A prompt, and two answers that grow."""
+    """A prompt and two answers that arrive piece by piece."""
 
     def __init__(self, prompt: str, step: str, raw: bool = False) -> None:
         super().__init__()
         base, step = (f"{name}, raw" if raw else name for name in ("Base", step))
-        self.base, self.tuned = (label(wrap=True, name=name, read=True) for name in ("Answer of the base", "Answer"))
+        names = ("Base model's answer", "Tuned model's answer")
+        self.base, self.tuned = (label(wrap=True, name=name, read=True) for name in names)
         self.base.setText("…")
         for part in (self.base, self.tuned):
             part.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -84,11 +85,11 @@ class Exchange(QFrame):
 
     @property
     def waiting(self) -> bool:
-        """Whether an answer is still to come."""
+        """Whether an answer is still missing."""
         return bool(self._open)
 
     def take(self, answer: Answer) -> bool:
-        """Takes a piece; whether both answers are whole now."""
+        """Adds a piece; returns whether both answers are complete."""
         self._text += answer.text
         self._open[0].setText(self._text.strip() or (NOTHING if answer.last else "…"))
         if answer.last:
@@ -99,14 +100,14 @@ class Exchange(QFrame):
         return not self._open
 
     def give_up(self, why: str) -> None:
-        """What was not answered will not be."""
+        """Shows ``why`` in place of the missing answers."""
         for part in self._open:
             part.setText(why)
         self._open = []
 
 
 class ChatDock(QDockWidget):
-    """Beside the Run and the Runs page. Where no run goes on, the one on show is loaded for an answer."""
+    """Beside the pages. If no run is active, the displayed run is loaded to answer."""
 
     def __init__(self, session: Session, parent: QWidget) -> None:
         super().__init__("Chat", parent)
@@ -130,7 +131,7 @@ class ChatDock(QDockWidget):
         self._area.verticalScrollBar().rangeChanged.connect(
             lambda _, high: self._area.verticalScrollBar().setValue(high)
         )
-        self._who = label("", "dim", wrap=True, name="Who answers")
+        self._who = label("", "dim", wrap=True, name="Answering model")
         self._prompt = QPlainTextEdit()
         self._prompt.setAccessibleName("Prompt")
         self._raw = QCheckBox("Raw")
@@ -142,7 +143,7 @@ class ChatDock(QDockWidget):
         self._prompt.textChanged.connect(self._follow)
         self._ask = button("Ask", self.ask, role="primary", name="Ask the model")
         self._ask.setShortcut("Ctrl+Return")
-        self._clear = button("Clear", self.empty, role="flat", name="Clear the chat")
+        self._clear = button("Clear", self.empty, role="flat", name="Clear chat")
         whole = card(self._area, self._who, self._prompt, row(self._clear, None, self._raw, self._ask))
         whole.layout().setStretch(0, 1)
         whole.setMinimumWidth(38 * GRID)
@@ -153,12 +154,12 @@ class ChatDock(QDockWidget):
         self.empty()
 
     def point_at(self, folder: Path | None, step: int | None) -> None:
-        """Whose answers are wanted: the run in ``folder`` after ``step``; None for the run on show as it is."""
+        """Chooses who answers: the run in ``folder`` after ``step``, or with None the displayed run."""
         self._place = (folder, step) if folder is not None else None
         self._follow()
 
     def ask(self) -> None:
-        """Asks both."""
+        """Asks both models."""
         raw, place = self._raw.isChecked(), self._chosen()
         prompt = self._prompt.toPlainText() if raw else self._prompt.toPlainText().strip("\n")
         if not prompt or place is None or not self._ask.isEnabled():
@@ -173,7 +174,7 @@ class ChatDock(QDockWidget):
         self._prompt.clear()
 
     def empty(self) -> None:
-        """Takes all answers away."""
+        """Removes all answers."""
         clear(self._list)
         self._exchanges = []
         self._hint = label(self._advice, "hint", wrap=True)
@@ -198,30 +199,30 @@ class ChatDock(QDockWidget):
         mine = going and place is not None and place[0] == record.folder
         why = "" if mine else session.hindrance
         if place is None:
-            why = "There is no run yet that could answer."
+            why = "There is no run to ask yet."
         elif going and not mine:
-            why = f"The run '{record.name}' holds the engine; stop it to ask another one."
+            why = f"The run '{record.name}' is using the engine. Stop it to ask another run."
         if not session.running and "history" not in session.busy:
             problem = session.problems.get("look") or session.problems.get("history")
             for exchange in self._exchanges:
                 exchange.give_up(problem.what if problem else "(stopped)")
         name = place[0].name if place is not None else ""
-        at = f"after step {count(place[1])}" if place is not None and place[1] is not None else "as it is now"
+        at = f"after step {count(place[1])}" if place is not None and place[1] is not None else "latest step"
         self._who.setText(why or f"{name}, {at}")
         self._ask.setEnabled(not why and bool(self._prompt.toPlainText().strip()))
         self._describe(place[0] if place is not None else None)
 
     def _describe(self, folder: Path | None) -> None:
-        """Says what to write for the run in ``folder``, whose recipe is read once."""
+        """Sets the placeholder for the run in ``folder``, whose recipe is read once."""
         tasks, raw = self._session.answers.get("tasks") or [], self._raw.isChecked()
         if self._described == (folder, raw, len(tasks)):
             return
         self._described = (folder, raw, len(tasks))
         try:
             recipe = load(folder / "recipe.toml") if folder is not None else None
-        except UserError:  # told where the run is opened
+        except UserError:  # shown where the run is opened
             recipe = None
         self._advice = hint(recipe, tasks)
         if not self._exchanges:
             self._hint.setText(self._advice)
-        self._prompt.setPlaceholderText(f"{wanted(recipe, tasks, raw)}\nCtrl+Enter asks.")
+        self._prompt.setPlaceholderText(f"{wanted(recipe, tasks, raw)}\nCtrl+Enter to ask")

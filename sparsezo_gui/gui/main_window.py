@@ -1,4 +1,4 @@
-"""The main window: navigation, pages, memory strip, menus. What it shows lives in the session and the pages."""
+"""The main window: navigation, pages, memory strip, menus. Its state lives in the session and the pages."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ from sparsezo_gui.recipe.events import Stop
 
 
 class MainWindow(QMainWindow):
-    """Pages are made when they are first shown, or one by one once the window is up."""
+    """Pages are created when first shown, or one by one once the window is open."""
 
-    gone = Signal()  # it was closed
+    gone = Signal()  # the window was closed
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -87,14 +87,14 @@ class MainWindow(QMainWindow):
     # Pages
 
     def page(self, name: str) -> Page:
-        """The page, made now if it was not yet."""
+        """The page, created now if needed."""
         if name not in self._pages:
             page = self._pages[name] = make_page(name, self.session, self.go)
             self._stack.addWidget(page)
         return self._pages[name]
 
     def make_next_page(self) -> bool:
-        """Makes one page that is not there yet; whether there was one."""
+        """Creates one missing page; returns whether there was one."""
         missing = [name for name in PAGES if name not in self._pages]
         if missing:
             self.page(missing[0])
@@ -146,7 +146,7 @@ class MainWindow(QMainWindow):
             self.open_recipe(Path(path))
 
     def open_recipe(self, path: Path) -> None:
-        """Opens a recipe file, or says on the page why not."""
+        """Opens a recipe file, or shows the reason on the page if that fails."""
         try:
             self.session.set_recipe(load(path), path)
         except UserError as error:
@@ -161,12 +161,12 @@ class MainWindow(QMainWindow):
         try:
             path.write_text(dump(self.session.recipe), encoding="utf-8")
         except OSError as error:
-            self._say(Problem(f"{path}: cannot be written ({error.strerror}). Choose another place."))
+            self._say(Problem(f"{path}: cannot be written ({error.strerror}). Choose another location."))
         else:
             self.statusBar().showMessage(f"Saved {named(str(path))}", 4000)
 
     def save_recipe_as(self) -> None:
-        """Asks where, and saves."""
+        """Asks where to, and saves."""
         path, _ = QFileDialog.getSaveFileName(self, "Save recipe", self._folder(), "Recipes (*.toml)")
         if path:
             self.session.set_recipe(self.session.recipe, Path(path).with_suffix(".toml"))
@@ -208,7 +208,7 @@ class MainWindow(QMainWindow):
         page.banner.show_problem(problem)
 
     def show_defect(self, error: BaseException, doing: str) -> None:
-        """Says an unexpected error of the window itself."""
+        """Shows an unexpected error of the window itself."""
         self._say(explain(error, doing))
 
     # State
@@ -226,7 +226,7 @@ class MainWindow(QMainWindow):
         session = self.session
         loading = session.busy.get("load")
         text = {
-            "waiting": "Engine: starting…", "ready": "Engine ready", "failed": "Engine failed to load",
+            "waiting": "Engine is starting…", "ready": "Engine ready", "failed": "Engine failed to load",
             "loading": f"Engine is loading… {loading.done} of {loading.total}" if loading else "Engine is loading…",
         }[session.engine_state]  # fmt: skip
         if self._engine_label.text() != text:
@@ -243,13 +243,13 @@ class MainWindow(QMainWindow):
             QTimer.singleShot(0, self.close)
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        """While a run goes on, asks, then stops at the next step border; the run can be resumed."""
+        """During a run, asks first, then stops after the current step; the run can be resumed."""
         if self.session.running and not self.session.looking and not self._leaving:
             event.ignore()
             box = QMessageBox(
                 QMessageBox.Icon.Question,
                 "Close SparseZO",
-                "A run is going on. It stops after the current step and can be resumed next time.",
+                "A run is in progress. It will stop after the current step, and you can resume it later.",
                 QMessageBox.StandardButton.NoButton,
                 self,
             )
@@ -260,14 +260,14 @@ class MainWindow(QMainWindow):
             leave.clicked.connect(self.stop_and_close)
             box.open()
             return
-        # With a run still going on, this was asked twice: the journal loses at most the step that is under way.
+        # A run that is still active here was closed twice: the journal loses the current step at most.
         self.session.store.setValue("geometry", self.saveGeometry())
         event.accept()
-        # Qt's own quitting with the last window does nothing where the event loop has not begun yet.
+        # Qt's own quit on closing the last window does nothing before the event loop has started.
         QTimer.singleShot(0, self.gone.emit)
 
     def stop_and_close(self) -> None:
-        """Stops at the next step border, then closes."""
+        """Stops after the current step, then closes."""
         self._leaving = True
-        self.statusBar().showMessage("Stopping after this step, then closing. Close again to leave at once.")
+        self.statusBar().showMessage("Stopping after this step, then closing. Close again to quit now.")
         self.session.command(Stop())

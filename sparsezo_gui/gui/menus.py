@@ -1,4 +1,4 @@
-"""The menu bar: every action of the window, with its keys."""
+"""The menu bar: every action of the window, with its shortcut."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QMenu
 
 from sparsezo_gui.gui.pages import PAGES
+from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.theme import MODES, theme
 from sparsezo_gui.gui.widgets.dialogs import AboutDialog, KeysDialog
 from sparsezo_gui.gui.widgets.plain import entry
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
     from sparsezo_gui.gui.main_window import MainWindow
 
 TEXT_SIZES = {"Smaller": 0.9, "Normal": 1.0, "Larger": 1.25, "Largest": 1.5}
-RUN_ACTIONS = (  # title, method of the Run page, keys
-    ("&Start a new run", "start", "Ctrl+R"),
-    ("&Pause or continue", "pause_or_resume", "Ctrl+P"),
+RUN_ACTIONS = (  # title, method of the Run page, shortcut
+    ("&Start new run", "start", "Ctrl+R"),
+    ("&Pause or resume", "pause_or_resume", "Ctrl+P"),
     ("S&top", "stop", "Ctrl+."),
-    ("Release &memory", "release", ""),
+    ("Free &memory", "release", ""),
     ("&Evaluate now", "evaluate", "Ctrl+E"),
-    ("Change &rate…", "change_rate", "Ctrl+Shift+R"),
+    ("Change learning &rate…", "change_rate", "Ctrl+Shift+R"),
     ("Export plots as P&NG…", "export_png", ""),
     ("Export curves as &CSV…", "export_csv", ""),
 )
@@ -34,7 +35,7 @@ Keys = QKeySequence.StandardKey
 
 
 class Menus(QObject):
-    """Builds the menus once; the lists of recent things are filled when they open."""
+    """Builds the menus once; the lists of recent recipes and runs are filled when they open."""
 
     def __init__(self, window: MainWindow) -> None:
         super().__init__(window)
@@ -50,7 +51,7 @@ class Menus(QObject):
         self._add(help_menu, "&About SparseZO", lambda: AboutDialog(window).open())
 
     def keys(self) -> list[tuple[str, str]]:
-        """Actions that have keys, with them."""
+        """Titles and shortcuts of the actions that have one."""
         actions = [action for action in self.findChildren(QAction) if not action.shortcut().isEmpty()]
         native = QKeySequence.SequenceFormat.NativeText
         return [(action.text().replace("&", ""), action.shortcut().toString(native)) for action in actions]
@@ -87,7 +88,7 @@ class Menus(QObject):
         self._choices(menu.addMenu("Text si&ze"), TEXT_SIZES, scale, "text_scale")
 
     def _add(self, menu: QMenu, title: str, call: Callable[[], object], keys: str | Keys = "") -> QAction:
-        # A child of this object, not of the menu: `keys` finds them in the order in which they were made.
+        # A child of this object, not of the menu, so that `keys` finds actions in creation order.
         action = QAction(title, self)
         if keys:
             action.setShortcut(QKeySequence(keys))
@@ -125,7 +126,8 @@ class Menus(QObject):
         self._runs.clear()
         session = self._window.session
         for run in (session.answers.get("runs") or [])[:RUNS_SHOWN]:
-            action = self._runs.addAction(entry(f"{run.name} · step {run.step} of {run.steps} · {run.state}"))
+            state = STATES.get(run.state, run.state).lower()
+            action = self._runs.addAction(entry(f"{run.name} · step {run.step} of {run.steps} · {state}"))
             action.triggered.connect(lambda _=False, path=run.path: self._window.open_run(Path(path)))
             action.setEnabled(not session.running)
         if self._runs.isEmpty():

@@ -1,4 +1,4 @@
-"""What went wrong, in words a person can act on, with the details at hand."""
+"""Problems in words that a user can act on, with details for a bug report."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sparsezo_gui.plain import readable
 
 @dataclass(frozen=True)
 class Problem:
-    """``what`` happened and what to do; ``details`` is a report for a bug tracker, empty for a user's mistake; ``code``
-    is what the user has to let run first, or None; with a ``question`` it can be done all the same."""
+    """``what`` happened and what to do about it; ``details`` is a bug report, empty for a user's mistake; ``code`` is
+    the model code that needs the user's consent first, or None; ``question`` is whether the user may do it anyway."""
 
     what: str
     details: str = ""
@@ -26,23 +26,23 @@ class Problem:
 
     @property
     def defect(self) -> bool:
-        """Whether this is a fault of the program rather than of what it was given."""
+        """Whether this is a bug in SparseZO rather than bad input."""
         return bool(self.details)
 
 
 def explain(error: BaseException, doing: str) -> Problem:
-    """A `UserError` says it all by itself; anything else is told as our defect, with a traceback at hand."""
+    """A `UserError` explains itself; anything else is reported as a bug of ours, with a traceback."""
     if isinstance(error, ChangedInputs):
         return Problem(error.args[0], question=len(error.args) > 1)
     if isinstance(error, UserError) and not out_of_memory(error):
         return Problem(str(error), code=error.code if isinstance(error, ConsentNeeded) else None)
     if out_of_memory(error):
         what = (
-            f"The computer ran out of memory while {doing}. Close other programs, choose fewer bits, a smaller "
+            f"The computer ran out of memory while {doing}. Close other programs, or choose fewer bits, a smaller "
             "model or a smaller batch, then try again."
         )
     elif isinstance(error, OSError) and error.errno == 28:
-        what = f"The disk is full ({doing}). Make room, then try again; a run goes on where it stopped."
+        what = f"The disk is full ({doing}). Free some space, then try again; a run resumes where it stopped."
     else:
         what = (
             f"Something unexpected happened while {doing}: {type(error).__name__}"

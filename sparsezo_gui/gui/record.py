@@ -1,4 +1,4 @@
-"""A run as the window holds it: growing columns of numbers, and what was said. Filled live or from a journal alike."""
+"""A run as the window shows it: growing columns of numbers, and notices. Filled live or from a journal."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ FIELDS = ("step", "loss", "slope", "rate", "seconds", "memory", "tokens", "smoot
 SMOOTHING = 0.97  # of the running mean of the loss
 STATES = {
     "starting": "Preparing", "running": "Running", "paused": "Paused", "waiting": "Waiting",
-    "released": "Paused, without its model in memory", "done": "Finished", "stopped": "Stopped",
-    "interrupted": "Broken off", "failed": "Failed", "damaged": "Damaged",
+    "released": "Paused, model unloaded", "done": "Finished", "stopped": "Stopped",
+    "interrupted": "Interrupted", "failed": "Failed", "damaged": "Damaged",
 }  # fmt: skip
-WAITING = ("paused", "waiting", "released")  # states of a run that holds the engine and takes no steps
-RECENT = 500  # steps that speed and latency percentiles are told over
+WAITING = ("paused", "waiting", "released")  # states of a run that holds the engine without taking steps
+RECENT = 500  # steps that speed and latency percentiles cover
 
 
 class Columns:
-    """Rows of `FIELDS` in one preallocated array that doubles when it is full; views are free."""
+    """Rows of `FIELDS` in one preallocated array that doubles when full; columns are views."""
 
     def __init__(self, capacity: int = 4096) -> None:
         self._values = np.empty((len(FIELDS), capacity))
@@ -55,7 +55,7 @@ class Columns:
             self._values = grown
 
     def append(self, step: int, loss: float, *rest: float) -> None:
-        """Adds a row. A step that was there before (after a resume or a roll-back) takes away what followed it."""
+        """Adds a row. A repeated step (after a resume or a rollback) replaces that step and all later ones."""
         if self.size and step <= self._values[0, self.size - 1]:
             self.cut(step - 1)
         self.reserve(self.size + 1)
@@ -64,12 +64,12 @@ class Columns:
         self.size += 1
 
     def cut(self, step: int) -> None:
-        """Takes away what came after ``step``."""
+        """Removes all rows after ``step``."""
         self.size = int(np.searchsorted(self["step"], step, side="right"))
 
     def extend(self, steps: np.ndarray) -> None:
-        """Adds rows from the structured array of a history; of several numbers a step measured the first is shown, as
-        it is while the run goes on."""
+        """Adds rows from the structured array of a history. Of several gradient estimates in a step, the first is
+        shown, as in a live run."""
         self.reserve(self.size + len(steps))
         slopes = steps["slopes"].reshape(len(steps), -1)[:, 0] if len(steps) else ()
         names = ("step", "loss", "rate", "seconds", "memory", "tokens")
@@ -78,14 +78,14 @@ class Columns:
             self.append(step, loss, slope, rate, seconds, memory, tokens)
 
     def _smooth(self, before: float, loss: float) -> float:
-        # A quick start: the mean of what there is, until the window is full. A NaN must not stay for ever.
+        # A plain mean until the window is full, for a quick start. A NaN must not persist.
         keep = min(SMOOTHING, self.size / (self.size + 1))
         return keep * before + (1 - keep) * loss if np.isfinite(loss) and np.isfinite(before) else loss
 
 
 @dataclass
 class Note:
-    """A notice with the step at which it came."""
+    """A notice and the step it belongs to."""
 
     step: int
     text: str
@@ -93,8 +93,8 @@ class Note:
 
 
 class RunRecord:
-    """State of one run: ``state`` is one of 'starting', 'running', 'paused', 'waiting' (by itself, for ``reason`` to be
-    over), 'released' (paused, without its model), 'done', 'stopped', 'interrupted', 'failed', 'damaged'."""
+    """One run. ``state`` is 'starting', 'running', 'paused', 'waiting' (while ``reason`` holds), 'released' (paused,
+    model unloaded), 'done', 'stopped', 'interrupted', 'failed' or 'damaged'."""
 
     def __init__(self, recipe: Recipe | None = None, folder: Path | None = None) -> None:
         self.recipe = recipe
@@ -102,21 +102,21 @@ class RunRecord:
         self.name = recipe.run.name if recipe else ""
         self.columns = Columns()
         self.evaluations: list[Evaluation] = []
-        self.marked: list[Evaluation] = []  # those whose inputs changed, which compare with no other
+        self.marked: list[Evaluation] = []  # those with changed inputs, which are not comparable
         self.notes: list[Note] = []
         self.progress: Progress | None = None
         self.started: Started | None = None
         self.finished: Finished | None = None
         self.state = "starting"
         self.reason = ""
-        self.examples: Examples | None = None  # the best and the worst of the last evaluation
-        self.elsewhere = False  # written by another window or terminal
-        self.stand: int | None = None  # where a return led to, as long as no step follows
-        self.changes = 0  # grows with everything but steps, so that a view knows when to rebuild its lists
+        self.examples: Examples | None = None  # best and worst of the last evaluation
+        self.elsewhere = False  # active in another window or terminal
+        self.stand: int | None = None  # the step of a rollback, until another step follows
+        self.changes = 0  # counts all events but steps, so that views know when to rebuild their lists
 
     @classmethod
     def from_history(cls, folder: Path, history: Any) -> RunRecord:
-        """A run that is not going on, as its journal tells it."""
+        """A run that is not active, from its journal."""
         record = cls(history.recipe, folder)
         record.add(history.events)
         for steps in history.steps:
@@ -133,7 +133,7 @@ class RunRecord:
 
     @property
     def step(self) -> int:
-        """Last step that was made."""
+        """The last completed step."""
         if self.columns.size:
             return int(self.columns["step"][-1])
         return self.stand if self.stand is not None else self.started.first - 1 if self.started else 0
@@ -145,18 +145,18 @@ class RunRecord:
 
     @property
     def active(self) -> bool:
-        """Whether the loop holds the model now."""
+        """Whether the loop is holding the model."""
         return self.state in ("starting", "running", *WAITING) and not self.elsewhere
 
     @property
     def resumable(self) -> bool:
-        """Whether a journal is there to go on from."""
+        """Whether there is a journal to resume from."""
         return not self.active and self.folder is not None and (
             self.state in ("stopped", "interrupted", "failed") or (self.state == "done" and self.step < self.steps)
         )
 
     def add(self, events: Iterable[Event]) -> None:
-        """Takes in events in order."""
+        """Applies events in order."""
         for event in events:
             if isinstance(event, Step):
                 self.columns.append(
@@ -187,7 +187,7 @@ class RunRecord:
                 self.columns.cut(event.step)
                 self.evaluations = [e for e in self.evaluations if e.step <= event.step]
                 self.stand = event.step
-                self.notes.append(Note(event.step, "The run went back to this step.", "info"))
+                self.notes.append(Note(event.step, "Rolled back to this step.", "info"))
             elif isinstance(event, Paused):
                 self.state = "waiting" if event.reason else "paused"
                 self.reason, self.progress = event.reason, None
@@ -200,7 +200,7 @@ class RunRecord:
                 self.state = "done" if event.reason == "early" else event.reason
 
     def speed(self) -> tuple[float, float, float, float]:
-        """Of the recent steps: tokens per second, seconds left, median and 95th percentile of the step's seconds."""
+        """Over recent steps: tokens per second, seconds left, median and 95th percentile of seconds per step."""
         seconds = self.columns["seconds"][-RECENT:]
         if not len(seconds):
             return (float("nan"),) * 4
@@ -210,7 +210,7 @@ class RunRecord:
         return rate, max(self.steps - self.step, 0) * total / len(seconds), float(middle), float(high)
 
     def before_after(self) -> tuple[Evaluation | None, Evaluation | None]:
-        """The base model's evaluation and the latest one of the same split, test before validation."""
+        """The base model's evaluation and the latest one on the same split; test is preferred to validation."""
         found = []
         for split in sorted({e.split for e in self.evaluations}, key=lambda name: name != "test"):
             same = [e for e in self.evaluations if e.split == split]

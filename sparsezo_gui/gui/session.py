@@ -1,4 +1,4 @@
-"""What the pages share: the recipe being made, the engine's answers, and the run on show."""
+"""What the pages share: the current recipe, the engine's answers, and the displayed run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparsezo_gui.recipe.events import Answer, Ask, Command, EvaluateNow, Notice
 from sparsezo_gui.recipe.toml import changed
 
 DRAIN_MS = 66
-SETTLE_MS = 250  # after the last change of the recipe, before the engine is asked anew
+SETTLE_MS = 250  # after the last recipe change, before the engine is asked again
 RECENT_RECIPES = 8
 FITS_LOOKED_AT = 24  # models in the list that get a verdict
 
@@ -25,7 +25,7 @@ class Session(QObject):
     """Owns the worker's thread. Everything here runs in the window's thread."""
 
     recipe_changed = Signal()
-    settled = Signal()  # the recipe has been left alone for a moment: time to ask the engine
+    settled = Signal()  # the recipe has not changed for a moment: time to ask the engine
     engine_changed = Signal()
     hindrance_changed = Signal()
     models_changed = Signal()
@@ -36,12 +36,12 @@ class Session(QObject):
     preview_changed = Signal()
     tasks_changed = Signal()
     runs_changed = Signal()
-    run_changed = Signal()  # another run is on show, or its state changed
-    run_advanced = Signal()  # steps or notices came in
+    run_changed = Signal()  # another run is displayed, or its state changed
+    run_advanced = Signal()  # steps or notices arrived
     export_changed = Signal()
     answered = Signal(object)  # an Answer: a piece of what the model writes
-    run_made = Signal(object, str)  # folder of a branch or of a run that was received, and what that came without
-    consent_wanted = Signal(str, object)  # kind of a request that was not served, and the code of the model it needs
+    run_made = Signal(object, str)  # folder of a new branch or a received run, and what that run lacks
+    consent_wanted = Signal(str, object)  # kind of a refused request, and the model code that it needs
 
     def __init__(self, engine: Engine | None = None) -> None:
         super().__init__()
@@ -49,19 +49,19 @@ class Session(QObject):
         self.recipe = _first_recipe(self.store)
         self.recipe_path: Path | None = None
         self.engine_state = "waiting"  # then 'loading', 'ready' or 'failed'
-        self.busy: dict[str, Progress | None] = {}  # kinds under way, with their last progress
+        self.busy: dict[str, Progress | None] = {}  # kinds in progress, with their last progress
         self.answers: dict[str, Any] = {}  # last answer by kind
-        self.notices: dict[str, list[str]] = {}  # said by the last request of a kind
-        self.problems: dict[str, Problem] = {}  # last problem by kind, until the next answer
+        self.notices: dict[str, list[str]] = {}  # from the last request of each kind
+        self.problems: dict[str, Problem] = {}  # last problem by kind, until its next answer
         self.measured = False  # whether the estimate was measured
         self.record: RunRecord | None = None
-        self.asked = ""  # what the running loop was asked and has not done yet: 'pause', 'stop', 'evaluate'
+        self.asked = ""  # what the running loop still has to do: 'pause', 'stop', 'evaluate' or 'ask'
         self._arguments: dict[str, tuple[Any, ...]] = {}  # of the last request by kind
-        self._allowed = ""  # kind of the request that waits for a consent to be noted
-        self._wanted: tuple[Path, str, tuple[Command, ...]] | None = None  # run to open, how, and what to ask of it
-        self._visited: tuple[Path, tuple[Command, ...]] | None = None  # what was asked last of a run to look at
-        self._accepts = False  # whether it is looked at although its inputs changed
-        self._hindered = self.hindrance  # as it was told last
+        self._allowed = ""  # kind of the request that waits for the consent to be saved
+        self._wanted: tuple[Path, str, tuple[Command, ...]] | None = None  # run to open, how, and its commands
+        self._visited: tuple[Path, tuple[Command, ...]] | None = None  # last run opened to view, its commands
+        self._accepts = False  # whether to open it despite changed inputs
+        self._hindered = self.hindrance  # as last announced
         self._number = 0
         self._newest: dict[str, int] = {}
         self._thread = QThread()
@@ -77,7 +77,7 @@ class Session(QObject):
     # The worker
 
     def start(self, run: Path | None = None) -> None:
-        """Starts the worker: first what needs no ML stack (``run`` or else the last run among it), then the stack."""
+        """Starts the worker: first what needs no ML stack (such as opening ``run`` or the last run), then the stack."""
         self._thread.start(QThread.Priority.LowPriority)
         self._drain.start()
         self.ask("tasks")
@@ -92,7 +92,7 @@ class Session(QObject):
         self._on_settled()
 
     def ask(self, kind: str, *arguments: Any) -> None:
-        """Puts a request into the worker's queue; its answer comes as a signal."""
+        """Queues a request for the worker; a signal announces the answer."""
         self._number += 1
         self._newest[kind] = self._worker.latest[kind] = self._number
         self.busy[kind], self._arguments[kind] = None, arguments
@@ -101,7 +101,7 @@ class Session(QObject):
         self._tell_hindrance()
 
     def drain(self) -> None:
-        """Takes everything out of the worker's outbox; emits each signal at most once."""
+        """Empties the worker's outbox; emits each signal at most once."""
         outbox, signals = self._worker.outbox, dict[str, Any]()
         events = []
         while outbox:
@@ -142,7 +142,7 @@ class Session(QObject):
         self.run_advanced.emit()
 
     def _signal(self, kind: str) -> Any:
-        """What tells that something came of a request."""
+        """The signal that announces results of this kind of request."""
         return {
             "load": self.engine_changed, "tasks": self.tasks_changed, "models": self.models_changed,
             "fits": self.models_changed, "summary": self.summary_changed,
@@ -164,7 +164,7 @@ class Session(QObject):
                 self.busy[kind] = message.value
             elif isinstance(message.value, Notice):
                 self.notices.setdefault(kind, []).append(message.value.text)
-            return None if kind in ("fits", "estimate") else signal  # nobody watches those
+            return None if kind in ("fits", "estimate") else signal  # no page shows their progress
         self.busy.pop(kind, None)
         self.problems.pop(kind, None)
         if message.what == "problem":
@@ -198,21 +198,21 @@ class Session(QObject):
             self.asked = ""
             self.list_runs()
             if kind == "look" and self.record.folder is not None:
-                self.open_run(self.record.folder)  # as it was before it was looked at, or as it is now
+                self.open_run(self.record.folder)  # in its state on disk
         if kind in LONG and message.what == "problem" and message.value.code is not None:
             self.consent_wanted.emit(kind, message.value.code)
         return signal
 
     def allow(self, kind: str, code: Any) -> None:
-        """The user lets the code of a model run: notes it, then asks anew for what needed it."""
+        """The user allows a model's code to run: saves this, then repeats the request that needed it."""
         self._allowed = kind
         self.ask("consent", code)
 
     def refuse(self, kind: str) -> None:
-        """The user does not let it run: what needed it stays undone, and its page says why."""
+        """The user does not allow it: the request is dropped, and its page shows why."""
         self.problems[kind] = Problem(
-            "Nothing was done, because you did not let the model's code run. Try again to be asked again, or choose "
-            "another model."
+            "Nothing was done, because you did not allow the model's code to run. Try again to be asked again, or "
+            "choose another model."
         )
         self._signal(kind).emit()
 
@@ -221,9 +221,9 @@ class Session(QObject):
         if message.what != "answer":
             self.problems[kind] = self.problems.pop("consent")
         else:
-            self._on_settled()  # memory and examples can be told now
+            self._on_settled()  # memory and examples are available now
             if kind in RUNS and self.record is not None:
-                if kind == "train" and self.record.folder is not None:  # its code changed on the way
+                if kind == "train" and self.record.folder is not None:  # its code changed during the run
                     kind, arguments = "resume", (self.record.folder,)
                 self.record.state, self.record.finished = "starting", None
             self.problems.pop(self._allowed, None)
@@ -244,11 +244,11 @@ class Session(QObject):
                     self.command(command)
 
     def list_runs(self) -> None:
-        """Asks for all runs, and the one on show wherever it lies."""
+        """Asks for all runs, including the displayed one wherever it is stored."""
         self.ask("runs", self.record.folder if self.record else None)
 
     def close(self, patience: float = 2.0) -> bool:
-        """Ends the worker; false where it is still inside a call that cannot be broken off."""
+        """Ends the worker; returns False if it is still in a call that cannot be interrupted."""
         self._drain.stop()
         self._settle.stop()
         self.store.setValue("recipe", dump(self.recipe))
@@ -262,7 +262,7 @@ class Session(QObject):
     # The recipe
 
     def set_recipe(self, recipe: Recipe, path: Path | None = None) -> None:
-        """Another recipe."""
+        """Replaces the recipe."""
         self.recipe, self.recipe_path = recipe, path
         if path is not None:
             paths = [str(path), *(p for p in self.recent_recipes() if p != str(path))]
@@ -271,16 +271,16 @@ class Session(QObject):
         self.recipe_changed.emit()
 
     def recent_recipes(self) -> list[str]:
-        """Files, newest first."""
+        """Paths of recent recipe files, newest first."""
         value = self.store.value("recent_recipes", [])
         return [value] if isinstance(value, str) else list(value or [])
 
     def change(self, table: str, **values: Any) -> str:
-        """Changes settings of one table; gives the sentence that says what is wrong with them, or nothing."""
+        """Changes settings of one table; returns a sentence about what is wrong with them, or an empty string."""
         return self.change_all({table: values})
 
     def change_all(self, tables: dict[str, dict[str, Any]]) -> str:
-        """Changes settings of several tables at once."""
+        """Like `change`, for several tables at once."""
         try:
             recipe = changed(self.recipe, tables)
         except UserError as error:
@@ -292,7 +292,7 @@ class Session(QObject):
         return ""
 
     def apply_text(self, text: str) -> None:
-        """The recipe from TOML text. Raises `UserError` with one sentence per fault."""
+        """Sets the recipe from TOML text. Raises `UserError` with one sentence per mistake."""
         self.set_recipe(loads(text, "recipe"), self.recipe_path)
 
     def _on_settled(self) -> None:
@@ -306,20 +306,20 @@ class Session(QObject):
         self.preview_changed.emit()
 
     def measure(self) -> None:
-        """Asks for a measured memory figure."""
+        """Asks for a memory measurement."""
         if not self.hindrance:
             self.ask("measure", self.recipe)
             self.estimate_changed.emit()
 
     def find_mask(self) -> None:
-        """Asks where the recipe's mask lies."""
+        """Asks for the recipe's mask."""
         if not self.hindrance:
             self.problems.pop("mask", None)
             self.ask("mask", self.recipe)
             self.mask_changed.emit()
 
     def find_rate(self) -> None:
-        """Asks for a learning rate that suits the recipe."""
+        """Asks for a suitable learning rate."""
         if not self.hindrance:
             self.problems.pop("rates", None)
             self.ask("rates", self.recipe)
@@ -327,21 +327,21 @@ class Session(QObject):
 
     @property
     def rates(self) -> Any:
-        """Report of the rates that were tried; None where none were, or for another method, model or data."""
+        """Report of the learning rates tried for this method, model and data, or None."""
         recipe, report = self.answers.get("rates", (None, None))
         return report if recipe is not None and _of_rates(recipe) == _of_rates(self.recipe) else None
 
     @property
     def mask(self) -> Any:
-        """Report of the recipe's mask; None where it was not found yet, or found for another model or rule."""
+        """Report of the mask found for this model and rule, or None."""
         recipe, report = self.answers.get("mask", (None, None))
         return report if recipe is not None and _of_mask(recipe) == _of_mask(self.recipe) else None
 
     @property
     def hindrance(self) -> str:
-        """Why no long work can be asked for now, in a sentence; empty where it can."""
+        """Why no long request can start now, as a sentence; empty if one can."""
         if self.engine_state != "ready":
-            return "The engine did not load." if self.engine_state == "failed" else "The engine is still loading."
+            return "The engine failed to load." if self.engine_state == "failed" else "The engine is still loading."
         doing = next((DOING[kind] for kind in self.busy if kind in LONG), "")
         return f"The engine is busy {doing}." if doing else ""
 
@@ -351,7 +351,7 @@ class Session(QObject):
             self.hindrance_changed.emit()
 
     def cancel(self, kind: str) -> None:
-        """Breaks off long work of this kind at its next sign of life, or drops it where it has not begun."""
+        """Cancels long work of this kind at its next event, or drops it if it has not started."""
         self._worker.cancelled[kind] = self._newest.get(kind, 0)
         self._worker.inbox.put(Request("wake", 0))
 
@@ -364,16 +364,16 @@ class Session(QObject):
 
     @property
     def looking(self) -> bool:
-        """Whether a run holds the engine only to be looked at."""
+        """Whether a run holds the engine only to be viewed."""
         return "look" in self.busy
 
     def train(self) -> None:
-        """Starts a run of the recipe."""
+        """Starts a run with the recipe."""
         if not self.running:
             self._begin(RunRecord(self.recipe), "train", self.recipe)
 
     def resume_run(self) -> None:
-        """Goes on with the run on show."""
+        """Resumes the displayed run."""
         if not self.running and self.record is not None and self.record.folder is not None:
             self.record.state, self.record.finished = "starting", None
             self._begin(self.record, "resume", self.record.folder)
@@ -392,19 +392,19 @@ class Session(QObject):
         self.ask("history", folder)
 
     def visit(self, folder: Path, *commands: Command) -> None:
-        """Asks something of the run in ``folder``; where it does not go on, its model is loaded for that."""
+        """Sends commands to the run in ``folder``; if it is not active, its model is loaded for them."""
         self._visited, self._accepts = (folder, commands), False
         self._want(folder, "look", commands)
 
     def visit_changed(self) -> None:
-        """Asks the same again, although the run's inputs changed. The chat has given up its questions by then."""
+        """Repeats the last `visit` despite changed inputs, without its prompts, which the chat has dropped by then."""
         if self._visited is not None:
             folder, commands = self._visited
             self._accepts = True
             self._want(folder, "look", tuple(each for each in commands if not isinstance(each, Ask)))
 
     def go_on(self, folder: Path) -> None:
-        """Goes on with the run in ``folder``."""
+        """Resumes the run in ``folder``."""
         self._want(folder, "resume", (Resume(),))
 
     def _want(self, folder: Path, kind: str, commands: tuple[Command, ...]) -> None:
@@ -418,35 +418,35 @@ class Session(QObject):
             self.open_run(folder)
 
     def command(self, command: Command) -> None:
-        """Hands a command to the running loop, which reads it at the next step border."""
+        """Sends a command to the running loop, which reads it between steps."""
         names = {Pause: "pause", Release: "pause", Resume: "", Stop: "stop", EvaluateNow: "evaluate", Ask: "ask"}
         self.asked = names.get(type(command), self.asked)
         if isinstance(command, Stop) and self.record is not None and self.record.state == "starting":
             for kind in RUNS:
-                self.cancel(kind)  # there is no step border yet
+                self.cancel(kind)  # the loop reads no commands yet
         self._worker.commands.put(command)
         self._worker.inbox.put(Request("wake", 0))
         self.run_changed.emit()
 
 
 def _of_mask(recipe: Recipe) -> tuple[Any, ...]:
-    """What decides a mask."""
+    """The settings that a mask depends on."""
     return recipe.model, recipe.mask, recipe.loop.seed, recipe.data if recipe.mask.reads_task else None
 
 
 def _of_rates(recipe: Recipe) -> tuple[Any, ...]:
-    """What decides which rate suits."""
+    """The settings that a suitable learning rate depends on."""
     update = recipe.update.model_copy(update={"learning_rate": 1.0, "schedule": "constant"})
     loop = recipe.loop.batch_size, recipe.loop.seed
     return recipe.model, recipe.data, recipe.mask, recipe.estimator, update, recipe.objective, recipe.privacy, loop
 
 
 def _first_recipe(store: QSettings) -> Recipe:
-    """The recipe left last time, else the bundled one, else the defaults."""
+    """The last session's recipe, else the bundled one, else the defaults."""
     text = store.value("recipe", "", str)
     for attempt in (lambda: loads(text) if text else load("starter"), lambda: load("starter")):
         try:
             return attempt()
         except UserError:
-            continue  # a recipe of another version of the program, or one that is not installed
+            continue  # from another version of SparseZO, or not installed
     return Recipe()

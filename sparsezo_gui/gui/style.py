@@ -1,4 +1,4 @@
-"""The style sheet: colours are fields of `theme.Colours`, sizes and pictures are filled in beside them."""
+"""The style sheet. Its placeholders are the fields of `theme.Colours`, sizes and icon files."""
 
 from string import Template
 

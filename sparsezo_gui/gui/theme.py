@@ -1,7 +1,7 @@
-"""Looks: two palettes, one accent, one style sheet, and icons in the theme's colours.
+"""Appearance: two palettes, one accent, one style sheet, and icons in the theme's colours.
 
-Fusion draws subtle gradients on buttons and fields, so those are drawn flat by the style sheet; everything else follows
-the palette. Every distance is a multiple of `GRID`.
+Fusion draws subtle gradients on buttons and fields, so the style sheet draws those flat; everything else follows the
+palette. Every distance is a multiple of `GRID`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ DARK = Colours(
 
 
 class Theme(QObject):
-    """The theme in use. `changed` comes after palette and style sheet were set, for what paints itself."""
+    """The current theme. `changed` follows a new palette and style sheet, for widgets that paint themselves."""
 
     changed = Signal()
 
@@ -74,7 +74,7 @@ class Theme(QObject):
         self._follows = False
 
     def apply(self, mode: str, text_scale: float = 1.0) -> None:
-        """Sets 'system', 'light' or 'dark', and the text size as a factor of the system's."""
+        """Sets 'system', 'light' or 'dark', and the text size relative to the system's."""
         app = QApplication.instance()
         assert isinstance(app, QApplication)
         hints = QGuiApplication.styleHints()
@@ -106,17 +106,17 @@ class Theme(QObject):
 
 @cache
 def theme() -> Theme:
-    """The one theme of the application."""
+    """The application's only theme."""
     return Theme()
 
 
 def colours() -> Colours:
-    """Colours in use now."""
+    """Colours of the current theme."""
     return theme().colours
 
 
 def palette(c: Colours) -> QPalette:
-    """Qt palette for what the style sheet does not name."""
+    """Qt palette for whatever the style sheet does not cover."""
     result = QPalette()
     roles = {
         QPalette.ColorRole.Window: c.window, QPalette.ColorRole.WindowText: c.text, QPalette.ColorRole.Base: c.base,
@@ -137,7 +137,7 @@ def palette(c: Colours) -> QPalette:
 
 
 def style_sheet(c: Colours, scale: float = 1.0) -> str:
-    """The application's style sheet; ``scale`` is that of the text."""
+    """The application's style sheet; ``scale`` is the text scale."""
     return STYLE.substitute(
         asdict(c),
         title=f"{16 * scale:.0f}",

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Formats numbers for people to read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.sizes import size as size
 
-PACE_KNOWN = 2.0  # seconds into a stage
+PACE_KNOWN = 2.0  # seconds into a stage, from which on its remaining time is shown
 
 
 def count(number: float) -> str:
@@ -39,7 +39,7 @@ def latency(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """A setting as it is typed: 0.001, 1e-06, 2000."""
+    """Settings as users type them: 0.001, 1e-06, 2000."""
     if isinstance(value, int):
         return str(value)
     if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
@@ -49,7 +49,7 @@ def number(value: float) -> str:
 
 
 def metric(name: str, value: float) -> str:
-    """A metric: accuracies and F1 in percent, losses as they are."""
+    """Metrics: accuracy and F1 in percent, losses as plain numbers."""
     if name in ("accuracy", "preferred", "f1", "exact_match", "macro_f1"):
         return f"{100 * value:.1f} %"
     return f"{value:.4g}" if abs(value) < 1e4 else count(value)
@@ -61,18 +61,18 @@ def title(name: str) -> str:
 
 
 def file_name(name: str) -> str:
-    """A name as that of a file, which leads into no other folder and is not hidden."""
+    """``name`` as a safe file name: no path separators, and not hidden."""
     return "".join(sign if sign.isalnum() or sign in "-_. " else "-" for sign in name).strip(". ")
 
 
 class Pace:
-    """Progress in words, with the time that its stage will take yet once that can be told."""
+    """Progress as text, with the remaining time of its stage once that can be estimated."""
 
     def __init__(self) -> None:
         self._stage, self._first, self._began = "", 0, 0.0
 
     def words(self, progress: Progress) -> str:
-        """Such as 'Preparing examples: 1 200 of 2 500 examples, about 40 s left'."""
+        """For example 'Preparing examples: 1 200 of 2 500 examples, about 40 s left'."""
         now = time.monotonic()
         if progress.stage != self._stage or progress.done < self._first:
             self._stage, self._first, self._began = progress.stage, progress.done, now

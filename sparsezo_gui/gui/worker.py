@@ -1,8 +1,8 @@
-"""The one way from the window into the engine: a worker object on one thread, and the calls that it makes.
+"""The only path from the window to the engine: a worker object on one thread, and the calls that it makes.
 
-The window puts requests into the worker's inbox; the worker serves them one at a time and puts what comes of them into
-its outbox, a deque that a timer of the window drains. No signal is emitted per step, and no tensor crosses. While a run
-goes on, its iterator is pulled here, so small requests are answered between two steps.
+The window puts requests into the worker's inbox; the worker serves them one at a time and puts the results into its
+outbox, a deque that a timer in the window drains. No signal is emitted per step, and no tensor crosses. During a run
+its iterator is advanced here, so small requests are answered between two steps.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ from sparsezo_gui.gui.problems import explain
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Paused, Progress, Released, Started
 
-# What each request is called in a sentence: "Something unexpected happened while …".
+# Completes "Something unexpected happened while …" and "The engine is busy …" for each kind of request.
 DOING = {
     "load": "loading the engine",
     "tasks": "listing tasks",
     "models": "looking for models",
     "summary": "reading the model",
-    "fits": "looking which models fit",
+    "fits": "checking which models fit",
     "estimate": "estimating memory",
     "measure": "measuring memory",
     "mask": "finding the mask",
-    "rates": "finding a rate",
+    "rates": "finding a learning rate",
     "preview": "reading the data",
     "runs": "listing runs",
     "history": "reading the run",
     "train": "training",
-    "resume": "going on with the run",
+    "resume": "resuming the run",
     "look": "opening the run",
-    "branch": "making a branch",
-    "note": "keeping the notes",
-    "contents": "listing what would be shared",
+    "branch": "creating the branch",
+    "note": "saving the notes",
+    "contents": "listing the files to share",
     "share": "sharing the run",
     "receive": "unpacking the run",
     "export": "exporting",
     "consent": "saving your consent",
 }
-RUNS = ("train", "resume", "look")  # what holds the engine with a run
+RUNS = ("train", "resume", "look")  # a run that holds the engine
 LONG = {"load", "measure", "mask", "rates", *RUNS, "export"}  # never served between two steps of a run
-LATEST = {"fits", "summary", "estimate", "preview", "history", "runs"}  # of these kinds, the last request alone counts
-NICENESS = 5  # of the worker and of torch's threads, which inherit it: the window's thread goes first
+LATEST = {"fits", "summary", "estimate", "preview", "history", "runs"}  # kinds of which only the last request counts
+NICENESS = 5  # of the worker, inherited by torch's threads, so that the window's thread has priority
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Something to do: ``kind`` names a method of `Engine`."""
+    """A request: ``kind`` names a method of `Engine`."""
 
     kind: str
     number: int
@@ -70,7 +70,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What came of a request: ``what`` is 'event', 'answer', 'problem' or 'cancelled'."""
+    """A result of a request: ``what`` is 'event', 'answer', 'problem' or 'cancelled'."""
 
     kind: str
     number: int
@@ -79,12 +79,12 @@ class Message:
 
 
 class Engine:
-    """All calls into the engine. Imports are inside, so that making one loads nothing."""
+    """All calls into the engine. Imports are inside the methods, so that creating one loads nothing."""
 
     def load(self, leave: threading.Event) -> Iterator[Progress]:
-        """Imports the ML stack, one package at a time, so that leaving is possible in between."""
+        """Imports the ML stack one package at a time, so that the user can quit in between."""
         names = ("numpy", "torch", "tokenizers", "transformers", "bitsandbytes", "sparsezo_gui.engine.training")
-        # Collections inside an import walk over every module loaded so far while they hold the interpreter.
+        # Garbage collection during an import scans every module loaded so far and blocks the window meanwhile.
         gc.disable()
         try:
             for done, name in enumerate(names):
@@ -115,7 +115,7 @@ class Engine:
         return summary(recipe.model)
 
     def fits(self, recipe: Recipe, models: tuple[str, ...]) -> Generator[Progress, None, dict[str, str]]:
-        """Verdict of the estimate by model, with all else as in the recipe; models without one are left out."""
+        """Verdict of the estimate by model, otherwise as in the recipe; models without an estimate are left out."""
         from sparsezo_gui.engine.planning import estimating
 
         verdicts = {}
@@ -138,19 +138,19 @@ class Engine:
         return measure(recipe)
 
     def mask(self, recipe: Recipe) -> Generator[Progress, None, tuple[Recipe, Any]]:
-        """Where the mask lies, with the recipe it was found for."""
+        """Report of the mask, with the recipe it was found for."""
         from sparsezo_gui.engine.sparse.report import find_mask
 
         return recipe, (yield from find_mask(recipe))
 
     def rates(self, recipe: Recipe) -> Generator[Progress, None, tuple[Recipe, Any]]:
-        """A learning rate that suits, with the recipe it was found for."""
+        """A suitable learning rate, with the recipe it was found for."""
         from sparsezo_gui.engine.ranging import find_rate
 
         return recipe, (yield from find_rate(recipe))
 
     def preview(self, recipe: Recipe, page: int) -> Generator[Progress, None, Any]:
-        """One page of the data, and what the model will see."""
+        """One page of the data, and the text that the model will see."""
         from sparsezo_gui.engine.planning import preview_data
 
         return preview_data(recipe, page)
@@ -162,7 +162,7 @@ class Engine:
         return list_runs(also)
 
     def history(self, folder: Path) -> tuple[Path, Any]:
-        """A run as its journal tells it, with its folder."""
+        """A run from its journal, with its folder."""
         from sparsezo_gui.engine.runs.history import history
 
         return folder, history(folder)
@@ -174,20 +174,20 @@ class Engine:
         return train(recipe, commands)
 
     def resume(self, folder: Path, commands: SimpleQueue) -> Iterator[Event]:
-        """A run that was stopped or broken off."""
+        """A run that was stopped or interrupted."""
         from sparsezo_gui.engine.training import resume
 
         return resume(folder, commands)
 
     def look(self, folder: Path, accept: bool, commands: SimpleQueue) -> Iterator[Event]:
-        """A run with its model loaded, paused, to be asked about any of its steps; with changed inputs only if they are
-        to be accepted."""
+        """A run with its model loaded, paused, for commands about any of its steps; ``accept`` is whether to go ahead
+        despite changed inputs."""
         from sparsezo_gui.engine.training import resume
 
         return resume(folder, commands, paused=True, accept=accept)
 
     def branch(self, folder: Path, step: int, settings: list[str], name: str) -> Path:
-        """Folder of a new run that goes on from a step."""
+        """Folder of a new run that continues from a step."""
         from sparsezo_gui.engine.runs.branch import branch
         from sparsezo_gui.engine.runs.folder import open_run
 
@@ -200,7 +200,7 @@ class Engine:
         open_run(folder).note(text)
 
     def contents(self, folder: Path) -> tuple[Path, Any, Any]:
-        """What a shared run would hold, without and with examples; with its folder."""
+        """The run's folder, and the contents of a shared file without and with examples."""
         from sparsezo_gui.engine.runs.folder import open_run
         from sparsezo_gui.engine.runs.share import contents
 
@@ -208,7 +208,7 @@ class Engine:
         return folder, contents(run), contents(run, with_examples=True)
 
     def share(self, folder: Path, out: Path, with_examples: bool) -> tuple[Path, Any]:
-        """A run as a small file, in the place of one that the user agreed to replace."""
+        """A run as a small file; replaces an existing one, which the user agreed to."""
         from sparsezo_gui.engine.runs.folder import open_run
         from sparsezo_gui.engine.runs.share import share
 
@@ -224,20 +224,20 @@ class Engine:
     def export(
         self, folder: Path, form: str, out: Path, step: int | None, weights: str, accept: bool
     ) -> Iterator[Progress]:
-        """One step of a run as files; with changed inputs only if they are to be accepted."""
+        """One step of a run as files; ``accept`` is whether to go ahead despite changed inputs."""
         from sparsezo_gui.engine.export import export_run
 
         return export_run(folder, form, out, step, weights, accept)
 
     def consent(self, code: Any) -> None:
-        """Notes that the user lets the code of a model run."""
+        """Saves that the user allows a model's code to run."""
         from sparsezo_gui.engine.models.consent import give
 
         give(code)
 
 
 class Worker(QObject):
-    """Serves requests on its thread until it finds None in its inbox."""
+    """Serves requests on its thread until `leave` is set."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__()
@@ -247,12 +247,12 @@ class Worker(QObject):
         self.commands: SimpleQueue = SimpleQueue()
         self.leave = threading.Event()
         self.latest: dict[str, int] = {}  # number of the newest request by kind
-        self.cancelled: dict[str, int] = {}  # number by kind up to which long requests are broken off or dropped
+        self.cancelled: dict[str, int] = {}  # by kind, the number up to which long requests are cancelled or dropped
         self._later: deque[Request] = deque()
 
     @Slot()
     def serve(self) -> None:
-        """The worker's life."""
+        """Runs until the window closes."""
         _step_back()
         while not self.leave.is_set():
             request = self._later.popleft() if self._later else self.inbox.get()
@@ -269,7 +269,7 @@ class Worker(QObject):
                 self._pull(request, answer)
             else:
                 self._tell(request, "answer", answer)
-        except BaseException as error:  # told in the window, with its traceback
+        except BaseException as error:  # shown in the window, with its traceback
             if not is_fault(error):
                 raise
             self._tell(request, "problem", explain(error, DOING.get(request.kind, request.kind)))
@@ -282,7 +282,7 @@ class Worker(QObject):
         return self.leave.is_set() or cancelled or self._outdated(request)
 
     def _pull(self, request: Request, events: Iterator[Any]) -> None:
-        """Pulls an iterator to its end, or to a cancellation; the answer is what a generator returns."""
+        """Advances an iterator to its end or until it is cancelled; the answer is a generator's return value."""
         with contextlib.closing(events) if hasattr(events, "close") else contextlib.nullcontext():  # type: ignore[arg-type]
             while not self._given_up(request):
                 try:
@@ -292,14 +292,14 @@ class Worker(QObject):
                     return
                 self._tell(request, "event", event)
                 if isinstance(event, Started):
-                    # From here on the loop listens to its commands: stopping is a command, not a cancellation.
+                    # From here on the loop reads its commands: stopping is a command, not a cancellation.
                     gc.freeze()
-                # A pause with a reason ends by itself, so that the loop is asked again at once.
+                # A pause with a reason ends automatically, so the loop is advanced again at once.
                 self._between(request, isinstance(event, Released) or (isinstance(event, Paused) and not event.reason))
         self._tell(request, "cancelled")
 
     def _between(self, pulled: Request, waiting: bool) -> None:
-        """Answers small requests between two events; during a pause, until there is a command for the loop."""
+        """Answers small requests between two events; during a pause, until the loop has a command."""
         while True:
             block = waiting and self.commands.empty() and not self._given_up(pulled)
             try:
@@ -318,9 +318,9 @@ class Worker(QObject):
 
 
 def _step_back() -> None:
-    """Lets the window's thread go first, in the system's scheduler and at the interpreter's lock."""
+    """Gives the window's thread priority, in the system's scheduler and for the interpreter lock."""
     sys.setswitchinterval(0.001)
     if sys.platform.startswith("linux"):
-        # On Linux niceness belongs to a thread. Elsewhere the QThread's low priority does this.
+        # On Linux niceness is per thread. Elsewhere the QThread's low priority does this.
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

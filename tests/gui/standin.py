@@ -42,8 +42,8 @@ class Estimate:
             ("Weights", 820 * MB, "The frozen weights of the blocks in 4 bits."),
             ("Scales", 52 * MB, "One scale for every 64 weights."),
             ("Embeddings", 296 * MB, "Kept in 16 bits."),
-            ("Tuned values", 6 * MB, "The overlay in 32 bits."),
-            ("Activations", 240 * MB, "Of the layer at work, for both sides of a probe."),
+            ("Tuned values", 6 * MB, "The tuned values in 32 bits."),
+            ("Activations", 240 * MB, "Of the current layer, in both forward passes."),
             ("Runtime", 480 * MB, "Python and PyTorch themselves."),
         )
         return tuple(SimpleNamespace(name=n, bytes=int(b * self.scale), why=w) for n, b, w in parts)
@@ -208,7 +208,7 @@ class StandIn(Engine):
             if step % max(steps // 6, 1) == 0:
                 yield self.evaluation(step, steps)
             if step == 40:
-                yield e.Notice("The loss jumped to 2.1; the step was taken back and the rate halved.", "warning")
+                yield e.Notice("The loss jumped to 2.1; the step was undone and the learning rate halved.", "warning")
         yield e.Evaluation(step, "test", {"accuracy": 0.88, "loss": 0.36, "examples": 200})
         worst = {"number": 7, "loss": 2.5, "prompt": "Customer: where is it?", "expected": "delivery"}
         best = {"number": 3, "loss": 0.01, "prompt": "Customer: twice charged", "expected": "billing"}
@@ -259,7 +259,7 @@ class StandIn(Engine):
         return self.train(Recipe(), commands, first=101, folder=folder)
 
     def look(self, folder: Path, accept: bool, commands: SimpleQueue) -> Iterator[e.Event]:
-        """Loaded and paused at step 100; answers, evaluates and goes back. Changed inputs are a fault until they are
+        """Loaded and paused at step 100; answers, evaluates and rolls back. Changed inputs are a fault until they are
         accepted."""
         if not (accept and isinstance(self.faults.get("look"), ChangedInputs)):
             self._fail("look")
@@ -338,7 +338,7 @@ def mask_report(blocks: int = 28) -> MaskReport:
 
 
 def past(steps: int = 100, state: str = "stopped", of: int = 2000) -> Any:
-    """Like the engine's History of a run that was broken off."""
+    """Like the engine's History of an interrupted run."""
     engine, chance = StandIn(Path()), np.random.default_rng(1)
     names = ("step", "tokens", "loss", "rate", "seconds", "memory")
     rows = np.zeros(steps, np.dtype([*((name, float) for name in names), ("slopes", float, (1,))]))

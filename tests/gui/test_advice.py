@@ -22,31 +22,30 @@ def test_nothing_is_said_without_an_estimate():
 
 def test_what_else_fits_is_told_with_what_is_gained():
     text = told(Estimate())
-    assert "QLoRA would fit into this memory too (2.00 GiB of 8.00 GiB) and usually needs far fewer steps" in text
-    assert "SparseZO's gain is 154 MiB less memory, and" in text
-    assert "Full fine-tuning would fit into this memory too (11.0 GiB of 24.0 GiB)" in told(Estimate(24 * GB))
-    assert "gain is not memory here, but" in told(Estimate(others={"qlora": GB}))
+    assert "QLoRA would also fit in memory (2.00 GiB of 8.00 GiB) and usually needs far fewer steps" in text
+    assert "SparseZO uses 154 MiB less memory, and you can export" in text
+    assert "Full fine-tuning would also fit in memory (11.0 GiB of 24.0 GiB)" in told(Estimate(24 * GB))
+    assert "saves no memory here, but" in told(Estimate(others={"qlora": GB}))
 
 
 def test_the_only_method_that_fits_says_so():
     text = told(Estimate(available=int(1.9 * GB)))
     assert text == (
-        "This is the method that fits: of 1.90 GiB, it takes 1.85 GiB; of the others, QLoRA takes least and would "
-        "need 2.00 GiB."
+        "Only this method fits: it needs 1.85 GiB of 1.90 GiB. Of the others, QLoRA needs the least: 2.00 GiB."
     )
 
 
 def test_what_does_not_fit_is_not_praised():
     assert told(Estimate(available=GB)) == ""
-    assert "this does not" in told(Estimate(scale=8))
+    assert "this method does not" in told(Estimate(scale=8))
     assert told(Estimate(others={})) == ""
 
 
 def test_dense_tuning_suits_small_models():
     text = told(Estimate(), Recipe(mask={"rule": "all"}, model={"bits": 16}))
-    assert "Tuning every weight suits small models only: all are held in 16 bits" in text
+    assert "Tuning every weight only suits small models: all are stored in 16 bits" in text
     text = told(Estimate(), Recipe(mask={"rule": "random", "density": 1.0}))
-    assert "Tuning 100 % of the weights suits small models only: tuned values are kept in 32 bits, which take" in text
+    assert "Tuning 100 % of the weights only suits small models: tuned values are stored in 32 bits and take" in text
     assert "in 4 bits does not change that" in text
     text = told(Estimate(), Recipe(mask={"rule": "small-magnitude", "density": 0.5}, model={"bits": 16}))
     assert "Tuning 50 % of the weights" in text and "bits does not change" not in text

@@ -61,7 +61,7 @@ def test_what_is_asked_is_plain_text_and_the_safe_answer_is_the_default(window, 
     assert find("Folder of the code", QLabel, asked).text() == str(CODE.folder)
     assert all(each.textFormat() == Qt.TextFormat.PlainText for each in asked.findChildren(QLabel))
     buttons = {each.accessibleName(): each for each in asked.findChildren(QPushButton)}
-    assert buttons.keys() == {"Show the folder of the code", "Let the code run", "Do not run the code"}
+    assert buttons.keys() == {"Show the folder of the code", "Run the code", "Do not run the code"}
     assert [name for name, each in buttons.items() if each.isDefault() or each.autoDefault()] == ["Do not run the code"]
     assert asked.focusWidget() is buttons["Do not run the code"]
     click("Do not run the code", asked)
@@ -77,7 +77,7 @@ def test_refused_nothing_runs_and_the_page_says_why(window, session, engine, cli
     else:
         files = find("Code files", QPlainTextEdit, asked)
         qtbot.keyClick(files, Qt.Key.Key_Escape if answer == "escape" else Qt.Key.Key_Return)
-    assert "you did not let the model's code run" in window.page("run").banner.text
+    assert "you did not allow the model's code to run" in window.page("run").banner.text
     assert session.record.state == "failed"
     qtbot.waitUntil(lambda: not session.busy)  # the list of runs may be read anew
     assert engine.allowed is None and not (engine.home / "run").exists()
@@ -87,7 +87,7 @@ def test_allowed_what_was_asked_for_goes_on(window, session, engine, click, dial
     session.change("loop", steps=5)
     window.go("run")
     click("Start run")
-    click("Let the code run", dialog())
+    click("Run the code", dialog())
     qtbot.waitUntil(lambda: session.record.state == "done", timeout=5000)
     assert engine.allowed is CODE and not window.page("run").banner.text
 
@@ -96,7 +96,7 @@ def test_a_consent_that_cannot_be_noted_is_told(window, session, engine, click, 
     engine.faults["consent"] = OSError(28, "No space left on device")
     window.go("run")
     click("Start run")
-    click("Let the code run", dialog())
+    click("Run the code", dialog())
     qtbot.waitUntil(lambda: "disk is full" in window.page("run").banner.text, timeout=5000)
     assert engine.allowed is None and session.record.state == "failed"
 
@@ -106,7 +106,7 @@ def test_a_question_to_a_finished_run_waits_for_the_answer(window, session, engi
     folder.mkdir(parents=True)
     engine.histories[folder] = past()
     session.visit(folder, Ask("What is it?"))
-    click("Let the code run", dialog())
+    click("Run the code", dialog())
     qtbot.waitUntil(lambda: bool(engine.asked), timeout=5000)
     assert engine.asked == [Ask("What is it?")]
 
@@ -118,7 +118,7 @@ def test_a_run_whose_code_changed_on_the_way_is_resumed(window, session, engine,
     click("Start run")
     asked = dialog()
     del engine.faults["step"]
-    click("Let the code run", asked)
+    click("Run the code", asked)
     qtbot.waitUntil(lambda: session.record.state == "running" and session.record.step > 100, timeout=5000)
     session.command(Stop())
     qtbot.waitUntil(lambda: not session.running, timeout=5000)
@@ -157,7 +157,7 @@ def test_opening_a_strangers_recipe_runs_nothing_of_its_model(tmp_path, qtbot):
         assert "needs the Python code that comes with it" in session.answers["summary"].problem
         assert "needs the Python code that comes with it" in session.problems["estimate"].what
         assert not window.findChildren(QDialog) and not marker.exists()
-        for answer, done in (("Do not run the code", "problems"), ("Let the code run", "answers")):
+        for answer, done in (("Do not run the code", "problems"), ("Run the code", "answers")):
             qtbot.waitUntil(lambda: not session.hindrance, timeout=60000)
             session.measure()
             qtbot.waitUntil(lambda: bool(window.findChildren(ConsentDialog)), timeout=30000)

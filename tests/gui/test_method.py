@@ -38,7 +38,7 @@ def test_before_it_is_found_there_is_one_hint_and_no_chart(method, find, session
         "Found on the bundled general text: at most 32 sequences of up to 512 tokens."
     )
     assert find("Cost of the mask").text().startswith("About 32 forward and backward passes")
-    assert find("Mask not found yet").text() and find("Find the mask").text() == "Find it now"
+    assert find("Mask not found yet").text() and find("Find the mask").text() == "Find mask"
     assert not shown(method, "Tuned weights by block")
 
 
@@ -47,12 +47,12 @@ def test_found_it_is_shown_by_block_and_by_kind(found, find, qtbot, both_themes)
     report = mask_report()
     assert find("Mask found").text() == (
         f"{report.tuned:,} of {report.eligible:,} weights (0.0806 %) are tuned. Finding them took 21 s "
-        "and at most 1.46 GiB of memory."
+        "and up to 1.46 GiB of memory."
     ).replace(",", "\u2009")
     assert find("Find the mask").text() == "Find again"
     chart = find("Tuned weights by block")
     assert chart.accessibleDescription() == (
-        "28 blocks. Most weights are tuned in block 0 (0.229 %), fewest in block 27 (0.0382 %); "
+        "28 blocks. Block 0 has the highest tuned share (0.229 %), block 27 the lowest (0.0382 %); "
         "the average is 0.0806 %."
     )
     assert "v_proj" in find("Tuned weights by kind").accessibleDescription()
@@ -95,9 +95,9 @@ def test_on_the_tasks_own_text_the_data_matters(method, click, session, qtbot):
 def test_finding_can_be_cancelled(found, find, click, session, engine, qtbot):
     engine.pace = 0.2
     click("Find the mask")
-    assert find("Progress of the mask").text() == "Waiting for the engine…"
-    qtbot.waitUntil(lambda: "sensitive weights" in find("Progress of the mask").text(), timeout=3000)
-    assert find("Progress of finding the mask").maximum() == 32
+    assert find("Mask search").text() == "Waiting for the engine…"
+    qtbot.waitUntil(lambda: "sensitive weights" in find("Mask search").text(), timeout=3000)
+    assert find("Mask search progress").maximum() == 32
     click("Cancel finding the mask")
     qtbot.waitUntil(lambda: "mask" not in session.busy, timeout=3000)
     assert shown(found, "Mask found") and find("Find the mask").isEnabled()
@@ -161,7 +161,7 @@ def test_several_texts_are_parted_by_commas(method, find, session, qtbot):
 
 def test_a_rule_that_does_not_go_with_the_rest_is_refused_with_a_sentence(method, click, find, session):
     click("Show advanced settings")
-    combo = find("Which weights are tuned")
+    combo = find("Weights to tune")
     before = combo.currentIndex()
     combo.setCurrentIndex(combo.findData("random-layers"))
     assert "weights in 4 bits cannot be moved. Set [model] bits = 32 or 16" in method.banner.text
@@ -184,7 +184,7 @@ def test_the_advisor_speaks_and_keeps_silent(method, session, engine, qtbot):
         return [part.text() for part in parts if part.accessibleName() == "Advice" and part.isVisible()]
 
     qtbot.waitUntil(lambda: bool(said()), timeout=3000)
-    assert "QLoRA would fit into this memory too" in said()[0]
+    assert "QLoRA would also fit in memory" in said()[0]
     session.change("mask", rule="random", density=0.0002)
     assert len(said()) == 3
     engine.estimated = Estimate(others={})
@@ -213,27 +213,27 @@ def test_the_rate_goes_with_the_rules(method, session):
 
 
 def test_a_rate_is_found_told_and_taken(method, find, click, session, qtbot):
-    assert "Tries several" in find("Rate found").text() and not shown(method, "Use the rate that was found")
-    click("Find a rate")
+    assert "Tries several" in find("Suggested rate").text() and not shown(method, "Use the suggested rate")
+    click("Find learning rate")
     qtbot.waitUntil(lambda: session.rates is not None, timeout=3000)
-    assert "0.003 is a good rate" in find("Rate found").text() and "From 0.1 on" in find("Rate found").text()
-    assert click("Use the rate that was found").text().startswith("Use ")
+    assert "0.003 is a good rate" in find("Suggested rate").text() and "From 0.1 on" in find("Suggested rate").text()
+    assert click("Use the suggested rate").text().startswith("Use ")
     assert session.recipe.update.learning_rate == 3e-3
-    assert not shown(method, "Use the rate that was found") and "is a good rate" in find("Rate found").text()
+    assert not shown(method, "Use the suggested rate") and "is a good rate" in find("Suggested rate").text()
     session.change("update", learning_rate=1e-3, schedule="cosine")
-    assert shown(method, "Use the rate that was found")
+    assert shown(method, "Use the suggested rate")
     session.change("loop", batch_size=3)
-    assert "Tries several" in find("Rate found").text() and not shown(method, "Use the rate that was found")
+    assert "Tries several" in find("Suggested rate").text() and not shown(method, "Use the suggested rate")
 
 
 def test_finding_a_rate_can_be_cancelled_and_fail(method, find, click, session, engine, qtbot):
     engine.pace = 0.2
-    click("Find a rate")
-    qtbot.waitUntil(lambda: "Trying a learning rate" in find("Rate found").text(), timeout=3000)
-    assert find("Progress of finding a rate").maximum() == 40 and not find("Find the mask").isEnabled()
-    click("Cancel finding a rate")
+    click("Find learning rate")
+    qtbot.waitUntil(lambda: "Trying a learning rate" in find("Suggested rate").text(), timeout=3000)
+    assert find("Learning rate search progress").maximum() == 40 and not find("Find the mask").isEnabled()
+    click("Cancel learning rate search")
     qtbot.waitUntil(lambda: "rates" not in session.busy, timeout=3000)
-    assert session.rates is None and find("Find a rate").isEnabled()
+    assert session.rates is None and find("Find learning rate").isEnabled()
     engine.faults["rates"] = UserError("There are too few training examples to find a rate with.")
-    click("Find a rate")
+    click("Find learning rate")
     qtbot.waitUntil(lambda: "too few" in method.banner.text, timeout=3000)

@@ -45,7 +45,7 @@ def test_why_there_are_no_tokens_is_said_where_they_are_looked_for(window, sessi
     window.go("data")
     session.preview()
     qtbot.waitUntil(lambda: told in window.page("data").banner.text, timeout=3000)
-    assert find("Longest example").text() == "Not known: the model's tokenizer cannot be used."
+    assert find("Longest example").text() == "Unknown: the model's tokenizer cannot be used."
     monkeypatch.undo()
     session.preview()
     qtbot.waitUntil(lambda: not window.page("data").banner.text, timeout=3000)
@@ -144,10 +144,10 @@ def test_choosing_a_model(window, find, click, enter, session, qtbot):
     qtbot.waitUntil(lambda: models.item(2).text().endswith("Too large"), timeout=3000)
     models.setCurrentRow(1)
     assert session.recipe.model.id == "Qwen/Qwen3-0.6B"
-    qtbot.waitUntil(lambda: find("Chosen model").text() == "Qwen3 0.6B", timeout=3000)
-    assert find("Fits this computer").text() == "Fits here"
+    qtbot.waitUntil(lambda: find("Selected model").text() == "Qwen3 0.6B", timeout=3000)
+    assert find("Memory fit").text() == "Fits"
     bits = find("Bits per weight")
-    integers = "8 bits in integers (fastest)"
+    integers = "8 bits (int8, fastest)"
     for title, held in ((integers, (8, "int8")), ("16 bits", (16, "auto")), ("8 bits", (8, "auto"))):
         bits.setCurrentIndex(bits.findText(title))
         assert (session.recipe.model.bits, session.recipe.model.compute) == held
@@ -174,7 +174,7 @@ def test_the_memory_strip_says_what_fits(window, find, click, session, engine, q
     session.change("model", bits=8)
     qtbot.waitUntil(lambda: find("Memory verdict").text() == "Too large", timeout=3000)
     assert "Estimated. Finding the mask, before the run: 1.00 GiB more. " in find("Memory of other methods").text()
-    click("Memory by part as a table")
+    click("Memory details")
 
 
 def test_data_shows_rows_and_tokens(window, find, click, session, qtbot):
@@ -185,7 +185,7 @@ def test_data_shows_rows_and_tokens(window, find, click, session, qtbot):
     assert find("Rows shown").text() == "1 to 50 of 170"
     click("Next page of rows")
     qtbot.waitUntil(lambda: find("Rows shown").text() == "51 to 100 of 170", timeout=3000)
-    part = find("Part that column ticket plays")
+    part = find("Use column ticket as")
     part.setCurrentIndex(part.findData("answer"))
     assert session.recipe.data.columns == {"text": "text", "answer": "ticket"}
 
@@ -195,16 +195,16 @@ def test_data_faults_are_sentences(window, find, click, session, engine, qtbot):
     engine.faults["preview"] = UserError("mail.csv, row 3: two fields, expected three.")
     session.change("data", source="mail.csv")
     problem(qtbot, session, "preview")
-    assert find("Data fault").text() == "mail.csv, row 3: two fields, expected three."
+    assert find("Data problem").text() == "mail.csv, row 3: two fields, expected three."
     del engine.faults["preview"]
-    click("Read the data again")
+    click("Reload the data")
     qtbot.waitUntil(lambda: "preview" not in session.problems, timeout=3000)
 
 
 @pytest.mark.parametrize(
     ("switch", "button", "told"),
     [
-        ("leave_out_gaps", "Leave out rows with gaps", {"problem": "8 of 24 rows have gaps: no label."}),
+        ("leave_out_gaps", "Skip incomplete rows", {"problem": "8 of 24 rows have gaps: no label."}),
         ("merge_labels", "Merge these labels", {"notices": (Notice("'spam' (3), 'SPAM' (2)."), Notice("And more."))}),
     ],
 )
@@ -221,11 +221,11 @@ def test_what_is_noticed_about_data_is_mended_by_a_button(
     window.go("data")
     session.preview()
     banner = window.page("data").banner
-    gaps = "Some rows have gaps; they are named below."
+    gaps = "Some rows are incomplete; see below."
     said = gaps if "problem" in told else "• 'spam' (3), 'SPAM' (2).\n• And more."
     qtbot.waitUntil(lambda: banner.text == said, timeout=3000)
     if "problem" in told:
-        assert find("Data fault").text() == told["problem"]
+        assert find("Data problem").text() == told["problem"]
     click(button)
     assert getattr(session.recipe.data, switch) is True
     qtbot.waitUntil(lambda: not banner.text, timeout=3000)
@@ -288,7 +288,7 @@ def test_presets_keep_the_rate_that_suits_the_model(window, click, session):
 def test_a_refusal_is_forgotten_with_the_next_change(window, click, find, session):
     window.go("method")
     click("Show advanced settings")
-    rule = find("What is made small")
+    rule = find("Loss")
     rule.setCurrentIndex(rule.findData("f1"))
     assert "needs answers to compare with" in window.page("method").banner.text
     assert rule.currentData() == "likelihood"
@@ -318,7 +318,7 @@ def test_fields_refuse_with_a_sentence(window, enter, find, session):
 def test_another_rule_has_other_fields(window, click, find, session):
     window.go("method")
     click("Show advanced settings")
-    rule = find("How a step is taken")
+    rule = find("Update rule")
     rule.setCurrentIndex(rule.findData("sgd"))
     assert session.recipe.update.rule == "sgd"
     assert "Memory" not in [w.accessibleName() for w in window.page("method").findChildren(NumberEdit) if w.isVisible()]
@@ -344,7 +344,7 @@ def test_the_recipe_as_text(window, find, click, session, qtbot):
     assert text.toPlainText() == dump(session.recipe)
     text.setPlainText(text.toPlainText().replace("batch_size", "batch_sise"))
     click("Apply recipe text", dialog)
-    assert "Did you mean 'batch_size'?" in find("Recipe faults", where=dialog).text()
+    assert "Did you mean 'batch_size'?" in find("Recipe problems", where=dialog).text()
     text.setPlainText(dump(session.recipe).replace('id = "starter"', 'id = "other"'))
     click("Apply recipe text", dialog)
     assert session.recipe.model.id == "other"
@@ -369,7 +369,7 @@ def test_export(window, find, click, session, engine, qtbot, tmp_path):
     engine.run_list = [listed(tmp_path / "run")]
     click("Refresh the list of runs")
     qtbot.waitUntil(find("Export now").isEnabled, timeout=3000)
-    find("Where to export").setText(str(tmp_path / "out.safetensors"))
+    find("Export to").setText(str(tmp_path / "out.safetensors"))
     click("Export now")
     qtbot.waitUntil(lambda: "exported and checked" in find("Export result").text(), timeout=3000)
     assert engine.exported == ("overlay", tmp_path / "out.safetensors", 100, "original")
@@ -389,7 +389,7 @@ def test_the_weights_of_a_folder_can_be_chosen(window, find, click, engine, qtbo
     qtbot.waitUntil(find("Export now").isEnabled, timeout=3000)
     assert not shown()
     click("Hugging Face folder")
-    assert find("Original precision").isChecked() and find("Where to export").text().endswith("yesterday-tuned")
+    assert find("Original precision").isChecked() and find("Export to").text().endswith("yesterday-tuned")
     for chosen in ("original", "trained"):
         click("Export now")
         qtbot.waitUntil(lambda chosen=chosen: bool(engine.exported) and engine.exported[3] == chosen, timeout=3000)

@@ -249,17 +249,18 @@ def test_nothing_is_read_as_mark_up(said):
         return [text for where, text in said if SHOWN in text and all(word in where for word in words)]
 
     for words in (
-        ("label", "Chosen model"), ("ToolTipRole", "Models on this computer"), ("DisplayRole", "Models on this"),
+        ("label", "Selected model"), ("ToolTipRole", "Models on this computer"), ("DisplayRole", "Models on this"),
         ("DisplayRole", "Rows of the data"), ("ToolTipRole", "Rows of the data"), ("hovered", "Rows of the data"),
         ("head of", "Rows of the data"), ("tip of a head", "Rows of the data"), ("text of TokenView",),
         ("DisplayRole", "Runs"), ("ToolTipRole", "Runs"),
         ("text", "'Notes'"),
-        ("label", "About it"), ("label", "Answer"), ("label", "Answer of the base"), ("DisplayRole", "Notices"),
-        ("DisplayRole", "Worst and best examples"), ("entry", "Run to export"), ("action of QMenu",),
-        ("title of MainWindow",), ("label", "State of the run"), ("label", "Run state"),
+        ("label", "Run details"), ("label", "Tuned model's answer"), ("label", "Base model's answer"),
+        ("DisplayRole", "Notices"), ("DisplayRole", "Worst and best examples"), ("entry", "Run to export"),
+        ("action of QMenu",), ("title of MainWindow",), ("label", "State of the run"), ("label", "Run state"),
     ):  # fmt: skip
         assert shown(*words), f"not seen, so not tried: {words}"
-    assert any("שלום\u200f, می\u200cخواهم" in text for text in shown("label", "Answer")), "letters keep their marks"
+    answers = shown("label", "Tuned model's answer")
+    assert any("שלום\u200f, می\u200cخواهم" in text for text in answers), "letters keep their marks"
 
 
 def test_no_other_module_writes_mark_up():

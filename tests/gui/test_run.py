@@ -57,7 +57,7 @@ def test_the_exit_code_says_whose_fault_it_was(run, click, session, engine, qtbo
 def test_the_worst_and_the_best_examples_are_listed(run, click, find, session, qtbot):
     click("Start run")
     state(qtbot, session, "done")
-    find("What is listed").setCurrentIndex(1)
+    find("List to show").setCurrentIndex(1)
     texts = [run.examples.item(index).text() for index in range(run.examples.count())]
     assert texts == [
         "Worst, loss 2.5: billing instead of delivery\nCustomer: where is it?",
@@ -78,10 +78,10 @@ def test_pause_continue_evaluate_rate_stop_resume(run, click, find, session, eng
     session.ask("estimate", session.recipe)
     qtbot.waitUntil(lambda: "estimate" in session.answers, timeout=3000)
     before = session.record.step
-    click("Continue run")
+    click("Resume run")
     state(qtbot, session, "running")
     click("Evaluate now")
-    click("Change rate")
+    click("Change learning rate")
     dialog = next(d for d in run.window().children() if type(d).__name__ == "RateDialog")
     click("Change", dialog)
     qtbot.waitUntil(lambda: any("0.5 times" in note.text for note in session.record.notes), timeout=3000)

@@ -54,20 +54,20 @@ def test_the_tree_tells_every_run_and_what_is_other_in_a_branch(window, runs, fi
     top = tree.topLevelItem(0)
     assert [top.text(column) for column in range(4)] == ["yesterday", "Stopped", "100 of 2\u2009000", "50.0 %"]
     assert top.child(0).text(0) == "slower  (from 40)"
-    assert find("Chosen run").text() == "yesterday" and find("Notes").toPlainText() == "the first"
+    assert find("Selected run").text() == "yesterday" and find("Notes").toPlainText() == "the first"
     choose(window, "slower")
-    assert find("Its recipe").text() == "Changed: update.learning_rate 1e-06 → 5e-07"
+    assert find("Run settings").text() == "Changed: update.learning_rate 1e-06 → 5e-07"
     choose(window, "broken")
-    assert find("About it").text() == "The journal is no journal."
-    for name in ("Go on with the run", "Branch from this step", "Evaluate this step", "Share this run"):
+    assert find("Run details").text() == "The journal is no journal."
+    for name in ("Resume the run", "Branch from this step", "Evaluate this step", "Share this run"):
         assert not find(name).isEnabled()
 
 
 def test_a_past_step_is_evaluated_with_the_model_loaded_for_it(window, runs, find, click, session, engine, qtbot):
-    click("Step, the best")
+    click("Step, best")
     assert find("Step").text() == "60"
     click("Evaluate this step")
-    known = find("What is known of this step")
+    known = find("Step results")
     qtbot.waitUntil(lambda: "accuracy 50.0 %" in known.text(), timeout=5000)
     assert engine.asked == [e.EvaluateNow("validation", 60)]
     assert session.running and session.record.state == "paused"
@@ -79,48 +79,48 @@ def test_a_past_step_is_evaluated_with_the_model_loaded_for_it(window, runs, fin
 
 
 def test_going_back_and_going_on(window, runs, find, click, session, engine, qtbot):
-    click("Step, the best")
-    click("Go back to this step")
+    click("Step, best")
+    click("Roll back to this step")
     qtbot.waitUntil(lambda: session.record is not None and session.record.step == 60, timeout=5000)
     assert engine.asked == [e.GoBack(60)]
     assert window.page("run").isVisible() and session.record.columns.size == 60
-    assert "went back" in session.record.notes[-1].text
+    assert "Rolled back" in session.record.notes[-1].text
     session.command(e.Stop())
     qtbot.waitUntil(lambda: not session.running and "history" not in session.busy, timeout=3000)
     window.go("runs")
-    click("Go on with the run")
+    click("Resume the run")
     qtbot.waitUntil(lambda: session.record.state == "running" and session.record.step > 100, timeout=5000)
     session.command(e.Stop())
     qtbot.waitUntil(lambda: not session.running, timeout=3000)
 
 
 def test_a_branch_is_made_with_what_was_changed(window, runs, find, click, enter, engine, qtbot):
-    click("Step, the best")
+    click("Step, best")
     click("Branch from this step")
     dialog = window.findChild(QDialog)
     find("Name of the branch", where=dialog).setText("hotter")
     find("Learning rate", where=dialog).setText("2e-6")
     find("Other settings", QPlainTextEdit).setPlainText("loop.batch_sise=8")
-    click("Make branch")
-    assert "Did you mean 'batch_size'?" in find("What is wrong").text()
+    click("Create branch")
+    assert "Did you mean 'batch_size'?" in find("Problem").text()
     find("Other settings", QPlainTextEdit).setPlainText("loop.batch_size=8\n")
     find("Steps", where=dialog).setText("10")
-    click("Make branch")
-    assert "must be more than 60" in find("What is wrong").text()
+    click("Create branch")
+    assert "must be greater than 60" in find("Problem").text()
     find("Steps", where=dialog).setText("2000")
     engine.run_list.append(listed(runs / "branches" / "hotter", "hotter", 60, parent=str(runs), start=60))
     enter("Name of the branch", "hotter")  # and Enter makes it
-    qtbot.waitUntil(lambda: find("Chosen run").text() == "hotter", timeout=3000)
+    qtbot.waitUntil(lambda: find("Selected run").text() == "hotter", timeout=3000)
     settings = ["update.learning_rate=2e-6", "loop.batch_size=8"]
     assert engine.asked == [(runs, 60, settings, "hotter")]
 
 
 def test_notes_are_kept_and_sharing_asks_where(window, runs, find, click, engine, qtbot, monkeypatch, tmp_path):
     find("Notes").setPlainText("better than it looks")
-    click("Keep notes")
+    click("Save notes")
     qtbot.waitUntil(lambda: bool(engine.asked), timeout=3000)
     assert engine.asked == [(runs, "better than it looks")]
-    assert not find("Keep notes").isEnabled()
+    assert not find("Save notes").isEnabled()
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "x.zip"), ""))
     (tmp_path / "x.zip").write_text("shared before")
     for with_examples in (False, True):
@@ -128,10 +128,10 @@ def test_notes_are_kept_and_sharing_asks_where(window, runs, find, click, engine
         click("Share this run")
         qtbot.waitUntil(lambda: find("Save the shared run").isEnabled(), timeout=3000)
         assert find("Save the shared run").isDefault()
-        assert find("What is shared").toPlainText() == "events.jsonl: metrics"
+        assert find("Files to share").toPlainText() == "events.jsonl: metrics"
         find("Share examples").setChecked(with_examples)
         told = f"events.jsonl: {engine.held[with_examples]}"
-        assert find("What is shared").toPlainText() == told
+        assert find("Files to share").toPlainText() == told
         click("Save the shared run")
         qtbot.waitUntil(lambda told=told: told in window.page("runs").banner.text, timeout=3000)
         assert engine.asked == [(runs, tmp_path / "x.zip", with_examples)]
@@ -141,7 +141,7 @@ def test_notes_are_kept_and_sharing_asks_where(window, runs, find, click, engine
 def test_a_name_leads_to_no_other_folder(window, runs, find, click, engine, session, qtbot, monkeypatch):
     engine.run_list[0].name = "../../.ssh/<b>x"
     session.list_runs()
-    qtbot.waitUntil(lambda: find("Chosen run").text() == "../../.ssh/<b>x", timeout=3000)
+    qtbot.waitUntil(lambda: find("Selected run").text() == "../../.ssh/<b>x", timeout=3000)
     offered = []
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *told: (offered.append(Path(told[2])) or "", ""))
     click("Share this run")
@@ -175,25 +175,25 @@ def test_a_long_name_hides_nothing(window, runs, find, engine, session, qtbot):
     engine.run_list[0].name = "a name that tells all that was tried " * 2
     session.list_runs()
     tree = find("Runs")
-    qtbot.waitUntil(lambda: find("Chosen run").text().startswith("a name"), timeout=3000)
+    qtbot.waitUntil(lambda: find("Selected run").text().startswith("a name"), timeout=3000)
     qtbot.wait(20)
     assert tree.columnViewportPosition(3) + tree.columnWidth(3) <= tree.viewport().width()
-    title = find("Chosen run", QLabel)
+    title = find("Selected run", QLabel)
     assert title.height() >= title.heightForWidth(title.width()) > title.fontMetrics().height()
 
 
 def test_a_damaged_run_says_what_is_wrong_and_offers_nothing(window, runs, find):
     choose(window, "broken")
-    about = find("About it")
+    about = find("Run details")
     assert about.text() == "The journal is no journal." and about.property("role") == "error"
-    assert not find("What is known of this step").text() and not find("Step").isEnabled()
+    assert not find("Step results").text() and not find("Step").isEnabled()
     choose(window, "yesterday")
     assert about.property("role") == "dim" and find("Step").isEnabled()
 
 
 def test_what_a_received_run_came_without_is_said(window, runs, click, qtbot, monkeypatch, tmp_path):
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(tmp_path / "x.zip"), ""))
-    click("Receive a shared run")
+    click("Open a shared run")
     qtbot.waitUntil(lambda: window.page("runs").banner.text == "'x' is ready. It came without its model.", timeout=3000)
 
 
@@ -216,7 +216,7 @@ def test_changed_inputs_are_a_question_and_what_is_measured_then_is_marked(windo
     assert engine.asked == []
     click("Continue anyway")
     qtbot.waitUntil(lambda: bool(session.record and session.record.marked), timeout=5000)
-    assert "with changed inputs: accuracy 50.0 %" in find("What is known of this step").text()
+    assert "with changed inputs: accuracy 50.0 %" in find("Step results").text()
     assert [each.step for each in session.record.evaluations] == [0]
     session.command(e.Stop())
     qtbot.waitUntil(lambda: not session.running and "history" not in session.busy, timeout=3000)
@@ -230,7 +230,7 @@ def test_changed_inputs_are_a_question_and_what_is_measured_then_is_marked(windo
 
 
 def test_the_chosen_step_is_taken_to_the_export_page(window, runs, find, click, qtbot):
-    click("Step, the best")
+    click("Step, best")
     click("Export this step")
     assert window.page("export").isVisible()
     assert find("Step to export").text() == "60"
@@ -239,29 +239,29 @@ def test_the_chosen_step_is_taken_to_the_export_page(window, runs, find, click, 
 def test_the_chat_answers_side_by_side(window, runs, find, click, session, engine, qtbot):
     qtbot.keyClick(window, Qt.Key.Key_J, Qt.KeyboardModifier.ControlModifier)
     assert not find("Ask the model").isEnabled()
-    click("Step, the best")
+    click("Step, best")
     find("Prompt").setPlainText("Where is my parcel?")
-    assert "after step 60" in find("Who answers").text()
+    assert "after step 60" in find("Answering model").text()
     click("Ask the model")
     qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
     assert engine.asked == [e.Ask("Where is my parcel?", 96, 0), e.Ask("Where is my parcel?", 96, 60)]
-    assert find("Answer of the base").text() == "The answer after 0."
-    assert find("Answer", QLabel).text() == "The answer after 60."
+    assert find("Base model's answer").text() == "The answer after 0."
+    assert find("Tuned model's answer", QLabel).text() == "The answer after 60."
     session.command(e.Stop())
     qtbot.waitUntil(lambda: not session.running and "history" not in session.busy, timeout=3000)
     engine.faults["look"] = UserError("The model is gone.")
     find("Prompt").setPlainText("And now?")
     click("Ask the model")
     qtbot.waitUntil(lambda: window.chat._exchanges[-1].base.text() == "The model is gone.", timeout=5000)
-    click("Clear the chat")
+    click("Clear chat")
     assert window.chat._exchanges == []
 
 
 def test_a_prompt_can_be_asked_raw(window, runs, find, click, session, engine, qtbot):
     window.chat.show()
-    assert find("Prompt").placeholderText() == "Write the text…\nCtrl+Enter asks."
+    assert find("Prompt").placeholderText() == "Type the text…\nCtrl+Enter to ask"
     click("Raw prompt")
-    assert find("Prompt").placeholderText().startswith("Write a text to continue…")
+    assert find("Prompt").placeholderText().startswith("Type some text to continue…")
     find("Prompt").setPlainText("Answer:\n")
     click("Ask the model")
     qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
@@ -273,15 +273,15 @@ def test_a_prompt_can_be_asked_raw(window, runs, find, click, session, engine, q
 @pytest.mark.parametrize(
     ("data", "raw", "text"),
     [
-        ({"task": "chat"}, False, "Write a message…"),
-        ({"task": "chat"}, True, "Write a text to continue…"),
-        ({"task": "text"}, False, "Write a text to continue…"),
-        ({"task": "pairs"}, False, "Write the prompt…"),
-        ({"task": "sst2", "columns": {"sentence": "review"}}, False, "Write the review…"),
-        ({"template": "{{- title | trim }}: {{ text }}"}, False, 'Write {"text": "…", "title": "…"}'),
-        ({"task": "boolq"}, False, 'Write {"passage": "…", "question": "…"}'),
-        ({"task": "record"}, False, 'Write {"entities": "…", "passage": "…", "query": "…"}'),
-        ({"task": "gone"}, False, "Write a text to continue…"),
+        ({"task": "chat"}, False, "Type a message…"),
+        ({"task": "chat"}, True, "Type some text to continue…"),
+        ({"task": "text"}, False, "Type some text to continue…"),
+        ({"task": "pairs"}, False, "Type the prompt…"),
+        ({"task": "sst2", "columns": {"sentence": "review"}}, False, "Type the review…"),
+        ({"template": "{{- title | trim }}: {{ text }}"}, False, 'Type {"text": "…", "title": "…"}'),
+        ({"task": "boolq"}, False, 'Type {"passage": "…", "question": "…"}'),
+        ({"task": "record"}, False, 'Type {"entities": "…", "passage": "…", "query": "…"}'),
+        ({"task": "gone"}, False, "Type some text to continue…"),
     ],
 )
 def test_the_chat_says_what_to_write(data, raw, text):
@@ -318,7 +318,7 @@ def test_an_answer_that_is_empty_says_why(qapp):
     exchange.take(e.Answer(0, " \n"))
     assert exchange.base.text() == "…"
     exchange.take(e.Answer(0, "", last=True))
-    assert exchange.base.text() == "The model ended its answer immediately."
+    assert exchange.base.text() == "The model gave an empty answer."
     exchange.take(e.Answer(9, "technical 92 %\nbilling 8 %", last=True))
     assert exchange.tuned.text() == "technical 92 %\nbilling 8 %"
 
@@ -363,7 +363,7 @@ def test_the_chat_beside_a_run_that_goes_on(window, find, click, session, engine
     find("Prompt").setPlainText("Hello")
     click("Ask the model")
     qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
-    assert find("Answer", QLabel).text() == "The answer after all."
+    assert find("Tuned model's answer", QLabel).text() == "The answer after all."
     click("Stop run")
     qtbot.waitUntil(lambda: not session.running, timeout=3000)
 
@@ -376,10 +376,10 @@ def test_memory_is_let_go_of_and_taken_again(window, find, click, session, engin
     qtbot.waitUntil(lambda: session.record is not None and session.record.state == "running", timeout=5000)
     click("Pause run")
     qtbot.waitUntil(lambda: session.record.state == "paused", timeout=3000)
-    click("Release memory")
+    click("Free memory")
     qtbot.waitUntil(lambda: session.record.state == "released", timeout=3000)
-    assert "without its model" in find("State of the run").text()
-    click("Continue run")
+    assert "model unloaded" in find("State of the run").text()
+    click("Resume run")
     qtbot.waitUntil(lambda: session.record.state == "running", timeout=3000)
     click("Stop run")
     qtbot.waitUntil(lambda: not session.running, timeout=3000)

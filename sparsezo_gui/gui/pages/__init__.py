@@ -1,4 +1,4 @@
-"""The pages, one file each; made when they are first needed."""
+"""The pages, one file each, created when first needed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ PAGES = {"model": "Model", "data": "Data", "method": "Method", "run": "Run", "ru
 
 
 def make_page(name: str, session: Session, go: Callable[[str], None]) -> Page:
-    """The page of that name; ``go`` shows another one."""
+    """Creates the page of that name; ``go`` shows another page."""
     module = import_module(f"sparsezo_gui.gui.pages.{name}")
     return getattr(module, f"{PAGES[name]}Page")(session, go)

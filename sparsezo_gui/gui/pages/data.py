@@ -1,4 +1,4 @@
-"""Which examples, and the exact text that the model will see."""
+"""The examples, and the exact text that the model will see."""
 
 from __future__ import annotations
 
@@ -21,20 +21,18 @@ from sparsezo_gui.gui.widgets.tokens import TokenView
 from sparsezo_gui.recipe.recipe import DataTable as DataSettings
 
 FILES = "Data (*.csv *.tsv *.json *.jsonl *.parquet *.txt);;All files (*)"
-PAGE_SIZE = 50  # rows of a page, as the engine gives them
-NO_LENGTHS = "Known once there are examples and the model is on this computer."
-NO_TOKENIZER = "Not known: the model's tokenizer cannot be used."
+PAGE_SIZE = 50  # rows per page, as in the engine
+NO_LENGTHS = "Shown once there are examples and the model is on this computer."
+NO_TOKENIZER = "Unknown: the model's tokenizer cannot be used."
 LIMITS = ("train", "validation", "test", "max_tokens", "leave_out_gaps", "merge_labels")
-OFFERS = {"leave_out_gaps": "Leave out rows with gaps", "merge_labels": "Merge these labels"}
+OFFERS = {"leave_out_gaps": "Skip incomplete rows", "merge_labels": "Merge these labels"}
 
 
 class DataPage(Page):
-    """Source and task on top, rows with their mapping, then the rendered examples and figures about them."""
+    """Source and task at the top, rows with their column mapping, then the rendered examples and their statistics."""
 
     def __init__(self, session: Session, go: Callable[[str], None]) -> None:
-        super().__init__(
-            "Data", "Choose examples, say which column plays which part, and check what the model will see."
-        )
+        super().__init__("Data", "Choose examples, map their columns, and check what the model will see.")
         self._session = session
         self._page, self._pace = 0, words.Pace()
         self._asked: object = None
@@ -59,16 +57,16 @@ class DataPage(Page):
     def _make_source(self) -> QWidget:
         self._source = QLineEdit()
         self._source.setAccessibleName("Data source")
-        self._source.setPlaceholderText("A file, a folder, a Hub data set, or 'starter'; or drop a file here")
+        self._source.setPlaceholderText("File, folder, Hub data set or 'starter'; or drop a file here")
         self._source.editingFinished.connect(self._typed)
-        again = button("Read again", lambda: self._turn(0), name="Read the data again")
-        again.setToolTip("After the file has changed.")
+        again = button("Reload", lambda: self._turn(0), name="Reload the data")
+        again.setToolTip("Reads the file again, for example after you edit it.")
         self._task = Combo("Task")
         self._task.setSizeAdjustPolicy(Combo.SizeAdjustPolicy.AdjustToContents)
         self._task.currentIndexChanged.connect(
             lambda: self._set(task=self._task.currentData(), columns={}, template="", answers=[])
         )
-        self._fault = label("", "error", wrap=True, name="Data fault")
+        self._fault = label("", "error", wrap=True, name="Data problem")
         self._fault.hide()
         form = QGridLayout()
         form.setHorizontalSpacing(3 * GRID)
@@ -100,24 +98,24 @@ class DataPage(Page):
         self._template = QPlainTextEdit()
         self._template.setAccessibleName("Prompt template")
         self._template.setTabChangesFocus(True)
-        self._template.setPlaceholderText("Empty takes the task's own prompt. Put {{ column }} where a column goes in.")
+        self._template.setPlaceholderText("Leave empty for the task's prompt. Write {{ column }} to insert a column.")
         self._template.setFixedHeight(10 * GRID)
         self._chats = QCheckBox("Use the model's chat template")
         self._chats.setAccessibleName("Use the model's chat template")
         self._chats.setToolTip(DataSettings.model_fields["chat_template"].description)
         self._chats.clicked.connect(lambda wanted: self._set(chat_template=wanted))
-        use = button("Use template", lambda: self._set(template=self._template.toPlainText()))
+        use = button("Apply template", lambda: self._set(template=self._template.toPlainText()))
         return card(
             label("What the model will see", "heading"),
-            label("Bold, underlined tokens are trained; the others are read only.", "hint", wrap=True),
+            label("The loss covers the bold, underlined tokens; the rest is context.", "hint", wrap=True),
             self.tokens, GRID,
             label("Prompt template", "heading"), self._template, row(self._chats, None, use),
         )  # fmt: skip
 
     def _make_figures(self) -> QWidget:
-        self.lengths, self.balance = Histogram("Length of examples", "tokens"), Shares("Class balance")
+        self.lengths, self.balance = Histogram("Example length", "tokens"), Shares("Class balance")
         self._longest = label("", "dim", wrap=True, name="Longest example")
-        self._cut = label("", wrap=True, name="Examples cut")
+        self._cut = label("", wrap=True, name="Truncated examples")
         self._balance_title = label("Answers", "heading")
         self._fields = {name: SettingField(name, DataSettings.model_fields[name]) for name in LIMITS}
         limits = QGridLayout()
@@ -129,10 +127,10 @@ class DataPage(Page):
         return card(
             label("Length", "heading"), self.lengths, self._longest, self._cut, GRID,
             self._balance_title, self.balance, GRID,
-            label("How many", "heading"), limits, None,
+            label("Examples to use", "heading"), limits, None,
         )  # fmt: skip
 
-    # What the user does
+    # User actions
 
     def _limit(self, name: str, value: Any) -> None:
         fault = self._session.change("data", **{name: value})
@@ -169,12 +167,12 @@ class DataPage(Page):
             self._set_source(folder)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        """A local file may be dropped."""
+        """Accepts local files."""
         if any(url.isLocalFile() for url in event.mimeData().urls()):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        """Takes the first file."""
+        """Uses the first file."""
         self._set_source(next(url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()))
         event.acceptProposedAction()
 
@@ -186,10 +184,10 @@ class DataPage(Page):
         self._page = max(self._page + by, 0)
         self._session.preview(self._page)
 
-    # What is shown
+    # Display
 
     def _ask(self) -> None:
-        """Asks for a preview where the data, or the tokens it becomes, may have changed."""
+        """Asks for a preview if the data or its tokens may have changed."""
         recipe = self._session.recipe
         wanted = (recipe.data, recipe.model.id, recipe.model.revision)
         if wanted != self._asked or "preview" in self._session.problems:
@@ -197,7 +195,7 @@ class DataPage(Page):
             self._session.preview(self._page)
 
     def showEvent(self, event: QShowEvent) -> None:
-        """Asks for what was not asked for yet."""
+        """Asks for a preview if there is none yet."""
         super().showEvent(event)
         if self._session.engine_state != "waiting":
             self._ask()
@@ -231,7 +229,7 @@ class DataPage(Page):
         return self._session.answers.get("tasks") or []
 
     def _mapping(self) -> dict[str, str]:
-        """Column of each part: what the recipe says, else what was found."""
+        """Column for each prompt field: from the recipe, else as detected."""
         preview = self._session.answers.get("preview")
         found = dict(preview.columns_of) if preview else {}
         return {**found, **self._session.recipe.data.columns}
@@ -251,7 +249,7 @@ class DataPage(Page):
         self._show_banner(preview if known else None, problem)
         if not known:
             loaded = session.engine_state == "ready"
-            waiting = "Reading the data…" if loaded else "Rows follow once the engine is loaded."
+            waiting = "Reading the data…" if loaded else "Rows appear once the engine is loaded."
             self._rows.setText("" if problem else waiting)
             self._totals.setText("")
             self.table.show_page((), (), 0, (), {})
@@ -272,26 +270,26 @@ class DataPage(Page):
         self._show_figures(preview)
 
     def _show_banner(self, preview: Any, problem: Problem | None) -> None:
-        """Our own defects, else a suggested mapping, else what was noticed; other problems stand below the source."""
+        """Bugs, else a suggested mapping, else notices; other problems are shown below the source."""
         if problem is not None or preview is None:
             self.banner.follow(problem if problem and problem.defect else None)
         elif preview.suggestion:
             said = " and ".join(f"column '{name}' as {part}" for part, name in preview.suggestion.items())
             columns = {**self._session.recipe.data.columns, **preview.suggestion}
             self.banner.follow(
-                Problem(f"Some parts have no column yet. Suggested: {said}."), "info",
+                Problem(f"Some prompt fields have no column yet. Suggested: {said}."), "info",
                 ("Use suggestion", lambda: self._set(columns=columns)),
             )  # fmt: skip
         else:
             self._show_notices(preview)
 
     def _show_notices(self, preview: Any) -> None:
-        """A tokenizer that cannot be used, gaps, and the notices of a run, with a button that fixes what they name."""
-        told = ["Some rows have gaps; they are named below."] if preview.problem and preview.offer else []
+        """An unusable tokenizer, missing values, and the notices of a run, with a button that fixes the problem."""
+        told = ["Some rows are incomplete; see below."] if preview.problem and preview.offer else []
         told += [notice.text for notice in preview.notices]
         if preview.tokenizer_problem:
-            why = preview.tokenizer_problem.split("\n")[0]  # the Model page says all of it
-            told.insert(0, f"There are no tokens to show. {why}")
+            why = preview.tokenizer_problem.split("\n")[0]  # the Model page shows all of it
+            told.insert(0, f"Tokens cannot be shown. {why}")
         warns = preview.problem or preview.tokenizer_problem or any(n.level == "warning" for n in preview.notices)
         offer, mark = preview.offer, "• " if len(told) > 1 else ""
         action = (OFFERS[offer], lambda: self._set(**{offer: True})) if offer else None
@@ -309,10 +307,10 @@ class DataPage(Page):
         longest, cut = preview.longest_tokens, preview.cut
         unknown = NO_TOKENIZER if preview.tokenizer_problem else NO_LENGTHS
         self._longest.setText(f"Longest: {words.count(longest)} tokens." if longest else unknown)
-        text = "Nothing is cut."
+        text = "No example is truncated."
         if cut:
-            many = "example is" if cut == 1 else "examples are"
-            text = f"{words.count(cut)} {many} longer than {limit} tokens; the beginning is cut off."
+            many = "example exceeds" if cut == 1 else "examples exceed"
+            text = f"{words.count(cut)} {many} {limit} tokens; the beginning is cut off."
         self._cut.setText(text)
         self._cut.setVisible(longest > 0)
         restyle(self._cut, role="error" if cut else "dim")

@@ -1,4 +1,4 @@
-"""Any step of a run as files, checked after they are written."""
+"""Exports any step of a run, and checks the files after writing them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QProgressBar, QWidget
 
 from sparsezo_gui.gui.problems import Problem
+from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, label, row
@@ -19,35 +20,35 @@ from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.gui.words import count, file_name
 
 FORMATS = {
-    "overlay": ("Overlay file", "Only the tuned values: small to keep and to send. Needs SparseZO and the base model."),
+    "overlay": ("Overlay file", "Only the tuned values, in a small file. Needs SparseZO and the base model."),
     "hf": (
         "Hugging Face folder",
-        "The whole model with the tuned values put in: runs in any program that reads such a folder.",
+        "The whole model with the tuned values merged in. Works with any program that loads Hugging Face models.",
     ),
 }
 WEIGHTS = {
     "original": (
         "Original precision",
-        "The tuned values go into the base model's own 16- or 32-bit weights: the best quality, and the usual choice.",
+        "Merges the tuned values into the base model's original 16- or 32-bit weights. Best quality; the usual choice.",
     ),
     "trained": (
         "Exactly as trained",
-        "The other weights as the run held them, made whole again: other programs then give the same words as "
-        "SparseZO, in a larger folder.",
+        "Merges the tuned values into the run's dequantised weights. Other programs then give the same output as "
+        "SparseZO, but the folder is larger.",
     ),
 }
 
 
 class ExportPage(Page):
-    """Run, step, format, target; then a button, progress, and what the check found."""
+    """Run, step, format and target; then a button, progress, and the result of the check."""
 
     def __init__(self, session: Session, go: Callable[[str], None]) -> None:
-        super().__init__("Export", "Take any step of a run with you. Each export is checked after it is written.")
+        super().__init__("Export", "Export any step of a run. Each export is checked after it is written.")
         self._session = session
         self.body.addWidget(self._make_form())
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
-        self._bar.setAccessibleName("Progress of the export")
+        self._bar.setAccessibleName("Export progress")
         self.body.addWidget(self._bar)
         self._said = label("", wrap=True, name="Export result")
         self._cancel = button("Cancel", lambda: session.cancel("export"), name="Cancel export")
@@ -70,13 +71,13 @@ class ExportPage(Page):
         self._format.changed.connect(self._suggest)
         format_title, self._weights_title = label("Format", "heading"), label("Weights", "heading")
         self._out = QLineEdit()
-        self._out.setAccessibleName("Where to export")
+        self._out.setAccessibleName("Export to")
         self._browse = button("Choose…", self._choose, image="folder", name="Choose where to export")
         form = QGridLayout()
         form.setHorizontalSpacing(3 * GRID)
         form.setVerticalSpacing(2 * GRID)
         form.setColumnStretch(1, 1)
-        form.setColumnMinimumWidth(0, 7 * GRID)  # of the widest title, which is hidden at first
+        form.setColumnMinimumWidth(0, 7 * GRID)  # for the widest title, which is hidden at first
         entries = (
             (label("Run", "heading"), row(self._run, refresh)),
             (label("Step", "heading"), row(self._step)),
@@ -87,14 +88,14 @@ class ExportPage(Page):
             form.addWidget(title, line, 0)
             form.addLayout(part, line, 1)
         for title in (format_title, self._weights_title):
-            title.setContentsMargins(0, 3, 0, 0)  # as a radio button has
+            title.setContentsMargins(0, 3, 0, 0)  # like a radio button
             form.setAlignment(title, Qt.AlignmentFlag.AlignTop)
         return card(form)
 
     def _fill(self) -> None:
         runs = [run for run in self._session.answers.get("runs") or [] if run.step > 0]
         chosen = self._run.currentData()
-        items = [(named(f"{run.name} · {run.state}, step {run.step} of {run.steps} · "
+        items = [(named(f"{run.name} · {STATES.get(run.state, run.state).lower()}, step {run.step} of {run.steps} · "
                         f"{run.created[:16].replace('T', ' ')}"), str(run.path)) for run in runs]  # fmt: skip
         if chosen not in [path for _, path in items]:
             chosen = items[0][1] if items else None
@@ -112,7 +113,7 @@ class ExportPage(Page):
         return next((run for run in self._session.answers.get("runs") or [] if str(run.path) == path), None)
 
     def choose(self, path: str, step: int) -> None:
-        """Chooses a step of a run, wherever the list stands."""
+        """Selects a run and one of its steps."""
         place = self._run.findData(path)
         if place >= 0:
             self._run.setCurrentIndex(place)
@@ -131,7 +132,7 @@ class ExportPage(Page):
         if self._format.value() == "overlay":
             path, _ = QFileDialog.getSaveFileName(self, "Export to", self._out.text(), "Overlay (*.safetensors)")
         else:
-            path = QFileDialog.getExistingDirectory(self, "Export into an empty folder", str(Path.home()))
+            path = QFileDialog.getExistingDirectory(self, "Export to an empty folder", str(Path.home()))
         if path:
             self._out.setText(path)
             self._out.setModified(True)
@@ -139,7 +140,7 @@ class ExportPage(Page):
     def _export(self, accept: bool = False) -> None:
         run, out = self._chosen(), self._out.text().strip()
         if run is None or not out:
-            self.banner.show_problem(Problem("Say where to export to."))
+            self.banner.show_problem(Problem("Choose where to export to."))
             return
         self._session.answers.pop("export", None)
         self._session.problems.pop("export", None)
@@ -172,11 +173,11 @@ class ExportPage(Page):
         elif session.hindrance:
             self._said.setText(session.hindrance)
         elif run is None:
-            self._said.setText("There is no run with a step yet. Start one on the Run page.")
+            self._said.setText("No run has completed a step yet. Start one on the Run page.")
         else:
             self._said.setText(_told(session.answers["export"]) if "export" in session.answers else "")
 
 
 def _told(answer: Any) -> str:
-    """The result of the last export, in words."""
-    return " ".join([f"Step {count(answer['step'])} is exported and checked.", *answer["told"]])
+    """The result of the last export as a sentence."""
+    return " ".join([f"Step {count(answer['step'])} exported and checked.", *answer["told"]])

@@ -1,4 +1,4 @@
-"""How it is tuned: presets by goal, five basic fields, the rest under Advanced; all made from the variants."""
+"""The method: presets by goal, basic settings, and the rest under Advanced; all generated from the variants."""
 
 from __future__ import annotations
 
@@ -23,26 +23,25 @@ from sparsezo_gui.recipe.presets import PRESETS, matching
 from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES
 from sparsezo_gui.recipe.variants import Settings
 
-TITLES = {"mask": "Which weights are tuned", "estimator": "How the slope is measured", "update": "How a step is taken",
-          "objective": "What is made small", "selection": "Which examples a step takes",
-          "privacy": "What the model may tell of its examples", "loop": "How long",
-          "run": "How it is kept"}  # fmt: skip
+TITLES = {"mask": "Weights to tune", "estimator": "Gradient estimate", "update": "Update rule", "objective": "Loss",
+          "selection": "Example selection", "privacy": "Privacy of the examples", "loop": "Training loop",
+          "run": "Run storage"}  # fmt: skip
 COLUMNS = 3
 
 PRESETS_IN_A_ROW = 4
 
 
 class MethodPage(Page):
-    """The form is made anew when a rule changes, since another rule has other fields."""
+    """The form is rebuilt when a rule changes, because each rule has its own fields."""
 
     def __init__(self, session: Session, go: Callable[[str], None]) -> None:
-        super().__init__("Method", "Choose a goal; the fields below follow. The defaults are a good start.")
+        super().__init__("Method", "Choose a goal to fill in the settings below. The defaults are a good start.")
         self._session = session
         self._fields: dict[tuple[str, str], SettingField] = {}
         self._rules: dict[str, Combo] = {}
         self._shown: tuple[str, ...] = ()
         self._held: dict[str, Any] = {}
-        """Model and method before a preset that needs more bits, and takes rates that mean something else."""
+        """Model and method from before a preset that needs more bits and other learning rates."""
         self._group = QButtonGroup(self)
         presets = QGridLayout()
         presets.setSpacing(GRID)
@@ -53,7 +52,7 @@ class MethodPage(Page):
             presets.addWidget(choice, *divmod(index, PRESETS_IN_A_ROW))
             presets.setColumnStretch(index % PRESETS_IN_A_ROW, 1)
         self.body.addLayout(presets)
-        self._own = label("These are your own values; a goal above replaces them.", "hint")
+        self._own = label("Custom settings; choosing a goal replaces them.", "hint")
         self._basic = QGridLayout()
         self._advanced = QVBoxLayout()
         self._advanced.setSpacing(3 * GRID)
@@ -113,7 +112,7 @@ class MethodPage(Page):
         self.follow()
 
     def follow(self) -> None:
-        """Shows the recipe."""
+        """Updates the page from the recipe."""
         recipe = self._session.recipe
         rules = tuple(getattr(recipe, registry.table).rule for registry in REGISTRIES)
         if rules != self._shown:
@@ -164,7 +163,7 @@ class MethodPage(Page):
             for index, field in enumerate(fields):
                 grid.addWidget(field, index // COLUMNS, index % COLUMNS)
             for place in range(len(fields), COLUMNS):
-                grid.addWidget(QWidget(), 0, place)  # so that the columns of all sections are equally wide
+                grid.addWidget(QWidget(), 0, place)  # for columns of equal width in all sections
             parts.append(grid)
         section = QWidget()
         section.setLayout(column(*parts))
@@ -176,9 +175,9 @@ class MethodPage(Page):
         fault = self._session.change(table, **{name: value})
         field = self._fields.get((table, name))
         if field is not None:
-            # The sentence starts with the place, which the field itself shows.
+            # The sentence starts with the field's name, which is already on screen.
             field.set_fault(_plain(fault, name))
-        elif fault:  # of a rule that does not go with the rest
+        elif fault:  # the rule does not fit the other settings
             self._rules[table].choose(getattr(self._session.recipe, table).rule)
             self.banner.show_problem(Problem(fault))
         if not fault:
@@ -186,7 +185,7 @@ class MethodPage(Page):
 
 
 class PresetCard(QFrame):
-    """A radio button with a sentence; a click anywhere on the card chooses it."""
+    """A radio button with a sentence; clicking anywhere on the card selects it."""
 
     def __init__(self, title: str, goal: str) -> None:
         super().__init__()

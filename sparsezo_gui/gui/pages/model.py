@@ -1,4 +1,4 @@
-"""Which model, held how: bundled, on this computer, or typed in."""
+"""The model, and the precision and device to load it with: bundled, on this computer, or a typed id."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from sparsezo_gui.gui.words import count, size
 from sparsezo_gui.recipe.recipe import ModelTable
 
 BITS = [
-    ("4 bits (NF4, smallest)", "4"), ("8 bits in integers (fastest)", "8 int8"), ("8 bits", "8"),
-    ("16 bits", "16"), ("32 bits (exact, largest)", "32"),
+    ("4 bits (NF4, smallest)", "4"), ("8 bits (int8, fastest)", "8 int8"), ("8 bits", "8"),
+    ("16 bits", "16"), ("32 bits (full precision)", "32"),
 ]  # fmt: skip
-"""Titles by bits, and what to compute in where that is not left to the device."""
+"""Title and value: the bits, and the compute type unless the device decides."""
 DEVICES = [("Automatic", "auto"), ("CPU", "cpu"), ("CUDA GPU", "cuda")]
 KINDS = {"bundled": "bundled", "cache": "downloaded", "folder": "folder", "hub": "on the Hub"}
 
 
 class ModelPage(Page):
-    """List on the left, what is chosen on the right."""
+    """The list on the left, the selected model on the right."""
 
     def __init__(self, session: Session, go: Callable[[str], None]) -> None:
-        super().__init__("Model", "Choose the model to tune. It is read, never changed.")
+        super().__init__("Model", "Choose the model to tune. Its files are never changed.")
         self._session = session
         self.list = QListWidget()
         self.list.setAccessibleName("Models on this computer")
@@ -46,13 +46,13 @@ class ModelPage(Page):
         use = button("Use", self._typed, name="Use this model")
         browse = button("Folder…", self._browse, image="folder", name="Choose a model folder")
         left = card(
-            label("On this computer", "heading"), self.list, self._empty, label("Another model", "heading"),
-            label("A folder with a Hugging Face model, or the id of a model on the Hub.", "hint", wrap=True),
+            label("On this computer", "heading"), self.list, self._empty, label("Other model", "heading"),
+            label("A Hugging Face model folder, or the id of a model on the Hub.", "hint", wrap=True),
             row(self._id, use, browse),
         )  # fmt: skip
 
-        self._title = label("", "figure", wrap=True, name="Chosen model")
-        self._badge = badge("Fits this computer")
+        self._title = label("", "figure", wrap=True, name="Selected model")
+        self._badge = badge("Memory fit")
         self._facts = QGridLayout()
         self._facts.setHorizontalSpacing(2 * GRID)
         self._facts.setVerticalSpacing(GRID // 2)
@@ -72,11 +72,11 @@ class ModelPage(Page):
         head = row(self._title, self._badge)
         head.setStretch(0, 1)
         right = card(
-            head, self._facts, self._problem, GRID, label("How it is held", "heading"),
+            head, self._facts, self._problem, GRID, label("Precision and device", "heading"),
             row(column(label("Bits per weight"), self._bits, spacing=4),
                 column(label("Device"), self._device, spacing=4), spacing=2 * GRID),
-            label("Fewer bits take less memory; integers are the fastest without a GPU. The tuned weights always stay "
-                  "exact.", "hint", wrap=True), GRID,
+            label("Fewer bits need less memory; int8 is fastest without a GPU. The tuned weights always keep full "
+                  "precision.", "hint", wrap=True), GRID,
             self._revision, self._trust, None,
         )  # fmt: skip
         main = row(left, right, spacing=2 * GRID)
@@ -105,7 +105,7 @@ class ModelPage(Page):
         self.list.blockSignals(True)
         self.list.clear()
         if models is None:
-            # Before the engine answers, the bundled names are known already.
+            # The bundled models are known before the engine answers.
             entries = [(name, f"{name}\nbundled", "") for name in resources.BUNDLED_MODELS]
         else:
             fits = session.answers.get("fits") or {}
@@ -123,7 +123,7 @@ class ModelPage(Page):
         self._empty.setText(
             "Looking for models on this computer…"
             if waiting
-            else "No other model was found in the Hugging Face cache. Type a Hub id below to fetch one."
+            else "No other models in the Hugging Face cache. Enter a Hub id below to download one."
         )
         self._select()
 
@@ -153,7 +153,7 @@ class ModelPage(Page):
     def _hold(self) -> None:
         bits, _, compute = self._bits.currentData().partition(" ")
         self._set(bits=int(bits), compute=compute or "auto")
-        self._bits.choose(_held(self._session.recipe.model))  # what was refused is not shown as chosen
+        self._bits.choose(_held(self._session.recipe.model))  # a refused value is not shown as selected
 
     def _follow(self) -> None:
         model = self._session.recipe.model
@@ -176,7 +176,7 @@ class ModelPage(Page):
         defect = problem if problem and problem.defect else None
         self.banner.follow(session.problems.get("models") or defect)
         if problem is None and summary is None:
-            self._facts.addWidget(label("Details follow once the engine is loaded.", "dim"), 0, 0)
+            self._facts.addWidget(label("Details appear once the engine is loaded.", "dim"), 0, 0)
         elif problem is None:
             for line, (name, value) in enumerate(_facts(summary)):
                 self._facts.addWidget(label(name, "dim"), line, 0)
@@ -189,7 +189,7 @@ class ModelPage(Page):
         self._badge.setVisible(known)
         if known:
             word, level = verdict_of(estimate.verdict)
-            self._badge.setText(f"{word} here")
+            self._badge.setText(word)
             restyle(self._badge, level=level)
 
 
@@ -204,12 +204,12 @@ def _facts(model: Any) -> list[tuple[str, str]]:
     facts = [
         ("Architecture", model.architecture), ("Parameters", count(model.parameters) if model.parameters else ""),
         ("Files", size(model.bytes) if model.bytes else ""), ("Licence", model.licence or "not stated"),
-        ("Where", KINDS.get(model.kind, model.kind or "")),
-        ("Access", "gated: accept its terms on the Hub first" if model.gated else ""),
+        ("Source", KINDS.get(model.kind, model.kind or "")),
+        ("Access", "gated: accept the terms on the Hub first" if model.gated else ""),
     ]  # fmt: skip
     return [(name, str(value)) for name, value in facts if value]
 
 
 def _held(model: ModelTable) -> str:
-    """The entry of `BITS` for a recipe's table."""
+    """The value in `BITS` for a recipe's model."""
     return f"{model.bits} int8" if model.compute == "int8" else str(model.bits)

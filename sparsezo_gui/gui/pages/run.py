@@ -1,4 +1,4 @@
-"""The run: its plots, what it can be asked, and what it says."""
+"""The run: its plots, its controls, and its notices."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from sparsezo_gui.gui.widgets.results import Metrics, Notices, Shown
 from sparsezo_gui.gui.worker import RUNS
 from sparsezo_gui.recipe.events import Command, EvaluateNow, Pause, Release, Resume, SetRate, Stop
 
-TICK_MS = 100  # between two drawings at best
-SHARE = 0.08  # of one processor that drawing may take: on two cores every percent of it slows the training
-STARTS = "Starts a new run of the recipe."
-LEGEND = "Pale: loss of each step. Strong: smoothed. Dots: evaluations. Move over the plots for values."
+TICK_MS = 100  # shortest interval between two redraws
+SHARE = 0.08  # of one processor core for drawing: with two cores, every percent of it slows the training
+STARTS = "Starts a new run with this recipe."
+LEGEND = "Pale: loss per step. Strong: smoothed. Dots: evaluations. Hover over a plot to see its values."
 ASKED = {
     "pause": "pausing after this step…",
     "stop": "stopping after this step…",
     "evaluate": "evaluating after this step…",
-    "ask": "the model answers…",
+    "ask": "answering in the chat…",
 }
 
 
 class RunPage(Page):
-    """Draws at most ten times a second, and only while it is on show."""
+    """Redraws at most ten times a second, and only while visible."""
 
     def __init__(self, session: Session, go: Callable[[str], None]) -> None:
         super().__init__("Run", "")
@@ -46,7 +46,7 @@ class RunPage(Page):
         self.sentence.setAccessibleName("State of the run")
         self._add_buttons()
         self._bar = QProgressBar()
-        self._bar.setAccessibleName("Progress of the run")
+        self._bar.setAccessibleName("Run progress")
         self._bar.setTextVisible(False)
         main = row(self._make_plots(), self._make_side(), spacing=2 * GRID)
         main.setStretch(0, 1)
@@ -65,10 +65,10 @@ class RunPage(Page):
         self._start = button("Start", self._start_or_resume, role="primary", image="play")
         self._new = button("New run", self.start)
         self._pause = button("Pause", self.pause_or_resume, image="pause")
-        self._release = button("Release memory", self.release, tip="Lets go of the model; it is loaded again to go on.")
-        self._stop = button("Stop", self.stop, image="stop", tip="Stops after this step. The run can be resumed.")
+        self._release = button("Free memory", self.release, tip="Unloads the model; resuming the run loads it again.")
+        self._stop = button("Stop", self.stop, image="stop", tip="Stops after this step. You can resume the run later.")
         self._evaluate = button("Evaluate now", self.evaluate, image="evaluate")
-        self._rate = button("Rate…", self.change_rate, image="rate", name="Change rate")
+        self._rate = button("Rate…", self.change_rate, image="rate", name="Change learning rate")
         for control in (self._evaluate, self._rate, self._release, self._pause, self._stop, self._new, self._start):
             self.header.addWidget(control)
 
@@ -81,7 +81,7 @@ class RunPage(Page):
         )  # fmt: skip
 
     def _make_plots(self) -> QWidget:
-        self._empty_title = label("", "figure", name="Run at a glance")
+        self._empty_title = label("", "figure", name="Run summary")
         self._empty_text = label("", "dim", wrap=True, name="What happens next")
         for part in (self._empty_title, self._empty_text):
             part.setAlignment(Qt.AlignmentFlag.AlignHCenter)
@@ -101,7 +101,7 @@ class RunPage(Page):
         lists.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
         lists.addWidget(self.notices)
         lists.addWidget(self.examples)
-        which = Combo("What is listed")
+        which = Combo("List to show")
         which.fill([("Notices", 0), ("Worst and best examples", 1)], 0)
         which.currentIndexChanged.connect(lists.setCurrentIndex)
         side = card(label("Before and after", "heading"), self.metrics, which, lists)
@@ -111,23 +111,24 @@ class RunPage(Page):
 
     def _make_controls(self) -> QLayout:
         self._third = Combo("Third plot")
+        self._third.setSizeAdjustPolicy(Combo.SizeAdjustPolicy.AdjustToContents)
         self._third.fill([(title, key) for key, title in THIRDS.items()], "metric")
         self._third.currentIndexChanged.connect(lambda: self.board.set_third(self._third.currentData()))
-        self._third.setToolTip("What the third of the small plots shows.")
+        self._third.setToolTip("What the third small plot shows.")
         self._log = QCheckBox("Log scale")
         self._log.setAccessibleName("Log scale")
         self._log.toggled.connect(self.board.set_log)
-        self._whole = button("Whole run", self.board.show_all, role="flat", tip="Shows all steps again after zooming.")
-        self._readout = label("", "dim", wrap=True, name="Values at the cross-hair")
+        self._whole = button("Show all", self.board.show_all, role="flat", tip="Shows all steps again after zooming.")
+        self._readout = label("", "dim", wrap=True, name="Values at the crosshair")
         self.board.readout.connect(lambda text: self._readout.setText(text or LEGEND))
         controls = row(self._third, self._log, self._whole, GRID, self._readout)
         controls.setStretch(4, 1)
         return controls
 
-    # What can be asked; also from the menu
+    # Actions, also in the menu
 
     def start(self) -> None:
-        """Starts a new run of the recipe."""
+        """Starts a new run with the recipe."""
         if self._session.hindrance:
             self.banner.show_problem(Problem(self._session.hindrance), "info")
             return
@@ -143,7 +144,7 @@ class RunPage(Page):
             self.start()
 
     def pause_or_resume(self) -> None:
-        """Pauses after this step, or goes on."""
+        """Pauses after this step, or resumes."""
         record = self._session.record
         if record is not None and record.state in WAITING:
             self._command(Resume())
@@ -151,7 +152,7 @@ class RunPage(Page):
             self._command(Pause())
 
     def release(self) -> None:
-        """Lets go of the model's memory until the run goes on."""
+        """Unloads the model until the run resumes."""
         self._command(Release())
 
     def stop(self) -> None:
@@ -163,7 +164,7 @@ class RunPage(Page):
         self._command(EvaluateNow())
 
     def change_rate(self) -> None:
-        """Asks for a factor on the learning rate."""
+        """Asks for a factor to apply to the learning rate."""
         record = self._session.record
         if record is not None and record.active:
             rates = record.columns["rate"]
@@ -171,11 +172,11 @@ class RunPage(Page):
             RateDialog(rate, lambda factor: self._command(SetRate(factor)), self.window()).open()
 
     def export_png(self) -> None:
-        """Asks where, and saves the plots as a picture."""
-        self._save("PNG picture (*.png)", ".png", self.board.save_png)
+        """Asks where to, and saves the plots as an image."""
+        self._save("PNG image (*.png)", ".png", self.board.save_png)
 
     def export_csv(self) -> None:
-        """Asks where, and saves the steps as a table."""
+        """Asks where to, and saves the steps as a table."""
         self._save("CSV table (*.csv)", ".csv", self.board.save_csv)
 
     def _save(self, kind: str, suffix: str, save: Callable[[Path], None]) -> None:
@@ -195,7 +196,7 @@ class RunPage(Page):
         if self._session.running:
             self._session.command(command)
 
-    # What is shown
+    # Display
 
     def _follow(self) -> None:
         session, record = self._session, self._session.record
@@ -210,7 +211,7 @@ class RunPage(Page):
         active, resumable = session.running, record is not None and record.resumable
         self._start.setText("Resume" if resumable else "New run" if record is not None else "Start")
         self._start.setAccessibleName("Resume run" if resumable else "Start run")
-        tip = "Goes on after the last step." if resumable else STARTS
+        tip = "Continues after the last step." if resumable else STARTS
         for control, does in ((self._start, tip), (self._new, STARTS)):
             control.setEnabled(not session.hindrance)
             control.setToolTip(session.hindrance or does)
@@ -222,8 +223,8 @@ class RunPage(Page):
         stepping = waits or state == "running"
         self._release.setVisible(active and state == "paused")
         self._pause.setEnabled(stepping)
-        self._pause.setText("Continue" if waits else "Pause")
-        self._pause.setAccessibleName("Continue run" if waits else "Pause run")
+        self._pause.setText("Resume" if waits else "Pause")
+        self._pause.setAccessibleName("Resume run" if waits else "Pause run")
         self._pause.set_image("play" if waits else "pause")
         self._stop.setAccessibleName("Stop run")
         self._stop.setEnabled(session.asked != "stop")
@@ -238,24 +239,24 @@ class RunPage(Page):
         self.refresh()
 
     def _draw(self) -> None:
-        """Draws, and waits with the next drawing so long that all of them keep to their share."""
+        """Draws, and delays the next redraw so that drawing stays within its share."""
         started = time.thread_time()
         self.refresh()
         self.board.paint()
         self._tick.setInterval(max(TICK_MS, round(1000 * (time.thread_time() - started) / SHARE)))
 
     def refresh(self) -> None:
-        """Shows what came in since the last time."""
+        """Shows what is new."""
         session, record = self._session, self._session.record
         self._show_empty()
         if record is None:
-            self.sentence.setText("Nothing has run yet.")
+            self.sentence.setText("No run yet.")
             self._bar.setRange(0, 1)
             return
         rate, left, middle, _ = record.speed()
         self._numbers["Step"].setText(f"{words.count(record.step)} of {words.count(record.steps)}")
         columns = record.columns
-        loss = columns["smooth"][-1] if columns.size else float("nan")  # NaN also where privacy hides it
+        loss = columns["smooth"][-1] if columns.size else float("nan")  # also NaN if privacy hides it
         self._numbers["Loss"].setText(f"{loss:.4f}" if loss == loss else "–")
         self._numbers["Tokens/s"].setText(words.count(rate) if rate == rate else "–")
         self._numbers["Step time"].setText(words.latency(middle) if middle == middle else "–")
@@ -282,7 +283,7 @@ class RunPage(Page):
             self.examples.show_examples(record.examples)
 
     def _show_empty(self) -> None:
-        """Before the first step: what will run, or what is being done for it."""
+        """Before the first step: what will run, or how far its preparation is."""
         session, record = self._session, self._session.record
         filled = record is not None and record.columns.size > 0
         self._plots.setCurrentIndex(int(filled))
@@ -295,11 +296,11 @@ class RunPage(Page):
         self._readout.setText("")
         if session.running and record is not None:
             self._empty_title.setText("Preparing the run")
-            loading = "Waiting for the engine to load" if session.engine_state == "loading" else "Starting"
+            loading = "Waiting for the engine to load…" if session.engine_state == "loading" else "Starting…"
             self._empty_text.setText(self._pace.words(record.progress) if record.progress else loading)
             return
         recipe = session.recipe
-        self._empty_title.setText(session.hindrance or "Ready to start.")
+        self._empty_title.setText(session.hindrance or "Ready to start")
         density = getattr(recipe.mask, "density", None)
         part = f", {100 * density:g} % of the weights" if density else ""
         self._empty_text.setText(
@@ -309,6 +310,6 @@ class RunPage(Page):
         )
 
     def showEvent(self, event: object) -> None:
-        """Catches up with what came in while another page was shown."""
+        """Catches up with what arrived while another page was shown."""
         super().showEvent(event)  # type: ignore[arg-type]
         self.refresh()

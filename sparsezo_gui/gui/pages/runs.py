@@ -1,4 +1,4 @@
-"""All runs as a tree, and any step of each: to ask, evaluate, branch from, go back to, export or share."""
+"""All runs as a tree, and any step of each: to ask, evaluate, branch from, roll back to, export or share."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from sparsezo_gui.plain import readable
 from sparsezo_gui.recipe import Recipe, load
 from sparsezo_gui.recipe.events import EvaluateNow, GoBack, Stop
 
-COLUMNS = ("Run", "State", "Step", "Result", "Began")
-ASKED = ("branch", "note", "contents", "share", "receive", "look", "history")  # kinds whose problems are shown here
+COLUMNS = ("Run", "State", "Step", "Result", "Started")
+ASKED = ("branch", "note", "contents", "share", "receive", "look", "history")  # kinds whose problems this page shows
 PATH = Qt.ItemDataRole.UserRole
 
 
 class RunsPage(Page):
-    """Left the tree, right the chosen run. What needs its model has it loaded, paused, when it is asked for."""
+    """The tree on the left, the selected run on the right. Actions that need its model load it, paused."""
 
     def __init__(self, session: Session, go: Callable[[str], None]) -> None:
-        super().__init__("Runs", "Every step of every run is kept. Choose one, and continue from it.")
+        super().__init__("Runs", "Every step of every run is saved. Choose a step to continue from.")
         self._session, self._go = session, go
-        self._noted = ""  # path of the run whose notes are shown
-        self._shown = ""  # path of the run that is shown
-        self._wanted = ""  # path to choose once it is in the list
-        self.header.addWidget(button("Receive…", self._receive, name="Receive a shared run",
-                                     tip="Unpacks a run that somebody shared."))  # fmt: skip
-        self.header.addWidget(button("Refresh", session.list_runs, name="Refresh the runs"))
+        self._noted = ""  # path of the run whose notes are in the editor
+        self._shown = ""  # path of the displayed run
+        self._wanted = ""  # path to select once it is in the list
+        self.header.addWidget(button("Open shared…", self._receive, name="Open a shared run",
+                                     tip="Unpacks a run that someone shared with you."))  # fmt: skip
+        self.header.addWidget(button("Refresh", session.list_runs, name="Refresh runs"))
         self._tree = QTreeWidget()
         self._tree.setAccessibleName("Runs")
         self._tree.setHeaderLabels(COLUMNS)
@@ -59,7 +59,7 @@ class RunsPage(Page):
         self._tree.header().setMaximumSectionSize(28 * GRID)  # a long name leaves room for the other columns
         self._tree.currentItemChanged.connect(lambda *_: self._show())
         self._tree.itemActivated.connect(lambda *_: self._curves())
-        self._empty = label("There are no runs yet. Start one on the Run page.", "dim", name="No runs")
+        self._empty = label("No runs yet. Start one on the Run page.", "dim", name="No runs")
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
         splitter = QSplitter(Qt.Orientation.Horizontal)
         splitter.setChildrenCollapsible(False)
@@ -77,24 +77,24 @@ class RunsPage(Page):
         self._fill()
 
     def _make_detail(self) -> QWidget:
-        self._title = label("", "heading", wrap=True, name="Chosen run")
-        self._about = label("", "dim", wrap=True, name="About it")
-        self._recipe = label("", wrap=True, name="Its recipe")
+        self._title = label("", "heading", wrap=True, name="Selected run")
+        self._about = label("", "dim", wrap=True, name="Run details")
+        self._recipe = label("", wrap=True, name="Run settings")
         self._step = StepSlider("Step")
         self._step.changed.connect(self._follow)
-        self._at = label("", "dim", wrap=True, name="What is known of this step")
+        self._at = label("", "dim", wrap=True, name="Step results")
         self._notes = QPlainTextEdit()
         self._notes.setAccessibleName("Notes")
-        self._notes.setPlaceholderText("What you want to remember of this run.")
+        self._notes.setPlaceholderText("Notes about this run")
         self._notes.setTabChangesFocus(True)
         self._notes.textChanged.connect(self._follow)
-        self._save = button("Keep notes", self._note, name="Keep notes")
+        self._save = button("Save notes", self._note, name="Save notes")
         actions = self._make_actions()
         head = row(self._title, self._unload, self._go_on)
         head.setStretch(0, 1)
         detail = card(
             head, self._about, self._recipe, GRID,
-            label("Past step", "heading"), self._step, self._at, *actions,
+            label("Step", "heading"), self._step, self._at, *actions,
             GRID, label("Notes", "heading"), self._notes, row(None, self._save),
         )  # fmt: skip
         detail.setMinimumWidth(48 * GRID)
@@ -103,18 +103,18 @@ class RunsPage(Page):
 
     def _make_actions(self) -> tuple[QLayout, QLayout]:
         self._curves_button = button("Show curves", self._curves, image="run", name="Show the run")
-        self._go_on = button("Go on", self._resume, role="primary", image="play", name="Go on with the run")
+        self._go_on = button("Resume", self._resume, role="primary", image="play", name="Resume the run")
         self._unload = button("Unload", lambda: self._session.command(Stop()), name="Unload the model")
-        self._unload.setToolTip("Lets go of the model that was loaded to look at this run.")
+        self._unload.setToolTip("Unloads the model that was loaded to view this run.")
         self._evaluate = button("Evaluate", self._evaluate_step, image="evaluate", name="Evaluate this step",
-                                tip="On the validation examples, with the values as they were after it.")  # fmt: skip
+                                tip="Evaluates the model as of this step on the validation examples.")  # fmt: skip
         self._branch = button("Branch…", self._ask_branch, name="Branch from this step",
-                              tip="A new run that continues from this step with other settings.")  # fmt: skip
-        self._back = button("Go back", self._go_back, name="Go back to this step",
-                            tip="Takes back what came after this step. It stays in the journal.")  # fmt: skip
+                              tip="Creates a run that continues from this step with other settings.")  # fmt: skip
+        self._back = button("Roll back", self._go_back, name="Roll back to this step",
+                            tip="Returns the run to this step. Later steps stay in the journal.")  # fmt: skip
         self._export = button("Export…", self._export_step, image="export", name="Export this step")
         self._share = button("Share…", self._share_run, name="Share this run",
-                             tip="A small file from which others rebuild every step.")  # fmt: skip
+                             tip="Saves a small file from which others can rebuild every step.")  # fmt: skip
         return row(self._evaluate, self._branch, self._back, None), row(
             self._export, self._share, self._curves_button, None
         )
@@ -124,7 +124,7 @@ class RunsPage(Page):
     def _fill(self) -> None:
         if "share" in self._session.answers:
             out, shared = self._session.answers.pop("share")
-            self.banner.show_problem(Problem(f"Shared to {out}. It holds:\n{listed(shared.contents)}"), "info")
+            self.banner.show_problem(Problem(f"Shared to {out}. Contents:\n{listed(shared.contents)}"), "info")
         runs = self._session.answers.get("runs") or []
         chosen = self._wanted or (str(self.path) if self.path else "")
         self._tree.blockSignals(True)
@@ -147,7 +147,7 @@ class RunsPage(Page):
 
     @property
     def path(self) -> Path | None:
-        """Folder of the chosen run."""
+        """Folder of the selected run."""
         item = self._tree.currentItem()
         return Path(item.data(0, PATH)) if item is not None else None
 
@@ -156,11 +156,11 @@ class RunsPage(Page):
 
     def _made(self, folder: Path, lacks: str) -> None:
         self._wanted = str(folder)
-        what = lacks or "Go on with it, or look at its steps."
+        what = lacks or "Resume it or explore its steps."
         self.banner.show_problem(Problem(f"'{folder.name}' is ready. {what}"), "warning" if lacks else "info")
 
     def _show(self, keep_notes: bool = False) -> None:
-        """Shows the chosen run."""
+        """Shows the selected run."""
         run = self._chosen()
         self._detail.setVisible(run is not None)
         if run is None:
@@ -176,7 +176,7 @@ class RunsPage(Page):
         if before[0] == run.path and before[1] <= run.step and keep_notes:
             self._step.set_value(before[1])
         if self._noted != run.path and self._notes.document().isModified():
-            self._session.ask("note", Path(self._noted), self._notes.toPlainText())  # what was typed is kept
+            self._session.ask("note", Path(self._noted), self._notes.toPlainText())  # typed notes are saved
             self._notes.document().setModified(False)
         if not self._notes.document().isModified():
             self._notes.setPlainText(readable(run.notes))
@@ -184,7 +184,7 @@ class RunsPage(Page):
         self._noted = run.path
         self._follow()
 
-    # What can be done with it
+    # Actions on the selected run
 
     def _follow(self) -> None:
         session, run = self._session, self._chosen()
@@ -194,7 +194,7 @@ class RunsPage(Page):
         step, record = self._step.value(), session.record
         mine = session.running and record is not None and str(record.folder) == run.path
         why = "" if mine else session.hindrance
-        why = why or ("It is running in another window or terminal." if run.state == "running" and not mine else "")
+        why = why or ("It is active in another window or terminal." if run.state == "running" and not mine else "")
         damaged = run.state == "damaged"
         self._step.setEnabled(not damaged)
         for control in (self._evaluate, self._back):
@@ -214,7 +214,7 @@ class RunsPage(Page):
     def _known(self, step: int, run: Any) -> str:
         record = self._session.record
         if record is None or str(record.folder) != run.path:
-            return "Evaluate, or ask in the chat (Ctrl+J): the model is loaded for it."
+            return "Evaluate it or ask in the chat (Ctrl+J); this loads the model."
         if record.progress is not None:
             progress = record.progress
             return progress.stage + (f": {progress.done} of {progress.total} {progress.unit}" if progress.total else "")
@@ -276,7 +276,7 @@ class RunsPage(Page):
         ShareDialog(self._session, folder, run.name, taken, self.window()).open()
 
     def _receive(self) -> None:
-        text, _ = QFileDialog.getOpenFileName(self, "Receive", str(Path.home()), "Runs (*.zip)")
+        text, _ = QFileDialog.getOpenFileName(self, "Open shared run", str(Path.home()), "Runs (*.zip)")
         if text:
             self._session.ask("receive", Path(text))
 
@@ -286,7 +286,7 @@ class RunsPage(Page):
         self._follow()
 
     def showEvent(self, event: object) -> None:
-        """Catches up with what changed meanwhile."""
+        """Catches up with changes while it was hidden."""
         super().showEvent(event)  # type: ignore[arg-type]
         self._session.list_runs()
         self._follow()
@@ -302,7 +302,7 @@ def _cells(run: Any) -> list[str]:
 
 
 def differences(run: Any) -> str:
-    """What of a run's recipe is not as in the run it branched off from, or what a root tunes on."""
+    """How a branch's recipe differs from its parent's, or the main settings of a run without a parent."""
     try:
         recipe = load(Path(run.path) / "recipe.toml")
         if not run.parent:

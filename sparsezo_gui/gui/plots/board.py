@@ -1,7 +1,7 @@
-"""The plots of a run: loss on top; step latency, memory and a third of choice below; one x axis for all of them.
+"""The plots of a run: loss on top; step latency, memory and a selectable plot below; one x axis for all.
 
-Fast by a few rules: one-pixel opaque pens without antialiasing, peak downsampling, clipping to the view, arrays that
-are views of the record's columns, and one ``setData`` per curve and tick of the page's timer.
+Fast thanks to a few rules: one-pixel opaque pens without antialiasing, peak downsampling, clipping to the view, arrays
+that are views of the record's columns, and one ``setData`` per curve and tick of the page's timer.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sparsezo_gui.gui.plots.panel import Panel
 from sparsezo_gui.gui.record import FIELDS, RunRecord
 from sparsezo_gui.gui.theme import GRID, colours, theme
 
-THIRDS = {"metric": "Metric", "slope": "Slope |g|", "rate": "Learning rate"}
-ROOMY = 70 * GRID  # width from which on titles have room for figures
+THIRDS = {"metric": "Metric", "slope": "Gradient estimate", "rate": "Learning rate"}
+ROOMY = 70 * GRID  # width from which titles have room for numbers
 PREFERRED = ("accuracy", "f1", "exact_match", "loss", "perplexity")
 
 
 class Board(QWidget):
-    """Four linked plots with a cross-hair; `readout` tells what is under it."""
+    """Four linked plots with a crosshair; `readout` gives the values at it."""
 
     readout = Signal(str)
 
@@ -45,7 +45,7 @@ class Board(QWidget):
         layout.addWidget(self._view)
         self.loss, self.latency = Panel("Loss"), Panel("Step latency")
         self.memory, self.third = Panel("Memory"), Panel("Metric")
-        # Memory that hardly changes is a flat line, not noise at the seventh digit.
+        # Memory that hardly changes appears as a flat line, not as noise in the seventh digit.
         self.memory.getViewBox().setLimits(minYRange=0.02)
         self.panels = (self.loss, self.latency, self.memory, self.third)
         grid = self._view.ci
@@ -75,21 +75,21 @@ class Board(QWidget):
         self.repaint_all()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """The small plots share the width equally, whatever their titles and numbers ask for."""
+        """The small plots share the width equally, regardless of their titles and tick labels."""
         super().resizeEvent(event)
         for index in range(3):
             self._view.ci.layout.setColumnFixedWidth(index, max((self.width() - 5 * GRID) / 3, 60))
-        # The view was resized before, while the columns still asked for their former width.
+        # The view was resized earlier, while the columns still had their previous width.
         self._view.ci.setGeometry(self._view.range)
 
     def repaint_all(self) -> None:
-        """Takes over the theme's colours."""
+        """Applies the theme's colours."""
         self._view.setBackground(colours().base)
         for panel in self.panels:
             panel.repaint_all()
 
     def show_record(self, record: RunRecord, memory_name: str) -> None:
-        """Another run."""
+        """Shows another run."""
         self._record, self._drawn = record, (-1, -1)
         self.memory.set_title(memory_name)
         self.show_all()
@@ -102,7 +102,7 @@ class Board(QWidget):
         self.draw()
 
     def set_log(self, on: bool) -> None:
-        """Logarithmic loss."""
+        """Sets a logarithmic loss axis."""
         self.loss.set_log(on)
         self._drawn = (-1, -1)
         self.draw()
@@ -111,7 +111,7 @@ class Board(QWidget):
         self._follows = False
 
     def _x_changed(self, view: object, limits: tuple[float, float]) -> None:
-        # Not by setXLink: that aligns plots by their place on screen, and these lie beside each other.
+        # Not setXLink: it aligns plots by their position on screen, and these are side by side.
         if not self._linking:
             self._set_x(*limits, but=view)
 
@@ -123,17 +123,17 @@ class Board(QWidget):
         self._linking = False
 
     def set_third(self, kind: str) -> None:
-        """What the third of the small plots shows: a key of `THIRDS`."""
+        """Chooses what the third small plot shows: a key of `THIRDS`."""
         self._third, self._drawn = kind, (-1, -1)
         self.third.enableAutoRange("y")
         self.draw()
 
     def paint(self) -> None:
-        """Paints at once what is to be painted, so that its cost can be told."""
+        """Paints immediately, so that its cost can be measured."""
         self._view.viewport().repaint()
 
     def draw(self) -> None:
-        """Draws what is new; does nothing where nothing is."""
+        """Draws what is new, if anything."""
         columns, record = self._record.columns, self._record
         state = (columns.size, record.changes)
         if state == self._drawn:
@@ -174,7 +174,7 @@ class Board(QWidget):
         self.third.set_title(f"{words.title(name)}{told}" if name else THIRDS[kind])
 
     def _metric(self) -> tuple[str, list[tuple[int, float]]]:
-        """The evaluations' first metric that is known, with its values."""
+        """The preferred metric among the evaluations, with its values."""
         evaluations = [e for e in self._record.evaluations if e.split == "validation"]
         for name in PREFERRED:
             points = [(e.step, e.metrics[name]) for e in evaluations if name in e.metrics]
@@ -192,7 +192,7 @@ class Board(QWidget):
         self.point_at(round(panel.getViewBox().mapSceneToView(place).x()))
 
     def point_at(self, step: int | None) -> None:
-        """Puts the cross-hair at the nearest step, and tells its numbers."""
+        """Puts the crosshair at the nearest step and emits its values."""
         columns = self._record.columns
         if step is None or not columns.size:
             for panel in self.panels:
@@ -216,14 +216,14 @@ class Board(QWidget):
         )
 
     def save_png(self, path: Path) -> None:
-        """All plots as a picture, twice as large as on screen."""
+        """Saves all plots as an image, twice their size on screen."""
         exporter = ImageExporter(self._view.scene())
         exporter.parameters()["width"] = int(self._view.width() * 2)
         if not exporter.export(str(path)):
             raise OSError(f"{path} could not be written")
 
     def save_csv(self, path: Path) -> None:
-        """All steps, one line each, in seconds and bytes."""
+        """Saves all steps, one line each, in seconds and bytes."""
         columns = self._record.columns
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -232,7 +232,7 @@ class Board(QWidget):
 
 
 def _short(seconds: float) -> str:
-    """Milliseconds with two digits at least."""
+    """Milliseconds with at least two digits."""
     return f"{seconds * 1000:.0f}" if seconds >= 0.0095 else f"{seconds * 1000:.2g}"
 
 

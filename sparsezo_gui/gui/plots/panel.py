@@ -1,4 +1,4 @@
-"""One plot: a title, curves in the theme's colours, levels, and a cross-hair."""
+"""One plot: a title, curves in the theme's colours, levels, and a crosshair."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sparsezo_gui.gui.theme import colours, theme
 
 
 class Level(pg.InfiniteLine):
-    """A horizontal line, dashed or dotted, so that it is told apart without colour."""
+    """A horizontal line, dashed or dotted, so that it is recognisable without colour."""
 
     def __init__(self, dashed: bool) -> None:
         super().__init__(angle=0)
@@ -23,7 +23,7 @@ class Level(pg.InfiniteLine):
         self.hide()
 
     def show_level(self, value: float) -> None:
-        """Moves the line; hides it where the value is not a number."""
+        """Moves the line; hides it if the value is NaN."""
         self._value = value
         self.setVisible(value == value and (not self._log or value > 0))
         if self.isVisible() or value == value:
@@ -34,13 +34,13 @@ class Level(pg.InfiniteLine):
         self._log = on
 
     def repaint_all(self) -> None:
-        """Takes over the theme's colours."""
+        """Applies the theme's colours."""
         style = Qt.PenStyle.DashLine if self._dashed else Qt.PenStyle.DotLine
         self.setPen(pg.mkPen(colours().dim, width=1, style=style))
 
 
 class Title(pg.LabelItem):
-    """A label that does not widen its column, since all plots of a row are equally wide; what is too long is cut."""
+    """A label that does not widen its column, because all plots in a row have equal width; it is clipped instead."""
 
     def __init__(self, parent: Panel) -> None:
         super().__init__("", parent=parent)
@@ -54,7 +54,7 @@ class Title(pg.LabelItem):
 
 
 class Panel(pg.PlotItem):
-    """A plot item that knows the theme."""
+    """A plot item in the theme's colours."""
 
     def __init__(self, title: str) -> None:
         super().__init__(enableMenu=True)
@@ -72,7 +72,7 @@ class Panel(pg.PlotItem):
         self.getAxis("left").setWidth(52)
         self.getAxis("left").enableAutoSIPrefix(False)
         self.getAxis("bottom").enableAutoSIPrefix(False)
-        # Labelled ticks only: the lines between them cost more time to paint than the curves.
+        # Labelled ticks only: painting minor grid lines takes longer than painting the curves.
         self.getAxis("left").setStyle(maxTickLevel=0)
         self.getAxis("bottom").setStyle(hideOverlappingLabels=False, maxTickLevel=0)
         self._vertical = pg.InfiniteLine(angle=90)
@@ -107,20 +107,20 @@ class Panel(pg.PlotItem):
         return item
 
     def set_title(self, text: str) -> None:
-        """Another title."""
+        """Changes the title."""
         if text != self.words:
             self.words = text
             self._title()
 
     def set_log(self, on: bool) -> None:
-        """Logarithmic y axis."""
+        """Sets a logarithmic y axis."""
         self.log = on
         self.setLogMode(y=on)
         for level in self._levels:
             level.set_log(on)
 
     def show_hair(self, x: float, y: float) -> None:
-        """Cross-hair at a point; only its line where y is no number."""
+        """Shows the crosshair at a point; only its line if y is NaN."""
         self._vertical.setValue(x)
         self._vertical.show()
         shown = y == y and (not self.log or y > 0)
@@ -129,7 +129,7 @@ class Panel(pg.PlotItem):
             self._dot.setData([x], [math.log10(y) if self.log else y])
 
     def hide_hair(self) -> None:
-        """No cross-hair."""
+        """Hides the crosshair."""
         self._vertical.hide()
         self._dot.hide()
 
@@ -139,7 +139,7 @@ class Panel(pg.PlotItem):
         self.setTitle(escape(self.words), **options)  # pyqtgraph writes HTML
 
     def repaint_all(self) -> None:
-        """Takes over the theme's colours."""
+        """Applies the theme's colours."""
         c = colours()
         self._title()
         for name in ("left", "bottom"):

@@ -1,4 +1,4 @@
-"""What went wrong, on the page that it concerns: a sentence, details on request, and a copy button."""
+"""A message on the page that it concerns: a sentence, optional details, and a copy button."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sparsezo_gui.gui.widgets.basic import button, label, restyle, row
 
 
 class Banner(QFrame):
-    """Hidden until something is to be said; stays until it is dismissed, mended or replaced."""
+    """Hidden until there is a message, which stays until it is dismissed, resolved or replaced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Banner(QFrame):
         self._text = label("", wrap=True, name="Message")
         self._more = button("Details", self._toggle, role="flat")
         self._copy = button("Copy", self._to_clipboard, role="flat", image="copy", name="Copy details")
-        self._act = button("", self._acted, name="Do it")
+        self._act = button("", self._acted, name="Suggested action")
         self._action: Callable[[], object] | None = None
         close = button("Dismiss", self.clear, role="flat")
         self._details = QPlainTextEdit(readOnly=True)
@@ -43,13 +43,13 @@ class Banner(QFrame):
 
     @property
     def text(self) -> str:
-        """What is said now."""
+        """The current message."""
         return self._text.text() if self._problem else ""
 
     def show_problem(
         self, problem: Problem, level: str = "error", action: tuple[str, Callable[[], object]] | None = None
     ) -> None:
-        """Says a problem; ``action`` is a button's text and what it does about it."""
+        """Shows a problem; ``action`` is the text and the callback of a button that resolves it."""
         if problem == self._problem and level == self._level:
             return
         self._problem, self._level = problem, level
@@ -69,14 +69,14 @@ class Banner(QFrame):
         self.show()
 
     def clear(self) -> None:
-        """Says nothing."""
+        """Hides the message."""
         self._problem = None
         self.hide()
 
     def follow(
         self, problem: Problem | None, level: str = "error", action: tuple[str, Callable[[], object]] | None = None
     ) -> None:
-        """Shows what is the case now, or None: once, so that it stays away when it was dismissed."""
+        """Shows the current problem, or hides with None. Shows each only once, so that it stays dismissed."""
         if problem == self._followed:
             return
         self._followed = problem
@@ -86,7 +86,7 @@ class Banner(QFrame):
             self.show_problem(problem, level, action)
 
     def forget(self) -> None:
-        """What was refused before does not matter any more; what is followed stays."""
+        """Hides an earlier refusal; a followed problem stays."""
         if self._problem != self._followed:
             self.clear()
 

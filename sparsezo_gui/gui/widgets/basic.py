@@ -1,4 +1,4 @@
-"""Small pieces that every page is made of."""
+"""The small building blocks of every page."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ class Button(QPushButton):
             theme().changed.connect(self.repaint_icon)
 
     def set_image(self, image: str) -> None:
-        """Another icon."""
+        """Changes the icon."""
         self._image = image
         self.repaint_icon()
 
     def repaint_icon(self) -> None:
-        """The icon in the theme's colours."""
+        """Redraws the icon in the theme's colours."""
         self.setIcon(icon(self._image, self._tint))
 
 
 def button(
     text: str, clicked: Callable[[], object], *, role: str = "", image: str = "", tip: str = "", name: str = ""
 ) -> Button:
-    """A push button; ``image`` names an icon, ``name`` is its accessible name where that is not the text."""
+    """A push button; ``image`` names an icon, ``name`` is its accessible name if not the text."""
     result = Button(text, role, image)
     result.setAccessibleName(name or text)
     result.setToolTip(tip)
@@ -108,7 +108,7 @@ def row(*parts: QWidget | QLayout | int | None, spacing: int = GRID) -> QHBoxLay
 
 
 def column(*parts: QWidget | QLayout | int | None, spacing: int = GRID) -> QVBoxLayout:
-    """Parts one below the other."""
+    """Parts stacked vertically."""
     result = QVBoxLayout()
     result.setContentsMargins(0, 0, 0, 0)
     result.setSpacing(spacing)
@@ -117,7 +117,7 @@ def column(*parts: QWidget | QLayout | int | None, spacing: int = GRID) -> QVBox
 
 
 def clear(layout: QLayout) -> None:
-    """Takes everything out of a layout and deletes it."""
+    """Empties a layout and deletes its widgets."""
     while item := layout.takeAt(0):
         if widget := item.widget():
             widget.hide()
@@ -128,7 +128,7 @@ def clear(layout: QLayout) -> None:
 
 
 def restyle(widget: QWidget, **properties: object) -> None:
-    """Sets properties that the style sheet looks at, and has it look again where one changed."""
+    """Sets properties that the style sheet uses, and restyles the widget if one changed."""
     changed = False
     for name, value in properties.items():
         if widget.property(name) != value:
@@ -140,7 +140,7 @@ def restyle(widget: QWidget, **properties: object) -> None:
 
 
 class Page(QWidget):
-    """A page: title, one sentence, a banner for what went wrong, and a body that scrolls where it does not fit."""
+    """A page: title, one sentence, a banner for problems, and a body that scrolls if it does not fit."""
 
     def __init__(self, title: str, sentence: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A branch: its name, and what is other in its recipe."""
+"""The dialog for a branch: its name and its changes to the recipe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BASIC = {"update.learning_rate": "Learning rate", "loop.steps": "Steps", "loop.s
 
 
 class BranchDialog(Dialog):
-    """The settings that are changed most, and any others as text; only what was changed is handed on."""
+    """The settings that change most often, and any others as text; only changes are passed on."""
 
     def __init__(
         self, recipe: Recipe, of: str, step: int, taken: Callable[[list[str], str], None], parent: QWidget
@@ -43,23 +43,23 @@ class BranchDialog(Dialog):
             grid.addWidget(edit, line, 1)
         self._more = QPlainTextEdit()
         self._more.setAccessibleName("Other settings")
-        self._more.setPlaceholderText("One a line, such as  loop.batch_size=32")
+        self._more.setPlaceholderText("One per line, such as  loop.batch_size=32")
         self._more.setTabChangesFocus(True)
         self._more.setFixedHeight(9 * GRID)
-        self._say = label("", "error", wrap=True, name="What is wrong")
-        note = label(f"A run of its own that begins as '{of}' was after step {count(step)}.", "dim", wrap=True)
+        self._say = label("", "error", wrap=True, name="Problem")
+        note = label(f"A separate run that starts from step {count(step)} of '{of}'.", "dim", wrap=True)
         note.setMinimumWidth(56 * GRID)
         self.layout_.addWidget(note)
         self.layout_.addLayout(grid)
         self.layout_.addWidget(label("Other settings", "heading"))
         self.layout_.addWidget(self._more)
         self.layout_.addWidget(self._say)
-        make = button("Make branch", self._take, role="primary", name="Make branch")
+        make = button("Create branch", self._take, role="primary", name="Create branch")
         make.setDefault(True)
         self.layout_.addLayout(row(None, button("Cancel", self.reject, name="Cancel branch"), make))
 
     def settings(self) -> list[str]:
-        """What was changed, as key=value."""
+        """The changes as key=value."""
         changed = []
         for key, edit in self._edits.items():
             table, name = key.split(".")
@@ -74,7 +74,7 @@ class BranchDialog(Dialog):
             self._say.setText(str(error).replace("--set: ", "").replace("--set ", ""))
             return
         if recipe.loop.steps <= self._step:
-            self._say.setText(f"Steps must be more than {self._step}, where the branch begins.")
+            self._say.setText(f"Steps must be greater than {self._step}, where the branch starts.")
             return
         self._taken(self.settings(), self._name.text().strip())
         self.accept()

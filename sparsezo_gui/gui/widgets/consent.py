@@ -1,4 +1,4 @@
-"""The question whether the code that comes with a model may run."""
+"""Asks whether the code that comes with a model may run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sparsezo_gui.plain import printable
 
 
 class ConsentDialog(Dialog):
-    """Names the files and where they lie. Enter, Escape and closing it leave the code unrun."""
+    """Lists the files and their folder. Enter, Escape and closing the dialog all refuse."""
 
     def __init__(self, code: Any, parent: QWidget) -> None:
-        super().__init__("Let the model's code run?", parent)
+        super().__init__("Run the model's code?", parent)
         note = label(
-            f"'{printable(code.model)}' needs the Python code that comes with it. When it runs, it can do whatever you "
-            "can do on this computer. Read the files, and let them run only if you trust who wrote them. You are asked "
-            "again when a byte of them changes.",
+            f"'{printable(code.model)}' needs the Python code that comes with it. This code can do anything that you "
+            "can do on this computer. Review the files, and run them only if you trust their author. If a file "
+            "changes, you will be asked again.",
             wrap=True,
         )
         note.setMinimumWidth(56 * GRID)
@@ -37,8 +37,8 @@ class ConsentDialog(Dialog):
         files.setTabChangesFocus(True)
         url = QUrl.fromLocalFile(str(code.folder))
         show = button("Show folder", lambda: QDesktopServices.openUrl(url), name="Show the folder of the code")
-        leave = button("Do not run", self.reject, role="primary", name="Do not run the code")
-        allow = button("Let it run", self.accept, name="Let the code run")
+        leave = button("Don't run", self.reject, role="primary", name="Do not run the code")
+        allow = button("Run code", self.accept, name="Run the code")
         for other in (show, allow):
             other.setAutoDefault(False)
         leave.setDefault(True)

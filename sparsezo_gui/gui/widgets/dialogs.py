@@ -1,4 +1,4 @@
-"""Dialogs: the recipe as text, the learning rate of a running loop, about."""
+"""Dialogs: recipe as text, learning rate of a running loop, keyboard shortcuts, about."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sparsezo_gui.recipe import dump
 
 
 class Dialog(QDialog):
-    """Deletes itself when closed, with the program's margins."""
+    """A dialog with the usual margins that deletes itself when closed."""
 
     def __init__(self, title: str, parent: QWidget) -> None:
         super().__init__(parent)
@@ -42,10 +42,10 @@ class RecipeDialog(Dialog):
         self.text.setProperty("role", "code")
         self.text.setTabChangesFocus(True)
         self._say = label(
-            "The same file runs without the window:  sparsezo train recipe.toml",
+            "To run this recipe without the window:  sparsezo train recipe.toml",
             "hint",
             wrap=True,
-            name="Recipe faults",
+            name="Recipe problems",
         )
         apply = button("Apply", self.apply, role="primary", name="Apply recipe text")
         copy = button("Copy", self._to_clipboard, image="copy", name="Copy recipe text")
@@ -55,7 +55,7 @@ class RecipeDialog(Dialog):
         self.layout_.addLayout(row(copy, None, close, apply))
 
     def apply(self) -> None:
-        """Takes the text over, or says what is wrong in it."""
+        """Applies the text, or shows what is wrong with it."""
         try:
             self._session.apply_text(self.text.toPlainText())
         except UserError as error:
@@ -69,10 +69,10 @@ class RecipeDialog(Dialog):
 
 
 class RateDialog(Dialog):
-    """A factor on the scheduled learning rate of the running loop."""
+    """A factor for the scheduled learning rate of the running loop."""
 
     def __init__(self, rate: float, taken: Callable[[float], None], parent: QWidget) -> None:
-        super().__init__("Change rate", parent)
+        super().__init__("Change learning rate", parent)
         self._taken = taken
         self._edit = NumberEdit(whole=False)
         self._edit.setAccessibleName("Rate factor")
@@ -80,31 +80,31 @@ class RateDialog(Dialog):
         self._edit.selectAll()
         self._say = label("", "error", wrap=True)
         text = (
-            "Multiply the scheduled learning rate from the next step on. Below 1 calms a loss that jumps; above 1 "
-            "hurries one that hardly moves."
+            "Multiplies the scheduled learning rate from the next step on. Go below 1 if the loss jumps, above 1 if it "
+            "hardly falls."
         )
         if rate == rate:
-            text += f" It is {rate:.3g} now."
+            text += f" The current rate is {rate:.3g}."
         note = label(text, wrap=True)
         note.setMinimumWidth(48 * GRID)
         self.layout_.addWidget(note)
         self.layout_.addLayout(row(label("Factor", "heading"), self._edit, None))
         self.layout_.addWidget(self._say)
         change = button("Change", self._take, role="primary")
-        change.setDefault(True)  # else Enter would take the first one
+        change.setDefault(True)  # else Enter would press the first button
         self.layout_.addLayout(row(None, button("Cancel", self.reject), change))
 
     def _take(self) -> None:
         value = self._edit.value()
         if isinstance(value, str) or not 0 < value <= 1000:
-            self._say.setText("The factor must be a number above 0, such as 0.5 or 2.")
+            self._say.setText("Enter a factor above 0 and up to 1\u2009000, such as 0.5 or 2.")
             return
         self._taken(float(value))
         self.accept()
 
 
 class KeysDialog(Dialog):
-    """All keys in two columns."""
+    """Actions and their shortcuts in two columns."""
 
     def __init__(self, keys: list[tuple[str, str]], parent: QWidget) -> None:
         super().__init__("Keyboard shortcuts", parent)
@@ -114,18 +114,18 @@ class KeysDialog(Dialog):
             grid.addWidget(label(title), line, 0)
             grid.addWidget(label(sequence, "heading"), line, 1)
         self.layout_.addLayout(grid)
-        self.layout_.addWidget(label("Arrow keys change a number: whole ones by one, others by ten times.", "hint"))
+        self.layout_.addWidget(label("Up and Down change whole numbers by 1, others by a factor of 10.", "hint"))
         self.layout_.addLayout(row(None, button("Close", self.accept)))
 
 
 class AboutDialog(Dialog):
-    """Name, version, what it is."""
+    """Name, version and a short description."""
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__("About SparseZO", parent)
         note = label(
-            "Sparse zeroth-order fine-tuning of language models held in 4 bits, on a laptop. If you can chat with a "
-            "model on your computer, you can fine-tune it there.\n\nAfter Guo et al., arXiv 2406.02913; Malladi et "
+            "Sparse zeroth-order fine-tuning of 4-bit language models, on a laptop. If you can chat with a model on "
+            "your computer, you can fine-tune it there.\n\nBased on Guo et al., arXiv 2406.02913; Malladi et "
             "al., arXiv 2305.17333; Liu et al., arXiv 2402.15751. Apache License 2.0.",
             wrap=True,
         )

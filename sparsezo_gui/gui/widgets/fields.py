@@ -1,4 +1,4 @@
-"""Forms out of pydantic fields: default, bounds, unit, usual range and the sentence of help are declared once there."""
+"""Form fields from pydantic fields, which declare default, bounds, unit, typical range and help once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sparsezo_gui.gui import words
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import column, label, restyle, row
 
-INDENT = 27  # of what stands below the text of a radio button
+INDENT = 27  # of the hint below a radio button
 
 
 class Combo(QComboBox):
-    """A combo box that the wheel changes only once it has the focus, so that scrolling a page changes nothing."""
+    """A combo box that ignores the wheel unless it has the focus, so that scrolling a page changes nothing."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Combo(QComboBox):
             event.ignore()
 
     def fill(self, items: list[tuple[str, Any]], current: Any) -> None:
-        """Entries as (text, data), and the one that is chosen; tells nobody."""
+        """Sets entries (text, data) and selects one; emits no signal."""
         self.blockSignals(True)
         self.clear()
         for text, data in items:
@@ -43,14 +43,14 @@ class Combo(QComboBox):
         self.blockSignals(False)
 
     def choose(self, data: Any) -> None:
-        """Chooses an entry by its data; tells nobody."""
+        """Selects an entry by its data; emits no signal."""
         before = self.blockSignals(True)
         self.setCurrentIndex(next((i for i in range(self.count()) if self.itemData(i) == data), -1))
         self.blockSignals(before)
 
 
 class Choices(QWidget):
-    """Radio buttons, each with a sentence below; ``options`` are titles and sentences by value, the first is chosen."""
+    """Radio buttons with a hint each; ``options`` maps values to (title, hint), and the first is selected."""
 
     changed = Signal()
 
@@ -70,19 +70,19 @@ class Choices(QWidget):
         self.setLayout(choices)
 
     def value(self) -> str:
-        """What is chosen."""
+        """The selection."""
         return next(value for value, choice in self._buttons.items() if choice.isChecked())
 
 
 class NumberEdit(QLineEdit):
-    """A number, typed as people type it (2000, 1e-4, 0.1 %); arrow keys step whole numbers by one, others by ×10."""
+    """A number such as 2000, 1e-4 or 0.1 %; arrow keys change whole numbers by 1 and others by a factor of 10."""
 
     def __init__(self, whole: bool) -> None:
         super().__init__()
         self.whole = whole
 
     def value(self) -> int | float | str:
-        """The number, or the text where it is none."""
+        """The number, or the text if it is not a number."""
         text = self.text().strip().replace(" ", "").replace("\u2009", "")
         try:
             if text.endswith("%"):
@@ -108,7 +108,7 @@ class NumberEdit(QLineEdit):
 
 
 class Several(QWidget):
-    """Check boxes, of which any number is chosen."""
+    """Check boxes, any number of which can be selected."""
 
     clicked = Signal()
 
@@ -121,17 +121,17 @@ class Several(QWidget):
         self.setLayout(row(*self._boxes.values(), None, spacing=2 * GRID))
 
     def value(self) -> tuple[str, ...]:
-        """What is chosen."""
+        """The selection."""
         return tuple(option for option, box in self._boxes.items() if box.isChecked())
 
     def choose(self, chosen: tuple[str, ...]) -> None:
-        """Chooses these; tells nobody."""
+        """Selects these; emits no signal."""
         for option, box in self._boxes.items():
             box.setChecked(option in chosen)
 
 
 class SettingField(QWidget):
-    """One setting: its name, an editor that fits its type, its unit, and one sentence of help or of fault below."""
+    """One setting: its name, an editor for its type, its unit, and a help or error sentence below."""
 
     edited = Signal(str, object)  # name, value; only by the user
 
@@ -142,7 +142,7 @@ class SettingField(QWidget):
         self.title = title or words.title(name)
         self.help = (field.description or "").replace(" %", "\u00a0%")
         self._sane = extra.get("sane")
-        self._words = field.annotation == tuple[str, ...]  # several, parted by commas
+        self._words = field.annotation == tuple[str, ...]  # several, separated by commas
         self._editor = self._make_editor(field.annotation)
         self._editor.setAccessibleName(self.title)
         self._editor.setAccessibleDescription(self.help)
@@ -184,13 +184,13 @@ class SettingField(QWidget):
         return editor
 
     def _finished(self) -> None:
-        # Qt also says so when the focus leaves: only what was typed counts.
+        # Qt also signals this when the focus leaves: only typed changes count.
         if self._editor.isModified():
             self._editor.setModified(False)
             self.edited.emit(self.name, self.value())
 
     def value(self) -> Any:
-        """What the editor holds."""
+        """The editor's value."""
         if isinstance(self._editor, QComboBox):
             return self._editor.currentData()
         if isinstance(self._editor, QCheckBox):
@@ -200,7 +200,7 @@ class SettingField(QWidget):
         return self._editor.value() if isinstance(self._editor, NumberEdit | Several) else self._editor.text()
 
     def set_value(self, value: Any) -> None:
-        """Shows a value; takes a fault away. What is being typed is left alone."""
+        """Shows a value and clears the error. Leaves text alone while the user is typing."""
         if isinstance(self._editor, Combo | Several):
             self._editor.choose(value)
         elif isinstance(self._editor, QCheckBox):
@@ -214,11 +214,11 @@ class SettingField(QWidget):
         self.set_fault("")
 
     def set_fault(self, sentence: str) -> None:
-        """Says what is wrong below the editor, instead of the help."""
+        """Shows what is wrong below the editor instead of the help; clears it if empty."""
         help_text = self.help
         if self._sane:
             low, high = (words.number(bound) for bound in self._sane)
-            help_text += f" Usual: {low} to {high}."
+            help_text += f" Typical: {low} to {high}."
         self._hint.setText(sentence or help_text)
         restyle(self._hint, role="error" if sentence else "hint")
         restyle(self._editor, fault="true" if sentence else "false")

@@ -1,4 +1,4 @@
-"""A small histogram of lengths, with the limit beyond which text is cut."""
+"""A small histogram of lengths with the truncation limit, and a bar chart of shares."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Histogram(QWidget):
         return QSize(36 * GRID, 12 * GRID)
 
     def show_bars(self, bars: Sequence[tuple[float, float, int]], limit: float) -> None:
-        """Shows bars, and where the limit is among them."""
+        """Shows the bars and the limit."""
         self._bars, self._limit = list(bars), limit
         if bars:
             top = max(bars, key=lambda bar: bar[2])
@@ -40,7 +40,7 @@ class Histogram(QWidget):
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Bars on a base line with the ends of the range below."""
+        """Bars on a baseline, with both ends of the range below."""
         if not self._bars:
             return
         c, painter = colours(), QPainter(self)
@@ -69,7 +69,7 @@ class Histogram(QWidget):
 
 
 class Shares(QWidget):
-    """Horizontal bars of (name, count): the balance of the classes."""
+    """Horizontal bars of (name, count), such as the class balance."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Shares(QWidget):
         theme().changed.connect(self.update)
 
     def show_shares(self, shares: Sequence[tuple[str, int]]) -> None:
-        """Shows at most eight; the rest is one bar."""
+        """Shows at most eight bars; the last one sums up the rest."""
         shares = sorted(((named(name), count) for name, count in shares), key=lambda share: -share[1])
         if len(shares) > 8:
             shares = [*shares[:7], (f"{len(shares) - 7} others", sum(count for _, count in shares[7:]))]

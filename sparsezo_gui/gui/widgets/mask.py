@@ -1,4 +1,4 @@
-"""The card of the mask: where it comes from, what finding it takes, and where in the model it lies once found."""
+"""The mask card: the mask's source, the cost of finding it, and its distribution over the model once found."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sparsezo_gui.gui.widgets.basic import button, column, label, row
 from sparsezo_gui.gui.widgets.histogram import Shares
 from sparsezo_gui.gui.widgets.plain import named, tip
 
-WIDEST = 8 * GRID  # of a bar, where the model has few blocks
+WIDEST = 8 * GRID  # of a bar, in a model with few blocks
 
 
 class BlockChart(QWidget):
-    """One bar per decoder block: which share of its weights is tuned; the average is a dashed line."""
+    """One bar per decoder block: the share of its weights that is tuned; the average is a dashed line."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,17 +36,17 @@ class BlockChart(QWidget):
         return QSize(56 * GRID, 18 * GRID)
 
     def show_blocks(self, blocks: tuple[Any, ...], average: float) -> None:
-        """Shows tallies (label, tuned, weights), and the share that is tuned of all weights."""
+        """Shows tallies (label, tuned, weights) and the tuned share of all weights."""
         self._blocks, self._average = blocks, average
         most, least = max(blocks, key=_share), min(blocks, key=_share)
         self.setAccessibleDescription(
-            f"{len(blocks)} blocks. Most weights are tuned in block {most.label} ({_percent(_share(most))}), fewest in "
-            f"block {least.label} ({_percent(_share(least))}); the average is {_percent(average)}."
+            f"{len(blocks)} blocks. Block {most.label} has the highest tuned share ({_percent(_share(most))}), block "
+            f"{least.label} the lowest ({_percent(_share(least))}); the average is {_percent(average)}."
         )
         self.update()
 
     def _frame(self) -> tuple[QRectF, float]:
-        """Where the bars are, and the share at its top edge."""
+        """Rectangle of the bars, and the share at its top edge."""
         metrics, top = self.fontMetrics(), max(map(_share, self._blocks))
         left = max(metrics.horizontalAdvance(text) for text in (_percent(top), "0")) + GRID
         right = metrics.horizontalAdvance(self._average_text()) + 2 * GRID
@@ -62,7 +62,7 @@ class BlockChart(QWidget):
         return f"average {_percent(self._average)}"
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Bars on a base line, shares to the left, the average to the right, blocks below."""
+        """Bars on a baseline, shares on the left, the average on the right, blocks below."""
         if not self._blocks:
             return
         c, painter = colours(), QPainter(self)
@@ -104,7 +104,7 @@ class BlockChart(QWidget):
 
 
 class MaskCard(QFrame):
-    """Source, cost, a button that finds the mask or cancels that, and the result; follows the session."""
+    """Source, cost, a button that finds the mask or cancels the search, and the result; follows the session."""
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -112,19 +112,19 @@ class MaskCard(QFrame):
         self._session = session
         self._source = label("", wrap=True, name="Source of the mask", read=True)
         self._cost = label("", "hint", wrap=True, name="Cost of the mask")
-        self._press = button("Find it now", self._pressed)
-        self._doing = label("", name="Progress of the mask")
+        self._press = button("Find mask", self._pressed)
+        self._doing = label("", name="Mask search")
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
-        self._bar.setAccessibleName("Progress of finding the mask")
+        self._bar.setAccessibleName("Mask search progress")
         self._hint = label(
-            "Once found, it is shown here block by block. A run finds the same mask automatically.", "hint", wrap=True,
+            "Once found, the mask is shown here by block. A run finds the same mask automatically.", "hint", wrap=True,
             name="Mask not found yet",
         )  # fmt: skip
         self._told = label("", wrap=True, name="Mask found")
         self._blocks, self._kinds = BlockChart(), Shares("Tuned weights by kind")
         figures = row(
-            column(label("Share of each block that is tuned", "heading"), self._blocks),
+            column(label("Tuned share of each block", "heading"), self._blocks),
             column(label("Tuned weights by kind", "heading"), self._kinds, None), spacing=3 * GRID,
         )  # fmt: skip
         figures.setStretch(0, 3)
@@ -134,7 +134,7 @@ class MaskCard(QFrame):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(2 * GRID, 2 * GRID, 2 * GRID, 2 * GRID)
         layout.setSpacing(GRID)
-        head = row(column(label("The mask", "heading"), self._source, self._cost), self._press, spacing=3 * GRID)
+        head = row(column(label("Mask", "heading"), self._source, self._cost), self._press, spacing=3 * GRID)
         head.setStretch(0, 1)
         head.setAlignment(self._press, Qt.AlignmentFlag.AlignTop)
         layout.addLayout(head)
@@ -146,14 +146,14 @@ class MaskCard(QFrame):
         self.refresh()
 
     def refresh(self) -> None:
-        """Shows the recipe's rule, and what the session knows of its mask."""
+        """Shows the recipe's rule, and its mask if the session has it."""
         session, rule = self._session, self._session.recipe.mask
         report, busy, progress = session.mask, "mask" in session.busy, session.busy.get("mask")
-        # A long path has no space to be broken at.
+        # Long paths have no spaces to wrap at.
         self._source.setText(re.sub(r"([/\\])", "\\1\u200b", named(rule.source())))
         self._cost.setText(rule.cost())
         self._cost.setVisible(bool(rule.cost()))
-        self._press.setText("Cancel" if busy else "Find again" if report else "Find it now")
+        self._press.setText("Cancel" if busy else "Find again" if report else "Find mask")
         self._press.setAccessibleName("Cancel finding the mask" if busy else "Find the mask")
         self._press.setVisible(busy or bool(rule.cost()))
         self._press.setEnabled(busy or not session.hindrance)
@@ -168,7 +168,7 @@ class MaskCard(QFrame):
         if report is not None:
             cost = report.cost
             took = words.latency(cost.seconds) if cost.seconds < 1 else words.seconds(cost.seconds)
-            held = f" and at most {words.size(cost.bytes)} of memory"
+            held = f" and up to {words.size(cost.bytes)} of memory"
             self._told.setText(f"{_told(report.tuned, report.eligible)} are tuned. Finding them took {took}{held}.")
             self._blocks.show_blocks(report.layers, report.tuned / max(report.eligible, 1))
             self._kinds.show_shares([(kind.label, kind.tuned) for kind in report.kinds])
@@ -189,5 +189,5 @@ def _percent(share: float) -> str:
 
 
 def _told(tuned: int, weights: int) -> str:
-    """Exact counts with their share."""
+    """Exact counts and their share."""
     return f"{tuned:,} of {weights:,} weights ({_percent(tuned / max(weights, 1))})".replace(",", "\u2009")

@@ -1,4 +1,4 @@
-"""The memory strip: where the memory would go, what the device has, and what other ways of tuning would take."""
+"""The memory strip: the recipe's memory by part, the device's memory, and the needs of other methods."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def verdict_of(verdict: str) -> tuple[str, str]:
 
 
 class MemoryBar(QWidget):
-    """Parts side by side on a scale that ends at the device's memory, or beyond it where they do not fit."""
+    """Parts side by side on a scale that ends at the device's memory, or beyond it if they do not fit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class MemoryBar(QWidget):
         return boxes
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Two tones in turn with a gap between, so that parts are told apart without colour; names where they fit."""
+        """Alternating tones with gaps, to distinguish parts without colour; names where they fit."""
         c, painter = colours(), QPainter(self)
         painter.fillRect(self.rect(), QColor(c.raised))
         total = sum(part[1] for part in self._parts)
@@ -107,7 +107,7 @@ class MemoryStrip(QFrame):
         self._text = label("", wrap=True, name="Memory needed")
         self._others = label("", "dim", name="Memory of other methods")
         self.bar = MemoryBar()
-        self._parts = button("Parts…", self._show_parts, role="flat", name="Memory by part as a table")
+        self._parts = button("Details…", self._show_parts, role="flat", name="Memory details")
         self._measure = button("Measure", self._pressed, image="measure")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(3 * GRID, GRID, 3 * GRID, GRID)
@@ -123,7 +123,7 @@ class MemoryStrip(QFrame):
         self.refresh()
 
     def refresh(self) -> None:
-        """Shows what the session knows."""
+        """Shows the session's estimate or measurement."""
         session = self._session
         estimate, problem = session.answers.get("estimate"), session.problems.get("estimate")
         problem = session.problems.get("measure") or problem
@@ -134,7 +134,7 @@ class MemoryStrip(QFrame):
         self._measure.setToolTip("" if measuring else session.hindrance or MEASURING)
         self._parts.setEnabled(estimate is not None and problem is None)
         if problem is not None or estimate is None:
-            waiting = "Memory: waiting for the engine…" if session.engine_state != "failed" else "Memory: not known."
+            waiting = "Memory: waiting for the engine…" if session.engine_state != "failed" else "Memory: unknown."
             self._say("", problem.what.split("\n")[0] if problem else waiting, "", problem is not None)
             self.bar.show_estimate([], 0)
             return
@@ -173,22 +173,22 @@ class MemoryStrip(QFrame):
 
 
 class PartsDialog(QDialog):
-    """The parts as a table, with what each is for."""
+    """The parts as a table, with the purpose of each."""
 
     def __init__(self, estimate: Any, parent: QWidget) -> None:
         super().__init__(parent)
-        self.setWindowTitle("Where the memory goes")
+        self.setWindowTitle("Memory details")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.resize(90 * GRID, 48 * GRID)
         rows = [
             *_triples(estimate.parts),
-            ("Total", estimate.total, f"Of {size(estimate.available)} on this device."),
+            ("Total", estimate.total, f"{size(estimate.available)} available on this device."),
         ]
         if estimate.search:
             rows.append(("Finding the mask", estimate.search, "Estimated: more than the total, before the run."))
         table = QTableWidget(len(rows), 3)
         table.setAccessibleName("Memory by part")
-        table.setHorizontalHeaderLabels(["Part", "Memory", "What it is"])
+        table.setHorizontalHeaderLabels(["Part", "Memory", "Purpose"])
         table.verticalHeader().hide()
         table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         table.setWordWrap(True)
@@ -206,7 +206,7 @@ class PartsDialog(QDialog):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(2 * GRID, 2 * GRID, 2 * GRID, 2 * GRID)
         layout.addWidget(table)
-        layout.addLayout(row(None, button("Close", self.reject, name="Close the table")))
+        layout.addLayout(row(None, button("Close", self.reject, name="Close memory details")))
 
 
 def _triples(parts: Any) -> list[tuple[str, int, str]]:

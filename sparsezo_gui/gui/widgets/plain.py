@@ -1,8 +1,8 @@
-"""Text from outside as Qt is given it. Qt reads mark-up in labels and tooltips where the text looks like it, keys in
-buttons and menus, and a sign for changes in titles; here is what keeps each of them from it.
+"""Makes untrusted text safe to display. Qt interprets mark-up in labels and tooltips, shortcuts in buttons and menus,
+and a modification marker in window titles; the functions here prevent that.
 
-Every label is a `Label`; a tooltip is a `tip`, an entry of a menu an `entry`, the title of a window a `title`. Lists,
-tables, combo boxes, editors and what is painted show text as it is: there, `named` keeps names from misleading.
+Use `Label` for labels, `tip` for tooltips, `entry` for menu entries, `title` for window titles. Lists, tables, combo
+boxes, editors and painted text show text as it is: for those, `named` makes misleading characters visible.
 """
 
 from __future__ import annotations
@@ -15,59 +15,59 @@ from PySide6.QtWidgets import QLabel
 
 from sparsezo_gui.plain import printable, readable
 
-LONGEST = 20_000  # characters of a label, which Qt lays out whole
+LONGEST = 20_000  # characters of a label, since Qt lays out all of it
 LONGEST_NAME = 500
 LONGEST_TIP = 2000
-WIDEST = 640  # pixels that a label may ask for
+WIDEST = 640  # pixels, upper limit of a label's minimum width
 _LONG_WORD = re.compile(r"([^\s/\\-]{48})(?=[^\s/\\-])")
-_SPACES = "\n\t\u00a0\u2009\u202f"  # in our own sentences
+_SPACES = "\n\t\u00a0\u2009\u202f"  # used in our own sentences
 
 
 def cut(text: str, longest: int) -> str:
-    """``text``, or its beginning where it is longer."""
+    """``text``, truncated to ``longest`` characters."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def named(text: str) -> str:
-    """A name of a file, a model, a run or a column, in one line, with what is not seen in it escaped."""
+    """The name of a file, model, run or column on one line, with invisible characters escaped."""
     return printable(cut(text, LONGEST_NAME), keep="\u00a0\u2009\u202f")
 
 
 def sentence(text: str) -> str:
-    """One or several sentences, which may quote names."""
+    """One or more sentences, which may quote names."""
     return printable(cut(text, LONGEST), keep=_SPACES)
 
 
 def content(text: str, longest: int = LONGEST) -> str:
-    """A text that is read for its own sake, such as an answer or an example."""
+    """Text to read, such as an answer or an example."""
     return readable(cut(text, longest))
 
 
 def breakable(text: str) -> str:
-    """``text`` with places in very long words where a line may end, since Qt ends none within a word."""
+    """``text`` with line-break opportunities in very long words, because Qt never wraps within a word."""
     return _LONG_WORD.sub("\\1\u200b", text)
 
 
 def tip(text: str) -> str:
-    """A tooltip that shows ``text`` as it is, wrapped: mark-up in which all of it is escaped, since Qt would guess."""
+    """A wrapped tooltip that shows ``text`` as it is: as escaped HTML, because Qt would guess the format."""
     shown = escape(breakable(content(text, LONGEST_TIP)))
     return f'<p style="white-space: pre-wrap">{shown}</p>' if text else ""
 
 
 def entry(text: str) -> str:
-    """The entry of a menu: '&' would make the next letter a key, and a tab what follows it."""
+    """Text for a menu entry, in which '&' and a tab would introduce a shortcut."""
     return named(text).replace("&", "&&")
 
 
 def title(text: str) -> str:
-    """The title of a window, in which '[*]' would stand for changes."""
+    """Text for a window title, in which '[*]' would be the modification marker."""
     return named(text).replace("[*]", "[*][*]")
 
 
 class Label(QLabel):
-    """A label that shows its text as it is, never as mark-up: a sentence, or a text to ``read`` such as an answer.
+    """A label that shows its text as it is, never as mark-up: a sentence, or text to ``read`` such as an answer.
 
-    However long a word is, it makes no window wider than the screen, and goes on in the next line where lines wrap.
+    Long words never make a window wider than the screen; they continue on the next line if the label wraps.
     """
 
     def __init__(self, text: str = "", read: bool = False) -> None:
@@ -77,13 +77,13 @@ class Label(QLabel):
         self.setText(text)
 
     def setText(self, text: str) -> None:
-        """Shows another text."""
+        """Changes the text."""
         self._text = content(text) if self._read else sentence(text)
         copied = self.textInteractionFlags() & Qt.TextInteractionFlag.TextSelectableByMouse
         super().setText(self._text if copied else breakable(self._text))
 
     def text(self) -> str:
-        """What is shown, without the places where long words may be broken."""
+        """The displayed text, without the line-break opportunities."""
         return self._text
 
     def minimumSizeHint(self) -> QSize:

@@ -1,4 +1,4 @@
-"""Finding a learning rate: a button that tries some or cancels that, and the result with a button to take it over."""
+"""The learning rate finder: a button that starts or cancels it, and the result with a button to use it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import button, label, row
 
-TRYING = "Loads the model, and takes a few steps at each of several learning rates."
-BEFORE = "Tries several learning rates, each for a few steps, and tells which one suits."
+TRYING = "Loads the model and runs a few steps at each of several learning rates."
+BEFORE = "Tries several learning rates for a few steps each and suggests one."
 
 
 class RateFinder(QWidget):
@@ -19,12 +19,12 @@ class RateFinder(QWidget):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self._session = session
-        self._press = button("Find a rate", self._pressed)
-        self._use = button("Use", self._take, name="Use the rate that was found")
-        self._told = label("", "hint", wrap=True, name="Rate found")
+        self._press = button("Find learning rate", self._pressed)
+        self._use = button("Use", self._take, name="Use the suggested rate")
+        self._told = label("", "hint", wrap=True, name="Suggested rate")
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
-        self._bar.setAccessibleName("Progress of finding a rate")
+        self._bar.setAccessibleName("Learning rate search progress")
         line = row(self._press, self._use, self._told, spacing=2 * GRID)
         line.setStretch(2, 1)
         layout = QVBoxLayout(self)
@@ -37,11 +37,11 @@ class RateFinder(QWidget):
         self.refresh()
 
     def refresh(self) -> None:
-        """Shows what the session knows."""
+        """Shows the search or its result."""
         session = self._session
         report, busy, progress = session.rates, "rates" in session.busy, session.busy.get("rates")
-        self._press.setText("Cancel" if busy else "Find a rate")
-        self._press.setAccessibleName("Cancel finding a rate" if busy else "Find a rate")
+        self._press.setText("Cancel" if busy else "Find learning rate")
+        self._press.setAccessibleName("Cancel learning rate search" if busy else "Find learning rate")
         self._press.setEnabled(busy or not session.hindrance)
         self._press.setToolTip("" if busy else session.hindrance or TRYING)
         self._bar.setVisible(busy)

@@ -1,4 +1,4 @@
-"""What a run achieved and what it said: metrics before and after, and notices in words."""
+"""Results of a run: metrics before and after, notices, and examples."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from sparsezo_gui.gui.widgets.basic import clear, label
 from sparsezo_gui.gui.widgets.plain import content, sentence
 from sparsezo_gui.recipe.events import Examples
 
-# Whether more is better; others are shown without a verdict.
+# 1 if higher is better, -1 if lower is; other metrics are shown without a verdict.
 BETTER = {"accuracy": 1, "preferred": 1, "margin": 1, "macro_f1": 1, "f1": 1, "exact_match": 1, "loss": -1,
           "perplexity": -1}  # fmt: skip
 
 
 class Metrics(QWidget):
-    """A small table: metric, base model, tuned, and the change in words of better or worse."""
+    """A small table: metric, base model, tuned model, and 'better' or 'worse'."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Metrics(QWidget):
 
 
 class _Wrapped(QStyledItemDelegate):
-    """Measures text that is wrapped with the padding that the style sheet puts around it, which Qt leaves out."""
+    """Measures wrapped text including the style sheet's padding, which Qt ignores."""
 
     def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:
         """See the class."""
@@ -87,7 +87,7 @@ class _Wrapped(QStyledItemDelegate):
 
 
 class _List(QListWidget):
-    """Wrapped texts with a sign each, written anew in the theme's colours."""
+    """Wrapped texts, each with an icon, redrawn when the theme changes."""
 
     def __init__(self, name: str, empty: str) -> None:
         super().__init__()
@@ -120,10 +120,10 @@ class _List(QListWidget):
 
 
 class Notices(_List):
-    """Newest first; a warning has its own sign."""
+    """Newest first; warnings have their own icon."""
 
     def __init__(self) -> None:
-        super().__init__("Notices", "Nothing to report.")
+        super().__init__("Notices", "No notices.")
 
     def show_notes(self, notes: Sequence[Note]) -> None:
         """Shows notices."""
@@ -140,7 +140,7 @@ class Shown(_List):
     """The worst and the best examples of the last evaluation, the worst first."""
 
     def __init__(self) -> None:
-        super().__init__("Worst and best examples", "They appear with the next evaluation.")
+        super().__init__("Worst and best examples", "Examples appear with the next evaluation.")
 
     def show_examples(self, found: Examples | None) -> None:
         """Shows examples."""
@@ -153,8 +153,8 @@ class Shown(_List):
 
 
 def _judged(example: dict[str, Any]) -> str:
-    """What was expected and what came."""
+    """The expected and the actual answer."""
     expected, answer = (str(example[key]) or "nothing" for key in ("expected", "answer"))
     if not example["answer"]:
-        return f"to learn: {expected}"
+        return f"expected: {expected}"
     return f"{answer}, as expected" if answer == expected else f"{answer} instead of {expected}"

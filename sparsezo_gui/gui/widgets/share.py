@@ -1,4 +1,4 @@
-"""Sharing: what would be in the file, and whether examples of the data go with it."""
+"""The dialog for sharing: the contents of the file, and whether to include examples."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sparsezo_gui.gui.words import file_name
 
 
 def listed(contents: Iterable[Any]) -> str:
-    """One line for each file in a shared run."""
+    """One line per file in a shared run."""
     return "\n".join(f"{each.file}: {each.holds}" for each in contents)
 
 
 class ShareDialog(Dialog):
-    """Lists the files of the run in ``folder`` before anything is written; ``taken`` gets the file and the choice."""
+    """Lists the files to share before anything is written; ``taken`` is called with the file and the choice."""
 
     def __init__(
         self, session: Session, folder: Path, name: str, taken: Callable[[Path, bool], None], parent: QWidget
@@ -29,15 +29,15 @@ class ShareDialog(Dialog):
         super().__init__(f"Share {name}", parent)
         self._session, self._folder, self._name, self._taken = session, folder, name, taken
         self._list = QPlainTextEdit(readOnly=True)
-        self._list.setAccessibleName("What is shared")
+        self._list.setAccessibleName("Files to share")
         self._list.setTabChangesFocus(True)
         self._list.setMinimumSize(72 * GRID, 24 * GRID)
-        self._examples = QCheckBox("Include the best and worst examples: rows of your data, word for word")
+        self._examples = QCheckBox("Include the best and worst examples, which quote rows of your data")
         self._examples.setAccessibleName("Share examples")
         self._examples.toggled.connect(self._show)
         self._save = button("Save…", self._ask, role="primary", name="Save the shared run")
-        self._save.setDefault(True)  # else Enter would take the first one
-        self.layout_.addWidget(label("The file will hold:", "heading"))
+        self._save.setDefault(True)  # else Enter would press the first button
+        self.layout_.addWidget(label("The file will contain:", "heading"))
         self.layout_.addWidget(self._list, 1)
         self.layout_.addWidget(self._examples)
         self.layout_.addLayout(row(None, button("Cancel", self.reject, name="Cancel sharing"), self._save))
@@ -50,7 +50,7 @@ class ShareDialog(Dialog):
         folder, without, with_examples = self._session.answers.get("contents", (None, (), ()))
         known = folder == self._folder
         problem = self._session.problems.get("contents")
-        waiting = problem.what if problem else "Looking…"
+        waiting = problem.what if problem else "Listing the files…"
         self._list.setPlainText(listed(with_examples if self._examples.isChecked() else without) if known else waiting)
         self._examples.setVisible(without != with_examples)
         self._save.setEnabled(known)

@@ -1,4 +1,4 @@
-"""A step of a run, chosen with a slider or typed."""
+"""Selects a step of a run, with a slider or by typing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sparsezo_gui.gui.words import count
 
 
 class StepSlider(QWidget):
-    """Slider, number and the last step; a button for the one that did best where it is known."""
+    """Slider, number field and last step; a button for the best step if known."""
 
     changed = Signal(int)
 
@@ -27,13 +27,13 @@ class StepSlider(QWidget):
         self._number.editingFinished.connect(self._typed)
         self._of = label("", "dim")
         self._best: int | None = None
-        self._to_best = button("Best", lambda: self.set_value(self._best or 0), name=f"{name}, the best")
-        self._to_best.setToolTip("The step that did best on the validation examples.")
+        self._to_best = button("Best", lambda: self.set_value(self._best or 0), name=f"{name}, best")
+        self._to_best.setToolTip("The step with the best result on the validation examples.")
         self.setLayout(row(self._slider, self._number, self._of, self._to_best))
         self.set_range(0, 0)
 
     def set_range(self, first: int, last: int, best: int | None = None) -> None:
-        """The steps there are; the last one is chosen."""
+        """Sets the available steps and selects the last one."""
         self._best = best
         self._slider.setRange(first, last)
         self._slider.setPageStep(max((last - first) // 20, 1))
@@ -44,11 +44,11 @@ class StepSlider(QWidget):
         self._to_best.setVisible(best is not None and first <= best <= last)
 
     def value(self) -> int:
-        """The chosen step."""
+        """The selected step."""
         return self._slider.value()
 
     def set_value(self, step: int) -> None:
-        """Chooses a step."""
+        """Selects a step."""
         self._slider.setValue(step)
 
     def _moved(self, step: int) -> None:

@@ -1,4 +1,4 @@
-"""The table of the data: one page of rows, and a combo box over each column for the part that it plays."""
+"""The data table: one page of rows, and a combo box above each column that maps it to a prompt field."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Rows(QAbstractTableModel):
         self.first = 0
 
     def fill(self, columns: Sequence[str], rows: Sequence[Any], first: int) -> None:
-        """Another page; ``first`` is the number of its first row."""
+        """Shows another page; ``first`` is the number of its first row."""
         self.beginResetModel()
         self.columns = list(columns)
         self.rows = [[row.get(name) for name in columns] if isinstance(row, dict) else row for row in rows]
@@ -34,15 +34,15 @@ class Rows(QAbstractTableModel):
         self.endResetModel()
 
     def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
-        """Rows of the page."""
+        """Number of rows on the page."""
         return 0 if parent.isValid() else len(self.rows)
 
     def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
-        """Columns of the data."""
+        """Number of columns."""
         return 0 if parent.isValid() else len(self.columns)
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Text of a cell, cut; more of it in its tooltip."""
+        """Text of a cell, truncated; its tooltip shows more."""
         value = self.rows[index.row()][index.column()]
         text = "" if value is None else str(value)
         if role == Qt.ItemDataRole.DisplayRole:
@@ -50,7 +50,7 @@ class Rows(QAbstractTableModel):
         return tip(text) if role == Qt.ItemDataRole.ToolTipRole else None
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Column names, whole in their tooltips, and row numbers from 1."""
+        """Column names, in full in their tooltips, and row numbers from 1."""
         across = orientation == Qt.Orientation.Horizontal
         if role == Qt.ItemDataRole.ToolTipRole and across:
             return tip(named(self.columns[section]))
@@ -80,7 +80,7 @@ class MappingHeader(QHeaderView):
         return size
 
     def offer(self, columns: Sequence[str], parts: Sequence[str], mapping: dict[str, str]) -> None:
-        """Combos for the columns, offering ``parts``; ``mapping`` is the column of each part."""
+        """Gives each column a combo box with ``parts``; ``mapping`` gives the column of each part."""
         while len(self._combos) > len(columns):
             combo = self._combos.pop()
             combo.hide()
@@ -96,14 +96,14 @@ class MappingHeader(QHeaderView):
         offered = [*parts, *(part for part in mapping if part not in parts)]
         for name, combo in zip(columns, self._combos, strict=True):
             combo.setProperty("column", name)
-            combo.setAccessibleName(f"Part that column {named(name)} plays")
-            combo.fill([("not used as a part", ""), *((named(part), part) for part in offered)], plays.get(name, ""))
+            combo.setAccessibleName(f"Use column {named(name)} as")
+            combo.fill([("not used", ""), *((named(part), part) for part in offered)], plays.get(name, ""))
             combo.show()
         self.updateGeometries()
         self.place()
 
     def place(self) -> None:
-        """Puts each combo under its column's name."""
+        """Places each combo box below its column's name."""
         for index, combo in enumerate(self._combos):
             height = combo.sizeHint().height()
             combo.setGeometry(
@@ -140,7 +140,7 @@ class DataTable(QTableView):
     def show_page(
         self, columns: Sequence[str], rows: Sequence[Any], first: int, parts: Sequence[str], mapping: dict[str, str]
     ) -> None:
-        """Shows rows and how the columns are mapped."""
+        """Shows rows and the column mapping."""
         fresh = list(columns) != self.rows.columns
         self.rows.fill(columns, rows, first)
         self.mapping.offer(columns, parts, mapping)

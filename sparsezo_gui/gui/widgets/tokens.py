@@ -1,4 +1,4 @@
-"""What the model will see: the text of examples, with the trained tokens marked by underline, weight and ground."""
+"""What the model will see: the text of examples; trained tokens are bold, underlined and highlighted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sparsezo_gui.gui.words import count
 
 
 class TokenView(QTextEdit):
-    """Read-only; each example starts with a line that counts its tokens where they are known."""
+    """Read-only; each example starts with a line that gives its token count if known."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,8 +31,8 @@ class TokenView(QTextEdit):
     def show_examples(
         self, examples: Sequence[Sequence[tuple[str, bool]]], counted: bool, left_out: Sequence[int]
     ) -> None:
-        """Examples as pieces of text (text, trained), which are tokens where ``counted``; of how many characters in
-        its middle each one lacks, if any, it says so."""
+        """Shows examples as pieces (text, trained), which are tokens if ``counted``; ``left_out`` is the number of
+        characters missing from the middle of each."""
         self._counted, self._left_out = counted, left_out
         self._examples = [[(content(str(text)), bool(trained)) for text, trained in example] for example in examples]
         self._write()
@@ -55,10 +55,10 @@ class TokenView(QTextEdit):
             gap = "\n\n" if index else ""
             told = f": {len(example)} tokens, {trained} trained" if self._counted else ""
             if left_out := self._left_out[index] if index < len(self._left_out) else 0:
-                told = f": its middle, {count(left_out)} characters, is not shown"
+                told = f": {count(left_out)} characters in the middle are hidden"
             cursor.insertText(f"{gap}Example {index + 1}{told}\n", head)
             for text, is_trained in example:
-                # A trained line break would be invisible without its sign.
+                # A trained line break would be invisible without a symbol.
                 cursor.insertText(text.replace("\n", "⏎\n") if is_trained else text, mark if is_trained else plain)
         cursor.endEditBlock()
         self.moveCursor(QTextCursor.MoveOperation.Start)
