@@ -156,7 +156,7 @@ def test_no_such_source(source, sentence):
 
 
 def test_a_folder_without_data(tmp_path):
-    with pytest.raises(UserError, match="holds no data file"):
+    with pytest.raises(UserError, match="has no data files"):
         load_rows(table(tmp_path))
 
 
