@@ -32,7 +32,7 @@ class Limits:
         """The error for a token that the embeddings lack; ``where`` says where it comes from."""
         return BeyondModel(
             f"{where}: contains the token {tokenizer.convert_ids_to_tokens(token)!r} (number {token}), which the model "
-            f"does not know: the tokenizer has {len(tokenizer)} tokens, and the model has embeddings for {self.tokens}. "
+            f"lacks: the tokenizer has {len(tokenizer)} tokens, and the model has embeddings for {self.tokens}. "
             f"Put the tokenizer that belongs to the model into {self.folder}, or remove that token."
         )
 

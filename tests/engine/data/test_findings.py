@@ -351,7 +351,7 @@ def test_a_token_that_the_model_does_not_know(table, made, tmp_path):
     error = refused(table([{"text": "the cat very", "label": x} for x in "ab"]), made("words"), Limits(tmp_path, 11))
     assert isinstance(error, BeyondModel)
     assert (
-        "contains the token 'very' (number 11), which the model does not know: the tokenizer has 12 tokens, and the model"
+        "contains the token 'very' (number 11), which the model lacks: the tokenizer has 12 tokens, and the model"
         in str(error)
     )
 
