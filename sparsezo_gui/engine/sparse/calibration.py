@@ -18,7 +18,7 @@ OWN = {"task": "your training examples", "answers": "the answers of your trainin
 class Calibrated(MaskRule):
     """Base of rules that run the model on a little text."""
 
-    sequences: int = setting(32, "Number of sequences from each text.", unit="sequences", ge=1, le=65536, sane=(16, 128))
+    sequences: int = setting(32, "Sequences from each text.", unit="sequences", ge=1, le=65536, sane=(16, 128))
     tokens: int = setting(512, "Maximum length of a sequence.", unit="tokens", ge=8, le=131072, sane=(128, 2048))
 
     @property

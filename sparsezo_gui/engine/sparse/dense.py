@@ -149,7 +149,7 @@ def _format(model: FrozenModel) -> torch.dtype:
     stores = [layer.store for layer in model.layers.values()]
     if not all(isinstance(store, Dense) for store in stores):
         raise UserError(
-            f"The weights of '{model.source.id}' are quantised, but a [mask] rule that tunes every weight has to change "
+            f"The weights of '{model.source.id}' are quantised, but a [mask] rule that tunes every weight must change "
             "them. Use the 16-bit original of this model, or set [mask] rule = 'sensitive'."
         )
     if any(store.device.type != model.device.type for store in stores):
@@ -175,7 +175,7 @@ class Directions:
     signs: bool = False
 
     def of(self, name: str, first: int, count: int, probes: Sequence[int]) -> Tensor:
-        """The directions ``probes`` for ``count`` values of weight ``name`` from ``first`` on, fp32 (len(probes), count)."""
+        """The ``probes`` for ``count`` values of weight ``name`` from ``first`` on, fp32 (len(probes), count)."""
         begin = self.tuned[name].start + first
         drawn = torch.empty(len(probes), count, device=self.values.device)
         for direction, probe in zip(drawn, probes, strict=True):
@@ -225,7 +225,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 
 class Start:
-    """All original values, in ``dtype`` on the CPU, read from the checkpoint weight by weight; the last one is cached."""
+    """All original values, in ``dtype`` on the CPU, read from the checkpoint by weight; the last one is cached."""
 
     def __init__(self, checkpoint: Checkpoint, slices: Mapping[str, slice], dtype: torch.dtype) -> None:
         self.checkpoint, self.slices, self.dtype = checkpoint, slices, dtype

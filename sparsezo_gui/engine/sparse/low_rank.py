@@ -180,7 +180,7 @@ class LowRankOverlay(Overlay):
 
     def own(self, directions: Any, offsets: Tensor, owners: Owners) -> AbstractContextManager[None]:
         """Not supported: directions per example are only for single weights."""
-        raise UserError("A low-rank mask does not support one direction per example. Set [estimator] rule = 'two-sided'.")
+        raise UserError("A low-rank mask does not support directions per example. Set [estimator] rule = 'two-sided'.")
 
     def applied(self, sides: Tensor | None = None) -> AbstractContextManager[None]:
         """See `Overlay.applied`. Subspaces without a changed value are left out."""

@@ -505,7 +505,7 @@ def test_no_room_for_a_key_frame_is_told(make, tmp_path, monkeypatch):
     chosen = make(model={"bits": 32}, mask={"rule": "all"}, loop={"steps": 2})
     told = list(training.train(chosen, folder=tmp_path / "run"))
     (notice,) = [event.text for event in of(e.Notice, told) if "key frames" in event.text]
-    assert notice.startswith("[run] frames = 2000 leaves no room") and notice.endswith("or more.")
+    assert notice.startswith("[run] frames = 2000 leaves no space") and notice.endswith("or more.")
     assert frames.frames(tmp_path / "run") == []
 
 
