@@ -554,7 +554,7 @@ def test_candidates_are_those_of_the_data_and_a_list_for_people(run, tmp_path, t
     (tmp_path / "rows.jsonl").unlink()
     code, lines, error = run("generate", made, "--prompt", "film 3", "--tokens", 3, "--json")
     assert (code, objects(lines)[-1].keys()) == (0, {"text"})
-    assert "which has its list of answers, cannot be read: the model writes freely. There is no data file" in error
+    assert "which lists its answers, cannot be read; the model generates freely. There is no data file" in error
     assert run("generate", made, "--prompt", "film 3", "--tokens", 3, "--raw", "--json")[2] == ""
 
 

@@ -1,5 +1,5 @@
 """The tuning engine: torch, transformers, bitsandbytes and datasets; never Qt.
 
-Importing this package loads none of them; each module imports what it needs, and the files of variants import torch
+Importing this package loads none of them; each module imports what it needs, and the modules of variants import torch
 only inside their methods.
 """

@@ -1,4 +1,4 @@
-"""A prompt for a run, made as its training examples were; its candidates are looked for in its data."""
+"""A prompt for a run, built as its training examples were, with candidates from its data."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sparsezo_gui.recipe.events import Notice, Progress
 def prompt_in_run(
     session: Session, run: RunFolder, text: str, raw: bool = False, accept: bool = False
 ) -> Generator[Progress | Notice, None, tuple[EncodedPrompt, str]]:
-    """``text`` as a prompt of the run, and a sentence where its data, and so the candidates, cannot be read: the model
-    then writes freely. Raises `UserError`, and `ChangedInputs` where changed data would give other candidates, unless
-    these are to be ``accept``ed."""
+    """``text`` as a prompt of the run, and a note if its data, and so the candidates, cannot be read: the model then
+    generates freely. Raises `UserError`, and `ChangedInputs` if changed data would give different candidates, unless
+    ``accept`` is set."""
     table, answers, note = session.recipe.data, (), ""
     if answers_in_data(table) and not raw:
         try:
@@ -24,5 +24,5 @@ def prompt_in_run(
         except ChangedInputs:
             raise
         except UserError as error:
-            note = f"The run's data, which has its list of answers, cannot be read: the model writes freely. {error}"
+            note = f"The run's data, which lists its answers, cannot be read; the model generates freely. {error}"
     return encode_prompt(table, session.model.tokenizer, text, answers, raw), note

@@ -1,8 +1,8 @@
-"""Folders that appear whole or not at all: made beside their place under a lock, then renamed.
+"""Folders that appear complete or not at all: built next to their target under a lock, then renamed.
 
-A draft is a folder ``.sparsezo-XXXXXXXX`` with a ``lock``, which its maker holds, and the ``content``, which takes the
-final name. What a killed process left is removed when the next draft is made beside it, or the runs there are listed:
-nobody holds its lock, and it is older than the moment between making a folder and locking it can be.
+A draft is a folder ``.sparsezo-XXXXXXXX`` with a ``lock``, held by its creator, and the ``content``, which gets the
+final name. Drafts left by killed processes are removed when the next draft is made in the same folder, or the runs
+there are listed: nobody holds their lock, and they are older than the time between creating a folder and locking it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sparsezo_gui.engine.files import already_exists, make_folder, sync
 from sparsezo_gui.engine.locks import held
 
 PREFIX = ".sparsezo-"
-AGE = 600.0  # seconds that what nobody holds is left alone
+AGE = 600.0  # seconds before an unlocked draft is removed
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EACCES if os.name == "nt" else errno.EEXIST)
 
 
 @contextmanager
 def drafting(parent: Path) -> Iterator[Path]:
-    """Gives a new folder within ``parent``, which the caller renames with `publish`; else it is removed.
+    """Yields a new folder in ``parent``, which the caller renames with `publish`; otherwise it is removed.
 
     Raises OSError.
     """
@@ -48,12 +48,12 @@ def drafting(parent: Path) -> Iterator[Path]:
 def publish(content: Path, target: Path) -> None:
     """Renames a draft's content, whose files are synced, to ``target``, which must not exist or be an empty folder.
 
-    Raises `UserError` where somebody was quicker, and OSError.
+    Raises `UserError` if another process was faster, and OSError.
     """
     try:
         for folder in (content, *filter(Path.is_dir, content.rglob("*"))):
             sync(folder)
-        if os.name == "nt" and target.is_dir():  # where nothing is renamed over a folder, an empty one neither
+        if os.name == "nt" and target.is_dir():  # where nothing can be renamed over a folder, not even an empty one
             target.rmdir()
         os.rename(content, target)
     except OSError as error:
@@ -65,8 +65,8 @@ def publish(content: Path, target: Path) -> None:
 
 
 def new_folder(folder: Path, name: str) -> Path:
-    """Makes a folder within ``folder``, for this process alone: called ``name`` as far as a file may be called so, with
-    -2, -3, … where that is taken."""
+    """Makes a folder in ``folder``, for this process alone: named ``name`` as far as file names allow, with -2, -3, …
+    if that is taken."""
     make_folder(folder)
     stem, number = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run", 1
     while True:
@@ -80,7 +80,7 @@ def new_folder(folder: Path, name: str) -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Removes the drafts in ``folder`` that killed processes left."""
+    """Removes drafts of killed processes in ``folder``."""
     with suppress(OSError), os.scandir(folder) as entries:
         for path in [Path(entry.path) for entry in entries if entry.name.startswith(PREFIX) and is_old(entry)]:
             with suppress(OSError):
@@ -91,7 +91,7 @@ def sweep(folder: Path) -> None:
 
 
 def is_old(entry: os.DirEntry) -> bool:
-    """Whether this is a folder, and old enough that its maker would hold its lock if it were still there."""
+    """Whether this is a folder old enough that its creator, if still running, holds its lock."""
     try:
         return entry.is_dir(follow_symlinks=False) and time.time() - entry.stat(follow_symlinks=False).st_mtime > AGE
     except OSError:  # gone meanwhile

@@ -1,4 +1,4 @@
-"""How good the model is on a split, under the values that its layers hold."""
+"""Evaluates the model on a split, with the values its layers hold."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from sparsezo_gui.recipe.events import Progress
 
 BATCH = 32
 SHOWN = 5  # best and worst examples
-PROMPT_TOKENS = 100  # of an example that are shown at most
-ANSWER_CHARACTERS = 1000  # of what was expected and what came
+PROMPT_TOKENS = 100  # of an example shown at most
+ANSWER_CHARACTERS = 1000  # of the expected and the generated answer
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ def evaluate(
     base: Tensor | None = None,
 ) -> Generator[Progress, None, Judged]:  # fmt: skip
     """Metrics of ``examples``: loss (that of the ``objective``, in nats where it is a likelihood) and perplexity;
-    accuracy and macro F1 of choices; exact match and F1 of generated answers where the task has references; and those
-    of the ``objective`` (None: the likelihood), for which ``base`` is what it compares with."""
+    accuracy and macro F1 of choices; exact match and F1 of generated answers if the task has references; and those
+    of the ``objective`` (None: the likelihood), for which ``base`` is what it compares against."""
     if not examples:
         raise UserError(f"There are no {split} examples to evaluate on. Set [data] {split} to more than 0.")
     stage = f"Evaluating on {split}"
@@ -80,7 +80,7 @@ def evaluate(
 
 
 def _choices(examples: Sequence[Encoded], predicted: Sequence[int]) -> dict[str, float]:
-    # Where several answers are right, any of them counts, and is its own class for F1.
+    # If several answers are correct, any of them counts, and is its own class for F1.
     labels = [
         choice if choice in example.accepted else example.label
         for choice, example in zip(predicted, examples, strict=True)
@@ -90,7 +90,7 @@ def _choices(examples: Sequence[Encoded], predicted: Sequence[int]) -> dict[str,
 
 
 def _shown(model: FrozenModel, example: Encoded, index: int, loss: float, answer: str) -> dict[str, Any]:
-    """An example for people: the end of its prompt, what was expected, and what the model answers."""
+    """An example for display: the end of its prompt, the expected answer, and the model's answer."""
     prompt = text_of(example.prompt[-PROMPT_TOKENS:], model.tokenizer)
     expected = example.references[0] if example.references else _candidate(model, example, example.label)
     expected, answer = expected[:ANSWER_CHARACTERS], answer[:ANSWER_CHARACTERS]
@@ -98,7 +98,7 @@ def _shown(model: FrozenModel, example: Encoded, index: int, loss: float, answer
 
 
 def _candidate(model: FrozenModel, example: Encoded, choice: int) -> str:
-    """The text of a candidate answer, or of what is learned where there are none."""
+    """The text of a candidate answer, or of the trained tokens if there are no candidates."""
     tokens = [
         target
         for row in example.rows
@@ -111,10 +111,10 @@ def _candidate(model: FrozenModel, example: Encoded, choice: int) -> str:
 def _generated(
     model: FrozenModel, examples: Sequence[Encoded], stage: str, written: list[str]
 ) -> Generator[Progress, None, dict[str, float]]:
-    """Metrics of what the model writes, which goes into ``written``."""
+    """Metrics of the generated answers, which go into ``written``."""
     matches = overlaps = 0.0
     for done, (index, (answer,)) in enumerate(answers(model, examples)):
-        yield Progress(f"{stage}: writing answers", done, len(examples), "examples")
+        yield Progress(f"{stage}: generating answers", done, len(examples), "examples")
         written[index], references = answer, examples[index].references
         matches += metrics.exact_match(answer, references)
         overlaps += metrics.f1(answer, references)

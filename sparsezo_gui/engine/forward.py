@@ -1,12 +1,12 @@
-"""Packed forward passes: no padding, several sides at once, logits only where they are scored, a chunk at a time.
+"""Packed forward passes: no padding, several perturbations at once, logits only where scored, a chunk at a time.
 
-The sequences of a pack lie one after the other in one row of tokens, (sides, tokens) in all; linear layers, norms and
-position embeddings see no padding, and attention works within each sequence. Sequences of equal shape stand together,
-so that each run of them is one call of scaled-dot-product attention. What all sequences of a pack begin with, such as
-an instruction, is computed once. A sequence may branch at its end: the candidate answers to a prompt go on from it
-without seeing one another, so that the prompt is computed once.
+The sequences of a pack are concatenated to one row of tokens, (sides, tokens) in all; linear layers, norms and position
+embeddings see no padding, and attention works within each sequence. Sequences of equal shape are adjacent, so that each
+run of them is one call of scaled-dot-product attention. The common prefix of a pack, such as an instruction, is
+computed once. A sequence may branch at its end: the candidate answers to a prompt continue it without seeing each
+other, so that the prompt is computed once.
 
-This rides on transformers' attention interface: a model's own code runs unchanged, with our attention function in it.
+This uses transformers' attention interface: a model's own code runs unchanged, with our attention function.
 Architectures without that interface get the same sequences padded on the right, which a causal model cannot see.
 """
 
@@ -36,7 +36,7 @@ PACK_ROWS = {"cpu": 1024, "cuda": 4096}
 """Rows of activations, sides × tokens, that go through the model at once, by kind of device: enough to make a weight
 dense for (twice as many are 3 % faster on a CPU, four times as many slower), few enough to stay at inference memory."""
 SMALL_ROWS = {device: rows // 4 for device, rows in PACK_ROWS.items()}
-"""The same where memory is tight; then sides mostly go one at a time."""
+"""The same with less memory; perturbations then mostly run one at a time."""
 LOGITS_BYTES = 64 << 20  # of fp32 logits at a time
 
 # (first token, number of sequences, tokens of each, lengths of its branches) of every run of sequences of one shape.
@@ -109,11 +109,11 @@ def log_probabilities(model: Any, pack: Pack, sides: int) -> Tensor:
     if hidden.shape[1] <= chunk and not hidden.requires_grad:
         return _scores(head, hidden, pack.inverse, pack.targets)
     for first, part in zip(range(0, hidden.shape[1], chunk), hidden.split(chunk, dim=1), strict=True):
-        # Nobody waits for a GPU to tell which pairs are in this chunk: the scores of others are thrown away.
+        # Avoids a GPU sync to select the pairs of this chunk: scores of other pairs are discarded.
         index = pack.inverse - first
         inside = (index >= 0) & (index < part.shape[1])
         inputs = (head, part, index.clamp(0, part.shape[1] - 1), pack.targets)
-        # On the way back a chunk's logits are made again rather than kept.
+        # The backward pass recomputes a chunk's logits instead of keeping them.
         again = {"use_reentrant": False, "preserve_rng_state": False}
         scores = checkpoint(_scores, *inputs, **again) if hidden.requires_grad else _scores(*inputs)
         found = torch.where(inside, scores, found)
@@ -139,7 +139,7 @@ def packs(module: Any) -> bool:
 
 
 def _moved(values: list[int], device: torch.device) -> Tensor:
-    """int64 on ``device``; from pinned memory a GPU fetches it without anybody waiting."""
+    """int64 on ``device``; copied asynchronously from pinned memory to a GPU."""
     tensor = torch.tensor(values, dtype=torch.int64, pin_memory=device.type == "cuda")
     return tensor.to(device, non_blocking=True)
 

@@ -1,4 +1,4 @@
-"""Text from the model as it is now."""
+"""Text generation with the model's current values."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.errors import UserError
 
 BATCH = 32  # prompts at a time
-CACHE_BYTES = 64 << 20  # of their keys and values
-ROOM = 8  # tokens more than the longest reference, so that a longer answer shows as wrong
-WINDOW = 16  # tokens that are decoded again with each new one: what a token reads as depends on those before it
-LISTED = 10  # candidates that are told
+CACHE_BYTES = 64 << 20  # for their keys and values
+ROOM = 8  # tokens beyond the longest reference, so that a longer answer counts as wrong
+WINDOW = 16  # tokens decoded again with each new one: a token's text depends on those before it
+LISTED = 10  # candidates shown
 
 
 @torch.inference_mode()
@@ -43,17 +43,17 @@ def stream(model: FrozenModel, ids: Tensor, limit: int) -> Iterator[int]:
 def complete(
     model: FrozenModel, prompts: Sequence[Sequence[int]], limit: int, sides: int = 1
 ) -> Iterator[tuple[int, list[list[int]]]]:
-    """Index and greedy tokens of every prompt, as `stream` gives them, under each of the ``sides`` that the model's
-    layers hold; several prompts at a time, the shortest first.
+    """Index and greedy tokens of every prompt, as from `stream`, under each of the ``sides`` held by the model's
+    layers; several prompts at a time, the shortest first.
 
-    Prompts of a batch are padded on the left; so many go together that their keys and values stay within bounds.
+    Prompts of a batch are padded on the left; the batch size keeps their keys and values within bounds.
     """
     anatomy, ends = model.anatomy, model.stops
     token_bytes = sides * 2 * anatomy.layers * anatomy.kv_heads * anatomy.head_dim * model.dtype.itemsize
     config = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=sorted(ends) or None, pad_token_id=0)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     while order:
-        # The last of a batch is the longest; taking one more makes all rows as long as that one.
+        # The last prompt of a batch is the longest; one more makes all rows as long as that one.
         count = 1
         while count < min(max(1, BATCH // sides), len(order)):
             if (count + 1) * (len(prompts[order[count]]) + limit) * token_bytes > CACHE_BYTES:
@@ -72,7 +72,7 @@ def complete(
 
 
 def answers(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1) -> Iterator[tuple[int, list[str]]]:
-    """Index and the model's own answer to the prompt of every example, under each side."""
+    """Index and generated answer of every example, under each side."""
     longest = max(len(row.targets) for example in examples for row in example.rows)
     for index, found in complete(model, [example.prompt for example in examples], longest + ROOM, sides):
         texts = (text_of(tokens, model.tokenizer) for tokens in found)
@@ -80,28 +80,28 @@ def answers(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1) -> 
 
 
 def answer_in(text: str, references: Sequence[str]) -> str:
-    """What of a written ``text`` is compared with the ``references``: what follows the thinking; its first line, as in
-    MeZO's protocol, unless a reference has several."""
+    """The part of a generated ``text`` to compare with the ``references``: what follows the reasoning; its first line,
+    as in MeZO's protocol, unless a reference has several."""
     text = metrics.without_reasoning(text).strip()
     lines = any("\n" in metrics.without_reasoning(reference).strip() for reference in references)
     return text if lines else text.split("\n", 1)[0]
 
 
 def reply(model: FrozenModel, asked: EncodedPrompt, limit: int) -> Iterator[str]:
-    """Pieces of the answer: the likeliest candidates with their probabilities, one a line, or the `continuation`."""
+    """Pieces of the answer: the likeliest candidates with their probabilities, one per line, or the `continuation`."""
     if asked.choice is None:
         yield from continuation(model, asked, limit)
         return
     found = rank_candidates(model, asked)
     yield "\n".join(f"{text} {100 * probability:.0f} %" for text, probability in found[:LISTED])
     if len(found) > LISTED:
-        yield f"\nand {len(found) - LISTED} others"
+        yield f"\nand {len(found) - LISTED} more"
 
 
 @torch.no_grad()
 def rank_candidates(model: FrozenModel, asked: EncodedPrompt) -> list[tuple[str, float]]:
-    """The candidates, the likeliest first, with the probabilities that training and evaluation give them: a softmax
-    over the mean log-probabilities of their tokens."""
+    """The candidates, likeliest first, with probabilities as in training and evaluation: a softmax over the mean
+    log-probabilities of their tokens."""
     model.check_tokens((part for row in asked.choice.rows for part in (row.tokens, row.targets)), PLACE)
     _room(model, asked.longest)
     found = measure(model, [asked.choice]).scores[0][0].softmax(dim=0).tolist()
@@ -109,13 +109,13 @@ def rank_candidates(model: FrozenModel, asked: EncodedPrompt) -> list[tuple[str,
 
 
 def continuation(model: FrozenModel, asked: EncodedPrompt, limit: int) -> Iterator[str]:
-    """Pieces of text after the prompt as they come; joined they are the whole answer."""
+    """Pieces of generated text as they arrive; joined, they are the whole answer."""
     model.check_tokens([asked.prompt], PLACE)
     return pieces(stream(model, torch.tensor([asked.prompt], dtype=torch.long), limit), model.tokenizer)
 
 
 def pieces(tokens: Iterable[int], tokenizer: Any) -> Iterator[str]:
-    """What each of the ``tokens`` adds to the text of them all."""
+    """The text that each of the ``tokens`` adds."""
     window: list[int] = []
     told = ""
     for token in tokens:
@@ -133,10 +133,10 @@ def pieces(tokens: Iterable[int], tokenizer: Any) -> Iterator[str]:
 
 
 def _room(model: FrozenModel, length: int) -> int:
-    """How many tokens more the model takes after so many. Raises `UserError`."""
+    """How many more tokens the model can take after ``length`` tokens. Raises `UserError`."""
     places = getattr(model.module.config, "max_position_embeddings", None) or 2**31
     if not length:
         raise UserError(EMPTY)
     if length >= places:
-        raise UserError(f"{PLACE} has {length} tokens, and this model takes fewer than {places}. Shorten it.")
+        raise UserError(f"{PLACE} has {length} tokens, but this model takes fewer than {places}. Shorten it.")
     return places - length

@@ -1,8 +1,7 @@
-"""Exact gradients of the tuned values by back-propagation: for baselines, and for methods that mix both orders.
+"""Exact gradients of the tuned values by back-propagation, for baselines and hybrid methods.
 
-The frozen weights stay as they are held: each is made dense again on the way back, and the gradient of a weight is
-reduced to that of its tuned values at once. Activations of the blocks that are passed backwards are kept meanwhile,
-which forward passes alone would not need.
+The frozen weights stay quantised: each is dequantised again in the backward pass, and a weight's gradient is reduced to
+that of its tuned values at once. Unlike forward passes, this keeps the activations of the blocks in the backward pass.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from sparsezo_gui.errors import UserError
 
 
 def check(model: FrozenModel) -> None:
-    """Raises `UserError` for a model whose blocks come from the host one by one: on the way back they are gone."""
+    """Raises `UserError` for a model streamed block by block from the host: the backward pass would lack the blocks."""
     if any(layer.store.device.type != model.device.type for layer in model.layers.values()):
         raise UserError(
-            f"'{model.source.id}' is too large for {devices.name(model.device)}, and back-propagation needs all of it "
+            f"'{model.source.id}' is too large for {devices.name(model.device)}, but back-propagation needs all of it "
             "there. Set [model] bits = 4 or device = 'cpu', or [estimator] rule = 'two-sided'."
         )
 
@@ -36,8 +35,8 @@ def gradient(
     model: FrozenModel, overlay: Overlay, objective: Objective, batch: Sequence[Encoded], blocks: int | None = None,
     base: Tensor | None = None,
 ) -> tuple[Tensor, float]:  # fmt: skip
-    """∇L of the batch in nats, fp32 (n,), at what the layers hold, and L; where ``blocks`` is given, only in the last
-    so many decoder blocks, and zero in the others. ``base`` is what the objective compares the batch with."""
+    """∇L of the batch in nats, fp32 (n,), at the values the layers hold, and L; with ``blocks``, only in the last
+    ``blocks`` decoder blocks, zero in the others. ``base`` is what the objective compares the batch against."""
     layers = {name: layer for name, layer in model.layers.items() if name in overlay.slices}
     if blocks is not None:
         kept = tuple(last_blocks(model, blocks))
@@ -58,14 +57,14 @@ def gradient(
 
 
 def _first(model: FrozenModel, blocks: int | None) -> nn.Module:
-    """The module before which nothing is passed backwards."""
+    """The first module of the backward pass."""
     layers = model.module.get_submodule(model.anatomy.blocks)
     return layers[0 if blocks is None else max(0, len(layers) - blocks)]
 
 
 @contextmanager
 def _from(block: nn.Module) -> Iterator[None]:
-    """Within: what goes into ``block`` is where back-propagation ends."""
+    """Inside, back-propagation ends at the input of ``block``."""
 
     def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict]:
         if args:

@@ -1,8 +1,8 @@
-"""Locks between processes, on every disk: the system's, or a file that names its holder where the system has none.
+"""Locks between processes, on every disk: the system's, or a file that names its holder if the disk has none.
 
-The system's lock (flock, or the like of it) lies on a file that stays, and is freed when its holder ends in any way.
-Network and USB disks can lack it. There the holder makes a second file, ``NAME.pid``, with its process, computer and
-start time; it is weaker, since a computer cannot tell whether a process of another one is still there.
+The system's lock (flock or similar) is on a file that stays, and is released however its holder ends. Network and USB
+disks may not support it. There the holder makes a second file, ``NAME.pid``, with its process, computer and start time;
+this is weaker, since a computer cannot tell whether a process on another one still runs.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ NO_LOCKS = UNSUPPORTED | {errno.ENOLCK}
 
 @dataclass
 class Lock:
-    """A lock that this process holds. ``weaker`` says, in sentences, what its disk cannot do; ``forget`` is set where
-    the lock's file is to go as well."""
+    """A lock held by this process. ``weaker`` says what its disk cannot do; ``forget`` is set to remove the lock's file
+    as well."""
 
     weaker: list[str] = field(default_factory=list)
     forget: bool = False
@@ -32,7 +32,7 @@ class Lock:
 
 @contextmanager
 def held(path: Path, seconds: float = 0.0) -> Iterator[Lock]:
-    """Within: no other process holds ``path``. Raises `filelock.Timeout` after so many ``seconds``, and OSError."""
+    """Inside, no other process holds ``path``. Raises `filelock.Timeout` after ``seconds``, and OSError."""
     lock, found = filelock.FileLock(path, timeout=seconds, fallback_to_soft=False, preserve_lock_file=True), Lock()
     try:
         lock.acquire()
@@ -50,7 +50,7 @@ def held(path: Path, seconds: float = 0.0) -> Iterator[Lock]:
         yield found
     finally:
         # Between a release and a removal another process could take the lock, and a third one make a new file. (Windows
-        # removes no file that is open, so there it is the other way round.)
+        # cannot remove an open file, so there the order is reversed.)
         if found.forget and os.name != "nt":
             path.unlink(missing_ok=True)
         lock.release()
@@ -60,7 +60,7 @@ def held(path: Path, seconds: float = 0.0) -> Iterator[Lock]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds ``path``. Writes nothing where the system has locks, so it can be asked of any disk."""
+    """Whether a process holds ``path``. Writes nothing if the disk has locks, so it works on read-only disks."""
     try:
         file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
     except OSError:
@@ -85,5 +85,5 @@ def _is_marked(marker: Path) -> bool:
             return False
     except filelock.Timeout:
         return True
-    except OSError:  # on a disk that nobody can write
+    except OSError:  # on a read-only disk
         return False

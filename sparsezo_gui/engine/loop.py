@@ -1,7 +1,8 @@
-"""The training loop: an iterator of events that reads from top to bottom, and what it can be asked at step borders.
+"""The training loop: an iterator of events that reads from top to bottom, and the commands it obeys between steps.
 
-A run that diverges (see `sparsezo_gui.engine.guard`) goes back by itself, as if it had been asked to: a return in the
-journal, to the step where its losses were lowest, and half the rate from there on. After `RESCUES` of them it ends.
+A run that diverges (see `sparsezo_gui.engine.guard`) is rolled back automatically, as if by command: a return in the
+journal to the step where its losses were lowest, with half the learning rate from there on. After `RESCUES` rollbacks
+it ends.
 """
 
 from __future__ import annotations
@@ -40,15 +41,15 @@ from sparsezo_gui.recipe import judge
 
 Commands = SimpleQueue  # of events.Command
 Events = Generator[e.Event, None, None]
-RESCUES = 12  # times that a run goes back by itself; by then the rate is 4096 times lower
-POLL = 1.0  # seconds between two looks whether what a run waits for is over
+RESCUES = 12  # automatic rollbacks; by then the rate is 4096 times lower
+POLL = 1.0  # seconds between checks whether the reason to wait is over
 
 
 @dataclass
 class Loop:
-    """The loop of one run. It alone holds the model, and can let go of it: ``session`` and ``data`` are then None.
+    """The loop of one run. Only it holds the model, and it can release it: ``session`` and ``data`` are then None.
 
-    ``paused`` waits for a command, ``waiting`` (a sentence) for something to be over; ``stopping`` ends the loop.
+    ``paused`` waits for a command, ``waiting`` (a sentence) for a condition to end; ``stopping`` ends the loop.
     """
 
     run: RunFolder
@@ -58,18 +59,18 @@ class Loop:
     paused: bool = False
     waiting: str = ""
     stopping: bool = False
-    accept: bool = False  # inputs that changed since the run began: it can be asked then, and takes no step
-    _first: int = field(default=0, init=False)  # step at which this loop began
+    accept: bool = False  # inputs changed since the run started: it then answers prompts but takes no steps
+    _first: int = field(default=0, init=False)  # step at which this loop started
     _postponed: deque[e.Command] = field(default_factory=deque, init=False)
     _bad: int = field(default=0, init=False)  # steps in a row without a finite loss
     _guard: Guard | None = field(default=None, init=False)
-    _rescues: int = field(default=0, init=False)  # times that this loop went back by itself
+    _rescues: int = field(default=0, init=False)  # automatic rollbacks of this loop
     _left: tuple[int, float, str] = field(default=(0, 1.0, ""), init=False)  # step, rate factor and hash, when released
 
     def load(self, first: bool = False) -> Events:
-        """Loads the model, brings its values to the last step, and reads the data.
+        """Loads the model, restores its values at the last step, and reads the data.
 
-        At ``first`` the way to the last step is not gone where the run is asked to go back before anything else.
+        At ``first``, skips the replay to the last step if the first command goes back to an earlier one.
         """
         self.run.recipe.privacy.check()
         session = yield from loaded(self.run, self.accept)
@@ -89,7 +90,7 @@ class Loop:
         session.factor = self._factor()
 
     def _asked_back(self) -> int | None:
-        """The step that the first command goes back to, if the run has it."""
+        """The step that the first command goes back to, if there is one."""
         with suppress(Empty, UserError):
             command = self._next(False, None)
             self._postponed.appendleft(command)
@@ -99,7 +100,7 @@ class Loop:
 
     @property
     def step(self) -> int:
-        """Where the run stands."""
+        """The run's current step."""
         return self.session.step if self.session else self._left[0]
 
     def __iter__(self) -> Iterator[e.Event]:
@@ -113,7 +114,7 @@ class Loop:
         )  # fmt: skip
         with JournalWriter(self.run.journal, self.run.header) as self.journal:
             before, reason, self._first = self.journal.count, "done", self.step
-            # What a damaged journal lost is taken anew, and frames of what was lost must not be taken for it.
+            # Steps lost from a damaged journal are taken again; checkpoints of the lost ones must not be used for them.
             key_frames.thin(self.run.path, self.journal, recipe.run.frames * 2**20)
             while self.step < steps or self.paused or not self._idle:
                 yield from self.obey()
@@ -140,7 +141,7 @@ class Loop:
             yield from self._finish(reason, news=self.journal.count > before)
 
     def take_step(self) -> Events:
-        """One step: draw directions, measure all sides on the same batch, move, record."""
+        """One step: draw directions, run all forward passes on the same batch, update, record."""
         started = time.perf_counter()
         session, recipe = self.session, self.session.recipe
         number, private = session.step + 1, recipe.privacy.private
@@ -148,13 +149,13 @@ class Loop:
         rate = recipe.update.rate(number, recipe.loop.steps) * session.factor
         directions = session.directions()
         found = session.estimate(batch, directions, rate)
-        # What is not finite must not reach the values; recorded zeros make the replay skip it too.
+        # Non-finite scalars must not reach the values; recorded zeros make the replay skip the step too.
         scalars, exact = found.scalars, found.exact
         finite = all(map(math.isfinite, scalars)) and (exact is None or bool(exact.isfinite().all()))
         if not finite:
             scalars, exact = (0.0,) * len(scalars), None
         session.advance(directions, scalars, rate, exact)
-        # How many tokens a private batch had would tell of its examples, as its loss would.
+        # The number of tokens of a private batch would reveal its examples, as its loss would.
         sides = recipe.estimator.sides + recipe.update.sides
         tokens = 0 if private else tokens + sum(map(count_tokens, batch)) * sides
         memory, seconds = devices.memory_used(session.model.device), time.perf_counter() - started
@@ -166,7 +167,7 @@ class Loop:
         yield e.Step(number, found.loss, scalars[0], rate, seconds, memory, tokens)
         self._bad = 0 if private or (finite and math.isfinite(found.loss)) else self._bad + 1
         if self._bad:
-            what = "slope" if math.isfinite(found.loss) else "loss"
+            what = "gradient" if math.isfinite(found.loss) else "loss"
             yield from self.told(e.Notice(f"Step {number} had no finite {what} and was skipped.", "warning"))
         if self._guard:
             self._guard.saw(number, found.loss, scalars)
@@ -174,7 +175,7 @@ class Loop:
     # Divergence
 
     def _watch_over(self) -> Events:
-        """Makes the guard, which knows the base model's losses and the steps that the run stands on."""
+        """Makes the guard, from the base model's losses and the steps of the run's lineage."""
         recipe = self.session.recipe
         if self._guard or not recipe.loop.guard or recipe.privacy.private:  # which hides the losses
             return
@@ -185,11 +186,11 @@ class Loop:
             self._guard.saw(int(record["step"]), float(record["loss"]), record["slopes"].tolist())
 
     def _base(self) -> list[float]:
-        """The base model's losses on the run's first batches, as far as they were measured."""
+        """The base model's losses on the run's first batches, as far as measured."""
         return next((event.losses for event in reversed(self.run.events()) if isinstance(event, e.Base)), [])
 
     def _measure_base(self, count: int) -> Events:
-        """Measures the base model on the run's first ``count`` batches, as far as that was not done."""
+        """Measures the base model on the run's first ``count`` batches, unless already done."""
         session, losses = self.session, self._base()
         for number in range(len(losses), count):
             yield e.Progress("Measuring the base model", number, count, "batches")
@@ -201,7 +202,7 @@ class Loop:
         yield from self.told(e.Base(losses))
 
     def _rescued(self) -> Generator[e.Event, None, bool]:
-        """Whether the run diverged and went back. Raises `UserError` where no step has a finite loss."""
+        """Whether the run diverged and was rolled back. Raises `UserError` if no step has a finite loss."""
         trouble = self._guard.trouble if self._guard else ""
         if trouble and len(self._base()) < guards.SURE:
             yield from self._measure_base(guards.SURE)
@@ -211,16 +212,16 @@ class Loop:
         if not trouble:
             if self._bad == BAD_STEPS:
                 raise UserError(
-                    f"The loss or its slope was not a finite number {BAD_STEPS} steps in a row. Lower epsilon or the "
-                    "learning rate, or hold the model in more bits. All steps before are kept."
+                    f"The loss or gradient was not finite for {BAD_STEPS} steps in a row. Lower epsilon or the "
+                    "learning rate, or use more bits for the model. All earlier steps are kept."
                 )
             return False
         back, factor = self._guard.best, self.session.factor / 2
         self._rescues += 1
-        does = f"The run goes back to step {back} and goes on with half the learning rate."
+        does = f"The run returns to step {back} and continues with half the learning rate."
         if self._rescues == RESCUES:
             does = (
-                f"Half the rate did not help {RESCUES} times: the run goes back to step {back} and ends there. Begin "
+                f"Halving the rate {RESCUES} times did not help: the run returns to step {back} and ends there. Start "
                 "a new one with a lower learning rate, which 'sparsezo rates' finds, or with a lower epsilon."
             )
         yield from self.told(e.Notice(f"{trouble} {does}", "warning"))
@@ -244,8 +245,8 @@ class Loop:
                 yield from self.told(e.Examples(step, split, found.best, found.worst))
 
     def _judged(self) -> Generator[e.Event, None, bool]:
-        """Evaluates at the beginning and every so many steps, also where a run was broken off before it did; whether
-        the run has not got better for long."""
+        """Evaluates at the start and at the evaluation interval, also if a run was interrupted before it did; returns
+        whether the run has stopped improving."""
         every = self.session.recipe.loop.evaluate_every
         if self.step == 0:
             yield from self._evaluate_untold("validation", "test")
@@ -255,22 +256,22 @@ class Loop:
         return False
 
     def _evaluate_untold(self, *splits: str) -> Events:
-        """Metrics on ``splits``, where they are not told yet."""
+        """Metrics on ``splits`` that are not recorded yet."""
         events = judge.on_line(self.run.events())
         told = {event.split for event in judge.evaluations(events) if event.step == self.step}
         yield from self.evaluate(*(split for split in splits if split not in told))
 
     def _evaluate_end(self) -> Events:
-        """The last metrics, where they are not told yet, and which step did best."""
+        """The final metrics, unless already recorded, and the best step."""
         yield from self._evaluate_untold("validation", "test")
         best = judge.best(judge.on_line(self.run.events()))
         if best is not None and best.step != self.step:
             yield from self.told(
-                e.Notice(f"Step {best.step} did best on the validation examples; it can be evaluated and exported too.")
+                e.Notice(f"Step {best.step} was best on the validation examples; it can be evaluated and exported too.")
             )
 
     def _no_better(self) -> Generator[e.Event, None, bool]:
-        """Whether the run has not got better for as many evaluations as its recipe allows."""
+        """Whether the run has not improved for as many evaluations as its recipe allows."""
         loop, events = self.session.recipe.loop, judge.on_line(self.run.events())
         if not loop.patience or judge.stale(events, self._first, loop.evaluate_every) < loop.patience:
             return False
@@ -279,13 +280,13 @@ class Loop:
         yield from self.told(
             e.Notice(
                 f"The last {loop.patience} evaluations {than}, so the run ended {loop.steps - self.step} steps early. "
-                "It can be resumed all the same."
+                "It can still be resumed."
             )
         )
         return True
 
     def keep_frame(self) -> Events:
-        """A key frame of the values as they are. One that cannot be written costs time later, and nothing else."""
+        """Saves a checkpoint of the current values. If it cannot be written, this only costs time later."""
         session, budget = self.session, self.session.recipe.run.frames * 2**20
         overlay = session.overlay
         needed = key_frames.usual_bytes(overlay.values, session.recipe.remembered)
@@ -299,10 +300,10 @@ class Loop:
             )  # fmt: skip
             key_frames.thin(self.run.path, self.journal, budget)
         except UserError as error:
-            yield e.Notice(f"No key frame was kept at step {session.step}: {error}", "warning")
+            yield e.Notice(f"No checkpoint was saved at step {session.step}: {error}", "warning")
 
     def _finish(self, reason: str, news: bool) -> Events:
-        """The end; a run that was only looked at has ended before, and keeps the reason for that."""
+        """The end; a run without new steps keeps its earlier reason for ending."""
         hash = self.session.overlay.hash() if self.session else self._left[2]
         end = e.Finished(self.step, reason, hash)
         if news or not any(isinstance(event, e.Finished) for event in self.run.events()):
@@ -316,13 +317,13 @@ class Loop:
         if spent is None:
             return
         yield from self.told(
-            e.Notice(f"Privacy of the examples after {spent.steps:,} steps, also those gone back over: {spent}.")
+            e.Notice(f"Privacy of the examples after {spent.steps:,} steps, including those rolled back: {spent}.")
         )
         if math.isfinite(spent.epsilon):
             yield from self.told(e.Spent(self.step, spent.steps, spent.epsilon, spent.delta, spent.records))
 
     def _tell_forgotten_returns(self) -> None:
-        """A crash can come after a return was journalled and before it was told."""
+        """A crash can happen after a return was journalled and before its event was recorded."""
         if not self.run.journal.exists():
             return
         told = sum(isinstance(event, e.Returned) for event in self.run.events())
@@ -332,7 +333,7 @@ class Loop:
     # Commands
 
     def obey(self) -> Events:
-        """Does what the commands ask for, in order; while the loop is paused or waits it stays here."""
+        """Executes the commands in order; stays here while the loop is paused or waits."""
         if self.paused and not self._postponed:
             yield e.Paused(self.step)
         while not self.stopping:
@@ -345,13 +346,13 @@ class Loop:
                 yield e.Progress(f"Waiting: {self.waiting}")
                 continue
             yield from self._do(command)
-            # Told again before each wait, so that who pulls the events knows that nothing comes until a command does.
+            # Repeated before each wait, so that the consumer knows that nothing comes before the next command.
             waits = not self._postponed and (isinstance(command, e.Pause) or self._idle)
             if self.paused and not self.stopping and waits:
                 yield e.Paused(self.step) if self.session else e.Released(self.step)
 
     def _look(self) -> Events:
-        """Begins to wait where there is a reason to, and goes on once it is over."""
+        """Starts to wait if there is a reason to, and continues once it is over."""
         reason = self.watch.reason()
         if reason and not self.waiting:
             self.journal.sync()
@@ -394,7 +395,7 @@ class Loop:
                     now = f"The learning rate is now {self.session.factor:g} × the scheduled one."
                     yield from self.told(e.Notice(now))
         except Exception as error:
-            # What was asked went wrong; the run itself is well. A question may hold anything.
+            # The command failed; the run itself is fine. A prompt may contain anything.
             if isinstance(command, e.Resume) or (not isinstance(error, UserError) and not isinstance(command, e.Ask)):
                 raise
             text = str(error) if isinstance(error, UserError) else f"The model could not answer ({error})."
@@ -410,7 +411,7 @@ class Loop:
             )
 
     def _release(self) -> Events:
-        """Lets go of the model's memory. What is not in the journal is kept here."""
+        """Releases the model's memory. What is not in the journal is kept here."""
         if self.session is None:
             return
         yield from self.keep_frame()
@@ -426,7 +427,7 @@ class Loop:
             self.session.factor = self._left[1]
 
     def _at(self, step: int | None, work: Callable[[], Events]) -> Events:
-        """Does ``work`` with the values as they were after ``step``, and puts those back that the run stands at."""
+        """Does ``work`` with the values after ``step``, and then restores the current ones."""
         yield from self._reload()
         session = self.session
         if step is None or step == session.step:
@@ -465,39 +466,39 @@ class Loop:
     def _go_back(self, step: int) -> Events:
         if step < self.run.start:
             raise UserError(
-                f"Run '{self.run.name}' branched off at step {self.run.start}, so it cannot go back to step "
-                f"{step}. Make a branch of the run it came from there."
+                f"Run '{self.run.name}' branched off at step {self.run.start}, so it cannot return to step "
+                f"{step}. Branch from its parent run at that step."
             )
-        line(self.run, step)  # it must be there
+        line(self.run, step)  # raises if there is no such step
         yield from self._return(step)
         self.session.factor = self._factor()
         if self.session.factor != 1.0:
             yield e.Notice(f"The learning rate is {self.session.factor:g} × the scheduled one, as it was then.")
 
     def _return(self, step: int) -> Events:
-        """Values and journal back to ``step``; who judges the run begins anew with the steps that are left."""
+        """Returns values and journal to ``step``; the guard and early stopping restart with the remaining steps."""
         yield from self._written(lambda: self.journal.go_back(step))
         self._guard = None
         yield from travel(self.session, line(self.run))
         yield from self.told(e.Returned(step))
 
     def _factor(self) -> float:
-        """What the scheduled rate is multiplied by: as it was changed last on the run's line."""
+        """Factor on the scheduled rate: as last changed on the run's lineage."""
         changed = [event for event in judge.on_line(self.run.events()) if isinstance(event, e.RateChanged)]
         return changed[-1].factor if changed else self.session.factor
 
     # Writing
 
     def told(self, event: e.Event) -> Events:
-        """Writes an event to the run's folder and gives it on."""
+        """Writes an event to the run's folder and yields it."""
         yield from self._written(lambda: self.run.tell(event))
         yield event
 
     def _written(self, write: Callable[[], None]) -> Events:
-        """Calls ``write``; on a full disk again and again until there is room, where the recipe says so.
+        """Calls ``write``; on a full disk, retries until there is space if the recipe says so.
 
-        Raises `UserError` otherwise, and when it is stopped meanwhile: what could not be written is lost then, which is
-        one step at most.
+        Raises `UserError` otherwise, and if stopped meanwhile: what could not be written is then lost, at most one
+        step.
         """
         waited = False
         while True:
@@ -509,7 +510,7 @@ class Loop:
                     raise
                 if not waited:
                     waited = True
-                    yield e.Notice(f"The run waits for room: {error}", "warning")
+                    yield e.Notice(f"The run waits for disk space: {error}", "warning")
                     yield e.Paused(self.step, "the disk is full")
                 if self._stop_asked():
                     raise
@@ -518,7 +519,7 @@ class Loop:
             yield e.Resumed(self.step)
 
     def _stop_asked(self) -> bool:
-        """Waits a moment for the command to stop; others are done later, in their order."""
+        """Waits a moment for the command to stop; other commands are executed later, in order."""
         try:
             command = self.commands.get(timeout=POLL)
         except Empty:
@@ -530,7 +531,7 @@ class Loop:
 
     @property
     def _idle(self) -> bool:
-        """Whether nothing is asked."""
+        """Whether no command is pending."""
         return not self._postponed and self.commands.empty()
 
     def _next(self, block: bool, timeout: float | None) -> e.Command:

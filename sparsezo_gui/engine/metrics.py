@@ -12,12 +12,12 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalised(text: str) -> str:
-    """Lower case, without punctuation, articles and surplus spaces, and without what was thought before."""
+    """Lower case, without punctuation, articles, surplus spaces and reasoning."""
     return " ".join(_ARTICLES.sub(" ", without_reasoning(text).lower().translate(_PUNCTUATION)).split())
 
 
 def without_reasoning(text: str) -> str:
-    """What follows the last block of reasoning in ``text``."""
+    """The text after the last reasoning block in ``text``."""
     return text.rpartition("</think>")[2]
 
 

@@ -1,4 +1,4 @@
-"""What is measured: the loss of encoded examples, for several sides at once.
+"""Measures the loss of encoded examples, for several perturbations at once.
 
 A choice is scored as in MeZO (arXiv 2305.17333, appendix E): each candidate's mean log-probability per token, and
 cross-entropy over the candidates. Anything else is the mean negative log-likelihood of the trained tokens.
@@ -18,7 +18,7 @@ from sparsezo_gui.engine.forward import Pack, log_probabilities, packs
 from sparsezo_gui.engine.models.frozen import FrozenModel
 from sparsezo_gui.engine.models.tuned import Owners
 
-WORTHWHILE = 0.1  # of a pack's tokens, from which on a common beginning is computed once
+WORTHWHILE = 0.1  # share of a pack's tokens from which a common prefix is computed once
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,12 @@ class Measured:
 
 
 def measure(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1, owners: Owners | None = None) -> Measured:
-    """Losses of ``examples`` under the values that the model's layers hold (``sides`` of them). They can be passed
-    backwards where the caller enabled gradients.
+    """Losses of ``examples`` for the ``sides`` held by the model's layers. Differentiable if the caller enabled
+    gradients.
 
-    Where these differ from example to example, the layers look into ``owners`` for whose rows they have.
+    If the values differ between examples, the layers read from ``owners`` which example a row belongs to.
     """
-    # All packs are on their way before the first result is waited for.
+    # All packs are queued before waiting for the first result.
     ran, first = [], 0
     for part in packs_of(examples, model.pack_rows, sides):
         ran.append((part, *_run_pack(model, part, sides, owners, first)))
@@ -58,9 +58,9 @@ def measure(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1, own
 
 
 def sides_at_once(sides: int, longest: int, rows: int, compute: str) -> int:
-    """How many of ``sides`` go through together in ``rows`` rows, so that an example of ``longest`` tokens fits.
+    """How many of ``sides`` run together in ``rows`` rows, so that an example of ``longest`` tokens fits.
 
-    In int8 all of them do: the others are rounded by their difference to the first, which must be there.
+    In int8 all of them do: the others are quantised as differences from the first, which must be present.
     """
     return sides if compute == "int8" else min(sides, max(1, rows // longest))
 
@@ -86,7 +86,7 @@ def count_tokens(example: Encoded) -> int:
 
 
 def count_scored(example: Encoded) -> int:
-    """Places of ``example`` at which logits are needed."""
+    """Positions of ``example`` at which logits are needed."""
     return sum(len(set(row.positions)) for row in example.joined)
 
 
@@ -117,7 +117,7 @@ def _run_pack(
 
 
 def _shared(rows: Sequence[Row]) -> int:
-    """Tokens that all rows begin with, where sharing them spares a worthwhile part of the pack; else 0."""
+    """Length of the rows' common prefix if sharing it saves a worthwhile part of the pack; else 0."""
     most = min(min(row.trunk, len(row.tokens) - 1) for row in rows)
     first, *others = (row.tokens[:most] for row in rows)
     alike = next((place for place in range(most) if any(row[place] != first[place] for row in others)), most)

@@ -1,4 +1,4 @@
-"""Before the start: memory by formula or by two real steps, and what the model will see of the data."""
+"""Before the start: memory by formula or from two real steps, and what the model will see of the data."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ from sparsezo_gui.recipe.events import Event, Progress
 from sparsezo_gui.recipe.events import Example as ExampleEvent
 from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 
-DENSE_PACKS = 2  # times the usual rows at once where every pack draws directions as long as the model
-STEPS_LOOKED_AT = 1000  # the batches of so many steps are searched for the largest
-SPREAD = {"cpu": 0.17, "cuda": 0.0}  # by which the peak of one process differs from another's, from the allocator
+DENSE_PACKS = 2  # times the usual rows at once if every pack draws directions as long as the model
+STEPS_LOOKED_AT = 1000  # steps whose batches are searched for the largest
+SPREAD = {"cpu": 0.17, "cuda": 0.0}  # relative difference in peak memory between processes, from the allocator
 
 
 def estimate(recipe: Recipe) -> MemoryEstimate:
     """Memory of ``recipe`` by formula, from the model's config alone; nothing is downloaded but that.
 
-    The data is read where it and the tokenizer are on this computer; otherwise every example is taken to be as long as
-    ``max_tokens`` allows. Raises `UserError`.
+    The data is read if it and the tokenizer are on this computer; otherwise every example is assumed to have
+    ``max_tokens``. Raises `UserError`.
     """
     return finish(estimating(recipe))
 
 
 def estimating(recipe: Recipe) -> Generator[Progress, None, MemoryEstimate]:
-    """`estimate`, telling how far it is with the data. Close the generator to cancel."""
+    """`estimate`, yielding progress on the data. Close the generator to cancel."""
     data = yield from _data(recipe.data, recipe.model)
     return formula(recipe, anatomy_of(recipe.model), data)
 
 
 def formula(recipe: Recipe, anatomy: Anatomy, data: TaskData | None) -> MemoryEstimate:
-    """Memory of ``recipe`` on ``data`` (None: not known), with fewer rows at once where it is tight."""
+    """Memory of ``recipe`` on ``data`` (None: unknown), with fewer rows at once if memory is short."""
     device = devices.choose(recipe.model.device).type
     small = _formula(recipe, anatomy, device, data, SMALL_ROWS[device], None)
     rows = PACK_ROWS[device] * (DENSE_PACKS if recipe.mask.space == "dense" else 1)
@@ -94,7 +94,7 @@ def _formula(
 
 
 def _written(examples: Sequence[Encoded]) -> int:
-    """Tokens of the longest prompt and the longest answer that an evaluation lets the model write."""
+    """Tokens of the longest prompt and the longest answer generated in an evaluation."""
     asked = [each for each in examples if each.references and not each.choices]
     if not asked:
         return 0
@@ -105,7 +105,7 @@ def _written(examples: Sequence[Encoded]) -> int:
 def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
     """Memory of ``recipe`` by two real steps' forward passes on the largest batch of the run. Raises `UserError`.
 
-    Where entries stand does not matter for memory, so as many random ones are measured.
+    The positions of entries do not affect memory, so the same number of random ones is used.
     """
     device = devices.choose(recipe.model.device)
     with devices.watched(device) as peak:
@@ -132,22 +132,22 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
     search = memory.search_bytes(recipe, model.anatomy, model.dtype.itemsize)
     parts = (
         Part("Model and program", held, "Measured: the loaded model, its tuned values, Python and its libraries."),
-        Part("Forward passes", max(0, peak.bytes - held), "Measured: the most that a step on the largest batch added."),
-        Part("Reserve", round(SPREAD[device.type] * peak.bytes), "What the allocator may hold more in another run."),
+        Part("Forward passes", max(0, peak.bytes - held), "Measured: the peak of a step on the largest batch."),
+        Part("Reserve", round(SPREAD[device.type] * peak.bytes), "Variation of the allocator between runs."),
     )
     return replace(formed, parts=parts, measured=True, search=max(0, held + search - peak.bytes))
 
 
 def preview_data(recipe: Recipe, page: int = 0) -> Generator[Progress, None, DataPreview]:
-    """A page of the data, and examples as the model will see them where its tokenizer is on this computer and sound."""
+    """A page of the data, and examples as the model will see them if its tokenizer is on this computer and valid."""
     tokenizer, problem = _tokenizer(recipe.model)
     found = yield from previewing(recipe.data, tokenizer, page, limits=_limits(recipe.model))
     return replace(found, tokenizer_problem=problem)
 
 
 def preview_examples(recipe: Recipe, split: str, count: int) -> Generator[Event, None, TaskData]:
-    """The first ``count`` examples of ``split``, in the order in which a run has them, and all that is noticed about
-    the data. Needs the tokenizer only, which it downloads where it must. Raises `UserError`."""
+    """The first ``count`` examples of ``split``, in the order of a run, and all findings about the data. Needs only the
+    tokenizer, which it downloads if necessary. Raises `UserError`."""
     folder = yield from tokenizer_folder(recipe.model)
     refuse_other_kinds(folder)
     code = usable_code(recipe.model, folder) if (folder / "config.json").is_file() else None
@@ -155,7 +155,7 @@ def preview_examples(recipe: Recipe, split: str, count: int) -> Generator[Event,
     data = yield from load_task(recipe.data, tokenizer, _limits(recipe.model))
     made: Split = getattr(data, split)
     if not made:
-        raise UserError(f"There are no {split} examples. Give more rows, or raise [data] {split}.")
+        raise UserError(f"There are no {split} examples. Add more rows, or raise [data] {split}.")
     for number, (example, encoded) in enumerate(islice(zip(made.examples, made.encoded, strict=True), count), 1):
         shown = rendering.pieces(example, encoded, tokenizer)
         tokens, answer = len(rendering.trained_sequence(encoded)[0]), next(iter(example.references), "")
@@ -165,13 +165,13 @@ def preview_examples(recipe: Recipe, split: str, count: int) -> Generator[Event,
 
 
 def summary(table: ModelTable) -> ModelSummary:
-    """What the model is; its tokenizer is tried too where it is on this computer."""
+    """A summary of the model; its tokenizer is tried too if it is on this computer."""
     found = library.summary(table)
     return found if found.problem else replace(found, problem=_tokenizer(table)[1])
 
 
 def _largest_batch(recipe: Recipe, examples: Sequence[Encoded], rows: int) -> list[list[Encoded]]:
-    """The batch of the run's first steps that has the largest pack, by tokens, in its packs."""
+    """The packs of the batch, among the run's first steps, with the largest pack by tokens."""
     loop, found = recipe.loop, []
     for step in range(1, min(loop.steps, STEPS_LOOKED_AT) + 1):
         batch = shuffled_batch(loop, step, examples)
@@ -182,13 +182,13 @@ def _largest_batch(recipe: Recipe, examples: Sequence[Encoded], rows: int) -> li
 
 
 def _largest_evaluated(examples: Sequence[Encoded], rows: int) -> list[Encoded]:
-    """The pack of an evaluation, whose forward passes have one side, that has the most tokens."""
+    """The evaluation pack with the most tokens; its forward passes are unperturbed."""
     parts = (examples[first : first + BATCH] for first in range(0, len(examples), BATCH))
     return max(chain.from_iterable(packs_of(part, rows, 1) for part in parts), key=_tokens, default=[])
 
 
 def _sizes(pack: Sequence[Encoded]) -> tuple[int, int]:
-    """Tokens of a pack, and places at which logits are needed."""
+    """Tokens of a pack, and positions at which logits are needed."""
     return _tokens(pack), sum(map(count_scored, pack))
 
 
@@ -196,11 +196,11 @@ def _tokens(pack: Sequence[Encoded]) -> int:
     return sum(map(count_tokens, pack))
 
 
-_last: dict[Any, TaskData | None] = {}  # data that was asked for last
+_last: dict[Any, TaskData | None] = {}  # data requested last
 
 
 def _data(table: DataTable, model: ModelTable) -> Generator[Progress, None, TaskData | None]:
-    """The encoded data, where it and the tokenizer are at hand and in order; its faults are told elsewhere."""
+    """The encoded data, if it and the tokenizer are available and valid; errors in it are reported elsewhere."""
     tokenizer, _ = _tokenizer(model)
     key = table.model_dump_json(), _changed(table.source), tokenizer
     if key in _last:
@@ -217,8 +217,8 @@ def _data(table: DataTable, model: ModelTable) -> Generator[Progress, None, Task
 
 
 def _changed(source: str) -> tuple[tuple[str, int, int], ...]:
-    """When the files of a local source were last written, so that changed ones are read again: a folder does not tell
-    of what is written into its files."""
+    """Modification times of a local source's files, so that changed ones are read again: that of a folder does not
+    change when its files are written."""
     paths = sorted(map(str, Path(source).glob("*"))) if os.path.isdir(source) else [source]
     found = [(path, os.stat(path)) for path in paths if os.path.isfile(path)]
     return tuple((path, about.st_mtime_ns, about.st_size) for path, about in found)
@@ -232,7 +232,7 @@ def _cached_limits(folder: Path, code: Any) -> Limits:
 
 
 def _limits(table: ModelTable) -> Limits | None:
-    """What the model takes, where that can be told without loading it."""
+    """The model's limits, if they are known without loading it."""
     try:
         folder = local_folder(table.id) or cached_folder(table)
         return _cached_limits(folder, usable_code(table, folder)) if folder else None
@@ -244,7 +244,7 @@ _cached_tokenizer = lru_cache(maxsize=2)(load_tokenizer)
 
 
 def _tokenizer(table: ModelTable) -> tuple[Any, str]:
-    """The model's tokenizer, and why it cannot be loaded; None and '' where it is not on this computer."""
+    """The model's tokenizer, or why it cannot be loaded; None and '' if it is not on this computer."""
     try:
         folder = local_folder(table.id) or cached_folder(table)
         return (_cached_tokenizer(folder, usable_code(table, folder)) if folder else None), ""

@@ -1,4 +1,4 @@
-"""What an estimator feels: the loss of a batch beside the values of a step, by forward passes of the frozen model."""
+"""What an estimator measures: the loss of a batch at perturbed values, by forward passes of the frozen model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sparsezo_gui.engine.sparse.overlay import Overlay
 class ModelProbe:
     """See `sparsezo_gui.engine.zo.estimators.Probe`.
 
-    Sides run together, through each weight while it is hot, as far as the longest example leaves room.
+    Perturbations run together, through each weight while it is in the cache, as far as the longest example allows.
     """
 
     model: FrozenModel
@@ -32,7 +32,7 @@ class ModelProbe:
     directions: Any
     compute: str
     base: Tensor | None = None
-    """What the objective compares the batch with."""
+    """What the objective compares the batch against."""
 
     @torch.no_grad()
     def losses(self, offsets: Tensor) -> Tensor:
@@ -95,5 +95,5 @@ class ModelProbe:
 
 
 def _by_example(measured: Measured) -> Tensor:
-    """Losses fp64 (sides, examples), each weighted so that their mean is the loss of the batch."""
+    """Losses fp64 (sides, examples), weighted so that their mean is the batch loss."""
     return measured.sums * (len(measured.weights) / measured.weights.sum())

@@ -1,4 +1,4 @@
-"""What a run was trained and measured on, as hashes, which ``run.json`` keeps under ``inputs``.
+"""What a run was trained and evaluated on, as hashes, which ``run.json`` stores under ``inputs``.
 
 ``train``, ``validation``, ``test``
     the encoded examples of each split, with their answers
@@ -38,7 +38,7 @@ SPLITS = ("train", "validation", "test")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
              "chat_template*", "additional_chat_templates/*")  # fmt: skip
 VOCABULARY = ("vocab*.json", "vocab*.txt", "merges.txt", "*.model", "*.tiktoken")  # read without a tokenizer.json
-MARKED = "Do not compare these results with those that the run measured before."
+MARKED = "Do not compare these results with the run's earlier ones."
 CONFIG = ("config.json", "generation_config.json")
 _WRITER = ("transformers_version", "_name_or_path")  # what any program that saves a model writes anew
 _WORDS = {
@@ -61,7 +61,7 @@ def of_model(source: ModelSource) -> dict[str, str]:
 
 
 def of_data(data: TaskData, table: DataTable) -> dict[str, str]:
-    """Hashes of the splits, and of the template that made them; beside them the ``data_hash``."""
+    """Hashes of the splits and their template, and the ``data_hash``."""
     task = data.task.model_dump(mode="json", exclude={"title", "paper", "metric", "chat_template"})
     task["columns"] = {part: names for part, names in task["columns"].items() if part not in columns.LATER}
     template = json.dumps([task, table.template, table.answers], sort_keys=True)
@@ -73,7 +73,7 @@ def of_data(data: TaskData, table: DataTable) -> dict[str, str]:
 
 
 def _data_hash(examples: Sequence[Encoded]) -> str:
-    """SHA-256 over the tokens of the training examples: all that a run told of its data before it had ``inputs``."""
+    """SHA-256 over the tokens of the training examples: all that a run recorded of its data before ``inputs``."""
     digest = hashlib.sha256()
     for example in examples:
         for row in example.rows:
@@ -82,13 +82,13 @@ def _data_hash(examples: Sequence[Encoded]) -> str:
 
 
 def compare(run: RunFolder, found: Mapping[str, str], uses: Iterable[str], accept: bool = False) -> tuple[str, ...]:
-    """Which of the inputs in ``uses`` are not those that ``run`` began with; ``found`` holds their hashes now.
+    """Which of the inputs in ``uses`` differ from those ``run`` started with; ``found`` holds their current hashes.
 
-    Raises `ChangedInputs` for any, unless it is told to ``accept`` them.
+    Raises `ChangedInputs` for any, unless ``accept`` is set.
     """
     facts = run.facts
     changed = tuple(name for name in uses if facts.inputs.get(name, found[name]) != found[name])
-    alone = None if "train" in facts.inputs else facts.data_hash  # all that an old run knows of its data
+    alone = None if "train" in facts.inputs else facts.data_hash  # all that an old run records of its data
     if alone and found.get("data_hash", alone) != alone:
         changed = ("train", *changed)
     if changed and not accept:
@@ -103,7 +103,7 @@ def in_words(changed: Sequence[str]) -> str:
 
 
 def told(changed: Sequence[str]) -> str:
-    """What marks a result."""
+    """The sentence that marks a result."""
     return f"Since the run started, {in_words(changed)} changed. {MARKED}"
 
 
@@ -113,11 +113,11 @@ def _sentences(run: RunFolder, changed: Sequence[str]) -> list[str]:
     places = [f"[data] source = '{recipe.data.source}'"] if of_its_data else []
     places += [f"[model] id = '{recipe.model.id}'"] if set(changed) - of_its_data else []
     branch = shlex.join(["sparsezo", "branch", str(run.path), "--set", f"data.source={recipe.data.source}"])
-    way = f", or make a branch that uses the data as they are now: {branch}" if of_its_data else "."
+    way = f", or make a branch that uses the current data: {branch}" if of_its_data else "."
     if of_its_data and run.facts.prepared < PREPARED:
         program = run.facts.versions.get("sparsezo-gui", "")
         what = (
-            f"Run '{run.name}': {in_words(changed)} are not those that it started with. This version of SparseZO "
+            f"Run '{run.name}': {in_words(changed)} differ from those it started with. This version of SparseZO "
             "prepares examples differently: it keeps spaces in answers and follows the model's chat template exactly. "
             f"If the data has not changed, resume with the version that made the run ({program}){way}"
         )
@@ -126,7 +126,7 @@ def _sentences(run: RunFolder, changed: Sequence[str]) -> list[str]:
             f"Run '{run.name}': {in_words(changed)} changed since the run started. Restore what was there "
             f"({', '.join(places)}){way}"
         )
-    if "train" in changed and recipe.estimator.exact:  # its steps cannot be taken again
+    if "train" in changed and recipe.estimator.exact:  # its steps cannot be computed again
         return [what]
     return [what, "To evaluate, generate or export anyway, add --changed-inputs; the result is marked."]
 
@@ -154,5 +154,5 @@ def _content(path: Path) -> bytes:
     try:
         table = json.loads(content)
         return json.dumps({key: table[key] for key in sorted(table) if key not in _WRITER}, sort_keys=True).encode()
-    except (ValueError, TypeError, RecursionError):  # another reader tells what is wrong with it
+    except (ValueError, TypeError, RecursionError):  # another reader reports what is wrong with it
         return content

@@ -1,10 +1,10 @@
-"""Which learning rate suits a recipe: a few steps at each of several rates, always from the base on the same batches.
+"""Learning-rate search: a few steps at each of several rates, always from the base model on the same batches.
 
-Rates go up by half a power of ten from the low end of what is usual. At each one the values begin where a run's would,
-take the same batches and directions at that rate, and are judged by the loss on training examples that are set apart. A
-rate is unstable once that loss, or the median of the last losses, has gone clearly up; then no higher ones are tried,
-and lower ones only if that was the first. Of the stable ones, that with the lowest loss is taken, and divided by
-`SAFETY`: a run is many times as long, and a rate that wins a sprint can be too high for it. Own choices throughout.
+Rates increase by half a power of ten from the low end of the usual range. Each starts from a run's initial values, uses
+the same batches and directions, and is judged by the loss on training examples that are held out. A rate is unstable
+once that loss, or the median of the last losses, has clearly increased; then no higher ones are tried, and lower ones
+only if that was the first. The stable rate with the lowest loss is divided by `SAFETY`: a run is many times longer, and
+the best rate for a few steps can be too high for it. Own choices throughout.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from sparsezo_gui.recipe.events import Event, Progress
 from sparsezo_gui.recipe.rates import highest
 
 STEPS = 40  # at each rate
-JUDGED = 64  # training examples that the loss is told on
+JUDGED = 64  # held-out training examples to compute the loss on
 RUNG = math.sqrt(10.0)
-MOST = 14  # rates that are tried
-LAST, FAR = 8, 3.0  # steps whose median loss is looked at, and times the base's loss that end them
+MOST = 14  # rates tried
+LAST, FAR = 8, 3.0  # steps for the median loss, and the multiple of the base's loss that ends a rate
 WORSE = 1.1  # times the base's loss, from which on a rate is unstable
 CLEAR = 0.99  # times the base's loss, below which a rate has lowered it
 SAFETY = 3.0
@@ -38,7 +38,7 @@ SAFETY = 3.0
 
 @dataclass(frozen=True)
 class Rung:
-    """What ``rate`` led to: the ``loss`` on the examples set apart, in nats; None where it was not worth finding."""
+    """The result of ``rate``: the ``loss`` on the held-out examples, in nats; None if it was not worth measuring."""
 
     rate: float
     loss: float | None
@@ -47,7 +47,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class RateReport:
-    """``rate`` is the one to use, None where no rate lowered the loss; ``base`` is the loss to begin with."""
+    """``rate`` is the one to use, None if no rate lowered the loss; ``base`` is the initial loss."""
 
     rungs: tuple[Rung, ...]
     base: float
@@ -56,7 +56,7 @@ class RateReport:
 
     @property
     def best(self) -> Rung | None:
-        """The rung with the lowest loss of those that are stable and lower it."""
+        """The rung with the lowest loss, of those that are stable and lower it."""
         lower = [rung for rung in self.rungs if rung.stable and rung.loss is not None and rung.loss < CLEAR * self.base]
         return min(lower, key=lambda rung: rung.loss or 0.0, default=None)
 
@@ -66,12 +66,12 @@ class RateReport:
         low, high = self.rungs[0].rate, self.rungs[-1].rate
         tried = f"of the rates from {_plain(low)} to {_plain(high)}, each for {self.steps} steps,"
         unstable = next((rung.rate for rung in self.rungs if not rung.stable), None)
-        end = f" From {_plain(unstable)} on it went up." if unstable else ""
+        end = f" From {_plain(unstable)} on, the loss increased." if unstable else ""
         if self.best is None:
-            return f"None {tried} lowered the loss of {self.base:.3g} clearly.{end} More steps may show a difference."
+            return f"None {tried} clearly lowered the loss of {self.base:.3g}.{end} More steps may show a difference."
         return (
             f"{_plain(self.rate)} is a good rate: {tried} {_plain(self.best.rate)} lowered the loss the most, from "
-            f"{self.base:.3g} to {self.best.loss:.3g}, and a long run takes a third of that.{end}"
+            f"{self.base:.3g} to {self.best.loss:.3g}, and a long run needs a third of that.{end}"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -86,8 +86,8 @@ def find_rate(recipe: Recipe, steps: int = STEPS) -> Generator[Event, None, Rate
     """
     if recipe.privacy.private:
         raise UserError(
-            "Trying rates looks at training examples without the noise of [privacy], so that the rate would tell of "
-            "them. Try rates on other examples of the same kind, with [privacy] rule = 'none'."
+            "Trying rates uses training examples without the noise of [privacy], so the rate would reveal "
+            "information about them. Try rates on similar examples, with [privacy] rule = 'none'."
         )
     model = yield from load_model(recipe)
     data = yield from load_data(recipe, model)
@@ -105,7 +105,7 @@ def find_rate(recipe: Recipe, steps: int = STEPS) -> Generator[Event, None, Rate
 
 
 def set_apart(examples: Sequence[Encoded], seed: int) -> tuple[list[Encoded], list[Encoded]]:
-    """Examples to judge by, at most a quarter of them, drawn by the seed; and the others. Raises `UserError`."""
+    """Held-out examples, at most a quarter of them, drawn from the seed; and the others. Raises `UserError`."""
     if len(examples) < 2:
         raise UserError("There are too few training examples to find a rate with: at least two are needed.")
     count = max(1, min(JUDGED, len(examples) // 4))
@@ -137,7 +137,7 @@ def climb(
 def _rung(
     session: Session, examples: Sequence[Encoded], loss: Callable[[], float], base: float, rate: float, steps: int
 ) -> Generator[Event, None, Rung]:
-    """Takes ``steps`` steps at ``rate`` from the beginning, fewer where it is soon clear that they lead nowhere."""
+    """Takes ``steps`` steps at ``rate`` from the beginning, fewer if the rate is clearly unstable."""
     session.begin()
     seen: list[float] = []
     for step in range(1, steps + 1):
@@ -151,7 +151,7 @@ def _rung(
 
 
 def _step(session: Session, examples: Sequence[Encoded], rate: float) -> float:
-    """Takes a step at ``rate`` and gives its loss."""
+    """Takes a step at ``rate`` and returns its loss."""
     batch = session.choose(examples).examples
     directions = session.directions()
     found = session.estimate(batch, directions, rate)

@@ -1,4 +1,4 @@
-"""A run in memory: the frozen model, its overlay and its data, brought to any step."""
+"""A run in memory: the frozen model, its tuned values and its data, at any step."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Notice, Progress
 
-DRAWN_AHEAD = 100_000  # values of a direction from which on others are drawn beside it
+DRAWN_AHEAD = 100_000  # values per direction from which directions are drawn ahead in parallel
 
 
 class State(NamedTuple):
-    """What estimator and update remember after a step."""
+    """The state of estimator and update after a step."""
 
     estimator: Any = None
     update: Any = None
@@ -58,22 +58,22 @@ class Session:
     state: State = field(default_factory=State)
     factor: float = 1.0
     data: dict[str, tuple[TaskData, dict[str, str]]] = field(default_factory=dict)
-    """What was read so far, and its hashes, by its table in a recipe; see `data_of`."""
+    """The data read so far, and its hashes, by its table in a recipe; see `data_of`."""
     changed: tuple[str, ...] = ()
-    """Inputs that are not those that the run began with, which was accepted; see `sparsezo_gui.engine.provenance`."""
+    """Inputs accepted although they changed since the run started; see `sparsezo_gui.engine.provenance`."""
     generator: str = GENERATOR
-    """The version of the random numbers that the run began with."""
+    """The version of the random numbers that the run started with."""
     known: dict[tuple[Encoded, int], float] = field(default_factory=dict)
-    """What the objective compares examples with, as far as that was measured; see `base`."""
+    """What the objective compares examples against, as far as measured; see `base`."""
 
     def begin(self, recipe: Recipe | None = None) -> None:
-        """Puts values and state to where ``recipe`` (None: the session's) begins."""
+        """Sets values and state to the start of ``recipe`` (None: the session's)."""
         recipe = recipe or self.recipe
         self.overlay.reset()
         self.step, self.state = 0, self.start(recipe)
 
     def start(self, recipe: Recipe) -> State:
-        """What ``recipe`` remembers before a first step."""
+        """The state of ``recipe`` before the first step."""
         start = self.overlay.start
         return State(recipe.estimator.start(start, self.source(recipe, 0)), recipe.update.start(start))
 
@@ -87,23 +87,23 @@ class Session:
         return self.shaped(self.recipe, self.drawn(self.recipe, self.step + 1))
 
     def drawn(self, recipe: Recipe, step: int) -> Any:
-        """What the directions of ``step`` are made of."""
+        """The random numbers for the directions of ``step``."""
         return self.overlay.draw(recipe.estimator, self.source(recipe, step), recipe.loop.batch_size)
 
     def shaped(self, recipe: Recipe, drawn: Any) -> Any:
-        """The directions of the next step, made of what was ``drawn`` for it."""
+        """The directions of the next step, from the numbers ``drawn`` for it."""
         return self.overlay.shape(recipe.estimator, drawn, self.step + 1, self.state.estimator)
 
     def choose(self, examples: Sequence[Encoded]) -> Chosen:
-        """The batch of the next step, out of the training ``examples``."""
+        """The batch of the next step, from the training ``examples``."""
         return self.recipe.privacy.choose(self, examples)
 
     def base(self, examples: Sequence[Encoded], together: int = 1) -> Tensor | None:
-        """What the objective compares ``examples`` with, (examples,), measured once where the values began; None where
+        """What the objective compares ``examples`` against, (examples,), measured once at the initial values; None if
         it does not compare.
 
-        So many go through the model ``together``, which the last bits depend on: one, where they come in batches that
-        are other ones when a run goes on.
+        ``together`` examples go through the model at once, which affects the last bits: one, if their batches can
+        differ when a run resumes.
         """
         objective = self.recipe.objective
         if not objective.compares:
@@ -117,15 +117,15 @@ class Session:
         return torch.tensor([self.known[example, together] for example in examples], dtype=torch.float64)
 
     def probe(self, batch: Sequence[Encoded], directions: Any) -> ModelProbe:
-        """The model at the values as they are, with ``batch``, along ``directions``."""
+        """The model at the current values, with ``batch``, along ``directions``."""
         recipe = self.recipe
         return ModelProbe(
             self.model, self.overlay, recipe.objective, batch, directions, recipe.model.compute, self.base(batch)
         )
 
     def estimate(self, batch: Sequence[Encoded], directions: Any, rate: float = 0.0) -> Estimate:
-        """Runs the forward passes of the next step, all sides on the same ``batch``. Raises TypeError for rules that
-        measure other things than they say, by which the step could not be replayed."""
+        """Runs the forward passes of the next step, all on the same ``batch``. Raises TypeError for rules that measure
+        something other than they declare, which could not be replayed."""
         recipe, probe = self.recipe, self.probe(batch, directions)
         found = recipe.privacy.measure(recipe.estimator, probe, self.state.estimator, recipe.loop.batch_size)
         if found.exact is not None and not recipe.estimator.exact:
@@ -136,7 +136,7 @@ class Session:
         return found
 
     def _asked(self, found: Estimate, probe: ModelProbe, directions: Any, rate: float) -> Estimate:
-        """With what the update measures itself."""
+        """The estimate with the update's own measurements."""
         recipe = self.recipe
         if not recipe.update.scalars:
             return found
@@ -150,15 +150,15 @@ class Session:
         self, directions: Any, scalars: Sequence[float], rate: float, exact: Tensor | None = None,
         recipe: Recipe | None = None,
     ) -> None:  # fmt: skip
-        """Takes the next step along its directions; used alike by the loop and by a replay."""
+        """Takes the next step along its directions; used by both the loop and a replay."""
         recipe, overlay = recipe or self.recipe, self.overlay
         count = len(scalars) - recipe.update.scalars
         slopes, estimator = recipe.estimator.slopes(directions, scalars[:count], self.state.estimator)
-        # Scalars that are all zero are those of a step that was skipped, which a replay does not measure again.
+        # All-zero scalars mark a skipped step, which a replay does not compute again.
         gradient = Gradient(directions, slopes, exact if any(scalars) else None)
         update = recipe.update.apply(overlay.values, gradient, rate, self.state.update, scalars[count:])
         if recipe.update.decay and not gradient.zero and not recipe.update.stays(scalars[count:]):
-            # Against the rate, as in AdamW (arXiv 1711.05101), but towards where the values began.
+            # Decoupled decay as in AdamW (arXiv 1711.05101), but towards the original values.
             overlay.values -= (overlay.values - overlay.start) * (rate * recipe.update.decay)
         self.state = State(estimator, update)
         self.step += 1
@@ -167,9 +167,9 @@ class Session:
 def open_session(
     run: RunFolder, step: int | None = None, frames: bool = True, accept: bool = False
 ) -> Generator[Progress | Notice, None, Session]:
-    """Loads the model of ``run`` and brings its values to ``step`` (None: the last), from the nearest key frame or, not
-    using ``frames``, from the beginning. Raises `UserError`, and `ChangedInputs` for another tokenizer or configuration
-    unless it is told to ``accept`` them."""
+    """Loads the model of ``run`` and restores its values at ``step`` (None: the last), from the nearest checkpoint or,
+    without ``frames``, from the start. Raises `UserError`, and `ChangedInputs` for a changed tokenizer or configuration
+    unless ``accept`` is set."""
     session = yield from loaded(run, accept)
     yield from bring(session, run, step, frames)
     return session
@@ -186,7 +186,7 @@ def bring(
 
 
 def loaded(run: RunFolder, accept: bool = False) -> Generator[Progress | Notice, None, Session]:
-    """The model of ``run`` with the values that it began with. Raises as `open_session` does."""
+    """The model of ``run`` with its initial values. Raises like `open_session`."""
     recipe, facts = run.recipe, run.facts
     if facts.generator not in KNOWN:
         raise UserError(
@@ -197,21 +197,21 @@ def loaded(run: RunFolder, accept: bool = False) -> Generator[Progress | Notice,
     model = yield from load_model(recipe)
     if facts.fingerprint != model.fingerprint:
         raise UserError(
-            f"{recipe.model.id}: these are not the weights that run '{run.name}' was tuned on. Bring back the "
+            f"{recipe.model.id}: these are not the weights that run '{run.name}' was tuned on. Restore the "
             "original model (id and revision are in the run's recipe.toml), or start a new run."
         )
     found = provenance.of_model(model.source)
     changed = provenance.compare(run, found, found, accept)
     if changed:
         yield Notice(provenance.told(changed), "warning")
-    # Fewer rows at once give other last bits, so that a run keeps to what it began with.
+    # Fewer rows at once change the last bits, so a run keeps the number it started with.
     model.pack_rows = facts.pack_rows or model.pack_rows
     overlay = overlay_of(model, (yield from _mask(run, model)))
     return Session(recipe, model, overlay, changed=changed, generator=facts.generator)
 
 
 def _mask(run: RunFolder, model: FrozenModel) -> Generator[Progress | Notice, None, Mask]:
-    """The run's mask from its file; where a run came without one, it is found again and must be the same."""
+    """The run's mask from its file; if a run came without one, it is found again and must be the same."""
     path, recipe, facts = run.mask, run.root.recipe, run.facts
     if path.exists():
         try:
@@ -219,14 +219,14 @@ def _mask(run: RunFolder, model: FrozenModel) -> Generator[Progress | Notice, No
         except UserError as error:
             raise UserError(f"{error} Or remove the file: the run finds its mask again.") from error
         if facts.mask_hash != mask.hash:
-            raise UserError(f"{path}: not the mask that this run began with. Restore the file from a copy of the run.")
+            raise UserError(f"{path}: not the mask this run started with. Restore the file from a copy of the run.")
         return mask
-    yield Notice("The run came without its mask, which is found again.")
+    yield Notice("The run came without its mask, so the mask is found again.")
     mask = yield from recipe.mask.find(model, Search(recipe.loop.seed, recipe.data, facts.generator))
     if facts.mask_hash != mask.hash:
         raise UserError(
-            f"{run.path}: the mask that was found here is not the one that this run began with; its scores can differ "
-            "in their last digits from one kind of device to another. Ask for a copy with its mask: sparsezo share RUN "
+            f"{run.path}: the mask found here differs from the one this run started with; its scores can differ in "
+            "their last digits between kinds of devices. Ask for a copy with its mask: sparsezo share RUN "
             "--with-mask"
         )
     try:
@@ -237,8 +237,8 @@ def _mask(run: RunFolder, model: FrozenModel) -> Generator[Progress | Notice, No
 
 
 def travel(session: Session, way: Line, frames: bool = True) -> Generator[Progress | Notice, None, None]:
-    """Brings values and state to the end of ``way``: the same bits wherever it begins from, and no forward pass but
-    where the estimator back-propagates. Raises `UserError` where that needs data that is not there any more."""
+    """Replays values and state to the end of the lineage ``way``: the same bits from any starting point, and without
+    forward passes unless the estimator back-propagates. Raises `UserError` if that needs data that is missing."""
     session.recipe, session.factor = way.segments[-1].recipe, 1.0
     _begin(session, way, frames)
     total, done = way.step - session.step, 0
@@ -260,14 +260,14 @@ def travel(session: Session, way: Line, frames: bool = True) -> Generator[Progre
 
 
 def _exact(session: Session, recipe: Recipe, directions: Any, data: TaskData) -> Tensor | None:
-    """What back-propagation found in the next step, which the journal does not hold: it is found again."""
+    """The backprop part of the next step, which is not in the journal and is computed again."""
     as_then = replace(session, recipe=recipe)
     probe = as_then.probe(as_then.choose(data.train.encoded).examples, directions)
     return recipe.estimator.measure(probe, session.state.estimator).exact
 
 
 def _carried(session: Session, before: Recipe, after: Recipe) -> State:
-    """What a branch remembers: what its parent did, of the parts that are of one kind in both."""
+    """The state of a branch: its parent's, for the parts with the same rule in both."""
     state, start = session.state, session.start(after)
     return State(
         state.estimator if type(before.estimator) is type(after.estimator) else start.estimator,
@@ -276,8 +276,8 @@ def _carried(session: Session, before: Recipe, after: Recipe) -> State:
 
 
 def _drawn(session: Session, recipe: Recipe, count: int) -> Iterator[Any]:
-    """What is drawn for the next ``count`` steps. Much of it is drawn ahead, on as many threads as PyTorch may use: a
-    replay does hardly anything else."""
+    """Random numbers for the next ``count`` steps, drawn ahead with PyTorch's number of threads: they take most of the
+    time of a replay."""
     steps = range(session.step + 1, session.step + 1 + count)
     draw, values = partial(session.drawn, recipe), session.overlay.values
     if values.numel() < DRAWN_AHEAD or values.device.type != "cpu":
@@ -293,7 +293,7 @@ def _drawn(session: Session, recipe: Recipe, count: int) -> Iterator[Any]:
 
 
 def _begin(session: Session, way: Line, frames: bool) -> None:
-    """Puts the values to the last key frame on ``way`` that can be used, or to the start."""
+    """Sets the values to the last usable checkpoint on ``way``, or to the start."""
     overlay = session.overlay
     found = [
         (frame, part)
@@ -311,14 +311,14 @@ def _begin(session: Session, way: Line, frames: bool) -> None:
 
 
 def load_base(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:
-    """The recipe's model, which stops where its examples end an answer."""
+    """The recipe's model, with the end-of-answer token of its examples."""
     model = yield from frozen.load(recipe.model)
     model.learned_end = learned_end(recipe.data, model.tokenizer)
     return model
 
 
 def load_model(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:
-    """`load_base`. Raises `UserError` where the estimator back-propagates and the model comes block by block."""
+    """`load_base`. Raises `UserError` if the estimator back-propagates and the model is streamed block by block."""
     model = yield from load_base(recipe)
     if recipe.estimator.backwards:
         gradient.check(model)
@@ -328,8 +328,8 @@ def load_model(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:
 def data_of(
     session: Session, run: RunFolder, uses: Sequence[str] = provenance.SPLITS, accept: bool = False
 ) -> Generator[Progress | Notice, None, TaskData]:
-    """The data of ``run``, read once. Raises `ChangedInputs` where one of the splits in ``uses`` is not what the run
-    began with, unless it is told to ``accept`` them."""
+    """The data of ``run``, read once. Raises `ChangedInputs` if one of the splits in ``uses`` changed since the run
+    started, unless ``accept`` is set."""
     table = run.recipe.data.model_dump_json()
     if table not in session.data:
         data = yield from load_data(run.recipe, session.model)
@@ -344,7 +344,7 @@ def data_of(
 
 
 def load_data(recipe: Recipe, model: FrozenModel) -> Generator[Progress | Notice, None, TaskData]:
-    """The recipe's data, encoded for ``model``; tells what was noticed about it."""
+    """The recipe's data, encoded for ``model``; yields notices about it."""
     data = yield from load_task(recipe.data, model.tokenizer, model.limits)
     yield from data.notices
     return data

@@ -1,7 +1,7 @@
-"""Runs from their start: `train` and `resume` prepare one and give its `Loop` the word.
+"""Starting and resuming runs: `train` and `resume` prepare a run and hand over to its `Loop`.
 
-Both yield events (see `sparsezo_gui.recipe.events`) until the run is done, stopped or fails. Commands come in through
-one queue and are read at step borders. Closing the iterator stops at once; what the journal holds stays.
+Both yield events (see `sparsezo_gui.recipe.events`) until the run is done, stopped or fails. Commands arrive in a queue
+and are read between steps. Closing the iterator stops at once; what is in the journal stays.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.sizes import size
 
-DIRECTIONS_PROBED = 2  # along which rounding is looked for, of step 0, which the loop does not take
+DIRECTIONS_PROBED = 2  # to measure rounding along, from step 0, which the loop does not use
 
 
 def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None = None) -> Iterator[e.Event]:
@@ -50,7 +50,7 @@ def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None 
 
 
 def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Event, None, Loop]:
-    """The loop of a new run. It alone holds the model, so that it can let go of it."""
+    """The loop of a new run. Only it holds the model, so that it can release it."""
     recipe.privacy.check()
     model = yield from load_model(recipe)
     yield from (e.Notice(text, "warning") for text in disk_space.check(recipe, model.source, path))
@@ -65,7 +65,7 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
     yield from _tell_of_frames(session)
     mask.save(path / "mask.safetensors")
     model.pack_rows = formula(recipe, model.anatomy, data).rows
-    # In fp32 the usual ε is clear of rounding. The probe looks at training examples.
+    # In fp32 the usual ε is clear of rounding. The probe uses training examples.
     fine = getattr(recipe.estimator, "epsilon", 1.0) < TwoSided().epsilon
     if (model.rounds or fine) and not recipe.privacy.private:
         yield from _settle_epsilon(session, data)
@@ -77,11 +77,11 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
 def resume(
     folder: str | Path, commands: Commands | None = None, paused: bool = False, accept: bool = False
 ) -> Iterator[e.Event]:
-    """Goes on with the run in ``folder`` after its last recorded step; ``paused`` first, so that it can be asked what
-    it was like at any step, also with changed inputs if it is told to ``accept`` them. Raises `UserError`."""
+    """Resumes the run in ``folder`` after its last recorded step; ``paused`` at first, to try the model at any step,
+    also with changed inputs if ``accept`` is set. Raises `UserError`."""
     run = folders.open_run(folder)
     with folders.locked(run.path) as lock:
-        own(run.root.path)  # which an earlier version left open to others
+        own(run.root.path)  # earlier versions left it readable by others
         yield from (e.Notice(text, "warning") for text in lock.weaker)
         loop = Loop(run, commands or SimpleQueue(), paused=paused, accept=accept)
         yield from loop.load(first=True)
@@ -89,18 +89,18 @@ def resume(
 
 
 def _tell_of_frames(session: Session) -> Iterator[e.Event]:
-    """Says where there is no room for a key frame, without which a long run takes long to be opened again."""
+    """Warns if there is no space for a checkpoint, without which reopening a long run is slow."""
     recipe = session.recipe
     budget, needed = recipe.run.frames, usual_bytes(session.overlay.values, recipe.remembered)
     if budget and needed > budget * 2**20:
         yield e.Notice(
-            f"[run] frames = {budget} leaves no room for key frames of this run, which take {size(needed)} or more "
-            f"each: to open it again, all of its steps are replayed. Set it to {4 * needed >> 20} or more.", "warning",
+            f"[run] frames = {budget} leaves no space for checkpoints of this run, which take {size(needed)} or more "
+            f"each: reopening the run will replay all its steps. Set it to {4 * needed >> 20} or more.", "warning",
         )  # fmt: skip
 
 
 def _tell_privacy(recipe: Recipe, examples: int) -> Iterator[e.Event]:
-    """What the whole run will spend, before any of it is spent."""
+    """The privacy budget of the whole run, before the first step."""
     planned = accounting.planned(recipe, examples)
     yield e.Notice(
         f"Privacy of the {examples:,} training examples after all {planned.steps:,} steps: {planned}. Run folder, "
@@ -108,23 +108,23 @@ def _tell_privacy(recipe: Recipe, examples: int) -> Iterator[e.Event]:
     )
     if planned.delta * examples >= 1:
         yield e.Notice(
-            f"[privacy] delta = {planned.delta:g} is not below one in {examples:,} training examples: it allows that "
-            "one of them is revealed as it is. Set a smaller one.", "warning",
+            f"[privacy] delta = {planned.delta:g} is not below 1 / {examples:,}, one over the number of training "
+            "examples: it allows revealing a whole example. Set a smaller delta.", "warning",
         )  # fmt: skip
 
 
 def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
-    """Raises ε where the numbers that the model computes in are too coarse for it, and says so."""
+    """Raises ε if the model's compute type is too coarse for it, with a notice."""
     recipe = session.recipe
     epsilon = getattr(recipe.estimator, "epsilon", None)
     if epsilon is None:
         return
-    yield e.Progress("Looking for rounding in the loss")
+    yield e.Progress("Measuring rounding noise of the loss")
     batch = shuffled_batch(recipe.loop, 1, data.train.encoded)
     source = session.source(recipe, 0)
     along = TwoSided(directions=DIRECTIONS_PROBED)
     z = session.overlay.shape(along, session.overlay.draw(along, source, len(batch)), source.step, None)
-    # A count jumps where it is not rounded at all.
+    # A counted objective jumps without any rounding.
     felt = recipe if not recipe.objective.counts else recipe.model_copy(update={"objective": Likelihood()})
     probe = replace(session, recipe=felt).probe(batch, z)
     noise = settle(epsilon, [partial(_along, probe, direction) for direction in torch.eye(DIRECTIONS_PROBED)])
@@ -132,10 +132,10 @@ def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
         estimator = recipe.estimator.model_copy(update={"epsilon": noise.epsilon})
         session.recipe = recipe.model_copy(update={"estimator": estimator})
         yield e.Notice(f"Epsilon was raised from {epsilon:g} to {noise.epsilon:g}: with less, differences of the loss "
-                       f"could not be distinguished from rounding.")  # fmt: skip
+                       f"could not be distinguished from rounding noise.")  # fmt: skip
     if not noise.clear:
         yield e.Notice(
-            f"Differences of the loss ({noise.difference:.1e}) are not clear of its rounding ({noise.rounding:.1e}): "
+            f"Loss differences ({noise.difference:.1e}) are close to rounding noise ({noise.rounding:.1e}): "
             "the run may learn slowly. Set a larger [estimator] epsilon or [model] compute = 'float32', or tune more "
             "weights.", "warning",
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Reasons for a run to wait by itself: on battery, the disk nearly full, or another program on the GPU."""
+"""Reasons for a run to wait automatically: on battery, disk nearly full, or another program on the GPU."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 import psutil
 import torch
 
-EVERY = 2.0  # seconds between two looks
-ROOM = 32 << 20  # bytes free below which the disk counts as full: before a write fails
-OTHERS = 512 << 20  # bytes of GPU memory that other programs may take after the run began
+EVERY = 2.0  # seconds between checks
+ROOM = 32 << 20  # free bytes below which the disk counts as full, before a write fails
+OTHERS = 512 << 20  # bytes of GPU memory that other programs may take after the run started
 
 
 class Watch:
-    """Looks for the ``kinds`` of reasons: 'battery', 'disk' (of ``folder``) and 'gpu' (``device``)."""
+    """Checks for the ``kinds`` of reasons: 'battery', 'disk' (of ``folder``) and 'gpu' (``device``)."""
 
     def __init__(self, kinds: Collection[str], folder: Path, device: torch.device) -> None:
         self._kinds, self._folder, self._device = kinds, folder, device
@@ -24,7 +24,7 @@ class Watch:
         self._looked, self._found, self._snoozed = -EVERY, "", ""
 
     def reason(self) -> str:
-        """Why the run should wait now, in words; empty where it should not."""
+        """Why the run should wait now, in words; empty if it should not."""
         if time.monotonic() - self._looked >= EVERY:
             self._looked = time.monotonic()
             self._found = next((why for kind in self._kinds if (why := getattr(self, f"_{kind}")())), "")
@@ -33,26 +33,26 @@ class Watch:
         return "" if self._snoozed else self._found
 
     def snooze(self) -> None:
-        """Does not tell the present reason again until it was over."""
+        """Ignores the current reason until it has ended."""
         self._snoozed = self._found
 
     def _battery(self) -> str:
         battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
-        return "the computer runs on its battery" if battery is not None and battery.power_plugged is False else ""
+        return "the computer is on battery power" if battery is not None and battery.power_plugged is False else ""
 
     def _disk(self) -> str:
         return "the disk is nearly full" if shutil.disk_usage(self._folder).free < ROOM else ""
 
     def _gpu(self) -> str:
-        return "another program takes the GPU" if others_on(self._device) > self._others + OTHERS else ""
+        return "another program is using the GPU" if others_on(self._device) > self._others + OTHERS else ""
 
 
 def others_on(device: torch.device) -> int:
-    """Bytes of the GPU's memory that are no tensors of this process: other programs' and, the same all the time, what
-    CUDA itself takes; 0 on a CPU.
+    """Bytes of GPU memory that are not tensors of this process: those of other programs and the constant part of CUDA
+    itself; 0 on a CPU.
 
-    The driver's lists of processes are not asked: in a container they name this process by another number, and on
-    Windows they do not say how much each has.
+    The driver's process lists are not used: in a container they name this process by another number, and on Windows
+    they do not say how much each has.
     """
     if device.type != "cuda":
         return 0

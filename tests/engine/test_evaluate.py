@@ -151,14 +151,14 @@ def test_of_many_candidates_the_likeliest_are_told(frozen_tiny, monkeypatch):
     monkeypatch.setattr(generate, "LISTED", 2)
     model = frozen_tiny("llama", 4)
     lines = "".join(generate.reply(model, question(model)[0], 5)).split("\n")
-    assert len(lines) == 3 and lines[-1] == "and 1 others"
+    assert len(lines) == 3 and lines[-1] == "and 1 more"
 
 
 def test_a_question_too_long_for_the_model_is_a_sentence(frozen_tiny):
     model = frozen_tiny("llama", 4)
     table = DataTable(task="choice", answers=("yes", "no"))
     long = encode_prompt(table, model.tokenizer, "x " * 1100)
-    with pytest.raises(UserError, match=r"The prompt has \d+ tokens, and this model takes fewer than 1024. Shorten it"):
+    with pytest.raises(UserError, match=r"The prompt has \d+ tokens, but this model takes fewer than 1024. Shorten it"):
         generate.rank_candidates(model, long)
     with pytest.raises(UserError, match=r"The prompt has \d+ tokens"):
         list(continuation(model, EncodedPrompt(long.prompt), 3))

@@ -184,7 +184,7 @@ def test_a_limit_on_the_size_of_files_is_not_a_full_disk(tmp_path, what):
             write()
             os._exit(1)
         except UserError as error:
-            os._exit(0 if "cannot be that large" in str(error) and not isinstance(error, DiskFull) else 2)
+            os._exit(0 if "is too large for the disk" in str(error) and not isinstance(error, DiskFull) else 2)
         except BaseException:
             os._exit(3)
     assert os.waitstatus_to_exitcode(os.waitpid(code, 0)[1]) == 0

@@ -430,10 +430,10 @@ def test_a_rate_of_steps_gone_back_over_does_not_come_back(make, tmp_path):
 def test_slopes_that_are_no_numbers_are_told_and_end_the_run(make, tmp_path, monkeypatch):
     monkeypatch.setattr(TwoSided, "measure", lambda *args: Estimate((float("inf"),), 1.0))
     chosen = make(loop={"steps": 20})
-    with pytest.raises(UserError, match="loss or its slope was not a finite number 10 steps in a row"):
+    with pytest.raises(UserError, match="loss or gradient was not finite for 10 steps in a row"):
         train(chosen, tmp_path / "run")
     notices = of(e.Notice, open_run(tmp_path / "run").events())
-    assert sum("had no finite slope and was skipped" in notice.text for notice in notices) == 10
+    assert sum("had no finite gradient and was skipped" in notice.text for notice in notices) == 10
 
 
 def test_an_update_that_measures_is_not_asked_where_nothing_was_measured(make, tmp_path, monkeypatch):
@@ -508,7 +508,7 @@ def test_on_battery_the_run_waits(make, tmp_path, monkeypatch, ends_by):
     told = train(make(run={"pause_on": ["battery"]}), tmp_path / "run", script)
     names = [type(event).__name__ for event in told]
     assert names.count("Paused") == names.count("Resumed") == 1
-    assert of(e.Paused, told)[0].reason == "the computer runs on its battery"
+    assert of(e.Paused, told)[0].reason == "the computer is on battery power"
     assert told[-1].hash == train(make(), tmp_path / "whole")[-1].hash
 
 

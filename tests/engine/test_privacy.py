@@ -144,7 +144,7 @@ def test_steps_without_privacy_take_it_away_from_a_branch(make, tmp_path):
     made = branch(open_run(tmp_path / "run"), 3, asked)
     events = list(training.resume(made.path))
     assert not of(e.Spent, events)
-    assert any("no privacy, since some" in notice.text for notice in of(e.Notice, events))
+    assert any("no privacy, because some" in notice.text for notice in of(e.Notice, events))
     assert summary(made.path).epsilon is None
 
 
@@ -175,7 +175,7 @@ def test_without_its_package_it_says_what_to_install(make, tmp_path, monkeypatch
 def test_a_delta_that_is_too_large_is_told(make, tmp_path):
     events = list(training.train(make(data=ANSWERS, privacy={"rule": "gaussian", "delta": 0.1}, loop={"steps": 1}),
                                  folder=tmp_path / "run"))  # fmt: skip
-    assert any("not below one in 24" in notice.text for notice in of(e.Notice, events))
+    assert any("not below 1 / 24" in notice.text for notice in of(e.Notice, events))
 
 
 def test_randomness_is_the_systems():
@@ -193,7 +193,7 @@ def test_randomness_is_the_systems():
         (["mask.text=task", "privacy.rule=gaussian"], r"Set \[mask\] text = 'general'"),
         (["mask.text=mine.jsonl", "data.source=mine.jsonl", "privacy.rule=gaussian"], "chooses weights by them"),
         (["mask.rule=multi-task", "privacy.rule=gaussian"], r"Set \[mask\] texts = \['general'\]"),
-        (["privacy.rule=gaussian"], r"List them in \[data\] answers"),
+        (["privacy.rule=gaussian"], r"List the answers in \[data\] answers"),
     ],
 )
 def test_what_would_tell_of_examples_is_refused(settings, sentence):

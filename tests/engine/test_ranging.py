@@ -65,7 +65,7 @@ def test_on_a_bowl_the_quickest_stable_rate_is_found(on_bowl, curvature):
     unstable = [rung.rate for rung in report.rungs if not rung.stable]
     assert len(unstable) == 1 and limit / RUNG < unstable[0] < limit * RUNG**2 and report.rungs[-1].rate == unstable[0]
     assert report.rate == pytest.approx(report.best.rate / SAFETY, rel=0.1)
-    assert " is a good rate" in report.words and "it went up" in report.words
+    assert " is a good rate" in report.words and "the loss increased" in report.words
     assert {event.total for event in told} == {60} and all(isinstance(event, e.Progress) for event in told)
 
 

@@ -203,7 +203,7 @@ def test_a_run_without_finite_losses_gives_up_with_a_sentence(make, tmp_path, mo
         return found
 
     monkeypatch.setattr("sparsezo_gui.engine.objectives.Objective.judge", broken)
-    with pytest.raises(UserError, match="not a finite number 10 steps in a row"):
+    with pytest.raises(UserError, match="not finite for 10 steps in a row"):
         list(training.train(make(loop={"steps": 40}), folder=tmp_path / "run"))
     assert journal.read(tmp_path / "run" / "journal.bin").step == 10
 

@@ -130,15 +130,15 @@ def test_what_goes_wrong_is_told_on_the_page(method, click, session, engine, qtb
 
 def test_each_rule_says_where_its_mask_comes_from(method, find, session):
     for rule, words in {
-        "random": "Drawn by the seed", "large-magnitude": "by the size of the weights", "saved": "No mask file",
-        "weight-activation": "what it is multiplied with", "rows": "Whole rows", "outlier-channels": "first block with",
-        "multi-task": "every text counts alike",
+        "random": "Drawn from the seed", "large-magnitude": "by magnitude", "saved": "No mask file",
+        "weight-activation": "input activation", "rows": "Whole rows", "outlier-channels": "first block with",
+        "multi-task": "texts have equal weight",
     }.items():  # fmt: skip
         session.change("mask", rule=rule)
         assert words in find("Source of the mask").text()
         assert shown(method, "Find the mask")
     session.change_all({"model": {"bits": 16}, "mask": {"rule": "all"}})
-    assert "nothing to find" in find("Source of the mask").text()
+    assert "no search is needed" in find("Source of the mask").text()
     for absent in ("Find the mask", "Cost of the mask", "Mask not found yet", "Mask found"):
         assert not shown(method, absent)
 

@@ -1,9 +1,9 @@
-"""The program of the confined process: answers requests from its parent, each within its own limits.
+"""The program of the confined process: answers requests from its parent, each within limits.
 
-``python -I child.py PACKAGES…``, where PACKAGES are the folders that hold what it imports. A request is its length (8
-bytes, little-endian) and marshalled: the name of the work, its arguments, and the seconds and bytes that it may take.
-An answer is its length, a byte that says how it went (`DONE`, `REFUSED`, `MEMORY`), and text in UTF-8. The first answer
-comes unasked, when it is ready.
+``python -I child.py PACKAGES…``, where PACKAGES are the folders to import from. A request is its length (8 bytes,
+little-endian), then marshalled: the name of the work, its arguments, and the seconds and bytes it may use. An answer is
+its length, a status byte (`DONE`, `REFUSED`, `MEMORY`), and UTF-8 text. The first answer comes unasked, once the child
+is ready.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import BinaryIO
 
 try:
     import resource
-except ImportError:  # Windows; there, and on macOS, the parent alone sees to the memory
+except ImportError:  # Windows; there, and on macOS, only the parent limits memory
     resource = None
 
 WORD = "--confined"
-"""The one argument with which a frozen program, which has no Python beside it, starts itself as the child."""
+"""The only argument with which a frozen program, which comes without a Python, starts itself as the child."""
 DONE, REFUSED, MEMORY = b"d", b"r", b"m"
-SPARE_SECONDS = 2  # of processor time beyond a request's, after which a child whose parent died ends by itself
+SPARE_SECONDS = 2  # of processor time beyond a request's, after which a child whose parent died exits
 
 
 def main() -> int:
-    """Serves until the parent closes its end; gives the exit code."""
+    """Serves until the parent closes its end; returns the exit code."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints is no answer
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints is not an answer
     work = _work()
     statm = os.open("/proc/self/statm", os.O_RDONLY) if sys.platform == "linux" else None
     _answer(answers, DONE, b"")
@@ -51,14 +51,14 @@ def _work() -> dict[str, Callable[..., str]]:
 
 
 def _worked(work: dict[str, Callable[..., str]], statm: int | None, request: bytes) -> tuple[bytes, bytes]:
-    """How it went, and the text."""
+    """Status and text."""
     name, arguments, seconds, memory = marshal.loads(request)
     try:
         with _limited(statm, seconds, memory):
             return DONE, work[name](*arguments).encode("utf-8", "surrogatepass")
     except MemoryError:
         return MEMORY, b""
-    except Exception as error:  # whatever a stranger's file makes of its reader
+    except Exception as error:  # an untrusted file can make its reader raise anything
         return REFUSED, (str(error).strip() or type(error).__name__).encode("utf-8", "surrogatepass")
 
 
@@ -70,7 +70,7 @@ def _answer(answers: BinaryIO, how: bytes, text: bytes) -> None:
 
 @contextmanager
 def _limited(statm: int | None, seconds: float, memory: int) -> Iterator[None]:
-    """Within: an allocation fails that would take more than ``memory`` bytes beyond what is held now (on Linux)."""
+    """Inside, allocations fail beyond ``memory`` bytes on top of what is held now (on Linux)."""
     if resource is not None:
         _limit(resource.RLIMIT_CPU, int(time.process_time() + seconds) + SPARE_SECONDS)
     if statm is None:

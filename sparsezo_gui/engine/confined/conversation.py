@@ -1,7 +1,7 @@
-"""Chat templates as `transformers` renders them, for a process that shall not import it (which would import torch).
+"""Chat templates as `transformers` renders them, for a process that must not import it (it would import torch).
 
-What a template sees and may call is that of ``transformers.utils.chat_template_utils``; a test compares the two. No
-documents come here.
+A template sees and may call the same as in ``transformers.utils.chat_template_utils``; a test compares the two.
+Documents are not supported.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 class _Generation(Extension):
-    """``{% generation %}`` marks what the assistant writes, and changes nothing in the text. Within `tracked`, places
-    are noted as `transformers` does: as characters of what was written before."""
+    """``{% generation %}`` marks what the assistant writes and leaves the text unchanged. Inside `tracked`, positions
+    are recorded as `transformers` does: in characters from the start of the text."""
 
     tags = frozenset({"generation"})
 
@@ -49,7 +49,7 @@ class _Generation(Extension):
         return text
 
     def tracked(self, template: Template, values: dict[str, Any]) -> tuple[str, list[turns.Span]]:
-        """The text, and the spans in it that are marked."""
+        """The text and its marked spans."""
         self.written, self.spans = [], []
         try:
             for piece in template.generate(values):
@@ -95,7 +95,7 @@ def _raise(message: str) -> None:
 
 @functools.lru_cache(maxsize=4)
 def compiled(text: str) -> Template:
-    """``text`` as a template."""
+    """``text`` compiled."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, LoopControlExtension]
     )
@@ -139,7 +139,7 @@ def _writer(text: str, values: dict[str, Any]) -> ends.Write:
 
 
 def _normal(messages: list[ends.Message]) -> list[ends.Message]:
-    """Without what is null, and with the thoughts under each of their names."""
+    """Without null fields, and with the reasoning under each of its names."""
     found = []
     for message in messages:
         message = {key: value for key, value in message.items() if value is not None}

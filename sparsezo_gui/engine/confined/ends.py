@@ -1,8 +1,8 @@
-"""What a chat template writes after an answer, found by writing a small conversation several times.
+"""What a chat template writes after an answer, found by rendering a small conversation several times.
 
-Nothing is known of a template but what it writes: the sign that ends a turn is what comes after the content of an
-answer, in the middle and at the very end of a conversation, without what opens another turn. Runs in the confined
-process for templates, and beside the tokenizer for one that writes conversations in Python.
+All that is known of a template is its output: the end-of-turn marker is what follows the content of an answer, in the
+middle and at the very end of a conversation, without what opens the next turn. Runs in the confined process for
+templates, and in the main process for a tokenizer that renders conversations in Python.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any
 Message = dict[str, Any]
 Form = Callable[[list[Message]], list[Message]]
 Write = Callable[..., str]
-"""Writes messages, with the generation prompt at their end where the second argument is true; raises what the template
-refuses. Further values for the template may be given by name."""
+"""Renders messages, with the generation prompt at the end if the second argument is true; raises what the template
+raises. Further values for the template are keyword arguments."""
 
 _SAMPLE = [
     {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}, {"role": "user", "content": "Go"}
 ]  # fmt: skip
-_SIGN = "\ue000"  # a character of nobody
+_SIGN = "\ue000"  # a private-use character
 
 
 @dataclass(frozen=True)
 class Ending:
     """What a template writes after an answer: in the middle of a conversation, and at its very end.
 
-    ``openers`` are special tokens that begin another turn, ``prompt`` is what opens the assistant's, and ``asks`` says
-    whether the template writes that after a question where it is told to.
+    ``openers`` are special tokens that begin another turn, ``prompt`` is what opens the assistant's turn, and ``asks``
+    says whether the template writes that after a question on request.
     """
 
     middle: str = ""
@@ -40,7 +40,7 @@ class Ending:
 
 
 def ending(write: Write, special: Sequence[str]) -> Ending:
-    """How answers end; ``special`` are the texts of the tokenizer's special tokens."""
+    """How answers end; ``special`` are the tokenizer's special tokens as text."""
     found, write = pattern(special), formed(write, form(write))
     try:
         asked, alone = write(_SAMPLE[:1], True), write(_SAMPLE[:1], False)
@@ -48,7 +48,7 @@ def ending(write: Write, special: Sequence[str]) -> Ending:
         tail = _pieces(write, 1)[-1]
         opening, middle, _ = _pieces(write, 1, 2)
         middle = middle.rpartition("Go")[0]
-    except Exception:  # a template may refuse what is no conversation to it: then turns end as they do in the text
+    except Exception:  # a template may refuse the sample: turns then end as they do in the text
         return Ending()
     asks, prompt = asked != alone, asked[seam(asked, alone, found) :]
     if not asks:
@@ -57,16 +57,16 @@ def ending(write: Write, special: Sequence[str]) -> Ending:
     same = _whole(tail[: shared(tail, middle)], found)
     openers = {*found.findall(middle)[1:], *found.findall(prompt)} - set(_closing(same, question, found))
     common = _until(same, found, openers).rstrip()
-    if not common and asks:  # another sign than at the very end, before what opens the user's turn as the assistant's
+    if not common and asks:  # not the marker of the very end, and both roles' turns open alike
         before = _until(middle, found, found.findall(prompt))
         common = _whole(before, found) if len(before) < len(middle) else ""
     openers |= set() if asks else set(found.findall(question)) - set(found.findall(common))
     last = _until(tail, found, openers)
     last = last.rstrip() or last
-    if not found.search(last) and not asks and not middle.startswith(last):  # the opening of another turn, in words
+    if not found.search(last) and not asks and not middle.startswith(last):  # the next turn opens in words
         last = ""
     both = tail[: shared(tail, middle)]
-    blank = both[: len(both) - len(both.lstrip())]  # without a sign, maybe the end of a line
+    blank = both[: len(both) - len(both.lstrip())]  # no marker, but maybe a line break
     common = common or (last if middle.startswith(last) else "") or blank
     return Ending(common, last or blank, frozenset(openers), prompt, asks)
 
@@ -103,7 +103,7 @@ def attempt(write: Write, messages: list[Message], prompt: bool, **more: Any) ->
 
 
 def _closing(same: str, question: str, found: re.Pattern) -> list[str]:
-    """The signs in ``same`` that end an answer: the first, and one right after it that ends a ``question`` too."""
+    """The markers in ``same`` that end an answer: the first, and one right after it that ends a ``question`` too."""
     first, *others = [*found.finditer(same)] or [None]
     second = others[0] if others and others[0].start() == first.end() else None
     both = second and found.findall(question)[:1] == [second[0]] != [first[0]]
@@ -111,7 +111,7 @@ def _closing(same: str, question: str, found: re.Pattern) -> list[str]:
 
 
 def _pieces(write: Write, *marked: int) -> list[str]:
-    """The text of the sample up to the last of the ``marked`` turns, split after the content of each."""
+    """The sample's text up to the last of the ``marked`` turns, split after each content."""
     turns = [{**turn, "content": turn["content"] + _SIGN * (index in marked)} for index, turn in enumerate(_SAMPLE)]
     pieces = write(turns[: marked[-1] + 1], False).split(_SIGN)
     if len(pieces) != len(marked) + 1:
@@ -120,13 +120,13 @@ def _pieces(write: Write, *marked: int) -> list[str]:
 
 
 def seam(text: str, other: str, found: re.Pattern) -> int:
-    """Where ``text`` parts from ``other``, between special tokens."""
+    """Where ``text`` and ``other`` start to differ, rounded to a boundary between special tokens."""
     at = shared(text, other)
     return next((match.start() for match in found.finditer(text) if match.start() < at < match.end()), at)
 
 
 def shared(text: str, other: str) -> int:
-    """How many characters both begin with."""
+    """Length of the common prefix in characters."""
     low, high = 0, min(len(text), len(other))
     while low < high:
         middle = (low + high + 1) // 2
@@ -135,7 +135,7 @@ def shared(text: str, other: str) -> int:
 
 
 def _whole(text: str, found: re.Pattern) -> str:
-    """``text`` to the end of its last special token."""
+    """``text`` up to the end of its last special token."""
     return text[: max((match.end() for match in found.finditer(text)), default=0)]
 
 
@@ -144,6 +144,6 @@ def _until(text: str, found: re.Pattern, openers: Iterable[str]) -> str:
 
 
 def pattern(special: Iterable[str]) -> re.Pattern:
-    """Finds special tokens in a text."""
+    """A pattern that finds special tokens in a text."""
     words = sorted((word for word in special if word.strip()), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, words)) or r"(?!)")

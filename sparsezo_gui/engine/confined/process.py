@@ -1,4 +1,4 @@
-"""The parent's side: starts the confined process, asks it, and kills it when it takes too much."""
+"""The parent's side: starts the confined process, sends it requests, and kills it when one exceeds its limits."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from sparsezo_gui.errors import UserError
 VARIABLES = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ")  # what a process needs to start
 _PACKAGES = ("sparsezo_gui", "jinja2", "markupsafe", "tokenizers")
 _START_SECONDS, _IDLE_SECONDS = 60, 30
-_TICK = 0.02  # seconds between two looks at what a request takes
-_PATIENCE = 20  # times its processor time that a request may take by the clock, on a computer that is busy
+_TICK = 0.02  # seconds between checks of what a request uses
+_PATIENCE = 20  # wall-clock time allowed, as a multiple of processor time: the computer may be busy
 
 
 class Exceeded(Exception):
-    """A request took more than it may; says of what: ``time`` or ``memory``."""
+    """A request exceeded a limit; the message says which: ``time`` or ``memory``."""
 
 
 class Refused(Exception):
-    """What a library said of a stranger's file."""
+    """A library rejected an untrusted file; the message is the library's."""
 
 
 @dataclass(eq=False)
@@ -45,33 +45,33 @@ class _Request:
 
 
 class Confined:
-    """The process, started when it is first asked."""
+    """The process, started on the first request."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen | None = None
         self._request: _Request | None = None
         self._last = 0.0
-        self._held = 0  # bytes that the process held before the request
+        self._held = 0  # bytes the process held before the request
 
     def ask(self, work: str, *arguments: Any, seconds: float, memory: int) -> str:
-        """What ``work`` gives for ``arguments`` (plain values) with so many seconds of processor time and bytes of
-        memory. Raises `Exceeded`, or `Refused` with what was wrong."""
+        """The result of ``work`` for ``arguments`` (plain values), within ``seconds`` of processor time and ``memory``
+        bytes. Raises `Exceeded`, or `Refused` with what was wrong."""
         content = marshal.dumps((work, arguments, seconds, memory))
         with self._lock:
             process = self._process if self._process and self._process.poll() is None else self._start()
-            with suppress(psutil.Error):  # it ended just now, as the exchange will tell
+            with suppress(psutil.Error):  # it just exited, which the exchange will notice
                 self._held = psutil.Process(process.pid).memory_info().rss
             request = self._request = _Request(seconds, memory)
             try:
                 how, text = self._exchange(process, content)
-            except BaseException:  # of an interrupted request, the answer would be taken for the next one's
+            except BaseException:  # the answer to an interrupted request would be taken for the next one's
                 self.close()
                 raise
             finally:
                 self._request, self._last = None, time.monotonic()
-            if how in (b"", child.MEMORY):  # killed, or it broke down
-                late = not how and process.wait() == -getattr(signal, "SIGXCPU", 0)  # before the watch came to it
+            if how in (b"", child.MEMORY):  # killed or crashed
+                late = not how and process.wait() == -getattr(signal, "SIGXCPU", 0)  # before the watch noticed
                 self.close()
                 raise Exceeded("time" if late else request.exceeded or "memory")
         if how == child.REFUSED:
@@ -79,7 +79,7 @@ class Confined:
         return text
 
     def close(self) -> None:
-        """Ends the process, whatever it does."""
+        """Ends the process, whatever it is doing."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -109,15 +109,15 @@ class Confined:
         if _answer(process)[0] != child.DONE:
             self.close()
             raise UserError(
-                "The process that templates and tokenizers run in did not start. Close other programs to free memory, "
+                "The process that runs templates and tokenizers did not start. Close other programs to free memory, "
                 "and try again."
             )
         return process
 
     def _watch(self, process: subprocess.Popen) -> None:
-        """Kills the process when a request takes more than it may, and when it was not asked for long."""
+        """Kills the process when a request exceeds its limits, and when it has been idle for long."""
         usage, seen, spent, began = psutil.Process(process.pid), None, 0.0, 0.0
-        with suppress(psutil.Error):  # it ended between two looks
+        with suppress(psutil.Error):  # it exited between two checks
             while process.poll() is None:
                 request, used, held = self._request, sum(usage.cpu_times()[:2]), usage.memory_info().rss
                 if request is not seen:
@@ -146,12 +146,12 @@ def _command() -> list[str]:
 
 
 def _answer(process: subprocess.Popen) -> tuple[bytes, str]:
-    """How it went and the text; two empty ones where the process ended."""
+    """Status and text; both empty if the process exited."""
     head = process.stdout.read(8)
     content = process.stdout.read(int.from_bytes(head, "little"))
     return content[:1], content[1:].decode("utf-8", "surrogatepass")
 
 
 confined = Confined()
-"""The one that templates share."""
+"""The process that all templates share."""
 atexit.register(confined.close)

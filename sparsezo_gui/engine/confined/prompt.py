@@ -1,4 +1,4 @@
-"""Prompt templates of a recipe: the part of Jinja that they may use, and what renders one.
+"""Prompt templates of a recipe: the subset of Jinja they may use, and how one is rendered.
 
 Both sides import it: the parent parses a template, and the confined process compiles and runs it.
 """
@@ -26,18 +26,18 @@ NODES = (
 
 
 def capital(text: str) -> str:
-    """First letter as a capital, the rest as it is."""
+    """Capitalises the first letter and leaves the rest unchanged."""
     return text[:1].upper() + text[1:]
 
 
 def uncapital(text: str) -> str:
-    """First word in small letters, for a sentence that goes on after 'because'; 'I' stays."""
+    """First word in lower case, to continue a sentence after 'because'; 'I' stays."""
     first, space, rest = text.partition(" ")
     return (first if first == "I" else first.lower()) + space + rest
 
 
 def described(value: Any) -> str:
-    """What a value without a text of its own is, in words, or '': a model must not see Python's repr of it."""
+    """Describes a value that is not text ('a list of 3 items'), or ''; a model must not see Python's repr of it."""
     if isinstance(value, dict):
         return f"an object with {', '.join(map(repr, list(value)[:5])) or 'nothing in it'}"
     if isinstance(value, list | tuple | set):
@@ -46,16 +46,16 @@ def described(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """What is written for ``value``: nothing for null. Raises `ValueError` for what has no text of its own."""
+    """What is written for ``value``: nothing for null. Raises `ValueError` for values that are not text or numbers."""
     if reason := described(value):
         raise ValueError(f"{reason} is not text: name the part to use, as {{{{ column.part }}}} or {{{{ column[0] }}}}")
     return "" if value is None else value
 
 
 def _of_text(work: Callable[..., Any]) -> Callable[..., Any]:
-    """The filter ``work`` for what has a text."""
+    """The filter ``work``, for text only."""
 
-    @functools.wraps(work)  # Jinja looks for what it notes on a filter
+    @functools.wraps(work)  # Jinja reads attributes it sets on a filter
     def safe(*arguments: Any, **options: Any) -> Any:
         return work(*(plain(each) if described(each) or each is None else each for each in arguments), **options)
 
@@ -63,12 +63,12 @@ def _of_text(work: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def replace(text: Any, old: str, new: str) -> str:
-    """``text`` with ``new`` wherever ``old`` stands."""
+    """``text`` with every ``old`` replaced by ``new``."""
     return str(text).replace(old, new)
 
 
 def join(values: Iterable[Any], separator: str = "") -> str:
-    """The values as one text."""
+    """The values joined to one text."""
     return separator.join(str(plain(value)) for value in values)
 
 
@@ -81,7 +81,7 @@ FILTERS |= {name: _of_text((JINJA_FILTERS | _OWN)[name]) for name in OF_TEXT}
 
 @functools.cache
 def environment() -> ImmutableSandboxedEnvironment:
-    """The sandbox: filters and nothing else that is callable."""
+    """The sandbox, in which only filters can be called."""
     made = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=plain)
     made.filters = FILTERS
     made.globals.clear()
@@ -90,12 +90,12 @@ def environment() -> ImmutableSandboxedEnvironment:
 
 @functools.lru_cache(maxsize=32)
 def compiled(text: str) -> Template:
-    """``text`` as a template, which was checked before."""
+    """``text`` compiled; it was checked before."""
     return environment().from_string(text)
 
 
 def render(text: str, values: dict[str, Any]) -> str:
-    """The text for one row. Raises whatever a template can do wrong."""
+    """The text for one row. Raises whatever the template raises."""
     pieces, size = [], 0
     for piece in compiled(text).generate(values):
         size += len(piece)

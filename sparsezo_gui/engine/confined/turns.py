@@ -1,14 +1,15 @@
-"""Which characters of a conversation's text the assistant writes, found by writing it several times.
+"""Which characters of a conversation's text the assistant writes, found by rendering it several times.
 
-Nothing is known of a chat template but what it writes (unless it marks it itself), so boundaries are differences:
+All that is known of a chat template is its output (unless it marks the turns itself), so boundaries are differences:
 
-- A turn **starts** where the prompt ends that asks for it: the turns before it, with the generation prompt. What the
-  template writes after that (an empty thought, say) is the model's to write.
-- Its **content ends** where a rare mark after the content comes out. The text without its marks must be the text.
-- The **sign** that ends a turn follows (see `sparsezo_gui.engine.confined.ends`).
+- A turn **starts** where its prompt ends: the turns before it, with the generation prompt. What the template writes
+  after that (an empty reasoning block, say) is for the model to write.
+- Its **content ends** where a rare mark put after the content appears. Without the marks the text must be unchanged.
+- The **end-of-turn marker** follows (see `sparsezo_gui.engine.confined.ends`).
 - A turn that **calls tools** ends as the conversation up to it does.
 
-Runs in the confined process for templates, and beside the tokenizer for one that writes conversations in Python.
+Runs in the confined process for templates, and in the main process for a tokenizer that renders conversations in
+Python.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ def split(
     write: Write, messages: list[Message], trained: Sequence[int], ending: Ending, special: Sequence[str],
     generated: Generated | None = None, tools: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """The ``text`` of ``messages``, and in it the ``spans`` that the ``trained`` ones of the assistant's turns write.
+    """The ``text`` of ``messages``, and in it the ``spans`` that the ``trained`` assistant turns write.
 
-    ``prompt`` is the text that asks for the last of them, and ``answer`` what it answers. ``ignored`` names fields,
-    roles and 'tools' that the text does not hold; ``left_out`` says that the content of a trained turn is missing.
+    ``prompt`` is the text before the last of them, and ``answer`` what that turn says. ``ignored`` names fields,
+    roles and 'tools' that do not appear in the text; ``left_out`` says that a trained turn's content is missing.
     """
     read = form(write)
     write, generated = formed(write, read), generated and formed(generated, read)
@@ -49,7 +50,7 @@ def split(
     left_out = bool(found.unwritten(trained) if generated else found.lost & set(trained))
     start, end = spans[-1] if spans else (0, 0)
     asked = found.asked(last) if spans else ""
-    if generated:  # the marks may hold what opens the turn, too
+    if generated:  # the marked span may include what opens the turn
         start = min(end, max(start, seam(asked or "", whole, found.special)))
     answer = whole[start : found.ends[last]] if last in found.ends else _unsigned(whole[start:end], ending, special)
     if asked is not None and not ending.asks:
@@ -61,14 +62,14 @@ def split(
 
 
 def _unsigned(text: str, ending: Ending, special: Sequence[str]) -> str:
-    """What a turn says, without the sign at its end."""
+    """What a turn says, without its end-of-turn marker."""
     text = text.rstrip()
     signs = (ending.last.strip(), ending.middle.strip(), *special)
     return text.removesuffix(next((sign for sign in signs if sign and text.endswith(sign)), ""))
 
 
 def _merged(spans: Sequence[Span]) -> list[Span]:
-    """Spans that touch as one: a template may mark the sign that ends a turn by itself."""
+    """Adjacent spans joined: a template may mark the end-of-turn marker separately."""
     found: list[Span] = []
     for start, end in sorted(spans):
         if found and start <= found[-1][1]:
@@ -82,8 +83,8 @@ def _calls(message: Message) -> bool:
 
 
 class _Turns:
-    """Finds the assistant's turns in the ``whole`` text. ``ends`` are where contents end, by turn; ``lost`` are turns
-    whose content does not come out."""
+    """Finds the assistant's turns in the ``whole`` text. ``ends`` says where contents end, by turn; ``lost`` are turns
+    whose content does not appear."""
 
     def __init__(self, write: Write, messages: list[Message], whole: str, ending: Ending, special: re.Pattern) -> None:
         self._write, self._messages, self._whole, self._ending = write, messages, whole, ending
@@ -94,7 +95,7 @@ class _Turns:
         self.lost: set[int] = set()
 
     def spans(self, last: int) -> dict[int, Span]:
-        """Where each turn of the assistant starts and ends, up to the ``last``."""
+        """Start and end of each assistant turn up to ``last``."""
         found, floor = {}, 0
         for index in self._own:
             if index <= last:
@@ -103,42 +104,42 @@ class _Turns:
         return found
 
     def unwritten(self, trained: Sequence[int]) -> bool:
-        """Whether the content of one of the turns does not come out."""
+        """Whether the content of one of the turns is missing from the text."""
         said = [each for each in trained if self._messages[each].get("content") and not _calls(self._messages[each])]
         marked = {index: {**self._messages[index], "content": self._mark(index)} for index in said}
         text = attempt(self._write, [marked.get(index, each) for index, each in enumerate(self._messages)], False)
         return text is not None and any(self._mark(index) not in text for index in said)
 
     def generated(self, marked: Generated, trained: Sequence[int], every: dict[int, Span]) -> list[Span]:
-        """What the template itself marks, each with the sign that ends it; of the ``trained`` turns only."""
+        """The spans the template marks itself, each with its end-of-turn marker; of the ``trained`` turns only."""
         text, spans = marked(self._messages)
         if text != self._whole:
-            raise ValueError("it writes another text each time")
+            raise ValueError("it writes a different text each time")
         others = [span for index, span in every.items() if index not in trained]
         kept = [(start, end) for start, end in spans if not any(start < to and end > at for at, to in others)]
         return _merged([(start, self._signed(end) or end) for start, end in kept])
 
     def asked(self, index: int) -> str | None:
-        """The text that asks for a turn."""
+        """The prompt of a turn."""
         return attempt(self._write, self._messages[:index], True)
 
     def _span(self, index: int, floor: int) -> Span:
-        """Start and end of a turn that begins at ``floor`` or later."""
+        """Start and end of a turn that starts at ``floor`` or later."""
         content = None if _calls(self._messages[index]) else self._content_end(index, floor)
         start = self._start(index, floor, content)
         if content is None:
             end = max(start, self._turn_end(index, start))
-            following = self._others.get(index + 1, (end, end))[0]  # a turn that is left out is before it, too
+            following = self._others.get(index + 1, (end, end))[0]  # a turn that is left out still ends before it
             return min(start, following), min(end, following)
         self.ends[index] = content
         return min(start, content), self._end(index, content)
 
-    # What stands around it
+    # Around a turn
 
     @cached_property
     def _others(self) -> dict[int, Span]:
-        """Where the contents of the others' turns start and end, from one text with marks around all; {} where marks
-        change it. What the template writes of earlier turns may depend on later ones, so beginnings do not tell it."""
+        """Start and end of the contents of the other roles' turns, from one text with marks around all; {} if marks
+        change it. How a template renders earlier turns may depend on later ones, so prefixes cannot show it."""
         messages = list(self._messages)
         for index in set(range(len(messages))) - set(self._own):
             messages[index] = {**messages[index], "content": self._framed(index)}
@@ -152,14 +153,14 @@ class _Turns:
         return {index: (places[0], places[1]) for index, places in found.items() if len(places) == 2}
 
     def _framed(self, index: int) -> str:
-        """The content with a mark before and after it, within the spaces around it."""
+        """The content with a mark before and after it, inside the surrounding spaces."""
         content = self._messages[index].get("content") or ""
         inner = content.strip()
         before, _, after = content.partition(inner) if inner else (content, "", "")
         return before + self._mark(index) + inner + self._mark(index) + after
 
     def _after_asking(self, index: int, floor: int) -> int | None:
-        """Where a turn starts: after the part of what asks for it that stands in the text too."""
+        """Where a turn starts: after the part of its prompt that is also in the text."""
         if index - 1 not in self._others or self._others[index - 1][1] < floor:
             return None
         before = [*self._messages[: index - 1], {**self._messages[index - 1], "content": self._framed(index - 1)}]
@@ -197,7 +198,7 @@ class _Turns:
         return at + len(prompt) if at >= 0 else begin
 
     def _content_start(self, index: int, floor: int, end: int) -> int:
-        """Where the content starts that ends at ``end``."""
+        """Start of the content that ends at ``end``."""
         content = self._messages[index]["content"].rstrip()
         for each in (content, content.lstrip()):
             if self._whole.endswith(each, floor, end):
@@ -210,7 +211,7 @@ class _Turns:
 
     @cached_property
     def _sign(self) -> str:
-        """A character that is nowhere in the conversation."""
+        """A character that does not occur in the conversation."""
         there = self._whole + "".join(str(message) for message in self._messages)
         return next(sign for sign in map(chr, range(0xE000, 0xF900)) if sign not in there)
 
@@ -227,7 +228,7 @@ class _Turns:
 
     @cached_property
     def _all_ends(self) -> dict[int, list[int]]:
-        """Places of every turn's mark in the text without marks, from one text with all; {} where marks change it."""
+        """Positions of every turn's mark, in the text without marks, from one text with all; {} if marks change it."""
         messages = list(self._messages)
         for index in self._own:
             if not _calls(messages[index]):
@@ -260,14 +261,14 @@ class _Turns:
         if signed := self._signed(content, last):
             return signed
         sign = self._ending.last if last else self._ending.middle
-        if not self._ending.middle.strip() and not (last and sign.strip()):  # no sign; maybe the end of a line
+        if not self._ending.middle.strip() and not (last and sign.strip()):  # no marker; maybe a line break
             own = self._messages[index]["content"]
             content += shared(self._whole[content:], own[len(own.rstrip()) :])
             return content + len(sign) * self._whole.startswith(sign, content)
         return self._turn_end(index, content)
 
     def _signed(self, place: int, last: bool = True) -> int | None:
-        """Where the sign ends that follows ``place``, maybe after spaces."""
+        """End of the marker that follows ``place``, possibly after spaces."""
         rest = self._whole[place:]
         blank = len(rest) - len(rest.lstrip())
         for sign in (self._ending.last, self._ending.middle)[not last :]:
@@ -276,7 +277,7 @@ class _Turns:
         return None
 
     def _turn_end(self, index: int, place: int) -> int:
-        """The end of what the conversation up to this turn has after ``place``."""
+        """End of what the conversation up to this turn has after ``place``."""
         upto = self._whole
         if index < len(self._messages) - 1:
             upto = attempt(self._write, self._messages[: index + 1], False) or ""
@@ -293,8 +294,8 @@ class _Turns:
         return at + len(sign) if at >= 0 else place
 
     def _before_next(self, index: int, place: int, upto: str) -> int | None:
-        """The end of a turn by what stands between it and the content of the next: the last sign that it has in the
-        conversation ``upto`` it, or else what the template adds there to that."""
+        """The end of a turn from the text between it and the next content: the last marker it has in the conversation
+        ``upto`` it, or else what the template adds there."""
         if index + 1 not in self._others:
             return None
         following = self._others[index + 1][0]
@@ -310,13 +311,13 @@ class _Turns:
         return following - len(opening) if found else None
 
     def _last_sign(self, index: int, upto: str) -> str:
-        """The last sign that a turn has in the conversation ``upto`` it."""
+        """The last marker of a turn in the conversation ``upto`` it."""
         own = upto[seam(self.asked(index) or "", upto, self.special) :]
         return next((sign for sign in reversed(self.special.findall(own)) if sign not in self._ending.openers), "")
 
 
 def pieces(text: str, spans: Sequence[Span]) -> list[tuple[str, bool]]:
-    """``text`` in pieces, with whether each is in one of the ``spans``."""
+    """``text`` in pieces, each with whether it is in one of the ``spans``."""
     cuts = [0, *(place for span in spans for place in span), len(text)]
     return [(text[a:b], number % 2 == 1) for number, (a, b) in enumerate(pairwise(cuts)) if a < b]
 

@@ -1,4 +1,4 @@
-"""What a chat template writes of messages, and what of them it does not."""
+"""What a chat template writes of messages, and what it ignores."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 from sparsezo_gui.engine.confined.ends import Message, Write, attempt
 
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
-"""Fields that hold what an assistant thinks before it answers."""
+"""Fields with the assistant's reasoning before its answer."""
 PLAIN = frozenset(("role", "content", "name", "id", "tool_call_id", "weight", "train", "trainable", "training", "loss"))
-"""Fields that need not come out in a text."""
+"""Fields that need not appear in the text."""
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
 def filled(write: Write, messages: list[Message]) -> tuple[str, list[Message]]:
-    """The text; where the template needs a content in every turn, with an empty one where there is none."""
+    """The text; if the template needs content in every turn, missing content is empty text."""
     try:
         return write(messages, False), messages
     except Exception:
@@ -25,7 +25,7 @@ def filled(write: Write, messages: list[Message]) -> tuple[str, list[Message]]:
 
 
 def ignored_in(write: Write, messages: list[Message], whole: str, tools: bool) -> list[str]:
-    """What makes no difference to the text."""
+    """The fields, roles and tools that make no difference to the text."""
     fields = {key for message in messages for key, value in message.items() if value is not None} - PLAIN
     groups = {"reasoning": set(THOUGHTS) & fields} if set(THOUGHTS) & fields else {}
     groups |= {key: {key} for key in fields - set(THOUGHTS)}

@@ -1,7 +1,7 @@
-"""A question to a model that was tuned: put as the examples of its task were.
+"""A prompt for a tuned model, built as the examples of its task were.
 
-A question goes the way of a row: its columns are what the user gives, its answer is a placeholder, and what the task
-makes of it is cut off where the answer would begin. So the prompt has the tokens of an evaluation's.
+A prompt is treated as a row: its columns are what the user enters, its answer is a placeholder, and the result is cut
+where the answer would begin. So it has exactly the tokens that an evaluation's prompt has.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from sparsezo_gui.recipe.recipe import DataTable
 
 PLACE = "The prompt"
 EMPTY = "The prompt is empty. Write a text for the model to continue."
-UNCUT = 1 << 30  # tokens: what is too long for the model is refused, and not cut
+UNCUT = 1 << 30  # tokens: a prompt too long for the model is refused, not cut
 _ANSWERS = {"completion": {"answer": "x"}, "preference": {"chosen": "x", "rejected": "y"}}
 
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """What to go on from, and, where one of some ``candidates`` is to be chosen, the ``choice`` to be scored."""
+    """The tokens to continue, and, if one of the ``candidates`` is to be chosen, the ``choice`` to be scored."""
 
     prompt: Tokens
     candidates: tuple[str, ...] = ()
@@ -36,12 +36,12 @@ class EncodedPrompt:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest sequence."""
+        """Length of the longest sequence in tokens."""
         return max(len(self.prompt), self.choice.length if self.choice else 0)
 
 
 class _Question(Record):
-    """The row that a question stands in for."""
+    """A row made of a prompt."""
 
     place = PLACE  # type: ignore[assignment]
 
@@ -49,13 +49,13 @@ class _Question(Record):
 def encode_prompt(
     table: DataTable, tokenizer: Any, text: str, answers: tuple[str, ...] = (), raw: bool = False
 ) -> EncodedPrompt:  # fmt: skip
-    """``text`` as a prompt of the task in ``table``; as it is where it is ``raw``, or the task is plain text.
+    """``text`` as a prompt of the task in ``table``; unchanged if ``raw``, or if the task is plain text.
 
-    It is a JSON object of columns, or, where the prompt is made of one column, the text of that. ``answers`` are the
-    candidates that the data told, see `answers_in_data`; without them nothing is there to choose from. Raises
+    It is a JSON object of columns, or, if the prompt uses a single column, the text of that column. ``answers`` are the
+    candidates found in the data, see `answers_in_data`; without them there is nothing to choose from. Raises
     `UserError`.
     """
-    text, kind = text.encode("utf-8", "replace").decode(), task(table.task)  # a terminal may give half characters
+    text, kind = text.encode("utf-8", "replace").decode(), task(table.task)  # a terminal may send half characters
     if raw or kind.kind == "text":
         return EncodedPrompt(prompt_tokens(text, tokenizer))
     if not text.strip():
@@ -71,7 +71,7 @@ def encode_prompt(
 
 
 def _example(kind: Task, table: DataTable, tokenizer: Any, text: str) -> Example:
-    """What the task makes of the question, with a placeholder for the answer."""
+    """The example that the task makes of the prompt, with a placeholder for the answer."""
     values = _values(kind, table, text)
     parts = {part: part for part in values if part in kind.columns or part in table.columns}
     row = _Question(values, PLACE, 1)
@@ -79,13 +79,13 @@ def _example(kind: Task, table: DataTable, tokenizer: Any, text: str) -> Example
 
 
 def answers_in_data(table: DataTable) -> bool:
-    """Whether the candidates of a choice are the labels of the data, and neither the recipe's nor the task's."""
+    """Whether a choice's candidates are the labels in the data, not answers set by the recipe or the task."""
     kind = task(table.task)
     return kind.kind == "choice" and not (table.answers or kind.answers or kind.items)
 
 
 def learned_end(table: DataTable, tokenizer: Any) -> int | None:
-    """The token with which examples of ``table`` teach to end an answer, if they teach one; a choice does not."""
+    """The token that training on ``table`` teaches to end an answer with; None if there is none, as for a choice."""
     kind = task(table.task)
     if kind.kind == "choice":
         return None
@@ -101,7 +101,7 @@ def _untrained(example: Example) -> str:
 
 
 def _values(kind: Task, table: DataTable, text: str) -> dict[str, Any]:
-    """The values of the row, by the parts of the task."""
+    """The row's values by the task's parts."""
     if kind.kind == "chat":
         turns = [{"role": "user", "content": text}, {"role": "assistant", "content": "x"}]
         return {"messages": turns}
@@ -114,7 +114,7 @@ def _values(kind: Task, table: DataTable, text: str) -> dict[str, Any]:
 
 
 def _given(kind: Task, table: DataTable, text: str) -> dict[str, Any]:
-    """The values of the columns that the prompt and the candidates are made of."""
+    """The values of the columns that the prompt and the candidates use."""
     prompt = Template(table.template or kind.prompt, bundled=not table.template)
     others = [Template(each, bundled=True) for each in (*(answer.text for answer in kind.answers), kind.item)]
     needed = sorted(prompt.names.union(*(each.names for each in others)) - {"row", "item"})
@@ -128,7 +128,7 @@ def _given(kind: Task, table: DataTable, text: str) -> dict[str, Any]:
     keys |= {
         name: key
         for name in prompt.optional
-        if (key := _key(name, kind, table, given)) not in keys.values()  # a column has one part
+        if (key := _key(name, kind, table, given)) not in keys.values()  # a column plays one part
     }
     found = {name: columns.get(given, key) for name, key in keys.items() if key}
     if len(needed) == 1 and not found:
@@ -139,7 +139,7 @@ def _given(kind: Task, table: DataTable, text: str) -> dict[str, Any]:
 
 
 def _key(part: str, kind: Task, table: DataTable, given: dict[str, Any]) -> str:
-    """Under what a part is given: its own name, its column's, or another name that its column may have."""
+    """The key a part is given under: its own name, its column's, or another name its column may have."""
     names = (part, table.columns.get(part, part), *kind.columns.get(part, ()))
     return next((name for name in names if columns.get(given, name) is not None), "")
 
@@ -153,7 +153,7 @@ def _object(text: str) -> dict[str, Any] | None:
 
 
 def _form(needed: list[str], table: DataTable, kind: Task) -> str:
-    """What to write instead, for prompts of several columns."""
+    """The error that shows what to write, for prompts with several columns."""
     fields = {table.columns.get(part, part): ["…", "…"] if part == kind.items else "…" for part in needed}
     form = json.dumps(fields, ensure_ascii=False) if fields else '{"column": "…"}'
-    return f"{PLACE}: this run's template needs columns. Write them as a JSON object: {form}. Or ask with a raw prompt."
+    return f"{PLACE}: this run's template needs columns. Write them as a JSON object: {form}. Or use a raw prompt."

@@ -1,7 +1,7 @@
-"""Conversations as the model's own chat template writes them, with what the assistant writes marked as trained.
+"""Conversations rendered by the model's own chat template, with the assistant's text marked as trained.
 
-The text is that of ``tokenizer.apply_chat_template(messages, tools=…)`` to the character. Templates run in a process of
-their own (see `sparsezo_gui.engine.confined`); `sparsezo_gui.engine.confined.turns` tells what of the text is trained.
+The text equals ``tokenizer.apply_chat_template(messages, tools=…)`` to the character. Templates run in a separate
+process (see `sparsezo_gui.engine.confined`); `sparsezo_gui.engine.confined.turns` finds which text is trained.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _IGNORED = {
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation in the model's chat template.
+    """A conversation rendered by the model's chat template.
 
-    ``segments`` are pieces of its text with whether they are trained, ``prompt`` is the text that asks for the last
-    trained turn, ``answer`` what that turn says, and ``unused`` what is not learned, see `conversations.Unused`.
-    ``empty`` says that a trained turn neither says, thinks nor calls anything.
+    ``segments`` are pieces of its text with whether they are trained, ``prompt`` is the text before the last trained
+    turn, ``answer`` what that turn says, and ``unused`` what is not learned, see `conversations.Unused`. ``empty``
+    says that a trained turn has no content, reasoning or tool call.
     """
 
     segments: tuple[tuple[str, bool], ...]
@@ -64,7 +64,7 @@ def render(talk: Conversation, tokenizer: Any, place: str) -> Rendered:
         raise columns.Gap(place, "the conversation has no assistant turn to learn from in the model's chat template")
     unused = {_ignored(name) for name in found["ignored"]} | set(_quoted(talk, found["text"]))
     pieces = tuple(turns.pieces(found["text"], found["spans"]))
-    answer = ends.pattern(_skipped(tokenizer)).sub("", found["answer"])  # as what a model writes is read
+    answer = ends.pattern(_skipped(tokenizer)).sub("", found["answer"])  # as generated text is decoded
     empty = any(_is_empty(talk.messages[index]) for index in talk.trained)
     return Rendered(pieces, found["prompt"], answer, talk.unused | unused, empty)
 
@@ -74,37 +74,37 @@ def _is_empty(turn: dict[str, Any]) -> bool:
 
 
 def _skipped(tokenizer: Any) -> set[str]:
-    """Special tokens, which a decoded text does not show."""
+    """Special tokens, which decoded text omits."""
     special = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
     return {*tokenizer.all_special_tokens, *special}
 
 
 def learned_end(tokenizer: Any) -> int | None:
-    """The token by which an assistant's turn ends in the model's chat template; None where there is no template or it
-    writes no special token there."""
+    """The token that ends an assistant turn in the model's chat template; None if there is no template or it writes no
+    special token there."""
     if not getattr(tokenizer, "chat_template", None):
         return None
     try:
         found = ending(tokenizer)
-    except UserError:  # of a template that takes too much, or has no default: told when it is used
+    except UserError:  # the template exceeds its limits, or has no default: reported when it is used
         return None
     signs = ends.pattern(special(tokenizer)).findall(found.last or found.middle)
     return tokenizer.convert_tokens_to_ids(signs[0]) if signs else None
 
 
 def ending(tokenizer: Any, tools: list | None = None) -> Ending:
-    """How answers end in the model's chat template. Raises `UserError` where it takes too much."""
+    """How answers end in the model's chat template. Raises `UserError` if it exceeds its limits."""
     return _ending(tokenizer, None if _has_own_way(tokenizer) else _template(tokenizer, tools))
 
 
 def special(tokenizer: Any) -> list[str]:
-    """Texts that are a token of their own."""
+    """Texts that are single special tokens."""
     added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
     return sorted(added | {token for token in tokenizer.all_special_tokens if token})
 
 
 def with_template(tokenizer: Any) -> None:
-    """Raises `UserError` where the model has no chat template."""
+    """Raises `UserError` if the model has no chat template."""
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
             "This model has no chat template: it was not made for conversations. Choose an instruction-tuned "
@@ -122,13 +122,13 @@ def _split(talk: Conversation, tokenizer: Any, place: str, values: dict[str, Any
             return turns.split(write, talk.messages, trained, found, signs, tools=bool(talk.tools))
         text, values = _template(tokenizer, talk.tools), {**tokenizer.special_tokens_map, **values}
         how = {**vars(found), "openers": sorted(found.openers)}
-        times = 1 + len(talk.messages) // 20  # a long conversation is written once for each answer
+        times = 1 + len(talk.messages) // 20  # a long conversation is rendered once per answer
         return json.loads(rendered("split", text, values, _WHERE, place, trained, how, signs, times=times))
 
 
 @contextmanager
 def _told(place: str) -> Iterator[None]:
-    """Templates raise their own rules: roles must alternate, no system's turn …"""
+    """Templates raise errors for their own rules: roles must alternate, no system turn …"""
     try:
         yield
     except UserError:
@@ -144,13 +144,13 @@ def _ending(tokenizer: Any, text: str | None) -> Ending:
         return ends.ending(partial(_written, tokenizer, None), signs)
     try:
         found = json.loads(rendered("ending", text, tokenizer.special_tokens_map, _WHERE, "a sample", signs))
-    except (Refused, UserError):  # no template, or it takes too much: told of the first conversation
+    except (Refused, UserError):  # no template, or it exceeds its limits: reported for the first conversation
         return Ending()
     return Ending(**{**found, "openers": frozenset(found["openers"])})
 
 
 def _template(tokenizer: Any, tools: list | None) -> str:
-    """The template's text, of which a tokenizer may have one more for tools."""
+    """The template's text; a tokenizer may have another one for tools."""
     with _told(tokenizer.name_or_path):
         return tokenizer.get_chat_template(tools=tools)
 
@@ -161,7 +161,7 @@ def _written(tokenizer: Any, tools: list | None, talk: Messages, prompt: bool, *
 
 
 def _has_own_way(tokenizer: Any) -> bool:
-    """Whether it writes conversations in Python: that of `transformers`, or of a model whose code the user trusts."""
+    """Whether it renders conversations in Python: in `transformers`, or in a model's own trusted code."""
     from transformers import PreTrainedTokenizerBase
 
     return type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template
@@ -174,13 +174,13 @@ def _ignored(name: str) -> str:
 
 
 def _quoted(talk: Conversation, text: str) -> Iterator[str]:
-    """Whether the template, which expects objects, puts arguments of tools that are JSON text in quotes once more."""
+    """Whether the template, which expects objects, quotes tool arguments that are already JSON text."""
     calls = (call for turn in talk.messages for call in turn.get("tool_calls") or () if isinstance(call, dict))
     for call in calls:
         function = call.get("function", call)
         arguments = function.get("arguments") if isinstance(function, dict) else None
         if isinstance(arguments, str) and '"' in arguments and json.dumps(arguments, ensure_ascii=False) in text:
-            yield f"{_WHERE} puts tool arguments, which are JSON text, in quotes again. Write them as objects"
+            yield f"{_WHERE} quotes tool arguments that are already JSON text. Write them as objects"
 
 
 __all__ = [

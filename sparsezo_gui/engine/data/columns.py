@@ -13,14 +13,14 @@ from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe.recipe import DataTable
 
 LATER = frozenset(("system", "history", "tools"))
-"""Parts that a task can do without, and that none had at first: what a run remembers of its task leaves them out."""
+"""Optional parts that no task had at first: the record of a run's task leaves them out."""
 _MISSING = object()
-_SEEN = re.compile(r"[^\s\u200b-\u200d\u2060\ufeff]")  # what shows: neither space nor a character without width
-_LOOKED_AT = 100  # rows looked at for columns; rows of JSON may each have others
+_SEEN = re.compile(r"[^\s\u200b-\u200d\u2060\ufeff]")  # visible: neither space nor zero-width character
+_LOOKED_AT = 100  # rows searched for columns; JSON rows may have different ones
 
 
 class Gap(UserError):
-    """A row lacks what its example is made of, such as a label: ``what`` says it. Such rows can be left out."""
+    """A row lacks something its example needs, such as a label: ``what`` says what. Such rows can be left out."""
 
     def __init__(self, place: str, what: str) -> None:
         super().__init__(f"{place}: {what}. Fill it in, or leave such rows out: [data] leave_out_gaps = true.")
@@ -28,7 +28,7 @@ class Gap(UserError):
 
 
 class UnknownLabel(UserError):
-    """A row's ``label`` is none of the answers."""
+    """A row's ``label`` is not among the answers."""
 
     def __init__(self, place: str, label: str, column: str, known: Sequence[str]) -> None:
         super().__init__(
@@ -39,7 +39,7 @@ class UnknownLabel(UserError):
 
 
 def names(rows: Iterable[Record]) -> tuple[str, ...]:
-    """Columns of the first rows, in order; those of objects inside also as 'outer.inner'."""
+    """Columns of the first rows, in order; those of nested objects also as 'outer.inner'."""
     found: dict[str, None] = {}
     for row in islice(rows, _LOOKED_AT):
         _collect(row.values, "", found)
@@ -70,9 +70,9 @@ def resolve(
     optional: Iterable[str] = (),
     where: str = "",
 ) -> dict[str, str]:
-    """Column of each part. A part in neither list is given when the table names it.
+    """Column of each part. A part in neither list is included if the table names it.
 
-    Raises `UserError` when a needed part has no column, or the table names a column that is not there.
+    Raises `UserError` if a required part has no column, or the table names a column that does not exist.
     """
     chosen: dict[str, str] = {}
     for part, column in table.columns.items():
@@ -99,37 +99,37 @@ def resolve(
 
 
 def named(names: Iterable[str], there: Sequence[str]) -> str | None:
-    """The first of the ``names`` that is a column, or else is one but for the case of its letters."""
+    """The first of the ``names`` that is a column, or else the first that is one when case is ignored."""
     names, folded = tuple(names), {column.casefold(): column for column in reversed(there)}
     exact = next((name for name in names if name in there), None)
     return exact or next((folded[name] for name in names if name in folded), None)
 
 
 def choices(word: str, there: Sequence[str]) -> str:
-    """Names the columns that exist, and the nearest one."""
+    """Lists the existing columns, with the nearest one to ``word``."""
     guess = did_you_mean(word, there)
-    listed = f"Columns there: {', '.join(there)}."
+    listed = f"Columns: {', '.join(there)}."
     return f"{listed} {guess}" if guess.startswith("Did") else listed
 
 
 def word(value: Any) -> str:
-    """A label as a word: 1.0 and 1 as '1', True as 'true', text without spaces around."""
+    """A label as a word: 1.0 and 1 as '1', True as 'true', text without surrounding spaces."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Binary):
-        raise UserError("the answer is binary data, such as an image. Use a column of text.")
+        raise UserError("the answer is binary data, such as an image. Use a text column.")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip()
 
 
 def empty(value: Any) -> bool:
-    """Whether a cell holds nothing. A list without elements does hold something: no answers."""
+    """Whether a cell is empty. An empty list is not: it means no answers."""
     return value is None or (isinstance(value, str) and not _SEEN.search(value)) or value != value
 
 
 def labelled(table: DataTable, rows: Sequence[Record]) -> bool:
-    """Whether at least one row has a label, where the task needs one. Published test sets mostly have none (or −1)."""
+    """Whether at least one row has a label, if the task needs one. Published test sets mostly have none (or −1)."""
     kind = task(table.task)
     if "answer" not in kind.columns:
         return True

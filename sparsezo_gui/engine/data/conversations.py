@@ -1,5 +1,5 @@
-"""Conversations as files hold them: OpenAI's, ShareGPT's and Alpaca's ways to write turns, made into messages as
-`transformers` takes them, and what of them is not used."""
+"""Conversations in files: the formats of OpenAI, ShareGPT and Alpaca, turned into `transformers` messages, with what is
+not used of them."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ _ROLES = {
 }  # fmt: skip
 _KNOWN = {"system", "developer", "user", "assistant", "tool"}
 _WEIGHTS = ("weight", "train", "trainable", "training", "loss")
-_TWO_SYSTEMS = "a 'system' column beside another system prompt in the turns is ignored"
+_TWO_SYSTEMS = "the 'system' column is ignored because the turns already have a system prompt"
 NO_PICTURES = "images are ignored"
 _NAMES_A_TURN = re.compile(r"""["'](role|from)["']\s*:""")
-LONGEST_PYTHON = 1_000_000  # characters of a cell that Python wrote; reading one takes a hundred times its memory
+LONGEST_PYTHON = 1_000_000  # characters of a cell in Python syntax; parsing one takes a hundred times its memory
 _KEYS = ({"role", "content"}, {"from", "value"})
 _SEEN = {"text", "input_text", "output_text"}  # parts of a content
 
 
 @dataclass
 class Unused:
-    """What ``total`` examples hold that is not learned, counted in examples; ``noun`` is what a user calls one."""
+    """What is not learned of ``total`` examples, counted in examples; ``noun`` is the user's word for one."""
 
     noun: str = "conversation"
     total: int = 0
     counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, found: Iterable[str]) -> None:
-        """Counts one more example, with what is ``found`` in it, as in 'images are ignored'."""
+        """Counts another example and what was ``found`` in it, such as 'images are ignored'."""
         self.total += 1
         self.counts.update(sorted(set(found)))
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """One for each thing that was found."""
+        """One sentence for each thing found."""
         examples = f"{self.total:,} {self.noun}{'s' * (self.total != 1)}"
         return tuple(f"In {count:,} of {examples}, {what}." for what, count in self.counts.most_common())
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """``messages`` with the ``tools`` that may be called, the assistant's turns to be ``trained`` by index, and what is
-    ``unused``, see `Unused.add`."""
+    """``messages`` with the ``tools`` that may be called, the indices of the assistant turns to be ``trained``, and
+    what is ``unused``, see `Unused.add`."""
 
     messages: Messages
     tools: list[Any] | None = None
@@ -63,8 +63,8 @@ class Conversation:
 
 
 def conversation(value: Any, place: str, system: Any = None, tools: Any = None, first: int = 0) -> Conversation:
-    """The conversation in a cell, with those of the columns for a system's turn and tools. Turns before ``first`` are
-    not trained. Raises `UserError`."""
+    """The conversation in a cell, with the values of the columns for the system prompt and tools. Turns before
+    ``first`` are not trained. Raises `UserError`."""
     talk, unused = _read(value, place)
     told = [turn["content"] for turn in talk if turn["role"] == "system"]
     text = "" if columns.empty(system) else written(system, f"{place}: the system prompt")
@@ -82,7 +82,7 @@ def conversation(value: Any, place: str, system: Any = None, tools: Any = None, 
 
 
 def turns(value: Any, place: str) -> Messages:
-    """The turns in a cell as they stand there. Raises `UserError`."""
+    """The turns in a cell, unchanged. Raises `UserError`."""
     value = _parsed(value, place, "the conversation")
     value = [value] if is_turn(value) else _by_turn(value)
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
@@ -91,7 +91,7 @@ def turns(value: Any, place: str) -> Messages:
 
 
 def messages(value: Any, place: str) -> Messages:
-    """Turns as {'role', 'content', …}, from those of OpenAI, ShareGPT ('from', 'value') or JSON text of either."""
+    """Turns as {'role', 'content', …}, from OpenAI's format, ShareGPT's ('from', 'value') or JSON text of either."""
     return _read(value, place)[0]
 
 
@@ -102,8 +102,8 @@ def is_turn(value: Any) -> bool:
 
 
 def _by_turn(value: Any) -> Any:
-    """The turns of an object that holds a list of their roles and one of their contents, as earlier versions of
-    `datasets` write a sequence of objects; anything else as it is."""
+    """The turns of an object with a list of roles and a list of contents, as earlier versions of `datasets` write a
+    sequence of objects; anything else unchanged."""
     if not isinstance(value, dict) or not any(keys <= value.keys() for keys in _KEYS):
         return value
     lists = [each for each in value.values() if isinstance(each, list)]
@@ -113,7 +113,7 @@ def _by_turn(value: Any) -> Any:
 
 
 def is_turns(value: Any) -> bool:
-    """Whether a cell holds turns of a conversation, or text of them, see `_loaded`; a single one counts too."""
+    """Whether a cell holds turns of a conversation, or one turn, or either as text (see `_loaded`)."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{") and _NAMES_A_TURN.search(value):
         try:
             return is_turns(_loaded(value))
@@ -126,8 +126,8 @@ def is_turns(value: Any) -> bool:
 
 
 def _loaded(text: str) -> Any:
-    """What a text of JSON holds, or of Python: pandas writes lists of turns into CSV files as Python does. Raises
-    `ValueError` or `RecursionError`."""
+    """The value in JSON text, or in Python syntax, as pandas writes lists of turns into CSV files. Raises `ValueError`
+    or `RecursionError`."""
     try:
         return json.loads(text)
     except ValueError as error:
@@ -140,7 +140,7 @@ def _loaded(text: str) -> Any:
 
 
 def history(value: Any, place: str) -> Messages:
-    """Turns of earlier questions with their answers: pairs, as Alpaca's files hold them, or turns."""
+    """Turns of earlier questions and answers: from pairs, as in Alpaca's format, or from turns."""
     value = _parsed(value, place, "the history")
     if columns.empty(value) or value == []:
         return []
@@ -155,7 +155,7 @@ def history(value: Any, place: str) -> Messages:
 
 
 def written(value: Any, where: str) -> str:
-    """Text as it stands in a cell, or a number as a word. Raises `UserError` for what has no text of its own."""
+    """A cell's text unchanged, or a number as a word. Raises `UserError` for any other value."""
     if reason := described(value):
         raise UserError(f"{where} holds {reason}, not text.")
     return value if isinstance(value, str) else columns.word(value)
@@ -186,7 +186,7 @@ def _turn(turn: dict[str, Any], place: str, unused: set[str]) -> dict[str, Any]:
     made = {key: value for key, value in turn.items() if key not in ("from", "value", "function_call")}
     made |= {"role": role, "content": _content(content, unused)}
     calls = _calls(turn, named, place)
-    if turn.get("tool_calls") == []:  # where a file's rows all have the field
+    if turn.get("tool_calls") == []:  # if all rows of a file have the field
         del made["tool_calls"]
     if calls:
         made["tool_calls"] = calls
@@ -203,7 +203,7 @@ def _names(turn: dict[str, Any]) -> str:
 
 
 def _content(content: Any, unused: set[str]) -> Any:
-    """Text, also where it comes in parts."""
+    """Text, also if it comes in parts."""
     if not isinstance(content, list):
         return content
     texts = []
@@ -221,7 +221,7 @@ def _noun(kind: str) -> str:
 
 
 def _calls(turn: dict[str, Any], named: str, place: str) -> list[Any] | None:
-    """Calls of tools as OpenAI writes them, from its older way or ShareGPT's."""
+    """Tool calls in OpenAI's format, from its older one or ShareGPT's."""
     if turn.get("tool_calls"):
         return _parsed(turn["tool_calls"], place, "'tool_calls'")
     if isinstance(turn.get("function_call"), dict):

@@ -1,9 +1,9 @@
 """CSV and tab-separated files to rows.
 
-No suffix says which separator a file has: spreadsheets of half of Europe write semicolons into .csv files. It is the
-one under which the header and all rows of the file's beginning have the same number of fields, more than one; or what
-Excel's first line 'sep=;' names. Tab-separated data sets mostly hold bare quotes, and some mean them; which, the first
-rows with a quote tell, and what contradicts them later is told with its line.
+A suffix does not say which separator a file has: in half of Europe spreadsheets write semicolons into .csv files. It is
+the one with which the header and all rows at the beginning of the file have the same number of fields, more than one;
+or the one named by Excel's first line 'sep=;'. Most tab-separated data sets contain bare quotes, but in some, quotes
+enclose fields. The first rows with a quote decide which; a later contradiction is reported with its line.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.errors import UserError
 
 SEPARATORS = ",;\t|"
-SAMPLE, SAMPLE_CHARACTERS = 1000, 1_000_000  # of the beginning, from which separator and quoting are told
+SAMPLE, SAMPLE_CHARACTERS = 1000, 1_000_000  # of the beginning, to detect separator and quoting
 MOST_COLUMNS = 10_000
-LARGEST_FIELD = 16_000_000  # characters; a field larger than this is a quote that was never closed
+LARGEST_FIELD = 16_000_000  # characters; a larger field means a quote that was never closed
 QUOTED, UNQUOTED = csv.QUOTE_MINIMAL, csv.QUOTE_NONE
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _SEP = re.compile(r'"?sep=([^"\r\n])"?[,;\t]*\s*', re.IGNORECASE)
 _WRAPPED = re.compile(r'"(?:[^"]|"")*"')
-_PROSE = 0.5  # of the separators; where a space follows more of them, they are signs of a sentence
+_PROSE = 0.5  # of the separators; if a space follows more of them, they are punctuation
 _SHORT = 40  # characters of a value that may be a label
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a line is split into fields. ``quoting`` is `QUOTED`, `UNQUOTED`, or None where no quote was seen yet."""
+    """How a line is split into fields. ``quoting`` is `QUOTED`, `UNQUOTED`, or None while no quote was seen."""
 
     separator: str
     quoting: int | None = QUOTED
     spaced: bool = False
 
     def reader(self, rows: Iterable[str]) -> Any:
-        """A reader of the standard library."""
+        """A reader from the standard library."""
         quoting = UNQUOTED if self.quoting is None else self.quoting
         return csv.reader(
             rows, strict=True, delimiter=self.separator, quoting=quoting, skipinitialspace=self.spaced
@@ -49,8 +49,8 @@ class Dialect:
 
 
 class Lines(Iterator[str]):
-    """Lines of a file, which can be looked at before they are taken. ``taken`` are those of the row being read,
-    ``number`` is that of the last one."""
+    """Lines of a file that can be peeked at. ``taken`` are the lines of the row being read, ``number`` is that of the
+    last one."""
 
     def __init__(self, rest: Iterator[str]):
         self._rest, self._ahead, self.ended = rest, deque[str](), False
@@ -63,7 +63,7 @@ class Lines(Iterator[str]):
         return line
 
     def peek(self, count: int = SAMPLE) -> list[str]:
-        """The next lines, at most ``count``. ``ended`` says whether there are no more."""
+        """The next lines, at most ``count``, without taking them. ``ended`` says whether there are no more."""
         size = sum(map(len, self._ahead))
         while len(self._ahead) < count and size < SAMPLE_CHARACTERS and not self.ended:
             line = next(self._rest, None)
@@ -128,10 +128,10 @@ class _Table:
         if not columns:
             raise UserError(f"{self.path.name}: the file is empty.")
         if not number:
-            raise UserError(f"{self.path.name}: there is a header ({', '.join(columns)}) but no row below it.")
+            raise UserError(f"{self.path.name}: the file has a header ({', '.join(columns)}) but no rows.")
 
     def _fields(self) -> Iterator[tuple[int, list[str]]]:
-        """Line and fields of each row that is not empty, the header first."""
+        """Line number and fields of each non-empty row, the header first."""
         source = self.source
         try:
             if self.dialect.quoting is None:
@@ -155,7 +155,7 @@ class _Table:
             taken.clear()
 
     def _check(self, first: int, taken: list[str]) -> None:
-        """Raises `UserError` where a quote seems not to be what it was taken for."""
+        """Raises `UserError` if a quote seems to be misinterpreted."""
         if self.dialect.quoting != QUOTED:
             return
         if len(taken) > 1 and self.patterns.are_rows(taken):
@@ -173,14 +173,14 @@ class _Table:
     def _hint(self, columns: int) -> str:
         sign = _NAMES.get(self.dialect.separator, f"'{self.dialect.separator}'")
         if self.given:
-            return f"The first line says that {sign} separate them."
+            return f"The first line says that they are separated by {sign}."
         tried = "" if columns > 1 else " (semicolons, tabs and vertical bars were tried too)"
         quote = "" if self.dialect.quoting == UNQUOTED else " Enclose text that contains it in double quotes."
         return f"They are separated by {sign}{tried}.{quote}"
 
 
 class _Candidate:
-    """A dialect, and how far the rows of a sample agree under it."""
+    """A dialect, and how well the rows of a sample agree with it."""
 
     def __init__(self, dialect: Dialect, sample: Sequence[str], ended: bool):
         self.dialect = dialect
@@ -189,10 +189,10 @@ class _Candidate:
         same = sum(len(row) == self.fields for row in rows)
         self.agrees = self.fields > 1 and same == len(rows) and not broken
         gaps = [field[:1].isspace() for row in rows for field in row[1:]]
-        self.spaced = dialect.spaced or (bool(gaps) and all(gaps))  # also in the header: the separator has a space
+        self.spaced = dialect.spaced or (bool(gaps) and all(gaps))  # also in the header: the separator includes a space
         prose = self.spaced or sum(gaps) > _PROSE * len(gaps)
-        # Of those under which all rows agree, the one that is no sign of a sentence, and parts the most. Else the one
-        # under which most rows do.
+        # Of those with which all rows agree, the one that is not punctuation and splits the most. Else the one with
+        # which most rows agree.
         self.rank = (
             (1, not prose, dialect.separator == "\t", self.fields)
             if self.agrees
@@ -201,7 +201,7 @@ class _Candidate:
 
 
 class _Patterns:
-    """What the lines at the beginning of a file have in common, to distinguish lines of a text from rows."""
+    """What the lines at the beginning of a file have in common, to tell lines of text from rows."""
 
     def __init__(self, sample: Sequence[str], dialect: Dialect):
         self._separator = dialect.separator
@@ -212,8 +212,8 @@ class _Patterns:
         self._numeric = [len(each) > 2 and all(map(_is_number, each[1:])) for each in columns]
 
     def are_rows(self, taken: Sequence[str]) -> bool:
-        """Whether each of the lines of one row looks like a row itself: it has as many fields, and one of them is what
-        that column has often, or a number in a column of numbers; or there are many such lines, of no sentence."""
+        """Whether each line of one row looks like a row itself: it has as many fields, and one of them is common in its
+        column, or a number in a column of numbers; or there are many such lines that are not prose."""
         rows = _split(taken, self._separator)
         if self._count < 2 or any(len(row) != self._count for row in rows):
             return False
@@ -227,12 +227,12 @@ class _Patterns:
         return known or (self._numeric[column] and _is_number(value))
 
     def is_bare(self, line: str) -> bool:
-        """Whether a quote stands in a field that is not put into quotes."""
+        """Whether there is a quote inside an unquoted field."""
         return any(map(_is_bare, *_split([line], self._separator)))
 
 
 def _dialects(usual: str) -> Iterator[Dialect]:
-    """All that is tried, the likely ones first."""
+    """All dialects to try, the likely ones first."""
     for spaced in (False, True):
         for sign in (usual, *SEPARATORS.replace(usual, "")):
             yield Dialect(sign, QUOTED, spaced)
@@ -241,18 +241,18 @@ def _dialects(usual: str) -> Iterator[Dialect]:
 
 
 def _parse(dialect: Dialect, sample: Sequence[str], ended: bool) -> tuple[list[list[str]], bool]:
-    """The rows of a sample that are not empty, and whether reading broke down before its end."""
+    """The non-empty rows of a sample, and whether reading failed before its end."""
     rows, reader = [], dialect.reader(sample)
     try:
         rows += (fields for fields in reader if fields)
-    except csv.Error:  # at the very end: a field that goes on after the sample
+    except csv.Error:  # at the very end: a field that continues after the sample
         return rows, ended or reader.line_num < len(sample)
     return rows, False
 
 
 def _quoted(dialect: Dialect, sample: Sequence[str]) -> Dialect:
-    """With how quotes are meant. They are in all files but those with tabs; in these, where some fields are put into
-    quotes and no other field holds one, or where the lines alone are no rows."""
+    """The dialect with its quoting. Quotes enclose fields in all files without tabs; in files with tabs, if some fields
+    are quoted and no other field contains a quote, or if single lines do not form rows."""
     if dialect.separator != "\t":
         return dialect
     rows = _split(sample, "\t")
@@ -269,7 +269,7 @@ def _agrees(sample: Sequence[str]) -> bool:
 
 
 def _split(sample: Iterable[str], separator: str) -> list[list[str]]:
-    """Fields of each line that is not empty, as if no quote meant anything."""
+    """Fields of each non-empty line, with quotes as ordinary characters."""
     return [line.rstrip("\r\n").split(separator) for line in sample if line.strip("\r\n")]
 
 

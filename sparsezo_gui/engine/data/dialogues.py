@@ -43,23 +43,23 @@ class Dialogues:
         self.unused.add(unused | ({chat.NO_PICTURES} if pictures else set()) | ({_UNWANTED} if unwanted else set()))
 
     def _templated(self, row: Record) -> bool:
-        """Whether a row goes through the model's chat template: a prompt that is a conversation itself does anyhow."""
+        """Whether a row goes through the model's chat template: a prompt that is a conversation always does."""
         return self.chat_template or self._conversational(row) or self._implicit_prompt
 
     @property
     def _implicit_prompt(self) -> bool:
-        """Whether the answers to compare are whole conversations."""
+        """Whether the answers to compare are complete conversations."""
         return self.task.kind == "preference" and self.prompt.bundled and "prompt" not in self.parts
 
     def _conversational(self, row: Record) -> bool:
         return self.prompt.bundled and "prompt" in self.parts and is_turns(self._optional(row, "prompt"))
 
     def _conversation(self, row: Record, part: str) -> Conversation:
-        """The conversation that a row's prompt and one of its answers make; only the answer is trained."""
+        """The conversation made of a row's prompt and one of its answers; only the answer is trained."""
         before, value = self._before(row), self._cell(row, part)
         if is_turns(value):
             talk, read = turns(value, row.place), chat.messages(value, row.place)
-            if read[0]["role"] in ("system", "user"):  # it holds the prompt, too
+            if read[0]["role"] in ("system", "user"):  # it includes the prompt
                 before, talk = talk[: _opening(read)], talk[_opening(read) :]
         else:
             talk = [{"role": "assistant", "content": self._answers(row, part)[0]}]
@@ -78,7 +78,7 @@ class Dialogues:
         return history(self._optional(row, "history"), row.place) if "history" not in self.prompt.used else []
 
     def _answers(self, row: Record, part: str) -> tuple[str, ...]:
-        """The answers in a cell; of a conversation that ends in one, the text of its last turn."""
+        """The answers in a cell; for a conversation that ends with an answer, the text of its last turn."""
         value = self._cell(row, part)
         value = chat.messages(value, row.place)[-1]["content"] if is_turns(value) else value
         found = texts(value, strip=False) or ((self.task.none,) if self.task.none else ())

@@ -1,7 +1,7 @@
-"""Examples to token rows: no padding, the scored positions marked, and one row where one is enough.
+"""Examples to token rows: no padding, scored positions marked, and a single row where one is enough.
 
-The text of a sequence is tokenised once, as a whole, because tokenizers join letters across the seams of its pieces; a
-token belongs to the piece in which it ends.
+The text of a sequence is tokenised once, as a whole, because tokenizers merge characters across the boundaries of its
+pieces; a token belongs to the piece in which it ends.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.errors import UserError
 
 Tokens = tuple[int, ...]
-LONGEST = 16_000_000  # characters that are tokenised for one row, as many as a template may write
+LONGEST = 16_000_000  # characters tokenised for one row, as many as a template may write
 _CURE = "Download or copy the model again, or change the text."
-SEAM = 4096  # characters at the end of a prompt that are tokenised anew before each candidate
+SEAM = 4096  # characters at the end of a prompt that are tokenised again with each candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class Row:
     """One sequence through the model.
 
     The logits at ``tokens[positions[i]]`` predict ``targets[i]``, which is a token of the candidate ``choices[i]`` (0
-    where there are none). The last tokens may be ``branches`` of these lengths, each of which goes on from what stands
-    before them all and does not see the others.
+    if there are none). The last tokens may be ``branches`` of these lengths; each continues the tokens before all
+    branches and does not see the other branches.
     """
 
     tokens: Tokens
@@ -45,21 +45,21 @@ class Row:
 
     @property
     def places(self) -> list[int]:
-        """Where each token stands in its text, from 0."""
+        """Position of each token in its text, from 0."""
         return places_of(self.trunk, self.branches)
 
 
 def places_of(trunk: int, branches: Iterable[int]) -> list[int]:
-    """Where each token stands in its text, from 0: those of the trunk, then those of each branch, which go on from it.
+    """Position of each token in its text, from 0: those of the trunk, then those of each branch, which continue it.
     """
     return [*range(trunk), *(trunk + place for branch in branches for place in range(branch))]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example for the model. ``choices`` counts candidates (0: not a choice); ``accepted`` are further right ones;
-    ``prompt`` is what to generate from; ``cut`` counts tokens removed to keep to the longest length, and ``clipped``
-    says that some of them were to be learned."""
+    """One example for the model. ``choices`` counts candidates (0: not a choice); ``accepted`` are other correct ones;
+    ``prompt`` is what to generate from; ``cut`` counts tokens removed to fit the maximum length, and ``clipped`` says
+    that trained tokens were among them."""
 
     rows: tuple[Row, ...]
     choices: int
@@ -77,15 +77,15 @@ class Encoded:
 
     @cached_property
     def joined(self) -> tuple[Row, ...]:
-        """The same rows with their common beginning once: what the candidates share is computed once for all."""
+        """The same rows with their common prefix once: what the candidates share is computed once for all."""
         return (_join(self.rows),) if len(self.rows) > 1 else self.rows
 
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """Tokens after the ones that every text begins with.
+    """Tokens after those that begin every text.
 
-    ``owners`` are the segments in which they end, ``ends`` the characters after which they do, where that is known.
+    ``owners`` are the segments in which they end, ``ends`` their end positions in characters, if known.
     """
 
     tokens: Tokens
@@ -93,7 +93,7 @@ class Sequence:
     ends: tuple[int | None, ...] = ()
 
     def first(self, owner: int) -> int:
-        """Index of the first token of that segment or a later one."""
+        """Index of the first token of that segment or of a later one."""
         return next((index for index, own in enumerate(self.owners) if own >= owner), len(self.tokens))
 
     def window(self, start: int, size: int) -> Sequence:
@@ -101,35 +101,35 @@ class Sequence:
         return Sequence(self.tokens[start : start + size], self.owners[start : start + size])
 
     def then(self, other: Sequence) -> Sequence:
-        """These tokens and those of ``other``."""
+        """These tokens followed by those of ``other``."""
         return Sequence(self.tokens + other.tokens, self.owners + other.owners)
 
 
 def tokens_of(text: str | list[str], tokenizer: Any, **options: Any) -> Any:
-    """What ``tokenizer`` makes of ``text``. Raises `UserError`: one that is well with most can break down on some."""
-    with outside(tokenizer.name_or_path, "its tokenizer breaks down on this text", _CURE):
+    """``text`` tokenised. Raises `UserError`: a tokenizer can work on most texts and fail on some."""
+    with outside(tokenizer.name_or_path, "its tokenizer fails on this text", _CURE):
         return tokenizer(text, verbose=False, **options)
 
 
 def text_of(tokens: Iterable[int], tokenizer: Any) -> str:
     """The text of ``tokens``, without special ones. Raises `UserError`."""
-    with outside(tokenizer.name_or_path, "its tokenizer breaks down on these tokens", _CURE):
+    with outside(tokenizer.name_or_path, "its tokenizer fails on these tokens", _CURE):
         return tokenizer.decode(list(tokens), skip_special_tokens=True)
 
 
 def encode(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
-    """Token rows of an example; no sequence, with its answer, is longer than ``max_tokens``.
+    """Token rows of an example; no sequence, including its answer, is longer than ``max_tokens``.
 
-    Too long a text loses its beginning (after the token that begins every text); an answer that alone is too long
-    loses its end. After a text whose end is learned (not after a word to choose) the token that ends a text is added
-    and learned, unless the text ends with a special token already. What comes after all that is learned is left out.
-    Raises `UserError` when nothing is left to predict.
+    A text that is too long loses its beginning (after the token that begins every text); an answer that is too long by
+    itself loses its end. If the end of a text is trained (not in a choice), the end-of-sequence token is added and
+    trained, unless the text already ends with a special token. What follows the last trained token is left out.
+    Raises `UserError` if nothing is left to predict.
     """
     return _choice(example, tokenizer, max_tokens) if example.choices else _continued(example, tokenizer, max_tokens)
 
 
 def _continued(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
-    """A text of which some segments are trained: one row."""
+    """A text with some trained segments: one row."""
     prefix, whole = begun(example, tokenizer)
     trained = [trained for _, trained in example.segments]
     if trained[-1]:
@@ -151,7 +151,7 @@ def _continued(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
     )
     prompt = prefix + kept.tokens[: max(0, last - start)]
     before = "".join(text for text, _ in example.segments[: len(trained) - 1 - trained[::-1].index(True)])
-    if example.prompt and example.prompt != before:  # a template asks otherwise than it tells
+    if example.prompt and example.prompt != before:  # a template renders the prompt differently before an answer
         asked = prompt_tokens(example.prompt, tokenizer, example.templated)
         prompt = prefix + asked[len(prefix) :][-(size - 1) :]
     clipped = cut > start or any(trained[owner] for owner in whole.owners[:start])
@@ -161,7 +161,7 @@ def _continued(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
 def begun(example: Example, tokenizer: Any) -> tuple[Tokens, Sequence]:
     """The tokens that begin an example's text, and those of its segments.
 
-    A chat template writes the beginning of a text itself, or means that there is none.
+    A chat template writes the beginning of a text itself, or intends that there is none.
     """
     prefix = beginning(tokenizer)
     return _begun(tokenise([text for text, _ in example.segments], tokenizer), prefix, example.templated)
@@ -173,15 +173,15 @@ def _begun(sequence: Sequence, prefix: Tokens, templated: bool) -> tuple[Tokens,
 
 
 def prompt_tokens(text: str, tokenizer: Any, templated: bool = False) -> Tokens:
-    """What a model goes on from after ``text``: the tokens that begin every text, once, and those of the text; never
-    one that ends a text, whatever the tokenizer adds by itself. A ``templated`` text, that of a chat template, begins
-    as it is written. Raises `UserError`."""
+    """The tokens a model continues after ``text``: those that begin every text, once, and those of the text; never an
+    end-of-sequence token, even if the tokenizer adds one. A ``templated`` text, written by a chat template, begins as
+    written. Raises `UserError`."""
     prefix, found = _begun(tokenise([text], tokenizer), beginning(tokenizer), templated)
     return prefix + found.tokens
 
 
 def _choice(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
-    """A prompt and its candidates: a row each, or one for all where they differ in their last token only."""
+    """A prompt and its candidates: a row each, or one for all if they differ only in their last token."""
     prompt = "".join(text for text, _ in example.segments)
     prefix = begun(example, tokenizer)[0] if example.templated else beginning(tokenizer)
     head, tails = tokenise_choices(prompt, example.choices, tokenizer, prefix)
@@ -209,7 +209,7 @@ def _candidate(prefix: Tokens, sequence: Sequence, choice: int) -> Row:
     tokens = prefix + sequence.tokens
     scored = range(max(1, len(prefix) + sequence.first(1)), len(tokens))
     if not scored:
-        raise UserError("there is no token of a candidate to score: the prompt or the candidate is empty.")
+        raise UserError("no token of a candidate can be scored: the prompt or the candidate is empty.")
     return Row(
         tokens[:-1],
         tuple(index - 1 for index in scored),
@@ -238,33 +238,33 @@ def _join(rows: tuple[Row, ...]) -> Row:
 
 
 def _room(length: int, last: int, max_tokens: int, prefix: Tokens) -> tuple[int, int, int]:
-    """How many tokens are cut, where the window begins, and how many it holds. ``last`` begins what must stay; where no
-    token begins a text, one of the prompt's is kept before it, to predict it from."""
+    """How many tokens are cut, where the window begins, and its size. ``last`` begins what must stay; if no token
+    begins every text, one token of the prompt is kept to predict it from."""
     size = max_tokens - len(prefix)
     over = max(0, length - size)
     return over, min(over, max(0, last - (not prefix))), size
 
 
 def tokenise(pieces: list[str], tokenizer: Any, prefix: Tokens = ()) -> Sequence:
-    """Tokens of the joined pieces, each with the index of the piece in which it ends; without those of ``prefix``."""
+    """Tokens of the joined pieces, without those of ``prefix``, each with the index of the piece in which it ends."""
     return tokenise_all([pieces], tokenizer, prefix)[0]
 
 
 def tokenise_choices(
     prompt: str, choices: tuple[str, ...], tokenizer: Any, prefix: Tokens = ()
 ) -> tuple[Sequence, list[Sequence]]:
-    """Tokens of the prompt with each of the ``choices`` after it: those that all begin with, and what follows of each.
+    """Tokens of the prompt followed by each of the ``choices``: the common prefix, and the rest of each.
 
-    A long prompt is tokenised whole but once. For each candidate only its end is, and what comes before has the same
-    tokens whichever candidate follows. Where that cannot be seen on the tokens, all are tokenised whole.
+    A long prompt is tokenised as a whole only once. For each candidate only its end is tokenised again; the tokens
+    before are the same whichever candidate follows. If that cannot be verified, all are tokenised as a whole.
     """
     latest = len(prompt) - SEAM
     if latest > SEAM:
         whole = tokenise([prompt, choices[0]], tokenizer, prefix)
         start = next((end for end in reversed(whole.ends) if end is not None and end <= latest), latest)
         tails = tokenise_all([[prompt[start:], choice] for choice in choices], tokenizer)
-        # From the first token on that the tail has in common with the whole to their ends; half-way to the candidate
-        # at the latest, and no candidate may change what stands before the half.
+        # From the first token from which tail and whole agree up to their ends; at the latest half-way to the
+        # candidate, and no candidate may change what is before the half.
         same = len(_common([whole.tokens[::-1], tails[0].tokens[::-1]]))
         met, half = len(tails[0].tokens) - same, tails[0].first(1) // 2
         if met < half and all(tail.tokens[:half] == tails[0].tokens[:half] for tail in tails):
@@ -273,7 +273,7 @@ def tokenise_choices(
 
 
 def tokenise_all(texts: list[list[str]], tokenizer: Any, prefix: Tokens = ()) -> list[Sequence]:
-    """`tokenise` for several texts in one call, which costs little more than one text does."""
+    """`tokenise` for several texts in one call, which costs little more than a single text."""
     bounds = [list(itertools.accumulate(map(len, pieces))) for pieces in texts]
     joined = ["".join(pieces) for pieces in texts]
     fast = getattr(tokenizer, "is_fast", False)
@@ -296,13 +296,13 @@ def tokenise_all(texts: list[list[str]], tokenizer: Any, prefix: Tokens = ()) ->
 
 
 def _without(prefix: Tokens, sequence: Sequence) -> Sequence:
-    """A chat template writes the beginning of a text itself; it is not to stand there twice."""
+    """Drops ``prefix``: a chat template writes the beginning of a text itself, and it must not appear twice."""
     skip = len(prefix) if sequence.tokens[: len(prefix)] == prefix else 0
     return Sequence(sequence.tokens[skip:], sequence.owners[skip:], sequence.ends[skip:])
 
 
 def _without_offsets(text: str, bounds: list[int], tokenizer: Any) -> Sequence:
-    """For tokenizers written in Python: a token ends in a piece when the text up to the piece's end begins with it."""
+    """For tokenizers written in Python: a token ends in a piece if the text up to the piece's end includes it."""
     bare = partial(tokens_of, tokenizer=tokenizer, add_special_tokens=False)
     tokens = bare(text)["input_ids"]
     parts = [bare(text[:bound])["input_ids"] for bound in bounds[:-1]]
@@ -312,14 +312,14 @@ def _without_offsets(text: str, bounds: list[int], tokenizer: Any) -> Sequence:
 
 
 def _common(sequences: list) -> tuple:
-    """Longest common beginning."""
+    """Longest common prefix."""
     same = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))
     return tuple(column[0] for column in same)
 
 
 @lru_cache(maxsize=4)
 def beginning(tokenizer: Any) -> Tokens:
-    """Tokens that the tokenizer puts before every text by default: mostly one, or none."""
+    """Tokens that the tokenizer adds before every text by default: mostly one, or none."""
     bare = tokens_of("a", tokenizer, add_special_tokens=False)["input_ids"]
     full = tokens_of("a", tokenizer)["input_ids"]
     starts = (start for start in range(len(full)) if full[start : start + len(bare)] == bare)
@@ -327,8 +327,8 @@ def beginning(tokenizer: Any) -> Tokens:
 
 
 def ended(sequence: Sequence, tokenizer: Any, owner: int, templated: bool = False) -> Sequence:
-    """With the token that ends a text after it, where the tokenizer has one and no special token stands there; in a
-    ``templated`` text, maybe before the end of a line."""
+    """The sequence with the end-of-sequence token, if the tokenizer has one and no special token is already there; in a
+    ``templated`` text, that may be before a line break."""
     eos, last = tokenizer.eos_token_id, reversed(sequence.tokens)
     there = next((token for token in last if not (templated and _decodes_to_nothing(token, tokenizer))), None)
     if eos is None or there in _special(tokenizer):
@@ -337,21 +337,21 @@ def ended(sequence: Sequence, tokenizer: Any, owner: int, templated: bool = Fals
 
 
 def _decodes_to_nothing(token: int, tokenizer: Any) -> bool:
-    """Whether a token is spaces or ends of lines only."""
+    """Whether a token is only spaces or line breaks."""
     return token not in _special(tokenizer) and not text_of([token], tokenizer).strip()
 
 
 @lru_cache(maxsize=4)
 def _special(tokenizer: Any) -> frozenset[int]:
-    """Tokens after which a text is at its end; the one for unknown words is also called special, but ends nothing."""
+    """Special tokens that can end a text; the one for unknown words is special too, but ends nothing."""
     special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     return frozenset(special - {tokenizer.unk_token_id} | {tokenizer.eos_token_id})
 
 
 def encode_text(text: str, tokenizer: Any, max_tokens: int) -> list[Encoded]:
-    """Plain text of any length as examples of at most ``max_tokens``, nothing cut.
+    """Plain text of any length as examples of at most ``max_tokens``; nothing is cut.
 
-    Windows overlap by one token where no token begins a text, so that each token but the very first is learned once.
+    If no token begins every text, windows overlap by one token, so that each token but the very first is trained once.
     """
     prefix = beginning(tokenizer)
     tokens = ended(tokenise([text], tokenizer, prefix), tokenizer, 0).tokens
@@ -367,10 +367,10 @@ def _plain(tokens: Tokens) -> Encoded:
 
 
 def encode_text_blocks(texts: Iterable[str], tokenizer: Any, block: int, limit: int) -> list[Tokens]:
-    """At most ``limit`` blocks of ``block`` tokens: the texts one after the other.
+    """At most ``limit`` blocks of ``block`` tokens, from the concatenated texts.
 
-    Texts are parted by the token that ends a text, and each block begins as the tokenizer begins a text. Texts are
-    taken as needed; too few give one short block.
+    Texts are separated by the end-of-sequence token, and each block begins as the tokenizer begins a text. Texts are
+    read as needed; too few give one short block.
     """
     prefix = beginning(tokenizer)
     size = block - len(prefix)

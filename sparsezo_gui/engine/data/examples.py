@@ -1,4 +1,4 @@
-"""Rows to examples: pieces of text of which some are trained on, and the candidates to choose from."""
+"""Rows to examples: pieces of text, some of them trained on, and candidates to choose from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sparsezo_gui.engine.metrics import without_reasoning
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe.recipe import DataTable
 
-MOST_ANSWERS = 100  # more different labels than this are no answers but texts or numbers
+MOST_ANSWERS = 100  # more distinct labels than this are not answers but texts or numbers
 Values = dict[str, Any]
 _PLAIN = (
     "The prompts do not use the model's chat template, but other programs will. To train with it, set [data] "
@@ -29,10 +29,10 @@ _PLAIN = (
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One example. A choice has one untrained segment; ``choices`` begin with what parts them from it (a space, or
-    nothing after a line's end); each ``ends`` its text where it is no word of a list. ``accepted`` are further right
-    choices besides ``label``. A ``templated`` text is that of the model's chat template, which asks for the last answer
-    with the text ``prompt``, and it is ``empty`` where an answer says nothing."""
+    """One example. A choice has one untrained segment; ``choices`` begin with their separator from it (a space, or
+    nothing after a line break); each ``ends`` its text unless it is a word from a list. ``accepted`` are other correct
+    choices besides ``label``. A ``templated`` text was written by the model's chat template, with ``prompt`` as the
+    text before the last answer; it is ``empty`` if an answer says nothing."""
 
     segments: tuple[tuple[str, bool], ...]
     choices: tuple[str, ...] = ()
@@ -46,13 +46,13 @@ class Example:
 
     @property
     def text(self) -> str:
-        """The whole text, with the right choice."""
+        """The whole text, with the correct choice."""
         return "".join(text for text, _ in self.segments) + (self.choices[self.label] if self.choices else "")
 
 
 @dataclass(frozen=True)
 class Maker(Dialogues):
-    """Makes examples of one task. ``parts`` are the rows' columns, ``answers`` the candidates if these are fixed.
+    """Makes examples of one task. ``parts`` are the rows' columns, ``answers`` the candidates if they are fixed.
     ``chat_template`` says that prompts go through the model's chat template; ``unused`` counts what is not learned."""
 
     task: Task
@@ -66,12 +66,12 @@ class Maker(Dialogues):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Sentences for the user on the examples made so far."""
+        """Sentences for the user about the examples made so far."""
         plain = self.task.chat_template and not self.chat_template and getattr(self.tokenizer, "chat_template", None)
         return (*((_PLAIN,) if plain else ()), *self.unused.sentences)
 
     def example(self, row: Record) -> Example:
-        """The example of one row. Raises `UserError` with the row's number."""
+        """The example of a row. Raises `UserError` with the row's number."""
         made = getattr(self, f"_{self.task.kind}")(row)
         if not made.templated:
             self._count(row, frozenset())
@@ -125,7 +125,7 @@ class Maker(Dialogues):
         return Example(((prompt, False),), answers, references=(found[0].strip(),), ends=True)
 
     def _compared(self, row: Record) -> Example:
-        """A preference in the model's chat template: what it writes for each of the two answers."""
+        """A preference rendered by the model's chat template, once for each of the two answers."""
         talks = [self._conversation(row, part) for part in ("chosen", "rejected")]
         talks = [replace(talk, trained=talk.trained[-1:]) for talk in talks]
         chosen, rejected = (chat.render(talk, self.tokenizer, row.place) for talk in talks)
@@ -157,10 +157,10 @@ class Maker(Dialogues):
         return [self._render(self.candidates[0], row, item=item) for item in items], right
 
     def _prompt(self, row: Record) -> tuple[str, str]:
-        """The prompt, and what stands between it and an answer. Spaces at its end go to the answer, because
-        tokenizers join them to the word that follows."""
+        """The prompt and its separator from an answer. Spaces at its end go to the answer, because tokenizers merge
+        them with the following word."""
         text = self._filled(row)
-        if self.task.chat_template:  # with what another program would put into turns of its own
+        if self.task.chat_template:  # with what another program would put into separate turns
             system = self._optional(row, "system") if "system" not in self.prompt.used else None
             first = [written(system, f"{row.place}: the system prompt")] if system else []
             text = "\n".join([*first, *(turn["content"] for turn in self._history(row)), text])
@@ -177,12 +177,12 @@ class Maker(Dialogues):
         return template.render({**self._values(row, template), **more}, row.place)
 
     def _values(self, row: Record, template: Template) -> Values:
-        """What a template sees: the row's columns by name, the task's parts over them, and the ``row`` itself."""
+        """What a template sees: the row's columns by name, overridden by the task's parts, and the ``row`` itself."""
         values = {"row": row.values, **{name: value for name, value in row.values.items() if value == value}}
-        values = {**dict.fromkeys(row.values, ""), **values}  # a number that is none (NaN) is an empty cell
+        values = {**dict.fromkeys(row.values, ""), **values}  # NaN is an empty cell
         for name in template.optional:
             if name in self.task.columns or name not in values:
-                values[name] = ""  # also where another part has taken the column of that name
+                values[name] = ""  # also if another part has taken the column of that name
         for part, column in self.parts.items():
             value = columns.get(row.values, column, "")
             number = isinstance(value, int | float) and not columns.empty(value)
@@ -200,7 +200,7 @@ class Maker(Dialogues):
         inner = next(iter(value), "part") if isinstance(value, dict) else 0
         cure = f"In [data] template, name the part to use, as {{{{ {part}[{inner!r}] }}}}, or use another column."
         if is_turns(value):
-            holds, cure = "a conversation", "The tasks 'chat', 'pairs' and 'preference' put it into a chat template."
+            holds, cure = "a conversation", "The tasks 'chat', 'pairs' and 'preference' render it with a chat template."
         elif isinstance(value, bytes):
             cure = "Use another column."
         raise UserError(f"{row.place}: the column '{self.parts.get(part, part)}' holds {holds}, not text. {cure}")
@@ -225,7 +225,7 @@ class Maker(Dialogues):
 
     @functools.cached_property
     def _labels(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Answer of each label as it is spelled, and of what is like one label alone."""
+        """Answer of each label as spelled, and of spellings that resemble exactly one label."""
         exact = {label: index for index, answer in enumerate(self.answers) for label in answer.labels}
         meant: dict[str, set[int]] = {}
         for label, index in exact.items():
@@ -234,7 +234,7 @@ class Maker(Dialogues):
 
 
 def maker(table: DataTable, rows: dict[str, Rows], tokenizer: Any = None) -> Maker:
-    """What makes the examples of a recipe's data table, fitted to the columns and labels of ``rows``."""
+    """The maker of a recipe's examples, fitted to the columns and labels of ``rows``."""
     kind = task(table.task)
     if kind.kind == "chat" and table.template:
         raise UserError("[data] template: conversations take the model's own chat template; leave it empty.")
@@ -254,7 +254,7 @@ def maker(table: DataTable, rows: dict[str, Rows], tokenizer: Any = None) -> Mak
     optional = sorted((prompt.optional | columns.LATER) & kind.columns.keys())
     parts = columns.resolve(kind, table, there, sorted(needed), optional, table.source)
     answers = _answers(kind, table, rows, parts)
-    # The words of a user's answers are text, whatever braces they hold; those of a task's file are templates.
+    # A user's answers are plain text, braces included; those in a task file are templates.
     bundled = answers == kind.answers
     candidates = tuple(_bundled(kind, each.text) if bundled else Literal(each.text) for each in answers)
     candidates = candidates or (_bundled(kind, kind.item),)
@@ -264,7 +264,7 @@ def maker(table: DataTable, rows: dict[str, Rows], tokenizer: Any = None) -> Mak
 
 
 def _holds_prompts(kind: Task, table: DataTable, rows: dict[str, Rows], there: Sequence[str]) -> bool:
-    """Whether the answers to compare are whole conversations, and no column holds their prompts."""
+    """Whether the answers to compare are complete conversations, and no column holds their prompts."""
     if "prompt" in table.columns or columns.named(kind.columns["prompt"], there):
         return False
     name = table.columns.get("chosen") or columns.named(kind.columns["chosen"], there) or ""
@@ -276,7 +276,7 @@ def _bundled(kind: Task, text: str) -> Template:
 
 
 def _joined(prompt: str, gap: str, answer: str) -> str:
-    """``answer`` as it follows ``prompt``, parted by a space where nothing else does."""
+    """``answer`` as it follows ``prompt``, separated by a space unless something else separates them."""
     parted = gap or prompt[-1:].isspace() or answer[:1].isspace()
     return gap + answer if parted else " " + answer
 
@@ -289,7 +289,7 @@ def _templated_example(found: chat.Rendered, others: tuple[str, ...] = ()) -> Ex
 
 
 def _reference(found: chat.Rendered) -> tuple[str, ...]:
-    """What was answered, without the thoughts before it."""
+    """The answer without its reasoning."""
     answer = without_reasoning(found.answer).strip()
     return (answer,) if answer else ()
 
@@ -301,7 +301,7 @@ def _known_parts(kind: Task, table: DataTable, prompt: Template) -> None:
 
 
 def _answers(kind: Task, table: DataTable, rows: dict[str, Rows], parts: dict[str, str]) -> tuple[Answer, ...]:
-    """The fixed candidates: of the recipe, of the task, or the different labels of the training rows, sorted."""
+    """The fixed candidates: from the recipe, from the task, or the distinct labels of the training rows, sorted."""
     if kind.kind != "choice" or kind.items:
         if table.answers:
             raise UserError(f"[data] answers: the task '{kind.name}' has no fixed answers; leave it empty.")
@@ -331,18 +331,18 @@ def _reworded(kind: Task, table: DataTable) -> tuple[Answer, ...]:
 
 
 def _labels_of(table: DataTable, rows: dict[str, Rows], column: str) -> list[list[str]]:
-    """The labels of the rows, each with all its spellings where these are to be merged."""
+    """The labels of the rows, each with all its spellings if these are to be merged."""
     found = labels.count(rows, column)
     words = labels.spellings(found) if table.merge_labels else [[word] for word in sorted(found)]
     if len(words) > MOST_ANSWERS:
         raise UserError(
-            f"The column '{column}' holds {len(words)} different values ('{words[0][0][:40]}', …): too many to "
-            f"choose from. Name the label's column with columns = {{ answer = \"…\" }}, or take the task 'pairs'."
+            f"The column '{column}' has {len(words)} different values ('{words[0][0][:40]}', …): too many to "
+            f"choose from. Name the label column with columns = {{ answer = \"…\" }}, or use the task 'pairs'."
         )
     if len(words) == 1:
         raise UserError(
-            f"A choice needs at least two different answers, and all rows that have a label in the column '{column}' "
-            f"have '{words[0][0]}'. Give rows of other labels too, or name the label's column with "
+            f"A choice needs at least two different answers, and all rows with a label in the column '{column}' "
+            f"have '{words[0][0]}'. Add rows with other labels, or name the label column with "
             'columns = { answer = "…" }.'
         )
     return words

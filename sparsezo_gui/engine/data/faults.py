@@ -1,4 +1,4 @@
-"""Rows that cannot become examples, reported together: how many there are, and the first of them in the file."""
+"""Rows that cannot become examples, reported together: how many, and the first of them in the file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sparsezo_gui.engine.data.columns import Gap, UnknownLabel
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.errors import UserError
 
-MOST, SECONDS = 1000, 20.0  # faults, and time since the first, after which no more are looked for
-NAMED = 3  # rows, or reasons, that a sentence names
+MOST, SECONDS = 1000, 20.0  # faults, and seconds since the first, after which the search for more stops
+NAMED = 3  # rows or reasons named in a sentence
 LEAVE_OUT = "leave them out: [data] leave_out_gaps = true (in the terminal: --set data.leave_out_gaps=true)"
 
 
 class Gaps(UserError):
-    """Rows with gaps, and no other fault."""
+    """Rows with gaps, without other faults."""
 
 
 class Faults:
@@ -29,11 +29,11 @@ class Faults:
 
     @property
     def full(self) -> bool:
-        """Whether no more are to be looked for."""
+        """Whether the search for more should stop."""
         return len(self._found) >= MOST or time.monotonic() > self._end
 
     def add(self, row: Record, error: UserError) -> None:
-        """Keeps the ``error`` of ``row``; one that is not about the row is raised."""
+        """Keeps the ``error`` of ``row``; an error that is not about the row is raised."""
         if row.place not in str(error):
             raise error
         if not self._found:
@@ -41,7 +41,7 @@ class Faults:
         self._found.append((row, error))
 
     def check(self, rows: int) -> None:
-        """Raises `UserError` for all that was found in so many ``rows``."""
+        """Raises `UserError` for all faults found in ``rows`` rows."""
         if not self._found:
             return
         gaps = [(row, error) for row, error in self._found if isinstance(error, Gap)]
@@ -52,12 +52,12 @@ class Faults:
         raise UserError(*_of_others(others, self._count(len(others), rows)), *told)
 
     def _count(self, found: int, rows: int) -> str:
-        """Of rows that were all looked at, or not."""
+        """Exact count if all rows were checked, else a lower bound."""
         return f"{found:,} of {rows:,} rows" if not self.full else f"At least {found:,} rows"
 
 
 def places(rows: Iterable[Record]) -> str:
-    """The first rows in the order of their file: 'cats.csv, row 3 (line 4), row 6 (line 7) and row 9 (line 10)'."""
+    """The first rows in file order: 'cats.csv, row 3 (line 4), row 6 (line 7) and row 9 (line 10)'."""
     first = sorted(rows, key=lambda row: (row.source, row.number))[:NAMED]
     told = [
         row.place if not index or row.source != first[index - 1].source else row.place.removeprefix(f"{row.source}, ")

@@ -1,6 +1,6 @@
-"""What is noticed about examples before they are learned: one place for a run, `sparsezo preview` and the Data page.
+"""Checks of the examples before training, shared by runs, `sparsezo preview` and the Data page.
 
-It is counted while the rows are prepared, in a few bytes an example, and told in sentences.
+Counted while the rows are prepared, in a few bytes per example, and reported in sentences.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Notice
 from sparsezo_gui.recipe.recipe import DataTable
 
-MANY = 0.01  # of the training examples that say the same, from which on it is told
-FEW = 8  # examples that may all have one prompt: too few to judge by
+MANY = 0.01  # share of identical training examples from which it is reported
+FEW = 8  # examples that may all have the same prompt: too few to judge
 NAMED = 5  # labels in a sentence
 
 
 class Findings:
-    """Counts of the examples that it has seen; ``rows`` are those that they are made of."""
+    """Counts of the examples seen; ``rows`` are the rows they are made of."""
 
     def __init__(self, make: Maker, table: DataTable, rows: dict[str, Rows], limits: Limits | None = None) -> None:
         self._make, self._table, self._rows, self._limits = make, table, rows, limits
@@ -44,15 +44,15 @@ class Findings:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest example; 0 without a tokenizer."""
+        """Length of the longest example in tokens; 0 without a tokenizer."""
         return max(map(max, filter(None, self.lengths.values())), default=0)
 
     def leave_out(self, gap: str) -> None:
-        """Counts a row that is left out for its ``gap``."""
+        """Counts a row left out because of its ``gap``."""
         self._left_out[gap] += 1
 
     def see(self, split: str, row: Record, example: Example, encoded: Encoded | None) -> None:
-        """Counts an example of ``split`` that was made of ``row``; ``encoded`` where there is a tokenizer."""
+        """Counts an example of ``split`` made of ``row``; ``encoded`` if there is a tokenizer."""
         self.counts[split] += 1
         if encoded is not None:
             self._measure(split, encoded)
@@ -75,8 +75,8 @@ class Findings:
             self._largest = max(self._largest, *(max(*row.tokens, *row.targets) for row in encoded.rows))
 
     def _compare(self, split: str, example: Example, encoded: Encoded | None) -> None:
-        """Keeps the example, which may be cut to what the model sees, and its prompt, as text. Texts that look alike
-        are the same, whichever way Unicode composes their letters."""
+        """Keeps hashes of what the model sees of the example, which may be less than the row, and of its prompt. Texts
+        that differ only in how Unicode composes their letters are the same."""
         texts = [text for text, _ in example.segments]
         whole = hash(encoded.rows) if encoded and encoded.cut else _same(*texts, *example.choices)
         self._wholes[split].append(whole)
@@ -87,7 +87,7 @@ class Findings:
             self._references.append(_same(*example.references))
 
     def is_empty(self, example: Example) -> bool:
-        """Whether an answer is nothing, or nothing but the sign for its end."""
+        """Whether an answer is empty, or only an end-of-sequence token."""
         if self._make.task.kind in ("choice", "text"):
             return False
         if example.templated:  # what the chat template writes around an answer does not count
@@ -96,10 +96,10 @@ class Findings:
         return not all(text.strip() for text in trained)
 
     def check(self) -> None:
-        """Raises `UserError` for examples that nothing can be learned from, or that the model cannot compute."""
+        """Raises `UserError` for examples that teach nothing, or that the model cannot compute."""
         limits, table, train = self._limits, self._table, self.counts["train"]
         if not train:
-            raise UserError("The data gives no training example. Give more rows.")
+            raise UserError("The data yields no training examples. Add more rows.")
         if limits and self._largest >= limits.tokens:
             raise limits.unknown(self._largest, self._make.tokenizer, table.source)
         if limits and limits.fixed and self._beyond:
@@ -114,7 +114,7 @@ class Findings:
             )
 
     def notices(self) -> tuple[Notice, ...]:
-        """All that was noticed, in sentences."""
+        """All findings, in sentences."""
         parts = (
             self._of_source(), self._of_conversations(), self._of_template(), self._of_labels(), self._of_answers(),
             self._of_prompts(), self._of_splits(), self._of_lengths(),
@@ -149,12 +149,12 @@ class Findings:
 
     @property
     def mergeable(self) -> bool:
-        """Whether there are labels that `DataTable.merge_labels` would make one."""
+        """Whether there are labels that `DataTable.merge_labels` would merge."""
         return bool(self._spelled) and not self._table.merge_labels
 
     @cached_property
     def _spelled(self) -> list[list[str]]:
-        """Labels of the data that differ in their spelling only, and how often there is each."""
+        """Labels that differ only in spelling, each with its count."""
         make = self._make
         if not make.answers or make.task.answers or self._table.answers:
             return []
@@ -173,7 +173,7 @@ class Findings:
                     "true (in the terminal: --set data.merge_labels=true).", "warning",
                 )  # fmt: skip
             else:
-                yield Notice(f"{which} were merged: {named}. Each group is spelled as its first label.")
+                yield Notice(f"{which} were merged: {named}. Each group takes the spelling of its first label.")
         lacking = [answer.text for answer in self._make.answers if not self.labels[answer.text.strip()]]
         if not lacking or any("{{" in text for text in lacking):
             return
@@ -193,7 +193,7 @@ class Findings:
         if self._empties:
             yield Notice(
                 f"{self._empties:,} of {_examples(train, kind='training ')} {'has' if self._empties == 1 else 'have'} "
-                f"an empty answer, which teaches the model to say nothing: {faults.places(self._empty)}. Fill them in, "
+                f"an empty answer, which trains the model to say nothing: {faults.places(self._empty)}. Fill them in, "
                 f"or {faults.LEAVE_OUT}.",
                 "warning",
             )
@@ -225,8 +225,8 @@ class Findings:
                 what = "training" if earlier == "train" else earlier
                 yield Notice(
                     f"{shared:,} of {self.counts[split]:,} {split} examples {'is' if shared == 1 else 'are'} also in "
-                    f"the {what} split, so results on the {split} split say less about new examples. Remove them from "
-                    "one of the two splits.", "warning",
+                    f"the {what} split, so results on the {split} split say less about unseen examples. Remove them "
+                    "from one of the two splits.", "warning",
                 )  # fmt: skip
 
     def _of_lengths(self) -> Iterator[Notice]:

@@ -1,4 +1,4 @@
-"""What a model takes: the tokens of its tables, and how long a text may be."""
+"""Limits of a model: the tokens in its embeddings, and how long a text may be."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from sparsezo_gui.errors import UserError
 
 _LEARNED = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings?|pos_embed\w*)\.weight$")
-_COUNTED = ("gptj", "codegen")  # rotary, with the angles of so many positions made once
+_COUNTED = ("gptj", "codegen")  # rotary, with angles precomputed for a fixed number of positions
 
 
 class BeyondModel(UserError):
@@ -20,8 +20,8 @@ class BeyondModel(UserError):
 
 @dataclass(frozen=True)
 class Limits:
-    """``tokens`` in the smaller of the tables of the model in ``folder``, and the ``positions`` it was made for (0: any
-    number). ``fixed`` ones are all there are; otherwise the model only gets worse beyond."""
+    """``tokens`` in the smaller of the embeddings of the model in ``folder``, and the ``positions`` it was trained for
+    (0: any number). ``fixed``: it cannot compute more; otherwise its output just degrades beyond them."""
 
     folder: Path
     tokens: int
@@ -29,10 +29,10 @@ class Limits:
     fixed: bool = False
 
     def unknown(self, token: int, tokenizer: Any, where: str) -> BeyondModel:
-        """The error for a token that the tables do not hold; ``where`` says whose it is."""
+        """The error for a token that the embeddings lack; ``where`` says where it comes from."""
         return BeyondModel(
-            f"{where}: holds the token {tokenizer.convert_ids_to_tokens(token)!r} (number {token}), which the model "
-            f"does not know: the tokenizer has {len(tokenizer)} tokens, and the model embeddings of {self.tokens}. "
+            f"{where}: contains the token {tokenizer.convert_ids_to_tokens(token)!r} (number {token}), which the model "
+            f"lacks: the tokenizer has {len(tokenizer)} tokens, and the model has embeddings for {self.tokens}. "
             f"Put the tokenizer that belongs to the model into {self.folder}, or remove that token."
         )
 
@@ -43,7 +43,7 @@ def limits_of(folder: Path, config: Any, shapes: Mapping[str, tuple[int, ...]], 
     positions = getattr(text, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0 or getattr(text, "alibi", False):
         positions = 0
-    # OPT's table has two rows more than there are positions.
+    # OPT's table has two more rows than positions.
     tables = [shape[0] for name, shape in shapes.items() if len(shape) == 2 and _LEARNED.search(name)]
     positions = min(filter(None, (positions, *tables)), default=0)
     return Limits(folder, tokens, positions, bool(tables) or text.model_type in _COUNTED)

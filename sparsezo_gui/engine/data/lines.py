@@ -1,4 +1,4 @@
-"""Files to text: unpacked no further than is safe, decoded, and in lines."""
+"""Files to text: decompressed within a safe limit, decoded, and split into lines."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.sizes import size
 
 COMPRESSED: dict[str, Callable] = {".gz": gzip.open, ".xz": lzma.open}
-SMALL, MOST_TIMES = 20 << 20, 100  # bytes that any file may unpack to; a larger one, so many times its size
-MOST_BYTES = 10 << 30  # and no packed one to more than these; a larger one is unpacked by its owner
+SMALL, MOST_TIMES = 20 << 20, 100  # bytes any file may unpack to; a larger one, this many times its size
+MOST_BYTES = 10 << 30  # and no compressed file to more; the user has to unpack a larger one
 PIECE = 2**20  # bytes read at a time
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
           codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
 
 
 def lines(path: Path) -> Iterator[str]:
-    """Lines of a text file, with their ends: LF and CR LF, or CR alone where the beginning of the file has no LF."""
+    """Lines of a text file with their line ends: LF and CR LF, or CR alone if the beginning of the file has no LF."""
     held: list[str] = []
     end = ""
     for text in texts(path):
@@ -38,9 +38,9 @@ def lines(path: Path) -> Iterator[str]:
 
 
 def texts(path: Path) -> Iterator[str]:
-    """Text of a file in pieces: in UTF-8, or in UTF-16 or UTF-32 where the file begins with the mark of one.
+    """Text of a file in pieces: UTF-8, or UTF-16 or UTF-32 if the file begins with their byte order mark.
 
-    Raises `UserError` with the line for bytes that are no such text.
+    Raises `UserError` with the line for bytes that are not valid text.
     """
     decoder, number, column = None, 1, 0  # the line and its bytes before the piece
     for piece in itertools.chain(pieces(path), [b""]):
@@ -52,7 +52,7 @@ def texts(path: Path) -> Iterator[str]:
             column = error.start - before.rfind(b"\n") if b"\n" in before else column + error.start + 1
             line = number + before.count(b"\n")
             raise UserError(
-                f"{path.name}, line {line}: byte {column} is not text in UTF-8. Save the file as UTF-8."
+                f"{path.name}, line {line}: byte {column} is not valid UTF-8. Save the file as UTF-8."
             ) from error
         number += text.count("\n")
         column = len(text.rpartition("\n")[2].encode()) + (0 if "\n" in text else column)
@@ -71,9 +71,9 @@ def _encoding(path: Path, piece: bytes) -> str:
 
 
 def pieces(path: Path) -> Iterator[bytes]:
-    """Bytes of a file, unpacked. A small file that was packed to unpack to a huge one is refused in time."""
+    """Decompressed bytes of a file. A small file that unpacks to a huge one (a zip bomb) is refused in time."""
     unpack = COMPRESSED.get(path.suffix.lower())
-    left = most(path) if unpack else sys.maxsize  # a plain file holds what the disk does
+    left = most(path) if unpack else sys.maxsize  # an uncompressed file cannot grow
     with (unpack or open)(path, "rb") as file:
         while piece := file.read(PIECE):
             left -= len(piece)
@@ -83,7 +83,7 @@ def pieces(path: Path) -> Iterator[bytes]:
 
 
 def most(path: Path) -> int:
-    """Bytes that a packed file may unpack to."""
+    """Bytes that a compressed file may unpack to."""
     return min(MOST_BYTES, max(SMALL, MOST_TIMES * path.stat().st_size))
 
 

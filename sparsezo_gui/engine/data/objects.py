@@ -1,8 +1,8 @@
-"""JSON to rows: lists, lines, and objects one after the other, row by row, whatever the size of the file.
+"""JSON to rows: lists, lines, and concatenated objects, row by row, whatever the size of the file.
 
-What is one JSON object as a whole is read in one of these layouts: it holds exactly one list (of rows), or objects
-alone (id → row), or lists alone that are equally long (column → values), or what pandas writes (``to_json`` with
-``orient`` 'columns', 'index', 'split' or 'table').
+A file with a single JSON object is read in one of these layouts: it has exactly one list (of rows), or only objects
+(id → row), or only lists of equal length (column → values), or what pandas writes (``to_json`` with ``orient``
+'columns', 'index', 'split' or 'table').
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _decode = json.JSONDecoder().raw_decode
 
 
 def read_lines(path: Path) -> Iterator[Record]:
-    """Rows of a file with one object a line. Raises `UserError` with the line.
+    """Rows of a file with one object per line. Raises `UserError` with the line.
 
-    Objects that go over several lines, or stand one after the other in a line, and a list of them are read too.
+    Objects that span several lines, several objects in a line, and a list of objects are read too.
     """
     number = 0
     for line, text in enumerate(lines(path), 1):
@@ -43,7 +43,7 @@ def read_lines(path: Path) -> Iterator[Record]:
 
 
 def _is_whole(text: str) -> bool:
-    """Whether the first object of a file ends in its first line, or cannot be one at all."""
+    """Whether the first object of a file ends in its first line, or is not valid at all."""
     try:
         _decode(text)
     except (ValueError, RecursionError):
@@ -52,7 +52,7 @@ def _is_whole(text: str) -> bool:
 
 
 def _values(path: Path, line: int, text: str) -> Iterator[Any]:
-    """Values in one line: mostly one."""
+    """Values in a line: mostly one."""
     try:
         yield json.loads(text)
         return
@@ -81,14 +81,14 @@ def read(path: Path) -> Iterator[Record]:
 
 
 class _Text:
-    """The text of a file, of which no more is held than the value being read."""
+    """The text of a file, with only the value being read in memory."""
 
     def __init__(self, path: Path):
         self.path, self._rest = path, texts(path)
         self._held, self._place, self._line, self._ended = "", 0, 1, False
 
     def sign(self, between: re.Pattern = _GAP) -> str:
-        """The next sign that is no gap; '' at the end."""
+        """The next character that is not a gap; '' at the end."""
         while True:
             place = between.match(self._held, self._place).end()
             self._line += self._held.count("\n", self._place, place)
@@ -97,7 +97,7 @@ class _Text:
                 return self._held[place : place + 1]
 
     def _more(self) -> bool:
-        """Holds more of the text, if there is any: as much again as is held."""
+        """Reads more of the text, if there is any: doubles what is held."""
         size = max(1, len(self._held) - self._place)
         more = []
         while size > 0 and not self._ended:
@@ -112,7 +112,7 @@ class _Text:
         while True:
             try:
                 value, end = _decode(self._held, self._place)
-                # A number may go on after what is held.
+                # A number may continue after what is held.
                 if isinstance(value, dict | list | str) or end < len(self._held) or not self._more():
                     break
             except (ValueError, RecursionError) as error:
@@ -130,24 +130,24 @@ class _Text:
         return UserError(f"{self.path.name}, line {line}: not JSON ({_reason(error)}{much}).")
 
     def elements(self) -> Iterator[tuple[int, Any]]:
-        """Line and value of each element of the list that begins here, and goes on to the end of the file."""
+        """Line and value of each element of the list that begins here and ends with the file."""
         yield from self._list()
         if self.sign():
             raise UserError(
                 f"{self.path.name}, line {self._line}: text after the end of the list. Put all rows into one list, or "
-                "one object into each line."
+                "one object on each line."
             )
 
     def _list(self) -> Iterator[tuple[int, Any]]:
         self._place += 1
         while (sign := self.sign(_BETWEEN)) != "]":
             if not sign:
-                raise UserError(f"{self.path.name}, line {self._line}: the file ends before its list does. Was it cut?")
+                raise UserError(f"{self.path.name}, line {self._line}: the file ends inside its list. Is it truncated?")
             yield self._line, self.value()
         self._place += 1
 
     def one_after_the_other(self) -> Iterator[tuple[int, Any]]:
-        """Objects one after the other; of one that is alone, its rows."""
+        """Concatenated objects; for a single object, its rows."""
         line, first = self._line, self._first()
         if first is None:
             yield from self._large()
@@ -159,7 +159,7 @@ class _Text:
                 yield self._line, self.value()
 
     def _first(self) -> Any:
-        """The first object; None where it is larger than a row may be."""
+        """The first object; None if it is larger than a row may be."""
         while True:
             try:
                 return self.value()
@@ -169,7 +169,7 @@ class _Text:
                 return None
 
     def _large(self) -> Iterator[tuple[int, Any]]:
-        """Rows of an object that is larger than a row may be: of the one list in it, or else its objects."""
+        """Rows of an object that is larger than a row may be: the only list in it, or else its objects."""
         self._place += 1
         seen, first, count, alike = "", None, 0, True
         while (sign := self.sign(_BETWEEN)) != "}":
@@ -185,7 +185,7 @@ class _Text:
                 continue
             if _is_column(name, value):
                 raise UserError(
-                    f"{self.path.name}: lists the values column by column, and is too large to read that way. Save it "
+                    f"{self.path.name}: stores the values column by column and is too large to read that way. Save it "
                     "with one object per line (in pandas: orient='records', lines=True)."
                 )
             first = first or (line, value)
@@ -204,7 +204,7 @@ class _Text:
         return name
 
     def nothing(self) -> Iterator[tuple[int, Any]]:
-        """No rows. Raises `UserError` where there is anything."""
+        """No rows. Raises `UserError` if there is anything."""
         if self.sign():
             raise _unknown(self.path, [])
         yield from ()
@@ -232,14 +232,14 @@ def _fit(columns: list[Any], rows: list[Any]) -> bool:
 
 
 def _is_column(name: str, value: dict[str, Any]) -> bool:
-    """Whether an object holds the values of a column by the number of their row, as pandas writes it."""
+    """Whether an object maps row numbers to the values of a column, as pandas writes it."""
     return not _NUMBERED.fullmatch(name) and bool(value) and all(map(_NUMBERED.fullmatch, value))
 
 
 def _unknown(path: Path, lists: list[str]) -> UserError:
-    found = f"; this one holds {len(lists)}: {', '.join(lists)}" if lists else ""
+    found = f"; this one has {len(lists)}: {', '.join(lists)}" if lists else ""
     return UserError(
-        f"{path.name}: needs a list of objects, or an object that holds exactly one list{found}. Or write one object a "
+        f"{path.name}: needs a list of objects, or an object with exactly one list{found}. Or write one object per "
         "line, as .jsonl."
     )
 

@@ -18,7 +18,7 @@ _CALLS = frozenset(("tool_calls", "function_call", "tools", "functions"))
 
 
 def read(path: Path) -> Iterator[Record]:
-    """Rows as they stand in the file: `datasets` would take its name for a pattern, and open paths that stand in it."""
+    """Rows unchanged; `datasets` would treat the file name as a pattern, and open paths found in the file."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
@@ -29,12 +29,12 @@ def read(path: Path) -> Iterator[Record]:
                 yield Record(values, path.name, number)
     except UserError:
         raise
-    except Exception as error:  # of a dozen classes, some of which are no errors of values or of the system
-        raise UserError(f"{path.name}: not a Parquet file that can be read ({reason(error)}).") from error
+    except Exception as error:  # of a dozen classes, some neither ValueError nor OSError
+        raise UserError(f"{path.name}: not a readable Parquet file ({reason(error)}).") from error
 
 
 def _counted(path: Path, table: Any) -> Iterator[Any]:
-    """Batches of rows, as far as they unfold to what data can: a short word for a long text may stand there often."""
+    """Batches of rows, within the size limit for unpacked data: the file may refer to a long text many times."""
     left = most(path)
     told = (table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups))
     if sum(told) > left:
@@ -47,10 +47,10 @@ def _counted(path: Path, table: Any) -> Iterator[Any]:
 
 
 def classes(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
-    """Names of the classes by column, where `datasets` wrote them into the file.
+    """Class names by column, if `datasets` wrote them into the file.
 
-    It describes the features of each column in JSON, a list of them in its earlier versions by a list. What is not as
-    any version writes it names no classes, and is no reason not to read the rows.
+    It describes each column's features in JSON; earlier versions describe a list of them with a list. Metadata in any
+    other form names no classes, and the rows are read anyway.
     """
     try:
         features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"].items()
@@ -68,7 +68,7 @@ def _are_words(names: Any) -> bool:
 
 
 def named(rows: Iterable[dict[str, Any]], classes: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
-    """Rows with class numbers turned into the names of their column's ``classes`` (−1, no label, into None)."""
+    """Rows with class numbers replaced by the names in their column's ``classes`` (−1, no label, by None)."""
     for row in rows:
         for name, words in classes.items():
             number = row.get(name)
@@ -78,9 +78,8 @@ def named(rows: Iterable[dict[str, Any]], classes: Mapping[str, Sequence[str]]) 
 
 
 def plain(value: Any) -> Any:
-    """A value made of what JSON holds. Bytes that are text in UTF-8 become text, other bytes a `Binary`, and dates and
-    times what ISO 8601 writes. Calls of tools lose their nulls: here all objects have the same fields, so that each
-    call has the arguments of all the others."""
+    """The value in JSON types. UTF-8 bytes become text, other bytes a `Binary`, dates and times ISO 8601 text. Tool
+    calls lose their nulls: in Parquet all objects have the same fields, so a call has the arguments of all others."""
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, dict):
@@ -93,7 +92,7 @@ def plain(value: Any) -> Any:
 
 
 def _given(value: Any) -> Any:
-    """``value`` without the fields that are null."""
+    """``value`` without null fields."""
     if isinstance(value, dict):
         return {key: _given(item) for key, item in value.items() if item is not None}
     return [_given(item) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""From a recipe's data table to encoded examples, and from a text's name to blocks of tokens."""
+"""From a recipe's data table to encoded examples, and from the name of a text to blocks of tokens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CHARACTERS = 4  # per token, roughly
 
 @dataclass(frozen=True)
 class Split:
-    """Examples of one split, and the same for the model."""
+    """Examples of one split, as text and encoded for the model."""
 
     examples: Store[Example]
     encoded: Store[Encoded]
@@ -45,7 +45,7 @@ class TaskData:
     """All examples of a run.
 
     ``answers`` are the fixed candidates of a choice (else empty); ``truncated`` counts examples that were cut and
-    ``tokens_cut`` what they lost; ``longest`` is in tokens; ``notices`` say what the user should know.
+    ``tokens_cut`` the tokens they lost; ``longest`` is in tokens; ``notices`` are for the user.
     """
 
     task: Task
@@ -60,10 +60,10 @@ class TaskData:
 
 
 def load_task(table: DataTable, tokenizer: Any, limits: Limits | None = None) -> Generator[Progress, None, TaskData]:
-    """Reads, renders and tokenises a recipe's data for a model of these ``limits`` (None: not known), telling how far
-    it is. Close the generator to cancel.
+    """Reads, renders and tokenises a recipe's data for a model with these ``limits`` (None: unknown), yielding
+    progress. Close the generator to cancel.
 
-    Raises `UserError` for anything in data or recipe that cannot become examples.
+    Raises `UserError` for anything in the data or recipe that cannot become examples.
     """
     yield Progress("Reading data")
     rows = yield from sources.read_rows(table)
@@ -85,8 +85,8 @@ def load_task(table: DataTable, tokenizer: Any, limits: Limits | None = None) ->
 def prepared(
     make: Maker, rows: dict[str, Rows], table: DataTable, limits: Limits | None = None
 ) -> Generator[Progress, None, tuple[dict[str, Split], Findings]]:
-    """The examples of each split, encoded where there is a tokenizer, and what was noticed about them. Raises
-    `UserError` that tells all rows together that cannot become examples."""
+    """The examples of each split, encoded if there is a tokenizer, and the findings. Raises one `UserError` for all
+    rows that cannot become examples."""
     wrong, found, clock = Faults(), Findings(make, table, rows, limits), sources.Clock()
     total, done = sum(map(len, rows.values())), 0
     splits = {name: Split(Store(), Store()) for name in rows}
@@ -123,7 +123,7 @@ def _add(split: Split, made: list[Made], found: Findings, name: str, row: reader
 
 
 def encoded_row(make: Maker, row: readers.Record, max_tokens: int) -> list[Made]:
-    """What one row gives: one example, or of a long plain text as many as it needs; not encoded without a tokenizer."""
+    """The examples of a row: one, or as many as a long plain text needs; encoded only if there is a tokenizer."""
     example = make.example(row)
     if make.tokenizer is None:
         return [(example, None)]
@@ -135,14 +135,14 @@ def encoded_row(make: Maker, row: readers.Record, max_tokens: int) -> list[Made]
         raise UserError(f"{row.place}: {error}") from error
     if len(made) < 2:
         return [(example, encoded) for encoded in made]
-    # A part of a text may begin inside a word, so its tokens say what it is and not a slice of the text.
+    # A part may begin inside a word, so it is identified by its tokens and not by a slice of the text.
     texts = (text_of((*one.rows[0].tokens, one.rows[0].targets[-1]), make.tokenizer) for one in made)
     return [(Example(((text, True),)), one) for text, one in zip(texts, made, strict=True)]
 
 
 @dataclass(frozen=True)
 class Passage:
-    """Tokens to find a mask with; at each of ``places``, the token after it is predicted."""
+    """Tokens to find a mask with; at each of ``places``, the next token is predicted."""
 
     tokens: Tokens
     places: tuple[int, ...]
@@ -151,10 +151,10 @@ class Passage:
 def passages(
     source: str, tokenizer: Any, sequences: int, tokens: int, table: DataTable | None = None
 ) -> list[Passage]:
-    """At most ``sequences`` passages of at most ``tokens`` tokens, in which every token is predicted.
+    """At most ``sequences`` passages of at most ``tokens`` tokens, with every token predicted.
 
-    ``source`` is as for `text_blocks`, or 'answers': the training examples of ``table`` one by one, in which only what
-    a run learns is predicted; of a choice, the right candidate.
+    ``source`` is as for `text_blocks`, or 'answers': the training examples of ``table`` one by one, with only the
+    trained tokens predicted; for a choice, those of the correct candidate.
     """
     if source != "answers":
         return [
@@ -177,8 +177,8 @@ def text_blocks(
     """At most ``sequences`` blocks of ``tokens`` tokens of text, to find a mask with.
 
     ``source`` is a bundled text's name, a file, a folder, a Hub data set, or 'task' (here also 'answers'): the training
-    examples of ``table``. Long texts are split into passages, and passages are taken in the order of their hashes: a
-    sample of the whole source, always the same.
+    examples of ``table``. Long texts are split into passages, which are taken in the order of their hashes: a
+    reproducible sample of the whole source.
     """
     if source in ("task", "answers"):
         make, rows = _examples(table, tokenizer, source)
@@ -191,12 +191,12 @@ def text_blocks(
         texts = (group[0].values["text"] for group in groups)
     blocks = encode_text_blocks(texts, tokenizer, tokens, sequences)
     if not blocks:
-        raise UserError(f"The text '{source}' is too short to find a mask with. Name a longer one.")
+        raise UserError(f"The text '{source}' is too short to find a mask with. Choose a longer one.")
     return blocks
 
 
 def _examples(table: DataTable | None, tokenizer: Any, source: str) -> tuple[Maker, Iterator[readers.Record]]:
-    """What makes examples, and the training rows that become some."""
+    """The maker of examples, and the training rows that can become some."""
     if table is None:
         raise UserError(f"[mask] text: '{source}' needs the data table of a recipe.")
     rows = sources.load_rows(table)
@@ -213,7 +213,7 @@ def _has_gap(make: Maker, row: readers.Record) -> bool:
 
 
 def _texts(source: str) -> Iterator[str]:
-    """Texts of a source: of the column 'text', or else the first one that holds text."""
+    """Texts of a source: of the column 'text', or else of the first column with text."""
     parts = (
         {"": lambda: readers.read(resources.BUNDLED_TEXT[source])}
         if source in resources.BUNDLED_TEXT
@@ -230,12 +230,12 @@ def _texts(source: str) -> Iterator[str]:
 def _text_column(record: readers.Record) -> str:
     names = [name for name, value in record.values.items() if isinstance(value, str)]
     if not names:
-        raise UserError(f"{record.place}: no column holds text. {columns.choices('text', list(record.values))}")
+        raise UserError(f"{record.place}: no column contains text. {columns.choices('text', list(record.values))}")
     return "text" if "text" in names else names[0]
 
 
 def _passages(texts: Iterable[str], size: int) -> Iterator[str]:
-    """Texts, the long ones in pieces of about ``size`` characters that end at a space."""
+    """Texts; long ones in pieces of about ``size`` characters that end at a space."""
     for text in texts:
         yield from (
             piece.strip() for piece in re.findall(rf"(?s).{{1,{size}}}(?=\s|$)|.{{1,{size}}}", text) if piece.strip()

@@ -1,4 +1,4 @@
-"""What the window shows of a data set before a run: its rows, and the very tokens the model will see."""
+"""What the window shows of a data set before a run: its rows, and the exact tokens the model will see."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sparsezo_gui.recipe.recipe import DataTable
 
 _BARS = 20  # of the length histogram
 _CELL = 5_000  # characters of a cell
-_HINTS = {  # words in a column's name that speak for a part, beyond the names a task knows
+_HINTS = {  # words in a column's name that suggest a part, beyond the names a task knows
     "answer": ("label", "class", "categor", "answer", "target", "output", "respon", "complet", "tag", "reply"),
     "prompt": ("prompt", "question", "instruct", "input", "source", "text"),
     "text": ("text", "content", "body", "sentence", "message", "review", "title", "input", "question"),
@@ -34,18 +34,18 @@ _HINTS = {  # words in a column's name that speak for a part, beyond the names a
 
 @dataclass(frozen=True)
 class DataPreview:
-    """One page of a data set, and what would become of it.
+    """One page of a data set, and the examples it would become.
 
-    ``rows`` are the cells of the page as text, in the file's order, and ``available`` counts all rows of that file.
+    ``rows`` are the cells of the page as text, in file order, and ``available`` counts all rows of that file.
     ``totals`` counts the rows a run would use, by split. ``columns_of`` gives the column of each part, and
-    ``suggestion`` a column for parts that have none. ``problem`` says what keeps rows from becoming examples ('' when
-    nothing does); the fields below it are filled as far as it lets them. ``notices`` are what the run will say too, and
-    ``offer`` is the switch of [data] that mends what is told ('' for none). ``examples`` are those of the page, as
-    pieces of text with whether they are trained (tokens where a tokenizer was given; the right candidate counts as
-    trained), and ``left_out`` counts the characters of each that are not shown, in its middle.
-    ``classes`` counts training examples by answer. ``lengths`` are (longest tokens of the bar, examples) over all
-    splits, ``longest`` is the longest example, ``longest_tokens`` its length; ``cut`` counts examples that lose tokens.
-    ``tokenizer_problem`` says why there are no tokens where the model's tokenizer cannot be used.
+    ``suggestion`` a column for parts without one. ``problem`` says what keeps rows from becoming examples ('' if
+    nothing does); the fields after it are filled as far as possible. ``notices`` are those of the run, and ``offer``
+    is the switch in [data] that fixes the problem ('' for none). ``examples`` are those of the page, as pieces of text
+    with whether they are trained (tokens if a tokenizer was given; the correct candidate counts as trained), and
+    ``left_out`` counts the characters of each that are omitted in its middle. ``classes`` counts training examples by
+    answer. ``lengths`` are (longest tokens of the bar, examples) over all splits, ``longest`` is the longest example,
+    ``longest_tokens`` its length; ``cut`` counts examples that lose tokens. ``tokenizer_problem`` says why the model's
+    tokenizer cannot be used, if there are no tokens.
     """
 
     columns: tuple[str, ...]
@@ -69,14 +69,14 @@ class DataPreview:
 
 
 def preview(table: DataTable, tokenizer: Any = None, page: int = 0, page_size: int = 50) -> DataPreview:
-    """A page of rows and what they become. Raises `UserError` only when the source cannot be read at all."""
+    """A page of rows and what they become. Raises `UserError` only if the source cannot be read at all."""
     return sources.finish(previewing(table, tokenizer, page, page_size))
 
 
 def previewing(
     table: DataTable, tokenizer: Any = None, page: int = 0, page_size: int = 50, limits: Limits | None = None
 ) -> Generator[Progress, None, DataPreview]:
-    """`preview`, telling how far it is. Close the generator to cancel."""
+    """`preview`, yielding progress. Close the generator to cancel."""
     yield Progress("Reading data")
     rows = yield from sources.read_rows(table)
     kind = task(table.task)
@@ -106,7 +106,7 @@ def previewing(
 
 
 def suggest(kind: Task, table: DataTable, there: tuple[str, ...]) -> dict[str, str]:
-    """A column for each part that has none: by a word in its name, or the only one left."""
+    """A column for each part without one: by a word in its name, or the only one left."""
     wanted = [
         part
         for part in kind.columns
@@ -125,7 +125,7 @@ def suggest(kind: Task, table: DataTable, there: tuple[str, ...]) -> dict[str, s
 
 
 def _page(table: DataTable, kind: Task, page: int, size: int) -> list[Record]:
-    """Rows of a page, in the order of the file that the training rows come from."""
+    """Rows of a page, in the order of the file with the training rows."""
     parts = sources.find(table.source)
     part = parts.get("train") or next(iter(parts.values()))
     unfolded = (row for record in part() for row in sources.explode(record, kind.explode))
@@ -140,7 +140,7 @@ def _cell(row: Record, name: str) -> str:
 
 
 def _shown(make: Maker, paged: list[Record], table: DataTable) -> tuple[tuple[Pieces, ...], tuple[int, ...]]:
-    """The examples of a page as pieces of text, and what is left out of each; rows that give none are passed over."""
+    """The examples of a page as pieces of text, and what is left out of each; rows without an example are skipped."""
     shown = []
     for row in paged:
         with suppress(UserError):
@@ -151,7 +151,7 @@ def _shown(make: Maker, paged: list[Record], table: DataTable) -> tuple[tuple[Pi
 
 
 def _figures(make: Maker, splits: dict[str, prepare.Split], found: Findings) -> dict[str, Any]:
-    """Balance of the answers; with a tokenizer also the lengths of all examples."""
+    """Counts of the answers; with a tokenizer also the lengths of all examples."""
     classes = dict(sorted(found.labels.items())) if make.answers else None
     if not found.longest:
         return {"classes": classes}

@@ -1,7 +1,7 @@
-"""Files to rows, one at a time, with a sentence for everything that can be wrong in one.
+"""Files to rows, one at a time, with an error message for everything that can be wrong in a file.
 
 CSV and JSON are read with the standard library and Parquet with pyarrow, not with the builders of `datasets`: those
-infer types over the whole file, hide row numbers, and keep a cache that can be stale.
+infer types from the whole file, hide row numbers, and keep a cache that can become stale.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from sparsezo_gui.engine.data.lines import COMPRESSED, lines
 from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.errors import UserError
 
-PARTED_WITHIN = 16_000_000  # characters of a text, in which a blank line says that it has paragraphs
+PARTED_WITHIN = 16_000_000  # characters of a text searched for a blank line, which means that it has paragraphs
 
 
 def kind(path: Path) -> str:
-    """Suffix that says how a file is read, without that of its compression: '.csv' of 'cats.CSV.gz'."""
+    """Suffix that decides how a file is read, without that of its compression: '.csv' for 'cats.CSV.gz'."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
@@ -30,11 +30,11 @@ def kind(path: Path) -> str:
 
 
 def read(path: Path) -> Iterator[Record]:
-    """Rows of one file. Raises `UserError` that names file and row; also when there is no row at all."""
+    """Rows of a file. Raises `UserError` that names file and row, also if there are no rows."""
     if kind(path) not in READERS:
         raise UserError(
-            f"{path.name}: SparseZO does not know this kind of file. Known: {', '.join(READERS)}, and "
-            f"these packed as .gz or .xz."
+            f"{path.name}: SparseZO cannot read this kind of file. Supported: {', '.join(READERS)}, also "
+            f"compressed as .gz or .xz."
         )
     found = False
     try:
@@ -43,18 +43,18 @@ def read(path: Path) -> Iterator[Record]:
             yield record
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise UserError(
-            f"{path.name}: cannot be unpacked ({error}); the file is damaged or was cut. Get it again."
+            f"{path.name}: cannot be unpacked ({error}); the file is damaged or truncated. Download it again."
         ) from error
-    except MemoryError as error:  # what the head of a .xz file asks for
-        raise UserError(f"{path.name}: cannot be unpacked or read in the memory that there is.") from error
+    except MemoryError as error:  # the header of a .xz file can request it
+        raise UserError(f"{path.name}: cannot be unpacked or read with the available memory.") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
     if not found:
-        raise UserError(f"{path.name}: the file holds no rows. Give a file with at least one example.")
+        raise UserError(f"{path.name}: the file has no rows. Choose a file with at least one example.")
 
 
 def _text(path: Path) -> Iterator[Record]:
-    """Paragraphs between blank lines; a file without a blank line at its beginning gives its lines."""
+    """Paragraphs separated by blank lines, or the lines of a file without a blank line near its beginning."""
     parted, number, held = _parted(path), 0, []
     for line, text in enumerate(itertools.chain(lines(path), [""]), 1):
         if text.strip():
@@ -67,7 +67,7 @@ def _text(path: Path) -> Iterator[Record]:
 
 
 def _parted(path: Path) -> bool:
-    """Whether a blank line comes after one with text."""
+    """Whether a blank line follows a line with text."""
     filled, left = False, PARTED_WITHIN
     for text in lines(path):
         if filled and not text.strip():

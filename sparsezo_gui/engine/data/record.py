@@ -1,4 +1,4 @@
-"""One row of a data set, wherever it was read."""
+"""One row of a data set, whatever its source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row: its values by column, and where it was read. ``number`` counts rows from 1, ``line`` the lines."""
+    """One row: its values by column, and its origin. ``number`` counts rows from 1, ``line`` lines."""
 
     values: dict[str, Any]
     source: str
@@ -17,14 +17,14 @@ class Record:
 
     @property
     def place(self) -> str:
-        """For sentences: 'cats.csv, row 3 (line 4)'."""
+        """For messages: 'cats.csv, row 3 (line 4)'."""
         line = f" (line {self.line})" if self.line not in (0, self.number) else ""
         return f"{self.source}, row {self.number}{line}"
 
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """Stands for a cell of bytes that are no text, such as a picture; of those, their number is all that is kept."""
+    """Placeholder for a cell of bytes that are not text, such as an image; only their number is kept."""
 
     size: int
 

@@ -1,7 +1,7 @@
-"""An example as the model sees it: its tokens as text, and which of them are learned.
+"""An example as the model sees it: its tokens as text, and which of them are trained.
 
-The text of a token is what the example's text has since the token before it, so that together they are the text to the
-character; only where the tokens cannot be found in it again, they are decoded. What is learned is what is scored.
+The text of a token is the slice of the example's text since the previous token, so that together they are the text to
+the character; tokens are decoded only if they cannot be found in the text. Trained tokens are the scored ones.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from sparsezo_gui.engine.data.encode import Encoded, Tokens, beginning, tokenise
 from sparsezo_gui.engine.data.examples import Example
 
 Pieces = tuple[tuple[str, bool], ...]
-SHOWN = 10_000  # characters of an example in the window; of a longer one, so many of its beginning and end
-_PENDING = 8  # tokens that a character is made of at most
+SHOWN = 10_000  # characters of an example in the window; a longer one is shortened in the middle
+_PENDING = 8  # at most this many tokens make up a character
 
 
 def trained_sequence(encoded: Encoded) -> tuple[Tokens, tuple[int, ...]]:
-    """The tokens, with the right candidate and the last one, and the places of those that are learned."""
+    """The tokens, with the correct candidate and the last token, and the positions of the trained ones."""
     row = next(row for row in encoded.rows if encoded.label in row.choices)
     scored = [index for index, choice in enumerate(row.choices) if choice == encoded.label]
     learned = tuple(row.positions[index] + 1 for index in scored)
@@ -30,7 +30,7 @@ def trained_sequence(encoded: Encoded) -> tuple[Tokens, tuple[int, ...]]:
 
 
 def pieces(example: Example, encoded: Encoded | None, tokenizer: Any = None) -> Pieces:
-    """The text of an example, with whether each piece is learned: token by token where it is ``encoded``."""
+    """The text of an example, each piece with whether it is trained: token by token if ``encoded``."""
     if encoded is None:
         chosen = ((example.choices[example.label], True),) if example.choices else ()
         return (*example.segments, *chosen)
@@ -38,19 +38,19 @@ def pieces(example: Example, encoded: Encoded | None, tokenizer: Any = None) -> 
     chosen = set(learned)
     texts, rest = _by_text(example.text, tokens, encoded.cut, tokenizer)
     shown = tuple((text, place in chosen) for place, text in enumerate(texts or _decoded(tokens, tokenizer)))
-    # Nothing is computed after the last token that is learned, and yet a conversation is written to its end.
+    # Nothing is computed after the last trained token, but a conversation is shown to its end.
     last, learned = example.segments[-1]
     return (*shown, (rest, False)) if rest and not learned and not encoded.choices and last.endswith(rest) else shown
 
 
 def merged(shown: Pieces) -> list[tuple[str, bool]]:
-    """The pieces that are read or learned one after the other, as one each."""
+    """Consecutive pieces that are alike (trained or not), joined."""
     parts = itertools.groupby(shown, key=lambda piece: piece[1])
     return [("".join(text for text, _ in part), learned) for learned, part in parts]
 
 
 def shortened(shown: Pieces) -> tuple[Pieces, int]:
-    """Beginning and end of a text that is too long for the window, with a sign between them; how much is left out."""
+    """Beginning and end of a text too long for the window, with an ellipsis between; and how much is left out."""
     over = sum(len(text) for text, _ in shown) - SHOWN
     if over <= 0:
         return shown, 0
@@ -64,13 +64,13 @@ def shortened(shown: Pieces) -> tuple[Pieces, int]:
 
 
 def _by_text(text: str, tokens: Tokens, cut: int, tokenizer: Any) -> tuple[list[str], str]:
-    """Texts of the tokens by where they end in ``text``, and what follows them; none where they are not found in it."""
+    """Texts of the tokens by their ends in ``text``, and what follows them; none if they are not found in it."""
     prefix = beginning(tokenizer)
     skip = len(prefix) if tokens[: len(prefix)] == prefix else 0
     whole, kept = tokenise([text], tokenizer, prefix), tokens[skip:]
     if None in whole.ends:
         return [], ""
-    # All of it, or what is left of it without its beginning or its end; the token that ends a text may follow.
+    # All of it, or without a truncated beginning or end; the end-of-sequence token may follow.
     count = len(whole.tokens)
     for start in {0, max(0, cut), max(0, count - len(kept)), max(0, count - len(kept) + 1)}:
         stop = min(count, start + len(kept))
@@ -89,7 +89,7 @@ def _names(tokens: Tokens, tokenizer: Any) -> list[str]:
 
 
 def _decoded(tokens: Tokens, tokenizer: Any) -> Iterator[str]:
-    """What each token adds to the text of those before it: nothing where a character is not whole yet."""
+    """What each token adds to the text before it: nothing while a character is incomplete."""
     start = read = 0
     for end in range(1, len(tokens) + 1):
         before, now = (_decode(tokens[start:stop], tokenizer) for stop in (read, end))
@@ -101,5 +101,5 @@ def _decoded(tokens: Tokens, tokenizer: Any) -> Iterator[str]:
 
 
 def _decode(tokens: Tokens, tokenizer: Any) -> str:
-    with outside(tokenizer.name_or_path, "its tokenizer breaks down on these tokens", "Change the text."):
+    with outside(tokenizer.name_or_path, "its tokenizer fails on these tokens", "Change the text."):
         return tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)

@@ -1,8 +1,8 @@
 """From the source a recipe names to the rows of its three splits.
 
-What is missing is cut from the training rows, without overlap: rows are put in the order of a hash (never of the
-global random state), so the same file always gives the same splits. Memory is bounded by what the recipe asks for, not
-by the size of the file: only the rows of the smallest hashes are kept while the file streams by.
+Missing splits are split off the training rows, without overlap: rows are ordered by a hash (never by global random
+state), so the same file always gives the same splits. Memory is bounded by what the recipe asks for, not by the size of
+the file: only the rows with the smallest hashes are kept while the file is streamed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from sparsezo_gui.recipe.recipe import DataTable
 
 SPLITS = ("train", "validation", "test")
 PROGRESS_EVERY = 0.1  # seconds
-TRAIN_SHARE = 0.7  # of a source that is smaller than what is asked for
+TRAIN_SHARE = 0.7  # of a source with fewer rows than requested
 _PREFIXES = {"train": ("train",), "validation": ("val", "dev"), "test": ("test",)}
 _SAVED = ("dataset_dict.json", "state.json")
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
@@ -51,8 +51,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Rows(Sequence[Record]):
-    """Rows of one split, in the order of their hashes. ``total`` is how many its file holds; ``own`` says that
-    validation or test rows have a file of their own; ``note`` is a sentence for the user."""
+    """Rows of one split, in the order of their hashes. ``total`` counts the rows of its file; ``own`` says that
+    validation or test rows have their own file; ``note`` is a sentence for the user."""
 
     records: Sequence[Record] = ()
     total: int = 0
@@ -72,7 +72,7 @@ def load_rows(table: DataTable) -> dict[str, Rows]:
 
 
 def finish(work: Generator[Any, None, T]) -> T:
-    """Runs a generator to its end and gives what it returns."""
+    """Runs a generator to its end and returns its result."""
     while True:
         try:
             next(work)
@@ -81,7 +81,7 @@ def finish(work: Generator[Any, None, T]) -> T:
 
 
 def read_rows(table: DataTable) -> Generator[Progress, None, dict[str, Rows]]:
-    """`load_rows`, telling how far it is."""
+    """`load_rows`, yielding progress."""
     parts = yield from in_background(lambda: find(table.source), Progress("Reading data"))
     wanted = {"train": table.train, "validation": table.validation, "test": table.test}
     pool = next(name for name in ("train", "", "validation", "test") if name in parts)
@@ -110,8 +110,8 @@ def read_rows(table: DataTable) -> Generator[Progress, None, dict[str, Rows]]:
 
 
 def shares(count: int, train: int, validation: int, test: int) -> tuple[int, int, int]:
-    """How many of ``count`` rows each split gets: what it asks for where that is there; else 70 % train, the rest in
-    proportion."""
+    """How many of ``count`` rows each split gets: as many as requested if there are enough; else 70 % for training and
+    the rest in proportion."""
     if train + validation + test <= count:
         return train, validation, test
     if not validation + test:
@@ -124,9 +124,9 @@ def shares(count: int, train: int, validation: int, test: int) -> tuple[int, int
 
 
 def find(source: str, stream: bool = False) -> dict[str, Part]:
-    """The parts of a source by split; '' for one that has no splits. Raises `UserError` when there is no such source.
+    """The parts of a source by split; '' for a source without splits. Raises `UserError` if there is no such source.
 
-    With ``stream`` a Hub data set is read as it comes, without keeping it: for the beginning of a huge one."""
+    With ``stream`` a Hub data set is streamed and not kept: for the beginning of a huge one."""
     if source in resources.BUNDLED_DATA:
         return _folder(resources.BUNDLED_DATA[source], None)
     path = Path(os.path.expanduser(source))
@@ -153,18 +153,18 @@ def split_of(name: str) -> str:
 
 
 def _folder(folder: Path, top: Path | None) -> dict[str, Part]:
-    """Parts by the names of the files, which must not lie outside of ``top`` (None: they may)."""
+    """Parts by file name; the files must not be outside ``top`` (None: they may)."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and readers.kind(path) in readers.READERS]
     if any(path.name in _SAVED for path in files):
         raise UserError(
-            f"The folder '{folder}' was written by `save_to_disk` of datasets, in a format for that library alone. "
+            f"The folder '{folder}' was written by `save_to_disk` of datasets, in a format only that library reads. "
             "Write a Parquet file for each split, with load_from_disk(…)['train'].to_parquet('train.parquet')."
         )
-    if not files and (folder / "data").is_dir():  # how data sets lie on the Hub
+    if not files and (folder / "data").is_dir():  # the usual layout on the Hub
         return _folder(folder / "data", top)
     if not files:
         raise UserError(
-            f"The folder '{folder}' holds no data file ({', '.join(readers.READERS)}, also packed as .gz or .xz)."
+            f"The folder '{folder}' has no data files ({', '.join(readers.READERS)}, also compressed as .gz or .xz)."
         )
     if top is not None:
         refuse_links(top, files)
@@ -187,7 +187,7 @@ def _hub(name: str, configuration: str, stream: bool) -> dict[str, Part]:
     began = time.time() - 1  # file systems round times
     try:
         loaded = datasets.load_dataset(name, configuration or None, streaming=stream, token=token())
-    except Exception as error:  # the libraries below raise some twenty classes; each means: not to be had
+    except Exception as error:  # the libraries below raise some twenty classes; each means that it cannot be loaded
         _refuse_damaged(name, began, {})
         raise hub_error(name, error) from error
     _refuse_damaged(name, began, loaded)
@@ -200,22 +200,22 @@ def _hub(name: str, configuration: str, stream: bool) -> dict[str, Part]:
 
 
 def _refuse_damaged(name: str, began: float, loaded: Mapping[str, Any]) -> None:
-    """Raises `UserError` where a file of the data set came damaged, and removes it and what was made of it."""
+    """Raises `UserError` if a downloaded file of the data set is damaged, and removes it and what was made from it."""
     if not remove_damaged(name, began):
         return
     for rows in loaded.values():
         for file in getattr(rows, "cache_files", ()):
             shutil.rmtree(Path(file["filename"]).parent, ignore_errors=True)
     raise UserError(
-        f"The data set '{name}' came damaged from the Hub: a checksum is wrong. What came was removed; start again. If "
-        "that does not help, something on the way, such as a proxy or a virus scanner, changes downloads."
+        f"The download of the data set '{name}' is damaged: a checksum does not match. It was removed; start again. If "
+        "that does not help, something such as a proxy or a virus scanner changes downloads."
     )
 
 
 def _hub_part(name: str, split: str, rows: Any) -> Part:
     from datasets import ClassLabel
 
-    for key, feature in (rows.features or {}).items():  # pictures and sounds stay as they are: bytes, and no text
+    for key, feature in (rows.features or {}).items():  # images and audio stay bytes, not text
         if getattr(feature, "decode", False):
             rows = rows.cast_column(key, replace(feature, decode=False))
     classes = {key: feature.names for key, feature in (rows.features or {}).items() if isinstance(feature, ClassLabel)}
@@ -224,22 +224,22 @@ def _hub_part(name: str, split: str, rows: Any) -> Part:
         try:
             for number, values in enumerate(parquet.named(map(parquet.plain, rows), classes), 1):
                 yield Record(values, f"{name} {split}", number)
-        except Exception as error:  # a data set that is read as it comes: the network's errors, and those of its files
+        except Exception as error:  # a streamed data set: errors of the network and of its files
             raise hub_error(name, error) from error
 
     return records
 
 
 def hub_error(name: str, error: Exception) -> UserError:
-    """A sentence for what `datasets` raises when a data set cannot be had from the Hub."""
-    if "Not enough disk space" in str(error):  # `datasets` looks for room before it fetches what knows its size
+    """The error message for what `datasets` raises if it cannot load a data set from the Hub."""
+    if "Not enough disk space" in str(error):  # `datasets` checks for space before it downloads
         return UserError(
             f"The data set '{name}' does not fit on the disk ({reason(error)}). Free some space, or set HF_HOME to a "
             "folder on another disk."
         )
     found = _asked(name, error)
-    if isinstance(found, HUB_ERRORS) and not isinstance(found, FileNotFoundError):  # a file that the data set lacks
-        return refusal("data set", name, found, "give a file")
+    if isinstance(found, HUB_ERRORS) and not isinstance(found, FileNotFoundError):  # the data set lacks a file
+        return refusal("data set", name, found, "use a local file")
     said = " ".join(str(error).split()) or type(error).__name__
     return UserError(
         f"The data set '{name}' could not be loaded from the Hub: {masked(said)} Check its name and configuration "
@@ -248,7 +248,7 @@ def hub_error(name: str, error: Exception) -> UserError:
 
 
 def _asked(name: str, error: Exception) -> Exception:
-    """What the Hub answers when it is asked for the data set itself: the errors of `datasets` do not say why."""
+    """The Hub's answer when asked for the data set directly: the errors of `datasets` do not say why."""
     if isinstance(error, ConnectionError) or huggingface_hub.is_offline_mode():
         return error
     try:
@@ -259,7 +259,7 @@ def _asked(name: str, error: Exception) -> Exception:
 
 
 class Groups(Sequence[list[Record]]):
-    """Rows with equal keys together. They are read when they are asked for."""
+    """Rows grouped by equal keys, read on access."""
 
     def __init__(self, store: Sequence[Record], places: list[list[int]]) -> None:
         self.store, self.places = store, places
@@ -274,7 +274,7 @@ class Groups(Sequence[list[Record]]):
 
 
 def smallest(part: Part, limit: int, key: Callable) -> Generator[Progress, None, tuple[Groups, int]]:
-    """Rows of the ``limit`` smallest keys, grouped by key, in the order of the keys; and how many rows there are."""
+    """Rows with the ``limit`` smallest keys, grouped by key, in key order; and the total number of rows."""
     store: Store[Record] = Store()
     groups: dict[int, list[int]] = {}
     heap: list[int] = []
@@ -298,13 +298,13 @@ def smallest(part: Part, limit: int, key: Callable) -> Generator[Progress, None,
 
 
 class Clock:
-    """Says when progress is due: at once, and then ten times a second."""
+    """Says when to report progress: at once, and then ten times a second."""
 
     def __init__(self) -> None:
         self._last = -math.inf
 
     def due(self) -> bool:
-        """Whether it is time again."""
+        """Whether progress is due."""
         now = time.monotonic()
         due = now - self._last > PROGRESS_EVERY
         self._last = now if due else self._last
@@ -312,8 +312,8 @@ class Clock:
 
 
 def in_background(call: Callable[[], T], waiting: Progress) -> Generator[Progress, None, T]:
-    """What ``call`` returns; yields ``waiting`` while it runs on a thread of its own, for which closing the generator
-    does not wait."""
+    """The result of ``call``; yields ``waiting`` while it runs in a thread. Closing the generator does not wait for the
+    thread."""
     done: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
 
     def work() -> None:
@@ -343,14 +343,14 @@ def _index_key(index: int, record: Record) -> int:
 
 
 def content_key(index: int, record: Record) -> int:
-    """Equal rows get equal keys and so the same split: a row learned by heart is never met again in a test."""
+    """Equal rows get equal keys and so the same split: a memorised row never appears in a test."""
     return _hash(json.dumps(record.values, sort_keys=True, default=str))
 
 
 def _rows(
     groups: Groups, table: DataTable, limit: int, total: int, note: str = ""
 ) -> Generator[Progress, None, Rows]:
-    """Rows of these groups, with nested lists unfolded as the task says, at most ``limit``."""
+    """Rows of these groups, at most ``limit``, with nested lists expanded as the task says."""
     paths = task(table.task).explode
     store, waiting = groups.store, Progress("Reading data", total, 0, "rows")
     places = yield from in_background(lambda: [place for group in groups.places for place in group], waiting)
@@ -372,7 +372,7 @@ def _rows(
 
 
 def explode(record: Record, paths: Sequence[str]) -> list[Record]:
-    """One row for each element of the lists at ``paths`` (outer before inner), the element in the list's place."""
+    """One row for each element of the lists at ``paths`` (outer before inner), with the element replacing the list."""
     found = [record.values]
     for path in paths:
         found = [values for old in found for values in _unfold(old, path.split("."))]

@@ -1,4 +1,4 @@
-"""Lists of rows and examples that take little memory, however many there are."""
+"""Lists of rows and examples that take little memory, however long they are."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 
 class Store(Sequence[T]):
-    """Values in the order in which they were appended. Those after the first `IN_MEMORY` lie in a temporary file
-    without a name, which is gone with the process: a million examples take some bytes of memory each.
+    """Values in the order they were appended. Those after the first `IN_MEMORY` go to an unnamed temporary file, which
+    disappears with the process, so that a million examples take a few bytes of memory each.
 
-    What is read from the file is a new, equal object each time. Raises `UserError` where the disk is full.
+    Reading from the file gives a new, equal object each time. Raises `UserError` if the disk is full.
     """
 
     def __init__(self, values: Iterable[T] = ()) -> None:
@@ -78,7 +78,7 @@ class Store(Sequence[T]):
                 self._flush()
             self._file.seek(begin)
             content = self._file.read(end - begin)
-        return pickle.loads(content)  # what this process wrote, where no other can write
+        return pickle.loads(content)  # written by this process, where no other can write
 
 
 class Subset(Sequence[T]):

@@ -1,14 +1,14 @@
-"""Tasks: how a row becomes an example. One TOML file each in ``resources/tasks``, named by its file.
+"""Tasks: how a row becomes an example. One TOML file each in ``resources/tasks``; the file name is the task's name.
 
 Keys: ``title``; ``kind`` (choice, completion, chat, text or preference); ``metric``; ``paper``; ``prompt``, a Jinja
 template over the parts below and the columns of the row; ``answers``, a list of ``{ text, labels }``: the text of a
-candidate (a template too) and the words that a label column may hold for it; ``items`` and ``item`` instead, where a
-row brings its own list of candidates: the part that holds the list, and the text of one of them; ``none``, the answer
-of a row with an empty list of answers; ``stop``, text that ends an answer; ``chat_template``, whether prompts go
-through the chat template of a model that has one; ``explode``, nested lists of which each element is a row; and the
-table ``[columns]``: for each part the names its column may have, of which nested ones are written with dots.
-The part ``answer`` is the label or the text to learn; a preference has ``chosen`` and ``rejected`` instead. The parts
-``system``, ``history`` and ``tools`` are optional; they belong to conversations.
+candidate (also a template) and the values of a label column that mean it; or, if each row has its own list of
+candidates, ``items`` and ``item``: the part with the list, and the text of one candidate; ``none``, the answer of a
+row with an empty list of answers; ``stop``, text that ends an answer; ``chat_template``, whether prompts go through the
+chat template of a model that has one; ``explode``, nested lists of which each element becomes a row; and the table
+``[columns]``: for each part the names its column may have, with dots for nested ones. The part ``answer`` is the label
+or the text to learn; a preference has ``chosen`` and ``rejected`` instead. The parts ``system``, ``history`` and
+``tools`` are optional; they belong to conversations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sparsezo_gui.recipe.variants import Settings
 
 
 class Answer(Settings):
-    """A candidate: its text, and the words (in lower case) that mean it in a label column."""
+    """A candidate: its text, and the lower-case words that mean it in a label column."""
 
     text: str
     labels: tuple[str, ...]
@@ -56,7 +56,7 @@ def tasks() -> dict[str, Task]:
 
 
 def task(name: str) -> Task:
-    """The task of that name, or a `UserError` that names the nearest one."""
+    """The task of that name. Raises `UserError` that suggests the nearest one."""
     if name not in tasks():
-        raise UserError(f"[data] task: there is no '{name}'. {did_you_mean(name, tasks())}")
+        raise UserError(f"[data] task: there is no task '{name}'. {did_you_mean(name, tasks())}")
     return tasks()[name]

@@ -1,4 +1,4 @@
-"""What a run makes small: a loss of the examples of a batch, from what the model makes of them."""
+"""Objectives: the loss that a run minimises, computed from the model's outputs on a batch."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.objective import Measured
 
 NEAREST = {"choice": "accuracy", "completion": "f1", "chat": "f1", "text": "likelihood", "preference": "preference"}
-"""The rule besides likelihood that fits a kind of task."""
+"""The rule besides likelihood that suits each kind of task."""
 
 
 class Objective(Variant):
     """Base of objectives."""
 
     kinds: ClassVar[tuple[str, ...]] = ()
-    """The kinds of tasks that it can measure; all where it names none."""
+    """Supported kinds of tasks; all if empty."""
     needs: ClassVar[str] = ""
-    """What such a task has, and a task that has it."""
+    """What a supported task has."""
     counts: ClassVar[bool] = False
-    """Whether it counts: such a loss goes by jumps, and has no gradient."""
+    """Whether it counts, which makes the loss a step function without a gradient."""
     writes: ClassVar[bool] = False
-    """Whether it lets the model write."""
+    """Whether it generates text."""
 
     @property
     def compares(self) -> bool:
-        """Whether it compares with the frozen base model; see `reference`."""
+        """Whether it compares against the frozen base model; see `reference`."""
         return type(self).reference is not Objective.reference
 
     def refusal(self, name: str) -> str:
-        """Why the task ``name`` cannot be measured by it, in a sentence with what can; empty where it can."""
+        """Why it does not support the task ``name``, with what does, in a sentence; empty if it does."""
         from sparsezo_gui.engine.data.tasks import tasks
 
         task = tasks().get(name)
@@ -52,16 +52,16 @@ class Objective(Variant):
         self, model: FrozenModel, examples: Sequence[Encoded], sides: int = 1, owners: Owners | None = None,
         base: Tensor | None = None,
     ) -> Measured:  # fmt: skip
-        """Losses of ``examples`` under the ``sides`` that the model's layers hold; see `engine.objective.measure`.
+        """Losses of ``examples`` for the ``sides`` held by the model's layers; see `engine.objective.measure`.
 
-        ``base`` (examples,) is what `reference` gave where the run began.
+        ``base`` (examples,) is the result of `reference` at the start of the run.
         """
         from sparsezo_gui.engine.objective import measure
 
         return self.judge(measure(model, examples, sides, owners), examples, base)
 
     def reference(self, measured: Measured, examples: Sequence[Encoded]) -> Tensor:
-        """What it compares with, fp64 (sides, examples), from what the model made of ``examples`` as the run began."""
+        """What it compares against, fp64 (sides, examples), from ``measured`` at the start of the run."""
         raise NotImplementedError
 
     def judge(self, measured: Measured, examples: Sequence[Encoded], base: Tensor | None = None) -> Measured:
@@ -69,5 +69,5 @@ class Objective(Variant):
         return measured
 
     def metrics(self, measured: Measured, examples: Sequence[Encoded], base: Tensor | None = None) -> dict[str, float]:
-        """Figures of its own for an evaluation, besides those that every one of its kind has."""
+        """Additional evaluation metrics, besides those of every task of its kind."""
         return {}

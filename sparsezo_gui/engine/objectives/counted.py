@@ -1,4 +1,4 @@
-"""The figure that an evaluation tells, made small itself: no gradient of it is needed."""
+"""Evaluation metrics as the loss, which zeroth-order steps can minimise without a gradient."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.models.tuned import Owners
     from sparsezo_gui.engine.objective import Measured
 
-MIX = "Share of the likelihood in the loss. A pure count (0) changes in few steps, and the others move nothing."
+MIX = "Weight of the likelihood in the loss. A pure count (0) changes in few steps; the others have no effect."
 
 
 class Counted(Objective):
-    """Base: (1 − mix)·(1 − score) + mix·likelihood of each example, every example counting once (own choice: MeZO
-    takes the pure score, larger batches and more steps)."""
+    """Base: (1 − mix)·(1 − score) + mix·likelihood of each example, with equal weights (own choice: MeZO uses the pure
+    score with larger batches and more steps)."""
 
     counts: ClassVar[bool] = True
     mix: float = setting(0.1, MIX, ge=0, le=1, sane=(0.05, 0.5))
 
     def mixed(self, scores: Tensor, measured: Measured | None) -> Measured:
-        """Losses from ``scores`` (sides, examples) in 0 … 1 and, unless ``mix`` is 0, what was ``measured``."""
+        """Losses from ``scores`` (sides, examples) in 0 … 1 and, unless ``mix`` is 0, the ``measured`` likelihoods."""
         import torch
 
         from sparsezo_gui.engine.objective import Measured
@@ -41,10 +41,10 @@ class Counted(Objective):
 
 
 class Accuracy(Counted):
-    """Right choices, counted: 1 where the likeliest candidate is wrong, and a share of the likelihood.
+    """Accuracy of the choices (loss 1 if the likeliest candidate is wrong), mixed with the likelihood.
 
-    MeZO (arXiv 2305.17333) optimises accuracy so, without its gradient. Where several candidates are right, any counts,
-    as in an evaluation.
+    As in MeZO (arXiv 2305.17333), which optimises accuracy without its gradient. If several candidates are correct, any
+    of them counts, as in an evaluation.
     """
 
     title: ClassVar[str] = "Accuracy"
@@ -65,10 +65,10 @@ class Accuracy(Counted):
 
 
 class Written(Counted):
-    """Base of scores of what the model writes, greedily, under each side; a step costs as much as that many answers.
+    """Base of scores of greedily generated answers, under each perturbation; a step costs as much as generating them.
 
-    MeZO (arXiv 2305.17333) optimises the F1 of SQuAD so. An answer is scored as in an evaluation, whose loss stays the
-    likelihood.
+    As in MeZO (arXiv 2305.17333), which optimises the F1 of SQuAD. An answer is scored as in an evaluation, whose loss
+    remains the likelihood.
     """
 
     paper: ClassVar[str] = "MeZO, arXiv 2305.17333"
@@ -78,7 +78,7 @@ class Written(Counted):
 
     @abstractmethod
     def score(self) -> Callable[[str, Sequence[str]], float]:
-        """Score of an answer by its references, 0 … 1."""
+        """Score of an answer against its references, 0 … 1."""
 
     def measure(
         self, model: FrozenModel, examples: Sequence[Encoded], sides: int = 1, owners: Owners | None = None,
@@ -97,9 +97,9 @@ class Written(Counted):
 
 
 class F1(Written):
-    """Words that written answers share with the expected ones (F1), and a share of the likelihood."""
+    """Word overlap (F1) of generated answers with the expected ones, mixed with the likelihood."""
 
-    title: ClassVar[str] = "F1 of written answers"
+    title: ClassVar[str] = "F1 of generated answers"
     rule: Literal["f1"] = "f1"
 
     def score(self) -> Callable[[str, Sequence[str]], float]:
@@ -110,9 +110,9 @@ class F1(Written):
 
 
 class ExactMatch(Written):
-    """Written answers that equal an expected one, counted, and a share of the likelihood."""
+    """Share of generated answers that equal an expected one, mixed with the likelihood."""
 
-    title: ClassVar[str] = "Exact match of written answers"
+    title: ClassVar[str] = "Exact match of generated answers"
     rule: Literal["exact-match"] = "exact-match"
 
     def score(self) -> Callable[[str, Sequence[str]], float]:

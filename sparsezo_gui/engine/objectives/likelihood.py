@@ -1,4 +1,4 @@
-"""The likelihood of the right answers."""
+"""The likelihood of the correct answers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from sparsezo_gui.engine.objectives import Objective
 
 
 class Likelihood(Objective):
-    """Cross-entropy over the candidates of a choice; else the mean negative log-likelihood of the tokens to learn.
+    """Cross-entropy over the candidates of a choice; otherwise the mean negative log-likelihood of the trained tokens.
 
     MeZO (arXiv 2305.17333) appendix E: classification trains on the mean log-probability of each candidate's tokens,
-    everything else on the tokens of the answer, or of the text where there is no prompt.
+    everything else on the tokens of the answer, or of the text if there is no prompt.
     """
 
     title: ClassVar[str] = "Likelihood"

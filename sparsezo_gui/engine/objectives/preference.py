@@ -1,4 +1,4 @@
-"""Preferences: of two answers, the chosen one is to gain on the rejected one."""
+"""Preference pairs: the chosen answer should become likelier than the rejected one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class Preference(Objective):
-    """Of two answers to a prompt, the chosen one is to become likelier against the rejected one than it was at first.
+    """DPO loss: raises the likelihood of the chosen answer over the rejected one, relative to the base model.
 
     The DPO loss (arXiv 2305.18290): −log σ(β·(m − m₀)), where the margin m is log p(chosen) −
     log p(rejected), each summed over the answer's tokens, and m₀ that of the frozen base model. Own choice: this
-    stands in for the zeroth-order preference optimisation of arXiv 2503.03460, which writes new answers and scores them
-    by a reward model as it goes; here the pairs are given. m₀ is measured once per example, without a second model.
+    replaces the zeroth-order preference optimisation of arXiv 2503.03460, which generates new answers and scores them
+    with a reward model; here the pairs are given. m₀ is measured once per example, without a second model.
     """
 
     title: ClassVar[str] = "Preference pairs"
@@ -30,7 +30,7 @@ class Preference(Objective):
     needs: ClassVar[str] = "pairs of a chosen and a rejected answer"
     rule: Literal["preference"] = "preference"
     beta: float = setting(
-        0.1, "How strongly a preference counts; less lets the model go further from where it began.", gt=0, le=10,
+        0.1, "Strength β of the preference; lower lets the model move further from the base model.", gt=0, le=10,
         sane=(0.05, 0.5),
     )  # fmt: skip
 
@@ -48,8 +48,8 @@ class Preference(Objective):
         return Measured(losses, measured.weights, measured.scores)
 
     def metrics(self, measured: Measured, examples: Sequence[Encoded], base: Tensor | None = None) -> dict[str, float]:
-        """Shares of pairs whose margin grew (one that did not change is half of one) and of those whose chosen answer
-        is the likelier one, and by how much the margin grew."""
+        """Share of pairs whose margin grew (an unchanged one counts half), share whose chosen answer is likelier, and
+        the mean growth of the margin."""
         gains = self._gains(measured, examples, base)[0]
         grew = (gains > 0).double() + (gains == 0) / 2
         preferred = _margins(measured, examples)[0] > 0
@@ -58,7 +58,7 @@ class Preference(Objective):
 
     def _gains(self, measured: Measured, examples: Sequence[Encoded], base: Tensor | None) -> Tensor:
         margins = _margins(measured, examples)
-        return margins - (margins if base is None else base)  # with nothing tuned, nothing is gained
+        return margins - (margins if base is None else base)  # untuned, there is no gain
 
 
 def _margins(measured: Measured, examples: Sequence[Encoded]) -> Tensor:

@@ -1,25 +1,25 @@
-"""What may be learned about a single training example from the model that comes out.
+"""Differential privacy: what the trained model can reveal about a single training example.
 
 What the guarantee of a private run covers, and what it does not
 ----------------------------------------------------------------
-(ε, δ) bounds how much the tuned values after any step, and all noised scalars that led there, can tell about whether
-one training example was among the data (differential privacy; two sets of data are neighbours when one has one example
-more). So it covers an exported model. It rests on three things: an example enters a step only by its own clipped
-scalars, so by `clip` at most; noise is added to their sum; and each example is in a batch by a coin of its own (Poisson
-sampling). Coins and noise come from the operating system and are kept nowhere, so that two runs of one recipe differ,
-and a recipe and its seed do not undo the noise. A replay needs neither: the journal has the noised scalars.
+(ε, δ) bounds how much the tuned values after any step, and all noised scalars up to it, can reveal about whether one
+training example was in the data (differential privacy; two data sets are neighbours if one has one more example). So it
+covers an exported model. It rests on three things: an example enters a step only through its own clipped scalars, so by
+at most `clip`; noise is added to their sum; and each example is sampled into a batch independently (Poisson sampling).
+Sampling and noise use the operating system's randomness and are never stored, so two runs of a recipe differ, and a
+recipe and its seed cannot undo the noise. A replay needs neither: the journal has the noised scalars.
 
 It does not cover:
 
 - the run folder: its ``run.json`` has a hash of the training data, its journal the times of the steps;
-- validation and test examples: evaluations tell their metrics, and some of the examples, as they are; ending early and
-  exporting the best step are choices by these examples, not by the training data;
-- a saved mask that was found on them;
-- trying several recipes on the same data, of which each spends its own; the number of training examples, which is
-  taken as public; what is told by ``sparsezo evaluate --split train``;
-- what numbers of finite precision tell: the last bits of an example's loss depend on those beside it in a pass.
+- validation and test examples: evaluations record their metrics, and some of the examples, unprotected; early stopping
+  and exporting the best step depend on these examples, not on the training data;
+- a saved mask that was found on the training examples;
+- trying several recipes on the same data, each of which spends its own budget; the number of training examples, which
+  is assumed public; the output of ``sparsezo evaluate --split train``;
+- floating-point effects: the last bits of an example's loss depend on the other examples in its forward pass.
 
-Steps that a run went back over count, as do those of the runs that it branched off from.
+Steps that were rolled back count, and so do those of the runs it branched from.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
 
 
 class Privacy(Variant):
-    """Base of ways to keep training examples private."""
+    """Base of privacy mechanisms."""
 
     private: ClassVar[bool] = True
-    """Whether it keeps them so. What a step would tell of its batch is then told nowhere."""
+    """Whether it protects training examples. What a step would reveal of its batch is then not recorded."""
 
     def refusal(self, data: DataTable) -> str:
-        """What of ``data`` tells of its examples, in a sentence with what helps; empty where nothing does."""
+        """What in ``data`` would reveal its examples, in a sentence with the fix; empty if nothing does."""
         return ""
 
     def check(self) -> None:
-        """Raises `UserError` where something that it needs is missing here."""
+        """Raises `UserError` if a required package is missing."""
 
     def choose(self, session: Session, examples: Sequence[Encoded]) -> Chosen:
         """The batch of the next step."""

@@ -1,7 +1,7 @@
-"""What a private run spends: (ε, δ) of its steps, by Google's dp-accounting.
+"""Privacy accounting: (ε, δ) spent by the steps of a run, with Google's dp-accounting.
 
-Rényi differential privacy of the Poisson-sampled Gaussian mechanism, added up over the steps; neighbours differ by one
-example that is added or removed.
+Rényi differential privacy of the Poisson-sampled Gaussian mechanism, composed over the steps; neighbours differ by
+adding or removing one example.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.runs.folder import RunFolder
     from sparsezo_gui.recipe import Recipe
 
-ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512, 1024)  # whole ones: sums with an end, without approximation
+ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512, 1024)  # integers: finite sums, without approximation
 Part = tuple[float, float, int]  # sampling rate, noise, steps
 
 
 @dataclass(frozen=True)
 class Spent:
-    """(ε, δ) of ``steps`` steps; ``records`` of the run's own journal are in it. ε is infinite where some steps had no
+    """(ε, δ) of ``steps`` steps, including ``records`` of the run's own journal. ε is infinite if some steps had no
     privacy."""
 
     steps: int
@@ -34,23 +34,23 @@ class Spent:
 
     def __str__(self) -> str:
         if math.isinf(self.epsilon):
-            return "no privacy, since some of the steps before had none"
+            return "no privacy, because some of the earlier steps had none"
         return f"(ε, δ) = ({self.epsilon:.3g}, {self.delta:g})"
 
 
 def check() -> None:
-    """Raises `UserError` where the package is missing."""
+    """Raises `UserError` if the package is missing."""
     try:
         import dp_accounting  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "[privacy] needs the package dp-accounting, which counts what is spent. Install it: pip install "
+            "[privacy] needs the package dp-accounting, which tracks the privacy budget. Install it: pip install "
             "'sparsezo-gui[privacy]'"
         ) from error
 
 
 def rate(recipe: Recipe, examples: int) -> float:
-    """The chance of each of ``examples`` to be in a batch."""
+    """The probability of each of ``examples`` to be in a batch."""
     return min(1.0, recipe.loop.batch_size / examples)
 
 
@@ -68,14 +68,14 @@ def epsilon(parts: Iterable[Part], delta: float) -> float:
 
 
 def planned(recipe: Recipe, examples: int) -> Spent:
-    """What the whole run would spend on so many training ``examples``."""
+    """What the whole run would spend with this number of training ``examples``."""
     privacy, steps = recipe.privacy, recipe.loop.steps
     return Spent(steps, epsilon([(rate(recipe, examples), privacy.noise, steps)], privacy.delta), privacy.delta)
 
 
 def spent(run: RunFolder) -> Spent | None:
-    """What ``run`` spent so far, with all that it and the runs it branched off from ever did, also where they went
-    back; None without privacy."""
+    """What ``run`` has spent so far, including rolled-back steps and the runs it branched from; None without
+    privacy."""
     privacy, records = run.recipe.privacy, 0
     if not privacy.private:
         return None

@@ -1,4 +1,4 @@
-"""Differential privacy by noise on the slope, of which a zeroth-order step has just one number to hide."""
+"""Differential privacy by noise on the projected gradient, the only number a zeroth-order step has to hide."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.zo.estimators import Estimate, Estimator, Probe
     from sparsezo_gui.recipe.recipe import DataTable
 
-_DRAWS = 4  # of which a noise is made
+_DRAWS = 4  # summed up for one noise value
 _system = random.SystemRandom()
 
 
 class Gaussian(Privacy):
-    """Each example's slope is clipped, noise is added to their sum: the model tells little of any one example.
+    """DP-ZO: clips each example's projected gradient and adds Gaussian noise to the sum.
 
     DP-ZO (arXiv 2401.04343) and DPZero (arXiv 2310.09639): sᵢ = [Lᵢ(θ+εz) − Lᵢ(θ−εz)] / 2ε of each example, clipped to
     C; g = (Σ sᵢ + N(0, σ²C²)) / B with the expected batch size B. Batches are Poisson samples and may be empty, which
-    is what the accounting assumes. Own choices: with several directions the vector of an example's slopes is clipped by
-    its length and every direction gets noise of its own, which is the same mechanism in several dimensions; an example
-    without a finite loss counts as zero; the loss of a step is told nowhere (noise that hides an example in a batch of
-    16 would hide the loss). What the guarantee covers is in `sparsezo_gui.engine.privacy`.
+    is what the accounting assumes. Own choices: with several directions the vector of an example's projected gradients
+    is clipped by its norm and each direction gets its own noise, which is the same mechanism in several dimensions; an
+    example without a finite loss counts as zero; the loss of a step is not recorded (noise that hides an example in a
+    batch of 16 would hide the loss). `sparsezo_gui.engine.privacy` says what the guarantee covers.
     """
 
     title: ClassVar[str] = "Gaussian noise"
     paper: ClassVar[str] = "DP-ZO, arXiv 2401.04343; DPZero, arXiv 2310.09639"
     rule: Literal["gaussian"] = "gaussian"
     clip: float = setting(
-        2.0, "Largest slope of an example that counts; larger ones are cut to it.", gt=0, le=1e6, sane=(0.5, 50)
+        2.0, "Clipping threshold C for the projected gradient of each example.", gt=0, le=1e6, sane=(0.5, 50)
     )
     noise: float = setting(
-        1.0, "Noise in units of the largest slope; more noise is more privacy and slower learning.", gt=0, le=1e4,
+        1.0, "Noise multiplier σ, relative to C; higher gives more privacy and slower training.", gt=0, le=1e4,
         sane=(0.5, 10),
     )  # fmt: skip
     delta: float = setting(
-        1e-5, "Chance with which the promise may fail; below one in as many as there are training examples.", gt=0,
+        1e-5, "Probability δ that the guarantee fails; choose it below 1 / (number of training examples).", gt=0,
         lt=1, sane=(1e-7, 1e-4),
     )  # fmt: skip
 
     def refusal(self, data: DataTable) -> str:
-        """See `Privacy.refusal`: a label of one example would be an answer to choose from for all the others."""
+        """See `Privacy.refusal`: a label from one example would become a candidate answer of all others."""
         from sparsezo_gui.engine.data.tasks import tasks
 
         task = tasks().get(data.task)
         if task is None or task.kind != "choice" or task.answers or task.items or data.answers:
             return ""
         return (
-            f"[privacy] rule = '{self.rule}' hides the training examples, and the answers to choose from would be "
-            "taken from them. List them in [data] answers, or set [privacy] rule = 'none'."
+            f"[privacy] rule = '{self.rule}' protects the training examples, but the answers to choose from would be "
+            "taken from them. List the answers in [data] answers, or set [privacy] rule = 'none'."
         )
 
     def check(self) -> None:
@@ -85,7 +85,7 @@ class Gaussian(Privacy):
         steps = estimator.epsilon * torch.eye(count)
         losses = probe.alone(torch.cat((steps, -steps)))
         slopes = (losses[:count] - losses[count:]) / (2 * estimator.epsilon)
-        slopes = slopes.where(slopes.isfinite().all(dim=0), 0.0)  # NaN would pass through what clips
+        slopes = slopes.where(slopes.isfinite().all(dim=0), 0.0)  # NaN would pass through clipping
         clipped = slopes * (self.clip / slopes.norm(dim=0).clamp(min=self.clip))
         scale = self.noise * self.clip
         noised = (total + scale * secret_normal() for total in clipped.sum(dim=1).tolist())
@@ -93,6 +93,6 @@ class Gaussian(Privacy):
 
 
 def secret_normal() -> float:
-    """A normal value out of the operating system's randomness; of several, so that the last bits of a draw, which
-    depend on what a float can hold, do not show (own choice)."""
+    """A normal value from the operating system's randomness; the sum of several, so that floating-point artefacts in
+    the last bits of a draw do not show (own choice)."""
     return sum(_system.gauss(0.0, 1.0) for _ in range(_DRAWS)) / _DRAWS**0.5

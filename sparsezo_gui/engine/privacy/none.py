@@ -8,7 +8,7 @@ from sparsezo_gui.engine.privacy import Privacy
 
 
 class NoPrivacy(Privacy):
-    """Nothing is hidden: the tuned model may tell of the examples that it learned from."""
+    """No protection: the tuned model may reveal its training examples."""
 
     title: ClassVar[str] = "None"
     private: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""Which training examples a step measures. A replay needs none of them."""
+"""Batch selection: the training examples of a step. A replay does not need them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 
 class Chosen(NamedTuple):
-    """The examples of a batch, and how many tokens went through the model to choose them."""
+    """The examples of a batch, and the number of tokens processed to choose them."""
 
     examples: list[Encoded]
     tokens: int = 0
 
 
 class Selection(Variant):
-    """Base of ways to choose batches."""
+    """Base of batch selection rules."""
 
     @property
     def passes(self) -> int:
-        """What choosing a batch costs in forward passes of one."""
+        """Cost of choosing a batch, in forward passes of a batch."""
         return 0
 
     @abstractmethod
     def choose(self, session: Session, examples: Sequence[Encoded]) -> Chosen:
-        """The batch of the next step of ``session``, out of the training ``examples``."""
+        """The batch of the next step of ``session``, from the training ``examples``."""

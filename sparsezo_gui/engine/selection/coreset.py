@@ -1,4 +1,4 @@
-"""Core sets: a few examples that stand for many."""
+"""Core sets: a few examples that represent many."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class CoreSet(Selection):
-    """The batch is chosen out of a larger pool so that each example of the pool has one like it in the batch.
+    """Picks each batch from a larger pool so that it represents every example of the pool.
 
-    CoLM (arXiv 2407.19580) takes zeroth-order gradients of one projection as features and chooses by greedy facility
-    location: of Σᵢ maxₛ (D − |fᵢ − fₛ|₁) over the batch, which a greedy choice brings within 1 − 1/e of the best. Own
-    choices: features are slopes of each example along several random directions of the tuned values, since along one
-    direction all that tells two examples apart is one number; their l1 distances grow with those of the gradients. The
-    chosen ones count alike, not by how many they stand for (small clusters are meant to gain), there is no history of
-    gradients and no parting by sources. Compare it with 'shuffled' at equal forward passes.
+    CoLM (arXiv 2407.19580) uses zeroth-order gradients of one projection as features and selects by greedy facility
+    location: it maximises Σᵢ maxₛ (D − |fᵢ − fₛ|₁) over the batch, within 1 − 1/e of the optimum. Own choices: features
+    are the projected gradients of each example along several random directions, since a single direction distinguishes
+    examples by only one number; their l1 distances grow with those of the gradients. Selected examples have equal
+    weight, not that of the examples they represent (small clusters should gain); there is no gradient history and no
+    split by source. Compare it with 'shuffled' at equal forward passes.
     """
 
     title: ClassVar[str] = "Core set"
@@ -31,17 +31,17 @@ class CoreSet(Selection):
     rule: Literal["coreset"] = "coreset"
     pool: int = setting(2, "Size of the pool, in batches.", unit="batches", ge=2, le=64, sane=(2, 4))
     features: int = setting(
-        4, "Directions along which the pool is felt. A step takes 1 + this × the pool's batches times as long.",
+        4, "Projected gradients per example used as features. A step takes 1 + features × pool times as long.",
         ge=1, le=256, sane=(4, 16),
     )  # fmt: skip
 
     @property
     def passes(self) -> int:
-        """Two sides of each feature, of the whole pool."""
+        """Two per feature, on the whole pool."""
         return 2 * self.features * self.pool
 
     def choose(self, session: Session, examples: Sequence[Encoded]) -> Chosen:
-        """See `Selection.choose`. Ties go to the example that comes first in the order of the data."""
+        """See `Selection.choose`. Ties go to the example that comes first in the data order."""
         import numpy as np
         import torch
 
@@ -52,11 +52,11 @@ class CoreSet(Selection):
         loop, values, step = session.recipe.loop, session.overlay.values, session.step + 1
         places = batch_indices(loop.seed, step, self.pool * loop.batch_size, len(examples))
         pool = [examples[place] for place in dict.fromkeys(places)]
-        if len(pool) <= loop.batch_size:  # every one of them, some twice
+        if len(pool) <= loop.batch_size:  # all of them, some twice
             return Chosen([examples[place] for place in places[: loop.batch_size]])
         epsilon = getattr(session.recipe.estimator, "epsilon", 1e-3)
         found = np.empty((len(pool), self.features))
-        for column in range(self.features):  # one at a time, so that no more memory is taken than in a step
+        for column in range(self.features):  # one at a time, to need no more memory than a step
             z = normal(loop.seed, step, column, values.numel(), values.device, stream=Stream.FEATURES)
             plus, minus = session.probe(pool, z[None]).examples(torch.tensor([[epsilon], [-epsilon]]))
             found[:, column] = ((plus - minus) / (2 * epsilon)).cpu().numpy()
@@ -65,7 +65,7 @@ class CoreSet(Selection):
 
 
 def facility_location(features: np.ndarray, count: int) -> list[int]:
-    """``count`` rows of ``features`` (n, m), chosen greedily so that every row has a chosen one near it (l1)."""
+    """``count`` rows of ``features`` (n, m), chosen greedily so that every row is close to a chosen one (l1)."""
     import numpy as np
 
     distances = np.zeros((len(features), len(features)))

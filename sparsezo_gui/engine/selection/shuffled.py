@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Shuffled(Selection):
-    """Every example once before any comes again, in an order that is drawn anew each time."""
+    """Every example once per epoch, in a new random order each time."""
 
     title: ClassVar[str] = "Shuffled"
     rule: Literal["shuffled"] = "shuffled"

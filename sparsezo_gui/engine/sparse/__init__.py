@@ -1,1 +1,1 @@
-"""Which weights are tuned: mask rules, mask files, and the overlay of tuned values on the frozen model."""
+"""Which weights are tuned: mask rules, mask files, and the tuned values (overlay) on top of the frozen model."""

@@ -1,4 +1,4 @@
-"""The subspace that a layer's inputs lie in."""
+"""The subspace spanned by a layer's inputs."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.models.linear import FrozenLinear
     from sparsezo_gui.engine.sparse.mask import Mask
 
-STAGE = "Looking at activations"
+STAGE = "Analysing activations"
 
 
 class ActivationSubspace(OnText):
-    """Every output of a layer along the main directions of the layer's inputs: W + B·A, of which B is tuned.
+    """Low-rank tuning along the principal directions of each layer's inputs: W + B·A, where B is tuned.
 
     AGZO (arXiv 2601.17261): the gradient of W is Q·Hᵀ with the layer's inputs H, so it lies in the span of H. The rows
-    of A are its main directions, found by subspace iteration, A ← QR(H·Hᵀ·A); a direction is R·A with normal R, without
-    a rescaling. The paper's main results have rank 1 and three iterations. (From notes on the paper: its text and code
-    were not at hand.)
+    of A are its principal directions, found by subspace iteration, A ← QR(H·Hᵀ·A); a direction is R·A with normal R,
+    without rescaling. The paper's main results use rank 1 and three iterations. (From notes on the paper: its text and
+    code were not available.)
 
-    Own choices: A is found once, on the frozen base and a calibration text, and not at every step on the batch: a run
-    then stays a list of scalars, which is replayed without a forward pass, and B can stay beside a base in few bits.
-    The slope is what the estimator measures (theirs is one-sided). Only the linear weights of the blocks are tuned.
-    Inputs are not centred; where a few channels are far larger than others, a higher rank helps. Without a rescaling B
-    moves the entries of W by √(r/in) of what it moves itself, so that it takes a higher rate than single entries do.
+    Own choices: A is found once, with the frozen base model on a calibration text, not at every step on the batch: a
+    run then remains a list of scalars that is replayed without a forward pass, and the base model can stay quantised.
+    The projected gradient is the estimator's (theirs is one-sided). Only the linear weights of the blocks are tuned.
+    Inputs are not centred; if a few channels are far larger than others, a higher rank helps. Without rescaling, the
+    entries of W move by √(r/in) of the change of B, so it needs a higher rate than single entries do.
     """
 
     title: ClassVar[str] = "Activation subspace"
@@ -42,13 +42,13 @@ class ActivationSubspace(OnText):
     space: ClassVar[str] = "low-rank"
     rate_factor: ClassVar[float] = 4.0
     rule: Literal["activation-subspace"] = "activation-subspace"
-    rank: int = setting(1, "Directions of the inputs of each weight matrix.", ge=1, le=4096, basic=True, sane=(1, 16))
+    rank: int = setting(1, "Principal input directions per weight matrix.", ge=1, le=4096, basic=True, sane=(1, 16))
     text: str = setting(
         "task",
-        "Text to look at activations on: 'task' (your examples as plain text), 'answers' (your examples one by one), "
+        "Text to compute activations on: 'task' (your examples as plain text), 'answers' (your examples one by one), "
         "'general', a file, or a Hub data set.",
     )
-    iterations: int = setting(3, "Passes over the text in which directions are found.", ge=1, le=100, sane=(3, 10))
+    iterations: int = setting(3, "Passes over the text to find the directions.", ge=1, le=100, sane=(3, 10))
 
     def tuned(self, anatomy: Anatomy) -> int:
         """See `MaskRule.tuned`."""
@@ -66,11 +66,11 @@ class ActivationSubspace(OnText):
         """See `MaskRule.cost`."""
         return (
             f"About {self.iterations * self.sequences} forward passes at the start of every run, block by block, with "
-            "little more memory than the run's own."
+            "little more memory than training."
         )
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
-        """See `MaskRule.find`. Block by block: all sequences go through one as often as its bases are improved."""
+        """See `MaskRule.find`. Block by block: all sequences pass through a block once per iteration."""
         import torch
 
         from sparsezo_gui.engine.models.blocks import Blocks
@@ -88,7 +88,7 @@ class ActivationSubspace(OnText):
             for place, (name, (_, columns)) in enumerate(anatomy.linears.items())
         }
         ids = [torch.tensor([passage.tokens], device=model.device) for passage in passages]
-        hidden, calls = [], {}  # how blocks are called depends on the number of tokens, not on what they are
+        hidden, calls = [], {}  # the arguments of blocks depend on the number of tokens, not on the tokens
         for each in ids:
             first, called = blocks.enter(each)
             calls.setdefault(each.shape[1], called)
@@ -115,7 +115,7 @@ class ActivationSubspace(OnText):
 
 @contextmanager
 def _watched(layers: list[FrozenLinear], bases: dict[str, Tensor], sums: dict[str, Tensor]) -> Iterator[None]:
-    """Within: Xᵀ·X·A of what goes into each layer is added to its sum; Xᵀ·X, as large as a weight, is never made."""
+    """Inside, Xᵀ·X·A of each layer's inputs is added to its sum; Xᵀ·X, as large as a weight, is never formed."""
 
     def look(layer: FrozenLinear, given: tuple[Tensor, ...]) -> None:
         x = given[0].reshape(-1, given[0].shape[-1]).float()

@@ -1,4 +1,4 @@
-"""What goes into the frozen layers on text: one forward pass of each sequence, and no memory beyond that of inference.
+"""Inputs of the frozen layers on text: one forward pass per sequence, with only the memory of inference.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from sparsezo_gui.recipe.events import Progress
 
 @dataclass(frozen=True)
 class Activations:
-    """Inputs of the layers, by name, fp32 (in,) on the CPU; and what the blocks give, fp32 (blocks,)."""
+    """Statistics of the layers' inputs, by name, fp32 (in,) on the CPU; and of the blocks' outputs, fp32 (blocks,)."""
 
     norms: dict[str, Tensor]
-    """‖X_j‖₂ of each input j: over the tokens of a sequence, in the mean square over sequences."""
+    """‖X_j‖₂ of each input j: over the tokens of a sequence, root mean square over sequences."""
     largest: dict[str, Tensor]
     """The largest |X_j|."""
     peaks: Tensor
-    """The largest |h| of any number that a block gives to the next."""
+    """The largest |h| in a block's output."""
     medians: Tensor
-    """The median of those |h|, in the mean over sequences."""
+    """The median |h| in a block's output, averaged over sequences."""
 
 
 def activations(model: FrozenModel, passages: Sequence[Passage]) -> Generator[Progress, None, Activations]:
     """Runs the frozen model on ``passages``. Raises `UserError` for activations that are not finite."""
     seen = _Seen(model)
     for done, passage in enumerate(passages):
-        yield Progress("Reading the activations", done, len(passages), "sequences")
+        yield Progress("Computing activations", done, len(passages), "sequences")
         ids = torch.tensor([passage.tokens], device=model.device)
         with torch.no_grad(), seen.looking():
-            split_pass(model.module, model.body, input_ids=ids)  # nobody looks at logits
-    yield Progress("Reading the activations", len(passages), len(passages), "sequences")
+            split_pass(model.module, model.body, input_ids=ids)  # logits are not needed
+    yield Progress("Computing activations", len(passages), len(passages), "sequences")
     return seen.result(len(passages))
 
 
 class _Seen:
-    """Sums over the sequences so far."""
+    """Running sums over the sequences."""
 
     def __init__(self, model: FrozenModel) -> None:
         self.layers = model.layers
@@ -57,7 +57,7 @@ class _Seen:
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        """Within: what passes through layers and blocks is seen."""
+        """Inside, inputs of layers and outputs of blocks are recorded."""
         with ExitStack() as hooks:
             for name, layer in self.layers.items():
                 hooks.callback(layer.register_forward_pre_hook(self._into(name)).remove)
@@ -86,7 +86,7 @@ class _Seen:
         squares = {name: each.cpu() / sequences for name, each in self.squares.items()}
         if not all(each.isfinite().all() for each in (*squares.values(), self.peaks)):
             raise UserError(
-                "The model's activations on the mask's text are not finite numbers; choose more bits or other text."
+                "The model's activations on the mask's text are not finite. Use more bits or another text."
             )
         largest = {name: each.cpu() for name, each in self.largest.items()}
         norms = {name: each.sqrt() for name, each in squares.items()}

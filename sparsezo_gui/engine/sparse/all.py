@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class All(MaskRule):
-    """Every weight of the blocks, which is MeZO, in the memory of inference; needs 16 or 32 bits.
+    """Every weight of the decoder blocks, as in MeZO, with the memory of inference; needs 16 or 32 bits.
 
-    Source: arXiv 2305.17333, algorithm 1. Own choices: embeddings, head, norms and biases stay as they are; weights are
-    perturbed on their way through the forward pass rather than in place; 16-bit ones are rounded by chance.
+    Source: arXiv 2305.17333, algorithm 1. Own choices: embeddings, head, norms and biases stay frozen; weights are
+    perturbed during the forward pass rather than in place; 16-bit ones use stochastic rounding.
     """
 
     title: ClassVar[str] = "All (dense)"
@@ -32,7 +32,7 @@ class All(MaskRule):
 
     def source(self) -> str:
         """See `MaskRule.source`."""
-        return "Every eligible weight is tuned: there is nothing to find."
+        return "Every eligible weight is tuned; no search is needed."
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""
@@ -42,6 +42,6 @@ class All(MaskRule):
         """See `MaskRule.find`."""
         from sparsezo_gui.engine.sparse.mask import Mask
 
-        yield Progress("Choosing all weights")
+        yield Progress("Selecting all weights")
         count = model.anatomy.eligible
         return Mask({}, self.model_dump(mode="json"), model.fingerprint, count, self.space, tuned=count)

@@ -1,4 +1,4 @@
-"""What rules share that look at text: which text, how much of it, and how it comes to the model."""
+"""Shared by rules that run the model on text: which text, how much of it, and how it is prepared."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ OWN = {"task": "your training examples", "answers": "the answers of your trainin
 class Calibrated(MaskRule):
     """Base of rules that run the model on a little text."""
 
-    sequences: int = setting(32, "Sequences of each text.", unit="sequences", ge=1, le=65536, sane=(16, 128))
-    tokens: int = setting(512, "Longest sequence.", unit="tokens", ge=8, le=131072, sane=(128, 2048))
+    sequences: int = setting(32, "Sequences from each text.", unit="sequences", ge=1, le=65536, sane=(16, 128))
+    tokens: int = setting(512, "Maximum length of a sequence.", unit="tokens", ge=8, le=131072, sane=(128, 2048))
 
     @property
     def reads_task(self) -> bool:
@@ -27,7 +27,7 @@ class Calibrated(MaskRule):
         return any(name in OWN for name in self.names)
 
     def texts_used(self) -> str:
-        """The texts and how much of them, in words."""
+        """Describes the texts and how much of them is used."""
         words = [
             OWN.get(name, f"the bundled {name} text" if name in resources.BUNDLED_TEXT else name) for name in self.names
         ]
@@ -35,7 +35,7 @@ class Calibrated(MaskRule):
         return f"{' and '.join(words)}: at most {self.sequences} sequences{each} of up to {self.tokens} tokens"
 
     def passages(self, model: FrozenModel, search: Search) -> list[list[Passage]]:
-        """The passages of each text. Raises `UserError` for one that is missing or too short."""
+        """The passages of each text. Raises `UserError` if one is missing or too short."""
         from sparsezo_gui.engine.data import passages
 
         longest = getattr(model.source.config, "max_position_embeddings", None) or self.tokens
@@ -47,12 +47,12 @@ class Calibrated(MaskRule):
 
 
 class OnText(Calibrated):
-    """Base of rules that look at one text."""
+    """Base of rules that use one text."""
 
     text: str = setting(
         "general",
-        "Text to look at: 'general', 'task' (your examples as plain text), 'answers' (your examples one by one; a loss "
-        "is that of the answers alone), a file, or a Hub data set.",
+        "Text to find the mask on: 'general', 'task' (your examples as plain text), 'answers' (your examples one by "
+        "one, with the loss on the answers only), a file, or a Hub data set.",
     )
 
     @property

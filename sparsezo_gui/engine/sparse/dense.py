@@ -1,13 +1,13 @@
-"""Every weight of the blocks is tuned, and memory stays that of inference.
+"""Dense tuning: every weight of the blocks is tuned, with the memory of inference.
 
-The values are the weights: one flat vector in the format that the model is held in (fp32, or the checkpoint's 16 bits),
-of which each layer's store is a view. There is no copy of where they began, which is read from the checkpoint again
-where it is needed, and no direction as long as the model: each piece of one is drawn where it is used, by its place.
-Within a forward pass every span of a weight W becomes W + Σ offset·direction in a fresh piece of memory, for all sides
-while it is hot, as Sparse MeZO does (arXiv 2402.15751). So W is never perturbed itself, and a run that is
-stopped between two sides leaves no trace. MeZO's own cycle of +ε, −2ε, +ε in place (arXiv 2305.17333, algorithm 1)
-leaves a rounding error behind. A step moves the values in place, piece by piece; those in 16 bits are rounded by chance
-(see `sparsezo_gui.engine.zo.rounding`).
+The tuned values are the weights: one flat vector in the format of the loaded model (fp32, or the checkpoint's 16 bits),
+of which each layer's store is a view. The original weights are not copied but read from the checkpoint again when
+needed, and no direction as long as the model exists: each piece is drawn where it is used, from its position. In a
+forward pass every span of a weight W becomes W + Σ offset·direction in temporary memory, for all perturbations while it
+is in the cache, as in Sparse MeZO (arXiv 2402.15751). So W itself is never perturbed, and a run stopped between two
+forward passes leaves no trace. MeZO's in-place cycle of +ε, −2ε, +ε (arXiv 2305.17333, algorithm 1) leaves a rounding
+error behind. A step updates the values in place, piece by piece, with stochastic rounding for 16 bits (see
+`sparsezo_gui.engine.zo.rounding`).
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from sparsezo_gui.engine.zo.generator import Source
 from sparsezo_gui.engine.zo.rounding import by_chance
 from sparsezo_gui.errors import UserError
 
-PIECE = {"cpu": 2**18, "cuda": 2**22}  # values drawn at a time: on a CPU by one thread, within its cache
-ALIGNED = 128  # from every so many-th value on, directions can be drawn
-MOVED = 2**20  # values that a step moves at a time
+PIECE = {"cpu": 2**18, "cuda": 2**22}  # values drawn at a time: on a CPU by one thread, to fit its cache
+ALIGNED = 128  # directions can be drawn from multiples of this position
+MOVED = 2**20  # values updated at a time
 BLOCKS = "blocks"
-"""Part of a mask: how many blocks a step tunes, drawn anew for each. Other parts are named as a weight, of which those
-up to that size are tuned, as they are in the step."""
+"""Part of a mask: the number of blocks drawn for each step. Other parts are named after a weight and hold the threshold
+up to which its values are tuned in a step."""
 
 
 class DenseOverlay(Overlay):
-    """All eligible weights, in the model's order of layers, or what a step chooses of them."""
+    """All eligible weights, in layer order, or the part of them chosen for a step."""
 
     def __init__(self, model: FrozenModel, mask: Mask) -> None:
         self.model, self.mask, self.slices = model, mask, {}
@@ -53,7 +53,7 @@ class DenseOverlay(Overlay):
             self.slices[name] = slice(count, count + rows * columns)
             count += rows * columns
         for layer in model.layers.values():
-            layer.store = None  # what was loaded goes before there is another one of it
+            layer.store = None  # frees the loaded weight before the copy exists
         devices.give_back_freed()
         self.values = torch.empty(count, dtype=dtype, device=model.device)
         self.reset()
@@ -63,7 +63,7 @@ class DenseOverlay(Overlay):
 
     @property
     def start(self) -> Start:
-        """Where the values began, to be read piece by piece."""
+        """The original values, read piece by piece."""
         return Start(self.model.checkpoint, self.slices, self.values.dtype)
 
     def reset(self) -> None:
@@ -73,7 +73,7 @@ class DenseOverlay(Overlay):
             self.values[part] = start.weight(name)
 
     def draw(self, estimator: Estimator, source: Source, batch_size: int) -> tuple[Source, int]:
-        """See `Overlay.draw`: nothing yet, but what to draw from and how many directions."""
+        """See `Overlay.draw`: draws nothing yet, returns the source and the number of directions."""
         if not estimator.plain:
             raise NotImplementedError("directions as long as the model that are not as drawn")
         return source, estimator.probes(batch_size)
@@ -84,7 +84,7 @@ class DenseOverlay(Overlay):
         return Directions(source, probes, self.values, self._tuned(source), self.thresholds, estimator.signs)
 
     def _tuned(self, source: Source) -> dict[str, slice]:
-        """Where the values stand that a step tunes, by the weight's name."""
+        """Slices of the values tuned in a step, by weight name."""
         if BLOCKS not in self.mask.parts:
             return self.slices
         anatomy = self.model.anatomy
@@ -94,7 +94,7 @@ class DenseOverlay(Overlay):
 
     def probed(self, directions: Directions, offsets: Tensor) -> AbstractContextManager[None]:
         """See `Overlay.probed`."""
-        # Where sides go one after the other, each has few of the directions.
+        # If forward passes run one after the other, each needs only few of the directions.
         probes = offsets.any(dim=0).nonzero().view(-1).tolist()
         by_side = offsets[:, probes].tolist()
         return self._held({
@@ -112,14 +112,14 @@ class DenseOverlay(Overlay):
         raise NotImplementedError("a direction as long as the model for every example")
 
     def applied(self, sides: Tensor | None = None) -> AbstractContextManager[None]:
-        """See `Overlay.applied`; the values alone, which the model runs with anyway."""
+        """See `Overlay.applied`; only without ``sides``, since the model already holds the values."""
         if sides is not None:
             raise NotImplementedError("sides as long as the model")
         return self._held({})
 
     @contextmanager
     def base(self) -> Iterator[None]:
-        """See `Overlay.base`. Each weight is read from the checkpoint as it is needed, which is slow."""
+        """See `Overlay.base`. Each weight is read from the checkpoint when needed, which is slow."""
         now, start = {name: layer.store for name, layer in self.model.layers.items()}, self.start
         try:
             for name, layer in self.model.layers.items():
@@ -140,21 +140,21 @@ class DenseOverlay(Overlay):
 
 
 def weight(model: FrozenModel, name: str) -> Tensor:
-    """The weight (out, in) that a run begins with, as it is held."""
+    """The original weight (out, in), in the model's format."""
     return model.checkpoint.read(name).to(_format(model))
 
 
 def _format(model: FrozenModel) -> torch.dtype:
-    """The format of the weights. Raises `UserError` for a model whose weights cannot be moved."""
+    """The format of the weights. Raises `UserError` if they cannot be changed."""
     stores = [layer.store for layer in model.layers.values()]
     if not all(isinstance(store, Dense) for store in stores):
         raise UserError(
-            f"The weights of '{model.source.id}' are quantised, and a [mask] rule that tunes every weight has to move "
-            "them. Take the 16-bit original of this model, or set [mask] rule = 'sensitive'."
+            f"The weights of '{model.source.id}' are quantised, but a [mask] rule that tunes every weight must change "
+            "them. Use the 16-bit original of this model, or set [mask] rule = 'sensitive'."
         )
     if any(store.device.type != model.device.type for store in stores):
         raise UserError(
-            f"'{model.source.id}' is too large for {devices.name(model.device)}, and a [mask] rule that tunes every "
+            f"'{model.source.id}' is too large for {devices.name(model.device)}, but a [mask] rule that tunes every "
             "weight needs all of them there. Set [model] device = 'cpu' or bits = 16, or [mask] rule = 'sensitive'."
         )
     return stores[0].weight.dtype
@@ -162,9 +162,9 @@ def _format(model: FrozenModel) -> torch.dtype:
 
 @dataclass(frozen=True)
 class Directions:
-    """Directions (``probes``, n) of a step, of which no more is drawn at once than is asked for: normal, or ``signs``.
+    """Directions (``probes``, n) of a step, drawn only as needed: normal, or ``signs``.
 
-    They are zero outside of the weights in ``tuned``, and where ``values`` are beyond their weight's threshold.
+    They are zero outside the weights in ``tuned``, and where ``values`` exceed their weight's threshold.
     """
 
     source: Source
@@ -175,13 +175,13 @@ class Directions:
     signs: bool = False
 
     def of(self, name: str, first: int, count: int, probes: Sequence[int]) -> Tensor:
-        """Some of them for ``count`` values of weight ``name`` from the ``first`` on, fp32 (len(probes), count)."""
+        """The ``probes`` for ``count`` values of weight ``name`` from ``first`` on, fp32 (len(probes), count)."""
         begin = self.tuned[name].start + first
         drawn = torch.empty(len(probes), count, device=self.values.device)
         for direction, probe in zip(drawn, probes, strict=True):
             _fill(direction, self.source, probe, begin, generator.signs if self.signs else generator.normal)
         if name in self.thresholds:
-            # Of the values as they are before the step, the same for all of its sides and for itself.
+            # From the values before the step: the same for all its forward passes and the update.
             drawn *= self.values[begin : begin + count].float().abs() <= self.thresholds[name]
         return drawn
 
@@ -202,7 +202,7 @@ class Directions:
 
 
 def _fill(direction: Tensor, source: Source, probe: int, begin: int, values: Callable[..., Tensor]) -> None:
-    """Writes the ``values`` of a direction from ``begin`` on, on as many threads as PyTorch may use."""
+    """Writes the ``values`` of a direction from ``begin`` on, with PyTorch's number of threads."""
     device = direction.device
 
     def draw(place: int) -> None:
@@ -225,14 +225,14 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 
 class Start:
-    """What all values began as, in ``dtype`` on the CPU, read from the checkpoint by weights. The last one is kept."""
+    """All original values, in ``dtype`` on the CPU, read from the checkpoint by weight; the last one is cached."""
 
     def __init__(self, checkpoint: Checkpoint, slices: Mapping[str, slice], dtype: torch.dtype) -> None:
         self.checkpoint, self.slices, self.dtype = checkpoint, slices, dtype
         self._last: tuple[str, Tensor] = ("", torch.empty(0))
 
     def weight(self, name: str) -> Tensor:
-        """Those of weight ``name``, flat."""
+        """The values of weight ``name``, flat."""
         if self._last[0] != name:
             self._last = (name, self.checkpoint.read(name).to(self.dtype).reshape(-1))
         return self._last[1]
@@ -244,12 +244,12 @@ class Start:
         ])  # fmt: skip
 
     def numel(self) -> int:
-        """How many there are."""
+        """Number of values."""
         return max(place.stop for place in self.slices.values())
 
 
 class Changes(Mapping[str, tuple[Tensor, Tensor]]):
-    """See `Overlay.changes`: of the weights that differ from their start, found as each is asked for."""
+    """See `Overlay.changes`: the weights that differ from the original, compared on access."""
 
     def __init__(self, overlay: DenseOverlay) -> None:
         self._overlay, self._start = overlay, overlay.start
@@ -271,7 +271,7 @@ class Changes(Mapping[str, tuple[Tensor, Tensor]]):
 
 @dataclass(frozen=True)
 class _OnDisk(Store):
-    """A weight as it began, which is read whenever it is asked for."""
+    """An original weight, read from disk on every access."""
 
     start: Start
     name: str

@@ -1,10 +1,11 @@
-"""Squared gradients of frozen weights, block by block, in memory that does not grow with the model's depth.
+"""Squared gradients of frozen weights, block by block, with memory independent of the model's depth.
 
-All sequences go through one block after the other, and what goes into each block is kept on disk. Then, from the last
+All sequences go through one block after the other, and the inputs of each block are saved to disk. Then, from the last
 block to the first, each block runs again for all sequences, now with gradients: the gradient of one linear layer at a
-time is made from its output gradient and its input, squared, added and dropped. So the mask costs two forward passes
-and a backward pass, whatever memory there is; gradients, sums and dense weights are those of one block; and no weight
-needs a gradient itself, so that the weights stay in 4 bits. An interrupted search goes on after its last whole block.
+time is computed from its output gradient and its input, squared, added and dropped. So a mask costs two forward passes
+and a backward pass, with any amount of memory; gradients, sums and dense weights exist only for one block; and no
+weight needs a gradient itself, so the weights stay in 4 bits. An interrupted search resumes after its last complete
+block.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 
 STAGE = "Finding the sensitive weights"
-MEMORY_SHARE = 0.5  # of the free memory that sums may take
+MEMORY_SHARE = 0.5  # share of the free memory for the sums
 LOGITS_BYTES = 16 << 20  # of logits at a time; autograd holds about three times as much
 TINY = torch.finfo(torch.float32).tiny
 
@@ -39,7 +40,7 @@ TINY = torch.finfo(torch.float32).tiny
 def kept_gradients(
     rule: MaskRule, model: FrozenModel, texts: Sequence[Sequence[Passage]], selection: Selection, by_row: bool = False
 ) -> Iterator[Progress | tuple[str, Tensor]]:
-    """`squared_gradients` on ``texts`` in a search that may be interrupted; ``by_row`` makes each of them count alike.
+    """`squared_gradients` on ``texts`` in a search that may be interrupted; ``by_row`` gives each text equal weight.
     """
     passages = [passage for text in texts for passage in text]
     counts = [len(text) for text in texts]
@@ -48,7 +49,7 @@ def kept_gradients(
         for layer in model.layers.values()
     }
     parts = (rule.model_dump_json(), model.fingerprint, model.device.type, model.dtype, sorted(held), counts, passages)
-    # The same for the same search: rule, weights, how they are held and computed with, and text.
+    # Identifies the search: rule, weights, their format and compute type, and text.
     with unfinished(hashlib.sha256(repr(parts).encode()).hexdigest()[:32]) as work:
         yield from squared_gradients(model, passages, work, selection, tasks=counts if by_row else ())
 
@@ -63,10 +64,10 @@ def squared_gradients(
 ) -> Iterator[Progress | tuple[str, Tensor]]:
     """Name and summed squared gradients, fp32 (out, in), of each layer: Σ over passages of (∂ mean loss / ∂W)².
 
-    The last block's layers come first. ``selection`` is what the caller makes of them: it is kept in ``work`` with each
-    finished block, and is brought back from there. ``budget`` is how many bytes sums may take; None asks the device.
-    With ``tasks``, the number of passages of each, every task's sum is divided by the sum over each row (a row of
-    zeros stays one), and what the tasks give is added.
+    The last block's layers come first. ``selection`` is the caller's state: it is saved in ``work`` with each finished
+    block, and restored from there. ``budget`` limits the bytes of the sums; None asks the device. With ``tasks``, the
+    number of passages per task, each task's sum is divided by its sum over each row (a row of zeros stays zero), and
+    the results are added.
     """
     search = _Search(model, passages, work)
     count, total = len(passages), (3 * len(search.blocks) + 1) * len(passages)
@@ -81,7 +82,7 @@ def squared_gradients(
         work.finish("gradient")
     selection.load(work.selection)
     for number in reversed(range(len(search.blocks) + 1 - work.gradients)):
-        # A pass with gradients counts for two.
+        # A pass with gradients counts as two.
         before = (3 * len(search.blocks) - 2 * number - 1) * count
         groups = _groups(search.blocks.layers[number], budget // 2 if tasks else budget)
         for part, group in enumerate(groups):
@@ -102,7 +103,7 @@ def squared_gradients(
 
 
 def _groups(layers: list[FrozenLinear], budget: int) -> list[list[FrozenLinear]]:
-    """Layers of a block whose sums fit into ``budget`` bytes together: mostly all of them."""
+    """Layers of a block grouped so that the sums of a group fit into ``budget`` bytes: mostly a single group."""
     groups: list[list[FrozenLinear]] = []
     room = 0
     for layer in layers:
@@ -116,9 +117,9 @@ def _groups(layers: list[FrozenLinear], budget: int) -> list[list[FrozenLinear]]
 
 
 class _Search:
-    """Hidden states of sequences, and the loss's gradients at them, at the boundaries of blocks; both lie in ``work``.
+    """Hidden states of sequences, and their gradients, at the boundaries of blocks; both are stored in ``work``.
 
-    Boundary ``b`` is what goes into block ``b``; the last one is what the last block gives.
+    Boundary ``b`` is the input of block ``b``; the last one is the output of the last block.
     """
 
     def __init__(self, model: FrozenModel, passages: Sequence[Passage], work: Unfinished) -> None:
@@ -132,7 +133,7 @@ class _Search:
 
     @torch.no_grad()
     def forward(self, boundary: int) -> Iterator[int]:
-        """Hidden states at ``boundary``; tells how many sequences are done."""
+        """Computes hidden states at ``boundary``; yields the number of finished sequences."""
         with self.work.writing("hidden", boundary) as write:
             for index, ids in enumerate(self.ids):
                 if boundary == 0:
@@ -143,7 +144,7 @@ class _Search:
                 yield index + 1
 
     def losses(self) -> None:
-        """Gradients at the last boundary. Raises `UserError` for a loss that is not finite."""
+        """Computes gradients at the last boundary. Raises `UserError` if the loss is not finite."""
         last, chunk = len(self.blocks), max(1, LOGITS_BYTES // (4 * self.model.vocabulary))
         with self.work.writing("gradient", last) as write:
             for index, (ids, places) in enumerate(zip(self.ids, self.places, strict=True)):
@@ -158,12 +159,12 @@ class _Search:
                 states.backward(end.grad)
                 if not torch.isfinite(torch.tensor(loss)):
                     raise UserError(
-                        "The model's loss on the mask's text is not a finite number; choose more bits or other text."
+                        "The model's loss on the mask's text is not finite. Use more bits or another text."
                     )
                 write(hidden.grad)
 
     def backward(self, number: int, group: list[FrozenLinear], sums: dict[str, Tensor]) -> Iterator[int]:
-        """Adds to ``sums`` what block ``number`` has of all sequences; tells how many are done."""
+        """Adds the squared gradients of block ``number`` to ``sums``; yields the number of finished sequences."""
         with self.work.writing("gradient", number) as write, _dense(self.blocks.layers[number], self.model.device):
             for index in range(len(self.ids)):
                 hidden = self._read("hidden", number, index).requires_grad_()
@@ -187,7 +188,7 @@ class _Search:
         return self.work.read(kind, boundary, index).to(self.model.device)
 
     def _call(self, index: int, number: int) -> Call:
-        """How block ``number`` is called; it depends on the number of tokens, not on what they are."""
+        """The arguments of block ``number``, which depend on the number of tokens, not on the tokens."""
         ids = self.ids[index]
         if ids.shape[1] not in self._calls:
             self._calls[ids.shape[1]] = self.blocks.enter(ids)[1]
@@ -196,7 +197,7 @@ class _Search:
 
 @contextmanager
 def _dense(layers: list[FrozenLinear], device: torch.device) -> Iterator[None]:
-    """Within, the layers' weights are held dense on ``device``: all sequences pass through them twice."""
+    """Inside, the layers' weights are dense on ``device``: all sequences pass through them twice."""
     stores = [layer.store for layer in layers]
     try:
         for layer in layers:

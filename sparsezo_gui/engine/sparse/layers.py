@@ -1,4 +1,4 @@
-"""Other decoder blocks at every step."""
+"""Random decoder blocks at every step."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 
 class RandomLayers(MaskRule):
-    """At each step, all weights of a few decoder blocks drawn at random; needs a model in 16 or 32 bits.
+    """All weights of a few decoder blocks, drawn at random for each step; needs a model in 16 or 32 bits.
 
-    Source: LeZO, arXiv 2410.09823: what is left out is neither perturbed nor moved in that step, which spares drawing
-    and, here, a product for each side. Own reading, as the paper's body was not at hand: a fixed number of blocks,
-    evenly drawn, without making up for those left out. Own choices: the blocks have random numbers of their own;
-    embeddings and head, which the paper is said to tune at every step, stay as they are, and so do norms and biases.
+    Source: LeZO, arXiv 2410.09823: blocks that are left out are neither perturbed nor updated in that step, which saves
+    random numbers and, here, a matrix product per perturbation. Own reading, as the paper's body was not available: a
+    fixed number of blocks, drawn uniformly, without compensation for those left out. Own choices: blocks are drawn from
+    their own random stream; embeddings and head, which the paper is said to tune at every step, stay frozen, and so do
+    norms and biases.
     """
 
     title: ClassVar[str] = "Random layers"
@@ -29,7 +30,7 @@ class RandomLayers(MaskRule):
     rule: Literal["random-layers"] = "random-layers"
     dropped: float = setting(
         0.75,
-        "Part of the decoder blocks that each step leaves out, drawn anew; one at least is tuned.",
+        "Fraction of the decoder blocks left out of each step, drawn at random; at least one is tuned.",
         unit="fraction",
         ge=0,
         lt=1,
@@ -43,7 +44,7 @@ class RandomLayers(MaskRule):
 
     def source(self) -> str:
         """See `MaskRule.source`."""
-        return "Blocks are drawn by the seed, others at every step: there is nothing to find."
+        return "Blocks are drawn from the seed at every step; no search is needed."
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""
@@ -56,7 +57,7 @@ class RandomLayers(MaskRule):
         from sparsezo_gui.engine.sparse.dense import BLOCKS
         from sparsezo_gui.engine.sparse.mask import Mask
 
-        yield Progress("Choosing all weights")
+        yield Progress("Selecting all weights")
         count, told = model.anatomy.eligible, self.model_dump(mode="json")
         kept = torch.tensor([float(max(1, round(self.share() * model.anatomy.layers)))])
         return Mask({}, told, model.fingerprint, count, self.space, {BLOCKS: kept}, count)

@@ -1,14 +1,15 @@
-"""Tuned values of low rank: cores between bases that stay as they are, beside frozen weights that stay in few bits.
+"""Low-rank tuned values: cores between fixed bases, next to frozen weights that stay quantised.
 
-An effective weight is W + Σ left·core·rightᵀ. All cores begin at zero, where the model is the frozen one. Two kinds:
+An effective weight is W + Σ left·core·rightᵀ. All cores start at zero, which leaves the frozen model unchanged. Two
+kinds:
 
-- Random subspaces, one after the other (`Subspaces`): left and right are drawn by the seed, and a core is (r, r). The
-  cores of a subspace that was left stay where they are, and directions outside the present one are zero. The bases are
-  many times larger than the cores, so that the mask keeps only what they are drawn from: its part "subspaces" holds
-  rank, refresh, count, and the four 16-bit words of the seed from the lowest on. They are drawn when a core first
-  differs from zero. QR may give other last bits on another computer; a replay does not see it, for it moves cores.
+- Random subspaces, one after the other (`Subspaces`): left and right are drawn from the seed, and a core is (r, r). The
+  cores of earlier subspaces stay unchanged, and directions outside the current one are zero. The bases are many times
+  larger than the cores, so the mask stores only what they are drawn from: its part "subspaces" holds rank, refresh,
+  count, and the four 16-bit words of the seed, lowest first. Bases are drawn when a core first differs from zero. QR
+  may give different last bits on another computer; a replay is not affected, because it only moves cores.
 - Given bases (`Given`): a part of the mask for each tuned weight, A (r, in), under the weight's name; left is the
-  identity, and the core (out, r).
+  identity, and the core is (out, r).
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ Factors = dict[str, tuple[Tensor | None, Tensor]]
 
 @dataclass(frozen=True)
 class Subspaces:
-    """``count`` random subspaces of weights of ``shapes``; each is kept for ``refresh`` steps (0: for ever), and after
-    the last the first comes again."""
+    """``count`` random subspaces of weights of ``shapes``; each is used for ``refresh`` steps (0: for ever), and the
+    first follows the last."""
 
     shapes: Shapes
     rank: int
@@ -54,28 +55,28 @@ class Subspaces:
         """From the mask's part. Raises ValueError and others."""
         rank, refresh, count, *words = (int(number) for number in part.tolist())
         if min(rank, refresh + 1, count) < 1 or len(words) != 4 or not all(0 <= word < 2**16 for word in words):
-            raise ValueError("its subspaces are none")
+            raise ValueError("its subspaces are invalid")
         return cls(shapes, rank, refresh, count, sum(word << 16 * place for place, word in enumerate(words)))
 
     @property
     def part(self) -> Tensor:
-        """What `read` reads."""
+        """The mask's part, as read by `read`."""
         return torch.tensor([self.rank, self.refresh, self.count, *(self.seed >> 16 * n & 0xFFFF for n in range(4))],
                             dtype=torch.float32)  # fmt: skip
 
     @property
     def cores(self) -> dict[str, tuple[int, int, int]]:
-        """Shape of the cores, (subspaces, a, r), of each weight; no rank is above those of the weight."""
+        """Shape of the cores, (subspaces, a, r), of each weight; ranks are limited by the weight's size."""
         ranks = {name: min(self.rank, *shape) for name, shape in self.shapes.items()}
         return {name: (self.count, rank, rank) for name, rank in ranks.items()}
 
     def present(self, step: int) -> int:
-        """Number of the subspace that ``step`` (from 1) is taken in."""
+        """Number of the subspace used in ``step`` (from 1)."""
         return max(0, step - 1) // self.refresh % self.count if self.refresh else 0
 
     def factors(self, number: int) -> Factors:
-        """The bases of a subspace. √(out/r) and √(in/r) are in them, so that a core of normal values moves a weight by
-        as much as normal values for all of its entries would."""
+        """The bases of a subspace. They include √(out/r) and √(in/r), so that a normal core changes a weight as much as
+        normal values for all its entries would."""
         found = {}
         for place, (name, shape) in enumerate(self.shapes.items()):
             rank = min(self.rank, *shape)
@@ -125,26 +126,26 @@ def bases_of(mask: Mask, shapes: Shapes) -> Subspaces | Given:
         subspaces = mask.parts.get(SUBSPACES)
         found = Given.read(mask.parts, shapes) if subspaces is None else Subspaces.read(subspaces, shapes)
         if sum(map(math.prod, found.cores.values())) != mask.size:
-            raise ValueError("it has another number of values")
+            raise ValueError("the number of values differs")
     except (ValueError, KeyError, OverflowError, TypeError) as error:
-        raise UserError(f"This low-rank mask does not fit the model ({error}). Find the mask anew.") from error
+        raise UserError(f"This low-rank mask does not fit the model ({error}). Find the mask again.") from error
     return found
 
 
 def start_basis(seed: int, place: int, size: int, rank: int, stream: Stream = Stream.SEARCHES) -> Tensor:
-    """Orthonormal columns (size, rank) fp32 drawn by ``seed``, to begin a search for better ones with."""
+    """Orthonormal columns (size, rank), fp32, drawn from ``seed``, to start a search for better ones."""
     return orthonormal(generator.normal(seed, 0, place, size * rank, stream=stream).view(size, rank))
 
 
 def orthonormal(columns: Tensor) -> Tensor:
-    """Orthonormal columns that span those of (n, r), fp32: by QR in fp64 on the CPU, each in the direction that makes
-    the diagonal of R positive, so that there is one answer only."""
+    """Orthonormal columns with the same span as ``columns`` (n, r), fp32: by QR in fp64 on the CPU, with signs that
+    make the diagonal of R positive, so that the result is unique."""
     q, r = torch.linalg.qr(columns.double().cpu())
     return (q * torch.where(r.diagonal() < 0, -1.0, 1.0)).float()
 
 
 class LowRankOverlay(Overlay):
-    """Cores of low rank; the values of a weight are its cores, those of one subspace after those of the other."""
+    """Low-rank cores; the values of a weight are its cores, ordered by subspace."""
 
     def __init__(self, model: FrozenModel, mask: Mask) -> None:
         self.model = model
@@ -161,13 +162,13 @@ class LowRankOverlay(Overlay):
 
     @cached_property
     def numbers(self) -> Tensor:
-        """Which subspace each value belongs to, from 1, int32 (n,)."""
+        """The subspace of each value, from 1, int32 (n,)."""
         found = [torch.arange(1, count + 1, dtype=torch.int32).repeat_interleave(rows * rank)
                  for count, rows, rank in self.bases.cores.values()]  # fmt: skip
         return torch.cat(found or [torch.empty(0, dtype=torch.int32)]).to(self.values.device)
 
     def shape(self, estimator: Estimator, drawn: Any, step: int, state: Any) -> Any:
-        """See `Overlay.shape`: zero outside the present subspace."""
+        """See `Overlay.shape`: zero outside the current subspace."""
         directions = super().shape(estimator, drawn, step, state)
         if self.bases.count == 1:
             return directions
@@ -178,11 +179,11 @@ class LowRankOverlay(Overlay):
         return self.applied(self.values + offsets.to(directions) @ directions)
 
     def own(self, directions: Any, offsets: Tensor, owners: Owners) -> AbstractContextManager[None]:
-        """Not here: directions for every example are for single weights."""
-        raise UserError("A low-rank mask has no directions for each example. Set [estimator] rule = 'two-sided'.")
+        """Not supported: directions per example are only for single weights."""
+        raise UserError("A low-rank mask does not support directions per example. Set [estimator] rule = 'two-sided'.")
 
     def applied(self, sides: Tensor | None = None) -> AbstractContextManager[None]:
-        """See `Overlay.applied`. Subspaces that no value has been moved in yet are left out."""
+        """See `Overlay.applied`. Subspaces without a changed value are left out."""
         sides = self.values.unsqueeze(0) if sides is None else sides
         used = int((self.numbers * (sides != 0)).max()) if sides.numel() else 0
         factors = [self._factors(number) for number in range(used)]
@@ -195,7 +196,7 @@ class LowRankOverlay(Overlay):
         return sides[:, self.slices[name]].unflatten(1, self.bases.cores[name])
 
     def _factors(self, number: int) -> Factors:
-        """The bases of a subspace, on the device and in the format of the forward pass."""
+        """The bases of a subspace, on the device and in the compute type."""
         if number not in self._held_factors:
             self._held_factors[number] = {
                 name: tuple(None if basis is None else basis.to(self.model.device, self.model.dtype) for basis in pair)
@@ -204,7 +205,7 @@ class LowRankOverlay(Overlay):
         return self._held_factors[number]
 
     def changes(self, held: bool = False) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """See `Overlay.changes`. Weights are made one at a time, when they are asked for."""
+        """See `Overlay.changes`. Weights are computed one at a time, on access."""
         moved = [name for name, part in self.slices.items() if bool(self.values[part].any())]
         factors = [self._factors(number) for number in range(self.bases.count if moved else 0)]
 
@@ -226,7 +227,7 @@ class LowRankOverlay(Overlay):
 
 
 class Whole(Mapping[str, tuple[Tensor, Tensor]]):
-    """All entries of the weights of ``names``: their indices, and what ``weight`` gives of each."""
+    """All entries of the weights ``names``: their indices, and their values from ``weight``."""
 
     def __init__(self, names: Sequence[str], weight: Callable[[str], Tensor]) -> None:
         self._names = dict.fromkeys(names)

@@ -1,4 +1,4 @@
-"""Masks by the size of the weights, which the papers compare with the sensitive ones."""
+"""Masks by weight magnitude, which the papers compare with the sensitive ones."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class _ByMagnitude(ScoredRule):
-    """Base of the two: scores are told from the weights alone.
+    """Base of both: scores depend only on the weights.
 
-    Measured on 1 % of the bundled model, as for random ones: the largest weights did best at 5e-2 (loss 0.53), the
-    smallest at 3e-2 (0.49).
+    Measured on 1 % of the bundled model, as for random masks: the largest weights did best at rate 5e-2 (loss 0.53),
+    the smallest at 3e-2 (0.49).
     """
 
     rate_factor: ClassVar[float] = 5.0
 
     def source(self) -> str:
         """See `MaskRule.source`."""
-        return "Ranked by the size of the weights, without looking at data."
+        return "Ranked by magnitude, without data."
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""
@@ -54,10 +54,10 @@ class LargeMagnitude(_ByMagnitude):
 
 
 class SmallMagnitude(_ByMagnitude):
-    """The smallest weights by absolute value: the rule of Sparse-MeZO as a static mask.
+    """The smallest weights by absolute value: the rule of Sparse MeZO as a static mask.
 
-    arXiv 2402.15751 tunes 20 to 50 % of the weights, anew at every step; as a static mask of 0.1 % the rule is expected
-    to lose to the sensitive one.
+    arXiv 2402.15751 tunes 20 to 50 % of the weights, chosen at every step; a static mask of 0.1 % is expected to lose
+    to the sensitive one.
     """
 
     title: ClassVar[str] = "Small magnitude (static)"

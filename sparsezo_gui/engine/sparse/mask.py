@@ -1,4 +1,4 @@
-"""Masks, and the file they are kept in.
+"""Masks and their file format.
 
 The mask file (versions 1 and 2)
 --------------------------------
@@ -7,14 +7,13 @@ the flat row-major indices, (out, in), of the tuned entries in strictly ascendin
 ``format`` = "sparsezo-mask", ``version`` = "1", ``rule`` (the mask rule as JSON), ``fingerprint`` (of the model's
 weights), ``eligible`` (number of weights the rule chose from) and ``hash``. The hash is the SHA-256, in hex, over each
 tensor in ascending order of names: the name in UTF-8, a zero byte, the number of indices and then the indices, as
-little endian int64 and int32. A reader MUST refuse a file whose hash differs, and one whose fingerprint is another
-model's.
+little-endian int64 and int32. A reader MUST refuse a file with a different hash, or with the fingerprint of another
+model.
 
-Version 2 is for what is tuned otherwise than entry by entry. Its metadata MUST also hold ``space`` ("dense" or
-"low-rank") and ``tuned`` (number of tuned values), and in place of indices the file holds what that space needs, as
-fp32 tensors whose names begin with "part:". The hash goes on over the space in UTF-8, a zero byte, ``tuned`` as int64,
-and each part in ascending order of names: the name in UTF-8, a zero byte, the number of entries as int64, and the
-entries.
+Version 2 is for masks that do not tune single entries. Its metadata MUST also hold ``space`` ("dense" or "low-rank")
+and ``tuned`` (number of tuned values), and instead of indices the file holds the parts of that space, as fp32 tensors
+whose names begin with "part:". The hash then continues over the space in UTF-8, a zero byte, ``tuned`` as int64, and
+each part in ascending order of names: the name in UTF-8, a zero byte, the number of entries as int64, and the entries.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ SPACES = ("entries", "dense", "low-rank")
 
 @dataclass(frozen=True)
 class Mask:
-    """What is tuned. In the space of 'entries': ``indices`` by parameter name, int32, ascending. Other spaces have
-    ``tuned`` values, and what they need besides in ``parts``, fp32."""
+    """What is tuned. In the space 'entries': ``indices`` by parameter name, int32, ascending. Other spaces have
+    ``tuned`` values, and additional ``parts``, fp32."""
 
     indices: Mapping[str, Tensor]
     rule: Mapping[str, Any]
@@ -62,7 +61,7 @@ class Mask:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the mask's content; see the file's description."""
+        """SHA-256 of the mask's content; see the file format."""
         digest = hashlib.sha256()
         for name in sorted(self.indices):
             content = self.indices[name].cpu().numpy().astype("<i4")
@@ -75,7 +74,7 @@ class Mask:
         return digest.hexdigest()
 
     def save(self, path: Path, new: bool = False) -> None:
-        """Writes the mask file, which takes no other's place where it is to be ``new``. Raises `UserError`."""
+        """Writes the mask file; a ``new`` one never replaces another. Raises `UserError`."""
         metadata = {
             "format": FORMAT,
             "version": VERSION if self.space == "entries" else OTHER_VERSION,
@@ -93,18 +92,18 @@ class Mask:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The file for reading; whatever is wrong with it becomes a sentence."""
+    """Opens the file for reading. Raises `UserError`."""
     if not path.is_file():
         raise UserError(f"There is no mask file '{path}'. Make one with 'sparsezo mask'.")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a readable mask file ({error}). Find the mask anew.") from error
+        raise UserError(f"{path}: not a readable mask file ({error}). Find the mask again.") from error
 
 
 def share(path: Path) -> float:
-    """Part of the eligible weights that the mask in ``path`` tunes, from its header alone."""
+    """Fraction of the eligible weights tuned by the mask in ``path``, from its header alone."""
     with _opened(path) as file:
         entries = sum(
             math.prod(file.get_slice(name).get_shape())
@@ -128,17 +127,17 @@ def load(path: Path, shapes: Mapping[str, tuple[int, int]], fingerprint: str) ->
     for name, content in indices.items():
         _check(path, name, content, shapes)
     if any(part.dtype != torch.float32 for part in parts.values()):
-        raise UserError(f"{path}: damaged mask file (its parts are no fp32 numbers). Find the mask anew.")
+        raise UserError(f"{path}: damaged mask file (its parts are not fp32). Find the mask again.")
     order = [name for name in shapes if name in indices]
     chosen = {name: indices[name] for name in order}
     mask = Mask(chosen, rule, fingerprint, eligible, space, parts, None if space == "entries" else tuned)
     if metadata.get("hash") != mask.hash:
-        raise UserError(f"{path}: damaged mask file (its content does not fit its hash). Find the mask anew.")
+        raise UserError(f"{path}: damaged mask file (its content does not match its hash). Find the mask again.")
     return mask
 
 
 def _facts(path: Path, metadata: Mapping[str, str], entries: int) -> tuple[dict[str, Any], int, str, int]:
-    """The rule, the number of weights it chose of, the space, and how many values are tuned in it."""
+    """The rule, the number of weights it chose from, the space, and the number of tuned values."""
     if metadata.get("format") != FORMAT or metadata.get("version") not in (VERSION, OTHER_VERSION):
         raise UserError(f"{path}: not a mask file of this program (it has no '{FORMAT}' version {VERSION} header).")
     try:
@@ -147,10 +146,10 @@ def _facts(path: Path, metadata: Mapping[str, str], entries: int) -> tuple[dict[
         if metadata["version"] == OTHER_VERSION:
             space, tuned = metadata["space"], int(metadata["tuned"])
     except (KeyError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged mask file (its header lacks {error}). Find the mask anew.") from error
+        raise UserError(f"{path}: damaged mask file (its header lacks {error}). Find the mask again.") from error
     wrong = space not in SPACES or (space == "entries") != (metadata["version"] == VERSION) or not 0 <= tuned < 2**62
     if wrong or not isinstance(rule, dict) or eligible < entries or (space != "entries" and entries):
-        raise UserError(f"{path}: damaged mask file (its header does not fit its content). Find the mask anew.")
+        raise UserError(f"{path}: damaged mask file (its header does not match its content). Find the mask again.")
     return rule, eligible, space, tuned
 
 
@@ -161,5 +160,5 @@ def _check(path: Path, name: str, indices: Tensor, shapes: Mapping[str, tuple[in
     ascending = indices.dtype == torch.int32 and indices.dim() == 1 and bool((indices[1:] > indices[:-1]).all())
     if not ascending or (len(indices) and not 0 <= int(indices[0]) <= int(indices[-1]) < rows * columns):
         raise UserError(
-            f"{path}: damaged mask file (the entries of '{name}' are not ascending places in {rows} × {columns})."
+            f"{path}: damaged mask file (the indices of '{name}' are not ascending within {rows} × {columns})."
         )

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class MultiTask(Calibrated, DensityRule):
-    """Weights that several texts have in common: scores of each are made comparable row by row, and added.
+    """Weights that are sensitive on several texts: squared gradients are normalised per row and summed over texts.
 
-    After MaZO (arXiv 2502.11513): a score per task and weight, normalised within each row of a matrix, summed over the
-    tasks; the top k of every row are tuned, in probes and in steps. There the score adds a global one (from the
-    Hessian), a greedy one (one step's gain) and |W|. Ours is the summed squared gradient of the task's text alone, the
-    exact one from backward passes: with zeroth-order estimates of it, noise would decide. Our own choice is also to
-    normalise by the sum of the row, and k as the density's share of the columns, at least one.
+    After MaZO (arXiv 2502.11513): a score per task and weight, normalised within each row of a matrix and summed over
+    the tasks; the top k of every row are perturbed and tuned. Their score combines a global part (from the Hessian), a
+    greedy part (the gain of one step) and |W|. Ours is only the summed squared gradient on the task's text, computed
+    exactly in backward passes: zeroth-order estimates would be dominated by noise. Other own choices: normalising by
+    the sum of the row, and k as the density's share of the columns, at least one.
     """
 
     title: ClassVar[str] = "Multi-task"
@@ -35,7 +35,7 @@ class MultiTask(Calibrated, DensityRule):
     rule: Literal["multi-task"] = "multi-task"
     texts: tuple[str, ...] = setting(
         ("general", "answers"),
-        "One text for each task: 'general', 'task' (your examples as plain text), 'answers' (their answers), a file, "
+        "One text per task: 'general', 'task' (your examples as plain text), 'answers' (only their answers), a file, "
         "or a Hub data set.",
     )
 
@@ -59,13 +59,13 @@ class MultiTask(Calibrated, DensityRule):
 
     def source(self) -> str:
         """See `MaskRule.source`."""
-        return f"Found on {self.texts_used()}; every text counts alike, and every row of weights has its share."
+        return f"Found on {self.texts_used()}; texts have equal weight, and every row has its share."
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""
         return (
             f"About {self.sequences * len(self.texts)} forward and backward passes at the start of every run, block by "
-            "block, so that little more memory than the run's own is needed; an interrupted search goes on."
+            "block, with little more memory than training; an interrupted search resumes."
         )
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:

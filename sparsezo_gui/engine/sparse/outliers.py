@@ -1,4 +1,4 @@
-"""The first block with outliers among its activations, and the channels that carry them."""
+"""The first block with activation outliers, and its outlier channels."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class OutlierChannels(OnText):
-    """The first decoder block with outliers among its activations: its outlier channels, or the whole block.
+    """The outlier channels of the first decoder block with activation outliers, or that whole block.
 
     After arXiv 2606.05516, which tunes the first such block of the pre-trained model, as a whole or the top 1 % of the
-    outlier channels of its feed-forward half. What makes an outlier is our own choice, since we know of no published
-    threshold: a number that the block gives to the next one and that is ``threshold`` times as large as the median of
-    all. A channel is an input c of the block's down projection; it is ranked by the largest |input| on the text. Tuned
-    are the column c of the down projection and the rows c of the projections that make it (up, and gate where there is
-    one). The first token of each sequence counts: massive activations mostly stand there.
+    outlier channels of its feed-forward part. The definition of an outlier is our own, since we know of no published
+    threshold: an output of the block that is ``threshold`` times the median of all. A channel is an input c of the
+    block's down projection, ranked by the largest |input| on the text. Column c of the down projection and rows c of
+    the projections before it (up, and gate if there is one) are tuned. The first token of each sequence is included:
+    massive activations are mostly there.
     """
 
     title: ClassVar[str] = "Outlier channels of one block"
@@ -35,17 +35,17 @@ class OutlierChannels(OnText):
     rate_factor: ClassVar[float] = 4.0
     rule: Literal["outlier-channels"] = "outlier-channels"
     what: Literal["channels", "block"] = setting(
-        "channels", "Tune the outlier channels of the block's feed-forward half, or all linear weights of the block."
+        "channels", "Tune the outlier channels of the block's feed-forward part, or all linear weights of the block."
     )
     channels: float = setting(
-        0.01, "Part of that block's channels; 0.01 is 1 %.", unit="fraction", gt=0, le=1, sane=(0.001, 0.1)
+        0.01, "Fraction of that block's channels; 0.01 is 1 %.", unit="fraction", gt=0, le=1, sane=(0.001, 0.1)
     )
     threshold: float = setting(
-        1000.0, "An outlier is so many times as large as the median activation.", gt=1, sane=(100, 1000)
+        1000.0, "Minimum size of an outlier, as a multiple of the median activation.", gt=1, sane=(100, 1000)
     )
 
     def tuned(self, anatomy: Anatomy) -> int:
-        """See `MaskRule.tuned`. Blocks are alike, or nearly so."""
+        """See `MaskRule.tuned`. Blocks are assumed to be alike."""
         return sum(len(indices) for indices in self._indices(anatomy, 0, None).values())
 
     def source(self) -> str:
@@ -55,7 +55,7 @@ class OutlierChannels(OnText):
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""
-        return f"{self.sequences} forward passes at the start of every run; no gradients, so little more memory."
+        return f"{self.sequences} forward passes at the start of every run; no gradients, and little more memory."
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
@@ -69,7 +69,7 @@ class OutlierChannels(OnText):
         seen = yield from activations(model, passages)
         ratios = (seen.peaks / seen.medians.clamp_min(torch.finfo(torch.float32).tiny)).tolist()
         number = self._first(ratios)
-        yield Progress(f"Block {number} is the first with outliers, {ratios[number]:,.0f} times the median")
+        yield Progress(f"Block {number} is the first with outliers ({ratios[number]:,.0f} times the median)")
         indices = self._indices(model.anatomy, number, seen.largest)
         rule = {**self.model_dump(mode="json"), "block": number, "ratio": round(ratios[number], 1)}
         return Mask(indices, rule, model.fingerprint, model.anatomy.eligible)
@@ -79,15 +79,15 @@ class OutlierChannels(OnText):
         if found is None:
             most = max(ratios)
             raise UserError(
-                "No block of this model has outliers among its activations, as small models often have none: the "
-                f"largest is {most:.3g} times the median, after block {ratios.index(most)}, and not "
-                f"{self.threshold:g} times. Set [mask] threshold = {max(1.01, 0.99 * most):.3g} to take that block, or "
-                "[mask] rule = 'weight-activation', which looks at the activations of all blocks."
+                "No block of this model has activation outliers, which is common in small models: the largest "
+                f"activation is {most:.3g} times the median, after block {ratios.index(most)}, below the threshold of "
+                f"{self.threshold:g}. Set [mask] threshold = {max(1.01, 0.99 * most):.3g} to use that block, or "
+                "[mask] rule = 'weight-activation', which uses the activations of all blocks."
             )
         return found
 
     def _indices(self, anatomy: Anatomy, number: int, largest: dict[str, Tensor] | None) -> dict[str, Tensor]:
-        """The mask in block ``number``; without activations to rank by, of as many channels."""
+        """The mask in block ``number``; without activations to rank by, with the same number of channels."""
         import torch
 
         from sparsezo_gui.engine.sparse.select import part_of
@@ -104,7 +104,7 @@ class OutlierChannels(OnText):
         for name, (rows, columns) in shapes.items():
             if name == down:
                 places = torch.arange(rows)[:, None] * columns + best
-            elif name in makers:  # a fused one makes gate and up, one after the other
+            elif name in makers:  # a fused projection holds gate and up, in this order
                 chosen = torch.cat([best + first for first in range(0, rows, channels)])
                 places = chosen[:, None] * columns + torch.arange(columns)
             else:
@@ -114,7 +114,7 @@ class OutlierChannels(OnText):
 
 
 def feed_forward(shapes: dict[str, tuple[int, int]]) -> tuple[str, list[str]]:
-    """Of a block's linear weights: the down projection, and those beside it that make its input."""
+    """From a block's linear weights: the down projection, and the projections that produce its input."""
     inner = max(columns for _, columns in shapes.values())
     down = [name for name, (_, columns) in shapes.items() if columns == inner][-1]
     home = _module(down).rpartition(".")[0]

@@ -1,9 +1,9 @@
-"""The overlay: the tuned values, one flat fp32 vector beside a base model that is never written.
+"""The overlay: the tuned values, one flat fp32 vector on top of a base model that is never modified.
 
-An effective weight is the frozen one made dense, with the overlay's values put in at the mask's entries. The values
-start at the original full-precision weights of the checkpoint, so what is tuned loses nothing to quantisation.
-Why not in place: at η|g| = 3e-5 most updates of bf16 weights vanish by rounding, and the usual cycle of +ε, −2ε, +ε
-leaves an error larger than the update.
+An effective weight is the dequantised frozen one with the tuned values inserted at the mask's entries. The values start
+at the full-precision weights of the checkpoint, so tuned weights lose nothing to quantisation. Why not in place: at
+η|g| = 3e-5 most updates of bf16 weights vanish in rounding, and the usual cycle of +ε, −2ε, +ε leaves an error larger
+than the update.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ HASHED = 2**20  # values at a time
 
 
 class Overlay(ABC):
-    """Base: ``values`` (n,) of ``mask`` on ``model``; ``start`` (n,) is where they began.
+    """Base: ``values`` (n,) of ``mask`` on ``model``; ``start`` (n,) are the original values.
 
-    Values as many as the model's have an object that reads ``start[part]`` instead of a tensor.
+    If there are as many values as weights, ``start`` is an object that reads ``start[part]`` instead of a tensor.
     """
 
     model: FrozenModel
@@ -39,18 +39,18 @@ class Overlay(ABC):
     values: Tensor
     start: Any
     slices: dict[str, slice]
-    """Where the values of each weight stand, by its name."""
+    """Slices of the values by weight name."""
 
     def reset(self) -> None:
-        """Puts the values to where they began."""
+        """Restores the original values."""
         self.values.copy_(self.start)
 
     def draw(self, estimator: Estimator, source: Source, batch_size: int) -> Any:
-        """What `shape` makes the directions of a step of, whatever the values are: a replay draws it ahead."""
+        """Random numbers for `shape`, independent of the values: a replay draws them ahead."""
         return estimator.draw(source, batch_size)
 
     def shape(self, estimator: Estimator, drawn: Any, step: int, state: Any) -> Any:
-        """The directions of ``step``, (q, n), or an object that has them in ``parts()``, made of what was ``drawn``."""
+        """The directions of ``step``, (q, n), or an object with them in ``parts()``, from the ``drawn`` numbers."""
         directions = estimator.shape(drawn, state)
         if estimator.tail:
             kept = tuple(last_blocks(self.model, estimator.tail))
@@ -61,32 +61,32 @@ class Overlay(ABC):
 
     @abstractmethod
     def probed(self, directions: Any, offsets: Tensor) -> AbstractContextManager[None]:
-        """Within: the model runs with values + ``offsets`` (sides, q) · ``directions`` (q, n)."""
+        """Inside, the model runs with values + ``offsets`` (sides, q) · ``directions`` (q, n)."""
 
     @abstractmethod
     def own(self, directions: Any, offsets: Tensor, owners: Owners) -> AbstractContextManager[None]:
-        """Within: the model runs example i with values + offsets·(direction i), for ``directions`` (examples, n) and
+        """Inside, the model runs example i with values + offsets·(direction i), for ``directions`` (examples, n) and
         ``offsets`` (sides,); ``owners`` says which example a row belongs to."""
 
     @abstractmethod
     def applied(self, sides: Tensor | None = None) -> AbstractContextManager[None]:
-        """Within: the model runs with ``sides`` (sides, n), or with the values as they are."""
+        """Inside, the model runs with ``sides`` (sides, n), or with the current values."""
 
     def base(self) -> AbstractContextManager[None]:
-        """Within: the model runs with the values it started from."""
+        """Inside, the model runs with the original values."""
         return self.applied(self.start.unsqueeze(0))
 
     @abstractmethod
     def changes(self, held: bool = False) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """(indices int32, values fp32) of every weight that is not as it was, on the CPU; what is tuned beside a weight
-        comes on top of the checkpoint's, or of the weight as it is ``held``."""
+        """(indices int32, values fp32) of every changed weight, on the CPU; low-rank changes are added to the
+        checkpoint's weight, or to the ``held`` (quantised) one."""
 
     @abstractmethod
     def felt(self, name: str, gradient: Tensor) -> Tensor:
-        """What a ``gradient`` (out, in) of weight ``name`` is of the values in its slice (k,)."""
+        """The gradient of the values in the slice (k,) of weight ``name``, from its ``gradient`` (out, in)."""
 
     def hash(self) -> str:
-        """SHA-256 of the values' bits in fp32."""
+        """SHA-256 of the values' fp32 bits."""
         digest = sha256()
         for part in self.values.split(HASHED):
             digest.update(part.float().cpu().numpy().astype("<f4").data)
@@ -94,7 +94,7 @@ class Overlay(ABC):
 
     @contextmanager
     def _held(self, tuned: dict[str, Tuned], sides: int = 1) -> Iterator[None]:
-        """Within: the layers hold what is ``tuned`` of them, by name."""
+        """Inside, the layers hold their ``tuned`` values, by name."""
         try:
             for name, layer in self.model.layers.items():
                 layer.tuned = tuned.get(name) or Tuned(sides)
@@ -105,7 +105,7 @@ class Overlay(ABC):
 
 
 def overlay_of(model: FrozenModel, mask: Mask) -> Overlay:
-    """The overlay of the space that ``mask`` is in."""
+    """The overlay for the mask's space."""
     if mask.space == "dense":
         from sparsezo_gui.engine.sparse.dense import DenseOverlay
 
@@ -118,14 +118,14 @@ def overlay_of(model: FrozenModel, mask: Mask) -> Overlay:
 
 
 def last_blocks(model: FrozenModel, count: int) -> Iterator[str]:
-    """The beginnings of the names of what is in the last ``count`` decoder blocks."""
+    """The name prefixes of the last ``count`` decoder blocks."""
     path = model.anatomy.blocks
     total = len(model.module.get_submodule(path))
     yield from (f"{path}.{number}." for number in range(max(0, total - count), total))
 
 
 class SparseOverlay(Overlay):
-    """Entries of the frozen weights, in the model's order of layers."""
+    """Entries of the frozen weights, in layer order."""
 
     def __init__(self, model: FrozenModel, mask: Mask) -> None:
         self.model = model
@@ -169,7 +169,7 @@ class SparseOverlay(Overlay):
 
     @cached_property
     def _rows(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Where the entries of each row begin, (out + 1,), and their columns (k,)."""
+        """Start of each row's entries, (out + 1,), and their columns (k,), as in a CSR matrix."""
         found = {}
         for name, indices in self.indices.items():
             rows, columns = self.model.layers[name].store.shape

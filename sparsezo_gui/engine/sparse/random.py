@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Random(ScoredRule):
-    """Weights drawn at random by the run's seed; the control for the sensitive ones.
+    """Random weights, drawn from the run's seed; the control for the sensitive mask.
 
     Drawn from our own generator (one step number per layer), so the same seed gives the same mask anywhere.
     Measured on 1 % of the bundled model, in 300 scalar-normalised steps: 5e-2 did best (loss 0.38) and 1e-1 diverged,
@@ -29,7 +29,7 @@ class Random(ScoredRule):
 
     def source(self) -> str:
         """See `MaskRule.source`."""
-        return "Drawn by the seed, without looking at data."
+        return "Drawn from the seed, without data."
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""

@@ -1,4 +1,4 @@
-"""Where a mask lies in its model: counts by decoder block and by kind of weight, in plain numbers."""
+"""Distribution of a mask over its model: counts by decoder block and by kind of weight."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tally:
-    """How many of the eligible ``weights`` under one label are ``tuned``."""
+    """The number of eligible ``weights`` under a label, and of ``tuned`` ones."""
 
     label: str
     tuned: int
@@ -27,7 +27,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class MaskReport:
-    """A mask in numbers. ``cost`` is what finding it took, without loading the model."""
+    """A mask in numbers. ``cost`` is that of finding it, without loading the model."""
 
     tuned: int
     eligible: int
@@ -35,11 +35,11 @@ class MaskReport:
     layers: tuple[Tally, ...]
     """One entry per decoder block, '0', '1', …, in the model's order."""
     kinds: tuple[Tally, ...]
-    """One entry per kind of weight, such as 'q_proj' or 'down_proj': the last name of its module."""
+    """One entry per kind of weight, such as 'q_proj' or 'down_proj': the last part of its module's name."""
 
 
 def report(mask: Mask, anatomy: Anatomy, cost: Cost) -> MaskReport:
-    """``mask`` in numbers; blocks and kinds without a tuned weight are there too."""
+    """``mask`` in numbers, including blocks and kinds without tuned weights."""
     counts = _counts(mask, anatomy)
     layers, kinds = dict[str, list[int]](), dict[str, list[int]]()
     for name, (rows, columns) in anatomy.linears.items():
@@ -73,7 +73,7 @@ def find_mask(recipe: Recipe) -> Generator[Progress, None, MaskReport]:
 
     Raises `UserError`.
     """
-    # Inside, so that what only reads a report loads no torch.
+    # Imported here, so that reading a report does not load torch.
     from sparsezo_gui.engine.models import frozen
 
     model = yield from frozen.load(recipe.model)

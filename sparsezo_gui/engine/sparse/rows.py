@@ -1,4 +1,4 @@
-"""Whole rows of weights: all that makes one output of a layer."""
+"""Whole rows of weights: all inputs of one output of a layer."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Rows(OnText, DensityRule):
-    """Whole rows of the weight matrices, those with the highest scores.
+    """Whole rows of the weight matrices with the highest scores.
 
     After SPruFT (arXiv 2502.11439, by its published code): the best rows of each matrix are tuned, ranked by their l2
-    norm, and each score is divided by the mean over its matrix. That mean makes rows of different matrices comparable
-    where they are ranked together. The norm is the root of the paper's sum of squares, and the other score is the row's
-    sum of |W_ij| · ‖X_j‖₂; both are our own choice, and so is to tune the rows by zeroth-order steps. Attention is
-    included. Every matrix gives at least one row, or, ranked together, as many rows as fit into the density.
+    norm, and each score is divided by the mean over its matrix, which makes rows of different matrices comparable if
+    they are ranked together. The norm is the root of the paper's sum of squares, and the other score is the row's sum
+    of |W_ij| · ‖X_j‖₂; both are our own choice, and so are zeroth-order steps on rows. Attention is included. Every
+    matrix contributes at least one row, or, if ranked together, as many rows as fit into the density.
     """
 
     title: ClassVar[str] = "Whole rows"
@@ -33,7 +33,7 @@ class Rows(OnText, DensityRule):
     rate_factor: ClassVar[float] = 4.0
     rule: Literal["rows"] = "rows"
     score: Literal["l2", "weight-activation"] = setting(
-        "l2", "Rank rows by their length (l2), or by the size of weights times activations on text (weight-activation)."
+        "l2", "Rank rows by their norm (l2), or by weight times activation on text (weight-activation)."
     )
     spread: Literal["tensor", "global"] = setting(
         "tensor", "Take the same share of rows from every weight matrix (tensor), or the best rows of all (global)."
@@ -55,8 +55,8 @@ class Rows(OnText, DensityRule):
     def source(self) -> str:
         """See `MaskRule.source`."""
         if self.score == "l2":
-            return "Whole rows of weights, ranked by their length, without looking at data."
-        return f"Whole rows of weights, ranked by weights times activations on {self.texts_used()}."
+            return "Whole rows of weights, ranked by their norm, without data."
+        return f"Whole rows of weights, ranked by weight times activation on {self.texts_used()}."
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""
@@ -88,7 +88,7 @@ class Rows(OnText, DensityRule):
         return Mask(indices, self.model_dump(mode="json"), model.fingerprint, model.anatomy.eligible)
 
     def _chosen(self, scores: dict[str, Tensor], shapes: Mapping[str, tuple[int, int]]) -> dict[str, Tensor]:
-        """Ascending rows by name; of equal scores the first."""
+        """Ascending rows by name; the first wins a tie."""
         import torch
 
         from sparsezo_gui.engine.sparse.select import count_of, part_of

@@ -1,4 +1,4 @@
-"""Base of mask rules: a score per weight, of which the highest are tuned."""
+"""Base of mask rules, and of those that tune the weights with the highest scores."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Scope = Literal["global", "tensor", "row"]
 
 @dataclass(frozen=True)
 class Search:
-    """What a rule may look at besides the model: the run's seed and its data; and the id of the ``generator`` that the
-    run began with, None where it begins now."""
+    """What a rule may use besides the model: the run's seed and data, and the id of the ``generator`` the run started
+    with, None for a new run."""
 
     seed: int
     data: DataTable
@@ -34,25 +34,25 @@ class Search:
 
 
 class MaskRule(Variant):
-    """Base of mask rules: what of the frozen weights is tuned."""
+    """Base of mask rules: which of the frozen weights are tuned."""
 
     space: ClassVar[str] = "entries"
-    """How values stand in the weights: as 'entries', 'dense' (all of them), or 'low-rank'."""
+    """What the values are: 'entries' of the weights, 'dense' (all of them), or 'low-rank'."""
     rate_factor: ClassVar[float] = 1.0
-    """How much larger a rate in units of weights suits it than the sensitive weights, where the loss is the steepest;
-    the rate goes by it when the rule changes (see `sparsezo_gui.recipe.rates`)."""
+    """Factor on a learning rate in units of weights, relative to the sensitive mask, where the loss is steepest;
+    changing the rule scales the rate by it (see `sparsezo_gui.recipe.rates`)."""
 
     sums: ClassVar[int] = 0
-    """How many numbers for each weight of a block, besides the weight, are held in fp32 while gradients are summed."""
+    """fp32 numbers per weight of a block, besides the weight, held while gradients are summed."""
 
     @property
     def count(self) -> int:
-        """Subspaces that a run comes to, one after the other."""
+        """Number of subspaces that a run goes through."""
         return 1
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The texts that the model is run on to find it: bundled ones, files, data sets, or the run's own examples."""
+        """The texts used to find the mask: bundled ones, files, data sets, or the run's own examples."""
         return ()
 
     @property
@@ -61,15 +61,15 @@ class MaskRule(Variant):
         return False
 
     def share(self) -> float:
-        """Part of the eligible weights that is tuned, where their shapes do not matter for it."""
+        """Fraction of the eligible weights that is tuned, if it does not depend on their shapes."""
         raise NotImplementedError
 
     def tuned(self, anatomy: Anatomy) -> int:
-        """How many values are tuned in a model of ``anatomy``, for the memory estimate."""
+        """Number of tuned values in a model of ``anatomy``, for the memory estimate."""
         return round(self.share() * anatomy.eligible)
 
     def bases(self, anatomy: Anatomy) -> int:
-        """How many numbers are held besides them, to say where in the weights they stand."""
+        """Number of additional numbers held to locate them in the weights."""
         return 0
 
     @abstractmethod
@@ -78,23 +78,23 @@ class MaskRule(Variant):
 
     @abstractmethod
     def cost(self) -> str:
-        """What finding it takes, in one sentence; empty where there is nothing to find."""
+        """The cost of finding it, in one sentence; empty if there is nothing to find."""
 
     @abstractmethod
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
-        """Finds the mask of ``model``; tells its progress and returns the mask. Closing the generator cancels."""
+        """Finds the mask of ``model``; yields progress and returns the mask. Closing the generator cancels."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What finding a mask took: seconds, and the most bytes that the process held meanwhile."""
+    """The cost of finding a mask: seconds, and the peak memory of the process in bytes."""
 
     seconds: float
     bytes: int
 
 
 def find_measured(rule: MaskRule, model: FrozenModel, search: Search) -> Generator[Progress, None, tuple[Mask, Cost]]:
-    """`MaskRule.find`, and what it took."""
+    """`MaskRule.find`, with its cost."""
     from sparsezo_gui.engine.models.device import watched
 
     began = time.perf_counter()
@@ -107,7 +107,7 @@ def find_measured(rule: MaskRule, model: FrozenModel, search: Search) -> Generat
 def ranked(
     rule: MaskRule, model: FrozenModel, selection: Selection, scores: Iterator[Progress | tuple[str, Tensor]]
 ) -> Generator[Progress, None, Mask]:
-    """The mask of what ``selection`` takes of ``scores``."""
+    """The mask of what ``selection`` picks from ``scores``."""
     from sparsezo_gui.engine.sparse.mask import Mask
 
     for item in scores:
@@ -123,7 +123,7 @@ class DensityRule(MaskRule):
 
     density: float = setting(
         0.001,
-        "Part of the eligible weights that is tuned; 0.001 is 0.1 %.",
+        "Fraction of the eligible weights to tune; 0.001 is 0.1 %.",
         unit="fraction",
         gt=0,
         le=1,
@@ -155,7 +155,7 @@ class ScoredRule(DensityRule):
     ) -> Iterator[Progress | tuple[str, Tensor]]:
         """Progress, and the name and scores (out, in) of every eligible weight, each once.
 
-        All of them are offered to ``selection``; a rule that can be interrupted keeps it, and brings it back later.
+        All are offered to ``selection``; a rule that can be interrupted saves it, and restores it later.
         """
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:

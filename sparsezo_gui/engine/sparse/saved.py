@@ -1,4 +1,4 @@
-"""A mask found earlier, for this or another task on the same model."""
+"""A mask found earlier, for any task on the same model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Saved(MaskRule):
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""
-        return "The file is read at the start of every run; nothing is searched."
+        return "The file is read at the start of every run; no search is needed."
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
@@ -44,5 +44,5 @@ class Saved(MaskRule):
         yield Progress("Reading the mask")
         mask = load(Path(self.file), model.anatomy.linears, model.fingerprint)
         if mask.space != self.space:
-            raise UserError(f"{self.file}: this mask does not list entries. Name its rule in [mask] instead.")
+            raise UserError(f"{self.file}: this mask does not list entries. Set its rule in [mask] instead.")
         return mask

@@ -1,4 +1,4 @@
-"""The top k of scores that come layer by layer, without ever holding them all."""
+"""The top k of scores that arrive layer by layer, without holding them all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparsezo_gui.engine.files import replacing
 
-SORTED = 1 << 22  # scores at a time, where each row is sorted
+SORTED = 1 << 22  # scores at a time, if each row is sorted
 
 
 class TopK:
@@ -36,7 +36,7 @@ class TopK:
         self.scores, self.places = values[kept], places[kept]
 
     def result(self) -> dict[str, Tensor]:
-        """Ascending int32 indices by layer, layers without any left out."""
+        """Ascending int32 indices by layer; layers without any are left out."""
         places = self.places.sort().values
         layers, indices = places >> 32, (places & 0xFFFFFFFF).to(torch.int32)
         found = {name: indices[layers == number] for number, name in enumerate(self.names)}
@@ -44,11 +44,11 @@ class TopK:
 
 
 def highest(scores: Tensor, count: int) -> Tensor:
-    """Ascending places of the ``count`` highest ``scores`` (n,); the first of equals, where `torch.topk` takes any."""
+    """Ascending indices of the ``count`` highest ``scores`` (n,); the first wins a tie, unlike in `torch.topk`."""
     if count >= len(scores):
         return torch.arange(len(scores), device=scores.device)
     threshold = scores.topk(count, sorted=False).values.min()
-    above = (~(scores <= threshold)).nonzero().view(-1)[:count]  # what is no number is above, as for topk
+    above = (~(scores <= threshold)).nonzero().view(-1)[:count]  # NaN counts as highest, as in topk
     equal = (scores == threshold).nonzero().view(-1)[: count - len(above)]
     return torch.cat((above, equal)).sort().values
 
@@ -79,7 +79,7 @@ class Selection:
         return {name: found[name] for name in self.shapes if name in found}
 
     def save(self, path: Path) -> None:
-        """Writes what was offered so far."""
+        """Saves what was offered so far."""
         tensors, names = self._parts, []
         if self._whole is not None:
             tensors, names = {"scores": self._whole.scores, "places": self._whole.places}, self._whole.names
@@ -87,7 +87,7 @@ class Selection:
             save_file(tensors, temporary, {"names": json.dumps(names)})
 
     def load(self, path: Path) -> None:
-        """Goes on from what `save` wrote, where it did."""
+        """Resumes from what `save` wrote, if anything."""
         if not path.exists():
             return
         with safe_open(path, framework="pt") as file:
@@ -100,7 +100,7 @@ class Selection:
 
 
 def best_of_rows(scores: Tensor, count: int) -> Tensor:
-    """Ascending flat indices, int32, of the ``count`` highest ``scores`` (out, in) of each row; the first of equals."""
+    """Ascending flat indices, int32, of the ``count`` highest ``scores`` (out, in) per row; the first wins a tie."""
     rows, columns = scores.shape
     found = []
     for first in range(0, rows, max(1, SORTED // columns)):
@@ -111,17 +111,17 @@ def best_of_rows(scores: Tensor, count: int) -> Tensor:
 
 
 def part_of(density: float, count: int) -> int:
-    """How many of ``count`` a density means, at least one."""
+    """The density's share of ``count``, at least one."""
     return max(1, round(density * count))
 
 
 def count_of(density: float, shapes: Mapping[str, tuple[int, int]]) -> int:
-    """How many entries of all ``shapes`` a density means, at least one."""
+    """The density's share of the entries of all ``shapes``, at least one."""
     return part_of(density, sum(rows * columns for rows, columns in shapes.values()))
 
 
 def size_of(density: float, scope: str, shapes: Mapping[str, tuple[int, int]]) -> int:
-    """How many entries a `Selection` takes."""
+    """The number of entries that a `Selection` picks."""
     if scope == "global":
         return count_of(density, shapes)
     if scope == "tensor":

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 class Sensitive(OnText, ScoredRule):
     """Weights with the largest squared gradient of the language-model loss on text.
 
-    The diagonal of the empirical Fisher information, arXiv 2406.02913 section 3: the mask is static, found once for a
-    model, and serves all its tasks. The top 0.1 % of a large model hold about half of the squared gradient norm. On
-    'task', every token of the examples is predicted, as in any text; on 'answers', only what a run learns: the right
-    answer's tokens, in the mean over each example. Other candidates of a choice are not looked at.
+    The diagonal of the empirical Fisher information, arXiv 2406.02913 section 3: the mask is static, found once per
+    model, and shared by all its tasks. The top 0.1 % of a large model hold about half of the squared gradient norm. On
+    'task', every token of the examples is predicted, as in any text; on 'answers', only what a run trains: the tokens
+    of the correct answer, averaged over each example. Other candidates of a choice are ignored.
     """
 
     title: ClassVar[str] = "Sensitive"
@@ -37,8 +37,8 @@ class Sensitive(OnText, ScoredRule):
     def cost(self) -> str:
         """See `MaskRule.cost`."""
         return (
-            f"About {self.sequences} forward and backward passes at the start of every run, block by block, so that "
-            "little more memory than the run's own is needed; an interrupted search goes on where it was."
+            f"About {self.sequences} forward and backward passes at the start of every run, block by block, with "
+            "little more memory than training; an interrupted search resumes where it stopped."
         )
 
     def scores(

@@ -1,4 +1,4 @@
-"""The smallest weights as they are at each step: the rule of Sparse MeZO."""
+"""The smallest weights at each step: the rule of Sparse MeZO."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class SmallMagnitudeDynamic(MaskRule):
-    """At each step, the weights that are small by then; needs a model in 16 or 32 bits.
+    """The smallest weights by absolute value, chosen again at each step; needs a model in 16 or 32 bits.
 
     Source: Sparse MeZO, arXiv 2402.15751. Before the run, every weight matrix gets a threshold, a percentile of its
-    |θ|; at each step those with |θ| ≤ threshold are perturbed and moved, told from the unperturbed weights within the
-    forward pass, so that weights join and leave as they move. The paper's sparsity is the part left out, 0.5 to 0.8
-    (0.8 is best on most of its tasks), of which ``smallest`` is the rest. Own choices: the threshold is an order
-    statistic of the weights as they are held; embeddings, head, norms and biases stay as they are.
+    |θ|; at each step the weights with |θ| ≤ threshold are perturbed and updated, determined from the unperturbed
+    weights during the forward pass, so weights join and leave as they change. The paper's sparsity is the fraction left
+    out, 0.5 to 0.8 (0.8 is best on most of its tasks); ``smallest`` is the rest. Own choices: the threshold is an order
+    statistic of the loaded weights; embeddings, head, norms and biases stay frozen.
     """
 
     title: ClassVar[str] = "Small magnitude (dynamic)"
@@ -29,10 +29,10 @@ class SmallMagnitudeDynamic(MaskRule):
     space: ClassVar[str] = "dense"
     rate_factor: ClassVar[float] = 0.25
     rule: Literal["small-magnitude-dynamic"] = "small-magnitude-dynamic"
-    # Not called density: that of another rule must not become this one's where only the rule is changed.
+    # Not called density: when only the rule changes, another rule's density must not carry over.
     smallest: float = setting(
         0.2,
-        "Part of each weight matrix that is tuned at first, its smallest weights; 0.2 leaves out 80 %.",
+        "Initial fraction of each weight matrix to tune, its smallest weights; 0.2 leaves out 80 %.",
         unit="fraction",
         gt=0,
         le=1,
@@ -46,7 +46,7 @@ class SmallMagnitudeDynamic(MaskRule):
 
     def source(self) -> str:
         """See `MaskRule.source`."""
-        return "Told anew at every step by the size of the weights, without looking at data."
+        return "Chosen at every step by magnitude, without data."
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""

@@ -16,29 +16,29 @@ if TYPE_CHECKING:
 
 
 class Subspace(MaskRule):
-    """Small square cores between random bases of every weight matrix, W + U·S·Vᵀ, with new bases from time to time.
+    """Low-rank tuning in random subspaces that change over time: W + U·S·Vᵀ, where the small core S is tuned.
 
-    SubZero (arXiv 2410.08989): S is moved along S ← S − η·g·Z with a normal Z (r × r), and U and V have orthonormal
-    columns, drawn anew every T₀ steps. As in the authors' code, not in their formula, √(mn)/r is in U·S·Vᵀ, by which
-    ε and the rate mean what they do for all entries of W. Rank and T₀ are those of their example (24 and 1000).
+    SubZero (arXiv 2410.08989): S ← S − η·g·Z with a normal Z (r × r); U and V have orthonormal columns, drawn again
+    every T₀ steps. As in the authors' code, but not in their formula, U·S·Vᵀ includes √(mn)/r, so that ε and the rate
+    mean the same as for all entries of W. Rank and T₀ are from their example (24 and 1000).
 
-    Own choices: the base stays frozen in few bits, so that what was learnt in a subspace stays in its core; a run goes
-    through a set number of subspaces, and then comes back to the first, so that memory is bounded (with steps / T₀ of
-    them it never does); only the linear weights of the blocks are tuned; the rank is cut to a weight's smaller side.
+    Own choices: the base model stays quantised and frozen, so what was learnt in a subspace stays in its core; a run
+    goes through a fixed number of subspaces and then returns to the first, which bounds memory (with steps / T₀ of them
+    it never returns); only the linear weights of the blocks are tuned; the rank is limited by a weight's smaller side.
     """
 
     title: ClassVar[str] = "Random subspaces"
     paper: ClassVar[str] = "SubZero, arXiv 2410.08989"
     space: ClassVar[str] = "low-rank"
     rule: Literal["subspace"] = "subspace"
-    rank: int = setting(24, "Rows and columns of the core of each weight matrix.", ge=1, le=4096, basic=True,
+    rank: int = setting(24, "Rank of the subspace of each weight matrix.", ge=1, le=4096, basic=True,
                         sane=(4, 64))  # fmt: skip
     refresh: int = setting(
-        1000, "Steps in one subspace before the next one; 0 stays in the first.", unit="steps", ge=0, le=10_000_000,
+        1000, "Steps before switching to the next subspace; 0 stays in the first.", unit="steps", ge=0, le=10_000_000,
         sane=(100, 2000),
     )  # fmt: skip
     subspaces: int = setting(
-        4, "How many subspaces there are; after the last one the first comes again.", ge=1, le=1000, sane=(1, 20)
+        4, "Number of subspaces; the first follows the last.", ge=1, le=1000, sane=(1, 20)
     )
 
     @property
@@ -57,18 +57,18 @@ class Subspace(MaskRule):
     def source(self) -> str:
         """See `MaskRule.source`."""
         several = f"; there are {self.count}, of {self.refresh} steps each" if self.count > 1 else ""
-        return f"Subspaces of rank {self.rank} in every weight matrix, drawn by the seed{several}."
+        return f"Subspaces of rank {self.rank} in every weight matrix, drawn from the seed{several}."
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""
-        return "Nothing is searched; a subspace is drawn when its turn comes, which takes as long as a few steps."
+        return "No search is needed; a subspace is drawn when its turn comes, which takes as long as a few steps."
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
         from sparsezo_gui.engine.sparse.low_rank import SUBSPACES, Subspaces
         from sparsezo_gui.engine.sparse.mask import Mask
 
-        yield Progress("Choosing the subspaces")
+        yield Progress("Drawing the subspaces")
         anatomy = model.anatomy
         found = Subspaces(anatomy.linears, self.rank, self.refresh, self.count, search.seed)
         return Mask(

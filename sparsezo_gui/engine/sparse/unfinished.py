@@ -1,8 +1,8 @@
-"""A search for a mask that may be interrupted: what it has so far, in a folder.
+"""The saved state of a mask search that may be interrupted, in a folder.
 
-The folder holds ``hidden-B.bin`` and ``gradient-B.bin`` (numbers at boundary B between blocks, all sequences one after
-the other, in the model's format), ``selection-N.safetensors`` (the best weights after N boundaries of gradients) and
-``state.json``, which is written last and alone says what is finished. One search is kept; another one replaces it.
+The folder holds ``hidden-B.bin`` and ``gradient-B.bin`` (numbers at boundary B between blocks, all sequences
+concatenated, in the model's format), ``selection-N.safetensors`` (the best weights after N boundaries of gradients) and
+``state.json``, which is written last and alone says what is finished. Only one search is kept; a new one replaces it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VERSION = 1
 
 
 class Unfinished:
-    """``hidden`` and ``gradients`` count the boundaries of which hidden states and gradients are finished."""
+    """``hidden`` and ``gradients`` count the boundaries with finished hidden states and gradients."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,20 +39,20 @@ class Unfinished:
                 self.hidden, self.gradients = int(state["hidden"]), int(state["gradient"])
 
     def plan(self, lengths: list[int], width: int, dtype: torch.dtype, boundaries: int) -> None:
-        """Says what will be written: sequences of ``lengths`` tokens by ``width`` numbers. Raises `UserError` when the
-        disk has no room for it."""
+        """Sets the size of what will be written: sequences of ``lengths`` tokens by ``width`` numbers. Raises
+        `UserError` if the disk lacks space for it."""
         self._ends = [width * dtype.itemsize * end for end in itertools.accumulate(lengths)]
         self._shape, self._dtype = (1, -1, width), dtype
         needed, free = self._ends[-1] * (boundaries + 2 - self.hidden), shutil.disk_usage(self.folder).free
         if needed > free:
             raise UserError(
-                f"{self.folder}: finding the mask needs {size(needed)} of disk here for a while, and "
+                f"{self.folder}: finding the mask temporarily needs {size(needed)} of disk space here, but only "
                 f"{size(free)} are free. Free some space, or set fewer [mask] sequences or tokens."
             )
 
     @contextmanager
     def writing(self, kind: str, boundary: int) -> Iterator[Callable[[Tensor], None]]:
-        """Within: what is given is written, one sequence (1, tokens, width) after the other."""
+        """Inside, sequences (1, tokens, width) are written one after the other."""
         path = self._path(kind, boundary)
         try:
             with path.open("wb") as file:
@@ -75,7 +75,7 @@ class Unfinished:
         return torch.frombuffer(content, dtype=self._dtype).view(self._shape)
 
     def finish(self, kind: str) -> None:
-        """The next boundary of ``kind`` is finished; what is not needed any more is removed."""
+        """Marks the next boundary of ``kind`` as finished and removes what is no longer needed."""
         if kind == "hidden":
             self.hidden += 1
         else:
@@ -83,18 +83,18 @@ class Unfinished:
         state = {"version": VERSION, "hidden": self.hidden, "gradient": self.gradients}
         write_text(self.folder / "state.json", json.dumps(state))
         if self.gradients:
-            done = self.hidden - self.gradients  # the boundary whose gradients are now there
+            done = self.hidden - self.gradients  # the boundary whose gradients are now finished
             for path in (self._path("gradient", done + 1), self._path("hidden", done), self._selection(-1)):
                 path.unlink(missing_ok=True)
 
     @property
     def selection(self) -> Path:
-        """Where the selection lies that belongs to what is finished; there is none at first."""
+        """Path of the selection that matches what is finished; there is none at first."""
         return self._selection(0)
 
     @property
     def next_selection(self) -> Path:
-        """Where it is to be written before the next boundary of gradients is finished."""
+        """Path to write it to before the next boundary of gradients is finished."""
         return self._selection(1)
 
     def _selection(self, later: int) -> Path:
@@ -106,7 +106,7 @@ class Unfinished:
 
 @contextmanager
 def unfinished(key: str) -> Iterator[Unfinished]:
-    """The search called ``key``, to begin or to go on with; removed at the end, and kept when it is interrupted."""
+    """The search called ``key``, new or resumed; removed at the end, and kept if interrupted."""
     searches = home() / "searches"
     with ExitStack() as stack:
         try:
@@ -116,7 +116,7 @@ def unfinished(key: str) -> Iterator[Unfinished]:
                 if other.is_dir() and other.name != key:
                     shutil.rmtree(other, ignore_errors=True)
             (searches / key).mkdir(exist_ok=True)
-        except filelock.Timeout:  # another process is searching; this one works beside it
+        except filelock.Timeout:  # another process is searching; this one uses its own folder
             yield Unfinished(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sparsezo-search-"))))
             return
         except OSError as error:

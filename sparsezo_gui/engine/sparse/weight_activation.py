@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class WeightActivation(OnText, ScoredRule):
-    """Weights with the largest product of their size and that of their inputs, which forward passes alone tell.
+    """Weights with the largest product of magnitude and input activation; needs only forward passes.
 
-    The score of Wanda (arXiv 2306.11695, as in its published code): |W_ij| · ‖X_j‖₂, where ‖X_j‖₂² is the sum over the
-    tokens of a sequence of the squared input j, in the mean over sequences. Wanda ranks within each row ([mask] scope =
-    'row') and prunes the lowest; to tune the highest is our own choice, and so is to rank over the whole model.
+    The score of Wanda (arXiv 2306.11695, as in its published code): |W_ij| · ‖X_j‖₂, where ‖X_j‖₂² is the squared input
+    j, summed over the tokens of a sequence and averaged over sequences. Wanda ranks within each row ([mask] scope =
+    'row') and prunes the lowest; tuning the highest is our own choice, and so is ranking over the whole model.
     """
 
     title: ClassVar[str] = "Weight times activation"
@@ -31,11 +31,11 @@ class WeightActivation(OnText, ScoredRule):
 
     def source(self) -> str:
         """See `MaskRule.source`."""
-        return f"Ranked by the size of each weight times that of what it is multiplied with on {self.texts_used()}."
+        return f"Ranked by weight magnitude times input activation on {self.texts_used()}."
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""
-        return f"{self.sequences} forward passes at the start of every run; no gradients, so little more memory."
+        return f"{self.sequences} forward passes at the start of every run; no gradients, and little more memory."
 
     def scores(
         self, model: FrozenModel, search: Search, selection: Selection

@@ -19,12 +19,12 @@ _permutation = lru_cache(maxsize=4)(generator.permutation)
 
 
 def batch_indices(seed: int, step: int, batch_size: int, count: int) -> list[int]:
-    """Which of ``count`` examples make up ``step`` (from 1). Every epoch is a fresh permutation, without gaps."""
+    """Which of ``count`` examples are in ``step`` (from 1). Every epoch is a new permutation, without gaps."""
     first = (step - 1) * batch_size
     places = np.arange(first, first + batch_size)
     return [int(_permutation(seed, int(place // count), count)[place % count]) for place in places]
 
 
 def shuffled_batch(loop: LoopTable, step: int, examples: Sequence[_Example]) -> list[_Example]:
-    """The examples of ``step`` (from 1), as they come shuffled."""
+    """The examples of ``step`` (from 1), in shuffled order."""
     return [examples[i] for i in batch_indices(loop.seed, step, loop.batch_size, len(examples))]

@@ -1,26 +1,26 @@
-"""Our own counter-based random numbers: a pure function of (seed, stream, step, probe, index), alike on every device.
+"""Counter-based random numbers: a pure function of (seed, stream, step, probe, index), the same on every device.
 
-Specification (version 2; a change of any rule below is a new version and a new ``GENERATOR`` id):
+Specification (version 2; changing any rule below needs a new version and a new ``GENERATOR`` id):
 
 - Words come from Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). The key is the
   64-bit seed (low word, high word). The counter's words are (block, step, probe, number of the stream), each 32 bits;
   block ``b`` yields the four 32-bit words 4b … 4b+3 of that (stream, step, probe).
-- Whatever random numbers are drawn for has a stream of its own (`Stream`): a number, a range of steps and a range of
-  probes, of which no two streams share all three. So no two uses ever see the same words, and drawing more in one never
-  moves another. A new use gets the next number.
+- Each purpose has its own stream (`Stream`): a number, a range of steps and a range of probes, and no two streams share
+  all three. So no two uses ever see the same words, and drawing more in one never shifts another. A new purpose gets
+  the next number.
 - Normal value ``i`` of a direction is entry ``h`` of a table of 65 536 normal quantiles, where ``h`` is the i-th 16-bit
   half-word, the low half of each word first. Entry ``h`` is Φ⁻¹((h + ½) / 65536) scaled so that the table's variance is
   exactly one, rounded to fp32. The values are bounded (|z| < 4.4), symmetric, of mean zero and unit variance, which is
-  all that the estimators ask of z; and a table look-up gives the same bits on CPU and GPU, which log and cos do not.
+  all the estimators need; and a table look-up gives the same bits on CPU and GPU, which log and cos do not.
 - Sign ``i`` of a direction of signs is +1 where bit ``i`` of the same words (low bits first) is set, else −1.
 - Uniform number ``i`` is the upper 24 bits of word ``i``, times 2⁻²⁴, in [0, 1).
 - A permutation of n things sorts them by 64-bit keys, each of two consecutive words (low word first), ties by index.
-- Which k of n things a step takes: the first k of their permutation.
+- A choice of k out of n things in a step: the first k of their permutation.
 - Value ``i`` is rounded in a step by the i-th 16-bit half-word, low half of each word first.
 
-Version 1 differs in this only: what belongs to streams 6 and 7 came from stream 5, and what states begin with was drawn
-with seed 0 (so that LOREN's state began with the words of SubZero's first basis in a run of seed 0). Runs that began
-with version 1 keep to it; see `Stream.of` and `Source.state`.
+Version 1 differs only in this: streams 6 and 7 were part of stream 5, and initial states were drawn with seed 0 (so
+LOREN's state began with the words of SubZero's first basis in a run with seed 0). Runs that started with version 1
+keep it; see `Stream.of` and `Source.state`.
 
 No global seed is read or set.
 """
@@ -44,47 +44,47 @@ _EVERY, _LAST = range(2**32), 2**32 - 1
 
 @unique
 class Stream(Enum):
-    """What random numbers are drawn for: the stream's number, its steps and its probes."""
+    """The purposes of random numbers: the stream's number, its steps and its probes."""
 
     DIRECTIONS = 0, _EVERY, range(2**31)
-    """Directions of a step; along those of step 0 rounding is looked for."""
+    """Directions of a step; those of step 0 are used to measure rounding."""
     FEATURES = 0, _EVERY, range(2**31, 2**32)
-    """Directions along which a core set is chosen."""
+    """Directions for the features of a core set."""
     ORDER = 1, range(_LAST), _EVERY
-    """Order of the training examples; the steps are epochs."""
+    """Order of the training examples; steps are epochs."""
     APART = 1, range(_LAST, 2**32), _EVERY
-    """Which examples learning rates are judged by."""
+    """Examples set aside to compare learning rates."""
     MASK = 2, _EVERY, _EVERY
-    """Random masks; the steps are numbers of weights."""
+    """Random masks; steps are weight numbers."""
     SAMPLES = 3, _EVERY, range(_LAST)
-    """Which values a step perturbs."""
+    """Values perturbed in a step."""
     CHOICE = 3, _EVERY, range(_LAST, 2**32)
-    """Which blocks a step tunes."""
+    """Blocks tuned in a step."""
     ROUNDING = 4, _EVERY, _EVERY
-    """Rounding of values in 16 bits."""
+    """Stochastic rounding of 16-bit values."""
     BASES = 5, _EVERY, _EVERY
-    """Bases of random subspaces; the steps are numbers of subspaces, the probes of weights' sides."""
+    """Bases of random subspaces; steps are subspace numbers, probes number the two bases of each weight."""
     STATES = 6, _EVERY, _EVERY
-    """What the states of estimators begin with."""
+    """Initial states of estimators."""
     SEARCHES = 7, _EVERY, _EVERY
-    """Bases that a search for better ones begins with; the probes are numbers of weights."""
+    """Initial bases of a search for better ones; probes are weight numbers."""
     ADAPTERS = 8, _EVERY, _EVERY
-    """LoRA weights that a benchmark begins with; the probes are their numbers."""
+    """Initial LoRA weights of a benchmark; probes are their numbers."""
 
     def at(self, step: int, probe: int) -> tuple[int, int, int]:
-        """The counter's last three words. Raises IndexError for a place outside of the stream."""
+        """The counter's last three words. Raises IndexError outside the stream's range."""
         number, steps, probes = self.value
         return steps[step], probes[probe], number
 
     def of(self, generator: str | None) -> Stream:
-        """The stream that is this one in runs of ``generator`` (None: of the newest)."""
+        """The stream used in place of this one in runs with ``generator`` (None: the newest)."""
         return Stream.BASES if generator == FIRST and self in (Stream.STATES, Stream.SEARCHES) else self
 
 
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85
 _WORD = 0xFFFFFFFF
-BLOCKS_AT_ONCE = 8192  # of four words on a CPU
+BLOCKS_AT_ONCE = 8192  # blocks of four words, on a CPU
 
 
 def words(
@@ -99,8 +99,8 @@ def words(
 
 
 def _cpu_words(seed: int, stream: Stream, step: int, probe: int, count: int, start: int = 0) -> np.ndarray:
-    """`words` as little endian uint32: NumPy's unsigned numbers are two to three times as fast here, in pieces that
-    stay in the cache twice as fast again, and in place half as fast again."""
+    """`words` as little-endian uint32: NumPy's unsigned integers are two to three times faster here, pieces that fit
+    the cache are twice as fast again, and working in place half as fast again."""
     found, place = np.empty((-(-count // 4), 4), "<u4"), stream.at(step, probe)
     room = np.empty((6, min(BLOCKS_AT_ONCE, len(found))), np.uint64)
     for first in range(0, len(found), BLOCKS_AT_ONCE):
@@ -126,7 +126,7 @@ def _cpu_words(seed: int, stream: Stream, step: int, probe: int, count: int, sta
 
 
 def _keys(seed: int) -> Iterator[tuple[int, int]]:
-    """The two words of the key in each of the ten rounds."""
+    """The two words of the key for each of the ten rounds."""
     k0, k1 = seed & _WORD, (seed >> 32) & _WORD
     for _ in range(10):
         yield k0, k1
@@ -136,7 +136,7 @@ def _keys(seed: int) -> Iterator[tuple[int, int]]:
 def _philox(seed: int, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Ten rounds on counters 0 … 2³²−1 in 64 bits, signed.
 
-    Products wrap around, but their low 64 bits are right; masking after the shift makes it a logical one.
+    Products wrap around, but their low 64 bits are correct; masking after the shift makes it a logical shift.
     """
     for k0, k1 in _keys(seed):
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
@@ -159,14 +159,14 @@ def normal(
     ``first`` (a multiple of 8) on."""
     if torch.device(device).type == "cpu":
         halves = _cpu_words(seed, stream, step, probe, -(-count // 2), first // 2).view("<u2")[:count]
-        # All are in the table; the way that does not look is twice as fast.
+        # All indices are in the table; skipping the bounds check is twice as fast.
         return torch.from_numpy(np.take(_quantiles(torch.device("cpu")).numpy(), halves, mode="wrap"))
     drawn = _halves(seed, stream, step, probe, count, device, first)
     return _quantiles(drawn.device)[drawn]
 
 
 def rounding(seed: int, step: int, count: int, device: torch.device | str = "cpu", first: int = 0) -> Tensor:
-    """By what ``count`` values are rounded from the ``first`` (a multiple of 8) on, int32 (count,), each 0 … 2¹⁶−1."""
+    """Rounding thresholds of ``count`` values from the ``first`` (a multiple of 8) on, int32 (count,), 0 … 2¹⁶−1."""
     if torch.device(device).type == "cpu":
         halves = _cpu_words(seed, Stream.ROUNDING, step, 0, -(-count // 2), first // 2).view("<u2")[:count]
         return torch.from_numpy(halves.astype(np.int32))
@@ -191,13 +191,13 @@ def signs(
 
 
 def uniform(seed: int, step: int, probe: int, count: int, device: torch.device | str = "cpu") -> Tensor:
-    """``count`` numbers to sample values by, fp32 (count,), in [0, 1)."""
+    """``count`` uniform numbers, fp32 (count,), in [0, 1)."""
     return (words(seed, Stream.SAMPLES, step, probe, count, device) >> 8).float() / 2**24
 
 
 @dataclass(frozen=True)
 class Source:
-    """The random numbers of one step for ``size`` tuned values, as ``generator`` has them."""
+    """The random numbers of one step for ``size`` tuned values, as defined by ``generator``."""
 
     seed: int
     step: int
@@ -218,7 +218,7 @@ class Source:
         return self._stacked(uniform, probes)
 
     def state(self) -> Tensor:
-        """Normal values that a state begins with, fp32 (size,)."""
+        """Normal values for an initial state, fp32 (size,)."""
         seed = 0 if self.generator == FIRST else self.seed
         return normal(seed, self.step, 0, self.size, self.device, stream=Stream.STATES.of(self.generator))
 
@@ -233,7 +233,7 @@ def permutation(seed: int, epoch: int, count: int, stream: Stream = Stream.ORDER
 
 
 def choice(seed: int, step: int, chosen: int, count: int) -> list[int]:
-    """Which ``chosen`` of ``count`` things a step takes, ascending."""
+    """The ``chosen`` indices out of ``count`` in a step, ascending."""
     return sorted(_permuted(words(seed, Stream.CHOICE, step, 0, 2 * count))[:chosen].tolist())
 
 

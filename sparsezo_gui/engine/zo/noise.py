@@ -1,8 +1,8 @@
-"""How much of a measured difference of losses is rounding, and an ε at which little of it is.
+"""How much of a loss difference is rounding noise, and an ε with little of it.
 
-Where the model computes in fewer bits than fp32, L(θ+εz) − L(θ−εz) may drown in rounding if ε is small. The noise of a
-loss is taken from differences of fourth order along a direction, to which a smooth loss adds almost nothing (Moré and
-Wild, "Estimating computational noise", SIAM J. Sci. Comput. 33, 2011, section 3).
+If the model computes in fewer bits than fp32, L(θ+εz) − L(θ−εz) may drown in rounding noise at small ε. The noise of a
+loss is estimated from fourth-order differences along a direction, to which a smooth loss contributes almost nothing
+(Moré and Wild, "Estimating computational noise", SIAM J. Sci. Comput. 33, 2011, section 3).
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torch import Tensor
 
 ORDER = 4
 POINTS = 7  # θ + tεz for t = −3 … 3
-CLEAR = 5.0  # times the noise that a difference must be; slopes then correlate with exact ones at 0.98
+CLEAR = 5.0  # required difference / noise; estimates then correlate with exact projected gradients at 0.98
 FACTORS = (1.0, 3.0, 10.0)
-LARGEST = 0.03  # ε beyond which the difference is no slope any more
+LARGEST = 0.03  # ε beyond which the difference no longer estimates a derivative
 
-Losses = Callable[[Tensor], Tensor]  # of offsets (sides, 1) along one direction, fp64 (sides,)
+Losses = Callable[[Tensor], Tensor]  # from offsets (sides, 1) along one direction to losses fp64 (sides,)
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Root mean squares, in nats: of the differences L(θ+εz) − L(θ−εz), and of the rounding in one of them."""
+    """Root mean squares in nats: of the differences L(θ+εz) − L(θ−εz), and of the rounding noise in one of them."""
 
     epsilon: float
     difference: float
@@ -33,12 +33,12 @@ class Noise:
 
     @property
     def clear(self) -> bool:
-        """Whether slopes can be told from rounding."""
+        """Whether differences stand out from rounding noise."""
         return self.difference >= CLEAR * self.rounding
 
 
 def probe(epsilon: float, along: Sequence[Losses]) -> Noise:
-    """Noise of the losses ``along`` some directions."""
+    """Noise of the losses ``along`` several directions."""
     offsets = epsilon * torch.arange(-(POINTS // 2), POINTS // 2 + 1)[:, None]
     measured = torch.stack([losses(offsets) for losses in along]).double().cpu()
     factor = math.factorial(ORDER) ** 2 / math.factorial(2 * ORDER)
@@ -49,7 +49,7 @@ def probe(epsilon: float, along: Sequence[Losses]) -> Noise:
 
 
 def settle(epsilon: float, along: Sequence[Losses]) -> Noise:
-    """The first of ``epsilon``, three and ten times it at which differences are clear; else the last of them."""
+    """Noise at the first of ``epsilon``, 3 and 10 times it where differences are clear; else at the last of them."""
     found = probe(epsilon, along)
     for factor in FACTORS[1:]:
         if found.clear or factor * epsilon > LARGEST:

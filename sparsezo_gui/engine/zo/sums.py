@@ -1,7 +1,7 @@
-"""Sums that have the same bits everywhere.
+"""Sums with the same bits everywhere.
 
-How torch adds up a long vector depends on the device and on the number of threads. What a state is made of must not, or
-a replay elsewhere would end with other bits.
+How torch sums a long vector depends on the device and the number of threads. State must not depend on them, or a replay
+elsewhere would end with different bits.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from torch import Tensor
 
 
 def total(values: Tensor) -> float:
-    """Sum of a vector (n,) in fp64: its second half is added to its first until one number is left."""
+    """Sum of a vector (n,) in fp64: the second half is added to the first until one number is left."""
     values = values.double()
     while len(values) > 1:
         half = len(values) // 2
         values = torch.cat((values[:half] + values[half : 2 * half], values[2 * half :]))
-    return values.sum().item()  # of one number, or none
+    return values.sum().item()  # one number, or none

@@ -72,7 +72,7 @@ def test_the_separator_that_all_rows_agree_on(tmp_path, content, first, name):
 def test_lines_are_counted_from_the_first_of_the_file(tmp_path):
     path = put(tmp_path, "a.csv", 'sep=;\n\ntext;label\n"two\nlines";1\n\nb;2\n')
     assert [(record.number, record.line) for record in read(path)] == [(1, 4), (2, 7)]
-    with pytest.raises(UserError, match=r"row 2 \(line 4\): 3 fields.*The first line says that semicolons"):
+    with pytest.raises(UserError, match=r"row 2 \(line 4\): 3 fields.*first line says that they are separated by"):
         values(put(tmp_path, "a.csv", "sep=;\ntext;label\na;1\nb;c;2\n"))
 
 

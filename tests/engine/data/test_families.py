@@ -349,7 +349,7 @@ def test_arguments_of_tools_that_the_template_would_quote_twice_are_told():
     calls[1]["tool_calls"] = [{"type": "function", "function": {"name": "find", "arguments": '{"n": 1}'}}]
     trained, found = read("chatml", calls, TOOLS)
     assert r'"arguments": "{\"n\": 1}"' in trained[0]
-    assert any("puts tool arguments, which are JSON text, in quotes again" in what for what in found.unused)
+    assert any("quotes tool arguments that are already JSON text" in what for what in found.unused)
 
 
 @pytest.mark.parametrize("name", ["chatml", "marks", "instructions", "one end"])

@@ -179,7 +179,7 @@ def test_a_label_that_is_like_two_answers_is_neither(table):
 
 
 def test_one_class_only(table):
-    assert "all rows that have a label in the column 'label' have 'a'" in str(
+    assert "all rows with a label in the column 'label' have 'a'" in str(
         refused(table(labelled(9, lambda _: "a")))
     )
     (text,) = said(table(labelled(9, lambda _: "a"), answers=("a", "b")))
@@ -194,14 +194,14 @@ def test_one_class_only(table):
 @pytest.mark.parametrize("written", ["{text}", "{ text }", "{text!r}", "{text:>9}", "${text}", "$text", "%(text)s"])
 def test_a_template_of_another_language_is_refused(table, written):
     assert str(refused(table(labelled(), template=f"{written} => {{label}}"))) == (
-        "[data] template: no column goes in, so all rows would have the same prompt. "
-        f"'{written}' is plain text here. Did you mean '{{{{ text }}}}'? Columns there: text, label."
+        "[data] template: it uses no column, so all rows would have the same prompt. "
+        f"'{written}' is plain text here. Did you mean '{{{{ text }}}}'? Columns: text, label."
     )
 
 
 def test_a_template_without_a_column_is_refused(table):
-    assert "no column goes in" in str(refused(table(labelled(), template="Is it good?")))
-    assert "no column goes in" in str(refused(table(labelled(), template="{{ 'text' }}")))
+    assert "it uses no column" in str(refused(table(labelled(), template="Is it good?")))
+    assert "it uses no column" in str(refused(table(labelled(), template="{{ 'text' }}")))
 
 
 def test_a_column_in_single_braces_beside_a_real_one(table):
@@ -255,7 +255,7 @@ def test_empty_answers_are_counted(table, made):
     ]
     chat = table(turns, task="chat")
     assert said(chat, made("byte_pairs"))[0].startswith(
-        "5 of 10 training examples have an empty answer, which teaches the model to say nothing: train.jsonl, row 1, "
+        "5 of 10 training examples have an empty answer, which trains the model to say nothing: train.jsonl, row 1, "
         "row 3 and row 5."
     )
     left = finish(load_task(chat.model_copy(update={"leave_out_gaps": True}), made("byte_pairs")))
@@ -365,7 +365,7 @@ def test_a_token_that_the_model_does_not_know(table, made, tmp_path):
     error = refused(table([{"text": "the cat very", "label": x} for x in "ab"]), made("words"), Limits(tmp_path, 11))
     assert isinstance(error, BeyondModel)
     assert (
-        "holds the token 'very' (number 11), which the model does not know: the tokenizer has 12 tokens, and the model"
+        "contains the token 'very' (number 11), which the model lacks: the tokenizer has 12 tokens, and the model"
         in str(error)
     )
 

@@ -73,10 +73,10 @@ def test_a_large_object_that_holds_no_rows_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(objects, "LARGEST", 100_000)
     monkeypatch.setattr(lines, "PIECE", 10_000)
     columns = {name: {str(number): "a" * 10 for number in range(3000)} for name in ("a", "b", "c", "d", "e", "f")}
-    with pytest.raises(UserError, match=r"a\.json: lists the values column by column.*lines=True"):
+    with pytest.raises(UserError, match=r"a\.json: stores the values column by column.*lines=True"):
         values(put(tmp_path, "a.json", json.dumps(columns)))
     lists = {"train": [{"text": "a" * 100}] * 2000, "test": [{"text": "a" * 100}] * 2000}
-    with pytest.raises(UserError, match="this one holds 2: train, test"):
+    with pytest.raises(UserError, match="this one has 2: train, test"):
         values(put(tmp_path, "a.json", json.dumps(lists)))
     with pytest.raises(UserError, match=r"a\.json, line 2: not JSON .*, or one row has more than 100,000 characters"):
         values(put(tmp_path, "a.json", '[{"text": "a"},\n{"text": "' + "a" * 300_000 + '"}]'))
@@ -99,11 +99,11 @@ def test_a_large_file_is_not_held(tmp_path, layout):
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("a.json", '[{"text": "a"}', r"a\.json, line 1: the file ends before its list does"),
+        ("a.json", '[{"text": "a"}', r"a\.json, line 1: the file ends inside its list"),
         ("a.json", '[{"text": "a"}]\n[{"text": "b"}]', r"a\.json, line 2: text after the end of the list"),
         ("a.json", '[[1, 2], [3, 4]]', r"a\.json, row 1.*must be an object.*not list"),
         ("a.json", '{"text": "a"}', r"needs a list of objects.*as \.jsonl"),
-        ("a.json", '{"train": [{"a": 1}], "test": [{"a": 2}]}', r"exactly one list; this one holds 2: train, test"),
+        ("a.json", '{"train": [{"a": 1}], "test": [{"a": 2}]}', r"exactly one list; this one has 2: train, test"),
         ("a.json", '{"text": "a"}\n{"text": b}', r"a\.json, line 2: not JSON"),
         ("a.jsonl", '{"text": "a"}\n{"text": "b"} nonsense', r"a\.jsonl, line 2: not JSON.*one object"),
         ("a.jsonl", "{'text': 'a'}", r"a\.jsonl, line 1: not JSON"),

@@ -127,7 +127,7 @@ def test_text_blocks(tmp_path, made, films, monkeypatch):
     with pytest.raises(UserError, match="There is no data file"):
         text_blocks("storiez", made("words"), 3, 8)
     path.write_text('{"number": 5}')
-    with pytest.raises(UserError, match=r"no column holds text\. Columns there: number"):
+    with pytest.raises(UserError, match=r"no column contains text\. Columns: number"):
         text_blocks("stories", made("words"), 3, 8)
 
 

@@ -99,27 +99,27 @@ def test_a_changed_file_is_read_anew(tmp_path):
     ("name", "content", "sentence"),
     [
         ("a.csv", "", r"a\.csv: the file is empty"),
-        ("a.jsonl", "", r"a\.jsonl: the file holds no rows"),
-        ("a.json", "  ", r"a\.json: the file holds no rows"),
-        ("a.json", "[]", r"a\.json: the file holds no rows"),
-        ("a.txt", "\n\n", r"a\.txt: the file holds no rows"),
-        ("a.csv", "text,label\n", r"a\.csv: there is a header \(text, label\) but no row below it"),
+        ("a.jsonl", "", r"a\.jsonl: the file has no rows"),
+        ("a.json", "  ", r"a\.json: the file has no rows"),
+        ("a.json", "[]", r"a\.json: the file has no rows"),
+        ("a.txt", "\n\n", r"a\.txt: the file has no rows"),
+        ("a.csv", "text,label\n", r"a\.csv: the file has a header \(text, label\) but no rows"),
         ("a.csv", "text,label\na,1\nb\n", r"a\.csv, row 2 \(line 3\): 1 fields, but the header names 2 columns"),
         ("a.csv", "text,label\na,b,1\n", r"row 1 \(line 2\): 3 fields.*\(text, label\).*double quotes"),
         ("a.csv", 'text,label\n"a,1\nb,2\n', r"a\.csv, line 3: .*double quote that is not closed"),
         ("a.csv", "text,text\na,b\n", r"names 'text' twice"),
-        ("a.csv", b"text,label\ncaf\xe9,1\n", r"a\.csv, line 2: byte 4 is not text in UTF-8.*Save"),
+        ("a.csv", b"text,label\ncaf\xe9,1\n", r"a\.csv, line 2: byte 4 is not valid UTF-8.*Save"),
         ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', r"a\.jsonl, line 2: not JSON"),
         ("a.jsonl", '{"text": "a"}\n[1, 2]\n', r"a\.jsonl, row 2: must be an object.*not list"),
         ("a.jsonl", "[" * 100_000, r"a\.jsonl, line 1: not JSON"),
         ("a.json", '[{"text": "a"},\n 5]', r"a\.json, row 2: must be an object.*not int"),
         ("a.json", '[{"text": "a"},\n{"text": }]', r"a\.json, line 2: not JSON"),
-        ("a.json", '{"a": [], "b": []}', r"exactly one list; this one holds 2: a, b"),
+        ("a.json", '{"a": [], "b": []}', r"exactly one list; this one has 2: a, b"),
         ("a.json", "5", r"needs a list of objects"),
-        ("a.parquet", "PAR1 not at all", r"a\.parquet: not a Parquet file"),
+        ("a.parquet", "PAR1 not at all", r"a\.parquet: not a readable Parquet file"),
         ("a.csv.gz", "text,label\na,1\n", r"a\.csv\.gz: cannot be unpacked"),
         ("a.jsonl.xz", lzma.compress(JSONL.encode())[:40], r"a\.jsonl\.xz: cannot be unpacked"),
-        ("a.docx", "?", r"a\.docx: SparseZO does not know this kind of file.*\.csv"),
+        ("a.docx", "?", r"a\.docx: SparseZO cannot read this kind of file.*\.csv"),
     ],
 )
 def test_faults(tmp_path, name, content, sentence):
@@ -147,7 +147,7 @@ def test_a_packed_file_that_asks_for_gigabytes(tmp_path):
     content[content.index(b"\x21\x01") + 2] = 39  # the size of the dictionary, which the checksum of the head covers
     size = (content[12] + 1) * 4
     content[12 + size - 4 : 12 + size] = zlib.crc32(content[12 : 12 + size - 4]).to_bytes(4, "little")
-    with limited_memory(2**30), pytest.raises(UserError, match="in the memory that there is"):
+    with limited_memory(2**30), pytest.raises(UserError, match="with the available memory"):
         values(put(tmp_path, "a.jsonl.xz", bytes(content)))
 
 

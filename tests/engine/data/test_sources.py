@@ -90,7 +90,7 @@ def test_links_out_of_a_folder(tmp_path, linked):
     jsonl(tmp_path / "elsewhere" / "train.jsonl", rows(9))
     target = tmp_path / "elsewhere" / (linked if linked != "data" else "")
     (tmp_path / "folder" / linked).symlink_to(target)
-    with pytest.raises(UserError, match="is a link out of its folder"):
+    with pytest.raises(UserError, match="links to a file outside its folder"):
         load_rows(table(tmp_path / "folder"))
     if linked != "data":
         assert len(load_rows(table(tmp_path / "folder" / linked))["train"]) == 6  # who names it means it
@@ -156,7 +156,7 @@ def test_no_such_source(source, sentence):
 
 
 def test_a_folder_without_data(tmp_path):
-    with pytest.raises(UserError, match="holds no data file"):
+    with pytest.raises(UserError, match="has no data files"):
         load_rows(table(tmp_path))
 
 

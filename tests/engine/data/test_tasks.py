@@ -244,19 +244,19 @@ FINE = {"text": "a", "label": "x"}
         (
             [FINE],
             {"template": "{{ txt }}"},
-            "there is no column 'txt'. Columns there: text, label. Did you mean 'text'",
+            "there is no column 'txt'. Columns: text, label. Did you mean 'text'",
         ),
-        ([FINE], {"template": "{{ text"}, r"\[data\] template, line 1: .*A column goes in as \{\{ column \}\}"),
+        ([FINE], {"template": "{{ text"}, r"\[data\] template, line 1: .*Write a column as \{\{ column \}\}"),
         ([FINE], {"template": "{{ text.__class__.__mro__ }}"}, "template: fails on a.jsonl, row 1: .*unsafe"),
         ([FINE], {"template": "{{ text.nothing }}"}, "template: fails on a.jsonl, row 1: .*no attribute 'nothing'"),
         ([FINE], {"template": "{{ 1 / 0 }}{{ text }}"}, "template: fails on a.jsonl, row 1: division by zero"),
         (
             [FINE],
             {"columns": {"answer": "lable"}},
-            "no column 'lable'.*Columns there: text, label. Did you mean 'label'",
+            "no column 'lable'.*Columns: text, label. Did you mean 'label'",
         ),
         ([FINE], {"columns": {"answr": "label"}}, "has no part 'answr'. Did you mean 'answer'"),
-        ([{"body": "a", "label": "x"}], {}, "no column for 'text' .*Columns there: body, label"),
+        ([{"body": "a", "label": "x"}], {}, "no column for 'text' .*Columns: body, label"),
         ([FINE, {"text": " ", "label": "x"}], {}, "a.jsonl, row 2: the column 'text' is empty"),
         ([FINE, {"text": "b", "label": None}], {}, "a.jsonl, row 2: the column 'label' is empty"),
         ([FINE, {"label": "x"}], {}, "a.jsonl, row 2: the column 'text' is empty"),
@@ -291,7 +291,7 @@ def test_faults_of_other_tasks(name, row, table, sentence):
 
 
 def test_no_such_task():
-    with pytest.raises(UserError, match=r"there is no 'sst3'\. Did you mean 'sst2'"):
+    with pytest.raises(UserError, match=r"there is no task 'sst3'\. Did you mean 'sst2'"):
         task("sst3")
 
 

@@ -84,7 +84,7 @@ def test_no_way_out_of_the_sandbox(text):
 
 
 def test_what_the_parser_says_is_a_sentence():
-    with pytest.raises(UserError, match=r"line 1: unexpected end of template.*'\. A column goes in as"):
+    with pytest.raises(UserError, match=r"line 1: unexpected end of template.*'\. Write a column as"):
         render("{{ text")
 
 
@@ -199,7 +199,7 @@ def test_how_python_writes_objects_never_reaches_a_model(text, value, told, bund
 
 
 def test_what_is_left_out_is_told_with_its_line_and_what_to_take_instead():
-    with pytest.raises(UserError, match=r"line 2: 'for' is not possible in a prompt; columns, if, "):
+    with pytest.raises(UserError, match=r"line 2: 'for' is not allowed in a prompt; only columns, if, "):
         Template("{{ text }}\n{% for part in parts %}{{ part }}{% endfor %}")
     with pytest.raises(UserError, match=r"line 1: 'replace' cannot be called\. .*filters: .*replace"):
         Template("{{ text.replace('a', 'b') }}")

@@ -244,7 +244,7 @@ def test_the_first_block_with_outliers_is_taken(planted):
     except StopIteration as end:
         mask = end.value
     assert mask.rule["block"] == 1 and mask.rule["ratio"] > 1000
-    assert told[-1].startswith("Block 1 is the first with outliers, ")
+    assert told[-1].startswith("Block 1 is the first with outliers (")
     whole = finish(OutlierChannels(what="block", **SHORT).find(planted, SEARCH))
     assert set(whole.indices) == {name for name in planted.layers if ".layers.1." in name}
     assert whole.size == sum(math.prod(planted.anatomy.linears[name]) for name in whole.indices)
@@ -252,7 +252,7 @@ def test_the_first_block_with_outliers_is_taken(planted):
 
 def test_no_block_with_outliers_is_told_with_what_would_work(frozen_tiny):
     model = frozen_tiny("llama", 4)
-    with pytest.raises(UserError, match=r"No block .* Set \[mask\] threshold = ([\d.]+) to take that block") as error:
+    with pytest.raises(UserError, match=r"No block .* Set \[mask\] threshold = ([\d.]+) to use that block") as error:
         finish(OutlierChannels(**SHORT).find(model, SEARCH))
     advised = float(str(error.value).split("threshold = ")[1].split()[0])
     mask = finish(OutlierChannels(threshold=advised, **SHORT).find(model, SEARCH))
@@ -375,7 +375,7 @@ CALIBRATED = ["sensitive", "weight-activation", "outlier-channels"]
 def test_what_is_wrong_with_the_text_is_told(frozen_tiny, tmp_path, rule):
     model = frozen_tiny("llama", 4)
     (tmp_path / "short.txt").write_text(" ")
-    for text, sentence in (("short.txt", "too short to find a mask with|holds no"), ("none.txt", "There is no")):
+    for text, sentence in (("short.txt", "too short to find a mask with|has no"), ("none.txt", "There is no")):
         with pytest.raises(UserError, match=sentence):
             finish(MASKS[rule](text=str(tmp_path / text)).find(model, SEARCH))
 
@@ -386,7 +386,7 @@ def test_activations_that_are_not_finite_are_told(frozen_tiny):
     store = layer.store
     layer.hold(Dense(torch.full(store.shape, torch.inf)))
     try:
-        with pytest.raises(UserError, match="not finite numbers; choose more bits"):
+        with pytest.raises(UserError, match=r"are not finite\. Use more bits"):
             finish(WeightActivation(**SHORT).find(model, SEARCH))
     finally:
         layer.hold(store)

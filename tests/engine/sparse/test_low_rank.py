@@ -359,7 +359,7 @@ def test_what_does_not_go_together(frozen_tiny):
     with pytest.raises(UserError, match="gives every example a direction of its own"):
         recipe.loads('[mask]\nrule = "subspace"\n[estimator]\nrule = "grzo"')
     for overlay in overlays(frozen_tiny("llama", 4)):
-        with pytest.raises(UserError, match="no directions for each example"):
+        with pytest.raises(UserError, match="not support directions per example"):
             overlay.own(torch.zeros(1, 1), torch.zeros(1), None)
 
 

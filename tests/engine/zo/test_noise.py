@@ -56,7 +56,7 @@ def test_integers_need_no_larger_epsilon(make, tmp_path):
     assert events[-1].reason == "done"
 
 
-@pytest.mark.parametrize(("epsilon", "told"), [(1e-3, ()), (1e-7, ("not clear of its rounding",))])
+@pytest.mark.parametrize(("epsilon", "told"), [(1e-3, ()), (1e-7, ("close to rounding noise",))])
 def test_a_tiny_epsilon_is_told_in_fp32_too(make, tmp_path, epsilon, told):
     chosen = make(estimator={"epsilon": epsilon}, mask={"density": 1e-3}, loop={"steps": 1})
     events = list(training.train(chosen, folder=tmp_path / "run"))

@@ -1,11 +1,10 @@
-"""How the gradient of the loss is estimated from forward passes.
+"""Gradient estimators: how the gradient of the loss is estimated from forward passes.
 
-An estimator is stateless: what it has to remember goes in and out as a plain value, and is a function of the scalars it
-measured. So a run is its recipe and a few scalars a step, and any step of it is rebuilt without a forward pass.
+An estimator is stateless: its memory goes in and out as a plain value that is a function of the recorded scalars. So a
+run is its recipe plus a few scalars per step, and any of its steps can be rebuilt without a forward pass.
 
-Directions are made in two parts. `Estimator.draw` takes random numbers and is given nothing else, so that a replay may
-draw those of many steps at once; `Estimator.shape` makes directions of them, step after step, and is the only one that
-is given the state.
+Directions are made in two stages. `Estimator.draw` only draws random numbers, so that a replay can draw them for many
+steps at once; `Estimator.shape` turns them into directions step by step, and only it gets the state.
 """
 
 from __future__ import annotations
@@ -25,10 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one step measured: the scalars that the journal keeps, and the loss L(θ) in nats.
+    """What one step measured: the scalars recorded in the journal, and the loss L(θ) in nats.
 
-    ``exact`` (n,) is the part of the gradient that was found by back-propagation; such steps are taken again where
-    others are replayed.
+    ``exact`` (n,) is the part of the gradient from back-propagation; a replay computes it again.
     """
 
     scalars: tuple[float, ...]
@@ -37,7 +35,7 @@ class Estimate:
 
 
 class Probe(Protocol):
-    """The model at the values θ of a step, with its batch and its directions (q, n), for an estimator to feel."""
+    """The model at the tuned values θ of a step, with its batch and directions (q, n), for an estimator to evaluate."""
 
     @property
     def directions(self) -> Tensor:
@@ -47,89 +45,88 @@ class Probe(Protocol):
         """Losses of the batch at θ + offsets·directions, fp64 (sides,), for ``offsets`` (sides, q)."""
 
     def examples(self, offsets: Tensor) -> Tensor:
-        """Losses of each example at θ + offsets·directions, fp64 (sides, examples); their mean is the batch's."""
+        """Loss of each example at θ + offsets·directions, fp64 (sides, examples); their mean is the batch loss."""
 
     def alone(self, offsets: Tensor) -> Tensor:
-        """The same, each the mean over the example's own tokens, whatever else is in the batch, which may be empty."""
+        """The same, averaged over each example's own tokens, independent of the rest of the batch (may be empty)."""
 
     def own(self, offsets: Tensor) -> Tensor:
-        """Losses fp64 (sides, examples) of example i at θ + offsets·(direction i), for ``offsets`` (sides,): each
-        example has a direction of its own."""
+        """Losses fp64 (sides, examples) of example i at θ + offsets·(direction i), for ``offsets`` (sides,): one
+        direction per example."""
 
     def gradient(self, offsets: Tensor | None = None, blocks: int | None = None) -> tuple[Tensor, float]:
-        """∇L at θ + offsets·directions by back-propagation, fp32 (n,), and L there, for ``offsets`` (q,); where
-        ``blocks`` is given, of the values in the last so many decoder blocks, and zero elsewhere."""
+        """∇L at θ + offsets·directions by back-propagation, fp32 (n,), and L there, for ``offsets`` (q,); with
+        ``blocks``, only for the values in the last ``blocks`` decoder blocks, zero elsewhere."""
 
     def part(self, chosen: Sequence[int]) -> Probe:
-        """The same with the ``chosen`` examples of the batch alone."""
+        """The same with only the ``chosen`` examples of the batch."""
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each example of the batch."""
+        """Length of each example of the batch in tokens."""
 
     @property
     def weights(self) -> list[int]:
-        """How much each example counts in the loss of the batch: 1, or as many tokens as are learned from it."""
+        """Weight of each example in the batch loss: 1, or its number of trained tokens."""
 
 
 class Estimator(Variant):
     """Base of estimators."""
 
     signs: ClassVar[bool] = False
-    """Whether directions are signs, ±1, instead of normal values."""
+    """Whether directions are signs, ±1, instead of standard normal."""
     remembered: ClassVar[int] = 0
-    """Vectors as long as the values that it remembers."""
+    """Vectors as long as the tuned values in its state."""
     backwards: ClassVar[bool] = False
-    """Whether it back-propagates, through all blocks or the last ones (see `tail`)."""
+    """Whether it uses back-propagation, through all blocks or the last ones (see `tail`)."""
     exact: ClassVar[bool] = False
-    """Whether some of the gradient is found by that and moves the values: a replay takes such steps again."""
+    """Whether part of the update comes from back-propagation, which a replay has to compute again."""
     own: ClassVar[bool] = False
-    """Whether every example has a direction of its own."""
+    """Whether each example has its own direction."""
 
     @property
     def plain(self) -> bool:
-        """Whether directions are normal values or signs as drawn: they can then be drawn piece by piece, where one is
-        as long as the model."""
+        """Whether directions are used as drawn: they can then be drawn piece by piece when they are as long as the
+        model."""
         return type(self).draw is Estimator.draw and type(self).shape is Estimator.shape
 
     @property
     @abstractmethod
     def sides(self) -> int:
-        """How many perturbed copies of the values one step runs: forward passes per step."""
+        """Perturbed copies of the values that a step evaluates: forward passes per step."""
 
     @property
     def passes(self) -> int:
-        """What a step costs in forward passes, a backward pass being two."""
+        """Cost of a step in forward passes, with a backward pass counted as two."""
         return self.sides
 
     @property
     def tail(self) -> int:
-        """The last decoder blocks whose values it does not perturb, since it back-propagates through them."""
+        """Number of last decoder blocks whose values it does not perturb, since it back-propagates through them."""
         return 0
 
     def probes(self, batch_size: int) -> int:
-        """How many directions a step draws."""
+        """Number of directions per step."""
         return 1
 
     def averaged(self, batch_size: int) -> int:
-        """How many independent directions the estimate is the mean of."""
+        """Number of independent directions the estimate averages."""
         return self.probes(batch_size)
 
     def scalars(self, batch_size: int) -> int:
-        """How many numbers a step measures."""
+        """Number of scalars a step records."""
         return self.probes(batch_size)
 
     def start(self, values: Tensor, source: Source) -> Any:
-        """What is remembered before the first step, at the values (n,) that the run begins with; ``source`` is that of
-        step 0."""
+        """State before the first step, at the initial values (n,); ``source`` is that of step 0."""
         return None
 
     def draw(self, source: Source, batch_size: int) -> Tensor:
-        """The random numbers that the directions of a step are made of, fp32 (·, n)."""
+        """The random numbers for the directions of a step, fp32 (·, n)."""
         return (source.signs if self.signs else source.normal)(self.probes(batch_size))
 
     def shape(self, drawn: Tensor, state: Any) -> Tensor:
-        """The directions of a step, fp32 (q, n), made of what was ``drawn``."""
+        """The directions of a step, fp32 (q, n), from the ``drawn`` numbers."""
         return drawn
 
     @abstractmethod
@@ -137,6 +134,6 @@ class Estimator(Variant):
         """Runs the forward passes of a step."""
 
     def slopes(self, directions: Tensor, scalars: Sequence[float], state: Any) -> tuple[Sequence[float], Any]:
-        """What the scalars mean: the slopes (q) of which the estimate of the gradient is the mean of slope·direction,
-        and what is remembered after the step. Scalars that are all zero must not move anything."""
+        """The projected gradients (q) from the recorded scalars, and the next state. The gradient estimate is the mean
+        of projected gradient · direction. Scalars that are all zero must not move anything."""
         return scalars, state

@@ -1,4 +1,4 @@
-"""Back-propagation on short examples, zeroth order on long ones."""
+"""Backprop on short examples, zeroth-order on long ones."""
 
 from __future__ import annotations
 
@@ -10,39 +10,41 @@ from sparsezo_gui.recipe.variants import setting
 
 
 class Addax(Estimator):
-    """Exact gradients of the short examples of a batch, and a two-sided slope of the long ones.
+    """Backprop on the short examples of a batch, a zeroth-order central difference on the long ones.
 
-    After Addax (arXiv 2410.06441): g = α·g₀z + (1 − α)·g₁, with g₁ exact on examples up to a length and g₀ the slope
-    on longer ones, so that the longest examples, which decide the memory, are never passed backwards. Own choices: both
-    parts come from one batch of all the data instead of two of their own, and α is by default the share that
-    long examples have in the batch's loss, which makes the sum an estimate of its gradient.
+    After Addax (arXiv 2410.06441): g = α·g₀z + (1 − α)·g₁, with g₁ exact on examples up to a length and g₀ the
+    projected gradient on longer ones, so the longest examples, which determine memory, need no backward pass. Own
+    choices: both parts come from one batch of all the data instead of two separate ones, and α defaults to the share of
+    long examples in the batch loss, which makes the sum an estimate of its gradient.
     """
 
-    title: ClassVar[str] = "Addax (short examples exactly)"
+    title: ClassVar[str] = "Addax (backprop on short examples)"
     paper: ClassVar[str] = "Addax, arXiv 2410.06441"
     backwards: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     rule: Literal["addax"] = "addax"
     epsilon: float = epsilon_setting()
     short: int = setting(
-        64, "Longest example that is passed backwards.", unit="tokens", ge=1, le=131072, basic=True, sane=(32, 512)
-    )
+        64, "Longest example trained with backprop; longer ones use zeroth-order estimates.", unit="tokens", ge=1,
+        le=131072, basic=True, sane=(32, 512),
+    )  # fmt: skip
     alpha: float = setting(
-        -1.0, "Share of the zeroth-order part; below 0 it is the share of long examples.", ge=-1, le=1, sane=(-1, 0.5)
-    )
+        -1.0, "Weight α of the zeroth-order part; below 0, the long examples' share of the loss.", ge=-1, le=1,
+        sane=(-1, 0.5),
+    )  # fmt: skip
 
     @property
     def sides(self) -> int:
-        """Two of the long examples; the short ones go forwards and backwards once."""
+        """Two on the long examples; the short ones take one forward and one backward pass."""
         return 2
 
     def scalars(self, batch_size: int) -> int:
-        """The slope, already weighted, and the share of short examples in the loss."""
+        """The projected gradient, already weighted, and the share of short examples in the loss."""
         return 2
 
     @property
     def passes(self) -> int:
-        """Three of the short examples, two of the long ones."""
+        """Three on the short examples, two on the long ones."""
         return 3
 
     def measure(self, probe: Probe, state: Any) -> Estimate:

@@ -1,4 +1,4 @@
-"""One-sided slopes, drawn towards zero as far as they look like noise."""
+"""One-sided differences, shrunk towards zero by how much they look like noise."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
     from sparsezo_gui.engine.zo.generator import Source
 
-PRIOR_MEMORY = 0.99  # of the mean square that the prior is made of
+PRIOR_MEMORY = 0.99  # of the mean square that gives the prior
 NOISE_MEMORY = 0.9  # of the noise's variance, the code's 1 − a
 LEAST_NOISE = 0.01  # of the prior's variance: the code's floor of a tenth, squared
 
 
 class BSZO(Estimator):
-    """Slopes along several directions as a Kalman filter would have them, given how large they usually are.
+    """Projected gradients along several directions, shrunk by a Kalman filter according to their usual size.
 
-    After BSZO (arXiv 2601.01452), as in the authors' code: the slopes G along k directions have the prior N(0, p²) and
-    are measured as y = G + N(0, v), where v follows the squared innovation, v ← 0.9v + 0.1y², before each is used. Each
-    measurement is along a direction of its own, so the posterior mean is γy with γ = p²/(p² + v): a slope that stands
-    out is drawn towards zero. The mean of the estimate is γ∇L, with γ about a half.
-    Own choices: p is the running root mean square of the slopes before (of the first step: its own), where the code has
-    √(n/10⁶), which is right for one size of model and loss only. The code's measurement beyond k is left out: it feeds
-    one slope in twice, or measures again what is the same on the same batch. Slopes are averaged as in other
-    estimators, so a rate of the paper's is k times as large here.
+    After BSZO (arXiv 2601.01452), as in the authors' code: the projected gradients G along k directions have the prior
+    N(0, p²) and are measured as y = G + N(0, v), where v follows the squared innovation, v ← 0.9v + 0.1y², before each
+    use. Each measurement has its own direction, so the posterior mean is γy with γ = p²/(p² + v): an outlier is shrunk
+    towards zero. The mean of the estimate is γ∇L, with γ about one half. Own choices: p is the running root mean square
+    of the previous projected gradients (in the first step, of its own), where the code has √(n/10⁶), which fits only
+    one size of model and loss. The code's measurement beyond k is left out: it uses one value twice, or repeats a
+    measurement on the same batch. Projected gradients are averaged as in other estimators, so the paper's rates are k
+    times as large here.
     """
 
     title: ClassVar[str] = "BSZO (Bayesian, one-sided)"
@@ -38,13 +38,13 @@ class BSZO(Estimator):
     rule: Literal["bszo"] = "bszo"
     epsilon: float = epsilon_setting()
     directions: int = setting(
-        2, "Directions per step; each costs one forward pass, and one more is made without any.", ge=1, le=64,
+        2, "Directions per step; each costs one forward pass, plus one unperturbed pass per step.", ge=1, le=64,
         sane=(2, 8),
     )  # fmt: skip
 
     @property
     def sides(self) -> int:
-        """One per direction, and the values as they are."""
+        """One per direction, and one unperturbed."""
         return self.directions + 1
 
     def probes(self, batch_size: int) -> int:
@@ -52,7 +52,7 @@ class BSZO(Estimator):
         return self.directions
 
     def start(self, values: Tensor, source: Source) -> tuple[float, float, int]:
-        """Running mean of y², the noise's variance, and how many steps they have seen."""
+        """Running mean of y², the noise variance, and the number of steps in them."""
         return 0.0, 0.0, 0
 
     def measure(self, probe: Probe, state: Any) -> Estimate:

@@ -1,4 +1,4 @@
-"""Directions within a cone around a running mean of the steps."""
+"""Directions inside a cone around a momentum of the estimates."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ FIRST_MEMORY = 0.1  # at the beginning of the warm-up, and for a tenth of it
 
 
 class ConMeZO(Estimator):
-    """Two-sided slope along a direction that leans towards a momentum of the estimates before.
+    """Central difference along a direction that leans towards the momentum of previous estimates.
 
     After ConMeZO (arXiv 2511.02757), as in the authors' code: z = √n·cos θ·m/|m| + sin θ·u with u normal, and
     m ← βm + (1−β)·g·z. Directions are as long as normal ones, so ε and the rate keep their meaning. The estimate is
-    biased on purpose: its mean is (n·cos²θ·mm'/|m|² + sin²θ)·∇L, so what lies along m counts about n·cos²θ times.
+    biased on purpose: its mean is (n·cos²θ·mm'/|m|² + sin²θ)·∇L, so the component along m counts about n·cos²θ times.
     β warms up as in the code: 0.1 for the first tenth, then β − (β − 0.1)/(1 + 8p)³ with p rising from 0 to 1 as the
-    power 1.8. Own choices: m begins at zero, with normal directions until there is one (as in the authors' synthetic
-    experiments; their code for models begins with a random m); |m| is computed rather than carried along; the length
-    of the warm-up is a field, whose default fits a run of 2,000 steps as the code's 2,000 fit its 20,000.
+    power 1.8. Own choices: m starts at zero, with normal directions until there is a momentum (as in the authors'
+    synthetic experiments; their code for models starts with a random m); |m| is computed at every step; the length of
+    the warm-up is a setting, whose default fits a run of 2,000 steps as the code's 2,000 fit its 20,000.
     """
 
     title: ClassVar[str] = "ConMeZO (cone around a momentum)"
@@ -36,19 +36,19 @@ class ConMeZO(Estimator):
     rule: Literal["conmezo"] = "conmezo"
     epsilon: float = epsilon_setting()
     angle: float = setting(
-        1.35, "Half the opening of the cone; with a quarter of a circle (1.57) the momentum plays no part.",
+        1.35, "Half-angle of the cone in radians; at π/2 (1.57) the momentum has no effect.",
         unit="radians", ge=0, le=1.5708, sane=(1.2, 1.5),
     )  # fmt: skip
-    memory: float = setting(0.99, "How slowly the momentum follows, after the warm-up.", ge=0, lt=1, sane=(0.9, 0.995))
-    warm_up: int = setting(200, "Steps until the momentum is that slow.", unit="steps", ge=0, sane=(0, 2000))
+    memory: float = setting(0.99, "Decay β of the momentum; higher is slower.", ge=0, lt=1, sane=(0.9, 0.995))
+    warm_up: int = setting(200, "Steps until the decay reaches that value.", unit="steps", ge=0, sane=(0, 2000))
 
     @property
     def sides(self) -> int:
-        """A step forwards and one backwards."""
+        """θ + εz and θ − εz."""
         return 2
 
     def start(self, values: Tensor, source: Source) -> tuple[Tensor, int]:
-        """m (n,), and how many steps it has seen."""
+        """m (n,), and the number of steps in it."""
         return values.new_zeros(values.shape), 0
 
     def shape(self, drawn: Tensor, state: tuple[Tensor, int]) -> Tensor:
@@ -79,7 +79,7 @@ class ConMeZO(Estimator):
         return scalars, (momentum * memory + directions[0] * ((1 - memory) * scalars[0]), count + 1)
 
     def memory_at(self, step: int) -> float:
-        """β of a step (from 1)."""
+        """β at ``step`` (from 1)."""
         first = self.warm_up / 10
         if step > self.warm_up:
             return self.memory

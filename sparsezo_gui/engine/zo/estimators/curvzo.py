@@ -1,4 +1,4 @@
-"""Directions with some of the values only, more often those along which the loss is steep."""
+"""Directions on a sample of the values, preferring those along which the loss is steep."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
     from sparsezo_gui.engine.zo.generator import Source
 
-MEMORY = 0.99  # of the mean square of the slopes
+MEMORY = 0.99  # of the mean square of the projected gradients
 
 
 class CurvZO(Estimator):
-    """Two-sided slope along a sample of the tuned values, each taken as often as its curvature score asks for.
+    """Central difference on a sample of the tuned values, drawn in proportion to their curvature scores.
 
-    After CurvZO (arXiv 2603.21725), of which the equations were read in a port by others only: value i is perturbed
-    with probability πᵢ, and its part of the estimate is g·zᵢ/πᵢ, so that the mean of the estimate is ∇L whatever the
-    scores are. The score of a value follows g²z² relative to the mean of g² when it was perturbed, a proxy of the
-    Fisher diagonal, whose expectation is 1 + (3 − πᵢ)·(∂ᵢL)²/E[g²].
-    Own choices: scores are kept for each value, where the experiments have one for each tensor; π goes with the root of
-    the score, which is optimal for a sum of variances s/π; ``explore`` of it is alike for all, so that no πᵢ is below
-    ``share`` · ``explore``; π is cut at one without making up for it; the share is fixed rather than adapted. What one
-    value adds to g is little in a large mask, where scores hardly tell values apart.
+    After CurvZO (arXiv 2603.21725), whose equations were read only in a third-party port: value i is perturbed with
+    probability πᵢ, and its part of the estimate is g·zᵢ/πᵢ, so that the mean of the estimate is ∇L whatever the scores.
+    The score of a value follows g²z² relative to the mean of g² when it was perturbed, a proxy of the Fisher diagonal,
+    whose expectation is 1 + (3 − πᵢ)·(∂ᵢL)²/E[g²]. Own choices: scores are per value, where the experiments have one
+    per tensor; π is proportional to the root of the score, which is optimal for a sum of variances s/π; a share
+    ``explore`` of it is uniform, so that no πᵢ is below ``share`` · ``explore``; π is clipped at one without
+    compensation; the share is fixed, not adapted. In a large mask a single value adds little to g, so scores hardly
+    distinguish values.
     """
 
     title: ClassVar[str] = "CurvZO (samples of the values)"
@@ -37,12 +37,12 @@ class CurvZO(Estimator):
     rule: Literal["curvzo"] = "curvzo"
     epsilon: float = epsilon_setting()
     share: float = setting(
-        0.4, "Part of the tuned values that a step perturbs.", unit="fraction", gt=0, le=1, basic=True, sane=(0.1, 0.8)
+        0.4, "Fraction of tuned values perturbed per step.", unit="fraction", gt=0, le=1, basic=True, sane=(0.1, 0.8)
     )
     explore: float = setting(
-        0.25, "How much of the choice is alike for all values; 1 ignores their scores.", ge=0.01, le=1, sane=(0.1, 0.5)
+        0.25, "Share of uniform sampling; 1 ignores the scores.", ge=0.01, le=1, sane=(0.1, 0.5)
     )
-    memory: float = setting(0.99, "How slowly scores follow.", ge=0, lt=1, sane=(0.9, 0.999))
+    memory: float = setting(0.99, "Decay of the scores; higher is slower.", ge=0, lt=1, sane=(0.9, 0.999))
 
     @property
     def sides(self) -> int:
@@ -50,11 +50,11 @@ class CurvZO(Estimator):
         return 2
 
     def probes(self, batch_size: int) -> int:
-        """What is felt, and the same with its weights; see `shape`."""
+        """The perturbation, and the same weighted; see `shape`."""
         return 2
 
     def scalars(self, batch_size: int) -> int:
-        """The slope."""
+        """The projected gradient."""
         return 1
 
     def averaged(self, batch_size: int) -> int:
@@ -62,11 +62,11 @@ class CurvZO(Estimator):
         return 1
 
     def start(self, values: Tensor, source: Source) -> tuple[Tensor, float, int]:
-        """Scores (n,), the running mean of g², and the number of steps in it."""
+        """Scores (n,), running mean of g², and the number of steps in it."""
         return values.new_ones(values.shape), 0.0, 0
 
     def chances(self, scores: Tensor) -> Tensor:
-        """π (n,): how likely each value is perturbed."""
+        """π (n,): the probability that each value is perturbed."""
         from sparsezo_gui.engine.zo.sums import total
 
         roots = scores.sqrt()
@@ -74,14 +74,14 @@ class CurvZO(Estimator):
         return (weights * self.share).clamp(max=1.0)
 
     def draw(self, source: Source, batch_size: int) -> Tensor:
-        """See `Estimator.draw`: normal values, and by what each is sampled."""
+        """See `Estimator.draw`: normal values, and uniform ones for the sampling."""
         import torch
 
         return torch.cat((source.normal(1), source.uniform(1)))
 
     def shape(self, drawn: Tensor, state: tuple[Tensor, float, int]) -> Tensor:
-        """The sampled direction, and √2 times it divided by π. Slopes (0, √2·g) then have the mean square g², and their
-        mean with these two directions is g·z/π."""
+        """The sampled direction, and √2 times it divided by π. The projected gradients (0, √2·g) then have the mean
+        square g², and their mean with these two directions is g·z/π."""
         import torch
 
         chances = self.chances(state[0])

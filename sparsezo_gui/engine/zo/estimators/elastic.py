@@ -1,4 +1,4 @@
-"""Back-propagation through the last blocks, zeroth order in the others."""
+"""Backprop in the last blocks, zeroth-order in the others."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from sparsezo_gui.recipe.variants import setting
 
 
 class Elastic(Estimator):
-    """Exact gradients in the last decoder blocks, and a two-sided slope for the values in all others.
+    """Backprop in the last decoder blocks, a zeroth-order central difference in all others.
 
-    After ElasticZO (arXiv 2501.04287): the last layers hold most of what back-propagation would give, and only their
-    activations have to be kept. Own choice: the exact part is the mean of the gradients on both perturbed passes, so
-    that it costs no further forward pass and its bias is of second order in ε. The last blocks are not perturbed.
+    After ElasticZO (arXiv 2501.04287): the last layers give most of the benefit of back-propagation, and only their
+    activations have to be kept. Own choice: the exact part is the mean of the gradients of both perturbed passes, so it
+    needs no extra forward pass and its bias is of second order in ε. The last blocks are not perturbed.
     """
 
-    title: ClassVar[str] = "Elastic (last blocks exactly)"
+    title: ClassVar[str] = "ElasticZO (backprop in the last blocks)"
     paper: ClassVar[str] = "ElasticZO, arXiv 2501.04287"
     backwards: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     rule: Literal["elastic"] = "elastic"
     epsilon: float = epsilon_setting()
-    blocks: int = setting(1, "Last decoder blocks to back-propagate in.", unit="blocks", ge=1, le=1000, sane=(1, 4))
+    blocks: int = setting(1, "Last decoder blocks, trained with backprop.", unit="blocks", ge=1, le=1000, sane=(1, 4))
     weight: float = setting(
-        1.0, "Factor on the exact part, whose best rate can differ from the other's.", gt=0, le=1000, sane=(0.1, 10)
+        1.0, "Factor on the backprop part, whose best learning rate can differ.", gt=0, le=1000, sane=(0.1, 10)
     )
 
     @property
     def sides(self) -> int:
-        """Two, each with its way back through the last blocks."""
+        """Two, each with a backward pass through the last blocks."""
         return 2
 
     def scalars(self, batch_size: int) -> int:
-        """The slope, and the length of the exact part: where the mask lies in the last blocks alone, the slope is 0 at
-        every step, and a step whose scalars are all zero is one that was skipped."""
+        """The projected gradient, and the norm of the exact part: if the mask is only in the last blocks, the projected
+        gradient is 0 at every step, and a step whose scalars are all zero counts as skipped."""
         return 2
 
     @property
@@ -45,8 +45,8 @@ class Elastic(Estimator):
 
     @property
     def passes(self) -> int:
-        """Two, and two ways back through the last blocks: each block counts as one more, as of a model with four of
-        them, up to what the whole way costs."""
+        """Two, and two backward passes through the last blocks: each block counts as one pass more, as in a model with
+        four blocks, up to the cost of a full backward pass."""
         return 2 + min(self.blocks, 4)
 
     def measure(self, probe: Probe, state: Any) -> Estimate:

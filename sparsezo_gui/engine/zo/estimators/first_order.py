@@ -1,4 +1,4 @@
-"""Back-propagation alone."""
+"""Back-propagation only."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class FirstOrder(Estimator):
-    """The exact gradient by back-propagation: the baseline that zeroth-order runs are held against.
+    """The exact gradient by back-propagation: the first-order baseline for zeroth-order runs.
 
-    Activations of all blocks are kept for the way back, and a replay takes its steps again.
+    Activations of all blocks are kept for the backward pass, and a replay computes every step again.
     """
 
     title: ClassVar[str] = "First order (back-propagation)"
@@ -24,12 +24,12 @@ class FirstOrder(Estimator):
 
     @property
     def sides(self) -> int:
-        """The values as they are, forwards and backwards."""
+        """One forward and backward pass, unperturbed."""
         return 1
 
     @property
     def passes(self) -> int:
-        """Forwards, and back at the price of two."""
+        """One forward pass, and a backward pass, which counts as two."""
         return 3
 
     def probes(self, batch_size: int) -> int:
@@ -37,7 +37,7 @@ class FirstOrder(Estimator):
         return 0
 
     def scalars(self, batch_size: int) -> int:
-        """The length of the gradient, by which a run can be watched."""
+        """The norm of the gradient, to monitor a run."""
         return 1
 
     def measure(self, probe: Probe, state: Any) -> Estimate:

@@ -1,4 +1,4 @@
-"""Slopes without noise, from the exact gradient."""
+"""Projected gradients without finite-difference noise, from the exact gradient."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from sparsezo_gui.recipe.variants import setting
 
 
 class ForwardGradient(Estimator):
-    """The exact slope ⟨∇L, z⟩ along each direction: a two-sided difference without rounding and curvature.
+    """Exact projected gradient ⟨∇L, z⟩ along each direction: a central difference without rounding or curvature error.
 
-    A baseline that tells how much of a run's noise comes from differences of losses, and how much from the directions
+    A baseline that shows how much of a run's noise comes from finite differences, and how much from the directions
     themselves. The estimate is that of forward gradients (Baydin et al., arXiv 2202.08587); own choice: the gradient
-    comes from back-propagation, which the layers can do already. A replay needs the slopes alone.
+    comes from back-propagation, which the layers already support. A replay needs only the projected gradients.
     """
 
-    title: ClassVar[str] = "Forward gradient (exact slopes)"
+    title: ClassVar[str] = "Forward gradient (exact projections)"
     paper: ClassVar[str] = "Forward gradients, arXiv 2202.08587"
     backwards: ClassVar[bool] = True
     rule: Literal["forward-gradient"] = "forward-gradient"
-    directions: int = setting(1, "Directions per step; all come from one backward pass.", ge=1, le=64, sane=(1, 8))
+    directions: int = setting(1, "Directions per step; all share one backward pass.", ge=1, le=64, sane=(1, 8))
 
     @property
     def sides(self) -> int:
-        """The values as they are, forwards and backwards."""
+        """One forward and backward pass, unperturbed."""
         return 1
 
     @property
     def passes(self) -> int:
-        """Forwards, and back at the price of two."""
+        """One forward pass, and a backward pass, which counts as two."""
         return 3
 
     def probes(self, batch_size: int) -> int:

@@ -1,4 +1,4 @@
-"""One-sided differences along several directions of signs, in one batch."""
+"""One-sided differences along several random-sign directions, in one batch."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
 
 
 class FZOO(Estimator):
-    """Slopes from one step along each of several directions of signs, in units of their own spread.
+    """One-sided differences along several random-sign directions, divided by their standard deviation.
 
     After FZOO (arXiv 2506.09034): g = (1/εN)·Σ (lᵢ − l₀)·uᵢ with uᵢ = ±1, divided by the standard deviation s of the
-    losses lᵢ. The equation divides by ε and by s, the authors' code by s alone; as in the code, slopes here are
-    (lᵢ − l₀)/s, so that a rate does not depend on ε: it is the code's, and the equation's divided by ε. s itself is
-    the equation's, over N − 1. A step of SGD then has the same length wherever the run stands, so its rate should fall.
-    Own choices: without any spread nothing moves, where the code would divide by zero; ``normalise`` = false leaves
-    (lᵢ − l₀)/ε, whose mean times the directions is the gradient up to ε². The code's reuse of losses of the step before
-    is left out.
+    losses lᵢ. The equation divides by ε and by s, the authors' code only by s; as in the code, projected gradients here
+    are (lᵢ − l₀)/s, so the learning rate does not depend on ε: it is the code's, and the equation's divided by ε. s is
+    the equation's, over N − 1. An SGD step then has the same length throughout the run, so its rate should decay.
+    Own choices: if the losses do not vary, nothing moves, where the code would divide by zero; ``normalise`` = false
+    uses (lᵢ − l₀)/ε, whose mean times the directions is the gradient up to ε². The code's reuse of the previous step's
+    losses is left out.
     """
 
-    title: ClassVar[str] = "FZOO (one-sided, signs)"
+    title: ClassVar[str] = "FZOO (one-sided, random signs)"
     paper: ClassVar[str] = "FZOO, arXiv 2506.09034"
     signs: ClassVar[bool] = True
     rule: Literal["fzoo"] = "fzoo"
     epsilon: float = epsilon_setting()
     losses: int = setting(
-        8, "Losses per step, each along a direction of its own; one more is measured without any.", ge=2, le=64,
+        8, "Directions per step; each costs one forward pass, plus one unperturbed pass per step.", ge=2, le=64,
         sane=(4, 16),
     )  # fmt: skip
-    normalise: bool = setting(True, "Measure slopes in units of their spread within the step.")
+    normalise: bool = setting(True, "Divide the differences by their standard deviation within the step.")
 
     @property
     def sides(self) -> int:
-        """One per direction, and the values as they are."""
+        """One per direction, and one unperturbed."""
         return self.losses + 1
 
     def probes(self, batch_size: int) -> int:
@@ -56,7 +56,7 @@ class FZOO(Estimator):
 
 
 def one_sided(probe: Probe, epsilon: float, directions: int) -> Estimate:
-    """Slopes (lᵢ − l₀)/ε from the values as they are and a step along each direction, all in one batch."""
+    """One-sided differences (lᵢ − l₀)/ε along each direction, all in one batch."""
     import torch
 
     offsets = torch.cat((torch.zeros(1, directions), epsilon * torch.eye(directions)))
@@ -65,6 +65,6 @@ def one_sided(probe: Probe, epsilon: float, directions: int) -> Estimate:
 
 
 def in_spreads(scalars: Sequence[float]) -> list[float]:
-    """``scalars`` divided by their standard deviation (of a single one: by its size); zeros where that is zero."""
+    """``scalars`` divided by their standard deviation (a single one: by its absolute value); zeros if that is zero."""
     spread = statistics.stdev(scalars) if len(scalars) > 1 else abs(scalars[0])
     return [scalar / spread if spread > 0 else 0.0 for scalar in scalars]

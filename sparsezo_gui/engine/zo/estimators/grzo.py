@@ -1,4 +1,4 @@
-"""A direction of its own for every example of the batch."""
+"""One direction per example of the batch."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ if TYPE_CHECKING:
 
 
 class GRZO(Estimator):
-    """A direction for every example, felt two-sidedly in two forward passes for all, in units of the slopes' spread.
+    """One direction per example, central differences of all in two forward passes, divided by their standard deviation.
 
     After GRZO (arXiv 2606.02857): g = (1/2σB)·Σ aᵢΔᵢ with aᵢ = δᵢ/std(δ), δᵢ half the difference of example i's two
-    losses. As many directions as examples for the price of one: as far as the examples' gradients agree, the noise of
-    the mean falls by the batch size.
-    Slopes here are aᵢ, so that a rate does not depend on σ: it is the paper's divided by 2σ. ``normalise`` = false
-    leaves δᵢ/σ, whose mean times the directions is the gradient up to σ².
-    Divided by its spread, the sum points near the mean of the examples' gradients, not along it, where they differ.
-    Own choices: std divides by B − 1; on a small mask directions can be independent normal ones, where the paper has
-    one direction with random signs of rows and columns; examples weigh as they do in the loss of the batch (by tokens,
-    where text is learned); a batch of one example has a slope of ±1.
+    losses. As many directions as examples for the cost of one: if the examples' gradients agree, the variance of the
+    mean falls by the batch size.
+    Projected gradients here are aᵢ, so the learning rate does not depend on σ: it is the paper's divided by 2σ.
+    ``normalise`` = false uses δᵢ/σ, whose mean times the directions is the gradient up to σ².
+    After normalisation, the sum is close to the mean of the examples' gradients, but not parallel to it if they differ.
+    Own choices: std divides by B − 1; on a small mask directions are independent and normal, where the paper has one
+    direction with random signs of rows and columns; examples are weighted as in the batch loss (by tokens when learning
+    text); a batch of one example has a projected gradient of ±1.
     """
 
-    title: ClassVar[str] = "GRZO (a direction per example)"
+    title: ClassVar[str] = "GRZO (one direction per example)"
     paper: ClassVar[str] = "GRZO, arXiv 2606.02857"
     own: ClassVar[bool] = True
     rule: Literal["grzo"] = "grzo"
     epsilon: float = epsilon_setting()
-    normalise: bool = setting(True, "Measure slopes in units of their spread within the batch.")
+    normalise: bool = setting(True, "Divide the differences by their standard deviation within the batch.")
 
     @property
     def sides(self) -> int:
-        """Two, whatever the number of examples."""
+        """Two, for any number of examples."""
         return 2
 
     def probes(self, batch_size: int) -> int:

@@ -1,4 +1,4 @@
-"""Directions that are shorter where the loss is more curved."""
+"""Directions scaled down along coordinates of high curvature."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ LEAST, MOST = 0.1, 100.0  # of a curvature, relative to the typical one
 
 
 class HiZOO(Estimator):
-    """Two-sided slope along z/√H, where H is a running estimate of the curvature of each value.
+    """Central difference along z/√H, where H is a running estimate of the curvature of each value.
 
-    After HiZOO (arXiv 2402.15173), as in the authors' code: with a third pass at θ,
-    H ← (1−α)·H + α·½|L₊ + L₋ − 2L₀|/ε²·H∘z², and the step goes along z/√H. The mean of the estimate is H⁻¹∇L.
-    Own choices: the step uses the same H as the direction, where the code uses the one just changed by the same z, so
-    that the mean is exact; H is scaled after each step so that the mean of 1/H is one, which takes away the common
-    growth that all of H has by construction and keeps ε and the rate in the units of other estimators; it is kept
-    within 0.1 … 100; and no step adds more than H∘z². The code's fourth pass, which only tells a loss, is left out.
+    After HiZOO (arXiv 2402.15173), as in the authors' code: with a third pass at θ, H ← (1−α)·H + α·½|L₊ + L₋ −
+    2L₀|/ε²·H∘z², and the step is along z/√H. The mean of the estimate is H⁻¹∇L. Own choices: the step uses the same H
+    as the direction, where the code uses the H already updated with the same z, so that the mean is exact; H is
+    rescaled after each step so that the mean of 1/H is one, which removes the common growth of H and keeps ε and the
+    learning rate in the units of other estimators; it is clipped to 0.1 … 100; and no step adds more than H∘z². The
+    code's fourth pass, which only reports a loss, is left out.
     """
 
     title: ClassVar[str] = "HiZOO (curvature of each value)"
@@ -34,16 +34,16 @@ class HiZOO(Estimator):
     rule: Literal["hizoo"] = "hizoo"
     epsilon: float = epsilon_setting()
     smoothing: float = setting(
-        1e-6, "How fast the curvature follows what is measured; 0 leaves it alone.", ge=0, lt=1, sane=(1e-7, 1e-3)
+        1e-6, "Rate α at which the curvature estimate adapts; 0 keeps it fixed.", ge=0, lt=1, sane=(1e-7, 1e-3)
     )
 
     @property
     def sides(self) -> int:
-        """A step forwards, one backwards, and the values as they are."""
+        """θ + εz, θ − εz and θ."""
         return 3
 
     def scalars(self, batch_size: int) -> int:
-        """The slope, and the second derivative along the direction."""
+        """The projected gradient, and the second derivative along the direction."""
         return 2
 
     def start(self, values: Tensor, source: Source) -> tuple[Tensor]:

@@ -1,4 +1,4 @@
-"""One-sided losses with one another as baseline, along directions that keep off sharp ones."""
+"""Leave-one-out differences along directions that avoid high curvature."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
 
 
 class Loren(Estimator):
-    """Losses at several perturbed values against their mean, along directions that learn to keep off sharp ones.
+    """Losses at several perturbed values minus their mean, along directions that learn to avoid high curvature.
 
     LOREN (arXiv 2511.07971), as in the authors' code: directions w = ρ^½·H^−½·u with H = ρI + a·aᵀ and normal u, so
     w = u − κ·(aᵀu)·a with κ = 1 / (√(ρ+s)·(√(ρ+s) + √ρ)), s = |a|² (the positive root; theirs has the other sign along
     a, with the same covariance). The gradient has the other losses as baseline (RLOO), g = Σ (f_k − f̄)·w_k / ε(K−1), of
     mean ρH⁻¹·∇L. By the score of w, the gradient for a is Σ (f_k − f̄)·[a/(ρ+s) − (aᵀw_k)·w_k/ρ] / (K−1), where the
-    first term falls out with the baseline; a steps against it at rate ν.
+    first term cancels with the baseline; a steps against it at rate ν.
 
     Own choices: the paper has one a for all rows of a matrix, here each ``block`` of consecutive values has its own,
-    since they may be any entries; f_k − f̄ is divided by its deviation where a is moved (their code has a factor ε²
-    there instead, with which a hardly moves at all), so that ν does not depend on the loss; a moves once a step, after
-    the values. As theirs, a begins at normal values. Their momentum is left to the update.
+    since the mask can pick any entries; f_k − f̄ is divided by its standard deviation in the step of a (their code has a
+    factor ε² instead, with which a hardly moves), so that ν does not depend on the loss; a moves once per step, after
+    the values. As in theirs, a starts normal. Their momentum is left to the update.
     """
 
-    title: ClassVar[str] = "Low-rank curvature"
+    title: ClassVar[str] = "LOREN (low-rank curvature)"
     paper: ClassVar[str] = "after LOREN, arXiv 2511.07971"
     remembered: ClassVar[int] = 1
     rule: Literal["loren"] = "loren"
     epsilon: float = epsilon_setting()
-    losses: int = setting(6, "Losses measured per step, each along a direction of its own.", ge=2, le=64, sane=(4, 16))
-    damping: float = setting(0.1, "The smaller, the more sharp directions are kept off.", gt=0, le=1e6, sane=(0.01, 1))
-    adaptation: float = setting(1e-3, "How fast the sharp direction is followed.", ge=0, le=1, sane=(1e-4, 1e-2))
-    block: int = setting(1024, "Tuned values that share one sharp direction.", unit="values", ge=2, le=2**24,
+    losses: int = setting(6, "Directions per step; each costs one forward pass.", ge=2, le=64, sane=(4, 16))
+    damping: float = setting(0.1, "Damping ρ; lower avoids high curvature more strongly.", gt=0, le=1e6, sane=(0.01, 1))
+    adaptation: float = setting(1e-3, "Learning rate ν of the high-curvature direction.", ge=0, le=1, sane=(1e-4, 1e-2))
+    block: int = setting(1024, "Tuned values that share one high-curvature direction.", unit="values", ge=2, le=2**24,
                          sane=(256, 16384))  # fmt: skip
 
     @property
@@ -52,7 +52,7 @@ class Loren(Estimator):
         return self.losses
 
     def start(self, values: Tensor, source: Source) -> tuple[Tensor]:
-        """The vectors a of all blocks, one after the other (n,)."""
+        """The vectors a of all blocks, concatenated (n,)."""
         return (source.state(),)
 
     def shape(self, drawn: Tensor, state: tuple[Tensor]) -> Tensor:
@@ -68,7 +68,7 @@ class Loren(Estimator):
         return u - a * self._spread(share, a)
 
     def measure(self, probe: Probe, state: Any) -> Estimate:
-        """See `Estimator.measure`. The loss told is the mean of all sides, a second-order estimate of L(θ)."""
+        """See `Estimator.measure`. The loss is the mean over all perturbations, a second-order estimate of L(θ)."""
         import torch
 
         count, found = self.losses, probe.losses(self.epsilon * torch.eye(self.losses))
@@ -90,7 +90,7 @@ class Loren(Estimator):
         return scalars, (moved,)
 
     def _along(self, a: Tensor, w: Tensor) -> Tensor:
-        """aᵀw of each block, (blocks, 1), added up in one order on every device."""
+        """aᵀw of each block, (blocks, 1), summed in the same order on every device."""
         from torch.nn.functional import pad
 
         size = min(self.block, a.numel())
@@ -102,5 +102,5 @@ class Loren(Estimator):
         return products
 
     def _spread(self, numbers: Tensor, a: Tensor) -> Tensor:
-        """A number of each block at all of its values, (n,)."""
+        """A number per block, repeated for each of its values, (n,)."""
         return numbers.expand(-1, min(self.block, a.numel())).reshape(-1)[: a.numel()]

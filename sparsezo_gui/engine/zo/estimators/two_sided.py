@@ -1,4 +1,4 @@
-"""The symmetric difference along random directions (SPSA), as MeZO uses it."""
+"""Central differences along random directions (SPSA), as in MeZO."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from sparsezo_gui.recipe.variants import setting
 
 
 def epsilon_setting(default: float = 1e-3) -> Any:
-    """The field of how far values are moved, the same for every estimator."""
+    """The setting for the perturbation size ε, the same for every estimator."""
     return setting(
-        default, "How far the tuned values are moved to feel the slope.", gt=0, le=1, basic=True, sane=(1e-4, 1e-2)
+        default, "Perturbation size ε of the finite differences.", gt=0, le=1, basic=True, sane=(1e-4, 1e-2)
     )
 
 
 class TwoSided(Estimator):
-    """Slope from a step forwards and a step backwards along each direction: g = [L(θ+εz) − L(θ−εz)] / 2ε.
+    """Central difference along random directions (SPSA): projected gradient g = [L(θ+εz) − L(θ−εz)] / 2ε.
 
-    Source: Spall 1992; MeZO (arXiv 2305.17333) definition 1; with several directions their slopes are averaged
-    (n-SPSA, the same paper's algorithm 2). On the mask: arXiv 2406.02913 equation 2. Several directions in one
-    batch are what P-RGE (MobiZO, arXiv 2409.15520) runs on adapters.
+    Source: Spall 1992; MeZO (arXiv 2305.17333) definition 1; several directions are averaged (n-SPSA, the same paper's
+    algorithm 2). On the mask: arXiv 2406.02913 equation 2. P-RGE (MobiZO, arXiv 2409.15520) runs several directions in
+    one batch on adapters.
     """
 
-    title: ClassVar[str] = "Two-sided"
+    title: ClassVar[str] = "Central difference (SPSA)"
     paper: ClassVar[str] = "MeZO, arXiv 2305.17333"
     rule: Literal["two-sided"] = "two-sided"
     epsilon: float = epsilon_setting()
@@ -39,7 +39,7 @@ class TwoSided(Estimator):
         return self.directions
 
     def measure(self, probe: Probe, state: Any) -> Estimate:
-        """See `Estimator.measure`. The loss told is the mean of all sides, a second-order estimate of L(θ)."""
+        """See `Estimator.measure`. The loss is the mean over all perturbations, a second-order estimate of L(θ)."""
         import torch
 
         steps = self.epsilon * torch.eye(self.directions)

@@ -1,4 +1,4 @@
-"""How a step is taken once the gradient is estimated."""
+"""Update rules: the step taken with a gradient estimate."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 @dataclass(frozen=True)
 class Gradient:
-    """An estimate of the gradient: the mean of ``slopes`` (q) times ``directions`` (q, n), and what was found exactly.
+    """A gradient estimate: the mean of ``slopes`` (projected gradients, q) · ``directions`` (q, n), and an exact part.
 
-    Directions as long as the model come as an object with ``parts()`` instead of a tensor, which also rounds what does
-    not stay in fp32: ``rounded(moved, part, dtype)``.
+    Directions as long as the model are an object with ``parts()`` instead of a tensor, which also rounds to formats
+    below fp32: ``rounded(moved, part, dtype)``.
     """
 
     directions: Any
@@ -31,7 +31,7 @@ class Gradient:
     exact: Tensor | None = None
 
     def parts(self) -> Iterator[tuple[slice, Tensor]]:
-        """Places in the values, and the directions there."""
+        """Slices of the values, and the directions there."""
         if hasattr(self.directions, "parts"):
             yield from self.directions.parts()
         else:
@@ -39,7 +39,7 @@ class Gradient:
 
     @property
     def zero(self) -> bool:
-        """Whether nothing was measured: a step that was skipped, which must not move anything."""
+        """Whether all is zero: a skipped step, which must not move anything."""
         return self.exact is None and not any(self.slopes)
 
     def vector(self) -> Tensor:
@@ -51,52 +51,52 @@ class Gradient:
 
 
 class Update(Variant):
-    """Base of updates. State goes in and out and is never changed in place; it is made of plain floats and tensors, so
+    """Base of updates. State goes in and out and is never changed in place; it consists of plain floats and tensors, so
     that a replay rebuilds it."""
 
     long: ClassVar[bool] = True
-    """Whether it remembers or needs vectors as long as the values, which there must be room for."""
+    """Whether it needs vectors as long as the values, which must fit in memory."""
     remembered: ClassVar[int] = 0
-    """How many such vectors its state holds, for the memory estimate."""
+    """Number of such vectors in its state, for the memory estimate."""
     sides: ClassVar[int] = 0
-    """How many forward passes it runs itself, together; see `ask`."""
+    """Forward passes it runs itself, all together; see `ask`."""
     scalars: ClassVar[int] = 0
-    """How many numbers it measures itself; see `ask`."""
+    """Numbers it measures itself; see `ask`."""
     shortens: ClassVar[bool] = False
-    """Whether its steps are as short as the mean of several directions is, for which a larger rate makes up."""
+    """Whether averaging several directions shortens its steps, which a larger rate compensates."""
     learning_rate: float
     schedule: Schedule
     decay: float = setting(
-        0.0, "Pull towards the start: part of the way back per step and unit of rate.", ge=0, le=1, sane=(0, 0.1)
+        0.0, "Weight decay towards the original weights, times the learning rate.", ge=0, le=1, sane=(0, 0.1)
     )
 
     def rate(self, step: int, steps: int) -> float:
-        """Learning rate of ``step`` (1 … ``steps``) by the schedule: constant, or falling to zero after the last."""
+        """Learning rate of ``step`` (1 … ``steps``) by the schedule: constant, or decaying to zero after the last."""
         part = (step - 1) / steps
         factor = {"constant": 1.0, "linear": 1.0 - part, "cosine": 0.5 * (1.0 + math.cos(math.pi * part))}
         return self.learning_rate * factor[self.schedule]
 
     def start(self, values: Tensor) -> Any:
-        """State before the first step, at the values (n,) that the run begins with."""
+        """State before the first step, at the initial values (n,)."""
         return None
 
     def ask(self, probe: Probe, gradient: Gradient, rate: float, state: Any) -> tuple[float, ...]:
-        """Measures what the step depends on besides the gradient; the journal keeps it behind the estimator's."""
+        """Measures what else the step depends on; the journal records it after the estimator's scalars."""
         return ()
 
     def stays(self, asked: Sequence[float]) -> bool:
-        """Whether a step is not taken after all, for what `ask` measured."""
+        """Whether the step is rejected because of what `ask` measured."""
         return False
 
     @abstractmethod
     def apply(
         self, values: Tensor, gradient: Gradient, rate: float, state: Any, asked: Sequence[float] = ()
     ) -> Any:
-        """Moves ``values`` (n,) in place against ``gradient`` and gives the next state."""
+        """Moves ``values`` (n,) in place against ``gradient`` and returns the next state."""
 
 
 class ScalarUpdate(Update):
-    """Base of updates that move along the directions as they are: only how far is worked out."""
+    """Base of updates that move along the given directions: they compute only how far."""
 
     long: ClassVar[bool] = False
 
@@ -112,7 +112,7 @@ class ScalarUpdate(Update):
         if any(factors):
             for part, directions in gradient.parts():
                 held = values[part]
-                moved = held.float()  # in fp32, these are the values themselves
+                moved = held.float()  # in fp32, a view of the values themselves
                 for direction, factor in zip(directions, factors, strict=True):
                     move(moved, direction, factor)
                 if held.dtype != moved.dtype:
@@ -123,14 +123,14 @@ class ScalarUpdate(Update):
 
 
 class VectorUpdate(Update):
-    """Base of updates that look at each value of the estimate by itself, and so make it a vector (n,).
+    """Base of updates that treat each value separately, and so need the estimate as a vector (n,).
 
-    A step without a slope was skipped, and leaves values and state alone: what is remembered must not move them.
+    A skipped step leaves values and state unchanged: the state must not move the values.
     """
 
     @abstractmethod
     def step(self, gradient: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """What the rate is multiplied with (n,), and the next state. ``gradient`` (n,) may be changed."""
+        """The vector (n,) to multiply by the rate, and the next state. ``gradient`` (n,) may be changed in place."""
 
     def apply(
         self, values: Tensor, gradient: Gradient, rate: float, state: Any, asked: Sequence[float] = ()
@@ -146,12 +146,12 @@ class VectorUpdate(Update):
 def move(values: Tensor, direction: Tensor, step: float) -> None:
     """θ ← θ − step·z in place, as a rounded product and a rounded difference.
 
-    Two operations, not one with ``alpha``: whether that one rounds once or twice depends on the device and even on how
-    many threads share the vector, and a replay has to give the same bits anywhere.
+    Two operations, not one with ``alpha``: whether that one rounds once or twice depends on the device and even on the
+    number of threads, and a replay must give the same bits everywhere.
     """
     values -= direction * step
 
 
 def schedule_setting(default: Schedule = "constant") -> Any:
-    """The schedule's field, the same for every update."""
-    return setting(default, "How the learning rate goes over the run: constant, linear or cosine towards zero.")
+    """The setting for the schedule, the same for every update."""
+    return setting(default, "Learning-rate schedule: constant, or linear or cosine decay to zero.")

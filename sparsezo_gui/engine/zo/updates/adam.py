@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Adam(VectorUpdate):
-    """Step against a running mean of the estimates, each value divided by the running size of its own.
+    """Adam on the gradient estimates: running mean divided by the running magnitude of each value.
 
     Source: Kingma & Ba, arXiv 1412.6980 algorithm 1, with bias correction; in the benchmark of arXiv 2402.11592 as
-    ZO-Adam. Of a direction all values share one slope, so that the sizes differ little from one value to the next, and
-    what is gained over a scalar-normalised step is mostly the momentum. The rate is in units of θ.
+    ZO-Adam. All values of a direction share one projected gradient, so their magnitudes differ little, and the gain
+    over a scalar-normalised step is mostly the momentum. The rate is in units of θ.
     """
 
     title: ClassVar[str] = "Adam"
@@ -24,15 +24,15 @@ class Adam(VectorUpdate):
     remembered: ClassVar[int] = 2
     rule: Literal["adam"] = "adam"
     learning_rate: float = setting(
-        1e-4, "Typical change of a tuned value in one step.", unit="weight", gt=0, le=1, basic=True, sane=(1e-5, 1e-2)
+        1e-4, "Typical change of a tuned value per step.", unit="weight", gt=0, le=1, basic=True, sane=(1e-5, 1e-2)
     )
     schedule: Schedule = schedule_setting()
-    beta1: float = setting(0.9, "How slowly the running mean of the slopes follows.", ge=0, lt=1, sane=(0.5, 0.99))
-    beta2: float = setting(0.999, "How slowly the running size of the slopes follows.", ge=0, lt=1, sane=(0.9, 0.9999))
-    eps: float = setting(1e-8, "Added to the size, so that nothing is divided by zero.", gt=0, le=1)
+    beta1: float = setting(0.9, "Decay β₁ of the mean; higher is slower.", ge=0, lt=1, sane=(0.5, 0.99))
+    beta2: float = setting(0.999, "Decay β₂ of the mean square; higher is slower.", ge=0, lt=1, sane=(0.9, 0.9999))
+    eps: float = setting(1e-8, "Added to the denominator to avoid division by zero.", gt=0, le=1)
 
     def start(self, values: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Running mean (n,), running mean of the squares (n,), and the number of steps in them."""
+        """Running mean (n,), running mean of squares (n,), and the number of steps in them."""
         return values.new_zeros(values.shape), values.new_zeros(values.shape), 0
 
     def step(

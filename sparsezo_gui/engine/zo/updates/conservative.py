@@ -1,4 +1,4 @@
-"""Steps that are taken only if they help."""
+"""Steps taken only if they reduce the loss."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MOVES = (0.0, 1.0, -1.0)  # stay, step, step the other way
 
 
 class Conservative(ScalarUpdate):
-    """Plain step, or the opposite one, or none: whichever gives the batch its lowest loss.
+    """An SGD step, its opposite, or none: whichever gives the batch the lowest loss.
 
     Source: ZO-SGD-Cons in the benchmark of arXiv 2402.11592: L is measured at θ, θ − η·ĝ and θ + η·ĝ on the batch of
-    the step, which takes three forward passes more. Own choices: they run together; of equal losses the one of θ wins;
-    the journal keeps which move was best (0, 1 or −1), so that a replay needs no loss.
+    the step, which takes three more forward passes. Own choices: they run together; θ wins a tie; the journal records
+    the best move (0, 1 or −1), so that a replay needs no loss.
     """
 
     title: ClassVar[str] = "Conservative"
@@ -32,7 +32,7 @@ class Conservative(ScalarUpdate):
     scalars: ClassVar[int] = 1
     rule: Literal["conservative"] = "conservative"
     learning_rate: float = setting(
-        1e-6, "Step per unit of slope; a step that would raise the loss is not taken.",
+        1e-6, "Step size per unit of projected gradient; steps that would increase the loss are rejected.",
         gt=0, le=10, basic=True, sane=(1e-7, 1e-4),
     )  # fmt: skip
     schedule: Schedule = schedule_setting()

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent that keeps some of its direction."""
+"""Stochastic gradient descent with momentum."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Momentum(VectorUpdate):
-    """Step against a running sum of the estimates: m ← β·m + ĝ, θ ← θ − η·m.
+    """SGD with momentum, a running sum of the estimates: m ← β·m + ĝ, θ ← θ − η·m.
 
     Source: Polyak 1964 (heavy ball); in the benchmark of arXiv 2402.11592 as ZO-SGD-MMT. The sum is 1 / (1 − β) times
-    as large as one estimate, so that the rate is about that much smaller than with SGD.
+    as large as one estimate, so the rate should be smaller than with SGD by about this factor.
     """
 
     title: ClassVar[str] = "Momentum"
@@ -23,11 +23,11 @@ class Momentum(VectorUpdate):
     remembered: ClassVar[int] = 1
     rule: Literal["momentum"] = "momentum"
     learning_rate: float = setting(
-        1e-7, "Step per unit of the summed slopes; about a tenth of what SGD takes.",
+        1e-7, "Step size per unit of momentum; about a tenth of SGD's learning rate.",
         gt=0, le=10, basic=True, sane=(1e-8, 1e-5),
     )  # fmt: skip
     schedule: Schedule = schedule_setting()
-    momentum: float = setting(0.9, "How much of the sum is kept from step to step.", ge=0, lt=1, sane=(0.5, 0.99))
+    momentum: float = setting(0.9, "Momentum β: the part of the sum kept at each step.", ge=0, lt=1, sane=(0.5, 0.99))
 
     def start(self, values: Tensor) -> tuple[Tensor]:
         """The sum m (n,)."""

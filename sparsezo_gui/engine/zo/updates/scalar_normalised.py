@@ -1,4 +1,4 @@
-"""Steps whose length does not depend on the size of the slopes."""
+"""Steps whose length does not depend on the size of the projected gradients."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 
 
 class ScalarNormalised(ScalarUpdate):
-    """Step against the slope divided by its running size: θ ← θ − η·(g/√v)·z, one v for all values.
+    """SGD with the projected gradient divided by its running magnitude: θ ← θ − η·(g/√v)·z, with one v for all values.
 
     v is the bias-corrected running mean of g² (Adam's second moment, kept as one scalar instead of one per value, since
-    a zeroth-order step measures one scalar only). The rate is then in units of θ, and a step of n values is about η·√n
-    long whatever the slopes are: the fewer values are tuned, the larger a rate suits (tests/benchmarks/quality.md).
-    Own choice; the papers use plain SGD.
+    a zeroth-order step measures only one scalar). The rate is then in units of θ, and a step of n values has length
+    about η·√n for any projected gradients: with fewer tuned values, larger rates work best
+    (tests/benchmarks/quality.md). Own choice; the papers use plain SGD.
     """
 
     title: ClassVar[str] = "Scalar-normalised"
     shortens: ClassVar[bool] = True
     rule: Literal["scalar-normalised"] = "scalar-normalised"
     learning_rate: float = setting(
-        1e-4, "Typical change of a tuned value in one step; a tenth of the density takes about three times as much.",
+        1e-4, "Typical change of a tuned value per step; use about 3 times as much for a tenth of the density.",
         unit="weight", gt=0, le=1, basic=True, sane=(1e-5, 5e-2),
     )  # fmt: skip
     schedule: Schedule = schedule_setting()
-    memory: float = setting(0.99, "How slowly the running size of the slope follows.", ge=0, lt=1, sane=(0.9, 0.999))
+    memory: float = setting(0.99, "Decay of the running mean square; higher is slower.", ge=0, lt=1, sane=(0.9, 0.999))
 
     def start(self, values: Tensor) -> tuple[float, int]:
         """Running mean of g² and the number of steps in it."""
@@ -38,7 +38,7 @@ class ScalarNormalised(ScalarUpdate):
     def factors(
         self, gradient: Gradient, rate: float, state: tuple[float, int]
     ) -> tuple[list[float], float, tuple[float, int]]:
-        """See `ScalarUpdate.factors`. Of an exact part the mean square of its entries is what g² is of a direction."""
+        """See `ScalarUpdate.factors`. For an exact part, the mean square of its entries takes the role of g²."""
         (mean, count), slopes = state, gradient.slopes
         if gradient.zero:
             return [0.0] * len(slopes), 0.0, state

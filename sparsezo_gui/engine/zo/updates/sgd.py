@@ -9,19 +9,20 @@ from sparsezo_gui.recipe.variants import setting
 
 
 class SGD(ScalarUpdate):
-    """Step against the slope: θ ← θ − η·g·z, averaged over the directions.
+    """Stochastic gradient descent: θ ← θ − η·g·z, averaged over the directions.
 
     Source: MeZO (arXiv 2305.17333) algorithm 1; on a sensitive mask arXiv 2406.02913 equation 3. A sensitive mask
-    keeps about half of the curvature, so its stable rate stays near MeZO's (1e-7 … 1e-5 for billions of weights); a
-    random mask of the same size takes 25 to 1000 times more.
+    keeps about half of the curvature, so its stable rate is close to MeZO's (1e-7 … 1e-5 for billions of weights); a
+    random mask of the same size needs a rate 25 to 1000 times higher.
     """
 
     title: ClassVar[str] = "SGD"
     paper: ClassVar[str] = "MeZO, arXiv 2305.17333"
     rule: Literal["sgd"] = "sgd"
     learning_rate: float = setting(
-        1e-6, "Step per unit of slope; too high and the loss jumps.", gt=0, le=10, basic=True, sane=(1e-7, 1e-4)
-    )
+        1e-6, "Step size per unit of projected gradient; too high and the loss diverges.", gt=0, le=10, basic=True,
+        sane=(1e-7, 1e-4),
+    )  # fmt: skip
     schedule: Schedule = schedule_setting()
 
     def factors(self, gradient: Gradient, rate: float, state: Any) -> tuple[list[float], float, Any]:

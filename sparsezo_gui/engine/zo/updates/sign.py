@@ -1,4 +1,4 @@
-"""Steps of one length for every value."""
+"""Steps of the same size for every value."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 class Sign(VectorUpdate):
-    """Step by the signs of the estimate alone: θ ← θ − η·sign(ĝ), as far for every value.
+    """Step by the signs of the estimate: θ ← θ − η·sign(ĝ), the same size for every value.
 
     Source: ZO-signSGD (Liu et al., ICLR 2019), in the benchmark of arXiv 2402.11592 as ZO-SGD-Sign. With one direction
-    the size of the slope is lost; with several the signs are a vote. The step never grows shorter by itself, so that
-    the rate should fall.
+    the magnitude of the projected gradient is lost; with several the signs vote. Steps never get smaller on their own,
+    so the rate should decay.
     """
 
     title: ClassVar[str] = "Sign"
     paper: ClassVar[str] = "ZO-SGD-Sign, arXiv 2402.11592"
     rule: Literal["sign"] = "sign"
     learning_rate: float = setting(
-        1e-4, "Change of every tuned value in one step.", unit="weight", gt=0, le=1, basic=True, sane=(1e-5, 1e-2)
+        1e-4, "Change of every tuned value per step.", unit="weight", gt=0, le=1, basic=True, sane=(1e-5, 1e-2)
     )
     schedule: Schedule = schedule_setting("linear")
 
