@@ -45,7 +45,7 @@ def quoted(value: object) -> str:
     try:
         return repr(value)
     except (ValueError, RecursionError):  # a number of more digits than Python writes, or lists without end
-        return f"such a long {type(value).__name__}"
+        return f"a very long {type(value).__name__}"
 
 
 class ChangedInputs(UserError):

@@ -434,7 +434,7 @@ def test_the_rate_that_was_found_is_told_with_what_it_was_found_for(run, recipe_
         (("RECIPE", "--steps", "0"), "must be 1 or more"),
         (("nothing.toml",), "nothing"),
         (("RECIPE", "--set", "data.train=1"), "too few training examples"),
-        (("RECIPE", "--set", "update.rule=sgt"), "there is no 'sgt'"),
+        (("RECIPE", "--set", "update.rule=sgt"), "'sgt' is not a known rule"),
     ],
 )
 def test_rates_of_a_bad_recipe_are_refused(run, recipe_file, arguments, sentence):

@@ -356,7 +356,7 @@ def test_a_damaged_mask_gets_a_sentence(frozen_tiny, parts, tuned):
 
 
 def test_what_does_not_go_together(frozen_tiny):
-    with pytest.raises(UserError, match="gives every example a direction of its own"):
+    with pytest.raises(UserError, match="draws a separate direction for each example"):
         recipe.loads('[mask]\nrule = "subspace"\n[estimator]\nrule = "grzo"')
     for overlay in overlays(frozen_tiny("llama", 4)):
         with pytest.raises(UserError, match="no directions for each example"):
