@@ -179,7 +179,7 @@ def test_on_the_command_line(tmp_path, capsys):
     cells = [cell.strip() for cell in capsys.readouterr().out.strip().splitlines()[-1].split("|")]
     kept = json.loads((out / "results.jsonl").read_text())
     assert cells[1:5] == ["sst2", "untuned", "1", f"{100 * kept['final']:.1f}"]
-    for wrong, told in ((["--tasks", "sst2"], "say where its data is"), (["--seeds", "0"], "must be 1 or more"),
+    for wrong, told in ((["--tasks", "sst2"], "add the path of its data"), (["--seeds", "0"], "must be 1 or more"),
                         (["--methods", "mezzo"], "Did you mean 'mezo'?")):  # fmt: skip
         with suppress(SystemExit):
             assert cli.main([*command, *wrong]) == 2
