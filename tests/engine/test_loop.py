@@ -347,7 +347,7 @@ def test_a_branch_without_its_parent_says_so(make, tmp_path):
     with pytest.raises(UserError, match="no longer inside the folder"):
         line(open_run(tmp_path / "alone"))
     (tmp_path / "run" / "journal.bin").unlink()
-    with pytest.raises(UserError, match="is missing, and a branch begins from it"):
+    with pytest.raises(UserError, match="missing, but a branch starts from it"):
         line(made)
 
 
