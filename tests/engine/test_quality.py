@@ -165,7 +165,7 @@ def test_wrong_words_are_told(make, tmp_path):
         with pytest.raises(UserError, match=told):
             Quality(make(), {"tiny": (task,)}, ("random",), 1, 12, tmp_path)
     (tmp_path / "results.jsonl").write_text("{")
-    with pytest.raises(UserError, match="not a file of results"):
+    with pytest.raises(UserError, match="not a results file"):
         compared(make, tmp_path, "random")
     with pytest.raises(UserError, match="cannot be written"):
         finish(compared(make, tmp_path / "results.jsonl", "random").run())
@@ -190,7 +190,7 @@ def test_on_the_command_line(tmp_path, capsys):
 def test_a_picture_is_drawn(make, tmp_path):
     from sparsezo_gui.engine.bench.pictures import check, draw
 
-    with pytest.raises(UserError, match="pictures end in"):
+    with pytest.raises(UserError, match="unsupported file type"):
         check(tmp_path / "all.txt")
     check(tmp_path / "all")
     found = compared(make, tmp_path, "untuned", "random@0.05", "random@0.2", "random")

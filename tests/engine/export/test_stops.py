@@ -69,7 +69,7 @@ def test_the_learned_end_is_added(tuned, folder, tmp_path, weights):
     after = json.loads((tmp_path / "out" / FILE).read_text())
     assert after == {**before, "eos_token_id": [EOS, PAD]}
     assert plain(tmp_path / "out") == 1
-    assert [line for line in told if f"'{END}'" in line and "added to the stop tokens" in line]
+    assert [line for line in told if f"'{END}'" in line and "added the stop token" in line]
 
 
 def test_the_file_is_made_where_the_base_has_none(tuned, folder, tmp_path):
