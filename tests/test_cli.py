@@ -113,7 +113,7 @@ def test_preview_needs_a_tokenizer_only(run, recipe_file, tiny_folder, tmp_path)
     ("name", "content", "told"),
     [
         ("m.gguf", "GGUF", "holds a GGUF file"),
-        ("adapter_config.json", '{"base_model_name_or_path": "x/y"}', "holds an adapter (LoRA or the like)"),
+        ("adapter_config.json", '{"base_model_name_or_path": "x/y"}', "contains an adapter (such as LoRA)"),
         ("config.json", '{"architectures": ["LlamaForSequenceClassification"]}', "is a text classifier"),
     ],
 )

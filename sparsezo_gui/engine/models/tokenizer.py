@@ -1,4 +1,4 @@
-"""The tokenizer of a model on this disk.
+"""The tokenizer of a model on disk.
 
 Its file describes a program in a library that aborts the process where that goes wrong, so one of unknown content is
 first tried in the confined process (see `sparsezo_gui.engine.confined`). What passed is remembered by an empty file in
@@ -23,6 +23,7 @@ from sparsezo_gui.engine.files import home, write_text
 from sparsezo_gui.engine.models import auto
 from sparsezo_gui.engine.models.consent import TrustedCode
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.sizes import size
 
 SECONDS, SECONDS_MB = 10, 2  # of processor time for trying one, and more for each megabyte of the file
 MEMORY, TIMES = 200_000_000, 30  # bytes, and so many times the file's size
@@ -61,7 +62,7 @@ def _template_beside(path: Path, may_lack: bool = False) -> Any:
         found = {str(each["name"]): each.get("template") for each in found}  # as tokenizer_config.json has several
     texts = found.values() if isinstance(found, dict) else [found]
     if not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{path}: holds no text under 'chat_template'. {CURE}")
+        raise UserError(f"{path}: has no text under 'chat_template'. {CURE}")
     return found
 
 
@@ -84,16 +85,16 @@ def _problem(path: Path, state: tuple[int, ...]) -> str:
     verdict = home() / "tokenizers" / digest.hexdigest()
     if verdict.exists():
         return ""
-    size = state[2]
-    seconds, memory = SECONDS + SECONDS_MB * size // 10**6, MEMORY + TIMES * size
+    length = state[2]
+    seconds, memory = SECONDS + SECONDS_MB * length // 10**6, MEMORY + TIMES * length
     try:
         with closing(Confined()) as confined:
             confined.ask("tokenizer", str(path.absolute()), seconds=seconds, memory=memory)
     except Exceeded as error:
-        much = f"{seconds} seconds" if str(error) == "time" else f"{memory // 10**6:,} MB of memory"
+        much = f"{seconds} seconds" if str(error) == "time" else f"{size(memory)} of memory"
         return f"{path}: takes more than {much} for a few words, or crashes. {CURE}"
     except Refused as error:
-        return f"{path}: not a tokenizer that can be loaded ({error}). {CURE}"
+        return f"{path}: this tokenizer cannot be loaded ({error}). {CURE}"
     with suppress(UserError):  # then it is tried again next time
         write_text(verdict, "")
     return ""

@@ -57,7 +57,7 @@ def test_the_merged_model_computes_what_the_run_does(run, step, tmp_path):
 def test_as_trained_it_says_the_same_words(run, tmp_path):
     report = finish(export_run(run, "hf", tmp_path / "out", weights="trained"))
     assert report["told"][-1] == "In plain transformers, 8 of 8 prompts give the same tokens as in the run."
-    assert "32 bits made whole again, in float32" in (tmp_path / "out" / "README.md").read_text()
+    assert "(32 bits), written in float32" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_the_overlay_file_holds_the_tuned_values(run, tmp_path):

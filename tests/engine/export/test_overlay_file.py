@@ -82,7 +82,7 @@ def test_content_that_breaks_the_format(tensors, reason, tmp_path):
     [
         ({"format": "other"}, "not an overlay file"),
         ({"version": "2"}, "not an overlay file"),
-        ({"fingerprint": None}, "missing or invalid 'fingerprint'"),
+        ({"fingerprint": None}, "missing or invalid in its header: 'fingerprint'"),
         ({"step": "seven"}, "missing or invalid"),
         ({"shapes": "{"}, "missing or invalid"),
         ({"shapes": "[]"}, "missing or invalid"),

@@ -114,7 +114,7 @@ def test_a_keyring_that_fails(fault, ring, monkeypatch):
 
 def test_a_keyring_that_keeps_nothing(ring, monkeypatch):
     monkeypatch.setattr(ring, "set_password", lambda *_: None)
-    with pytest.raises(UserError, match="it forgets what it is given"):
+    with pytest.raises(UserError, match="it does not keep the token"):
         token.keep(OURS)
 
 
