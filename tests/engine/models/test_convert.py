@@ -181,7 +181,7 @@ def test_what_the_reading_process_is_given(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     torch.save({}, folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match="because its reader broke down"):
+    with pytest.raises(UserError, match="because the converter crashed"):
         finish(convert(folder, tmp_path / "out"))
     variables, files, isolated = json.loads((tmp_path / "seen").read_text())
     assert set(variables) <= {"PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "HOME", "LC_CTYPE"}

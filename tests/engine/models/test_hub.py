@@ -179,7 +179,7 @@ def test_closing_stops_a_slow_download_at_once_and_keeps_what_came(served):
 
 def test_a_wrong_content_is_removed_and_told(served):
     served.wrong = True
-    assert f"'{SINGLE}' of 'owner/tiny' was damaged from the Hub" in refused()
+    assert f"'{SINGLE}' of 'owner/tiny' was damaged during download" in refused()
     assert not cached("*.incomplete") and not cached(f"snapshots/*/{SINGLE}")
     served.wrong = False
     finish(find(TABLE))
