@@ -89,7 +89,7 @@ def test_a_wrong_content_is_removed_and_told(served, place):
     parquet.write_table(parquet.read_table(io.BytesIO(table())), plain, compression="none", use_dictionary=False)
     served.add("datasets/owner/reviews", {"README.md": b"# Reviews\n", "data/train.parquet": plain.getvalue()})
     served.wrong, served.wrong_place = True, place
-    assert "was damaged" in refused()
+    assert "came damaged" in refused()
     assert "a checksum is wrong" in refused()  # nothing of the first try was kept
     served.wrong = False
     assert load() == {"train": 20, "validation": 5, "test": 5}
