@@ -6,13 +6,13 @@ import sys
 
 __version__ = "0.1.0"
 
-# Before any of them is loaded: the Hub's libraries shall not report which packages, tools and data sets are in use.
+# Set before any library loads, so that the Hub's libraries do not report which packages and data sets are used.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
-# Nor shall they draw bars over our own progress line.
+# Nor should they draw bars over our own progress line.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-# Where a package "kernels" is installed, transformers and bitsandbytes fetch compiled code from the Hub and run it,
-# bitsandbytes 0.50 already while it is imported on a CPU with AVX-512 BF16. Nobody was asked; so to them there is none.
+# If the package "kernels" is installed, transformers and bitsandbytes download compiled code from the Hub and run it
+# without asking (bitsandbytes 0.50 even when imported, on a CPU with AVX-512 BF16). So we hide the package from them.
 sys.modules.setdefault("kernels", None)
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it asks to install the package

@@ -15,28 +15,28 @@ from sparsezo_gui.errors import UserError
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sparsezo-gui",
-        description="Fine-tune language models on a laptop. Opens the window; 'sparsezo' is the same without one.",
+        description="Fine-tune language models on a laptop. Opens the window; use 'sparsezo' for the command line.",
         epilog="Exit codes with --exit-when-done: 0 the run finished, 1 it did not, 2 the recipe, its model or "
-        "its data is wrong.",
+        "its data is invalid.",
     )
     parser.add_argument(
         "target",
         nargs="?",
         metavar="RECIPE|RUN",
-        help="a recipe file, the name of a bundled recipe such as 'starter', or the folder of a run",
+        help="a recipe file, the name of a bundled recipe such as 'starter', or a run folder",
     )
     parser.add_argument(
-        "--autostart", action="store_true", help="press Start (or Resume) as soon as the engine is loaded"
+        "--autostart", action="store_true", help="start or resume as soon as the engine is loaded"
     )
     parser.add_argument(
-        "--exit-when-done", action="store_true", help="close when the run ends, and print the metrics before and after"
+        "--exit-when-done", action="store_true", help="close when the run ends, and print metrics before and after"
     )
     parser.add_argument("--version", action="version", version=f"sparsezo-gui {__version__}")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program; gives the exit code."""
+    """Runs the program; returns the exit code."""
     if sys.argv[1:] == [child.WORD]:
         return child.main()
     with plain.streams():
@@ -49,7 +49,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     if options.target and Path(options.target).is_dir() and (Path(options.target) / "run.json").exists():
         run = Path(options.target).resolve()
     elif options.target:
-        # A wrong recipe is told before any window opens, so that scripts see it.
+        # Report a wrong recipe before any window opens, so that scripts see it.
         from sparsezo_gui.recipe import load
 
         try:
@@ -59,7 +59,7 @@ def _main(arguments: Sequence[str] | None) -> int:
             return 2
         path = Path(options.target).resolve() if Path(options.target).is_file() else None
     if sys.platform == "win32":
-        # There, torch 2.9 and later fails to load its libraries once Qt has loaded its own.
+        # On Windows, torch 2.9 and later cannot load its libraries after Qt.
         import torch  # noqa: F401
     from sparsezo_gui.gui import app
 

@@ -1,4 +1,4 @@
-"""`sparsezo bench`: its options, and what it runs."""
+"""`sparsezo bench`: its options, and the benchmarks it runs."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from sparsezo_gui.recipe import Recipe
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:
-    """The options of `sparsezo bench`, but for --set."""
+    """The options of `sparsezo bench`, except --set."""
     sub.add_argument("what", choices=("steps", "memory", "quality", "bits"), nargs="?", default="steps",
-                     help="steps: time against plain inference, MeZO and QLoRA (default); memory: the formula against "
-                     "real runs, in MiB; quality: accuracy of methods on tasks, at equal forward passes; bits: what "
-                     "fewer bits a weight cost a model before it is tuned")  # fmt: skip
+                     help="steps: time compared with plain inference, MeZO and QLoRA (default); memory: the formula "
+                     "compared with real runs, in MiB; quality: accuracy of methods on tasks at equal forward passes; "
+                     "bits: how quantisation changes a model before tuning")  # fmt: skip
     speed = sub.add_argument_group("steps and memory")
     speed.add_argument("--shape", nargs="+", default=["llama-135m"], metavar="NAME",
                        help="shape of the model, such as llama-2-7b (default: llama-135m)")  # fmt: skip
-    speed.add_argument("--repeats", type=natural, default=7, metavar="N", help="rounds, of which the median is shown")
+    speed.add_argument("--repeats", type=natural, default=7, metavar="N", help="number of rounds; shows the median")
     speed.add_argument("--against", nargs="+", default=["plain", "mezo", "qlora"], choices=("plain", "mezo", "qlora"),
                        help="what steps are compared with (default: all)")  # fmt: skip
     held = sub.add_argument_group("memory")
     held.add_argument("--kept", metavar="FOLDER", help="where each figure is kept as it is measured; what is there "
                       "already is not measured again, so use one folder for each device and --set")  # fmt: skip
     quality = sub.add_argument_group("quality")
-    quality.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="which ones (default: all)")
-    quality.add_argument("--seeds", type=natural, default=3, metavar="N", help="seeds of each method (default: 3)")
+    quality.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="methods to compare (default: all)")
+    quality.add_argument("--seeds", type=natural, default=3, metavar="N", help="seeds per method (default: 3)")
     quality.add_argument("--forwards", type=natural, default=2000, metavar="N",
-                         help="forward passes of a run, a backward pass being two (default: 2000)")  # fmt: skip
-    quality.add_argument("--once", action="store_true", help="search for rates on the first task only")
+                         help="forward passes per run; a backward pass counts as two (default: 2000)")  # fmt: skip
+    quality.add_argument("--once", action="store_true", help="search for learning rates on the first task only")
     quality.add_argument("--out", default="sparsezo-quality", metavar="FOLDER",
-                         help="where results are kept; what is there already is not measured again")  # fmt: skip
-    quality.add_argument("--picture", metavar="FILE", help="draws accuracy over density and forward passes here")
+                         help="folder for results; existing results are not measured again")  # fmt: skip
+    quality.add_argument("--picture", metavar="FILE", help="plot accuracy over density and forward passes to this file")
     both = sub.add_argument_group("quality and bits")
     both.add_argument("--tasks", nargs="+", default=["starter"], metavar="NAME[=DATA]",
                       help="'starter', or tasks with their data, such as sst2=data/sst2 (default: starter)")
     both.add_argument("--densities", nargs="+", default=[], metavar="PART",
-                      help="each method at each of these; for bits: share of weights kept whole beside the last way")
-    both.add_argument("--markdown", action="store_true", help="the table in Markdown, as on the page of results")
+                      help="run each method at each of these; for bits: share of weights kept in full precision")
+    both.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     bits = sub.add_argument_group("bits")
-    bits.add_argument("--ways", nargs="+", default=[], metavar="NAME", help="ways to hold weights (default: all)")
+    bits.add_argument("--ways", nargs="+", default=[], metavar="NAME", help="number formats to compare (default: all)")
     bits.add_argument("--text", default="general", metavar="TEXT", help="a bundled text, a file or a data set")
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
-    """Measures what was asked for."""
+    """Runs the chosen benchmark."""
     if options.what == "quality":
         return _quality(options, console)
     if options.what == "bits":
@@ -61,9 +61,9 @@ def run(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.models import device as devices
 
     if options.what == "steps" and len(options.shape) > 1:
-        raise UserError("Steps are compared for one --shape at a time; 'sparsezo bench memory' takes several.")
+        raise UserError("'bench steps' takes one --shape at a time; 'bench memory' takes several.")
     for shape in options.shape:
-        shapes.check(shape)  # before the first of them takes its minutes
+        shapes.check(shape)  # before the first one takes minutes
     chosen = recipe.with_settings(Recipe(), options.set)
     console.say(f"On {devices.name(devices.choose(chosen.model.device))}.")
     with tempfile.TemporaryDirectory(prefix="sparsezo-bench-") as folder:
@@ -86,7 +86,7 @@ def _quality(options: argparse.Namespace, console: Console) -> None:
         if needed and find_spec(module) is None:
             raise UserError(f"This needs {module}: pip install 'sparsezo-gui[bench]'")
     if options.picture:
-        pictures.check(Path(options.picture))  # before the hours that it takes to measure
+        pictures.check(Path(options.picture))  # before measuring for hours
     tasks = dict(task_of(text) for text in options.tasks)
     methods = options.methods or [UNTUNED, *METHODS, *([LORA] if find_spec("peft") else [])]
     methods = named(methods, options.densities)
@@ -99,7 +99,7 @@ def _quality(options: argparse.Namespace, console: Console) -> None:
     console.table(rows, columns, "", options.markdown)
     if options.picture:
         drawn = pictures.draw(quality, Path(options.picture))
-        console.say(f"Drawn: {options.picture}" if drawn else "There is nothing to draw yet.")
+        console.say(f"Plot written to {options.picture}." if drawn else "Nothing to plot yet.")
 
 
 def _bits(options: argparse.Namespace, console: Console) -> None:
@@ -107,9 +107,9 @@ def _bits(options: argparse.Namespace, console: Console) -> None:
 
     for way in options.ways:
         if way not in WAYS:
-            raise UserError(f"--ways {way}: there is no such way. {did_you_mean(way, WAYS)}")
+            raise UserError(f"--ways {way}: unknown number format. {did_you_mean(way, WAYS)}")
     if len(options.tasks) > 1:
-        raise UserError("'bench bits' takes one task at a time. Name one with --tasks.")
+        raise UserError("'bench bits' takes one task at a time. Choose one with --tasks.")
     [(_, settings)] = map(task_of, options.tasks)
     needs = ["model.trust_remote_code=true"] if options.trust_remote_code else []
     chosen = recipe.with_settings(Recipe(), [*settings, *options.set, *needs], Path.cwd())
@@ -119,7 +119,7 @@ def _bits(options: argparse.Namespace, console: Console) -> None:
 
 
 def task_of(text: str) -> tuple[str, tuple[str, ...]]:
-    """'starter', or the name of a task and where its data is, such as sst2=data/sst2."""
+    """Name and settings of a task, from 'starter' or a text such as 'sst2=data/sst2'."""
     name, _, source = text.partition("=")
     if name == "starter":
         chosen = recipe.load("starter")
@@ -129,12 +129,12 @@ def task_of(text: str) -> tuple[str, tuple[str, ...]]:
             f"data.columns={{ {columns} }}", "mask.text=starter",
         )  # fmt: skip
     if not source:
-        raise UserError(f"--tasks {text}: say where its data is, such as {name}=data/{name}.")
+        raise UserError(f"--tasks {text}: add the path of its data, such as {name}=data/{name}.")
     return name, (f"data.source={json.dumps(source)}", f"data.task={name}")
 
 
 def natural(text: str) -> int:
-    """A number from 1 on, for a parser."""
+    """A positive integer, for an argument parser."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")

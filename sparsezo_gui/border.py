@@ -1,4 +1,4 @@
-"""Where files from outside meet the libraries that read them: whatever these raise comes out as a sentence."""
+"""Reading outside files with libraries: whatever these raise becomes a sentence for the user."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sparsezo_gui.errors import UserError, out_of_memory
 
 @contextmanager
 def outside(what: object, fault: str, cure: str = "Download or copy it again.") -> Iterator[None]:
-    """Within: any exception over ``what``, mostly a path, is a `UserError`: 'WHAT: FAULT (reason). CURE'.
+    """Turns any exception in its block into a `UserError`: 'WHAT: FAULT (reason). CURE'; ``what`` is usually a path.
 
-    Memory that ran out stays what it is, for it is told otherwise.
+    Out-of-memory errors pass unchanged, as they have their own message.
     """
     try:
         yield
@@ -26,24 +26,24 @@ def outside(what: object, fault: str, cure: str = "Download or copy it again.") 
 
 
 def is_fault(error: BaseException) -> bool:
-    """Whether something went wrong, as opposed to an order to leave. A panic in Rust is no Exception, and its class has
-    no public name."""
+    """Whether this is an error, not a request to exit. A Rust panic is not an Exception, and its class is not public.
+    """
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def reason(error: BaseException) -> str:
-    """What an exception says, in one line without a stop."""
+    """The message of an exception, in one line without a full stop."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     return (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".:")
 
 
 def resolved(path: Path) -> Path:
-    """``path`` without links. Raises `UserError` for links that lead in a circle."""
+    """``path`` without links. Raises `UserError` for a loop of links."""
     try:
         return path.resolve()
-    except (OSError, RuntimeError) as error:  # until Python 3.13, a circle is a RuntimeError
+    except (OSError, RuntimeError) as error:  # until Python 3.13, a loop is a RuntimeError
         raise UserError(
-            f"{path}: this path cannot be followed; most likely its links lead in a circle. Remove the link, or choose "
-            "another path."
+            f"{path}: this path cannot be resolved; most likely it contains a loop of links. Remove the link, or "
+            "choose another path."
         ) from error

@@ -1,8 +1,8 @@
 """The command line: parse, build a recipe, consume events. Every command takes --json.
 
 Exit codes: 0 success, 2 bad input (with a sentence on standard error), 1 failure, 130 interrupted before a run began.
-With --json, what is said on standard error is an event on standard output too: {"event": "error", "message": …}.
-The engine is imported inside the commands, so that --help and lists answer at once.
+With --json, errors on standard error are also events on standard output: {"event": "error", "message": …}.
+The engine is imported inside the commands, so that --help and lists appear instantly.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 TRUST = "--trust-remote-code"
 LOADING = ("train", "resume", "verify", "estimate", "rates", "mask", "evaluate", "generate", "export", "bench",
            "preview")  # fmt: skip
-"""The commands that load a model, or its tokenizer."""
+"""Commands that load a model or its tokenizer."""
 Command = Callable[[argparse.Namespace, Console], int | None]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line and gives the exit code."""
+    """Runs the command line and returns the exit code."""
     if sys.argv[1:] == [child.WORD]:
         return child.main()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # of a stream that is not the system's
+        with suppress(AttributeError):  # a stream that is not the system's
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     with plain.streams():
         return _main(sys.argv[1:] if arguments is None else arguments)
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     console = Console("--json" in arguments)
-    warnings.simplefilter("ignore")  # of libraries, meant for programmers
+    warnings.simplefilter("ignore")  # from libraries, meant for programmers
     try:
         with _interruptible():
             return _run(_parser().parse_args(arguments), console) or 0
@@ -68,7 +68,7 @@ def _main(arguments: list[str]) -> int:
         exec("")  # Python would end by the signal, not with this code, where the last exec() was interrupted
         return start.INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away; nothing can be told any more, not even at the interpreter's exit.
+        # The reader of our output is gone, so nothing can be written any more, not even when the interpreter exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except BaseException as error:
@@ -78,7 +78,7 @@ def _main(arguments: list[str]) -> int:
             console.error(OUT_OF_MEMORY)
             return 2
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            console.error(f"{str(error.filename)[:80]}…: this is longer than a file's name can be. Choose another.")
+            console.error(f"{str(error.filename)[:80]}…: this file name is too long. Choose a shorter one.")
             return 2
         console.error(masked(f"Unexpected error: {type(error).__name__}: {error}\nDetails: {_details()}"))
         return 1
@@ -108,7 +108,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _run(options: argparse.Namespace, console: Console) -> int | None:
-    """Runs the command; where it meets code that the user lets run by --trust-remote-code, once more from its start."""
+    """Runs the command; if it needs code that the user allows with --trust-remote-code, starts it again."""
     try:
         return options.command(options, console)
     except ConsentNeeded as needed:
@@ -123,7 +123,7 @@ def _run(options: argparse.Namespace, console: Console) -> int | None:
 
 
 def _details() -> Path | str:
-    """Writes the traceback to a file and gives its path; on a disk that takes no file, the traceback's last lines."""
+    """Writes the traceback to a file and returns its path; if that fails, the end of the traceback itself."""
     import traceback
 
     from sparsezo_gui.engine.files import write_text
@@ -152,8 +152,8 @@ def _resume(options: argparse.Namespace, console: Console) -> None:
     run, step = _past(options)
     if step is not None and step < run.start:
         raise UserError(
-            f"Run '{run.name}' branched off at step {run.start}, so it cannot go back to step {step}. Make a "
-            "branch there: sparsezo branch"
+            f"Run '{run.name}' branched off at step {run.start}, so it cannot go back to step {step}. Branch "
+            "from the original run instead: sparsezo branch"
         )
     if step is not None:
         commands.put(e.GoBack(step))
@@ -161,7 +161,7 @@ def _resume(options: argparse.Namespace, console: Console) -> None:
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:
-    """Replays the journal from its beginning, and compares the hash of the tuned values with the one that was told."""
+    """Replays the journal from its start and compares the hash of the tuned values with the recorded one."""
     from sparsezo_gui.engine.runs.folder import open_run
     from sparsezo_gui.engine.session import open_session
     from sparsezo_gui.recipe.judge import on_line
@@ -169,14 +169,14 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     run = open_run(options.run)
     ends = [event for event in on_line(run.events()) if isinstance(event, e.Finished)]
     if not ends:
-        raise UserError(f"{options.run}: this run has recorded no hash yet. It records one when it stops or is done.")
+        raise UserError(f"{options.run}: this run has not recorded a hash yet. It does so when it stops or finishes.")
     step, told = ends[-1].step, ends[-1].hash
     found = console.finish(open_session(run, step, frames=False)).overlay.hash()
-    words = f"The replay of {step} steps gives the same values, to the bit: {found}"
+    words = f"The replay of {step} steps gives bit-identical values: {found}"
     if found != told:
         words = (
-            f"The replay of {step} steps gives other values ({found}) than the run recorded ({told}): its journal or "
-            "its events were changed. Restore them from a copy of the run."
+            f"The replay of {step} steps gives values with hash {found}, but the run recorded {told}: its journal or "
+            "events were changed. Restore them from a copy of the run."
         )
     console.result({"step": step, "hash": found, "same": found == told}, words)
     return int(found != told)
@@ -190,7 +190,7 @@ def _branch(options: argparse.Namespace, console: Console) -> None:
     start, resume = made.facts.branched.step, shlex.join(["sparsezo", "resume", str(made.path)])
     console.result(
         {"run": str(made.path), "name": made.name, "step": start},
-        f"{made.path}: continues from step {start} of '{run.name}'. Start it: {resume}",
+        f"{made.path}: continues from step {start} of '{run.name}'. To start it: {resume}",
     )
 
 
@@ -199,12 +199,12 @@ def _share(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.runs.share import contents, share
 
     run, more = open_run(options.run), (options.with_mask, options.with_examples)
-    console.say(f"{options.out} will hold:\n{_listed(contents(run, *more))}")
+    console.say(f"{options.out} will contain:\n{_listed(contents(run, *more))}")
     shared = share(run, Path(options.out), *more)
-    mask = "its mask is in it" if shared.with_mask else "its mask is found again where it is received"
+    mask = "with its mask" if shared.with_mask else "without its mask, which the other computer finds again"
     facts = {"out": options.out, **dataclasses.asdict(shared)}
-    words = f"{options.out}: {shared.bytes:,} bytes; {mask}. It holds:\n{_listed(shared.contents)}"
-    console.result(facts, words if options.with_examples else f"{words}\nIt holds no examples of your data.")
+    words = f"{options.out}: {shared.bytes:,} bytes; {mask}. It contains:\n{_listed(shared.contents)}"
+    console.result(facts, words if options.with_examples else f"{words}\nIt contains no examples from your data.")
 
 
 def _listed(contents: Iterable[Content]) -> str:
@@ -227,11 +227,11 @@ def _note(options: argparse.Namespace, console: Console) -> None:
     run = open_run(options.run)
     if options.text is not None:
         run.note(options.text)
-    console.result({"notes": run.notes}, run.notes or "There are no notes yet.", to_read=True)
+    console.result({"notes": run.notes}, run.notes or "No notes yet.", to_read=True)
 
 
 def _watch(events: Iterator[e.Event], commands: SimpleQueue, console: Console) -> None:
-    """Shows events. Once the loop runs, the first Ctrl-C stops it at a step border; a second one stops at once."""
+    """Shows events. While the loop runs, the first Ctrl-C stops it after the current step, a second one immediately."""
     running = False
 
     def interrupt(_signal: int, _frame: object) -> None:
@@ -240,7 +240,7 @@ def _watch(events: Iterator[e.Event], commands: SimpleQueue, console: Console) -
             raise KeyboardInterrupt
         running = False
         commands.put(e.Stop())
-        console.say("Stopping after this step; press Ctrl-C again to stop at once.")
+        console.say("Stopping after this step. Press Ctrl-C again to stop immediately.")
 
     previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -271,12 +271,12 @@ def _rates(options: argparse.Namespace, console: Console) -> None:
     report = console.finish(find_rate(_recipe(options), options.steps))
     lines = [report.words]
     for rung in report.rungs:
-        loss = "far up" if rung.loss is None else f"loss {rung.loss:.4f}"
+        loss = "diverged" if rung.loss is None else f"loss {rung.loss:.4f}"
         lines.append(f"{rung.rate:<8.2g} {loss}{'' if rung.stable else ', unstable'}")
     if report.rate is not None:
         settings = [f"--set={setting}" for setting in (*options.set, f"update.learning_rate={report.rate:g}")]
         settings += [TRUST] * options.trust_remote_code
-        lines.append(f"Use it: {shlex.join(['sparsezo', 'train', options.recipe, *settings])}")
+        lines.append(f"To use it: {shlex.join(['sparsezo', 'train', options.recipe, *settings])}")
     console.result(report.as_json(), "\n".join(lines))
 
 
@@ -286,7 +286,7 @@ def _mask(options: argparse.Namespace, console: Console) -> None:
 
     chosen, out = _recipe(options), Path(options.out)
     if out.exists():
-        raise UserError(f"{out}: already exists. Name another file.")
+        raise UserError(f"{out}: already exists. Choose another file.")
     model = console.finish(frozen.load(chosen.model))
     mask, cost = console.finish(find_measured(chosen.mask, model, Search(chosen.loop.seed, chosen.data)))
     mask.save(out, new=True)
@@ -294,7 +294,7 @@ def _mask(options: argparse.Namespace, console: Console) -> None:
     console.result(
         {"mask": str(out), **facts},
         f"{out}: {mask.size:,} of {mask.eligible:,} weights ({100 * mask.size / mask.eligible:.3g} %), found in "
-        f"{cost.seconds:.0f} s with at most {size(cost.bytes)}.",
+        f"{cost.seconds:.0f} s with a peak memory of {size(cost.bytes)}.",
     )
 
 
@@ -307,7 +307,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
     changed: tuple[str, ...] = ()
     if _is_run(options.target):
         if options.set:
-            raise UserError(f"--set is for recipes, and '{options.target}' is a run, which keeps its own.")
+            raise UserError(f"--set works on recipes only, and '{options.target}' is a run. Leave it out.")
         options.run = options.target
         session, run = _session(options, console)
         data = console.finish(data_of(session, run, (options.split,), options.changed_inputs))
@@ -320,7 +320,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
             found["tuned"] = console.finish(evaluate(*judged)).metrics
     else:
         if options.step is not None:
-            raise UserError(f"--step is for runs, and '{options.target}' is none.")
+            raise UserError(f"--step works on runs only, and '{options.target}' is not one. Leave it out.")
         if options.changed_inputs:
             raise UserError(f"--changed-inputs works on runs only, and '{options.target}' is not one. Leave it out.")
         chosen = _recipe(options, options.target)
@@ -373,7 +373,7 @@ def _runs(options: argparse.Namespace, console: Console) -> None:
     if not options.json:
         for row in rows:
             row["name"] = f"{'  ' * Path(row['path']).parts.count(BRANCHES)}{row['name']}"
-    console.table(rows, ("name", "state", "step", "steps", "model", "created", "path"), "There are no runs yet.")
+    console.table(rows, ("name", "state", "step", "steps", "model", "created", "path"), "No runs yet.")
 
 
 def _recipes(options: argparse.Namespace, console: Console) -> None:
@@ -382,7 +382,7 @@ def _recipes(options: argparse.Namespace, console: Console) -> None:
         {"recipe": name, "model": each.model.id, "data": each.data.source, "mask": each.mask.rule, "path": str(path)}
         for (name, each), path in zip(found, resources.recipes().values(), strict=True)
     ]
-    console.table(rows, ("recipe", "model", "data", "mask", "path"), "There are no bundled recipes.")
+    console.table(rows, ("recipe", "model", "data", "mask", "path"), "No bundled recipes.")
 
 
 def _models(options: argparse.Namespace, console: Console) -> None:
@@ -390,7 +390,7 @@ def _models(options: argparse.Namespace, console: Console) -> None:
 
     rows = [dataclasses.asdict(model) for model in local_models()]
     console.table(
-        rows, ("id", "architecture", "parameters", "bytes", "kind", "problem"), "There are no models here yet."
+        rows, ("id", "architecture", "parameters", "bytes", "kind", "problem"), "No models on this computer yet."
     )
 
 
@@ -412,23 +412,23 @@ def _token(options: argparse.Namespace, console: Console) -> None:
 
     if options.what == "keep":
         token.keep(_secret())
-        console.result({"kept": True}, "The token is in the system's keyring. 'sparsezo token forget' removes it.")
+        console.result({"kept": True}, "Token saved in the system keyring. Remove it with 'sparsezo token forget'.")
     elif options.what == "forget":
         had = token.forget()
-        console.result({"forgotten": had}, "The token was removed." if had else "The keyring holds no token of ours.")
+        console.result({"forgotten": had}, "Token removed." if had else "The keyring has no token from SparseZO.")
     else:
         text, place = token.found()
         end = f"…{text[-4:]}" if text else None
-        told = f"A token that ends in {end}, from {place}." if end else "There is no token; public models need none."
+        told = f"The token ends in {end} and comes from {place}." if end else "No token. Public models do not need one."
         console.result({"token": end, "from": place if end else None}, told)
 
 
 def _secret() -> str:
-    """The token from the terminal, without an echo, or from standard input: a command line is seen by every user."""
+    """The token, typed without echo or from standard input; never from the command line, which all users can see."""
     from getpass import getpass
 
     try:
-        return (getpass("Token (it is not shown): ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+        return (getpass("Token (hidden as you type): ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
     except EOFError:
         return ""
 
@@ -445,7 +445,7 @@ def _is_run(target: str) -> bool:
 
 
 def _past(options: argparse.Namespace) -> tuple[RunFolder, int | None]:
-    """The run and the step that the options name, which the run has."""
+    """The run and the step that the options name; checks that the run has that step."""
     from sparsezo_gui.engine.runs.folder import open_run
     from sparsezo_gui.engine.runs.line import line
     from sparsezo_gui.recipe import judge
@@ -454,7 +454,7 @@ def _past(options: argparse.Namespace) -> tuple[RunFolder, int | None]:
     if step == "best":
         best = judge.best(judge.on_line(run.events()))
         if best is None:
-            raise UserError(f"Run '{run.name}' was not evaluated on validation examples yet, so no step is the best.")
+            raise UserError(f"Run '{run.name}' has no evaluation on validation examples yet, so there is no best step.")
         step = best.step
     return run, None if step is None else line(run, step).step
 
@@ -467,8 +467,8 @@ def _session(options: argparse.Namespace, console: Console) -> tuple[Session, Ru
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells a wrong command line as any other error is told, and takes options by their whole names alone: consent and
-    ``--json``, which is looked for before anything is understood, are not to be given by half a word."""
+    """Reports wrong command lines like any other error, and accepts no abbreviated options: consent should be explicit,
+    and ``--json`` is searched for before parsing."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
@@ -481,8 +481,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="sparsezo",
-        description="Fine-tune language models on a laptop: sparse zeroth-order tuning of 4-bit models.",
-        epilog="A first run: sparsezo train starter",
+        description="Fine-tune language models on a laptop: sparse zeroth-order fine-tuning of 4-bit models.",
+        epilog="To start: sparsezo train starter",
     )
     parser.add_argument("--version", action="version", version=f"sparsezo {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -501,102 +501,102 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("run", metavar="RUN", help="folder or name of a run")
 
     def takes_step(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--step", type=_step, metavar="N|best", help="the run as it was after step N, or after the "
-                         "one that did best on the validation examples (default: the last)")  # fmt: skip
+        sub.add_argument("--step", type=_step, metavar="N|best", help="use the run as of step N, or as of its "
+                         "best step on the validation examples (default: the last step)")  # fmt: skip
 
     def takes_changed(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--changed-inputs", action="store_true", help="go ahead although the examples, the "
+        sub.add_argument("--changed-inputs", action="store_true", help="continue even if the examples, the "
                          "tokenizer or the model's configuration changed since the run started; marks the result")
 
     sub = add("train", "Run a recipe.", _train)
     takes_recipe(sub)
-    sub.add_argument("--run", metavar="DIR", help="folder of the new run (default: a dated one among your runs)")
-    sub = add("resume", "Go on with a run after any stop; with --step, go back to that step first.", _resume)
+    sub.add_argument("--run", metavar="DIR", help="folder of the new run (default: a dated one in your runs folder)")
+    sub = add("resume", "Resume a run after any stop; with --step, go back to that step first.", _resume)
     takes_run(sub)
     takes_step(sub)
-    sub = add("branch", "Make a new run that continues from any step of another, with other settings.", _branch)
+    sub = add("branch", "Start a new run from any step of another one, with different settings.", _branch)
     takes_run(sub)
     takes_step(sub)
     _takes_settings(sub)
-    sub.add_argument("--name", default="", metavar="NAME", help="what to call it")
-    sub = add("verify", "Replay a run's journal and compare the hash of its values.", _verify)
+    sub.add_argument("--name", default="", metavar="NAME", help="name of the new run")
+    sub = add("verify", "Replay a run's journal and check the hash of its tuned values.", _verify)
     takes_run(sub)
-    sub = add("share", "Write a run to a small file, from which others rebuild every step of it.", _share)
+    sub = add("share", "Write a run to a small file from which others can rebuild every step.", _share)
     takes_run(sub)
     sub.add_argument("--out", metavar="FILE", required=True, help="file to write (.zip)")
-    sub.add_argument("--with-mask", action="store_true", help="put the mask in, however large it is")
+    sub.add_argument("--with-mask", action="store_true", help="include the mask even if it is large")
     sub.add_argument("--with-examples", action="store_true", help="include the best and worst examples of the "
                      "evaluations: rows of your data, word for word")  # fmt: skip
     sub = add("receive", "Unpack a shared run.", _receive)
-    sub.add_argument("file", metavar="FILE", help="what 'sparsezo share' wrote")
-    sub.add_argument("--run", metavar="DIR", help="folder of the run (default: a new one among your runs)")
+    sub.add_argument("file", metavar="FILE", help="file written by 'sparsezo share'")
+    sub.add_argument("--run", metavar="DIR", help="folder of the run (default: a new one in your runs folder)")
     _takes_settings(sub)
     sub = add("note", "Show or replace your notes on a run.", _note)
     takes_run(sub)
-    sub.add_argument("--text", metavar="TEXT", help="what to write down")
-    sub = add("estimate", "Tell the memory that a recipe needs, before anything is downloaded or loaded.", _estimate)
+    sub.add_argument("--text", metavar="TEXT", help="the new notes")
+    sub = add("estimate", "Estimate the memory that a recipe needs, before downloading or loading anything.", _estimate)
     takes_recipe(sub)
     sub.add_argument("--measure", action="store_true", help="load the model and run two steps on the largest batch")
-    sub = add("preview", "Show examples as the model will see them, and notices about the data.", _preview)
+    sub = add("preview", "Show examples as the model sees them, and warnings about the data.", _preview)
     takes_recipe(sub)
     sub.add_argument("--split", choices=("train", "validation", "test"), default="train", help="default: train")
     sub.add_argument("--examples", type=benching.natural, default=5, metavar="N", help="how many (default: 5)")
-    sub = add("rates", "Find a learning rate: try several, each for a few steps.", _rates)
+    sub = add("rates", "Find a learning rate by trying several for a few steps each.", _rates)
     takes_recipe(sub)
     sub.add_argument("--steps", type=benching.natural, default=40, metavar="N", help="steps at each rate (default: 40)")
-    sub = add("mask", "Find the weights to tune, and save them for reuse.", _mask)
+    sub = add("mask", "Find the weights to tune and save them as a mask file.", _mask)
     takes_recipe(sub)
     sub.add_argument("--out", metavar="FILE", required=True, help="mask file to write (.safetensors)")
-    sub = add("evaluate", "Metrics on a split: of a run, tuned against base; of a recipe, its base.", _evaluate)
+    sub = add("evaluate", "Evaluate a run (tuned and base model) or a recipe's base model on a split.", _evaluate)
     sub.add_argument("target", metavar="RUN|RECIPE", help="folder or name of a run, or a recipe")
     _takes_settings(sub)
     takes_step(sub)
     takes_changed(sub)
     sub.add_argument("--split", choices=("train", "validation", "test"), default="test", help="default: test")
-    sub = add("generate", "Ask the tuned or the base model, with the prompt in the run's template. Where the task has "
-              "a list of answers, show them with their probabilities.", _generate)  # fmt: skip
+    sub = add("generate", "Prompt the tuned or base model through the run's template. If the task has a list of "
+              "answers, show their probabilities.", _generate)  # fmt: skip
     takes_run(sub)
     sub.add_argument("--prompt", required=True, metavar="TEXT", help="text for the task's template or the model's "
                      "chat template; for a template with several columns, a JSON object of them")  # fmt: skip
-    sub.add_argument("--raw", action="store_true", help="use no template; continue the prompt as it is")
-    sub.add_argument("--base", action="store_true", help="the model before tuning")
-    sub.add_argument("--tokens", type=benching.natural, default=128, metavar="N", help="tokens at most (default: 128)")
+    sub.add_argument("--raw", action="store_true", help="continue the prompt as it is, without a template")
+    sub.add_argument("--base", action="store_true", help="use the model before tuning")
+    sub.add_argument("--tokens", type=benching.natural, default=128, metavar="N", help="maximum tokens (default: 128)")
     takes_step(sub)
     takes_changed(sub)
-    sub = add("export", "Write a run out for use elsewhere.", _export)
+    sub = add("export", "Export a run for use in other programs.", _export)
     takes_run(sub)
     sub.add_argument("--format", choices=("overlay", "hf"), required=True, help="overlay: a small file with the tuned "
                      "values; hf: a merged Hugging Face folder")  # fmt: skip
     sub.add_argument("--out", required=True, metavar="PATH", help="file (overlay) or folder (hf) to write")
-    sub.add_argument("--weights", choices=("original", "trained"), default="original", help="of the hf folder: the "
-                     "base's original ones with the tuned values put in (default), or all as the run computed with "
-                     "them, so that other programs give the same words")  # fmt: skip
+    sub.add_argument("--weights", choices=("original", "trained"), default="original", help="for hf: the original "
+                     "weights of the base model with the tuned values (default), or all weights exactly as the run "
+                     "used them, so that other programs generate the same text")  # fmt: skip
     takes_step(sub)
     takes_changed(sub)
-    sub = add("convert", "Write a safetensors copy of a model whose weights are a pickle.", _convert)
-    sub.add_argument("folder", metavar="FOLDER", help="folder that holds config.json and pytorch_model.bin")
+    sub = add("convert", "Convert a model with pickled weights to safetensors.", _convert)
+    sub.add_argument("folder", metavar="FOLDER", help="folder with config.json and pytorch_model.bin")
     sub.add_argument("--out", metavar="FOLDER", required=True, help="folder to write")
     add("runs", "List your runs.", _runs)
-    sub = add("methods", "List the rules of every part of a method, and the tasks.", _methods)
-    sub.add_argument("--markdown", action="store_true", help="as the page of the documentation")
+    sub = add("methods", "List the rules for each part of a method, and the tasks.", _methods)
+    sub.add_argument("--markdown", action="store_true", help="print the documentation page")
     add("recipes", "List the bundled recipes.", _recipes)
     add("models", "List the models on this computer.", _models)
-    sub = add("bench", "Measure speed, memory, quality, or what fewer bits cost.", benching.run)
+    sub = add("bench", "Benchmark speed, memory, quality, or the cost of fewer bits.", benching.run)
     benching.add_options(sub)
     _takes_settings(sub)
-    sub = add("token", "Keep an access token for gated and private models in the system's keyring.", _token)
-    sub.add_argument("what", choices=("keep", "forget", "show"), help="keep: asks for it, or reads it from standard "
-                     "input; forget: removes it; show: where it is from, and its last 4 characters")  # fmt: skip
+    sub = add("token", "Save an access token for gated and private models in the system keyring.", _token)
+    sub.add_argument("what", choices=("keep", "forget", "show"), help="keep: save it (asks for it, or reads standard "
+                     "input); forget: remove it; show: where it comes from, and its last 4 characters")  # fmt: skip
     for name in LOADING:
-        commands.choices[name].add_argument(TRUST, action="store_true", help="allow the Python code that comes with "
-                                            "the model to run. It can do whatever you can on this computer, so read "
-                                            "it first. Needed again when the code changes")  # fmt: skip
+        commands.choices[name].add_argument(TRUST, action="store_true", help="let the model's Python code run. "
+                                            "It can do anything you can on this computer, so read it first. Needed "
+                                            "again when the code changes")  # fmt: skip
     return parser
 
 
 def _takes_settings(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe, such as loop.steps=100"
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting, such as loop.steps=100"
     )
 
 
@@ -604,7 +604,7 @@ def _step(text: str) -> int | str:
     if text == "best":
         return text
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"must be the number of a step or 'best', not '{text}'")
+        raise argparse.ArgumentTypeError(f"must be a step number or 'best', not '{text}'")
     return int(text)
 
 

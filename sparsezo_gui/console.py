@@ -1,7 +1,7 @@
-"""What the command line prints: words and a live progress line for people, one JSON object a line for programs.
+"""What the command line prints: text and a live progress line for people, one JSON object per line for programs.
 
-Sentences and tables are made `printable` here, the streams make everything `readable` (see `plain`), and `rich` is
-given text, never mark-up.
+Sentences and tables are made `printable` here, and the streams make everything `readable` (see `plain`). `rich` gets
+plain text, never markup.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.data import TaskData
     from sparsezo_gui.engine.models.memory import MemoryEstimate
 
-LINE_EVERY = 2.0  # seconds between progress lines where the output is no terminal
-WIDE = 240  # columns of a table that is not for a terminal
+LINE_EVERY = 2.0  # seconds between progress lines if the output is not a terminal
+WIDE = 240  # width of a table that is not for a terminal, in characters
 
 
 class Console:
@@ -42,7 +42,7 @@ class Console:
         self._told = 0.0
 
     def finish(self, work: Generator[e.Event, None, Any]) -> Any:
-        """Shows the progress of ``work`` to people and gives its result; programs are told the result alone."""
+        """Runs ``work`` and returns its result; shows its progress, but not with --json."""
         while True:
             try:
                 event = next(work)
@@ -69,13 +69,13 @@ class Console:
                     f"({100 * event.tuned / event.eligible:.3g} % of the eligible ones) on {event.device}."
                 )
             case e.Step():
-                # The mean over about 50 steps: one batch's loss jumps too much to read.
+                # Mean over about 50 steps: the loss of single batches is too noisy to read.
                 part = 1.0 if self._smoothed is None else 0.02
                 if math.isfinite(event.loss):
                     self._smoothed = event.loss * part + (self._smoothed or 0.0) * (1 - part)
                 loss = "hidden" if self._smoothed is None else f"{self._smoothed:.4f}"
                 detail = (
-                    f"loss {loss} · {1000 * event.seconds:.0f} ms a step · {size(event.memory_bytes)}"
+                    f"loss {loss} · {1000 * event.seconds:.0f} ms/step · {size(event.memory_bytes)}"
                 )
                 self._progress("Tuning", event.step, self._steps, detail)
             case e.Evaluation(step, split, metrics):
@@ -97,12 +97,12 @@ class Console:
             print(text, file=sys.stderr, flush=True)
 
     def note(self, *lines: str) -> None:
-        """What the user is told on standard error in any case, also where a program reads the output."""
+        """Lines for the user on standard error, also with --json."""
         self.calm()
         print(*map(printable, lines), sep="\n", file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
-        """What went wrong, on standard error; for programs also as the event ``{"event": "error", "message": …}``."""
+        """An error message on standard error; with --json also as the event ``{"event": "error", "message": …}``."""
         self.calm()
         text = printable(masked(text), keep="\n")
         if self.as_json:
@@ -110,8 +110,8 @@ class Console:
         print(text, file=sys.stderr, flush=True)
 
     def result(self, content: dict[str, Any], words: str, to_read: bool = False) -> None:
-        """The outcome: ``content`` for programs or ``words`` for people, on standard output. They are sentences, or
-        else a text ``to_read``."""
+        """The result on standard output: ``content`` for programs, or ``words`` for people, which are sentences or, if
+        ``to_read``, a longer text."""
         self.calm()
         if self.as_json:
             self._json(content)
@@ -119,14 +119,14 @@ class Console:
             print(words if to_read else printable(words, keep="\n"), flush=True)
 
     def metrics(self, found: dict[str, dict[str, float]], changed: Sequence[str] = (), marked: str = "") -> None:
-        """Metrics of the base and the tuned model; ``changed`` names inputs that are not those of the run any more,
-        and ``marked`` says so."""
+        """Metrics of the base and the tuned model; ``changed`` names inputs that changed since the run started, and
+        ``marked`` says so in a sentence."""
         lines = [f"{name:>5}: {_metrics(metrics)}" for name, metrics in found.items()]
         more = {"changed": list(changed)} if changed else {}
         self.result({**found, **more}, "\n".join([*lines, marked] if changed else lines))
 
     def stream(self, pieces: Iterable[str], changed: Sequence[str] = ()) -> None:
-        """Text to read, as it comes; ``changed`` names inputs that are not those of the run any more."""
+        """Prints text piece by piece; ``changed`` names inputs that changed since the run started."""
         self.calm()
         if self.as_json:
             self._json({"text": "".join(pieces), **({"changed": list(changed)} if changed else {})})
@@ -136,7 +136,7 @@ class Console:
         print()
 
     def preview(self, work: Generator[e.Event, None, TaskData]) -> None:
-        """Examples of a data set, notices about it, and how many examples each split has."""
+        """Examples from a data set, notices about it, and the number of examples in each split."""
         while True:
             try:
                 event = next(work)
@@ -153,7 +153,7 @@ class Console:
                 return
 
     def choices(self, found: Sequence[tuple[str, float]], changed: Sequence[str] = ()) -> None:
-        """Candidates with their probabilities, the likeliest first; it is the ``text`` of the answer too."""
+        """Candidates with their probabilities, most likely first; the first is also the ``text`` of the answer."""
         names = [printable(text) for text, _ in found]
         width = max(map(len, names))
         answers = [{"text": text, "probability": probability} for text, probability in found]
@@ -162,21 +162,21 @@ class Console:
         self.result({"text": found[0][0], "answers": answers, **more}, "\n".join(lines))
 
     def memory(self, estimate: MemoryEstimate) -> None:
-        """A memory estimate by its parts; what was not measured comes after what was, under its own name."""
+        """A memory estimate by parts: first those that were measured, then the estimated ones."""
         how = "measured" if estimate.measured else "estimated"
         lines = [f"{part.name:<28}{size(part.bytes):>10}  {part.why}" for part in estimate.parts]
-        verdict = f"{how}, of {size(estimate.available)}: {estimate.verdict}"
+        verdict = f"{how}, {size(estimate.available)} available: {estimate.verdict}"
         lines += [f"{'Total':<28}{size(estimate.total):>10}  {verdict}"]
         if estimate.search:
             lines += [f"{'Finding the mask':<28}{size(estimate.search):>10}  estimated; more than that, before the run"]
         if estimate.small < estimate.total:
-            why = "estimated; used automatically when memory is short"
-            lines += [f"{'In smaller passes':<28}{size(estimate.small):>10}  {why}"]
+            why = "estimated; smaller forward passes, used automatically when memory is short"
+            lines += [f"{'With less memory':<28}{size(estimate.small):>10}  {why}"]
         lines += [f"{'With ' + name:<28}{size(needed):>10}  estimated" for name, needed in estimate.others.items()]
         self.result(estimate.as_json(), "\n".join(lines))
 
     def table(self, rows: Sequence[dict[str, Any]], columns: Sequence[str], empty: str, markdown: bool = False) -> None:
-        """A list: one object a line, or a table."""
+        """A list: one JSON object per line, or a table."""
         if self.as_json:
             for row in rows:
                 self._json(row)
@@ -192,19 +192,19 @@ class Console:
         table = Table(*columns, box=box.MARKDOWN if markdown else box.SIMPLE)
         for row in rows:
             table.add_row(*(Text(printable(str(row[column]))) for column in columns))
-        # Without a terminal there is no width to fit into, and a cut path is of no use.
+        # Without a terminal there is no width to fit, and truncated paths are useless.
         fits = sys.stdout.isatty() and not markdown
         Terminal(file=raw(sys.stdout), **({} if fits else {"width": WIDE})).print(table, crop=fits)
 
     def calm(self) -> None:
-        """Takes the progress line away."""
+        """Removes the progress line."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = self._task = None
         self._stage = ""
 
     def close(self) -> None:
-        """Leaves the terminal as it was."""
+        """Restores the terminal."""
         self.calm()
 
     def _progress(self, stage: str, done: int, total: int, detail: str) -> None:
@@ -231,7 +231,7 @@ def _new_bar(stage: str) -> tuple[Bar, TaskID]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     name, detail = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[detail]}"))
-    # What else is written meanwhile goes past the bar, as it does without one: rich would obey the escapes in it.
+    # Other output must not pass through rich, which would interpret escape sequences in it.
     bar = Progress(
         name, BarColumn(), detail, TimeRemainingColumn(), console=Terminal(file=raw(sys.stderr)), transient=True,
         redirect_stdout=False, redirect_stderr=False,
@@ -241,7 +241,7 @@ def _new_bar(stage: str) -> tuple[Bar, TaskID]:
 
 
 def _example(shown: e.Example) -> str:
-    """The text of an example, with its trained parts in brackets."""
+    """The text of an example, with the trained parts in brackets."""
     text = "".join(f"⟦{text}⟧" if trained else text for text, trained in shown.pieces)
     return f"{shown.split} example {shown.number}: {shown.tokens:,} tokens, trained text in ⟦⟧\n{text}"
 

@@ -1,4 +1,4 @@
-"""Errors that a person can act on."""
+"""Errors that the user can act on."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 from sparsezo_gui.masking import masked
 from sparsezo_gui.plain import printable
 
-_LONGEST = 2000  # characters of a sentence; one that quotes a file may quote megabytes
+_LONGEST = 2000  # characters in a sentence; a quoted file may have megabytes
 
 
 class UserError(Exception):
-    """Something outside the program is wrong: its message says what, where, and how to fix it, in one line a sentence.
+    """A problem outside the program. The message says what is wrong, where, and how to fix it, one sentence per line.
 
-    The command line prints the message and exits with code 2; the window shows it. Any other exception is our defect.
+    The command line prints the message and exits with code 2; the window shows it. Any other exception is a bug.
     """
 
     def __init__(self, *sentences: str) -> None:
-        """Sentences may quote files and addresses: secrets in them are redacted, and what cannot be printed, and could
-        steer a terminal, is shown escaped."""
+        """Sentences may quote files and URLs: secrets in them are redacted, and unprintable characters, which could
+        control a terminal, are escaped."""
         super().__init__(*(_sentence(sentence) for sentence in sentences))
 
     def __str__(self) -> str:
@@ -28,7 +28,7 @@ class UserError(Exception):
 
 
 class ConsentNeeded(UserError):
-    """A model needs Python code of its own that the user has not let run; ``code`` is the engine's `Code`."""
+    """A model needs its own Python code, which the user has not allowed to run; ``code`` is the engine's `Code`."""
 
     def __init__(self, code: Any, *sentences: str) -> None:
         super().__init__(*sentences)
@@ -41,16 +41,16 @@ def _sentence(text: str) -> str:
 
 
 def quoted(value: object) -> str:
-    """A value from a file as a sentence shows it."""
+    """A value from a file, for use in a sentence."""
     try:
         return repr(value)
-    except (ValueError, RecursionError):  # a number of more digits than Python writes, or lists without end
-        return f"such a long {type(value).__name__}"
+    except (ValueError, RecursionError):  # an int with too many digits, or endlessly nested lists
+        return f"a very long {type(value).__name__}"
 
 
 class ChangedInputs(UserError):
-    """What a run was trained or measured on is not there any more as it was: ``changed`` names the inputs. The last
-    sentence, where there is a second one, is what the command line takes to go on all the same; the window asks."""
+    """Inputs of a run have changed since it started: ``changed`` names them. The last sentence, if there are several,
+    says how to continue anyway on the command line; the window asks instead."""
 
     def __init__(self, *sentences: str, changed: tuple[str, ...]) -> None:
         super().__init__(*sentences)
@@ -58,11 +58,11 @@ class ChangedInputs(UserError):
 
 
 class DiskFull(UserError):
-    """A write found no room. What was to be written can be written again once there is some."""
+    """The disk is full. The write can be repeated once there is space."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` comes of memory that ran out, of the computer or of a GPU. No library is imported to tell."""
+    """Whether ``error`` was caused by a lack of memory, of the computer or a GPU. Imports no library."""
     said = ("out of memory", "can't allocate memory", "Cannot allocate memory", "can't start new thread", "bad_alloc")
     if isinstance(error, MemoryError):
         return True
@@ -73,12 +73,12 @@ def out_of_memory(error: BaseException) -> bool:
 
 OUT_OF_MEMORY = (
     "Memory ran out. Close other programs, or choose a smaller model, fewer bits, a smaller [loop] batch_size or a "
-    "lower [data] max_tokens; 'sparsezo estimate' tells what is needed. All steps that were taken are kept."
+    "lower [data] max_tokens; 'sparsezo estimate' shows how much is needed. All completed steps are saved."
 )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Ends a sentence about an unknown ``word``: the nearest known one, or the list of all."""
+    """Suggestion for an unknown ``word``: the closest known one, or a list of all."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(known)}."

@@ -1,4 +1,4 @@
-"""Texts that a user may paste somewhere, without the secrets in them."""
+"""Redacts secrets in text that a user may paste somewhere."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import re
 TOKEN = r"hf_(?:(?:oauth|jwt)_[A-Za-z0-9_.-]+|[A-Za-z0-9]{10,})"
 """An access token of the Hugging Face Hub."""
 MASK = "•••"
-# Shorter words after hf_, as in hf_hub_download, are the names of functions. An address that was taken for a path has
-# lost a slash.
+# Shorter words after hf_, as in hf_hub_download, are function names. A URL that was treated as a path has lost a slash.
 _BEFORE_AT = r"(?:(?<=://)|(?<=:[/\\]))[^\s/?#]+(?=@)"
 _SECRETS = re.compile(rf"{TOKEN}[\w-]*|(?<=bearer)\s+[^\s\"',;]+|{_BEFORE_AT}", re.IGNORECASE)
 
 
 def masked(text: str) -> str:
-    """``text`` with tokens, bearer credentials and what stands before the @ of an address replaced by `MASK`."""
+    """``text`` with tokens, bearer credentials and the part before the @ of a URL replaced by `MASK`."""
     return _SECRETS.sub(lambda found: " " * found[0][0].isspace() + MASK, text)

@@ -1,10 +1,9 @@
-"""Text from outside as it is shown: in files, models, runs and answers stands what it likes, and none of it may steer a
-terminal, turn the direction of what stands around it, or pass for something else.
+"""Safe display of text from outside: whatever files, models, runs and answers contain, it must not control a terminal,
+reverse the text around it, or imitate something else.
 
-Names and sentences are `printable`: whatever is not seen in them is escaped, such as ``\\u202e``. What is read for its
-own sake, such as an answer of a model or an example, is `readable`: line ends, tabs, and the marks that letters of some
-scripts need stay as they are. `streams` keeps both promises for all that a program writes to its terminal, whoever
-writes it; `gui.widgets.plain` does so for the window.
+Names and sentences are `printable`: all invisible characters are escaped, such as ``\\u202e``. Longer text, such as a
+model's answer or an example, is `readable`: line breaks, tabs, and the marks that some scripts need stay. `streams`
+applies this to everything that the program, or a library, writes to the terminal; `gui.widgets.plain` to the window.
 """
 
 from __future__ import annotations
@@ -16,24 +15,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO
 
-# Control characters but line end and tab, overrides of the direction, halves of characters.
+# Control characters except line break and tab, direction overrides, surrogates.
 _STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e\ud800-\udfff]")
 
 
 def printable(text: str, keep: str = "") -> str:
-    """``text`` with what is not seen escaped, but for the characters in ``keep``."""
+    """``text`` with invisible characters escaped, except those in ``keep``."""
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() or sign in keep else _escaped(sign) for sign in text)
 
 
 def readable(text: str) -> str:
-    """``text`` with no more escaped than what could steer a terminal or write over the text around it."""
+    """``text`` with only those characters escaped that could control a terminal or overwrite other text."""
     return _STEERS.sub(lambda found: _escaped(found[0]), text)
 
 
 def quoted_plain(text: str) -> str:
-    """JSON or TOML, the same in meaning, with all that `readable` escapes escaped as it is there in strings."""
+    """JSON or TOML with the same meaning, in which the characters that `readable` escapes are string escapes."""
     return _STEERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -42,18 +41,18 @@ def _escaped(sign: str) -> str:
 
 
 class PlainStream:
-    """A text stream on which everything is `readable`; ``raw`` is the one below, for a program's own colours."""
+    """A text stream on which everything is `readable`; ``raw`` is the underlying one, for our own colours."""
 
     def __init__(self, raw: TextIO) -> None:
         self.raw = raw
 
     def write(self, text: str) -> int:
-        """Writes the text, escaped sign by sign: so it does not matter into which pieces it is cut."""
+        """Writes the text, escaped character by character, so it does not matter how it is split."""
         self.raw.write(readable(text))
         return len(text)
 
     def writelines(self, lines: Any) -> None:
-        """Writes several."""
+        """Writes several lines."""
         for line in lines:
             self.write(line)
 
@@ -62,14 +61,14 @@ class PlainStream:
 
 
 def raw(stream: Any) -> Any:
-    """The stream below, where it is a `PlainStream`."""
+    """The underlying stream of a `PlainStream`, or ``stream`` itself."""
     return stream.raw if isinstance(stream, PlainStream) else stream
 
 
 @contextmanager
 def streams() -> Iterator[None]:
-    """Makes standard output and standard error plain while a program runs."""
-    os.environ.setdefault("PYTHON_COLORS", "0")  # those of Python's own help and tracebacks would come out escaped
+    """Wraps standard output and standard error in a `PlainStream` within its block."""
+    os.environ.setdefault("PYTHON_COLORS", "0")  # colours in Python's own help and tracebacks would be escaped
     if sys.stdout is None or sys.stderr is None:  # a window without a terminal on Windows
         yield
         return

@@ -113,7 +113,7 @@ def test_preview_needs_a_tokenizer_only(run, recipe_file, tiny_folder, tmp_path)
     ("name", "content", "told"),
     [
         ("m.gguf", "GGUF", "holds a GGUF file"),
-        ("adapter_config.json", '{"base_model_name_or_path": "x/y"}', "holds an adapter (LoRA or the like)"),
+        ("adapter_config.json", '{"base_model_name_or_path": "x/y"}', "contains an adapter (such as LoRA)"),
         ("config.json", '{"architectures": ["LlamaForSequenceClassification"]}', "is a text classifier"),
     ],
 )
@@ -379,18 +379,18 @@ def test_a_run_that_was_tampered_with_does_not_verify(run, recipe_file, tmp_path
     (tmp_path / "run" / "events.jsonl").write_text(told.replace('"hash": "', '"hash": "0'))
     code, lines, error = run("verify", tmp_path / "run", "--json")
     assert (code, objects(lines)[-1]["same"], error) == (1, False, "")
-    assert "gives other values" in run("verify", tmp_path / "run")[1][0]
+    assert "but the run recorded" in run("verify", tmp_path / "run")[1][0]
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("resume", "RUN", "--step", "99"), "there is no step 99"),
-        (("evaluate", "RUN", "--step", "best"), "no step is the best"),
-        (("evaluate", "RUN", "--set", "loop.steps=5"), "--set is for recipes"),
-        (("evaluate", "starter", "--step", "5"), "--step is for runs"),
+        (("evaluate", "RUN", "--step", "best"), "there is no best step"),
+        (("evaluate", "RUN", "--set", "loop.steps=5"), "--set works on recipes only"),
+        (("evaluate", "starter", "--step", "5"), "--step works on runs only"),
         (("bench", "steps", "--shape", "tiny", "opt-6.7b"), "one --shape at a time"),
-        (("generate", "RUN", "--prompt", "x", "--step", "many"), "number of a step or 'best'"),
+        (("generate", "RUN", "--prompt", "x", "--step", "many"), "step number or 'best'"),
         (("branch", "RUN"), "needs more steps"),
         (("branch", "RUN", "--step", "2", "--set", "mask.density=0.5"), "cannot change in a branch"),
         (("branch", "RUN", "--step", "2", "--set", "loop.stepz=5"), "Did you mean 'steps'"),
@@ -398,7 +398,7 @@ def test_a_run_that_was_tampered_with_does_not_verify(run, recipe_file, tmp_path
         (("share", "nothing", "--out", "x.zip"), "There is no run folder"),
         (("receive", "nothing.zip"), "There is no file"),
         (("note", "nothing"), "There is no run folder"),
-        (("note", "n" * 300), "longer than a file's name can be"),
+        (("note", "n" * 300), "this file name is too long"),
         (("verify", "nothing"), "There is no run folder"),
     ],
 )
@@ -425,7 +425,7 @@ def test_the_rate_that_was_found_is_told_with_what_it_was_found_for(run, recipe_
     monkeypatch.setattr(Console, "finish", lambda *_: report)
     code, lines, _ = run("rates", recipe_file, "--set", "run.name=a b")
     told = ["sparsezo", "train", str(recipe_file), "--set=run.name=a b", "--set=update.learning_rate=0.003"]
-    assert code == 0 and shlex.split(lines[-1].removeprefix("Use it: ")) == told
+    assert code == 0 and shlex.split(lines[-1].removeprefix("To use it: ")) == told
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ def test_the_rate_that_was_found_is_told_with_what_it_was_found_for(run, recipe_
         (("RECIPE", "--steps", "0"), "must be 1 or more"),
         (("nothing.toml",), "nothing"),
         (("RECIPE", "--set", "data.train=1"), "too few training examples"),
-        (("RECIPE", "--set", "update.rule=sgt"), "there is no 'sgt'"),
+        (("RECIPE", "--set", "update.rule=sgt"), "'sgt' is not a known rule"),
     ],
 )
 def test_rates_of_a_bad_recipe_are_refused(run, recipe_file, arguments, sentence):

@@ -20,6 +20,6 @@ def test_values_that_python_does_not_write():
     endless = []
     for _ in range(100_000):
         endless = [endless]
-    assert (quoted("a"), quoted(16**5000), quoted(endless)) == ("'a'", "such a long int", "such a long list")
+    assert (quoted("a"), quoted(16**5000), quoted(endless)) == ("'a'", "a very long int", "a very long list")
     while endless:  # or the interpreter takes it apart by recursion
         endless = endless.pop()

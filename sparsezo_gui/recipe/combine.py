@@ -1,4 +1,4 @@
-"""Which parts of a method go together. What does not is refused with the reason, and the nearest that works."""
+"""Which parts of a method work together. Other combinations are refused with the reason and the nearest fix."""
 
 from __future__ import annotations
 
@@ -11,47 +11,49 @@ if TYPE_CHECKING:
     from sparsezo_gui.recipe.recipe import Recipe
 
 
-MOST_IN_POOL = 4096  # examples of which a core set is chosen; all their distances are held
+MOST_IN_POOL = 4096  # examples to choose a core set from; all pairwise distances are kept in memory
 
 
 def refusal(recipe: Recipe) -> str:
-    """Why the parts of ``recipe`` do not go together, in sentences; empty where they do."""
+    """Why the parts of ``recipe`` do not work together, in sentences; empty if they do."""
     mask, estimator, update, bits = recipe.mask, recipe.estimator, recipe.update, recipe.model.bits
     space = mask.space
     if space == "dense":
         if bits < 16:
             return (
-                f"[mask] rule = '{mask.rule}' tunes every weight, and weights in {bits} bits cannot be moved. Set "
-                "[model] bits = 32 or 16, or [mask] rule = 'sensitive', which tunes a few on frozen ones."
+                f"[mask] rule = '{mask.rule}' tunes every weight, and {bits}-bit weights cannot be updated in place. "
+                "Set [model] bits = 32 or 16, or [mask] rule = 'sensitive', which tunes a few weights of a frozen "
+                "model."
             )
         if not estimator.plain or estimator.own or estimator.backwards:
             return (
-                f"[estimator] rule = '{estimator.rule}' needs vectors as long as what is tuned, and [mask] rule = "
-                f"'{mask.rule}' tunes every weight, with directions that are drawn piece by piece. Set "
-                "[estimator] rule = 'two-sided', or [mask] rule = 'sensitive'."
+                f"[estimator] rule = '{estimator.rule}' keeps vectors with one number per tuned weight, which takes "
+                f"too much memory with [mask] rule = '{mask.rule}', where every weight is tuned. Set [estimator] rule "
+                "= 'two-sided', or [mask] rule = 'sensitive'."
             )
         if update.long or update.decay:
             what = "decay" if update.decay else f"rule = '{update.rule}'"
             return (
-                f"[update] {what} needs a copy of what is tuned, and [mask] rule = '{mask.rule}' tunes every weight. "
-                "Set [update] rule = 'scalar-normalised' and decay = 0, or [mask] rule = 'sensitive'."
+                f"[update] {what} needs a copy of all tuned weights, and [mask] rule = '{mask.rule}' tunes every "
+                "weight. Set [update] rule = 'scalar-normalised' and decay = 0, or [mask] rule = 'sensitive'."
             )
     if update.sides and estimator.exact:
         return (
-            f"[update] rule = '{update.rule}' tries a step along the directions before it is taken, and [estimator] "
-            f"rule = '{estimator.rule}' finds a part of the step without them. Set [update] rule = 'sgd', or "
-            "[estimator] rule = 'two-sided'."
+            f"[update] rule = '{update.rule}' tries each step along random directions before taking it, and "
+            f"[estimator] rule = '{estimator.rule}' computes part of the step by backpropagation. Set [update] rule = "
+            "'sgd', or [estimator] rule = 'two-sided'."
         )
     if estimator.tail and recipe.model.compute == "int8":
         return (
-            f"[estimator] rule = '{estimator.rule}' passes its two sides one after the other, and [model] compute = "
-            "'int8' would round each by itself, which buries their difference. Set [model] compute = 'auto', or "
-            "[estimator] rule = 'two-sided'."
+            f"[estimator] rule = '{estimator.rule}' runs its two forward passes one after the other, and [model] "
+            "compute = 'int8' rounds each one separately, which hides their difference. Set [model] compute = 'auto', "
+            "or [estimator] rule = 'two-sided'."
         )
     if estimator.backwards and recipe.objective.counts:
         return (
-            f"[estimator] rule = '{estimator.rule}' back-propagates, and [objective] rule = '{recipe.objective.rule}' "
-            "counts, which has no gradient. Set [estimator] rule = 'two-sided', or [objective] rule = 'likelihood'."
+            f"[estimator] rule = '{estimator.rule}' uses backpropagation, and [objective] rule = "
+            f"'{recipe.objective.rule}' has no gradient. Set [estimator] rule = 'two-sided', or [objective] rule = "
+            "'likelihood'."
         )
     if mask.count > 1 and (estimator.exact or update.long or update.decay):
         if estimator.exact:
@@ -59,15 +61,15 @@ def refusal(recipe: Recipe) -> str:
         else:
             part = f"[update] rule = '{update.rule}'" if update.long else f"[update] decay = {update.decay:g}"
         return (
-            f"[mask] rule = '{mask.rule}' goes on to another subspace every {mask.refresh} steps, and {part} would "
-            "move those it left as well. Set [mask] refresh = 0 to keep to one, or [estimator] rule = 'two-sided' "
+            f"[mask] rule = '{mask.rule}' switches to a new subspace every {mask.refresh} steps, and {part} would also "
+            "change the earlier ones. Set [mask] refresh = 0 to keep one subspace, or [estimator] rule = 'two-sided' "
             "with [update] rule = 'scalar-normalised' and decay = 0."
         )
     if space != "entries" and estimator.own:
         return (
-            f"[estimator] rule = '{estimator.rule}' gives every example a direction of its own, which is cheap for a "
-            f"few entries only, and [mask] rule = '{mask.rule}' tunes others. Set [estimator] rule = 'two-sided', "
-            "or [mask] rule = 'sensitive'."
+            f"[estimator] rule = '{estimator.rule}' draws a separate direction for each example, which only works for "
+            f"a sparse mask of single weights, and [mask] rule = '{mask.rule}' is not one. Set [estimator] rule = "
+            "'two-sided', or [mask] rule = 'sensitive'."
         )
     return recipe.objective.refusal(recipe.data.task) or _written(recipe) or _chosen(recipe) or _private(recipe)
 
@@ -76,14 +78,14 @@ def _written(recipe: Recipe) -> str:
     if not recipe.objective.writes:
         return ""
     for table, rule, why in (
-        ("estimator", "two-sided" if recipe.estimator.own else "", "gives every example a direction of its own"),
-        ("selection", "shuffled" if recipe.selection.rule != "shuffled" else "", "measures many more examples"),
-        ("privacy", "none" if recipe.privacy.private else "", "needs a loss of each example apart from all others"),
+        ("estimator", "two-sided" if recipe.estimator.own else "", "draws a separate direction for each example"),
+        ("selection", "shuffled" if recipe.selection.rule != "shuffled" else "", "evaluates many more examples"),
+        ("privacy", "none" if recipe.privacy.private else "", "needs a separate loss for each example"),
     ):
         if rule:
             return (
                 f"[{table}] rule = '{getattr(recipe, table).rule}' {why}, and [objective] rule = "
-                f"'{recipe.objective.rule}' lets the model write answers to a whole batch. Set [{table}] rule = "
+                f"'{recipe.objective.rule}' generates answers for the whole batch at once. Set [{table}] rule = "
                 f"'{rule}', or [objective] rule = 'likelihood'."
             )
     return ""
@@ -94,14 +96,14 @@ def _chosen(recipe: Recipe) -> str:
         return ""
     if recipe.mask.space == "dense":
         return (
-            f"[selection] rule = 'coreset' feels examples along vectors as long as what is tuned, and [mask] rule = "
+            f"[selection] rule = 'coreset' stores vectors with one number per tuned weight, and [mask] rule = "
             f"'{recipe.mask.rule}' tunes every weight. Set [selection] rule = 'shuffled', or [mask] rule = 'sensitive'."
         )
     size = recipe.selection.pool * recipe.loop.batch_size
     if size > MOST_IN_POOL:
         return (
-            f"[selection] pool = {recipe.selection.pool} makes a pool of {size:,} examples, and all pairs of at most "
-            f"{MOST_IN_POOL:,} can be compared. Set a smaller pool or [loop] batch_size."
+            f"[selection] pool = {recipe.selection.pool} makes a pool of {size:,} examples, but at most "
+            f"{MOST_IN_POOL:,} can be compared in pairs. Set a smaller pool or [loop] batch_size."
         )
     return ""
 
@@ -112,34 +114,35 @@ def _private(recipe: Recipe) -> str:
     rule = f"[privacy] rule = '{recipe.privacy.rule}'"
     if recipe.estimator.rule != "two-sided":
         return (
-            f"{rule} hides the two-sided slopes of single examples, and [estimator] rule = '{recipe.estimator.rule}' "
-            "measures something else. Set [estimator] rule = 'two-sided', or [privacy] rule = 'none'."
+            f"{rule} adds noise to the projected gradient of each example, and [estimator] rule = "
+            f"'{recipe.estimator.rule}' measures something else. Set [estimator] rule = 'two-sided', or [privacy] rule "
+            "= 'none'."
         )
     if recipe.update.scalars:
         return (
-            f"{rule} hides what an estimator measures, and [update] rule = '{recipe.update.rule}' measures losses of "
-            "its own. Set [update] rule = 'scalar-normalised', or [privacy] rule = 'none'."
+            f"{rule} protects what the estimator measures, and [update] rule = '{recipe.update.rule}' measures "
+            "additional losses. Set [update] rule = 'scalar-normalised', or [privacy] rule = 'none'."
         )
     if recipe.selection.rule != "shuffled":
         return (
-            f"{rule} draws its batches blindly, and [selection] rule = '{recipe.selection.rule}' looks at the "
-            "examples. Set [selection] rule = 'shuffled', or [privacy] rule = 'none'."
+            f"{rule} draws its batches at random, and [selection] rule = '{recipe.selection.rule}' chooses them by "
+            "their content. Set [selection] rule = 'shuffled', or [privacy] rule = 'none'."
         )
     mask, data = recipe.mask, recipe.data
     texts = set(mask.names) - resources.BUNDLED_TEXT.keys()
     if mask.reads_task or any(_one_in_the_other(data.source, text) for text in texts):
         key = "texts = ['general']" if "texts" in type(mask).model_fields else "text = 'general'"
         return (
-            f"{rule} hides the training examples, and this [mask] chooses weights by them. Set [mask] {key}, or "
+            f"{rule} protects the training examples, and this [mask] chooses weights from them. Set [mask] {key}, or "
             "[privacy] rule = 'none'."
         )
     return recipe.privacy.refusal(data)
 
 
 def _one_in_the_other(one: str, other: str) -> bool:
-    """Whether two paths are of one place, or one lies in the other, however they are written."""
+    """Whether two paths, however they are written, are the same, or one contains the other."""
     try:
         first, second = Path(one).expanduser().resolve(), Path(other).expanduser().resolve()
-    except (OSError, ValueError, RuntimeError):  # too long, a zero in it, links in a circle: no file to be read
+    except (OSError, ValueError, RuntimeError):  # too long, a null byte in it, a loop of links: not a readable file
         return one == other
     return first.is_relative_to(second) or second.is_relative_to(first)

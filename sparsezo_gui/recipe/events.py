@@ -1,6 +1,6 @@
-"""What a run tells while it goes on, and what can be asked of it. The loop is an iterator of these events.
+"""Events that a running loop emits, and commands that it takes. The loop is an iterator of these events.
 
-The window, the command line and the tests consume the same ones. They hold plain numbers and words, never a tensor.
+The window, the command line and the tests consume the same ones. They carry plain numbers and strings, never tensors.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
-"""A float that is null in JSON where it is not finite."""
+"""A float; NaN and infinity are null in JSON."""
 
 
 def plain(value: Any) -> Any:
-    """``value`` with None for NaN and infinity, at any depth, which JSON has no words for."""
+    """``value`` with None for NaN and infinity at any depth, since JSON cannot represent them."""
     if isinstance(value, dict):
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -38,7 +38,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Progress(Event):
-    """Long work before or between steps: ``done`` of ``total`` (0 when not known) ``unit`` of ``stage``."""
+    """Progress of long work outside the steps: ``done`` of ``total`` (0: unknown) ``unit`` in ``stage``."""
 
     stage: str
     done: int = 0
@@ -48,7 +48,7 @@ class Progress(Event):
 
 @dataclass(frozen=True, slots=True)
 class Started(Event):
-    """The loop is about to run ``first`` to ``steps``. Counts are of weights; ``device`` is 'cpu' or a GPU's name."""
+    """The loop is about to run steps ``first`` to ``steps``. Counts are weights; ``device`` is 'cpu' or a GPU name."""
 
     run: str
     name: str
@@ -62,16 +62,17 @@ class Started(Event):
 
 @dataclass(frozen=True, slots=True)
 class Base(Event):
-    """Losses of the base model on the run's first batches, nats, against which divergence is judged."""
+    """Losses of the base model on the run's first batches, nats; the reference for detecting divergence."""
 
     losses: list[Number]
 
 
 @dataclass(frozen=True, slots=True)
 class Step(Event):
-    """One step: L(θ) (mean of the two sides, nats), slope g, rate, seconds, memory held (bytes), tokens processed.
+    """One step: loss L(θ) (mean of the two forward passes, nats), projected gradient g (``slope``), learning rate,
+    seconds, memory in use (bytes), tokens processed.
 
-    Where privacy hides what a batch tells, the loss is NaN and tokens are 0.
+    In a private run, the loss is NaN and tokens are 0.
     """
 
     step: int
@@ -87,8 +88,8 @@ class Step(Event):
 class Evaluation(Event):
     """Metrics (such as accuracy, f1, exact_match, loss, perplexity; counts under 'examples') of one split at one step.
 
-    Step 0 is the base model. ``changed`` names the inputs that were not those of the run any more (see
-    `sparsezo_gui.engine.provenance`); such an evaluation is for the user alone, and judges nothing.
+    Step 0 is the base model. ``changed`` names the inputs that have changed since the run started (see
+    `sparsezo_gui.engine.provenance`); such an evaluation is only shown, and never decides which step is best.
     """
 
     step: int
@@ -99,10 +100,10 @@ class Evaluation(Event):
 
 @dataclass(frozen=True, slots=True)
 class Examples(Event):
-    """The ``best`` and the ``worst`` examples of an evaluation, by their loss.
+    """The ``best`` and ``worst`` examples of an evaluation, by loss.
 
-    Each is an object with ``number`` (in its split, from 1), ``loss`` (nats), ``prompt`` (its end, where it is long),
-    ``expected`` and ``answer`` (what the model chose or wrote; empty where the task has neither).
+    Each is an object with ``number`` (in its split, from 1), ``loss`` (nats), ``prompt`` (only its end if it is long),
+    ``expected`` and ``answer`` (what the model chose or wrote; empty if the task has neither).
     """
 
     step: int
@@ -115,8 +116,8 @@ class Examples(Event):
 class Example(Event):
     """Example ``number`` (from 1) of ``split`` as the model sees it, of ``tokens`` tokens.
 
-    ``pieces`` are its text, each with whether it is trained; the correct candidate of a choice and the end-of-text
-    token belong to it. ``answer`` is the reference, empty for plain text.
+    ``pieces`` are parts of its text, each with a flag that says whether it is trained; they include the correct
+    candidate of a choice and the end-of-text token. ``answer`` is the reference, empty for plain text.
     """
 
     number: int
@@ -126,7 +127,7 @@ class Example(Event):
     answer: str
 
     def as_json(self) -> dict[str, Any]:
-        """With the whole ``text`` and its ``trained`` pieces instead of all pieces."""
+        """With the full ``text`` and the ``trained`` pieces instead of all pieces."""
         text, trained = "".join(text for text, _ in self.pieces), [text for text, trained in self.pieces if trained]
         known = {"event": "example", "number": self.number, "split": self.split, "tokens": self.tokens}
         return {**known, "text": text, "trained": trained, "answer": self.answer}
@@ -134,7 +135,7 @@ class Example(Event):
 
 @dataclass(frozen=True, slots=True)
 class Notice(Event):
-    """Something the user should know, in words; ``level`` is 'info' or 'warning'."""
+    """A message for the user; ``level`` is 'info' or 'warning'."""
 
     text: str
     level: str = "info"
@@ -142,8 +143,8 @@ class Notice(Event):
 
 @dataclass(frozen=True, slots=True)
 class Spent(Event):
-    """A private run spent (``epsilon``, ``delta``) on ``steps`` steps, with all it ever took: those that the first
-    ``records`` of its journal tell, and those of the runs it branched off from."""
+    """Privacy budget (``epsilon``, ``delta``) of all ``steps`` that a private run ever took: those in the first
+    ``records`` of its journal, and those of the runs it branched from."""
 
     step: int
     steps: int
@@ -154,7 +155,7 @@ class Spent(Event):
 
 @dataclass(frozen=True, slots=True)
 class Paused(Event):
-    """The loop waits at a step border: by itself until ``reason`` is over, or, where that is empty, for a command."""
+    """The loop waits between two steps: until ``reason`` has passed, or, if that is empty, for a command."""
 
     step: int
     reason: str = ""
@@ -162,28 +163,28 @@ class Paused(Event):
 
 @dataclass(frozen=True, slots=True)
 class Released(Event):
-    """The paused loop let go of the model's memory; it is loaded again when something is asked of it."""
+    """The paused loop released the model's memory; the model is reloaded when it is needed."""
 
     step: int
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed(Event):
-    """The loop goes on after a pause."""
+    """The loop resumes after a pause."""
 
     step: int
 
 
 @dataclass(frozen=True, slots=True)
 class Returned(Event):
-    """The run went back to ``step``; what came after it is kept in the journal, but is not part of its line."""
+    """The run went back to ``step``; later steps stay in the journal, but are not part of its lineage any more."""
 
     step: int
 
 
 @dataclass(frozen=True, slots=True)
 class RateChanged(Event):
-    """From the step after ``step`` on, the scheduled learning rate is multiplied by ``factor``."""
+    """After ``step``, the scheduled learning rate is multiplied by ``factor``."""
 
     step: int
     factor: float
@@ -191,8 +192,8 @@ class RateChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class Answer(Event):
-    """A piece of ``text`` that the model writes in answer to a prompt, as it was after ``step`` (0: the base); of a
-    choice, its candidates with their probabilities, one a line."""
+    """A piece of the ``text`` that the model as of ``step`` (0: the base model) writes in answer to a prompt. For a
+    choice, the candidates with their probabilities, one per line."""
 
     step: int
     text: str
@@ -201,7 +202,7 @@ class Answer(Event):
 
 @dataclass(frozen=True, slots=True)
 class Finished(Event):
-    """The loop ended after ``step``: ``reason`` is 'done', 'early' (it got no better) or 'stopped'. ``hash`` is the
+    """The loop ended after ``step``: ``reason`` is 'done', 'early' (early stopping) or 'stopped'. ``hash`` is the
     SHA-256 of the tuned values."""
 
     step: int
@@ -211,39 +212,39 @@ class Finished(Event):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Base of what can be asked of a running loop; read at step borders, in order."""
+    """Base of all commands to a running loop, which reads them between steps, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pause(Command):
-    """Wait at the next step border."""
+    """Wait after the current step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resume(Command):
-    """Go on after a pause."""
+    """Resume after a pause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop(Command):
-    """End at the next step border; the run can be resumed later."""
+    """Stop after the current step; the run can be resumed later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Release(Command):
-    """Pause, and let go of the model's memory."""
+    """Pause, and release the model's memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class GoBack(Command):
-    """Go back to ``step`` and go on from there."""
+    """Go back to ``step`` and continue from there."""
 
     step: int
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateNow(Command):
-    """Evaluate on a split at the next step border, as the run was after ``step`` (None: as it is)."""
+    """Evaluate on a split after the current step, the run as of ``step`` (None: now)."""
 
     split: str = "validation"
     step: int | None = None
@@ -251,8 +252,8 @@ class EvaluateNow(Command):
 
 @dataclass(frozen=True, slots=True)
 class Ask(Command):
-    """Let the model answer ``prompt`` in at most ``tokens`` tokens, as it was after ``step`` (None: as it is). The
-    prompt is made as the run's examples were, or taken as it is, ``raw``."""
+    """Let the model as of ``step`` (None: now) answer ``prompt`` in at most ``tokens`` tokens. The prompt goes through
+    the run's template, or is used as it is if ``raw``."""
 
     prompt: str
     tokens: int = 128

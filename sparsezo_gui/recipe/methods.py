@@ -1,4 +1,4 @@
-"""All variants of all parts in words: for ``sparsezo methods`` and for the table in the documentation."""
+"""Descriptions of all variants, for ``sparsezo methods`` and for the documentation."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from sparsezo_gui.recipe.variants import Variant
 
 INTRODUCTION = """# Methods
 
-What a run does is put together from parts, one rule for each table of the recipe. This page is what `sparsezo methods
---markdown` prints; `sparsezo methods --json` tells each rule's settings as well. Combinations that cannot work are
-refused with the reason.
+A method is a combination of rules, one for each table of the recipe. `sparsezo methods --markdown` prints this page;
+`sparsezo methods --json` also lists each rule's settings. SparseZO refuses combinations that cannot work and says why.
 """
 
 
@@ -39,7 +38,7 @@ def _about(variant: type[Variant]) -> str:
 
 
 def markdown() -> str:
-    """The table of the documentation."""
+    """The documentation page."""
     parts = [INTRODUCTION]
     for registry in REGISTRIES:
         lines = [f"## [{registry.table}]", "", "| rule | what it does | source |", "| --- | --- | --- |"]

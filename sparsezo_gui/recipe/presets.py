@@ -1,6 +1,6 @@
 """Presets by goal, as plain data: what each sets in the recipe. Everything else stays as it is.
 
-The learning rate goes with the rules (see `sparsezo_gui.recipe.rates`), from the one that suits the model.
+The learning rate follows from the rules and from the rate that suits the model (see `sparsezo_gui.recipe.rates`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from sparsezo_gui.recipe.recipe import Recipe
 
 SENSITIVE = {"rule": "sensitive", "density": 0.001}
-DENSE = {"bits": 16, "compute": "auto"}  # weights in fewer bits cannot be moved
+DENSE = {"bits": 16, "compute": "auto"}  # 4-bit and 8-bit weights cannot be updated in place
 TWO_SIDED = {"rule": "two-sided", "directions": 1}
 NORMALISED = {"rule": "scalar-normalised", "schedule": "constant"}
 
@@ -27,38 +27,38 @@ class Preset:
 
 PRESETS = (
     Preset(
-        "Sensitive 0.1\u00a0%", "The usual choice: tunes the few weights that matter most.",
+        "Sensitive 0.1\u00a0%", "The default: tunes the few weights that matter most.",
         {"mask": SENSITIVE, "estimator": TWO_SIDED, "update": NORMALISED},
     ),
     Preset(
-        "Careful", "Four directions a step and a falling rate: slower, steadier.",
+        "Careful", "Four directions per step and a decaying learning rate: slower and steadier.",
         {"mask": SENSITIVE, "estimator": {**TWO_SIDED, "directions": 4},
          "update": {**NORMALISED, "schedule": "cosine"}},
     ),
     Preset(
-        "Fast and rough", "Along the main directions of each layer's inputs, at a falling rate: learns soonest.",
+        "Fast and rough", "Tunes along the main directions of each layer's inputs, with rate decay: learns fastest.",
         {"mask": {"rule": "activation-subspace", "rank": 1}, "estimator": TWO_SIDED,
          "update": {**NORMALISED, "schedule": "linear"}},
     ),
     Preset(
-        "A direction per example", "As many directions as examples for the price of one: less noise in each step.",
+        "A direction per example", "One direction per example at the cost of a single one: less noise in each step.",
         {"mask": SENSITIVE, "estimator": {"rule": "grzo"}, "update": NORMALISED},
     ),
     Preset(
-        "Last block exactly", "Back-propagates through the last block, feels its way in the others; some more memory.",
+        "Last block exactly", "Backprop in the last block, zeroth-order in the others; needs somewhat more memory.",
         {"mask": SENSITIVE, "estimator": {"rule": "elastic", "blocks": 1}, "update": NORMALISED},
     ),
     Preset(
-        "Random control", "As many weights, drawn blindly: shows what sensitivity is worth.",
+        "Random control", "The same number of random weights: shows how much choosing sensitive ones helps.",
         {"mask": {**SENSITIVE, "rule": "random"}, "estimator": TWO_SIDED, "update": NORMALISED},
     ),
     Preset(
-        "Sparse MeZO", "Tunes the small weights of every block, as they are at each step; 16 bits.",
+        "Sparse MeZO", "Tunes the smallest weights of every block, chosen anew at each step; needs 16 bits.",
         {"model": DENSE, "mask": {"rule": "small-magnitude-dynamic", "smallest": 0.2}, "estimator": TWO_SIDED,
          "update": {**NORMALISED, "decay": 0.0}},
     ),
     Preset(
-        "MeZO (all)", "Tunes every weight of the blocks: the baseline that all others are compared with; 16 bits.",
+        "MeZO (all)", "Tunes every weight of the blocks: the baseline for all other methods; needs 16 bits.",
         {"model": DENSE, "mask": {"rule": "all"}, "estimator": TWO_SIDED, "update": {**NORMALISED, "decay": 0.0}},
     ),
 )  # fmt: skip

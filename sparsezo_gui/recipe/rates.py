@@ -1,4 +1,4 @@
-"""Which learning rate suits when a part of the method changes."""
+"""Which learning rate fits when a part of the method changes."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ if TYPE_CHECKING:
 
 
 def in_weights(update: type[Any]) -> bool:
-    """Whether an update's rate is in units of weights, and so the same for models whose slopes differ."""
+    """Whether an update's rate is in units of weights, and so does not depend on the size of the gradients."""
     return update.model_fields["learning_rate"].json_schema_extra["unit"] == "weight"
 
 
 def highest(update: type[Any]) -> float:
-    """The largest rate that an update takes."""
+    """The largest rate that an update accepts."""
     return next(bound.le for bound in update.model_fields["learning_rate"].metadata if hasattr(bound, "le"))
 
 
 def times(mask: type[Any], update: type[Any]) -> float:
-    """By how much the rate of ``update`` is larger on ``mask`` than on the sensitive weights.
+    """Rate of ``update`` on ``mask``, relative to its rate on the sensitive weights.
 
-    Where the rate is per unit of slope, weights that take larger steps have smaller slopes as well: the square. A
-    factor below one, of masks that hold all weights, is for rates in weights alone; others are MeZO's own by default.
+    If the rate multiplies the gradient, the factor is squared: weights that allow larger steps also have smaller
+    gradients. Factors below one, of masks of all weights, apply only to rates in units of weights; for other rates the
+    default is MeZO's own.
     """
     factor = getattr(mask, "rate_factor", 1.0)
     return factor if in_weights(update) else max(factor, 1.0) ** 2
 
 
 def suited(before: Recipe, after: Recipe) -> float:
-    """The rate of ``after``, in which some rules are others than in ``before``, where a rate is known to suit.
+    """The rate for ``after``, which differs from ``before`` in some rules, given that the rate of ``before`` fits.
 
-    It goes with the mask, and with the number of directions where their mean is taken as it is: it is shorter than one
-    of them by the root of their number. An update whose rate means something else begins with its own default.
+    It depends on the mask, and, for an update that uses the plain mean of n directions, on n: that mean is √n times
+    shorter than one direction. An update whose rate has another meaning starts from its own default.
     """
     update = type(after.update)
     rate, factor = before.update.learning_rate, _factor(after) / _factor(before)
@@ -45,13 +46,13 @@ def suited(before: Recipe, after: Recipe) -> float:
 
 
 def _alike(before: Recipe, after: Recipe) -> bool:
-    """Whether their rates mean the same."""
+    """Whether their rates have the same meaning."""
     old, new = type(before.update), type(after.update)
     return old is new or (in_weights(old) and in_weights(new))
 
 
 def _factor(recipe: Recipe) -> float:
-    """By how much the rate is larger than on the sensitive weights along a single direction."""
+    """The rate relative to that on the sensitive weights along a single direction."""
     found = times(type(recipe.mask), type(recipe.update))
     if recipe.update.shortens:
         found *= math.sqrt(max(1, recipe.estimator.averaged(recipe.loop.batch_size)))

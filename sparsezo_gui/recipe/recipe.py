@@ -14,27 +14,27 @@ VERSION = 1
 
 
 class ModelTable(Settings):
-    """Which model, and how it is held in memory."""
+    """Which model, and in what precision."""
 
-    id: str = setting("starter", "A bundled name, a folder on this computer, or a Hub id such as 'Qwen/Qwen3-0.6B'.")
-    revision: str = setting("main", "Branch, tag or commit on the Hub; ignored for a folder.")
+    id: str = setting("starter", "A bundled model, a folder on this computer, or a Hub id such as 'Qwen/Qwen3-0.6B'.")
+    revision: str = setting("main", "Branch, tag or commit on the Hub; ignored for folders.")
     bits: Literal[4, 8, 16, 32] = setting(4, "Bits per frozen weight: 4 (NF4), 8 (int8), 16 or 32.", unit="bits")
     block: Literal[32, 64] = setting(
         32,
-        "In 4 bits, how many weights share a scale: 32 one in 16 bits, or 64 one in 32 bits as in bitsandbytes. Both "
-        "take the same memory.",
+        "How many 4-bit weights share a scale: 32 with a 16-bit scale, or 64 with a 32-bit scale as in bitsandbytes. "
+        "Both need the same memory.",
         unit="weights",
     )
-    device: str = setting("auto", "'auto' takes a CUDA GPU where there is one; else 'cpu', 'cuda' or 'cuda:1'.")
+    device: str = setting("auto", "'auto' uses a CUDA GPU if there is one; or choose 'cpu', 'cuda' or 'cuda:1'.")
     compute: Literal["auto", "float32", "bfloat16", "int8"] = setting(
         "auto",
-        "Numbers to compute in: 'auto' is float32 on a CPU and 16 bits on a GPU; 'int8' is the fastest on a CPU and "
-        "needs bits = 8; 'bfloat16' needs a processor that has it.",
+        "Number format for computing: 'auto' is float32 on a CPU and 16 bits on a GPU; 'int8' is fastest on a CPU and "
+        "needs bits = 8; 'bfloat16' needs a processor that supports it.",
     )
     trust_remote_code: bool = setting(
         False,
-        "The model needs the Python code that comes with it. This grants nothing: you are asked before the code runs, "
-        "and again when it changes.",
+        "The model needs the Python code that comes with it. This alone does not allow it to run: you are asked first, "
+        "and again when the code changes.",
     )
 
     @field_validator("device")
@@ -57,67 +57,67 @@ class DataTable(Settings):
     """Which examples, and how they become text."""
 
     source: str = setting(
-        "starter", "A bundled name, a file, a folder of train/validation/test files, or a Hub data set."
+        "starter", "A bundled data set, a file, a folder of train/validation/test files, or a Hub data set."
     )
     task: str = setting("choice", "How a row becomes an example; 'sparsezo methods' lists the tasks.")
-    template: str = setting("", "The prompt, with {{ column }} where a column goes in; empty takes the task's own.")
+    template: str = setting("", "The prompt, with {{ column }} for the value of a column; empty uses the task's own.")
     chat_template: bool = setting(
         True,
-        "Use the model's chat template where it has one, as other programs will; for the tasks 'pairs' and "
-        "'preference'.",
+        "Use the model's chat template if it has one, as other programs do; for the tasks 'pairs' and 'preference'.",
     )
-    columns: dict[str, str] = setting({}, "Which column plays which part, such as answer = 'label'.")
-    answers: tuple[str, ...] = setting((), "The possible answers of a 'choice' task; empty takes them from the data.")
+    columns: dict[str, str] = setting({}, "Which column has which role, such as answer = 'label'.")
+    answers: tuple[str, ...] = setting((), "The possible answers of a 'choice' task; empty reads them from the data.")
     merge_labels: bool = setting(
-        False, "Merge labels that differ only in case, in spaces, or as 1 and 1.0; the most frequent spelling stays."
+        False,
+        "Merge labels that differ only in case, spaces, or number format (1 and 1.0); the most frequent form stays.",
     )
     leave_out_gaps: bool = setting(
-        False, "Leave out rows that lack a label, an answer or another part; otherwise they are an error."
+        False, "Skip rows with a missing label, answer or other part; otherwise they are an error."
     )
-    train: int = setting(1000, "Training examples at most.", unit="examples", ge=1)
-    validation: int = setting(500, "Validation examples at most.", unit="examples", ge=0)
-    test: int = setting(1000, "Test examples at most.", unit="examples", ge=0)
+    train: int = setting(1000, "Maximum number of training examples.", unit="examples", ge=1)
+    validation: int = setting(500, "Maximum number of validation examples.", unit="examples", ge=0)
+    test: int = setting(1000, "Maximum number of test examples.", unit="examples", ge=0)
     max_tokens: int = setting(
-        512, "Longest example; a longer prompt loses its beginning.", unit="tokens", ge=8, le=131072
+        512, "Maximum length of an example; longer prompts are cut at the beginning.", unit="tokens", ge=8, le=131072
     )
 
 
 class LoopTable(Settings):
-    """How long, with how many examples a step, and from which seed."""
+    """How many steps, how many examples per step, and from which seed."""
 
     steps: int = setting(2000, "Training steps.", unit="steps", ge=1, le=10_000_000, basic=True, sane=(500, 20000))
     batch_size: int = setting(16, "Examples per step.", unit="examples", ge=1, le=4096, basic=True, sane=(8, 64))
     seed: int = setting(
-        0, "Decides directions and data order; the same recipe and seed give the same run.", ge=0, lt=2**63
+        0, "Sets the random directions and the data order; the same recipe and seed give the same run.", ge=0, lt=2**63
     )
     evaluate_every: int = setting(
-        200, "Evaluate on the validation examples every so many steps; 0 never.", unit="steps", ge=0
+        200, "Evaluate on the validation examples every so many steps; 0: never.", unit="steps", ge=0
     )
     patience: int = setting(
-        0, "End early after so many evaluations in a row without a better one; 0 never.", unit="evaluations", ge=0
+        0, "Stop early after so many evaluations in a row without improvement; 0: never.", unit="evaluations", ge=0
     )
     guard: bool = setting(
         True,
-        "When the run diverges, go back automatically to where it was best and halve the learning rate: when the loss "
-        "is three times what it began with, stays above that, or is back near it after it had fallen.",
+        "When the run diverges, go back automatically to its best step and halve the learning rate: when the loss "
+        "reaches three times its initial value, stays above the initial value, or returns to it after falling.",
     )
 
 
 class RunTable(Settings):
-    """Where the run is kept."""
+    """Where the run is stored."""
 
-    name: str = setting("", "Shown in lists; empty takes the name of the recipe.", max_length=80)
-    folder: str = setting("", "Folder of the run; empty makes a new one among your runs.")
+    name: str = setting("", "Shown in lists; empty uses the name of the recipe.", max_length=80)
+    folder: str = setting("", "Folder of the run; empty creates one in your runs folder.")
     frames: int = setting(
-        2000, "Room for key frames, with which any past step is reached in a moment; 0 keeps none.", unit="MiB", ge=0
+        2000, "Disk space for checkpoints, which make any past step quick to open; 0: none.", unit="MiB", ge=0
     )
     pause_on: tuple[Literal["battery", "disk", "gpu"], ...] = setting(
-        ("disk",), "Wait automatically: on 'battery', with a full 'disk', while another program takes the 'gpu'."
+        ("disk",), "Pause automatically: on 'battery', when the 'disk' is full, while another program uses the 'gpu'."
     )
 
 
 def _variant(registry: Registry) -> BeforeValidator:
-    """Tables become variants; `toml.build` does it first where faults should be told one by one."""
+    """Turns a table into a variant. `toml.build` does this earlier, to report errors one by one."""
     return BeforeValidator(registry.build)
 
 
@@ -144,20 +144,20 @@ class Recipe(Settings):
 
     @property
     def sides(self) -> int:
-        """Copies of the tuned values that are tried together at most."""
+        """Maximum number of perturbed copies of the tuned values in one forward pass."""
         return max(self.estimator.sides, self.update.sides)
 
     @property
     def remembered(self) -> int:
-        """Vectors as long as the values that are remembered from step to step."""
+        """How many vectors of the size of the tuned values are kept from step to step."""
         return self.estimator.remembered + self.update.remembered
 
     @property
     def passes(self) -> int:
-        """What a step costs in forward passes of a batch, a backward pass being two."""
+        """Cost of a step in forward passes of a batch; a backward pass counts as two."""
         return self.estimator.passes + self.update.sides + self.selection.passes
 
     @property
     def scalars(self) -> int:
-        """Numbers that a step measures and the journal keeps."""
+        """How many numbers a step measures and the journal records."""
         return self.estimator.scalars(self.loop.batch_size) + self.update.scalars

@@ -1,6 +1,6 @@
-"""The lazy registry: a rule's word, and the file that holds it. Adding a variant adds one line here.
+"""The lazy registry: each rule's name, and the class that implements it. Adding a variant adds one line here.
 
-Paths are strings, so that looking a word up loads nothing, and asking for one variant loads one small file.
+Paths are strings, so listing the names imports nothing, and using a variant imports one small file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Registry:
         """The variant's class. Raises `UserError` for an unknown rule."""
         if not isinstance(rule, str) or rule not in self.paths:
             word = quoted(rule)
-            raise UserError(f"[{self.table}] rule: there is no {word}. {did_you_mean(word, self.paths)}")
+            raise UserError(f"[{self.table}] rule: {word} is not a known rule. {did_you_mean(word, self.paths)}")
         module, name = self.paths[rule].split(":")
         return getattr(import_module(module), name)
 
@@ -49,10 +49,10 @@ class Registry:
         return variant(**{key: value for key, value in table.items() if key != "rule"})
 
     def changed(self, table: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-        """The settings of ``table`` with ``values`` put in.
+        """The settings of ``table``, updated with ``values``.
 
-        With another rule, those stay that are by default the same for both; what is usual for the one, such as its
-        learning rate, can be far off for the other.
+        If the rule changes, only settings with the same default in both rules are kept; others, such as the learning
+        rate, may be far off for the new rule.
         """
         before, after = table["rule"], values.get("rule")
         if isinstance(after, str) and after in self.paths and after != before:

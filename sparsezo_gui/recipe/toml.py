@@ -1,4 +1,4 @@
-"""Recipes in and out of TOML, with sentences for everything that can be wrong in one."""
+"""Reading and writing recipes as TOML, with a clear sentence for every possible error."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sparsezo_gui.recipe.recipe import VERSION, Recipe
 from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES
 from sparsezo_gui.sizes import size
 
-# From version N to N + 1; the first will be written when version 2 is.
+# From version N to N + 1; none yet.
 MIGRATIONS: dict[int, Callable[[dict], dict]] = {}
 LARGEST_FILE = 200 << 10  # bytes; a recipe is about 1 KiB
-MOST_DOTS = 1000  # in a line; the time and memory that a dotted name takes grow with the square of its parts
-_MOST_FAULTS = 20  # told at once
-# Keys that may hold a path, and the bundled names that each may hold instead.
+MOST_DOTS = 1000  # in a line; time and memory to parse a dotted key grow with the square of its parts
+_MOST_FAULTS = 20  # reported at once
+# Keys whose value may be a path, and the bundled names that each may have instead.
 _PATHS = (
     ("model", "id", resources.BUNDLED_MODELS),
     ("data", "source", resources.BUNDLED_DATA),
@@ -33,8 +33,8 @@ _PATHS = (
     ("mask", "file", ()),
     ("run", "folder", ()),
 )
-# The keys of a table that the program wrote before others were added, all of which it writes; and what those others
-# stood for before they existed.
+# All keys that the program used to write for a table before it got more, and what those later keys mean in a recipe
+# from before.
 BEFORE: dict[str, tuple[set[str], dict[str, Any]]] = {
     "model": ({"id", "revision", "bits", "device"}, {"block": 64}),
     "data": (
@@ -42,30 +42,30 @@ BEFORE: dict[str, tuple[set[str], dict[str, Any]]] = {
         {"chat_template": False},
     ),
 }
-# What only says where things lie and how they are kept here: a run may be told otherwise at any time.
+# Keys that only say where things are stored on this computer; they may change at any time during a run.
 PLACES: dict[str, Any] = {
     "model": {"id", "revision", "device", "trust_remote_code"}, "data": {"source"}, "mask": {"file"}, "run": True,
 }
 
 
 def load(name: str | Path) -> Recipe:
-    """Recipe from a TOML file, or from the name of a bundled recipe. Relative paths in it are meant from its folder."""
+    """Recipe from a TOML file, or from the name of a bundled recipe. Relative paths in it start from its folder."""
     path = Path(name)
     if os.path.isdir(path):
         raise UserError(f"'{path}' is a folder; a recipe is a TOML file.")
     if not os.path.exists(path):
         if path.suffix or len(path.parts) > 1:
             raise UserError(
-                f"There is no recipe file '{path}'. Check the path, or name a bundled recipe: "
+                f"There is no recipe file '{path}'. Check the path, or use a bundled recipe: "
                 f"{', '.join(resources.recipes())}."
             )
         path = resources.recipe(str(name))
-    if not os.path.isfile(path):  # of a pipe no end might come
+    if not os.path.isfile(path):  # reading from a pipe may never end
         raise UserError(f"'{path}' is not a file; a recipe is a TOML file.")
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise UserError(f"{path}: larger than {size(LARGEST_FILE)}, so this is not a recipe.")
-        text = path.read_text(encoding="utf-8-sig")  # some editors put a mark before the text
+        text = path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start}).") from error
     except OSError as error:
@@ -77,9 +77,9 @@ def load(name: str | Path) -> Recipe:
 
 
 def loads(text: str, where: str = "recipe", folder: Path | None = None) -> Recipe:
-    """Recipe from TOML text; ``where`` names it in errors, ``folder`` is what relative paths are meant from."""
+    """Recipe from TOML text; ``where`` names it in errors, relative paths start from ``folder``."""
     if any(line.count(".") > MOST_DOTS for line in text.splitlines()):
-        raise UserError(f"{where}: a line holds more than {MOST_DOTS:,} full stops, so this is not a recipe.")
+        raise UserError(f"{where}: a line has more than {MOST_DOTS:,} dots, so this is not a recipe.")
     try:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -91,11 +91,11 @@ def loads(text: str, where: str = "recipe", folder: Path | None = None) -> Recip
 
 
 def _migrated(tables: dict[str, Any], where: str) -> dict[str, Any]:
-    """The tables as this version of the format has them. Raises `UserError`."""
+    """The tables, migrated to the current version of the format. Raises `UserError`."""
     version = tables.get("version", VERSION)
     if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION:
         raise UserError(
-            f"{where}: version {quoted(version)} is not known here (this program writes {VERSION}). Update SparseZO."
+            f"{where}: unknown version {quoted(version)} (this program writes version {VERSION}). Update SparseZO."
         )
     for step in range(version, VERSION):
         tables = MIGRATIONS[step](tables)
@@ -103,7 +103,7 @@ def _migrated(tables: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _as_it_was(tables: dict[str, Any]) -> dict[str, Any]:
-    """The tables, with what a key stood for in those that the program wrote before it had that key; see `BEFORE`."""
+    """The tables; those from before a key existed get the value that it had in effect then, see `BEFORE`."""
     found = {}
     for name, (written, added) in BEFORE.items():
         table = tables.get(name)
@@ -113,11 +113,11 @@ def _as_it_was(tables: dict[str, Any]) -> dict[str, Any]:
 
 
 def build(tables: dict[str, Any], where: str = "recipe") -> Recipe:
-    """Validated recipe from plain tables. A learning rate that they do not tell is the one that suits their rules (see
-    `sparsezo_gui.recipe.rates`). Raises `UserError` with one sentence per fault."""
+    """Validated recipe from plain tables. A missing learning rate is set to the one that fits the rules (see
+    `sparsezo_gui.recipe.rates`). Raises `UserError` with one sentence per error."""
     faults, variants = [], {}
     for registry in REGISTRIES:
-        # Variants are built apart from the rest: pydantic would fold their faults into one without a place.
+        # Variants are built separately: pydantic would merge their errors into one without a location.
         try:
             variants[registry.table] = registry.build(tables.get(registry.table, {}))
         except ValidationError as error:
@@ -135,9 +135,9 @@ def build(tables: dict[str, Any], where: str = "recipe") -> Recipe:
 
 
 def with_settings(recipe: Recipe, settings: Iterable[str], folder: Path | None = None) -> Recipe:
-    """Recipe with ``key=value`` settings put in, such as ``loop.steps=100``; values are TOML, or else plain words.
+    """Recipe with ``key=value`` settings applied, such as ``loop.steps=100``; values are TOML, or else plain strings.
 
-    Relative paths in them are meant from ``folder`` (None: they stay as they are). See `changed` for other rules.
+    Relative paths in them start from ``folder`` (None: they stay as they are). See `changed` for a change of rules.
     """
     tables, values = recipe.model_dump(mode="json"), dict[str, dict[str, Any]]()
     for setting in settings:
@@ -147,7 +147,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str], folder: Path | None =
             raise UserError(f"--set {setting}: write it as table.key=value, such as loop.steps=100.")
         if not isinstance(tables.get(table), dict):
             tables_known = [name for name, content in tables.items() if isinstance(content, dict)]
-            raise UserError(f"--set {setting}: there is no table '{table}'. {did_you_mean(table, tables_known)}")
+            raise UserError(f"--set {setting}: unknown table '{table}'. {did_you_mean(table, tables_known)}")
         values.setdefault(table, {})[name] = _value(value.strip())
     if folder is not None:
         _resolve_paths(values, folder, "--set")
@@ -155,10 +155,10 @@ def with_settings(recipe: Recipe, settings: Iterable[str], folder: Path | None =
 
 
 def changed(recipe: Recipe, tables: dict[str, dict[str, Any]], where: str = "recipe") -> Recipe:
-    """Recipe with the settings in ``tables`` put in.
+    """Recipe with the settings in ``tables`` applied.
 
-    Another rule brings what is usual for it (see `Registry.changed`), and the learning rate follows, unless it is set
-    too (see `sparsezo_gui.recipe.rates`). Raises `UserError`.
+    A new rule comes with its own defaults (see `Registry.changed`) and with the learning rate that fits it (see
+    `sparsezo_gui.recipe.rates`), unless that is set too. Raises `UserError`.
     """
     whole = recipe.model_dump(mode="json")
     for table, values in tables.items():
@@ -172,7 +172,7 @@ def changed(recipe: Recipe, tables: dict[str, dict[str, Any]], where: str = "rec
 
 
 def portable(recipe: Recipe) -> Recipe:
-    """The recipe to give away: of a path only its last part, as if it lay beside the recipe, and no folder of the run.
+    """The recipe for sharing: paths are cut to their last part, as if beside the recipe, and the run's folder is empty.
     Bundled names and Hub ids stay, and different paths stay different."""
     names: dict[str, str] = {}
 
@@ -180,7 +180,7 @@ def portable(recipe: Recipe) -> Recipe:
         absolute = os.path.isabs(path) or PureWindowsPath(path).is_absolute()
         if path in known or not (absolute or path.startswith((".", "~")) or os.path.exists(path)):
             return path
-        name = PureWindowsPath(path).name or "here"  # it knows both kinds of slash
+        name = PureWindowsPath(path).name or "here"  # it splits at both kinds of slash
         number = len(names) + 1
         return names.setdefault(path, f"./{name}" if f"./{name}" not in names.values() else f"./{number}-{name}")
 
@@ -194,7 +194,7 @@ def portable(recipe: Recipe) -> Recipe:
 
 
 def values(recipe: Recipe) -> dict[str, Any]:
-    """What decides what a run does, as plain tables: all but `PLACES`, and of the mask's texts the bundled ones."""
+    """What determines a run, as plain tables: all except `PLACES`, and only bundled names for the mask's texts."""
     tables = recipe.model_dump(mode="json", exclude=PLACES)
     for table, key, names in _PATHS:
         if table == "mask" and key in tables[table]:
@@ -205,8 +205,8 @@ def values(recipe: Recipe) -> dict[str, Any]:
 
 
 def differences(kept: dict[str, Any], recipe: Recipe) -> list[tuple[str, Any, Any]]:
-    """Keys of which ``recipe`` has other values than `values` once ``kept`` of it: key, old and new value. Keys that
-    the version which kept them did not have are passed over. Raises `UserError`."""
+    """Where ``recipe`` differs from ``kept``, an earlier result of `values`: key, old and new value. Keys newer than
+    ``kept`` are ignored. Raises `UserError`."""
     now = values(recipe)
     if kept == now:
         return []
@@ -224,7 +224,7 @@ def _at_suited_rate(before: Recipe, after: Recipe) -> Recipe:
 
 
 def dump(recipe: Recipe) -> str:
-    """Recipe as TOML text that `loads` gives back unchanged; everything is written, also defaults."""
+    """Recipe as TOML text that `loads` reads back unchanged; every key is written, including defaults."""
     return quoted_plain(tomlkit.dumps(recipe.model_dump(mode="json")))
 
 
@@ -236,7 +236,7 @@ def _value(text: str) -> Any:
 
 
 def _resolve_paths(tables: dict[str, Any], folder: Path, where: str) -> None:
-    """Turns paths that exist beside the recipe into absolute ones; a bundled name or a Hub id stays as it is."""
+    """Makes paths relative to the recipe absolute; bundled names and Hub ids stay as they are."""
     for table, key, names in _PATHS:
         content = tables.get(table)
         value = content.get(key) if isinstance(content, dict) else None
@@ -244,8 +244,8 @@ def _resolve_paths(tables: dict[str, Any], folder: Path, where: str) -> None:
             continue
         try:
             found = [_resolved(each, folder, key, names) for each in ([value] if isinstance(value, str) else value)]
-        except (OSError, ValueError, RuntimeError) as error:  # too long, a zero in it, links in a circle
-            raise UserError(f"{where}: [{table}] {key}: {quoted(value)} is no path ({error}).") from error
+        except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte in it, a loop of links
+            raise UserError(f"{where}: [{table}] {key}: {quoted(value)} is not a valid path ({error}).") from error
         content[key] = found[0] if isinstance(value, str) else found
 
 
@@ -260,18 +260,18 @@ def _resolved(value: Any, folder: Path, key: str, names: Iterable[str]) -> Any:
 def _sentence(tables: dict[str, Any], fault: Any, prefix: tuple[str, ...] = ()) -> str:
     """One sentence for one pydantic error."""
     location = [*prefix, *(str(part) for part in fault["loc"])]
-    if not location:  # parts that do not go together
+    if not location:  # parts that do not work together
         return fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         table, name = (location[0], location[-1]) if len(location) > 1 else ("", location[0])
         known = Recipe.model_fields if not table else _fields(tables, table)
         if table in BY_TABLE and (others := BY_TABLE[table].having(name)):
             return (
-                f"[{table}] {name}: rule = '{_rule(tables, table)}' has no such key; it belongs to "
+                f"[{table}] {name}: rule = '{_rule(tables, table)}' has no such key; only these have it: "
                 f"{', '.join(map(repr, others))}. Remove it."
             )
         kind = "key" if table else "table"
-        return f"{f'[{table}] ' if table else ''}{name}: there is no such {kind}. {did_you_mean(name, known)}"
+        return f"{f'[{table}] ' if table else ''}{name}: unknown {kind}. {did_you_mean(name, known)}"
     place = f"[{location[0]}] {'.'.join(location[1:])}".strip() if len(location) > 1 else location[0]
     message = fault["msg"].removeprefix("Value error, ")
     return f"{place}: {message[:1].lower()}{message[1:]}, not {quoted(fault['input'])}."

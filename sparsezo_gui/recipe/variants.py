@@ -1,8 +1,8 @@
 """What a variant is: a frozen value whose fields are its hyper-parameters.
 
-A variant is one file and one line in `sparsezo_gui.recipe.registry`. The form, the command line's ``methods``, the
-recipe file and the test matrices are made from its fields. The file must not import torch at its top: the window
-builds its forms from the class long before torch is there.
+A variant is one file and one line in `sparsezo_gui.recipe.registry`. The form in the window, ``sparsezo methods``, the
+recipe file and the test matrices are generated from its fields. The file must not import torch at the top: the window
+builds its forms from the class long before torch is loaded.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ def setting(
     sane: tuple[float, float] | None = None,
     **bounds: Any,
 ) -> Any:
-    """A field declared once: default, one sentence of help, unit, bounds (``ge gt le lt``) and the usual range
-    ``sane``.
+    """A field: default, one sentence of help, unit, bounds (``ge gt le lt``) and the usual range ``sane``.
 
-    ``basic`` fields are shown at first sight; all others wait under Advanced.
+    ``basic`` fields are always shown; all others are under Advanced.
     """
     extra = {"unit": unit, "basic": basic, "sane": sane}
     return Field(default, description=help, json_schema_extra=extra, **bounds)
@@ -37,7 +36,7 @@ class Settings(BaseModel):
 
 
 class Variant(Settings):
-    """One way of doing one part of a run. The docstring's first line is its description; ``paper`` names its source."""
+    """One implementation of one part of a run. The docstring's first line describes it; ``paper`` names its source."""
 
     rule: str
     title: ClassVar[str]

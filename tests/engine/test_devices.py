@@ -33,8 +33,8 @@ def test_a_gpu_that_is_there_is_taken(monkeypatch, asked, cuda, hip, count):
 
 @pytest.mark.parametrize(
     ("asked", "cuda", "hip", "count", "said"),
-    [("cuda", None, None, 0, "PyTorch is for CPUs"), ("cuda", "13.0", None, 0, "no usable GPU"),
-     ("cuda", None, "7.1", 0, "no usable GPU"), ("cuda:2", "13.0", None, 2, "the last is 'cuda:1'")],
+    [("cuda", None, None, 0, "PyTorch build supports CPUs"), ("cuda", "13.0", None, 0, "no usable GPU"),
+     ("cuda", None, "7.1", 0, "no usable GPU"), ("cuda:2", "13.0", None, 2, "the highest is 'cuda:1'")],
 )  # fmt: skip
 def test_a_gpu_that_is_not_there_is_refused_in_a_sentence(monkeypatch, asked, cuda, hip, count, said):
     pretend_build(monkeypatch, cuda, hip, count)

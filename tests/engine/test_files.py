@@ -143,7 +143,7 @@ def test_a_run_on_a_disk_that_lacks_services_says_what_is_weaker(make, tmp_path,
     rest = list(training.resume(tmp_path / "run"))
     for part in (told, rest):
         words = " ".join(event.text for event in of(e.Notice, part) if event.level == "warning")
-        assert "cannot sync folders" in words and "keeps no permissions" in words
+        assert "cannot sync folders" in words and "has no file permissions" in words
     assert rest[-1].hash == whole[-1].hash
     assert len({each.path for each in (branch(open_run(tmp_path / "run"), 3) for _ in range(2))}) == 2
 

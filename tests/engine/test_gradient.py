@@ -151,12 +151,12 @@ def test_a_model_that_comes_block_by_block_is_refused():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (["estimator.rule=first-order", "objective.rule=accuracy"], "counts, which has no gradient"),
-        (["estimator.rule=forward-gradient", "objective.rule=f1", "data.task=squad"], "counts, which has no gradient"),
-        (["estimator.rule=elastic", "model.bits=8", "model.compute=int8"], "round each by itself"),
+        (["estimator.rule=first-order", "objective.rule=accuracy"], "'accuracy' has no gradient"),
+        (["estimator.rule=forward-gradient", "objective.rule=f1", "data.task=squad"], "'f1' has no gradient"),
+        (["estimator.rule=elastic", "model.bits=8", "model.compute=int8"], "rounds each one separately"),
         (["estimator.rule=first-order", "mask.rule=subspace"], r"Set \[mask\] refresh = 0"),
-        (["update.rule=adam", "mask.rule=subspace"], r"\[update\] rule = 'adam' would move those it left"),
-        (["update.decay=0.1", "mask.rule=subspace"], r"\[update\] decay = 0\.1 would move those it left"),
+        (["update.rule=adam", "mask.rule=subspace"], r"\[update\] rule = 'adam' would also change the earlier ones"),
+        (["update.decay=0.1", "mask.rule=subspace"], r"\[update\] decay = 0\.1 would also change the earlier ones"),
     ],
 )
 def test_what_cannot_be_passed_backwards_is_refused(settings, sentence):

@@ -344,10 +344,10 @@ def test_a_branch_without_its_parent_says_so(make, tmp_path):
     train(make(), tmp_path / "run")
     made = branch(open_run(tmp_path / "run"), 3)
     shutil.copytree(made.path, tmp_path / "alone")
-    with pytest.raises(UserError, match="came from is not around it"):
+    with pytest.raises(UserError, match="no longer inside the folder"):
         line(open_run(tmp_path / "alone"))
     (tmp_path / "run" / "journal.bin").unlink()
-    with pytest.raises(UserError, match="is missing, and a branch begins from it"):
+    with pytest.raises(UserError, match="missing, but a branch starts from it"):
         line(made)
 
 

@@ -188,10 +188,10 @@ def test_randomness_is_the_systems():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (["data.task=pairs", "objective.rule=f1", "privacy.rule=gaussian"], "a loss of each example apart"),
-        (["selection.rule=coreset", "privacy.rule=gaussian"], "looks at the examples"),
+        (["data.task=pairs", "objective.rule=f1", "privacy.rule=gaussian"], "a separate loss for each example"),
+        (["selection.rule=coreset", "privacy.rule=gaussian"], "chooses them by their content"),
         (["mask.text=task", "privacy.rule=gaussian"], r"Set \[mask\] text = 'general'"),
-        (["mask.text=mine.jsonl", "data.source=mine.jsonl", "privacy.rule=gaussian"], "chooses weights by them"),
+        (["mask.text=mine.jsonl", "data.source=mine.jsonl", "privacy.rule=gaussian"], "chooses weights from them"),
         (["mask.rule=multi-task", "privacy.rule=gaussian"], r"Set \[mask\] texts = \['general'\]"),
         (["privacy.rule=gaussian"], r"List the answers in \[data\] answers"),
     ],
@@ -209,7 +209,7 @@ def test_a_mask_is_not_found_on_private_examples_under_another_name(tmp_path):
     link.symlink_to(tmp_path)
     private = [f"data.source={tmp_path}", "data.answers=['yes', 'no']", "privacy.rule=gaussian"]
     for text in (tmp_path / "train.jsonl", tmp_path.parent, tmp_path / ".." / tmp_path.name, link / "train.jsonl"):
-        with pytest.raises(UserError, match="chooses weights by them"):
+        with pytest.raises(UserError, match="chooses weights from them"):
             with_settings(Recipe(), [*private, f"mask.text={text}"])
     assert with_settings(Recipe(), [*private, f"mask.text={other}"])
 

@@ -165,7 +165,7 @@ def test_wrong_words_are_told(make, tmp_path):
         with pytest.raises(UserError, match=told):
             Quality(make(), {"tiny": (task,)}, ("random",), 1, 12, tmp_path)
     (tmp_path / "results.jsonl").write_text("{")
-    with pytest.raises(UserError, match="not a file of results"):
+    with pytest.raises(UserError, match="not a results file"):
         compared(make, tmp_path, "random")
     with pytest.raises(UserError, match="cannot be written"):
         finish(compared(make, tmp_path / "results.jsonl", "random").run())
@@ -179,7 +179,7 @@ def test_on_the_command_line(tmp_path, capsys):
     cells = [cell.strip() for cell in capsys.readouterr().out.strip().splitlines()[-1].split("|")]
     kept = json.loads((out / "results.jsonl").read_text())
     assert cells[1:5] == ["sst2", "untuned", "1", f"{100 * kept['final']:.1f}"]
-    for wrong, told in ((["--tasks", "sst2"], "say where its data is"), (["--seeds", "0"], "must be 1 or more"),
+    for wrong, told in ((["--tasks", "sst2"], "add the path of its data"), (["--seeds", "0"], "must be 1 or more"),
                         (["--methods", "mezzo"], "Did you mean 'mezo'?")):  # fmt: skip
         with suppress(SystemExit):
             assert cli.main([*command, *wrong]) == 2
@@ -190,7 +190,7 @@ def test_on_the_command_line(tmp_path, capsys):
 def test_a_picture_is_drawn(make, tmp_path):
     from sparsezo_gui.engine.bench.pictures import check, draw
 
-    with pytest.raises(UserError, match="pictures end in"):
+    with pytest.raises(UserError, match="unsupported file type"):
         check(tmp_path / "all.txt")
     check(tmp_path / "all")
     found = compared(make, tmp_path, "untuned", "random@0.05", "random@0.2", "random")

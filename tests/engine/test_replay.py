@@ -233,7 +233,7 @@ def test_a_rule_that_is_wrong_about_itself_fails_at_once(plant, tmp_path, kind, 
 def test_directions_of_their_own_are_never_drawn_piece_by_piece(make, plant):
     """Where a direction is as long as the model, nothing but numbers as they are drawn is possible."""
     plant(Leaning)
-    with pytest.raises(UserError, match="drawn piece by piece"):
+    with pytest.raises(UserError, match="one number per tuned weight"):
         make(**tables("planted", mask="all"))
     shaped = {rule for rule in ESTIMATORS if not ESTIMATORS[rule]().plain}
     assert shaped == {"hizoo", "conmezo", "curvzo", "loren", "planted"}

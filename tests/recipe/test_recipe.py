@@ -27,17 +27,17 @@ def test_all_bundled_recipes_load_and_survive_a_round_trip():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[loop]\nstpes = 5", "r: [loop] stpes: there is no such key. Did you mean 'steps'?"),
-        ("[lop]\nsteps = 5", "r: lop: there is no such table. Did you mean 'loop'?"),
-        ("[mask]\ndensty = 0.1", "r: [mask] densty: there is no such key. Did you mean 'density'?"),
-        ("[mask]\nrule = 'sensitiv'", "r: [mask] rule: there is no 'sensitiv'. Did you mean 'sensitive'?"),
-        ("[mask]\nrule = 'all'\nscore = 'l2'", "r: [mask] score: rule = 'all' has no such key; it belongs to 'rows'."),
+        ("[loop]\nstpes = 5", "r: [loop] stpes: unknown key. Did you mean 'steps'?"),
+        ("[lop]\nsteps = 5", "r: lop: unknown table. Did you mean 'loop'?"),
+        ("[mask]\ndensty = 0.1", "r: [mask] densty: unknown key. Did you mean 'density'?"),
+        ("[mask]\nrule = 'sensitiv'", "r: [mask] rule: 'sensitiv' is not a known rule. Did you mean 'sensitive'?"),
+        ("[mask]\nrule = 'all'\nscore = 'l2'", "r: [mask] score: rule = 'all' has no such key; only these have it: "),
         ("[mask]\ndensity = 2", "r: [mask] density: input should be less than or equal to 1, not 2."),
         ("[loop]\nsteps = 0", "r: [loop] steps: input should be greater than or equal to 1, not 0."),
         ("[model]\nbits = 5", "r: [model] bits: input should be 4, 8, 16 or 32, not 5."),
         ("[model]\ndevice = 'tpu'", "r: [model] device: must be 'auto', 'cpu', 'cuda' or 'cuda:N', not 'tpu'."),
         ("[loop\n", "r: not valid TOML:"),
-        ("version = 2", "r: version 2 is not known here"),
+        ("version = 2", "r: unknown version 2 (this"),
         ("mask = 5", "r: [mask]: must be a table, not 5."),
         ("[update]\nlearning_rate = nan", "r: [update] learning_rate: input should be a finite number, not nan."),
     ],
@@ -51,14 +51,14 @@ def test_every_fault_has_its_sentence(text, sentence):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("mask = 0x" + "f" * 5000, r"\[mask\]: must be a table, not such a long int"),
-        ("mask.rule = 0x" + "f" * 5000, r"\[mask\] rule: there is no such a long int"),
-        ("version = 0x" + "f" * 5000, "version such a long int is not known"),
-        ("loop.steps = 0x" + "f" * 5000, r"\[loop\] steps: .*, not such a long int"),
+        ("mask = 0x" + "f" * 5000, r"\[mask\]: must be a table, not a very long int"),
+        ("mask.rule = 0x" + "f" * 5000, r"\[mask\] rule: a very long int is not a known rule"),
+        ("version = 0x" + "f" * 5000, "unknown version a very long int"),
+        ("loop.steps = 0x" + "f" * 5000, r"\[loop\] steps: .*, not a very long int"),
         ("x = " + "[" * 5000, "not valid TOML"),
-        ("a." * 90_000 + "b = 1", "more than 1,000 full stops"),
+        ("a." * 90_000 + "b = 1", "more than 1,000 dots"),
         ("#" * 204_801, "larger than 200 KiB"),
-        ('[run]\nfolder = "\\u0000"', r"\[run\] folder: .* is no path"),
+        ('[run]\nfolder = "\\u0000"', r"\[run\] folder: .* is not a valid path"),
     ],
 )
 def test_hostile_files_get_a_sentence_soon(text, sentence, tmp_path):
@@ -122,7 +122,7 @@ def test_of_several_texts_each_may_be_a_relative_path(tmp_path, monkeypatch):
     assert loads(dump(found)).mask == found.mask
     with pytest.raises(UserError, match=r"\[mask\] texts"):
         loads("[mask]\nrule = 'multi-task'\ntexts = [7]\n", folder=tmp_path)
-    with pytest.raises(UserError, match=r"\[mask\] texts: .* is no path"):
+    with pytest.raises(UserError, match=r"\[mask\] texts: .* is not a valid path"):
         loads("[mask]\nrule = 'multi-task'\ntexts = ['../\\u0000']\n".replace("'", '"'), folder=tmp_path)
 
 

@@ -1,6 +1,7 @@
-"""Measurements behind the claims on speed and memory, as ratios taken in one process.
+"""Benchmarks behind the claims about speed, memory and quality.
 
-Machines are shared and noisy, so that what is compared is timed in turns, and the median is told. `steps` compares our
+Machines are shared and noisy, so contestants run in turns in one process, and the median counts. `steps` compares our
 step with two plain forward passes, with MeZO's step as published and with a QLoRA step; `memory` compares the formula
-with what runs really hold. `bits` compares ways to hold weights by what they cost a model before it is tuned.
+with the memory of real runs; `quality` compares the accuracy of methods; `bits` compares number formats of the frozen
+weights by how much they change a model before tuning.
 """

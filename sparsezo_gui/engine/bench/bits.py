@@ -1,7 +1,7 @@
-"""What fewer bits cost a base before it is tuned: one model held in several ways, on a task and on plain text.
+"""How quantisation changes a base model before tuning: one model in several number formats, on a task and on text.
 
-All are made of the same weights, one after the other in one process, and judged on the same examples, so that what
-differs is how the frozen weights are held. Bits are those of the stores, scales included.
+All use the same weights, one after the other in one process, and the same examples, so only the format of the frozen
+weights differs. Bits per weight include the scales.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.events import Event, Notice, Progress
 
 SEQUENCES, TOKENS = 32, 256  # of plain text
-BATCH = 32  # examples at once
+BATCH = 32  # examples per batch
 WHOLE, EIGHT = "16 bits", "8 bits"
 
 
@@ -41,7 +41,7 @@ def theirs(block: int = 64, kind: str = "nf4") -> Callable[[Tensor], Store]:
 
 
 def int8(weight: Tensor) -> Int8:
-    """A row's largest weight as its scale, as LLM.int8() has it."""
+    """int8 with the largest weight of each row as its scale, as in LLM.int8()."""
     codes, scales, _ = int8_vectorwise_quant(weight.half())
     return Int8(codes, scales)
 
@@ -55,27 +55,31 @@ WAYS: dict[str, Callable[[Tensor], Store]] = {
     "FP4, 64": theirs(kind="fp4"),
     "NF4, 32 in 16": nf4,
 }
-"""Ways to hold a weight (out, in), by name: the number is of weights that share a scale, "in 16" bits or else in 32."""
+"""Number formats for a weight (out, in), by name: how many weights share a scale, which has 32 bits, or 16 ("in 16").
+"""
 
 
 def bits(
     recipe: Recipe, text: str = "general", ways: Sequence[str] = tuple(WAYS), densities: Sequence[str] = (),
     sequences: int = SEQUENCES, repeats: int = 7,
 ) -> Generator[Event, None, list[dict[str, Any]]]:  # fmt: skip
-    """A row for each of ``ways`` to hold the recipe's model; and for the last of them with the ``densities`` of weights
-    that the recipe's mask rule finds kept whole, as tuned values are.
+    """A row for the recipe's model in each of ``ways``, the number formats; and for the last one with the ``densities``
+    of weights, chosen by the recipe's mask rule, in full precision like tuned values.
 
-    ``loss`` in nats and accuracy are those of the validation examples, ``perplexity`` that of ``sequences`` of
-    ``text``. ``cost`` is the loss beyond that of 16 bits, the mean over examples ± its standard error, and
-    ``text_cost`` the same a sequence of text. ``bits`` are held a weight, and ``time`` is what making the weights dense
-    takes, against the first way in 4 bits. Raises `UserError`.
+    ``loss`` (nats) and accuracy are on the validation examples, ``perplexity`` on ``sequences`` of ``text``. ``cost``
+    is the loss minus that in 16 bits, mean over examples ± standard error, and ``text_cost`` the same per sequence of
+    text. ``bits`` are per weight, and ``time`` is that of dequantisation, relative to the first 4-bit format. Raises
+    `UserError`.
     """
     model = yield from frozen.load(with_settings(recipe, ["model.bits=4", "model.compute=auto"]).model)
     if model.source.prequantised:
-        raise UserError(f"{model.source.id}: its weights are quantised already, so there is nothing to compare with.")
+        raise UserError(
+            f"{model.source.id}: its weights are already quantised, so there is nothing to compare with. Choose a "
+            "16-bit model."
+        )
     task = (yield from load_task(recipe.data, model.tokenizer)).validation.encoded
     if not task:
-        raise UserError("There are no validation examples to compare on. Set [data] validation to more than 0.")
+        raise UserError("There are no validation examples to compare on. Set [data] validation above 0.")
     judge, rows = _Judge(model, task, _read(model, text, sequences)), list[dict[str, Any]]()
     seconds = yield from _seconds(model, [*ways], repeats)
     base = next((seconds[way] for way in ways if way not in (WHOLE, EIGHT)), math.nan)
@@ -99,7 +103,7 @@ def bits(
 
 
 def _hold(model: FrozenModel, way: Callable[[Tensor], Store]) -> float:
-    """Holds every frozen weight of ``model`` that way; gives the bits a weight."""
+    """Stores every frozen weight of ``model`` in that format; returns the bits per weight."""
     held = 0
     for name, layer in model.layers.items():
         layer.hold(way(model.original(name).to(model.device)))
@@ -108,12 +112,12 @@ def _hold(model: FrozenModel, way: Callable[[Tensor], Store]) -> float:
 
 
 def _seconds(model: FrozenModel, ways: Sequence[str], repeats: int) -> Generator[Progress, None, dict[str, float]]:
-    """Median seconds that each way takes to make the largest weight of the model dense."""
+    """Median seconds that each format takes to dequantise the largest weight of the model."""
     name = max(model.layers, key=lambda name: math.prod(model.layers[name].store.shape))
     weight = model.original(name).to(model.device)
     stores = {way: WAYS[way](weight) for way in ways}
     work = {way: (lambda store=store: store.dense(model.dtype)) for way, store in stores.items()}
-    return (yield from medians(work, model.device, repeats, "Making weights dense"))
+    return (yield from medians(work, model.device, repeats, "Dequantising weights"))
 
 
 def _read(model: FrozenModel, text: str, sequences: int) -> list[Encoded]:
@@ -125,14 +129,14 @@ def _read(model: FrozenModel, text: str, sequences: int) -> list[Encoded]:
 
 
 class _Judge:
-    """Judges ``model`` as it is on the examples of a ``task`` and on ``text``, and against how it was first."""
+    """Evaluates ``model`` on the examples of a ``task`` and on ``text``, relative to its first evaluation."""
 
     def __init__(self, model: FrozenModel, task: Sequence[Encoded], text: Sequence[Encoded]) -> None:
         self.model, self.task, self.text = model, task, text
         self.first: tuple[Tensor, Tensor] | None = None
 
     def row(self, way: str, size: float, held: AbstractContextManager[None]) -> Generator[Progress, None, dict]:
-        """What `bits` tells of it, ``held`` so."""
+        """A row of `bits`, measured within ``held``."""
         with held:
             task, hits = yield from self._losses(self.task, f"{way}: task")
             text, _ = yield from self._losses(self.text, f"{way}: text")
@@ -145,7 +149,7 @@ class _Judge:
         }  # fmt: skip
 
     def _losses(self, examples: Sequence[Encoded], stage: str) -> Generator[Progress, None, tuple[Tensor, list[bool]]]:
-        """The loss of each example in nats, (n,), and whether its answer was right where it is a choice."""
+        """The loss of each example in nats, (n,), and, for choices, whether its answer is correct."""
         losses, hits = [], []
         for first in range(0, len(examples), BATCH):
             yield Progress(stage, first, len(examples), "examples")

@@ -1,7 +1,7 @@
 """What `sparsezo_gui.engine.bench.quality` compares: methods as settings of a recipe, and first-order LoRA.
 
-Those that are not named after an update take scalar-normalised steps, all at a falling rate, so that what differs is
-what the name says; the rates here are where the search for a rate begins.
+Methods that are not named after an update take scalar-normalised steps, all with a decaying rate, so that only what the
+name says differs. The search for the best rate starts from the rates here.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ LORA_RATE = 1e-3
 
 
 def settings(name: str) -> tuple[str, ...]:
-    """Settings of the method ``name``, such as 'sensitive' or, at a density, 'random@0.01'. Raises `UserError`."""
+    """Settings of the method ``name``, such as 'sensitive' or, with a density, 'random@0.01'. Raises `UserError`."""
     if name in (UNTUNED, LORA):
         return ()
     method, _, density = name.partition("@")
     if method not in METHODS:
-        raise UserError(f"There is no method '{method}'. {did_you_mean(method, METHODS)}")
+        raise UserError(f"Unknown method '{method}'. {did_you_mean(method, METHODS)}")
     if density and not _has_density(method):
-        raise UserError(f"'{name}': the mask of '{method}' has no density. Write '{method}'.")
+        raise UserError(f"'{name}': the mask of '{method}' has no density. Use '{method}'.")
     return (*COMMON, *METHODS[method], *((f"mask.density={density}",) if density else ()))
 
 
@@ -84,7 +84,7 @@ def _has_density(method: str) -> bool:
 
 
 def named(methods: Sequence[str], densities: Sequence[str]) -> list[str]:
-    """The names of ``methods`` at each of ``densities``, or alone where they have none. Raises `UserError`."""
+    """The names of ``methods`` at each of ``densities``, or alone if they have no density. Raises `UserError`."""
     found = []
     for name in methods:
         at_each = densities and settings(name) and _has_density(name.partition("@")[0])
@@ -93,7 +93,7 @@ def named(methods: Sequence[str], densities: Sequence[str]) -> list[str]:
 
 
 def lora(recipe: Recipe, steps: int, factor: float) -> Generator[Event, None, dict[str, Any]]:
-    """First-order LoRA (arXiv 2106.09685) by peft with AdamW on the same base, examples, order and loss."""
+    """First-order LoRA (arXiv 2106.09685) with peft and AdamW on the same base model, examples, order and loss."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     held = yield from frozen.load(recipe.model)
@@ -106,7 +106,7 @@ def lora(recipe: Recipe, steps: int, factor: float) -> Generator[Event, None, di
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(model, config)
     adapters = [each for name, each in model.named_parameters() if "lora_A" in name]
-    for number, each in enumerate(adapters):  # as far spread as peft's own, but by the seed
+    for number, each in enumerate(adapters):  # the same distribution as in peft, but from our seed
         drawn = generator.normal(recipe.loop.seed, 0, number, each.numel(), device, stream=generator.Stream.ADAPTERS)
         each.data.copy_(drawn.view_as(each) / math.sqrt(3 * each.shape[1]))
     optimiser = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=factor * LORA_RATE)

@@ -1,6 +1,6 @@
-"""What a run really holds, against the formula, the measured fit, plain inference and QLoRA.
+"""Memory of real runs, compared with the formula, the measured fit, plain inference and QLoRA.
 
-Memory of a process cannot be given back for the next measurement, so each figure comes from a process of its own.
+A process cannot fully release memory for the next measurement, so each figure comes from a separate process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sparsezo_gui.recipe.toml import build
 
 Columns = dict[str, int | None]
 GRID = tuple(itertools.product((1, 8), (128, 1024), ("answers", "whole")))
-"""Examples, tokens of each, and what of them is trained: the answers only, or the whole text."""
+"""Examples, tokens per example, and what is trained: only the answers, or the whole text."""
 STEPS = 2
 EXAMPLES = 32
 VALIDATION = 4
@@ -43,9 +43,9 @@ def memory(
     columns: Sequence[str] = (),
     kept: Path | None = None,
 ) -> Generator[Event, None, list[dict[str, Any]]]:
-    """MiB for each shape, batch size, length and scope: formula, measured fit, and the peaks of a run (until its first
-    step, and from there) and of the others. ``columns`` are those of `WORK` to fill; none means all. What is in
-    the folder ``kept``, a file a cell, is not measured again.
+    """MiB for each shape, batch size, length and scope: formula, measured fit, and the peaks of a run (before and after
+    its first step starts) and of the others. ``columns`` are keys of `WORK`; none means all. Cells with a file in
+    the folder ``kept`` are not measured again.
     """
     found, columns = [], columns or tuple(WORK)
     for name in names:
@@ -67,7 +67,7 @@ def memory(
 def recipe_of(
     folder: Path, place: Path, batch: int, tokens: int, scope: str, settings: Sequence[str]
 ) -> Recipe:
-    """A run on examples that are all cut to ``tokens`` tokens; ``scope`` is 'answers' or 'whole'."""
+    """A run on examples that are all truncated to ``tokens`` tokens; ``scope`` is 'answers' or 'whole'."""
     data = folder / f"data-{tokens}.jsonl"
     rows = [{"text": f"{number} " + "one two three four " * tokens, "label": "ab"[number % 2]}
             for number in range(EXAMPLES)]  # fmt: skip
@@ -85,7 +85,7 @@ def recipe_of(
 
 
 def _apart(work: Callable[[Recipe], Columns], recipe: str) -> Columns:
-    """Result of ``work`` in a fresh process. Raises `UserError` when the process dies."""
+    """Result of ``work`` in a fresh process. Raises `UserError` if the process dies."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_serve, args=(work, recipe, theirs), daemon=True)
@@ -94,7 +94,10 @@ def _apart(work: Callable[[Recipe], Columns], recipe: str) -> Columns:
     try:
         return ours.recv()
     except EOFError:
-        raise UserError(f"Measuring {work.__name__.strip('_')} failed; its process ended without a result.") from None
+        raise UserError(
+            f"Measuring {work.__name__.strip('_')} failed: its process ended without a result, probably for lack of "
+            "memory. Close other programs, or choose a smaller --shape."
+        ) from None
     finally:
         process.join()
 
@@ -113,10 +116,10 @@ def _measured(recipe: Recipe) -> Columns:
 
 
 def _run(recipe: Recipe) -> Columns:
-    """Peaks until the first step, with loading and the mask, and from there on, with evaluations."""
+    """Peaks before the first step, with loading and mask search, and from then on, with evaluations."""
     from sparsezo_gui.engine.training import train
 
-    shutil.rmtree(recipe.run.folder, ignore_errors=True)  # of a measurement that was killed
+    shutil.rmtree(recipe.run.folder, ignore_errors=True)  # left by a killed measurement
     device, events = devices.choose(recipe.model.device), train(recipe)
     with watched(device) as start:
         start.start()
@@ -132,7 +135,7 @@ def _run(recipe: Recipe) -> Columns:
 
 
 def _plain(recipe: Recipe) -> Columns:
-    """Peak of one plain forward pass of as many examples, with the logits of the last token only."""
+    """Peak of one plain forward pass on as many examples, with logits of the last token only."""
     device, model, rows = _loaded(recipe)
     with watched(device) as peak, torch.inference_mode():
         peak.start()
@@ -141,7 +144,7 @@ def _plain(recipe: Recipe) -> Columns:
 
 
 def _qlora(recipe: Recipe) -> Columns:
-    """Peak of two steps with adapters on all linear layers and checkpointing; None where peft is missing."""
+    """Peak of two steps with adapters on all linear layers and checkpointing; None if peft is not installed."""
     device, model, rows = _loaded(recipe)
     try:
         examples = [references.example(number, row) for number, row in enumerate(rows.tolist())]
@@ -164,4 +167,4 @@ def _loaded(recipe: Recipe) -> tuple[torch.device, Any, torch.Tensor]:
 
 
 WORK = {"formula": _formula, "measured": _measured, "run": _run, "plain": _plain, "qlora": _qlora}
-"""What is measured in a process of its own, for which columns of the table."""
+"""What each process measures, by column of the table."""

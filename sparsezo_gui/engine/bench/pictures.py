@@ -1,4 +1,4 @@
-"""Pictures of what `sparsezo_gui.engine.bench.quality` measured, with matplotlib."""
+"""Plots of the results of `sparsezo_gui.engine.bench.quality`, with matplotlib."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Panel = dict[str, list[tuple[float, float, float]]]  # by rule: density, mean an
 
 
 def densities(quality: Quality, task: str) -> Panel:
-    """Final accuracy over the density, of the methods that were asked for at several."""
+    """Final accuracy over the density, for methods that were measured at several."""
     found: Panel = {}
     for name in quality.methods:
         rule, _, density = name.partition("@")
@@ -27,7 +27,7 @@ def densities(quality: Quality, task: str) -> Panel:
 
 
 def curves(quality: Quality, task: str) -> Panel:
-    """Validation accuracy over forward passes, mean and standard error of the seeds."""
+    """Validation accuracy over forward passes: mean and standard error over the seeds."""
     found: Panel = {}
     for name in quality.methods:
         cells = quality.whole(task, name)
@@ -42,11 +42,11 @@ def _point(at: tuple[Any, ...]) -> tuple[float, float, float]:
 
 
 def check(path: Path) -> None:
-    """Raises `UserError` where there are no pictures of this kind."""
+    """Raises `UserError` if the file type is not supported."""
     from matplotlib.backend_bases import FigureCanvasBase
 
     if _kind(path) not in FigureCanvasBase.get_supported_filetypes():
-        raise UserError(f"{path}: pictures end in .png, .svg or .pdf. Choose such a name for --picture.")
+        raise UserError(f"{path}: unsupported file type. Choose a name that ends in .png, .svg or .pdf for --picture.")
 
 
 def _kind(path: Path) -> str:
@@ -54,14 +54,14 @@ def _kind(path: Path) -> str:
 
 
 def draw(quality: Quality, path: Path) -> bool:
-    """Writes a picture with a row of panels for each task; whether there was anything to draw."""
+    """Writes a figure with panels for each task; returns whether there was anything to plot."""
     from matplotlib.figure import Figure
 
     panels = [
         (f"{task}: {title}", label, scale, found)
         for task in quality.tasks
         for title, label, scale, found in (
-            ("accuracy over the part of weights that is tuned", "part of the eligible weights", "log",
+            ("accuracy over the share of tuned weights", "share of the eligible weights", "log",
              densities(quality, task)),
             ("accuracy over forward passes", "forward passes", "linear", curves(quality, task)),
         )

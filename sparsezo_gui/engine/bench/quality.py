@@ -1,9 +1,9 @@
-"""How well methods tune: tasks × methods × seeds at equal forward passes, each cell a whole run of the program.
+"""How well methods tune: tasks × methods × seeds at equal forward passes, each cell a full run of the program.
 
-Every cell is kept in ``results.jsonl`` as soon as it is done, so that a measurement of hours can be stopped, goes on
-where it was, and grows by asking for more. A method's rate is searched for before, by whole runs of the first seed,
-judged on validation data: the rate that suits one method would be unfair to another, and short runs bear higher rates
-than long ones. A backward pass counts as two forward ones.
+Every cell is saved in ``results.jsonl`` as soon as it is done, so a benchmark of hours can be stopped, resumed and
+extended. A method's learning rate is searched for first, with full runs of the first seed, compared on validation data:
+one rate for all methods would be unfair, and short runs tolerate higher rates than long ones. A backward pass counts as
+two forward passes.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, judge, with_settings
 from sparsezo_gui.recipe import events as e
 
-EVALUATIONS = 10  # on validation data, evenly over a run
-APART = 4.0  # factor between two rates that are tried
-FURTHEST = 3  # rates tried above or below the first
-HIGHEST = 1.0  # rate that a recipe takes
+EVALUATIONS = 10  # on validation data, evenly spaced over a run
+APART = 4.0  # factor between two rates to try
+FURTHEST = 3  # how many rates to try above or below the first
+HIGHEST = 1.0  # highest rate that a recipe accepts
 RESULTS, LOCK = "results.jsonl", "results.lock"
-TARGET = "mezo"  # whose final accuracy the others are to reach in fewer forward passes
+TARGET = "mezo"  # the method whose final accuracy the others should reach in fewer forward passes
 
 Cell = dict[str, Any]
 Work = Generator[e.Event, None, Cell]
@@ -46,11 +46,10 @@ Work = Generator[e.Event, None, Cell]
 
 @dataclass
 class Quality:
-    """Measures ``methods`` (see `contestants.settings`) on ``tasks`` (settings by name) over ``base``, and keeps the
-    cells in ``folder``. With ``once``, the rates that suit the first task are taken for the others too.
+    """Measures ``methods`` (see `contestants.settings`) on ``tasks`` (settings by name), starting from ``base``, and
+    saves the cells in ``folder``. With ``once``, the best rates on the first task are used for all.
 
-    ``tasks`` are known by their words, such as 'starter' or 'sst2=data/sst2'. Raises `UserError` where something
-    cannot be compared."""
+    Raises `UserError` if something cannot be compared."""
 
     base: Recipe
     tasks: dict[str, tuple[str, ...]]
@@ -64,15 +63,16 @@ class Quality:
     def __post_init__(self) -> None:
         for table, key in (("estimator", "rule"), ("update", "rule"), ("update", "schedule")):
             if getattr(getattr(self.base, table), key) != getattr(getattr(Recipe(), table), key):
-                raise UserError(f"[{table}] {key} is what methods differ in here. Leave it out, and choose --methods.")
-        for task in self.tasks:  # what is wrong is told before the first of them takes its hours
+                raise UserError(f"[{table}] {key} belongs to the compared methods. Leave it out, and choose --methods.")
+        for task in self.tasks:  # report errors before the first one takes hours
             for name in self.methods:
                 data = self._recipe(task, name).data
                 if kind_of(data.task).kind != "choice":
-                    raise UserError(f"Task '{data.task}' has no answers to choose from, and accuracy is compared here.")
+                    raise UserError(f"Task '{data.task}' has no answers to choose from, but accuracy is compared here. "
+                                    "Choose a task with answers.")
                 if not data.validation or not data.test:
-                    raise UserError("Rates are judged on validation data, and results on test data. Set [data] "
-                                    "validation and test to more than 0.")  # fmt: skip
+                    raise UserError("Rates are chosen on validation data, and results measured on test data. Set "
+                                    "[data] validation and test above 0.")  # fmt: skip
         self.cells = self._kept()
 
     def _kept(self) -> list[Cell]:
@@ -81,10 +81,10 @@ class Quality:
             lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
             return [json.loads(line) for line in lines]
         except ValueError as error:
-            raise UserError(f"{path}: not a file of results ({error}). Choose another folder with --out.") from error
+            raise UserError(f"{path}: not a results file ({error}). Choose another folder with --out.") from error
 
     def run(self) -> Generator[e.Event, None, list[Cell]]:
-        """Measures what is not there yet; gives a row for each task and method. Raises `UserError`."""
+        """Measures all missing cells; returns a row for each task and method. Raises `UserError`."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -98,8 +98,8 @@ class Quality:
         return self.rows()
 
     def _rate(self, task: str, name: str) -> Generator[e.Event, None, float]:
-        """The factor on a method's usual rate with the lowest validation loss at the end of a run: up as long as that
-        helps, else down."""
+        """The factor on a method's default rate with the lowest validation loss at the end of a run: tries higher rates
+        as long as they help, else lower ones."""
         best = 1.0
         lowest = _loss((yield from self._cell(task, name, 0, best)))
         for direction in (APART, 1 / APART):
@@ -115,7 +115,7 @@ class Quality:
         return best
 
     def _usual(self, task: str, name: str) -> float:
-        """The rate that the search begins from."""
+        """The rate that the search starts from."""
         if name == LORA:
             return LORA_RATE
         return self._recipe(task, name).update.learning_rate
@@ -129,7 +129,7 @@ class Quality:
         for cell in self.cells:
             if cell.items() >= key.items():
                 return cell
-        yield e.Notice(f"{task}, {name}, seed {seed}, {factor:g} × the usual rate")
+        yield e.Notice(f"{task}, {name}, seed {seed}, {factor:g} × the default rate")
         chosen = with_settings(self._recipe(task, name), [f"loop.seed={seed}"])
         if name == UNTUNED:
             work = _untuned(chosen)
@@ -141,7 +141,7 @@ class Quality:
         cell = key | (yield from work)
         try:
             with held(self.folder / LOCK, -1):
-                self.cells = [*self._kept(), cell]  # others may have measured meanwhile
+                self.cells = [*self._kept(), cell]  # others may have added cells meanwhile
                 write_text(self.folder / RESULTS, "".join(json.dumps(each) + "\n" for each in self.cells))
         except OSError as error:
             raise cannot_write(self.folder, error) from error
@@ -149,8 +149,8 @@ class Quality:
 
     def rows(self) -> list[Cell]:
         """For each task and method: accuracy in percent, mean ± standard error over the seeds, at the end (``final``)
-        and where it was best on validation data (``best``); and how many forward passes and seconds it took to reach
-        the mean of MeZO's final accuracies on validation data, where all seeds did."""
+        and at the best step on validation data (``best``); and the forward passes and seconds needed to reach MeZO's
+        mean final accuracy on validation data, if all seeds reached it."""
         return [self._row(task, name) for task in self.tasks for name in self.methods if self.whole(task, name)]
 
     def _row(self, task: str, name: str) -> Cell:
@@ -173,9 +173,9 @@ class Quality:
         }  # fmt: skip
 
     def _key(self, task: str, name: str) -> Cell:
-        """By which cells are known: what is as usual does not count, for later versions have more of it."""
+        """Identifies cells. Settings with default values are left out, since later versions have more of them."""
         own, usual = (each.model_dump(mode="json", exclude={"run"}) for each in (self.base, Recipe()))
-        usual["model"]["block"] = 64  # as the first cells had it, before there was another
+        usual["model"]["block"] = 64  # the only value when the first cells were measured
         changed = {name: {key: value for key, value in table.items() if value != usual[name].get(key)}
                    for name, table in own.items() if isinstance(table, dict)}  # fmt: skip
         text = json.dumps([changed, self.tasks[task], settings(name)], sort_keys=True)
@@ -183,7 +183,7 @@ class Quality:
         return {"model": self.base.model.id, "base": base, "forwards": self.forwards, "task": task, "method": name}
 
     def whole(self, task: str, name: str) -> list[Cell]:
-        """The whole runs of a method on a task, at the rate that was chosen for it."""
+        """The cells of a method on a task at its best rate."""
         key = self._key(task, name)
         found = [cell for cell in self.cells if cell.items() >= key.items() and cell["seed"] < self.seeds]
         best = min((cell for cell in found if cell["seed"] == 0), key=_loss, default={"factor": 1.0})["factor"]
@@ -191,28 +191,28 @@ class Quality:
 
 
 def _loss(cell: Cell) -> float:
-    """On validation data; of a run that ended without one, the highest."""
+    """Validation loss; infinite if the run ended without a finite one."""
     loss = cell.get("validation_loss", 0.0)
     return loss if math.isfinite(loss) else math.inf
 
 
 def _evaluated(recipe: Recipe, steps: int) -> Recipe:
     every = max(1, steps // EVALUATIONS)
-    # A run that goes back and takes its steps again would have more forward passes than the others.
+    # With the guard, a run that goes back and repeats steps would use more forward passes than the others.
     settings = ["loop.guard=false", f"loop.steps={max(1, steps)}", f"loop.evaluate_every={every}", "run.frames=200"]
     return with_settings(recipe, settings)
 
 
 def _tuned(recipe: Recipe) -> Work:
-    """A run of ``recipe``, and how good it became: at its end, and where it did best on validation data."""
+    """A run of ``recipe``, and its accuracy at the end and at its best step on validation data."""
     with tempfile.TemporaryDirectory(prefix="sparsezo-quality-") as place:
         path = Path(place) / "run"
         try:
-            # Test data is looked at once the run is over.
+            # Test data is used only after the run.
             for event in training.train(with_settings(recipe, ["data.test=0"]), folder=path):
                 if isinstance(event, e.Progress):
                     yield event
-        except UserError as error:  # such as steps without a finite loss: the run that there is counts
+        except UserError as error:  # such as steps without a finite loss: the run up to there counts
             if not (path / "run.json").exists():
                 raise
             yield e.Notice(str(error), "warning")
@@ -229,7 +229,7 @@ def _tuned(recipe: Recipe) -> Work:
 
 
 def _tested(recipe: Recipe, run: RunFolder, best: e.Evaluation | None) -> Work:
-    """Accuracy on test data: at the run's end, and at its ``best`` step."""
+    """Accuracy on test data, at the end of the run and at its ``best`` step."""
     session = yield from open_session(run)
     data = yield from load_data(recipe, session.model)
     with session.overlay.applied():
@@ -243,7 +243,7 @@ def _tested(recipe: Recipe, run: RunFolder, best: e.Evaluation | None) -> Work:
 
 
 def _untuned(recipe: Recipe) -> Work:
-    """Accuracy of the base on test data."""
+    """Accuracy of the base model on test data."""
     model = yield from frozen.load(recipe.model)
     data = yield from load_data(recipe, model)
     metrics = (yield from evaluate(model, data.test.encoded, "test")).metrics

@@ -1,6 +1,6 @@
-"""What our step is compared with, each written from its paper's description: plain inference, MeZO, QLoRA.
+"""What our step is compared with, each written from the description in its paper: plain inference, MeZO, QLoRA.
 
-All run the same examples on a model of the same shape, with the same threads and number format.
+All use the same examples on a model of the same shape, with the same threads and number format.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.models import auto
 from sparsezo_gui.engine.models.consent import TrustedCode
 
-BLOCK = 64  # weights that bitsandbytes gives one scale
+BLOCK = 64  # weights that share a scale in bitsandbytes
 EPSILON, RATE = 1e-3, 1e-6
 RANK, ALPHA = 16, 32  # of QLoRA's adapters, on all linear layers as its paper advises
 
@@ -29,10 +29,10 @@ def load_plain(
     folder: Path, device: torch.device, dtype: torch.dtype, bits: int = 4, trained: bool = False,
     code: TrustedCode | None = None,
 ) -> Any:  # fmt: skip
-    """The model as plain transformers and bitsandbytes load it: NF4 without double quantisation, or whole.
+    """The model as plain transformers and bitsandbytes load it: NF4 without double quantisation, or unquantised.
 
-    On a CPU with AVX-512 BF16, bitsandbytes 0.50 packs 4-bit weights anew in evaluation, into a form that passes no
-    gradient on and takes whole blocks of inputs only; so not where it is ``trained``, nor where the width is another.
+    On a CPU with AVX-512 BF16, bitsandbytes 0.50 repacks 4-bit weights in evaluation mode into a form that passes no
+    gradient and needs inputs of whole blocks; this is avoided if ``trained``, or if the width does not fit.
     """
     logging.disable_progress_bar()
     options: dict[str, Any] = {}
@@ -48,7 +48,7 @@ def load_plain(
 
 
 class Plain:
-    """Plain inference: the logits of every token of the examples' own rows, which are equally long."""
+    """Plain inference: the logits of every token of the examples' rows, which have equal lengths."""
 
     def __init__(self, model: Any, examples: Sequence[Encoded]) -> None:
         self.model = model
@@ -61,13 +61,13 @@ class Plain:
 
 
 def example(number: int, tokens: Sequence[int]) -> Encoded:
-    """An example of a prompt and two one-token answers."""
+    """An example with a prompt and two one-token answers."""
     prompt = tuple(tokens)
     return Encoded((Row(prompt, (len(prompt) - 1,) * 2, (2, 3), (0, 1)),), 2, number % 2, prompt, (), 0)
 
 
 def candidates(examples: Sequence[Encoded], padding: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """MeZO's batch: a row per candidate, prompt and answer, padded; tokens, mask, and where the answer's tokens are."""
+    """MeZO's batch: a padded row of prompt and answer per candidate; tokens, mask, and positions of the answer."""
     rows, starts = [], []
     for example in examples:
         row = example.rows[0]
@@ -81,8 +81,8 @@ def candidates(examples: Sequence[Encoded], padding: int, device: torch.device) 
 
 
 class MeZO:
-    """The step of arXiv 2305.17333, algorithm 1, on all weights of a dense model: perturb in place, forward, three
-    times perturb with the same seed, update with it. Cross-entropy over candidates, each in a padded row of its own."""
+    """The step of arXiv 2305.17333, algorithm 1, on all weights of a dense model: forward passes at weights perturbed
+    in place with the same seed, and an update with it. Cross-entropy over candidates, each in a padded row."""
 
     def __init__(self, model: Any, examples: Sequence[Encoded], padding: int) -> None:
         self.model = model
@@ -116,7 +116,7 @@ class MeZO:
 
 class QLoRA:
     """A step of arXiv 2305.14314: adapters on all linear layers of the 4-bit model, AdamW, gradient checkpointing, and
-    logits at the places of answers alone."""
+    logits only at the positions of answers."""
 
     def __init__(self, model: Any, examples: Sequence[Encoded], checkpointing: bool) -> None:
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -140,7 +140,7 @@ class QLoRA:
         self.optimiser = torch.optim.AdamW(trained, lr=2e-4)
 
     def step(self) -> None:
-        """One step on padded rows: the loss of the right answer's token, as supervised fine-tuning takes it."""
+        """One step on padded rows: the loss of the correct answer's token, as in supervised fine-tuning."""
         logits = self.model(
             input_ids=self.tokens, attention_mask=self.mask, use_cache=False, logits_to_keep=self.places
         ).logits

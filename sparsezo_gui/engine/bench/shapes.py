@@ -1,4 +1,4 @@
-"""Models of known shapes with random weights: speed and memory do not depend on what a model has learned."""
+"""Models of known shapes with random weights: speed and memory do not depend on the values of the weights."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ SHAPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Configs by name, after SmolLM-135M, SmolLM2-135M, Gemma 3 270M, OPT-125M, TinyLlama-1.1B,
  Llama-2-7B, OPT-6.7B, GPT-2 and Qwen3-0.6B."""
-SHAPES["llama-1b-6"] = {**SHAPES["llama-1b"], "num_hidden_layers": 6}  # quick to measure; steps go by the layer
+SHAPES["llama-1b-6"] = {**SHAPES["llama-1b"], "num_hidden_layers": 6}  # quick to measure; time is linear in layers
 SHARD = 2 * 2**30  # bytes
 
 
 def check(shape: str) -> None:
-    """Raises `UserError` for a shape that is not known."""
+    """Raises `UserError` for an unknown shape."""
     if shape not in SHAPES:
-        raise UserError(f"There is no model shape '{shape}'. {did_you_mean(shape, SHAPES)}")
+        raise UserError(f"Unknown model shape '{shape}'. {did_you_mean(shape, SHAPES)}")
 
 
 def make(shape: str, folder: Path) -> Generator[Progress, None, Path]:
@@ -71,7 +71,7 @@ def make(shape: str, folder: Path) -> Generator[Progress, None, Path]:
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
     parameters = dict(model.named_parameters())
-    # Seven billion numbers take a CPU a minute; which ones they are does not matter.
+    # Seven billion random numbers take a CPU about a minute; their values do not matter.
     generator = torch.Generator("cuda" if torch.cuda.is_available() else "cpu").manual_seed(0)
     places, part, total = {}, {}, 0
 
@@ -82,7 +82,7 @@ def make(shape: str, folder: Path) -> Generator[Progress, None, Path]:
         part.clear()
 
     for done, (name, parameter) in enumerate(parameters.items()):
-        yield Progress(f"Making a model of the shape {shape}", done, len(parameters), "weights")
+        yield Progress(f"Creating a model of shape {shape}", done, len(parameters), "weights")
         part[name] = _values(parameter.shape, name, generator)
         total += part[name].nbytes
         if sum(tensor.nbytes for tensor in part.values()) > SHARD:
@@ -94,7 +94,7 @@ def make(shape: str, folder: Path) -> Generator[Progress, None, Path]:
 
 
 def _values(shape: torch.Size, name: str, generator: torch.Generator) -> torch.Tensor:
-    """Random matrices that keep the size of what runs through them; norms of one and biases of zero."""
+    """Random matrices that preserve the scale of activations; norm weights of one and biases of zero."""
     if len(shape) == 1:
         return torch.full(shape, float(name.endswith("weight")), dtype=torch.bfloat16)
     drawn = torch.randn(shape, generator=generator, device=generator.device)

@@ -1,4 +1,4 @@
-"""How long a step takes, against what a user could run instead. See `sparsezo_gui.engine.bench`."""
+"""How long a step takes, compared with the alternatives. See `sparsezo_gui.engine.bench`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.events import Event, Notice
 
-ROW = 64  # tokens of each example where lengths are equal
+ROW = 64  # tokens per example if all lengths are equal
 DENSITY = 0.001
 
 
 @dataclass(frozen=True)
 class Load:
-    """One batch to compare on: examples with two one-token answers, of these lengths."""
+    """One batch to compare on: examples of these lengths, each with two one-token answers."""
 
     title: str
     lengths: tuple[int, ...]
@@ -41,7 +41,7 @@ class Load:
         return sum(self.lengths)
 
     def examples(self, vocabulary: int) -> list[Encoded]:
-        """The examples; what the tokens are does not matter."""
+        """The examples; the token ids do not matter."""
         generator = torch.Generator().manual_seed(0)
         rows = (torch.randint(4, vocabulary, (length,), generator=generator) for length in self.lengths)
         return [references.example(number, row.tolist()) for number, row in enumerate(rows)]
@@ -65,7 +65,7 @@ def steps(
     against: Sequence[str] = CONTESTANTS,
     loads: Sequence[Load] = LOADS,
 ) -> Generator[Event, None, list[dict[str, Any]]]:
-    """Milliseconds and ratios for a model of ``shape``, made in ``folder``: one row per load and contestant.
+    """Milliseconds and ratios for a model of ``shape``, created in ``folder``: one row per load and contestant.
 
     ``settings`` change the recipe, such as 'model.bits=8'; ``against`` names the contestants. Raises `UserError`.
     """
@@ -80,11 +80,11 @@ def steps(
         warnings.simplefilter("ignore")
         plain = references.load_plain(place, model.device, model.dtype)
         if "qlora" in against and find_spec("peft") is None:
-            yield Notice("QLoRA is left out, since peft is not installed: pip install 'sparsezo-gui[bench]'")
+            yield Notice("QLoRA is skipped, because peft is not installed: pip install 'sparsezo-gui[bench]'")
             against = [name for name in against if name != "qlora"]
         for name in against:
             other = plain
-            if name != "plain":  # adapters stay in the model they go into, and MeZO moves dense weights
+            if name != "plain":  # QLoRA adds adapters to its model, and MeZO needs dense weights
                 bits = 16 if name == "mezo" else 4
                 other = references.load_plain(place, model.device, model.dtype, bits, trained=True)
             for load in loads:
@@ -94,7 +94,7 @@ def steps(
 
 
 def take(session: Session, examples: Sequence[Encoded]) -> Callable[[], None]:
-    """A whole step of the loop but for the journal."""
+    """A full step of the loop, except the journal."""
 
     def step() -> None:
         directions = session.directions()
@@ -122,7 +122,7 @@ def _compare(session: Session, load: Load, others: dict[str, Callable[[], object
 
 
 def _beside_passes(session: Session, journal: Path, repeats: int) -> Rows:
-    """What a step costs besides its forward passes: drawing, perturbing, updating and recording."""
+    """Cost of a step apart from its forward passes: drawing, perturbing, updating and recording."""
     take_step = take(session, LOADS[0].examples(session.model.vocabulary))
     with JournalWriter(journal, Header(session.recipe.scalars)) as writer:
 
@@ -135,7 +135,7 @@ def _beside_passes(session: Session, journal: Path, repeats: int) -> Rows:
 
         seconds = yield from medians({"whole": take_step, "beside": beside}, session.model.device, 4 * repeats, "Parts")
     share = seconds["beside"] / seconds["whole"]
-    yield Notice(f"Drawing, perturbing, updating and the journal: {100 * share:.1f} % of a step of {LOADS[0].title}")
+    yield Notice(f"Drawing, perturbing, updating and recording: {100 * share:.1f} % of a step with {LOADS[0].title}")
     return [{"load": LOADS[0].title, "against": "(drawing, update and journal alone)",
              "ours_ms": round(1000 * seconds["beside"], 2), "theirs_ms": round(1000 * seconds["whole"], 1),
              "ratio": round(share, 4)}]  # fmt: skip

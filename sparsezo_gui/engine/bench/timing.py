@@ -1,4 +1,4 @@
-"""Fair clocks: what is compared runs in turns, and the median of each is told."""
+"""Fair timing: contestants run in turns, and the median of each counts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsezo_gui.recipe.events import Progress
 def medians(
     contestants: Mapping[str, Callable[[], object]], device: torch.device, repeats: int, stage: str
 ) -> Generator[Progress, None, dict[str, float]]:
-    """Median seconds of each contestant over ``repeats`` rounds in which all take a turn, after one to warm up."""
+    """Median seconds of each contestant over ``repeats`` rounds, in which all run once, after a warm-up round."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for done in range(repeats + 1):
         yield Progress(stage, done, repeats + 1, "rounds")

@@ -1,4 +1,4 @@
-"""A step of a run as files that other programs can use: the overlay alone, or a merged Hugging Face model."""
+"""Exporting a step of a run for other programs: only the tuned values (overlay), or a merged Hugging Face model."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def export_run(
 ) -> Generator[Progress | Notice, None, dict[str, Any]]:
     """Exports a step (None: the last) of the run in ``folder`` to ``out``, in one of `FORMATS`.
 
-    A Hugging Face folder holds, beside the tuned values, the 'original' weights of the base model, or those of the run
-    as they were 'trained' with (see `WEIGHTS`). Returns plain facts: ``step``, ``tuned``, ``told``, sentences for the
-    user, and ``changed``, the inputs that are not those of the run any more. Raises `UserError`, and `ChangedInputs`
-    for another tokenizer or configuration unless it is told to ``accept`` them.
+    A Hugging Face folder combines the tuned values with the 'original' weights of the base model, or with the weights
+    as 'trained' (see `WEIGHTS`). Returns plain facts: ``step``, ``tuned``, ``told`` (sentences for the user) and
+    ``changed`` (inputs that changed since the run started). Raises `UserError`, and `ChangedInputs` for a changed
+    tokenizer or configuration unless ``accept`` is set.
     """
     from sparsezo_gui.engine.runs.folder import open_run
     from sparsezo_gui.engine.session import open_session
 
     for what, chosen, choices in (("format", form, FORMATS), ("choice of weights", weights, WEIGHTS)):
         if chosen not in choices:
-            raise UserError(f"There is no export {what} '{chosen}'. {did_you_mean(chosen, choices)}")
+            raise UserError(f"Unknown export {what} '{chosen}'. {did_you_mean(chosen, choices)}")
     if out.exists() and not (form == "hf" and out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out}: already exists. Name another {'file' if form == 'overlay' else 'folder'}.")
+        raise UserError(f"{out}: already exists. Choose another {'file' if form == 'overlay' else 'folder'}.")
     run = open_run(folder)
     session = yield from open_session(run, step, accept=accept)
     told = _overlay(session, out) if form == "overlay" else (yield from _folder(run, session, out, weights, accept))
@@ -52,8 +52,8 @@ def _overlay(session: Session, out: Path) -> list[str]:
 
     if session.overlay.mask.space == "low-rank":
         raise UserError(
-            "An overlay file holds single weights, and this run moved all those of whole matrices by few numbers. "
-            "Export it with --format hf; or share the run, which is the smallest form of it."
+            "An overlay file stores single weights, but this run changed whole matrices in a low-rank subspace. "
+            "Export it with --format hf, or share the run, which takes the least space."
         )
     source, changes = session.model.source, session.overlay.changes()
     shapes = {name: source.anatomy.linears[name] for name in changes}
@@ -62,11 +62,11 @@ def _overlay(session: Session, out: Path) -> list[str]:
         changes, shapes, given.model.id, source.revision, session.model.fingerprint, session.step, recipe.dump(given)
     ))  # fmt: skip
     read_overlay(out)
-    told = [f"{size(out.stat().st_size)}; it belongs to the base model {source.id}."]
+    told = [f"{size(out.stat().st_size)}, for the base model {source.id}."]
     if stop := added_stop(session.model):
         told.append(
             f"The run learned to end answers with '{stop}' (token {session.model.learned_end}), which is not a stop "
-            "token of the base model: let your program stop there."
+            "token of the base model. Set it as a stop token in your program."
         )
     return told
 
@@ -83,23 +83,23 @@ def _folder(
 
     source, size, form = session.model.source, session.overlay.mask.size, str(session.model.dtype).split(".")[-1]
     write, untuned = {
-        "original": (_merged, "All other weights are those of the base model."),
-        "trained": (_trained, f"All other weights are as the run computed with them: {session.recipe.model.bits} bits "
-                    f"made whole again, in {form}."),
+        "original": (_merged, "All other weights are the original ones of the base model."),
+        "trained": (_trained, f"All other weights are as the run used them ({session.recipe.model.bits} bits), written "
+                    f"in {form}."),
     }[weights]  # fmt: skip
     if session.changed:
-        untuned += f" Not as in the run: {in_words(session.changed)} changed since it started."
+        untuned += f" Different from the run: {in_words(session.changed)} changed since it started."
     card = model_card(
         source, session.recipe, session.step, size, _metrics(run, session.step), licence_of(source.folder), untuned,
         _privacy(run),
     )  # fmt: skip
     told = yield from write(session, out, {"README.md": card, **generation_config(session.model)})
     if stop := added_stop(session.model):
-        told.append(f"{FILE}: '{stop}', with which the run learned to end answers, was added to the stop tokens.")
+        told.append(f"{FILE}: added the stop token '{stop}', with which the run learned to end answers.")
     try:
         data = yield from data_of(session, run, accept=accept)
-    except UserError as error:  # the export is whole without its data
-        return [*told, f"Its text was not compared with the run's: {error}"]
+    except UserError as error:  # the export is complete without the data
+        return [*told, f"Not compared with the run's output: {error}"]
     return [*told, (yield from compare(session, data, out, weights == "original"))]
 
 
@@ -107,10 +107,10 @@ def _merged(session: Session, out: Path, texts: dict[str, str]) -> Generator[Pro
     from sparsezo_gui.engine.export.merged import export_merged
 
     done = yield from export_merged(session.model.source, session.overlay.changes(), out, texts)
-    told = [f"{done.moved:,} of {done.tuned:,} tuned weights differ from the base model's."]
+    told = [f"{done.moved:,} of {done.tuned:,} tuned weights differ from the base model."]
     if done.moved < done.tuned // 2:
-        kept = "; an overlay file keeps them" if session.overlay.mask.space != "low-rank" else ""
-        told.append(f"The others moved by less than the base's number format can tell{kept}.")
+        kept = "; an overlay file keeps these changes" if session.overlay.mask.space != "low-rank" else ""
+        told.append(f"The changes of the others are lost to rounding in the base model's number format{kept}.")
     return told
 
 
@@ -118,24 +118,25 @@ def _trained(session: Session, out: Path, texts: dict[str, str]) -> Generator[Pr
     from sparsezo_gui.engine.export.trained import export_trained
 
     yield from export_trained(session.model, session.overlay.changes(held=True), out, texts)
-    return ["All weights are written as the run computed with them."]
+    return ["All weights are written as the run used them."]
 
 
 def _privacy(run: RunFolder) -> str:
-    """What the model may tell of its training examples, where that was limited."""
+    """The privacy guarantee for the training examples, if there is one."""
     from sparsezo_gui.engine.privacy.accounting import spent
 
     found = spent(run)
     if found is None:
         return ""
     return (
-        f"Differential privacy of each training example: {found}, of {found.steps:,} steps with Poisson sampling and "
-        "neighbours that differ by one example; step and recipe were chosen by other examples, which are not covered."
+        f"Differential privacy of each training example: {found}, for {found.steps:,} steps with Poisson sampling and "
+        "neighbouring data sets that differ by one example. The examples used to choose step and recipe are not "
+        "covered."
     )
 
 
 def _metrics(run: RunFolder, step: int) -> dict[str, dict[str, float]]:
-    """Metrics of the base and of ``step``, on the test examples if both were measured there."""
+    """Metrics of the base model and of ``step``, on the test examples if ``step`` was evaluated on them."""
     events = judge.evaluations(judge.on_line(run.events()))
     found = {(event.split, event.step): event.metrics for event in events}
     for split in ("test", "validation"):

@@ -1,4 +1,4 @@
-"""The model card: what was tuned, on what, how well it does, and the command that does it again."""
+"""The model card: what was tuned, on which data, with which results, and how to reproduce it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sparsezo_gui.plain import printable
 from sparsezo_gui.recipe import Recipe
 
 CODE = (
-    "This model runs the Python code in its folder, which can do whatever the person who loads it can. Read it first; "
-    "then load the model in plain `transformers` with `trust_remote_code=True`."
+    "This model runs the Python code in its folder, with all permissions of the person who loads it. Read the code "
+    "first; then load the model in `transformers` with `trust_remote_code=True`."
 )
 
 
@@ -30,36 +30,36 @@ def model_card(
 ) -> str:
     """README.md of an exported model, in Markdown with the Hub's front matter.
 
-    ``metrics`` holds metrics by 'base' and 'tuned', of the test examples or else of the validation examples;
-    ``weights`` is a sentence on the untuned weights, ``privacy`` one on the training examples.
+    ``metrics`` has metrics for 'base' and 'tuned' on the test examples, or else on the validation examples; ``weights``
+    is a sentence about the untuned weights, ``privacy`` one about the training examples.
     """
-    here, recipe = recipe, recipes.portable(recipe)  # a path would tell of the computer that it was made on
+    here, recipe = recipe, recipes.portable(recipe)  # a path would reveal details of this computer
     local = recipe.model.id != here.model.id
     base, hub = recipe.model.id if local else source.id, "/" in source.id and bool(source.revision) and not local
     link = f"[{_words(base)}](https://huggingface.co/{quote(base)})"
     text = recipes.dump(recipe).strip()
     share = 100 * tuned / max(source.anatomy.eligible, 1)
-    what = f"{tuned:,} {'values that move all' if recipe.mask.space == 'low-rank' else 'of'}"
+    what = f"{tuned:,} {'values that change all' if recipe.mask.space == 'low-rank' else 'of'}"
     flag = " --trust-remote-code" if source.code else ""
-    steps = recipe.estimator.title if recipe.estimator.backwards else "zeroth order (forward passes only)"
+    steps = recipe.estimator.title if recipe.estimator.backwards else "zeroth-order optimisation (forward passes only)"
     parts = [
         _front_matter(base if hub else "", licence),
         f"# {_words(recipe.run.name) or 'Tuned model'}",
-        f"{link if hub else _code(base)} tuned",
+        f"{link if hub else _code(base)} fine-tuned",
         f"with SparseZO: {what} its {source.anatomy.eligible:,} linear weights ({share:.3g} %), by {step:,} steps "
         f"of {steps}.",
         weights,
         _table(metrics),
         "## Base model\n",
         f"- Model: {_code(base)}" + (f", revision {_code(source.revision)}" if source.revision else ""),
-        f"- Licence: {_words(licence) or 'not stated; see the base model'}. It holds for this model too.\n",
+        f"- Licence: {_words(licence) or 'not stated; see the base model'}. It applies to this model too.\n",
         "## Data\n",
         f"- Source: {_code(recipe.data.source)}, task `{recipe.data.task}`",
         f"- At most {recipe.data.train:,} training, {recipe.data.validation:,} validation and {recipe.data.test:,} "
         "test examples\n",
         f"## Privacy\n\n{privacy}\n" if privacy else "",
         f"## Code\n\n{CODE}\n" if source.code else "",
-        "## Do it again\n",
+        "## Reproduce\n",
         f"Save this as `recipe.toml`, then run `sparsezo train recipe.toml{flag}`:\n",
         f"{_fence(text, 3)}toml\n{text}\n{_fence(text, 3)}",
     ]
@@ -67,23 +67,23 @@ def model_card(
 
 
 def _words(text: str) -> str:
-    """Text from outside in Markdown, where none of it is mark-up."""
+    """Outside text with all Markdown characters escaped."""
     return re.sub(r"([\\`*_{}\[\]<>()#!|~&$])", r"\\\1", printable(text))
 
 
 def _code(text: str) -> str:
-    """Text from outside as code in a line."""
+    """Outside text as inline code."""
     text, fence = printable(text), _fence(text, 1)
     return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
 
 
 def _fence(text: str, least: int) -> str:
-    """More backticks than there are anywhere in a row."""
+    """More backticks than the text has in a row."""
     return "`" * max(least, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
 def _front_matter(base: str, licence: str) -> str:
-    # JSON strings are YAML strings too, so nothing in a name can break the header.
+    # JSON strings are valid YAML, so no name can break the header.
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [sparsezo, zeroth-order]"]
     if base:
         lines.append(f"base_model: {json.dumps(base)}")
@@ -93,7 +93,7 @@ def _front_matter(base: str, licence: str) -> str:
 
 
 def _table(metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """Base against tuned; counts are told once, below."""
+    """Base and tuned metrics; the number of examples comes once, below."""
     base, tuned = metrics.get("base", {}), metrics.get("tuned", {})
     names = [name for name in tuned if name != "examples"]
     if not names:

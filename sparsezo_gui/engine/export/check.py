@@ -1,4 +1,4 @@
-"""Proof by use: the merged folder in plain transformers against the run it came from."""
+"""Checks an exported folder: compares its output in plain transformers with that of the run."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from sparsezo_gui.recipe.events import Progress
 
 PROMPTS = 8
 TOKENS = 16
-ROOM = 2.5  # times the folder's size: 16-bit weights are computed in fp32 on a CPU
+ROOM = 2.5  # memory needed, as a multiple of the folder's size: a CPU computes 16-bit weights in fp32
 
 
 def compare(session: Session, data: TaskData, out: Path, original: bool) -> Generator[Progress, None, str]:
-    """A sentence on how many greedy continuations of the task's prompts agree, token by token, with the run's.
+    """A sentence on how many greedy continuations of the task's prompts match those of the run, token by token.
 
-    ``original`` says that the folder holds the base's original weights rather than the run's.
+    ``original``: the folder has the original weights of the base model rather than those of the run.
     """
     size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
     if ROOM * size > devices.memory_free(torch.device("cpu")):
-        return "Its text was not compared with the run's: there is too little free memory to load it whole."
+        return "Not compared with the run's output: too little free memory to load the whole model."
     yield Progress("Comparing texts", 0, PROMPTS, "prompts")
     code = session.model.source.code
     plain = auto.load_model(out, code, dtype=torch.float32).eval()
@@ -41,19 +41,19 @@ def compare(session: Session, data: TaskData, out: Path, original: bool) -> Gene
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False,
             pad_token_id=tokenizer.pad_token_id or 0,
         )  # fmt: skip
-        written = found[0, len(prompt) :].tolist()  # and the token that ended it
+        written = found[0, len(prompt) :].tolist()  # and the token that ends it
         agree += written[: len(expected)] == expected and len(written) <= len(expected) + 1
-    told = f"Plain transformers continues {agree} of {len(prompts)} prompts with the same tokens as the run."
+    told = f"In plain transformers, {agree} of {len(prompts)} prompts give the same tokens as in the run."
     bits = session.recipe.model.bits
     if original and agree < len(prompts) and bits < 16:
         told += (
-            f" Where it differs, the run's other weights are held in {bits} bits and the export's are whole; "
-            "exported as trained, it gives the run's own words."
+            f" The others differ because the run used {bits}-bit weights and the export has the original ones; export "
+            "the weights as trained to get the same text."
         )
     return told
 
 
 def _prompts(data: TaskData) -> list[Sequence[int]]:
-    """Prompts of held-out examples, or of training ones where there are none; a plain text gives its first half."""
+    """Prompts from held-out examples, or else from training examples; for plain text, its first half."""
     examples = (data.test.encoded or data.validation.encoded or data.train.encoded)[:PROMPTS]
     return [example.prompt or example.rows[0].tokens[: len(example.rows[0].tokens) // 2 + 1] for example in examples]

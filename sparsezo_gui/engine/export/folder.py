@@ -1,4 +1,4 @@
-"""A model folder that appears whole or not at all, and what belongs into it besides the weights."""
+"""A model folder that appears complete or not at all, and its files besides the weights."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ SPARE = 64 * 2**20
 
 @contextmanager
 def drafted(out: Path, size: int) -> Iterator[Path]:
-    """Gives a folder beside ``out`` for about ``size`` bytes; on success it is synced and takes that name.
+    """Yields a folder beside ``out`` for about ``size`` bytes; on success it is synced and renamed to ``out``.
 
     ``out`` must not exist or be an empty folder. Nothing is left behind on failure. Raises `UserError`.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out}: already exists. Name a new folder, or an empty one.")
+        raise UserError(f"{out}: already exists. Choose a new folder, or an empty one.")
     try:
         make_folder(out.parent)
         _check_disk(out.parent, size)
@@ -46,14 +46,14 @@ def copy_companions(
 ) -> None:
     """Copies config, tokenizer, chat template, licence and code from ``folder``; ``texts`` are files to write instead.
 
-    Where the model ran ``code`` of its own, that is what is written, and no other.
+    If the model ran its own ``code``, exactly that code is written.
     """
     left_out = {path.name for pattern in NOT_COPIED for path in folder.glob(pattern)}
     names = {path.name for pattern in COMPANIONS for path in folder.glob(pattern) if path.is_file()}
     if code is not None:
         names = {name for name in names if not name.endswith(".py")}
     for name in names - left_out - texts.keys():
-        shutil.copyfile(folder / name, draft / name)  # a cache holds links, of which the content is copied
+        shutil.copyfile(folder / name, draft / name)  # files in a cache are links; copies their content
     for name, text in texts.items():
         (draft / name).write_text(text, encoding="utf-8")
     for name, content in (code or {}).items():
@@ -65,7 +65,7 @@ def copy_companions(
 
 
 def _forget_paths(path: Path) -> None:
-    """Takes out where the program that saved the base model had it from, if that was a folder of its computer."""
+    """Removes the path that the base model was loaded from when it was saved, if that is a local folder."""
     table = json.loads(path.read_text(encoding="utf-8"))
     kept = {key: value for key, value in table.items() if not (key in _ORIGINS and os.path.isabs(str(value)))}
     if len(kept) < len(table):

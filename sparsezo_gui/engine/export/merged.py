@@ -1,8 +1,8 @@
-"""The merged model: the original checkpoint with the tuned values put in, as a Hugging Face folder.
+"""The merged model: the original checkpoint with the tuned values, as a Hugging Face folder.
 
-Every weight file is copied as it is (names, shards, dtypes, header) and the tuned places are then written over, so that
-nothing else can change and memory holds one weight at a time. The copy is compared with the original before it appears
-under its name.
+Every weight file is copied as it is (names, shards, dtypes, header), then the tuned weights are overwritten, so that
+nothing else changes and only one weight is in memory at a time. The copy is compared with the original before the
+folder gets its final name.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @dataclass(frozen=True)
 class Merged:
-    """What `export_merged` did: weights tuned, those of them that differ from the base, and bytes written.
+    """Result of `export_merged`: weights tuned, those that differ from the base model, and bytes written.
 
-    ``moved`` is smaller than ``tuned`` where a change was lost to the rounding of 16-bit weights.
+    ``moved`` is smaller than ``tuned`` if changes were lost to the rounding of 16-bit weights.
     """
 
     tuned: int
@@ -42,7 +42,7 @@ def export_merged(
 ) -> Generator[Progress, None, Merged]:
     """Writes the merged model to ``out``, a folder that does not exist or is empty; ``texts`` are further files.
 
-    The folder appears once all of it is on the disk and has been checked; closing the generator leaves nothing behind.
+    The folder appears once everything is on disk and checked; closing the generator leaves nothing behind.
     Raises `UserError`.
     """
     checkpoint = Checkpoint(source)
@@ -58,11 +58,11 @@ def export_merged(
 
 def _refuse(source: ModelSource, checkpoint: Checkpoint, changes: Changes) -> None:
     if source.prequantised:
-        raise UserError(f"'{source.id}' is itself quantised, so its original weights are not at hand to merge into. "
-                        "Export it as trained or as an overlay file, or tune the 16-bit original of this model.")
+        raise UserError(f"'{source.id}' is itself quantised, so there are no original weights to merge into. "
+                        "Export it as trained or as an overlay, or tune the 16-bit original of this model.")
     for name in changes:
         if name not in source.anatomy.linears or name not in checkpoint:
-            raise UserError(f"'{source.id}' has no weight '{name}', so these changes are of another model.")
+            raise UserError(f"'{source.id}' has no weight '{name}', so the tuned values belong to another model.")
 
 
 def _copy(checkpoint: Checkpoint, draft: Path, size: int) -> Generator[Progress, None, None]:
@@ -76,10 +76,10 @@ def _copy(checkpoint: Checkpoint, draft: Path, size: int) -> Generator[Progress,
 
 
 def _patch(checkpoint: Checkpoint, changes: Changes, draft: Path) -> Generator[Progress, None, int]:
-    """Writes the tuned values over the copies; returns how many differ from the original."""
+    """Overwrites the copies with the tuned values; returns how many differ from the original."""
     moved = 0
     for done, (name, change) in enumerate(changes.items()):
-        yield Progress("Putting in the tuned values", done, len(changes), "weights")
+        yield Progress("Merging the tuned values", done, len(changes), "weights")
         entry = checkpoint.entries[checkpoint.key(name)]
         places, values = _stored(checkpoint, name, entry, change)
         tensor = entry.read().reshape(-1)
@@ -94,7 +94,7 @@ def _patch(checkpoint: Checkpoint, changes: Changes, draft: Path) -> Generator[P
 def _stored(
     checkpoint: Checkpoint, name: str, entry: Entry, change: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Places (int64) and values of a change as the file has them: its own dtype, and (in, out) for a Conv1D."""
+    """Indices (int64) and values of a change in the file's own layout: its dtype, and (in, out) for a Conv1D."""
     indices, values = change
     places = torch.as_tensor(indices).cpu().long()
     if name in checkpoint.anatomy.transposed:
@@ -104,12 +104,12 @@ def _stored(
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    """The numbers' bits, so that comparing tells −0 from 0 and finds NaN equal to itself."""
+    """The bits of the numbers, so that a comparison distinguishes −0 from 0, and NaN equals itself."""
     return tensor.view(_BITS[tensor.element_size()])
 
 
 def _verify(checkpoint: Checkpoint, changes: Changes, draft: Path, size: int) -> Generator[Progress, None, None]:
-    """Compares every byte of the copies with the originals. A difference where none may be is our defect."""
+    """Compares every byte of the copies with the originals. An unexpected difference is a bug."""
     tuned = {checkpoint.key(name): name for name in changes}
     done = 0
     for file in checkpoint.files:

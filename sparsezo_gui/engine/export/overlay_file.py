@@ -1,18 +1,19 @@
-"""The overlay file: what a run changed, and nothing else.
+"""The overlay file: only the weights that a run changed.
 
 The overlay file (version 1)
 ----------------------------
 An overlay file is a safetensors file. For every tuned weight, named as the parameter of the transformers model, it
-MUST hold two tensors of one dimension and equal length:
+MUST contain two tensors of one dimension and equal length:
 
-``<name>.indices``  int32, places in the weight, flat and row-major in (out features, in features), strictly ascending
-``<name>.values``   float32, the values at those places, all finite
+``<name>.indices``  int32, indices into the weight, flat, row-major in (out features, in features), strictly ascending
+``<name>.values``   float32, the values at those indices, all finite
 
-It MUST NOT hold any other tensor. A weight that transformers keeps as (in, out), such as GPT-2's Conv1D, is addressed
-as its transpose all the same. The metadata (all strings) MUST hold ``format`` = "sparsezo-overlay", ``version`` = "1",
-``model`` and ``revision`` (where the base is from), ``fingerprint`` (of its weights, see `Checkpoint.fingerprint`),
+It MUST NOT contain any other tensor. A weight that transformers stores as (in, out), such as GPT-2's Conv1D, is indexed
+as its transpose too. The metadata (all strings) MUST contain ``format`` = "sparsezo-overlay", ``version`` = "1",
+``model`` and ``revision`` of the base model, ``fingerprint`` (of its weights, see `Checkpoint.fingerprint`),
 ``shapes`` (JSON: out and in features by name), ``step`` and ``recipe`` (TOML). A reader MUST refuse a file that breaks
-any of this, and MUST NOT apply one to a model with another fingerprint. To apply it, put the values in the places.
+any of these rules, and MUST NOT apply it to a model with another fingerprint. To apply it, set the weights at the
+indices to the values.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class OverlayFile:
 
 
 def write_overlay(path: Path, overlay: OverlayFile) -> None:
-    """Writes ``overlay``, whole or not at all. Raises `UserError` when the disk refuses."""
+    """Writes ``overlay``, completely or not at all. Raises `UserError` if the disk does not allow it."""
     tensors: dict[str, Tensor] = {}
     for name, (indices, values) in overlay.changes.items():
         tensors[f"{name}.indices"] = indices.to("cpu", torch.int32).contiguous()
@@ -70,9 +71,9 @@ def write_overlay(path: Path, overlay: OverlayFile) -> None:
 
 
 def read_overlay(path: Path) -> OverlayFile:
-    """The overlay in ``path``. Raises `UserError` when anything in it is not as the format says."""
+    """Reads the overlay in ``path``. Raises `UserError` for anything that breaks the format."""
     if not path.is_file():
-        raise UserError(f"There is no overlay file '{path}'. Make one with 'sparsezo export RUN --format overlay'.")
+        raise UserError(f"There is no overlay file '{path}'. Create one with 'sparsezo export RUN --format overlay'.")
     entries = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -80,18 +81,18 @@ def read_overlay(path: Path) -> OverlayFile:
     except (SafetensorError, OSError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
-        raise UserError(f"{path}: not an overlay file of this program (it has no '{FORMAT}' version {VERSION} header).")
+        raise UserError(f"{path}: not an overlay file (no '{FORMAT}' version {VERSION} header). Choose another.")
     try:
         shapes = {name: (rows, columns) for name, (rows, columns) in json.loads(metadata["shapes"]).items()}
         facts = {key: metadata[key] for key in ("model", "revision", "fingerprint", "recipe")}
         step = int(metadata["step"])
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(path, f"its header lacks or spoils {error}") from error
+        raise _damaged(path, f"missing or invalid in its header: {error}") from error
     if not all(type(size) is int and size >= 0 for shape in shapes.values() for size in shape):
-        raise _damaged(path, "its header holds a shape that is not made of whole numbers")
+        raise _damaged(path, "its header has a shape that is not whole numbers")
     wanted = {f"{name}.{part}" for name in shapes for part in ("indices", "values")}
     if wanted != entries.keys():
-        raise _damaged(path, f"it has not just indices and values of its weights: {min(wanted ^ entries.keys())}")
+        raise _damaged(path, f"missing or unexpected tensor: {min(wanted ^ entries.keys())}")
     changes = {name: _change(path, name, shapes[name], entries) for name in shapes}
     return OverlayFile(changes, shapes, step=step, **facts)
 
@@ -101,12 +102,12 @@ def _change(path: Path, name: str, shape: tuple[int, int], entries: Mapping[str,
     if places.dtype != torch.int32 or numbers.dtype != torch.float32:
         raise _damaged(path, f"'{name}' is not in int32 and float32")
     if len(places.shape) != 1 or places.shape != numbers.shape:
-        raise _damaged(path, f"indices and values of '{name}' are not two lists of one length")
+        raise _damaged(path, f"indices and values of '{name}' are not two lists of equal length")
     indices, values = places.read(), numbers.read()
     if not bool((indices[1:] > indices[:-1]).all()):
         raise _damaged(path, f"the indices of '{name}' do not ascend")
     if len(indices) and not 0 <= int(indices[0]) <= int(indices[-1]) < shape[0] * shape[1]:
-        raise _damaged(path, f"an index of '{name}' lies outside of {shape[0]} × {shape[1]}")
+        raise _damaged(path, f"an index of '{name}' is outside {shape[0]} × {shape[1]}")
     if not bool(values.isfinite().all()):
         raise _damaged(path, f"a value of '{name}' is not a finite number")
     return indices, values

@@ -1,7 +1,7 @@
-"""Where an exported model stops: at the base's end tokens, and at the one that the run learned to end answers with.
+"""Stop tokens of an exported model: those of the base model, and the one that the run learned to end answers with.
 
-A base model may have a chat template and stop only where a whole text ends; tuned on answers that end with another
-token, it would write on after each in any program that goes by its generation_config.json.
+A base model may have a chat template but stop only at the end of a whole text. If it learned to end answers with
+another token, programs that use its generation_config.json would not stop after an answer.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ FILE = "generation_config.json"
 
 
 def added_stop(model: FrozenModel) -> str:
-    """The token that the run learned to end answers with, where the base does not stop at it, else ''."""
+    """The token that the run learned to end answers with; '' if the base model already stops at it."""
     end = model.learned_end
     return "" if end is None or end in end_tokens(model.source) else str(model.tokenizer.convert_ids_to_tokens(end))
 
 
 def generation_config(model: FrozenModel) -> dict[str, str]:
-    """The file with the learned end among its stop tokens, all else as in the base's; nothing where it has it."""
+    """The base model's file with the learned stop token added; nothing if it has that already."""
     if not added_stop(model):
         return {}
     path, config = model.source.folder / FILE, model.source.config

@@ -1,8 +1,8 @@
-"""The model exactly as it ran: the frozen weights made whole again, with the tuned values put in.
+"""The model exactly as it ran: the dequantised frozen weights with the tuned values.
 
-Other programs then compute what the run computed. It is written in the number format of the run's forward pass, file by
-file under the names of the checkpoint, one weight in memory at a time. Where the base was held in few bits, the merge
-into its original weights (`merged`) is the better model, but another one.
+Other programs then compute what the run computed. The weights are written in the number format of the run's forward
+pass, under the names and in the files of the checkpoint, one weight in memory at a time. For a quantised base, merging
+into the original weights (`merged`) gives a better model, but not the same one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def export_trained(
 ) -> Generator[Progress, None, None]:
     """Writes the model as it ran to ``out``, a folder that does not exist or is empty; ``texts`` are further files.
 
-    The folder appears once all of it is on the disk and has been read back. Raises `UserError`.
+    The folder appears once everything is on disk and checked. Raises `UserError`.
     """
     source, whole = model.source, _Whole(model, changes)
     count, done = 2 * len(whole.names), 0
@@ -60,7 +60,7 @@ class _Whole:
         anatomy = model.anatomy
         names = [*anatomy.shapes, *anatomy.aliases]
         self.names = {self.checkpoint.key(name): name for name in reversed(names) if name in self.checkpoint}
-        # A quantised checkpoint's other tensors are its statistics; any other's are buffers, which stay.
+        # Other tensors of a quantised checkpoint are its statistics; in other checkpoints they are buffers, which stay.
         kept = (key for key in self.checkpoint.entries if key in self.names or not model.source.prequantised)
         self.files: dict[str, list[str]] = {}
         for key in kept:
@@ -73,7 +73,7 @@ class _Whole:
         return shape[::-1] if name in self.model.anatomy.transposed else shape
 
     def dtype(self, key: str) -> torch.dtype:
-        """Format as written: parameters in that of the forward pass."""
+        """Dtype as written: for parameters, that of the forward pass."""
         return self.model.dtype if key in self.names else self.checkpoint.entries[key].dtype
 
     def size(self, key: str) -> int:
@@ -92,7 +92,7 @@ class _Whole:
         return weight.T.contiguous() if name in self.model.anatomy.transposed else weight
 
     def header(self, keys: list[str]) -> bytes:
-        """The first bytes of a safetensors file with these tensors."""
+        """The header of a safetensors file with these tensors."""
         fields: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         end = 0
         for key in keys:
@@ -105,7 +105,7 @@ class _Whole:
         return len(text).to_bytes(8, "little") + text
 
     def texts(self) -> dict[str, str]:
-        """config.json in the new number format and unquantised; the index where there are several files."""
+        """config.json with the new dtype and without quantisation; also the index if there are several files."""
         config = json.loads((self.model.source.folder / "config.json").read_text(encoding="utf-8"))
         for key in ("quantization_config", "torch_dtype"):
             config.pop(key, None)

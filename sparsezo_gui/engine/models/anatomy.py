@@ -1,4 +1,4 @@
-"""The anatomy of a causal language model, told from its config alone: no weights, no download.
+"""The model spec of a causal language model (`Anatomy`), from its config alone: no weights, no download.
 
 The model is built on torch's meta device, where a tensor has a shape and no memory. Every name below is a name of that
 model, so it holds for the loaded one too.
@@ -26,7 +26,7 @@ from sparsezo_gui.errors import UserError
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What a model is made of. Counts are of weights (numbers), and a tied tensor is counted once.
+    """The model spec. Counts are of weights (numbers); a tied tensor is counted once.
 
     ``parameters == eligible + embeddings + head + other``.
     """
@@ -40,13 +40,13 @@ class Anatomy:
     skip: tuple[str, ...]
     """Module paths of the linear layers outside the blocks; they are never quantised and never tuned."""
     shapes: Mapping[str, tuple[int, ...]]
-    """Shape of every parameter as the model holds it, tied ones once."""
+    """Shape of every parameter in the model, tied ones once."""
     aliases: Mapping[str, str]
     """Further names of tied parameters, such as 'lm_head.weight', to the name under which `shapes` has them."""
     tables: tuple[str, ...]
-    """Parameters of the token embeddings and of the head; none where the model's own code may use them in any way."""
+    """Parameters of the token embeddings and of the head; none if the model has its own code."""
     halved: bool
-    """Whether the config says that the checkpoint's numbers have 16 bits."""
+    """Whether the config says that the checkpoint has 16-bit numbers."""
     parameters: int
     eligible: int
     embeddings: int
@@ -68,13 +68,13 @@ class Anatomy:
     largest: int
     """Weights of the largest eligible linear layer."""
     feed: int
-    """Numbers a token needs at the peak of a block's feed-forward half, besides the residual and its like."""
+    """Peak numbers per token in a block's feed-forward half, besides the residual and similar."""
     capped: bool
-    """Whether attention scores are capped (Gemma 2), so that they must be held in full."""
+    """Whether attention scores are capped (Gemma 2), so that they must be kept in memory completely."""
 
 
 def anatomy(config: PretrainedConfig, code: TrustedCode | None = None) -> Anatomy:
-    """Anatomy of the causal language model that ``config`` describes, with the model's own ``code``.
+    """Model spec of the causal language model that ``config`` describes, with the model's own ``code``.
 
     Raises `UserError` with the reason when it is not a decoder-only transformer with linear layers.
     """
@@ -85,7 +85,7 @@ def anatomy(config: PretrainedConfig, code: TrustedCode | None = None) -> Anatom
     _refuse_by_blocks(config, blocks, text)
     linears, transposed, skip = _linears(model, path)
     if not linears:
-        raise UserError(f"{_named(config)} has no linear layer in its blocks, so there is nothing to tune.")
+        raise UserError(f"{_named(config)} has no linear layers in its blocks to tune. Choose another model.")
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     every = dict(model.named_parameters(remove_duplicate=False))
     first = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -120,12 +120,12 @@ def empty_model(config: PretrainedConfig, code: TrustedCode | None = None) -> Pr
     config = copy.deepcopy(config)
     try:
         with torch.device("meta"):
-            # Any attention will do for shapes; eager asks for no further package.
+            # Shapes do not depend on the attention; eager needs no further package.
             model = auto.build(config, code, attn_implementation="eager")
             model.tie_weights()
-    except UserError:  # of the model's own code
+    except UserError:  # from the model's own code
         raise
-    except Exception as error:  # whatever a foreign config makes the architecture raise
+    except Exception as error:  # whatever the architecture raises over an unknown config
         raise UserError(f"{_named(config)} cannot be built from its config.json: {reason(error)}") from error
     return model.eval()
 
@@ -137,8 +137,8 @@ def _named(config: PretrainedConfig) -> str:
 
 def _refuse_by_config(config: PretrainedConfig, code: TrustedCode | None) -> None:
     if getattr(config, "is_encoder_decoder", False):
-        raise UserError(f"{_named(config)} is an encoder and a decoder. SparseZO tunes decoder-only language models; "
-                        "choose a causal one such as Llama, Qwen, Mistral, Gemma, Phi or GPT-2.")
+        raise UserError(f"{_named(config)} is an encoder-decoder model. SparseZO tunes decoder-only language models; "
+                        "choose one such as Llama, Qwen, Mistral, Gemma, Phi or GPT-2.")
     own = code is not None and code.has("AutoModelForCausalLM")
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not own:
         raise UserError(f"{_named(config)} is not a causal language model that transformers can build, so it cannot "
@@ -149,7 +149,7 @@ def _refuse_by_config(config: PretrainedConfig, code: TrustedCode | None) -> Non
 
 
 def _blocks(model: PreTrainedModel, text: PretrainedConfig) -> tuple[str, nn.ModuleList]:
-    """Path and list of the decoder blocks: as long as the config says, of one class, and the heaviest such list."""
+    """Path and list of the decoder blocks: the list with the right length and one class, the largest if several."""
     found = [
         (path, module)
         for path, module in model.named_modules()
@@ -159,20 +159,20 @@ def _blocks(model: PreTrainedModel, text: PretrainedConfig) -> tuple[str, nn.Mod
     ]
     if not found:
         raise UserError(f"{_named(model.config)} has no list of equal decoder blocks, so SparseZO cannot tell which "
-                        "of its weights may be tuned.")
+                        "weights to tune. Choose another model.")
     return max(found, key=lambda item: sum(parameter.numel() for parameter in item[1].parameters()))
 
 
 def _refuse_by_blocks(config: PretrainedConfig, blocks: nn.ModuleList, text: PretrainedConfig) -> None:
-    # Sequences are packed without padding; a convolution or a recurrent state would run from one into the next.
+    # Sequences are packed without padding; convolutions and recurrent states would leak from one into the next.
     recurrent = any(isinstance(module, nn.Conv1d) for module in blocks.modules())
     if recurrent or not isinstance(getattr(text, "num_attention_heads", None), int):
         raise UserError(f"{_named(config)} has recurrent or convolution layers, which would mix the examples of a "
                         "packed batch. Choose a transformer whose layers are all attention.")
     expert = next((name for name, weight in blocks.named_parameters() if weight.dim() > 2), None)
     if expert:
-        raise UserError(f"{_named(config)} is a mixture of experts: its weight '{expert}' is no linear layer, and "
-                        "could be neither kept in 4 bits nor tuned. Choose a dense model.")
+        raise UserError(f"{_named(config)} is a mixture of experts: its weight '{expert}' is not a linear layer, "
+                        "so it cannot be quantised or tuned. Choose a dense model.")
 
 
 def _linears(model: PreTrainedModel, path: str) -> tuple[dict[str, tuple[int, int]], list[str], list[str]]:
@@ -205,7 +205,7 @@ def _kv_heads(text: PretrainedConfig) -> int:
 
 
 def _feed(text: PretrainedConfig, linears: dict[str, tuple[int, int]], first: str) -> int:
-    """Gate, up and product at once where there is a gate (a fused one stays beside its halves), else in and out.
+    """Gate, up and product together if there is a gate (a fused one stays beside its halves), else in and out.
 
     An activation that is composed of elementary steps holds four of them. Measured in forward passes.
     """

@@ -1,5 +1,5 @@
-"""The one way to the Auto classes of transformers. Their own way to run code that comes with a model is always shut:
-own classes of a model come from `TrustedCode`, which the user has let run."""
+"""The only access to the Auto classes of transformers. Their own mechanism for running a model's code is always off:
+a model's own classes come from `TrustedCode`, which the user has allowed to run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
 
 
 def build(config: PretrainedConfig, code: TrustedCode | None = None, **options: Any) -> PreTrainedModel:
-    """A causal language model of ``config`` without the weights of a file. Raises as `load_config` does."""
+    """A causal language model of ``config`` without loading weights. Raises as `load_config` does."""
     own = code and code.find("AutoModelForCausalLM", PreTrainedModel)
     if own:
         return add_generation_mixin_to_remote_model(own)._from_config(config, **options)

@@ -21,7 +21,7 @@ from sparsezo_gui.engine.models.linear import FrozenLinear
 
 @dataclass(frozen=True)
 class Call:
-    """What a block is called with besides the hidden states: positions, mask and the like."""
+    """Arguments of a block besides the hidden states: positions, mask and so on."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -34,14 +34,14 @@ class Blocks:
         self.module, self.body = model.module, model.body
         self.blocks: list[nn.Module] = list(model.module.get_submodule(model.anatomy.blocks))
         self.layers = [[layer for layer in block.modules() if isinstance(layer, FrozenLinear)] for block in self.blocks]
-        self._wraps = False  # whether blocks give a tuple, of which the hidden states are the first
+        self._wraps = False  # whether blocks return a tuple that starts with the hidden states
 
     def __len__(self) -> int:
         return len(self.blocks)
 
     @torch.no_grad()
     def enter(self, ids: Tensor) -> tuple[Tensor, list[Call]]:
-        """What the first block is given for ``ids`` (1, tokens), and how each of them is called."""
+        """Input of the first block for ``ids`` (1, tokens), and the other arguments of all blocks."""
         first, calls = torch.empty(0), []
 
         def look(number: int, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -56,12 +56,12 @@ class Blocks:
         return first, calls
 
     def run(self, number: int, hidden: Tensor, call: Call) -> Tensor:
-        """What block ``number`` makes of ``hidden``."""
+        """Output of block ``number`` for ``hidden``."""
         out = self.blocks[number](hidden, *call.args, **call.kwargs)
         return out[0] if isinstance(out, tuple) else out
 
     def leave(self, hidden: Tensor, ids: Tensor) -> tuple[Tensor, Head]:
-        """`split_pass` from what the last block gave."""
+        """`split_pass`, starting from the output of the last block."""
         with self._in_place(lambda _number, _hidden, *_args, **_kwargs: self._given(hidden)):
             return split_pass(self.module, self.body, input_ids=ids)
 
@@ -70,7 +70,7 @@ class Blocks:
 
     @contextmanager
     def _in_place(self, forward: Callable[..., Any]) -> Iterator[None]:
-        """Within: ``forward`` runs in place of each block's own, with the block's number before its arguments."""
+        """Within: ``forward`` replaces that of each block, with the block's number before its arguments."""
         self._forwards = [block.forward for block in self.blocks]
         try:
             for number, block in enumerate(self.blocks):

@@ -57,7 +57,7 @@ class Entry:
             while done < len(view):  # one call returns at most 2 GiB
                 count = file.readinto(view[done:])
                 if not count:
-                    raise UserError(f"{self.file}: became shorter while it was read. Was it replaced? Try again.")
+                    raise UserError(f"{self.file}: became shorter during reading. Was it replaced? Try again.")
                 done += count
         return data.view(self.dtype).reshape(self.shape)
 
@@ -73,7 +73,7 @@ def read_header(path: Path) -> dict[str, Entry]:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, LARGEST_HEADER):
-                raise _broken(path, f"its header would be {length} bytes long, but the file has {size}")
+                raise _broken(path, f"its header claims {length} bytes, but the file has only {size}")
             header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_unique)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
@@ -87,7 +87,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     position = 8 + length
     for name, entry in ordered:
         if entry.begin != position:
-            raise _broken(path, f"the bytes of '{name}' do not begin where those of the tensor before end")
+            raise _broken(path, f"the bytes of '{name}' do not start where those of the previous tensor end")
         position = entry.end
     if position != size:
         raise _broken(path, f"its tensors need {position} bytes, but the file has {size}")
@@ -109,9 +109,9 @@ def _entry(path: Path, name: str, fields: Any, start: int) -> Entry:
         raise UserError(f"{path}: tensor '{name}' has the number format {dtype!r}, which SparseZO cannot read. "
                         "Use the 16-bit checkpoint of this model.")
     if not _naturals(shape) or len(shape) > MOST_DIMENSIONS or not _naturals(offsets) or len(offsets) != 2:
-        raise _broken(path, f"shape or place of tensor '{name}' is not made of a few whole numbers")
+        raise _broken(path, f"shape or offsets of tensor '{name}' are not a few whole numbers")
     if offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype].itemsize:
-        raise _broken(path, f"tensor '{name}' of shape {shape} does not fit the bytes set aside for it")
+        raise _broken(path, f"tensor '{name}' of shape {shape} does not match its number of bytes")
     return Entry(path, DTYPES[dtype], tuple(shape), start + offsets[0], start + offsets[1])
 
 
@@ -148,8 +148,8 @@ class Checkpoint:
         """Name in the checkpoint of the parameter (or buffer) ``name``. Raises `UserError` if it is not there."""
         if name not in self._keys:
             raise UserError(f"{self.files[0].parent}: the checkpoint lacks the weight '{name}' that its config.json "
-                            "asks for. Download or copy the model again; if it stays so, config and weights are of "
-                            "different models.")
+                            "requires. Download or copy the model again; if this does not help, config and weights "
+                            "belong to different models.")
         return self._keys[name]
 
     def __contains__(self, name: str) -> bool:
@@ -176,17 +176,17 @@ class Checkpoint:
         return tensor.T.contiguous() if name in self.anatomy.transposed else tensor
 
     def check(self) -> None:
-        """Raises `UserError` at the first parameter of the model that is missing here or has another shape."""
+        """Raises `UserError` for the first parameter of the model that is missing or has another shape."""
         for name, expected in self.anatomy.shapes.items():
             wanted = self.anatomy.linears.get(name, expected)
             found = self.shape(name)
             if found != wanted:
                 raise UserError(f"{self.entries[self.key(name)].file}: the weight '{self.key(name)}' has the shape "
-                                f"{list(found)}, but config.json asks for {list(wanted)}. Config and weights are of "
+                                f"{list(found)}, but config.json requires {list(wanted)}. Config and weights belong to "
                                 "different models; download or copy the model again.")
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) that tells this model from others, whatever its files are called and however it is cut.
+        """SHA-256 (hex) that identifies the weights, independent of file names and shards.
 
         It covers the sorted names, dtypes and shapes of all tensors and a fixed sample of their bytes: all of a tensor
         up to 2 KiB, else eight pieces of 256 bytes, evenly spread from its first byte to its last. That is under 1 MiB
@@ -229,7 +229,7 @@ def _sample(size: int) -> list[tuple[int, int]]:
 
 
 def _keys(entries: Mapping[str, Entry], config: PretrainedConfig, code: TrustedCode | None) -> dict[str, str]:
-    """Checkpoint name by the name in the model, by the same renamings that transformers applies when it loads."""
+    """Checkpoint name by model name, with the same renaming that transformers applies when loading."""
     model = empty_model(config, code)
     state = model.state_dict()
     mapping = get_model_conversion_mapping(model)

@@ -1,4 +1,4 @@
-"""The Python code that comes with a model, read once: what is shown, hashed and run are the same bytes.
+"""The Python code that comes with a model, read once: the same bytes are shown, hashed and run.
 
 transformers runs such code from a copy of files that may have changed since anyone looked at them, and takes it from
 other repositories too. So its own way stays shut (see `auto`), and modules are made here, of the bytes in memory; what
@@ -28,7 +28,7 @@ from sparsezo_gui.sizes import size
 NAMED_IN = {"config.json": ("AutoConfig", "AutoModelForCausalLM"), "tokenizer_config.json": ("AutoTokenizer",)}
 """Which classes of its own a model can name in which file, by the class of transformers that each stands in for."""
 MOST_BYTES = 5 << 20  # of all code files together
-MOST_ENTRIES = 20_000  # files that are looked through for code
+MOST_ENTRIES = 20_000  # files to search for code
 _LARGEST_CONFIG = 10 << 20
 _PACKAGE = "sparsezo_model_code"
 
@@ -50,7 +50,7 @@ class Code:
 
     @property
     def missing(self) -> str:
-        """Name of a file that a class should come from and that is not there; empty where all are."""
+        """Name of a missing file that should define a class; empty if all exist."""
         names = (f"{reference.rpartition('.')[0]}.py" for reference in self.classes.values())
         return next((name for name in names if name not in self.files), "")
 
@@ -65,7 +65,7 @@ class Code:
 
 
 def find_code(table: ModelTable, folder: Path) -> Code | None:
-    """The code that the model in ``folder`` runs by ``table``; None where it runs none. Raises `UserError`."""
+    """The code that the model in ``folder`` runs by ``table``; None if it runs none. Raises `UserError`."""
     classes = _classes(folder) if table.trust_remote_code else {}
     if not classes:
         return None
@@ -99,13 +99,13 @@ def _checked(path: Path, reference: object) -> str:
         raise UserError(f"{path}: {quoted(reference)} is not the name of a class in the model's folder. Download "
                         "or copy the model again.")
     if "--" in reference:
-        raise UserError(f"{path}: takes its code from another repository ('{reference.split('--')[0]}'), where it can "
-                        "change at any time. Choose a copy of the model whose code lies in its own folder.")
+        raise UserError(f"{path}: uses code from another repository ('{reference.split('--')[0]}'), which can change "
+                        "at any time. Choose a copy of the model with the code in its own folder.")
     return reference
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """What a config file says; nothing where it cannot be read, which is told when the model is."""
+    """Content of a config file; empty if unreadable, which is reported when the model is loaded."""
     try:
         with path.open("rb") as file:
             table = json.loads(file.read(_LARGEST_CONFIG))
@@ -126,8 +126,8 @@ def _files(folder: Path) -> dict[str, bytes]:
             raise UserError(f"{path}: cannot be read ({error.strerror}). Change its permissions.") from error
         left -= len(content)
         if left < 0:
-            raise UserError(f"{folder}: holds more than {size(MOST_BYTES)} of Python code, more than anyone can "
-                            "read. Move code that is not the model's elsewhere.")
+            raise UserError(f"{folder}: contains more than {size(MOST_BYTES)} of Python code, too much to review. "
+                            "Move code that does not belong to the model elsewhere.")
         files[path.relative_to(folder).as_posix()] = content
     return files
 
@@ -144,8 +144,8 @@ def _python_files(folder: Path) -> Iterator[Path]:
     for place, _, names in os.walk(folder):
         seen += 1 + len(names)
         if seen > MOST_ENTRIES:
-            raise UserError(f"{folder}: holds more than {MOST_ENTRIES:,} files, too many to look through for the "
-                            "model's code. Put the model into a folder of its own.")
+            raise UserError(f"{folder}: contains more than {MOST_ENTRIES:,} files, too many to search for the "
+                            "model's code. Move the model to a separate folder.")
         yield from (path for name in names if name.endswith(".py") and (path := Path(place, name)).is_file())
 
 
@@ -174,7 +174,7 @@ class _Modules(MetaPathFinder, ExecutionLoader):
         return f"{place}.py" not in self.files and any(name.startswith(f"{place}/") for name in self.files)
 
     def get_filename(self, fullname: str) -> str:
-        """The name that tracebacks show."""
+        """The file name for tracebacks."""
         return f"{self.about}/{self._file(fullname)}"
 
     def get_source(self, fullname: str) -> str:

@@ -1,15 +1,15 @@
-"""Consent: which code of models the user lets run. No file from outside can grant it.
+"""Consent: which code of models the user has allowed to run. No outside file can grant it.
 
-A recipe's ``trust_remote_code`` only says that a model needs the Python code that comes with it. Whether that may run
-is the user's to say, once for each content: the command line asks for ``--trust-remote-code``, the window asks in a
-dialog. What was said is kept in ``consent.json`` in the program's home, a JSON object:
+A recipe's ``trust_remote_code`` only says that a model needs the Python code that comes with it. The user decides
+whether it may run, once per version of the code: with ``--trust-remote-code`` on the command line, or in a dialog of
+the window. The decisions are stored in ``consent.json`` in the program's home, a JSON object:
 
 - ``version`` MUST be 1; a file with another version is refused.
-- ``consents`` is a list of objects. ``code`` is the `hash` of the code. Of a model on the Hub ``model`` and ``commit``
-  are its id and commit, and it MUST have all three; of a folder both are empty, and the same code may run wherever it
-  lies. ``files`` (names) and ``given`` (when, in UTC) are for the user to read.
+- ``consents`` is a list of objects. ``code`` is the `hash` of the code. For a model on the Hub, ``model`` and
+  ``commit`` are its id and commit, and all three MUST match; for a folder both are empty, and the same code may run
+  from anywhere. ``files`` (names) and ``given`` (time, UTC) are for the user to read.
 
-Taking an object out of the list takes the consent back.
+Removing an object from the list revokes the consent.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _NAMES_TOLD = 8
 
 @dataclass(frozen=True)
 class TrustedCode:
-    """Code that the user lets run. Only this module makes one."""
+    """Code that the user has allowed to run. Only this module creates it."""
 
     code: Code
 
     @property
     def files(self) -> Mapping[str, bytes]:
-        """All of it, by name from the model's folder on."""
+        """All files, by path relative to the model's folder."""
         return self.code.files
 
     def has(self, auto: str) -> bool:
@@ -63,7 +63,7 @@ class TrustedCode:
 
 
 def permitted(table: ModelTable, folder: Path) -> TrustedCode | None:
-    """The code that the model in ``folder`` needs, where it is there and the user lets it run. Raises `UserError`."""
+    """The code that the model in ``folder`` needs, if it exists and is allowed to run. Raises `UserError`."""
     code = find_code(table, folder)
     return TrustedCode(code) if code is not None and not code.missing and is_given(code) else None
 
@@ -85,12 +85,12 @@ def required(table: ModelTable, folder: Path) -> TrustedCode | None:
 
 
 def is_given(code: Code) -> bool:
-    """Whether the user lets ``code`` run. Raises `UserError`."""
+    """Whether the user has allowed ``code`` to run. Raises `UserError`."""
     return _key(code) in map(_key_of, _read())
 
 
 def give(code: Code) -> None:
-    """Notes that the user lets ``code`` run. Raises `UserError`."""
+    """Records that the user allows ``code`` to run. Raises `UserError`."""
     if is_given(code):
         return
     hash, model, commit = _key(code)
@@ -134,8 +134,8 @@ def _question(code: Code) -> tuple[str, str]:
     more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
     return (
         f"'{code.model}' needs the Python code that comes with it, which you have not allowed to run. Until you do, "
-        "the model cannot be loaded; if transformers does not know its type, its memory cannot be estimated either.",
-        f"The code is {', '.join(names[:_NAMES_TOLD])}{more} in {code.folder}. It can do whatever you can on this "
+        "the model cannot be loaded, and if transformers does not support its type, its memory cannot be estimated.",
+        f"The code is {', '.join(names[:_NAMES_TOLD])}{more} in {code.folder}. It can do anything you can on this "
         "computer, so read it first. If you trust it, add --trust-remote-code to the command; the window asks you when "
         "you press Measure or Start.",
     )

@@ -55,13 +55,13 @@ def convert(folder: Path, out: Path) -> Generator[Progress, None, list[str]]:
 def _pickles(folder: Path) -> list[Path]:
     """The pickles of a model, in order. Raises `UserError`."""
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: is not the folder of a model: it has no config.json.")
+        raise UserError(f"{folder}: not a model folder: it has no config.json. Choose another folder.")
     refuse_links(folder, (path for path in folder.iterdir() if path.is_file()))
     if (folder / PICKLE).is_file():
         return [folder / PICKLE]
     if (folder / PICKLE_INDEX).is_file():
         return [folder / name for name in sorted(set(read_index(folder / PICKLE_INDEX, ".bin").values()))]
-    raise UserError(f"{folder}: there is nothing to convert: it has neither {PICKLE} nor {PICKLE_INDEX}.")
+    raise UserError(f"{folder}: nothing to convert: it has neither {PICKLE} nor {PICKLE_INDEX}.")
 
 
 def _convert(path: Path, target: Path) -> None:
@@ -76,12 +76,12 @@ def _convert(path: Path, target: Path) -> None:
                 timeout=120 + size / 1e6, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
-            raise _refused(path, "it takes too long") from error
+            raise _refused(path, "it took too long") from error
         if done.returncode:
             told.seek(0)
-            raise _refused(path, told.read(500).decode(errors="replace").strip() or "its reader broke down")
+            raise _refused(path, told.read(500).decode(errors="replace").strip() or "the converter crashed")
         os.rename(Path(cell, "weights"), target)
 
 
 def _refused(path: Path, reason: str) -> UserError:
-    return UserError(f"{path}: was not converted, because {reason}. Choose a copy of this model with {SINGLE}.")
+    return UserError(f"{path}: not converted, because {reason}. Choose a copy of this model with {SINGLE}.")

@@ -34,15 +34,15 @@ def choose(device: str) -> torch.device:
     if device == "cpu" or (device == "auto" and not count):
         return torch.device("cpu")
     if not count and torch.version.cuda is None and torch.version.hip is None:
-        raise UserError(f"[model] device = '{device}': this installation of PyTorch is for CPUs only. Use 'cpu' or "
+        raise UserError(f"[model] device = '{device}': this PyTorch build supports CPUs only. Use 'cpu' or "
                         "'auto', or install the build for your GPU (https://pytorch.org/get-started).")
     if not count:
         raise UserError(f"[model] device = '{device}': there is no usable GPU. Check its driver with 'nvidia-smi' (or "
                         "'rocm-smi' for AMD), or use 'cpu' or 'auto'.")
     index = 0 if device == "auto" else torch.device(device).index or 0
     if index >= count:
-        raise UserError(f"[model] device = '{device}': this computer has {count} GPU(s), so the last is "
-                        f"'cuda:{count - 1}'.")
+        raise UserError(f"[model] device = '{device}': this computer has {count} GPU(s), so the highest is "
+                        f"'cuda:{count - 1}'. Use that or 'auto'.")
     return torch.device("cuda", index)
 
 
@@ -52,13 +52,13 @@ def compute_dtype(device: torch.device, table: ModelTable) -> torch.dtype:
     """
     match table.compute:
         case "bfloat16" if not _has_bfloat16(device):
-            raise UserError("[model] compute = 'bfloat16': this device has no instructions for it and would be slower "
-                            "than with 'auto', which is the one to take.")
+            raise UserError("[model] compute = 'bfloat16': this device does not support it, so it would be slower than "
+                            "'auto'. Use 'auto'.")
         case "bfloat16":
             return torch.bfloat16
         case "int8" if device.type != "cpu" or not has_int8():
-            raise UserError("[model] compute = 'int8': this is for processors with VNNI instructions (AVX-512 or AVX), "
-                            "with device = 'cpu'. Take 'auto' here.")
+            raise UserError("[model] compute = 'int8': this needs a processor with VNNI instructions (AVX-512 or AVX) "
+                            "and device = 'cpu'. Use 'auto'.")
         case "auto" if device.type == "cuda" and table.bits < 32:
             return torch.bfloat16 if _has_bfloat16(device) else torch.float16
     return torch.float32
@@ -85,20 +85,20 @@ def memory_total(device: torch.device) -> int:
 
 
 def memory_free(device: torch.device) -> int:
-    """Bytes that could be had now without pushing other programs out."""
+    """Bytes available now without swapping out other programs."""
     return psutil.virtual_memory().available if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
 
 
 def memory_used(device: torch.device) -> int:
-    """Bytes that this process holds on the device."""
+    """Bytes that this process uses on the device."""
     return psutil.Process().memory_info().rss if device.type == "cpu" else torch.cuda.memory_reserved(device)
 
 
-_program: list[int] = []  # what this process held before its first model, once there was one
+_program: list[int] = []  # memory of this process before its first model
 
 
 def note_program() -> None:
-    """Remembers what this process holds; the first model is about to be loaded."""
+    """Records the memory of this process before the first model is loaded."""
     if not _program:
         _program.append(memory_used(torch.device("cpu")) + BUFFERS)
 
@@ -134,7 +134,7 @@ def let_go(files: Iterable[Path]) -> None:
 
 
 def name(device: torch.device) -> str:
-    """What to call the device: the GPU's name, or 'CPU' with its make and threads."""
+    """Name of the device: that of the GPU, or 'CPU' with its model and threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     make = _cpu_make()
@@ -150,7 +150,7 @@ def _cpu_make() -> str:
 
 
 class Peak:
-    """The most memory held since `start`, in ``bytes``."""
+    """Peak memory since `start`, in ``bytes``."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -158,14 +158,14 @@ class Peak:
         self._stop = threading.Event()
 
     def start(self) -> None:
-        """Begins to look."""
+        """Starts measuring."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
             threading.Thread(target=self._watch, daemon=True).start()
 
     def end(self) -> None:
-        """Ends looking."""
+        """Stops measuring."""
         self._stop.set()
         if self.device.type == "cuda":
             self.bytes = torch.cuda.max_memory_reserved(self.device)
@@ -180,7 +180,7 @@ class Peak:
 
 @contextmanager
 def watched(device: torch.device) -> Iterator[Peak]:
-    """Within, after `Peak.start`: the most memory that this process holds on ``device``."""
+    """Within, after `Peak.start`: measures the peak memory of this process on ``device``."""
     peak = Peak(device)
     try:
         yield peak

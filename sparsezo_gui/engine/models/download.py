@@ -1,4 +1,4 @@
-"""Files of a model on the Hub, brought into the Hugging Face cache: taken up where they broke off, checked when whole.
+"""Downloads of a model from the Hub into the Hugging Face cache: resumed when interrupted, checked when complete.
 
 The Hub's own client begins an unfinished file anew, which can cost hours of a laptop's line, and compares only sizes.
 So the bytes come here, over its session and into its layout: ``blobs`` holds contents by their hash, as
@@ -28,9 +28,9 @@ from sparsezo_gui.engine.locks import held
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 
-WAITS = (1.0, 1.0, 2.0, 4.0, 8.0)  # seconds before each further try, as long as none brings a byte
-BUSY = (408, 429, 500, 502, 503, 504)  # answers of a server that may answer otherwise soon
-TELL = 0.1  # seconds between two tellings
+WAITS = (1.0, 1.0, 2.0, 4.0, 8.0)  # seconds before each retry, as long as no byte arrives
+BUSY = (408, 429, 500, 502, 503, 504)  # HTTP errors that may be temporary
+TELL = 0.1  # seconds between progress events
 T = TypeVar("T")
 
 
@@ -66,13 +66,13 @@ class Snapshot:
         return repo_folder_name(repo_id=self.id, repo_type="model")
 
     def missing(self, file: HubFile) -> int:
-        """Bytes of ``file`` that are not on this computer."""
+        """Bytes of ``file`` that are missing on this computer."""
         if (self.folder / file.name).exists() or self._blob(file).exists():
             return 0
         return max(file.size - _size(self._part(file)), 0)
 
     def fetch(self, file: HubFile) -> Generator[int, None, None]:
-        """Brings ``file`` here, telling how many of its bytes there are. What has come is kept when this is closed.
+        """Downloads ``file``, yielding how many bytes it has. Closing this keeps the part that has arrived.
 
         Raises `UserError` for a wrong content, which is removed, and whatever the Hub's client raises.
         """
@@ -102,8 +102,8 @@ class Snapshot:
             with held(path):
                 yield
         except filelock.Timeout as error:
-            raise UserError(f"'{file.name}' of '{self.id}' is being downloaded by another program. Wait until it is "
-                            "done, then start again.") from error
+            raise UserError(f"'{file.name}' of '{self.id}' is being downloaded by another program. Wait until that "
+                            "has finished, then start again.") from error
 
     def _receive(self, file: HubFile) -> Generator[int, None, None]:
         part = self._part(file)
@@ -113,15 +113,15 @@ class Snapshot:
         part.touch()  # a file may be empty
         if not (yield from _is_right(part, file)):
             part.unlink()
-            raise UserError(f"'{file.name}' of '{self.id}' came damaged from the Hub: its checksum is wrong. It was "
-                            "removed; start again. If that does not help, something on the way, such as a proxy or a "
-                            "virus scanner, changes downloads.")
+            raise UserError(f"'{file.name}' of '{self.id}' was damaged during download: its checksum is wrong. It was "
+                            "removed; start again. If that does not help, a proxy or virus scanner may be changing "
+                            "downloads.")
         sync(part)
         os.replace(part, self._blob(file))
 
 
 def patiently(call: Callable[[], T], waiting: Progress) -> Generator[Progress, None, T]:
-    """What ``call`` gives, asking again while the Hub is too busy to answer, and telling ``waiting`` meanwhile."""
+    """Result of ``call``; retries while the Hub is busy, and yields ``waiting`` meanwhile."""
     for wait in WAITS:
         try:
             return call()
@@ -134,7 +134,7 @@ def patiently(call: Callable[[], T], waiting: Progress) -> Generator[Progress, N
 
 
 def _complete(part: Path, url: str, headers: dict[str, str], size: int) -> Generator[int, None, None]:
-    """Appends to ``part`` what it lacks of ``size`` bytes, over as many connections as it takes."""
+    """Appends to ``part`` until it has ``size`` bytes, with as many connections as needed."""
     fruitless = 0
     while (have := _size(part)) < size:
         try:
@@ -148,11 +148,11 @@ def _complete(part: Path, url: str, headers: dict[str, str], size: int) -> Gener
 
 
 def _append(part: Path, url: str, headers: dict[str, str], size: int) -> Generator[int, None, None]:
-    """What one connection brings of what ``part`` lacks. Raises when that is not all."""
+    """Downloads the missing bytes of ``part`` over one connection. Raises if some are still missing."""
     headers = {**headers, "Accept-Encoding": "identity", "Range": f"bytes={_size(part)}-"}
     with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
         hf_raise_for_status(response)
-        with open(part, "wb" if response.status_code == 200 else "ab") as out:  # 200: something knows no ranges
+        with open(part, "wb" if response.status_code == 200 else "ab") as out:  # 200: ranges are not supported
             told = 0.0
             for chunk in response.iter_bytes():
                 out.write(chunk)
@@ -164,12 +164,12 @@ def _append(part: Path, url: str, headers: dict[str, str], size: int) -> Generat
 
 
 def _passes(error: hub.HTTPError) -> bool:
-    """Whether it may go better soon."""
+    """Whether the error may be temporary."""
     return not isinstance(error, hub.HfHubHTTPError) or error.response.status_code in BUSY
 
 
 def _is_right(part: Path, file: HubFile) -> Generator[int, None, bool]:
-    """Whether the content has the hash that the Hub tells."""
+    """Whether the content has the hash from the Hub."""
     digest = _digest(file.hash, file.size)
     with open(part, "rb") as content:
         while chunk := content.read(2**24):
@@ -203,7 +203,7 @@ def _is_named_right(blob: Path) -> bool:
 
 def _link(blob: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)  # a link whose content was removed
+    path.unlink(missing_ok=True)  # a link to removed content
     try:
         path.symlink_to(os.path.relpath(blob, path.parent))
     except OSError:  # Windows allows links only to developers
@@ -215,7 +215,7 @@ def _size(path: Path) -> int:
 
 
 def _pause(seconds: float) -> Generator[None, None, None]:
-    """Waits, yielding often enough that it can be broken off."""
+    """Waits, yielding often enough to be interrupted."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         yield

@@ -1,4 +1,4 @@
-"""Weights that are no numbers (NaN or infinity), found while a model is loaded."""
+"""Finding weights that are NaN or infinity while a model is loaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KINDS = ("bitsandbytes_4bit", "bitsandbytes_8bit")
 
 
 def finite(tensor: Tensor) -> bool:
-    """Whether all values are numbers; whole numbers are. One pass over the memory, and no copy."""
+    """Whether all values are finite; integers are. One pass over the memory, without a copy."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
     return all(math.isfinite(end) for end in torch.aminmax(tensor.detach()))

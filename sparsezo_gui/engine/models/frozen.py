@@ -45,14 +45,14 @@ class FrozenModel:
     device: torch.device
     dtype: torch.dtype
     pack_rows: int
-    """Rows of activations, sides × tokens, that go through at once; one example of one side is never cut."""
+    """Rows of activations (perturbations × tokens) per pass; one example with one perturbation is never split."""
     layers: dict[str, FrozenLinear] = field(default_factory=dict)
     learned_end: int | None = None
     """The token with which its training examples end an answer, see `sparsezo_gui.engine.data.ask`."""
 
     @property
     def stops(self) -> set[int]:
-        """The tokens that end what it writes: the model's, the tokenizer's, and the one that is learned."""
+        """The stop tokens: the model's, the tokenizer's, and the learned one."""
         ends = {*(self.module.generation_config.eos_token_id or ()), self.tokenizer.eos_token_id, self.learned_end}
         return ends - {None}
 
@@ -63,7 +63,7 @@ class FrozenModel:
 
     @property
     def body(self) -> nn.Module | None:
-        """The part of the module that calls its blocks; None where the model's own code may go on in any way."""
+        """The part of the module that calls its blocks; None if the model has its own code, which may do anything."""
         own = self.source.code is not None and self.source.code.has("AutoModelForCausalLM")
         path = self.anatomy.blocks.rpartition(".")[0]
         return self.module.get_submodule(path) if path and not own else None
@@ -75,7 +75,7 @@ class FrozenModel:
 
     @property
     def fingerprint(self) -> str:
-        """Tells this model's weights from any other's."""
+        """Identifies the weights of this model."""
         return self.checkpoint.fingerprint()
 
     @property
@@ -94,7 +94,7 @@ class FrozenModel:
 
     @property
     def limits(self) -> Limits:
-        """What it takes."""
+        """Token limits of the model."""
         size = min(tables.rows(self.module.get_input_embeddings()), self.vocabulary)
         return limits_of(self.source.folder, self.source.config, self.anatomy.shapes, size)
 
@@ -106,7 +106,7 @@ class FrozenModel:
 
 
 def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
-    """Finds, checks and loads the model of ``table``. Raises `UserError` for everything that is wrong with it."""
+    """Finds, checks and loads the model of ``table``. Raises `UserError` for all problems with it."""
     devices.note_program()
     device = devices.choose(table.device)
     source = yield from find(table)
@@ -188,7 +188,7 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
             )
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"{source.id}: does not fit into the memory of {devices.name(device)}. Choose fewer bits or another "
+                f"{source.id}: does not fit in the memory of {devices.name(device)}. Choose fewer bits or a smaller "
                 "model."
             ) from error
         except RuntimeError as error:
@@ -198,8 +198,8 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
             if "automatic conversion of the weights" not in str(error):
                 raise
             raise UserError(
-                f"{source.id}: its weights could not be made ready. Most likely there is too little memory: choose "
-                "fewer bits or another model."
+                f"{source.id}: its weights could not be loaded, most likely for lack of memory. Choose fewer bits "
+                "or a smaller model."
             ) from error
     _check_quantised(source, module)
     # Greedy decoding needs no more of it; the rest is for sampling, and could be anything.
@@ -214,7 +214,7 @@ def _check_quantised(source: ModelSource, module: Any) -> None:
         weight = layer.weight if type(layer).__module__.startswith("bitsandbytes") else None
         if weight is not None and weight.dtype != torch.int8 and getattr(weight, "quant_state", None) is None:
             raise UserError(
-                f"{source.folder}: config.json says that the weight '{name}.weight' is quantised, and it is not. "
+                f"{source.folder}: config.json says that the weight '{name}.weight' is quantised, but it is not. "
                 + CURE
             )
 
@@ -229,13 +229,13 @@ def end_tokens(source: ModelSource) -> list[int]:
     ends = [end for end in (found if isinstance(found, list | tuple) else [found]) if end is not None]
     if not all(type(end) is int for end in ends):
         where = path if path.is_file() else source.folder / "config.json"
-        raise UserError(f"{where}: 'eos_token_id' must be the number of a token, or a list of them, not {found!r}.")
+        raise UserError(f"{where}: 'eos_token_id' must be a token id or a list of token ids, not {found!r}.")
     return ends
 
 
 def _not_finite(source: ModelSource, name: str) -> UserError:
     return UserError(
-        f"{source.folder}: the weight '{name}' holds NaN or infinity, so whatever the model computes is useless. {CURE}"
+        f"{source.folder}: the weight '{name}' contains NaN or infinity, so the model cannot be used. {CURE}"
     )
 
 
@@ -267,7 +267,7 @@ def _freeze(module: nn.Module, name: str, dtype: torch.dtype, rounding: Rounding
     elif isinstance(store, Int8):
         layer = IntegerLinear(name, store, bias, dtype, rounding)
     else:
-        raise UserError("The weights of this checkpoint are in 4 bits already; [model] compute = 'int8' needs 8.")
+        raise UserError("The weights of this checkpoint have 4 bits; [model] compute = 'int8' needs 8. Use 'auto'.")
     setattr(module.get_submodule(parent_path), attribute, layer)
     return layer
 

@@ -1,4 +1,4 @@
-"""Finding a model: bundled, in a folder, in the Hugging Face cache, or on the Hub, from which it is downloaded."""
+"""Finding a model: bundled, in a folder, in the Hugging Face cache, or on the Hub (then downloads it)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.sizes import size
 
 FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken", "LICENSE*", "NOTICE*", "README.md")
-"""What is fetched from the Hub."""
+"""Files to download from the Hub."""
 MORE_TEMPLATES = re.compile(r"additional_chat_templates/\w[\w.-]*\.jinja")
 """Templates of a model that has several, such as one for tools."""
 LEFT_OUT = ("*/*", "*:*", "consolidated*", "adapter_*", "*.bin.index.json", "*onnx*")
@@ -49,10 +49,10 @@ SPARE = 256 * 2**20  # bytes that stay free on the disk after a download
 
 
 def find(table: ModelTable) -> Generator[Progress, None, ModelSource]:
-    """Finds the model that ``table`` names, downloading it where it must, and checks it without reading a weight.
+    """Finds the model that ``table`` names, downloads it if needed, and checks it without reading weights.
 
-    Looks among the bundled models, then for a folder, then in the Hugging Face cache, then on the Hub. Closing the
-    generator cancels a download; what was fetched stays for the next time. Raises `UserError`.
+    Searches the bundled models, folders, the Hugging Face cache and the Hub, in this order. Closing the generator
+    cancels a download, but keeps downloaded parts for the next time. Raises `UserError`.
     """
     yield Progress("Looking for the model")
     folder = local_folder(table.id)
@@ -108,11 +108,11 @@ def _complete(folder: Path, table: ModelTable) -> bool:
 def hub_error(table: ModelTable, error: BaseException) -> UserError:
     """The sentence for whatever the Hub's client raised."""
     bundled = ", ".join(resources.BUNDLED_MODELS)
-    return refusal("model", table.id, error, f"name a folder or a bundled model ({bundled})")
+    return refusal("model", table.id, error, f"choose a folder or a bundled model ({bundled})")
 
 
 def _download(table: ModelTable) -> Generator[Progress, None, Path]:
-    """Fetches the model into the Hugging Face cache: small files first, so that a useless one is refused early."""
+    """Downloads the model into the Hugging Face cache: small files first, to refuse unusable models early."""
     try:
         snapshot, files = yield from _listing(table)
         _check_disk(table, sum(map(snapshot.missing, files)))
@@ -142,10 +142,10 @@ def _listing(table: ModelTable) -> Generator[Progress, None, tuple[Snapshot, lis
     others = [name for name in names if MORE_TEMPLATES.fullmatch(name)]
     names = [*filter_repo_objects(names, allow_patterns=patterns, ignore_patterns=LEFT_OUT), *others]
     if "config.json" not in names:
-        raise UserError(f"'{table.id}' on the Hub is not a whole model: it has no config.json. Choose another copy.")
+        raise UserError(f"'{table.id}' on the Hub is incomplete: it has no config.json. Choose another copy.")
     if SINGLE not in names and INDEX not in names:
-        raise UserError(f"'{table.id}' on the Hub has no safetensors weights, and SparseZO opens no other format. "
-                        "Choose a copy of the model that has model.safetensors.")
+        raise UserError(f"'{table.id}' on the Hub has no safetensors weights, the only format that SparseZO loads. "
+                        "Choose a copy of the model with model.safetensors.")
     unused = re.compile(r"model-\d+-of-\d+\.safetensors|.*\.index\.json") if SINGLE in names else re.compile("$^")
     wanted = {name for name in names if Path(name).suffix not in PICKLED and not unused.fullmatch(name)}
     return Snapshot(table.id, info.sha, token()), [_file(each) for each in info.siblings if each.rfilename in wanted]
@@ -161,9 +161,9 @@ def model_info(table: ModelTable) -> huggingface_hub.ModelInfo:
 def _file(sibling: RepoSibling) -> HubFile:
     hash = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
     if sibling.size is None or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", hash or ""):
-        raise UserError(f"{constants.ENDPOINT} does not tell the size and the checksum of '{sibling.rfilename}', so it "
-                        "is no full copy of the Hub. Unset HF_ENDPOINT, or download the model by other means and name "
-                        "its folder.")
+        raise UserError(f"{constants.ENDPOINT} does not provide size and checksum of '{sibling.rfilename}', so it "
+                        "is not a full mirror of the Hub. Unset HF_ENDPOINT, or download the model in another way and "
+                        "choose its folder.")
     return HubFile(sibling.rfilename, sibling.size, hash)
 
 

@@ -1,6 +1,6 @@
-"""What a folder or a file is that is no causal language model: a sentence that names it, and what to take instead.
+"""Describes folders and files that are not a causal language model, and says what to use instead.
 
-Told from the names of the files and the tables in config.json and adapter_config.json alone.
+Uses only file names and the tables in config.json and adapter_config.json.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 from sparsezo_gui.errors import quoted
 
 GGUF = (
-    "a GGUF file, the format of llama.cpp and Ollama, whose quantised weights cannot be tuned. Choose the model it was "
-    "made from, in safetensors format"
+    "a GGUF file, the format of llama.cpp and Ollama, whose quantised weights cannot be tuned. Choose the original "
+    "model in safetensors format"
 )
-_ORIGINAL = "Choose the original model, in the format of transformers with safetensors weights"
-_CAUSAL = "Choose a causal language model, such as the one that it was made from"
+_ORIGINAL = "Choose the original model in transformers format with safetensors weights"
+_CAUSAL = "Choose a causal language model, such as the one that it is based on"
 _FILES = {
     "model_index.json": f"a diffusers pipeline, which generates images, audio or video. {_CAUSAL}",
     "modules.json": f"a sentence-transformers model, which computes text embeddings. {_CAUSAL}",
@@ -31,7 +31,7 @@ _INSTEAD_OF_CONFIG = (  # what a folder without config.json may hold
     (r".*\.onnx", f"a model in ONNX format, which cannot be tuned here. {_ORIGINAL}"),
     (r".*\.npz", f"a model in MLX format, which cannot be tuned here. {_ORIGINAL}"),
     (r"saved_model\.pb|.*\.tflite", f"a TensorFlow model, which cannot be tuned here. {_ORIGINAL}"),
-    (r"params\.json|consolidated.*", f"a model in its makers' own format. {_ORIGINAL} (its name often ends in '-hf')"),
+    (r"params\.json|consolidated.*", f"a model in its vendor's own format. {_ORIGINAL} (its name often ends in '-hf')"),
     (r"tokenizer.*|vocab\.(json|txt)|.*spiece.*\.model", "a tokenizer without a model. Choose the folder that holds "
      "config.json and the weights too"),
 )  # fmt: skip
@@ -62,10 +62,10 @@ def of_file(path: Path) -> str:
     if magic == b"GGUF" or path.suffix.lower() == ".gguf":
         return f"is {GGUF}."
     if path.suffix.lower() in (".safetensors", ".bin", ".pt", ".pth", ".index"):
-        return f"is a file of weights; [model] id names the folder that holds it and config.json: {path.parent}"
+        return f"is a weights file; set [model] id to the folder with config.json: {path.parent}"
     if path.suffix.lower() == ".onnx":
         return f"is a model in ONNX format, which cannot be tuned here. {_ORIGINAL}."
-    return "is a file; [model] id names the folder that holds config.json and the weights."
+    return "is a file; set [model] id to the folder with config.json and the weights."
 
 
 def of_files(names: Collection[str], base: str = "") -> str:
@@ -74,7 +74,7 @@ def of_files(names: Collection[str], base: str = "") -> str:
     whole = "config.json" in names
     weights = any(re.fullmatch(r"(model|pytorch_model).*\.(safetensors|bin)", name) for name in names)
     if "adapter_config.json" in names and not (whole and weights):
-        return f"holds an adapter (LoRA or the like){_trained_on(base)}, not a whole model. {_without(base)}"
+        return f"contains an adapter (such as LoRA){_trained_on(base)}, not a whole model. {_without(base)}"
     found = next((what for name, what in _FILES.items() if name in names), "")
     if not found and not whole and not any(name.endswith(".safetensors") for name in names):
         matches = (what for pattern, what in _INSTEAD_OF_CONFIG if any(re.fullmatch(pattern, name) for name in names))
@@ -99,10 +99,10 @@ def of_weights(names: Collection[str], missing: Collection[str]) -> str:
     """What weights of these ``names`` in the checkpoint are, where the model needs ``missing`` ones besides."""
     head = next((found[1] for name in names if (found := _HEAD_WEIGHTS.match(name))), "")
     if head:
-        return f"holds the head of a classifier or reward model ('{head}'), not one that predicts tokens. {_CAUSAL}."
+        return f"has the head of a classifier or reward model ('{head}'), not one that predicts tokens. {_CAUSAL}."
     if missing and all(map(_OUTPUT.match, missing)):
         return (
-            f"has no head that predicts tokens ('{min(missing)}'): it is the body of a model, such as one for "
+            f"has no head that predicts tokens ('{min(missing)}'): it is only a model body, such as one for "
             f"embeddings. {_CAUSAL}."
         )
     return ""

@@ -1,4 +1,4 @@
-"""Lists of models: what is on this computer, what one model is, what the Hub has. No weight is read or fetched."""
+"""Lists of models on this computer and on the Hub, and facts about one model. Reads and downloads no weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sparsezo_gui.engine.models.token import token
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import ModelTable
 
-LIMIT = 30  # models that a search of the Hub gives
+LIMIT = 30  # results of a Hub search
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _of_hub(table: ModelTable) -> ModelSummary:
         check_quantisation(f"'{table.id}' on the Hub", config)
         facts["parameters"] = anatomy(config, code).parameters
         if not files:
-            facts["problem"] = f"'{table.id}' on the Hub has no safetensors weights; choose a copy that has them."
+            facts["problem"] = f"'{table.id}' on the Hub has no safetensors weights; choose a copy that does."
     except UserError as error:
         facts["problem"] = str(error)
     return ModelSummary(table.id, _title(table.id), "hub", **facts)
@@ -185,10 +185,10 @@ def _of_info(info: Any) -> ModelSummary:
     kind = config.get("model_type")
     numbers = info.safetensors.parameters if info.safetensors else {}
     size = sum(count * (DTYPES[dtype].itemsize if dtype in DTYPES else 1) for dtype, count in numbers.items())
-    problem = "" if numbers else "It has no safetensors weights; choose a copy that has them."
+    problem = "" if numbers else "It has no safetensors weights; choose a copy that does."
     problem = kinds.of_tags(info.tags) or _it(kinds.of_config(config)) or problem
     if kind and kind not in CONFIG_MAPPING:
-        problem = f"Its model type '{kind}' is not known to transformers."
+        problem = f"transformers does not support its model type '{kind}'."
     return ModelSummary(
         info.id, _title(info.id), "hub", (config.get("architectures") or [kind or ""])[0], sum(numbers.values()), size,
         _licence(info.tags), bool(info.gated), problem,

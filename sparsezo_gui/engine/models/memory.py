@@ -1,4 +1,4 @@
-"""How much memory a run takes, from the recipe and the anatomy of its model alone: no weights, no forward pass.
+"""How much memory a run takes, from the recipe and the model spec alone: no weights, no forward pass.
 
 The parts are what the engine holds at its peak, which is in the forward pass of the largest pack, of a step or of an
 evaluation: at most `PACK_ROWS` rows, sides × tokens (or one longer example of one side). Forward passes keep nothing,
@@ -56,19 +56,19 @@ class MemoryEstimate:
 
     parts: tuple[Part, ...]
     available: int
-    """Bytes that this program could take now: free ones and those it holds already."""
+    """Bytes that this program can use now: free ones and those it uses already."""
     capacity: int
     """Bytes that the device has."""
     rows: int
-    """Rows of activations, sides × tokens, that go through at once (see `PACK_ROWS`)."""
+    """Rows of activations (perturbations × tokens) per pass (see `PACK_ROWS`)."""
     small: int
-    """Bytes in all with fewer rows at once, to which a run goes over by itself where memory is tight."""
+    """Total bytes with fewer rows per pass, which a run uses automatically when memory is short."""
     others: dict[str, int]
     """Bytes that 'lora', 'qlora' and 'full' fine-tuning would take for the same pack of tokens; always estimated."""
     measured: bool = False
-    """Whether the parts were measured; everything else never is."""
+    """Whether the parts were measured; all other figures are estimates."""
     search: int = 0
-    """Bytes that finding the mask takes before the run, on top of measured parts; among estimated ones it is a part."""
+    """Bytes that finding the mask takes before the run, beyond measured parts; a part among estimated ones."""
 
     @property
     def total(self) -> int:
@@ -160,7 +160,7 @@ def estimate(
         *parts,
         *_search(recipe, anatomy, width, _sum(parts[4:])),
         Part("Runtime", runtime + round(KEPT[device_kind] * activations.bytes),
-             "The program, PyTorch and its libraries, and what the allocator keeps."),
+             "The program, PyTorch and its libraries, and memory kept by the allocator."),
     )
     total = _sum(parts)
     others = _others(anatomy, shape, runtime)
@@ -181,14 +181,14 @@ def _writing(anatomy: Anatomy, written: int, width: int, free: int) -> Iterator[
         tokens = max(written, min(TOGETHER * written, CACHE_BYTES // token))
         needed = tokens * token + _activations(anatomy, _Shape(1, tokens, written, 1, width)).bytes
         yield Part("Written answers", max(0, needed - free),
-                   "Keys and values while an evaluation writes answers, beyond the room that a step takes.")
+                   "Keys and values while an evaluation generates answers, beyond the memory of a step.")
 
 
 def _search(recipe: Recipe, anatomy: Anatomy, width: int, free: int) -> Iterator[Part]:
     """What the search takes beyond the ``free`` bytes that the run takes later."""
     if needed := search_bytes(recipe, anatomy, width):
         yield Part("Finding the mask", max(0, needed - free),
-                   "Gradients of one block at a time, before the run, beyond the room that it takes later.")
+                   "Gradients of one block at a time, before the run, beyond the memory of the run itself.")
 
 
 def search_bytes(recipe: Recipe, anatomy: Anatomy, width: int) -> int:
@@ -214,16 +214,16 @@ def _weights(
     if anatomy.halved:
         ends -= 2 * sum(math.prod(anatomy.shapes[name]) for name in own)
     share = KEPT_BLOCKS / anatomy.layers if streamed else 1
-    where = f"{KEPT_BLOCKS} blocks at a time; the others wait in the host's memory" if streamed else "all blocks"
-    kept = "in the checkpoint's 16 bits" if own and anatomy.halved else "kept whole"
-    name, moved = ("Tuned weights", ", and moved there") if dense else ("Frozen weights", "")
+    where = f"{KEPT_BLOCKS} blocks at a time, with the others in host memory" if streamed else "all blocks"
+    kept = "in the checkpoint's 16 bits" if own and anatomy.halved else "unquantised"
+    name, moved = ("Tuned weights", ", updated in place") if dense else ("Frozen weights", "")
     return (
         Part(name, round(share * anatomy.eligible * bits // 8),
-             f"The linear layers of {where}, {bits} bits a weight{moved}."),
+             f"The linear layers of {where}, {bits} bits per weight{moved}."),
         Part("Quantisation statistics", round(share * statistics.get(bits, 0)),
-             "Scales by which the small numbers become weights."),
+             "Scales that convert quantised numbers to weights."),
         Part("Embeddings and head", ends, f"The tables of {anatomy.vocabulary} tokens, {kept}."),
-        Part("Other weights", anatomy.other * width, "Norms and biases, kept whole."),
+        Part("Other weights", anatomy.other * width, "Norms and biases, unquantised."),
     )
 
 
@@ -233,9 +233,9 @@ def _overlay(recipe: Recipe, anatomy: Anatomy, width: int) -> Iterator[Part]:
     tuned, bases = recipe.mask.tuned(anatomy), recipe.mask.bases(anatomy)
     probes, remembered = recipe.estimator.probes(recipe.loop.batch_size), recipe.estimator.remembered
     held = 12 + 4 * (2 * probes + 2 * recipe.sides + remembered + recipe.update.remembered)
-    yield Part("Tuned values", held * tuned, f"{tuned} weights in full precision, and where each step tries them.")
+    yield Part("Tuned values", held * tuned, f"{tuned} weights in full precision, and their perturbed copies.")
     if bases:
-        yield Part("Bases", bases * width, "The directions within each weight that the tuned values go along.")
+        yield Part("Bases", bases * width, "The directions in each weight matrix along which values are tuned.")
 
 
 def _backwards(recipe: Recipe, anatomy: Anatomy, tokens: int, width: int) -> Iterator[Part]:
@@ -246,7 +246,7 @@ def _backwards(recipe: Recipe, anatomy: Anatomy, tokens: int, width: int) -> Ite
         blocks = min(estimator.tail or anatomy.layers, anatomy.layers)
         kept = COPIES * tokens * blocks * _kept(anatomy) * width
         gradients = 4 * estimator.sides * recipe.mask.tuned(anatomy) + 2 * 4 * anatomy.largest
-        why = f"What {blocks} blocks keep of {tokens} tokens, and gradients."
+        why = f"Activations that {blocks} blocks keep for {tokens} tokens, and gradients."
         yield Part("Back-propagation", kept + gradients, why)
 
 
@@ -268,7 +268,8 @@ def _activations(anatomy: Anatomy, shape: _Shape) -> Part:
     if anatomy.capped:
         attention += 3 * 4 // shape.width * anatomy.heads * shape.longest
     count = shape.rows * (3 * anatomy.hidden + max(anatomy.feed, attention)) * shape.width
-    return Part("Activations", count, f"What one block holds for {shape.sides} sides of {shape.tokens} tokens at once.")
+    why = f"Values in one block for {shape.sides} perturbations of {shape.tokens} tokens at once."
+    return Part("Activations", count, why)
 
 
 def _logits(anatomy: Anatomy, shape: _Shape, backwards: bool, free: int) -> Part:
@@ -281,7 +282,7 @@ def _logits(anatomy: Anatomy, shape: _Shape, backwards: bool, free: int) -> Part
     places = min(shape.scored, max(1, LOGITS_BYTES // (4 * row)))
     each = 16 if backwards else (8 if anatomy.capped else 4) + (shape.width if shape.width < 4 else 0)
     return Part("Logits", max(0, places * row * each - free),
-                f"Scores of every token at {places} trained places, beyond the room that the activations leave then.")
+                f"Scores of every token at {places} trained positions, beyond memory that activations free by then.")
 
 
 def _workspace(recipe: Recipe, anatomy: Anatomy, shape: _Shape, device_kind: str) -> Part:
@@ -291,7 +292,7 @@ def _workspace(recipe: Recipe, anatomy: Anatomy, shape: _Shape, device_kind: str
     """
     if recipe.model.compute == "int8":
         codes = shape.rows * anatomy.intermediate * (1 + 4)
-        return Part("Workspace", codes + PIECE_BYTES, "Activations cut to integers, and a piece of their products.")
+        return Part("Workspace", codes + PIECE_BYTES, "Activations rounded to integers, and a part of their products.")
     largest, width = anatomy.largest, shape.width
     if device_kind == "cpu" and width * largest > LARGE_BYTES:
         largest = LARGE_BYTES // width
@@ -300,7 +301,7 @@ def _workspace(recipe: Recipe, anatomy: Anatomy, shape: _Shape, device_kind: str
     factor = width + (4 if recipe.model.bits == 8 and width < 4 else 0)
     share = recipe.mask.tuned(anatomy) / anatomy.eligible if recipe.mask.space == "entries" else 0
     indices = 8 * round(share * largest)
-    return Part("Workspace", factor * largest + indices, "One frozen weight at a time, made dense to multiply.")
+    return Part("Workspace", factor * largest + indices, "One frozen weight at a time, dequantised to multiply.")
 
 
 def _moving(recipe: Recipe, largest: int, width: int, device_kind: str) -> Part:
@@ -310,7 +311,7 @@ def _moving(recipe: Recipe, largest: int, width: int, device_kind: str) -> Part:
     span = (4 * (probes + 1) + (4 if recipe.model.bits < 32 else 0) + (width if width < 4 else 0)) * largest
     step = 4 * (probes + 3) * min(MOVED, largest)
     drawn = DRAWN * min(PIECE[device_kind] * (torch.get_num_threads() if device_kind == "cpu" else 1), largest)
-    return Part("Workspace", max(span, step) + drawn, "A span of a weight at a time, and the directions it moves in.")
+    return Part("Workspace", max(span, step) + drawn, "A part of a weight at a time, and its random directions.")
 
 
 def _others(anatomy: Anatomy, shape: _Shape, runtime: int) -> dict[str, int]:

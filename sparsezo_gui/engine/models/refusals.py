@@ -33,19 +33,19 @@ def refusal(kind: str, id: str, error: BaseException, instead: str) -> UserError
         return UserError(f"The {kind} '{id}' is not on this computer, and the program is offline (HF_HUB_OFFLINE). Go "
                          f"online once to download it, or {instead}.")
     if any_is(hub.GatedRepoError):
-        return UserError(f"The {kind} '{id}' on the Hub is gated. Accept its terms at {page}, make a token at "
-                         f"{tokens}, and give it {HOW}.")
+        return UserError(f"The {kind} '{id}' on the Hub is gated. Accept its terms at {page}, create a token at "
+                         f"{tokens}, and set it {HOW}.")
     if any_is(hub.RepositoryNotFoundError, hub.HFValidationError):
         return UserError(f"There is no {kind} '{id}' on the Hub, or it is private. Check the name, or {instead}; for a "
-                         f"private {kind}, give a token {HOW}.")
+                         f"private {kind}, set a token {HOW}.")
     if any_is(hub.RevisionNotFoundError):
-        return UserError(f"The {kind} '{id}' on the Hub has no such revision. Use 'main', or a branch, tag or commit "
+        return UserError(f"The {kind} '{id}' on the Hub lacks this revision. Use 'main', or a branch, tag or commit "
                          f"listed at {page}/tree/main.")
     if any_is(hub.DisabledRepoError):
         return UserError(f"The {kind} '{id}' was disabled by the Hub. Choose another one.")
     if status in (401, 403):
         return UserError(f"The Hub does not let your token read the {kind} '{id}' (HTTP {status}): it is wrong, has "
-                         f"expired or lacks the permission. Make a new one at {tokens} and give it {HOW}.")
+                         f"expired or lacks the permission. Create a new one at {tokens} and set it {HOW}.")
     if any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in chain):
         return UserError(f"The disk of the Hugging Face cache ({constants.HF_HUB_CACHE}) is full. Free some space and "
                          f"start again{_kept(kind)}.")

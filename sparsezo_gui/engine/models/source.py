@@ -1,4 +1,4 @@
-"""A model on this disk, checked before it is loaded.
+"""A model on disk, checked before it is loaded.
 
 Weights are read from safetensors files only. A pickle (pytorch_model.bin) can run code when it is opened, so none is;
 `convert` makes a safetensors copy of one.
@@ -30,7 +30,7 @@ from sparsezo_gui.sizes import size
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
 MOST_LAYERS = 1000
 ADAPTER = "adapter_config.json"
-_NO_CONFIG = "is not a model: it has no config.json. Choose the folder that holds config.json and the weights."
+_NO_CONFIG = "is not a model: it has no config.json. Choose the folder with config.json and the weights."
 _COUNTS = re.compile(r"(layers?|blocks?|depths?|experts|labels|types)$")
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
@@ -74,7 +74,7 @@ def inspect(folder: Path, table: ModelTable) -> ModelSource:
 
 
 def local_folder(id: str) -> Path | None:
-    """Folder of a bundled or local model; None when ``id`` can only be meant for the Hub."""
+    """Folder of a bundled or local model; None if ``id`` can only be on the Hub."""
     if id in resources.BUNDLED_MODELS:
         return resources.BUNDLED_MODELS[id]
     path = Path(os.path.expanduser(id))
@@ -84,7 +84,7 @@ def local_folder(id: str) -> Path | None:
         with outside(path, "cannot be read"):
             raise UserError(f"{path}: {kinds.of_file(path)}")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", id):
-        raise UserError(f"There is no model folder '{path}'. Check the path, or name a bundled model "
+        raise UserError(f"There is no model folder '{path}'. Check the path, or use a bundled model "
                         f"({', '.join(resources.BUNDLED_MODELS)}) or a model on the Hub such as 'Qwen/Qwen3-0.6B'.")
     return None
 
@@ -111,12 +111,12 @@ def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
     if not known and remote and code is None:
         raise UserError(f"{path}: the model type '{kind}' needs the Python code that comes with the model. To use it, "
                         "set trust_remote_code = true in [model] (in the window: 'Run code that comes with the model') "
-                        "and allow the code when you are asked; in the terminal, add --trust-remote-code. Or choose "
+                        "and allow the code when asked; in the terminal, add --trust-remote-code. Or choose "
                         "another model.")
     if not known and not remote:
         hint = did_you_mean(kind, CONFIG_MAPPING) if isinstance(kind, str) else ""
         hint = hint if hint.startswith("Did") else "It may be newer than this version of SparseZO."
-        raise UserError(f"{path}: the model type {kind!r} is not known to transformers. {hint}")
+        raise UserError(f"{path}: transformers does not support the model type {kind!r}. {hint}")
     with outside(path, f"does not describe a '{kind}' model"):
         return auto.load_config(folder, code)
 
@@ -137,8 +137,8 @@ def _refuse_files(folder: Path) -> None:
     if what := kinds.of_files(names, kinds.base_of(folder)):
         raise UserError(f"{folder}: {what}")
     if {ADAPTER, "config.json"} <= names:
-        raise UserError(f"{folder}: holds an adapter beside the model. Merge it into the model first, or move "
-                        "adapter_config.json to another folder to tune the model without it.")
+        raise UserError(f"{folder}: contains an adapter besides the model. Merge it into the model first, or "
+                        "move adapter_config.json to another folder to tune the model without it.")
 
 
 def _refuse_settings(path: Path, table: dict[str, Any]) -> None:
@@ -148,14 +148,14 @@ def _refuse_settings(path: Path, table: dict[str, Any]) -> None:
     while held:
         key, value = held.pop()
         if key == "transformers_weights" and value:
-            raise UserError(f"{path}: names a weights file of its own, {quoted(value)}, as '{key}'. Rename that "
-                            f"file to {SINGLE}, and remove the setting.")
+            raise UserError(f"{path}: sets '{key}' to the weights file {quoted(value)}. Rename that file to "
+                            f"{SINGLE}, and remove the setting.")
         if isinstance(value, dict):
             held += value.items()
         elif isinstance(value, list):
             held += [(key, item) for item in value]
         elif isinstance(value, int | float) and value > MOST_LAYERS and _COUNTS.search(key):
-            raise UserError(f"{path}: asks for {quoted(value)} as '{key}', and no model has more than {MOST_LAYERS}. "
+            raise UserError(f"{path}: sets '{key}' to {quoted(value)}, but no model has more than {MOST_LAYERS}. "
                             "Download or copy it again.")
 
 
@@ -166,7 +166,7 @@ def check_quantisation(where: object, config: PretrainedConfig) -> bool:
     method = found.get("quant_method") or ("bitsandbytes" if any(key.startswith("load_in_") for key in found) else None)
     if method not in (None, "bitsandbytes"):
         raise UserError(f"{where}: its weights are stored in the '{method}' format, which cannot be tuned here. Choose "
-                        "the original 16-bit model; SparseZO brings it to 4 bits itself.")
+                        "the original 16-bit model; SparseZO quantises it to 4 bits itself.")
     return method is not None
 
 
@@ -184,8 +184,8 @@ def find_weights(folder: Path) -> dict[str, Path]:
         weights |= dict.fromkeys(read_header(folder / name), folder / name)
     absent = next((key for key in table if key not in weights), None)
     if absent is not None:
-        raise UserError(f"{folder / table[absent]}: lacks the weight '{absent}' that {INDEX} promises. Download or "
-                        "copy the model again.")
+        raise UserError(f"{folder / table[absent]}: lacks the weight '{absent}' listed in {INDEX}. Download or copy "
+                        "the model again.")
     return weights
 
 
@@ -193,11 +193,12 @@ def read_index(index: Path, suffix: str) -> dict[str, str]:
     """Name of the file of each tensor; every file is there, beside the index. Raises `UserError`."""
     table = _read_json(index).get("weight_map")
     if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
-        raise UserError(f"{index}: does not tell which file holds which weight. Download or copy the model again.")
+        raise UserError(f"{index}: does not say which file has which weight. Download or copy the model again.")
     present = {path.name for path in index.parent.iterdir() if path.is_file()}
     for name in sorted(set(table.values())):
         if Path(name).name != name or not name.endswith(suffix):
-            raise UserError(f"{index}: names '{name}', which is not a {suffix.removeprefix('.')} file of this folder.")
+            raise UserError(f"{index}: lists '{name}', which is not a {suffix.removeprefix('.')} file in this folder. "
+                            "Download or copy the model again.")
         if name not in present:
             raise UserError(f"{index.parent}: the file '{name}' is missing, though {index.name} names it. Download or "
                             "copy the model again.")
@@ -211,7 +212,7 @@ def _no_weights(folder: Path) -> str:
         way = (f"Convert it with '{convert}'" if any(folder.glob("pytorch_model*.bin"))
                else "Convert it to safetensors with the program that wrote it")
         return (f"{folder}: its weights are in '{pickles[0]}', a format that can run code when opened, so SparseZO "
-                f"does not. {way}, or choose a copy that has model.safetensors.")
+                f"does not load it. {way}, or choose a copy with model.safetensors.")
     return (f"{folder}: has a config.json but no weights. Put model.safetensors (or its parts with {INDEX}) there, or "
             "download the model again.")
 
@@ -219,12 +220,12 @@ def _no_weights(folder: Path) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_HEADER:
-            raise UserError(f"{path}: is larger than {size(LARGEST_HEADER)}, so it is not of a model.")
+            raise UserError(f"{path}: larger than {size(LARGEST_HEADER)}, so it is not a model's.")
         table = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not valid JSON ({error}). Download or copy the model again.") from error
+        raise UserError(f"{path}: not valid JSON ({error}). Download or copy the model again.") from error
     if not isinstance(table, dict):
-        raise UserError(f"{path}: is not a table of settings. Download or copy the model again.")
+        raise UserError(f"{path}: not a table of settings. Download or copy the model again.")
     return table

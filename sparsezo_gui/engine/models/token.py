@@ -1,4 +1,4 @@
-"""The access token for the Hub, kept in the system's keyring: in no file of ours, no recipe and no command line."""
+"""The access token for the Hub, stored in the system keyring: never in our files, recipes or command lines."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _SENTENCE = ("The keyring of this system cannot be used ({}). Unlock it or set o
 
 
 def token() -> str | None:
-    """The token to send: ours in the keyring, else the one that the Hub's client finds; None when there is none."""
+    """The token to send: ours from the keyring, else the one that the Hub's client finds; None if there is none."""
     return found()[0]
 
 
 def found() -> tuple[str | None, str]:
-    """The token to send, and in words where it is from."""
+    """The token to send, and a description of its origin."""
     if kept := _kept():
         return kept, "the system's keyring"
     if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:  # the user lets no token be sent that was not given to this program
@@ -39,14 +39,14 @@ def found() -> tuple[str | None, str]:
 
 
 def keep(text: str) -> None:
-    """Puts a token into the keyring. Raises `UserError` when it is none, or when the keyring takes none."""
+    """Saves a token in the keyring. Raises `UserError` if it is not a token, or if the keyring fails."""
     if not re.fullmatch(TOKEN, text):
-        raise UserError("That is no token of the Hugging Face Hub: one begins with 'hf_', and letters and digits "
-                        f"follow. Copy it whole from {constants.ENDPOINT}/settings/tokens.")
+        raise UserError("Not a token of the Hugging Face Hub: it begins with 'hf_', followed by letters and "
+                        f"digits. Copy all of it from {constants.ENDPOINT}/settings/tokens.")
     with _telling():
         keyring.set_password(SERVICE, USER, text)
     if _kept() != text:
-        raise UserError(_SENTENCE.format("it forgets what it is given"))
+        raise UserError(_SENTENCE.format("it does not keep the token"))
 
 
 def forget() -> bool:
@@ -70,6 +70,6 @@ def _telling() -> Iterator[None]:
     try:
         yield
     except NoKeyringError as error:
-        raise UserError(_SENTENCE.format("it has none")) from error
+        raise UserError(_SENTENCE.format("there is none")) from error
     except Exception as error:  # beside the keyring's own errors, each back end raises those of its system
         raise UserError(_SENTENCE.format(reason(error))) from error

@@ -1,4 +1,4 @@
-"""The tokenizer of a model on this disk.
+"""The tokenizer of a model on disk.
 
 Its file describes a program in a library that aborts the process where that goes wrong, so one of unknown content is
 first tried in the confined process (see `sparsezo_gui.engine.confined`). What passed is remembered by an empty file in
@@ -62,7 +62,7 @@ def _template_beside(path: Path, may_lack: bool = False) -> Any:
         found = {str(each["name"]): each.get("template") for each in found}  # as tokenizer_config.json has several
     texts = found.values() if isinstance(found, dict) else [found]
     if not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{path}: holds no text under 'chat_template'. {CURE}")
+        raise UserError(f"{path}: has no text under 'chat_template'. {CURE}")
     return found
 
 
@@ -94,7 +94,7 @@ def _problem(path: Path, state: tuple[int, ...]) -> str:
         much = f"{seconds} seconds" if str(error) == "time" else f"{size(memory)} of memory"
         return f"{path}: takes more than {much} for a few words, or crashes. {CURE}"
     except Refused as error:
-        return f"{path}: not a tokenizer that can be loaded ({error}). {CURE}"
+        return f"{path}: this tokenizer cannot be loaded ({error}). {CURE}"
     with suppress(UserError):  # then it is tried again next time
         write_text(verdict, "")
     return ""

@@ -34,7 +34,7 @@ def main(source: str, target: str) -> None:
         save_file(plain(found, size), target, {"format": "pt"})
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
-        sys.exit(told(f"it would run {wanted[1]}" if wanted else "it holds more than tensors"))
+        sys.exit(told(f"it would run {wanted[1]}" if wanted else "it contains more than tensors"))
     except Exception as error:  # whatever a broken or hostile file makes of its reader
         sys.exit(told(str(error).strip().split("\n")[0] or type(error).__name__))
 
@@ -58,7 +58,7 @@ def plain(found: Any, size: int) -> dict[str, Any]:
     import torch
 
     if not isinstance(found, dict):
-        raise ValueError("it holds no table of tensors")
+        raise ValueError("it contains no table of tensors")
     tensors: dict[str, Any] = {}
     seen: set[Any] = set()
     for name, tensor in found.items():

@@ -1,4 +1,4 @@
-"""A branch: a run that begins at a step of another one, with other values in its recipe."""
+"""A branch: a run that starts from a step of another one, with different settings."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, judge, with_settings
 
 OWN = {"version", "name", "created", "versions", "branched"}  # facts that a branch does not share with its tree
-OF_MODEL = ("tokenizer", "config")  # inputs that are the same whatever the data
+OF_MODEL = ("tokenizer", "config")  # inputs that do not depend on the data
 
 
 def branch(run: RunFolder, step: int | None, settings: Sequence[str] = (), name: str = "") -> RunFolder:
-    """A new run that goes on from ``step`` (None: the last) of ``run``, with ``key=value`` settings in its recipe.
+    """A new run that continues from ``step`` (None: the last) of ``run``, with ``key=value`` settings in its recipe.
 
-    It lies in the folder of the run that took the step and still holds it; nothing is copied but the evaluations.
-    Settings of [data] make it take the data as they are now, also where they name the same source.
-    Raises `UserError`.
+    It is stored in the folder of the run that took the step; only the evaluations are copied. With settings of [data],
+    it uses the current data, even if they name the same source. Raises `UserError`.
     """
     way = line(run).until(step)
     recipe = _recipe(run, way.step, settings, name)
@@ -32,7 +31,7 @@ def branch(run: RunFolder, step: int | None, settings: Sequence[str] = (), name:
     facts = {**run.facts.model_dump(exclude=OWN), "branched": beginning}
     same_data = recipe.data == run.recipe.data and not any(each.strip().startswith("data.") for each in settings)
     if not same_data:
-        facts["data_hash"] = facts["examples"] = None  # the first start will tell
+        facts["data_hash"] = facts["examples"] = None  # recorded when the branch starts
         facts["inputs"] = {name: hash for name, hash in run.facts.inputs.items() if name in OF_MODEL}
     branches = part.run.path / BRANCHES
     try:
@@ -52,12 +51,12 @@ def _recipe(run: RunFolder, step: int, settings: Sequence[str], name: str) -> Re
     recipe = with_settings(run.recipe, settings)
     if recipe.mask != run.recipe.mask or _weights(recipe) != _weights(run.recipe):
         raise UserError(
-            "[model] and [mask] cannot change in a branch, since the tuned values belong to them. Start a new run for "
-            "that."
+            "[model] and [mask] cannot change in a branch, since the tuned values belong to them. Start a new run "
+            "instead."
         )
     if recipe.loop.steps <= step:
         raise UserError(
-            f"A branch from step {step} needs more steps than [loop] steps = {recipe.loop.steps}. Set for example "
+            f"A branch from step {step} needs more steps than [loop] steps = {recipe.loop.steps}. For example, set "
             f"loop.steps={step + recipe.loop.steps}."
         )
     called = (name or f"{run.name} from {step}")[:80]
@@ -69,5 +68,5 @@ def _weights(recipe: Recipe) -> object:
 
 
 def _factor(way: Line, settings: Sequence[str]) -> float:
-    """A rate that the user changed on the way stays changed, unless the branch has an update of its own."""
+    """A rate that the user changed during the run stays changed, unless the branch sets [update] itself."""
     return 1.0 if any(setting.strip().startswith("update.") for setting in settings) else way.factor

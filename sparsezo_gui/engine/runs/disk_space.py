@@ -1,7 +1,7 @@
-"""What a run will write, and whether the disk has room for it, checked before the start.
+"""How much a run will write, and whether the disk has enough space, checked before the start.
 
-The journal and the mask are the run: without room for them it is refused. For key frames and an export there is a
-notice: a run without frames takes long to open again, and an export can go to another disk.
+Without space for the journal and the mask, a run is refused. Too little space for checkpoints or an export only gives a
+notice: without checkpoints, a run takes longer to open, and an export can go to another disk.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.sizes import size
 
-SMALL = 1 << 20  # bytes that are not checked: a write that fails is reported too, and waits where the recipe says so
-INDEX = VALUE = 4  # bytes of a tuned weight's place in the mask, and of its value
+SMALL = 1 << 20  # bytes that are not checked: a failing write is reported too, and pauses the run if the recipe says so
+INDEX = VALUE = 4  # bytes of a tuned weight's index in the mask, and of its value
 
 
 @dataclass(frozen=True)
 class DiskSpace:
-    """Bytes that a run of a recipe takes on the disk: at least, for all key frames it may keep, and of the model that
-    it can be exported as."""
+    """Bytes on the disk: the minimum for the run itself, those of all checkpoints it may keep, and those of an exported
+    model."""
 
     least: int
     frames: int
@@ -45,22 +45,21 @@ def needed(recipe: Recipe, source: ModelSource) -> DiskSpace:
 
 
 def check(recipe: Recipe, source: ModelSource, folder: Path) -> Iterator[str]:
-    """Sentences on what will find no room on the disk of ``folder``. Raises `UserError` where the run itself does not.
-    """
+    """Sentences about what will not fit on the disk of ``folder``. Raises `UserError` if the run itself does not."""
     space, free = needed(recipe, source), shutil.disk_usage(folder).free
     if space.least > max(free, SMALL):
         raise UserError(
             f"{folder}: the run needs {size(space.least)} for its journal and mask, but only {size(free)} are free on "
-            "this disk. Free some space, or name a folder on another disk with --run or [run] folder."
+            "this disk. Free some space, or choose a folder on another disk with --run or [run] folder."
         )
     if space.least + space.frames > max(free, SMALL):
         yield (
-            f"The key frames of this run may take {size(space.frames)}, but only {size(free)} are free on the disk of "
-            f"{folder}. Free some space, set a smaller [run] frames, or name a folder on another disk."
+            f"The checkpoints of this run may take {size(space.frames)}, but only {size(free)} are free on the disk of "
+            f"{folder}. Free some space, set a smaller [run] frames, or choose a folder on another disk."
         )
     elif space.least + space.frames + space.export > max(free, SMALL):
         yield (
-            f"After this run, the disk of {folder} may have no room for the merged model ({size(space.export)}; "
-            f"{size(free)} are free now). Export it to another disk, or export an overlay."
+            f"After this run, the disk of {folder} may have too little space for the merged model "
+            f"({size(space.export)}; {size(free)} are free now). Export it to another disk, or as an overlay."
         )
 

@@ -1,4 +1,4 @@
-"""The run folder: making, opening, locking and listing runs. See the package's docstring for the layout."""
+"""The run folder: creating, opening and locking runs. See the package's docstring for the layout."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ BRANCHES = "branches"
 EVENTS = "events.jsonl"
 LOCK, LOCK_MARKER = "lock", "lock.pid"
 TEMPORARY = re.compile(r"\.(probe|.+\.\w{8})")
-DEEPEST = 500  # branches within each other
+DEEPEST = 500  # nested branches
 LARGEST_FACTS, LARGEST_NOTES, LARGEST_EVENTS = 1 << 20, 1 << 24, 1 << 28  # bytes
-LOCK_SECONDS = 0.5  # that a writer waits: who lists the runs holds each lock for a moment
+LOCK_SECONDS = 0.5  # how long a writer waits: listing the runs takes each lock for a moment
 _SHA256 = Field(pattern="^[0-9a-f]{64}$")
 
 
 def runs_home() -> Path:
-    """Folder of all runs, in the program's `home`."""
+    """The folder of all runs, in the program's `home`."""
     return home() / "runs"
 
 
 class Branched(BaseModel):
-    """Where a branch begins: at ``step`` of its parent, as the first ``records`` of its journal tell it, which have the
-    ``hash`` (None: made before version 3), with ``factor`` on the scheduled rate."""
+    """Where a branch starts: at ``step`` of its parent, after the first ``records`` of its journal, which have the
+    ``hash`` (None: before version 3), with ``factor`` on the scheduled rate."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -70,7 +70,7 @@ class Branched(BaseModel):
 
 
 class Facts(BaseModel):
-    """What ``run.json`` says, from the start of the run on."""
+    """The content of ``run.json``, fixed from the start of the run."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -83,16 +83,16 @@ class Facts(BaseModel):
     fingerprint: str = _SHA256
     generator: str = Field(max_length=48)
     mask_hash: str = _SHA256
-    data_hash: str | None = Field(None, pattern="^[0-9a-f]{64}$")  # None in a branch with other data, until it starts
-    examples: int | None = Field(None, ge=1)  # to train on; not told by runs that are older than this field
+    data_hash: str | None = Field(None, pattern="^[0-9a-f]{64}$")  # None in a branch with other data until it starts
+    examples: int | None = Field(None, ge=1)  # to train on; None in runs older than this field
     prepared: int = Field(1, ge=1)  # the version of how rows become examples; 1 before version 4
-    inputs: dict[str, str] = {}  # hashes, see `sparsezo_gui.engine.provenance`; of old runs and new branches not all
-    recipe: dict[str, Any] | None = None  # its values as they began, see `sparsezo_gui.recipe.values`
+    inputs: dict[str, str] = {}  # hashes, see `sparsezo_gui.engine.provenance`; incomplete in old runs and new branches
+    recipe: dict[str, Any] | None = None  # its initial values, see `sparsezo_gui.recipe.values`
     parameters: int = Field(ge=1)
     eligible: int = Field(ge=1)
     tuned: int = Field(ge=1)
-    pack_rows: int | None = Field(None, ge=1)  # version 1 did not always tell it
-    mask_seconds: float | None = None  # that finding the mask took
+    pack_rows: int | None = Field(None, ge=1)  # sometimes missing in version 1
+    mask_seconds: float | None = None  # to find the mask
     device: str
     branched: Branched | None = None
 
@@ -105,7 +105,7 @@ class Facts(BaseModel):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """An existing run: its folder and what ``run.json`` says."""
+    """An existing run: its folder and the content of ``run.json``."""
 
     path: Path
     facts: Facts
@@ -117,54 +117,54 @@ class RunFolder:
 
     @property
     def parent(self) -> RunFolder | None:
-        """The run that this one branched off from, in whose folder it lies."""
+        """The run that this one branched from; its folder contains this one."""
         if self.facts.branched is None:
             return None
         try:
             return open_resolved(self.path.parent.parent)
         except UserError as error:
             raise UserError(
-                f"{self.path}: a branch, and the run that it came from is not around it any more. Restore or copy the "
-                "whole folder of that run; 'sparsezo share' takes a branch out of it."
+                f"{self.path}: this branch is no longer inside the folder of the run that it started from. Restore or "
+                "copy that whole folder; to move only the branch, use 'sparsezo share'."
             ) from error
 
     @property
     def lineage(self) -> list[RunFolder]:
-        """The runs that led to this one, from the one that all of a tree began with on."""
+        """The runs that led to this one, from the root of the tree on."""
         found = [self]
         while (parent := found[-1].parent) is not None:
             if len(found) == DEEPEST:
                 raise UserError(
-                    f"{self.path}: is more than {DEEPEST} branches deep. Make a branch of an earlier run instead."
+                    f"{self.path}: is nested more than {DEEPEST} branches deep. Branch from an earlier run instead."
                 )
             found.append(parent)
         return found[::-1]
 
     @property
     def root(self) -> RunFolder:
-        """The run that all of a tree began with."""
+        """The root of the tree of branches."""
         return self.lineage[0]
 
     @property
     def mask(self) -> Path:
-        """The path of the tree's mask."""
+        """The path of the mask, which the whole tree shares."""
         return self.root.path / "mask.safetensors"
 
     @property
     def start(self) -> int:
-        """The step that it begins from."""
+        """The step that the run starts from."""
         return self.facts.branched.step if self.facts.branched else 0
 
     @property
     def header(self) -> Header:
-        """What its journal begins with."""
+        """The header of its journal."""
         facts = self.facts
         return Header(self.recipe.scalars, self.start, facts.fingerprint, facts.mask_hash, facts.generator)
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe as it runs. Raises `UserError` where its file tells other values than those that the run began
-        with, of which some would be obeyed from now on, and some were recorded."""
+        """The run's recipe. Raises `UserError` if its file was changed since the run started, as only part of it would
+        take effect."""
         path = self.path / "recipe.toml"
         recipe = recipes.load(path)
         changed = recipes.differences(self.facts.recipe, recipe) if self.facts.recipe else []
@@ -173,8 +173,8 @@ class RunFolder:
             settings = [word for key, _, new in changed for word in ("--set", f"{key}={new}")]
             branch = shlex.join(["sparsezo", "branch", str(self.path), *settings])
             raise UserError(
-                f"{path}: changed since the run started ({told}). A run keeps its recipe: undo the change, then try "
-                f"other values in a branch: {branch}"
+                f"{path}: changed since the run started ({told}). A run's recipe is fixed: undo the change, then try "
+                f"new values in a branch: {branch}"
             )
         return recipe
 
@@ -185,7 +185,7 @@ class RunFolder:
 
     @property
     def notes(self) -> str:
-        """What the user wrote about it."""
+        """The user's notes."""
         try:
             with open_plain(self.path / NOTES) as file:
                 return file.read(LARGEST_NOTES).decode("utf-8", "replace")
@@ -197,7 +197,7 @@ class RunFolder:
         write_text(self.path / NOTES, text)
 
     def tell(self, event: Event) -> None:
-        """Appends an event to ``events.jsonl``. A line that was torn before stands alone and is read by nobody."""
+        """Appends an event to ``events.jsonl``; an incomplete line at its end is closed first, and readers skip it."""
         path = self.path / EVENTS
         line = json.dumps(event.as_json(), ensure_ascii=False) + "\n"
         try:
@@ -219,7 +219,7 @@ class RunFolder:
             raise cannot_write(path, error) from error
 
     def events(self) -> list[Event]:
-        """The events told so far, all of them; see `sparsezo_gui.recipe.judge.on_line`."""
+        """All events recorded so far; see `sparsezo_gui.recipe.judge.on_line`."""
         path = self.path / EVENTS
         try:
             with open_plain(path) as file:
@@ -234,9 +234,9 @@ class RunFolder:
 
 
 def sweep(path: Path) -> None:
-    """Removes what a killed process was about to write into a run; only for who holds the lock.
+    """Removes temporary files that a killed process left in a run; only for the process that holds the lock.
 
-    Notes and a mask that was found again are written without it, so what is young is left.
+    Recent files are left alone, since notes and a mask that was found again are written without the lock.
     """
     for folder in (path, path / "frames"):
         for each in folder.glob(".*"):
@@ -246,7 +246,7 @@ def sweep(path: Path) -> None:
 
 
 def create(path: Path, recipe: Recipe, facts: dict[str, Any]) -> RunFolder:
-    """Writes a new run's recipe and ``run.json``; the latter last, since it is what makes the folder a run."""
+    """Writes a new run's recipe and ``run.json``; the latter last, since it makes the folder a run."""
     told = Facts(
         name=recipe.run.name or path.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -255,13 +255,13 @@ def create(path: Path, recipe: Recipe, facts: dict[str, Any]) -> RunFolder:
     )
     write_text(path / "recipe.toml", recipes.dump(recipe))
     run = _write(path, told)
-    for folder in (path.parent, path.parent.parent):  # a branch's folder of branches may be new as well
+    for folder in (path.parent, path.parent.parent):  # a branch's parent folder may be new too
         sync(folder)
     return run
 
 
 def with_data(run: RunFolder, data_hash: str, examples: int, inputs: dict[str, str]) -> RunFolder:
-    """The run once it is known which examples it has. Raises `UserError`."""
+    """The run, with its examples recorded. Raises `UserError`."""
     known = {"data_hash": data_hash, "examples": examples, "inputs": {**run.facts.inputs, **inputs}}
     known["prepared"] = PREPARED
     return _write(run.path, run.facts.model_copy(update=known))
@@ -273,7 +273,7 @@ def _write(path: Path, facts: Facts) -> RunFolder:
 
 
 def open_run(path: str | Path) -> RunFolder:
-    """The run in a folder, or of that name among the runs. Raises `UserError` when there is none."""
+    """The run in a folder, or with that name in the runs folder. Raises `UserError` if there is none."""
     path = Path(path)
     if not path.exists() and (runs_home() / path).is_dir():
         path = runs_home() / path
@@ -283,19 +283,19 @@ def open_run(path: str | Path) -> RunFolder:
 
 
 def open_resolved(path: Path) -> RunFolder:
-    """The run in a folder whose path leads through no links. Raises `UserError`."""
+    """The run in a folder whose path contains no links. Raises `UserError`."""
     try:
         with open_plain(path / "run.json") as file:
             facts = Facts.model_validate_json(file.read(LARGEST_FACTS))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: not a run (it holds no run.json).") from error
+        raise UserError(f"{path}: not a run (it has no run.json). Choose a run folder.") from error
     except OSError as error:
         raise UserError(f"{path / 'run.json'}: cannot be read ({error.strerror}).") from error
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"])) or "its content"
         if place == "version":
-            raise UserError(f"{path}: not a run of a version that is known here. Update SparseZO.") from error
+            raise UserError(f"{path}: a run of an unknown version. Update SparseZO.") from error
         raise UserError(
             f"{path / 'run.json'}: damaged ({place}: {fault['msg'].lower()}). Restore it from a copy of the run."
         ) from error
@@ -304,7 +304,7 @@ def open_resolved(path: Path) -> RunFolder:
 
 @contextmanager
 def locked(path: Path) -> Iterator[Lock]:
-    """Within: no other process writes this run. Raises `UserError` where one does."""
+    """Locks the run against other writers within its block. Raises `UserError` if it is locked already."""
     with ExitStack() as stack:
         try:
             lock = stack.enter_context(held(path / LOCK, LOCK_SECONDS))
@@ -312,7 +312,7 @@ def locked(path: Path) -> Iterator[Lock]:
         except filelock.Timeout as error:
             sentence = f"{path}: another window or terminal is writing this run. Stop it there first."
             if (path / LOCK_MARKER).exists():
-                sentence += f" If none is, for example after a crash, delete {path / LOCK_MARKER}."
+                sentence += f" If nothing is, for example after a crash, delete {path / LOCK_MARKER}."
             raise UserError(sentence) from error
         except OSError as error:
             raise cannot_write(path, error) from error
@@ -321,10 +321,10 @@ def locked(path: Path) -> Iterator[Lock]:
 
 
 def _weaker(path: Path) -> list[str]:
-    """What the run's disk cannot do besides locking, in sentences."""
+    """What the run's disk does not support besides locking, in sentences."""
     found = []
     if os.name != "nt" and not sync(path):
-        found.append(f"The disk of {path} cannot sync folders: new files may be missing after a power cut.")
+        found.append(f"The disk of {path} cannot sync folders: new files may be lost in a power cut.")
     if os.name != "nt" and not set_mode(path / LOCK, 0o600):
-        found.append(f"The disk of {path} keeps no permissions: whoever can read the disk can read the run.")
+        found.append(f"The disk of {path} has no file permissions: anyone who can read the disk can read the run.")
     return found

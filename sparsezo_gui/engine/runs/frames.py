@@ -1,19 +1,19 @@
-"""Key frames: the tuned values after some steps, so that any step is reached in a moment.
+"""Checkpoints: the tuned values after some steps, so that any step opens quickly. (The code calls them frames.)
 
-They are a cache: the journal alone rebuilds every value, and a frame that is missing or damaged costs only time.
+They are a cache: the journal alone can rebuild every value, and a missing or damaged checkpoint only costs time.
 
-The key frame file (version 4)
-------------------------------
-``frames/SSSSSSSS-RRRRRRRR.safetensors`` holds the run as it was at step S after the first R records of its journal. It
-is a safetensors file with one uint8 tensor per number 0, 1, …: 0 is the values, the others are the tensors of the
-state, which is that of the estimator and that of the update. Each is one zlib stream of its numbers' fp32 bits, little
-endian, 2²⁰ numbers after the other, of which all lowest bytes come first, then all second ones and so on; of the
-values, the bits are XORed with those that the run began with, which leaves most of the high bytes zero. The metadata
+The checkpoint file (version 4)
+-------------------------------
+``frames/SSSSSSSS-RRRRRRRR.safetensors`` is the state of the run at step S, after the first R records of its journal. It
+is a safetensors file with uint8 tensors named 0, 1, …: 0 has the tuned values, the others are the tensors in the states
+of the estimator and the update. Each is one zlib stream of fp32 bits, little endian, in pieces of 2²⁰ numbers; a piece
+has all lowest bytes first, then all second ones and so on. The bits of the values are XORed with the initial ones,
+which makes most of the high bytes zero. The metadata
 (all strings) MUST hold ``format`` = "sparsezo-frame", ``version`` = "4", ``mask_hash``, ``journal`` (SHA-256 of the
 bytes of those R records), ``hash`` (SHA-256 of the values' bits) and ``state`` (JSON: a list of the two states, each
-null or a list of numbers, in which ``{"tensor": [n, shape]}`` stands for tensor n). A reader MUST ignore a frame that
-breaks any of this, or whose journal has other records now. Version 1 held the update's state alone, version 2 all
-lowest bytes of a tensor before all others, version 3 no hash of the records; they are ignored.
+null or a list of numbers, in which ``{"tensor": [n, shape]}`` stands for tensor n). A reader MUST ignore a file that
+breaks any of these rules, or whose journal has other records now. Version 1 had only the update's state, version 2 did
+not split tensors into pieces, version 3 had no hash of the records; they are ignored.
 """
 
 from __future__ import annotations
@@ -38,33 +38,33 @@ from sparsezo_gui.engine.files import replacing
 from sparsezo_gui.engine.runs.journal import Journal, JournalWriter
 
 FORMAT, VERSION = "sparsezo-frame", "4"
-PIECE = 2**20  # numbers packed at a time
+PIECE = 2**20  # numbers packed at once
 STEP_SECONDS, VALUE_SECONDS = 130e-6, 12e-9  # of a replay, measured on one core
 STEPS_AGAIN = 20
-STATE_LARGEST = 16  # times the values that all tensors of the states may hold together
-REACH_SECONDS, REACH_LONGEST = 1.0, 12.0  # how long a replay from the frame before may take: longer for large masks
-PACKED = 0.5  # of the values' bytes at least, that a frame of them takes; what is remembered hardly packs
-FEWEST = 100  # steps between two frames: to write one takes as long as several steps where there are many values
+STATE_LARGEST = 16  # limit for all tensors of the states together, as a multiple of the values
+REACH_SECONDS, REACH_LONGEST = 1.0, 12.0  # of a replay from the checkpoint before; longer for large masks
+PACKED = 0.5  # least size of a checkpoint, relative to its values; optimiser state hardly compresses
+FEWEST = 100  # steps between two checkpoints: with many values, writing one takes as long as several steps
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A key frame by its name; what it holds is not looked at yet."""
+    """A checkpoint, known by its file name; not read yet."""
 
     path: Path
     step: int
     records: int
 
     def on(self, journal: Journal | JournalWriter) -> bool:
-        """Whether ``journal`` still leads through it: the run has not gone back before it since."""
+        """Whether it is on the lineage of ``journal``: the run has not gone back to an earlier step since."""
         since = [step for place, step in journal.returns if place >= self.records]
         return self.records <= journal.count and min(since, default=self.step) >= self.step
 
 
 def spacing(size: int, again: bool = False) -> int:
-    """Steps between two frames of ``size`` values: a second of replaying, and one more for each MiB of a frame.
+    """Steps between two checkpoints of ``size`` values: a second of replay, and one more for each MiB.
 
-    Where steps are to be taken ``again``, with their forward and backward passes, it is a few.
+    Only a few if a replay must take the steps ``again``, with their forward and backward passes.
     """
     if again:
         return STEPS_AGAIN
@@ -73,12 +73,12 @@ def spacing(size: int, again: bool = False) -> int:
 
 
 def usual_bytes(values: Tensor, remembered: int) -> int:
-    """Bytes that a frame of ``values`` takes, packed as it usually is, with so many ``remembered`` vectors as long."""
+    """Usual bytes of a compressed checkpoint of ``values`` and ``remembered`` state vectors of the same size."""
     return round((PACKED + remembered) * values.nbytes)
 
 
 def frames(folder: Path) -> list[Frame]:
-    """The frames of the run in ``folder``, in order of steps."""
+    """The checkpoints of the run in ``folder``, ordered by step."""
     found = []
     for path in (folder / "frames").glob("*.safetensors"):
         name = re.fullmatch(r"(\d{8,})-(\d{8,})", path.stem)
@@ -91,14 +91,14 @@ def write(
     folder: Path, step: int, records: int, start: Any, values: Tensor, states: Sequence[Any], mask_hash: str,
     journal_hash: str,
 ) -> Path:  # fmt: skip
-    """Writes a frame of ``values`` (n,), which began at ``start`` (n,), that is read by slices, as they were after so
-    many ``records``, which have the ``journal_hash``. Raises `UserError`."""
+    """Writes a checkpoint of ``values`` (n,) after so many ``records``, which have the ``journal_hash``; ``start`` (n,)
+    are the initial values, read in slices. Raises `UserError`."""
     plain, others = _plain(states)
     metadata = {
         "format": FORMAT, "version": VERSION, "mask_hash": mask_hash, "journal": journal_hash,
         "state": json.dumps(plain), "hash": "0" * 64,
     }  # fmt: skip
-    # How long the streams get shows as they are written; the header has room for any length.
+    # Stream lengths are known only after writing, so leave space in the header for any length.
     room = len(_header(metadata, [2**50] * (1 + len(others))))
     path = folder / "frames" / f"{step:08d}-{records:08d}.safetensors"
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -120,9 +120,9 @@ def write(
 
 
 def read(frame: Frame, start: Any, values: Tensor, mask_hash: str, journal_hash: str) -> tuple[Any, ...] | None:
-    """The two states that ``frame`` holds, and its values into ``values``, which began at ``start``.
+    """Reads ``frame`` into ``values``, whose initial values are ``start``, and returns its two states.
 
-    None where it cannot be used, or has another mask or another history; what the values are is not told then.
+    None if it is unusable, or has another mask or history; ``values`` are undefined then.
     """
     try:
         with safe_open(frame.path, framework="pt") as file:
@@ -143,7 +143,7 @@ def read(frame: Frame, start: Any, values: Tensor, mask_hash: str, journal_hash:
 
 
 def thin(folder: Path, journal: Journal | JournalWriter, budget: int) -> None:
-    """Removes frames off the run's line, then those that are missed least, until the rest keep to ``budget`` bytes."""
+    """Removes checkpoints off the run's lineage, then the least useful ones until the rest fit in ``budget`` bytes."""
     kept = frames(folder)
     for frame in [frame for frame in kept if not frame.on(journal)]:
         frame.path.unlink(missing_ok=True)
@@ -155,7 +155,7 @@ def thin(folder: Path, journal: Journal | JournalWriter, budget: int) -> None:
 
 
 def _missed(kept: Sequence[Frame], place: int, start: int) -> int:
-    """Steps between a frame's neighbours; the last one is the one that a resume begins from."""
+    """Steps between the neighbours of a checkpoint; the last one, from which a run resumes, counts as most useful."""
     if place == len(kept) - 1 and len(kept) > 1:
         return 2**62
     before = kept[place - 1].step if place else start
@@ -171,7 +171,7 @@ def _bits(values: Tensor) -> np.ndarray:
 
 
 def _header(metadata: dict[str, str], ends: Sequence[int], room: int = 0) -> bytes:
-    """The first bytes of a safetensors file with one uint8 tensor up to each of the ``ends``, filled up to ``room``."""
+    """The header of a safetensors file with uint8 tensors that end at ``ends``, padded to ``room`` bytes."""
     fields: dict[str, Any] = {"__metadata__": metadata}
     for number, (begin, end) in enumerate(itertools.pairwise((0, *ends))):
         fields[str(number)] = {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
@@ -181,8 +181,8 @@ def _header(metadata: dict[str, str], ends: Sequence[int], room: int = 0) -> byt
 
 
 def _unpacked(file: Any, number: int, size: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Places and bits of the ``size`` numbers of a tensor. A stream that holds more raises ValueError without being
-    unfolded."""
+    """Slices and bits of the ``size`` numbers of a tensor. Raises ValueError for a longer stream, before unpacking it.
+    """
     packed, stream, place = file.get_slice(str(number)), zlib.decompressobj(), 0
     (length,) = packed.get_shape()
 
@@ -213,14 +213,14 @@ def _unpacked(file: Any, number: int, size: int) -> Iterator[tuple[slice, np.nda
 
 
 def _plain(states: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
-    """States as JSON, and their tensors. Raises TypeError for what would not come back as it was."""
+    """States as JSON, and their tensors. Raises TypeError for anything that would not be read back unchanged."""
     tensors: list[Tensor] = []
     plain: list[Any] = []
     for state in states:
         parts: list[Any] = []
         for part in () if state is None else state:
             if not isinstance(part, Tensor | int | float) or (isinstance(part, Tensor) and part.dtype != torch.float32):
-                raise TypeError(f"a state holds numbers and fp32 tensors, not {getattr(part, 'dtype', type(part))}")
+                raise TypeError(f"a state has only numbers and fp32 tensors, not {getattr(part, 'dtype', type(part))}")
             if isinstance(part, Tensor):
                 tensors.append(part)
                 parts.append({"tensor": [len(tensors), list(part.shape)]})
@@ -234,7 +234,7 @@ def _states(plain: Any, file: Any, values: Tensor) -> tuple[Any, ...]:
     """The two states of `_plain`. Raises ValueError and others."""
     if not isinstance(plain, list) or len(plain) != 2:
         raise ValueError("not two states")
-    # One stream may stand for many tensors.
+    # Many tensors may refer to one stream.
     sizes = [math.prod(part["tensor"][1]) for state in plain for part in state or () if isinstance(part, dict)]
     if min(sizes, default=0) < 0 or sum(sizes) > STATE_LARGEST * values.numel():
         raise ValueError("states larger than any")

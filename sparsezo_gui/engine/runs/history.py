@@ -1,4 +1,4 @@
-"""A run's past as plain arrays, for plots and lists. Needs no torch."""
+"""A run's history as plain arrays, for plots and lists. Does not need torch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sparsezo_gui.recipe.events import Event
 
 @dataclass(frozen=True)
 class History:
-    """``steps`` holds one structured array (step, tokens, loss, rate, time, seconds, memory, slopes) for each run that
-    the line leads through, from the root on; ``events`` those that still count; ``fault`` is a sentence."""
+    """``steps`` has one structured array (step, tokens, loss, rate, time, seconds, memory, slopes) for each run of the
+    lineage, from the root on; ``events`` are those that still count; ``fault`` is a sentence."""
 
     run: RunSummary
     recipe: Recipe

@@ -9,42 +9,42 @@ offset    type       meaning
 ========  =========  ===================================================================
 0         char[4]    magic ``SZOJ``
 4         uint16     version = 2
-6         uint16     probes: slopes per record, 1 or more
-8         uint32     start: the step that the run stands at before its first record (not 0 in a branch)
+6         uint16     number of values per record, 1 or more
+8         uint32     start: the step of the run before its first record (not 0 in a branch)
 12        byte[32]   fingerprint of the base model's weights
 44        byte[32]   hash of the mask
-76        char[48]   id of the generator of directions, ASCII, filled up with zeros
-124       uint32     CRC-32 of the 124 bytes before
+76        char[48]   id of the random generator of directions, ASCII, padded with zeros
+124       uint32     CRC-32 of the preceding 124 bytes
 ========  =========  ===================================================================
 
-Records of fixed size follow, 52 + 8 · probes bytes each:
+Records of fixed size follow, 52 + 8 · n bytes each, for n values per record:
 
 ========  =======  ====================================================================
 offset    type     meaning
 ========  =======  ====================================================================
-0         uint32   step at which the run stands after this record
+0         uint32   step of the run after this record
 4         uint32   tokens processed by the forward passes of the step
-8         float64  loss L(θ), mean of the sides, nats; NaN where privacy hides it, and the tokens are then 0
-16        float64  learning rate used
+8         float64  loss L(θ), mean of the forward passes, nats; NaN in a private run, whose tokens are 0
+16        float64  learning rate
 24        float64  time of day at the end of the step, seconds since 1970 (never used to order steps)
 32        float32  seconds the step took
-36        uint32   kind: 0 a step was taken, 1 the run went back to an earlier step
-40        uint64   memory held, bytes
-48        float64  slope per probe
-48 + 8q   uint32   CRC-32 of all bytes of the record before it
+36        uint32   kind: 0 a step, 1 the run went back to an earlier step
+40        uint64   memory in use, bytes
+48        float64  the n values, such as the projected gradient along each direction
+48 + 8n   uint32   CRC-32 of the preceding bytes of the record
 ========  =======  ====================================================================
 
-The step of a record of kind 0 MUST be one more than where the run stood; that of kind 1 MUST be one that the run has
-reached in this journal, or its start, and all its other fields but the time are zero. A writer MUST append whole
-records and MUST NOT change one, so that the first k records tell for ever what the run was then; a branch and a key
-frame refer to them that way, by k and the SHA-256 of their bytes. A reader MUST take records up to the first that is
-incomplete, fails its CRC or is out of sequence, and MUST NOT use what lies behind it. Where good records stand behind a
-bad one the journal is damaged in its middle, which a reader MUST tell where it looks at all of it. A run has never gone
-back where its last record's step is its start and the number of its records: each step then has its place. The losses
-of the two sides of a probe are L ± εg.
+The step of a record of kind 0 MUST be one more than the run's step before; that of kind 1 MUST be one that the run has
+reached in this journal, or its start, and all its other fields except the time are zero. A writer MUST append whole
+records and MUST NOT change one, so that the first k records always describe the run as it was then; branches and
+checkpoints refer to them by k and the SHA-256 of their bytes. A reader MUST read records up to the first that is
+incomplete, fails its CRC or is out of sequence, and MUST NOT use anything after it. If good records follow a bad one,
+the journal is damaged in the middle, which a reader that reads all of it MUST report. A run has never gone back if the
+step of its last record equals its start plus the number of its records: step and position then correspond. The losses
+of the two forward passes of a central difference are L ± εg.
 
-Version 1 had a header of 16 bytes (magic, version, probes, uint32 zero, CRC-32 of the 12 bytes before) and no records
-of kind 1. A reader takes it as well; a writer brings it to version 2 before it appends.
+Version 1 had a header of 16 bytes (magic, version, number of values, uint32 zero, CRC-32 of the preceding 12 bytes) and
+no records of kind 1. A reader accepts it as well; a writer converts it to version 2 before it appends.
 """
 
 from __future__ import annotations
@@ -70,23 +70,23 @@ from sparsezo_gui.errors import UserError
 
 MAGIC, VERSION = b"SZOJ", 2
 STEP, RETURN = 0, 1
-SYNC_EVERY = 1.0  # seconds at most between two syncs
-PIECE = 1 << 22  # bytes that are read at a time
-TAIL = 1 << 16  # bytes at its end that are read to know where a run stands
+SYNC_EVERY = 1.0  # maximum seconds between two syncs
+PIECE = 1 << 22  # bytes read at once
+TAIL = 1 << 16  # bytes at the end that are read to find the current step
 LARGEST = 1 << 34  # bytes; a step takes 60
 _BEGIN = struct.Struct("<4sHHI")
 _REST = struct.Struct("<32s32s48s")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _BEGIN.size + _REST.size + _CRC.size
 _STOPS = (
-    "This run stopped and overwrote nothing. Let only one program at a time write it, and do not restore or "
-    "synchronise it meanwhile; then check it with 'sparsezo runs', and resume it."
+    "The run stopped and overwrote nothing. Let only one program at a time write a run, and do not restore or "
+    "synchronise it meanwhile. Check it with 'sparsezo runs', then resume it."
 )
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the records belong to; ``fingerprint`` and ``mask_hash`` in hex, empty where version 1 did not tell them."""
+    """The header; ``fingerprint`` and ``mask_hash`` in hex, empty in version 1. ``probes`` is the number of values."""
 
     probes: int
     start: int = 0
@@ -112,58 +112,57 @@ def record_dtype(probes: int) -> np.dtype:
 
 @dataclass(frozen=True)
 class Journal:
-    """What could be read: ``records`` in the order of the file, and a sentence when something was not usable."""
+    """The readable part: ``records`` in file order, and a sentence in ``fault`` if something is unusable."""
 
     header: Header
     records: np.ndarray
     fault: str = ""
-    unread: int = 0  # bytes behind the last good record
+    unread: int = 0  # bytes after the last good record
 
     @property
     def step(self) -> int:
-        """Where the run stands."""
+        """The current step of the run."""
         return int(self.records["step"][-1]) if len(self.records) else self.header.start
 
     @cached_property
     def steps(self) -> np.ndarray:
-        """The records of the steps from ``header.start`` to where the run stands, without those it went back over."""
+        """The records from ``header.start`` to the current step, without those that the run went back over."""
         start, steps = self.header.start, self.records["step"]
         if self.step - start == len(steps):
             return self.records
         taken = np.flatnonzero(self.records["kind"] == STEP)
         latest = np.zeros(int(steps.max(initial=start)) - start, np.int64)
-        latest[steps[taken] - start - 1] = taken  # of several with one step the last stays
+        latest[steps[taken] - start - 1] = taken  # the last of several with the same step wins
         return self.records[latest[: self.step - start]]
 
     @property
     def count(self) -> int:
-        """How many records there are."""
+        """The number of records."""
         return len(self.records)
 
     @cached_property
     def returns(self) -> list[tuple[int, int]]:
-        """Places of the records at which the run went back, and the steps that it went back to."""
+        """Positions of the records at which the run went back, and the steps that it went back to."""
         places = np.flatnonzero(self.records["kind"] == RETURN)
         return list(zip(places.tolist(), self.records["step"][places].tolist(), strict=True))
 
     def hash(self, count: int) -> str:
-        """What the first ``count`` records are known by."""
+        """SHA-256 of the first ``count`` records."""
         return hashlib.sha256(self.records[:count].view(np.uint8)).hexdigest()
 
 
 @dataclass(frozen=True)
 class Standing:
-    """The ``step`` where a run stands, after ``count`` records of its journal."""
+    """The current ``step`` of a run, after ``count`` records of its journal."""
 
     step: int
     count: int
 
 
 def read(path: Path, count: int | None = None, step: int | None = None) -> Journal:
-    """Reads a journal; or its first ``count`` records; or what led to ``step``, if it has that, and no more where no
-    later record can have changed it.
+    """Reads a journal, or only its first ``count`` records, or, if possible, only the records up to ``step``.
 
-    Raises `UserError` when it is not one; damage behind good records is told in ``fault``.
+    Raises `UserError` if it is not a journal; ``fault`` reports damage after good records.
     """
     with _opened(path) as body:
         header, most = body.header, body.whole if count is None else min(count, body.whole)
@@ -171,18 +170,19 @@ def read(path: Path, count: int | None = None, step: int | None = None) -> Journ
             most = min(max(step - header.start, 0), most)
         records, usable = body.read(most)
         if count is not None and count > usable:
-            raise UserError(f"{path}: lacks records that a branch begins from ({usable} of {count} are usable).")
+            raise UserError(f"{path}: a branch starts after {count} records, but only {usable} are usable. "
+                            "Restore it from a copy of the run.")
         found, left = Journal(header, records[:usable]), body.whole - usable
         if count is not None or (usable == most and (left or not body.torn)):
             return found
-        fault = f"The last record of the journal was incomplete and is dropped; the run stands at step {found.step}."
+        fault = f"The last record of the journal was incomplete and is ignored; the run is at step {found.step}."
         if body.good(usable + 1, usable + 1 + body.within(PIECE)).any():
-            fault = f"The journal is damaged after step {found.step}; what is behind cannot be used."
+            fault = f"The journal is damaged after step {found.step}; later steps cannot be used."
         return Journal(header, found.records, fault, left * records.itemsize + body.torn)
 
 
 def standing(path: Path) -> Standing:
-    """Where the run stands, by the end of its journal alone: damage in its middle is not looked for.
+    """The current step, from the end of the journal alone, without looking for damage in the middle.
 
     Raises `UserError`.
     """
@@ -196,7 +196,7 @@ def standing(path: Path) -> Standing:
 
 @dataclass(frozen=True)
 class _Body:
-    """The records of an open journal: so many ``whole`` ones from byte ``begin`` on, and ``torn`` bytes of another."""
+    """The records of an open journal: ``whole`` complete ones from byte ``begin`` on, and ``torn`` bytes of another."""
 
     file: BinaryIO
     header: Header
@@ -210,18 +210,18 @@ class _Body:
         return record_dtype(self.header.probes)
 
     def within(self, size: int) -> int:
-        """How many records take so many bytes; one at least."""
+        """How many records fit in ``size`` bytes; at least one."""
         return max(size // self.dtype.itemsize, 1)
 
     def piece(self, first: int, last: int) -> np.ndarray:
-        """Records ``first`` to ``last``, as far as they are there."""
+        """Records from ``first`` to before ``last``, as far as they exist."""
         size = self.dtype.itemsize
         self.file.seek(self.begin + first * size)
         content = self.file.read(max(min(last, self.whole) - first, 0) * size)
         return np.frombuffer(content, self.dtype, len(content) // size)
 
     def read(self, most: int) -> tuple[np.ndarray, int]:
-        """The first records, and how many of them are good; what comes after these is undefined."""
+        """The first records, and how many of them are good; the others are undefined."""
         records, before, together = np.empty(most, self.dtype), self.header.start, self.within(PIECE)
         for first in range(0, most, together):
             part = self.piece(first, min(first + together, most))
@@ -233,12 +233,12 @@ class _Body:
         return records, most
 
     def good(self, first: int, last: int) -> np.ndarray:
-        """Which of these records are good beside the one before them; ``first`` is not 0."""
+        """Which of these records are good, given the one before them; ``first`` is not 0."""
         part = self.piece(first - 1, last)
         return _good(part[1:], self.header.start, int(part["step"][0])) if len(part) else np.zeros(0, bool)
 
     def standing(self) -> tuple[int, int] | None:
-        """Step and number of records at the end; None where the end is no good."""
+        """Step and number of records at the end; None if the end is damaged."""
         tail = self.within(TAIL)
         if self.whole <= tail:
             records, usable = self.read(self.whole)
@@ -251,7 +251,7 @@ class _Body:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[_Body]:
-    """A journal's records. Raises `UserError`."""
+    """Opens the records of a journal. Raises `UserError`."""
     try:
         with open_plain(path) as file:
             header, begin = _header(path, file.read(HEADER_BYTES))
@@ -264,12 +264,12 @@ def _opened(path: Path) -> Iterator[_Body]:
 
 
 def _header(path: Path, content: bytes) -> tuple[Header, int]:
-    """The header, and where the records begin."""
+    """The header, and the byte at which the records start."""
     if len(content) < _BEGIN.size + _CRC.size:
         raise UserError(f"{path}: damaged journal (its header is incomplete). Restore it from a backup.")
     magic, version, probes, start = _BEGIN.unpack_from(content)
     if magic == MAGIC and version > VERSION:
-        raise UserError(f"{path}: journal version {version} is not known here. Update SparseZO.")
+        raise UserError(f"{path}: unknown journal version {version}. Update SparseZO.")
     size = _BEGIN.size + (_REST.size if version == 2 else 0)
     whole = len(content) >= size + _CRC.size
     good = whole and _CRC.unpack_from(content, size)[0] == zlib.crc32(content[:size])
@@ -283,7 +283,7 @@ def _header(path: Path, content: bytes) -> tuple[Header, int]:
 
 
 def _good(records: np.ndarray, start: int, last: int) -> np.ndarray:
-    """Which records carry their right CRC and stand in their place, after one at step ``last``."""
+    """Which records have a valid CRC and are in sequence, after one at step ``last``."""
     body = records.view([("body", f"V{records.itemsize - _CRC.size}"), ("crc", "<u4")])["body"]
     crcs = np.fromiter(map(zlib.crc32, body.tolist()), np.uint32, len(records))
     steps = records["step"].astype(np.int64)
@@ -294,11 +294,11 @@ def _good(records: np.ndarray, start: int, last: int) -> np.ndarray:
 
 
 class JournalWriter:
-    """Appends to a journal, flushed at each record and synced at least every second. Use as a context manager.
+    """Appends to a journal; flushes every record and syncs at least every second. Use as a context manager.
 
-    ``count`` is the number of records, ``returns`` are as in `Journal`. A record that could not be written whole is
-    taken away again, so that the same one can be tried anew once there is room. Where the file is not as this writer
-    left it (another process wrote to it, or put another one in its place) nothing is written any more.
+    ``count`` is the number of records, ``returns`` are as in `Journal`. A record that could not be written completely
+    is removed again, so that it can be retried once there is space. If another process has changed or replaced the
+    file, the writer stops.
     """
 
     def __init__(self, path: Path, header: Header) -> None:
@@ -309,7 +309,7 @@ class JournalWriter:
             existing = read(path) if path.exists() else Journal(header, np.zeros(0, self.dtype))
             self._check(existing.header, header)
             if existing.unread > self.dtype.itemsize:
-                # More than a torn record is about to be cut off; somebody may want to look at it.
+                # More than an incomplete record is about to be cut off; keep a copy for inspection.
                 shutil.copyfile(path, path.with_suffix(".damaged"))
             records = existing.records.view(np.uint8)
             if not path.exists() or not existing.header.generator:  # new, or of version 1
@@ -326,22 +326,23 @@ class JournalWriter:
 
     def _check(self, found: Header, wanted: Header) -> None:
         if found.probes != wanted.probes:
-            raise UserError(f"{self.path}: holds {found.probes} slopes a step, and the recipe has {wanted.probes}.")
+            raise UserError(f"{self.path}: has {found.probes} values per step, but the recipe needs {wanted.probes}. "
+                            "Restore the run's files from one copy.")
         if found.generator and found != wanted:
             raise UserError(
-                f"{self.path}: was written for another model, mask, generator or beginning than this run has. Restore "
-                "the run's files from one copy."
+                f"{self.path}: belongs to another model, mask, generator or start than this run. Restore the run's "
+                "files from one copy."
             )
 
     def append(
         self, *, step: int, tokens: int, loss: float, rate: float, seconds: float, memory: int,
         slopes: tuple[float, ...],
     ) -> None:  # fmt: skip
-        """Adds a step; it is in the system's hands when this returns."""
+        """Adds a step, which the operating system has when this returns."""
         self._write(step, tokens, loss, rate, time.time(), seconds, STEP, memory, slopes)
 
     def go_back(self, step: int) -> None:
-        """Adds that the run went back to ``step``, and syncs."""
+        """Records that the run went back to ``step``, and syncs."""
         self._write(step, 0, 0.0, 0.0, time.time(), 0.0, RETURN, 0, (0.0,) * self.dtype["slopes"].shape[0])
         self.sync()
 
@@ -366,11 +367,11 @@ class JournalWriter:
 
     @property
     def hash(self) -> str:
-        """What the records so far are known by; see `Journal.hash`."""
+        """SHA-256 of all records so far; see `Journal.hash`."""
         return self._digest.hexdigest()
 
     def sync(self) -> None:
-        """Brings everything to the disk. Raises `UserError` when the disk refuses, or the file is another's."""
+        """Writes everything to the disk. Raises `UserError` if that fails, or if another process changed the file."""
         self._check_own()
         try:
             self._sync()
@@ -378,7 +379,7 @@ class JournalWriter:
             raise cannot_write(self.path, error) from error
 
     def _check_own(self) -> None:
-        """Raises `UserError` where the file is not the one, or not as long, as this writer left it."""
+        """Raises `UserError` if the file was replaced, or has another length than this writer left it with."""
         try:
             now = os.stat(self.path)
         except OSError as error:
@@ -406,5 +407,5 @@ class JournalWriter:
 
 
 def _number(file: os.stat_result) -> tuple[int, int]:
-    """What tells a file from others."""
+    """Identity of a file."""
     return file.st_dev, file.st_ino

@@ -1,4 +1,4 @@
-"""The line of a run: every step that led to where it stands, through the runs it branched off from."""
+"""The lineage of a run: all steps that led to its current state, through the runs that it branched from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sparsezo_gui.recipe import Recipe
 
 @dataclass(frozen=True)
 class Segment:
-    """The part of a line that one run of a tree took: its steps ``first`` + 1 … ``last``, which ``steps`` records."""
+    """The part of a lineage in one run: steps ``first`` + 1 … ``last``, recorded in ``steps``."""
 
     run: RunFolder
     recipe: Recipe
@@ -28,7 +28,7 @@ class Segment:
 
     @property
     def first(self) -> int:
-        """The step that it begins from."""
+        """The step that it starts from."""
         return self.journal.header.start
 
     @cached_property
@@ -39,7 +39,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Line:
-    """``segments`` from the root on; ``fault`` says what of the last journal could not be used."""
+    """``segments`` from the root on; ``fault`` says what part of the last journal is unusable."""
 
     segments: tuple[Segment, ...]
     fault: str = ""
@@ -51,7 +51,7 @@ class Line:
 
     @property
     def factor(self) -> float:
-        """What the scheduled rate is multiplied by after its last step."""
+        """The factor on the scheduled rate after its last step."""
         part = self.segments[-1]
         if part.last == part.first:
             return part.run.facts.branched.factor if part.run.facts.branched else 1.0
@@ -59,22 +59,22 @@ class Line:
         return float(f"{part.steps[-1]['rate'] / scheduled:.12g}") if scheduled else 1.0
 
     def until(self, step: int | None) -> Line:
-        """The line up to ``step`` (None: all of it). Raises `UserError` where it does not reach there."""
+        """The lineage up to ``step`` (None: all of it). Raises `UserError` if it has no such step."""
         if step is None:
             return self
         if not 0 <= step <= self.step:
             name, count = self.segments[-1].run.name, self.step
-            many = f"{count} step{'s' if count != 1 else ''}" if count else "not taken any step yet"
+            many = f"{count} step{'s' if count != 1 else ''}" if count else "no steps yet"
             raise UserError(f"Run '{name}' has {many}, so there is no step {step}.")
-        last = self.segments[-1]  # at its very beginning it is there, too, with the recipe that it goes on with
+        last = self.segments[-1]  # also at its very start, for the recipe that the run continues with
         kept = [part for part in self.segments if part.first < step or (part is last and part.first == step)]
         kept = kept or [self.segments[0]]
         return Line((*kept[:-1], dataclasses.replace(kept[-1], last=min(step, kept[-1].last))), self.fault)
 
 
 def line(run: RunFolder, step: int | None = None) -> Line:
-    """The line of ``run`` as its journals tell it, up to ``step`` (None: all of it), for which no more is read than it
-    takes. Raises `UserError`."""
+    """The lineage of ``run`` from its journals, up to ``step`` (None: all of it); reads no more than needed. Raises
+    `UserError`."""
     tree = run.lineage
     segments: tuple[Segment, ...] = ()
     faults: list[str] = []
@@ -92,24 +92,24 @@ def line(run: RunFolder, step: int | None = None) -> Line:
 
 
 _UNKNOWN = (
-    "The branch '{}' was made by an earlier version, which kept no hash of the steps that it starts from: they are not "
-    "checked."
+    "The branch '{}' was made by an earlier version, which stored no hash of the steps that it starts from, so they "
+    "cannot be checked."
 )
 _OTHER = (
-    "{}: branched off at step {} of '{}', whose journal holds other steps now, for example because a backup was "
+    "{}: branched at step {} of '{}', whose journal has different steps now, for example because a backup was "
     "restored and resumed. Restore the journal that the branch started from ({}), or make a new branch: {}"
 )
 
 
 def _segment(run: RunFolder, count: int | None = None, step: int | None = None) -> Segment:
-    """All that ``run`` took by itself, or what its first ``count`` records tell. Raises `UserError`."""
+    """The steps of ``run`` itself, or those in its first ``count`` records. Raises `UserError`."""
     recipe, start = run.recipe, run.start
     if count and not run.journal.exists():
-        raise UserError(f"{run.journal}: is missing, and a branch begins from it. Restore it from a copy of the run.")
+        raise UserError(f"{run.journal}: missing, but a branch starts from it. Restore it from a copy of the run.")
     if run.journal.exists():
         found = journal.read(run.journal, count, step)
     else:
         found = Journal(Header(recipe.scalars, start), np.zeros(0, journal.record_dtype(recipe.scalars)))
     if found.header.start != start:
-        raise UserError(f"{run.journal}: begins at another step than this run does. Restore the run from one copy.")
+        raise UserError(f"{run.journal}: starts at another step than this run. Restore the run's files from one copy.")
     return Segment(run, recipe, found, found.step)

@@ -1,4 +1,4 @@
-"""The list of runs. What it reads of each is bounded, whatever lies in the folders."""
+"""The list of runs. How much it reads is limited, whatever is in the folders."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import judge
 from sparsezo_gui.recipe.events import Event
 
-EVENT_BYTES, LINE_BYTES, MOST_EVENTS = 1 << 25, 1 << 12, 10_000  # that are looked at, of the end of events.jsonl
+EVENT_BYTES, LINE_BYTES, MOST_EVENTS = 1 << 25, 1 << 12, 10_000  # limits for reading the end of events.jsonl
 _NEEDED = re.compile(rb'\s*\{\s*"event"\s*:\s*"(evaluation|returned|finished|spent)"')
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A line in the list of runs. ``state`` is 'done', 'stopped', 'running' or 'damaged'; ``parent`` is the path of the
-    run that it branched off from, at step ``start``; ``best`` the step that did best on the validation examples;
-    ``epsilon`` and ``delta`` what a private run spent, once it has told so after its last step."""
+    """An entry in the list of runs. ``state`` is 'done', 'stopped', 'running' or 'damaged'; ``parent`` is the path of
+    the run that it branched from at step ``start``; ``best`` is the best step on the validation examples; ``epsilon``
+    and ``delta`` are the privacy budget spent, if recorded after its last step."""
 
     path: str
     name: str
@@ -50,12 +50,12 @@ class RunSummary:
     delta: float | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain object."""
+        """As a plain object."""
         return dataclasses.asdict(self)
 
 
 def list_runs(also: Path | None = None) -> list[RunSummary]:
-    """All runs, the newest first, each followed by its branches; and the tree in ``also``, which may lie anywhere."""
+    """All runs, newest first, each followed by its branches; also the tree of ``also``, which may be anywhere."""
     home = runs_home().resolve()
     sweep(home)
     sweep_starts(home)
@@ -70,7 +70,7 @@ def list_runs(also: Path | None = None) -> list[RunSummary]:
 
 
 def _run_folders(folder: Path, links: bool = False) -> list[Path]:
-    """The folders of runs in ``folder``, also those that are ``links``."""
+    """The run folders in ``folder``, with ``links`` also symbolic links."""
     with suppress(OSError), os.scandir(folder) as entries:
         return [
             Path(entry.path) for entry in entries
@@ -80,7 +80,7 @@ def _run_folders(folder: Path, links: bool = False) -> list[Path]:
 
 
 def _with_branches(run: RunSummary) -> Iterator[RunSummary]:
-    """A run, and each of its branches followed by those of its own."""
+    """A run and, recursively, its branches."""
     left = [(run, 1)]
     while left:
         run, depth = left.pop()
@@ -95,7 +95,7 @@ def _with_branches(run: RunSummary) -> Iterator[RunSummary]:
 
 
 def summary(path: Path) -> RunSummary:
-    """What the list shows of a run; a damaged one is listed as such."""
+    """The list entry of a run; a damaged one is listed as such."""
     return _summary(path.resolve())
 
 
@@ -119,12 +119,12 @@ def _summary(path: Path) -> RunSummary:
 
 
 def recent_events(path: Path) -> list[Event]:
-    """The events that a summary needs, of the last ones that were told: enough for thousands of evaluations."""
+    """The most recent events that a summary needs: enough for thousands of evaluations."""
     lines: deque[bytes] = deque(maxlen=MOST_EVENTS)
     with suppress(FileNotFoundError), open_plain(path) as file:
         behind = max(os.fstat(file.fileno()).st_size - EVENT_BYTES, 0)
         file.seek(behind)
-        whole = behind == 0  # whether what comes begins a line
+        whole = behind == 0  # whether the next piece starts a line
         for piece in iter(partial(file.readline, LINE_BYTES), b""):
             if whole and _NEEDED.match(piece):
                 lines.append(piece)

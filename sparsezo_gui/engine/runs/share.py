@@ -1,22 +1,21 @@
-"""A run to give away: a small file from which another computer with the same base model rebuilds every step.
+"""Sharing a run: a small file from which another computer with the same base model can rebuild every step.
 
 The shared run (version 1)
 --------------------------
-A zip file (deflated or stored; other methods can ask a reader for gigabytes) with the files of the run folder, and of
-the runs it branched off from, in their places: ``run.json``, ``recipe.toml``, ``journal.bin`` (of a run that was
-branched off from, only the records that the branch begins from), ``events.jsonl`` and ``notes.md`` where there are any,
-and ``mask.safetensors`` where it is small or was asked for. Key frames, locks and data are not in it.
+A zip file (deflated or stored; other methods can demand gigabytes from a reader) with files of the run folder, and of
+the runs that it branched from, at the same relative paths: ``run.json``, ``recipe.toml``, ``journal.bin`` (of a parent,
+only the records before the branch), ``events.jsonl`` and ``notes.md`` if they exist, and ``mask.safetensors`` if it is
+small or requested. Checkpoints, locks and data are not included.
 
-A writer MUST leave out the best and the worst examples of the evaluations, which are rows of the data, unless it was
-asked for them, and MUST write of a path its last part alone, after ``./``: in a reader's hands it is meant from the
-outermost run's folder. All entries together MUST NOT unfold to more than 1 GiB, nor to more than 100 times the file's
-size and 20 MiB, and there MUST NOT be more than 1,000 of them; a writer stores what packs too well.
+A writer MUST leave out the best and worst examples of the evaluations, which are rows of the data, unless requested,
+and MUST reduce each path to ``./`` and its last part, which a reader resolves from the outermost run's folder. All
+entries together MUST NOT unpack to more than 1 GiB, nor to more than both 20 MiB and 100 times the file's size, and
+there MUST NOT be more than 1,000 of them; a writer stores data that compresses too well.
 
-A reader MUST refuse a file with any other name in it, with two names that a disk may take for one, with a folder that
-lacks ``run.json`` or ``recipe.toml`` (also one that another lies in), and with entries that unfold to more than their
-limits or more than all may together, before it writes much of it; it MUST NOT write outside of the new run's folder,
-and MUST NOT run code of the model, whatever the recipe says. A mask that is not there is found again by its rule and
-MUST have the hash that ``run.json`` tells.
+A reader MUST refuse a file with any other name in it, with two names that a disk may treat as equal, with a folder that
+lacks ``run.json`` or ``recipe.toml`` (including parent folders), and with entries that unpack to more than their own or
+the total limit, before writing much of it. It MUST NOT write outside the new run's folder, and MUST NOT run code of the
+model, whatever the recipe says. A missing mask is found again by its rule and MUST have the hash in ``run.json``.
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ from sparsezo_gui.recipe import dump, judge, loads, portable, values, with_setti
 from sparsezo_gui.recipe.events import Event, Examples, Finished, Notice, Returned
 from sparsezo_gui.sizes import size
 
-MASK, MASK_BYTES = "mask.safetensors", 1 << 18  # what a packed mask may take without being asked for
+MASK, MASK_BYTES = "mask.safetensors", 1 << 18  # size up to which a compressed mask is always included
 MOST_BYTES, MOST_TIMES, SMALL, MOST_ENTRIES = 1 << 30, 100, 20 << 20, 1000  # of all entries; see the format
-LIMITS = {  # bytes an entry may unfold to
+LIMITS = {  # maximum unpacked bytes of an entry
     "run.json": 1 << 20, "recipe.toml": 1 << 20, "journal.bin": 1 << 30, "events.jsonl": 1 << 28, NOTES: 1 << 24,
     MASK: 1 << 30,
 }  # fmt: skip
@@ -56,13 +55,13 @@ HOLDS = {
     NOTES: "your notes, word for word",
     MASK: "which weights are tuned",
 }
-_PIECE = 1 << 20  # bytes unpacked at a time
+_PIECE = 1 << 20  # bytes unpacked at once
 _PLACE = re.compile(rf"((?:{BRANCHES}/[\w][\w.-]*/)*)({'|'.join(map(re.escape, LIMITS))})")
 
 
 @dataclass(frozen=True)
 class Content:
-    """A file in a shared run: its name, its size unpacked, and what it holds, in words."""
+    """A file in a shared run: its name, unpacked size, and a description of its content."""
 
     file: str
     bytes: int
@@ -71,7 +70,7 @@ class Content:
 
 @dataclass(frozen=True)
 class Shared:
-    """What was written: bytes of the file, whether the mask is in it, and all that is in it."""
+    """The result: size of the file, whether it includes the mask, and its contents."""
 
     bytes: int
     with_mask: bool
@@ -79,39 +78,39 @@ class Shared:
 
 
 def contents(run: RunFolder, with_mask: bool = False, with_examples: bool = False) -> tuple[Content, ...]:
-    """What `share` would put into the file. Raises `UserError`."""
+    """The contents that `share` would write. Raises `UserError`."""
     return tuple(content for content, _ in _entries(run, with_mask, with_examples))
 
 
 def share(
     run: RunFolder, out: Path, with_mask: bool = False, with_examples: bool = False, replace: bool = False
 ) -> Shared:
-    """Writes the shared run to ``out``, which it may ``replace``: with its mask also where that is large, and with its
-    best and worst examples only if asked for. Raises `UserError`."""
+    """Writes the shared run to ``out``, which it may ``replace``; ``with_mask`` includes even a large mask,
+    ``with_examples`` the best and worst examples. Raises `UserError`."""
     if out.exists() and not replace:
-        raise UserError(f"{out}: already exists. Name another file.")
-    line(run)  # what is wrong with it is told here, and not where it is received
+        raise UserError(f"{out}: already exists. Choose another file.")
+    line(run)  # report errors here, not to the recipient
     entries = list(_entries(run, with_mask, with_examples))
     total, masked = sum(content.bytes for content, _ in entries), entries[-1][0].file == MASK
     far = any(content.bytes > LIMITS[content.file.rsplit("/", 1)[-1]] for content, _ in entries)
     if total > MOST_BYTES or far or len(entries) > MOST_ENTRIES:
         raise UserError(
-            f"{run.path}: is too large to share ({size(total)} in {len(entries):,} files). Leave out the "
-            "mask, shorten the notes, or share a branch from an earlier step."
+            f"{run.path}: too large to share ({size(total)} in {len(entries):,} files). Leave out the mask, shorten "
+            "the notes, or share a branch from an earlier step."
         )
     with (
         replacing(out, new=not replace) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file,
     ):
         for content, data in entries:
-            # A reader takes what unfolds too far for an attack.
+            # Readers treat data that compresses too well as an attack.
             folds = len(data) > SMALL and len(zlib.compress(data)) * MOST_TIMES < len(data)
             file.writestr(content.file, data, zipfile.ZIP_STORED if folds else zipfile.ZIP_DEFLATED)
     return Shared(out.stat().st_size, masked, tuple(content for content, _ in entries))
 
 
 def _entries(run: RunFolder, with_mask: bool, with_examples: bool) -> Iterator[tuple[Content, bytes]]:
-    """All entries, and their bytes."""
+    """All entries and their bytes."""
     for name, data, holds in _files(run, with_examples):
         yield Content(name, len(data), holds or HOLDS[name.rsplit("/", 1)[-1]]), data
     if run.mask.exists():
@@ -121,7 +120,7 @@ def _entries(run: RunFolder, with_mask: bool, with_examples: bool) -> Iterator[t
 
 
 def _files(run: RunFolder, with_examples: bool) -> Iterator[tuple[str, bytes, str]]:
-    """Names and bytes of all files but the mask; what one holds, where that is not always the same."""
+    """Name and bytes of each file except the mask, and its description if that is not always the same."""
     root, count, step = run.root.path, None, 0
     while True:
         folder = run.path.relative_to(root).as_posix()
@@ -147,7 +146,7 @@ def _files(run: RunFolder, with_examples: bool) -> Iterator[tuple[str, bytes, st
 
 
 def _without_paths(event: Event, run: RunFolder) -> Event:
-    """The event, with names instead of the paths of the run, its model and its data, and without the user's folder."""
+    """The event, with names instead of the paths of the run, its model and its data, and without the home folder."""
     if not isinstance(event, Notice):
         return event
     text, recipe = event.text, run.recipe
@@ -158,21 +157,21 @@ def _without_paths(event: Event, run: RunFolder) -> Event:
 
 
 def _until(run: RunFolder, step: int) -> list[Event]:
-    """What was told of a run that was branched off from, as far as its steps are in the file."""
+    """Events of a parent run up to ``step``."""
     events = (event for event in judge.on_line(run.events()) if not isinstance(event, Finished | Returned))
     return [event for event in events if getattr(event, "step", 0) <= step]
 
 
 def receive(file: Path, folder: Path | None = None, settings: Sequence[str] = ()) -> RunFolder:
-    """Unpacks a shared run into ``folder`` (None: a new one among the runs) and gives the run, or its last branch.
+    """Unpacks a shared run into ``folder`` (None: a new one in the runs folder); returns the run, or its last branch.
 
-    ``settings`` change its recipes, such as where the model lies here. Nothing is left of a file that is refused.
-    Raises `UserError`.
+    ``settings`` change its recipes, such as the path of the model on this computer. A refused file leaves nothing
+    behind. Raises `UserError`.
     """
     if not file.is_file():
-        raise UserError(f"There is no file '{file}'. 'sparsezo share' writes one.")
+        raise UserError(f"There is no file '{file}'. Create one with 'sparsezo share'.")
     if folder and folder.exists():
-        raise UserError(f"{folder}: already exists. Name another folder.")
+        raise UserError(f"{folder}: already exists. Choose another folder.")
     parent = folder.parent if folder else runs_home()
     try:
         with drafting(parent) as draft:
@@ -180,23 +179,23 @@ def receive(file: Path, folder: Path | None = None, settings: Sequence[str] = ()
             try:
                 last = _unpack(file, draft)
                 _settle(draft, target, settings)
-                line(open_run(draft / last))  # whatever is wrong with it is told before it takes its place
+                line(open_run(draft / last))  # report errors before publishing it
                 publish(draft, target)
             except BaseException as error:
                 if folder is None:
                     target.rmdir()  # still empty
-                if type(error) is UserError:  # which names places that are gone by now
+                if type(error) is UserError:  # it names paths that no longer exist
                     raise UserError(*(text.replace(str(draft), str(file)) for text in error.args)) from error
                 raise
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{file}: not a shared run, or damaged ({error}). Ask for it again.") from error
+        raise UserError(f"{file}: not a shared run, or damaged ({error}). Get a new copy of it.") from error
     except OSError as error:
         raise cannot_write(folder or parent, error) from error
     return open_run(target / last)
 
 
 def lacks(run: RunFolder) -> tuple[list[str], str]:
-    """Keys of a received run's recipe that name what is not on this computer, and a sentence on what to do."""
+    """Keys of a received run's recipe whose paths do not exist on this computer, and a sentence on what to do."""
     recipe = run.recipe
     places = [("model.id", recipe.model.id), ("data.source", recipe.data.source)]
     if not run.mask.exists():
@@ -208,31 +207,31 @@ def lacks(run: RunFolder) -> tuple[list[str], str]:
         return [], ""
     names = ", ".join(f"'{Path(path).name}' ({key})" for key, path in lacking)
     return list(dict(lacking)), (
-        f"It came without {names}. Copy what is missing into {run.root.path}, or edit {run.path / 'recipe.toml'} to "
-        "say where it is on this computer."
+        f"It does not include {names}. Copy what is missing into {run.root.path}, or set its path on this computer in "
+        f"{run.path / 'recipe.toml'}."
     )
 
 
 def _unpack(file: Path, folder: Path) -> str:
-    """Writes the entries into ``folder``; gives the place of the innermost run, '' for the root."""
+    """Writes the entries into ``folder``; returns the path of the innermost run, '' for the root."""
     last, left = "", min(MOST_BYTES, max(SMALL, MOST_TIMES * file.stat().st_size))
     with zipfile.ZipFile(file) as packed:
         entries = packed.infolist()
-        # What the entries tell of their sizes may be wrong, so that what comes is counted too.
+        # The stated sizes may be wrong, so actual bytes are counted too.
         if len(entries) > MOST_ENTRIES or sum(entry.file_size for entry in entries) > left:
             raise _too_large(file)
         names = {unicodedata.normalize("NFC", entry.filename).casefold() for entry in entries}
         if len(names) < len(entries):
-            raise UserError(f"{file}: not a shared run (it holds two files with the same name). Ask for it again.")
+            raise UserError(f"{file}: not a shared run (it has two files with the same name). Get a new copy of it.")
         _check_whole(file, {entry.filename for entry in entries})
         for entry in entries:
             place = _PLACE.fullmatch(entry.filename)
             if place is None or ".." in entry.filename.split("/"):
-                raise UserError(f"{file}: not a shared run (it holds '{entry.filename[:60]}').")
+                raise UserError(f"{file}: not a shared run (it contains '{entry.filename[:60]}'). Choose another file.")
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise UserError(f"{file}: not a shared run (it is packed in another way than they are).")
+                raise UserError(f"{file}: not a shared run (unknown compression method). Get a new copy of it.")
             if entry.file_size > LIMITS[place[2]]:
-                raise UserError(f"{file}: its '{entry.filename}' is larger than a run's can be.")
+                raise UserError(f"{file}: its '{entry.filename}' is too large. Get a new copy of it.")
             path = folder / entry.filename
             make_folder(path.parent)
             with packed.open(entry) as source, open(path, "xb", opener=private) as sink:
@@ -247,27 +246,29 @@ def _unpack(file: Path, folder: Path) -> str:
 
 
 def _check_whole(file: Path, names: Collection[str]) -> None:
-    """Raises `UserError` where a run, or the one that it branched off from, lacks what makes a folder a run."""
+    """Raises `UserError` if a run or one of its parents lacks a required file."""
     folders = {PurePosixPath(name).parent for name in names}
     for folder in folders | {folder.parent.parent for folder in folders}:
         for needed in ("run.json", "recipe.toml"):
             if (lacking := str(folder / needed)) not in names:
-                raise UserError(f"{file}: not a shared run (it lacks '{lacking[:60]}'). Ask for it again.")
+                raise UserError(f"{file}: not a shared run (it lacks '{lacking[:60]}'). Get a new copy of it.")
 
 
 def _too_large(file: Path) -> UserError:
     return UserError(
-        f"{file}: unpacks to more than a shared run can ({size(MOST_BYTES)}, {MOST_TIMES} times its size or "
-        f"{MOST_ENTRIES:,} files), so it was not unpacked. Do not trust it; ask for it again."
+        f"{file}: unpacks to more than a shared run may ({size(MOST_BYTES)}, {MOST_TIMES} times its size or "
+        f"{MOST_ENTRIES:,} files), so it was not unpacked. Do not trust it; get a new copy of it."
     )
 
 
 def _settle(folder: Path, target: Path, settings: Sequence[str]) -> None:
-    """Puts ``settings`` into every recipe of the run in ``folder``, which is to lie in ``target``, and refuses those
-    that would make it another run."""
+    """Applies ``settings`` to every recipe of the run in ``folder``, which will move to ``target``; refuses those that
+    would change the run itself."""
     for path in sorted(folder.rglob("recipe.toml")):
         recipe = loads(path.read_text(encoding="utf-8"), str(path), target.absolute())
         changed = with_settings(recipe, settings, Path.cwd())
         if values(changed) != values(recipe):
-            raise UserError("--set: a received run can be told where its model and data lie here, and nothing else.")
+            raise UserError(
+                "--set: in a received run, only the paths of its model and data can be set. Leave out the rest."
+            )
         write_text(path, dump(changed))

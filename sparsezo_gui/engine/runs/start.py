@@ -1,4 +1,4 @@
-"""The start of a run: its folder is made, locked, and taken away again where no run comes of it."""
+"""Starting a run: creates and locks its folder, and removes it again if the start fails."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sparsezo_gui.engine.runs.folder import LOCK, LOCK_MARKER, TEMPORARY, locked
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 
-OF_START = ("mask.safetensors", "recipe.toml", LOCK, LOCK_MARKER)  # what a start writes before there is a run
+OF_START = ("mask.safetensors", "recipe.toml", LOCK, LOCK_MARKER)  # files from before the run exists
 
 
 @contextmanager
 def starting(recipe: Recipe, folder: Path | None = None) -> Iterator[tuple[Path, list[str]]]:
-    """Within: the folder of a new run, which no other process writes, and what is weaker on its disk, in sentences.
+    """Creates and locks the folder of a new run; yields it and sentences on what its disk does not support.
 
-    It is ``folder``, or the recipe's own, or a dated one among the runs. Where no run comes of it, what was written is
-    removed again. Raises `UserError` where it is taken.
+    It is ``folder``, or the recipe's own, or a dated one in the runs folder. If the start fails, its files are removed
+    again. Raises `UserError` if the folder is taken.
     """
     chosen = folder or (Path(recipe.run.folder) if recipe.run.folder else None)
     try:
@@ -39,9 +39,9 @@ def starting(recipe: Recipe, folder: Path | None = None) -> Iterator[tuple[Path,
     lock = None
     try:
         with locked(path) as lock:
-            _refuse_taken(path)  # by whom the lock was waited for
+            _refuse_taken(path)  # by the process that held the lock before
             own(path)
-            sync(path)  # a lock that is there for sure tells what else is there from files of the user's
+            sync(path)  # a lock file on disk marks the other files as ours, not the user's
             try:
                 yield path, lock.weaker
             finally:
@@ -53,7 +53,7 @@ def starting(recipe: Recipe, folder: Path | None = None) -> Iterator[tuple[Path,
 
 
 def _make(folder: Path) -> tuple[Path, bool]:
-    """The folder's whole path, and whether it was made just now."""
+    """The full path of the folder, and whether it is new."""
     path = resolved(folder)
     _refuse_taken(path)
     make_folder(path.parent)
@@ -65,15 +65,15 @@ def _make(folder: Path) -> tuple[Path, bool]:
 
 
 def _refuse_taken(path: Path) -> None:
-    """Raises `UserError` for a folder that holds anything but what a start that was killed can have left."""
+    """Raises `UserError` if the folder has any files except those that a killed start leaves behind."""
     if path.is_file() or (path.is_dir() and not _is_start(path)):
         resume = shlex.join(["sparsezo", "resume", str(path)])
-        raise UserError(f"{path}: already exists. Name a new folder, or resume that run: {resume}")
+        raise UserError(f"{path}: already exists. Choose a new folder, or resume that run: {resume}")
 
 
 def _is_start(path: Path) -> bool:
-    """Whether a start that was killed before there was a run can have left all that is in the folder: its lock, which
-    is an empty file, came first."""
+    """Whether all files in the folder could be left over from a killed start, which creates its empty lock file
+    first."""
     names = os.listdir(path)
     if not names:
         return True
@@ -83,7 +83,7 @@ def _is_start(path: Path) -> bool:
 
 
 def _remove_start(path: Path) -> bool:
-    """Removes all but the lock of a start that came to nothing; only for who holds the lock. Whether it did."""
+    """Removes all files of a failed start except the lock, which the caller must hold. Returns whether it did."""
     if not path.is_dir() or not _is_start(path):
         return False
     for name in set(os.listdir(path)) - {LOCK, LOCK_MARKER}:
@@ -93,7 +93,7 @@ def _remove_start(path: Path) -> bool:
 
 
 def sweep_starts(folder: Path) -> None:
-    """Removes the starts in ``folder`` that killed processes left, and the names that they had taken for one."""
+    """Removes failed starts and reserved names that killed processes left in ``folder``."""
     with suppress(OSError), os.scandir(folder) as entries:
         for path in [Path(entry.path) for entry in entries if is_old(entry)]:
             with suppress(OSError):

@@ -56,8 +56,8 @@ def test_the_merged_model_computes_what_the_run_does(run, step, tmp_path):
 
 def test_as_trained_it_says_the_same_words(run, tmp_path):
     report = finish(export_run(run, "hf", tmp_path / "out", weights="trained"))
-    assert report["told"][-1] == "Plain transformers continues 8 of 8 prompts with the same tokens as the run."
-    assert "32 bits made whole again, in float32" in (tmp_path / "out" / "README.md").read_text()
+    assert report["told"][-1] == "In plain transformers, 8 of 8 prompts give the same tokens as in the run."
+    assert "(32 bits), written in float32" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_the_overlay_file_holds_the_tuned_values(run, tmp_path):
@@ -85,9 +85,9 @@ def test_an_export_tells_nothing_of_this_computer_and_is_for_its_owner_alone(run
 
 
 def test_what_cannot_be_exported(run, tmp_path):
-    with pytest.raises(UserError, match=r"no export format 'hff'\. (Did you mean|Known)"):
+    with pytest.raises(UserError, match=r"Unknown export format 'hff'\. (Did you mean|Known)"):
         finish(export_run(run, "hff", tmp_path / "out"))
-    with pytest.raises(UserError, match="no export choice of weights 'orignal'"):
+    with pytest.raises(UserError, match="Unknown export choice of weights 'orignal'"):
         finish(export_run(run, "hf", tmp_path / "out", weights="orignal"))
     with pytest.raises(UserError, match="already exists"):
         finish(export_run(run, "overlay", run))

@@ -158,7 +158,7 @@ def test_a_quantised_base_is_refused(tmp_path):
     AutoModelForCausalLM.from_pretrained(base, quantization_config=config, device_map="cpu").save_pretrained(
         tmp_path / "quantised"
     )
-    with pytest.raises(UserError, match="original weights are not at hand"):
+    with pytest.raises(UserError, match="no original weights to merge into"):
         finish(export_merged(source_of(tmp_path / "quantised"), {}, tmp_path / "out"))
 
 

@@ -69,7 +69,7 @@ def test_the_learned_end_is_added(tuned, folder, tmp_path, weights):
     after = json.loads((tmp_path / "out" / FILE).read_text())
     assert after == {**before, "eos_token_id": [EOS, PAD]}
     assert plain(tmp_path / "out") == 1
-    assert [line for line in told if f"'{END}'" in line and "added to the stop tokens" in line]
+    assert [line for line in told if f"'{END}'" in line and "added the stop token" in line]
 
 
 def test_the_file_is_made_where_the_base_has_none(tuned, folder, tmp_path):
@@ -109,7 +109,7 @@ def test_an_overlay_says_where_to_stop(tuned, tmp_path):
 
 def test_the_check_compares_where_texts_stop(tuned, tmp_path, monkeypatch):
     run = tuned()
-    assert "continues 6 of 6 prompts" in exported(run, tmp_path / "out")[-1]
+    assert "6 of 6 prompts give" in exported(run, tmp_path / "out")[-1]
     monkeypatch.setattr(stops, "generation_config", lambda model: {})
     assert "continues 0 of 6 prompts" in exported(run, tmp_path / "other")[-1]
     assert torch.equal(*(load_file(tmp_path / name / "model.safetensors")["lm_head.bias"] for name in ("out", "other")))

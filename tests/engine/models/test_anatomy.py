@@ -77,8 +77,8 @@ def test_further_families(kind):
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("t5", "encoder and a decoder"),
-        ("bart", "encoder and a decoder"),
+        ("t5", "encoder-decoder"),
+        ("bart", "encoder-decoder"),
         ("bert", "both directions"),
         ("vit", "not a causal language model"),
         ("mamba", "recurrent or convolution"),

@@ -108,7 +108,7 @@ def test_a_missing_weight_is_named(tmp_path):
 def test_a_weight_of_another_shape_is_named(tmp_path):
     path = tiny("llama", tmp_path) / "model.safetensors"
     save_file({**load_file(path), "model.norm.weight": torch.ones(63)}, path)
-    with pytest.raises(UserError, match=r"'model\.norm\.weight' has the shape \[63\], .* asks for \[64\]"):
+    with pytest.raises(UserError, match=r"'model\.norm\.weight' has the shape \[63\], .* requires \[64\]"):
         opened(tmp_path)
 
 
@@ -124,9 +124,9 @@ def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "header would be"),
-        (b"\x05\0\0", "header would be"),
-        (raw({}, length=2**63), "header would be"),
+        (b"", "header claims"),
+        (b"\x05\0\0", "header claims"),
+        (raw({}, length=2**63), "header claims"),
         (raw(b"{nonsense"), "not valid JSON"),
         (raw(b"\xff\xfe"), "not valid JSON"),
         (raw(b"[" * 100_000), "not valid JSON"),
@@ -138,10 +138,10 @@ def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
         (raw({"a": entry(shape=(-2,))}, bytes(8)), "whole numbers"),
         (raw({"a": entry(shape=(True, 2))}, bytes(8)), "whole numbers"),
         (raw({"a": entry(shape=(2**62,) * 100_000)}, bytes(8)), "a few whole numbers"),
-        (raw({"a": entry(shape=(2**62, 2**62))}, bytes(8)), "does not fit the bytes"),
-        (raw({"a": entry(offsets=(8, 0))}, bytes(8)), "does not fit the bytes"),
-        (raw({"a": entry(offsets=(8, 16))}, bytes(16)), "do not begin where"),
-        (raw({"a": entry(), "b": entry(offsets=(4, 12))}, bytes(12)), "do not begin where"),
+        (raw({"a": entry(shape=(2**62, 2**62))}, bytes(8)), "does not match its number of bytes"),
+        (raw({"a": entry(offsets=(8, 0))}, bytes(8)), "does not match its number of bytes"),
+        (raw({"a": entry(offsets=(8, 16))}, bytes(16)), "do not start where"),
+        (raw({"a": entry(), "b": entry(offsets=(4, 12))}, bytes(12)), "do not start where"),
         (raw({"a": entry()}, bytes(7)), "need"),
         (raw({"a": entry()}, bytes(9)), "need"),
     ],

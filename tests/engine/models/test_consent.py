@@ -180,9 +180,9 @@ def test_code_that_does_not_run_gets_a_sentence(folder, text):
 
 def test_too_much_code_is_refused(folder, monkeypatch):
     monkeypatch.setattr(codes, "MOST_BYTES", 100)
-    assert "Python code, more than anyone can read" in str(refused(folder))
+    assert "Python code, too much to review" in str(refused(folder))
     monkeypatch.setattr(codes, "MOST_ENTRIES", 3)
-    assert "too many to look through" in str(refused(folder))
+    assert "too many to search" in str(refused(folder))
 
 
 def test_a_code_file_that_is_missing(folder):

@@ -179,7 +179,7 @@ def test_closing_stops_a_slow_download_at_once_and_keeps_what_came(served):
 
 def test_a_wrong_content_is_removed_and_told(served):
     served.wrong = True
-    assert f"'{SINGLE}' of 'owner/tiny' came damaged from the Hub" in refused()
+    assert f"'{SINGLE}' of 'owner/tiny' was damaged during download" in refused()
     assert not cached("*.incomplete") and not cached(f"snapshots/*/{SINGLE}")
     served.wrong = False
     finish(find(TABLE))
@@ -191,7 +191,7 @@ def test_a_wrong_beginning_from_an_earlier_try_is_found(served, llama):
     blob = (cached(f"snapshots/*/{SINGLE}")[0]).resolve()
     blob.with_name(f"{blob.name}.incomplete").write_bytes(b"x" * 1000)
     blob.unlink()
-    assert "came damaged" in refused()
+    assert "was damaged" in refused()
     finish(find(TABLE))
     assert served.starts() == [0, 1000, 0]
 
@@ -260,7 +260,7 @@ def test_a_token_that_the_hub_does_not_know(served, monkeypatch):
 
 
 def test_an_unknown_revision(served):
-    assert "no such revision. Use 'main'" in refused(ModelTable(id="owner/tiny", revision="v9"))
+    assert "lacks this revision. Use 'main'" in refused(ModelTable(id="owner/tiny", revision="v9"))
 
 
 def test_offline(served, monkeypatch):

@@ -49,7 +49,7 @@ def refused(id):
         (["model.onnx", "tokenizer.json"], "holds a model in ONNX format"),
         (["weights.npz", "tokenizer.json"], "holds a model in MLX format"),
         (["tokenizer.json", "tokenizer_config.json"], "holds a tokenizer without a model"),
-        (["params.json", "consolidated.00.pth"], "in its makers' own format"),
+        (["params.json", "consolidated.00.pth"], "in its vendor's own format"),
         (["model_index.json", "unet"], "holds a diffusers pipeline"),
         (["saved_model.pb"], "holds a TensorFlow model"),
         (["notes.txt"], "it has no config.json"),
@@ -71,17 +71,17 @@ def test_an_adapter_names_the_model_it_was_trained_on(tmp_path, base):
     (tmp_path / "adapter_model.safetensors").touch()
     (tmp_path / "tokenizer.json").touch()
     sentence = refused(tmp_path)
-    assert "holds an adapter (LoRA or the like)" in sentence and "merge_and_unload" in sentence
+    assert "contains an adapter (such as LoRA)" in sentence and "merge_and_unload" in sentence
     assert ("trained on 'org/base'" in sentence and "choose 'org/base' itself" in sentence) == bool(base)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')  # of the model that it was trained on
-    assert "holds an adapter (LoRA or the like)" in refused(tmp_path)
+    assert "contains an adapter (such as LoRA)" in refused(tmp_path)
 
 
 def test_files(tmp_path):
     for name, content, sentence in (
         ("m.gguf", b"GGUF", "is a GGUF file"), ("blob", b"GGUF\3", "is a GGUF file"),
-        ("model.safetensors", b"", f"names the folder that holds it and config.json: {tmp_path}"),
-        ("pytorch_model.bin", b"", "is a file of weights"), ("m.onnx", b"", "ONNX"), ("x", b"", "is a file;"),
+        ("model.safetensors", b"", f"set [model] id to the folder with config.json: {tmp_path}"),
+        ("pytorch_model.bin", b"", "is a weights file"), ("m.onnx", b"", "ONNX"), ("x", b"", "is a file;"),
     ):  # fmt: skip
         (tmp_path / name).write_bytes(content)
         assert sentence in refused(tmp_path / name)
@@ -100,7 +100,7 @@ def test_classifiers(models, tmp_path, family, kind, name):
     # As other programs save one: nothing but the weights says it. With a tied head nothing else would be missing.
     path = tmp_path / "a" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "architectures": None}))
-    with pytest.raises(UserError, match=r"holds the head of a classifier or reward model \('score'\)"):
+    with pytest.raises(UserError, match=r"has the head of a classifier or reward model \('score'\)"):
         finish(find(ModelTable(id=str(tmp_path / "a"))))
 
 
@@ -151,7 +151,7 @@ def test_on_the_hub_files_tags_and_config_say_it(models, monkeypatch, tmp_path):
                            siblings=[SimpleNamespace(rfilename=name, size=1) for name in files])  # fmt: skip
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: info)
     monkeypatch.setattr(huggingface_hub, "is_offline_mode", lambda: False)
-    assert "'some/model' on the Hub holds an adapter" in refused("some/model")
+    assert "'some/model' on the Hub contains an adapter" in refused("some/model")
     assert "trained on 'org/base'" in refused("some/model")
     config = {"model_type": "qwen2", "architectures": ["Qwen2ForSequenceClassification"]}
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -87,7 +87,7 @@ def test_search(monkeypatch):
     monkeypatch.setattr(huggingface_hub.HfApi, "list_models", lambda *_, **__: iter(models))
     first, second = search_hub("x")
     assert (first.parameters, first.bytes, first.licence, first.problem) == (11, 24, "mit", "")
-    assert second.gated and "not known to transformers" in second.problem
+    assert second.gated and "transformers does not support" in second.problem
 
 
 @pytest.mark.parametrize(

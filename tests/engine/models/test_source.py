@@ -68,7 +68,7 @@ def test_a_folder_without_a_config(folder):
     (folder / "config.json").unlink()
     assert "it has no config.json" in refused(folder)
     (folder / "adapter_config.json").touch()
-    assert "holds an adapter (LoRA or the like), not a whole model" in refused(folder)
+    assert "contains an adapter (such as LoRA), not a whole model" in refused(folder)
 
 
 def test_a_gguf_file(tmp_path):
@@ -79,16 +79,16 @@ def test_a_gguf_file(tmp_path):
 @pytest.mark.parametrize("text", ["{", "[1]", "\udcff", "[" * 100_000])
 def test_a_broken_config(folder, text):
     (folder / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    assert "config.json: is not" in refused(folder)
+    assert "config.json: not" in refused(folder)
 
 
 def test_an_unknown_architecture(folder):
     edit(folder / "config.json", model_type="lama")
-    assert "'lama' is not known to transformers. Did you mean 'llama'?" in refused(folder)
+    assert "transformers does not support the model type 'lama'. Did you mean 'llama'?" in refused(folder)
     edit(folder / "config.json", model_type="qzxv17")
     assert "may be newer" in refused(folder)
     edit(folder / "config.json", model_type=None)
-    assert "None is not known" in refused(folder)
+    assert "does not support the model type None" in refused(folder)
 
 
 def test_a_config_with_nonsense_in_it(folder):
@@ -105,7 +105,7 @@ def test_a_config_that_would_take_hours_to_build(folder, fields):
 
 def test_an_own_class_that_is_no_table(folder):
     edit(folder / "config.json", auto_map=7, model_type="own")
-    assert "'own' is not known to transformers" in refused(folder)
+    assert "transformers does not support the model type 'own'" in refused(folder)
 
 
 def test_a_huge_config(folder):
@@ -125,12 +125,12 @@ def test_an_id_that_is_no_path(id):
 def test_weights_from_a_file_that_was_not_checked(folder, file, nest):
     (folder / file).write_bytes(b"cos\nsystem\n(S'echo'\ntR.")
     edit(folder / "config.json", **nest(transformers_weights=file))
-    assert "names a weights file of its own" in refused(folder)
+    assert "to the weights file" in refused(folder)
 
 
 def test_an_adapter_that_would_be_loaded_with_the_model(folder):
     (folder / "adapter_config.json").write_text("{}")
-    assert "holds an adapter beside the model" in refused(folder)
+    assert "contains an adapter besides the model" in refused(folder)
 
 
 def test_remote_code_does_not_run_by_what_a_recipe_says(folder):
@@ -173,13 +173,13 @@ def test_a_truncated_shard(folder):
 @pytest.mark.parametrize("table", [None, {}, [], {"a": 1}])
 def test_a_broken_index(folder, table):
     edit(folder / source.INDEX, weight_map=table)
-    assert "does not tell which file" in refused(folder)
+    assert "does not say which file" in refused(folder)
 
 
 @pytest.mark.parametrize("name", ["../evil.safetensors", "/etc/passwd", "weights.bin", "..", "a/../../b.safetensors"])
 def test_an_index_that_points_elsewhere(folder, name):
     edit(folder / source.INDEX, weight_map={"a": name})
-    assert "not a safetensors file of this folder" in refused(folder)
+    assert "not a safetensors file in this folder" in refused(folder)
 
 
 @pytest.mark.parametrize("name", ["a" * 300 + ".safetensors", "a\0.safetensors"])
@@ -236,7 +236,7 @@ def test_config_and_weights_of_different_models(folder):
     edit(folder / "config.json", num_hidden_layers=3)
     assert "lacks the weight 'model.layers.2" in refused(folder)
     edit(folder / "config.json", num_hidden_layers=2, intermediate_size=129)
-    assert "config.json asks for" in refused(folder)
+    assert "config.json requires" in refused(folder)
 
 
 def test_inspect_knows_a_snapshot_of_the_cache(llama, tmp_path):

@@ -114,18 +114,18 @@ def test_a_keyring_that_fails(fault, ring, monkeypatch):
 
 def test_a_keyring_that_keeps_nothing(ring, monkeypatch):
     monkeypatch.setattr(ring, "set_password", lambda *_: None)
-    with pytest.raises(UserError, match="it forgets what it is given"):
+    with pytest.raises(UserError, match="it does not keep the token"):
         token.keep(OURS)
 
 
 def test_the_command(run):
-    assert run("show") == (0, "There is no token; public models need none.\n", "")
+    assert run("show") == (0, "No token. Public models do not need one.\n", "")
     code, out, error = run("keep", typed=f"{OURS}\n")
     assert (code, error) == (0, "") and OURS not in out and token.token() == OURS
-    assert run("show") == (0, "A token that ends in …ours, from the system's keyring.\n", "")
+    assert run("show") == (0, "The token ends in …ours and comes from the system's keyring.\n", "")
     assert json.loads(run("show", "--json")[1]) == {"token": "…ours", "from": "the system's keyring"}
-    assert run("forget")[:2] == (0, "The token was removed.\n")
-    assert run("forget")[:2] == (0, "The keyring holds no token of ours.\n")
+    assert run("forget")[:2] == (0, "Token removed.\n")
+    assert run("forget")[:2] == (0, "The keyring has no token from SparseZO.\n")
     assert json.loads(run("show", "--json")[1]) == {"token": None, "from": None}
     code, out, error = run("keep", typed="")
     assert (code, out) == (2, "") and "begins with 'hf_'" in error
@@ -140,7 +140,7 @@ def test_a_terminal_shows_no_token(monkeypatch):
     monkeypatch.setattr("getpass.getpass", lambda prompt: asked.append(prompt) or f" {OURS} ")
     monkeypatch.setattr("sys.stdin", Terminal())
     assert cli.main(["token", "keep"]) == 0
-    assert asked == ["Token (it is not shown): "] and token.token() == OURS
+    assert asked == ["Token (hidden as you type): "] and token.token() == OURS
 
 
 def test_no_token_on_the_command_line(capsys):

@@ -30,7 +30,7 @@ AGAIN = {
 }  # fmt: skip
 WAITING = [{"type": "Replace", "pattern": {"String": "☃"}, "content": "☃☃"}] * 8
 SEEING = [{"type": "Replace", "pattern": {"Regex": "(?=☃)"}, "content": "☃"}] * 8
-TIMES = r"not a tokenizer that can be loaded \(it can make a text 2.6e\+02 times longer"
+TIMES = r"this tokenizer cannot be loaded \(it can make a text 2.6e\+02 times as long"
 ABORTS = '{"type":"Sequence","normalizers":[' * 3000 + '{"type":"NFC"}' + "]}" * 3000
 
 
@@ -59,9 +59,9 @@ def load(folder, **fields):
         ({"normalizer": {"type": "Sequence", "normalizers": WAITING}}, TIMES),
         ({"normalizer": {"type": "Sequence", "normalizers": SEEING}}, TIMES),
         ({"decoder": {"type": "Sequence", "decoders": WAITING}}, TIMES),
-        (ABORTS, "not a tokenizer that can be loaded"),
-        ("[" * 100_000, "not a tokenizer that can be loaded"),
-        ("{}", "not a tokenizer that can be loaded"),
+        (ABORTS, "this tokenizer cannot be loaded"),
+        ("[" * 100_000, "this tokenizer cannot be loaded"),
+        ("{}", "this tokenizer cannot be loaded"),
     ],
     ids=["again", "waits", "waits for a place", "waits in what is written", "nested", "brackets", "empty"],
 )
@@ -134,7 +134,7 @@ def test_a_refused_tokenizer_is_told_before_the_start_and_tried_once(whole, fold
     preview = finish(
         planning.preview_data(Recipe(model=table, data={"source": str(data), "columns": {"answer": "label"}}))
     )
-    assert preview.rows and "tokenizer.json: not a tokenizer that can be loaded" in preview.tokenizer_problem
+    assert preview.rows and "tokenizer.json: this tokenizer cannot be loaded" in preview.tokenizer_problem
     monkeypatch.setattr(tokenizer, "Confined", None)  # it is not asked again
     assert planning.summary(table).problem == preview.tokenizer_problem
     shutil.copy(whole / "tokenizer.json", folder)
@@ -214,7 +214,7 @@ def test_weights_that_are_no_numbers_are_told_while_they_are_loaded(folder, bits
     weights = load_file(folder / "model.safetensors")
     weights[name].view(-1)[5] = value
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=f"the weight '{name}' holds NaN or infinity"):
+    with pytest.raises(UserError, match=f"the weight '{name}' contains NaN or infinity"):
         load(folder, bits=bits)
 
 
@@ -224,7 +224,7 @@ def test_weights_that_are_no_numbers_are_told_while_they_are_loaded(folder, bits
 ])  # fmt: skip
 def test_a_config_that_promises_quantised_weights_is_not_believed(folder, settings):
     change(folder / "config.json", quantization_config={"quant_method": "bitsandbytes", **settings})
-    with pytest.raises(UserError, match=r"config.json says that the weight '.*' is quantised, and it is not"):
+    with pytest.raises(UserError, match=r"config.json says that the weight '.*' is quantised, but it is not"):
         load(folder)
 
 
@@ -234,5 +234,5 @@ def test_weights_quantised_before_are_looked_at_too(folder):
     model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=BitsAndBytesConfig(load_in_4bit=True))
     model.model.layers[0].mlp.up_proj.weight.quant_state.absmax[3] = torch.nan
     model.save_pretrained(folder)
-    with pytest.raises(UserError, match=r"the weight 'model.layers.0.mlp.up_proj.weight' holds NaN or"):
+    with pytest.raises(UserError, match=r"the weight 'model.layers.0.mlp.up_proj.weight' contains NaN or"):
         load(folder)

@@ -53,10 +53,10 @@ def test_what_is_told(recipe, source, tmp_path, monkeypatch):
     assert list(disk_space.check(recipe, source, tmp_path)) == []
     free(monkeypatch, need.least + need.frames)
     (sentence,) = disk_space.check(recipe, source, tmp_path)
-    assert "no room for the merged model" in sentence and "to another disk" in sentence
+    assert "too little space for the merged model" in sentence and "to another disk" in sentence
     free(monkeypatch, need.least)
     (sentence,) = disk_space.check(recipe, source, tmp_path)
-    assert sentence.startswith("The key frames of this run may take") and "[run] frames" in sentence
+    assert sentence.startswith("The checkpoints of this run may take") and "[run] frames" in sentence
     free(monkeypatch, need.least - 1)
     with pytest.raises(UserError, match=r"the run needs [\d.]+ MiB for its journal and mask, but only [\d.]+ MiB are"):
         list(disk_space.check(recipe, source, tmp_path))
@@ -64,7 +64,7 @@ def test_what_is_told(recipe, source, tmp_path, monkeypatch):
 
 def test_a_run_without_room_is_refused_before_its_data_is_read(recipe, tmp_path, monkeypatch):
     free(monkeypatch, 1000)
-    with pytest.raises(UserError, match="Free some space, or name a folder on another disk"):
+    with pytest.raises(UserError, match="Free some space, or choose a folder on another disk"):
         for event in train(recipe, folder=tmp_path / "run"):
             assert not isinstance(event, Notice)
     assert not (tmp_path / "run").exists()

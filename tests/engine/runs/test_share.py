@@ -188,7 +188,7 @@ def test_the_window_shares_and_receives_the_same(run, tmp_path):
     assert engine.share(run.path, tmp_path / "given.zip", False)[1].contents == without
     assert engine.share(run.path, tmp_path / "whole.zip", True)[1].contents == with_examples
     got, words = engine.receive(tmp_path / "given.zip")
-    assert open_run(got).name == run.name and "came without 'llama'" in words
+    assert open_run(got).name == run.name and "does not include 'llama'" in words
 
 
 def test_what_a_received_run_lacks_is_told_and_can_be_put_beside_it(run, tmp_path):
@@ -224,7 +224,7 @@ def test_runs_and_shared_runs_are_for_their_owner_alone(make, tmp_path):
 
 def test_a_received_run_is_not_made_into_another(run, tmp_path):
     share(run, tmp_path / "given.zip")
-    with pytest.raises(UserError, match="nothing else"):
+    with pytest.raises(UserError, match="only the paths of its model and data"):
         receive(tmp_path / "given.zip", tmp_path / "here", ["loop.seed=4"])
     assert not (tmp_path / "here").exists()
 
@@ -269,7 +269,7 @@ def test_an_entry_that_unfolds_without_end_is_refused(run, tmp_path, monkeypatch
     monkeypatch.setitem(shares.LIMITS, "notes.md", 1000)
     with pytest.raises(UserError, match="too large to share"):
         share(run, tmp_path / "again.zip")
-    with pytest.raises(UserError, match=r"notes\.md' is larger"):
+    with pytest.raises(UserError, match=r"notes\.md' is too large"):
         receive(tmp_path / "given.zip", tmp_path / "here")
     assert not (tmp_path / "here").exists()
 
@@ -298,7 +298,7 @@ BOMBS = {
 def test_what_unpacks_to_too_much_is_refused_before_anything_is_written(tmp_path, monkeypatch, bomb):
     packed(tmp_path / "bad.zip", BOMBS[bomb])
     monkeypatch.setattr(shares, "private", nothing)
-    with pytest.raises(UserError, match="unpacks to more than a shared run can"):
+    with pytest.raises(UserError, match="unpacks to more than a shared run may"):
         receive(tmp_path / "bad.zip", tmp_path / "deep" / "here")
     assert list((tmp_path / "deep").iterdir()) == []
 

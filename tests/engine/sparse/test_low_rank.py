@@ -287,7 +287,7 @@ def test_a_run_is_replayed_resumed_and_exported(make, tmp_path, rule, capsys):
     told = finish(export_run(tmp_path / "whole", "hf", tmp_path / "out", 4, weights=weights))["told"]
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     if weights == "trained":
-        assert told[-1] == "Plain transformers continues 2 of 2 prompts with the same tokens as the run."
+        assert told[-1] == "In plain transformers, 2 of 2 prompts give the same tokens as in the run."
         with torch.no_grad(), session.overlay.applied():
             assert torch.allclose(exported(tokens).logits, session.model.module(tokens).logits, atol=1e-3)
     else:
@@ -295,7 +295,7 @@ def test_a_run_is_replayed_resumed_and_exported(make, tmp_path, rule, capsys):
             expected = session.model.original(name) + weight
             assert torch.allclose(exported.get_parameter(name).t(), expected, atol=1e-5)
     assert "values that move all its" in (tmp_path / "out" / "README.md").read_text()
-    with pytest.raises(UserError, match="holds single weights"):
+    with pytest.raises(UserError, match="stores single weights"):
         finish(export_run(tmp_path / "whole", "overlay", tmp_path / "small"))
 
 
@@ -356,7 +356,7 @@ def test_a_damaged_mask_gets_a_sentence(frozen_tiny, parts, tuned):
 
 
 def test_what_does_not_go_together(frozen_tiny):
-    with pytest.raises(UserError, match="gives every example a direction of its own"):
+    with pytest.raises(UserError, match="draws a separate direction for each example"):
         recipe.loads('[mask]\nrule = "subspace"\n[estimator]\nrule = "grzo"')
     for overlay in overlays(frozen_tiny("llama", 4)):
         with pytest.raises(UserError, match="not support directions per example"):

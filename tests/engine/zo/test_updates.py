@@ -218,5 +218,5 @@ def test_what_cannot_be_told_beforehand_is_not_tried(monkeypatch):
     from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 
     monkeypatch.setattr(TwoSided, "exact", True)
-    with pytest.raises(UserError, match="tries a step along the directions"):
+    with pytest.raises(UserError, match="tries each step along random directions"):
         build({"update": {"rule": "conservative"}})
