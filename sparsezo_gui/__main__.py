@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparsezo_gui import __version__, plain, start
-from sparsezo_gui.engine.confined import child
+from sparsezo_gui.engine.sandbox import child
 from sparsezo_gui.errors import UserError
 
 

@@ -23,7 +23,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     speed = sub.add_argument_group("steps and memory")
     speed.add_argument("--shape", nargs="+", default=["llama-135m"], metavar="NAME",
                        help="shape of the model, such as llama-2-7b (default: llama-135m)")  # fmt: skip
-    speed.add_argument("--repeats", type=natural, default=7, metavar="N", help="number of rounds; shows the median")
+    speed.add_argument("--repeats", type=positive, default=7, metavar="N", help="number of rounds; shows the median")
     speed.add_argument("--against", nargs="+", default=["plain", "mezo", "qlora"], choices=("plain", "mezo", "qlora"),
                        help="what steps are compared with (default: all)")  # fmt: skip
     held = sub.add_argument_group("memory")
@@ -31,8 +31,8 @@ def add_options(sub: argparse.ArgumentParser) -> None:
                       "already is not measured again, so use one folder for each device and --set")  # fmt: skip
     quality = sub.add_argument_group("quality")
     quality.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="methods to compare (default: all)")
-    quality.add_argument("--seeds", type=natural, default=3, metavar="N", help="seeds per method (default: 3)")
-    quality.add_argument("--forwards", type=natural, default=2000, metavar="N",
+    quality.add_argument("--seeds", type=positive, default=3, metavar="N", help="seeds per method (default: 3)")
+    quality.add_argument("--forwards", type=positive, default=2000, metavar="N",
                          help="forward passes per run; a backward pass counts as two (default: 2000)")  # fmt: skip
     quality.add_argument("--once", action="store_true", help="search for learning rates on the first task only")
     quality.add_argument("--out", default="sparsezo-quality", metavar="FOLDER",
@@ -55,10 +55,10 @@ def run(options: argparse.Namespace, console: Console) -> None:
         return _quality(options, console)
     if options.what == "bits":
         return _bits(options, console)
+    from sparsezo_gui.engine import device as devices
     from sparsezo_gui.engine.bench import shapes
     from sparsezo_gui.engine.bench.memory import memory
     from sparsezo_gui.engine.bench.steps import steps
-    from sparsezo_gui.engine.models import device as devices
 
     if options.what == "steps" and len(options.shape) > 1:
         raise UserError("'bench steps' takes one --shape at a time; 'bench memory' takes several.")
@@ -133,7 +133,7 @@ def task_of(text: str) -> tuple[str, tuple[str, ...]]:
     return name, (f"data.source={json.dumps(source)}", f"data.task={name}")
 
 
-def natural(text: str) -> int:
+def positive(text: str) -> int:
     """A positive integer, for an argument parser."""
     value = int(text)
     if value < 1:

@@ -22,14 +22,14 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sparsezo_gui import __version__, benching, plain, recipe, resources, start
-from sparsezo_gui.border import is_fault
 from sparsezo_gui.console import Console
-from sparsezo_gui.engine.confined import child
+from sparsezo_gui.engine.sandbox import child
 from sparsezo_gui.errors import OUT_OF_MEMORY, ConsentNeeded, UserError, out_of_memory
-from sparsezo_gui.masking import masked
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
+from sparsezo_gui.redaction import redacted
 from sparsezo_gui.sizes import size
+from sparsezo_gui.untrusted import is_fault
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.runs.folder import RunFolder
@@ -80,7 +80,7 @@ def _main(arguments: list[str]) -> int:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             console.error(f"{str(error.filename)[:80]}…: this file name is too long. Choose a shorter one.")
             return 2
-        console.error(masked(f"Unexpected error: {type(error).__name__}: {error}\nDetails: {_details()}"))
+        console.error(redacted(f"Unexpected error: {type(error).__name__}: {error}\nDetails: {_details()}"))
         return 1
     finally:
         console.close()
@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace, console: Console) -> int | None:
     except ConsentNeeded as needed:
         if not options.trust_remote_code:
             raise
-        from sparsezo_gui.engine.models import consent
+        from sparsezo_gui.engine.hub import consent
 
         consent.give(needed.code)
         files = (f"  {name} ({len(content):,} bytes)" for name, content in sorted(needed.code.files.items()))
@@ -130,7 +130,7 @@ def _details() -> Path | str:
     from sparsezo_gui.engine.runs.folder import runs_home
 
     path = runs_home().parent / "logs" / f"error-{os.getpid()}.txt"
-    text = plain.readable(masked(traceback.format_exc()))
+    text = plain.readable(redacted(traceback.format_exc()))
     try:
         write_text(path, text)
     except UserError:
@@ -164,14 +164,14 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     """Replays the journal from its start and compares the hash of the tuned values with the recorded one."""
     from sparsezo_gui.engine.runs.folder import open_run
     from sparsezo_gui.engine.session import open_session
-    from sparsezo_gui.recipe.judge import on_line
+    from sparsezo_gui.recipe.outcome import on_lineage
 
     run = open_run(options.run)
-    ends = [event for event in on_line(run.events()) if isinstance(event, e.Finished)]
+    ends = [event for event in on_lineage(run.events()) if isinstance(event, e.Finished)]
     if not ends:
         raise UserError(f"{options.run}: this run has not recorded a hash yet. It does so when it stops or finishes.")
     step, told = ends[-1].step, ends[-1].hash
-    found = console.finish(open_session(run, step, frames=False)).overlay.hash()
+    found = console.finish(open_session(run, step, from_checkpoints=False)).tuned.hash()
     words = f"The replay of {step} steps gives bit-identical values: {found}"
     if found != told:
         words = (
@@ -266,7 +266,7 @@ def _preview(options: argparse.Namespace, console: Console) -> None:
 
 
 def _rates(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.ranging import find_rate
+    from sparsezo_gui.engine.range_test import find_rate
 
     report = console.finish(find_rate(_recipe(options), options.steps))
     lines = [report.words]
@@ -281,8 +281,8 @@ def _rates(options: argparse.Namespace, console: Console) -> None:
 
 
 def _mask(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.models import frozen
-    from sparsezo_gui.engine.sparse.rule import Search, find_measured
+    from sparsezo_gui.engine import frozen
+    from sparsezo_gui.engine.masks.rule import Search, find_measured
 
     chosen, out = _recipe(options), Path(options.out)
     if out.exists():
@@ -314,9 +314,9 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
         changed = session.changed
         examples = getattr(data, options.split).encoded
         judged = session.model, examples, options.split, session.recipe.objective, session.base(examples, BATCH)
-        with session.overlay.base():
+        with session.tuned.base():
             found["base"] = console.finish(evaluate(*judged)).metrics
-        with session.overlay.applied():
+        with session.tuned.applied():
             found["tuned"] = console.finish(evaluate(*judged)).metrics
     else:
         if options.step is not None:
@@ -332,14 +332,14 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
 
 
 def _generate(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.asking import prompt_in_run
     from sparsezo_gui.engine.generate import continuation, rank_candidates
+    from sparsezo_gui.engine.run_prompts import prompt_in_run
 
     session, run = _session(options, console)
     asked, note = console.finish(prompt_in_run(session, run, options.prompt, options.raw, options.changed_inputs))
     if note:
         console.note(note)
-    overlay = session.overlay
+    overlay = session.tuned
     with overlay.base() if options.base else overlay.applied():
         if asked.choice:
             console.choices(rank_candidates(session.model, asked), session.changed)
@@ -359,7 +359,7 @@ def _export(options: argparse.Namespace, console: Console) -> None:
 
 
 def _convert(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.models.convert import convert
+    from sparsezo_gui.engine.pretrained.convert import convert
 
     files = console.finish(convert(Path(options.folder), Path(options.out)))
     console.result({"out": options.out, "weights": files}, f"Written to {options.out}: {', '.join(files)}.")
@@ -386,7 +386,7 @@ def _recipes(options: argparse.Namespace, console: Console) -> None:
 
 
 def _models(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.models.library import local_models
+    from sparsezo_gui.engine.hub.library import local_models
 
     rows = [dataclasses.asdict(model) for model in local_models()]
     console.table(
@@ -408,7 +408,7 @@ def _methods(options: argparse.Namespace, console: Console) -> None:
 
 
 def _token(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.models import token
+    from sparsezo_gui.engine.hub import token
 
     if options.what == "keep":
         token.keep(_secret())
@@ -447,16 +447,16 @@ def _is_run(target: str) -> bool:
 def _past(options: argparse.Namespace) -> tuple[RunFolder, int | None]:
     """The run and the step that the options name; checks that the run has that step."""
     from sparsezo_gui.engine.runs.folder import open_run
-    from sparsezo_gui.engine.runs.line import line
-    from sparsezo_gui.recipe import judge
+    from sparsezo_gui.engine.runs.lineage import lineage_of
+    from sparsezo_gui.recipe import outcome
 
     run, step = open_run(options.run), options.step
     if step == "best":
-        best = judge.best(judge.on_line(run.events()))
+        best = outcome.best(outcome.on_lineage(run.events()))
         if best is None:
             raise UserError(f"Run '{run.name}' has no evaluation on validation examples yet, so there is no best step.")
         step = best.step
-    return run, None if step is None else line(run, step).step
+    return run, None if step is None else lineage_of(run, step).step
 
 
 def _session(options: argparse.Namespace, console: Console) -> tuple[Session, RunFolder]:
@@ -540,10 +540,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("preview", "Show examples as the model sees them, and warnings about the data.", _preview)
     takes_recipe(sub)
     sub.add_argument("--split", choices=("train", "validation", "test"), default="train", help="default: train")
-    sub.add_argument("--examples", type=benching.natural, default=5, metavar="N", help="how many (default: 5)")
+    sub.add_argument("--examples", type=benching.positive, default=5, metavar="N", help="how many (default: 5)")
     sub = add("rates", "Find a learning rate by trying several for a few steps each.", _rates)
     takes_recipe(sub)
-    sub.add_argument("--steps", type=benching.natural, default=40, metavar="N", help="steps at each rate (default: 40)")
+    sub.add_argument("--steps", type=benching.positive, default=40, metavar="N", help="steps at each rate (40)")
     sub = add("mask", "Find the weights to tune and save them as a mask file.", _mask)
     takes_recipe(sub)
     sub.add_argument("--out", metavar="FILE", required=True, help="mask file to write (.safetensors)")
@@ -560,7 +560,7 @@ def _parser() -> argparse.ArgumentParser:
                      "chat template; for a template with several columns, a JSON object of them")  # fmt: skip
     sub.add_argument("--raw", action="store_true", help="continue the prompt as it is, without a template")
     sub.add_argument("--base", action="store_true", help="use the model before tuning")
-    sub.add_argument("--tokens", type=benching.natural, default=128, metavar="N", help="maximum tokens (default: 128)")
+    sub.add_argument("--tokens", type=benching.positive, default=128, metavar="N", help="maximum tokens (default: 128)")
     takes_step(sub)
     takes_changed(sub)
     sub = add("export", "Export a run for use in other programs.", _export)

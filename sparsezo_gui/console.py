@@ -13,9 +13,9 @@ import time
 from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sparsezo_gui.masking import masked
 from sparsezo_gui.plain import printable, quoted_plain, raw
 from sparsezo_gui.recipe import events as e
+from sparsezo_gui.redaction import redacted
 from sparsezo_gui.sizes import size
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from sparsezo_gui.engine.data import TaskData
-    from sparsezo_gui.engine.models.memory import MemoryEstimate
+    from sparsezo_gui.engine.memory import MemoryEstimate
 
 LINE_EVERY = 2.0  # seconds between progress lines if the output is not a terminal
 WIDE = 240  # width of a table that is not for a terminal, in characters
@@ -90,7 +90,7 @@ class Console:
         """A line for people, above the progress line."""
         if self.as_json:
             return
-        text = printable(masked(text), keep="\n")
+        text = printable(redacted(text), keep="\n")
         if self._bar is not None:
             self._bar.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
         else:
@@ -104,7 +104,7 @@ class Console:
     def error(self, text: str) -> None:
         """An error message on standard error; with --json also as the event ``{"event": "error", "message": …}``."""
         self.calm()
-        text = printable(masked(text), keep="\n")
+        text = printable(redacted(text), keep="\n")
         if self.as_json:
             self._json({"event": "error", "message": text})
         print(text, file=sys.stderr, flush=True)

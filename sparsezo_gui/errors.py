@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from sparsezo_gui.masking import masked
 from sparsezo_gui.plain import printable
+from sparsezo_gui.redaction import redacted
 
 _LONGEST = 2000  # characters in a sentence; a quoted file may have megabytes
 
@@ -36,7 +36,7 @@ class ConsentNeeded(UserError):
 
 
 def _sentence(text: str) -> str:
-    shown = printable(masked(text[: 2 * _LONGEST])[: _LONGEST + 1])
+    shown = printable(redacted(text[: 2 * _LONGEST])[: _LONGEST + 1])
     return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
 
 

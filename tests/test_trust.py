@@ -11,13 +11,13 @@ import pytest
 
 import sparsezo_gui
 from sparsezo_gui import cli
-from sparsezo_gui.engine.models.code import find_code
+from sparsezo_gui.engine.hub.code import find_code
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests.own_code import edit, own_code
 
 TRUST = "--trust-remote-code"
 PACKAGE = Path(sparsezo_gui.__file__).parent
-READERS = ("engine/models/code.py", "engine/models/hub.py", "gui/pages/model.py", "cli.py", "benching.py")
+READERS = ("engine/hub/code.py", "engine/hub/cache.py", "gui/pages/model.py", "cli.py", "benching.py")
 """What looks at the recipe's key: whether there is code to ask about, whether to fetch it, its field; and the flag."""
 
 
@@ -167,12 +167,12 @@ def test_one_place_alone_reaches_code_of_models(path):
             assert isinstance(node.value, ast.Constant) and node.value.value is False, where
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
         autos = [name for name in names if name.startswith("Auto") or "dynamic_module" in name]
-        assert not autos or place == "engine/models/auto.py", where
+        assert not autos or place == "engine/pretrained/auto.py", where
         if isinstance(node, ast.Attribute) and node.attr == "trust_remote_code":
             assert place in READERS, where
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "TrustedCode":
-            assert place == "engine/models/consent.py", where
-    if place == "engine/models/auto.py":
+            assert place == "engine/hub/consent.py", where
+    if place == "engine/pretrained/auto.py":
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
         autos = [node for node in calls if getattr(node.func.value, "id", "").startswith("Auto")]
         assert len(autos) == 4 and all("trust_remote_code" in [each.arg for each in node.keywords] for node in autos)

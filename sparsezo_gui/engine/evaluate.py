@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sparsezo_gui.engine import metrics
 from sparsezo_gui.engine.data.encode import Encoded, text_of
+from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.generate import answers
-from sparsezo_gui.engine.models.frozen import FrozenModel
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.objectives import Objective
 from sparsezo_gui.engine.objectives.likelihood import Likelihood
@@ -57,7 +57,7 @@ def evaluate(
             measured = measure(model, part)
         for name, value in objective.metrics(measured, part, compared).items():
             own[name] = own.get(name, 0.0) + value * len(part) / len(examples)
-        judged = objective.judge(measured, part, compared)
+        judged = objective.losses_of(measured, part, compared)
         sums += judged.sums[0].tolist()
         weights += judged.weights.tolist()
         predicted += [int(scores[0].argmax()) for scores in measured.scores]

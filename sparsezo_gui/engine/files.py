@@ -19,8 +19,8 @@ from typing import BinaryIO
 import platformdirs
 from safetensors import SafetensorError
 
-from sparsezo_gui.border import resolved
 from sparsezo_gui.errors import DiskFull, UserError
+from sparsezo_gui.untrusted import resolved
 
 # Error codes of file systems that lack an operation; which one depends on the file system.
 UNSUPPORTED = frozenset((errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY))

@@ -29,7 +29,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from sparsezo_gui.engine.data.encode import Row, places_of
-from sparsezo_gui.engine.models.head import Head, split_pass
+from sparsezo_gui.engine.layers.head import Head, split_pass
 
 ATTENTION = "sparsezo"
 PACK_ROWS = {"cpu": 1024, "cuda": 4096}
@@ -99,13 +99,13 @@ class Pack:
         return tuple(found)
 
 
-def log_probabilities(model: Any, pack: Pack, sides: int) -> Tensor:
-    """log p(target) at every scored place, fp32 (sides, P), of a `FrozenModel` whose layers hold ``sides`` sides."""
-    found = torch.zeros(sides, len(pack.targets), device=pack.tokens.device)
+def log_probabilities(model: Any, pack: Pack, points: int) -> Tensor:
+    """log p(target) at every scored place, fp32 (sides, P), of a `FrozenModel` whose layers hold ``points`` sides."""
+    found = torch.zeros(points, len(pack.targets), device=pack.tokens.device)
     if not pack.targets.numel():
         return found
-    hidden, head = (_packed if packs(model.module) else _padded)(model, pack, sides)
-    chunk = max(1, LOGITS_BYTES // (4 * model.vocabulary * sides))
+    hidden, head = (_packed if packs(model.module) else _padded)(model, pack, points)
+    chunk = max(1, LOGITS_BYTES // (4 * model.vocabulary * points))
     if hidden.shape[1] <= chunk and not hidden.requires_grad:
         return _scores(head, hidden, pack.inverse, pack.targets)
     for first, part in zip(range(0, hidden.shape[1], chunk), hidden.split(chunk, dim=1), strict=True):
@@ -144,25 +144,25 @@ def _moved(values: list[int], device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def _packed(model: Any, pack: Pack, sides: int) -> tuple[Tensor, Head]:
+def _packed(model: Any, pack: Pack, points: int) -> tuple[Tensor, Head]:
     """Hidden states (sides, U, hidden) at the pack's places, and what makes logits of them."""
     with _attending(pack):
         hidden, head = split_pass(
             model.module,
             model.body,
-            input_ids=pack.tokens.expand(sides, -1),
-            position_ids=pack.positions.expand(sides, -1),
+            input_ids=pack.tokens.expand(points, -1),
+            position_ids=pack.positions.expand(points, -1),
         )
     return hidden[:, pack.places], head
 
 
-def _padded(model: Any, pack: Pack, sides: int) -> tuple[Tensor, Head]:
+def _padded(model: Any, pack: Pack, points: int) -> tuple[Tensor, Head]:
     lengths = [length for length, _ in pack.shapes]
     rows = torch.nn.utils.rnn.pad_sequence(pack.tokens.split(lengths), batch_first=True)
-    hidden, head = split_pass(model.module, model.body, input_ids=rows.repeat(sides, 1))
+    hidden, head = split_pass(model.module, model.body, input_ids=rows.repeat(points, 1))
     starts = torch.tensor(lengths, device=rows.device).cumsum(0)
     row = torch.searchsorted(starts, pack.places, right=True)
-    return hidden.unflatten(0, (sides, -1))[:, row, pack.positions[pack.places]], head
+    return hidden.unflatten(0, (points, -1))[:, row, pack.positions[pack.places]], head
 
 
 @contextmanager
@@ -221,8 +221,8 @@ def _sequences(
             parts[index] = torch.cat((shared, parts[index]), dim=-2)
     if count == 1:
         return _causal(*parts, mask, scaling, cap).transpose(1, 2)
-    sides = zip(*parts, strict=True)
-    return torch.stack([_causal(*side, mask, scaling, cap).transpose(1, 2).flatten(0, 1) for side in sides])
+    points = zip(*parts, strict=True)
+    return torch.stack([_causal(*point, mask, scaling, cap).transpose(1, 2).flatten(0, 1) for point in points])
 
 
 def _seen(

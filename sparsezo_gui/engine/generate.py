@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from sparsezo_gui.engine import metrics
-from sparsezo_gui.engine.data.ask import EMPTY, PLACE, EncodedPrompt
 from sparsezo_gui.engine.data.encode import Encoded, text_of
-from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.engine.data.prompts import EMPTY, PLACE, EncodedPrompt
+from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.errors import UserError
 
@@ -41,21 +41,21 @@ def stream(model: FrozenModel, ids: Tensor, limit: int) -> Iterator[int]:
 
 @torch.inference_mode()
 def complete(
-    model: FrozenModel, prompts: Sequence[Sequence[int]], limit: int, sides: int = 1
+    model: FrozenModel, prompts: Sequence[Sequence[int]], limit: int, points: int = 1
 ) -> Iterator[tuple[int, list[list[int]]]]:
-    """Index and greedy tokens of every prompt, as from `stream`, under each of the ``sides`` held by the model's
+    """Index and greedy tokens of every prompt, as from `stream`, under each of the ``points`` held by the model's
     layers; several prompts at a time, the shortest first.
 
     Prompts of a batch are padded on the left; the batch size keeps their keys and values within bounds.
     """
-    anatomy, ends = model.anatomy, model.stops
-    token_bytes = sides * 2 * anatomy.layers * anatomy.kv_heads * anatomy.head_dim * model.dtype.itemsize
+    spec, ends = model.spec, model.stops
+    token_bytes = points * 2 * spec.layers * spec.kv_heads * spec.head_dim * model.dtype.itemsize
     config = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=sorted(ends) or None, pad_token_id=0)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     while order:
         # The last prompt of a batch is the longest; one more makes all rows as long as that one.
         count = 1
-        while count < min(max(1, BATCH // sides), len(order)):
+        while count < min(max(1, BATCH // points), len(order)):
             if (count + 1) * (len(prompts[order[count]]) + limit) * token_bytes > CACHE_BYTES:
                 break
             count += 1
@@ -64,17 +64,17 @@ def complete(
         padding = [longest - len(prompts[index]) for index in batch]
         rows = [[0] * pad + list(prompts[index]) for pad, index in zip(padding, batch, strict=True)]
         seen = [[0] * pad + [1] * (longest - pad) for pad in padding]
-        ids, mask = (torch.tensor(values, device=model.device).repeat(sides, 1) for values in (rows, seen))
+        ids, mask = (torch.tensor(values, device=model.device).repeat(points, 1) for values in (rows, seen))
         found = model.module.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        written = found[:, longest:].unflatten(0, (sides, count)).transpose(0, 1).tolist()
+        written = found[:, longest:].unflatten(0, (points, count)).transpose(0, 1).tolist()
         for index, by_side in zip(batch, written, strict=True):
             yield index, [list(itertools.takewhile(lambda token: token not in ends, row)) for row in by_side]
 
 
-def answers(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1) -> Iterator[tuple[int, list[str]]]:
+def answers(model: FrozenModel, examples: Sequence[Encoded], points: int = 1) -> Iterator[tuple[int, list[str]]]:
     """Index and generated answer of every example, under each side."""
     longest = max(len(row.targets) for example in examples for row in example.rows)
-    for index, found in complete(model, [example.prompt for example in examples], longest + ROOM, sides):
+    for index, found in complete(model, [example.prompt for example in examples], longest + ROOM, points):
         texts = (text_of(tokens, model.tokenizer) for tokens in found)
         yield index, [answer_in(text, examples[index].references) for text in texts]
 

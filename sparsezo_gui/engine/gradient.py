@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine.data.encode import Encoded
-from sparsezo_gui.engine.models import device as devices
-from sparsezo_gui.engine.models.frozen import FrozenModel
-from sparsezo_gui.engine.models.linear import FrozenLinear, Recorder, loss_scale, recorded
+from sparsezo_gui.engine.frozen import FrozenModel
+from sparsezo_gui.engine.layers.linear import FrozenLinear, Recorder, loss_scale, recorded
 from sparsezo_gui.engine.objectives import Objective
-from sparsezo_gui.engine.sparse.overlay import Overlay, last_blocks
+from sparsezo_gui.engine.spaces.sparse import TunedValues, last_blocks
 from sparsezo_gui.errors import UserError
 
 
 def check(model: FrozenModel) -> None:
     """Raises `UserError` for a model streamed block by block from the host: the backward pass would lack the blocks."""
-    if any(layer.store.device.type != model.device.type for layer in model.layers.values()):
+    if any(layer.frozen.device.type != model.device.type for layer in model.layers.values()):
         raise UserError(
             f"'{model.source.id}' is too large for {devices.name(model.device)}, but back-propagation needs all of it "
             "there. Set [model] bits = 4 or device = 'cpu', or [estimator] rule = 'two-sided'."
@@ -32,25 +32,25 @@ def check(model: FrozenModel) -> None:
 
 
 def gradient(
-    model: FrozenModel, overlay: Overlay, objective: Objective, batch: Sequence[Encoded], blocks: int | None = None,
+    model: FrozenModel, tuned: TunedValues, objective: Objective, batch: Sequence[Encoded], blocks: int | None = None,
     base: Tensor | None = None,
 ) -> tuple[Tensor, float]:  # fmt: skip
     """∇L of the batch in nats, fp32 (n,), at the values the layers hold, and L; with ``blocks``, only in the last
     ``blocks`` decoder blocks, zero in the others. ``base`` is what the objective compares the batch against."""
-    layers = {name: layer for name, layer in model.layers.items() if name in overlay.slices}
+    layers = {name: layer for name, layer in model.layers.items() if name in tuned.slices}
     if blocks is not None:
         kept = tuple(last_blocks(model, blocks))
         layers = {name: layer for name, layer in layers.items() if name.startswith(kept)}
-    found = torch.zeros_like(overlay.values, dtype=torch.float32)
+    found = torch.zeros_like(tuned.values, dtype=torch.float32)
 
-    def felt(layer: FrozenLinear) -> Recorder:
-        def record(slope: Tensor, x: Tensor) -> None:
-            found[overlay.slices[layer.name]] += overlay.felt(layer.name, slope.t().float() @ x.float())
+    def recorder(layer: FrozenLinear) -> Recorder:
+        def record(grad: Tensor, x: Tensor) -> None:
+            found[tuned.slices[layer.name]] += tuned.project(layer.name, grad.t().float() @ x.float())
 
         return record
 
     scale = loss_scale(model.dtype)
-    with torch.enable_grad(), _from(_first(model, blocks)), recorded(layers.values(), felt):
+    with torch.enable_grad(), _from(_first(model, blocks)), recorded(layers.values(), recorder):
         loss = objective.measure(model, batch, base=base).loss[0]
         (loss * scale).backward()
     return found.div_(scale), loss.item()
@@ -58,7 +58,7 @@ def gradient(
 
 def _first(model: FrozenModel, blocks: int | None) -> nn.Module:
     """The first module of the backward pass."""
-    layers = model.module.get_submodule(model.anatomy.blocks)
+    layers = model.module.get_submodule(model.spec.blocks)
     return layers[0 if blocks is None else max(0, len(layers) - blocks)]
 
 

@@ -81,7 +81,7 @@ class Guard:
         self._missing, self._seen = 0, False
         self.best = start
 
-    def saw(self, step: int, loss: float, scalars: Sequence[float]) -> None:
+    def saw(self, step: int, loss: float, recorded: Sequence[float]) -> None:
         """Adds the measurements of ``step``."""
         if not math.isfinite(loss):
             self._missing += 1
@@ -89,7 +89,7 @@ class Guard:
         self._missing, self._seen = 0, True
         self._quick.add(loss)
         self._long.add(loss)
-        left = self._sizes.add(math.sqrt(sum(scalar * scalar for scalar in scalars) / max(len(scalars), 1)))
+        left = self._sizes.add(math.sqrt(sum(value * value for value in recorded) / max(len(recorded), 1)))
         if left is not None:
             self._sizes_before.add(left)
         if self._long.value < self._lowest:

@@ -17,27 +17,27 @@ from queue import Empty, SimpleQueue
 
 import torch
 
+from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import guard as guards
 from sparsezo_gui.engine.data import TaskData, finish
-from sparsezo_gui.engine.data.ask import encode_prompt
+from sparsezo_gui.engine.data.prompts import encode_prompt
 from sparsezo_gui.engine.evaluate import BATCH, evaluate
 from sparsezo_gui.engine.generate import reply
 from sparsezo_gui.engine.guard import BAD_STEPS, Guard
-from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.objective import count_tokens
 from sparsezo_gui.engine.privacy import accounting
 from sparsezo_gui.engine.provenance import SPLITS, in_words
-from sparsezo_gui.engine.runs import frames as key_frames
+from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.runs import journal as journals
 from sparsezo_gui.engine.runs.folder import RunFolder, with_data
 from sparsezo_gui.engine.runs.journal import JournalWriter
-from sparsezo_gui.engine.runs.line import line
-from sparsezo_gui.engine.session import Session, bring, data_of, loaded, travel
+from sparsezo_gui.engine.runs.lineage import lineage_of
+from sparsezo_gui.engine.session import Session, bring, data_of, loaded, replay
 from sparsezo_gui.engine.watch import Watch
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.errors import DiskFull, UserError
 from sparsezo_gui.recipe import events as e
-from sparsezo_gui.recipe import judge
+from sparsezo_gui.recipe import outcome
 
 Commands = SimpleQueue  # of events.Command
 Events = Generator[e.Event, None, None]
@@ -79,7 +79,7 @@ class Loop:
         if self.run.facts.data_hash is None and not session.changed:
             inputs = dict(session.data[self.run.recipe.data.model_dump_json()][1])
             self.run = with_data(self.run, inputs.pop("data_hash"), len(data.train), inputs)
-            yield from self.told(
+            yield from self.record(
                 e.Notice(
                     f"The steps up to {self.run.start} were trained on other data, which may include some of these "
                     "validation and test examples.", "warning",
@@ -95,7 +95,7 @@ class Loop:
             command = self._next(False, None)
             self._postponed.appendleft(command)
             if isinstance(command, e.GoBack) and command.step >= self.run.start:
-                return line(self.run, command.step).step
+                return lineage_of(self.run, command.step).step
         return None
 
     @property
@@ -115,9 +115,9 @@ class Loop:
         with JournalWriter(self.run.journal, self.run.header) as self.journal:
             before, reason, self._first = self.journal.count, "done", self.step
             # Steps lost from a damaged journal are taken again; checkpoints of the lost ones must not be used for them.
-            key_frames.thin(self.run.path, self.journal, recipe.run.frames * 2**20)
+            checkpoints.thin(self.run.path, self.journal, recipe.run.frames * 2**20)
             while self.step < steps or self.paused or not self._idle:
-                yield from self.obey()
+                yield from self.handle_commands()
                 if self.stopping:
                     reason = "stopped"
                 if self.stopping or self.step >= steps:
@@ -132,12 +132,12 @@ class Loop:
                         continue
                     reason = "early"
                     break
-                if self.step % key_frames.spacing(facts.tuned, recipe.estimator.exact) == 0:
-                    yield from self.keep_frame()
+                if self.step % checkpoints.spacing(facts.tuned, recipe.estimator.exact) == 0:
+                    yield from self.keep_checkpoint()
             if reason != "stopped":
                 yield from self._evaluate_end()
             if self.session:
-                yield from self.keep_frame()
+                yield from self.keep_checkpoint()
             yield from self._finish(reason, news=self.journal.count > before)
 
     def take_step(self) -> Events:
@@ -150,27 +150,27 @@ class Loop:
         directions = session.directions()
         found = session.estimate(batch, directions, rate)
         # Non-finite scalars must not reach the values; recorded zeros make the replay skip the step too.
-        scalars, exact = found.scalars, found.exact
-        finite = all(map(math.isfinite, scalars)) and (exact is None or bool(exact.isfinite().all()))
+        recorded, exact = found.recorded, found.exact
+        finite = all(map(math.isfinite, recorded)) and (exact is None or bool(exact.isfinite().all()))
         if not finite:
-            scalars, exact = (0.0,) * len(scalars), None
-        session.advance(directions, scalars, rate, exact)
+            recorded, exact = (0.0,) * len(recorded), None
+        session.advance(directions, recorded, rate, exact)
         # The number of tokens of a private batch would reveal its examples, as its loss would.
-        sides = recipe.estimator.sides + recipe.update.sides
-        tokens = 0 if private else tokens + sum(map(count_tokens, batch)) * sides
+        passes = recipe.estimator.forward_passes + recipe.update.forward_passes
+        tokens = 0 if private else tokens + sum(map(count_tokens, batch)) * passes
         memory, seconds = devices.memory_used(session.model.device), time.perf_counter() - started
         yield from self._written(
             lambda: self.journal.append(
-                step=number, tokens=tokens, loss=found.loss, rate=rate, seconds=seconds, memory=memory, slopes=scalars
+                step=number, tokens=tokens, loss=found.loss, rate=rate, seconds=seconds, memory=memory, values=recorded
             )
         )
-        yield e.Step(number, found.loss, scalars[0], rate, seconds, memory, tokens)
+        yield e.Step(number, found.loss, recorded[0], rate, seconds, memory, tokens)
         self._bad = 0 if private or (finite and math.isfinite(found.loss)) else self._bad + 1
         if self._bad:
             what = "gradient" if math.isfinite(found.loss) else "loss"
-            yield from self.told(e.Notice(f"Step {number} had no finite {what} and was skipped.", "warning"))
+            yield from self.record(e.Notice(f"Step {number} had no finite {what} and was skipped.", "warning"))
         if self._guard:
-            self._guard.saw(number, found.loss, scalars)
+            self._guard.saw(number, found.loss, recorded)
 
     # Divergence
 
@@ -183,7 +183,7 @@ class Loop:
             yield from self._measure_base(guards.BATCHES)
         self._guard = Guard(self._base(), self.run.start)
         for record in journals.read(self.run.journal).steps:
-            self._guard.saw(int(record["step"]), float(record["loss"]), record["slopes"].tolist())
+            self._guard.saw(int(record["step"]), float(record["loss"]), record["values"].tolist())
 
     def _base(self) -> list[float]:
         """The base model's losses on the run's first batches, as far as measured."""
@@ -196,10 +196,10 @@ class Loop:
             yield e.Progress("Measuring the base model", number, count, "batches")
             batch = shuffled_batch(session.recipe.loop, number + 1, self.data.train.encoded)
             compared = session.base(batch)
-            with session.overlay.base(), torch.no_grad():
+            with session.tuned.base(), torch.no_grad():
                 found = session.recipe.objective.measure(session.model, batch, base=compared)
             losses.append(found.loss.item())
-        yield from self.told(e.Base(losses))
+        yield from self.record(e.Base(losses))
 
     def _rescued(self) -> Generator[e.Event, None, bool]:
         """Whether the run diverged and was rolled back. Raises `UserError` if no step has a finite loss."""
@@ -224,10 +224,10 @@ class Loop:
                 f"Halving the rate {RESCUES} times did not help: the run returns to step {back} and ends there. Start "
                 "a new one with a lower learning rate, which 'sparsezo rates' finds, or with a lower epsilon."
             )
-        yield from self.told(e.Notice(f"{trouble} {does}", "warning"))
+        yield from self.record(e.Notice(f"{trouble} {does}", "warning"))
         yield from self._return(back)
         self.session.factor, self._bad = factor, 0
-        yield from self.told(e.RateChanged(back, factor))
+        yield from self.record(e.RateChanged(back, factor))
         return True
 
     def evaluate(self, *splits: str) -> Events:
@@ -238,11 +238,11 @@ class Loop:
             if examples:
                 session = self.session
                 base = session.base(examples, BATCH)
-                with session.overlay.applied():
+                with session.tuned.applied():
                     found = yield from evaluate(session.model, examples, split, session.recipe.objective, base)
                 changed = tuple(name for name in session.changed if name == split or name not in SPLITS)
-                yield from self.told(e.Evaluation(step, split, found.metrics, changed))
-                yield from self.told(e.Examples(step, split, found.best, found.worst))
+                yield from self.record(e.Evaluation(step, split, found.metrics, changed))
+                yield from self.record(e.Examples(step, split, found.best, found.worst))
 
     def _judged(self) -> Generator[e.Event, None, bool]:
         """Evaluates at the start and at the evaluation interval, also if a run was interrupted before it did; returns
@@ -257,27 +257,27 @@ class Loop:
 
     def _evaluate_untold(self, *splits: str) -> Events:
         """Metrics on ``splits`` that are not recorded yet."""
-        events = judge.on_line(self.run.events())
-        told = {event.split for event in judge.evaluations(events) if event.step == self.step}
+        events = outcome.on_lineage(self.run.events())
+        told = {event.split for event in outcome.evaluations(events) if event.step == self.step}
         yield from self.evaluate(*(split for split in splits if split not in told))
 
     def _evaluate_end(self) -> Events:
         """The final metrics, unless already recorded, and the best step."""
         yield from self._evaluate_untold("validation", "test")
-        best = judge.best(judge.on_line(self.run.events()))
+        best = outcome.best(outcome.on_lineage(self.run.events()))
         if best is not None and best.step != self.step:
-            yield from self.told(
+            yield from self.record(
                 e.Notice(f"Step {best.step} was best on the validation examples; it can be evaluated and exported too.")
             )
 
     def _no_better(self) -> Generator[e.Event, None, bool]:
         """Whether the run has not improved for as many evaluations as its recipe allows."""
-        loop, events = self.session.recipe.loop, judge.on_line(self.run.events())
-        if not loop.patience or judge.stale(events, self._first, loop.evaluate_every) < loop.patience:
+        loop, events = self.session.recipe.loop, outcome.on_lineage(self.run.events())
+        if not loop.patience or outcome.stale(events, self._first, loop.evaluate_every) < loop.patience:
             return False
-        best = judge.best(events)
+        best = outcome.best(events)
         than = f"were no better than that of step {best.step}" if best else "had no finite loss"
-        yield from self.told(
+        yield from self.record(
             e.Notice(
                 f"The last {loop.patience} evaluations {than}, so the run ended {loop.steps - self.step} steps early. "
                 "It can still be resumed."
@@ -285,30 +285,30 @@ class Loop:
         )
         return True
 
-    def keep_frame(self) -> Events:
+    def keep_checkpoint(self) -> Events:
         """Saves a checkpoint of the current values. If it cannot be written, this only costs time later."""
         session, budget = self.session, self.session.recipe.run.frames * 2**20
-        overlay = session.overlay
-        needed = key_frames.usual_bytes(overlay.values, session.recipe.remembered)
+        tuned = session.tuned
+        needed = checkpoints.usual_bytes(tuned.values, session.recipe.state_vectors)
         if needed > budget or session.step == self.run.start:
             return
         try:
             self.journal.sync()
-            key_frames.write(
-                self.run.path, session.step, self.journal.count, overlay.start, overlay.values, session.state,
-                overlay.mask.hash, self.journal.hash,
+            checkpoints.write(
+                self.run.path, session.step, self.journal.count, tuned.start, tuned.values, session.state,
+                tuned.mask.hash, self.journal.hash,
             )  # fmt: skip
-            key_frames.thin(self.run.path, self.journal, budget)
+            checkpoints.thin(self.run.path, self.journal, budget)
         except UserError as error:
             yield e.Notice(f"No checkpoint was saved at step {session.step}: {error}", "warning")
 
     def _finish(self, reason: str, news: bool) -> Events:
         """The end; a run without new steps keeps its earlier reason for ending."""
-        hash = self.session.overlay.hash() if self.session else self._left[2]
+        hash = self.session.tuned.hash() if self.session else self._left[2]
         end = e.Finished(self.step, reason, hash)
         if news or not any(isinstance(event, e.Finished) for event in self.run.events()):
             yield from self._tell_spent()
-            yield from self.told(end)
+            yield from self.record(end)
         else:
             yield end
 
@@ -316,11 +316,11 @@ class Loop:
         spent = accounting.spent(self.run)
         if spent is None:
             return
-        yield from self.told(
+        yield from self.record(
             e.Notice(f"Privacy of the examples after {spent.steps:,} steps, including those rolled back: {spent}.")
         )
         if math.isfinite(spent.epsilon):
-            yield from self.told(e.Spent(self.step, spent.steps, spent.epsilon, spent.delta, spent.records))
+            yield from self.record(e.Spent(self.step, spent.steps, spent.epsilon, spent.delta, spent.records))
 
     def _tell_forgotten_returns(self) -> None:
         """A crash can happen after a return was journalled and before its event was recorded."""
@@ -328,11 +328,11 @@ class Loop:
             return
         told = sum(isinstance(event, e.Returned) for event in self.run.events())
         for _, step in journals.read(self.run.journal).returns[told:]:
-            self.run.tell(e.Returned(step))
+            self.run.record(e.Returned(step))
 
     # Commands
 
-    def obey(self) -> Events:
+    def handle_commands(self) -> Events:
         """Executes the commands in order; stays here while the loop is paused or waits."""
         if self.paused and not self._postponed:
             yield e.Paused(self.step)
@@ -391,9 +391,9 @@ class Loop:
                     yield from self._reload()
                     self._refuse_changed()
                     self.session.factor *= factor
-                    yield from self.told(e.RateChanged(self.step, self.session.factor))
+                    yield from self.record(e.RateChanged(self.step, self.session.factor))
                     now = f"The learning rate is now {self.session.factor:g} × the scheduled one."
-                    yield from self.told(e.Notice(now))
+                    yield from self.record(e.Notice(now))
         except Exception as error:
             # The command failed; the run itself is fine. A prompt may contain anything.
             if isinstance(command, e.Resume) or (not isinstance(error, UserError) and not isinstance(command, e.Ask)):
@@ -414,8 +414,8 @@ class Loop:
         """Releases the model's memory. What is not in the journal is kept here."""
         if self.session is None:
             return
-        yield from self.keep_frame()
-        self._left = (self.session.step, self.session.factor, self.session.overlay.hash())
+        yield from self.keep_checkpoint()
+        self._left = (self.session.step, self.session.factor, self.session.tuned.hash())
         self.session = self.data = None
         devices.give_back_freed()
         if not self._idle:
@@ -433,21 +433,21 @@ class Loop:
         if step is None or step == session.step:
             yield from work()
             return
-        if session.overlay.mask.space == "dense":  # a copy of the values would be another model in memory
-            yield from self.keep_frame()
+        if session.tuned.mask.space == "dense":  # a copy of the values would be another model in memory
+            yield from self.keep_checkpoint()
             keep, factor = None, session.factor
         else:
-            keep = session.recipe, session.step, session.state, session.factor, session.overlay.values.clone()
+            keep = session.recipe, session.step, session.state, session.factor, session.tuned.values.clone()
         try:
-            yield from travel(session, line(self.run, step))
+            yield from replay(session, lineage_of(self.run, step))
             yield from work()
         finally:
             if keep is None:
-                finish(travel(session, line(self.run)))
+                finish(replay(session, lineage_of(self.run)))
                 session.factor = factor
             else:
                 session.recipe, session.step, session.state, session.factor, values = keep
-                session.overlay.values.copy_(values)
+                session.tuned.values.copy_(values)
 
     def _evaluate_asked(self, split: str) -> Events:
         if not getattr(self.data, split).encoded:
@@ -458,7 +458,7 @@ class Loop:
         session = self.session
         known = session.recipe.data, session.model.tokenizer
         question = encode_prompt(*known, command.prompt, self.data.answers, command.raw)
-        with session.overlay.applied():
+        with session.tuned.applied():
             for piece in reply(session.model, question, command.tokens):
                 yield e.Answer(session.step, piece)
         yield e.Answer(session.step, "", last=True)
@@ -469,7 +469,7 @@ class Loop:
                 f"Run '{self.run.name}' branched off at step {self.run.start}, so it cannot return to step "
                 f"{step}. Branch from its parent run at that step."
             )
-        line(self.run, step)  # raises if there is no such step
+        lineage_of(self.run, step)  # raises if there is no such step
         yield from self._return(step)
         self.session.factor = self._factor()
         if self.session.factor != 1.0:
@@ -479,19 +479,19 @@ class Loop:
         """Returns values and journal to ``step``; the guard and early stopping restart with the remaining steps."""
         yield from self._written(lambda: self.journal.go_back(step))
         self._guard = None
-        yield from travel(self.session, line(self.run))
-        yield from self.told(e.Returned(step))
+        yield from replay(self.session, lineage_of(self.run))
+        yield from self.record(e.Returned(step))
 
     def _factor(self) -> float:
         """Factor on the scheduled rate: as last changed on the run's lineage."""
-        changed = [event for event in judge.on_line(self.run.events()) if isinstance(event, e.RateChanged)]
+        changed = [event for event in outcome.on_lineage(self.run.events()) if isinstance(event, e.RateChanged)]
         return changed[-1].factor if changed else self.session.factor
 
     # Writing
 
-    def told(self, event: e.Event) -> Events:
+    def record(self, event: e.Event) -> Events:
         """Writes an event to the run's folder and yields it."""
-        yield from self._written(lambda: self.run.tell(event))
+        yield from self._written(lambda: self.run.record(event))
         yield event
 
     def _written(self, write: Callable[[], None]) -> Events:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.forward import Pack, log_probabilities, packs
-from sparsezo_gui.engine.models.frozen import FrozenModel
-from sparsezo_gui.engine.models.tuned import Owners
+from sparsezo_gui.engine.frozen import FrozenModel
+from sparsezo_gui.engine.layers.patch import Owners
 
 WORTHWHILE = 0.1  # share of a pack's tokens from which a common prefix is computed once
 
@@ -38,16 +38,16 @@ class Measured:
         return self.sums.sum(dim=1) / self.weights.sum()
 
 
-def measure(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1, owners: Owners | None = None) -> Measured:
-    """Losses of ``examples`` for the ``sides`` held by the model's layers. Differentiable if the caller enabled
+def measure(model: FrozenModel, examples: Sequence[Encoded], points: int = 1, owners: Owners | None = None) -> Measured:
+    """Losses of ``examples`` for the ``points`` held by the model's layers. Differentiable if the caller enabled
     gradients.
 
     If the values differ between examples, the layers read from ``owners`` which example a row belongs to.
     """
     # All packs are queued before waiting for the first result.
     ran, first = [], 0
-    for part in packs_of(examples, model.pack_rows, sides):
-        ran.append((part, *_run_pack(model, part, sides, owners, first)))
+    for part in packs_of(examples, model.pack_rows, points):
+        ran.append((part, *_run_pack(model, part, points, owners, first)))
         first += len(part)
     parts = [_gathered(*each) for each in ran]
     return Measured(
@@ -57,21 +57,21 @@ def measure(model: FrozenModel, examples: Sequence[Encoded], sides: int = 1, own
     )
 
 
-def sides_at_once(sides: int, longest: int, rows: int, compute: str) -> int:
-    """How many of ``sides`` run together in ``rows`` rows, so that an example of ``longest`` tokens fits.
+def points_at_once(points: int, longest: int, rows: int, compute: str) -> int:
+    """How many of ``points`` run together in ``rows`` rows, so that an example of ``longest`` tokens fits.
 
     In int8 all of them do: the others are quantised as differences from the first, which must be present.
     """
-    return sides if compute == "int8" else min(sides, max(1, rows // longest))
+    return points if compute == "int8" else min(points, max(1, rows // longest))
 
 
-def packs_of(examples: Sequence[Encoded], rows: int, sides: int) -> Iterator[list[Encoded]]:
+def packs_of(examples: Sequence[Encoded], rows: int, points: int) -> Iterator[list[Encoded]]:
     """Splits examples, in order, so that no forward pass has more than ``rows`` rows; one example is never split."""
     part: list[Encoded] = []
     tokens = 0
     for example in examples:
         size = count_tokens(example)
-        if part and (tokens + size) * sides > rows:
+        if part and (tokens + size) * points > rows:
             yield part
             part, tokens = [], 0
         part.append(example)
@@ -91,7 +91,7 @@ def count_scored(example: Encoded) -> int:
 
 
 def _run_pack(
-    model: FrozenModel, examples: Sequence[Encoded], sides: int, owners: Owners | None, first: int
+    model: FrozenModel, examples: Sequence[Encoded], points: int, owners: Owners | None, first: int
 ) -> tuple[Tensor, list[tuple[int, int]]]:
     """log p of every scored pair, (sides, P) on the device, and each pair's example and candidate.
 
@@ -113,7 +113,7 @@ def _run_pack(
             for end, length, (_, number) in zip(ends, lengths, rows, strict=True)
         ]
     pack = Pack.of(ordered, _shared(ordered) if joined and owners is None else 0, model.device)
-    return log_probabilities(model, pack, sides), pairs
+    return log_probabilities(model, pack, points), pairs
 
 
 def _shared(rows: Sequence[Row]) -> int:

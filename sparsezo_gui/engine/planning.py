@@ -12,27 +12,27 @@ from typing import Any
 
 import torch
 
-from sparsezo_gui.engine import objective
+from sparsezo_gui.engine import device as devices
+from sparsezo_gui.engine import memory, objective
 from sparsezo_gui.engine.data import DataPreview, Split, TaskData, finish, load_task, previewing, rendering
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.limits import BeyondModel, Limits, limits_of
 from sparsezo_gui.engine.evaluate import BATCH
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.generate import ROOM
-from sparsezo_gui.engine.models import device as devices
-from sparsezo_gui.engine.models import library, memory
-from sparsezo_gui.engine.models.anatomy import Anatomy, anatomy
-from sparsezo_gui.engine.models.hub import cached_folder, tokenizer_folder
-from sparsezo_gui.engine.models.library import ModelSummary, anatomy_of, usable_code
-from sparsezo_gui.engine.models.memory import MemoryEstimate, Part
-from sparsezo_gui.engine.models.source import local_folder, read_config, refuse_other_kinds
-from sparsezo_gui.engine.models.streamed import needed
-from sparsezo_gui.engine.models.tokenizer import load_tokenizer
-from sparsezo_gui.engine.objective import count_scored, count_tokens, packs_of, sides_at_once
+from sparsezo_gui.engine.hub import library
+from sparsezo_gui.engine.hub.cache import cached_folder, tokenizer_folder
+from sparsezo_gui.engine.hub.library import ModelSummary, spec_of, usable_code
+from sparsezo_gui.engine.layers.streamed import needed
+from sparsezo_gui.engine.masks.random import Random
+from sparsezo_gui.engine.masks.rule import Search
+from sparsezo_gui.engine.memory import MemoryEstimate, Part
+from sparsezo_gui.engine.objective import count_scored, count_tokens, packs_of, points_at_once
+from sparsezo_gui.engine.pretrained.source import local_folder, read_config, refuse_other_kinds
+from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec
+from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
 from sparsezo_gui.engine.session import Session, load_data, load_model
-from sparsezo_gui.engine.sparse.overlay import overlay_of
-from sparsezo_gui.engine.sparse.random import Random
-from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.spaces.sparse import tuned_values
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
@@ -57,20 +57,20 @@ def estimate(recipe: Recipe) -> MemoryEstimate:
 def estimating(recipe: Recipe) -> Generator[Progress, None, MemoryEstimate]:
     """`estimate`, yielding progress on the data. Close the generator to cancel."""
     data = yield from _data(recipe.data, recipe.model)
-    return formula(recipe, anatomy_of(recipe.model), data)
+    return formula(recipe, spec_of(recipe.model), data)
 
 
-def formula(recipe: Recipe, anatomy: Anatomy, data: TaskData | None) -> MemoryEstimate:
+def formula(recipe: Recipe, spec: ModelSpec, data: TaskData | None) -> MemoryEstimate:
     """Memory of ``recipe`` on ``data`` (None: unknown), with fewer rows at once if memory is short."""
     device = devices.choose(recipe.model.device).type
-    small = _formula(recipe, anatomy, device, data, SMALL_ROWS[device], None)
+    small = _formula(recipe, spec, device, data, SMALL_ROWS[device], None)
     rows = PACK_ROWS[device] * (DENSE_PACKS if recipe.mask.space == "dense" else 1)
-    usual = _formula(recipe, anatomy, device, data, rows, small.total)
+    usual = _formula(recipe, spec, device, data, rows, small.total)
     return usual if usual.verdict == "fits" else small
 
 
 def _formula(
-    recipe: Recipe, anatomy: Anatomy, device: str, data: TaskData | None, rows: int, small: int | None
+    recipe: Recipe, spec: ModelSpec, device: str, data: TaskData | None, rows: int, small: int | None
 ) -> MemoryEstimate:
     longest, tokens, scored = recipe.data.max_tokens, recipe.data.max_tokens * recipe.loop.batch_size, None
     written = 0
@@ -83,12 +83,12 @@ def _formula(
         longest = max(longest, *map(count_tokens, others), 0)
         written = _written(others)
     estimated = partial(
-        memory.estimate, recipe, anatomy, device, longest, tokens, scored_tokens=scored, evaluated=evaluated,
+        memory.estimate, recipe, spec, device, longest, tokens, scored_tokens=scored, evaluated=evaluated,
         written=written, program=devices.program_bytes() if device == "cpu" else 0, rows=rows, small=small,
     )  # fmt: skip
     found = estimated()
     width = devices.compute_dtype(torch.device(device), recipe.model).itemsize
-    if device == "cuda" and recipe.mask.space != "dense" and needed(anatomy, recipe.model.bits, width, found.available):
+    if device == "cuda" and recipe.mask.space != "dense" and needed(spec, recipe.model.bits, width, found.available):
         return estimated(streamed=True)
     return found
 
@@ -113,13 +113,13 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
         data = yield from load_data(recipe, model)
         rule = recipe.mask
         if rule.space == "entries":
-            rule = Random(density=min(1.0, rule.tuned(model.anatomy) / model.anatomy.eligible))
+            rule = Random(density=min(1.0, rule.tuned(model.spec) / model.spec.eligible))
         mask = yield from rule.find(model, Search(0, recipe.data))
-        session = Session(recipe, model, overlay_of(model, mask))
+        session = Session(recipe, model, tuned_values(model, mask))
         session.begin()
         devices.give_back_freed()  # as the loop does
         held = devices.memory_used(device)
-        formed = formula(recipe, model.anatomy, data)
+        formed = formula(recipe, model.spec, data)
         model.pack_rows = formed.rows
         batch = list(chain.from_iterable(_largest_batch(recipe, data.train.encoded, formed.rows)))
         judged = _largest_evaluated([*data.validation.encoded, *data.test.encoded], formed.rows)
@@ -127,9 +127,9 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
         for done in range(2):
             yield Progress("Measuring", done, 2, "steps")
             session.estimate(batch, session.directions())
-        with torch.no_grad(), session.overlay.applied():
+        with torch.no_grad(), session.tuned.applied():
             objective.measure(model, judged) if judged else None
-    search = memory.search_bytes(recipe, model.anatomy, model.dtype.itemsize)
+    search = memory.search_bytes(recipe, model.spec, model.dtype.itemsize)
     parts = (
         Part("Model and program", held, "Measured: the loaded model, its tuned values, Python and its libraries."),
         Part("Forward passes", max(0, peak.bytes - held), "Measured: the peak of a step on the largest batch."),
@@ -176,8 +176,8 @@ def _largest_batch(recipe: Recipe, examples: Sequence[Encoded], rows: int) -> li
     for step in range(1, min(loop.steps, STEPS_LOOKED_AT) + 1):
         batch = shuffled_batch(loop, step, examples)
         longest = max(map(count_tokens, batch))
-        sides = sides_at_once(recipe.sides, longest, rows, recipe.model.compute)
-        found.append(list(packs_of(batch, rows, sides)))
+        points = points_at_once(recipe.forward_passes, longest, rows, recipe.model.compute)
+        found.append(list(packs_of(batch, rows, points)))
     return max(found, key=lambda packs: max(map(_tokens, packs)))
 
 
@@ -227,7 +227,7 @@ def _changed(source: str) -> tuple[tuple[str, int, int], ...]:
 @lru_cache(maxsize=2)
 def _cached_limits(folder: Path, code: Any) -> Limits:
     config = read_config(folder, code)
-    found = anatomy(config, code)
+    found = spec(config, code)
     return limits_of(folder, config, found.shapes, found.vocabulary)
 
 

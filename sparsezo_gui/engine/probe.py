@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.gradient import gradient
-from sparsezo_gui.engine.models.frozen import FrozenModel
-from sparsezo_gui.engine.models.tuned import Owners
-from sparsezo_gui.engine.objective import Measured, count_tokens, sides_at_once
+from sparsezo_gui.engine.layers.patch import Owners
+from sparsezo_gui.engine.objective import Measured, count_tokens, points_at_once
 from sparsezo_gui.engine.objectives import Objective
-from sparsezo_gui.engine.sparse.overlay import Overlay
+from sparsezo_gui.engine.spaces.sparse import TunedValues
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ModelProbe:
     """
 
     model: FrozenModel
-    overlay: Overlay
+    tuned: TunedValues
     objective: Objective
     batch: Sequence[Encoded]
     directions: Any
@@ -45,27 +45,27 @@ class ModelProbe:
         return torch.cat([_by_example(part) for part in self._measured(offsets)])
 
     @torch.no_grad()
-    def alone(self, offsets: Tensor) -> Tensor:
-        """See `Probe.alone`."""
+    def isolated_losses(self, offsets: Tensor) -> Tensor:
+        """See `Probe.isolated_losses`."""
         if not self.batch:
             return torch.zeros(len(offsets), 0, dtype=torch.float64)
         return torch.cat([part.sums / part.weights for part in self._measured(offsets)])
 
     @torch.no_grad()
-    def own(self, offsets: Tensor) -> Tensor:
-        """See `Probe.own`."""
+    def own_losses(self, offsets: Tensor) -> Tensor:
+        """See `Probe.own_losses`."""
         found = []
         for part in offsets.split(self._at_once(len(offsets))):
             owners = Owners()
-            with self.overlay.own(self.directions, part, owners):
+            with self.tuned.per_example(self.directions, part, owners):
                 measured = self.objective.measure(self.model, self.batch, len(part), owners, self.base)
             found.append(_by_example(measured))
         return torch.cat(found)
 
     def gradient(self, offsets: Tensor | None = None, blocks: int | None = None) -> tuple[Tensor, float]:
         """See `Probe.gradient`."""
-        with self.overlay.applied() if offsets is None else self.overlay.probed(self.directions, offsets[None]):
-            return gradient(self.model, self.overlay, self.objective, self.batch, blocks, self.base)
+        with self.tuned.applied() if offsets is None else self.tuned.probed(self.directions, offsets[None]):
+            return gradient(self.model, self.tuned, self.objective, self.batch, blocks, self.base)
 
     def part(self, chosen: Sequence[int]) -> ModelProbe:
         """See `Probe.part`."""
@@ -85,13 +85,13 @@ class ModelProbe:
     def _measured(self, offsets: Tensor) -> list[Measured]:
         found = []
         for part in offsets.split(self._at_once(len(offsets))):
-            with self.overlay.probed(self.directions, part):
+            with self.tuned.probed(self.directions, part):
                 found.append(self.objective.measure(self.model, self.batch, len(part), base=self.base))
         return found
 
-    def _at_once(self, sides: int) -> int:
+    def _at_once(self, points: int) -> int:
         longest = max(map(count_tokens, self.batch))
-        return sides_at_once(sides, longest, self.model.pack_rows, self.compute)
+        return points_at_once(points, longest, self.model.pack_rows, self.compute)
 
 
 def _by_example(measured: Measured) -> Tensor:

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from sparsezo_gui.engine.data import TaskData, columns
 from sparsezo_gui.engine.data.encode import Encoded
-from sparsezo_gui.engine.models.source import ModelSource
+from sparsezo_gui.engine.pretrained.source import ModelSource
 from sparsezo_gui.engine.runs.folder import PREPARED, RunFolder
 from sparsezo_gui.errors import ChangedInputs
 from sparsezo_gui.recipe.recipe import DataTable

@@ -14,22 +14,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparsezo_gui.engine import gradient, provenance
+from sparsezo_gui.engine import frozen, gradient, provenance
 from sparsezo_gui.engine.data import TaskData, load_task
-from sparsezo_gui.engine.data.ask import learned_end
 from sparsezo_gui.engine.data.encode import Encoded
-from sparsezo_gui.engine.models import frozen
-from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.engine.data.prompts import learned_end
+from sparsezo_gui.engine.frozen import FrozenModel
+from sparsezo_gui.engine.masks import mask as masks
+from sparsezo_gui.engine.masks.mask import Mask
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.probe import ModelProbe
-from sparsezo_gui.engine.runs import frames as key_frames
+from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.runs.folder import RunFolder
-from sparsezo_gui.engine.runs.line import Line, line
+from sparsezo_gui.engine.runs.lineage import Lineage, lineage_of
 from sparsezo_gui.engine.selection import Chosen
-from sparsezo_gui.engine.sparse import mask as masks
-from sparsezo_gui.engine.sparse.mask import Mask
-from sparsezo_gui.engine.sparse.overlay import Overlay, overlay_of
-from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.spaces.sparse import TunedValues, tuned_values
 from sparsezo_gui.engine.zo.estimators import Estimate
 from sparsezo_gui.engine.zo.generator import GENERATOR, KNOWN, Source
 from sparsezo_gui.engine.zo.updates import Gradient
@@ -53,7 +52,7 @@ class Session:
 
     recipe: Recipe
     model: FrozenModel
-    overlay: Overlay
+    tuned: TunedValues
     step: int = 0
     state: State = field(default_factory=State)
     factor: float = 1.0
@@ -69,17 +68,17 @@ class Session:
     def begin(self, recipe: Recipe | None = None) -> None:
         """Sets values and state to the start of ``recipe`` (None: the session's)."""
         recipe = recipe or self.recipe
-        self.overlay.reset()
+        self.tuned.reset()
         self.step, self.state = 0, self.start(recipe)
 
     def start(self, recipe: Recipe) -> State:
         """The state of ``recipe`` before the first step."""
-        start = self.overlay.start
+        start = self.tuned.start
         return State(recipe.estimator.start(start, self.source(recipe, 0)), recipe.update.start(start))
 
     def source(self, recipe: Recipe, step: int) -> Source:
         """The random numbers of ``step``."""
-        values = self.overlay.values
+        values = self.tuned.values
         return Source(recipe.loop.seed, step, values.numel(), values.device, self.generator)
 
     def directions(self) -> Any:
@@ -88,11 +87,11 @@ class Session:
 
     def drawn(self, recipe: Recipe, step: int) -> Any:
         """The random numbers for the directions of ``step``."""
-        return self.overlay.draw(recipe.estimator, self.source(recipe, step), recipe.loop.batch_size)
+        return self.tuned.draw(recipe.estimator, self.source(recipe, step), recipe.loop.batch_size)
 
     def shaped(self, recipe: Recipe, drawn: Any) -> Any:
         """The directions of the next step, from the numbers ``drawn`` for it."""
-        return self.overlay.shape(recipe.estimator, drawn, self.step + 1, self.state.estimator)
+        return self.tuned.shape(recipe.estimator, drawn, self.step + 1, self.state.estimator)
 
     def choose(self, examples: Sequence[Encoded]) -> Chosen:
         """The batch of the next step, from the training ``examples``."""
@@ -108,7 +107,7 @@ class Session:
         objective = self.recipe.objective
         if not objective.compares:
             return None
-        with self.overlay.base(), torch.no_grad():
+        with self.tuned.base(), torch.no_grad():
             for first in range(0, len(examples), together):
                 part = examples[first : first + together]
                 if any((example, together) not in self.known for example in part):
@@ -120,69 +119,69 @@ class Session:
         """The model at the current values, with ``batch``, along ``directions``."""
         recipe = self.recipe
         return ModelProbe(
-            self.model, self.overlay, recipe.objective, batch, directions, recipe.model.compute, self.base(batch)
+            self.model, self.tuned, recipe.objective, batch, directions, recipe.model.compute, self.base(batch)
         )
 
     def estimate(self, batch: Sequence[Encoded], directions: Any, rate: float = 0.0) -> Estimate:
         """Runs the forward passes of the next step, all on the same ``batch``. Raises TypeError for rules that measure
         something other than they declare, which could not be replayed."""
         recipe, probe = self.recipe, self.probe(batch, directions)
-        found = recipe.privacy.measure(recipe.estimator, probe, self.state.estimator, recipe.loop.batch_size)
+        found = recipe.privacy.estimate(recipe.estimator, probe, self.state.estimator, recipe.loop.batch_size)
         if found.exact is not None and not recipe.estimator.exact:
             raise TypeError(f"'{recipe.estimator.rule}' found a gradient exactly and does not say so")
         found = self._asked(found, probe, directions, rate)
-        if len(found.scalars) != recipe.scalars:
-            raise TypeError(f"a step measured {len(found.scalars)} numbers where its rules say {recipe.scalars}")
+        if len(found.recorded) != recipe.recorded:
+            raise TypeError(f"a step measured {len(found.recorded)} numbers where its rules say {recipe.recorded}")
         return found
 
     def _asked(self, found: Estimate, probe: ModelProbe, directions: Any, rate: float) -> Estimate:
         """The estimate with the update's own measurements."""
         recipe = self.recipe
-        if not recipe.update.scalars:
+        if not recipe.update.recorded:
             return found
-        if not all(map(math.isfinite, found.scalars)):  # the step will be skipped
-            return replace(found, scalars=(*found.scalars, *(0.0,) * recipe.update.scalars))
-        slopes, _ = recipe.estimator.slopes(directions, found.scalars, self.state.estimator)
-        asked = recipe.update.ask(probe, Gradient(directions, slopes, found.exact), rate, self.state.update)
-        return replace(found, scalars=(*found.scalars, *asked))
+        if not all(map(math.isfinite, found.recorded)):  # the step will be skipped
+            return replace(found, recorded=(*found.recorded, *(0.0,) * recipe.update.recorded))
+        grads, _ = recipe.estimator.projected_grads(directions, found.recorded, self.state.estimator)
+        more = recipe.update.measure(probe, Gradient(directions, grads, found.exact), rate, self.state.update)
+        return replace(found, recorded=(*found.recorded, *more))
 
     def advance(
-        self, directions: Any, scalars: Sequence[float], rate: float, exact: Tensor | None = None,
+        self, directions: Any, recorded: Sequence[float], rate: float, exact: Tensor | None = None,
         recipe: Recipe | None = None,
     ) -> None:  # fmt: skip
         """Takes the next step along its directions; used by both the loop and a replay."""
-        recipe, overlay = recipe or self.recipe, self.overlay
-        count = len(scalars) - recipe.update.scalars
-        slopes, estimator = recipe.estimator.slopes(directions, scalars[:count], self.state.estimator)
+        recipe, tuned = recipe or self.recipe, self.tuned
+        count = len(recorded) - recipe.update.recorded
+        grads, state = recipe.estimator.projected_grads(directions, recorded[:count], self.state.estimator)
         # All-zero scalars mark a skipped step, which a replay does not compute again.
-        gradient = Gradient(directions, slopes, exact if any(scalars) else None)
-        update = recipe.update.apply(overlay.values, gradient, rate, self.state.update, scalars[count:])
-        if recipe.update.decay and not gradient.zero and not recipe.update.stays(scalars[count:]):
+        gradient = Gradient(directions, grads, exact if any(recorded) else None)
+        update = recipe.update.apply(tuned.values, gradient, rate, self.state.update, recorded[count:])
+        if recipe.update.decay and not gradient.zero and not recipe.update.rejects(recorded[count:]):
             # Decoupled decay as in AdamW (arXiv 1711.05101), but towards the original values.
-            overlay.values -= (overlay.values - overlay.start) * (rate * recipe.update.decay)
-        self.state = State(estimator, update)
+            tuned.values -= (tuned.values - tuned.start) * (rate * recipe.update.decay)
+        self.state = State(state, update)
         self.step += 1
 
 
 def open_session(
-    run: RunFolder, step: int | None = None, frames: bool = True, accept: bool = False
+    run: RunFolder, step: int | None = None, from_checkpoints: bool = True, accept: bool = False
 ) -> Generator[Progress | Notice, None, Session]:
     """Loads the model of ``run`` and restores its values at ``step`` (None: the last), from the nearest checkpoint or,
-    without ``frames``, from the start. Raises `UserError`, and `ChangedInputs` for a changed tokenizer or configuration
+    without them, from the start. Raises `UserError`, and `ChangedInputs` for a changed tokenizer or configuration
     unless ``accept`` is set."""
     session = yield from loaded(run, accept)
-    yield from bring(session, run, step, frames)
+    yield from bring(session, run, step, from_checkpoints)
     return session
 
 
 def bring(
-    session: Session, run: RunFolder, step: int | None, frames: bool = True
+    session: Session, run: RunFolder, step: int | None, from_checkpoints: bool = True
 ) -> Generator[Progress | Notice, None, None]:
     """Brings a session of ``run`` to ``step`` (None: the last). Raises `UserError`."""
-    way = line(run, step)
-    if way.fault:
-        yield Notice(way.fault, "warning")
-    yield from travel(session, way, frames)
+    lineage = lineage_of(run, step)
+    if lineage.fault:
+        yield Notice(lineage.fault, "warning")
+    yield from replay(session, lineage, from_checkpoints)
 
 
 def loaded(run: RunFolder, accept: bool = False) -> Generator[Progress | Notice, None, Session]:
@@ -206,8 +205,8 @@ def loaded(run: RunFolder, accept: bool = False) -> Generator[Progress | Notice,
         yield Notice(provenance.told(changed), "warning")
     # Fewer rows at once change the last bits, so a run keeps the number it started with.
     model.pack_rows = facts.pack_rows or model.pack_rows
-    overlay = overlay_of(model, (yield from _mask(run, model)))
-    return Session(recipe, model, overlay, changed=changed, generator=facts.generator)
+    tuned = tuned_values(model, (yield from _mask(run, model)))
+    return Session(recipe, model, tuned, changed=changed, generator=facts.generator)
 
 
 def _mask(run: RunFolder, model: FrozenModel) -> Generator[Progress | Notice, None, Mask]:
@@ -215,7 +214,7 @@ def _mask(run: RunFolder, model: FrozenModel) -> Generator[Progress | Notice, No
     path, recipe, facts = run.mask, run.root.recipe, run.facts
     if path.exists():
         try:
-            mask = masks.load(path, model.anatomy.linears, model.fingerprint)
+            mask = masks.load(path, model.spec.linears, model.fingerprint)
         except UserError as error:
             raise UserError(f"{error} Or remove the file: the run finds its mask again.") from error
         if facts.mask_hash != mask.hash:
@@ -236,34 +235,36 @@ def _mask(run: RunFolder, model: FrozenModel) -> Generator[Progress | Notice, No
     return mask
 
 
-def travel(session: Session, way: Line, frames: bool = True) -> Generator[Progress | Notice, None, None]:
-    """Replays values and state to the end of the lineage ``way``: the same bits from any starting point, and without
+def replay(
+    session: Session, lineage: Lineage, from_checkpoints: bool = True
+) -> Generator[Progress | Notice, None, None]:
+    """Replays values and state to the end of ``lineage``: the same bits from any starting point, and without
     forward passes unless the estimator back-propagates. Raises `UserError` if that needs data that is missing."""
-    session.recipe, session.factor = way.segments[-1].recipe, 1.0
-    _begin(session, way, frames)
-    total, done = way.step - session.step, 0
-    for index, part in enumerate(way.segments):
+    session.recipe, session.factor = lineage.segments[-1].recipe, 1.0
+    _begin(session, lineage, from_checkpoints)
+    total, done = lineage.step - session.step, 0
+    for index, part in enumerate(lineage.segments):
         if session.step == part.first and index:
-            session.state = _carried(session, way.segments[index - 1].recipe, part.recipe)
+            session.state = _carried(session, lineage.segments[index - 1].recipe, part.recipe)
         records = part.steps[session.step - part.first :] if session.step < part.last else part.steps[:0]
         for record, drawn in zip(records, _drawn(session, part.recipe, len(records)), strict=True):
             z = session.shaped(part.recipe, drawn)
-            scalars, rate = record["slopes"].tolist(), float(record["rate"])
+            recorded, rate = record["values"].tolist(), float(record["rate"])
             exact = None
-            if part.recipe.estimator.exact and any(scalars):
+            if part.recipe.estimator.exact and any(recorded):
                 exact = _exact(session, part.recipe, z, (yield from data_of(session, part.run, ("train",))))
-            session.advance(z, scalars, rate, exact, part.recipe)
+            session.advance(z, recorded, rate, exact, part.recipe)
             done += 1
             if done % 100 == 0:
                 yield Progress("Replaying the journal", done, total, "steps")
-    session.factor = way.factor
+    session.factor = lineage.factor
 
 
 def _exact(session: Session, recipe: Recipe, directions: Any, data: TaskData) -> Tensor | None:
     """The backprop part of the next step, which is not in the journal and is computed again."""
     as_then = replace(session, recipe=recipe)
     probe = as_then.probe(as_then.choose(data.train.encoded).examples, directions)
-    return recipe.estimator.measure(probe, session.state.estimator).exact
+    return recipe.estimator.estimate(probe, session.state.estimator).exact
 
 
 def _carried(session: Session, before: Recipe, after: Recipe) -> State:
@@ -279,7 +280,7 @@ def _drawn(session: Session, recipe: Recipe, count: int) -> Iterator[Any]:
     """Random numbers for the next ``count`` steps, drawn ahead with PyTorch's number of threads: they take most of the
     time of a replay."""
     steps = range(session.step + 1, session.step + 1 + count)
-    draw, values = partial(session.drawn, recipe), session.overlay.values
+    draw, values = partial(session.drawn, recipe), session.tuned.values
     if values.numel() < DRAWN_AHEAD or values.device.type != "cpu":
         yield from map(draw, steps)
         return
@@ -292,22 +293,22 @@ def _drawn(session: Session, recipe: Recipe, count: int) -> Iterator[Any]:
             yield drawn
 
 
-def _begin(session: Session, way: Line, frames: bool) -> None:
-    """Sets the values to the last usable checkpoint on ``way``, or to the start."""
-    overlay = session.overlay
+def _begin(session: Session, lineage: Lineage, from_checkpoints: bool) -> None:
+    """Sets the values to the last usable checkpoint on ``lineage``, or to the start."""
+    tuned = session.tuned
     found = [
         (frame, part)
-        for part in way.segments
-        for frame in (key_frames.frames(part.run.path) if frames else ())
+        for part in lineage.segments
+        for frame in (checkpoints.listed(part.run.path) if from_checkpoints else ())
         if part.first < frame.step <= part.last and frame.on(part.journal)
     ]
     for frame, part in sorted(found, key=lambda item: item[0].step, reverse=True):
         known = part.journal.hash(frame.records)
-        states = key_frames.read(frame, overlay.start, overlay.values, overlay.mask.hash, known)
+        states = checkpoints.read(frame, tuned.start, tuned.values, tuned.mask.hash, known)
         if states is not None:
             session.state, session.step = State(*states), frame.step
             return
-    session.begin(way.segments[0].recipe)
+    session.begin(lineage.segments[0].recipe)
 
 
 def load_base(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:

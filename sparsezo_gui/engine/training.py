@@ -16,25 +16,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import provenance
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.files import own
 from sparsezo_gui.engine.loop import Commands, Loop
-from sparsezo_gui.engine.models import device as devices
+from sparsezo_gui.engine.masks.rule import Search, find_measured
 from sparsezo_gui.engine.objectives.likelihood import Likelihood
 from sparsezo_gui.engine.planning import formula
 from sparsezo_gui.engine.privacy import accounting
 from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import disk_space
 from sparsezo_gui.engine.runs import folder as folders
-from sparsezo_gui.engine.runs.frames import usual_bytes
+from sparsezo_gui.engine.runs.checkpoints import usual_bytes
 from sparsezo_gui.engine.runs.start import starting
 from sparsezo_gui.engine.session import Session, load_data, load_model
-from sparsezo_gui.engine.sparse.overlay import overlay_of
-from sparsezo_gui.engine.sparse.rule import Search, find_measured
+from sparsezo_gui.engine.spaces.sparse import tuned_values
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
-from sparsezo_gui.engine.zo.noise import settle
+from sparsezo_gui.engine.zo.noise import tune_epsilon
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.sizes import size
@@ -60,15 +60,15 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
     mask, cost = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
     if recipe.mask.cost():
         yield e.Notice(f"Finding the mask took {cost.seconds:.0f} s and at most {size(cost.bytes)}.")
-    session = Session(recipe, model, overlay_of(model, mask))
+    session = Session(recipe, model, tuned_values(model, mask))
     session.begin()
     yield from _tell_of_frames(session)
     mask.save(path / "mask.safetensors")
-    model.pack_rows = formula(recipe, model.anatomy, data).rows
+    model.pack_rows = formula(recipe, model.spec, data).rows
     # In fp32 the usual ε is clear of rounding. The probe uses training examples.
     fine = getattr(recipe.estimator, "epsilon", 1.0) < TwoSided().epsilon
     if (model.rounds or fine) and not recipe.privacy.private:
-        yield from _settle_epsilon(session, data)
+        yield from _tune_epsilon(session, data)
     facts = {**_facts(session, data), "mask_seconds": round(cost.seconds, 1)}
     run = folders.create(path, session.recipe, facts)
     return Loop(run, commands, session, data)
@@ -91,7 +91,7 @@ def resume(
 def _tell_of_frames(session: Session) -> Iterator[e.Event]:
     """Warns if there is no space for a checkpoint, without which reopening a long run is slow."""
     recipe = session.recipe
-    budget, needed = recipe.run.frames, usual_bytes(session.overlay.values, recipe.remembered)
+    budget, needed = recipe.run.frames, usual_bytes(session.tuned.values, recipe.state_vectors)
     if budget and needed > budget * 2**20:
         yield e.Notice(
             f"[run] frames = {budget} leaves no space for checkpoints of this run, which take {size(needed)} or more "
@@ -113,7 +113,7 @@ def _tell_privacy(recipe: Recipe, examples: int) -> Iterator[e.Event]:
         )  # fmt: skip
 
 
-def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
+def _tune_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
     """Raises ε if the model's compute type is too coarse for it, with a notice."""
     recipe = session.recipe
     epsilon = getattr(recipe.estimator, "epsilon", None)
@@ -123,11 +123,11 @@ def _settle_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
     batch = shuffled_batch(recipe.loop, 1, data.train.encoded)
     source = session.source(recipe, 0)
     along = TwoSided(directions=DIRECTIONS_PROBED)
-    z = session.overlay.shape(along, session.overlay.draw(along, source, len(batch)), source.step, None)
+    z = session.tuned.shape(along, session.tuned.draw(along, source, len(batch)), source.step, None)
     # A counted objective jumps without any rounding.
     felt = recipe if not recipe.objective.counts else recipe.model_copy(update={"objective": Likelihood()})
     probe = replace(session, recipe=felt).probe(batch, z)
-    noise = settle(epsilon, [partial(_along, probe, direction) for direction in torch.eye(DIRECTIONS_PROBED)])
+    noise = tune_epsilon(epsilon, [partial(_along, probe, direction) for direction in torch.eye(DIRECTIONS_PROBED)])
     if noise.epsilon != epsilon:
         estimator = recipe.estimator.model_copy(update={"epsilon": noise.epsilon})
         session.recipe = recipe.model_copy(update={"estimator": estimator})
@@ -146,20 +146,20 @@ def _along(probe: ModelProbe, direction: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _facts(session: Session, data: TaskData) -> dict[str, Any]:
-    anatomy = session.model.anatomy
+    spec = session.model.spec
     inputs = {**provenance.of_model(session.model.source), **provenance.of_data(data, session.recipe.data)}
     return {
         "model": session.model.source.id,
         "revision": session.model.source.revision,
         "fingerprint": session.model.fingerprint,
         "generator": session.generator,
-        "mask_hash": session.overlay.mask.hash,
+        "mask_hash": session.tuned.mask.hash,
         "data_hash": inputs.pop("data_hash"),
         "inputs": inputs,
         "examples": len(data.train),
-        "parameters": anatomy.parameters,
-        "eligible": anatomy.eligible,
-        "tuned": session.overlay.mask.size,
+        "parameters": spec.parameters,
+        "eligible": spec.eligible,
+        "tuned": session.tuned.mask.size,
         "pack_rows": session.model.pack_rows,
         "device": devices.name(session.model.device),
     }

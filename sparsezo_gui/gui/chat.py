@@ -197,7 +197,7 @@ class ChatDock(QDockWidget):
         record = session.record
         going = session.running and record is not None and record.folder is not None
         mine = going and place is not None and place[0] == record.folder
-        why = "" if mine else session.hindrance
+        why = "" if mine else session.blocker
         if place is None:
             why = "There is no run to ask yet."
         elif going and not mine:

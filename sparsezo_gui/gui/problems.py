@@ -10,8 +10,8 @@ from typing import Any
 
 from sparsezo_gui import __version__
 from sparsezo_gui.errors import ChangedInputs, ConsentNeeded, UserError, out_of_memory
-from sparsezo_gui.masking import masked
 from sparsezo_gui.plain import readable
+from sparsezo_gui.redaction import redacted
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ def explain(error: BaseException, doing: str) -> Problem:
     else:
         what = (
             f"Something unexpected happened while {doing}: {type(error).__name__}"
-            f"{': ' + masked(str(error)).strip() if str(error) else ''}. Your files are untouched. "
+            f"{': ' + redacted(str(error)).strip() if str(error) else ''}. Your files are untouched. "
             "Try again; if it happens again, copy the details into a bug report."
         )
     trace = "".join(traceback.format_exception(error))
     about = f"SparseZO {__version__}, Python {sys.version.split()[0]}, {platform.platform()}\nwhile {doing}\n\n"
-    return Problem(what, readable(masked(about + trace)))
+    return Problem(what, readable(redacted(about + trace)))

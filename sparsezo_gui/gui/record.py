@@ -71,7 +71,7 @@ class Columns:
         """Adds rows from the structured array of a history. Of several gradient estimates in a step, the first is
         shown, as in a live run."""
         self.reserve(self.size + len(steps))
-        slopes = steps["slopes"].reshape(len(steps), -1)[:, 0] if len(steps) else ()
+        slopes = steps["values"].reshape(len(steps), -1)[:, 0] if len(steps) else ()
         names = ("step", "loss", "rate", "seconds", "memory", "tokens")
         rows = zip(*(steps[name].tolist() for name in names), slopes, strict=True)
         for step, loss, rate, seconds, memory, tokens, slope in rows:

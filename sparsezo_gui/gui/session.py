@@ -61,7 +61,7 @@ class Session(QObject):
         self._wanted: tuple[Path, str, tuple[Command, ...]] | None = None  # run to open, how, and its commands
         self._visited: tuple[Path, tuple[Command, ...]] | None = None  # last run opened to view, its commands
         self._accepts = False  # whether to open it despite changed inputs
-        self._hindered = self.hindrance  # as last announced
+        self._hindered = self.blocker  # as last announced
         self._number = 0
         self._newest: dict[str, int] = {}
         self._thread = QThread()
@@ -98,7 +98,7 @@ class Session(QObject):
         self.busy[kind], self._arguments[kind] = None, arguments
         self.notices.pop(kind, None)
         self._worker.inbox.put(Request(kind, self._number, arguments))
-        self._tell_hindrance()
+        self._update_blocker()
 
     def drain(self) -> None:
         """Empties the worker's outbox; emits each signal at most once."""
@@ -117,7 +117,7 @@ class Session(QObject):
         self._take(events)
         for signal in signals.values():
             signal.emit()
-        self._tell_hindrance()
+        self._update_blocker()
 
     def _take(self, events: list[Any]) -> None:
         if not events or self.record is None:
@@ -237,7 +237,7 @@ class Session(QObject):
             self.record = RunRecord.from_history(folder, history)
             self.store.setValue("last_run", str(folder))
             self.list_runs()
-            if wanted is not None and wanted[0] == folder and not self.hindrance:
+            if wanted is not None and wanted[0] == folder and not self.blocker:
                 self.record.state, self.record.finished = "starting", None
                 self._begin(self.record, wanted[1], folder, *([self._accepts] if wanted[1] == "look" else []))
                 for command in wanted[2]:
@@ -307,20 +307,20 @@ class Session(QObject):
 
     def measure(self) -> None:
         """Asks for a memory measurement."""
-        if not self.hindrance:
+        if not self.blocker:
             self.ask("measure", self.recipe)
             self.estimate_changed.emit()
 
     def find_mask(self) -> None:
         """Asks for the recipe's mask."""
-        if not self.hindrance:
+        if not self.blocker:
             self.problems.pop("mask", None)
             self.ask("mask", self.recipe)
             self.mask_changed.emit()
 
     def find_rate(self) -> None:
         """Asks for a suitable learning rate."""
-        if not self.hindrance:
+        if not self.blocker:
             self.problems.pop("rates", None)
             self.ask("rates", self.recipe)
             self.rates_changed.emit()
@@ -338,16 +338,16 @@ class Session(QObject):
         return report if recipe is not None and _of_mask(recipe) == _of_mask(self.recipe) else None
 
     @property
-    def hindrance(self) -> str:
+    def blocker(self) -> str:
         """Why no long request can start now, as a sentence; empty if one can."""
         if self.engine_state != "ready":
             return "The engine failed to load." if self.engine_state == "failed" else "The engine is still loading."
         doing = next((DOING[kind] for kind in self.busy if kind in LONG), "")
         return f"The engine is busy {doing}." if doing else ""
 
-    def _tell_hindrance(self) -> None:
-        if self.hindrance != self._hindered:
-            self._hindered = self.hindrance
+    def _update_blocker(self) -> None:
+        if self.blocker != self._hindered:
+            self._hindered = self.blocker
             self.hindrance_changed.emit()
 
     def cancel(self, kind: str) -> None:
@@ -411,7 +411,7 @@ class Session(QObject):
         if self.running and self.record is not None and self.record.folder == folder:
             for command in commands:
                 self.command(command)
-        elif not self.hindrance:
+        elif not self.blocker:
             if self._wanted is not None and self._wanted[:2] == (folder, kind):
                 commands = (*self._wanted[2], *commands)
             self._wanted = (folder, kind, commands)

@@ -22,11 +22,11 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Slot
 
-from sparsezo_gui.border import is_fault
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.problems import explain
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Paused, Progress, Released, Started
+from sparsezo_gui.untrusted import is_fault
 
 # Completes "Something unexpected happened while …" and "The engine is busy …" for each kind of request.
 DOING = {
@@ -104,7 +104,7 @@ class Engine:
 
     def models(self) -> list[Any]:
         """Summaries of the models on this computer."""
-        from sparsezo_gui.engine.models.library import local_models
+        from sparsezo_gui.engine.hub.library import local_models
 
         return list(local_models())
 
@@ -139,13 +139,13 @@ class Engine:
 
     def mask(self, recipe: Recipe) -> Generator[Progress, None, tuple[Recipe, Any]]:
         """Report of the mask, with the recipe it was found for."""
-        from sparsezo_gui.engine.sparse.report import find_mask
+        from sparsezo_gui.engine.masks.report import find_mask
 
         return recipe, (yield from find_mask(recipe))
 
     def rates(self, recipe: Recipe) -> Generator[Progress, None, tuple[Recipe, Any]]:
         """A suitable learning rate, with the recipe it was found for."""
-        from sparsezo_gui.engine.ranging import find_rate
+        from sparsezo_gui.engine.range_test import find_rate
 
         return recipe, (yield from find_rate(recipe))
 
@@ -231,7 +231,7 @@ class Engine:
 
     def consent(self, code: Any) -> None:
         """Saves that the user allows a model's code to run."""
-        from sparsezo_gui.engine.models.consent import give
+        from sparsezo_gui.engine.hub.consent import give
 
         give(code)
 

@@ -25,7 +25,7 @@ def refusal(recipe: Recipe) -> str:
                 "Set [model] bits = 32 or 16, or [mask] rule = 'sensitive', which tunes a few weights of a frozen "
                 "model."
             )
-        if not estimator.plain or estimator.own or estimator.backwards:
+        if not estimator.drawable_in_pieces or estimator.per_example or estimator.backwards:
             return (
                 f"[estimator] rule = '{estimator.rule}' keeps vectors with one number per tuned weight, which takes "
                 f"too much memory with [mask] rule = '{mask.rule}', where every weight is tuned. Set [estimator] rule "
@@ -37,13 +37,13 @@ def refusal(recipe: Recipe) -> str:
                 f"[update] {what} needs a copy of all tuned weights, and [mask] rule = '{mask.rule}' tunes every "
                 "weight. Set [update] rule = 'scalar-normalised' and decay = 0, or [mask] rule = 'sensitive'."
             )
-    if update.sides and estimator.exact:
+    if update.forward_passes and estimator.exact:
         return (
             f"[update] rule = '{update.rule}' tries each step along random directions before taking it, and "
             f"[estimator] rule = '{estimator.rule}' computes part of the step by backpropagation. Set [update] rule = "
             "'sgd', or [estimator] rule = 'two-sided'."
         )
-    if estimator.tail and recipe.model.compute == "int8":
+    if estimator.suffix and recipe.model.compute == "int8":
         return (
             f"[estimator] rule = '{estimator.rule}' runs its two forward passes one after the other, and [model] "
             "compute = 'int8' rounds each one separately, which hides their difference. Set [model] compute = 'auto', "
@@ -65,7 +65,7 @@ def refusal(recipe: Recipe) -> str:
             "change the earlier ones. Set [mask] refresh = 0 to keep one subspace, or [estimator] rule = 'two-sided' "
             "with [update] rule = 'scalar-normalised' and decay = 0."
         )
-    if space != "entries" and estimator.own:
+    if space != "entries" and estimator.per_example:
         return (
             f"[estimator] rule = '{estimator.rule}' draws a separate direction for each example, which only works for "
             f"a sparse mask of single weights, and [mask] rule = '{mask.rule}' is not one. Set [estimator] rule = "
@@ -78,7 +78,7 @@ def _written(recipe: Recipe) -> str:
     if not recipe.objective.writes:
         return ""
     for table, rule, why in (
-        ("estimator", "two-sided" if recipe.estimator.own else "", "draws a separate direction for each example"),
+        ("estimator", "two-sided" if recipe.estimator.per_example else "", "draws one direction per example"),
         ("selection", "shuffled" if recipe.selection.rule != "shuffled" else "", "evaluates many more examples"),
         ("privacy", "none" if recipe.privacy.private else "", "needs a separate loss for each example"),
     ):
@@ -118,7 +118,7 @@ def _private(recipe: Recipe) -> str:
             f"'{recipe.estimator.rule}' measures something else. Set [estimator] rule = 'two-sided', or [privacy] rule "
             "= 'none'."
         )
-    if recipe.update.scalars:
+    if recipe.update.recorded:
         return (
             f"{rule} protects what the estimator measures, and [update] rule = '{recipe.update.rule}' measures "
             "additional losses. Set [update] rule = 'scalar-normalised', or [privacy] rule = 'none'."

@@ -54,6 +54,6 @@ def _alike(before: Recipe, after: Recipe) -> bool:
 def _factor(recipe: Recipe) -> float:
     """The rate relative to that on the sensitive weights along a single direction."""
     found = times(type(recipe.mask), type(recipe.update))
-    if recipe.update.shortens:
+    if recipe.update.averages:
         found *= math.sqrt(max(1, recipe.estimator.averaged(recipe.loop.batch_size)))
     return found

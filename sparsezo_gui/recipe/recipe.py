@@ -143,21 +143,21 @@ class Recipe(Settings):
         return self
 
     @property
-    def sides(self) -> int:
+    def forward_passes(self) -> int:
         """Maximum number of perturbed copies of the tuned values in one forward pass."""
-        return max(self.estimator.sides, self.update.sides)
+        return max(self.estimator.forward_passes, self.update.forward_passes)
 
     @property
-    def remembered(self) -> int:
+    def state_vectors(self) -> int:
         """How many vectors of the size of the tuned values are kept from step to step."""
-        return self.estimator.remembered + self.update.remembered
+        return self.estimator.state_vectors + self.update.state_vectors
 
     @property
-    def passes(self) -> int:
+    def cost(self) -> int:
         """Cost of a step in forward passes of a batch; a backward pass counts as two."""
-        return self.estimator.passes + self.update.sides + self.selection.passes
+        return self.estimator.cost + self.update.forward_passes + self.selection.cost
 
     @property
-    def scalars(self) -> int:
+    def recorded(self) -> int:
         """How many numbers a step measures and the journal records."""
-        return self.estimator.scalars(self.loop.batch_size) + self.update.scalars
+        return self.estimator.recorded(self.loop.batch_size) + self.update.recorded

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from sparsezo_gui.engine.runs import frames, journal
-from sparsezo_gui.engine.runs.line import Line, Segment
-from sparsezo_gui.engine.session import Session, travel
+from sparsezo_gui.engine.runs import checkpoints, journal
+from sparsezo_gui.engine.runs.lineage import Lineage, Segment
+from sparsezo_gui.engine.session import Session, replay
 from sparsezo_gui.recipe import Recipe
 
 MASK = "0" * 64
@@ -45,32 +45,32 @@ def reach(folder: Path, values: int, steps: int, budget: int) -> None:
     with journal.JournalWriter(path, header) as writer:
         for step in range(1, steps + 1):
             writer.append(step=step, tokens=900, loss=chance.random(), rate=1e-6, seconds=chance.random(),
-                          memory=chance.randrange(2**30), slopes=(chance.gauss(0, 5),))  # fmt: skip
+                          memory=chance.randrange(2**30), values=(chance.gauss(0, 5),))  # fmt: skip
     found = journal.read(path)
-    spacing = frames.spacing(values)
+    spacing = checkpoints.spacing(values)
     # What a frame weighs depends on how far the values have moved; where they lie does not.
     moved = start + 1e-4 * torch.randn(values, generator=torch.Generator().manual_seed(1))
     states, bytes_each = (None, recipe.update.start(start)), 0
     for step in range(spacing, steps + 1, spacing):
-        frame = frames.write(folder, step, step, start, moved, states, MASK, found.hash(step))
+        frame = checkpoints.write(folder, step, step, start, moved, states, MASK, found.hash(step))
         bytes_each = frame.stat().st_size
-        frames.thin(folder, found, budget)
-    kept = [frame.step for frame in frames.frames(folder)]
+        checkpoints.thin(folder, found, budget)
+    kept = [frame.step for frame in checkpoints.listed(folder)]
     gaps = {b - 1: b - a for a, b in zip([0, *kept], [*kept, steps + 1], strict=True)}
     print(f"{values:,} values, {steps:,} steps: a frame of {bytes_each / 1e6:.2f} MB every {spacing} steps, of which "
           f"{len(kept)} are kept, {len(kept) * bytes_each / 1e6:.0f} MB; longest way {max(gaps.values()) - 1} steps")
-    overlay: Any = SimpleNamespace(
+    tuned: Any = SimpleNamespace(
         values=start.clone(), start=start, mask=SimpleNamespace(size=values, hash=MASK),
         draw=lambda estimator, source, batch_size: estimator.draw(source, batch_size),
         shape=lambda estimator, drawn, step, state: estimator.shape(drawn, state),
-        reset=lambda: overlay.values.copy_(start),
+        reset=lambda: tuned.values.copy_(start),
     )  # fmt: skip
-    session = Session(recipe, SimpleNamespace(), overlay)  # type: ignore[arg-type]
+    session = Session(recipe, SimpleNamespace(), tuned)  # type: ignore[arg-type]
     for name, step in (("the farthest", max(gaps, key=gaps.__getitem__)), ("one by chance", chance.randrange(steps)),
                        ("the last", steps)):  # fmt: skip
         part = Segment(SimpleNamespace(path=folder, facts=None), recipe, found, step)  # type: ignore[arg-type]
         began = time.perf_counter()
-        for _ in travel(session, Line((part,))):
+        for _ in replay(session, Lineage((part,))):
             pass
         print(f"  {name}, step {step:,}: {time.perf_counter() - began:.2f} s")
     with zipfile.ZipFile(folder / "j.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:

@@ -3,7 +3,7 @@
 Run it with python tests/benchmarks/window.py, where there is no screen under xvfb-run.
 
 ``first`` starts the program and waits for its first paint; ``loading`` and ``training`` watch a timer in the window's
-thread while the ML stack is imported and while the bundled recipe runs; ``frames`` draws 100 000 steps.
+thread while the ML stack is imported and while the bundled recipe runs; ``checkpoints`` draws 100 000 steps.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def watch(part: str) -> None:
     del made
 
 
-def frames() -> None:
+def checkpoints() -> None:
     """Draws a run of 100 000 steps that grows by one step a frame."""
     import numpy as np
 
@@ -122,7 +122,7 @@ def measure(part: str) -> dict[str, float]:
 def main() -> None:
     """Measures the parts that are named, or all."""
     if sys.argv[1:2] == ["--inside"]:
-        frames() if sys.argv[2] == "frames" else watch(sys.argv[2])
+        checkpoints() if sys.argv[2] == "frames" else watch(sys.argv[2])
         return
     for part in sys.argv[1:] or PARTS:
         print(f"{part:<10}", json.dumps(measure(part)), flush=True)

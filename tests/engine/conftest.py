@@ -27,7 +27,7 @@ def finish(work):
 @pytest.fixture(scope="session")
 def frozen_tiny(tmp_path_factory):
     """``frozen_tiny(family, bits, compute)``: the loaded `FrozenModel` of a tiny random model."""
-    from sparsezo_gui.engine.models import frozen
+    from sparsezo_gui.engine import frozen
 
     @cache
     def folder(family):

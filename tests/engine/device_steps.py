@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from sparsezo_gui import recipe
+from sparsezo_gui.engine import device as devices
+from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.evaluate import BATCH, evaluate
-from sparsezo_gui.engine.models import device as devices
-from sparsezo_gui.engine.models import frozen
-from sparsezo_gui.engine.runs import frames
+from sparsezo_gui.engine.masks.rule import Search
+from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.sparse import dense
-from sparsezo_gui.engine.sparse.overlay import overlay_of
-from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.spaces import dense
+from sparsezo_gui.engine.spaces.sparse import tuned_values
 from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, SELECTIONS, UPDATES
 from tests.engine.conftest import finish
-from tests.engine.models.test_streamed import losses
+from tests.engine.layers.test_streamed import losses
 from tests.engine.test_correctness import SEARCH, batch, example, families
 
 EXAMPLES = batch()[1:6]
@@ -66,10 +66,10 @@ def test_a_forward_pass_stays_on_its_device(frozen_tiny, family, bits, gpu):
 def test_blocks_come_forward_to_their_device_and_go_again(frozen_tiny, family, bits, gpu):
     resident, streamed = (gpu.moved(frozen_tiny(family, bits)) for _ in range(2))
     for layer in streamed.layers.values():
-        layer.hold(layer.store.to(torch.device("cpu")))
+        layer.hold(layer.frozen.to(torch.device("cpu")))
     frozen.stream(streamed)
     assert torch.equal(losses(streamed), losses(resident))
-    assert {layer.store.device.type for layer in streamed.layers.values()} == {"cpu"}
+    assert {layer.frozen.device.type for layer in streamed.layers.values()} == {"cpu"}
 
 
 CHOICES = [example([5, 9, 7 + i], [2, 2, 2], [8, 11, 30 + i], [0, 1, 2], 3, i % 3) for i in range(8)]
@@ -79,23 +79,23 @@ def steps(model, table, folder):
     """Losses and values of two steps, with all that a run does between them."""
     chosen, examples = recipe.toml.build(table), CHOICES if "objective" in table else EXAMPLES
     mask = finish(chosen.mask.find(model, Search(5, DataTable(task="choice", source="starter"))))
-    session = Session(chosen, model, overlay_of(model, mask))
+    session = Session(chosen, model, tuned_values(model, mask))
     session.begin()
     losses = []
     for step in (1, 2):
         batch_now, _ = session.choose(examples)
         directions = session.directions()
         found = session.estimate(batch_now, directions, 1e-3)
-        session.advance(directions, found.scalars, 1e-3, found.exact)
+        session.advance(directions, found.recorded, 1e-3, found.exact)
         losses.append(found.loss)
-        frames.write(folder, step, step, session.overlay.start, session.overlay.values, session.state, mask.hash, "")
-    overlay, hash = session.overlay, session.overlay.hash()
-    (_, frame) = sorted(frames.frames(folder), key=lambda each: each.step)
-    assert frames.read(frame, overlay.start, overlay.values, mask.hash, "") is not None and overlay.hash() == hash
-    with overlay.applied():
+        checkpoints.write(folder, step, step, session.tuned.start, session.tuned.values, session.state, mask.hash, "")
+    tuned, hash = session.tuned, session.tuned.hash()
+    (_, frame) = sorted(checkpoints.listed(folder), key=lambda each: each.step)
+    assert checkpoints.read(frame, tuned.start, tuned.values, mask.hash, "") is not None and tuned.hash() == hash
+    with tuned.applied():
         finish(evaluate(model, CHOICES, "test", chosen.objective, session.base(CHOICES, BATCH)))
-    assert overlay.changes()
-    return losses, overlay.values.cpu().float()
+    assert tuned.changes()
+    return losses, tuned.values.cpu().float()
 
 
 @pytest.fixture
@@ -160,9 +160,9 @@ def test_private_steps_stay_on_their_device(frozen_tiny, gpu):
     table = {"mask": {"rule": "random", "density": 0.02}, "privacy": {"rule": "gaussian"},
              "data": {"task": "choice", "answers": ["yes", "no"]}}
     chosen, model = recipe.toml.build(table), gpu.moved(frozen_tiny("llama", 32))
-    session = Session(chosen, model, overlay_of(model, finish(chosen.mask.find(model, SEARCH))))
+    session = Session(chosen, model, tuned_values(model, finish(chosen.mask.find(model, SEARCH))))
     session.begin()
     directions = session.directions()
     found = session.estimate(CHOICES, directions)
-    session.advance(directions, found.scalars, 1e-3)
-    assert bool(session.overlay.values.isfinite().all())
+    session.advance(directions, found.recorded, 1e-3)
+    assert bool(session.tuned.values.isfinite().all())

@@ -12,22 +12,22 @@ def plain_model(model):
     plain = AutoModelForCausalLM.from_pretrained(model.source.folder, dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
         for name, layer in model.layers.items():
-            plain.get_parameter(name).copy_(oriented(model, name, layer.store.dense(torch.float32)))
+            plain.get_parameter(name).copy_(oriented(model, name, layer.frozen.dense(torch.float32)))
     return plain.eval()
 
 
 def oriented(model, name, weight):
     """(out, in) as the plain model's parameter holds it."""
-    return weight.t() if name in model.anatomy.transposed else weight
+    return weight.t() if name in model.spec.transposed else weight
 
 
-def put(plain, model, overlay, values):
+def put(plain, model, tuned, values):
     """Writes an overlay's values into the plain model's weights."""
     with torch.no_grad():
-        for name, part in overlay.slices.items():
+        for name, part in tuned.slices.items():
             parameter = plain.get_parameter(name)
             weight = oriented(model, name, parameter.data).contiguous()
-            weight.view(-1)[overlay.indices[name].cpu().long()] = values[part].to(weight)
+            weight.view(-1)[tuned.indices[name].cpu().long()] = values[part].to(weight)
             parameter.copy_(oriented(model, name, weight))
 
 

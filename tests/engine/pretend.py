@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.backend_registration import _DummyPrivateUse1Hook, _setup_privateuseone_for_python_backend
 
-from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.engine.frozen import FrozenModel
 
 # CUDA takes tensors of both devices here: copies, and indices that lie on the CPU.
 CROSSING = {"aten::copy_", "aten::index", "aten::index_put_", "aten::_index_put_impl_"}
@@ -115,7 +115,7 @@ def moved(model: FrozenModel) -> FrozenModel:
     module = copy.deepcopy(model.module)
     layers = {name: module.get_submodule(name.removesuffix(".weight")) for name in model.layers}
     for layer in layers.values():
-        layer.hold(layer.store.to(GPU))
+        layer.hold(layer.frozen.to(GPU))
         layer.bias = None if layer.bias is None else layer.bias.to(GPU)
     made: dict[Tensor, nn.Parameter] = {}  # tied ones stay tied
     for part in module.modules():

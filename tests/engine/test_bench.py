@@ -13,7 +13,7 @@ from sparsezo_gui.engine.bench import references, shapes
 from sparsezo_gui.engine.bench.memory import memory
 from sparsezo_gui.engine.bench.steps import Load, steps
 from sparsezo_gui.engine.data import load_task
-from sparsezo_gui.engine.models.tokenizer import load_tokenizer
+from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from tests.engine.conftest import finish
@@ -54,12 +54,12 @@ def test_mezo_scores_candidates_and_leaves_the_weights_where_its_update_puts_the
         by_hand = torch.nn.functional.cross_entropy(torch.tensor(scores), torch.tensor([0, 1, 0]))
         assert mezo._loss() == pytest.approx(by_hand.item(), rel=1e-4)
     mezo.step()
-    generator, slopes = torch.Generator().manual_seed(1), []
+    generator, values = torch.Generator().manual_seed(1), []
     for name, parameter in model.named_parameters():
         z = torch.randn(parameter.shape, generator=generator)
         moved = parameter.data - before[name]
-        slopes.append(((moved * z).sum() / (z * z).sum()).item())
-    assert all(slope == pytest.approx(slopes[0], rel=0.2, abs=3e-9) for slope in slopes)
+        values.append(((moved * z).sum() / (z * z).sum()).item())
+    assert all(slope == pytest.approx(values[0], rel=0.2, abs=3e-9) for slope in values)
 
 
 def test_the_table_of_steps(tmp_path):

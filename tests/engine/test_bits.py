@@ -11,10 +11,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparsezo_gui import cli
+from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.bench.bits import SEQUENCES, TOKENS, WAYS, bits
 from sparsezo_gui.engine.data import load_task, passages
 from sparsezo_gui.engine.evaluate import evaluate
-from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import with_settings
 from tests.engine.conftest import finish
@@ -40,8 +40,8 @@ def test_the_table(make, tmp_path):
         data = finish(load_task(chosen.data, model.tokenizer))
         found = finish(evaluate(model, data.validation.encoded, "validation")).metrics
         assert rows[held]["loss"] == round(found["loss"], 3) and rows[held]["accuracy"] == 100 * found["accuracy"]
-        held_bytes = sum(layer.store.nbytes for layer in model.layers.values())
-        assert rows[held]["bits"] == round(8 * held_bytes / model.anatomy.eligible, 3)
+        held_bytes = sum(layer.frozen.nbytes for layer in model.layers.values())
+        assert rows[held]["bits"] == round(8 * held_bytes / model.spec.eligible, 3)
     assert [rows[held]["bits"] for held in WAYS if held != "8 bits"] == [16, 4.5, 5, 4.25, 4.5, 4.5]
     assert rows["16 bits"]["cost"] == "+0.000 ± 0.000" and rows["NF4, 64"]["time"] == 1
     assert rows["NF4, 32 in 16, 0.05 whole"]["bits"] == pytest.approx(4.5 + 0.05 * 64, abs=0.01)

@@ -12,14 +12,14 @@ from sparsezo_gui.engine import objective
 from sparsezo_gui.engine.data import Passage
 from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.forward import log_probabilities
-from sparsezo_gui.engine.objective import count_tokens, measure, packs_of, sides_at_once
+from sparsezo_gui.engine.masks import fisher
+from sparsezo_gui.engine.masks.random import Random
+from sparsezo_gui.engine.masks.resumable import Unfinished
+from sparsezo_gui.engine.masks.rule import Search
+from sparsezo_gui.engine.masks.select import Selection
+from sparsezo_gui.engine.objective import count_tokens, measure, packs_of, points_at_once
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.sparse import fisher
-from sparsezo_gui.engine.sparse.overlay import SparseOverlay
-from sparsezo_gui.engine.sparse.random import Random
-from sparsezo_gui.engine.sparse.rule import Search
-from sparsezo_gui.engine.sparse.select import Selection
-from sparsezo_gui.engine.sparse.unfinished import Unfinished
+from sparsezo_gui.engine.spaces.sparse import SparseValues
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
@@ -88,15 +88,15 @@ def shifted(example, start):
 @pytest.mark.parametrize("bits", [4, 8, 32])
 def test_overlay_forward_equals_dense_forward_with_edited_weights(frozen_tiny, family, bits):
     model = frozen_tiny(family, bits)
-    overlay = SparseOverlay(model, finish(Random(density=0.05).find(model, SEARCH)))
-    moved = 0.05 * torch.randn(3, overlay.mask.size, generator=torch.Generator().manual_seed(1))
-    sides = overlay.values + moved.to(model.device)
-    with overlay.applied(sides):
+    tuned = SparseValues(model, finish(Random(density=0.05).find(model, SEARCH)))
+    moved = 0.05 * torch.randn(3, tuned.mask.size, generator=torch.Generator().manual_seed(1))
+    points = tuned.values + moved.to(model.device)
+    with tuned.applied(points):
         found = measure(model, batch(), 3).loss
     expected = []
-    for values in sides:
+    for values in points:
         plain = reference.plain_model(model)
-        reference.put(plain, model, overlay, values)
+        reference.put(plain, model, tuned, values)
         with torch.no_grad():
             expected.append(reference.loss(plain, batch()).double())
     assert torch.allclose(found, torch.stack(expected), rtol=1e-5, atol=0)
@@ -106,42 +106,42 @@ def test_overlay_forward_equals_dense_forward_with_edited_weights(frozen_tiny, f
 def test_a_mask_of_ones_reproduces_mezo(frozen_tiny, family):
     """MeZO's algorithm 1 on plain weights: perturb in place by +ε, −2ε, and compare the projected gradient."""
     model, epsilon = frozen_tiny(family, 32), 1e-3
-    overlay = SparseOverlay(model, finish(Random(density=1.0).find(model, SEARCH)))
-    session = Session(with_settings(Recipe(), [f"estimator.epsilon={epsilon}", "loop.seed=7"]), model, overlay)
+    tuned = SparseValues(model, finish(Random(density=1.0).find(model, SEARCH)))
+    session = Session(with_settings(Recipe(), [f"estimator.epsilon={epsilon}", "loop.seed=7"]), model, tuned)
     z = session.directions()
     found = session.estimate(batch(), z)
     plain = reference.plain_model(model).double()
-    original = overlay.values.cpu().double()
+    original = tuned.values.cpu().double()
     measured = []
     with torch.no_grad():
         for sign in (1, -1):
-            reference.put(plain, model, overlay, original + sign * epsilon * z[0].cpu().double())
+            reference.put(plain, model, tuned, original + sign * epsilon * z[0].cpu().double())
             measured.append(reference.loss(plain, batch()))
-    slope = float((measured[0] - measured[1]) / (2 * epsilon))
+    projected_grad = float((measured[0] - measured[1]) / (2 * epsilon))
     # fp32 losses carry 1e-7 of noise each, which 1 / 2ε makes 1e-4.
-    assert found.scalars[0] == pytest.approx(slope, rel=1e-4, abs=2e-3)
+    assert found.recorded[0] == pytest.approx(projected_grad, rel=1e-4, abs=2e-3)
     assert found.loss == pytest.approx(float(sum(measured) / 2), rel=1e-5)
 
 
 @families
 def test_the_estimates_mean_is_the_gradient(frozen_tiny, family):
     """Over many seeds the mean of g·z is autograd's gradient within its standard error."""
-    model, probes = frozen_tiny(family, 32), 32
-    overlay = SparseOverlay(model, finish(Random(density=0.0005).find(model, SEARCH)))
+    model, perturbations = frozen_tiny(family, 32), 32
+    tuned = SparseValues(model, finish(Random(density=0.0005).find(model, SEARCH)))
     examples = batch()
-    session = Session(with_settings(Recipe(), [f"estimator.directions={probes}"]), model, overlay)
+    session = Session(with_settings(Recipe(), [f"estimator.directions={perturbations}"]), model, tuned)
     samples = []
     for session.step in range(20):
         z = session.directions()
-        slopes = torch.tensor(session.estimate(examples, z).scalars)
-        samples.append(slopes[:, None] * z.cpu())
+        projected_grads = torch.tensor(session.estimate(examples, z).recorded)
+        samples.append(projected_grads[:, None] * z.cpu())
     samples = torch.cat(samples).double()
     plain = reference.plain_model(model)
-    reference.put(plain, model, overlay, overlay.values)
+    reference.put(plain, model, tuned, tuned.values)
     reference.loss(plain, examples).backward()
     parts = [
-        reference.oriented(model, name, plain.get_parameter(name).grad).reshape(-1)[overlay.indices[name].cpu().long()]
-        for name in overlay.slices
+        reference.oriented(model, name, plain.get_parameter(name).grad).reshape(-1)[tuned.indices[name].cpu().long()]
+        for name in tuned.slices
     ]
     gradient = torch.cat(parts).double()
     error = samples.std(dim=0) / len(samples) ** 0.5
@@ -156,7 +156,7 @@ def test_streamed_squared_gradients_equal_autograd(frozen_tiny, family, bits, tm
     model = frozen_tiny(family, bits)
     draw = np.random.default_rng(3)
     sequences = [draw.integers(3, 288, length).tolist() for length in (20, 33)]
-    selection = Selection(0.1, "global", model.anatomy.linears)
+    selection = Selection(0.1, "global", model.spec.linears)
     # Several layers a pass, several passes a block.
     passages = [Passage(tuple(tokens), tuple(range(len(tokens) - 1))) for tokens in sequences]
     streamed = fisher.squared_gradients(model, passages, Unfinished(tmp_path), selection, budget=70_000)
@@ -178,8 +178,8 @@ def test_streamed_squared_gradients_equal_autograd(frozen_tiny, family, bits, tm
 def test_sides_one_at_a_time_measure_the_same(frozen_tiny, family):
     """Where memory is tight; the last bits may differ, since other rows go through together."""
     model = frozen_tiny(family, 4)
-    overlay = SparseOverlay(model, finish(Random(density=0.05).find(model, SEARCH)))
-    session = Session(with_settings(Recipe(), ["estimator.directions=2"]), model, overlay)
+    tuned = SparseValues(model, finish(Random(density=0.05).find(model, SEARCH)))
+    session = Session(with_settings(Recipe(), ["estimator.directions=2"]), model, tuned)
     z, found = session.directions(), []
     usual = model.pack_rows
     for rows in (10_000, 200, 1):
@@ -188,12 +188,12 @@ def test_sides_one_at_a_time_measure_the_same(frozen_tiny, family):
     model.pack_rows = usual
     for each in found[1:]:
         assert each.loss == pytest.approx(found[0].loss, rel=1e-6)
-        assert each.scalars == pytest.approx(found[0].scalars, rel=1e-3, abs=2e-3)
+        assert each.recorded == pytest.approx(found[0].recorded, rel=1e-3, abs=2e-3)
 
 
 @families
 @pytest.mark.parametrize("sides", [1, 3])
-def test_a_common_beginning_is_computed_once(frozen_tiny, family, sides, monkeypatch):
+def test_a_common_beginning_is_computed_once(frozen_tiny, family, points, monkeypatch):
     """As an instruction before every example; also where some of it is scored."""
     model, seen = frozen_tiny(family, 4), []
     draw = np.random.default_rng(5)
@@ -201,18 +201,18 @@ def test_a_common_beginning_is_computed_once(frozen_tiny, family, sides, monkeyp
     plain_text = example([*start, 7, 8], range(30, 42), [*start[31:], 7, 8, 9])
     examples = [*(shifted(each, start) for each in batch()), plain_text]
     monkeypatch.setattr(model, "pack_rows", 10_000)
-    overlay = SparseOverlay(model, finish(Random(density=0.05).find(model, SEARCH)))
-    moved = 0.05 * torch.randn(sides, overlay.mask.size, generator=torch.Generator().manual_seed(1))
-    values = overlay.values + moved.to(model.device)
-    monkeypatch.setattr(objective, "log_probabilities", lambda module, pack, sides: seen.append(pack) or
-                        log_probabilities(module, pack, sides))  # fmt: skip
-    with overlay.applied(values):
-        found = measure(model, examples, sides).loss
+    tuned = SparseValues(model, finish(Random(density=0.05).find(model, SEARCH)))
+    moved = 0.05 * torch.randn(points, tuned.mask.size, generator=torch.Generator().manual_seed(1))
+    values = tuned.values + moved.to(model.device)
+    monkeypatch.setattr(objective, "log_probabilities", lambda module, pack, points: seen.append(pack) or
+                        log_probabilities(module, pack, points))  # fmt: skip
+    with tuned.applied(values):
+        found = measure(model, examples, points).loss
     assert [(pack.prefix, len(pack.tokens)) for pack in seen] == [(40, sum(map(count_tokens, examples)) - 8 * 40)]
     expected = []
     for side in values:
         plain = reference.plain_model(model)
-        reference.put(plain, model, overlay, side)
+        reference.put(plain, model, tuned, side)
         with torch.no_grad():
             expected.append(reference.loss(plain, examples).double())
     assert torch.allclose(found, torch.stack(expected), rtol=1e-5, atol=0)
@@ -233,11 +233,11 @@ def test_a_beginning_is_shared_where_it_pays():
 def test_packs_are_cut_by_rows():
     examples = batch()  # of 51, 15, 15, 7, 12, 8, 45 and 7 tokens with their branches
     sizes = [count_tokens(each) for each in examples]
-    assert [sides_at_once(4, max(sizes), rows, "auto") for rows in (1, 51, 102, 153, 204, 1000)] == [1, 1, 2, 3, 4, 4]
-    for rows, sides in ((60, 1), (120, 2), (1, 1), (10_000, 4)):
-        packs = list(packs_of(examples, rows, sides))
+    assert [points_at_once(4, max(sizes), rows, "auto") for rows in (1, 51, 102, 153, 204, 1000)] == [1, 1, 2, 3, 4, 4]
+    for rows, points in ((60, 1), (120, 2), (1, 1), (10_000, 4)):
+        packs = list(packs_of(examples, rows, points))
         assert [each for pack in packs for each in pack] == examples
-        assert all(len(pack) == 1 or sides * sum(map(count_tokens, pack)) <= rows for pack in packs)
+        assert all(len(pack) == 1 or points * sum(map(count_tokens, pack)) <= rows for pack in packs)
     assert next(packs_of(examples, 2 * max(sizes), 2)) == examples[:1]
 
 

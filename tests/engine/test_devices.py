@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import watch
-from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.errors import UserError
 
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsezo_gui.engine import generate, metrics
-from sparsezo_gui.engine.data.ask import EncodedPrompt, encode_prompt
 from sparsezo_gui.engine.data.encode import Encoded, Row, encode, prompt_tokens
 from sparsezo_gui.engine.data.examples import maker
+from sparsezo_gui.engine.data.prompts import EncodedPrompt, encode_prompt
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.engine.evaluate import evaluate
@@ -103,7 +103,7 @@ def test_answers_written_together_are_those_written_alone(frozen_tiny, family, m
                         original(self, input_ids=input_ids, **rest))  # fmt: skip
     assert dict(generate.complete(model, prompts, 8)) == alone
     assert sizes == [7]
-    monkeypatch.setattr(generate, "CACHE_BYTES", 80 * 2 * 2 * model.anatomy.kv_heads * 16 * 4)  # 80 tokens
+    monkeypatch.setattr(generate, "CACHE_BYTES", 80 * 2 * 2 * model.spec.kv_heads * 16 * 4)  # 80 tokens
     assert dict(generate.complete(model, prompts, 8)) == alone
     assert sizes[1:] == [4, 2, 1]  # up to 9 + 8, 20 + 8 and 41 + 8 tokens each
 

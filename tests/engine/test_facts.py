@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.objectives import Objective
 from sparsezo_gui.engine.objectives.counted import Counted
 from sparsezo_gui.engine.privacy import Privacy
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.sparse.overlay import overlay_of
-from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.spaces.sparse import tuned_values
 from sparsezo_gui.engine.zo.updates import Gradient
 from sparsezo_gui.recipe.recipe import DataTable
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, OBJECTIVES, PRIVACY, UPDATES
@@ -27,10 +27,10 @@ BATCH = [example([5, 9, 7 + i, *[9] * (8 * (i % 2))], [2, 2], [8, 11], [0, 1], 2
 
 @dataclass
 class Watched:
-    """A probe that counts what is asked of it: ``sides`` for each of the ``chosen`` examples."""
+    """A probe that counts what is asked of it: ``forward_passes`` for each of the ``chosen`` examples."""
 
     probe: Any
-    sides: list[int] = field(default_factory=lambda: [0] * len(BATCH))
+    forward_passes: list[int] = field(default_factory=lambda: [0] * len(BATCH))
     chosen: tuple[int, ...] = tuple(range(len(BATCH)))
     blocks: list[int | None] = field(default_factory=list)
     own_directions: list[bool] = field(default_factory=list)
@@ -40,16 +40,16 @@ class Watched:
 
     def _saw(self, count):
         for place in self.chosen:
-            self.sides[place] += count
+            self.forward_passes[place] += count
 
     def losses(self, offsets):
         self._saw(len(offsets))
         return self.probe.losses(offsets)
 
-    def own(self, offsets):
+    def own_losses(self, offsets):
         self._saw(len(offsets))
         self.own_directions.append(True)
-        return self.probe.own(offsets)
+        return self.probe.own_losses(offsets)
 
     def gradient(self, offsets=None, blocks=None):
         self._saw(1)
@@ -57,22 +57,22 @@ class Watched:
         return self.probe.gradient(offsets, blocks)
 
     def part(self, chosen):
-        return Watched(self.probe.part(chosen), self.sides, tuple(self.chosen[place] for place in chosen), self.blocks,
-                       self.own_directions)  # fmt: skip
+        places = tuple(self.chosen[place] for place in chosen)
+        return Watched(self.probe.part(chosen), self.forward_passes, places, self.blocks, self.own_directions)
 
 
 def begun(model, **tables):
     """A session at its beginning."""
     chosen = build({"mask": {"rule": "random", "density": 0.02}, "loop": {"seed": 5, "batch_size": len(BATCH)},
                     "update": {"learning_rate": 1e-3}, **tables})  # fmt: skip
-    session = Session(chosen, model, overlay_of(model, finish(chosen.mask.find(model, SEARCH))))
+    session = Session(chosen, model, tuned_values(model, finish(chosen.mask.find(model, SEARCH))))
     session.begin()
     return session
 
 
 def long(state, session):
     """How many vectors as long as the values a state holds."""
-    size = session.overlay.values.numel()
+    size = session.tuned.values.numel()
     return sum(isinstance(part, torch.Tensor) and part.numel() == size for part in state or ())
 
 
@@ -81,16 +81,16 @@ def test_estimators(frozen_tiny, rule):
     session = begun(frozen_tiny("llama", 32), estimator={"rule": rule, **SETTINGS.get(rule, {})})
     estimator, directions = session.recipe.estimator, session.directions()
     probe = Watched(session.probe(BATCH, directions))
-    found = estimator.measure(probe, session.state.estimator)
-    assert len(directions) == estimator.probes(len(BATCH))
-    assert len(found.scalars) == estimator.scalars(len(BATCH))
-    assert max(probe.sides) == estimator.sides
+    found = estimator.estimate(probe, session.state.estimator)
+    assert len(directions) == estimator.perturbations(len(BATCH))
+    assert len(found.recorded) == estimator.recorded(len(BATCH))
+    assert max(probe.forward_passes) == estimator.forward_passes
     assert bool(probe.blocks) == estimator.backwards
-    assert {blocks or 0 for blocks in probe.blocks or (0,)} == {estimator.tail}
+    assert {blocks or 0 for blocks in probe.blocks or (0,)} == {estimator.suffix}
     assert (found.exact is not None) == estimator.exact
-    assert bool(probe.own_directions) == estimator.own
-    session.advance(directions, found.scalars, 1e-3, found.exact)
-    assert long(session.state.estimator, session) == estimator.remembered
+    assert bool(probe.own_directions) == estimator.per_example
+    session.advance(directions, found.recorded, 1e-3, found.exact)
+    assert long(session.state.estimator, session) == estimator.state_vectors
 
 
 @pytest.mark.parametrize("rule", list(UPDATES))
@@ -99,12 +99,12 @@ def test_updates(frozen_tiny, rule):
     update, directions = session.recipe.update, session.directions()
     found = session.estimate(BATCH, directions, 1e-3)
     probe, state = Watched(session.probe(BATCH, directions)), session.state.update
-    slopes = found.scalars[: len(found.scalars) - update.scalars]
-    asked = update.ask(probe, Gradient(directions, slopes), 1e-3, state)
-    assert (len(asked), max(probe.sides)) == (update.scalars, update.sides)
-    session.advance(directions, found.scalars, 1e-3)
-    assert long(session.state.update, session) == update.remembered
-    assert update.long or not update.remembered
+    projected_grads = found.recorded[: len(found.recorded) - update.recorded]
+    asked = update.measure(probe, Gradient(directions, projected_grads), 1e-3, state)
+    assert (len(asked), max(probe.forward_passes)) == (update.recorded, update.forward_passes)
+    session.advance(directions, found.recorded, 1e-3)
+    assert long(session.state.update, session) == update.state_vectors
+    assert update.long or not update.state_vectors
 
 
 KINDS = [*({"rule": rule, **SETTINGS.get(rule, {})} for rule in MASKS if rule != "saved"),
@@ -130,15 +130,15 @@ def test_masks(frozen_tiny, tmp_path, kind, text):
     assert (found[0].hash != found[1].hash) == rule.reads_task
     assert found[0].space == rule.space
     if rule.space != "dense":  # an overlay of which would take the model's weights over
-        overlay = overlay_of(model, found[0])
-        assert overlay.values.numel() == found[0].size == rule.tuned(model.anatomy)
-        assert getattr(getattr(overlay, "bases", None), "count", 1) == rule.count
+        tuned = tuned_values(model, found[0])
+        assert tuned.values.numel() == found[0].size == rule.tuned(model.spec)
+        assert getattr(getattr(tuned, "bases", None), "count", 1) == rule.count
 
 
 def test_what_measures_examples_apart_from_others_is_private():
     for rule in PRIVACY:
         kind = PRIVACY[rule]
-        assert kind.private == (kind.measure is not Privacy.measure)
+        assert kind.private == (kind.estimate is not Privacy.estimate)
     assert Privacy.private, "who forgets to say so tells nothing"
 
 

@@ -13,10 +13,10 @@ import torch
 from sparsezo_gui.engine import files, training
 from sparsezo_gui.engine.export.folder import drafted
 from sparsezo_gui.engine.files import replacing, write_text
+from sparsezo_gui.engine.masks.mask import Mask
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.journal import Header, JournalWriter, read
-from sparsezo_gui.engine.sparse.mask import Mask
 from sparsezo_gui.errors import DiskFull, UserError
 from sparsezo_gui.recipe import events as e
 from tests.engine.conftest import of
@@ -59,7 +59,7 @@ def test_a_disk_that_refuses_gets_a_sentence(tmp_path, monkeypatch, number, sent
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
 def test_a_journal_on_a_full_disk_gets_a_sentence_and_keeps_what_it_has(tmp_path):
     journal = JournalWriter(tmp_path / "j", Header(1))
-    step = {"tokens": 1, "loss": 1.0, "rate": 1.0, "seconds": 1.0, "memory": 1, "slopes": (1.0,)}
+    step = {"tokens": 1, "loss": 1.0, "rate": 1.0, "seconds": 1.0, "memory": 1, "values": (1.0,)}
     journal.append(step=1, **step)
     with open("/dev/full", "wb", buffering=0) as full:
         kept, journal._file = journal._file, full

@@ -14,10 +14,10 @@ import pytest
 from sparsezo_gui import recipe
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.data.encode import Encoded, Row
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.sparse.overlay import SparseOverlay
-from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.spaces.sparse import SparseValues
 from sparsezo_gui.engine.zo.generator import FIRST, GENERATOR
 from sparsezo_gui.recipe.events import Returned
 from sparsezo_gui.recipe.presets import PRESETS
@@ -69,22 +69,22 @@ def test_trajectory(frozen_tiny, estimator, update, directions, generator):
             "loop": {"steps": 12, "seed": 5, "batch_size": 6},
         }
     )
-    overlay = SparseOverlay(model, finish(chosen.mask.find(model, Search(5, chosen.data))))
-    session = Session(chosen, model, overlay, generator=generator)
+    tuned = SparseValues(model, finish(chosen.mask.find(model, Search(5, chosen.data))))
+    session = Session(chosen, model, tuned, generator=generator)
     session.begin()
     batch = [example(5, 9, 20 + i, label=i % 2) for i in range(6)]
     if estimator == "addax":  # short ones and long ones
         batch[3:] = [example(5, 9, 7, 20 + i, label=i % 2) for i in range(3)]
 
-    found = {"loss": [], "slopes": []}
+    found = {"loss": [], "recorded": []}
     for step in range(1, 13):
         directions_now = session.directions()
         rate = chosen.update.rate(step, 12)
         estimate = session.estimate(batch, directions_now, rate)
-        session.advance(directions_now, estimate.scalars, rate, estimate.exact)
+        session.advance(directions_now, estimate.recorded, rate, estimate.exact)
         found["loss"].append(estimate.loss)
-        found["slopes"].append(list(estimate.scalars))
-    found["values"] = overlay.values[:8].tolist()
+        found["recorded"].append(list(estimate.recorded))
+    found["values"] = tuned.values[:8].tolist()
     older = "" if generator == GENERATOR else "-generator-1"
     path = FOLDER / f"{estimator}-{directions}-{update}{older}.json"
     if not path.exists():
@@ -93,7 +93,7 @@ def test_trajectory(frozen_tiny, estimator, update, directions, generator):
     golden = json.loads(path.read_text())
     assert found["loss"] == pytest.approx(golden["loss"], rel=1e-4)
     assert found["values"] == pytest.approx(golden["values"], rel=1e-3, abs=1e-5)
-    for mine, theirs in zip(found["slopes"], golden["slopes"], strict=True):
+    for mine, theirs in zip(found["values"], golden["values"], strict=True):
         assert mine == pytest.approx(theirs, rel=1e-2, abs=5e-3)
 
 
@@ -119,8 +119,8 @@ def test_preset(make, tmp_path, preset, block):
     for event in training.train(chosen, folder=tmp_path / "run"):
         assert not isinstance(event, Returned), "a preset goes on"
     steps = journal.read(tmp_path / "run" / "journal.bin").steps
-    found = {"loss": steps["loss"].tolist(), "slopes": steps["slopes"].tolist()}
-    assert not exact or steps["slopes"][:, 1].min() > 0, "it back-propagates"
+    found = {"loss": steps["loss"].tolist(), "recorded": steps["values"].tolist()}
+    assert not exact or steps["values"][:, 1].min() > 0, "it back-propagates"
     older = "" if block == 32 else f"-{block}"
     path = FOLDER / f"preset-{re.sub('[^a-z]+', '-', preset.title.lower()).strip('-')}{older}.json"
     if not path.exists():
@@ -128,5 +128,5 @@ def test_preset(make, tmp_path, preset, block):
         pytest.fail(f"recorded {path.name}: look at it, then commit it")
     golden = json.loads(path.read_text())
     assert found["loss"] == pytest.approx(golden["loss"], rel=1e-3)
-    for mine, theirs in zip(found["slopes"], golden["slopes"], strict=True):
+    for mine, theirs in zip(found["recorded"], golden["recorded"], strict=True):
         assert mine == pytest.approx(theirs, rel=2e-2, abs=2e-2)

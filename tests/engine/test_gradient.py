@@ -9,11 +9,11 @@ import torch
 
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.gradient import check, gradient
+from sparsezo_gui.engine.masks.random import Random
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session import Session, open_session
-from sparsezo_gui.engine.sparse.overlay import SparseOverlay
-from sparsezo_gui.engine.sparse.random import Random
+from sparsezo_gui.engine.spaces.sparse import SparseValues
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe import events as e
@@ -22,15 +22,15 @@ from tests.engine.conftest import finish, of
 from tests.engine.test_correctness import SEARCH, batch, families
 
 
-def plain_gradient(model, overlay, values, examples):
+def plain_gradient(model, tuned, values, examples):
     """∇L at ``values`` by autograd of the plain model."""
     plain = reference.plain_model(model)
-    reference.put(plain, model, overlay, values)
+    reference.put(plain, model, tuned, values)
     loss = reference.loss(plain, examples)
     loss.backward()
     parts = [
-        reference.oriented(model, name, plain.get_parameter(name).grad).reshape(-1)[overlay.indices[name].long()]
-        for name in overlay.slices
+        reference.oriented(model, name, plain.get_parameter(name).grad).reshape(-1)[tuned.indices[name].long()]
+        for name in tuned.slices
     ]
     return torch.cat(parts), loss.item()
 
@@ -39,23 +39,23 @@ def plain_gradient(model, overlay, values, examples):
 @pytest.mark.parametrize("bits", [4, 32])
 def test_gradients_are_those_of_the_plain_model(frozen_tiny, family, bits):
     model = frozen_tiny(family, bits)
-    overlay = SparseOverlay(model, finish(Random(density=0.02).find(model, SEARCH)))
-    overlay.values += 0.02 * torch.randn(len(overlay.values), generator=torch.Generator().manual_seed(0))
-    expected, loss = plain_gradient(model, overlay, overlay.values, batch())
-    with overlay.applied():
-        found, told = gradient(model, overlay, Recipe().objective, batch())
-        tail, _ = gradient(model, overlay, Recipe().objective, batch(), blocks=1)
+    tuned = SparseValues(model, finish(Random(density=0.02).find(model, SEARCH)))
+    tuned.values += 0.02 * torch.randn(len(tuned.values), generator=torch.Generator().manual_seed(0))
+    expected, loss = plain_gradient(model, tuned, tuned.values, batch())
+    with tuned.applied():
+        found, told = gradient(model, tuned, Recipe().objective, batch())
+        suffix, _ = gradient(model, tuned, Recipe().objective, batch(), blocks=1)
     assert told == pytest.approx(loss, rel=1e-5)
     assert torch.allclose(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
-    path, blocks = model.anatomy.blocks, model.anatomy.layers
-    for name, part in overlay.slices.items():
+    path, blocks = model.spec.blocks, model.spec.layers
+    for name, part in tuned.slices.items():
         last = name.startswith(f"{path}.{blocks - 1}.")
-        assert torch.allclose(tail[part], found[part] * last, rtol=1e-4, atol=1e-6), name
+        assert torch.allclose(suffix[part], found[part] * last, rtol=1e-4, atol=1e-6), name
 
 
 def made(model, *settings):
     recipe = with_settings(Recipe(), ["mask.rule=random", "mask.density=0.02", *settings])
-    session = Session(recipe, model, SparseOverlay(model, finish(recipe.mask.find(model, SEARCH))))
+    session = Session(recipe, model, SparseValues(model, finish(recipe.mask.find(model, SEARCH))))
     session.begin()
     return session
 
@@ -64,14 +64,14 @@ def made(model, *settings):
 def test_elastic_is_exact_in_the_last_block_and_two_sided_before(frozen_tiny, family):
     model = frozen_tiny(family, 32)
     session = made(model, "estimator.rule=elastic", "estimator.epsilon=1e-3")
-    overlay, z = session.overlay, session.directions()
+    tuned, z = session.tuned, session.directions()
     found = session.estimate(batch(), z)
-    last = [part for name, part in overlay.slices.items()
-            if name.startswith(f"{model.anatomy.blocks}.{model.anatomy.layers - 1}.")]  # fmt: skip
+    last = [part for name, part in tuned.slices.items()
+            if name.startswith(f"{model.spec.blocks}.{model.spec.layers - 1}.")]  # fmt: skip
     assert last and all((z[:, part] == 0).all() for part in last) and z.count_nonzero() > 0
-    sides = [plain_gradient(model, overlay, overlay.values + sign * 1e-3 * z[0], batch()) for sign in (1, -1)]
-    assert found.scalars[0] == pytest.approx((sides[0][1] - sides[1][1]) / 2e-3, rel=1e-2, abs=5e-3)
-    mean = (sides[0][0] + sides[1][0]) / 2
+    points = [plain_gradient(model, tuned, tuned.values + sign * 1e-3 * z[0], batch()) for sign in (1, -1)]
+    assert found.recorded[0] == pytest.approx((points[0][1] - points[1][1]) / 2e-3, rel=1e-2, abs=5e-3)
+    mean = (points[0][0] + points[1][0]) / 2
     for part in last:
         assert torch.allclose(found.exact[part], mean[part], rtol=2e-3, atol=1e-5)
     assert found.exact.count_nonzero() <= sum(part.stop - part.start for part in last)
@@ -83,20 +83,20 @@ def test_addax_mixes_both_orders_by_length(frozen_tiny, longest):
     model = frozen_tiny("llama", 32)
     examples = [each for each in batch() if each.choices]
     session = made(model, "estimator.rule=addax", f"estimator.short={longest}", "estimator.epsilon=1e-3")
-    overlay, z = session.overlay, session.directions()
+    tuned, z = session.tuned, session.directions()
     found = session.estimate(examples, z)
     long = [each for each in examples if each.length > longest]
     short = [each for each in examples if each.length <= longest]
-    slope = 0.0
+    grad = 0.0
     if long:
-        up, down = (plain_gradient(model, overlay, overlay.values + s * 1e-3 * z[0], long)[1] for s in (1, -1))
-        slope = len(long) / len(examples) * (up - down) / 2e-3
-    assert found.scalars == pytest.approx((slope, len(short) / len(examples)), rel=1e-2, abs=5e-3)
+        up, down = (plain_gradient(model, tuned, tuned.values + s * 1e-3 * z[0], long)[1] for s in (1, -1))
+        grad = len(long) / len(examples) * (up - down) / 2e-3
+    assert found.recorded == pytest.approx((grad, len(short) / len(examples)), rel=1e-2, abs=5e-3)
     assert (found.exact is None) == (not short)
     if short:
-        expected = plain_gradient(model, overlay, overlay.values, short)[0] * len(short) / len(examples)
+        expected = plain_gradient(model, tuned, tuned.values, short)[0] * len(short) / len(examples)
         assert torch.allclose(found.exact, expected, rtol=1e-3, atol=1e-6)
-    assert found.loss == pytest.approx(plain_gradient(model, overlay, overlay.values, examples)[1], rel=1e-4)
+    assert found.loss == pytest.approx(plain_gradient(model, tuned, tuned.values, examples)[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("rule", ["elastic", "addax"])
@@ -105,32 +105,33 @@ def test_such_runs_come_back_bit_for_bit(make, tmp_path, rule):
     chosen = make(estimator={"rule": rule, **({"short": 12} if rule == "addax" else {})}, loop={"steps": 6})
     told = list(training.train(chosen, folder=tmp_path / "run"))
     run = open_run(tmp_path / "run")
-    assert finish(open_session(run, frames=False)).overlay.hash() == told[-1].hash
-    assert finish(open_session(run)).overlay.hash() == told[-1].hash
-    first = finish(open_session(run, 3)).overlay.hash()
+    assert finish(open_session(run, from_checkpoints=False)).tuned.hash() == told[-1].hash
+    assert finish(open_session(run)).tuned.hash() == told[-1].hash
+    first = finish(open_session(run, 3)).tuned.hash()
     branched = list(training.resume(branch(run, 3).path))
     assert branched[-1].hash == told[-1].hash and [step.step for step in of(e.Step, branched)] == [4, 5, 6]
-    assert finish(open_session(run, 3, frames=False)).overlay.hash() == first
+    assert finish(open_session(run, 3, from_checkpoints=False)).tuned.hash() == first
 
 
 @pytest.mark.parametrize("estimator", ["elastic", "two-sided"])
 def test_a_branch_with_other_data_begins_where_its_parent_was(make, tmp_path, estimator):
     list(training.train(make(estimator={"rule": "elastic"}, loop={"steps": 6}), folder=tmp_path / "run"))
     run = open_run(tmp_path / "run")
-    there = finish(open_session(run, 3, frames=False)).overlay.hash()
+    there = finish(open_session(run, 3, from_checkpoints=False)).tuned.hash()
     made = branch(run, 3, ["data.train=12", f"estimator.rule={estimator}"])
-    assert finish(open_session(made, frames=False)).overlay.hash() == there
+    assert finish(open_session(made, from_checkpoints=False)).tuned.hash() == there
     told = list(training.resume(made.path))
     assert open_run(made.path).facts.examples == 12
-    assert finish(open_session(open_run(made.path), frames=False)).overlay.hash() == told[-1].hash
+    assert finish(open_session(open_run(made.path), from_checkpoints=False)).tuned.hash() == told[-1].hash
     list(training.resume(made.path))  # its own examples are those it began with
 
 
 def test_steps_that_nothing_is_perturbed_in_are_replayed_too(make, tmp_path):
     told = list(training.train(make(estimator={"rule": "elastic", "blocks": 99}), folder=tmp_path / "run"))
-    assert {step.slope for step in of(e.Step, told)} == {0.0}, "all of it is found exactly"
-    start = finish(open_session(open_run(tmp_path / "run"), 0)).overlay.hash()
-    assert finish(open_session(open_run(tmp_path / "run"), frames=False)).overlay.hash() == told[-1].hash != start
+    assert {step.grad for step in of(e.Step, told)} == {0.0}, "all of it is found exactly"
+    start = finish(open_session(open_run(tmp_path / "run"), 0)).tuned.hash()
+    rebuilt = finish(open_session(open_run(tmp_path / "run"), from_checkpoints=False))
+    assert rebuilt.tuned.hash() == told[-1].hash != start
 
 
 def test_changed_examples_are_told_before_such_steps_are_taken_again(make, tmp_path):
@@ -138,11 +139,11 @@ def test_changed_examples_are_told_before_such_steps_are_taken_again(make, tmp_p
     rows = (tmp_path / "train.jsonl").read_text().splitlines()
     (tmp_path / "train.jsonl").write_text("\n".join(rows[1:]))
     with pytest.raises(UserError, match="Run 'tiny': the training examples changed"):
-        finish(open_session(open_run(tmp_path / "run"), 2, frames=False))
+        finish(open_session(open_run(tmp_path / "run"), 2, from_checkpoints=False))
 
 
 def test_a_model_that_comes_block_by_block_is_refused():
-    layers = {"one": SimpleNamespace(store=SimpleNamespace(device=torch.device("cpu")))}
+    layers = {"one": SimpleNamespace(frozen=SimpleNamespace(device=torch.device("cpu")))}
     model = SimpleNamespace(layers=layers, device=torch.device("meta"), source=SimpleNamespace(id="large"))
     with pytest.raises(UserError, match="'large' is too large"):
         check(model)

@@ -15,7 +15,7 @@ from sparsezo_gui.engine import guard as guards
 from sparsezo_gui.engine import loop as loops
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.guard import Guard, Median
-from sparsezo_gui.engine.models.library import anatomy_of as anatomy
+from sparsezo_gui.engine.hub.library import spec_of as spec
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
@@ -34,13 +34,13 @@ SPREADS = {
 }
 
 
-def watched(losses, slopes, base, start=0):
+def watched(losses, projected_grads, base, start=0):
     """The first trouble, with its step and the one to go back to, judged twice as the loop does it."""
     first, second = Guard(base[: guards.BATCHES], start), Guard(base, start)
     suspected = False
-    for step, (loss, slope) in enumerate(zip(losses, slopes, strict=True), start + 1):
+    for step, (loss, projected_grad) in enumerate(zip(losses, projected_grads, strict=True), start + 1):
         for guard in (first, second):
-            guard.saw(step, loss, (slope,))
+            guard.saw(step, loss, (projected_grad,))
         suspected = suspected or bool(first.trouble)
         if suspected and second.trouble:
             return step, second.trouble, second.best
@@ -79,12 +79,12 @@ def test_a_run_that_behaves_is_left_alone(spread, course, shift):
         chance = np.random.default_rng(seed)
         draw = SPREADS[spread]
         base = (draw(chance, guards.SURE) + shift).tolist()
-        slopes = heavy(chance, 3000) * (1 + 2 * (steps > 1500))  # three times as steep from the middle on
-        assert watched((level * draw(chance, 3000) + shift).tolist(), slopes.tolist(), base)[:2] == (None, "")
+        projected_grads = heavy(chance, 3000) * (1 + 2 * (steps > 1500))  # three times as steep from the middle on
+        assert watched((level * draw(chance, 3000) + shift).tolist(), projected_grads.tolist(), base)[:2] == (None, "")
 
 
 @pytest.mark.parametrize(
-    ("course", "slopes", "sentence", "steps"),
+    ("course", "values", "sentence", "steps"),
     [
         (lambda t: 6.0 if t > 3 else 1.4, lambda t: 1.0, "more than three times", 16),
         (lambda t: 2.5 if t > 3 else 1.4, lambda t: 1.0, "clearly above", 64),
@@ -94,11 +94,11 @@ def test_a_run_that_behaves_is_left_alone(spread, course, shift):
     ],
     ids=["explodes", "gets worse", "forgets", "steep", "not finite"],
 )
-def test_trouble_is_seen_soon(course, slopes, sentence, steps):
+def test_trouble_is_seen_soon(course, projected_grads, sentence, steps):
     chance = np.random.default_rng(0)
     noise = 1 + 0.1 * chance.standard_normal(1000)
     losses = [course(t) * noise[t] for t in range(1000)]
-    sizes = [slopes(t) * z for t, z in enumerate(chance.standard_normal(1000))]
+    sizes = [projected_grads(t) * z for t, z in enumerate(chance.standard_normal(1000))]
     step, trouble, _ = watched(losses, sizes, [1.4, 1.5, 1.2, 1.6, 1.3, 1.4, 1.5, 1.35] * 16)
     assert sentence in trouble and step <= steps
 
@@ -119,10 +119,10 @@ class Bowl:
     """
 
     def __init__(self, session, batch, directions):
-        overlay, self.directions = session.overlay, directions
+        tuned, self.directions = session.tuned, directions
         chance = torch.Generator().manual_seed(0)
-        away = 0.02 * torch.randn(overlay.values.numel(), generator=chance)
-        self.at, self.size = overlay.values - overlay.start - away, away.square().sum().double()
+        away = 0.02 * torch.randn(tuned.values.numel(), generator=chance)
+        self.at, self.size = tuned.values - tuned.start - away, away.square().sum().double()
         self.batch = 0.02 * math.sin(sum(batch[0].rows[0].tokens) + session.step)
 
     @staticmethod
@@ -141,7 +141,7 @@ def bowl(monkeypatch, make):
 
     def made(times, **loop):
         chosen = make(model={"bits": 32})
-        count = round(0.01 * anatomy(chosen.model).eligible)
+        count = round(0.01 * spec(chosen.model).eligible)
         rate = Bowl.rate(0.02 * torch.randn(count, generator=torch.Generator().manual_seed(0)))
         return make(model={"bits": 32}, update={"rule": "sgd", "learning_rate": times * rate},
                     loop={"steps": 120, "evaluate_every": 0, **loop})  # fmt: skip
@@ -163,7 +163,7 @@ def test_a_rate_a_thousand_times_too_high_is_caught_and_the_run_ends_no_worse_th
     assert len(notices) == len(of(e.Returned, told)) == len(factors) and notices[0].level == "warning"
     # All of it is in the journal: any step is rebuilt, and the rate goes on from where it was.
     run = open_run(tmp_path / "run")
-    assert finish(open_session(run, frames=False)).overlay.hash() == told[-1].hash
+    assert finish(open_session(run, from_checkpoints=False)).tuned.hash() == told[-1].hash
     assert finish(open_session(run)).factor == pytest.approx(factors[-1])
 
 
@@ -196,7 +196,7 @@ def test_what_cannot_be_helped_ends_with_a_sentence(bowl, tmp_path, monkeypatch)
     assert (told[-1].reason, told[-1].step) == ("early", 0)
     assert "ends there" in of(e.Notice, told)[-1].text
     session = finish(open_session(open_run(tmp_path / "run")))
-    assert session.overlay.hash() == told[-1].hash and (session.overlay.values == session.overlay.start).all()
+    assert session.tuned.hash() == told[-1].hash and (session.tuned.values == session.tuned.start).all()
     assert list_runs(tmp_path / "run")[0].state == "done"
     rest = list(training.resume(tmp_path / "run"))
     assert of(e.Step, rest)[0].rate == pytest.approx(of(e.Step, told)[0].rate / 4)
@@ -208,7 +208,7 @@ def test_in_a_branch_the_way_back_ends_where_it_begins(bowl, tmp_path):
     made = branch(open_run(tmp_path / "run"), 20, [f"update.learning_rate={rate!r}"])
     told = list(training.resume(made.path))
     assert {event.step for event in of(e.Returned, told)} == {20} and told[-1].reason == "done"
-    assert finish(open_session(made, frames=False)).overlay.hash() == told[-1].hash
+    assert finish(open_session(made, from_checkpoints=False)).tuned.hash() == told[-1].hash
 
 
 def test_losses_that_stop_being_finite_lead_back_and_those_that_never_were_to_an_end(make, tmp_path, monkeypatch):

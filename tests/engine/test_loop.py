@@ -17,11 +17,11 @@ import torch
 from sparsezo_gui.engine import loop as loops
 from sparsezo_gui.engine import session as sessions
 from sparsezo_gui.engine import training
-from sparsezo_gui.engine.runs import frames, journal
+from sparsezo_gui.engine.runs import checkpoints, journal
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.history import history
-from sparsezo_gui.engine.runs.line import line
+from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.engine.runs.listing import list_runs
 from sparsezo_gui.engine.session import load_data, open_session
 from sparsezo_gui.engine.zo import generator
@@ -30,7 +30,7 @@ from sparsezo_gui.engine.zo.estimators.fzoo import FZOO
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.errors import DiskFull, UserError
 from sparsezo_gui.recipe import events as e
-from sparsezo_gui.recipe import judge
+from sparsezo_gui.recipe import outcome
 from sparsezo_gui.recipe.registry import UPDATES
 from tests.engine.conftest import finish, of
 
@@ -38,7 +38,7 @@ from tests.engine.conftest import finish, of
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Key frames every two steps, and short waits."""
-    monkeypatch.setattr(frames, "spacing", lambda size, again=False: 2)
+    monkeypatch.setattr(checkpoints, "spacing", lambda size, again=False: 2)
     monkeypatch.setattr(loops, "POLL", 0.01)
 
 
@@ -68,7 +68,7 @@ def at(step, *commands):
 
 
 def hashes(run, count):
-    return [finish(open_session(open_run(run), step)).overlay.hash() for step in range(count + 1)]
+    return [finish(open_session(open_run(run), step)).tuned.hash() for step in range(count + 1)]
 
 
 def same(mine, theirs):
@@ -84,10 +84,10 @@ def same(mine, theirs):
 def test_any_step_is_the_same_from_a_key_frame_and_from_the_beginning(make, tmp_path, update):
     train(make(update={"rule": update, "learning_rate": 1e-3}), tmp_path / "run")
     run = open_run(tmp_path / "run")
-    assert [frame.step for frame in frames.frames(run.path)] == [2, 4, 6]
+    assert [frame.step for frame in checkpoints.listed(run.path)] == [2, 4, 6]
     for step in range(7):
         with_frames, without = (finish(open_session(run, step, use)) for use in (True, False))
-        assert with_frames.overlay.hash() == without.overlay.hash()
+        assert with_frames.tuned.hash() == without.tuned.hash()
         assert same(tuple(with_frames.state), tuple(without.state)) and with_frames.step == step
 
 
@@ -96,14 +96,14 @@ def test_directions_drawn_ahead_are_the_same(make, tmp_path, monkeypatch):
     monkeypatch.setattr(sessions, "DRAWN_AHEAD", 1)
     for threads in (1, 3):
         monkeypatch.setattr(sessions.torch, "get_num_threads", lambda threads=threads: threads)
-        assert finish(open_session(open_run(tmp_path / "run"), frames=False)).overlay.hash() == told[-1].hash
+        assert finish(open_session(open_run(tmp_path / "run"), from_checkpoints=False)).tuned.hash() == told[-1].hash
 
 
 def test_a_damaged_key_frame_costs_only_time(make, tmp_path):
     told = train(make(), tmp_path / "run")
-    for frame in frames.frames(tmp_path / "run")[1:]:
+    for frame in checkpoints.listed(tmp_path / "run")[1:]:
         frame.path.write_bytes(frame.path.read_bytes()[:-7])
-    assert finish(open_session(open_run(tmp_path / "run"))).overlay.hash() == told[-1].hash
+    assert finish(open_session(open_run(tmp_path / "run"))).tuned.hash() == told[-1].hash
 
 
 def test_undo_in_a_running_loop(make, tmp_path):
@@ -112,11 +112,11 @@ def test_undo_in_a_running_loop(make, tmp_path):
     told = train(make(), tmp_path / "run", lambda event: [left.pop()] if left and at(5, 1)(event) else ())
     assert [event.step for event in of(e.Step, told)] == [1, 2, 3, 4, 5, 4, 5, 6]
     assert [event.step for event in of(e.Returned, told)] == [3]
-    assert told[-1].hash == whole[-1].hash == finish(open_session(open_run(tmp_path / "run"))).overlay.hash()
+    assert told[-1].hash == whole[-1].hash == finish(open_session(open_run(tmp_path / "run"))).tuned.hash()
     found = journal.read(tmp_path / "run" / "journal.bin")
     assert (len(found.records), found.step, found.fault) == (9, 6, "")
     # Evaluations of steps that were gone back over do not count any more.
-    counted = of(e.Evaluation, judge.on_line(open_run(tmp_path / "run").events()))
+    counted = of(e.Evaluation, outcome.on_lineage(open_run(tmp_path / "run").events()))
     assert [(each.step, each.split) for each in counted] == [
         (0, "validation"), (0, "test"), (4, "validation"), (6, "validation"), (6, "test"),
     ]  # fmt: skip
@@ -127,7 +127,7 @@ def test_undo_is_kept_when_nothing_follows_it(make, tmp_path):
     told = train(make(), tmp_path / "run", lambda event: [left.pop(0), left.pop(0)] if left and at(5, 1)(event) else ())
     assert (told[-1].step, told[-1].reason) == (2, "stopped")
     run = open_run(tmp_path / "run")
-    assert line(run).step == 2 and finish(open_session(run)).overlay.hash() == told[-1].hash
+    assert lineage_of(run).step == 2 and finish(open_session(run)).tuned.hash() == told[-1].hash
     rest = resume(tmp_path / "run")
     assert of(e.Started, rest)[0].first == 3
     assert rest[-1].hash == train(make(), tmp_path / "whole")[-1].hash
@@ -163,7 +163,7 @@ def test_past_steps_are_evaluated_and_answer_while_the_run_goes_on(make, tmp_pat
     assert [event.step for event in answers if event.last] == [0, 3]
     for step in (0, 3):
         session = finish(open_session(run, step))
-        with session.overlay.applied():
+        with session.tuned.applied():
             asked = loops.encode_prompt(session.recipe.data, session.model.tokenizer, "the cat", ("no", "yes"))
             plain = "".join(loops.reply(session.model, asked, 6))
         assert "".join(event.text for event in answers if event.step == step) == plain
@@ -251,7 +251,7 @@ def test_where_losses_are_rounded_otherwise_a_run_ends_nearly_the_same(make, tmp
     facts = tmp_path / "moved" / "run.json"
     facts.write_text(facts.read_text().replace('"pack_rows": 1024', '"pack_rows": 40'))
     resume(tmp_path / "moved")
-    here, there = (finish(open_session(open_run(tmp_path / name))).overlay for name in ("whole", "moved"))
+    here, there = (finish(open_session(open_run(tmp_path / name))).tuned for name in ("whole", "moved"))
     assert here.hash() != there.hash()
     assert (here.values - there.values).norm() < 1e-3 * (here.values - here.start).norm()
     assert hashes(tmp_path / "whole", 3) == hashes(tmp_path / "moved", 3)
@@ -271,9 +271,9 @@ def test_a_branch_goes_on_from_its_step_and_shares_what_was_before(make, tmp_pat
     # Plainly: three steps of the parent, then three with the branch's seed and rate.
     session = finish(open_session(parent, 3))
     for record in journal.read(made.journal).records:
-        z = generator.Source(9, session.step + 1, session.overlay.values.numel()).normal(1)
-        session.advance(z, record["slopes"].tolist(), float(record["rate"]), recipe=made.recipe)
-    assert session.overlay.hash() == told[-1].hash == finish(open_session(made, frames=False)).overlay.hash()
+        z = generator.Source(9, session.step + 1, session.tuned.values.numel()).normal(1)
+        session.advance(z, record["values"].tolist(), float(record["rate"]), recipe=made.recipe)
+    assert session.tuned.hash() == told[-1].hash == finish(open_session(made, from_checkpoints=False)).tuned.hash()
     assert hashes(made.path, 6)[:4] == hashes(tmp_path / "run", 6)[:4]
     assert hashes(made.path, 6)[4:] != hashes(tmp_path / "run", 6)[4:]
     assert [len(part) for part in history(made.path).steps] == [3, 3]
@@ -294,7 +294,7 @@ def test_what_the_parent_does_later_does_not_touch_a_branch(make, tmp_path):
     for command in rest:
         commands.put(command)
     list(training.resume(tmp_path / "run", commands))
-    assert finish(open_session(made, frames=False)).overlay.hash() == told[-1].hash
+    assert finish(open_session(made, from_checkpoints=False)).tuned.hash() == told[-1].hash
     assert [len(part) for part in history(made.path).steps] == [5, 3]
 
 
@@ -305,7 +305,7 @@ def test_branches_of_branches_and_of_steps_before_a_branch(make, tmp_path):
     second = branch(first, 7, ["update.rule=scalar-normalised"], "second")
     assert second.path.parent.parent == first.path
     told = resume(second.path)
-    assert finish(open_session(second, frames=False)).overlay.hash() == told[-1].hash
+    assert finish(open_session(second, from_checkpoints=False)).tuned.hash() == told[-1].hash
     early = branch(second, 2, name="early")
     assert early.path.parent.parent == open_run(tmp_path / "run").path
     assert early.recipe.update.rule == "scalar-normalised"
@@ -314,7 +314,7 @@ def test_branches_of_branches_and_of_steps_before_a_branch(make, tmp_path):
     loop = loops.Loop(early, SimpleQueue(), session, finish(load_data(session.recipe, session.model)))
     list(loop._at(1, lambda: loop.evaluate("validation")))  # does not count as the result
     runs = list_runs(tmp_path / "run")
-    assert runs[1].metrics == judge.last_metrics(e for e in early.events() if getattr(e, "step", 0) == 9)
+    assert runs[1].metrics == outcome.last_metrics(e for e in early.events() if getattr(e, "step", 0) == 9)
     assert [(run.name, run.start) for run in runs] == [("tiny", 0), ("early", 2), ("first", 4), ("second", 7)]
     assert [run.parent for run in runs][1:] == [runs[0].path, runs[0].path, runs[2].path]
     assert list_runs(second.path) == runs
@@ -345,10 +345,10 @@ def test_a_branch_without_its_parent_says_so(make, tmp_path):
     made = branch(open_run(tmp_path / "run"), 3)
     shutil.copytree(made.path, tmp_path / "alone")
     with pytest.raises(UserError, match="no longer inside the folder"):
-        line(open_run(tmp_path / "alone"))
+        lineage_of(open_run(tmp_path / "alone"))
     (tmp_path / "run" / "journal.bin").unlink()
     with pytest.raises(UserError, match="missing, but a branch starts from it"):
-        line(made)
+        lineage_of(made)
 
 
 def test_other_data_in_a_branch(make, tmp_path):
@@ -357,7 +357,8 @@ def test_other_data_in_a_branch(make, tmp_path):
     assert made.facts.data_hash is None
     told = resume(made.path, at(4, e.Stop()))
     assert len(open_run(made.path).facts.data_hash) == 64
-    assert resume(made.path)[-1].hash == finish(open_session(made, frames=False)).overlay.hash() != told[-1].hash
+    resumed = resume(made.path)[-1].hash
+    assert resumed == finish(open_session(made, from_checkpoints=False)).tuned.hash() != told[-1].hash
 
 
 def test_a_changed_rate_stays_changed_in_a_branch_unless_it_has_its_own(make, tmp_path):
@@ -545,7 +546,7 @@ def test_a_branch_that_goes_back_to_its_beginning_stays_itself(make, tmp_path, s
     commands = SimpleQueue()
     commands.put(e.GoBack(3))
     again = list(training.resume(made.path, commands))
-    assert again[-1].hash == told[-1].hash == finish(open_session(made, frames=False)).overlay.hash()
+    assert again[-1].hash == told[-1].hash == finish(open_session(made, from_checkpoints=False)).tuned.hash()
     twin = branch(made, 3)
     assert twin.path.parent.parent == made.path
     assert resume(twin.path)[-1].hash == told[-1].hash
@@ -557,12 +558,12 @@ def test_a_key_frame_of_steps_that_were_lost_is_not_taken_for_others(make, tmp_p
     content = bytearray(run.journal.read_bytes())
     content[128 + 2 * 60 + 9] ^= 1
     run.journal.write_bytes(content)
-    monkeypatch.setattr(frames, "spacing", lambda size, again=False: 100)
+    monkeypatch.setattr(checkpoints, "spacing", lambda size, again=False: 100)
     commands = SimpleQueue()
     commands.put(e.SetRate(3.0))
     list(training.resume(run.path, commands))
     for step in (3, 4, 5):
-        with_frames, without = (finish(open_session(run, step, use)).overlay.hash() for use in (True, False))
+        with_frames, without = (finish(open_session(run, step, use)).tuned.hash() for use in (True, False))
         assert with_frames == without
 
 
@@ -587,7 +588,7 @@ def test_a_question_that_lacks_columns_is_answered_by_a_sentence(make, tmp_path)
     data = {"template": "{{ text }} {{ more }}?", "answers": ("yes", "no")}
     chosen = make(data=data)
     for path in tmp_path.glob("*.jsonl"):
-        rows = [{**json.loads(line), "more": "is it"} for line in path.read_text().splitlines()]
+        rows = [{**json.loads(lineage_of), "more": "is it"} for lineage_of in path.read_text().splitlines()]
         path.write_text("\n".join(map(json.dumps, rows)))
     told = train(chosen, tmp_path / "run", at(2, e.Ask("the cat"), e.Ask('{"text": "the cat", "more": "is it"}')))
     sentence, answer, last = of(e.Answer, told)
@@ -596,7 +597,7 @@ def test_a_question_that_lacks_columns_is_answered_by_a_sentence(make, tmp_path)
 
 
 def test_a_stop_while_the_disk_is_full_stops_and_commands_keep_their_order(make, tmp_path, monkeypatch):
-    tell, full = loops.RunFolder.tell, [True]
+    tell, full = loops.RunFolder.record, [True]
 
     def refuse(self, event):
         if full and isinstance(event, e.Evaluation) and event.step == 2:

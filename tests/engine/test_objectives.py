@@ -11,14 +11,14 @@ import torch
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.data.encode import encode
 from sparsezo_gui.engine.evaluate import evaluate
+from sparsezo_gui.engine.masks.random import Random
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.objectives.counted import F1, ExactMatch
-from sparsezo_gui.engine.ranging import find_rate
+from sparsezo_gui.engine.range_test import find_rate
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session import Session, open_session
-from sparsezo_gui.engine.sparse.overlay import overlay_of
-from sparsezo_gui.engine.sparse.random import Random
-from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.spaces.sparse import tuned_values
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe import events as e
@@ -31,8 +31,8 @@ FAR = torch.tensor([[0.0], [0.3], [-0.3]])  # so far that choices and answers ch
 
 
 def session_of(model, *settings, density=0.05):
-    overlay = overlay_of(model, finish(Random(density=density).find(model, Search(0, Recipe().data))))
-    session = Session(with_settings(Recipe(), settings), model, overlay)
+    tuned = tuned_values(model, finish(Random(density=density).find(model, Search(0, Recipe().data))))
+    session = Session(with_settings(Recipe(), settings), model, tuned)
     session.begin()
     return session
 
@@ -61,7 +61,7 @@ def test_accuracy_counts_wrong_choices(frozen_tiny, choices, mix):
     session = session_of(frozen_tiny("llama", 32), "objective.rule=accuracy", f"objective.mix={mix}")
     probe = session.probe(choices, session.directions())
     found = probe.examples(FAR)
-    with session.overlay.probed(probe.directions, FAR):
+    with session.tuned.probed(probe.directions, FAR):
         plain = measure(session.model, choices, 3)
     for side in range(3):
         for place, one in enumerate(choices):
@@ -76,7 +76,7 @@ def test_the_pure_count_is_what_an_evaluation_tells(frozen_tiny, choices):
     probe = session.probe(choices, session.directions())
     told = []
     for side in FAR:
-        with session.overlay.probed(probe.directions, side[None]):
+        with session.tuned.probed(probe.directions, side[None]):
             told.append(finish(evaluate(session.model, choices, "test")).metrics["accuracy"])
     assert (1 - probe.losses(FAR)).tolist() == pytest.approx(told)
     assert len(set(told)) > 1
@@ -90,13 +90,13 @@ def test_written_answers_score_as_in_an_evaluation(frozen_tiny, completions, kin
     probe = session.probe(completions, session.directions())
     told = []
     for side in FAR:
-        with session.overlay.probed(probe.directions, side[None]):
+        with session.tuned.probed(probe.directions, side[None]):
             told.append(finish(evaluate(session.model, completions, "test")).metrics[metric])
     assert (1 - probe.losses(FAR)).tolist() == pytest.approx(told)
     if bits == 32:
         assert 0 < told[0] < 1
         mixed = kind(mix=0.25)
-        with session.overlay.applied():
+        with session.tuned.applied():
             likely = measure(session.model, completions)
             expected = 0.75 * (1 - told[0]) + 0.25 * (likely.sums / likely.weights).mean().item()
             assert mixed.measure(session.model, completions).loss.item() == pytest.approx(expected)
@@ -139,7 +139,7 @@ def test_margins_begin_at_nothing(frozen_tiny, bits):
     alone = [session.probe([one], session.directions()).losses(torch.zeros(1, 1)).item() for one in examples]
     assert alone == pytest.approx([math.log(2)] * 4, abs=1e-6)
     base = session.base(examples)
-    with session.overlay.applied():
+    with session.tuned.applied():
         found = finish(evaluate(session.model, examples, "test", session.recipe.objective, base)).metrics
     assert (found["accuracy"], found["margin"]) == (0.5, 0.0)
     assert found["loss"] == pytest.approx(math.log(2))
@@ -159,26 +159,26 @@ def test_preference_is_the_loss_of_dpo_by_back_propagation(frozen_tiny):
     """Away from the start, so that the margins differ: the slope along z is ∇L·z, with L written down plainly."""
     session = session_of(frozen_tiny("llama", 32), "data.task=preference", "objective.rule=preference",
                          "objective.beta=0.5")  # fmt: skip
-    model, overlay, examples = session.model, session.overlay, pairs(session.model)
+    model, tuned, examples = session.model, session.tuned, pairs(session.model)
     session.base(examples)
     z = session.directions()
-    overlay.values += 0.05 * z[0].flip(0)
+    tuned.values += 0.05 * z[0].flip(0)
     plain = reference.plain_model(model).double()
     with torch.no_grad():
         before = [plain_margin(plain, one).item() for one in examples]
     assert session.base(examples).tolist() == pytest.approx(before, abs=1e-4)
-    reference.put(plain, model, overlay, overlay.values.double())
+    reference.put(plain, model, tuned, tuned.values.double())
     loss = torch.stack([
         -torch.nn.functional.logsigmoid(0.5 * (plain_margin(plain, one) - known))
         for one, known in zip(examples, before, strict=True)
     ]).mean()  # fmt: skip
     loss.backward()
     gradient = torch.cat([
-        overlay.felt(name, reference.oriented(model, name, plain.get_parameter(name).grad)) for name in overlay.slices
+        tuned.felt(name, reference.oriented(model, name, plain.get_parameter(name).grad)) for name in tuned.slices
     ])  # fmt: skip
     found = session.estimate(examples, z)
     assert session.probe(examples, z).losses(torch.zeros(1, 1)).item() == pytest.approx(loss.item(), abs=1e-5)
-    assert found.scalars[0] == pytest.approx((gradient @ z[0].double()).item(), rel=2e-3)
+    assert found.recorded[0] == pytest.approx((gradient @ z[0].double()).item(), rel=2e-3)
 
 
 def test_a_run_learns_its_preferences(make, tmp_path):
@@ -202,7 +202,7 @@ def test_a_run_learns_its_preferences(make, tmp_path):
     first, last = (each.metrics for each in of(e.Evaluation, events) if each.split == "validation")
     assert (first["accuracy"], first["margin"]) == (0.5, 0.0)
     assert last["accuracy"] > 0.9 and last["margin"] > 0 and last["loss"] < math.log(2)
-    assert finish(open_session(open_run(tmp_path / "run"))).overlay.hash() == events[-1].hash
+    assert finish(open_session(open_run(tmp_path / "run"))).tuned.hash() == events[-1].hash
     part = training.train(chosen, folder=tmp_path / "part")
     while getattr(next(part), "step", 0) != 13:
         pass

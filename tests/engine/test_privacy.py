@@ -36,36 +36,36 @@ ANSWERS = {"answers": ("no", "yes")}
 PRIVATE = {"data": ANSWERS, "privacy": {"rule": "gaussian", "noise": 0.5}}
 
 
-def probe_of(slopes):
-    """A probe whose examples have these ``slopes`` (directions, examples)."""
-    slopes = torch.tensor(slopes, dtype=torch.float64)
-    return SimpleNamespace(alone=lambda offsets: 2.0 + offsets.double() @ slopes)
+def probe_of(projected_grads):
+    """A probe whose examples have these ``projected_grads`` (directions, examples)."""
+    projected_grads = torch.tensor(projected_grads, dtype=torch.float64)
+    return SimpleNamespace(alone=lambda offsets: 2.0 + offsets.double() @ projected_grads)
 
 
-def measured(slopes, **fields):
+def measured(projected_grads, **fields):
     rule = Gaussian(**{"clip": 2.0, "noise": 1e-9, **fields})
-    return rule.measure(TwoSided(directions=len(slopes)), probe_of(slopes), None, 4)
+    return rule.estimate(TwoSided(directions=len(projected_grads)), probe_of(projected_grads), None, 4)
 
 
 def test_each_example_counts_for_no_more_than_the_clip():
     found = measured([[0.5, -1.0, 7.0, -300.0]])
-    assert found.scalars == pytest.approx([(0.5 - 1.0 + 2.0 - 2.0) / 4], abs=1e-6)
+    assert found.recorded == pytest.approx([(0.5 - 1.0 + 2.0 - 2.0) / 4], abs=1e-6)
     assert math.isnan(found.loss)
     several = measured([[3.0, 0.3], [4.0, -0.4]])  # lengths 5 and 0.5
-    assert several.scalars == pytest.approx([(1.2 + 0.3) / 4, (1.6 - 0.4) / 4], abs=1e-6)
-    assert measured([[1.0, float("nan"), float("inf")]]).scalars == pytest.approx([0.25], abs=1e-6)
-    assert measured([[]]).scalars == pytest.approx([0.0], abs=1e-6)
+    assert several.recorded == pytest.approx([(1.2 + 0.3) / 4, (1.6 - 0.4) / 4], abs=1e-6)
+    assert measured([[1.0, float("nan"), float("inf")]]).recorded == pytest.approx([0.25], abs=1e-6)
+    assert measured([[]]).recorded == pytest.approx([0.0], abs=1e-6)
 
 
 def test_noise_has_the_size_that_is_accounted_for():
     count = 4000
-    found = np.array([measured([[0.0]], clip=3.0, noise=0.7).scalars[0] for _ in range(count)])
+    found = np.array([measured([[0.0]], clip=3.0, noise=0.7).recorded[0] for _ in range(count)])
     size = 0.7 * 3.0 / 4
     assert abs(found.mean()) < 5 * size / count**0.5
     assert found.std() == pytest.approx(size, rel=5 / (2 * count) ** 0.5)
     assert (np.abs(found) > 2 * size).mean() == pytest.approx(0.0455, abs=0.017)
     assert np.abs(np.corrcoef(found[:-1], found[1:])[0, 1]) < 5 / count**0.5
-    both = np.array([measured([[0.0], [0.0]], noise=1.0).scalars for _ in range(1000)])
+    both = np.array([measured([[0.0], [0.0]], noise=1.0).recorded for _ in range(1000)])
     assert abs(np.corrcoef(both.T)[0, 1]) < 0.16
 
 
@@ -75,11 +75,12 @@ def test_an_empty_batch_and_one_of_long_texts(frozen_tiny):
     rows = [{"prompt": "the cat", "answer": answer} for answer in ("sat", "sat on the mat and on the log today")]
     short, long = (encode(one, session.model.tokenizer, 64) for one in made("pairs", *rows))
     z, offsets = session.directions(), torch.tensor([[0.01], [-0.01]])
-    both = session.probe([short, long], z).alone(offsets)
-    assert both[:, 0].tolist() == pytest.approx(session.probe([short], z).alone(offsets)[:, 0].tolist(), rel=1e-5)
+    both = session.probe([short, long], z).isolated_losses(offsets)
+    one = session.probe([short], z).isolated_losses(offsets)
+    assert both[:, 0].tolist() == pytest.approx(one[:, 0].tolist(), rel=1e-5)
     assert both[:, 0].tolist() != pytest.approx(session.probe([short, long], z).examples(offsets)[:, 0].tolist())
     empty = session.estimate([], z)
-    assert math.isfinite(empty.scalars[0]) and empty.scalars[0] != 0
+    assert math.isfinite(empty.recorded[0]) and empty.recorded[0] != 0
 
 
 def test_batches_are_poisson_samples():
@@ -102,9 +103,9 @@ def test_a_private_run_is_replayed_and_another_one_is_not_the_same(make, tmp_pat
     runs = [list(training.train(chosen, folder=tmp_path / name)) for name in ("one", "other")]
     hashes = [events[-1].hash for events in runs]
     assert hashes[0] != hashes[1]
-    assert finish(open_session(open_run(tmp_path / "one"), frames=False)).overlay.hash() == hashes[0]
+    assert finish(open_session(open_run(tmp_path / "one"), from_checkpoints=False)).tuned.hash() == hashes[0]
     steps = of(e.Step, runs[0])
-    assert all(math.isnan(step.loss) and step.tokens == 0 and step.slope != 0 for step in steps)
+    assert all(math.isnan(step.loss) and step.tokens == 0 and step.projected_grad != 0 for step in steps)
     records = journal.read(tmp_path / "one" / "journal.bin").records
     assert np.isnan(records["loss"]).all() and not records["tokens"].any()
     assert not any("finite loss" in notice.text for notice in of(e.Notice, runs[0]))

@@ -9,16 +9,16 @@ import pytest
 
 from sparsezo_gui import cli
 from sparsezo_gui.engine import planning, provenance, training
-from sparsezo_gui.engine.models import consent
-from sparsezo_gui.engine.models.code import find_code
-from sparsezo_gui.engine.models.source import inspect
+from sparsezo_gui.engine.hub import consent
+from sparsezo_gui.engine.hub.code import find_code
+from sparsezo_gui.engine.pretrained.source import inspect
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.listing import list_runs
 from sparsezo_gui.engine.session import data_of, open_session
 from sparsezo_gui.errors import ChangedInputs, UserError
 from sparsezo_gui.recipe import events as e
-from sparsezo_gui.recipe import judge
+from sparsezo_gui.recipe import outcome
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests.engine.conftest import finish, of
 from tests.own_code import own_code
@@ -135,7 +135,7 @@ def test_what_was_measured_on_other_examples_is_never_the_best(run, tmp_path):
     assert (marked.step, marked.changed) == (3, ("validation",))
     best = {**marked.metrics, "accuracy": 1.0, "loss": 0.0}
     events = [*run.events(), e.Evaluation(3, "validation", best, marked.changed)]
-    assert judge.best(events) == judge.best(run.events()) and judge.best(events).step in (2, 4)
+    assert outcome.best(events) == outcome.best(run.events()) and outcome.best(events).step in (2, 4)
 
 
 def test_a_branch_takes_the_data_as_they_are_when_it_is_told_to(run, tmp_path):

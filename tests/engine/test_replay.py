@@ -12,12 +12,12 @@ import torch
 
 from sparsezo_gui.engine import session as sessions
 from sparsezo_gui.engine import training
-from sparsezo_gui.engine.runs import frames
+from sparsezo_gui.engine.masks.random import Random
+from sparsezo_gui.engine.masks.rule import Search
+from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session import Session, open_session
-from sparsezo_gui.engine.sparse.random import Random
-from sparsezo_gui.engine.sparse.rule import Search
 from sparsezo_gui.engine.zo.estimators import Estimate
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.engine.zo.generator import FIRST, Source, Stream, normal
@@ -76,12 +76,12 @@ def ahead(monkeypatch):
     """Directions are drawn ahead on three threads, and key frames are kept every two steps."""
     monkeypatch.setattr(sessions, "DRAWN_AHEAD", 0)
     monkeypatch.setattr(sessions.torch, "get_num_threads", lambda: 3)
-    monkeypatch.setattr(frames, "spacing", lambda size, again=False: 2)
+    monkeypatch.setattr(checkpoints, "spacing", lambda size, again=False: 2)
 
 
 def replayed(folder, use=False):
     """The hash of the values, from key frames or from the beginning."""
-    return finish(open_session(open_run(folder), frames=use)).overlay.hash()
+    return finish(open_session(open_run(folder), checkpoints=use)).tuned.hash()
 
 
 def check(chosen, folder):
@@ -150,8 +150,8 @@ class Planted(TwoSided):
     def start(self, values, source):
         return (values.new_zeros(values.shape),)
 
-    def slopes(self, directions, scalars, state):
-        return scalars, (state[0] * 0.5 + directions[0] * scalars[0],)
+    def values(self, directions, recorded, state):
+        return recorded, (state[0] * 0.5 + directions[0] * recorded[0],)
 
 
 class Leaning(Planted):
@@ -194,8 +194,8 @@ class Talking(Planted):
 class Precise(Planted):
     """A state that a key frame cannot hold."""
 
-    def slopes(self, directions, scalars, state):
-        return scalars, (state[0].double(),)
+    def values(self, directions, recorded, state):
+        return recorded, (state[0].double(),)
 
 
 SEEN: list[int] = []
@@ -235,7 +235,7 @@ def test_directions_of_their_own_are_never_drawn_piece_by_piece(make, plant):
     plant(Leaning)
     with pytest.raises(UserError, match="one number per tuned weight"):
         make(**tables("planted", mask="all"))
-    shaped = {rule for rule in ESTIMATORS if not ESTIMATORS[rule]().plain}
+    shaped = {rule for rule in ESTIMATORS if not ESTIMATORS[rule]().drawable_in_pieces}
     assert shaped == {"hizoo", "conmezo", "curvzo", "loren", "planted"}
 
 
@@ -243,6 +243,6 @@ def test_a_step_whose_scalars_are_zero_moves_nothing(make, tmp_path):
     """Where an exact gradient is zero, a replay does not measure it again: what is remembered must not move either."""
     train(make(**tables("first-order", "momentum")), tmp_path / "run")
     session = finish(open_session(open_run(tmp_path / "run"), 3))
-    before, state = session.overlay.values.clone(), session.state.update[0]
+    before, state = session.tuned.values.clone(), session.state.update[0]
     session.advance(session.directions(), (0.0,), 1e-3, torch.zeros_like(before))
-    assert torch.equal(session.overlay.values, before) and torch.equal(session.state.update[0], state)
+    assert torch.equal(session.tuned.values, before) and torch.equal(session.state.update[0], state)

@@ -66,7 +66,7 @@ def test_the_batch_stands_for_its_pool(frozen_tiny):
     assert tokens == 2 * 2 * sum(map(count_tokens, pool))
     epsilon, columns = session.recipe.estimator.epsilon, []
     for probe in range(2):
-        z = normal(7, 1, probe, session.overlay.values.numel(), stream=Stream.FEATURES)
+        z = normal(7, 1, probe, session.tuned.values.numel(), stream=Stream.FEATURES)
         losses = session.probe(pool, z[None]).examples(torch.tensor([[epsilon], [-epsilon]]))
         columns.append(((losses[0] - losses[1]) / (2 * epsilon)).numpy())
     assert batch == [pool[place] for place in facility_location(np.stack(columns, axis=1), 4)]
@@ -90,7 +90,7 @@ def test_a_run_on_core_sets_is_resumed_and_replayed(make, tmp_path):
         if isinstance(event, e.Step) and event.step == 3:
             break
     assert list(training.resume(tmp_path / "parts"))[-1].hash == whole[-1].hash
-    assert finish(open_session(open_run(tmp_path / "whole"), frames=False)).overlay.hash() == whole[-1].hash
+    assert finish(open_session(open_run(tmp_path / "whole"), from_checkpoints=False)).tuned.hash() == whole[-1].hash
 
 
 def test_a_pool_that_is_too_large_is_refused():

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from sparsezo_gui import recipe
+from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import planning, training
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
-from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.listing import list_runs
@@ -40,8 +40,8 @@ def test_a_run_tells_everything_and_keeps_it(make, tmp_path):
     assert records["loss"].tolist() == [step.loss for step in of(e.Step, events)]
     assert of(e.Evaluation, run.events()) == of(e.Evaluation, events)
     session = finish(open_session(run))
-    assert session.overlay.hash() == events[-1].hash
-    assert session.overlay.mask.hash == run.facts.mask_hash
+    assert session.tuned.hash() == events[-1].hash
+    assert session.tuned.mask.hash == run.facts.mask_hash
 
 
 @pytest.mark.parametrize("update", ["sgd", "scalar-normalised"])
@@ -66,7 +66,7 @@ def test_stop_and_resume_give_the_bits_of_the_uninterrupted_run(make, tmp_path, 
     assert rest[-1].hash == whole[-1].hash
     expected = [(step.step, step.loss, step.slope) for step in of(e.Step, whole)]
     records = journal.read(tmp_path / "parts" / "journal.bin").records
-    assert [(int(r["step"]), float(r["loss"]), float(r["slopes"][0])) for r in records] == expected
+    assert [(int(r["step"]), float(r["loss"]), float(r["values"][0])) for r in records] == expected
 
 
 def test_tight_memory_takes_smaller_passes_and_keeps_to_them(make, tmp_path, monkeypatch):
@@ -92,48 +92,48 @@ def test_the_loop_equals_mezo_written_down_plainly(make, tmp_path):
     chosen = make(model={"bits": 32}, update={"rule": "sgd", "learning_rate": 1e-2}, loop={"steps": 2})
     list(training.train(chosen, folder=tmp_path / "run"))
     session = finish(open_session(open_run(tmp_path / "run")))
-    model, overlay = session.model, session.overlay
+    model, tuned = session.model, session.tuned
     data = finish(load_data(chosen, model)).train.encoded
-    plain, values, epsilon = reference.plain_model(model).double(), overlay.start.double(), chosen.estimator.epsilon
+    plain, values, epsilon = reference.plain_model(model).double(), tuned.start.double(), chosen.estimator.epsilon
     for step in (1, 2):
         z = generator.normal(3, step, 0, len(values)).double()
         batch = [data[i] for i in batch_indices(3, step, 4, 24)]
         losses = []
         for sign in (1, -1):
-            reference.put(plain, model, overlay, values + sign * epsilon * z)
+            reference.put(plain, model, tuned, values + sign * epsilon * z)
             with torch.no_grad():
                 losses.append(reference.loss(plain, batch))
         values -= 1e-2 * (losses[0] - losses[1]) / (2 * epsilon) * z
-    start = overlay.start.double()
-    error = (overlay.values.double() - values).norm() / (values - start).norm()
+    start = tuned.start.double()
+    error = (tuned.values.double() - values).norm() / (values - start).norm()
     assert error < 5e-3  # fp32 losses carry 1e-7 of noise each, which 1 / 2ε makes 1e-4 of a slope
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_base_is_bit_identical_after_a_thousand_steps(frozen_tiny, family):
     """Drives the loop's own step; what is frozen must stay so, whatever is tuned on it."""
+    from sparsezo_gui.engine.masks.random import Random
+    from sparsezo_gui.engine.masks.rule import Search
     from sparsezo_gui.engine.session import Session
-    from sparsezo_gui.engine.sparse.overlay import SparseOverlay
-    from sparsezo_gui.engine.sparse.random import Random
-    from sparsezo_gui.engine.sparse.rule import Search
+    from sparsezo_gui.engine.spaces.sparse import SparseValues
     from tests.engine.test_correctness import example
 
     model = frozen_tiny(family, 4)
     chosen = recipe.loads('[update]\nrule = "sgd"\nlearning_rate = 1e-3')
-    overlay = SparseOverlay(model, finish(Random(density=0.01).find(model, Search(0, chosen.data))))
-    session = Session(chosen, model, overlay)
+    tuned = SparseValues(model, finish(Random(density=0.01).find(model, Search(0, chosen.data))))
+    session = Session(chosen, model, tuned)
     before = _bits(model)
     batch = [example([5, 9, 7], [2, 2], [8, 11], [0, 1], 2, 0)]
     for _ in range(1000):
         directions = session.directions()
-        session.advance(directions, session.estimate(batch, directions).scalars, 1e-3)
+        session.advance(directions, session.estimate(batch, directions).recorded, 1e-3)
     assert all(torch.equal(a, b) for a, b in zip(before, _bits(model), strict=True))
-    assert not torch.equal(overlay.values, overlay.start)
+    assert not torch.equal(tuned.values, tuned.start)
 
 
 def _bits(model):
-    held = [layer.store.packed for layer in model.layers.values()]
-    held += [layer.store.state.absmax for layer in model.layers.values()]
+    held = [layer.frozen.packed for layer in model.layers.values()]
+    held += [layer.frozen.state.absmax for layer in model.layers.values()]
     return [tensor.clone() for tensor in [*held, *model.module.parameters()]]
 
 
@@ -150,7 +150,7 @@ def test_commands_pause_evaluate_and_change_the_rate(make, tmp_path):
     rates = [step.rate for step in of(e.Step, told)]
     assert rates[2:] == [rates[0] / 2] * 4
     # A replay takes the rates that were used, not the scheduled ones.
-    assert finish(open_session(open_run(tmp_path / "run"))).overlay.hash() == told[-1].hash
+    assert finish(open_session(open_run(tmp_path / "run"))).tuned.hash() == told[-1].hash
 
 
 def test_a_changed_rate_survives_a_resume(make, tmp_path):
@@ -193,8 +193,8 @@ def test_a_loss_that_is_not_finite_never_reaches_the_values(make, tmp_path, monk
     assert [step.slope == 0 for step in of(e.Step, events)] == [False, True, True, False, False, False]
     assert len([each for each in of(e.Notice, events) if "skipped" in each.text]) == 2
     session = finish(open_session(open_run(tmp_path / "run")))
-    assert torch.isfinite(session.overlay.values).all()
-    assert session.overlay.hash() == events[-1].hash
+    assert torch.isfinite(session.tuned.values).all()
+    assert session.tuned.hash() == events[-1].hash
 
 
 def test_a_run_without_finite_losses_gives_up_with_a_sentence(make, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from pathlib import Path
 from sparsezo_gui import cli
 from sparsezo_gui.engine import evaluate, generate, training  # noqa: F401 (loaded once, for all children)
 from sparsezo_gui.engine.export import merged, overlay_file, trained  # noqa: F401
-from sparsezo_gui.engine.runs import branch, frames, share  # noqa: F401
+from sparsezo_gui.engine.runs import branch, checkpoints, share  # noqa: F401
 
 TOUCHING = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "os.rmdir"}
 _context = multiprocessing.get_context("forkserver")
@@ -74,7 +74,7 @@ def _run(arguments: list[str], out: str, home: str, fault: Fault) -> None:
         os.dup2(handle, number)
     sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    frames.spacing = lambda size, again=False: 5
+    checkpoints.spacing = lambda size, again=False: 5
     if not fault.watch:
         from sparsezo_gui.engine import loop, watch
 

@@ -11,8 +11,8 @@ import pytest
 
 from sparsezo_gui import recipe
 from sparsezo_gui.engine.export.overlay_file import read_overlay
-from sparsezo_gui.engine.models.checkpoint import read_header
-from sparsezo_gui.engine.runs import frames, journal
+from sparsezo_gui.engine.pretrained.weights import read_header
+from sparsezo_gui.engine.runs import checkpoints, journal
 from sparsezo_gui.engine.runs.folder import open_run
 from tests.faults import child
 from tests.faults.child import Fault
@@ -69,7 +69,7 @@ def test_a_run_survives_being_killed_at_any_moment(recipe_file, whole, tmp_path,
         assert (code, error) == (0, ""), error
         assert events[-1]["hash"] == whole[1]
         start = open_run(folder)
-        assert all(frame.on(journal.read(start.journal)) for frame in frames.frames(folder))
+        assert all(frame.on(journal.read(start.journal)) for frame in checkpoints.listed(folder))
         shutil.rmtree(folder)
     assert lost == 0  # every step that was told is there
     print(f"{tried} processes, {killed} killed, {lost} told steps lost")

@@ -16,7 +16,7 @@ import pytest
 
 from sparsezo_gui import recipe
 from sparsezo_gui.engine import training
-from sparsezo_gui.engine.runs import frames, journal
+from sparsezo_gui.engine.runs import checkpoints, journal
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
@@ -79,7 +79,7 @@ class Disk:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_run_survives_a_power_cut_at_any_moment(recipe_file, whole, tmp_path, monkeypatch, pytestconfig):
     count, tried = pytestconfig.getoption("--faults"), 0
-    monkeypatch.setattr(frames, "spacing", lambda size, again=False: 5)
+    monkeypatch.setattr(checkpoints, "spacing", lambda size, again=False: 5)
     while tried < count:
         chance, place = random.Random(tried), tmp_path / f"runs{tried}"
         cuts = cuts_of_a_run(recipe_file, place, chance, monkeypatch, likely=count / 40)

@@ -19,15 +19,15 @@ from sparsezo_gui.engine.data.chat import conversation, render
 from sparsezo_gui.engine.data.preview import preview
 from sparsezo_gui.engine.data.template import Template
 from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
-from sparsezo_gui.engine.models.checkpoint import read_header
-from sparsezo_gui.engine.models.frozen import end_tokens
-from sparsezo_gui.engine.models.source import inspect
-from sparsezo_gui.engine.models.tokenizer import load_tokenizer
-from sparsezo_gui.engine.runs import frames, journal
+from sparsezo_gui.engine.frozen import end_tokens
+from sparsezo_gui.engine.masks import mask as masks
+from sparsezo_gui.engine.pretrained.source import inspect
+from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
+from sparsezo_gui.engine.pretrained.weights import read_header
+from sparsezo_gui.engine.runs import checkpoints, journal
 from sparsezo_gui.engine.runs.folder import Branched, Facts, create, open_run
 from sparsezo_gui.engine.runs.listing import summary
 from sparsezo_gui.engine.runs.share import receive, share
-from sparsezo_gui.engine.sparse import mask as masks
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
@@ -279,7 +279,7 @@ def journal_files(folder: Path) -> list[bytes]:
             if step < 0:
                 file.go_back(-step)
             else:
-                file.append(step=step, tokens=9, loss=1.0, rate=1e-3, seconds=0.1, memory=99, slopes=(0.5,))
+                file.append(step=step, tokens=9, loss=1.0, rate=1e-3, seconds=0.1, memory=99, values=(0.5,))
     return [(folder / "seed").read_bytes()]
 
 
@@ -303,11 +303,12 @@ def frame_files(folder: Path) -> list[bytes]:
     start = torch.ones(50)
     states = ((None, None), (None, (0.5, 3)), ((0.5,), (torch.zeros(50), 1)))
     known = FINGERPRINT, FINGERPRINT
-    return [frames.write(folder, 1, 1, start, 2 * start, state, *known).read_bytes() for state in states]
+    return [checkpoints.write(folder, 1, 1, start, 2 * start, state, *known).read_bytes() for state in states]
 
 
 def read_frame(path: Path) -> None:
-    found = frames.read(frames.Frame(path, 1, 1), torch.ones(50), torch.empty(50), FINGERPRINT, FINGERPRINT)
+    made = checkpoints.Checkpoint(path, 1, 1)
+    found = checkpoints.read(made, torch.ones(50), torch.empty(50), FINGERPRINT, FINGERPRINT)
     assert found is None or len(found) == 2  # a frame that cannot be used is passed over without a word
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.bench import shapes
-from sparsezo_gui.engine.models import frozen
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.sparse.overlay import overlay_of
-from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.spaces.sparse import tuned_values
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests.engine.conftest import finish, make  # noqa: F401
@@ -45,7 +45,7 @@ def session_of(place):
     """A session at its first step: the default recipe with a random mask on the model in ``place``."""
     chosen = with_settings(Recipe(), [f"model.id={place}", "model.device=cuda", "mask.rule=random"])
     model = finish(frozen.load(chosen.model))
-    session = Session(chosen, model, overlay_of(model, finish(chosen.mask.find(model, Search(0, chosen.data)))))
+    session = Session(chosen, model, tuned_values(model, finish(chosen.mask.find(model, Search(0, chosen.data)))))
     session.begin()
     return session
 

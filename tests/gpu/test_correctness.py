@@ -7,9 +7,9 @@ import torch
 
 from sparsezo_gui.engine.data.encode import prompt_tokens
 from sparsezo_gui.engine.generate import stream
+from sparsezo_gui.engine.masks.random import Random
 from sparsezo_gui.engine.objective import measure
-from sparsezo_gui.engine.sparse.overlay import SparseOverlay
-from sparsezo_gui.engine.sparse.random import Random
+from sparsezo_gui.engine.spaces.sparse import SparseValues
 from sparsezo_gui.engine.zo import generator
 from tests.engine.conftest import finish
 from tests.engine.test_correctness import (  # noqa: F401
@@ -30,11 +30,11 @@ def test_16_bits_are_near_fp32(frozen_tiny, family):
     """What a GPU computes in where nothing else is asked for."""
     model, exact = frozen_tiny(family, 4, "auto"), frozen_tiny(family, 4)
     assert model.dtype in (torch.bfloat16, torch.float16)
-    overlays = [SparseOverlay(each, finish(Random(density=0.05).find(each, SEARCH))) for each in (model, exact)]
+    overlays = [SparseValues(each, finish(Random(density=0.05).find(each, SEARCH))) for each in (model, exact)]
     losses = []
-    for overlay in overlays:
-        with overlay.applied():
-            losses.append(measure(overlay.model, batch()).loss)
+    for tuned in overlays:
+        with tuned.applied():
+            losses.append(measure(tuned.model, batch()).loss)
     assert torch.allclose(*losses, rtol=3e-2)
 
 

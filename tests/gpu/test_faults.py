@@ -8,9 +8,8 @@ import sys
 import pytest
 import torch
 
-from sparsezo_gui.engine import training
-from sparsezo_gui.engine.models import device as devices
-from sparsezo_gui.engine.models import frozen
+from sparsezo_gui.engine import device as devices
+from sparsezo_gui.engine import frozen, training
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.watch import Watch, others_on
 from sparsezo_gui.errors import UserError, out_of_memory

@@ -39,7 +39,7 @@ def test_resuming_gives_the_bits_of_a_run_that_never_stopped(make, tmp_path, bit
         if getattr(event, "step", 0) == 7 and hasattr(event, "seconds"):
             break  # closing the iterator stops at once
     assert list(training.resume(tmp_path / "cut"))[-1].hash == whole
-    assert finish(open_session(open_run(tmp_path / "whole"), frames=False)).overlay.hash() == whole
+    assert finish(open_session(open_run(tmp_path / "whole"), from_checkpoints=False)).tuned.hash() == whole
 
 
 def test_a_killed_run_goes_on_and_is_verified_on_both_devices(tmp_path, figure):

@@ -6,12 +6,12 @@ import statistics
 
 import torch
 
+from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import planning
 from sparsezo_gui.engine.bench import references, steps
 from sparsezo_gui.engine.bench.memory import recipe_of
 from sparsezo_gui.engine.bench.timing import medians
-from sparsezo_gui.engine.models import device as devices
-from sparsezo_gui.engine.models.memory import RUNTIME
+from sparsezo_gui.engine.memory import RUNTIME
 from sparsezo_gui.engine.training import train
 from sparsezo_gui.recipe import events as e
 from tests.engine.conftest import finish

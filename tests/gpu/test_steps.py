@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsezo_gui.engine.models import frozen
+from sparsezo_gui.engine import frozen
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests.engine.conftest import finish
 from tests.engine.device_steps import (  # noqa: F401

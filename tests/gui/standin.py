@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from sparsezo_gui.engine.data.preview import DataPreview
-from sparsezo_gui.engine.ranging import RateReport, Rung
-from sparsezo_gui.engine.sparse.report import MaskReport, Tally
-from sparsezo_gui.engine.sparse.rule import Cost
+from sparsezo_gui.engine.masks.report import MaskReport, Tally
+from sparsezo_gui.engine.masks.rule import Cost
+from sparsezo_gui.engine.range_test import RateReport, Rung
 from sparsezo_gui.errors import ChangedInputs
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe
@@ -341,7 +341,7 @@ def past(steps: int = 100, state: str = "stopped", of: int = 2000) -> Any:
     """Like the engine's History of an interrupted run."""
     engine, chance = StandIn(Path()), np.random.default_rng(1)
     names = ("step", "tokens", "loss", "rate", "seconds", "memory")
-    rows = np.zeros(steps, np.dtype([*((name, float) for name in names), ("slopes", float, (1,))]))
+    rows = np.zeros(steps, np.dtype([*((name, float) for name in names), ("values", float, (1,))]))
     for index in range(steps):
         one = engine.step(index + 1, chance)
         rows[index] = (one.step, one.tokens, one.loss, one.rate, one.seconds, one.memory_bytes, one.slope)

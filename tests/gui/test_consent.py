@@ -9,7 +9,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDialog, QLabel, QPlainTextEdit, QPushButton
 from standin import StandIn, past
 
-from sparsezo_gui.engine.models.code import Code
+from sparsezo_gui.engine.hub.code import Code
 from sparsezo_gui.errors import ConsentNeeded
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.session import Session
@@ -158,7 +158,7 @@ def test_opening_a_strangers_recipe_runs_nothing_of_its_model(tmp_path, qtbot):
         assert "needs the Python code that comes with it" in session.problems["estimate"].what
         assert not window.findChildren(QDialog) and not marker.exists()
         for answer, done in (("Do not run the code", "problems"), ("Run the code", "answers")):
-            qtbot.waitUntil(lambda: not session.hindrance, timeout=60000)
+            qtbot.waitUntil(lambda: not session.blocker, timeout=60000)
             session.measure()
             qtbot.waitUntil(lambda: bool(window.findChildren(ConsentDialog)), timeout=30000)
             asked = window.findChildren(ConsentDialog)[-1]

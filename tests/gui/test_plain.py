@@ -52,7 +52,7 @@ class Hostile(StandIn):
 
     def models(self) -> list[Any]:
         """The model, and another without weights."""
-        from sparsezo_gui.engine.models.library import summary
+        from sparsezo_gui.engine.hub.library import summary
 
         broken = self.recipe.parent / f"broken {NAME}"
         broken.mkdir(exist_ok=True)

@@ -16,16 +16,16 @@ import torch
 from bitsandbytes.functional import int8_vectorwise_quant, quantize_4bit
 from torch import Tensor
 
+from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.bench.timing import medians
 from sparsezo_gui.engine.data import load_task, passages
 from sparsezo_gui.engine.data.encode import Encoded, Row
-from sparsezo_gui.engine.models import frozen
-from sparsezo_gui.engine.models.frozen import FrozenModel
-from sparsezo_gui.engine.models.quantise import nf4
-from sparsezo_gui.engine.models.stores import NF4, Dense, Int8, Store
+from sparsezo_gui.engine.frozen import FrozenModel
+from sparsezo_gui.engine.layers.quantise import nf4
+from sparsezo_gui.engine.layers.weights import DenseWeight, FrozenWeight, Int8Weight, NF4Weight
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.objective import measure
-from sparsezo_gui.engine.sparse.overlay import overlay_of
-from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.spaces.sparse import tuned_values
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.events import Event, Notice, Progress
@@ -35,19 +35,19 @@ BATCH = 32  # examples per batch
 WHOLE, EIGHT = "16 bits", "8 bits"
 
 
-def theirs(block: int = 64, kind: str = "nf4") -> Callable[[Tensor], Store]:
+def theirs(block: int = 64, kind: str = "nf4") -> Callable[[Tensor], FrozenWeight]:
     """How bitsandbytes quantises to 4 bits."""
-    return lambda weight: NF4.of(*quantize_4bit(weight.float(), blocksize=block, quant_type=kind))
+    return lambda weight: NF4Weight.of(*quantize_4bit(weight.float(), blocksize=block, quant_type=kind))
 
 
-def int8(weight: Tensor) -> Int8:
+def int8(weight: Tensor) -> Int8Weight:
     """int8 with the largest weight of each row as its scale, as in LLM.int8()."""
     codes, scales, _ = int8_vectorwise_quant(weight.half())
-    return Int8(codes, scales)
+    return Int8Weight(codes, scales)
 
 
-WAYS: dict[str, Callable[[Tensor], Store]] = {
-    WHOLE: lambda weight: Dense(weight if weight.dtype.itemsize == 2 else weight.to(torch.bfloat16)),
+WAYS: dict[str, Callable[[Tensor], FrozenWeight]] = {
+    WHOLE: lambda weight: DenseWeight(weight if weight.dtype.itemsize == 2 else weight.to(torch.bfloat16)),
     EIGHT: int8,
     "NF4, 64": theirs(),
     "NF4, 32": theirs(32),
@@ -80,7 +80,7 @@ def bits(
     task = (yield from load_task(recipe.data, model.tokenizer)).validation.encoded
     if not task:
         raise UserError("There are no validation examples to compare on. Set [data] validation above 0.")
-    judge, rows = _Judge(model, task, _read(model, text, sequences)), list[dict[str, Any]]()
+    scorer, rows = _Scorer(model, task, _read(model, text, sequences)), list[dict[str, Any]]()
     seconds = yield from _seconds(model, [*ways], repeats)
     base = next((seconds[way] for way in ways if way not in (WHOLE, EIGHT)), math.nan)
 
@@ -91,32 +91,32 @@ def bits(
     size = 0.0
     for way in dict.fromkeys([WHOLE, *ways]):
         size = _hold(model, WAYS[way])
-        row = yield from judge.row(way, size, nullcontext())
+        row = yield from scorer.row(way, size, nullcontext())
         yield told(row | {"time": round(seconds[way] / base, 2) if way in seconds else ""})
     for density in densities:
         rule = with_settings(recipe, [f"mask.density={density}"]).mask
-        overlay = overlay_of(model, (yield from rule.find(model, Search(recipe.loop.seed, recipe.data))))
-        kept = 64 * overlay.values.numel() / model.anatomy.eligible  # an fp32 value and its int32 index
-        row = yield from judge.row(f"{ways[-1]}, {density} whole", size + kept, overlay.base())
+        tuned = tuned_values(model, (yield from rule.find(model, Search(recipe.loop.seed, recipe.data))))
+        kept = 64 * tuned.values.numel() / model.spec.eligible  # an fp32 value and its int32 index
+        row = yield from scorer.row(f"{ways[-1]}, {density} whole", size + kept, tuned.base())
         yield told(row | {"time": ""})
     return rows
 
 
-def _hold(model: FrozenModel, way: Callable[[Tensor], Store]) -> float:
+def _hold(model: FrozenModel, way: Callable[[Tensor], FrozenWeight]) -> float:
     """Stores every frozen weight of ``model`` in that format; returns the bits per weight."""
     held = 0
     for name, layer in model.layers.items():
         layer.hold(way(model.original(name).to(model.device)))
-        held += layer.store.nbytes
-    return 8 * held / model.anatomy.eligible
+        held += layer.frozen.nbytes
+    return 8 * held / model.spec.eligible
 
 
 def _seconds(model: FrozenModel, ways: Sequence[str], repeats: int) -> Generator[Progress, None, dict[str, float]]:
     """Median seconds that each format takes to dequantise the largest weight of the model."""
-    name = max(model.layers, key=lambda name: math.prod(model.layers[name].store.shape))
+    name = max(model.layers, key=lambda name: math.prod(model.layers[name].frozen.shape))
     weight = model.original(name).to(model.device)
     stores = {way: WAYS[way](weight) for way in ways}
-    work = {way: (lambda store=store: store.dense(model.dtype)) for way, store in stores.items()}
+    work = {way: (lambda frozen=frozen: frozen.dense(model.dtype)) for way, frozen in stores.items()}
     return (yield from medians(work, model.device, repeats, "Dequantising weights"))
 
 
@@ -128,7 +128,7 @@ def _read(model: FrozenModel, text: str, sequences: int) -> list[Encoded]:
     ]
 
 
-class _Judge:
+class _Scorer:
     """Evaluates ``model`` on the examples of a ``task`` and on ``text``, relative to its first evaluation."""
 
     def __init__(self, model: FrozenModel, task: Sequence[Encoded], text: Sequence[Encoded]) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.bench.references import ALPHA, RANK, load_plain
 from sparsezo_gui.engine.data.encode import Encoded
-from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.session import load_data
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.batches import shuffled_batch

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
+from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import planning
 from sparsezo_gui.engine.bench import references, shapes
 from sparsezo_gui.engine.data import finish
+from sparsezo_gui.engine.device import watched
 from sparsezo_gui.engine.files import write_text
-from sparsezo_gui.engine.models import device as devices
-from sparsezo_gui.engine.models.device import watched
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, dump, loads, with_settings
 from sparsezo_gui.recipe.events import Event, Notice, Progress, Started

@@ -18,19 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparsezo_gui.engine import training
+from sparsezo_gui.engine import frozen, training
 from sparsezo_gui.engine.bench.contestants import LORA, LORA_RATE, UNTUNED, lora, settings
 from sparsezo_gui.engine.data.tasks import task as kind_of
 from sparsezo_gui.engine.evaluate import evaluate
 from sparsezo_gui.engine.files import cannot_write, write_text
 from sparsezo_gui.engine.locks import held
-from sparsezo_gui.engine.models import frozen
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import RunFolder, open_run
-from sparsezo_gui.engine.runs.line import line
-from sparsezo_gui.engine.session import load_data, open_session, travel
+from sparsezo_gui.engine.runs.lineage import lineage_of
+from sparsezo_gui.engine.session import load_data, open_session, replay
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import Recipe, judge, with_settings
+from sparsezo_gui.recipe import Recipe, outcome, with_settings
 from sparsezo_gui.recipe import events as e
 
 EVALUATIONS = 10  # on validation data, evenly spaced over a run
@@ -79,7 +78,7 @@ class Quality:
         path = self.folder / RESULTS
         try:
             lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            return [json.loads(line) for line in lines]
+            return [json.loads(lineage_of) for lineage_of in lines]
         except ValueError as error:
             raise UserError(f"{path}: not a results file ({error}). Choose another folder with --out.") from error
 
@@ -137,7 +136,7 @@ class Quality:
             work = lora(_evaluated(chosen, self.forwards // 3), self.forwards // 3, factor)
         else:
             rate = f"update.learning_rate={factor * chosen.update.learning_rate!r}"
-            work = _tuned(_evaluated(with_settings(chosen, [rate]), self.forwards // chosen.passes))
+            work = _tuned(_evaluated(with_settings(chosen, [rate]), self.forwards // chosen.cost))
         cell = key | (yield from work)
         try:
             with held(self.folder / LOCK, -1):
@@ -217,27 +216,27 @@ def _tuned(recipe: Recipe) -> Work:
                 raise
             yield e.Notice(str(error), "warning")
         run = open_run(path)
-        events, steps = judge.on_line(run.events()), journal.read(run.journal).steps
+        events, steps = outcome.on_lineage(run.events()), journal.read(run.journal).steps
         validated = [event for event in events if isinstance(event, e.Evaluation)]
         found = {
-            "curve": [(event.step * recipe.passes, event.metrics["accuracy"]) for event in validated],
+            "curve": [(event.step * recipe.cost, event.metrics["accuracy"]) for event in validated],
             "validation_loss": validated[-1].metrics["loss"], "steps": len(steps), "tuned": run.facts.tuned,
             "seconds": round(float(steps["seconds"].sum()), 1), "mask_seconds": run.facts.mask_seconds,
             "mib": round(int(steps["memory"].max(initial=0)) / 2**20), "rate": recipe.update.learning_rate,
         }  # fmt: skip
-        return found | (yield from _tested(recipe, run, judge.best(events)))
+        return found | (yield from _tested(recipe, run, outcome.best(events)))
 
 
 def _tested(recipe: Recipe, run: RunFolder, best: e.Evaluation | None) -> Work:
     """Accuracy on test data, at the end of the run and at its ``best`` step."""
     session = yield from open_session(run)
     data = yield from load_data(recipe, session.model)
-    with session.overlay.applied():
+    with session.tuned.applied():
         final = (yield from evaluate(session.model, data.test.encoded, "test")).metrics["accuracy"]
     chosen = final
     if best is not None and best.step != session.step:
-        yield from travel(session, line(run, best.step))
-        with session.overlay.applied():
+        yield from replay(session, lineage_of(run, best.step))
+        with session.tuned.applied():
             chosen = (yield from evaluate(session.model, data.test.encoded, "test")).metrics["accuracy"]
     return {"final": final, "best": chosen}
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from transformers import CONFIG_MAPPING
 
 from sparsezo_gui import resources
-from sparsezo_gui.engine.models.anatomy import empty_model
+from sparsezo_gui.engine.pretrained.spec import empty_model
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe.events import Progress
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
+from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.bench import references, shapes
 from sparsezo_gui.engine.bench.timing import medians
 from sparsezo_gui.engine.data.encode import Encoded
-from sparsezo_gui.engine.models import frozen
+from sparsezo_gui.engine.masks.random import Random
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.runs.journal import Header, JournalWriter
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.sparse.overlay import overlay_of
-from sparsezo_gui.engine.sparse.random import Random
-from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.spaces.sparse import tuned_values
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.events import Event, Notice
 
@@ -72,8 +72,8 @@ def steps(
     place = yield from shapes.make(shape, folder / shape)
     recipe = with_settings(Recipe(), [f"model.id={place}", "mask.rule=random", f"mask.density={DENSITY}", *settings])
     model = yield from frozen.load(recipe.model)
-    overlay = overlay_of(model, (yield from Random(density=DENSITY).find(model, Search(0, recipe.data))))
-    session = Session(recipe, model, overlay)
+    tuned = tuned_values(model, (yield from Random(density=DENSITY).find(model, Search(0, recipe.data))))
+    session = Session(recipe, model, tuned)
     session.begin()
     found = [*(yield from _beside_passes(session, folder / "journal.bin", repeats))]
     with warnings.catch_warnings():
@@ -99,7 +99,7 @@ def take(session: Session, examples: Sequence[Encoded]) -> Callable[[], None]:
     def step() -> None:
         directions = session.directions()
         found = session.estimate(examples, directions)
-        session.advance(directions, found.scalars, 1e-6)
+        session.advance(directions, found.recorded, 1e-6)
 
     return step
 
@@ -124,14 +124,14 @@ def _compare(session: Session, load: Load, others: dict[str, Callable[[], object
 def _beside_passes(session: Session, journal: Path, repeats: int) -> Rows:
     """Cost of a step apart from its forward passes: drawing, perturbing, updating and recording."""
     take_step = take(session, LOADS[0].examples(session.model.vocabulary))
-    with JournalWriter(journal, Header(session.recipe.scalars)) as writer:
+    with JournalWriter(journal, Header(session.recipe.recorded)) as writer:
 
         def beside() -> None:
             directions = session.directions()
-            with session.overlay.probed(directions, torch.tensor([[1e-3], [-1e-3]])):
-                scalars = (0.1,)
-            session.advance(directions, scalars, 1e-6)
-            writer.append(step=session.step, tokens=1, loss=1.0, rate=1e-6, seconds=1.0, memory=1, slopes=scalars)
+            with session.tuned.probed(directions, torch.tensor([[1e-3], [-1e-3]])):
+                recorded = (0.1,)
+            session.advance(directions, recorded, 1e-6)
+            writer.append(step=session.step, tokens=1, loss=1.0, rate=1e-6, seconds=1.0, memory=1, values=recorded)
 
         seconds = yield from medians({"whole": take_step, "beside": beside}, session.model.device, 4 * repeats, "Parts")
     share = seconds["beside"] / seconds["whole"]

@@ -1,7 +1,7 @@
 """Conversations rendered by the model's own chat template, with the assistant's text marked as trained.
 
 The text equals ``tokenizer.apply_chat_template(messages, tools=…)`` to the character. Templates run in a separate
-process (see `sparsezo_gui.engine.confined`); `sparsezo_gui.engine.confined.turns` finds which text is trained.
+process (see `sparsezo_gui.engine.sandbox`); `sparsezo_gui.engine.sandbox.turns` finds which text is trained.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
-from sparsezo_gui.engine.confined import ends, turns
-from sparsezo_gui.engine.confined.ends import Ending
-from sparsezo_gui.engine.confined.process import Refused
 from sparsezo_gui.engine.data import columns
 from sparsezo_gui.engine.data.conversations import NO_PICTURES, Conversation, Messages, conversation, messages
 from sparsezo_gui.engine.data.template import rendered
+from sparsezo_gui.engine.sandbox import ends, turns
+from sparsezo_gui.engine.sandbox.ends import Ending
+from sparsezo_gui.engine.sandbox.process import Refused
 from sparsezo_gui.errors import UserError
 
 _WHERE = "the model's chat template"

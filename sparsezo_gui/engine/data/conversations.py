@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparsezo_gui.engine.confined.prompt import described
 from sparsezo_gui.engine.data import columns
+from sparsezo_gui.engine.sandbox.prompt import described
 from sparsezo_gui.errors import UserError
 
 Messages = list[dict[str, Any]]

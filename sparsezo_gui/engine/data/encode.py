@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any
 
-from sparsezo_gui.border import outside
 from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.untrusted import outside
 
 Tokens = tuple[int, ...]
 LONGEST = 16_000_000  # characters tokenised for one row, as many as a template may write

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sparsezo_gui.engine.confined.prompt import described
 from sparsezo_gui.engine.data import chat, columns, labels
 from sparsezo_gui.engine.data.conversations import Unused, is_turns, written
 from sparsezo_gui.engine.data.dialogues import Dialogues, texts
@@ -16,6 +15,7 @@ from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.engine.data.tasks import Answer, Task, task
 from sparsezo_gui.engine.data.template import Literal, Template
 from sparsezo_gui.engine.metrics import without_reasoning
+from sparsezo_gui.engine.sandbox.prompt import described
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe.recipe import DataTable
 

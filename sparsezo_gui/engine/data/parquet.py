@@ -8,10 +8,10 @@ from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
-from sparsezo_gui.border import reason
 from sparsezo_gui.engine.data.lines import most, too_large
 from sparsezo_gui.engine.data.record import Binary, Record
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.untrusted import reason
 
 ROWS = 100  # read at a time
 _CALLS = frozenset(("tool_calls", "function_call", "tools", "functions"))

@@ -17,7 +17,7 @@ from sparsezo_gui.engine.data.findings import Findings
 from sparsezo_gui.engine.data.limits import Limits
 from sparsezo_gui.engine.data.rendering import trained_sequence
 from sparsezo_gui.engine.data.sources import Rows
-from sparsezo_gui.engine.data.store import Store
+from sparsezo_gui.engine.data.spill import SpillList
 from sparsezo_gui.engine.data.tasks import Task
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Notice, Progress
@@ -30,8 +30,8 @@ _CHARACTERS = 4  # per token, roughly
 class Split:
     """Examples of one split, as text and encoded for the model."""
 
-    examples: Store[Example]
-    encoded: Store[Encoded]
+    examples: SpillList[Example]
+    encoded: SpillList[Encoded]
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -89,7 +89,7 @@ def prepared(
     rows that cannot become examples."""
     wrong, found, clock = Faults(), Findings(make, table, rows, limits), sources.Clock()
     total, done = sum(map(len, rows.values())), 0
-    splits = {name: Split(Store(), Store()) for name in rows}
+    splits = {name: Split(SpillList(), SpillList()) for name in rows}
     for name, part in rows.items():
         for row in part:
             if clock.due():

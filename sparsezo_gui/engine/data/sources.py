@@ -25,19 +25,19 @@ from typing import Any, TypeVar
 import huggingface_hub
 
 from sparsezo_gui import resources
-from sparsezo_gui.border import reason
 from sparsezo_gui.engine.data import columns, parquet, readers
 from sparsezo_gui.engine.data.record import Record
-from sparsezo_gui.engine.data.store import IN_MEMORY, Store, Subset
+from sparsezo_gui.engine.data.spill import IN_MEMORY, SpillList, Subset
 from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.engine.files import refuse_links
-from sparsezo_gui.engine.models.download import remove_damaged
-from sparsezo_gui.engine.models.refusals import HUB_ERRORS, refusal
-from sparsezo_gui.engine.models.token import token
+from sparsezo_gui.engine.hub.download import remove_damaged
+from sparsezo_gui.engine.hub.refusals import HUB_ERRORS, refusal
+from sparsezo_gui.engine.hub.token import token
 from sparsezo_gui.errors import UserError, did_you_mean
-from sparsezo_gui.masking import masked
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
+from sparsezo_gui.redaction import redacted
+from sparsezo_gui.untrusted import reason
 
 SPLITS = ("train", "validation", "test")
 PROGRESS_EVERY = 0.1  # seconds
@@ -242,7 +242,7 @@ def hub_error(name: str, error: Exception) -> UserError:
         return refusal("data set", name, found, "use a local file")
     said = " ".join(str(error).split()) or type(error).__name__
     return UserError(
-        f"The data set '{name}' could not be loaded from the Hub: {masked(said)} Check its name and configuration "
+        f"The data set '{name}' could not be loaded from the Hub: {redacted(said)} Check its name and configuration "
         f"(owner/name:configuration); data sets that need their own code are not supported."
     )
 
@@ -275,7 +275,7 @@ class Groups(Sequence[list[Record]]):
 
 def smallest(part: Part, limit: int, key: Callable) -> Generator[Progress, None, tuple[Groups, int]]:
     """Rows with the ``limit`` smallest keys, grouped by key, in key order; and the total number of rows."""
-    store: Store[Record] = Store()
+    store: SpillList[Record] = SpillList()
     groups: dict[int, list[int]] = {}
     heap: list[int] = []
     count, clock = 0, Clock()
@@ -355,7 +355,7 @@ def _rows(
     store, waiting = groups.store, Progress("Reading data", total, 0, "rows")
     places = yield from in_background(lambda: [place for group in groups.places for place in group], waiting)
     if paths:
-        store, clock = Store(), Clock()
+        store, clock = SpillList(), Clock()
         for place in places:
             for row in explode(groups.store[place], paths):
                 store.append(row)

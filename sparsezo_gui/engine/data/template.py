@@ -3,7 +3,7 @@
 A template comes with a recipe, and recipes are shared, so it reaches the values of the row and nothing else. It may
 contain only columns, ``if``, comparisons, sums, the filters in `FILTERS` and the string methods in `METHODS`; no loop,
 assignment, macro or include, and no ``*``, ``**``, ``%`` or ``~``. A user's template runs in a separate process (see
-`sparsezo_gui.engine.confined`), with `SECONDS` and `MEMORY` for each row. Most rows do not need it: if no part of a
+`sparsezo_gui.engine.sandbox`), with `SECONDS` and `MEMORY` for each row. Most rows do not need it: if no part of a
 template can lengthen its input, the work is bounded by the lengths of template and row, and what is `SMALL` runs here.
 """
 
@@ -15,10 +15,10 @@ from typing import Any
 
 from jinja2 import TemplateSyntaxError, nodes
 
-from sparsezo_gui.engine.confined import prompt
-from sparsezo_gui.engine.confined.process import Exceeded, confined
-from sparsezo_gui.engine.confined.prompt import FILTERS, METHODS, environment
 from sparsezo_gui.engine.data.record import Binary
+from sparsezo_gui.engine.sandbox import prompt
+from sparsezo_gui.engine.sandbox.process import Exceeded, sandbox
+from sparsezo_gui.engine.sandbox.prompt import FILTERS, METHODS, environment
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.sizes import size
 
@@ -109,7 +109,7 @@ def rendered(
     of one row, with ``times`` its time. Raises `UserError`, or `Refused` with the template's own message."""
     seconds = SECONDS * times
     try:
-        return confined.ask(kind, text, plain(values), *more, seconds=seconds, memory=MEMORY)
+        return sandbox.ask(kind, text, plain(values), *more, seconds=seconds, memory=MEMORY)
     except Exceeded as error:
         much = f"{seconds:.0f} second{'s' * (times > 1)}" if str(error) == "time" else f"{size(MEMORY)} of memory"
         raise UserError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui.errors import UserError, did_you_mean
-from sparsezo_gui.recipe import judge
+from sparsezo_gui.recipe import outcome
 from sparsezo_gui.recipe.events import Notice, Progress
 from sparsezo_gui.sizes import size
 
@@ -41,7 +41,7 @@ def export_run(
     session = yield from open_session(run, step, accept=accept)
     told = _overlay(session, out) if form == "overlay" else (yield from _folder(run, session, out, weights, accept))
     return {
-        "step": session.step, "tuned": session.overlay.mask.size, "told": told, "changed": list(session.changed)
+        "step": session.step, "tuned": session.tuned.mask.size, "told": told, "changed": list(session.changed)
     }  # fmt: skip
 
 
@@ -50,13 +50,13 @@ def _overlay(session: Session, out: Path) -> list[str]:
     from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
     from sparsezo_gui.engine.export.stops import added_stop
 
-    if session.overlay.mask.space == "low-rank":
+    if session.tuned.mask.space == "low-rank":
         raise UserError(
             "An overlay file stores single weights, but this run changed whole matrices in a low-rank subspace. "
             "Export it with --format hf, or share the run, which takes the least space."
         )
-    source, changes = session.model.source, session.overlay.changes()
-    shapes = {name: source.anatomy.linears[name] for name in changes}
+    source, changes = session.model.source, session.tuned.changes()
+    shapes = {name: source.spec.linears[name] for name in changes}
     given = recipe.portable(session.recipe)
     write_overlay(out, OverlayFile(
         changes, shapes, given.model.id, source.revision, session.model.fingerprint, session.step, recipe.dump(given)
@@ -77,11 +77,11 @@ def _folder(
     from sparsezo_gui.engine.export.card import model_card
     from sparsezo_gui.engine.export.check import compare
     from sparsezo_gui.engine.export.stops import FILE, added_stop, generation_config
-    from sparsezo_gui.engine.models.library import licence_of
+    from sparsezo_gui.engine.hub.library import licence_of
     from sparsezo_gui.engine.provenance import in_words
     from sparsezo_gui.engine.session import data_of
 
-    source, size, form = session.model.source, session.overlay.mask.size, str(session.model.dtype).split(".")[-1]
+    source, size, form = session.model.source, session.tuned.mask.size, str(session.model.dtype).split(".")[-1]
     write, untuned = {
         "original": (_merged, "All other weights are the original ones of the base model."),
         "trained": (_trained, f"All other weights are as the run used them ({session.recipe.model.bits} bits), written "
@@ -106,10 +106,10 @@ def _folder(
 def _merged(session: Session, out: Path, texts: dict[str, str]) -> Generator[Progress, None, list[str]]:
     from sparsezo_gui.engine.export.merged import export_merged
 
-    done = yield from export_merged(session.model.source, session.overlay.changes(), out, texts)
+    done = yield from export_merged(session.model.source, session.tuned.changes(), out, texts)
     told = [f"{done.moved:,} of {done.tuned:,} tuned weights differ from the base model."]
     if done.moved < done.tuned // 2:
-        kept = "; an overlay file keeps these changes" if session.overlay.mask.space != "low-rank" else ""
+        kept = "; an overlay file keeps these changes" if session.tuned.mask.space != "low-rank" else ""
         told.append(f"The changes of the others are lost to rounding in the base model's number format{kept}.")
     return told
 
@@ -117,7 +117,7 @@ def _merged(session: Session, out: Path, texts: dict[str, str]) -> Generator[Pro
 def _trained(session: Session, out: Path, texts: dict[str, str]) -> Generator[Progress, None, list[str]]:
     from sparsezo_gui.engine.export.trained import export_trained
 
-    yield from export_trained(session.model, session.overlay.changes(held=True), out, texts)
+    yield from export_trained(session.model, session.tuned.changes(held=True), out, texts)
     return ["All weights are written as the run used them."]
 
 
@@ -137,7 +137,7 @@ def _privacy(run: RunFolder) -> str:
 
 def _metrics(run: RunFolder, step: int) -> dict[str, dict[str, float]]:
     """Metrics of the base model and of ``step``, on the test examples if ``step`` was evaluated on them."""
-    events = judge.evaluations(judge.on_line(run.events()))
+    events = outcome.evaluations(outcome.on_lineage(run.events()))
     found = {(event.split, event.step): event.metrics for event in events}
     for split in ("test", "validation"):
         if (split, step) in found:

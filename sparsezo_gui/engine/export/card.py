@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from sparsezo_gui import recipe as recipes
-from sparsezo_gui.engine.models.source import ModelSource
+from sparsezo_gui.engine.pretrained.source import ModelSource
 from sparsezo_gui.plain import printable
 from sparsezo_gui.recipe import Recipe
 
@@ -38,7 +38,7 @@ def model_card(
     base, hub = recipe.model.id if local else source.id, "/" in source.id and bool(source.revision) and not local
     link = f"[{_words(base)}](https://huggingface.co/{quote(base)})"
     text = recipes.dump(recipe).strip()
-    share = 100 * tuned / max(source.anatomy.eligible, 1)
+    share = 100 * tuned / max(source.spec.eligible, 1)
     what = f"{tuned:,} {'values that change all' if recipe.mask.space == 'low-rank' else 'of'}"
     flag = " --trust-remote-code" if source.code else ""
     steps = recipe.estimator.title if recipe.estimator.backwards else "zeroth-order optimisation (forward passes only)"
@@ -46,7 +46,7 @@ def model_card(
         _front_matter(base if hub else "", licence),
         f"# {_words(recipe.run.name) or 'Tuned model'}",
         f"{link if hub else _code(base)} fine-tuned",
-        f"with SparseZO: {what} its {source.anatomy.eligible:,} linear weights ({share:.3g} %), by {step:,} steps "
+        f"with SparseZO: {what} its {source.spec.eligible:,} linear weights ({share:.3g} %), by {step:,} steps "
         f"of {steps}.",
         weights,
         _table(metrics),

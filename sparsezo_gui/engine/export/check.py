@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
+from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.generate import stream
-from sparsezo_gui.engine.models import auto
-from sparsezo_gui.engine.models import device as devices
+from sparsezo_gui.engine.pretrained import auto
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.recipe.events import Progress
 
@@ -35,7 +35,7 @@ def compare(session: Session, data: TaskData, out: Path, original: bool) -> Gene
     for done, prompt in enumerate(prompts):
         yield Progress("Comparing texts", done, len(prompts), "prompts")
         ids = torch.tensor([prompt])
-        with session.overlay.applied():
+        with session.tuned.applied():
             expected = list(stream(session.model, ids, TOKENS))
         found = plain.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False,

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from sparsezo_gui.engine.export.folder import copy_companions, drafted
 from sparsezo_gui.engine.export.overlay_file import Changes
-from sparsezo_gui.engine.models.checkpoint import Checkpoint, Entry, read_header
-from sparsezo_gui.engine.models.source import ModelSource
+from sparsezo_gui.engine.pretrained.source import ModelSource
+from sparsezo_gui.engine.pretrained.weights import Checkpoint, Entry, read_header
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 
@@ -61,7 +61,7 @@ def _refuse(source: ModelSource, checkpoint: Checkpoint, changes: Changes) -> No
         raise UserError(f"'{source.id}' is itself quantised, so there are no original weights to merge into. "
                         "Export it as trained or as an overlay, or tune the 16-bit original of this model.")
     for name in changes:
-        if name not in source.anatomy.linears or name not in checkpoint:
+        if name not in source.spec.linears or name not in checkpoint:
             raise UserError(f"'{source.id}' has no weight '{name}', so the tuned values belong to another model.")
 
 
@@ -97,8 +97,8 @@ def _stored(
     """Indices (int64) and values of a change in the file's own layout: its dtype, and (in, out) for a Conv1D."""
     indices, values = change
     places = torch.as_tensor(indices).cpu().long()
-    if name in checkpoint.anatomy.transposed:
-        rows, columns = checkpoint.anatomy.linears[name]
+    if name in checkpoint.spec.transposed:
+        rows, columns = checkpoint.spec.linears[name]
         places = places % columns * rows + places // columns
     return places, torch.as_tensor(values).cpu().to(entry.dtype)
 

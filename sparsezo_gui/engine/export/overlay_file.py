@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sparsezo_gui.engine.files import replacing
-from sparsezo_gui.engine.models.checkpoint import Entry, read_header
+from sparsezo_gui.engine.pretrained.weights import Entry, read_header
 from sparsezo_gui.errors import UserError
 
 FORMAT, VERSION = "sparsezo-overlay", "1"

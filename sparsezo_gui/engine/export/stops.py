@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from sparsezo_gui.engine.models.frozen import FrozenModel, end_tokens
+from sparsezo_gui.engine.frozen import FrozenModel, end_tokens
 
 FILE = "generation_config.json"
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from sparsezo_gui.engine.export.folder import copy_companions, drafted
 from sparsezo_gui.engine.export.overlay_file import Changes
-from sparsezo_gui.engine.models.checkpoint import DTYPES, read_header
-from sparsezo_gui.engine.models.frozen import FrozenModel
+from sparsezo_gui.engine.frozen import FrozenModel
+from sparsezo_gui.engine.pretrained.weights import DTYPES, read_header
 from sparsezo_gui.recipe.events import Progress
 
 INDEX = "model.safetensors.index.json"
@@ -57,8 +57,8 @@ class _Whole:
 
     def __init__(self, model: FrozenModel, changes: Changes) -> None:
         self.model, self.changes, self.checkpoint = model, changes, model.checkpoint
-        anatomy = model.anatomy
-        names = [*anatomy.shapes, *anatomy.aliases]
+        spec = model.spec
+        names = [*spec.shapes, *spec.aliases]
         self.names = {self.checkpoint.key(name): name for name in reversed(names) if name in self.checkpoint}
         # Other tensors of a quantised checkpoint are its statistics; in other checkpoints they are buffers, which stay.
         kept = (key for key in self.checkpoint.entries if key in self.names or not model.source.prequantised)
@@ -70,7 +70,7 @@ class _Whole:
         """Shape as stored: (in, out) for a Conv1D."""
         name = self.names.get(key)
         shape = self.checkpoint.entries[key].shape if name is None else self.checkpoint.shape(name)
-        return shape[::-1] if name in self.model.anatomy.transposed else shape
+        return shape[::-1] if name in self.model.spec.transposed else shape
 
     def dtype(self, key: str) -> torch.dtype:
         """Dtype as written: for parameters, that of the forward pass."""
@@ -85,11 +85,11 @@ class _Whole:
         name = self.names.get(key)
         if name not in self.model.layers:
             return self.checkpoint.entries[key].read().to(self.dtype(key))
-        weight = self.model.layers[name].store.dense(self.model.dtype).cpu()
+        weight = self.model.layers[name].frozen.dense(self.model.dtype).cpu()
         if name in self.changes:
             indices, values = self.changes[name]
             weight.view(-1)[indices.long()] = values.to(weight.dtype)
-        return weight.T.contiguous() if name in self.model.anatomy.transposed else weight
+        return weight.T.contiguous() if name in self.model.spec.transposed else weight
 
     def header(self, keys: list[str]) -> bytes:
         """The header of a safetensors file with these tensors."""

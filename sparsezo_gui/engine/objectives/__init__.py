@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsezo_gui.engine.data.encode import Encoded
-    from sparsezo_gui.engine.models.frozen import FrozenModel
-    from sparsezo_gui.engine.models.tuned import Owners
+    from sparsezo_gui.engine.frozen import FrozenModel
+    from sparsezo_gui.engine.layers.patch import Owners
     from sparsezo_gui.engine.objective import Measured
 
 NEAREST = {"choice": "accuracy", "completion": "f1", "chat": "f1", "text": "likelihood", "preference": "preference"}
@@ -49,22 +49,22 @@ class Objective(Variant):
         )
 
     def measure(
-        self, model: FrozenModel, examples: Sequence[Encoded], sides: int = 1, owners: Owners | None = None,
+        self, model: FrozenModel, examples: Sequence[Encoded], points: int = 1, owners: Owners | None = None,
         base: Tensor | None = None,
     ) -> Measured:  # fmt: skip
-        """Losses of ``examples`` for the ``sides`` held by the model's layers; see `engine.objective.measure`.
+        """Losses of ``examples`` for the ``points`` held by the model's layers; see `engine.objective.measure`.
 
         ``base`` (examples,) is the result of `reference` at the start of the run.
         """
         from sparsezo_gui.engine.objective import measure
 
-        return self.judge(measure(model, examples, sides, owners), examples, base)
+        return self.losses_of(measure(model, examples, points, owners), examples, base)
 
     def reference(self, measured: Measured, examples: Sequence[Encoded]) -> Tensor:
         """What it compares against, fp64 (sides, examples), from ``measured`` at the start of the run."""
         raise NotImplementedError
 
-    def judge(self, measured: Measured, examples: Sequence[Encoded], base: Tensor | None = None) -> Measured:
+    def losses_of(self, measured: Measured, examples: Sequence[Encoded], base: Tensor | None = None) -> Measured:
         """The objective's own losses, from the likelihoods of the answers."""
         return measured
 

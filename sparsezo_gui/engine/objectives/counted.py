@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsezo_gui.engine.data.encode import Encoded
-    from sparsezo_gui.engine.models.frozen import FrozenModel
-    from sparsezo_gui.engine.models.tuned import Owners
+    from sparsezo_gui.engine.frozen import FrozenModel
+    from sparsezo_gui.engine.layers.patch import Owners
     from sparsezo_gui.engine.objective import Measured
 
 MIX = "Weight of the likelihood in the loss. A pure count (0) changes in few steps; the others have no effect."
@@ -53,8 +53,8 @@ class Accuracy(Counted):
     needs: ClassVar[str] = "answers to choose from"
     rule: Literal["accuracy"] = "accuracy"
 
-    def judge(self, measured: Measured, examples: Sequence[Encoded], base: Tensor | None = None) -> Measured:
-        """See `Objective.judge`."""
+    def losses_of(self, measured: Measured, examples: Sequence[Encoded], base: Tensor | None = None) -> Measured:
+        """See `Objective.losses_of`."""
         import torch
 
         right = [
@@ -81,7 +81,7 @@ class Written(Counted):
         """Score of an answer against its references, 0 … 1."""
 
     def measure(
-        self, model: FrozenModel, examples: Sequence[Encoded], sides: int = 1, owners: Owners | None = None,
+        self, model: FrozenModel, examples: Sequence[Encoded], points: int = 1, owners: Owners | None = None,
         base: Tensor | None = None,
     ) -> Measured:  # fmt: skip
         """See `Objective.measure`."""
@@ -90,10 +90,10 @@ class Written(Counted):
         from sparsezo_gui.engine.generate import answers
         from sparsezo_gui.engine.objective import measure
 
-        score, scores = self.score(), torch.zeros(sides, len(examples), dtype=torch.float64)
-        for index, written in answers(model, examples, sides):
+        score, scores = self.score(), torch.zeros(points, len(examples), dtype=torch.float64)
+        for index, written in answers(model, examples, points):
             scores[:, index] = torch.tensor([score(text, examples[index].references) for text in written])
-        return self.mixed(scores, measure(model, examples, sides) if self.mix else None)
+        return self.mixed(scores, measure(model, examples, points) if self.mix else None)
 
 
 class F1(Written):

@@ -38,8 +38,8 @@ class Preference(Objective):
         """See `Objective.reference`."""
         return _margins(measured, examples)
 
-    def judge(self, measured: Measured, examples: Sequence[Encoded], base: Tensor | None = None) -> Measured:
-        """See `Objective.judge`."""
+    def losses_of(self, measured: Measured, examples: Sequence[Encoded], base: Tensor | None = None) -> Measured:
+        """See `Objective.losses_of`."""
         import torch
 
         from sparsezo_gui.engine.objective import Measured

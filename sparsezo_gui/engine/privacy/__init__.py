@@ -54,6 +54,6 @@ class Privacy(Variant):
         """The batch of the next step."""
         return session.recipe.selection.choose(session, examples)
 
-    def measure(self, estimator: Estimator, probe: Probe, state: Any, batch_size: int) -> Estimate:
+    def estimate(self, estimator: Estimator, probe: Probe, state: Any, batch_size: int) -> Estimate:
         """Runs the forward passes of the next step."""
-        return estimator.measure(probe, state)
+        return estimator.estimate(probe, state)

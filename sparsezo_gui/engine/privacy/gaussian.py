@@ -75,18 +75,18 @@ class Gaussian(Privacy):
         coins = (np.frombuffer(os.urandom(8 * len(examples)), "<u8") >> np.uint64(11)) * 2.0**-53
         return Chosen([examples[i] for i in np.flatnonzero(coins < rate(session.recipe, len(examples)))])
 
-    def measure(self, estimator: Estimator, probe: Probe, state: Any, batch_size: int) -> Estimate:
-        """See `Privacy.measure`."""
+    def estimate(self, estimator: Estimator, probe: Probe, state: Any, batch_size: int) -> Estimate:
+        """See `Privacy.estimate`."""
         import torch
 
         from sparsezo_gui.engine.zo.estimators import Estimate
 
         count = estimator.directions
         steps = estimator.epsilon * torch.eye(count)
-        losses = probe.alone(torch.cat((steps, -steps)))
-        slopes = (losses[:count] - losses[count:]) / (2 * estimator.epsilon)
-        slopes = slopes.where(slopes.isfinite().all(dim=0), 0.0)  # NaN would pass through clipping
-        clipped = slopes * (self.clip / slopes.norm(dim=0).clamp(min=self.clip))
+        losses = probe.isolated_losses(torch.cat((steps, -steps)))
+        grads = (losses[:count] - losses[count:]) / (2 * estimator.epsilon)
+        grads = grads.where(grads.isfinite().all(dim=0), 0.0)  # NaN would pass through clipping
+        clipped = grads * (self.clip / grads.norm(dim=0).clamp(min=self.clip))
         scale = self.noise * self.clip
         noised = (total + scale * secret_normal() for total in clipped.sum(dim=1).tolist())
         return Estimate(tuple(value / batch_size for value in noised), float("nan"))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from sparsezo_gui.engine.drafts import drafting, new_folder, publish
 from sparsezo_gui.engine.files import cannot_write
 from sparsezo_gui.engine.runs.folder import BRANCHES, Branched, RunFolder, create
-from sparsezo_gui.engine.runs.line import Line, line
+from sparsezo_gui.engine.runs.lineage import Lineage, lineage_of
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import Recipe, judge, with_settings
+from sparsezo_gui.recipe import Recipe, outcome, with_settings
 
 OWN = {"version", "name", "created", "versions", "branched"}  # facts that a branch does not share with its tree
 OF_MODEL = ("tokenizer", "config")  # inputs that do not depend on the data
@@ -21,12 +21,12 @@ def branch(run: RunFolder, step: int | None, settings: Sequence[str] = (), name:
     It is stored in the folder of the run that took the step; only the evaluations are copied. With settings of [data],
     it uses the current data, even if they name the same source. Raises `UserError`.
     """
-    way = line(run).until(step)
-    recipe = _recipe(run, way.step, settings, name)
-    part = way.segments[-1]
+    lineage = lineage_of(run).until(step)
+    recipe = _recipe(run, lineage.step, settings, name)
+    part = lineage.segments[-1]
     records = part.journal.count
     beginning = Branched(
-        step=way.step, records=records, hash=part.journal.hash(records), factor=_factor(way, settings)
+        step=lineage.step, records=records, hash=part.journal.hash(records), factor=_factor(lineage, settings)
     )
     facts = {**run.facts.model_dump(exclude=OWN), "branched": beginning}
     same_data = recipe.data == run.recipe.data and not any(each.strip().startswith("data.") for each in settings)
@@ -37,9 +37,9 @@ def branch(run: RunFolder, step: int | None, settings: Sequence[str] = (), name:
     try:
         with drafting(branches) as draft:
             made = create(draft, recipe, facts)
-            for event in judge.evaluations(judge.on_line(run.events())) if same_data else ():
-                if event.step <= way.step:
-                    made.tell(event)
+            for event in outcome.evaluations(outcome.on_lineage(run.events())) if same_data else ():
+                if event.step <= lineage.step:
+                    made.record(event)
             path = new_folder(branches, recipe.run.name)
             publish(draft, path)
     except OSError as error:
@@ -67,6 +67,6 @@ def _weights(recipe: Recipe) -> object:
     return recipe.model.model_copy(update={"device": "auto"})
 
 
-def _factor(way: Line, settings: Sequence[str]) -> float:
+def _factor(lineage: Lineage, settings: Sequence[str]) -> float:
     """A rate that the user changed during the run stays changed, unless the branch sets [update] itself."""
-    return 1.0 if any(setting.strip().startswith("update.") for setting in settings) else way.factor
+    return 1.0 if any(setting.strip().startswith("update.") for setting in settings) else lineage.factor

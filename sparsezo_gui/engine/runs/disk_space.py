@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsezo_gui.engine.models.source import ModelSource
-from sparsezo_gui.engine.runs.frames import PACKED, spacing
+from sparsezo_gui.engine.pretrained.source import ModelSource
+from sparsezo_gui.engine.runs.checkpoints import PACKED, spacing
 from sparsezo_gui.engine.runs.journal import HEADER_BYTES, record_dtype
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
@@ -28,20 +28,20 @@ class DiskSpace:
     model."""
 
     least: int
-    frames: int
+    checkpoints: int
     export: int
 
 
 def needed(recipe: Recipe, source: ModelSource) -> DiskSpace:
     """Disk space for the run of ``recipe`` from ``source``."""
-    tuned, steps = recipe.mask.tuned(source.anatomy), recipe.loop.steps
-    journal = HEADER_BYTES + steps * record_dtype(recipe.scalars).itemsize
+    tuned, steps = recipe.mask.tuned(source.spec), recipe.loop.steps
+    journal = HEADER_BYTES + steps * record_dtype(recipe.recorded).itemsize
     mask = tuned * INDEX if recipe.mask.space == "entries" else 0
-    one = round((PACKED + recipe.remembered) * tuned * VALUE)
+    one = round((PACKED + recipe.state_vectors) * tuned * VALUE)
     count = -(-steps // spacing(tuned, again=recipe.estimator.exact))
-    frames = min(recipe.run.frames * 2**20, count * one)
+    checkpoints = min(recipe.run.frames * 2**20, count * one)
     export = sum(file.stat().st_size for file in set(source.weights.values()))
-    return DiskSpace(journal + mask, frames, export)
+    return DiskSpace(journal + mask, checkpoints, export)
 
 
 def check(recipe: Recipe, source: ModelSource, folder: Path) -> Iterator[str]:
@@ -52,12 +52,12 @@ def check(recipe: Recipe, source: ModelSource, folder: Path) -> Iterator[str]:
             f"{folder}: the run needs {size(space.least)} for its journal and mask, but only {size(free)} are free on "
             "this disk. Free some space, or choose a folder on another disk with --run or [run] folder."
         )
-    if space.least + space.frames > max(free, SMALL):
+    if space.least + space.checkpoints > max(free, SMALL):
         yield (
-            f"The checkpoints of this run may take {size(space.frames)}, but only {size(free)} are free on the disk of "
-            f"{folder}. Free some space, set a smaller [run] frames, or choose a folder on another disk."
+            f"The checkpoints of this run may take {size(space.checkpoints)}, but only {size(free)} are free on the "
+            f"disk of {folder}. Free some space, set a smaller [run] frames, or choose a folder on another disk."
         )
-    elif space.least + space.frames + space.export > max(free, SMALL):
+    elif space.least + space.checkpoints + space.export > max(free, SMALL):
         yield (
             f"After this run, the disk of {folder} may have too little space for the merged model "
             f"({size(space.export)}; {size(free)} are free now). Export it to another disk, or as an overlay."

@@ -19,7 +19,6 @@ import filelock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparsezo_gui import recipe as recipes
-from sparsezo_gui.border import resolved
 from sparsezo_gui.engine.drafts import AGE
 from sparsezo_gui.engine.files import (
     cannot_write,
@@ -35,8 +34,9 @@ from sparsezo_gui.engine.files import (
 from sparsezo_gui.engine.locks import Lock, held
 from sparsezo_gui.engine.runs.journal import Header
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import Recipe, judge
+from sparsezo_gui.recipe import Recipe, outcome
 from sparsezo_gui.recipe.events import Event
+from sparsezo_gui.untrusted import resolved
 
 VERSION = 4
 PREPARED = 2  # how rows become examples, see `Facts.prepared`
@@ -159,7 +159,7 @@ class RunFolder:
     def header(self) -> Header:
         """The header of its journal."""
         facts = self.facts
-        return Header(self.recipe.scalars, self.start, facts.fingerprint, facts.mask_hash, facts.generator)
+        return Header(self.recipe.recorded, self.start, facts.fingerprint, facts.mask_hash, facts.generator)
 
     @property
     def recipe(self) -> Recipe:
@@ -196,7 +196,7 @@ class RunFolder:
         """Replaces the notes. Raises `UserError`."""
         write_text(self.path / NOTES, text)
 
-    def tell(self, event: Event) -> None:
+    def record(self, event: Event) -> None:
         """Appends an event to ``events.jsonl``; an incomplete line at its end is closed first, and readers skip it."""
         path = self.path / EVENTS
         line = json.dumps(event.as_json(), ensure_ascii=False) + "\n"
@@ -219,14 +219,14 @@ class RunFolder:
             raise cannot_write(path, error) from error
 
     def events(self) -> list[Event]:
-        """All events recorded so far; see `sparsezo_gui.recipe.judge.on_line`."""
+        """All events recorded so far; see `sparsezo_gui.recipe.outcome.on_lineage`."""
         path = self.path / EVENTS
         try:
             with open_plain(path) as file:
                 if os.fstat(file.fileno()).st_size > LARGEST_EVENTS:
                     raise UserError(f"{path}: larger than a run's events can be. Restore it from a copy of the run.")
                 lines = (line.decode("utf-8", "replace") for line in file)
-                return [event for line in lines if (event := judge.event_of(line)) is not None]
+                return [event for line in lines if (event := outcome.event_of(line)) is not None]
         except FileNotFoundError:
             return []
         except OSError as error:

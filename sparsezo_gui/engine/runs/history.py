@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.runs.line import line
+from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.engine.runs.listing import RunSummary, summary
-from sparsezo_gui.recipe import Recipe, judge
+from sparsezo_gui.recipe import Recipe, outcome
 from sparsezo_gui.recipe.events import Event
 
 
@@ -29,6 +29,6 @@ class History:
 def history(folder: str | Path) -> History:
     """Reads the run in ``folder``."""
     run = open_run(folder)
-    way = line(run)
-    parts = [part.steps for part in way.segments]
-    return History(summary(run.path), run.recipe, parts, judge.on_line(run.events()), way.fault)
+    lineage = lineage_of(run)
+    parts = [part.steps for part in lineage.segments]
+    return History(summary(run.path), run.recipe, parts, outcome.on_lineage(run.events()), lineage.fault)

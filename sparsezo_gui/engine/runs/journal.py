@@ -86,9 +86,9 @@ _STOPS = (
 
 @dataclass(frozen=True)
 class Header:
-    """The header; ``fingerprint`` and ``mask_hash`` in hex, empty in version 1. ``probes`` is the number of values."""
+    """The header; ``fingerprint`` and ``mask_hash`` in hex, empty in version 1. ``values`` is the number of values."""
 
-    probes: int
+    values: int
     start: int = 0
     fingerprint: str = ""
     mask_hash: str = ""
@@ -97,15 +97,15 @@ class Header:
     def pack(self) -> bytes:
         """The header's bytes."""
         hashes = (bytes.fromhex(each).ljust(32, b"\0") for each in (self.fingerprint, self.mask_hash))
-        content = _BEGIN.pack(MAGIC, VERSION, self.probes, self.start) + _REST.pack(*hashes, self.generator.encode())
+        content = _BEGIN.pack(MAGIC, VERSION, self.values, self.start) + _REST.pack(*hashes, self.generator.encode())
         return content + _CRC.pack(zlib.crc32(content))
 
 
-def record_dtype(probes: int) -> np.dtype:
+def record_dtype(values: int) -> np.dtype:
     """Layout of one record."""
     fields = [
         ("step", "<u4"), ("tokens", "<u4"), ("loss", "<f8"), ("rate", "<f8"), ("time", "<f8"), ("seconds", "<f4"),
-        ("kind", "<u4"), ("memory", "<u8"), ("slopes", "<f8", (probes,)), ("crc", "<u4"),
+        ("kind", "<u4"), ("memory", "<u8"), ("values", "<f8", (values,)), ("crc", "<u4"),
     ]  # fmt: skip
     return np.dtype(fields)
 
@@ -207,7 +207,7 @@ class _Body:
     @property
     def dtype(self) -> np.dtype:
         """Layout of one record."""
-        return record_dtype(self.header.probes)
+        return record_dtype(self.header.values)
 
     def within(self, size: int) -> int:
         """How many records fit in ``size`` bytes; at least one."""
@@ -258,7 +258,7 @@ def _opened(path: Path) -> Iterator[_Body]:
             body = os.fstat(file.fileno()).st_size - begin
             if body > LARGEST:
                 raise UserError(f"{path}: larger than a journal can be. Restore it from a copy of the run.")
-            yield _Body(file, header, begin, *divmod(body, record_dtype(header.probes).itemsize))
+            yield _Body(file, header, begin, *divmod(body, record_dtype(header.values).itemsize))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
 
@@ -267,19 +267,19 @@ def _header(path: Path, content: bytes) -> tuple[Header, int]:
     """The header, and the byte at which the records start."""
     if len(content) < _BEGIN.size + _CRC.size:
         raise UserError(f"{path}: damaged journal (its header is incomplete). Restore it from a backup.")
-    magic, version, probes, start = _BEGIN.unpack_from(content)
+    magic, version, values, start = _BEGIN.unpack_from(content)
     if magic == MAGIC and version > VERSION:
         raise UserError(f"{path}: unknown journal version {version}. Update SparseZO.")
     size = _BEGIN.size + (_REST.size if version == 2 else 0)
     whole = len(content) >= size + _CRC.size
     good = whole and _CRC.unpack_from(content, size)[0] == zlib.crc32(content[:size])
-    if magic != MAGIC or version < 1 or not good or probes < 1 or (version == 1 and start):
+    if magic != MAGIC or version < 1 or not good or values < 1 or (version == 1 and start):
         raise UserError(f"{path}: not a journal of this program, or its header is damaged. Restore it from a backup.")
     if version == 1:
-        return Header(probes), size + _CRC.size
+        return Header(values), size + _CRC.size
     fingerprint, mask, generator = _REST.unpack_from(content, _BEGIN.size)
     name = generator.rstrip(b"\0").decode("ascii", "replace")
-    return Header(probes, start, fingerprint.hex(), mask.hex(), name), size + _CRC.size
+    return Header(values, start, fingerprint.hex(), mask.hex(), name), size + _CRC.size
 
 
 def _good(records: np.ndarray, start: int, last: int) -> np.ndarray:
@@ -303,7 +303,7 @@ class JournalWriter:
 
     def __init__(self, path: Path, header: Header) -> None:
         self.path, self.header = path, header
-        self.dtype = record_dtype(header.probes)
+        self.dtype = record_dtype(header.values)
         self._synced = time.monotonic()
         try:
             existing = read(path) if path.exists() else Journal(header, np.zeros(0, self.dtype))
@@ -325,8 +325,8 @@ class JournalWriter:
             raise cannot_write(path, error) from error
 
     def _check(self, found: Header, wanted: Header) -> None:
-        if found.probes != wanted.probes:
-            raise UserError(f"{self.path}: has {found.probes} values per step, but the recipe needs {wanted.probes}. "
+        if found.values != wanted.values:
+            raise UserError(f"{self.path}: has {found.values} values per step, but the recipe needs {wanted.values}. "
                             "Restore the run's files from one copy.")
         if found.generator and found != wanted:
             raise UserError(
@@ -336,14 +336,14 @@ class JournalWriter:
 
     def append(
         self, *, step: int, tokens: int, loss: float, rate: float, seconds: float, memory: int,
-        slopes: tuple[float, ...],
+        values: tuple[float, ...],
     ) -> None:  # fmt: skip
         """Adds a step, which the operating system has when this returns."""
-        self._write(step, tokens, loss, rate, time.time(), seconds, STEP, memory, slopes)
+        self._write(step, tokens, loss, rate, time.time(), seconds, STEP, memory, values)
 
     def go_back(self, step: int) -> None:
         """Records that the run went back to ``step``, and syncs."""
-        self._write(step, 0, 0.0, 0.0, time.time(), 0.0, RETURN, 0, (0.0,) * self.dtype["slopes"].shape[0])
+        self._write(step, 0, 0.0, 0.0, time.time(), 0.0, RETURN, 0, (0.0,) * self.dtype["values"].shape[0])
         self.sync()
 
     def _write(self, *fields: object) -> None:

@@ -21,7 +21,7 @@ from sparsezo_gui.engine.runs.folder import BRANCHES, DEEPEST, EVENTS, LOCK, ope
 from sparsezo_gui.engine.runs.journal import Standing
 from sparsezo_gui.engine.runs.start import sweep_starts
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import judge
+from sparsezo_gui.recipe import outcome
 from sparsezo_gui.recipe.events import Event
 
 EVENT_BYTES, LINE_BYTES, MOST_EVENTS = 1 << 25, 1 << 12, 10_000  # limits for reading the end of events.jsonl
@@ -107,12 +107,12 @@ def _summary(path: Path) -> RunSummary:
         stands = journal.standing(run.journal) if run.journal.exists() else Standing(run.start, 0)
     except (UserError, OSError) as error:
         return RunSummary(str(path), path.name, "damaged", 0, 0, "", "", {}, parent, problem=str(error))
-    events, step = judge.on_line(told), stands.step
-    spent, best = judge.spent(told, stands.count), judge.best(events)
-    ended = step >= recipe.loop.steps or judge.ended_early(events, step)
+    events, step = outcome.on_lineage(told), stands.step
+    spent, best = outcome.spent(told, stands.count), outcome.best(events)
+    ended = step >= recipe.loop.steps or outcome.ended_early(events, step)
     return RunSummary(
         str(path), run.name, "running" if is_held(path / LOCK) else "done" if ended else "stopped", step,
-        recipe.loop.steps, run.facts.created, recipe.model.id, judge.last_metrics(events),
+        recipe.loop.steps, run.facts.created, recipe.model.id, outcome.last_metrics(events),
         parent if run.facts.branched else "", run.start, best.step if best else None, run.notes,
         epsilon=spent.epsilon if spent else None, delta=spent.delta if spent else None,
     )  # fmt: skip
@@ -129,4 +129,4 @@ def recent_events(path: Path) -> list[Event]:
             if whole and _NEEDED.match(piece):
                 lines.append(piece)
             whole = piece.endswith(b"\n")
-    return [event for line in lines if (event := judge.event_of(line.decode("utf-8", "replace"))) is not None]
+    return [event for line in lines if (event := outcome.event_of(line.decode("utf-8", "replace"))) is not None]

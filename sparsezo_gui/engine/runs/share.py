@@ -35,9 +35,9 @@ from sparsezo_gui.engine.drafts import drafting, new_folder, publish
 from sparsezo_gui.engine.files import cannot_write, make_folder, private, replacing, sync, write_text
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import BRANCHES, NOTES, RunFolder, open_run, runs_home
-from sparsezo_gui.engine.runs.line import line
+from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import dump, judge, loads, portable, values, with_settings
+from sparsezo_gui.recipe import dump, loads, outcome, portable, values, with_settings
 from sparsezo_gui.recipe.events import Event, Examples, Finished, Notice, Returned
 from sparsezo_gui.sizes import size
 
@@ -89,7 +89,7 @@ def share(
     ``with_examples`` the best and worst examples. Raises `UserError`."""
     if out.exists() and not replace:
         raise UserError(f"{out}: already exists. Choose another file.")
-    line(run)  # report errors here, not to the recipient
+    lineage_of(run)  # report errors here, not to the recipient
     entries = list(_entries(run, with_mask, with_examples))
     total, masked = sum(content.bytes for content, _ in entries), entries[-1][0].file == MASK
     far = any(content.bytes > LIMITS[content.file.rsplit("/", 1)[-1]] for content, _ in entries)
@@ -158,7 +158,7 @@ def _without_paths(event: Event, run: RunFolder) -> Event:
 
 def _until(run: RunFolder, step: int) -> list[Event]:
     """Events of a parent run up to ``step``."""
-    events = (event for event in judge.on_line(run.events()) if not isinstance(event, Finished | Returned))
+    events = (event for event in outcome.on_lineage(run.events()) if not isinstance(event, Finished | Returned))
     return [event for event in events if getattr(event, "step", 0) <= step]
 
 
@@ -179,7 +179,7 @@ def receive(file: Path, folder: Path | None = None, settings: Sequence[str] = ()
             try:
                 last = _unpack(file, draft)
                 _settle(draft, target, settings)
-                line(open_run(draft / last))  # report errors before publishing it
+                lineage_of(open_run(draft / last))  # report errors before publishing it
                 publish(draft, target)
             except BaseException as error:
                 if folder is None:

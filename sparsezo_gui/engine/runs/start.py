@@ -9,13 +9,13 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from sparsezo_gui.border import resolved
 from sparsezo_gui.engine.drafts import is_old, new_folder
 from sparsezo_gui.engine.files import cannot_write, make_folder, own, sync
 from sparsezo_gui.engine.locks import held
 from sparsezo_gui.engine.runs.folder import LOCK, LOCK_MARKER, TEMPORARY, locked, runs_home
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.untrusted import resolved
 
 OF_START = ("mask.safetensors", "recipe.toml", LOCK, LOCK_MARKER)  # files from before the run exists
 

@@ -24,7 +24,7 @@ class Selection(Variant):
     """Base of batch selection rules."""
 
     @property
-    def passes(self) -> int:
+    def cost(self) -> int:
         """Cost of choosing a batch, in forward passes of a batch."""
         return 0
 

@@ -36,7 +36,7 @@ class CoreSet(Selection):
     )  # fmt: skip
 
     @property
-    def passes(self) -> int:
+    def cost(self) -> int:
         """Two per feature, on the whole pool."""
         return 2 * self.features * self.pool
 
@@ -49,7 +49,7 @@ class CoreSet(Selection):
         from sparsezo_gui.engine.zo.batches import batch_indices
         from sparsezo_gui.engine.zo.generator import Stream, normal
 
-        loop, values, step = session.recipe.loop, session.overlay.values, session.step + 1
+        loop, values, step = session.recipe.loop, session.tuned.values, session.step + 1
         places = batch_indices(loop.seed, step, self.pool * loop.batch_size, len(examples))
         pool = [examples[place] for place in dict.fromkeys(places)]
         if len(pool) <= loop.batch_size:  # all of them, some twice

@@ -73,8 +73,8 @@ class Stream(Enum):
 
     def at(self, step: int, probe: int) -> tuple[int, int, int]:
         """The counter's last three words. Raises IndexError outside the stream's range."""
-        number, steps, probes = self.value
-        return steps[step], probes[probe], number
+        number, steps, perturbations = self.value
+        return steps[step], perturbations[probe], number
 
     def of(self, generator: str | None) -> Stream:
         """The stream used in place of this one in runs with ``generator`` (None: the newest)."""
@@ -205,25 +205,25 @@ class Source:
     device: torch.device | str = "cpu"
     generator: str = GENERATOR
 
-    def normal(self, probes: int) -> Tensor:
+    def normal(self, perturbations: int) -> Tensor:
         """Directions of normal values, fp32 (probes, size)."""
-        return self._stacked(normal, probes)
+        return self._stacked(normal, perturbations)
 
-    def signs(self, probes: int) -> Tensor:
+    def signs(self, perturbations: int) -> Tensor:
         """Directions of signs, fp32 (probes, size)."""
-        return self._stacked(signs, probes)
+        return self._stacked(signs, perturbations)
 
-    def uniform(self, probes: int) -> Tensor:
+    def uniform(self, perturbations: int) -> Tensor:
         """Numbers in [0, 1), fp32 (probes, size)."""
-        return self._stacked(uniform, probes)
+        return self._stacked(uniform, perturbations)
 
     def state(self) -> Tensor:
         """Normal values for an initial state, fp32 (size,)."""
         seed = 0 if self.generator == FIRST else self.seed
         return normal(seed, self.step, 0, self.size, self.device, stream=Stream.STATES.of(self.generator))
 
-    def _stacked(self, draw: Callable[..., Tensor], probes: int) -> Tensor:
-        drawn = [draw(self.seed, self.step, probe, self.size, self.device) for probe in range(probes)]
+    def _stacked(self, draw: Callable[..., Tensor], perturbations: int) -> Tensor:
+        drawn = [draw(self.seed, self.step, probe, self.size, self.device) for probe in range(perturbations)]
         return torch.stack(drawn) if drawn else torch.empty(0, self.size, device=self.device)
 
 

@@ -48,7 +48,7 @@ def probe(epsilon: float, along: Sequence[Losses]) -> Noise:
     return Noise(epsilon, differences.square().mean().sqrt().item(), math.sqrt(2 * variance))
 
 
-def settle(epsilon: float, along: Sequence[Losses]) -> Noise:
+def tune_epsilon(epsilon: float, along: Sequence[Losses]) -> Noise:
     """Noise at the first of ``epsilon``, 3 and 10 times it where differences are clear; else at the last of them."""
     found = probe(epsilon, along)
     for factor in FACTORS[1:]:

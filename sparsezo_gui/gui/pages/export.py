@@ -153,8 +153,8 @@ class ExportPage(Page):
         busy = "export" in session.busy
         progress = session.busy.get("export")
         run = self._chosen()
-        self._go.setEnabled(run is not None and not session.hindrance)
-        self._go.setToolTip(session.hindrance)
+        self._go.setEnabled(run is not None and not session.blocker)
+        self._go.setToolTip(session.blocker)
         self._cancel.setVisible(busy)
         self._bar.setVisible(busy)
         for control in (self._run, self._step, self._format, self._weights, self._out, self._browse):
@@ -170,8 +170,8 @@ class ExportPage(Page):
         )  # fmt: skip
         if busy:
             self._said.setText(f"{progress.stage}…" if progress else "Waiting for the engine…")
-        elif session.hindrance:
-            self._said.setText(session.hindrance)
+        elif session.blocker:
+            self._said.setText(session.blocker)
         elif run is None:
             self._said.setText("No run has completed a step yet. Start one on the Run page.")
         else:

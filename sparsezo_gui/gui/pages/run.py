@@ -129,8 +129,8 @@ class RunPage(Page):
 
     def start(self) -> None:
         """Starts a new run with the recipe."""
-        if self._session.hindrance:
-            self.banner.show_problem(Problem(self._session.hindrance), "info")
+        if self._session.blocker:
+            self.banner.show_problem(Problem(self._session.blocker), "info")
             return
         self.banner.clear()
         self._session.train()
@@ -213,8 +213,8 @@ class RunPage(Page):
         self._start.setAccessibleName("Resume run" if resumable else "Start run")
         tip = "Continues after the last step." if resumable else STARTS
         for control, does in ((self._start, tip), (self._new, STARTS)):
-            control.setEnabled(not session.hindrance)
-            control.setToolTip(session.hindrance or does)
+            control.setEnabled(not session.blocker)
+            control.setToolTip(session.blocker or does)
         self._start.setVisible(not active)
         self._new.setVisible(resumable and not active)
         for control in (self._pause, self._stop, self._evaluate, self._rate):
@@ -300,7 +300,7 @@ class RunPage(Page):
             self._empty_text.setText(self._pace.words(record.progress) if record.progress else loading)
             return
         recipe = session.recipe
-        self._empty_title.setText(session.hindrance or "Ready to start")
+        self._empty_title.setText(session.blocker or "Ready to start")
         density = getattr(recipe.mask, "density", None)
         part = f", {100 * density:g} % of the weights" if density else ""
         self._empty_text.setText(

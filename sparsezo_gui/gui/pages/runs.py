@@ -193,7 +193,7 @@ class RunsPage(Page):
         self.window().chat.point_at(self.path, self._step.value())  # type: ignore[attr-defined]
         step, record = self._step.value(), session.record
         mine = session.running and record is not None and str(record.folder) == run.path
-        why = "" if mine else session.hindrance
+        why = "" if mine else session.blocker
         why = why or ("It is active in another window or terminal." if run.state == "running" and not mine else "")
         damaged = run.state == "damaged"
         self._step.setEnabled(not damaged)

@@ -130,8 +130,8 @@ class MemoryStrip(QFrame):
         measuring = "measure" in session.busy
         self._measure.setText("Cancel" if measuring else "Measure")
         self._measure.setAccessibleName("Cancel measuring" if measuring else "Measure memory")
-        self._measure.setEnabled(measuring or not session.hindrance)
-        self._measure.setToolTip("" if measuring else session.hindrance or MEASURING)
+        self._measure.setEnabled(measuring or not session.blocker)
+        self._measure.setToolTip("" if measuring else session.blocker or MEASURING)
         self._parts.setEnabled(estimate is not None and problem is None)
         if problem is not None or estimate is None:
             waiting = "Memory: waiting for the engine…" if session.engine_state != "failed" else "Memory: unknown."

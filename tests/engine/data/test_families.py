@@ -313,9 +313,9 @@ def test_marks_around_a_whole_turn_are_learned_and_asked_for_as_the_template_ask
     )
     row, table = Record({"prompt": "Hi", "answer": "Yes"}, "x", 1), DataTable(source="x", task="pairs")
     found = encode(maker(table, {"train": Rows((row,), 1)}, made).example(row), made, 100)
-    asking = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    assert made.decode(found.prompt) == asking and found.references == ("Yes",)
-    assert made.decode([*found.rows[0].tokens, found.rows[0].targets[-1]]) == f"{asking}Yes<|im_end|>\n"
+    run_prompts = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert made.decode(found.prompt) == run_prompts and found.references == ("Yes",)
+    assert made.decode([*found.rows[0].tokens, found.rows[0].targets[-1]]) == f"{run_prompts}Yes<|im_end|>\n"
     assert made.decode(found.rows[0].targets) == "<|im_start|>assistant\nYes<|im_end|>\n"
 
 

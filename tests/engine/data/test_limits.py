@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sparsezo_gui.engine.data.limits import limits_of
-from sparsezo_gui.engine.models.anatomy import anatomy
+from sparsezo_gui.engine.pretrained.spec import spec
 
 SHAPE = {"vocab_size": 300, "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32}
 
@@ -23,7 +23,7 @@ SHAPE = {"vocab_size": 300, "num_hidden_layers": 2, "num_attention_heads": 4, "h
 )
 def test_positions(kind, more, fixed, tmp_path):
     config = AutoConfig.for_model(kind, **{**SHAPE, **more})
-    found = limits_of(tmp_path, config, anatomy(config).shapes, 300)
+    found = limits_of(tmp_path, config, spec(config).shapes, 300)
     assert (found.positions, found.fixed) == ((0, False) if fixed is None else (24, fixed))
     model = AutoModelForCausalLM.from_config(config).eval()
     model(torch.ones(1, 24, dtype=torch.long))

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsezo_gui.engine.data import finish, load_rows, sources, store
+from sparsezo_gui.engine.data import finish, load_rows, sources
+from sparsezo_gui.engine.data import spill as store
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable

@@ -8,7 +8,7 @@ import tomllib
 import pytest
 
 from sparsezo_gui.engine.export.card import model_card
-from sparsezo_gui.engine.models.source import inspect
+from sparsezo_gui.engine.pretrained.source import inspect
 from sparsezo_gui.recipe import loads
 from sparsezo_gui.recipe.recipe import ModelTable, Recipe
 from tests.models import tiny

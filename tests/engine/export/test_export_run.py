@@ -48,7 +48,7 @@ def test_the_merged_model_computes_what_the_run_does(run, step, tmp_path):
     session = finish(open_session(open_run(run), step))
     tokens = torch.tensor([[10, 20, 30, 40]])
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
-    with torch.no_grad(), session.overlay.applied():
+    with torch.no_grad(), session.tuned.applied():
         assert torch.allclose(merged(tokens).logits, session.model.module(tokens).logits, rtol=1e-4, atol=1e-4)
     card = (tmp_path / "out" / "README.md").read_text()
     assert "# tiny" in card and "| accuracy |" in card
@@ -63,7 +63,7 @@ def test_as_trained_it_says_the_same_words(run, tmp_path):
 def test_the_overlay_file_holds_the_tuned_values(run, tmp_path):
     finish(export_run(run, "overlay", tmp_path / "small", 3))
     found, session = read_overlay(tmp_path / "small"), finish(open_session(open_run(run), 3))
-    for name, (indices, values) in session.overlay.changes().items():
+    for name, (indices, values) in session.tuned.changes().items():
         assert torch.equal(found.changes[name][0], indices) and torch.equal(found.changes[name][1], values)
     assert found.fingerprint == session.model.fingerprint and found.step == 3
     assert recipe.loads(found.recipe) == recipe.portable(session.recipe)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from sparsezo_gui.engine import drafts
 from sparsezo_gui.engine.export import folder, merged
 from sparsezo_gui.engine.export.merged import export_merged
-from sparsezo_gui.engine.models.source import inspect
+from sparsezo_gui.engine.pretrained.source import inspect
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests.engine.conftest import finish
@@ -29,7 +29,7 @@ def some_changes(source, share=0.01, seed=0):
     """Random places of every eligible weight, with values far from the original."""
     generator = torch.Generator().manual_seed(seed)
     changes = {}
-    for name, (rows, columns) in source.anatomy.linears.items():
+    for name, (rows, columns) in source.spec.linears.items():
         count = max(1, round(share * rows * columns))
         indices = torch.randperm(rows * columns, generator=generator)[:count].sort().values.int()
         changes[name] = indices, 3 + torch.randn(count, generator=generator)
@@ -55,9 +55,9 @@ def test_it_loads_in_transformers_and_differs_only_where_it_was_tuned(family, dt
         assert tensor.dtype == wanted.dtype
         if name in changes:
             indices, values = changes[name]
-            wanted = wanted.T.contiguous() if name in source.anatomy.transposed else wanted
+            wanted = wanted.T.contiguous() if name in source.spec.transposed else wanted
             wanted.view(-1)[indices.long()] = values.to(wanted.dtype)
-            wanted = wanted.T if name in source.anatomy.transposed else wanted
+            wanted = wanted.T if name in source.spec.transposed else wanted
         assert torch.equal(tensor, wanted), name
 
 
@@ -98,7 +98,7 @@ def test_no_change_gives_the_same_bytes(tmp_path):
 
 def test_changes_lost_to_rounding_are_counted(tmp_path):
     source = source_of(tiny("llama", tmp_path / "base", dtype="bfloat16"))
-    name = next(iter(source.anatomy.linears))
+    name = next(iter(source.spec.linears))
     weight = load_file(tmp_path / "base" / "model.safetensors")[name].view(-1)[:4].float()
     values = weight * torch.tensor([1.0, 1 + 1e-5, 2.0, 2.0])
     done = finish(export_merged(source, {name: (torch.arange(4, dtype=torch.int32), values)}, tmp_path / "out"))

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.export.trained import INDEX, export_trained
 from sparsezo_gui.engine.generate import stream
-from sparsezo_gui.engine.models import frozen
-from sparsezo_gui.engine.sparse.overlay import SparseOverlay
-from sparsezo_gui.engine.sparse.random import Random
-from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.masks.random import Random
+from sparsezo_gui.engine.masks.rule import Search
+from sparsezo_gui.engine.spaces.sparse import SparseValues
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 from tests.engine.conftest import finish
@@ -25,7 +25,7 @@ PROMPT = torch.tensor([[10, 20, 30, 40]])
 def tuned(folder, bits):
     """A frozen model of ``folder`` and an overlay on it whose values are far from where they started."""
     model = finish(frozen.load(ModelTable(id=str(folder), bits=bits, device="cpu")))
-    overlay = SparseOverlay(model, finish(Random(density=0.05).find(model, Search(0, DataTable()))))
+    overlay = SparseValues(model, finish(Random(density=0.05).find(model, Search(0, DataTable()))))
     overlay.values += 0.5 * torch.randn(overlay.values.shape, generator=torch.Generator().manual_seed(0))
     return model, overlay
 
@@ -51,7 +51,7 @@ def test_plain_transformers_gives_the_same_tokens(family, bits, tmp_path):
     for name, layer in model.layers.items():
         with overlay.applied():
             wanted = layer.weight(torch.float32)
-        assert torch.equal(plain[name].T if name in model.anatomy.transposed else plain[name], wanted), name
+        assert torch.equal(plain[name].T if name in model.spec.transposed else plain[name], wanted), name
 
 
 def test_shards_and_half_precision(tmp_path):
@@ -84,7 +84,7 @@ def test_a_quantised_base_becomes_whole(bits, tmp_path):
 
 def test_cancelling_leaves_nothing_behind(tmp_path):
     model, overlay = tuned(tiny("llama", tmp_path / "base"), 4)
-    for pulls in (1, 8, 2 * len(model.anatomy.shapes) - 1):
+    for pulls in (1, 8, 2 * len(model.spec.shapes) - 1):
         work = export_trained(model, overlay.changes(), tmp_path / "out")
         for _ in range(pulls):
             next(work)

@@ -15,7 +15,7 @@ FACTS = {
     "model": "m", "revision": "", "fingerprint": HASH, "generator": "philox", "mask_hash": HASH, "parameters": 9,
     "eligible": 9, "tuned": 3, "device": "cpu",
 }  # fmt: skip
-STEP = {"tokens": 1, "rate": 1.0, "seconds": 1.0, "memory": 1, "slopes": (1.0,)}
+STEP = {"tokens": 1, "rate": 1.0, "seconds": 1.0, "memory": 1, "values": (1.0,)}
 
 
 def run_of(path, steps=5, loss=1.0, **facts):

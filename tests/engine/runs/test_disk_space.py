@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sparsezo_gui.engine.models.hub import find
+from sparsezo_gui.engine.hub.cache import find
 from sparsezo_gui.engine.runs import disk_space
 from sparsezo_gui.engine.runs.journal import HEADER_BYTES, record_dtype
 from sparsezo_gui.engine.training import train
@@ -38,20 +38,20 @@ def free(monkeypatch, size):
 
 
 def test_what_a_run_needs(recipe, source):
-    found, tuned = disk_space.needed(recipe, source), source.anatomy.eligible // 2
+    found, tuned = disk_space.needed(recipe, source), source.spec.eligible // 2
     assert found.least == HEADER_BYTES + 100_000 * record_dtype(1).itemsize + 4 * tuned
-    frames = -(-100_000 // disk_space.spacing(tuned))
-    assert found.frames == frames * round(0.5 * 4 * tuned) < 2000 * 2**20
+    checkpoints = -(-100_000 // disk_space.spacing(tuned))
+    assert found.checkpoints == checkpoints * round(0.5 * 4 * tuned) < 2000 * 2**20
     assert found.export == sum(path.stat().st_size for path in source.folder.glob("*.safetensors"))
     few = recipe.model_copy(update={"run": recipe.run.model_copy(update={"frames": 1})})
-    assert disk_space.needed(few, source).frames == 2**20
+    assert disk_space.needed(few, source).checkpoints == 2**20
 
 
 def test_what_is_told(recipe, source, tmp_path, monkeypatch):
     need = disk_space.needed(recipe, source)
-    free(monkeypatch, need.least + need.frames + need.export)
+    free(monkeypatch, need.least + need.checkpoints + need.export)
     assert list(disk_space.check(recipe, source, tmp_path)) == []
-    free(monkeypatch, need.least + need.frames)
+    free(monkeypatch, need.least + need.checkpoints)
     (sentence,) = disk_space.check(recipe, source, tmp_path)
     assert "too little space for the merged model" in sentence and "to another disk" in sentence
     free(monkeypatch, need.least)

@@ -16,11 +16,11 @@ SIZE = 128  # of the header
 HEADER = Header(1, 0, "ab" * 32, "cd" * 32, "philox")
 
 
-def write(path, steps, probes=1, first=1, header=HEADER):
-    with JournalWriter(path, Header(probes, *list(vars(header).values())[1:])) as file:
+def write(path, steps, values=1, first=1, header=HEADER):
+    with JournalWriter(path, Header(values, *list(vars(header).values())[1:])) as file:
         for step in range(first, first + steps):
             file.append(
-                step=step, tokens=7, loss=0.5 * step, rate=1e-3, seconds=0.25, memory=123, slopes=(1.5 * step,) * probes
+                step=step, tokens=7, loss=0.5 * step, rate=1e-3, seconds=0.25, memory=123, values=(1.5 * step,) * values
             )
 
 
@@ -34,13 +34,13 @@ def write_version_1(path, steps):
 
 
 @pytest.mark.parametrize("probes", [1, 3])
-def test_what_is_written_is_read(tmp_path, probes):
-    write(tmp_path / "j", 5, probes)
+def test_what_is_written_is_read(tmp_path, values):
+    write(tmp_path / "j", 5, values)
     found = read(tmp_path / "j")
-    assert (found.step, found.header, found.fault) == (5, Header(probes, 0, "ab" * 32, "cd" * 32, "philox"), "")
+    assert (found.step, found.header, found.fault) == (5, Header(values, 0, "ab" * 32, "cd" * 32, "philox"), "")
     assert found.records["step"].tolist() == found.steps["step"].tolist() == [1, 2, 3, 4, 5]
     assert found.records["loss"].tolist() == [0.5, 1.0, 1.5, 2.0, 2.5]
-    assert found.records["slopes"].tolist() == [[1.5 * step] * probes for step in range(1, 6)]
+    assert found.records["values"].tolist() == [[1.5 * step] * values for step in range(1, 6)]
 
 
 def test_bytes_are_as_promised_and_laid_out_as_specified(tmp_path):
@@ -62,7 +62,7 @@ def test_going_back_keeps_everything_and_tells_the_line(tmp_path):
     with JournalWriter(tmp_path / "j", HEADER) as file:
         file.go_back(2)
     assert read(tmp_path / "j").steps["step"].tolist() == [1, 2]
-    more = {"tokens": 1, "rate": 1.0, "seconds": 1.0, "memory": 1, "slopes": (9.0,)}
+    more = {"tokens": 1, "rate": 1.0, "seconds": 1.0, "memory": 1, "values": (9.0,)}
     with JournalWriter(tmp_path / "j", HEADER) as file:
         for step in (3, 4):
             file.append(step=step, loss=100.0 + step, **more)
@@ -99,7 +99,7 @@ def test_the_line_is_what_a_list_would_hold(tmp_path_factory, moves):
                 count += 1
                 line.append(float(count))
                 file.append(
-                    step=len(line), tokens=1, loss=line[-1], rate=1.0, seconds=1.0, memory=1, slopes=(1.0,)
+                    step=len(line), tokens=1, loss=line[-1], rate=1.0, seconds=1.0, memory=1, values=(1.0,)
                 )
             elif move <= len(line):
                 del line[move:]
@@ -205,8 +205,8 @@ def test_another_version_other_probes_and_another_model_are_refused(tmp_path):
 def test_record_layout_matches_the_specification():
     assert journal.record_dtype(1).itemsize == 60
     assert journal.record_dtype(4).itemsize == 52 + 32
-    assert journal.record_dtype(1).fields["slopes"][1] == 48
-    assert isinstance(np.zeros(1, journal.record_dtype(2))["slopes"][0], np.ndarray)
+    assert journal.record_dtype(1).fields["values"][1] == 48
+    assert isinstance(np.zeros(1, journal.record_dtype(2))["values"][0], np.ndarray)
 
 
 def test_the_clock_may_go_backwards(tmp_path, monkeypatch):

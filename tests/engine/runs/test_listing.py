@@ -12,7 +12,7 @@ import pytest
 from sparsezo_gui.engine.runs import listing
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import create
-from sparsezo_gui.engine.runs.line import line
+from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.engine.runs.listing import list_runs
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
@@ -43,7 +43,7 @@ def test_branches_within_each_other_are_listed_in_linear_time(home):
             took.append(seconds(list_runs))
     assert len(list_runs()) == count + 1
     assert took[1] < 7 * took[0] and took[1] < 1.5, took
-    assert seconds(lambda: line(run)) < 1.2
+    assert seconds(lambda: lineage_of(run)) < 1.2
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(listing, "DEEPEST", 10)
         assert len(list_runs()) == 10
@@ -53,7 +53,7 @@ def test_many_runs_are_listed_in_a_moment(home):
     """A thousand take less than two seconds."""
     run = run_of(home / "runs" / "run", 40)
     for step in range(0, 50, 10):
-        run.tell(evaluation(step))
+        run.record(evaluation(step))
     for number in range(299):
         shutil.copytree(run.path, home / "runs" / f"run{number}")
     list_runs()
@@ -76,7 +76,7 @@ def test_links_lead_nowhere_twice(home, tmp_path):
 
 def test_a_run_of_many_steps_is_listed_by_its_end(home):
     run = long_run_of(home / "runs" / "run", 400_000)
-    run.tell(e.Evaluation(400_000, "test", {"accuracy": 0.75}))
+    run.record(e.Evaluation(400_000, "test", {"accuracy": 0.75}))
     list_runs()
     tracemalloc.start()
     took = seconds(list_runs)
@@ -99,7 +99,7 @@ def test_a_run_that_told_too_much_is_listed_all_the_same(home, what):
             file.truncate(2**36)
             file.seek(0, os.SEEK_END)
             file.write(b"\n")
-    run.tell(evaluation(2, 0.25))
+    run.record(evaluation(2, 0.25))
     list_runs()
     tracemalloc.start()
     took = seconds(list_runs)
@@ -124,7 +124,7 @@ def test_a_pipe_in_a_run_is_not_waited_for(home, name):
 def test_what_a_summary_says_of_thousands_of_evaluations(home):
     run = run_of(home / "runs" / "run", 40)
     for step in range(41):
-        run.tell(evaluation(step, 1 - abs(step - 7) / 100))
-        run.tell(e.Examples(step, "validation", [{"number": 1, "prompt": "x" * 5000}], []))
-    run.tell(e.Returned(30))
+        run.record(evaluation(step, 1 - abs(step - 7) / 100))
+        run.record(e.Examples(step, "validation", [{"number": 1, "prompt": "x" * 5000}], []))
+    run.record(e.Returned(30))
     assert list_runs()[0].best == 7 and list_runs()[0].metrics["accuracy"] == pytest.approx(0.77)

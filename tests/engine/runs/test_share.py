@@ -16,13 +16,13 @@ import torch
 
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.files import cannot_write
+from sparsezo_gui.engine.masks.mask import Mask
 from sparsezo_gui.engine.runs import share as shares
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.listing import list_runs
 from sparsezo_gui.engine.runs.share import receive, share
 from sparsezo_gui.engine.session import open_session
-from sparsezo_gui.engine.sparse.mask import Mask
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import events as e
@@ -36,7 +36,7 @@ def run(make, tmp_path):
 
 
 def values(run, step=None):
-    return finish(open_session(run, step)).overlay.hash()
+    return finish(open_session(run, step)).tuned.hash()
 
 
 def here(tmp_path, folder=None):
@@ -69,7 +69,7 @@ def test_a_run_from_before_blocks_were_chosen_keeps_those_that_it_had(make, tmp_
     share(run, tmp_path / "given.zip")
     assert run.recipe.model.block == here(tmp_path).recipe.model.block == 64
     assert branch(run, 3, ["update.learning_rate=1e-4"]).recipe.model.block == 64
-    held = [layer.store.state for layer in finish(open_session(run)).model.layers.values()]
+    held = [layer.frozen.state for layer in finish(open_session(run)).model.layers.values()]
     assert {(state.blocksize, state.absmax.dtype) for state in held} == {(64, torch.float32)}
 
 
@@ -82,7 +82,7 @@ def test_without_its_mask_it_is_found_again(make, tmp_path, monkeypatch, rule):
     got = here(tmp_path)
     assert not got.mask.exists()
     assert values(got) == values(run)
-    assert finish(open_session(got)).overlay.mask.hash == run.facts.mask_hash
+    assert finish(open_session(got)).tuned.mask.hash == run.facts.mask_hash
     assert share(run, tmp_path / "whole.zip", with_mask=True).with_mask
 
 
@@ -100,7 +100,7 @@ def test_on_a_disk_that_cannot_be_written_it_is_found_again_each_time(run, tmp_p
     with pytest.raises(StopIteration) as end:
         while True:
             told.append(next(work))
-    assert end.value.value.overlay.hash() == values(run)
+    assert end.value.value.tuned.hash() == values(run)
     assert [event for event in of(e.Notice, told) if "Read-only" in event.text] and not got.mask.exists()
 
 
@@ -165,7 +165,7 @@ def test_a_shared_run_holds_no_example_and_no_path_unless_it_is_asked_for(make, 
     list(training.train(recipe))
     run = open_run(tmp_path / "run")
     run.note("the good one")
-    run.tell(e.Notice(f"{run.path}/frames: no room; {tmp_path / 'llama'}: slow", "warning"))
+    run.record(e.Notice(f"{run.path}/frames: no room; {tmp_path / 'llama'}: slow", "warning"))
     made = branch(run, 3, ["loop.seed=9"], "other")
     list(training.resume(made.path))
     shared = share(made, tmp_path / "given.zip")

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from sparsezo_gui.engine import training
-from sparsezo_gui.engine.runs import frames as key_frames
+from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session import Session, State, open_session
-from sparsezo_gui.engine.sparse.overlay import SparseOverlay, last_blocks
+from sparsezo_gui.engine.spaces.sparse import SparseValues, last_blocks
 from sparsezo_gui.engine.zo.estimators.bszo import BSZO
 from sparsezo_gui.engine.zo.estimators.conmezo import ConMeZO
 from sparsezo_gui.engine.zo.estimators.curvzo import CurvZO
@@ -45,14 +45,14 @@ class Quick:
     def __init__(self, seed, size=SIZE):
         self.size, self.generator = size, torch.Generator().manual_seed(seed)
 
-    def normal(self, probes):
-        return torch.randn(probes, self.size, generator=self.generator)
+    def normal(self, perturbations):
+        return torch.randn(perturbations, self.size, generator=self.generator)
 
-    def signs(self, probes):
-        return torch.randint(0, 2, (probes, self.size), generator=self.generator) * 2.0 - 1
+    def signs(self, perturbations):
+        return torch.randint(0, 2, (perturbations, self.size), generator=self.generator) * 2.0 - 1
 
-    def uniform(self, probes):
-        return torch.rand(probes, self.size, generator=self.generator)
+    def uniform(self, perturbations):
+        return torch.rand(perturbations, self.size, generator=self.generator)
 
 
 class Toy:
@@ -81,7 +81,7 @@ class Toy:
     def losses(self, offsets):
         return self.examples(offsets).mean(1)
 
-    def own(self, offsets):
+    def own_losses(self, offsets):
         return self.network(self.values + offsets.double()[:, None, None] * self.directions.double())
 
     def gradient(self):
@@ -105,10 +105,10 @@ class Toy:
         source = Quick(7)
         for _ in range(steps):
             self.directions = estimator.shape(estimator.draw(source, EXAMPLES), state)
-            scalars = estimator.measure(self, state).scalars
-            slopes, _ = estimator.slopes(self.directions, scalars, state)
-            found.append(torch.tensor(slopes, dtype=torch.float64) @ self.directions.double() / len(slopes))
-            measured.append(scalars)
+            recorded = estimator.estimate(self, state).recorded
+            grads, _ = estimator.projected_grads(self.directions, recorded, state)
+            found.append(torch.tensor(grads, dtype=torch.float64) @ self.directions.double() / len(grads))
+            measured.append(recorded)
         return torch.stack(found), torch.tensor(measured, dtype=torch.float64)
 
 
@@ -219,7 +219,7 @@ def noise():
         samples = sampled(name)
         mean, variance = samples.mean(dim=0), float(samples.var(dim=0).sum())
         # The mean's own sampling error is taken off its square.
-        found[name] = variance / float(mean @ mean - variance / len(samples)), estimator.passes
+        found[name] = variance / float(mean @ mean - variance / len(samples)), estimator.cost
     return found
 
 
@@ -257,13 +257,13 @@ def test_hizoo_finds_the_curvature():
     for _ in range(3000):
         directions = estimator.shape(estimator.draw(source, 1), state)
         second = float(directions[0].double().square() @ curved)
-        _, state = estimator.slopes(directions, (0.5, second), state)
+        _, state = estimator.projected_grads(directions, (0.5, second), state)
     curvature = state[0]
     assert curvature[:4].mean() > 1.5 * curvature[4:].mean()
     assert total(curvature.reciprocal()) / 16 == pytest.approx(1.0, rel=0.2)
-    _, (extreme,) = estimator.slopes(directions, (0.5, 1e300), state)
+    _, (extreme,) = estimator.projected_grads(directions, (0.5, 1e300), state)
     assert extreme.isfinite().all() and extreme.min() >= LEAST and extreme.max() <= MOST
-    assert estimator.slopes(directions, (0.0, 0.0), state)[1] is state
+    assert estimator.projected_grads(directions, (0.0, 0.0), state)[1] is state
 
 
 def test_conmezo_follows_the_estimates_and_warms_up():
@@ -273,16 +273,16 @@ def test_conmezo_follows_the_estimates_and_warms_up():
                                    0.9 - 0.8 / (1 + 8 * (40 / 90) ** 1.8) ** 3, 0.9 - 0.8 / 9**3, 0.9])  # fmt: skip
     assert betas == sorted(betas) and ConMeZO(warm_up=0).memory_at(1) == 0.99
     direction = torch.randn(1, 8)
-    _, (momentum, count) = estimator.slopes(direction, (2.0,), (torch.ones(8), 4))
+    _, (momentum, count) = estimator.projected_grads(direction, (2.0,), (torch.ones(8), 4))
     assert torch.allclose(momentum, 0.1 * torch.ones(8) + 0.9 * 2.0 * direction[0]) and count == 5
 
 
 def test_bszo_draws_outliers_in():
     estimator = BSZO()
-    (usual, outlier), state = estimator.slopes(None, (1.0, 30.0), (1 - 0.99**9, 1.0, 9))
+    (usual, outlier), state = estimator.projected_grads(None, (1.0, 30.0), (1 - 0.99**9, 1.0, 9))
     assert usual == pytest.approx(1 / (1 + 1.0)) and outlier == pytest.approx(30 / (1 + 0.9 * 1.0 + 90))
     assert state[1] == pytest.approx(90.9) and state[2] == 10
-    first, _ = estimator.slopes(None, (2.0, 0.0), estimator.start(torch.zeros(3), None))
+    first, _ = estimator.projected_grads(None, (2.0, 0.0), estimator.start(torch.zeros(3), None))
     assert first == pytest.approx([2 * 2 / (2 + (0.9 * 2 + 0.1 * 4)), 0.0])
 
 
@@ -295,7 +295,7 @@ def test_curvzo_takes_steep_values_more_often():
     for _ in range(2000):
         directions = estimator.shape(estimator.draw(source, 1), state)
         taken += directions[0] != 0
-        _, state = estimator.slopes(directions, (float(directions[0].double() @ gradient),), state)
+        _, state = estimator.projected_grads(directions, (float(directions[0].double() @ gradient),), state)
     chances = estimator.chances(state[0])
     assert chances[0] > 1.2 * chances[1:].mean() and taken[0] > 1.2 * taken[1:].mean()
     assert chances.min() >= 0.1 and chances.max() <= 1.0
@@ -309,7 +309,7 @@ def started(model, rule, **tables):
     """A session of ``rule`` at its beginning, on one value in fifty."""
     chosen = build({"mask": {"rule": "random", "density": 0.02}, "estimator": {"rule": rule, **OWN.get(rule, {})},
                     "update": {"learning_rate": 1e-2}, "loop": {"seed": 5, "batch_size": 4}, **tables})  # fmt: skip
-    session = Session(chosen, model, SparseOverlay(model, finish(chosen.mask.find(model, SEARCH))))
+    session = Session(chosen, model, SparseValues(model, finish(chosen.mask.find(model, SEARCH))))
     session.begin()
     return session
 
@@ -330,26 +330,26 @@ def same(one, other):
 def test_a_replay_gives_the_same_bits(frozen_tiny, rule, tmp_path):
     """From the scalars alone, and from a key frame on."""
     session = started(frozen_tiny("llama", 32), rule)
-    overlay, known, told = session.overlay, (session.overlay.mask.hash, "ef" * 32), []
+    tuned, known, told = session.tuned, (session.tuned.mask.hash, "ef" * 32), []
     for step in range(1, 9):
         directions = session.directions()
         found = session.estimate(few(), directions, 1e-2)
-        assert len(found.scalars) == session.recipe.scalars
-        assert len(directions) == session.recipe.estimator.probes(4)
-        told.append((found.scalars, found.exact))
-        session.advance(directions, found.scalars, 1e-2, found.exact)
+        assert len(found.recorded) == session.recipe.recorded
+        assert len(directions) == session.recipe.estimator.perturbations(4)
+        told.append((found.recorded, found.exact))
+        session.advance(directions, found.recorded, 1e-2, found.exact)
         if step == 4:
-            key_frames.write(tmp_path, 4, 4, overlay.start, overlay.values, session.state, *known)
-    assert overlay.values.isfinite().all() and not torch.equal(overlay.values, overlay.start)
-    (frame,) = key_frames.frames(tmp_path)
+            checkpoints.write(tmp_path, 4, 4, tuned.start, tuned.values, session.state, *known)
+    assert tuned.values.isfinite().all() and not torch.equal(tuned.values, tuned.start)
+    (frame,) = checkpoints.listed(tmp_path)
     for first in (0, 4):
         again = started(session.model, rule)
         if first:
-            states = key_frames.read(frame, overlay.start, again.overlay.values, *known)
+            states = checkpoints.read(frame, tuned.start, again.tuned.values, *known)
             again.step, again.state = 4, State(*states)
-        for scalars, exact in told[first:]:
-            again.advance(again.directions(), scalars, 1e-2, exact)
-        assert again.overlay.hash() == overlay.hash()
+        for recorded, exact in told[first:]:
+            again.advance(again.directions(), recorded, 1e-2, exact)
+        assert again.tuned.hash() == tuned.hash()
         assert same(tuple(again.state), tuple(session.state))
 
 
@@ -357,16 +357,16 @@ def test_a_replay_gives_the_same_bits(frozen_tiny, rule, tmp_path):
 def test_zeros_move_nothing(frozen_tiny, rule):
     """What was not finite is recorded as zeros: at the first step, and later."""
     session = started(frozen_tiny("llama", 32), rule)
-    zeros = (0.0,) * session.recipe.scalars
+    zeros = (0.0,) * session.recipe.recorded
     for step in range(4):
         directions = session.directions()
         if step == 1:
             found = session.estimate(few(), directions)
-            session.advance(directions, found.scalars, 1e-2, found.exact)
+            session.advance(directions, found.recorded, 1e-2, found.exact)
             continue
-        values, state = session.overlay.values.clone(), session.state.estimator
+        values, state = session.tuned.values.clone(), session.state.estimator
         session.advance(directions, zeros, 1e-2)
-        assert torch.equal(session.overlay.values, values)
+        assert torch.equal(session.tuned.values, values)
         assert same(session.state.estimator, state)
 
 
@@ -377,7 +377,7 @@ def test_threads_change_no_bit(estimator):
         state = estimator.start(torch.zeros(100_003), None)
         for step in range(1, 4):
             directions = estimator.shape(estimator.draw(Source(3, step, 100_003), 1), state)
-            _, state = estimator.slopes(directions, (0.3, 40.0)[: estimator.scalars(1)], state)
+            _, state = estimator.projected_grads(directions, (0.3, 40.0)[: estimator.recorded(1)], state)
         return directions, *state
 
     before, found = torch.get_num_threads(), []
@@ -400,8 +400,8 @@ def test_a_sum_is_exact(size):
 def test_a_run_is_rebuilt_from_its_journal(make, tmp_path, rule):
     chosen = make(estimator={"rule": rule}, loop={"evaluate_every": 0}, data={"validation": 2, "test": 2})
     ended = list(training.train(chosen, folder=tmp_path / "run"))[-1]
-    session = finish(open_session(open_run(tmp_path / "run"), frames=False))
-    assert (session.step, session.overlay.hash()) == (6, ended.hash)
+    session = finish(open_session(open_run(tmp_path / "run"), from_checkpoints=False))
+    assert (session.step, session.tuned.hash()) == (6, ended.hash)
 
 
 # Models
@@ -410,31 +410,31 @@ def test_a_run_is_rebuilt_from_its_journal(make, tmp_path, rule):
 class Plain:
     """A `Probe` on a plain transformers model in fp64, an example and a side at a time."""
 
-    def __init__(self, model, overlay, examples, directions):
-        self.model, self.overlay, self.batch, self.directions = model, overlay, examples, directions
+    def __init__(self, model, tuned, examples, directions):
+        self.model, self.tuned, self.batch, self.directions = model, tuned, examples, directions
         self.module = reference.plain_model(model).double()
-        self.sides = 0
+        self.forward_passes = 0
 
     def _at(self, values, examples):
-        reference.put(self.module, self.model, self.overlay, values)
+        reference.put(self.module, self.model, self.tuned, values)
         return reference.loss(self.module, examples)
 
     @torch.no_grad()
     def losses(self, offsets):
-        self.sides += len(offsets)
+        self.forward_passes += len(offsets)
         return torch.stack([self._at(values, self.batch) for values in self._moved(offsets)])
 
     @torch.no_grad()
     def examples(self, offsets):
-        self.sides += len(offsets)
+        self.forward_passes += len(offsets)
         return torch.stack([
             torch.stack([self._weighted(values, each) for each in self.batch]) for values in self._moved(offsets)
         ])  # fmt: skip
 
     @torch.no_grad()
-    def own(self, offsets):
-        self.sides += len(offsets)
-        values = self.overlay.values.double()
+    def own_losses(self, offsets):
+        self.forward_passes += len(offsets)
+        values = self.tuned.values.double()
         return torch.stack([
             torch.stack([self._weighted(values + offset * direction.double(), each)
                          for each, direction in zip(self.batch, self.directions, strict=True)])
@@ -442,22 +442,22 @@ class Plain:
         ])  # fmt: skip
 
     def gradient(self, offsets=None, blocks=None):
-        self.sides += 1
-        values = self.overlay.values.double() if offsets is None else self._moved(offsets[None])[0]
+        self.forward_passes += 1
+        values = self.tuned.values.double() if offsets is None else self._moved(offsets[None])[0]
         loss = self._at(values, self.batch)
         self.module.zero_grad()
         loss.backward()
         kept = tuple(last_blocks(self.model, blocks)) if blocks else ("",)
         parts = [
             reference.oriented(self.model, name, self.module.get_parameter(name).grad).reshape(-1)[
-                self.overlay.indices[name].long()
+                self.tuned.indices[name].long()
             ] * name.startswith(kept)
-            for name in self.overlay.slices
+            for name in self.tuned.slices
         ]  # fmt: skip
         return torch.cat(parts).float(), loss.item()
 
     def part(self, chosen):
-        return Plain(self.model, self.overlay, [self.batch[place] for place in chosen], self.directions)
+        return Plain(self.model, self.tuned, [self.batch[place] for place in chosen], self.directions)
 
     @property
     def lengths(self):
@@ -468,7 +468,7 @@ class Plain:
         return [1 if each.choices else len(each.rows[0].targets) for each in self.batch]
 
     def _moved(self, offsets):
-        return self.overlay.values.double() + offsets.double() @ self.directions.double()
+        return self.tuned.values.double() + offsets.double() @ self.directions.double()
 
     def _weighted(self, values, example):
         weights = self.weights
@@ -484,17 +484,17 @@ def test_a_step_measures_what_a_plain_model_does(frozen_tiny, family, rule):
     if "epsilon" in type(estimator).model_fields:  # beside which the rounding of fp32 losses is small
         estimator = estimator.model_copy(update={"epsilon": 0.02})
     directions, state = session.directions(), session.state.estimator
-    mine = estimator.measure(session.probe(few(), directions), state)
-    plain = Plain(session.model, session.overlay, few(), directions)
-    theirs = estimator.measure(plain, state)
+    mine = estimator.estimate(session.probe(few(), directions), state)
+    plain = Plain(session.model, session.tuned, few(), directions)
+    theirs = estimator.estimate(plain, state)
     assert mine.loss == pytest.approx(theirs.loss, rel=1e-5)
-    assert mine.scalars == pytest.approx(theirs.scalars, rel=2e-3, abs=5e-3)
+    assert mine.recorded == pytest.approx(theirs.recorded, rel=2e-3, abs=5e-3)
     if estimator.exact:
         assert torch.allclose(mine.exact, theirs.exact, rtol=1e-3, atol=1e-4 * float(theirs.exact.abs().max()))
     else:
-        assert plain.sides == estimator.sides
-    session.advance(directions, mine.scalars, 1e-2, mine.exact)
-    assert session.overlay.values.isfinite().all() and not torch.equal(session.overlay.values, session.overlay.start)
+        assert plain.forward_passes == estimator.forward_passes
+    session.advance(directions, mine.recorded, 1e-2, mine.exact)
+    assert session.tuned.values.isfinite().all() and not torch.equal(session.tuned.values, session.tuned.start)
 
 
 @rules

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsezo_gui.engine.sparse.low_rank import orthonormal, start_basis
+from sparsezo_gui.engine.spaces.low_rank import orthonormal, start_basis
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.generator import FIRST, Source, Stream
 
@@ -48,8 +48,8 @@ def philox(counter, key):
     count=st.integers(1, 40),
 )
 def test_words_equal_the_second_implementation(seed, stream, step, probe, count):
-    key, (number, _, probes) = (seed & 0xFFFFFFFF, seed >> 32), stream.value
-    counters = ((block, step, probes.start + probe, number) for block in range(10))
+    key, (number, _, perturbations) = (seed & 0xFFFFFFFF, seed >> 32), stream.value
+    counters = ((block, step, perturbations.start + probe, number) for block in range(10))
     expected = [word for counter in counters for word in philox(counter, key)][:count]
     assert generator.words(seed, stream, step, probe, count).tolist() == expected
 

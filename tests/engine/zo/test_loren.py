@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.sparse.overlay import overlay_of
-from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.spaces.sparse import tuned_values
 from sparsezo_gui.engine.zo.estimators.loren import Loren
 from sparsezo_gui.engine.zo.generator import Source
 from sparsezo_gui.recipe import toml
@@ -66,9 +66,9 @@ def test_the_mean_of_the_estimate_is_the_preconditioned_gradient():
     samples = []
     for step in range(1, 601):
         directions = estimator.shape(estimator.draw(Source(5, step, size), 1), (a.float(),)).double()
-        found = estimator.measure(Function(function, values, directions), (a,))
-        slopes, _ = estimator.slopes(directions, found.scalars, (a,))
-        samples.append(torch.tensor(slopes, dtype=torch.float64) @ directions / len(slopes))
+        found = estimator.estimate(Function(function, values, directions), (a,))
+        projected_grads, _ = estimator.projected_grads(directions, found.recorded, (a,))
+        samples.append(torch.tensor(projected_grads, dtype=torch.float64) @ directions / len(projected_grads))
     samples = torch.stack(samples)
     error = samples.std(dim=0) / len(samples) ** 0.5
     assert ((samples.mean(dim=0) - covariance @ gradient).abs() < 4 * error).all()
@@ -80,13 +80,13 @@ def test_the_state_moves_against_the_score():
     """∇ₐ log p(w) of a normal w with covariance ρH⁻¹, by autograd."""
     estimator, draw = Loren(losses=5, block=4, damping=0.2, adaptation=1e-2), torch.Generator().manual_seed(2)
     a, *directions = torch.randn(6, 11, dtype=torch.float64, generator=draw)
-    scalars = torch.randn(5, dtype=torch.float64, generator=draw)
-    scalars -= scalars.mean()  # as measured: against the mean loss
-    _, (moved,) = estimator.slopes(torch.stack(directions), scalars.tolist(), (a,))
+    recorded = torch.randn(5, dtype=torch.float64, generator=draw)
+    recorded -= recorded.mean()  # as measured: against the mean loss
+    _, (moved,) = estimator.projected_grads(torch.stack(directions), recorded.tolist(), (a,))
     point, total = a.clone().requires_grad_(), 0.0
     precision = curvature(point, 0.2, 4) / 0.2
-    for w, scalar in zip(directions, scalars, strict=True):
-        total = total + scalar / scalars.std() * (0.5 * torch.logdet(precision) - 0.5 * w @ precision @ w) / 4
+    for w, scalar in zip(directions, recorded, strict=True):
+        total = total + scalar / recorded.std() * (0.5 * torch.logdet(precision) - 0.5 * w @ precision @ w) / 4
     (score,) = torch.autograd.grad(total, point)
     assert torch.allclose(moved, a - 1e-2 * score, rtol=1e-9)
 
@@ -104,8 +104,8 @@ def test_it_learns_where_a_function_is_sharp():
     values = torch.zeros(size, dtype=torch.float64)
     for step in range(1, 151):
         directions = estimator.shape(estimator.draw(Source(1, step, size), 1), (a.float(),)).double()
-        scalars = estimator.measure(Function(function, values, directions), (a,)).scalars
-        _, (a,) = estimator.slopes(directions, scalars, (a,))
+        recorded = estimator.estimate(Function(function, values, directions), (a,)).recorded
+        _, (a,) = estimator.projected_grads(directions, recorded, (a,))
     assert abs(sharp @ a) / a.norm() > 0.9 > before
 
 
@@ -113,8 +113,8 @@ def test_steps_that_measured_nothing_move_nothing():
     estimator = Loren()
     state = estimator.start(torch.zeros(3000), Source(0, 0, 3000))
     directions = estimator.shape(estimator.draw(Source(0, 1, 3000), 1), state)
-    slopes, after = estimator.slopes(directions, (0.0,) * 6, state)
-    assert not any(slopes) and torch.equal(after[0], state[0])
+    projected_grads, after = estimator.projected_grads(directions, (0.0,) * 6, state)
+    assert not any(projected_grads) and torch.equal(after[0], state[0])
 
 
 @pytest.mark.parametrize("mask", [{"rule": "random", "density": 0.02}, {"rule": "subspace", "rank": 4, "refresh": 2}])
@@ -122,17 +122,17 @@ def test_states_are_rebuilt_from_scalars(frozen_tiny, mask):
     model = frozen_tiny("llama", 4)
     chosen = toml.build({"mask": mask, "estimator": {"rule": "loren", "losses": 3, "block": 100},
                          "update": {"rule": "sgd", "learning_rate": 1e-3}})  # fmt: skip
-    overlay = overlay_of(model, finish(chosen.mask.find(model, Search(0, chosen.data))))
-    session = Session(chosen, model, overlay)
+    tuned = tuned_values(model, finish(chosen.mask.find(model, Search(0, chosen.data))))
+    session = Session(chosen, model, tuned)
     session.begin()
     batch, taken = [example([5, 9, 7], [2, 2], [8, 11], [0, 1], 2, 0)], []
     for _ in range(5):
         directions = session.directions()
-        taken.append(session.estimate(batch, directions).scalars)
+        taken.append(session.estimate(batch, directions).recorded)
         session.advance(directions, taken[-1], 1e-3)
-    values, (a,) = overlay.values.clone(), session.state.estimator
+    values, (a,) = tuned.values.clone(), session.state.estimator
     assert not torch.equal(a, session.start(chosen).estimator[0])
     session.begin()
-    for scalars in taken:
-        session.advance(session.directions(), scalars, 1e-3)
-    assert torch.equal(overlay.values, values) and torch.equal(session.state.estimator[0], a)
+    for recorded in taken:
+        session.advance(session.directions(), recorded, 1e-3)
+    assert torch.equal(tuned.values, values) and torch.equal(session.state.estimator[0], a)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import training
-from sparsezo_gui.engine.models import device as devices
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.zo import generator
-from sparsezo_gui.engine.zo.noise import probe, settle
+from sparsezo_gui.engine.zo.noise import probe, tune_epsilon
 from sparsezo_gui.recipe import events as e
 from tests.engine.conftest import of
 
@@ -40,12 +40,12 @@ def test_noise_and_difference_are_those_put_in(noise):
 
 @pytest.mark.parametrize(("noise", "epsilon"), [(1e-6, 1e-3), (5e-4, 3e-3), (1e-3, 1e-2), (1.0, 1e-2)])
 def test_epsilon_is_the_first_that_is_clear(noise, epsilon):
-    found = settle(1e-3, curved(noise, 20))
+    found = tune_epsilon(1e-3, curved(noise, 20))
     assert found.epsilon == pytest.approx(epsilon) and found.clear == (noise < 1)
 
 
 def test_epsilon_never_leaves_what_is_a_slope():
-    assert settle(2e-2, curved(1.0, 5)).epsilon == 2e-2
+    assert tune_epsilon(2e-2, curved(1.0, 5)).epsilon == 2e-2
 
 
 @pytest.mark.skipif(not devices.has_int8(), reason="this processor has no VNNI instructions")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.sparse.overlay import SparseOverlay
-from sparsezo_gui.engine.sparse.rule import Search
+from sparsezo_gui.engine.spaces.sparse import SparseValues
 from sparsezo_gui.engine.zo.updates import Gradient
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.registry import UPDATES
@@ -30,17 +30,15 @@ def gradients(case):
     chance = torch.Generator().manual_seed(1)
     for _ in range(STEPS):
         z = torch.randn(directions, SIZE, generator=chance)
-        slopes = (3 * torch.randn(directions, generator=chance)).tolist()
-        yield Gradient(z, slopes, torch.randn(SIZE, generator=chance) if exact else None)
+        projected_grads = (3 * torch.randn(directions, generator=chance)).tolist()
+        yield Gradient(z, projected_grads, torch.randn(SIZE, generator=chance) if exact else None)
 
 
 def plainly(gradient):
     """The estimate in fp64, written down from its definition."""
     found = torch.zeros(SIZE, dtype=torch.float64) if gradient.exact is None else gradient.exact.double()
-    if gradient.slopes:
-        found = found + torch.tensor(gradient.slopes, dtype=torch.float64) @ gradient.directions.double() / len(
-            gradient.slopes
-        )
+    if grads := gradient.projected_grads:
+        found = found + torch.tensor(grads, dtype=torch.float64) @ gradient.directions.double() / len(grads)
     return found
 
 
@@ -71,7 +69,7 @@ def test_scalar_normalised_steps_are_those_of_adam_with_one_second_moment(case):
     values = torch.randn(SIZE, generator=torch.Generator().manual_seed(2))
     expected, moment = values.double(), 0.0
     for step, gradient in enumerate(gradients(case), 1):
-        square = sum(slope**2 for slope in gradient.slopes) / max(1, len(gradient.slopes))
+        square = sum(grad**2 for grad in gradient.projected_grads) / max(1, len(gradient.projected_grads))
         if gradient.exact is not None:
             square += float(gradient.exact.double().pow(2).mean())
         moment = 0.9 * moment + 0.1 * square
@@ -112,11 +110,11 @@ class Bowl:
     [(1.0, 1.0), (-1.0, -1.0), (1e6, 0.0), (0.0, 0.0)],
     ids=["downhill", "uphill, as of a noisy slope", "too far", "nothing measured"],
 )
-def test_a_conservative_update_keeps_the_best_of_three(slope, expected):
+def test_a_conservative_update_keeps_the_best_of_three(projected_grad, expected):
     update = UPDATES["conservative"]()
     values = torch.ones(4)
-    gradient = Gradient(torch.ones(1, 4), [slope])
-    assert update.ask(Bowl(values, gradient.directions), gradient, 0.1, None) == (expected,)
+    gradient = Gradient(torch.ones(1, 4), [projected_grad])
+    assert update.measure(Bowl(values, gradient.directions), gradient, 0.1, None) == (expected,)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +124,7 @@ def test_a_conservative_update_keeps_the_best_of_three(slope, expected):
 def test_of_equal_losses_the_values_stay_and_what_is_not_finite_never_wins(losses, expected):
     gradient = Gradient(torch.ones(1, 4), [1.0])
     probe = Bowl(torch.ones(4), gradient.directions, jumps=losses)
-    assert UPDATES["conservative"]().ask(probe, gradient, 0.1, None) == (expected,)
+    assert UPDATES["conservative"]().measure(probe, gradient, 0.1, None) == (expected,)
 
 
 def test_a_conservative_update_never_climbs_a_batch_and_reaches_the_bottom():
@@ -137,7 +135,7 @@ def test_a_conservative_update_never_climbs_a_batch_and_reaches_the_bottom():
     for _ in range(400):
         z = torch.randn(1, 10, generator=chance)
         gradient = Gradient(z, [(z @ values).item()])
-        asked = update.ask(Bowl(values, z), gradient, 0.3, None)
+        asked = update.measure(Bowl(values, z), gradient, 0.3, None)
         update.apply(values, gradient, 0.3, None, asked)
         UPDATES["sgd"]().apply(plain, Gradient(z, [(z @ plain).item()]), 0.3, None)
         now = values.square().sum().item()
@@ -150,13 +148,13 @@ def test_a_conservative_update_never_climbs_a_batch_and_reaches_the_bottom():
 def test_a_step_without_a_slope_moves_nothing_and_forgets_nothing(rule):
     update = UPDATES[rule]()
     values = torch.randn(SIZE, generator=torch.Generator().manual_seed(4))
-    asked = (0.0,) * update.scalars
+    asked = (0.0,) * update.recorded
     empty = Gradient(torch.randn(2, SIZE), [0.0, 0.0])
     before = values.clone()
     state = update.apply(values, empty, RATE, update.start(values), asked)
     assert torch.equal(values, before)
     for gradient in gradients("one direction"):
-        state = update.apply(values, gradient, RATE, state, (1.0,) * update.scalars)
+        state = update.apply(values, gradient, RATE, state, (1.0,) * update.recorded)
     before = values.clone()
     update.apply(values, empty, RATE, state, asked)
     assert torch.equal(values, before) and torch.isfinite(values).all()
@@ -167,7 +165,7 @@ def test_what_is_remembered_is_as_long_as_told_and_never_changed_in_place(rule):
     update, values = UPDATES[rule](), torch.zeros(SIZE)
     state = update.start(values)
     tensors = [part for part in state if isinstance(part, torch.Tensor)]
-    assert [part.shape for part in tensors] == [values.shape] * update.remembered
+    assert [part.shape for part in tensors] == [values.shape] * update.state_vectors
     for gradient in gradients("one direction"):
         kept = [part.clone() if isinstance(part, torch.Tensor) else part for part in state]
         after = update.apply(values, gradient, RATE, state, ())
@@ -180,7 +178,7 @@ def session(frozen_tiny):
     def made(**update):
         chosen = build({"mask": {"rule": "random", "density": 0.01}, "update": {"rule": "sgd", **update}})
         model = frozen_tiny("llama", 32)
-        session = Session(chosen, model, SparseOverlay(model, finish(chosen.mask.find(model, Search(0, chosen.data)))))
+        session = Session(chosen, model, SparseValues(model, finish(chosen.mask.find(model, Search(0, chosen.data)))))
         session.begin()
         return session
 
@@ -190,28 +188,28 @@ def session(frozen_tiny):
 def test_decay_pulls_towards_the_start(session):
     """θ' = θ₀ + (1 − ηλ)(θ − ηg·z − θ₀), step after step."""
     decaying = session(decay=0.5)
-    start = decaying.overlay.start.double()
+    start = decaying.tuned.start.double()
     away = torch.zeros_like(start)
-    for slope in (2.0, -1.0, 0.5):
+    for projected_grad in (2.0, -1.0, 0.5):
         z = decaying.directions()
-        decaying.advance(z, [slope], 0.1)
-        away = (away - 0.1 * slope * z[0].double()) * (1 - 0.1 * 0.5)
-        assert torch.allclose(decaying.overlay.values.double() - start, away, atol=1e-6)
+        decaying.advance(z, [projected_grad], 0.1)
+        away = (away - 0.1 * projected_grad * z[0].double()) * (1 - 0.1 * 0.5)
+        assert torch.allclose(decaying.tuned.values.double() - start, away, atol=1e-6)
     # All of the way back at rate · decay = 1, and nowhere in a step that was skipped.
-    before = decaying.overlay.values.clone()
+    before = decaying.tuned.values.clone()
     decaying.advance(decaying.directions(), [0.0], 0.1)
-    assert torch.equal(decaying.overlay.values, before)
+    assert torch.equal(decaying.tuned.values, before)
     whole = session(decay=1.0)
     whole.advance(whole.directions(), [1.0], 1.0)
-    assert torch.allclose(whole.overlay.values, whole.overlay.start, atol=1e-6)
+    assert torch.allclose(whole.tuned.values, whole.tuned.start, atol=1e-6)
 
 
 def test_a_step_that_is_not_taken_does_not_decay_either(session):
     cautious = session(rule="conservative", decay=0.5)
     cautious.advance(cautious.directions(), [1.0, 1.0], 0.1)
-    before = cautious.overlay.values.clone()
+    before = cautious.tuned.values.clone()
     cautious.advance(cautious.directions(), [1.0, 0.0], 0.1)
-    assert torch.equal(cautious.overlay.values, before)
+    assert torch.equal(cautious.tuned.values, before)
 
 
 def test_what_cannot_be_told_beforehand_is_not_tried(monkeypatch):

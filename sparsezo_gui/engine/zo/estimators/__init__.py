@@ -29,7 +29,7 @@ class Estimate:
     ``exact`` (n,) is the part of the gradient from back-propagation; a replay computes it again.
     """
 
-    scalars: tuple[float, ...]
+    recorded: tuple[float, ...]
     loss: float
     exact: Tensor | None = None
 
@@ -47,10 +47,10 @@ class Probe(Protocol):
     def examples(self, offsets: Tensor) -> Tensor:
         """Loss of each example at θ + offsets·directions, fp64 (sides, examples); their mean is the batch loss."""
 
-    def alone(self, offsets: Tensor) -> Tensor:
+    def isolated_losses(self, offsets: Tensor) -> Tensor:
         """The same, averaged over each example's own tokens, independent of the rest of the batch (may be empty)."""
 
-    def own(self, offsets: Tensor) -> Tensor:
+    def own_losses(self, offsets: Tensor) -> Tensor:
         """Losses fp64 (sides, examples) of example i at θ + offsets·(direction i), for ``offsets`` (sides,): one
         direction per example."""
 
@@ -75,47 +75,47 @@ class Estimator(Variant):
 
     signs: ClassVar[bool] = False
     """Whether directions are signs, ±1, instead of standard normal."""
-    remembered: ClassVar[int] = 0
+    state_vectors: ClassVar[int] = 0
     """Vectors as long as the tuned values in its state."""
     backwards: ClassVar[bool] = False
-    """Whether it uses back-propagation, through all blocks or the last ones (see `tail`)."""
+    """Whether it uses back-propagation, through all blocks or the last ones (see `suffix`)."""
     exact: ClassVar[bool] = False
     """Whether part of the update comes from back-propagation, which a replay has to compute again."""
-    own: ClassVar[bool] = False
+    per_example: ClassVar[bool] = False
     """Whether each example has its own direction."""
 
     @property
-    def plain(self) -> bool:
+    def drawable_in_pieces(self) -> bool:
         """Whether directions are used as drawn: they can then be drawn piece by piece when they are as long as the
         model."""
         return type(self).draw is Estimator.draw and type(self).shape is Estimator.shape
 
     @property
     @abstractmethod
-    def sides(self) -> int:
+    def forward_passes(self) -> int:
         """Perturbed copies of the values that a step evaluates: forward passes per step."""
 
     @property
-    def passes(self) -> int:
+    def cost(self) -> int:
         """Cost of a step in forward passes, with a backward pass counted as two."""
-        return self.sides
+        return self.forward_passes
 
     @property
-    def tail(self) -> int:
+    def suffix(self) -> int:
         """Number of last decoder blocks whose values it does not perturb, since it back-propagates through them."""
         return 0
 
-    def probes(self, batch_size: int) -> int:
+    def perturbations(self, batch_size: int) -> int:
         """Number of directions per step."""
         return 1
 
     def averaged(self, batch_size: int) -> int:
         """Number of independent directions the estimate averages."""
-        return self.probes(batch_size)
+        return self.perturbations(batch_size)
 
-    def scalars(self, batch_size: int) -> int:
+    def recorded(self, batch_size: int) -> int:
         """Number of scalars a step records."""
-        return self.probes(batch_size)
+        return self.perturbations(batch_size)
 
     def start(self, values: Tensor, source: Source) -> Any:
         """State before the first step, at the initial values (n,); ``source`` is that of step 0."""
@@ -123,17 +123,17 @@ class Estimator(Variant):
 
     def draw(self, source: Source, batch_size: int) -> Tensor:
         """The random numbers for the directions of a step, fp32 (·, n)."""
-        return (source.signs if self.signs else source.normal)(self.probes(batch_size))
+        return (source.signs if self.signs else source.normal)(self.perturbations(batch_size))
 
     def shape(self, drawn: Tensor, state: Any) -> Tensor:
         """The directions of a step, fp32 (q, n), from the ``drawn`` numbers."""
         return drawn
 
     @abstractmethod
-    def measure(self, probe: Probe, state: Any) -> Estimate:
+    def estimate(self, probe: Probe, state: Any) -> Estimate:
         """Runs the forward passes of a step."""
 
-    def slopes(self, directions: Tensor, scalars: Sequence[float], state: Any) -> tuple[Sequence[float], Any]:
+    def projected_grads(self, directions: Tensor, recorded: Sequence[float], state: Any) -> tuple[Sequence[float], Any]:
         """The projected gradients (q) from the recorded scalars, and the next state. The gradient estimate is the mean
         of projected gradient · direction. Scalars that are all zero must not move anything."""
-        return scalars, state
+        return recorded, state

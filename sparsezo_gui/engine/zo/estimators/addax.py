@@ -34,21 +34,21 @@ class Addax(Estimator):
     )  # fmt: skip
 
     @property
-    def sides(self) -> int:
+    def forward_passes(self) -> int:
         """Two on the long examples; the short ones take one forward and one backward pass."""
         return 2
 
-    def scalars(self, batch_size: int) -> int:
+    def recorded(self, batch_size: int) -> int:
         """The projected gradient, already weighted, and the share of short examples in the loss."""
         return 2
 
     @property
-    def passes(self) -> int:
+    def cost(self) -> int:
         """Three on the short examples, two on the long ones."""
         return 3
 
-    def measure(self, probe: Probe, state: Any) -> Estimate:
-        """See `Estimator.measure`."""
+    def estimate(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.estimate`."""
         import torch
 
         lengths, weights = probe.lengths, probe.weights
@@ -56,15 +56,15 @@ class Addax(Estimator):
         long = [place for place, length in enumerate(lengths) if length > self.short]
         share = sum(weights[place] for place in long) / sum(weights)
         alpha = share if self.alpha < 0 or share in (0, 1) else self.alpha
-        slope, loss, exact = 0.0, 0.0, None
+        projected_grad, loss, exact = 0.0, 0.0, None
         if long:
             plus, minus = probe.part(long).losses(self.epsilon * torch.tensor([[1.0], [-1.0]])).tolist()
-            slope, loss = alpha * (plus - minus) / (2 * self.epsilon), share * (plus + minus) / 2
+            projected_grad, loss = alpha * (plus - minus) / (2 * self.epsilon), share * (plus + minus) / 2
         if short:
             gradient, short_loss = probe.part(short).gradient()
             exact, loss = gradient * (1 - alpha), loss + (1 - share) * short_loss
-        return Estimate((slope, 1 - share), loss, exact)
+        return Estimate((projected_grad, 1 - share), loss, exact)
 
-    def slopes(self, directions: Any, scalars: Any, state: Any) -> tuple[tuple[float], Any]:
-        """See `Estimator.slopes`."""
-        return (scalars[0],), state
+    def projected_grads(self, directions: Any, recorded: Any, state: Any) -> tuple[tuple[float], Any]:
+        """See `Estimator.projected_grads`."""
+        return (recorded[0],), state

@@ -43,33 +43,33 @@ class BSZO(Estimator):
     )  # fmt: skip
 
     @property
-    def sides(self) -> int:
+    def forward_passes(self) -> int:
         """One per direction, and one unperturbed."""
         return self.directions + 1
 
-    def probes(self, batch_size: int) -> int:
-        """See `Estimator.probes`."""
+    def perturbations(self, batch_size: int) -> int:
+        """See `Estimator.perturbations`."""
         return self.directions
 
     def start(self, values: Tensor, source: Source) -> tuple[float, float, int]:
         """Running mean of y², the noise variance, and the number of steps in them."""
         return 0.0, 0.0, 0
 
-    def measure(self, probe: Probe, state: Any) -> Estimate:
-        """See `Estimator.measure`."""
+    def estimate(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.estimate`."""
         return one_sided(probe, self.epsilon, self.directions)
 
-    def slopes(
-        self, directions: Tensor, scalars: Sequence[float], state: tuple[float, float, int]
+    def projected_grads(
+        self, directions: Tensor, recorded: Sequence[float], state: tuple[float, float, int]
     ) -> tuple[Sequence[float], tuple[float, float, int]]:
-        """See `Estimator.slopes`."""
-        square = sum(y * y for y in scalars) / len(scalars)
+        """See `Estimator.projected_grads`."""
+        square = sum(y * y for y in recorded) / len(recorded)
         if not square > 0:
-            return (0.0,) * len(scalars), state
+            return (0.0,) * len(recorded), state
         mean, noise, count = state
         prior, noise = (mean / (1 - PRIOR_MEMORY**count), noise) if count else (square, square)
         found = []
-        for y in scalars:
+        for y in recorded:
             noise = NOISE_MEMORY * noise + (1 - NOISE_MEMORY) * y * y
             found.append(y * prior / (prior + max(noise, LEAST_NOISE * prior)))
         return found, (PRIOR_MEMORY * mean + (1 - PRIOR_MEMORY) * square, noise, count + 1)

@@ -32,7 +32,7 @@ class ConMeZO(Estimator):
 
     title: ClassVar[str] = "ConMeZO (cone around a momentum)"
     paper: ClassVar[str] = "ConMeZO, arXiv 2511.02757"
-    remembered: ClassVar[int] = 1
+    state_vectors: ClassVar[int] = 1
     rule: Literal["conmezo"] = "conmezo"
     epsilon: float = epsilon_setting()
     angle: float = setting(
@@ -43,7 +43,7 @@ class ConMeZO(Estimator):
     warm_up: int = setting(200, "Steps until the decay reaches that value.", unit="steps", ge=0, sane=(0, 2000))
 
     @property
-    def sides(self) -> int:
+    def forward_passes(self) -> int:
         """θ + εz and θ − εz."""
         return 2
 
@@ -61,22 +61,22 @@ class ConMeZO(Estimator):
             return drawn
         return momentum * (math.sqrt(len(momentum)) * math.cos(self.angle) / length) + drawn * math.sin(self.angle)
 
-    def measure(self, probe: Probe, state: Any) -> Estimate:
-        """See `Estimator.measure`."""
+    def estimate(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.estimate`."""
         import torch
 
         plus, minus = probe.losses(torch.tensor([[self.epsilon], [-self.epsilon]])).tolist()
         return Estimate(((plus - minus) / (2 * self.epsilon),), (plus + minus) / 2)
 
-    def slopes(
-        self, directions: Tensor, scalars: Sequence[float], state: tuple[Tensor, int]
+    def projected_grads(
+        self, directions: Tensor, recorded: Sequence[float], state: tuple[Tensor, int]
     ) -> tuple[Sequence[float], tuple[Tensor, int]]:
-        """See `Estimator.slopes`."""
+        """See `Estimator.projected_grads`."""
         momentum, count = state
-        if not any(scalars):
-            return scalars, state
+        if not any(recorded):
+            return recorded, state
         memory = self.memory_at(count + 1)
-        return scalars, (momentum * memory + directions[0] * ((1 - memory) * scalars[0]), count + 1)
+        return recorded, (momentum * memory + directions[0] * ((1 - memory) * recorded[0]), count + 1)
 
     def memory_at(self, step: int) -> float:
         """β at ``step`` (from 1)."""

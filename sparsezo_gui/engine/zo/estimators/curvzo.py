@@ -33,7 +33,7 @@ class CurvZO(Estimator):
 
     title: ClassVar[str] = "CurvZO (samples of the values)"
     paper: ClassVar[str] = "after CurvZO, arXiv 2603.21725"
-    remembered: ClassVar[int] = 1
+    state_vectors: ClassVar[int] = 1
     rule: Literal["curvzo"] = "curvzo"
     epsilon: float = epsilon_setting()
     share: float = setting(
@@ -45,15 +45,15 @@ class CurvZO(Estimator):
     memory: float = setting(0.99, "Decay of the scores; higher is slower.", ge=0, lt=1, sane=(0.9, 0.999))
 
     @property
-    def sides(self) -> int:
+    def forward_passes(self) -> int:
         """A step forwards and one backwards."""
         return 2
 
-    def probes(self, batch_size: int) -> int:
+    def perturbations(self, batch_size: int) -> int:
         """The perturbation, and the same weighted; see `shape`."""
         return 2
 
-    def scalars(self, batch_size: int) -> int:
+    def recorded(self, batch_size: int) -> int:
         """The projected gradient."""
         return 1
 
@@ -88,19 +88,19 @@ class CurvZO(Estimator):
         felt = drawn[0] * (drawn[1] < chances)
         return torch.stack((felt, felt / chances * math.sqrt(2)))
 
-    def measure(self, probe: Probe, state: Any) -> Estimate:
-        """See `Estimator.measure`."""
+    def estimate(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.estimate`."""
         import torch
 
         plus, minus = probe.losses(torch.tensor([[self.epsilon, 0.0], [-self.epsilon, 0.0]])).tolist()
         return Estimate(((plus - minus) / (2 * self.epsilon),), (plus + minus) / 2)
 
-    def slopes(
-        self, directions: Tensor, scalars: Sequence[float], state: tuple[Tensor, float, int]
+    def projected_grads(
+        self, directions: Tensor, recorded: Sequence[float], state: tuple[Tensor, float, int]
     ) -> tuple[Sequence[float], tuple[Tensor, float, int]]:
-        """See `Estimator.slopes`."""
-        (slope,), (scores, mean, count) = scalars, state
-        found, square = (0.0, math.sqrt(2) * slope), slope * slope
+        """See `Estimator.projected_grads`."""
+        (projected_grad,), (scores, mean, count) = recorded, state
+        found, square = (0.0, math.sqrt(2) * projected_grad), projected_grad * projected_grad
         if not square > 0:
             return found, state
         mean, count = MEMORY * mean + (1 - MEMORY) * square, count + 1

@@ -29,37 +29,37 @@ class Elastic(Estimator):
     )
 
     @property
-    def sides(self) -> int:
+    def forward_passes(self) -> int:
         """Two, each with a backward pass through the last blocks."""
         return 2
 
-    def scalars(self, batch_size: int) -> int:
+    def recorded(self, batch_size: int) -> int:
         """The projected gradient, and the norm of the exact part: if the mask is only in the last blocks, the projected
         gradient is 0 at every step, and a step whose scalars are all zero counts as skipped."""
         return 2
 
     @property
-    def tail(self) -> int:
-        """See `Estimator.tail`."""
+    def suffix(self) -> int:
+        """See `Estimator.suffix`."""
         return self.blocks
 
     @property
-    def passes(self) -> int:
+    def cost(self) -> int:
         """Two, and two backward passes through the last blocks: each block counts as one pass more, as in a model with
         four blocks, up to the cost of a full backward pass."""
         return 2 + min(self.blocks, 4)
 
-    def measure(self, probe: Probe, state: Any) -> Estimate:
-        """See `Estimator.measure`."""
+    def estimate(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.estimate`."""
         import torch
 
         (plus, up), (minus, down) = (
             probe.gradient(torch.tensor([offset]), self.blocks) for offset in (self.epsilon, -self.epsilon)
         )
-        slope = (up - down) / (2 * self.epsilon)
+        projected_grad = (up - down) / (2 * self.epsilon)
         exact = (plus + minus) * (self.weight / 2)
-        return Estimate((slope, exact.double().norm().item()), (up + down) / 2, exact)
+        return Estimate((projected_grad, exact.double().norm().item()), (up + down) / 2, exact)
 
-    def slopes(self, directions: Any, scalars: Any, state: Any) -> tuple[tuple[float], Any]:
-        """See `Estimator.slopes`."""
-        return (scalars[0],), state
+    def projected_grads(self, directions: Any, recorded: Any, state: Any) -> tuple[tuple[float], Any]:
+        """See `Estimator.projected_grads`."""
+        return (recorded[0],), state

@@ -23,28 +23,28 @@ class FirstOrder(Estimator):
     rule: Literal["first-order"] = "first-order"
 
     @property
-    def sides(self) -> int:
+    def forward_passes(self) -> int:
         """One forward and backward pass, unperturbed."""
         return 1
 
     @property
-    def passes(self) -> int:
+    def cost(self) -> int:
         """One forward pass, and a backward pass, which counts as two."""
         return 3
 
-    def probes(self, batch_size: int) -> int:
+    def perturbations(self, batch_size: int) -> int:
         """None."""
         return 0
 
-    def scalars(self, batch_size: int) -> int:
+    def recorded(self, batch_size: int) -> int:
         """The norm of the gradient, to monitor a run."""
         return 1
 
-    def measure(self, probe: Probe, state: Any) -> Estimate:
-        """See `Estimator.measure`."""
+    def estimate(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.estimate`."""
         gradient, loss = probe.gradient()
         return Estimate((gradient.double().norm().item(),), loss, gradient)
 
-    def slopes(self, directions: Tensor, scalars: Sequence[float], state: Any) -> tuple[Sequence[float], Any]:
-        """See `Estimator.slopes`."""
+    def projected_grads(self, directions: Tensor, recorded: Sequence[float], state: Any) -> tuple[Sequence[float], Any]:
+        """See `Estimator.projected_grads`."""
         return (), state

@@ -23,20 +23,20 @@ class ForwardGradient(Estimator):
     directions: int = setting(1, "Directions per step; all share one backward pass.", ge=1, le=64, sane=(1, 8))
 
     @property
-    def sides(self) -> int:
+    def forward_passes(self) -> int:
         """One forward and backward pass, unperturbed."""
         return 1
 
     @property
-    def passes(self) -> int:
+    def cost(self) -> int:
         """One forward pass, and a backward pass, which counts as two."""
         return 3
 
-    def probes(self, batch_size: int) -> int:
-        """See `Estimator.probes`."""
+    def perturbations(self, batch_size: int) -> int:
+        """See `Estimator.perturbations`."""
         return self.directions
 
-    def measure(self, probe: Probe, state: Any) -> Estimate:
-        """See `Estimator.measure`."""
+    def estimate(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.estimate`."""
         gradient, loss = probe.gradient()
         return Estimate(tuple((probe.directions.double() @ gradient.double()).tolist()), loss)

@@ -38,21 +38,21 @@ class FZOO(Estimator):
     normalise: bool = setting(True, "Divide the differences by their standard deviation within the step.")
 
     @property
-    def sides(self) -> int:
+    def forward_passes(self) -> int:
         """One per direction, and one unperturbed."""
         return self.losses + 1
 
-    def probes(self, batch_size: int) -> int:
-        """See `Estimator.probes`."""
+    def perturbations(self, batch_size: int) -> int:
+        """See `Estimator.perturbations`."""
         return self.losses
 
-    def measure(self, probe: Probe, state: Any) -> Estimate:
-        """See `Estimator.measure`."""
+    def estimate(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.estimate`."""
         return one_sided(probe, self.epsilon, self.losses)
 
-    def slopes(self, directions: Tensor, scalars: Sequence[float], state: Any) -> tuple[Sequence[float], Any]:
-        """See `Estimator.slopes`."""
-        return (in_spreads(scalars) if self.normalise else scalars), state
+    def projected_grads(self, directions: Tensor, recorded: Sequence[float], state: Any) -> tuple[Sequence[float], Any]:
+        """See `Estimator.projected_grads`."""
+        return (in_spreads(recorded) if self.normalise else recorded), state
 
 
 def one_sided(probe: Probe, epsilon: float, directions: int) -> Estimate:
@@ -64,7 +64,7 @@ def one_sided(probe: Probe, epsilon: float, directions: int) -> Estimate:
     return Estimate(tuple((loss - start) / epsilon for loss in moved), start)
 
 
-def in_spreads(scalars: Sequence[float]) -> list[float]:
-    """``scalars`` divided by their standard deviation (a single one: by its absolute value); zeros if that is zero."""
-    spread = statistics.stdev(scalars) if len(scalars) > 1 else abs(scalars[0])
-    return [scalar / spread if spread > 0 else 0.0 for scalar in scalars]
+def in_spreads(recorded: Sequence[float]) -> list[float]:
+    """``recorded`` divided by their standard deviation (a single one: by its absolute value); zeros if that is zero."""
+    spread = statistics.stdev(recorded) if len(recorded) > 1 else abs(recorded[0])
+    return [scalar / spread if spread > 0 else 0.0 for scalar in recorded]

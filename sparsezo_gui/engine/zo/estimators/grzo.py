@@ -30,28 +30,28 @@ class GRZO(Estimator):
 
     title: ClassVar[str] = "GRZO (one direction per example)"
     paper: ClassVar[str] = "GRZO, arXiv 2606.02857"
-    own: ClassVar[bool] = True
+    per_example: ClassVar[bool] = True
     rule: Literal["grzo"] = "grzo"
     epsilon: float = epsilon_setting()
     normalise: bool = setting(True, "Divide the differences by their standard deviation within the batch.")
 
     @property
-    def sides(self) -> int:
+    def forward_passes(self) -> int:
         """Two, for any number of examples."""
         return 2
 
-    def probes(self, batch_size: int) -> int:
-        """See `Estimator.probes`."""
+    def perturbations(self, batch_size: int) -> int:
+        """See `Estimator.perturbations`."""
         return batch_size
 
-    def measure(self, probe: Probe, state: Any) -> Estimate:
-        """See `Estimator.measure`."""
+    def estimate(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.estimate`."""
         import torch
 
-        measured = probe.own(torch.tensor([self.epsilon, -self.epsilon]))
+        measured = probe.own_losses(torch.tensor([self.epsilon, -self.epsilon]))
         plus, minus = measured
         return Estimate(tuple(((plus - minus) / (2 * self.epsilon)).tolist()), measured.mean().item())
 
-    def slopes(self, directions: Tensor, scalars: Sequence[float], state: Any) -> tuple[Sequence[float], Any]:
-        """See `Estimator.slopes`."""
-        return (in_spreads(scalars) if self.normalise else scalars), state
+    def projected_grads(self, directions: Tensor, recorded: Sequence[float], state: Any) -> tuple[Sequence[float], Any]:
+        """See `Estimator.projected_grads`."""
+        return (in_spreads(recorded) if self.normalise else recorded), state

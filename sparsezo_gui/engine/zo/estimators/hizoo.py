@@ -30,7 +30,7 @@ class HiZOO(Estimator):
 
     title: ClassVar[str] = "HiZOO (curvature of each value)"
     paper: ClassVar[str] = "HiZOO, arXiv 2402.15173"
-    remembered: ClassVar[int] = 1
+    state_vectors: ClassVar[int] = 1
     rule: Literal["hizoo"] = "hizoo"
     epsilon: float = epsilon_setting()
     smoothing: float = setting(
@@ -38,11 +38,11 @@ class HiZOO(Estimator):
     )
 
     @property
-    def sides(self) -> int:
+    def forward_passes(self) -> int:
         """θ + εz, θ − εz and θ."""
         return 3
 
-    def scalars(self, batch_size: int) -> int:
+    def recorded(self, batch_size: int) -> int:
         """The projected gradient, and the second derivative along the direction."""
         return 2
 
@@ -54,24 +54,24 @@ class HiZOO(Estimator):
         """See `Estimator.shape`."""
         return drawn / state[0].sqrt()
 
-    def measure(self, probe: Probe, state: Any) -> Estimate:
-        """See `Estimator.measure`."""
+    def estimate(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.estimate`."""
         import torch
 
         here, plus, minus = probe.losses(torch.tensor([[0.0], [self.epsilon], [-self.epsilon]])).tolist()
         return Estimate(((plus - minus) / (2 * self.epsilon), (plus + minus - 2 * here) / self.epsilon**2), here)
 
-    def slopes(
-        self, directions: Tensor, scalars: Sequence[float], state: tuple[Tensor]
+    def projected_grads(
+        self, directions: Tensor, recorded: Sequence[float], state: tuple[Tensor]
     ) -> tuple[Sequence[float], tuple[Tensor]]:
-        """See `Estimator.slopes`. H∘z² is (H·direction)²."""
+        """See `Estimator.projected_grads`. H∘z² is (H·direction)²."""
         from sparsezo_gui.engine.zo.sums import total
 
-        slope, second = scalars
+        projected_grad, second = recorded
         gain = min(self.smoothing * abs(second) / 2, 1.0)
         if not gain:
-            return (slope,), state
+            return (projected_grad,), state
         (curvature,) = state
         new = curvature * (1 - self.smoothing) + (curvature * directions[0]).square() * gain
         new = new * (total(new.reciprocal()) / len(new))
-        return (slope,), (new.clamp(LEAST, MOST),)
+        return (projected_grad,), (new.clamp(LEAST, MOST),)

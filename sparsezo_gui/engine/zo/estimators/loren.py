@@ -33,7 +33,7 @@ class Loren(Estimator):
 
     title: ClassVar[str] = "LOREN (low-rank curvature)"
     paper: ClassVar[str] = "after LOREN, arXiv 2511.07971"
-    remembered: ClassVar[int] = 1
+    state_vectors: ClassVar[int] = 1
     rule: Literal["loren"] = "loren"
     epsilon: float = epsilon_setting()
     losses: int = setting(6, "Directions per step; each costs one forward pass.", ge=2, le=64, sane=(4, 16))
@@ -43,12 +43,12 @@ class Loren(Estimator):
                          sane=(256, 16384))  # fmt: skip
 
     @property
-    def sides(self) -> int:
+    def forward_passes(self) -> int:
         """One per direction."""
         return self.losses
 
-    def probes(self, batch_size: int) -> int:
-        """See `Estimator.probes`."""
+    def perturbations(self, batch_size: int) -> int:
+        """See `Estimator.perturbations`."""
         return self.losses
 
     def start(self, values: Tensor, source: Source) -> tuple[Tensor]:
@@ -67,27 +67,27 @@ class Loren(Estimator):
         share = self._along(a, u) / (root * (root + math.sqrt(self.damping)))
         return u - a * self._spread(share, a)
 
-    def measure(self, probe: Probe, state: Any) -> Estimate:
-        """See `Estimator.measure`. The loss is the mean over all perturbations, a second-order estimate of L(θ)."""
+    def estimate(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.estimate`. The loss is the mean over all perturbations, a second-order estimate of L(θ)."""
         import torch
 
         count, found = self.losses, probe.losses(self.epsilon * torch.eye(self.losses))
-        slopes = (found - found.mean()) * (count / (self.epsilon * (count - 1)))
-        return Estimate(tuple(slopes.tolist()), found.mean().item())
+        projected_grads = (found - found.mean()) * (count / (self.epsilon * (count - 1)))
+        return Estimate(tuple(projected_grads.tolist()), found.mean().item())
 
-    def slopes(
-        self, directions: Tensor, scalars: Sequence[float], state: tuple[Tensor]
+    def projected_grads(
+        self, directions: Tensor, recorded: Sequence[float], state: tuple[Tensor]
     ) -> tuple[Sequence[float], tuple[Tensor]]:
-        """See `Estimator.slopes`."""
-        (a,), count = state, len(scalars)
-        deviation = math.sqrt(math.fsum(scalar * scalar for scalar in scalars) / (count - 1))
+        """See `Estimator.projected_grads`."""
+        (a,), count = state, len(recorded)
+        deviation = math.sqrt(math.fsum(scalar * scalar for scalar in recorded) / (count - 1))
         if not deviation > 0:
-            return scalars, state
+            return recorded, state
         moved = a.clone()
-        for w, scalar in zip(directions, scalars, strict=True):
+        for w, scalar in zip(directions, recorded, strict=True):
             factor = self.adaptation * scalar / (deviation * (count - 1) * self.damping)
             moved += w * self._spread(self._along(a, w), a) * factor
-        return scalars, (moved,)
+        return recorded, (moved,)
 
     def _along(self, a: Tensor, w: Tensor) -> Tensor:
         """aᵀw of each block, (blocks, 1), summed in the same order on every device."""

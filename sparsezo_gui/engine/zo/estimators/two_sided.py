@@ -30,16 +30,16 @@ class TwoSided(Estimator):
     directions: int = setting(1, "Directions per step; each costs two forward passes.", ge=1, le=64, sane=(1, 8))
 
     @property
-    def sides(self) -> int:
+    def forward_passes(self) -> int:
         """Two per direction."""
         return 2 * self.directions
 
-    def probes(self, batch_size: int) -> int:
-        """See `Estimator.probes`."""
+    def perturbations(self, batch_size: int) -> int:
+        """See `Estimator.perturbations`."""
         return self.directions
 
-    def measure(self, probe: Probe, state: Any) -> Estimate:
-        """See `Estimator.measure`. The loss is the mean over all perturbations, a second-order estimate of L(θ)."""
+    def estimate(self, probe: Probe, state: Any) -> Estimate:
+        """See `Estimator.estimate`. The loss is the mean over all perturbations, a second-order estimate of L(θ)."""
         import torch
 
         steps = self.epsilon * torch.eye(self.directions)

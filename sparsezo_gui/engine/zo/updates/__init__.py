@@ -20,14 +20,14 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 @dataclass(frozen=True)
 class Gradient:
-    """A gradient estimate: the mean of ``slopes`` (projected gradients, q) · ``directions`` (q, n), and an exact part.
+    """A gradient estimate: the mean of ``projected_grads`` (q) · ``directions`` (q, n), and an exact part.
 
     Directions as long as the model are an object with ``parts()`` instead of a tensor, which also rounds to formats
     below fp32: ``rounded(moved, part, dtype)``.
     """
 
     directions: Any
-    slopes: Sequence[float]
+    projected_grads: Sequence[float]
     exact: Tensor | None = None
 
     def parts(self) -> Iterator[tuple[slice, Tensor]]:
@@ -40,13 +40,13 @@ class Gradient:
     @property
     def zero(self) -> bool:
         """Whether all is zero: a skipped step, which must not move anything."""
-        return self.exact is None and not any(self.slopes)
+        return self.exact is None and not any(self.projected_grads)
 
     def vector(self) -> Tensor:
         """The estimate itself (n,)."""
         found = self.directions.new_zeros(self.directions.shape[1]) if self.exact is None else self.exact.clone()
-        for direction, slope in zip(self.directions, self.slopes, strict=True):
-            found += direction * (slope / len(self.slopes))
+        for direction, projected_grad in zip(self.directions, self.projected_grads, strict=True):
+            found += direction * (projected_grad / len(self.projected_grads))
         return found
 
 
@@ -56,13 +56,13 @@ class Update(Variant):
 
     long: ClassVar[bool] = True
     """Whether it needs vectors as long as the values, which must fit in memory."""
-    remembered: ClassVar[int] = 0
+    state_vectors: ClassVar[int] = 0
     """Number of such vectors in its state, for the memory estimate."""
-    sides: ClassVar[int] = 0
+    forward_passes: ClassVar[int] = 0
     """Forward passes it runs itself, all together; see `ask`."""
-    scalars: ClassVar[int] = 0
+    recorded: ClassVar[int] = 0
     """Numbers it measures itself; see `ask`."""
-    shortens: ClassVar[bool] = False
+    averages: ClassVar[bool] = False
     """Whether averaging several directions shortens its steps, which a larger rate compensates."""
     learning_rate: float
     schedule: Schedule
@@ -80,17 +80,17 @@ class Update(Variant):
         """State before the first step, at the initial values (n,)."""
         return None
 
-    def ask(self, probe: Probe, gradient: Gradient, rate: float, state: Any) -> tuple[float, ...]:
+    def measure(self, probe: Probe, gradient: Gradient, rate: float, state: Any) -> tuple[float, ...]:
         """Measures what else the step depends on; the journal records it after the estimator's scalars."""
         return ()
 
-    def stays(self, asked: Sequence[float]) -> bool:
+    def rejects(self, measured: Sequence[float]) -> bool:
         """Whether the step is rejected because of what `ask` measured."""
         return False
 
     @abstractmethod
     def apply(
-        self, values: Tensor, gradient: Gradient, rate: float, state: Any, asked: Sequence[float] = ()
+        self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()
     ) -> Any:
         """Moves ``values`` (n,) in place against ``gradient`` and returns the next state."""
 
@@ -105,7 +105,7 @@ class ScalarUpdate(Update):
         """How far to move against each direction (q) and against the exact part; and the next state."""
 
     def apply(
-        self, values: Tensor, gradient: Gradient, rate: float, state: Any, asked: Sequence[float] = ()
+        self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()
     ) -> Any:
         """See `Update.apply`."""
         factors, exactly, state = self.factors(gradient, rate, state)
@@ -133,7 +133,7 @@ class VectorUpdate(Update):
         """The vector (n,) to multiply by the rate, and the next state. ``gradient`` (n,) may be changed in place."""
 
     def apply(
-        self, values: Tensor, gradient: Gradient, rate: float, state: Any, asked: Sequence[float] = ()
+        self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()
     ) -> Any:
         """See `Update.apply`."""
         if gradient.zero:

@@ -21,7 +21,7 @@ class Adam(VectorUpdate):
 
     title: ClassVar[str] = "Adam"
     paper: ClassVar[str] = "ZO-Adam, arXiv 2402.11592"
-    remembered: ClassVar[int] = 2
+    state_vectors: ClassVar[int] = 2
     rule: Literal["adam"] = "adam"
     learning_rate: float = setting(
         1e-4, "Typical change of a tuned value per step.", unit="weight", gt=0, le=1, basic=True, sane=(1e-5, 1e-2)

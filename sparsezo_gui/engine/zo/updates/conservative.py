@@ -28,8 +28,8 @@ class Conservative(ScalarUpdate):
 
     title: ClassVar[str] = "Conservative"
     paper: ClassVar[str] = "ZO-SGD-Cons, arXiv 2402.11592"
-    sides: ClassVar[int] = len(MOVES)
-    scalars: ClassVar[int] = 1
+    forward_passes: ClassVar[int] = len(MOVES)
+    recorded: ClassVar[int] = 1
     rule: Literal["conservative"] = "conservative"
     learning_rate: float = setting(
         1e-6, "Step size per unit of projected gradient; steps that would increase the loss are rejected.",
@@ -39,10 +39,11 @@ class Conservative(ScalarUpdate):
 
     def factors(self, gradient: Gradient, rate: float, state: Any) -> tuple[list[float], float, Any]:
         """See `ScalarUpdate.factors`."""
-        return [rate * slope / len(gradient.slopes) for slope in gradient.slopes], rate, state
+        grads = gradient.projected_grads
+        return [rate * grad / len(grads) for grad in grads], rate, state
 
-    def ask(self, probe: Probe, gradient: Gradient, rate: float, state: Any) -> tuple[float, ...]:
-        """See `Update.ask`."""
+    def measure(self, probe: Probe, gradient: Gradient, rate: float, state: Any) -> tuple[float, ...]:
+        """See `Update.measure`."""
         import torch
 
         step = torch.tensor(self.factors(gradient, rate, state)[0])
@@ -50,13 +51,13 @@ class Conservative(ScalarUpdate):
         best = min(range(len(MOVES)), key=lambda place: losses[place] if math.isfinite(losses[place]) else math.inf)
         return (MOVES[best],)
 
-    def stays(self, asked: Sequence[float]) -> bool:
-        """See `Update.stays`."""
-        return asked[0] == 0
+    def rejects(self, measured: Sequence[float]) -> bool:
+        """See `Update.rejects`."""
+        return measured[0] == 0
 
     def apply(
-        self, values: Tensor, gradient: Gradient, rate: float, state: Any, asked: Sequence[float] = ()
+        self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()
     ) -> Any:
         """See `Update.apply`."""
-        slopes = [slope * asked[0] for slope in gradient.slopes]
-        return super().apply(values, replace(gradient, slopes=slopes), rate, state)
+        projected_grads = [projected_grad * measured[0] for projected_grad in gradient.projected_grads]
+        return super().apply(values, replace(gradient, projected_grads=projected_grads), rate, state)

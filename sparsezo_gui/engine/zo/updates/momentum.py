@@ -20,7 +20,7 @@ class Momentum(VectorUpdate):
 
     title: ClassVar[str] = "Momentum"
     paper: ClassVar[str] = "ZO-SGD-MMT, arXiv 2402.11592"
-    remembered: ClassVar[int] = 1
+    state_vectors: ClassVar[int] = 1
     rule: Literal["momentum"] = "momentum"
     learning_rate: float = setting(
         1e-7, "Step size per unit of momentum; about a tenth of SGD's learning rate.",

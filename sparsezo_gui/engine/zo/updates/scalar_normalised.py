@@ -22,7 +22,7 @@ class ScalarNormalised(ScalarUpdate):
     """
 
     title: ClassVar[str] = "Scalar-normalised"
-    shortens: ClassVar[bool] = True
+    averages: ClassVar[bool] = True
     rule: Literal["scalar-normalised"] = "scalar-normalised"
     learning_rate: float = setting(
         1e-4, "Typical change of a tuned value per step; use about 3 times as much for a tenth of the density.",
@@ -39,14 +39,14 @@ class ScalarNormalised(ScalarUpdate):
         self, gradient: Gradient, rate: float, state: tuple[float, int]
     ) -> tuple[list[float], float, tuple[float, int]]:
         """See `ScalarUpdate.factors`. For an exact part, the mean square of its entries takes the role of g²."""
-        (mean, count), slopes = state, gradient.slopes
+        (mean, count), grads = state, gradient.projected_grads
         if gradient.zero:
-            return [0.0] * len(slopes), 0.0, state
-        square = sum(slope * slope for slope in slopes) / len(slopes) if slopes else 0.0
+            return [0.0] * len(grads), 0.0, state
+        square = sum(grad * grad for grad in grads) / len(grads) if grads else 0.0
         if gradient.exact is not None:
             square += gradient.exact.double().square().mean().item()
         mean, count = self.memory * mean + (1 - self.memory) * square, count + 1
         size = math.sqrt(mean / (1 - self.memory**count))
         if not size > 0:
-            return [0.0] * len(slopes), 0.0, (mean, count)
-        return [rate * slope / (size * len(slopes)) for slope in slopes], rate / size, (mean, count)
+            return [0.0] * len(grads), 0.0, (mean, count)
+        return [rate * grad / (size * len(grads)) for grad in grads], rate / size, (mean, count)

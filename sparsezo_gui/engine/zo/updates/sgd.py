@@ -27,4 +27,5 @@ class SGD(ScalarUpdate):
 
     def factors(self, gradient: Gradient, rate: float, state: Any) -> tuple[list[float], float, Any]:
         """See `ScalarUpdate.factors`."""
-        return [rate * slope / len(gradient.slopes) for slope in gradient.slopes], rate, state
+        grads = gradient.projected_grads
+        return [rate * grad / len(grads) for grad in grads], rate, state

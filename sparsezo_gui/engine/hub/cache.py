@@ -1,0 +1,187 @@
+"""Finding a model: bundled, in a folder, in the Hugging Face cache, or on the Hub (then downloads it)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import constants
+from huggingface_hub import errors as hub
+from huggingface_hub.hf_api import RepoSibling
+from huggingface_hub.utils import filter_repo_objects
+
+from sparsezo_gui import resources
+from sparsezo_gui.engine.hub.code import find_code
+from sparsezo_gui.engine.hub.consent import required
+from sparsezo_gui.engine.hub.download import HubFile, Snapshot, patiently
+from sparsezo_gui.engine.hub.refusals import HUB_ERRORS, refusal
+from sparsezo_gui.engine.hub.token import token
+from sparsezo_gui.engine.pretrained import kinds
+from sparsezo_gui.engine.pretrained.source import (
+    INDEX,
+    PICKLES,
+    SINGLE,
+    ModelSource,
+    check_quantisation,
+    find_weights,
+    inspect,
+    local_folder,
+    read_config,
+)
+from sparsezo_gui.engine.pretrained.spec import spec
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.recipe import ModelTable
+from sparsezo_gui.sizes import size
+from sparsezo_gui.untrusted import outside
+
+FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken", "LICENSE*", "NOTICE*", "README.md")
+"""Files to download from the Hub."""
+MORE_TEMPLATES = re.compile(r"additional_chat_templates/\w[\w.-]*\.jinja")
+"""Templates of a model that has several, such as one for tools."""
+LEFT_OUT = ("*/*", "*:*", "consolidated*", "adapter_*", "*.bin.index.json", "*onnx*")
+PICKLED = {pattern[1:] for pattern in PICKLES}
+SPARE = 256 * 2**20  # bytes that stay free on the disk after a download
+
+
+def find(table: ModelTable) -> Generator[Progress, None, ModelSource]:
+    """Finds the model that ``table`` names, downloads it if needed, and checks it without reading weights.
+
+    Searches the bundled models, folders, the Hugging Face cache and the Hub, in this order. Closing the generator
+    cancels a download, but keeps downloaded parts for the next time. Raises `UserError`.
+    """
+    yield Progress("Looking for the model")
+    folder = local_folder(table.id)
+    if folder is None:
+        folder = cached_folder(table)
+        if folder is None:
+            folder = yield from _download(table)
+    with outside(folder, "cannot be used as a model"):
+        return inspect(folder, table)
+
+
+def tokenizer_folder(table: ModelTable) -> Generator[Progress, None, Path]:
+    """Folder with the tokenizer of the model that ``table`` names; from the Hub, all but the weights is fetched where
+    it is not here. Raises `UserError`."""
+    yield Progress("Looking for the model")
+    folder = local_folder(table.id) or cached_folder(table)
+    if folder is not None:
+        return folder
+    try:
+        snapshot, files = yield from _listing(table)
+        small = [file for file in files if not file.name.endswith(".safetensors")]
+        yield from _fetch(snapshot, small, 0, sum(file.size for file in small))
+    except HUB_ERRORS as error:
+        raise hub_error(table, error) from error
+    return snapshot.folder
+
+
+def cached_folder(table: ModelTable) -> Path | None:
+    """Folder in the Hugging Face cache when all of the model is there (offline: when any of it is); no network call.
+
+    Raises `UserError` for code that may not run whoever lets it.
+    """
+    try:
+        path = Path(huggingface_hub.snapshot_download(
+            table.id, revision=table.revision, local_files_only=True, allow_patterns="config.json"
+        ))
+    except (hub.HFValidationError, hub.LocalEntryNotFoundError, OSError):
+        return None
+    if not (path / "config.json").is_file():
+        return None
+    return path if huggingface_hub.is_offline_mode() or _complete(path, table) else None
+
+
+def _complete(folder: Path, table: ModelTable) -> bool:
+    try:
+        find_weights(folder)
+    except UserError:
+        return False
+    code = find_code(table, folder)
+    return code is None or not code.missing
+
+
+def hub_error(table: ModelTable, error: BaseException) -> UserError:
+    """The sentence for whatever the Hub's client raised."""
+    bundled = ", ".join(resources.BUNDLED_MODELS)
+    return refusal("model", table.id, error, f"choose a folder or a bundled model ({bundled})")
+
+
+def _download(table: ModelTable) -> Generator[Progress, None, Path]:
+    """Downloads the model into the Hugging Face cache: small files first, to refuse unusable models early."""
+    try:
+        snapshot, files = yield from _listing(table)
+        _check_disk(table, sum(map(snapshot.missing, files)))
+        total = sum(file.size for file in files)
+        weights = [file for file in files if file.name.endswith(".safetensors")]
+        done = yield from _fetch(snapshot, [file for file in files if file not in weights], 0, total)
+        code = required(table, snapshot.folder)
+        config = read_config(snapshot.folder, code)
+        check_quantisation(f"'{table.id}' on the Hub", config)
+        spec(config, code)
+        yield from _fetch(snapshot, weights, done, total)
+        snapshot.note(table.revision)
+    except HUB_ERRORS as error:
+        raise hub_error(table, error) from error
+    return snapshot.folder
+
+
+def _listing(table: ModelTable) -> Generator[Progress, None, tuple[Snapshot, list[HubFile]]]:
+    """The commit and its files to fetch. Raises `UserError` when they do not make a model that can be loaded."""
+    if huggingface_hub.is_offline_mode():
+        raise hub.OfflineModeIsEnabled
+    info = yield from patiently(lambda: model_info(table), Progress("Looking for the model"))
+    names = [sibling.rfilename for sibling in info.siblings or ()]
+    if what := kinds.of_files(names, kinds.base_of_tags(info.tags)):
+        raise UserError(f"'{table.id}' on the Hub {what}")
+    patterns = [*FILES, *PICKLES, *(["*.py"] if table.trust_remote_code else [])]
+    others = [name for name in names if MORE_TEMPLATES.fullmatch(name)]
+    names = [*filter_repo_objects(names, allow_patterns=patterns, ignore_patterns=LEFT_OUT), *others]
+    if "config.json" not in names:
+        raise UserError(f"'{table.id}' on the Hub is incomplete: it has no config.json. Choose another copy.")
+    if SINGLE not in names and INDEX not in names:
+        raise UserError(f"'{table.id}' on the Hub has no safetensors weights, the only format that SparseZO loads. "
+                        "Choose a copy of the model with model.safetensors.")
+    unused = re.compile(r"model-\d+-of-\d+\.safetensors|.*\.index\.json") if SINGLE in names else re.compile("$^")
+    wanted = {name for name in names if Path(name).suffix not in PICKLED and not unused.fullmatch(name)}
+    return Snapshot(table.id, info.sha, token()), [_file(each) for each in info.siblings if each.rfilename in wanted]
+
+
+def model_info(table: ModelTable) -> huggingface_hub.ModelInfo:
+    """What the Hub says about the model at the table's revision, with its files. Raises what the client raises."""
+    return huggingface_hub.HfApi().model_info(
+        table.id, revision=table.revision, files_metadata=True, token=token(), timeout=constants.HF_HUB_ETAG_TIMEOUT
+    )
+
+
+def _file(sibling: RepoSibling) -> HubFile:
+    hash = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+    if sibling.size is None or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", hash or ""):
+        raise UserError(f"{constants.ENDPOINT} does not provide size and checksum of '{sibling.rfilename}', so it "
+                        "is not a full mirror of the Hub. Unset HF_ENDPOINT, or download the model in another way and "
+                        "choose its folder.")
+    return HubFile(sibling.rfilename, sibling.size, hash)
+
+
+def _check_disk(table: ModelTable, needed: int) -> None:
+    place = Path(constants.HF_HUB_CACHE)
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed and needed + SPARE > free:
+        raise UserError(f"'{table.id}' needs {size(needed)} on the disk of {place}, but only {size(free)} are "
+                        "free. Free some space, or set HF_HOME to a folder on another disk.")
+
+
+def _fetch(snapshot: Snapshot, files: list[HubFile], done: int, total: int) -> Generator[Progress, None, int]:
+    """Fetches ``files``, telling the bytes of all; ``done`` are there before, and what it returns after."""
+    for file in files:
+        with closing(snapshot.fetch(file)) as work:
+            for have in work:
+                yield Progress("Downloading the model", done + have, total, "bytes")
+        done += file.size
+    return done

@@ -1,0 +1,203 @@
+"""Lists of models on this computer and on the Hub, and facts about one model. Reads and downloads no weights."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from transformers import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from sparsezo_gui import resources
+from sparsezo_gui.engine.hub.cache import cached_folder, hub_error, model_info
+from sparsezo_gui.engine.hub.code import named_type
+from sparsezo_gui.engine.hub.consent import TrustedCode, permitted, required
+from sparsezo_gui.engine.hub.refusals import HUB_ERRORS
+from sparsezo_gui.engine.hub.token import token
+from sparsezo_gui.engine.pretrained import kinds
+from sparsezo_gui.engine.pretrained.source import check_quantisation, find_weights, local_folder, read_config
+from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec
+from sparsezo_gui.engine.pretrained.weights import DTYPES
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.recipe import ModelTable
+from sparsezo_gui.untrusted import reason
+
+LIMIT = 30  # results of a Hub search
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """One model in a list. ``bytes`` are those of its weight files; 0 and '' stand for what is not known."""
+
+    id: str
+    title: str
+    kind: str
+    """'bundled', 'folder', 'cache' or 'hub'."""
+    architecture: str = ""
+    parameters: int = 0
+    bytes: int = 0
+    licence: str = ""
+    gated: bool = False
+    problem: str = ""
+    """Why it cannot be tuned here, in a sentence; empty when it can."""
+
+
+def local_models() -> list[ModelSummary]:
+    """Bundled models and the causal language models in the Hugging Face cache, by name."""
+    found = [_of_folder(ModelTable(id=id), folder, "bundled") for id, folder in resources.BUNDLED_MODELS.items()]
+    try:
+        repositories = huggingface_hub.scan_cache_dir().repos
+    except (huggingface_hub.errors.CacheNotFound, OSError):
+        return found
+    for repository in sorted(repositories, key=lambda each: each.repo_id.lower()):
+        revisions = sorted(repository.revisions, key=lambda each: ("main" in each.refs, each.last_modified))
+        if repository.repo_type == "model" and revisions and _is_causal(revisions[-1].snapshot_path):
+            found.append(_of_folder(ModelTable(id=repository.repo_id), revisions[-1].snapshot_path, "cache"))
+    return found
+
+
+def summary(table: ModelTable | str) -> ModelSummary:
+    """What the model of ``table`` is, from its config and the Hub's metadata; what is wrong with it is its problem."""
+    table = ModelTable(id=table) if isinstance(table, str) else table
+    try:
+        folder = local_folder(table.id)
+        if folder is not None:
+            kind = "bundled" if table.id in resources.BUNDLED_MODELS else "folder"
+            return _of_folder(table, folder, kind)
+        folder = cached_folder(table)
+        if folder is not None:
+            return _of_folder(table, folder, "cache")
+        return _of_hub(table)
+    except UserError as error:
+        return ModelSummary(table.id, _title(table.id), "hub", problem=str(error))
+
+
+def spec_of(table: ModelTable) -> ModelSpec:
+    """Anatomy from the config alone, fetched if it must be: enough for the memory estimate. Raises `UserError`, and
+    `ConsentNeeded` where the layout is known to code alone that the user has not let run."""
+    folder = local_folder(table.id) or cached_folder(table) or _fetch_config(table)
+    code = usable_code(table, folder)
+    return spec(read_config(folder, code), code)
+
+
+def usable_code(table: ModelTable, folder: Path) -> TrustedCode | None:
+    """The model's own code as far as the user lets it run; None where transformers knows the layout without it.
+
+    Raises `ConsentNeeded` where there is no other way to know it, and `UserError`.
+    """
+    code = permitted(table, folder)
+    return code if code is not None or named_type(folder) in CONFIG_MAPPING else required(table, folder)
+
+
+def search_hub(text: str, limit: int = LIMIT) -> list[ModelSummary]:
+    """Text-generation models on the Hub whose name has ``text``, most downloaded first. Raises `UserError`."""
+    try:
+        models = list(huggingface_hub.HfApi().list_models(
+            search=text, pipeline_tag="text-generation", sort="downloads", limit=limit,
+            expand=["config", "gated", "safetensors", "tags"], token=token(),
+        ))  # fmt: skip
+    except HUB_ERRORS as error:
+        raise hub_error(ModelTable(id=text or "models"), error) from error
+    return [_of_info(model) for model in models]
+
+
+def licence_of(folder: Path) -> str:
+    """Licence that the model card in ``folder`` states, such as 'apache-2.0'; empty when there is none."""
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
+    pairs = re.findall(r"^(license|license_name):\s*[\"']?([^\"'\n]+?)[\"']?\s*$", front[1], re.M) if front else []
+    fields = dict(pairs)
+    return fields.get("license_name") or fields.get("license") or ""
+
+
+def _is_causal(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        remote = "AutoModelForCausalLM" in (config.get("auto_map") or {})
+        return remote or config.get("model_type") in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    except (OSError, ValueError, AttributeError, TypeError):
+        return False
+
+
+def _title(id: str) -> str:
+    return "Starter model" if id == "starter" else Path(id).name or id
+
+
+def _of_folder(table: ModelTable, folder: Path, kind: str) -> ModelSummary:
+    facts: dict[str, Any] = {}
+    try:
+        code = usable_code(table, folder)
+        config = read_config(folder, code)
+        facts["architecture"] = (getattr(config, "architectures", None) or [config.model_type])[0]
+        check_quantisation(folder, config)
+        facts["parameters"] = spec(config, code).parameters
+        facts["bytes"] = sum(path.stat().st_size for path in set(find_weights(folder).values()))
+    except UserError as error:
+        facts["problem"] = str(error)
+    except Exception as error:  # whatever libraries raise over it; the others are listed all the same
+        facts["problem"] = f"{folder}: cannot be used as a model ({reason(error)}). Download or copy it again."
+    return ModelSummary(table.id, _title(table.id), kind, licence=licence_of(folder), **facts)
+
+
+def _of_hub(table: ModelTable) -> ModelSummary:
+    try:
+        info = model_info(table)
+    except HUB_ERRORS as error:
+        raise hub_error(table, error) from error
+    facts: dict[str, Any] = {"licence": _licence(info.tags), "gated": bool(info.gated)}
+    files = [file for file in info.siblings or () if re.fullmatch(r"[^/]+\.safetensors", file.rfilename)]
+    facts["bytes"] = sum(file.size or 0 for file in files)
+    try:
+        names = {file.rfilename for file in info.siblings or ()}
+        if what := kinds.of_files(names, kinds.base_of_tags(info.tags)):
+            raise UserError(f"'{table.id}' on the Hub {what}")
+        folder = _fetch_config(table)
+        code = usable_code(table, folder)
+        config = read_config(folder, code)
+        facts["architecture"] = (getattr(config, "architectures", None) or [config.model_type])[0]
+        check_quantisation(f"'{table.id}' on the Hub", config)
+        facts["parameters"] = spec(config, code).parameters
+        if not files:
+            facts["problem"] = f"'{table.id}' on the Hub has no safetensors weights; choose a copy that does."
+    except UserError as error:
+        facts["problem"] = str(error)
+    return ModelSummary(table.id, _title(table.id), "hub", **facts)
+
+
+def _fetch_config(table: ModelTable) -> Path:
+    try:
+        path = huggingface_hub.hf_hub_download(table.id, "config.json", revision=table.revision, token=token())
+    except HUB_ERRORS as error:
+        raise hub_error(table, error) from error
+    return Path(path).parent
+
+
+def _of_info(info: Any) -> ModelSummary:
+    config = info.config or {}
+    kind = config.get("model_type")
+    numbers = info.safetensors.parameters if info.safetensors else {}
+    size = sum(count * (DTYPES[dtype].itemsize if dtype in DTYPES else 1) for dtype, count in numbers.items())
+    problem = "" if numbers else "It has no safetensors weights; choose a copy that does."
+    problem = kinds.of_tags(info.tags) or _it(kinds.of_config(config)) or problem
+    if kind and kind not in CONFIG_MAPPING:
+        problem = f"transformers does not support its model type '{kind}'."
+    return ModelSummary(
+        info.id, _title(info.id), "hub", (config.get("architectures") or [kind or ""])[0], sum(numbers.values()), size,
+        _licence(info.tags), bool(info.gated), problem,
+    )  # fmt: skip
+
+
+def _it(what: str) -> str:
+    return f"It {what}" if what else ""
+
+
+def _licence(tags: Iterable[str] | None) -> str:
+    return next((tag.removeprefix("license:") for tag in tags or () if tag.startswith("license:")), "")

@@ -1,0 +1,81 @@
+"""A model's decoder blocks one at a time: what comes before them, each of them, and what comes after.
+
+A model's own code runs throughout. While every block is made to pass on what it is given, a forward pass tells how the
+model calls its blocks, and goes on with what the last one would have given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsezo_gui.engine.frozen import FrozenModel
+from sparsezo_gui.engine.layers.head import Head, split_pass
+from sparsezo_gui.engine.layers.linear import FrozenLinear
+
+
+@dataclass(frozen=True)
+class Call:
+    """Arguments of a block besides the hidden states: positions, mask and so on."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class Blocks:
+    """The blocks of ``model`` by number. Hidden states are (1, tokens, hidden)."""
+
+    def __init__(self, model: FrozenModel) -> None:
+        self.module, self.body = model.module, model.body
+        self.blocks: list[nn.Module] = list(model.module.get_submodule(model.spec.blocks))
+        self.layers = [[layer for layer in block.modules() if isinstance(layer, FrozenLinear)] for block in self.blocks]
+        self._wraps = False  # whether blocks return a tuple that starts with the hidden states
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    @torch.no_grad()
+    def enter(self, ids: Tensor) -> tuple[Tensor, list[Call]]:
+        """Input of the first block for ``ids`` (1, tokens), and the other arguments of all blocks."""
+        first, calls = torch.empty(0), []
+
+        def look(number: int, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            nonlocal first
+            if number == 0:
+                first, self._wraps = hidden, isinstance(self._forwards[0](hidden, *args, **kwargs), tuple)
+            calls.append(Call(args, kwargs))
+            return self._given(hidden)
+
+        with self._in_place(look):
+            split_pass(self.module, self.body, input_ids=ids)
+        return first, calls
+
+    def run(self, number: int, hidden: Tensor, call: Call) -> Tensor:
+        """Output of block ``number`` for ``hidden``."""
+        out = self.blocks[number](hidden, *call.args, **call.kwargs)
+        return out[0] if isinstance(out, tuple) else out
+
+    def leave(self, hidden: Tensor, ids: Tensor) -> tuple[Tensor, Head]:
+        """`split_pass`, starting from the output of the last block."""
+        with self._in_place(lambda _number, _hidden, *_args, **_kwargs: self._given(hidden)):
+            return split_pass(self.module, self.body, input_ids=ids)
+
+    def _given(self, hidden: Tensor) -> Any:
+        return (hidden,) if self._wraps else hidden
+
+    @contextmanager
+    def _in_place(self, forward: Callable[..., Any]) -> Iterator[None]:
+        """Within: ``forward`` replaces that of each block, with the block's number before its arguments."""
+        self._forwards = [block.forward for block in self.blocks]
+        try:
+            for number, block in enumerate(self.blocks):
+                block.forward = lambda *args, _number=number, **kwargs: forward(_number, *args, **kwargs)
+            yield
+        finally:
+            for block in self.blocks:
+                del block.forward

@@ -1,0 +1,166 @@
+"""Base of mask rules, and of those that tune the weights with the highest scores."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.recipe import DataTable
+from sparsezo_gui.recipe.variants import Variant, setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsezo_gui.engine.frozen import FrozenModel
+    from sparsezo_gui.engine.masks.mask import Mask
+    from sparsezo_gui.engine.masks.select import Selection
+    from sparsezo_gui.engine.pretrained.spec import ModelSpec
+
+Scope = Literal["global", "tensor", "row"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a rule may use besides the model: the run's seed and data, and the id of the ``generator`` the run started
+    with, None for a new run."""
+
+    seed: int
+    data: DataTable
+    generator: str | None = None
+
+
+class MaskRule(Variant):
+    """Base of mask rules: which of the frozen weights are tuned."""
+
+    space: ClassVar[str] = "entries"
+    """What the values are: 'entries' of the weights, 'dense' (all of them), or 'low-rank'."""
+    rate_factor: ClassVar[float] = 1.0
+    """Factor on a learning rate in units of weights, relative to the sensitive mask, where the loss is steepest;
+    changing the rule scales the rate by it (see `sparsezo_gui.recipe.rates`)."""
+
+    sums: ClassVar[int] = 0
+    """fp32 numbers per weight of a block, besides the weight, held while gradients are summed."""
+
+    @property
+    def count(self) -> int:
+        """Number of subspaces that a run goes through."""
+        return 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The texts used to find the mask: bundled ones, files, data sets, or the run's own examples."""
+        return ()
+
+    @property
+    def reads_task(self) -> bool:
+        """Whether the mask depends on the run's own examples."""
+        return False
+
+    def share(self) -> float:
+        """Fraction of the eligible weights that is tuned, if it does not depend on their shapes."""
+        raise NotImplementedError
+
+    def tuned(self, spec: ModelSpec) -> int:
+        """Number of tuned values in a model of ``spec``, for the memory estimate."""
+        return round(self.share() * spec.eligible)
+
+    def bases(self, spec: ModelSpec) -> int:
+        """Number of additional numbers held to locate them in the weights."""
+        return 0
+
+    @abstractmethod
+    def source(self) -> str:
+        """Where the mask comes from, in one sentence."""
+
+    @abstractmethod
+    def cost(self) -> str:
+        """The cost of finding it, in one sentence; empty if there is nothing to find."""
+
+    @abstractmethod
+    def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
+        """Finds the mask of ``model``; yields progress and returns the mask. Closing the generator cancels."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of finding a mask: seconds, and the peak memory of the process in bytes."""
+
+    seconds: float
+    bytes: int
+
+
+def find_measured(rule: MaskRule, model: FrozenModel, search: Search) -> Generator[Progress, None, tuple[Mask, Cost]]:
+    """`MaskRule.find`, with its cost."""
+    from sparsezo_gui.engine.device import watched
+
+    began = time.perf_counter()
+    with watched(model.device) as peak:
+        peak.start()
+        mask = yield from rule.find(model, search)
+    return mask, Cost(time.perf_counter() - began, peak.bytes)
+
+
+def ranked(
+    rule: MaskRule, model: FrozenModel, selection: Selection, scores: Iterator[Progress | tuple[str, Tensor]]
+) -> Generator[Progress, None, Mask]:
+    """The mask of what ``selection`` picks from ``scores``."""
+    from sparsezo_gui.engine.masks.mask import Mask
+
+    for item in scores:
+        if isinstance(item, Progress):
+            yield item
+        else:
+            selection.offer(*item)
+    return Mask(selection.result(), rule.model_dump(mode="json"), model.fingerprint, model.spec.eligible)
+
+
+class DensityRule(MaskRule):
+    """Base of rules that tune a ``density`` of the weights."""
+
+    density: float = setting(
+        0.001,
+        "Fraction of the eligible weights to tune; 0.001 is 0.1 %.",
+        unit="fraction",
+        gt=0,
+        le=1,
+        basic=True,
+        sane=(1e-4, 1e-1),
+    )
+
+    def share(self) -> float:
+        """See `MaskRule.share`."""
+        return self.density
+
+
+class ScoredRule(DensityRule):
+    """A rule that tunes the weights with the highest scores, over the whole model, in each weight, or in its rows."""
+
+    scope: Scope = setting(
+        "global", "Rank all weights together (global), within each weight matrix (tensor), or within each row (row)."
+    )
+
+    def tuned(self, spec: ModelSpec) -> int:
+        """See `MaskRule.tuned`."""
+        from sparsezo_gui.engine.masks.select import size_of
+
+        return size_of(self.density, self.scope, spec.linears)
+
+    @abstractmethod
+    def scores(
+        self, model: FrozenModel, search: Search, selection: Selection
+    ) -> Iterator[Progress | tuple[str, Tensor]]:
+        """Progress, and the name and scores (out, in) of every eligible weight, each once.
+
+        All are offered to ``selection``; a rule that can be interrupted saves it, and restores it later.
+        """
+
+    def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
+        """See `MaskRule.find`."""
+        from sparsezo_gui.engine.masks.select import Selection
+
+        selection = Selection(self.density, self.scope, model.spec.linears)
+        return (yield from ranked(self, model, selection, self.scores(model, search, selection)))

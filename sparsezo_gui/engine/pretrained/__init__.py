@@ -1,0 +1,1 @@
+"""Pretrained models as files: what kind they are, their spec, weights, tokenizer, and conversion."""

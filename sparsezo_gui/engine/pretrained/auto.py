@@ -1,0 +1,54 @@
+"""The only access to the Auto classes of transformers. Their own mechanism for running a model's code is always off:
+a model's own classes come from `TrustedCode`, which the user has allowed to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.auto_factory import add_generation_mixin_to_remote_model
+
+from sparsezo_gui.engine.hub.consent import TrustedCode
+
+
+def load_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConfig:
+    """The config in ``folder``. Raises whatever the library or the model's own class raises."""
+    own = code and code.find("AutoConfig", PretrainedConfig)
+    if own:
+        return own.from_pretrained(folder, local_files_only=True)
+    return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def build(config: PretrainedConfig, code: TrustedCode | None = None, **options: Any) -> PreTrainedModel:
+    """A causal language model of ``config`` without loading weights. Raises as `load_config` does."""
+    own = code and code.find("AutoModelForCausalLM", PreTrainedModel)
+    if own:
+        return add_generation_mixin_to_remote_model(own)._from_config(config, **options)
+    return AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
+
+
+def load_model(folder: Path, code: TrustedCode | None = None, **options: Any) -> PreTrainedModel:
+    """The causal language model in ``folder``. Raises as `load_config` does."""
+    own = code and code.find("AutoModelForCausalLM", PreTrainedModel)
+    if own:
+        options.setdefault("config", load_config(folder, code))
+        own = add_generation_mixin_to_remote_model(own)
+        return own.from_pretrained(folder, local_files_only=True, **options)
+    return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
+
+
+def load_tokenizer(folder: Path, code: TrustedCode | None = None) -> Any:
+    """The tokenizer in ``folder``. Raises as `load_config` does."""
+    own = code and code.find("AutoTokenizer", PreTrainedTokenizerBase)
+    if own:
+        return own.from_pretrained(folder, local_files_only=True)
+    options = {"config": load_config(folder, code)} if code and code.has("AutoConfig") else {}
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)

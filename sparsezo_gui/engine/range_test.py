@@ -1,0 +1,165 @@
+"""Learning-rate search: a few steps at each of several rates, always from the base model on the same batches.
+
+Rates increase by half a power of ten from the low end of the usual range. Each starts from a run's initial values, uses
+the same batches and directions, and is judged by the loss on training examples that are held out. A rate is unstable
+once that loss, or the median of the last losses, has clearly increased; then no higher ones are tried, and lower ones
+only if that was the first. The stable rate with the lowest loss is divided by `SAFETY`: a run is many times longer, and
+the best rate for a few steps can be too high for it. Own choices throughout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import Any
+
+from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.masks.rule import Search, find_measured
+from sparsezo_gui.engine.planning import formula
+from sparsezo_gui.engine.session import Session, load_data, load_model
+from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.zo.generator import Stream, permutation
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.events import Event, Progress
+from sparsezo_gui.recipe.rates import highest
+
+STEPS = 40  # at each rate
+JUDGED = 64  # held-out training examples to compute the loss on
+RUNG = math.sqrt(10.0)
+MOST = 14  # rates tried
+LAST, FAR = 8, 3.0  # steps for the median loss, and the multiple of the base's loss that ends a rate
+WORSE = 1.1  # times the base's loss, from which on a rate is unstable
+CLEAR = 0.99  # times the base's loss, below which a rate has lowered it
+SAFETY = 3.0
+
+
+@dataclass(frozen=True)
+class Rung:
+    """The result of ``rate``: the ``loss`` on the held-out examples, in nats; None if it was not worth measuring."""
+
+    rate: float
+    loss: float | None
+    stable: bool
+
+
+@dataclass(frozen=True)
+class RateReport:
+    """``rate`` is the one to use, None if no rate lowered the loss; ``base`` is the initial loss."""
+
+    rungs: tuple[Rung, ...]
+    base: float
+    steps: int
+    rate: float | None
+
+    @property
+    def best(self) -> Rung | None:
+        """The rung with the lowest loss, of those that are stable and lower it."""
+        lower = [rung for rung in self.rungs if rung.stable and rung.loss is not None and rung.loss < CLEAR * self.base]
+        return min(lower, key=lambda rung: rung.loss or 0.0, default=None)
+
+    @property
+    def words(self) -> str:
+        """The result in sentences."""
+        low, high = self.rungs[0].rate, self.rungs[-1].rate
+        tried = f"of the rates from {_plain(low)} to {_plain(high)}, each for {self.steps} steps,"
+        unstable = next((rung.rate for rung in self.rungs if not rung.stable), None)
+        end = f" From {_plain(unstable)} on, the loss increased." if unstable else ""
+        if self.best is None:
+            return f"None {tried} clearly lowered the loss of {self.base:.3g}.{end} More steps may show a difference."
+        return (
+            f"{_plain(self.rate)} is a good rate: {tried} {_plain(self.best.rate)} lowered the loss the most, from "
+            f"{self.base:.3g} to {self.best.loss:.3g}, and a long run needs a third of that.{end}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain object."""
+        return asdict(self)
+
+
+def find_rate(recipe: Recipe, steps: int = STEPS) -> Generator[Event, None, RateReport]:
+    """Loads the model, finds the mask, and tries rates with ``steps`` steps each. Closing the generator cancels.
+
+    Raises `UserError`.
+    """
+    if recipe.privacy.private:
+        raise UserError(
+            "Trying rates uses training examples without the noise of [privacy], so the rate would reveal "
+            "information about them. Try rates on similar examples, with [privacy] rule = 'none'."
+        )
+    model = yield from load_model(recipe)
+    data = yield from load_data(recipe, model)
+    mask, _ = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
+    session = Session(recipe, model, tuned_values(model, mask))
+    model.pack_rows = formula(recipe, model.spec, data).rows
+    apart, rest = set_apart(data.train.encoded, recipe.loop.seed)
+    compared = session.base(apart)
+
+    def loss() -> float:
+        with session.tuned.applied():
+            return recipe.objective.measure(model, apart, base=compared).loss.item()
+
+    return (yield from climb(session, rest, loss, steps))
+
+
+def set_apart(examples: Sequence[Encoded], seed: int) -> tuple[list[Encoded], list[Encoded]]:
+    """Held-out examples, at most a quarter of them, drawn from the seed; and the others. Raises `UserError`."""
+    if len(examples) < 2:
+        raise UserError("There are too few training examples to find a rate with: at least two are needed.")
+    count = max(1, min(JUDGED, len(examples) // 4))
+    mixed = [examples[place] for place in permutation(seed, 0, len(examples), Stream.APART)]
+    return mixed[:count], mixed[count:]
+
+
+def climb(
+    session: Session, examples: Sequence[Encoded], loss: Callable[[], float], steps: int
+) -> Generator[Event, None, RateReport]:
+    """Tries rates on ``examples``; ``loss`` judges the values that the session holds."""
+    update = type(session.recipe.update)
+    rate = update.model_fields["learning_rate"].json_schema_extra["sane"][0]  # type: ignore[index]
+    session.begin()
+    base, rungs = loss(), list[Rung]()
+    while len(rungs) < MOST and rate <= highest(update):
+        rung = yield from _rung(session, examples, loss, base, rate, steps)
+        upwards = rungs[0].stable if rungs else rung.stable
+        rungs.append(rung)
+        if rung.stable != upwards:
+            break
+        rate = float(f"{rate * RUNG if upwards else rate / RUNG:.2g}")
+    session.begin()
+    report = RateReport(tuple(sorted(rungs, key=lambda rung: rung.rate)), base, steps, None)
+    best = report.best
+    return report if best is None else replace(report, rate=float(f"{best.rate / SAFETY:.1g}"))
+
+
+def _rung(
+    session: Session, examples: Sequence[Encoded], loss: Callable[[], float], base: float, rate: float, steps: int
+) -> Generator[Event, None, Rung]:
+    """Takes ``steps`` steps at ``rate`` from the beginning, fewer if the rate is clearly unstable."""
+    session.begin()
+    seen: list[float] = []
+    for step in range(1, steps + 1):
+        yield Progress(f"Trying a learning rate of {_plain(rate)}", step - 1, steps, "steps")
+        seen.append(_step(session, examples, rate))
+        if not math.isfinite(seen[-1]) or (len(seen) >= LAST and median(seen[-LAST:]) > FAR * base):
+            return Rung(rate, None, False)
+    after = loss()
+    finite = math.isfinite(after)
+    return Rung(rate, after if finite else None, finite and after < WORSE * base)
+
+
+def _step(session: Session, examples: Sequence[Encoded], rate: float) -> float:
+    """Takes a step at ``rate`` and returns its loss."""
+    batch = session.choose(examples).examples
+    directions = session.directions()
+    found = session.estimate(batch, directions, rate)
+    if not all(map(math.isfinite, found.recorded)):
+        return math.nan
+    session.advance(directions, found.recorded, rate, found.exact)
+    return found.loss
+
+
+def _plain(rate: float) -> str:
+    return f"{rate:.2g}".replace("e-0", "e-")

@@ -1,0 +1,1 @@
+"""Spaces of tuned values: sparse entries, every weight, or low rank."""

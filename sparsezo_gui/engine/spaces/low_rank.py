@@ -1,0 +1,249 @@
+"""Low-rank tuned values: cores between fixed bases, next to frozen weights that stay quantised.
+
+An effective weight is W + Σ left·core·rightᵀ. All cores start at zero, which leaves the frozen model unchanged. Two
+kinds:
+
+- Random subspaces, one after the other (`Subspaces`): left and right are drawn from the seed, and a core is (r, r). The
+  cores of earlier subspaces stay unchanged, and directions outside the current one are zero. The bases are many times
+  larger than the cores, so the mask stores only what they are drawn from: its part "subspaces" holds rank, refresh,
+  count, and the four 16-bit words of the seed, lowest first. Bases are drawn when a core first differs from zero. QR
+  may give different last bits on another computer; a replay is not affected, because it only moves cores.
+- Given bases (`Given`): a part of the mask for each tuned weight, A (r, in), under the weight's name; left is the
+  identity, and the core is (out, r).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsezo_gui.engine.frozen import FrozenModel
+from sparsezo_gui.engine.layers.patch import LowRankPatch, Owners
+from sparsezo_gui.engine.masks.mask import Mask
+from sparsezo_gui.engine.spaces.sparse import TunedValues
+from sparsezo_gui.engine.zo import generator
+from sparsezo_gui.engine.zo.estimators import Estimator
+from sparsezo_gui.engine.zo.generator import Stream
+from sparsezo_gui.errors import UserError
+
+SUBSPACES = "subspaces"  # name of the part
+Shapes = Mapping[str, tuple[int, int]]
+Factors = dict[str, tuple[Tensor | None, Tensor]]
+"""Left (out, a), None for the identity, and right (in, r) by weight."""
+
+
+@dataclass(frozen=True)
+class Subspaces:
+    """``count`` random subspaces of weights of ``shapes``; each is used for ``refresh`` steps (0: for ever), and the
+    first follows the last."""
+
+    shapes: Shapes
+    rank: int
+    refresh: int
+    count: int
+    seed: int
+
+    @classmethod
+    def read(cls, part: Tensor, shapes: Shapes) -> Subspaces:
+        """From the mask's part. Raises ValueError and others."""
+        rank, refresh, count, *words = (int(number) for number in part.tolist())
+        if min(rank, refresh + 1, count) < 1 or len(words) != 4 or not all(0 <= word < 2**16 for word in words):
+            raise ValueError("its subspaces are invalid")
+        return cls(shapes, rank, refresh, count, sum(word << 16 * place for place, word in enumerate(words)))
+
+    @property
+    def part(self) -> Tensor:
+        """The mask's part, as read by `read`."""
+        return torch.tensor([self.rank, self.refresh, self.count, *(self.seed >> 16 * n & 0xFFFF for n in range(4))],
+                            dtype=torch.float32)  # fmt: skip
+
+    @property
+    def cores(self) -> dict[str, tuple[int, int, int]]:
+        """Shape of the cores, (subspaces, a, r), of each weight; ranks are limited by the weight's size."""
+        ranks = {name: min(self.rank, *shape) for name, shape in self.shapes.items()}
+        return {name: (self.count, rank, rank) for name, rank in ranks.items()}
+
+    def present(self, step: int) -> int:
+        """Number of the subspace used in ``step`` (from 1)."""
+        return max(0, step - 1) // self.refresh % self.count if self.refresh else 0
+
+    def factors(self, number: int) -> Factors:
+        """The bases of a subspace. They include √(out/r) and √(in/r), so that a normal core changes a weight as much as
+        normal values for all its entries would."""
+        found = {}
+        for place, (name, shape) in enumerate(self.shapes.items()):
+            rank = min(self.rank, *shape)
+            left, right = (
+                orthonormal(self._drawn(number, 2 * place + side, size, rank)) * math.sqrt(size / rank)
+                for side, size in enumerate(shape)
+            )
+            found[name] = left, right
+        return found
+
+    def _drawn(self, number: int, side: int, size: int, rank: int) -> Tensor:
+        return generator.normal(self.seed, number, side, size * rank, stream=Stream.BASES).view(size, rank)
+
+
+@dataclass(frozen=True)
+class Given:
+    """The same bases for the whole run: ``parts`` A (r, in) of weights of ``shapes``."""
+
+    shapes: Shapes
+    parts: Mapping[str, Tensor]
+    count = 1
+
+    @classmethod
+    def read(cls, parts: Mapping[str, Tensor], shapes: Shapes) -> Given:
+        """From the mask's parts. Raises ValueError and others."""
+        if any(part.dim() != 2 or part.shape[1] != shapes[name][1] for name, part in parts.items()):
+            raise ValueError("its bases do not fit their weights")
+        return cls(shapes, {name: parts[name] for name in shapes if name in parts})
+
+    @property
+    def cores(self) -> dict[str, tuple[int, int, int]]:
+        """See `Subspaces.cores`."""
+        return {name: (1, self.shapes[name][0], len(part)) for name, part in self.parts.items()}
+
+    def present(self, step: int) -> int:
+        """See `Subspaces.present`."""
+        return 0
+
+    def factors(self, number: int) -> Factors:
+        """The bases."""
+        return {name: (None, part.t()) for name, part in self.parts.items()}
+
+
+def bases_of(mask: Mask, shapes: Shapes) -> Subspaces | Given:
+    """The bases that a low-rank ``mask`` describes, for the eligible weights of ``shapes``. Raises `UserError`."""
+    try:
+        subspaces = mask.parts.get(SUBSPACES)
+        found = Given.read(mask.parts, shapes) if subspaces is None else Subspaces.read(subspaces, shapes)
+        if sum(map(math.prod, found.cores.values())) != mask.size:
+            raise ValueError("the number of values differs")
+    except (ValueError, KeyError, OverflowError, TypeError) as error:
+        raise UserError(f"This low-rank mask does not fit the model ({error}). Find the mask again.") from error
+    return found
+
+
+def start_basis(seed: int, place: int, size: int, rank: int, stream: Stream = Stream.SEARCHES) -> Tensor:
+    """Orthonormal columns (size, rank), fp32, drawn from ``seed``, to start a search for better ones."""
+    return orthonormal(generator.normal(seed, 0, place, size * rank, stream=stream).view(size, rank))
+
+
+def orthonormal(columns: Tensor) -> Tensor:
+    """Orthonormal columns with the same span as ``columns`` (n, r), fp32: by QR in fp64 on the CPU, with signs that
+    make the diagonal of R positive, so that the result is unique."""
+    q, r = torch.linalg.qr(columns.double().cpu())
+    return (q * torch.where(r.diagonal() < 0, -1.0, 1.0)).float()
+
+
+class LowRankValues(TunedValues):
+    """Low-rank cores; the values of a weight are its cores, ordered by subspace."""
+
+    def __init__(self, model: FrozenModel, mask: Mask) -> None:
+        self.model = model
+        self.mask = mask
+        self.bases = bases_of(mask, model.spec.linears)
+        self.slices: dict[str, slice] = {}
+        first = 0
+        for name, core in self.bases.cores.items():
+            self.slices[name] = slice(first, first + math.prod(core))
+            first = self.slices[name].stop
+        self.values = torch.zeros(first, device=model.device)
+        self.start = self.values.clone()
+        self._held_factors: dict[int, Factors] = {}
+
+    @cached_property
+    def numbers(self) -> Tensor:
+        """The subspace of each value, from 1, int32 (n,)."""
+        found = [torch.arange(1, count + 1, dtype=torch.int32).repeat_interleave(rows * rank)
+                 for count, rows, rank in self.bases.cores.values()]  # fmt: skip
+        return torch.cat(found or [torch.empty(0, dtype=torch.int32)]).to(self.values.device)
+
+    def shape(self, estimator: Estimator, drawn: Any, step: int, state: Any) -> Any:
+        """See `TunedValues.shape`: zero outside the current subspace."""
+        directions = super().shape(estimator, drawn, step, state)
+        if self.bases.count == 1:
+            return directions
+        return directions.masked_fill(self.numbers != 1 + self.bases.present(step), 0.0)
+
+    def probed(self, directions: Tensor, offsets: Tensor) -> AbstractContextManager[None]:
+        """See `TunedValues.probed`."""
+        return self.applied(self.values + offsets.to(directions) @ directions)
+
+    def per_example(self, directions: Any, offsets: Tensor, owners: Owners) -> AbstractContextManager[None]:
+        """Not supported: directions per example are only for single weights."""
+        raise UserError("A low-rank mask does not support directions per example. Set [estimator] rule = 'two-sided'.")
+
+    def applied(self, points: Tensor | None = None) -> AbstractContextManager[None]:
+        """See `TunedValues.applied`. Subspaces without a changed value are left out."""
+        points = self.values.unsqueeze(0) if points is None else points
+        used = int((self.numbers * (points != 0)).max()) if points.numel() else 0
+        factors = [self._factors(number) for number in range(used)]
+        return self._held({
+            name: LowRankPatch(len(points), [each[name] for each in factors], self._cores(name, points)[:, :used])
+            for name in (self.slices if used else ())
+        }, len(points))  # fmt: skip
+
+    def _cores(self, name: str, points: Tensor) -> Tensor:
+        return points[:, self.slices[name]].unflatten(1, self.bases.cores[name])
+
+    def _factors(self, number: int) -> Factors:
+        """The bases of a subspace, on the device and in the compute type."""
+        if number not in self._held_factors:
+            self._held_factors[number] = {
+                name: tuple(None if basis is None else basis.to(self.model.device, self.model.dtype) for basis in pair)
+                for name, pair in self.bases.factors(number).items()
+            }
+        return self._held_factors[number]
+
+    def changes(self, held: bool = False) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """See `TunedValues.changes`. Weights are computed one at a time, on access."""
+        moved = [name for name, part in self.slices.items() if bool(self.values[part].any())]
+        factors = [self._factors(number) for number in range(self.bases.count if moved else 0)]
+
+        def weight(name: str) -> Tensor:
+            whole = self.model.layers[name].frozen.dense(torch.float32) if held else self.model.original(name).float()
+            cores = self._cores(name, self.values.unsqueeze(0))
+            tuned = LowRankPatch(1, [each[name] for each in factors], cores)
+            return tuned.whole(whole.to(self.values.device, copy=True)).cpu()
+
+        return Whole(moved, weight)
+
+    def project(self, name: str, gradient: Tensor) -> Tensor:
+        """See `TunedValues.project`: leftᵀ·G·right of every subspace."""
+        found = []
+        for number in range(self.bases.count):
+            left, right = (None if basis is None else basis.to(gradient.dtype) for basis in self._factors(number)[name])
+            found.append((gradient if left is None else left.mT @ gradient) @ right)
+        return torch.stack(found).flatten()
+
+
+class Whole(Mapping[str, tuple[Tensor, Tensor]]):
+    """All entries of the weights ``names``: their indices, and their values from ``weight``."""
+
+    def __init__(self, names: Sequence[str], weight: Callable[[str], Tensor]) -> None:
+        self._names = dict.fromkeys(names)
+        self._weight = weight
+
+    def __getitem__(self, name: str) -> tuple[Tensor, Tensor]:
+        if name not in self._names:
+            raise KeyError(name)
+        values = self._weight(name).flatten()
+        return torch.arange(values.numel(), dtype=torch.int32), values
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)

@@ -1,0 +1,34 @@
+"""Which step did best, as the events of a run tell it."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from sparsezo_gui.recipe import events as e
+from sparsezo_gui.recipe import outcome
+
+NAN, INF = float("nan"), float("inf")
+
+
+def measured(step, **metrics):
+    return e.Evaluation(step, "validation", metrics)
+
+
+@pytest.mark.parametrize("loss", [NAN, INF])
+@pytest.mark.parametrize("turned", [False, True])
+def test_no_step_with_a_loss_that_is_no_number_is_the_best(loss, turned):
+    told = [measured(2, loss=1.0, accuracy=0.5), measured(4, loss=loss, accuracy=0.9), measured(6, loss=loss)]
+    assert outcome.best(told[::-1] if turned else told).step == 2
+    assert outcome.best(told[1:]) is None and outcome.stale(told[1:], 0, 2) == 2
+
+
+def test_numbers_that_json_does_not_know_come_back_from_a_file():
+    line = json.dumps(e.Evaluation(2, "test", {"loss": NAN, "accuracy": 0.5}).as_json(), allow_nan=False)
+    found = outcome.event_of(line).metrics
+    assert math.isnan(found["loss"]) and found["accuracy"] == 0.5
+    assert math.isnan(outcome.event_of(json.dumps(e.Base([NAN]).as_json())).losses[0])
+    older = outcome.event_of('{"event": "evaluation", "step": 2, "split": "test", "metrics": {"loss": NaN}}')
+    assert math.isnan(older.metrics["loss"])
