@@ -136,8 +136,8 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     devices.give_back_freed()
     # What is left are embeddings, head and norms; the frozen weights are no parameters any more and keep their bits.
     # Buffers stay as they are: rotary frequencies must not lose bits.
-    # Each is copied, since one view into the mapped file would keep all its pages in this process; a table is read anew,
-    # since looking at its view would map as much memory again.
+    # Each is copied, since one view into the mapped file would keep all its pages in this process; a table is read
+    # anew, since looking at its view would map as much memory again.
     for name, parameter in module.named_parameters():
         held = checkpoint.read(name) if name in own else parameter.to(device, dtype, copy=True)
         if not finite(held):
