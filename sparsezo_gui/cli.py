@@ -32,8 +32,8 @@ from sparsezo_gui.sizes import size
 from sparsezo_gui.untrusted import is_fault
 
 if TYPE_CHECKING:
+    from sparsezo_gui.answers import Content
     from sparsezo_gui.engine.runs.folder import RunFolder
-    from sparsezo_gui.engine.runs.share import Content
     from sparsezo_gui.engine.session import Session
 
 TRUST = "--trust-remote-code"

@@ -13,10 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsezo_gui.engine.data.preview import DataPreview
-from sparsezo_gui.engine.masks.report import MaskReport, Tally
-from sparsezo_gui.engine.masks.rule import Cost
-from sparsezo_gui.engine.range_test import RateReport, Rung
+from sparsezo_gui.answers import Cost, DataPreview, MaskReport, RateReport, Rung, Tally
 from sparsezo_gui.errors import ChangedInputs
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe

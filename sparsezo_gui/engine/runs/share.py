@@ -28,9 +28,9 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from sparsezo_gui.answers import Content, Shared
 from sparsezo_gui.engine.drafts import drafting, new_folder, publish
 from sparsezo_gui.engine.files import cannot_write, make_folder, private, replacing, sync, write_text
 from sparsezo_gui.engine.runs import journal
@@ -57,24 +57,6 @@ HOLDS = {
 }
 _PIECE = 1 << 20  # bytes unpacked at once
 _PLACE = re.compile(rf"((?:{BRANCHES}/[\w][\w.-]*/)*)({'|'.join(map(re.escape, LIMITS))})")
-
-
-@dataclass(frozen=True)
-class Content:
-    """A file in a shared run: its name, unpacked size, and a description of its content."""
-
-    file: str
-    bytes: int
-    holds: str
-
-
-@dataclass(frozen=True)
-class Shared:
-    """The result: size of the file, whether it includes the mask, and its contents."""
-
-    bytes: int
-    with_mask: bool
-    contents: tuple[Content, ...]
 
 
 def contents(run: RunFolder, with_mask: bool = False, with_examples: bool = False) -> tuple[Content, ...]:

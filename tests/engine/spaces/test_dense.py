@@ -16,13 +16,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
 from sparsezo_gui import recipe as recipes
+from sparsezo_gui.answers import Cost
 from sparsezo_gui.engine import frozen, planning, training
 from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.export import export_run
 from sparsezo_gui.engine.export.overlay_file import read_overlay
 from sparsezo_gui.engine.layers.linear import FrozenLinear
 from sparsezo_gui.engine.masks.report import report as report_of
-from sparsezo_gui.engine.masks.rule import Cost, Search
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.masks.saved import Saved
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.runs import checkpoints

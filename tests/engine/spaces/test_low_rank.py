@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sparsezo_gui import cli, recipe
+from sparsezo_gui.answers import Cost
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import planning, training
 from sparsezo_gui.engine.data import text_blocks
@@ -21,7 +22,7 @@ from sparsezo_gui.engine.masks import mask as masks
 from sparsezo_gui.engine.masks.activation_guided import ActivationSubspace
 from sparsezo_gui.engine.masks.mask import Mask
 from sparsezo_gui.engine.masks.report import report
-from sparsezo_gui.engine.masks.rule import Cost, Search
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.masks.subspace import Subspace
 from sparsezo_gui.engine.memory import estimate
 from sparsezo_gui.engine.objective import measure
