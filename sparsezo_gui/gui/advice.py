@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from sparsezo_gui.answers import MemoryEstimate
 from sparsezo_gui.gui.words import count, size
 from sparsezo_gui.recipe import Recipe
 
@@ -15,7 +14,7 @@ DENSE = 0.2  # density at which Sparse MeZO starts to work, with an unquantised 
 FEW = 1000  # tuned values; measured: 300 are too few for the bundled model
 
 
-def advice(estimate: Any, recipe: Recipe, parameters: int = 0) -> list[str]:
+def advice(estimate: MemoryEstimate | None, recipe: Recipe, parameters: int = 0) -> list[str]:
     """At most three sentences for ``recipe``; none without a memory ``estimate``.
 
     ``parameters`` is the model's parameter count, or 0 if unknown.
@@ -29,7 +28,7 @@ def advice(estimate: Any, recipe: Recipe, parameters: int = 0) -> list[str]:
     return [sentence for sentence in told if sentence][:MOST]
 
 
-def _memory(estimate: Any) -> str:
+def _memory(estimate: MemoryEstimate) -> str:
     needs, available = estimate.others, estimate.available
     fits = next((name for name in OTHERS if needs.get(name, available + 1) <= available), "")
     if not fits:
@@ -55,7 +54,7 @@ def _everything(recipe: Recipe) -> bool:
     return recipe.mask.space == "dense"
 
 
-def _dense(estimate: Any, recipe: Recipe, density: float) -> str:
+def _dense(estimate: MemoryEstimate, recipe: Recipe, density: float) -> str:
     if density < DENSE:
         return ""
     if _everything(recipe):

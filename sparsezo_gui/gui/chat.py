@@ -10,12 +10,14 @@ from typing import Any
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QCheckBox, QDockWidget, QFrame, QPlainTextEdit, QScrollArea, QWidget
 
+from sparsezo_gui.answers import Task
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.requests import InspectRun, ListTasks, ReadRun
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import add, button, card, clear, column, label, row
 from sparsezo_gui.gui.widgets.plain import sentence
 from sparsezo_gui.gui.words import count
+from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import Recipe, load
 from sparsezo_gui.recipe.events import Answer, Ask
 
@@ -30,11 +32,11 @@ _COLUMN = re.compile(r"{{-?\s*([^\W\d]\w*)")
 _OPTIONAL = re.compile(r"{%-?\s*if\s+(\w+)\s*-?%}")
 
 
-def _task(recipe: Recipe | None, tasks: list[Any]) -> Any:
+def _task(recipe: Recipe | None, tasks: list[Task]) -> Task | None:
     return next((each for each in tasks if recipe and each.name == recipe.data.task), None)
 
 
-def hint(recipe: Recipe | None, tasks: list[Any]) -> str:
+def hint(recipe: Recipe | None, tasks: list[Task]) -> str:
     """What the chat is for, and which templates the recipe puts a text into."""
     task = _task(recipe, tasks)
     into, but = "the run's template", ""
@@ -47,13 +49,14 @@ def hint(recipe: Recipe | None, tasks: list[Any]) -> str:
     return HINT.format(way="The model continues your text." if task is not None and task.kind == "text" else way)
 
 
-def wanted(recipe: Recipe | None, tasks: list[Any], raw: bool) -> str:
+def wanted(recipe: Recipe | None, tasks: list[Task], raw: bool) -> str:
     """Placeholder for the prompt, from the columns of the recipe's template: text for one column, else JSON."""
-    data, task = recipe.data if recipe else None, _task(recipe, tasks)
-    if raw or task is None or task.kind == "text":
+    task = _task(recipe, tasks)
+    if raw or recipe is None or task is None or task.kind == "text":
         return "Type some text to continue…"
     if task.kind == "chat":
         return "Type a message…"
+    data = recipe.data
     template = " ".join((data.template or task.prompt, task.item, *(answer.text for answer in task.answers)))
     names = dict.fromkeys(_COLUMN.findall(template)).keys() - {"row", "item", *_OPTIONAL.findall(template)}
     columns = sorted(data.columns.get(name, name) for name in {*names, task.items} - {""})
@@ -109,12 +112,12 @@ class Exchange(QFrame):
 class ChatDock(QDockWidget):
     """Beside the pages. If no run is active, the displayed run is loaded to answer."""
 
-    def __init__(self, session: Session, parent: QWidget) -> None:
+    def __init__(self, workspace: Workspace, parent: QWidget) -> None:
         super().__init__("Chat", parent)
         self.setObjectName("chat")
         self.setAccessibleName("Chat")
         self.setAllowedAreas(Qt.DockWidgetArea.RightDockWidgetArea | Qt.DockWidgetArea.BottomDockWidgetArea)
-        self._session = session
+        self._workspace = workspace
         self._place: tuple[Path, int | None] | None = None
         self._exchanges: list[Exchange] = []
         self._described: tuple[Any, ...] = ()
@@ -145,11 +148,12 @@ class ChatDock(QDockWidget):
         self._ask.setShortcut("Ctrl+Return")
         self._clear = button("Clear", self.empty, role="flat", name="Clear chat")
         whole = card(self._area, self._who, self._prompt, row(self._clear, None, self._raw, self._ask))
-        whole.layout().setStretch(0, 1)
+        whole.box.setStretch(0, 1)
         whole.setMinimumWidth(38 * GRID)
         self.setWidget(whole)
-        session.answered.connect(self._take)
-        for signal in (session.run_changed, session.hindrance_changed, session.tasks_changed):
+        workspace.run.answered.connect(self._take)
+        workspace.on(ListTasks, call=self._follow)
+        for signal in (workspace.run.changed, workspace.blocker_changed):
             signal.connect(self._follow)
         self.empty()
 
@@ -170,7 +174,7 @@ class ChatDock(QDockWidget):
         exchange = Exchange(prompt, f"After step {count(step)}" if step is not None else "Tuned", raw)
         self._exchanges.append(exchange)
         add(self._list, exchange)
-        self._session.visit(folder, Ask(prompt, TOKENS, 0, raw), Ask(prompt, TOKENS, step, raw))
+        self._workspace.run.inspect(folder, Ask(prompt, TOKENS, 0, raw), Ask(prompt, TOKENS, step, raw))
         self._prompt.clear()
 
     def empty(self) -> None:
@@ -182,7 +186,7 @@ class ChatDock(QDockWidget):
         self._follow()
 
     def _chosen(self) -> tuple[Path, int | None] | None:
-        record = self._session.record
+        record = self._workspace.run.record
         if self._place is not None:
             return self._place
         return (record.folder, None) if record is not None and record.folder is not None else None
@@ -193,17 +197,17 @@ class ChatDock(QDockWidget):
             self._follow()
 
     def _follow(self) -> None:
-        session, place = self._session, self._chosen()
-        record = session.record
-        going = session.running and record is not None and record.folder is not None
-        mine = going and place is not None and place[0] == record.folder
-        why = "" if mine else session.blocker
+        workspace, place = self._workspace, self._chosen()
+        record = workspace.run.record
+        active = record if workspace.run.running and record is not None and record.folder is not None else None
+        mine = active is not None and place is not None and place[0] == active.folder
+        why = "" if mine else workspace.blocker
         if place is None:
             why = "There is no run to ask yet."
-        elif going and not mine:
-            why = f"The run '{record.name}' is using the engine. Stop it to ask another run."
-        if not session.running and "history" not in session.busy:
-            problem = session.problems.get("look") or session.problems.get("history")
+        elif active is not None and not mine:
+            why = f"The run '{active.name}' is using the engine. Stop it to ask another run."
+        if not workspace.run.running and not workspace.of(ReadRun).busy:
+            problem = workspace.problem_of(InspectRun, ReadRun)
             for exchange in self._exchanges:
                 exchange.give_up(problem.what if problem else "(stopped)")
         name = place[0].name if place is not None else ""
@@ -214,7 +218,7 @@ class ChatDock(QDockWidget):
 
     def _describe(self, folder: Path | None) -> None:
         """Sets the placeholder for the run in ``folder``, whose recipe is read once."""
-        tasks, raw = self._session.answers.get("tasks") or [], self._raw.isChecked()
+        tasks, raw = self._workspace.of(ListTasks).answer or [], self._raw.isChecked()
         if self._described == (folder, raw, len(tasks)):
             return
         self._described = (folder, raw, len(tasks))

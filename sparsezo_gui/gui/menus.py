@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QMenu
 
 from sparsezo_gui.gui.pages import PAGES
 from sparsezo_gui.gui.record import STATES
+from sparsezo_gui.gui.requests import ListRuns
 from sparsezo_gui.gui.theme import MODES, theme
 from sparsezo_gui.gui.widgets.dialogs import AboutDialog, KeysDialog
 from sparsezo_gui.gui.widgets.plain import entry
@@ -73,7 +74,7 @@ class Menus(QObject):
         self._add(menu, "&Quit", window.close, Keys.Quit)
 
     def _view(self, menu: QMenu) -> None:
-        store = self._window.session.store
+        store = self._window.workspace.store
         for index, (name, title) in enumerate(PAGES.items(), 1):
             self._add(menu, title, lambda name=name: self._window.go(name), f"Ctrl+{index}")
         chat = self._window.chat.toggleViewAction()
@@ -106,7 +107,7 @@ class Menus(QObject):
             group.addAction(action)
 
     def _set_look(self, key: str, value: object) -> None:
-        store = self._window.session.store
+        store = self._window.workspace.store
         store.setValue(key, value)
         theme().apply(store.value("theme", "system", str), float(store.value("text_scale", 1.0)))
 
@@ -116,7 +117,7 @@ class Menus(QObject):
 
     def _fill_recipes(self) -> None:
         self._recipes.clear()
-        for path in self._window.session.recent_recipes():
+        for path in self._window.workspace.recent_recipes():
             action = self._recipes.addAction(entry(path))
             action.triggered.connect(lambda _=False, path=path: self._window.open_recipe(Path(path)))
         if self._recipes.isEmpty():
@@ -124,11 +125,11 @@ class Menus(QObject):
 
     def _fill_runs(self) -> None:
         self._runs.clear()
-        session = self._window.session
-        for run in (session.answers.get("runs") or [])[:RUNS_SHOWN]:
+        workspace = self._window.workspace
+        for run in (workspace.of(ListRuns).answer or [])[:RUNS_SHOWN]:
             state = STATES.get(run.state, run.state).lower()
             action = self._runs.addAction(entry(f"{run.name} · step {run.step} of {run.steps} · {state}"))
             action.triggered.connect(lambda _=False, path=run.path: self._window.open_run(Path(path)))
-            action.setEnabled(not session.running)
+            action.setEnabled(not workspace.run.running)
         if self._runs.isEmpty():
             self._runs.addAction("None yet").setEnabled(False)

@@ -6,9 +6,9 @@ import platform
 import sys
 import traceback
 from dataclasses import dataclass
-from typing import Any
 
 from sparsezo_gui import __version__
+from sparsezo_gui.answers import ModelCode
 from sparsezo_gui.errors import ChangedInputs, ConsentNeeded, UserError, out_of_memory
 from sparsezo_gui.plain import readable
 from sparsezo_gui.redaction import redacted
@@ -21,7 +21,7 @@ class Problem:
 
     what: str
     details: str = ""
-    code: Any = None
+    code: ModelCode | None = None
     question: bool = False
 
     @property

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from sparsezo_gui.answers import History
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import (
     Evaluation,
@@ -115,7 +115,7 @@ class RunRecord:
         self.changes = 0  # counts all events but steps, so that views know when to rebuild their lists
 
     @classmethod
-    def from_history(cls, folder: Path, history: Any) -> RunRecord:
+    def from_history(cls, folder: Path, history: History) -> RunRecord:
         """A run that is not active, from its journal."""
         record = cls(history.recipe, folder)
         record.add(history.events)

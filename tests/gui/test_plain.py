@@ -29,10 +29,13 @@ from PySide6.QtWidgets import (
 from shiboken6 import isValid
 from standin import StandIn
 
+from sparsezo_gui.answers import DataPreview, History, ModelSummary, RunSummary
+from sparsezo_gui.gui.calls import Work
 from sparsezo_gui.gui.pages import PAGES
 from sparsezo_gui.gui.widgets import plain
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
 from sparsezo_gui.gui.widgets.plain import LONGEST, LONGEST_NAME, LONGEST_TIP, WIDEST, Label, entry, named, tip, title
+from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
 from tests import hostile
 from tests.hostile import NAME, SHOWN, STEERS, TEXT
@@ -50,7 +53,7 @@ class Hostile(StandIn):
         self.recipe = hostile.recipe(folder)
         self.run = hostile.run(folder, self.recipe)
 
-    def models(self) -> list[Any]:
+    def models(self) -> list[ModelSummary]:
         """The model, and another without weights."""
         from sparsezo_gui.engine.hub.library import summary
 
@@ -59,13 +62,13 @@ class Hostile(StandIn):
         (broken / "config.json").write_text('{"model_type": "<b>bold"}')
         return [summary(str(folder)) for folder in (self.recipe.parent / NAME, broken)]
 
-    def preview(self, recipe: Any, page: int) -> Any:
+    def preview(self, recipe: Recipe, page: int) -> Work[DataPreview]:
         """The real one."""
         from sparsezo_gui.engine.planning import preview_data
 
         return preview_data(recipe, page)
 
-    def runs(self, also: Path | None) -> list[Any]:
+    def runs(self, also: Path | None) -> list[RunSummary]:
         """The run, and a damaged one."""
         from sparsezo_gui.engine.runs.listing import list_runs
 
@@ -74,11 +77,11 @@ class Hostile(StandIn):
         (broken / "run.json").write_text("{")
         return [*list_runs(self.run.path), *list_runs(broken)]
 
-    def history(self, folder: Path) -> Any:
+    def history(self, folder: Path) -> History:
         """The real one."""
         from sparsezo_gui.engine.runs.history import history
 
-        return folder, history(folder)
+        return history(folder)
 
     def train(self, recipe: Any, commands: Any, first: int = 1, folder: Path | None = None) -> Iterator[e.Event]:
         """Says what a stranger's code could have it say."""
@@ -209,14 +212,14 @@ def walk() -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def said(window, session, engine, qtbot, find, click):
+def said(window, workspace, engine, qtbot, find, click):
     """What is said on every page, with the stranger's recipe, run, data and answers."""
     window.open_recipe(engine.recipe)
     found = []
-    qtbot.waitUntil(lambda: not session.busy, timeout=20000)
+    qtbot.waitUntil(lambda: not workspace.busy_with(), timeout=20000)
     for name in PAGES:
         window.go(name)
-        qtbot.waitUntil(lambda: not session.busy, timeout=20000)
+        qtbot.waitUntil(lambda: not workspace.busy_with(), timeout=20000)
         found += walk()
     window.go("runs")
     runs = find("Runs")
@@ -229,8 +232,8 @@ def said(window, session, engine, qtbot, find, click):
         dialog.reject()
     window.go("run")
     window.chat.show()
-    session.train()
-    qtbot.waitUntil(lambda: session.record is not None and session.record.examples is not None, timeout=5000)
+    workspace.train()
+    qtbot.waitUntil(lambda: bool(workspace.run.record and workspace.run.record.examples), timeout=5000)
     find("Prompt").setPlainText(TEXT)
     window.chat.ask()
     qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
@@ -240,7 +243,7 @@ def said(window, session, engine, qtbot, find, click):
     for box in window.findChildren(QMessageBox):
         box.reject()
     click("Stop run")
-    qtbot.waitUntil(lambda: not session.running, timeout=5000)
+    qtbot.waitUntil(lambda: not workspace.run.running, timeout=5000)
     return found
 
 
@@ -311,17 +314,17 @@ def test_what_may_be_copied_is_to_the_letter(qtbot):
     assert QLabel.text(label) == "x" * 400
 
 
-def test_no_name_makes_the_window_wider(window, session, qtbot, engine):
+def test_no_name_makes_the_window_wider(window, workspace, qtbot, engine):
     narrow = window.minimumSizeHint().width()
-    session.train()
-    qtbot.waitUntil(lambda: session.record is not None and session.record.examples is not None, timeout=5000)
-    session.record.name = "x" * 10**5
-    session.run_changed.emit()
+    workspace.train()
+    qtbot.waitUntil(lambda: bool(workspace.run.record and workspace.run.record.examples), timeout=5000)
+    workspace.run.record.name = "x" * 10**5
+    workspace.run.changed.emit()
     window.go("run")
     qtbot.wait(20)
     assert window.minimumSizeHint().width() < narrow + 1.5 * WIDEST
-    session.command(e.Stop())
-    qtbot.waitUntil(lambda: not session.running, timeout=5000)
+    workspace.run.command(e.Stop())
+    qtbot.waitUntil(lambda: not workspace.run.running, timeout=5000)
 
 
 def test_names_in_menus_and_titles():

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QProgressBar, QWidget
 
+from sparsezo_gui.answers import Exported, RunSummary
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES
-from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.requests import ExportRun, ListRuns
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, label, row
 from sparsezo_gui.gui.widgets.fields import Choices, Combo
 from sparsezo_gui.gui.widgets.plain import named
 from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.gui.words import count, file_name
+from sparsezo_gui.gui.workspace import Workspace
 
 FORMATS = {
     "overlay": ("Overlay file", "Only the tuned values, in a small file. Needs SparseZO and the base model."),
@@ -42,30 +42,31 @@ WEIGHTS = {
 class ExportPage(Page):
     """Run, step, format and target; then a button, progress, and the result of the check."""
 
-    def __init__(self, session: Session, go: Callable[[str], None]) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         super().__init__("Export", "Export any step of a run. Each export is checked after it is written.")
-        self._session = session
+        self._workspace = workspace
         self.body.addWidget(self._make_form())
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
         self._bar.setAccessibleName("Export progress")
         self.body.addWidget(self._bar)
         self._said = label("", wrap=True, name="Export result")
-        self._cancel = button("Cancel", lambda: session.cancel("export"), name="Cancel export")
+        self._cancel = button("Cancel", lambda: workspace.cancel(ExportRun), name="Cancel export")
         self._go = button("Export", lambda: self._export(), role="primary", image="export", name="Export now")
         said = row(self._said, self._cancel, self._go)
         said.setStretch(0, 1)
         self.body.addLayout(said)
         self.body.addStretch(1)
-        session.runs_changed.connect(self._fill)
-        for signal in (session.run_changed, session.export_changed, session.hindrance_changed):
+        workspace.on(ListRuns, call=self._fill)
+        workspace.on(ExportRun, call=self._show)
+        for signal in (workspace.run.changed, workspace.blocker_changed):
             signal.connect(self._show)
         self._fill()
 
     def _make_form(self) -> QWidget:
         self._run = Combo("Run to export")
         self._run.currentIndexChanged.connect(self._run_chosen)
-        refresh = button("Refresh", self._session.list_runs, name="Refresh the list of runs")
+        refresh = button("Refresh", self._workspace.run.list_runs, name="Refresh the list of runs")
         self._step = StepSlider("Step to export")
         self._format, self._weights = Choices(FORMATS), Choices(WEIGHTS)
         self._format.changed.connect(self._suggest)
@@ -93,7 +94,7 @@ class ExportPage(Page):
         return card(form)
 
     def _fill(self) -> None:
-        runs = [run for run in self._session.answers.get("runs") or [] if run.step > 0]
+        runs = [run for run in self._workspace.of(ListRuns).answer or [] if run.step > 0]
         chosen = self._run.currentData()
         items = [(named(f"{run.name} · {STATES.get(run.state, run.state).lower()}, step {run.step} of {run.steps} · "
                         f"{run.created[:16].replace('T', ' ')}"), str(run.path)) for run in runs]  # fmt: skip
@@ -108,13 +109,13 @@ class ExportPage(Page):
         self._suggest()
         self._show()
 
-    def _chosen(self) -> Any:
+    def _chosen(self) -> RunSummary | None:
         path = self._run.currentData()
-        return next((run for run in self._session.answers.get("runs") or [] if str(run.path) == path), None)
+        return next((run for run in self._workspace.of(ListRuns).answer or [] if str(run.path) == path), None)
 
-    def choose(self, path: str, step: int) -> None:
+    def choose(self, folder: Path, step: int) -> None:
         """Selects a run and one of its steps."""
-        place = self._run.findData(path)
+        place = self._run.findData(str(folder))
         if place >= 0:
             self._run.setCurrentIndex(place)
             self._step.set_value(step)
@@ -142,27 +143,26 @@ class ExportPage(Page):
         if run is None or not out:
             self.banner.show_problem(Problem("Choose where to export to."))
             return
-        self._session.answers.pop("export", None)
-        self._session.problems.pop("export", None)
-        self._session.ask("export", Path(run.path), self._format.value(), Path(out).expanduser(), self._step.value(),
-                          self._weights.value(), accept)  # fmt: skip
+        self._workspace.of(ExportRun).forget()
+        self._workspace.ask(ExportRun(Path(run.path), self._format.value(), Path(out).expanduser(), self._step.value(),
+                                      self._weights.value(), accept))  # fmt: skip
         self._show()
 
     def _show(self) -> None:
-        session = self._session
-        busy = "export" in session.busy
-        progress = session.busy.get("export")
+        workspace = self._workspace
+        export = workspace.of(ExportRun)
+        busy, progress = export.busy, export.progress
         run = self._chosen()
-        self._go.setEnabled(run is not None and not session.blocker)
-        self._go.setToolTip(session.blocker)
+        self._go.setEnabled(run is not None and not workspace.blocker)
+        self._go.setToolTip(workspace.blocker)
         self._cancel.setVisible(busy)
         self._bar.setVisible(busy)
         for control in (self._run, self._step, self._format, self._weights, self._out, self._browse):
             control.setEnabled(run is not None and not busy)
         self._bar.setRange(0, progress.total if progress else 0)
         self._bar.setValue(progress.done if progress else 0)
-        problem = session.problems.get("export") or session.problems.get("runs")
-        notices = "\n".join(session.notices.get("export", ()))
+        problem = workspace.problem_of(ExportRun, ListRuns)
+        notices = "\n".join(export.notices)
         asks = problem is not None and problem.question
         self.banner.follow(
             problem or (Problem(notices) if notices else None), "error" if problem else "info",
@@ -170,14 +170,14 @@ class ExportPage(Page):
         )  # fmt: skip
         if busy:
             self._said.setText(f"{progress.stage}…" if progress else "Waiting for the engine…")
-        elif session.blocker:
-            self._said.setText(session.blocker)
+        elif workspace.blocker:
+            self._said.setText(workspace.blocker)
         elif run is None:
             self._said.setText("No run has completed a step yet. Start one on the Run page.")
         else:
-            self._said.setText(_told(session.answers["export"]) if "export" in session.answers else "")
+            self._said.setText(_told(export.answer) if export.answer is not None else "")
 
 
-def _told(answer: Any) -> str:
+def _told(exported: Exported) -> str:
     """The result of the last export as a sentence."""
-    return " ".join([f"Step {count(answer['step'])} exported and checked.", *answer["told"]])
+    return " ".join([f"Step {count(exported.step)} exported and checked.", *exported.told])

@@ -10,11 +10,11 @@ from PySide6.QtWidgets import QDialog, QGridLayout, QPlainTextEdit, QVBoxLayout,
 
 from sparsezo_gui import __version__
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets import plain
 from sparsezo_gui.gui.widgets.basic import button, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import NumberEdit
+from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump
 
 
@@ -33,11 +33,11 @@ class Dialog(QDialog):
 class RecipeDialog(Dialog):
     """The whole recipe as TOML text, to read, copy, edit and apply."""
 
-    def __init__(self, session: Session, parent: QWidget) -> None:
+    def __init__(self, workspace: Workspace, parent: QWidget) -> None:
         super().__init__("Recipe as text", parent)
-        self._session = session
+        self._workspace = workspace
         self.resize(88 * GRID, 80 * GRID)
-        self.text = QPlainTextEdit(dump(session.recipe))
+        self.text = QPlainTextEdit(dump(workspace.recipe))
         self.text.setAccessibleName("Recipe text")
         self.text.setProperty("role", "code")
         self.text.setTabChangesFocus(True)
@@ -57,7 +57,7 @@ class RecipeDialog(Dialog):
     def apply(self) -> None:
         """Applies the text, or shows what is wrong with it."""
         try:
-            self._session.apply_text(self.text.toPlainText())
+            self._workspace.apply_text(self.text.toPlainText())
         except UserError as error:
             self._say.setText(str(error).replace("recipe: ", ""))
             restyle(self._say, role="error")

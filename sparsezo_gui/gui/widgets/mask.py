@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QFrame, QProgressBar, QSizePolicy, QToolTip, QVBoxLayout, QWidget
 
+from sparsezo_gui.answers import Tally
 from sparsezo_gui.gui import words
-from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.requests import FindMask
 from sparsezo_gui.gui.theme import GRID, colours, theme
 from sparsezo_gui.gui.widgets.basic import button, column, label, row
 from sparsezo_gui.gui.widgets.histogram import Shares
 from sparsezo_gui.gui.widgets.plain import named, tip
+from sparsezo_gui.gui.workspace import Workspace
 
 WIDEST = 8 * GRID  # of a bar, in a model with few blocks
 
@@ -27,7 +28,7 @@ class BlockChart(QWidget):
         self.setAccessibleName("Tuned weights by block")
         self.setMinimumHeight(16 * GRID)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
-        self._blocks: tuple[Any, ...] = ()
+        self._blocks: tuple[Tally, ...] = ()
         self._average = 0.0
         theme().changed.connect(self.update)
 
@@ -35,7 +36,7 @@ class BlockChart(QWidget):
         """About three times as wide as high."""
         return QSize(56 * GRID, 18 * GRID)
 
-    def show_blocks(self, blocks: tuple[Any, ...], average: float) -> None:
+    def show_blocks(self, blocks: tuple[Tally, ...], average: float) -> None:
         """Shows tallies (label, tuned, weights) and the tuned share of all weights."""
         self._blocks, self._average = blocks, average
         most, least = max(blocks, key=_share), min(blocks, key=_share)
@@ -104,12 +105,12 @@ class BlockChart(QWidget):
 
 
 class MaskCard(QFrame):
-    """Source, cost, a button that finds the mask or cancels the search, and the result; follows the session."""
+    """Source, cost, a button that finds the mask or cancels the search, and the result; follows the workspace."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         super().__init__()
         self.setProperty("role", "card")
-        self._session = session
+        self._workspace = workspace
         self._source = label("", wrap=True, name="Source of the mask", read=True)
         self._cost = label("", "hint", wrap=True, name="Cost of the mask")
         self._press = button("Find mask", self._pressed)
@@ -141,14 +142,16 @@ class MaskCard(QFrame):
         layout.addLayout(row(self._doing, self._bar))
         layout.addWidget(self._hint)
         layout.addWidget(self._result)
-        for signal in (session.mask_changed, session.recipe_changed, session.hindrance_changed):
+        workspace.on(FindMask, call=self.refresh)
+        for signal in (workspace.recipe_changed, workspace.blocker_changed):
             signal.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
-        """Shows the recipe's rule, and its mask if the session has it."""
-        session, rule = self._session, self._session.recipe.mask
-        report, busy, progress = session.mask, "mask" in session.busy, session.busy.get("mask")
+        """Shows the recipe's rule, and its mask if the workspace has it."""
+        workspace, rule = self._workspace, self._workspace.recipe.mask
+        report, search = workspace.mask, workspace.of(FindMask)
+        busy, progress = search.busy, search.progress
         # Long paths have no spaces to wrap at.
         self._source.setText(re.sub(r"([/\\])", "\\1\u200b", named(rule.source())))
         self._cost.setText(rule.cost())
@@ -156,8 +159,8 @@ class MaskCard(QFrame):
         self._press.setText("Cancel" if busy else "Find again" if report else "Find mask")
         self._press.setAccessibleName("Cancel finding the mask" if busy else "Find the mask")
         self._press.setVisible(busy or bool(rule.cost()))
-        self._press.setEnabled(busy or not session.blocker)
-        self._press.setToolTip("" if busy else session.blocker or "Loads the model and finds the mask.")
+        self._press.setEnabled(busy or not workspace.blocker)
+        self._press.setToolTip("" if busy else workspace.blocker or "Loads the model and finds the mask.")
         self._doing.setText(f"{progress.stage}…" if progress else "Waiting for the engine…")
         self._bar.setRange(0, progress.total if progress else 0)
         self._bar.setValue(progress.done if progress else 0)
@@ -174,13 +177,13 @@ class MaskCard(QFrame):
             self._kinds.show_shares([(kind.label, kind.tuned) for kind in report.kinds])
 
     def _pressed(self) -> None:
-        if "mask" in self._session.busy:
-            self._session.cancel("mask")
+        if self._workspace.of(FindMask).busy:
+            self._workspace.cancel(FindMask)
         else:
-            self._session.find_mask()
+            self._workspace.find_mask()
 
 
-def _share(tally: Any) -> float:
+def _share(tally: Tally) -> float:
     return tally.tuned / max(tally.weights, 1)
 
 
