@@ -13,9 +13,10 @@ import torch
 
 from sparsezo_gui.engine import frozen, planning
 from sparsezo_gui.engine.files import home
-from sparsezo_gui.engine.hub import code as codes
-from sparsezo_gui.engine.hub import consent, library
-from sparsezo_gui.engine.hub.code import find_code
+from sparsezo_gui.engine.hub import library
+from sparsezo_gui.engine.pretrained import code as codes
+from sparsezo_gui.engine.pretrained import consent
+from sparsezo_gui.engine.pretrained.code import find_code
 from sparsezo_gui.errors import ConsentNeeded, UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.recipe import ModelTable
