@@ -162,7 +162,7 @@ def test_links_out_of_the_folder_are_refused(folder, marker, tmp_path):
     (folder / "linked").symlink_to(tmp_path / "outside", target_is_directory=True)  # its code is not of the model
     assert "linked/far.py" not in find_code(table(folder), folder).files
     (folder / "far.py").symlink_to(tmp_path / "outside" / "far.py")
-    assert "is a link out of its folder" in str(refused(folder))
+    assert "links to a file outside its folder" in str(refused(folder))
 
 
 def test_a_class_that_is_no_model_is_refused(folder):
