@@ -84,7 +84,7 @@ def test_a_run_that_behaves_is_left_alone(spread, course, shift):
 
 
 @pytest.mark.parametrize(
-    ("course", "values", "sentence", "steps"),
+    ("course", "projected_grads", "sentence", "steps"),
     [
         (lambda t: 6.0 if t > 3 else 1.4, lambda t: 1.0, "more than three times", 16),
         (lambda t: 2.5 if t > 3 else 1.4, lambda t: 1.0, "clearly above", 64),
