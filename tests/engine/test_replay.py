@@ -179,7 +179,7 @@ class Hiding(Planted):
 class Exact(Planted):
     """A gradient that was found exactly, which is not said."""
 
-    def measure(self, probe, state):
+    def estimate(self, probe, state):
         gradient, loss = probe.gradient()
         return Estimate((1.0,), loss, gradient)
 
@@ -187,7 +187,7 @@ class Exact(Planted):
 class Talking(Planted):
     """More numbers than are said."""
 
-    def measure(self, probe, state):
+    def estimate(self, probe, state):
         return Estimate((1.0, 2.0), 0.0)
 
 
