@@ -25,6 +25,7 @@ from sparsezo_gui import __version__, benching, plain, recipe, resources, start
 from sparsezo_gui.console import Console
 from sparsezo_gui.engine.sandbox import child
 from sparsezo_gui.errors import OUT_OF_MEMORY, ConsentNeeded, UserError, out_of_memory
+from sparsezo_gui.formats import export_formats
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.redaction import redacted
@@ -351,8 +352,10 @@ def _export(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.export import export_run
 
     run, step = _past(options)
-    way = options.weights, options.changed_inputs
-    report = console.finish(export_run(run.path, options.format, Path(options.out), step, *way))
+    names = {option.name for form in export_formats().values() for option in form.options}
+    chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
+    accept = options.changed_inputs
+    report = console.finish(export_run(run.path, options.format, Path(options.out), step, accept=accept, **chosen))
     console.result({"out": options.out, "format": options.format, **report}, f"Written to {options.out}.")
     for line in report.get("told", ()):
         console.say(line)
@@ -565,12 +568,13 @@ def _parser() -> argparse.ArgumentParser:
     takes_changed(sub)
     sub = add("export", "Export a run for use in other programs.", _export)
     takes_run(sub)
-    sub.add_argument("--format", choices=("overlay", "hf"), required=True, help="overlay: a small file with the tuned "
-                     "values; hf: a merged Hugging Face folder")  # fmt: skip
-    sub.add_argument("--out", required=True, metavar="PATH", help="file (overlay) or folder (hf) to write")
-    sub.add_argument("--weights", choices=("original", "trained"), default="original", help="for hf: the original "
-                     "weights of the base model with the tuned values (default), or all weights exactly as the run "
-                     "used them, so that other programs generate the same text")  # fmt: skip
+    forms = export_formats()
+    listed = "; ".join(f"{name}: {form.help[:1].lower()}{form.help[1:-1]}" for name, form in forms.items())
+    sub.add_argument("--format", choices=tuple(forms), required=True, help=listed)
+    kinds = " or ".join(f"{form.noun} ({name})" for name, form in forms.items())
+    sub.add_argument("--out", required=True, metavar="PATH", help=f"{kinds} to write")
+    for name, option in ((name, option) for name, form in forms.items() for option in form.options):
+        sub.add_argument(f"--{option.name}", choices=tuple(option.choices), help=f"for {name}: {option.help}")
     takes_step(sub)
     takes_changed(sub)
     sub = add("convert", "Convert a model with pickled weights to safetensors.", _convert)

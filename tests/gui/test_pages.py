@@ -24,6 +24,7 @@ from PySide6.QtWidgets import (
 from standin import GB, Estimate, StandIn, listed
 
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.formats import export_formats
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.pages import PAGES
 from sparsezo_gui.gui.session import Session
@@ -372,11 +373,29 @@ def test_export(window, find, click, session, engine, qtbot, tmp_path):
     find("Export to").setText(str(tmp_path / "out.safetensors"))
     click("Export now")
     qtbot.waitUntil(lambda: "exported and checked" in find("Export result").text(), timeout=3000)
-    assert engine.exported == ("overlay", tmp_path / "out.safetensors", 100, "original")
+    assert engine.exported == ("overlay", tmp_path / "out.safetensors", 100, {})
     engine.faults["export"] = UserError(f"{tmp_path}: is not empty.")
     click("Export now")
     problem(qtbot, session, "export")
     assert "is not empty" in window.page("export").banner.text
+
+
+def test_the_export_page_offers_every_format_with_its_target_and_options(window, find, click, engine, qtbot):
+    engine.run_list = [listed(Path("run"))]
+    window.go("export")
+    click("Refresh the list of runs")
+    qtbot.waitUntil(find("Export now").isEnabled, timeout=3000)
+    values = {name: _values(form) for name, form in export_formats().items()}
+    for name, form in export_formats().items():
+        click(form.title)
+        assert find(form.title).accessibleDescription() == form.help
+        assert find("Export to").text().endswith(f"yesterday-tuned{form.suffix}")
+        shown = {button.text() for button in window.findChildren(QRadioButton) if button.isVisible()}
+        assert shown & set().union(*values.values()) == values[name]
+
+
+def _values(form) -> set[str]:
+    return {title for option in form.options for title, _ in option.choices.values()}
 
 
 def test_the_weights_of_a_folder_can_be_chosen(window, find, click, engine, qtbot, tmp_path):
@@ -390,7 +409,7 @@ def test_the_weights_of_a_folder_can_be_chosen(window, find, click, engine, qtbo
     assert not shown()
     click("Hugging Face folder")
     assert find("Original precision").isChecked() and find("Export to").text().endswith("yesterday-tuned")
-    for chosen in ("original", "trained"):
+    for chosen in ({"weights": "original"}, {"weights": "trained"}):
         click("Export now")
         qtbot.waitUntil(lambda chosen=chosen: bool(engine.exported) and engine.exported[3] == chosen, timeout=3000)
         assert engine.exported[0] == "hf"
