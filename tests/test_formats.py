@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from sparsezo_gui import cli
-from sparsezo_gui.formats import EXPORTS, export_formats
+from sparsezo_gui.formats import DATA, EXPORTS, export_formats, markdown
+
+README = Path(__file__).parents[1] / "README.md"
 
 
 def test_looking_at_all_formats_loads_no_torch():
@@ -31,3 +34,12 @@ def test_every_export_format_explains_itself(name, capsys):
     for option in form.options:
         assert f"--{option.name} {{{','.join(option.choices)}}}" in told
         assert all(title and sentence.endswith(".") for title, sentence in option.choices.values())
+
+
+def test_data_formats_share_no_suffix_and_have_readers():
+    suffixes = [suffix for each in DATA for suffix in each.suffixes]
+    assert len(suffixes) == len(set(suffixes)) and all(callable(each.reader) and each.title for each in DATA)
+
+
+def test_the_readme_lists_all_formats():
+    assert markdown() in README.read_text(encoding="utf-8"), "put what formats.markdown() gives into README.md"

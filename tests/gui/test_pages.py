@@ -24,9 +24,10 @@ from PySide6.QtWidgets import (
 from standin import GB, Estimate, StandIn, listed
 
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.formats import export_formats
+from sparsezo_gui.formats import data_suffixes, export_formats
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.pages import PAGES
+from sparsezo_gui.gui.pages.data import FILES
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
@@ -235,14 +236,17 @@ def test_what_is_noticed_about_data_is_mended_by_a_button(
     assert getattr(session.recipe.data, switch) is False
 
 
-def test_a_file_can_be_dropped(window, session, tmp_path, qtbot):
+@pytest.mark.parametrize("suffix", [*data_suffixes(), ".csv.gz"])
+def test_a_file_can_be_dropped(window, session, tmp_path, qtbot, suffix):
     window.go("data")
     mime = QMimeData()
-    mime.setUrls([QUrl.fromLocalFile(str(tmp_path / "mine.csv"))])
+    names = ("picture.png", f"mine{suffix}")
+    mime.setUrls([QUrl.fromLocalFile(str(tmp_path / name)) for name in names])
     event = QDropEvent(QPointF(10, 10), Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton,
                        Qt.KeyboardModifier.NoModifier)  # fmt: skip
     window.page("data").dropEvent(event)
-    assert Path(session.recipe.data.source) == tmp_path / "mine.csv"
+    assert Path(session.recipe.data.source) == tmp_path / f"mine{suffix}"
+    assert f"*{suffix}" in FILES.split(")")[0].replace("(", " ").split()
 
 
 def test_prompts_go_through_the_chat_template_unless_switched_off(window, session, qtbot):
