@@ -78,7 +78,7 @@ class StandIn(Engine):
         self.estimated = Estimate()
         self.run_list: list[Any] = []
         self.also: Path | None = None
-        self.exported: tuple[str, Path, int | None, str] | None = None
+        self.exported: tuple[str, Path, int | None, dict[str, str]] | None = None
         self.histories: dict[Path, Any] = {}
         self.asked: list[Any] = []
         self.held = ("metrics", "metrics and 20 EXAMPLES")
@@ -312,11 +312,13 @@ class StandIn(Engine):
         """Without its model."""
         return file.with_suffix(""), "It came without its model."
 
-    def export(self, folder: Path, form: str, out: Path, step: int | None, weights: str, accept: bool) -> Any:
+    def export(
+        self, folder: Path, form: str, out: Path, step: int | None, options: dict[str, str], accept: bool
+    ) -> Any:
         """Two stages."""
         if not (accept and isinstance(self.faults.get("export"), ChangedInputs)):
             self._fail("export")
-        self.exported = (form, out, step, weights)
+        self.exported = (form, out, step, options)
         yield e.Progress("Writing", 1, 2, "files")
         time.sleep(self.pace)
         yield e.Notice("The base model is in 4 bits only.")
