@@ -293,8 +293,8 @@ class ExportRun(Request[a.Exported]):
     form: str
     out: Path
     step: int | None
-    weights: str
+    options: dict[str, str]  # of the format
     accept: bool = False
 
     def ask(self, engine: EngineCalls) -> Work[a.Exported]:
-        return engine.export(self.folder, self.form, self.out, self.step, self.weights, self.accept)
+        return engine.export(self.folder, self.form, self.out, self.step, self.options, self.accept)

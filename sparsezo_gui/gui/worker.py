@@ -177,18 +177,18 @@ class Engine:
         return a.Received(run.path, lacks(run)[1])
 
     def export(
-        self, folder: Path, form: str, out: Path, step: int | None, weights: str, accept: bool
+        self, folder: Path, form: str, out: Path, step: int | None, options: dict[str, str], accept: bool
     ) -> Work[a.Exported]:
-        """One step of a run as files; ``accept`` is whether to go ahead despite changed inputs."""
+        """One step of a run as files, with the format's options; ``accept`` allows changed inputs."""
         from sparsezo_gui.engine.export import export_run
 
-        facts = yield from export_run(folder, form, out, step, weights, accept)
+        facts = yield from export_run(folder, form, out, step, accept=accept, **options)
         return a.Exported(facts["step"], facts["tuned"], tuple(facts["told"]))
 
     def consent(self, code: a.ModelCode) -> None:
         """Saves that the user allows a model's code to run."""
-        from sparsezo_gui.engine.hub.code import Code
-        from sparsezo_gui.engine.hub.consent import give
+        from sparsezo_gui.engine.pretrained.code import Code
+        from sparsezo_gui.engine.pretrained.consent import give
 
         assert isinstance(code, Code)
         give(code)

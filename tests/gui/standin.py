@@ -73,7 +73,7 @@ class StandIn:
         self.estimated = memory()
         self.run_list: list[RunSummary] = []
         self.also: Path | None = None
-        self.exported: tuple[str, Path, int | None, str] | None = None
+        self.exported: tuple[str, Path, int | None, dict[str, str]] | None = None
         self.histories: dict[Path, History] = {}
         self.asked: list[Any] = []
         self.held = ("metrics", "metrics and 20 EXAMPLES")
@@ -316,12 +316,12 @@ class StandIn:
         return Received(file.with_suffix(""), "It came without its model.")
 
     def export(
-        self, folder: Path, form: str, out: Path, step: int | None, weights: str, accept: bool
+        self, folder: Path, form: str, out: Path, step: int | None, options: dict[str, str], accept: bool
     ) -> Work[Exported]:
         """Two stages."""
         if not (accept and isinstance(self.faults.get("export"), ChangedInputs)):
             self._fail("export")
-        self.exported = (form, out, step, weights)
+        self.exported = (form, out, step, options)
         yield e.Progress("Writing", 1, 2, "files")
         time.sleep(self.pace)
         yield e.Notice("The base model is in 4 bits only.")

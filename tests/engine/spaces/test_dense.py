@@ -274,7 +274,7 @@ def test_past_steps_are_asked_and_exported_without_a_copy_of_the_model(make, tmp
     moved = int(re.match(r"([\d,]+) of \1 tuned", report["told"][0])[1].replace(",", ""))
     assert 0.15 < moved / run.facts.eligible < 0.21
     for weights in ("original", "trained"):
-        finish(export_run(run.path, "hf", tmp_path / weights, 3, weights))
+        finish(export_run(run.path, "hf", tmp_path / weights, 3, weights=weights))
         with torch.no_grad():
             found = AutoModelForCausalLM.from_pretrained(tmp_path / weights).eval()(tokens).logits
         assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)

@@ -295,7 +295,7 @@ def test_a_run_is_replayed_resumed_and_exported(make, tmp_path, rule, capsys):
         for name, weight in beside(session.tuned, session.tuned.values).items():
             expected = session.model.original(name) + weight
             assert torch.allclose(exported.get_parameter(name).t(), expected, atol=1e-5)
-    assert "values that move all its" in (tmp_path / "out" / "README.md").read_text()
+    assert "values that change all its" in (tmp_path / "out" / "README.md").read_text()
     with pytest.raises(UserError, match="stores single weights"):
         finish(export_run(tmp_path / "whole", "overlay", tmp_path / "small"))
 
