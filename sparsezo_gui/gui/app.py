@@ -22,7 +22,7 @@ from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import RunRecord
 from sparsezo_gui.gui.requests import LoadEngine, ReadRun, ResumeRun, StartRun
-from sparsezo_gui.gui.theme import theme
+from sparsezo_gui.gui.theme import appearance, theme
 from sparsezo_gui.gui.words import metric
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.plain import printable
@@ -107,8 +107,7 @@ def run(options: Options) -> int:
     """Shows the window until it is closed; returns the exit code."""
     app = make_application()
     workspace = Workspace()
-    store = workspace.store
-    theme().apply(store.value("theme", "system", str), float(store.value("text_scale", 1.0)))
+    theme().apply(*appearance(workspace.store))
     if options.recipe is not None:
         workspace.set_recipe(options.recipe, options.path)
     window = MainWindow(workspace)

@@ -84,7 +84,9 @@ class MainWindow(QMainWindow):
         workspace.recipe_changed.connect(self._refresh_title)
         workspace.consent_wanted.connect(self._ask_consent)
         theme().changed.connect(self._paint_navigation)
-        self.restoreGeometry(workspace.store.value("geometry", QByteArray()))
+        geometry = workspace.store.value("geometry")
+        if isinstance(geometry, QByteArray):
+            self.restoreGeometry(geometry)
         self.go("model")
         self._refresh_status()
         self._refresh_title()
@@ -248,9 +250,8 @@ class MainWindow(QMainWindow):
         if self._engine_label.text() != text:
             self._engine_label.setText(text)
         record = workspace.run.record
-        running = record is not None and record.active
         text = ""
-        if running:
+        if record is not None and record.active:
             state = STATES[record.state].lower()
             text = f"{record.name or 'Run'}: {state}, step {record.step} of {record.steps}"
         if self._run_label.text() != text:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from PySide6.QtWidgets import QMenu
 from sparsezo_gui.gui.pages import PAGES
 from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.requests import ListRuns
-from sparsezo_gui.gui.theme import MODES, theme
+from sparsezo_gui.gui.theme import MODES, appearance, theme
 from sparsezo_gui.gui.widgets.dialogs import AboutDialog, KeysDialog
 from sparsezo_gui.gui.widgets.plain import entry
 
@@ -46,7 +47,7 @@ class Menus(QObject):
         self._view(bar.addMenu("&View"))
         run = bar.addMenu("&Run")
         for title, call, keys in RUN_ACTIONS:
-            self._add(run, title, lambda call=call: self._on_run_page(call), keys)
+            self._add(run, title, partial(self._on_run_page, call), keys)
         help_menu = bar.addMenu("&Help")
         self._add(help_menu, "&Keyboard shortcuts", lambda: KeysDialog(self.keys(), window).open(), Keys.HelpContents)
         self._add(help_menu, "&About SparseZO", lambda: AboutDialog(window).open())
@@ -76,7 +77,7 @@ class Menus(QObject):
     def _view(self, menu: QMenu) -> None:
         store = self._window.workspace.store
         for index, (name, title) in enumerate(PAGES.items(), 1):
-            self._add(menu, title, lambda name=name: self._window.go(name), f"Ctrl+{index}")
+            self._add(menu, title, partial(self._window.go, name), f"Ctrl+{index}")
         chat = self._window.chat.toggleViewAction()
         chat.setText("&Chat")
         chat.setShortcut(QKeySequence("Ctrl+J"))
@@ -84,8 +85,8 @@ class Menus(QObject):
         menu.addAction(chat)
         menu.addSeparator()
         modes = {mode.capitalize(): mode for mode in MODES}
-        self._choices(menu.addMenu("&Theme"), modes, store.value("theme", "system", str), "theme")
-        scale = float(store.value("text_scale", 1.0))
+        mode, scale = appearance(store)
+        self._choices(menu.addMenu("&Theme"), modes, mode, "theme")
         self._choices(menu.addMenu("Text si&ze"), TEXT_SIZES, scale, "text_scale")
 
     def _add(self, menu: QMenu, title: str, call: Callable[[], object], keys: str | Keys = "") -> QAction:
@@ -97,7 +98,7 @@ class Menus(QObject):
         menu.addAction(action)
         return action
 
-    def _choices(self, menu: QMenu, entries: dict[str, object], current: object, key: str) -> None:
+    def _choices(self, menu: QMenu, entries: Mapping[str, object], current: object, key: str) -> None:
         group = QActionGroup(menu)
         for title, value in entries.items():
             action = menu.addAction(title)
@@ -109,7 +110,7 @@ class Menus(QObject):
     def _set_look(self, key: str, value: object) -> None:
         store = self._window.workspace.store
         store.setValue(key, value)
-        theme().apply(store.value("theme", "system", str), float(store.value("text_scale", 1.0)))
+        theme().apply(*appearance(store))
 
     def _on_run_page(self, call: str) -> None:
         self._window.go("run")

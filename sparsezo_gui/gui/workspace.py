@@ -253,4 +253,4 @@ def _first_recipe(store: QSettings) -> Recipe:
             return attempt()
         except UserError:
             continue  # from another version of SparseZO, or not installed
-    return Recipe()
+    return Recipe.model_validate({})

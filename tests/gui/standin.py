@@ -207,7 +207,7 @@ class StandIn:
             time.sleep(self.pace)
             self._fail("step")
             yield self.step(step, chance, rate)
-            if step % max(steps // 6, 1) == 0:
+            if recipe.loop.evaluate_every and step % recipe.loop.evaluate_every == 0:
                 yield self.evaluation(step, steps)
             if step == 40:
                 yield e.Notice("The loss jumped to 2.1; the step was undone and the learning rate halved.", "warning")
@@ -269,7 +269,8 @@ class StandIn:
         yield e.Started(str(folder), "yesterday", 101, 2000, 3_400_000, 2_000_000, 20_000, "CPU (x86)")
         step = 100
         while True:
-            yield e.Paused(step)
+            if commands.empty():
+                yield e.Paused(step)
             command = commands.get()
             if isinstance(command, e.Stop | e.Resume):
                 yield e.Finished(step, "stopped", "0" * 64)

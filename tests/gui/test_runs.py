@@ -295,11 +295,11 @@ def test_the_chat_says_what_to_write(data, raw, text):
     ("data", "way"),
     [
         ({"task": "pairs"}, "goes into the run's template, and into the model's chat template where there is one, as"),
-        ({"task": "pairs", "chat_template": False}, "The model's chat template is not used. Where"),
+        ({"task": "pairs", "chat_template": False}, "The model's chat template is not used. If the task"),
         ({"task": "chat", "chat_template": False}, "Your text goes into the model's chat template, as the run's"),
-        ({"task": "sst2"}, "Your text goes into the run's template, as the run's examples did. Where"),
-        ({"task": "text"}, "The model continues your text. Where"),
-        ({"task": "gone"}, "Your text goes into the run's template, as the run's examples did. Where"),
+        ({"task": "sst2"}, "Your text goes into the run's template, as the run's examples did. If the task"),
+        ({"task": "text"}, "The model continues your text. If the task"),
+        ({"task": "gone"}, "Your text goes into the run's template, as the run's examples did. If the task"),
     ],
 )
 def test_the_chat_says_which_templates_a_text_goes_into(data, way):

@@ -8,19 +8,18 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QMouseEvent
 from PySide6.QtWidgets import QButtonGroup, QFrame, QGridLayout, QRadioButton, QSizePolicy, QVBoxLayout, QWidget
 
-from sparsezo_gui.gui import words
 from sparsezo_gui.gui.advice import MOST, advice
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import EstimateMemory, FindMask, FindRate, MeasureMemory, ReadModel
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, clear, column, label, restyle, row
-from sparsezo_gui.gui.widgets.fields import Combo, SettingField
+from sparsezo_gui.gui.widgets.fields import Combo, SettingField, extra_of
 from sparsezo_gui.gui.widgets.mask import MaskCard
 from sparsezo_gui.gui.widgets.rate import RateFinder
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.presets import PRESETS, matching
 from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES
-from sparsezo_gui.recipe.variants import Settings
+from sparsezo_gui.recipe.variants import Settings, Variant
 
 TITLES = {"mask": "Weights to tune", "estimator": "Gradient estimate", "update": "Update rule", "objective": "Loss",
           "selection": "Example selection", "privacy": "Privacy of the examples", "loop": "Training loop",
@@ -132,14 +131,13 @@ class MethodPage(Page):
         basic: list[SettingField] = []
         for table in TITLES:
             values: Settings = getattr(self._workspace.recipe, table)
-            rest = []
+            rest: list[SettingField] = []
             for name, info in type(values).model_fields.items():
                 if name == "rule":
                     continue
                 field = self._fields[table, name] = SettingField(name, info)
                 field.edited.connect(lambda name, value, table=table: self._edited(table, name, value))
-                extra = info.json_schema_extra
-                (basic if isinstance(extra, dict) and extra.get("basic") else rest).append(field)
+                (basic if extra_of(info).get("basic") else rest).append(field)
             self._advanced.addWidget(self._section(table, values, rest))
         for index, field in enumerate(basic):
             self._basic.addWidget(field, index // COLUMNS, index % COLUMNS)
@@ -147,7 +145,7 @@ class MethodPage(Page):
     def _section(self, table: str, values: Settings, fields: list[SettingField]) -> QWidget:
         parts: list[Any] = [label(TITLES[table], "heading")]
         registry = BY_TABLE.get(table)
-        if registry is not None:
+        if registry is not None and isinstance(values, Variant):
             combo = self._rules[table] = Combo(TITLES[table])
             combo.fill([(registry[rule].title, rule) for rule in registry], values.rule)
             combo.currentIndexChanged.connect(lambda: self._edited(table, "rule", combo.currentData()))
@@ -172,7 +170,7 @@ class MethodPage(Page):
         field = self._fields.get((table, name))
         if field is not None:
             # The sentence starts with the field's name, which is already on screen.
-            field.set_fault(_plain(fault, name))
+            field.set_fault(_without_name(fault, name, field.title))
         elif fault:  # the rule does not fit the other settings
             self._rules[table].choose(getattr(self._workspace.recipe, table).rule)
             self.banner.show_problem(Problem(fault))
@@ -216,7 +214,8 @@ def _grid(grid: QGridLayout) -> QGridLayout:
     return grid
 
 
-def _plain(fault: str, name: str) -> str:
+def _without_name(fault: str, name: str, title: str) -> str:
+    """``fault`` with the setting's title instead of its table and key."""
     place = f"{name}: "
     sentence = fault.split(place, 1)[-1] if place in fault else fault
-    return f"{words.title(name)}: {sentence}" if sentence else ""
+    return f"{title}: {sentence}" if sentence else ""

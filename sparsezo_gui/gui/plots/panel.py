@@ -1,4 +1,4 @@
-"""One plot: a title, curves in the theme's colours, levels, and a crosshair."""
+"""One plot: a title, curves in the theme's colours, levels, and a crosshair. pyqtgraph comes without types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PySide6.QtCore import Qt
 from sparsezo_gui.gui.theme import colours, theme
 
 
-class Level(pg.InfiniteLine):
+class Level(pg.InfiniteLine):  # type: ignore[misc]
     """A horizontal line, dashed or dotted, so that it is recognisable without colour."""
 
     def __init__(self, dashed: bool) -> None:
@@ -39,7 +39,7 @@ class Level(pg.InfiniteLine):
         self.setPen(pg.mkPen(colours().dim, width=1, style=style))
 
 
-class Title(pg.LabelItem):
+class Title(pg.LabelItem):  # type: ignore[misc]
     """A label that does not widen its column, because all plots in a row have equal width; it is clipped instead."""
 
     def __init__(self, parent: Panel) -> None:
@@ -53,8 +53,10 @@ class Title(pg.LabelItem):
         self.setPreferredWidth(0)
 
 
-class Panel(pg.PlotItem):
+class Panel(pg.PlotItem):  # type: ignore[misc]
     """A plot item in the theme's colours."""
+
+    titleLabel: pg.LabelItem
 
     def __init__(self, title: str) -> None:
         super().__init__(enableMenu=True)
