@@ -35,6 +35,7 @@ class ModelTable(Settings):
         False,
         "The model needs the Python code that comes with it. This alone does not allow it to run: you are asked first, "
         "and again when the code changes.",
+        title="Run code that comes with the model",
     )
 
     @field_validator("device")
@@ -72,7 +73,8 @@ class DataTable(Settings):
         "Merge labels that differ only in case, spaces, or number format (1 and 1.0); the most frequent form stays.",
     )
     leave_out_gaps: bool = setting(
-        False, "Skip rows with a missing label, answer or other part; otherwise they are an error."
+        False, "Skip rows with a missing label, answer or other part; otherwise they are an error.",
+        title="Skip incomplete rows"
     )
     train: int = setting(1000, "Maximum number of training examples.", unit="examples", ge=1)
     validation: int = setting(500, "Maximum number of validation examples.", unit="examples", ge=0)
@@ -94,12 +96,14 @@ class LoopTable(Settings):
         200, "Evaluate on the validation examples every so many steps; 0: never.", unit="steps", ge=0
     )
     patience: int = setting(
-        0, "Stop early after so many evaluations in a row without improvement; 0: never.", unit="evaluations", ge=0
+        0, "Stop early after so many evaluations in a row without improvement; 0: never.", unit="evaluations", ge=0,
+        title="Stop early after"
     )
     guard: bool = setting(
         True,
         "When the run diverges, go back automatically to its best step and halve the learning rate: when the loss "
         "reaches three times its initial value, stays above the initial value, or returns to it after falling.",
+        title="Recover from divergence",
     )
 
 
@@ -109,10 +113,12 @@ class RunTable(Settings):
     name: str = setting("", "Shown in lists; empty uses the name of the recipe.", max_length=80)
     folder: str = setting("", "Folder of the run; empty creates one in your runs folder.")
     frames: int = setting(
-        2000, "Disk space for checkpoints, which make any past step quick to open; 0: none.", unit="MiB", ge=0
+        2000, "Disk space for checkpoints, which make any past step quick to open; 0: none.", unit="MiB", ge=0,
+        title="Space for checkpoints"
     )
     pause_on: tuple[Literal["battery", "disk", "gpu"], ...] = setting(
-        ("disk",), "Pause automatically: on 'battery', when the 'disk' is full, while another program uses the 'gpu'."
+        ("disk",), "Pause automatically: on 'battery', when the 'disk' is full, while another program uses the 'gpu'.",
+        title="Pause automatically"
     )
 
 

@@ -19,13 +19,15 @@ def setting(
     unit: str = "",
     basic: bool = False,
     sane: tuple[float, float] | None = None,
+    title: str = "",
     **bounds: Any,
 ) -> Any:
     """A field: default, one sentence of help, unit, bounds (``ge gt le lt``) and the usual range ``sane``.
 
-    ``basic`` fields are always shown; all others are under Advanced.
+    ``basic`` fields are always shown; all others are under Advanced. ``title`` is the label in the window, by default
+    the key in words.
     """
-    extra = {"unit": unit, "basic": basic, "sane": sane}
+    extra = {"unit": unit, "basic": basic, "sane": sane, "title": title}
     return Field(default, description=help, json_schema_extra=extra, **bounds)
 
 

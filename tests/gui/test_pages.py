@@ -32,11 +32,12 @@ from sparsezo_gui.gui.pages.data import FILES
 from sparsezo_gui.gui.requests import ExportRun, PreviewData, ReadModel
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
-from sparsezo_gui.gui.widgets.fields import NumberEdit
+from sparsezo_gui.gui.widgets.fields import NumberEdit, title_of
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump
 from sparsezo_gui.recipe.events import Notice
 from sparsezo_gui.recipe.presets import PRESETS, matching
+from sparsezo_gui.recipe.recipe import DataTable
 
 CONTROLS = (QAbstractButton, QComboBox, QLineEdit, QPlainTextEdit, QTextEdit, QAbstractItemView, QAbstractSlider)
 
@@ -212,7 +213,7 @@ def test_data_faults_are_sentences(window, find, click, workspace, engine, qtbot
 @pytest.mark.parametrize(
     ("switch", "button", "told"),
     [
-        ("leave_out_gaps", "Skip incomplete rows", {"problem": "8 of 24 rows have gaps: no label."}),
+        ("leave_out_gaps", "Skip these rows", {"problem": "8 of 24 rows have gaps: no label."}),
         ("merge_labels", "Merge these labels", {"notices": (Notice("'spam' (3), 'SPAM' (2)."), Notice("And more."))}),
     ],
 )
@@ -237,7 +238,7 @@ def test_what_is_noticed_about_data_is_mended_by_a_button(
     click(button)
     assert getattr(workspace.recipe.data, switch) is True
     qtbot.waitUntil(lambda: not banner.text, timeout=3000)
-    assert find(switch.replace("_", " ").capitalize()).isChecked()
+    assert find(title_of(switch, DataTable.model_fields[switch])).isChecked()
     window.page("data")._set_source("other.csv")
     assert getattr(workspace.recipe.data, switch) is False
 
@@ -332,7 +333,7 @@ def test_another_rule_has_other_fields(window, click, find, workspace):
     rule = find("Update rule")
     rule.setCurrentIndex(rule.findData("sgd"))
     assert workspace.recipe.update.rule == "sgd"
-    assert "Memory" not in [w.accessibleName() for w in window.page("method").findChildren(NumberEdit) if w.isVisible()]
+    assert "Averaging factor" not in [w.accessibleName() for w in window.page("method").findChildren(NumberEdit) if w.isVisible()]
 
 
 def test_arrow_keys_step_numbers(qtbot):
@@ -447,3 +448,10 @@ def test_what_was_left_is_there_again(qtbot, tmp_path):
     second = Workspace(StandIn(tmp_path))
     assert second.recipe.loop.steps == 321
     second.close()
+
+
+def test_labels_are_titles_or_keys_in_words(window, find, click, workspace):
+    window.go("method")
+    click("Show advanced settings")
+    for title in ("Space for checkpoints", "Recover from divergence", "Averaging factor", "Batch size"):
+        assert find(title)

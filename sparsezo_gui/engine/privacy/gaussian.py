@@ -36,15 +36,18 @@ class Gaussian(Privacy):
     paper: ClassVar[str] = "DP-ZO, arXiv 2401.04343; DPZero, arXiv 2310.09639"
     rule: Literal["gaussian"] = "gaussian"
     clip: float = setting(
-        2.0, "Clipping threshold C for the projected gradient of each example.", gt=0, le=1e6, sane=(0.5, 50)
+        2.0, "Clipping threshold C for the projected gradient of each example.", gt=0, le=1e6, sane=(0.5, 50),
+        title="Clipping threshold"
     )
     noise: float = setting(
         1.0, "Noise multiplier σ, relative to C; higher gives more privacy and slower training.", gt=0, le=1e4,
         sane=(0.5, 10),
+        title="Noise multiplier",
     )  # fmt: skip
     delta: float = setting(
         1e-5, "Probability δ that the guarantee fails; choose it below 1 / (number of training examples).", gt=0,
         lt=1, sane=(1e-7, 1e-4),
+        title="Failure probability",
     )  # fmt: skip
 
     def refusal(self, data: DataTable) -> str:

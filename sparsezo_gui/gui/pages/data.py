@@ -28,7 +28,7 @@ _PATTERNS = (f"*{suffix}{packed}" for suffix in data_suffixes() for packed in ("
 FILES = f"Data ({' '.join(_PATTERNS)});;All files (*)"
 PAGE_SIZE = 50  # rows per page, as in the engine
 LIMITS = ("train", "validation", "test", "max_tokens", "leave_out_gaps", "merge_labels")
-OFFERS = {"leave_out_gaps": "Skip incomplete rows", "merge_labels": "Merge these labels"}
+OFFERS = {"leave_out_gaps": "Skip these rows", "merge_labels": "Merge these labels"}
 
 
 class DataPage(Page):

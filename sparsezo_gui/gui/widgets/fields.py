@@ -169,10 +169,10 @@ class SettingField(QWidget):
 
     edited = Signal(str, object)  # name, value; only by the user
 
-    def __init__(self, name: str, field: FieldInfo, title: str = "") -> None:
+    def __init__(self, name: str, field: FieldInfo) -> None:
         super().__init__()
         self.name = name
-        self.title = title or title_of(name, field)
+        self.title = title_of(name, field)
         self.help = (field.description or "").replace(" %", "\u00a0%")
         extra = extra_of(field)
         if extra.get("sane"):

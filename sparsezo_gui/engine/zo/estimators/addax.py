@@ -27,10 +27,12 @@ class Addax(Estimator):
     short: int = setting(
         64, "Longest example trained with backprop; longer ones use zeroth-order estimates.", unit="tokens", ge=1,
         le=131072, basic=True, sane=(32, 512),
+        title="Longest backprop example",
     )  # fmt: skip
     alpha: float = setting(
         -1.0, "Weight α of the zeroth-order part; below 0, the long examples' share of the loss.", ge=-1, le=1,
         sane=(-1, 0.5),
+        title="Zeroth-order weight",
     )  # fmt: skip
 
     @property
