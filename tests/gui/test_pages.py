@@ -333,7 +333,8 @@ def test_another_rule_has_other_fields(window, click, find, workspace):
     rule = find("Update rule")
     rule.setCurrentIndex(rule.findData("sgd"))
     assert workspace.recipe.update.rule == "sgd"
-    assert "Averaging factor" not in [w.accessibleName() for w in window.page("method").findChildren(NumberEdit) if w.isVisible()]
+    fields = window.page("method").findChildren(NumberEdit)
+    assert "Averaging factor" not in [field.accessibleName() for field in fields if field.isVisible()]
 
 
 def test_arrow_keys_step_numbers(qtbot):
