@@ -55,7 +55,7 @@ def make_application() -> QApplication:
     return app
 
 
-class Starter(QObject):
+class Startup(QObject):
     """Starts in order: first paint, then the other pages one by one, then the engine."""
 
     def __init__(self, window: MainWindow, options: Options) -> None:
@@ -111,13 +111,13 @@ def run(options: Options) -> int:
     if options.recipe is not None:
         workspace.set_recipe(options.recipe, options.path)
     window = MainWindow(workspace)
-    _show_defects(window)
+    _show_bugs(window)
     _stop_on_signals(window, workspace)
-    Starter(window, options)
-    window.gone.connect(app.quit)
+    Startup(window, options)
+    window.closed.connect(app.quit)
     if options.exit_when_done:
-        workspace.run.changed.connect(lambda: _leave_when_done(workspace, window))
-        workspace.on(LoadEngine, call=lambda: _leave_when_done(workspace, window))
+        workspace.run.changed.connect(lambda: _close_when_done(workspace, window))
+        workspace.on(LoadEngine, call=lambda: _close_when_done(workspace, window))
     window.show()
     app.exec()
     ended = workspace.close()
@@ -133,7 +133,7 @@ def run(options: Options) -> int:
     return code
 
 
-def _leave_when_done(workspace: Workspace, window: MainWindow) -> None:
+def _close_when_done(workspace: Workspace, window: MainWindow) -> None:
     waiting = workspace.busy_with(StartRun, ResumeRun, ReadRun, LoadEngine)
     record, failed = workspace.run.record, workspace.problem_of(LoadEngine, ReadRun)
     if failed or not (waiting or record is None or record.state == "starting"):
@@ -145,7 +145,7 @@ def exit_code(workspace: Workspace) -> int:
     if workspace.run.record is not None and workspace.run.record.state == "done":
         return 0
     problem = _problem(workspace)
-    return 1 if problem is None or problem.defect else 2
+    return 1 if problem is None or problem.is_bug else 2
 
 
 def _problem(workspace: Workspace) -> Problem | None:
@@ -156,7 +156,7 @@ def _problem(workspace: Workspace) -> Problem | None:
 def _print_result(workspace: Workspace) -> None:
     record, problem = workspace.run.record, _problem(workspace)
     if problem is not None:
-        print(printable(problem.what, keep="\n"), file=sys.stderr)
+        print(printable(problem.message, keep="\n"), file=sys.stderr)
         if problem.details:
             print(problem.details, file=sys.stderr)
     if record is None:
@@ -180,13 +180,13 @@ def result_lines(record: RunRecord) -> list[str]:
     return lines
 
 
-def _show_defects(window: MainWindow) -> None:
+def _show_bugs(window: MainWindow) -> None:
     """An exception in a slot is shown in the window, and still goes to standard error."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         traceback.print_exception(kind, error, trace)
         if isinstance(error, Exception):
-            window.show_defect(error, "using the window")
+            window.show_bug(error, "using the window")
 
     sys.excepthook = hook
 

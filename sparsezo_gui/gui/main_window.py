@@ -36,7 +36,7 @@ from sparsezo_gui.gui.widgets.basic import Page, label
 from sparsezo_gui.gui.widgets.consent import ConsentDialog
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
 from sparsezo_gui.gui.widgets.memory import MemoryStrip
-from sparsezo_gui.gui.widgets.plain import named, title
+from sparsezo_gui.gui.widgets.safe_text import safe_name, window_title
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump, load
 from sparsezo_gui.recipe.events import Stop
@@ -45,7 +45,7 @@ from sparsezo_gui.recipe.events import Stop
 class MainWindow(QMainWindow):
     """Pages are created when first shown, or one by one once the window is open."""
 
-    gone = Signal()  # the window was closed
+    closed = Signal()  # the window was closed
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class MainWindow(QMainWindow):
         self.setMinimumSize(110 * GRID, 72 * GRID)
         self.resize(1280, 800)
         self._pages: dict[str, Page] = {}
-        self._leaving = False
+        self._closing = False
         self._stack = QStackedWidget()
         self._strip = MemoryStrip(workspace)
         self._buttons: dict[str, QToolButton] = {}
@@ -99,7 +99,7 @@ class MainWindow(QMainWindow):
             page = self._pages[name] = make_page(name, self.workspace)
             page.go_to.connect(self.go)
             if isinstance(page, RunsPage):
-                page.step_selected.connect(self.chat.point_at)
+                page.step_selected.connect(self.chat.set_target)
                 page.export_wanted.connect(self._export)
             self._stack.addWidget(page)
         return self._pages[name]
@@ -114,7 +114,7 @@ class MainWindow(QMainWindow):
     def go(self, name: str) -> None:
         """Shows a page."""
         self._stack.setCurrentWidget(self.page(name))
-        self.chat.point_at(None, None)
+        self.chat.set_target(None, None)
         self._strip.setVisible(name in ("model", "data", "method"))
         self._buttons[name].setChecked(True)
 
@@ -167,7 +167,7 @@ class MainWindow(QMainWindow):
         try:
             self.workspace.set_recipe(load(path), path)
         except UserError as error:
-            self._say(Problem(str(error)))
+            self._show_problem(Problem(str(error)))
 
     def save_recipe(self) -> None:
         """Saves to the recipe's file, or asks for one."""
@@ -178,9 +178,9 @@ class MainWindow(QMainWindow):
         try:
             path.write_text(dump(self.workspace.recipe), encoding="utf-8")
         except OSError as error:
-            self._say(Problem(f"{path}: cannot be written ({error.strerror}). Choose another location."))
+            self._show_problem(Problem(f"{path}: cannot be written ({error.strerror}). Choose another location."))
         else:
-            self.statusBar().showMessage(f"Saved {named(str(path))}", 4000)
+            self.statusBar().showMessage(f"Saved {safe_name(str(path))}", 4000)
 
     def save_recipe_as(self) -> None:
         """Asks where to, and saves."""
@@ -219,25 +219,25 @@ class MainWindow(QMainWindow):
     def _folder(self) -> str:
         return str(self.workspace.recipe_path.parent if self.workspace.recipe_path else Path.home())
 
-    def _say(self, problem: Problem) -> None:
+    def _show_problem(self, problem: Problem) -> None:
         page = self._stack.currentWidget()
         assert isinstance(page, Page)
         page.banner.show_problem(problem)
 
-    def show_defect(self, error: BaseException, doing: str) -> None:
+    def show_bug(self, error: BaseException, doing: str) -> None:
         """Shows an unexpected error of the window itself."""
-        self._say(explain(error, doing))
+        self._show_problem(explain(error, doing))
 
     # State
 
     def _refresh_title(self) -> None:
         path = self.workspace.recipe_path
-        self.setWindowTitle(title(f"{path.name} – SparseZO") if path else "SparseZO")
+        self.setWindowTitle(window_title(f"{path.name} – SparseZO") if path else "SparseZO")
 
     def _engine_changed(self) -> None:
         problem = self.workspace.of(LoadEngine).problem
         if problem is not None:
-            self._say(problem)
+            self._show_problem(problem)
         self._refresh_status()
 
     def _refresh_status(self) -> None:
@@ -256,12 +256,12 @@ class MainWindow(QMainWindow):
             text = f"{record.name or 'Run'}: {state}, step {record.step} of {record.steps}"
         if self._run_label.text() != text:
             self._run_label.setText(text)
-        if self._leaving and not workspace.run.running:
+        if self._closing and not workspace.run.running:
             QTimer.singleShot(0, self.close)
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """During a run, asks first, then stops after the current step; the run can be resumed."""
-        if self.workspace.run.running and not self.workspace.run.inspecting and not self._leaving:
+        if self.workspace.run.running and not self.workspace.run.inspecting and not self._closing:
             event.ignore()
             box = QMessageBox(
                 QMessageBox.Icon.Question,
@@ -281,10 +281,10 @@ class MainWindow(QMainWindow):
         self.workspace.store.setValue("geometry", self.saveGeometry())
         event.accept()
         # Qt's own quit on closing the last window does nothing before the event loop has started.
-        QTimer.singleShot(0, self.gone.emit)
+        QTimer.singleShot(0, self.closed.emit)
 
     def stop_and_close(self) -> None:
         """Stops after the current step, then closes."""
-        self._leaving = True
+        self._closing = True
         self.statusBar().showMessage("Stopping after this step, then closing. Close again to quit now.")
         self.workspace.run.command(Stop())

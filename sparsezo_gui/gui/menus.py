@@ -15,8 +15,8 @@ from sparsezo_gui.gui.pages import PAGES
 from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.requests import ListRuns
 from sparsezo_gui.gui.theme import MODES, appearance, theme
-from sparsezo_gui.gui.widgets.dialogs import AboutDialog, KeysDialog
-from sparsezo_gui.gui.widgets.plain import entry
+from sparsezo_gui.gui.widgets.dialogs import AboutDialog, ShortcutsDialog
+from sparsezo_gui.gui.widgets.safe_text import menu_text
 
 if TYPE_CHECKING:
     from sparsezo_gui.gui.main_window import MainWindow
@@ -49,10 +49,13 @@ class Menus(QObject):
         for title, call, keys in RUN_ACTIONS:
             self._add(run, title, partial(self._on_run_page, call), keys)
         help_menu = bar.addMenu("&Help")
-        self._add(help_menu, "&Keyboard shortcuts", lambda: KeysDialog(self.keys(), window).open(), Keys.HelpContents)
+        self._add(help_menu, "&Keyboard shortcuts", self._show_shortcuts, Keys.HelpContents)
         self._add(help_menu, "&About SparseZO", lambda: AboutDialog(window).open())
 
-    def keys(self) -> list[tuple[str, str]]:
+    def _show_shortcuts(self) -> None:
+        ShortcutsDialog(self.shortcuts(), self._window).open()
+
+    def shortcuts(self) -> list[tuple[str, str]]:
         """Titles and shortcuts of the actions that have one."""
         actions = [action for action in self.findChildren(QAction) if not action.shortcut().isEmpty()]
         native = QKeySequence.SequenceFormat.NativeText
@@ -90,7 +93,7 @@ class Menus(QObject):
         self._choices(menu.addMenu("Text si&ze"), TEXT_SIZES, scale, "text_scale")
 
     def _add(self, menu: QMenu, title: str, call: Callable[[], object], keys: str | Keys = "") -> QAction:
-        # A child of this object, not of the menu, so that `keys` finds actions in creation order.
+        # A child of this object, not of the menu, so that `shortcuts` finds actions in creation order.
         action = QAction(title, self)
         if keys:
             action.setShortcut(QKeySequence(keys))
@@ -104,10 +107,10 @@ class Menus(QObject):
             action = menu.addAction(title)
             action.setCheckable(True)
             action.setChecked(value == current)
-            action.triggered.connect(lambda _=False, value=value: self._set_look(key, value))
+            action.triggered.connect(lambda _=False, value=value: self._set_appearance(key, value))
             group.addAction(action)
 
-    def _set_look(self, key: str, value: object) -> None:
+    def _set_appearance(self, key: str, value: object) -> None:
         store = self._window.workspace.store
         store.setValue(key, value)
         theme().apply(*appearance(store))
@@ -119,7 +122,7 @@ class Menus(QObject):
     def _fill_recipes(self) -> None:
         self._recipes.clear()
         for path in self._window.workspace.recent_recipes():
-            action = self._recipes.addAction(entry(path))
+            action = self._recipes.addAction(menu_text(path))
             action.triggered.connect(lambda _=False, path=path: self._window.open_recipe(Path(path)))
         if self._recipes.isEmpty():
             self._recipes.addAction("None yet").setEnabled(False)
@@ -129,7 +132,7 @@ class Menus(QObject):
         workspace = self._window.workspace
         for run in (workspace.of(ListRuns).answer or [])[:RUNS_SHOWN]:
             state = STATES.get(run.state, run.state).lower()
-            action = self._runs.addAction(entry(f"{run.name} · step {run.step} of {run.steps} · {state}"))
+            action = self._runs.addAction(menu_text(f"{run.name} · step {run.step} of {run.steps} · {state}"))
             action.triggered.connect(lambda _=False, path=run.path: self._window.open_run(Path(path)))
             action.setEnabled(not workspace.run.running)
         if self._runs.isEmpty():

@@ -6,7 +6,7 @@ import pytest
 from standin import GB, memory
 
 from sparsezo_gui.answers import MemoryEstimate
-from sparsezo_gui.gui.advice import MOST, advice
+from sparsezo_gui.gui.advice import MAX_SENTENCES, advice
 from sparsezo_gui.recipe import Recipe
 
 SENSITIVE = Recipe()
@@ -77,4 +77,4 @@ def test_a_saved_mask_is_not_guessed_about(tmp_path):
 
 def test_there_are_at_most_three():
     recipe = Recipe(mask={"rule": "random", "density": 1e-4}, update={"rule": "sgd"})
-    assert len(advice(memory(), recipe, 1_000_000)) == MOST
+    assert len(advice(memory(), recipe, 1_000_000)) == MAX_SENTENCES

@@ -137,9 +137,9 @@ def test_a_preview_tells_its_progress_and_gives_way_to_the_next(window, find, wo
 def test_the_time_that_a_stage_takes_yet(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(words.time, "monotonic", lambda: now[0])
-    pace = words.Pace()
-    assert pace.words(Progress("Reading")) == "Reading"
-    assert pace.words(Progress("Preparing", 10, 110, "rows")) == "Preparing: 10 of 110 rows"
+    text = words.ProgressText()
+    assert text.words(Progress("Reading")) == "Reading"
+    assert text.words(Progress("Preparing", 10, 110, "rows")) == "Preparing: 10 of 110 rows"
     now[0] = 10.0
-    assert pace.words(Progress("Preparing", 30, 110, "rows")) == "Preparing: 30 of 110 rows, about 40 s left"
-    assert pace.words(Progress("Other", 30, 110, "rows")) == "Other: 30 of 110 rows"
+    assert text.words(Progress("Preparing", 30, 110, "rows")) == "Preparing: 30 of 110 rows, about 40 s left"
+    assert text.words(Progress("Other", 30, 110, "rows")) == "Other: 30 of 110 rows"

@@ -157,7 +157,7 @@ def test_opening_a_strangers_recipe_runs_nothing_of_its_model(tmp_path, qtbot):
         qtbot.waitUntil(lambda: all(workspace.of(kind).answer is not None for kind in known), timeout=60000)
         qtbot.waitUntil(lambda: workspace.of(EstimateMemory).problem is not None, timeout=60000)
         assert "needs the Python code that comes with it" in workspace.of(ReadModel).answer.problem
-        assert "needs the Python code that comes with it" in workspace.of(EstimateMemory).problem.what
+        assert "needs the Python code that comes with it" in workspace.of(EstimateMemory).problem.message
         assert not window.findChildren(QDialog) and not marker.exists()
         for answer, done in (("Do not run the code", "problem"), ("Run the code", "answer")):
             qtbot.waitUntil(lambda: not workspace.blocker, timeout=60000)

@@ -11,7 +11,7 @@ from standin import mask_report, memory
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.requests import FindMask, FindRate
 from sparsezo_gui.gui.theme import theme
-from sparsezo_gui.gui.widgets.plain import tip
+from sparsezo_gui.gui.widgets.safe_text import tooltip
 from sparsezo_gui.recipe.events import Stop
 
 
@@ -69,7 +69,7 @@ def test_a_bar_tells_its_exact_numbers(found, find, qtbot):
     event = QHelpEvent(QHelpEvent.Type.ToolTip, place, chart.mapToGlobal(place))
     QApplication.sendEvent(chart, event)
     told = f"Block 0: {first.tuned:,} of {first.weights:,} weights (0.229 %)".replace(",", "\u2009")
-    assert QToolTip.text() == tip(told)
+    assert QToolTip.text() == tooltip(told)
     QToolTip.hideText()
     qtbot.waitUntil(lambda: not QToolTip.isVisible(), timeout=3000)
 
@@ -165,7 +165,7 @@ def test_a_rule_that_does_not_go_with_the_rest_is_refused_with_a_sentence(method
     combo = find("Weights to tune")
     before = combo.currentIndex()
     combo.setCurrentIndex(combo.findData("random-layers"))
-    assert "weights in 4 bits cannot be moved. Set [model] bits = 32 or 16" in method.banner.text
+    assert "4-bit weights cannot be updated in place. Set [model] bits = 32 or 16" in method.banner.text
     assert workspace.recipe.mask.rule == "sensitive"
     assert combo.currentIndex() == before, "what was refused is not shown as chosen"
     workspace.change("model", bits=32)

@@ -188,14 +188,14 @@ def test_cross_hair_zoom_and_export(qtbot, tmp_path):
     board.show()
     board.show_record(filled(500), "Memory")
     with qtbot.waitSignal(board.readout) as told:
-        board.point_at(120)
+        board.move_crosshair(120)
     assert told.args[0].startswith("Step 120 · loss ")
     board.set_log(True)
     board.loss.setXRange(100, 200, padding=0)
     assert board.latency.viewRange()[0] == pytest.approx([100, 200])
     board.show_all()
     assert board.latency.viewRange()[0][1] > 500
-    board.set_third("slope")
+    board.set_extra("gradient_estimate")
     board.save_png(tmp_path / "plots.png")
     board.save_csv(tmp_path / "steps.csv")
     assert (tmp_path / "plots.png").stat().st_size > 10_000

@@ -12,7 +12,7 @@ from standin import listed, past
 
 from sparsezo_gui.errors import ChangedInputs, UserError
 from sparsezo_gui.gui import words
-from sparsezo_gui.gui.chat import Exchange, hint, wanted
+from sparsezo_gui.gui.chat import Exchange, hint, placeholder
 from sparsezo_gui.gui.requests import ExportRun, InspectRun, ReadRun
 from sparsezo_gui.gui.run_control import Opening
 from sparsezo_gui.gui.theme import theme
@@ -218,7 +218,7 @@ def test_changed_inputs_are_a_question_and_what_is_measured_then_is_marked(windo
     assert window.page("runs").banner.text == "The validation examples changed."
     assert engine.asked == []
     click("Continue anyway")
-    qtbot.waitUntil(lambda: bool(workspace.run.record and workspace.run.record.marked), timeout=5000)
+    qtbot.waitUntil(lambda: bool(workspace.run.record and workspace.run.record.changed_input_evaluations), timeout=5000)
     assert "with changed inputs: accuracy 50.0 %" in find("Step results").text()
     assert [each.step for each in workspace.run.record.evaluations] == [0]
     workspace.run.command(e.Stop())
@@ -288,7 +288,7 @@ def test_a_prompt_can_be_asked_raw(window, runs, find, click, workspace, engine,
     ],
 )
 def test_the_chat_says_what_to_write(data, raw, text):
-    assert wanted(Recipe(data=data), Engine().tasks(), raw) == text
+    assert placeholder(Recipe(data=data), Engine().tasks(), raw) == text
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_the_hint_is_of_the_run_on_show(window, tmp_path):
     folder, old = tmp_path / "old", dump(Recipe(data={"task": "pairs", "chat_template": False}))
     folder.mkdir()
     (folder / "recipe.toml").write_text(old.replace("chat_template = false\n", ""))  # as before that key existed
-    window.chat.point_at(folder, 3)
+    window.chat.set_target(folder, 3)
     assert "chat template is not used" in window.chat._hint.text()
     window.chat.empty()
     assert "chat template is not used" in window.chat._hint.text()
@@ -318,11 +318,11 @@ def test_the_hint_is_of_the_run_on_show(window, tmp_path):
 
 def test_an_answer_that_is_empty_says_why(qapp):
     exchange = Exchange("Is it?", "Tuned")
-    exchange.take(e.Answer(0, " \n"))
+    exchange.add_piece(e.Answer(0, " \n"))
     assert exchange.base.text() == "…"
-    exchange.take(e.Answer(0, "", last=True))
+    exchange.add_piece(e.Answer(0, "", last=True))
     assert exchange.base.text() == "The model gave an empty answer."
-    exchange.take(e.Answer(9, "technical 92 %\nbilling 8 %", last=True))
+    exchange.add_piece(e.Answer(9, "technical 92 %\nbilling 8 %", last=True))
     assert exchange.tuned.text() == "technical 92 %\nbilling 8 %"
 
 
@@ -380,7 +380,7 @@ def test_memory_is_let_go_of_and_taken_again(window, find, click, workspace, eng
     click("Pause run")
     qtbot.waitUntil(lambda: workspace.run.record.state == "paused", timeout=3000)
     click("Free memory")
-    qtbot.waitUntil(lambda: workspace.run.record.state == "released", timeout=3000)
+    qtbot.waitUntil(lambda: workspace.run.record.state == "unloaded", timeout=3000)
     assert "model unloaded" in find("State of the run").text()
     click("Resume run")
     qtbot.waitUntil(lambda: workspace.run.record.state == "running", timeout=3000)

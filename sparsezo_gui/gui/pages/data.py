@@ -18,7 +18,7 @@ from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, label, row
 from sparsezo_gui.gui.widgets.example_figures import ExampleFigures
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
-from sparsezo_gui.gui.widgets.plain import named
+from sparsezo_gui.gui.widgets.safe_text import safe_name
 from sparsezo_gui.gui.widgets.table import DataTable
 from sparsezo_gui.gui.widgets.tokens import TokenView
 from sparsezo_gui.gui.workspace import Workspace
@@ -28,7 +28,7 @@ _PATTERNS = (f"*{suffix}{packed}" for suffix in data_suffixes() for packed in ("
 FILES = f"Data ({' '.join(_PATTERNS)});;All files (*)"
 PAGE_SIZE = 50  # rows per page, as in the engine
 LIMITS = ("train", "validation", "test", "max_tokens", "leave_out_gaps", "merge_labels")
-OFFERS = {"leave_out_gaps": "Skip these rows", "merge_labels": "Merge these labels"}
+FIXES = {"leave_out_gaps": "Skip these rows", "merge_labels": "Merge these labels"}
 
 
 class DataPage(Page):
@@ -37,7 +37,7 @@ class DataPage(Page):
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Data", "Choose examples, map their columns, and check what the model will see.")
         self._workspace = workspace
-        self._page, self._pace = 0, words.Pace()
+        self._page, self._progress_text = 0, words.ProgressText()
         self._asked: object = None
         self.setAcceptDrops(True)
         below = row(self._make_seen(), self._make_figures(), spacing=2 * GRID)
@@ -51,10 +51,10 @@ class DataPage(Page):
         self.body.addLayout(row(None, button("Continue to Method", lambda: self.go_to.emit("method"), role="primary")))
         workspace.on(ListTasks, call=self._fill_tasks)
         workspace.on(PreviewData, call=self._show)
-        workspace.recipe_changed.connect(self._follow)
+        workspace.recipe_changed.connect(self._refresh)
         workspace.recipe_stable.connect(self._ask)
         self._fill_tasks()
-        self._follow()
+        self._refresh()
         self._show()
 
     def _make_source(self) -> QWidget:
@@ -62,7 +62,7 @@ class DataPage(Page):
         self._source.setAccessibleName("Data source")
         self._source.setPlaceholderText("File, folder, Hub data set or 'starter'; or drop a file here")
         self._source.editingFinished.connect(self._typed)
-        again = button("Reload", lambda: self._turn(0), name="Reload the data")
+        again = button("Reload", lambda: self._change_page(0), name="Reload the data")
         again.setToolTip("Reads the file again, for example after you edit it.")
         self._task = Combo("Task")
         self._task.setSizeAdjustPolicy(Combo.SizeAdjustPolicy.AdjustToContents)
@@ -87,8 +87,8 @@ class DataPage(Page):
     def _make_rows(self) -> QWidget:
         self._totals = label("", "dim", name="Examples by split")
         self._rows = label("", "dim", name="Rows shown")
-        self._before = button("Previous", lambda: self._turn(-1), name="Previous page of rows")
-        self._after = button("Next", lambda: self._turn(1), name="Next page of rows")
+        self._before = button("Previous", lambda: self._change_page(-1), name="Previous page of rows")
+        self._after = button("Next", lambda: self._change_page(1), name="Next page of rows")
         self.table = DataTable()
         self.table.mapping.mapped.connect(self._mapped)
         self._rows_card = card(
@@ -130,7 +130,7 @@ class DataPage(Page):
 
     def _limit(self, name: str, value: Any) -> None:
         fault = self._workspace.change("data", **{name: value})
-        self._fields[name].set_fault(fault)
+        self._fields[name].set_error(fault)
 
     def _set(self, **values: Any) -> None:
         self._page = 0
@@ -139,11 +139,11 @@ class DataPage(Page):
             self.banner.show_problem(Problem(fault))
             self._task.choose(self._workspace.recipe.data.task)
         else:
-            self.banner.forget()
+            self.banner.clear_refusal()
 
     def _set_source(self, source: str) -> None:
         task = {"task": "choice"} if source == "starter" else {}
-        usual = dict.fromkeys(OFFERS, False)
+        usual = dict.fromkeys(FIXES, False)
         self._set(source=source, columns={}, answers=[], template="", **usual, **task)
 
     def _typed(self) -> None:
@@ -177,7 +177,7 @@ class DataPage(Page):
         columns = {p: c for p, c in self._mapping().items() if c != name and p != part}
         self._set(columns={**columns, **({part: name} if part else {})})
 
-    def _turn(self, by: int) -> None:
+    def _change_page(self, by: int) -> None:
         self._page = max(self._page + by, 0)
         self._workspace.preview(self._page)
 
@@ -202,22 +202,22 @@ class DataPage(Page):
         current = self._workspace.recipe.data.task
         items = [(task.title, task.name) for task in tasks]
         if current not in [name for _, name in items]:
-            items.insert(0, (named(current), current))
+            items.insert(0, (safe_name(current), current))
         self._task.fill(items, current)
-        self._show_chats()
+        self._show_chat_template()
 
-    def _follow(self) -> None:
+    def _refresh(self) -> None:
         data = self._workspace.recipe.data
         self._source.setText(data.source)
         self._source.setModified(False)
         self._task.choose(data.task)
         if self._template.toPlainText() != data.template:
             self._template.setPlainText(data.template)
-        self._show_chats()
+        self._show_chat_template()
         for name, field in self._fields.items():
             field.set_value(getattr(data, name))
 
-    def _show_chats(self) -> None:
+    def _show_chat_template(self) -> None:
         data = self._workspace.recipe.data
         self._chats.setChecked(data.chat_template)
         self._chats.setVisible(any(task.name == data.task and task.chat_template for task in self._tasks()))
@@ -234,11 +234,11 @@ class DataPage(Page):
     def _show(self) -> None:
         workspace = self._workspace
         if progress := workspace.of(PreviewData).progress:
-            self._rows.setText(self._pace.words(progress))
+            self._rows.setText(self._progress_text.words(progress))
             return
         preview, problem = workspace.of(PreviewData).answer, workspace.of(PreviewData).problem
         shown = preview if problem is None else None
-        fault = problem.what if problem else preview.problem if preview else ""
+        fault = problem.message if problem else preview.problem if preview else ""
         self._fault.setVisible(bool(fault))
         self._fault.setText(fault)
         self._results.setVisible(shown is not None)
@@ -269,11 +269,11 @@ class DataPage(Page):
     def _show_banner(self, preview: DataPreview | None, problem: Problem | None) -> None:
         """Bugs, else a suggested mapping, else notices; other problems are shown below the source."""
         if problem is not None or preview is None:
-            self.banner.follow(problem if problem and problem.defect else None)
+            self.banner.track(problem if problem and problem.is_bug else None)
         elif preview.suggestion:
             said = " and ".join(f"column '{name}' as {part}" for part, name in preview.suggestion.items())
             columns = {**self._workspace.recipe.data.columns, **preview.suggestion}
-            self.banner.follow(
+            self.banner.track(
                 Problem(f"Some prompt fields have no column yet. Suggested: {said}."), "info",
                 ("Use suggestion", lambda: self._set(columns=columns)),
             )  # fmt: skip
@@ -289,9 +289,9 @@ class DataPage(Page):
             told.insert(0, f"Tokens cannot be shown. {why}")
         warns = preview.problem or preview.tokenizer_problem or any(n.level == "warning" for n in preview.notices)
         offer, mark = preview.offer, "• " if len(told) > 1 else ""
-        action = (OFFERS[offer], lambda: self._set(**{offer: True})) if offer else None
+        action = (FIXES[offer], lambda: self._set(**{offer: True})) if offer else None
         text = "\n".join(f"{mark}{each}" for each in told)
-        self.banner.follow(Problem(text) if told else None, "warning" if warns else "info", action)
+        self.banner.track(Problem(text) if told else None, "warning" if warns else "info", action)
 
 
 def _dropped(event: QDropEvent) -> list[str]:

@@ -14,8 +14,8 @@ from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.requests import ExportRun, ListRuns
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, label, row
-from sparsezo_gui.gui.widgets.fields import Choices, Combo
-from sparsezo_gui.gui.widgets.plain import named
+from sparsezo_gui.gui.widgets.fields import Combo, RadioGroup
+from sparsezo_gui.gui.widgets.safe_text import safe_name
 from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.gui.words import count, file_name
 from sparsezo_gui.gui.workspace import Workspace
@@ -51,10 +51,10 @@ class ExportPage(Page):
         refresh = button("Refresh", self._workspace.run.list_runs, name="Refresh the list of runs")
         self._step = StepSlider("Step to export")
         self._forms = export_formats()
-        self._format = Choices({name: (form.title, form.help) for name, form in self._forms.items()})
+        self._format = RadioGroup({name: (form.title, form.help) for name, form in self._forms.items()})
         self._format.changed.connect(self._suggest)
         self._options = {
-            (name, option.name): (label(option.title, "heading"), Choices(option.choices))
+            (name, option.name): (label(option.title, "heading"), RadioGroup(option.choices))
             for name, form in self._forms.items() for option in form.options
         }  # fmt: skip
         format_title = label("Format", "heading")
@@ -83,8 +83,7 @@ class ExportPage(Page):
     def _fill(self) -> None:
         runs = [run for run in self._workspace.of(ListRuns).answer or [] if run.step > 0]
         chosen = self._run.currentData()
-        items = [(named(f"{run.name} · {STATES.get(run.state, run.state).lower()}, step {run.step} of {run.steps} · "
-                        f"{run.created[:16].replace('T', ' ')}"), str(run.path)) for run in runs]  # fmt: skip
+        items = [(safe_name(_line(run)), run.path) for run in runs]
         if chosen not in [path for _, path in items]:
             chosen = items[0][1] if items else None
         self._run.fill(items, chosen)
@@ -156,8 +155,8 @@ class ExportPage(Page):
         self._bar.setValue(progress.done if progress else 0)
         problem = workspace.problem_of(ExportRun, ListRuns)
         notices = "\n".join(export.notices)
-        asks = problem is not None and problem.question
-        self.banner.follow(
+        asks = problem is not None and problem.can_continue
+        self.banner.track(
             problem or (Problem(notices) if notices else None), "error" if problem else "info",
             ("Export anyway", lambda: self._export(accept=True)) if asks else None,
         )  # fmt: skip
@@ -169,6 +168,11 @@ class ExportPage(Page):
             self._said.setText("No run has completed a step yet. Start one on the Run page.")
         else:
             self._said.setText(_told(export.answer) if export.answer is not None else "")
+
+
+def _line(run: RunSummary) -> str:
+    state, created = STATES.get(run.state, run.state).lower(), run.created[:16].replace("T", " ")
+    return f"{run.name} · {state}, step {run.step} of {run.steps} · {created}"
 
 
 def _told(exported: Exported) -> str:

@@ -8,7 +8,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QMouseEvent
 from PySide6.QtWidgets import QButtonGroup, QFrame, QGridLayout, QRadioButton, QSizePolicy, QVBoxLayout, QWidget
 
-from sparsezo_gui.gui.advice import MOST, advice
+from sparsezo_gui.gui.advice import MAX_SENTENCES, advice
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import EstimateMemory, FindMask, FindRate, MeasureMemory, ReadModel
 from sparsezo_gui.gui.theme import GRID
@@ -57,7 +57,7 @@ class MethodPage(Page):
         self._more = button("Advanced", self._toggle, role="flat", image="chevron-right", name="Show advanced settings")
         self._panel = card(self._advanced)
         self._panel.hide()
-        self._advice = [label("", "dim", wrap=True, name="Advice") for _ in range(MOST)]
+        self._advice = [label("", "dim", wrap=True, name="Advice") for _ in range(MAX_SENTENCES)]
         self._worth = card(label("Worth knowing", "heading"), *self._advice)
         self.body.addWidget(
             card(row(label("Basic settings", "heading"), 2 * GRID, self._own, None), self._basic, RateFinder(workspace))
@@ -68,18 +68,18 @@ class MethodPage(Page):
         self.body.addWidget(self._panel)
         self.body.addStretch(1)
         self.body.addLayout(row(None, button("Continue to Run", lambda: self.go_to.emit("run"), role="primary")))
-        workspace.recipe_changed.connect(self.follow)
-        workspace.on(FindMask, FindRate, call=lambda: self.banner.follow(workspace.problem_of(FindMask, FindRate)))
+        workspace.recipe_changed.connect(self.refresh)
+        workspace.on(FindMask, FindRate, call=lambda: self.banner.track(workspace.problem_of(FindMask, FindRate)))
         workspace.on(EstimateMemory, MeasureMemory, ReadModel, call=self._advise)
         workspace.recipe_changed.connect(self._advise)
-        self.follow()
+        self.refresh()
         self._advise()
 
     def _advise(self) -> None:
         workspace = self._workspace
         model = workspace.model
         told = advice(workspace.memory, workspace.recipe, model.parameters if model else 0)
-        for part, sentence in zip(self._advice, [*told, *[""] * MOST], strict=False):
+        for part, sentence in zip(self._advice, [*told, *[""] * MAX_SENTENCES], strict=False):
             part.setText(sentence)
             part.setVisible(bool(sentence))
         self._worth.setVisible(bool(told))
@@ -103,10 +103,10 @@ class MethodPage(Page):
         if fault:
             self.banner.show_problem(Problem(fault))
         else:
-            self.banner.forget()
-        self.follow()
+            self.banner.clear_refusal()
+        self.refresh()
 
-    def follow(self) -> None:
+    def refresh(self) -> None:
         """Updates the page from the recipe."""
         recipe = self._workspace.recipe
         rules = tuple(getattr(recipe, registry.table).rule for registry in REGISTRIES)
@@ -170,12 +170,12 @@ class MethodPage(Page):
         field = self._fields.get((table, name))
         if field is not None:
             # The sentence starts with the field's name, which is already on screen.
-            field.set_fault(_without_name(fault, name, field.title))
+            field.set_error(_without_name(fault, name, field.title))
         elif fault:  # the rule does not fit the other settings
             self._rules[table].choose(getattr(self._workspace.recipe, table).rule)
             self.banner.show_problem(Problem(fault))
         if not fault:
-            self.banner.forget()
+            self.banner.clear_refusal()
 
 
 class PresetCard(QFrame):

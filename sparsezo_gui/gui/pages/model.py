@@ -14,7 +14,7 @@ from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, badge, button, card, clear, column, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.memory import verdict_of
-from sparsezo_gui.gui.widgets.plain import named, sentence, tip
+from sparsezo_gui.gui.widgets.safe_text import safe_name, safe_sentence, tooltip
 from sparsezo_gui.gui.words import count, size
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.recipe import ModelTable
@@ -60,8 +60,8 @@ class ModelPage(Page):
         self._facts.setColumnStretch(1, 1)
         self._problem = label("", "error", wrap=True, name="Model problem")
         self._bits = Combo("Bits per weight")
-        self._bits.fill(BITS, _held(workspace.recipe.model))
-        self._bits.currentIndexChanged.connect(self._hold)
+        self._bits.fill(BITS, _precision(workspace.recipe.model))
+        self._bits.currentIndexChanged.connect(self._set_precision)
         self._device = Combo("Device")
         self._device.currentIndexChanged.connect(lambda: self._set(device=self._device.currentData()))
         self._revision = SettingField("revision", ModelTable.model_fields["revision"])
@@ -87,9 +87,9 @@ class ModelPage(Page):
         workspace.on(ListModels, CheckFits, call=self._show)
         workspace.on(ReadModel, call=self._show)
         workspace.on(EstimateMemory, MeasureMemory, call=self._show_badge)
-        workspace.recipe_changed.connect(self._follow)
+        workspace.recipe_changed.connect(self._refresh)
         self._fill()
-        self._follow()
+        self._refresh()
 
     def _set(self, **values: Any) -> None:
         self._say(self._workspace.change("model", **values))
@@ -108,13 +108,13 @@ class ModelPage(Page):
             entries = [(name, f"{name}\nbundled", "") for name in resources.BUNDLED_MODELS]
         else:
             fits = workspace.of(CheckFits).answer or {}
-            entries = [(m.id, f"{named(m.title or m.id)}\n{_line(m, fits.get(m.id, ''))}", m.problem) for m in models]
+            entries = [(m.id, f"{safe_name(m.title or m.id)}\n{_line(m, fits.get(m.id))}", m.problem) for m in models]
         for identity, text, problem in entries:
             item = QListWidgetItem(text)
             item.setData(Qt.ItemDataRole.UserRole, identity)
-            item.setToolTip(tip(problem or named(identity)))
+            item.setToolTip(tooltip(problem or safe_name(identity)))
             if problem:
-                item.setText(f"{text}\nCannot be used: {sentence(problem)}")
+                item.setText(f"{text}\nCannot be used: {safe_sentence(problem)}")
             self.list.addItem(item)
         self.list.blockSignals(False)
         waiting = models is None and workspace.of(ListModels).problem is None
@@ -149,16 +149,16 @@ class ModelPage(Page):
             self._id.setText(folder)
             self._set(id=folder, trust_remote_code=False)
 
-    def _hold(self) -> None:
+    def _set_precision(self) -> None:
         bits, _, compute = self._bits.currentData().partition(" ")
         self._set(bits=int(bits), compute=compute or "auto")
-        self._bits.choose(_held(self._workspace.recipe.model))  # a refused value is not shown as selected
+        self._bits.choose(_precision(self._workspace.recipe.model))  # a refused value is not shown as selected
 
-    def _follow(self) -> None:
+    def _refresh(self) -> None:
         model = self._workspace.recipe.model
         self._select()
-        self._bits.choose(_held(model))
-        other = [] if model.device in ("auto", "cpu", "cuda") else [(named(model.device), model.device)]
+        self._bits.choose(_precision(model))
+        other = [] if model.device in ("auto", "cpu", "cuda") else [(safe_name(model.device), model.device)]
         self._device.fill([*DEVICES, *other], model.device)
         self._revision.set_value(model.revision)
         self._trust.set_value(model.trust_remote_code)
@@ -169,9 +169,9 @@ class ModelPage(Page):
         summary, problem = workspace.model, workspace.of(ReadModel).problem
         clear(self._facts)
         self._title.setText((summary.title if summary else "") or model.id)
-        self._say(problem.what if problem else summary.problem if summary else "")
-        defect = problem if problem and problem.defect else None
-        self.banner.follow(workspace.of(ListModels).problem or defect)
+        self._say(problem.message if problem else summary.problem if summary else "")
+        defect = problem if problem and problem.is_bug else None
+        self.banner.track(workspace.of(ListModels).problem or defect)
         if problem is None and summary is None:
             self._facts.addWidget(label("Details appear once the engine is loaded.", "dim"), 0, 0)
         elif problem is None and summary is not None:
@@ -189,7 +189,7 @@ class ModelPage(Page):
             restyle(self._badge, level=level)
 
 
-def _line(model: ModelSummary, verdict: str) -> str:
+def _line(model: ModelSummary, verdict: str | None) -> str:
     parts = [count(model.parameters) if model.parameters else "", size(model.bytes) if model.bytes else "",
              KINDS.get(model.kind, model.kind or ""),
              verdict_of(verdict)[0] if verdict else ""]  # fmt: skip
@@ -206,6 +206,6 @@ def _facts(model: ModelSummary) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in facts if value]
 
 
-def _held(model: ModelTable) -> str:
+def _precision(model: ModelTable) -> str:
     """The value in `BITS` for a recipe's model."""
     return f"{model.bits} int8" if model.compute == "int8" else str(model.bits)

@@ -11,7 +11,7 @@ from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QCheckBox, QFileDialog, QLayout, QProgressBar, QSizePolicy, QStackedWidget, QWidget
 
 from sparsezo_gui.gui import words
-from sparsezo_gui.gui.plots.board import THIRDS, Board
+from sparsezo_gui.gui.plots.board import EXTRA_PLOTS, Board
 from sparsezo_gui.gui.problems import Problem, explain
 from sparsezo_gui.gui.record import STATES, WAITING
 from sparsezo_gui.gui.theme import GRID, theme
@@ -19,7 +19,7 @@ from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, ro
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.widgets.fields import Combo
 from sparsezo_gui.gui.widgets.outlook import Outlook
-from sparsezo_gui.gui.widgets.results import Metrics, Notices, Shown
+from sparsezo_gui.gui.widgets.results import ExampleList, Metrics, NoticeList
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.events import Ask, Command, EvaluateNow, Pause, Release, Resume, SetRate, Stop
 
@@ -42,7 +42,7 @@ class RunPage(Page):
         super().__init__("Run", "")
         self._workspace = workspace
         self._changes = -1
-        self._pace = words.Pace()
+        self._progress_text = words.ProgressText()
         self._shown: object = None
         self.sentence.setAccessibleName("State of the run")
         self._add_buttons()
@@ -59,8 +59,8 @@ class RunPage(Page):
         self._tick = QTimer(self, interval=TICK_MS)
         self._tick.timeout.connect(self._draw)
         for signal in (workspace.run.changed, workspace.blocker_changed, workspace.recipe_changed):
-            signal.connect(self._follow)
-        self._follow()
+            signal.connect(self._refresh_state)
+        self._refresh_state()
 
     def _add_buttons(self) -> None:
         self._start = button("Start", self._start_or_resume, role="primary", image="play")
@@ -94,7 +94,7 @@ class RunPage(Page):
         return self._plots
 
     def _make_side(self) -> QWidget:
-        self.metrics, self.notices, self.examples = Metrics(), Notices(), Shown()
+        self.metrics, self.notices, self.examples = Metrics(), NoticeList(), ExampleList()
         lists = QStackedWidget()
         lists.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
         lists.addWidget(self.notices)
@@ -108,18 +108,18 @@ class RunPage(Page):
         return side
 
     def _make_controls(self) -> QLayout:
-        self._third = Combo("Third plot")
-        self._third.setSizeAdjustPolicy(Combo.SizeAdjustPolicy.AdjustToContents)
-        self._third.fill([(title, key) for key, title in THIRDS.items()], "metric")
-        self._third.currentIndexChanged.connect(lambda: self.board.set_third(self._third.currentData()))
-        self._third.setToolTip("What the third small plot shows.")
+        self._extra = Combo("Third plot")
+        self._extra.setSizeAdjustPolicy(Combo.SizeAdjustPolicy.AdjustToContents)
+        self._extra.fill([(title, key) for key, title in EXTRA_PLOTS.items()], "metric")
+        self._extra.currentIndexChanged.connect(lambda: self.board.set_extra(self._extra.currentData()))
+        self._extra.setToolTip("What the third small plot shows.")
         self._log = QCheckBox("Log scale")
         self._log.setAccessibleName("Log scale")
         self._log.toggled.connect(self.board.set_log)
         self._whole = button("Show all", self.board.show_all, role="flat", tip="Shows all steps again after zooming.")
         self._readout = label("", "dim", wrap=True, name="Values at the crosshair")
         self.board.readout.connect(lambda text: self._readout.setText(text or LEGEND))
-        controls = row(self._third, self._log, self._whole, GRID, self._readout)
+        controls = row(self._extra, self._log, self._whole, GRID, self._readout)
         controls.setStretch(4, 1)
         return controls
 
@@ -196,7 +196,7 @@ class RunPage(Page):
 
     # Display
 
-    def _follow(self) -> None:
+    def _refresh_state(self) -> None:
         workspace, record = self._workspace, self._workspace.run.record
         if record is not None:
             on_gpu = record.started is not None and not record.started.device.startswith("CPU")
@@ -228,7 +228,7 @@ class RunPage(Page):
         self._stop.setEnabled(workspace.run.pending is not Stop)
         self._evaluate.setEnabled(stepping)
         self._rate.setEnabled(stepping)
-        self.banner.follow(workspace.run.problem)
+        self.banner.track(workspace.run.problem)
         if active and not self._tick.isActive():
             self._tick.start()
         elif not active:
@@ -260,8 +260,8 @@ class RunPage(Page):
         self._numbers["Time left"].setText(words.seconds(left) if record.active and left == left else "–")
         progress = record.progress if record.active else None
         pending = PENDING[workspace.run.pending] if workspace.run.pending else ""
-        now = self._pace.words(progress) if progress else pending
-        state = "Running in another window or terminal" if record.elsewhere else STATES[record.state]
+        now = self._progress_text.words(progress) if progress else pending
+        state = "Running in another window or terminal" if record.active_elsewhere else STATES[record.state]
         if record.state == "waiting":
             state, now = f"Waiting: {record.reason}", ""
         self.sentence.setText(f"{record.name or 'Run'} · {state}{f' · {now}' if now else ''}")
@@ -285,7 +285,7 @@ class RunPage(Page):
         record = self._workspace.run.record
         filled = record is not None and record.columns.size > 0
         self._plots.setCurrentIndex(int(filled))
-        for control in (self._whole, self._third, self._log):
+        for control in (self._whole, self._extra, self._log):
             control.setEnabled(filled)
         if filled:
             if not self._readout.text():

@@ -28,7 +28,7 @@ from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, restyle, row
 from sparsezo_gui.gui.widgets.branch import BranchDialog
 from sparsezo_gui.gui.widgets.run_tree import RunTree
-from sparsezo_gui.gui.widgets.share import ShareDialog, listed
+from sparsezo_gui.gui.widgets.share import ShareDialog, file_lines
 from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.plain import readable
@@ -68,11 +68,11 @@ class RunsPage(Page):
         splitter.setSizes([56 * GRID, 62 * GRID])
         self.body.addWidget(splitter, 1)
         workspace.on(ListRuns, call=self._fill)
-        workspace.on(BranchRun, SaveNotes, ListContents, ShareRun, ReceiveRun, call=self._follow)
+        workspace.on(BranchRun, SaveNotes, ListContents, ShareRun, ReceiveRun, call=self._refresh)
         workspace.of(ShareRun).answered.connect(self._shared)
         workspace.run_created.connect(self._created)
         for signal in (workspace.run.changed, workspace.blocker_changed, workspace.run.advanced):
-            signal.connect(self._follow)
+            signal.connect(self._refresh)
         self._fill()
 
     def _make_detail(self) -> QWidget:
@@ -80,13 +80,13 @@ class RunsPage(Page):
         self._about = label("", "dim", wrap=True, name="Run details")
         self._recipe = label("", wrap=True, name="Run settings")
         self._step = StepSlider("Step")
-        self._step.changed.connect(self._follow)
+        self._step.changed.connect(self._refresh)
         self._at = label("", "dim", wrap=True, name="Step results")
         self._notes = QPlainTextEdit()
         self._notes.setAccessibleName("Notes")
         self._notes.setPlaceholderText("Notes about this run")
         self._notes.setTabChangesFocus(True)
-        self._notes.textChanged.connect(self._follow)
+        self._notes.textChanged.connect(self._refresh)
         self._save = button("Save notes", self._note, name="Save notes")
         actions = self._make_actions()
         head = row(self._title, self._unload, self._go_on)
@@ -167,15 +167,15 @@ class RunsPage(Page):
             self._notes.setPlainText(readable(run.notes))
             self._notes.document().setModified(False)
         self._noted = run.path
-        self._follow()
+        self._refresh()
 
     def _shared(self, request: ShareRun, shared: Shared) -> None:
-        text = f"Shared to {request.out}. Contents:\n{listed(shared.contents)}"
+        text = f"Shared to {request.out}. Contents:\n{file_lines(shared.contents)}"
         self.banner.show_problem(Problem(text), "info")
 
     # Actions on the selected run
 
-    def _follow(self) -> None:
+    def _refresh(self) -> None:
         workspace, run = self._workspace, self._chosen()
         if run is None or not self.isVisible():
             return
@@ -196,22 +196,22 @@ class RunsPage(Page):
             control.setEnabled(not damaged)
         self._curves_button.setEnabled(not damaged and (mine or not workspace.run.running))
         self._save.setEnabled(self._notes.document().isModified())
-        self._at.setText("" if damaged else why or self._known(step, run))
+        self._at.setText("" if damaged else why or self._step_results(step, run))
         problem = workspace.problem_of(*KINDS)
-        asks = problem is not None and problem.question and problem == workspace.of(InspectRun).problem
-        self.banner.follow(problem, action=("Continue anyway", workspace.run.inspect_anyway) if asks else None)
+        asks = problem is not None and problem.can_continue and problem == workspace.of(InspectRun).problem
+        self.banner.track(problem, action=("Continue anyway", workspace.run.inspect_anyway) if asks else None)
 
-    def _known(self, step: int, run: RunSummary) -> str:
+    def _step_results(self, step: int, run: RunSummary) -> str:
         record = self._workspace.run.record
         if record is None or str(record.folder) != run.path:
             return "Evaluate it or ask in the chat (Ctrl+J); this loads the model."
         if record.progress is not None:
             progress = record.progress
             return progress.stage + (f": {progress.done} of {progress.total} {progress.unit}" if progress.total else "")
-        found = [each for each in (*record.evaluations, *record.marked[-1:]) if each.step == step]
+        found = [each for each in (*record.evaluations, *record.changed_input_evaluations[-1:]) if each.step == step]
         told = [
-            f"{words.title(each.split)}{', with changed inputs' if each.changed else ''}: " + ", ".join(
-                f"{words.title(name).lower()} {words.metric(name, value)}"
+            f"{words.field_label(each.split)}{', with changed inputs' if each.changed else ''}: " + ", ".join(
+                f"{words.field_label(name).lower()} {words.metric(name, value)}"
                 for name, value in each.metrics.items() if name != "examples"
             ) for each in found
         ]  # fmt: skip
@@ -249,11 +249,11 @@ class RunsPage(Page):
             return
         folder, step = Path(run.path), self._step.value()
 
-        def taken(settings: list[str], name: str) -> None:
+        def accepted(settings: list[str], name: str) -> None:
             self._workspace.of(BranchRun).problem = None
             self._workspace.ask(BranchRun(folder, step, settings, name))
 
-        BranchDialog(recipe, run.name, step, taken, self).open()
+        BranchDialog(recipe, run.name, step, accepted, self).open()
 
     def _export_step(self) -> None:
         self.export_wanted.emit(self.path, self._step.value())
@@ -264,11 +264,11 @@ class RunsPage(Page):
             return
         folder = Path(run.path)
 
-        def taken(out: Path, with_examples: bool) -> None:
+        def accepted(out: Path, with_examples: bool) -> None:
             self._workspace.ask(ShareRun(folder, out, with_examples))
             self.banner.show_problem(Problem(f"Sharing to {out}"), "info")
 
-        ShareDialog(self._workspace, folder, run.name, taken, self).open()
+        ShareDialog(self._workspace, folder, run.name, accepted, self).open()
 
     def _receive(self) -> None:
         text, _ = QFileDialog.getOpenFileName(self, "Open shared run", str(Path.home()), "Runs (*.zip)")
@@ -279,13 +279,13 @@ class RunsPage(Page):
         if self.path is not None:
             self._workspace.ask(SaveNotes(self.path, self._notes.toPlainText()))
         self._notes.document().setModified(False)
-        self._follow()
+        self._refresh()
 
     def showEvent(self, event: QShowEvent) -> None:
         """Catches up with changes while it was hidden."""
         super().showEvent(event)
         self._workspace.run.list_runs()
-        self._follow()
+        self._refresh()
 
 
 def differences(run: RunSummary) -> str:

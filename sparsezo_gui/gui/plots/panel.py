@@ -121,7 +121,7 @@ class Panel(pg.PlotItem):  # type: ignore[misc]
         for level in self._levels:
             level.set_log(on)
 
-    def show_hair(self, x: float, y: float) -> None:
+    def show_crosshair(self, x: float, y: float) -> None:
         """Shows the crosshair at a point; only its line if y is NaN."""
         self._vertical.setValue(x)
         self._vertical.show()
@@ -130,7 +130,7 @@ class Panel(pg.PlotItem):  # type: ignore[misc]
         if shown:
             self._dot.setData([x], [math.log10(y) if self.log else y])
 
-    def hide_hair(self) -> None:
+    def hide_crosshair(self) -> None:
         """Hides the crosshair."""
         self._vertical.hide()
         self._dot.hide()

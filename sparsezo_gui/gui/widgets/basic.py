@@ -18,7 +18,7 @@ from PySide6.QtWidgets import (
 )
 
 from sparsezo_gui.gui.theme import GRID, icon, theme
-from sparsezo_gui.gui.widgets.plain import Label
+from sparsezo_gui.gui.widgets.safe_text import Label
 
 Part = QWidget | QLayout | int | None
 """Of a row, column or card: None is a stretch, a number is space."""

@@ -8,7 +8,7 @@ from sparsezo_gui.answers import DataPreview
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import column, label, restyle
-from sparsezo_gui.gui.widgets.histogram import Histogram, Shares
+from sparsezo_gui.gui.widgets.histogram import Histogram, ShareBars
 
 NO_LENGTHS = "Shown once there are examples and the model is on this computer."
 NO_TOKENIZER = "Unknown: the model's tokenizer cannot be used."
@@ -19,7 +19,7 @@ class ExampleFigures(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lengths, self.balance = Histogram("Example length", "tokens"), Shares("Class balance")
+        self.lengths, self.balance = Histogram("Example length", "tokens"), ShareBars("Class balance")
         self._longest = label("", "dim", wrap=True, name="Longest example")
         self._cut = label("", wrap=True, name="Truncated examples")
         self._balance_title = label("Answers", "heading")

@@ -50,7 +50,7 @@ class Combo(QComboBox):
         self.blockSignals(before)
 
 
-class Choices(QWidget):
+class RadioGroup(QWidget):
     """Radio buttons with a hint each; ``options`` maps values to (title, hint), and the first is selected."""
 
     changed = Signal()
@@ -141,14 +141,14 @@ class NumberEdit(TextEdit):
         self.editingFinished.emit()
 
 
-class Several(QWidget):
+class CheckBoxGroup(QWidget):
     """Check boxes, any number of which can be selected."""
 
     clicked = Signal()
 
     def __init__(self, name: str, options: tuple[str, ...]) -> None:
         super().__init__()
-        self._boxes = {option: QCheckBox(words.title(option)) for option in options}
+        self._boxes = {option: QCheckBox(words.field_label(option)) for option in options}
         for option, box in self._boxes.items():
             box.setAccessibleName(f"{name}: {option}")
             box.clicked.connect(lambda: self.clicked.emit())
@@ -201,7 +201,7 @@ class SettingField(QWidget):
         layout.addLayout(line)
         layout.addWidget(self._hint)
         layout.addStretch(1)
-        self.set_fault("")
+        self.set_error("")
 
     def _make_editor(self, annotation: Any) -> QWidget:
         """An editor for this type; sets how its value is read and shown."""
@@ -209,12 +209,12 @@ class SettingField(QWidget):
         self._write: Callable[[Any], None]
         if get_origin(annotation) is Literal:
             combo = Combo(self.title)
-            combo.fill([(words.title(str(word)), word) for word in get_args(annotation)], None)
+            combo.fill([(words.field_label(str(word)), word) for word in get_args(annotation)], None)
             combo.currentIndexChanged.connect(self._emit)
             self._read, self._write = combo.currentData, combo.choose
             return combo
         if get_origin(annotation) is tuple and get_origin(get_args(annotation)[0]) is Literal:
-            group = Several(self.title, get_args(get_args(annotation)[0]))
+            group = CheckBoxGroup(self.title, get_args(get_args(annotation)[0]))
             group.clicked.connect(self._emit)
             self._read, self._write = group.value, group.choose
             return group
@@ -246,13 +246,13 @@ class SettingField(QWidget):
     def set_value(self, value: Any) -> None:
         """Shows a value and clears the error. Leaves text alone while the user is typing."""
         self._write(value)
-        self.set_fault("")
+        self.set_error("")
 
-    def set_fault(self, sentence: str) -> None:
+    def set_error(self, sentence: str) -> None:
         """Shows what is wrong below the editor instead of the help; clears it if empty."""
         self._hint.setText(sentence or self.help_and_range)
         restyle(self._hint, role="error" if sentence else "hint")
-        restyle(self._editor, fault="true" if sentence else "false")
+        restyle(self._editor, invalid="true" if sentence else "false")
 
 
 def extra_of(field: FieldInfo) -> dict[str, Any]:
@@ -262,4 +262,4 @@ def extra_of(field: FieldInfo) -> dict[str, Any]:
 
 def title_of(name: str, field: FieldInfo) -> str:
     """The label of a setting."""
-    return str(extra_of(field).get("title") or words.title(name))
+    return str(extra_of(field).get("title") or words.field_label(name))

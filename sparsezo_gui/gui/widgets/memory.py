@@ -21,7 +21,7 @@ from sparsezo_gui.answers import MemoryEstimate, Part
 from sparsezo_gui.gui.requests import EstimateMemory, LoadEngine, MeasureMemory
 from sparsezo_gui.gui.theme import GRID, colours, theme
 from sparsezo_gui.gui.widgets.basic import badge, button, label, restyle, row
-from sparsezo_gui.gui.widgets.plain import tip
+from sparsezo_gui.gui.widgets.safe_text import tooltip
 from sparsezo_gui.gui.words import size
 from sparsezo_gui.gui.workspace import Workspace
 
@@ -93,7 +93,7 @@ class MemoryBar(QWidget):
         if event.type() == QEvent.Type.ToolTip and isinstance(event, QHelpEvent):
             for box, (name, amount, why) in self._boxes():
                 if box.contains(event.pos()):
-                    QToolTip.showText(event.globalPos(), tip(f"{name}: {size(amount)}\n{why}"), self)
+                    QToolTip.showText(event.globalPos(), tooltip(f"{name}: {size(amount)}\n{why}"), self)
                     return True
         return super().event(event)
 
@@ -136,7 +136,7 @@ class MemoryStrip(QFrame):
         self._parts.setEnabled(estimate is not None and problem is None)
         if problem is not None or estimate is None:
             waiting = "Memory: waiting for the engine…" if workspace.engine_state != "failed" else "Memory: unknown."
-            self._say("", problem.what.split("\n")[0] if problem else waiting, "", problem is not None)
+            self._say("", problem.message.split("\n")[0] if problem else waiting, "", problem is not None)
             self.bar.show_estimate([], 0)
             return
         word, level = verdict_of(estimate.verdict)

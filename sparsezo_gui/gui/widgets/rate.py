@@ -20,13 +20,13 @@ class RateFinder(QWidget):
     def __init__(self, workspace: Workspace) -> None:
         super().__init__()
         self._workspace = workspace
-        self._press = button("Find learning rate", self._pressed)
+        self._button = button("Find learning rate", self._pressed)
         self._use = button("Use", self._take, name="Use the suggested rate")
-        self._told = label("", "hint", wrap=True, name="Suggested rate")
+        self._result_label = label("", "hint", wrap=True, name="Suggested rate")
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
         self._bar.setAccessibleName("Learning rate search progress")
-        line = row(self._press, self._use, self._told, spacing=2 * GRID)
+        line = row(self._button, self._use, self._result_label, spacing=2 * GRID)
         line.setStretch(2, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -43,17 +43,17 @@ class RateFinder(QWidget):
         workspace = self._workspace
         report, search = workspace.rates, workspace.of(FindRate)
         busy, progress = search.busy, search.progress
-        self._press.setText("Cancel" if busy else "Find learning rate")
-        self._press.setAccessibleName("Cancel learning rate search" if busy else "Find learning rate")
-        self._press.setEnabled(busy or not workspace.blocker)
-        self._press.setToolTip("" if busy else workspace.blocker or TRYING)
+        self._button.setText("Cancel" if busy else "Find learning rate")
+        self._button.setAccessibleName("Cancel learning rate search" if busy else "Find learning rate")
+        self._button.setEnabled(busy or not workspace.blocker)
+        self._button.setToolTip("" if busy else workspace.blocker or TRYING)
         self._bar.setVisible(busy)
         self._bar.setRange(0, progress.total if progress else 0)
         self._bar.setValue(progress.done if progress else 0)
         told = f"{progress.stage}…" if progress else "Waiting for the engine…"
         if not busy:
             told = report.words if report else BEFORE
-        self._told.setText(told)
+        self._result_label.setText(told)
         rate = report.rate if report and not busy else None
         self._use.setVisible(rate is not None and rate != workspace.recipe.update.learning_rate)
         if rate is not None:

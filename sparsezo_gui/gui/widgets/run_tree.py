@@ -12,7 +12,7 @@ from sparsezo_gui.answers import RunSummary
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.plain import named, tip
+from sparsezo_gui.gui.widgets.safe_text import safe_name, tooltip
 
 COLUMNS = ("Run", "State", "Step", "Result", "Started")
 PATH = Qt.ItemDataRole.UserRole
@@ -44,7 +44,7 @@ class RunTree(QTreeWidget):
         for run in runs:
             item = QTreeWidgetItem(items.get(run.parent, self), _cells(run))
             item.setData(0, PATH, run.path)
-            item.setToolTip(0, tip(f"{named(run.name)}\n{named(run.path)}"))
+            item.setToolTip(0, tooltip(f"{safe_name(run.name)}\n{safe_name(run.path)}"))
             items[run.path] = item
         self.expandAll()
         if items:
@@ -58,4 +58,4 @@ def _cells(run: RunSummary) -> list[str]:
     result = words.metric(*metric) if metric else ""
     step = f"{words.count(run.step)} of {words.count(run.steps)}" if run.steps else ""
     cells = [name, STATES.get(run.state, run.state), step, result, run.created[:16].replace("T", " ")]
-    return [named(cell) for cell in cells]
+    return [safe_name(cell) for cell in cells]

@@ -16,19 +16,19 @@ from sparsezo_gui.gui.words import file_name
 from sparsezo_gui.gui.workspace import Workspace
 
 
-def listed(contents: Iterable[Content]) -> str:
+def file_lines(contents: Iterable[Content]) -> str:
     """One line per file in a shared run."""
     return "\n".join(f"{each.file}: {each.holds}" for each in contents)
 
 
 class ShareDialog(Dialog):
-    """Lists the files to share before anything is written; ``taken`` is called with the file and the choice."""
+    """Lists the files to share before anything is written; ``on_accept`` is called with the file and the choice."""
 
     def __init__(
-        self, workspace: Workspace, folder: Path, name: str, taken: Callable[[Path, bool], None], parent: QWidget
+        self, workspace: Workspace, folder: Path, name: str, on_accept: Callable[[Path, bool], None], parent: QWidget
     ) -> None:
         super().__init__(f"Share {name}", parent)
-        self._workspace, self._folder, self._name, self._taken = workspace, folder, name, taken
+        self._workspace, self._folder, self._name, self._on_accept = workspace, folder, name, on_accept
         self._list = QPlainTextEdit(readOnly=True)
         self._list.setAccessibleName("Files to share")
         self._list.setTabChangesFocus(True)
@@ -51,9 +51,9 @@ class ShareDialog(Dialog):
         channel = self._workspace.of(ListContents)
         found = channel.answer if channel.answered_request == ListContents(self._folder) else None
         if found is not None:
-            self._list.setPlainText(listed(found.with_examples if self._examples.isChecked() else found.contents))
+            self._list.setPlainText(file_lines(found.with_examples if self._examples.isChecked() else found.contents))
         else:
-            self._list.setPlainText(channel.problem.what if channel.problem else "Listing the files…")
+            self._list.setPlainText(channel.problem.message if channel.problem else "Listing the files…")
         self._examples.setVisible(found is not None and found.contents != found.with_examples)
         self._save.setEnabled(found is not None)
 
@@ -61,5 +61,5 @@ class ShareDialog(Dialog):
         name = file_name(self._name) or "run"
         text, _ = QFileDialog.getSaveFileName(self, "Share", str(Path.home() / f"{name}.zip"), "Runs (*.zip)")
         if text:
-            self._taken(Path(text), self._examples.isChecked())
+            self._on_accept(Path(text), self._examples.isChecked())
             self.accept()

@@ -32,9 +32,19 @@ from standin import StandIn
 from sparsezo_gui.answers import DataPreview, History, ModelSummary, RunSummary
 from sparsezo_gui.gui.calls import Work
 from sparsezo_gui.gui.pages import PAGES
-from sparsezo_gui.gui.widgets import plain
+from sparsezo_gui.gui.widgets import safe_text
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
-from sparsezo_gui.gui.widgets.plain import LONGEST, LONGEST_NAME, LONGEST_TIP, WIDEST, Label, entry, named, tip, title
+from sparsezo_gui.gui.widgets.safe_text import (
+    LONGEST,
+    LONGEST_NAME,
+    LONGEST_TIP,
+    WIDEST,
+    Label,
+    menu_text,
+    safe_name,
+    tooltip,
+    window_title,
+)
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
 from tests import hostile
@@ -268,14 +278,15 @@ def test_nothing_is_read_as_mark_up(said):
 
 def test_no_other_module_writes_mark_up():
     """So that what this walk does not open cannot forget it either."""
-    for path in Path(plain.__file__).parents[1].rglob("*.py"):
+    for path in Path(safe_text.__file__).parents[1].rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         words = ["QLabel(", "QTextBrowser", "setHtml", "insertHtml", "appendHtml", "setOpenExternalLinks", "RichText"]
         words += [f"QMessageBox.{each}(" for each in ("about", "critical", "information", "question", "warning")]
         found = [word for word in words if word in text]
-        assert not found or path == Path(plain.__file__), (path.name, found)
+        assert not found or path == Path(safe_text.__file__), (path.name, found)
         for call in ("QToolTip.showText(", "setToolTip(0, "):
-            assert text.count(call) == sum("tip(" in rest.split("\n")[0] for rest in text.split(call)[1:]), path.name
+            safe = sum("tooltip(" in rest.split("\n")[0] for rest in text.split(call)[1:])
+            assert text.count(call) == safe, path.name
 
 
 def test_a_label_shows_what_it_is_told(qtbot):
@@ -290,8 +301,8 @@ def test_a_label_shows_what_it_is_told(qtbot):
 def test_texts_without_end_are_cut(qtbot):
     label = Label("x" * 10**6)
     qtbot.addWidget(label)
-    assert (len(label.text()), len(named("x" * 10**6))) == (LONGEST, LONGEST_NAME)
-    assert seen(tip("x" * 10**6)).count("x") == LONGEST_TIP - 1
+    assert (len(label.text()), len(safe_name("x" * 10**6))) == (LONGEST, LONGEST_NAME)
+    assert seen(tooltip("x" * 10**6)).count("x") == LONGEST_TIP - 1
 
 
 def test_a_long_word_goes_on_in_the_next_line(qtbot):
@@ -300,7 +311,7 @@ def test_a_long_word_goes_on_in_the_next_line(qtbot):
     label.setWordWrap(True)
     assert label.text() == "x" * 400 and label.minimumSizeHint().width() < WIDEST
     assert label.heightForWidth(WIDEST) > 3 * label.fontMetrics().height()
-    QToolTip.showText(label.pos(), tip("x" * 2000), label)
+    QToolTip.showText(label.pos(), tooltip("x" * 2000), label)
     [shown] = [each for each in QApplication.topLevelWidgets() if each.objectName() == "qtooltip_label"]
     assert shown.width() < 1280
     QToolTip.hideText()
@@ -328,6 +339,6 @@ def test_no_name_makes_the_window_wider(window, workspace, qtbot, engine):
 
 
 def test_names_in_menus_and_titles():
-    assert entry("a&b\tCtrl+Q") == "a&&b\\tCtrl+Q"
-    assert title("a[*]b") == "a[*][*]b"
-    assert seen(tip("<b>a & b</b>\n  c")) == "<b>a & b</b>\n  c" and tip("") == ""
+    assert menu_text("a&b\tCtrl+Q") == "a&&b\\tCtrl+Q"
+    assert window_title("a[*]b") == "a[*][*]b"
+    assert seen(tooltip("<b>a & b</b>\n  c")) == "<b>a & b</b>\n  c" and tooltip("") == ""
