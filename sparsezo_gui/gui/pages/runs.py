@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QShowEvent
@@ -12,6 +11,7 @@ from PySide6.QtWidgets import QFileDialog, QLayout, QPlainTextEdit, QSplitter, Q
 from sparsezo_gui.answers import RunSummary, Shared
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui import words
+from sparsezo_gui.gui.differences import differences
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES, WAITING
 from sparsezo_gui.gui.requests import (
@@ -32,7 +32,7 @@ from sparsezo_gui.gui.widgets.share import ShareDialog, file_lines
 from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.plain import readable
-from sparsezo_gui.recipe import Recipe, load
+from sparsezo_gui.recipe import load
 from sparsezo_gui.recipe.events import EvaluateNow, GoBack, Stop
 
 KINDS = (BranchRun, SaveNotes, ListContents, ShareRun, ReceiveRun, InspectRun, ReadRun)  # whose problems are shown here
@@ -286,26 +286,3 @@ class RunsPage(Page):
         super().showEvent(event)
         self._workspace.run.list_runs()
         self._refresh()
-
-
-def differences(run: RunSummary) -> str:
-    """How a branch's recipe differs from its parent's, or the main settings of a run without a parent."""
-    try:
-        recipe = load(Path(run.path) / "recipe.toml")
-        if not run.parent:
-            steps = f"{words.count(recipe.loop.steps)} steps of {recipe.loop.batch_size} examples"
-            return f"{type(recipe.mask).title}, {type(recipe.update).title} {recipe.update.learning_rate:g}, {steps}"
-        before = load(Path(run.parent) / "recipe.toml")
-    except UserError as error:
-        return str(error)
-    changed = [f"{key} {old} → {new}" for key, (old, new) in _changed(before, recipe).items()]
-    return "Changed: " + (", ".join(changed) or "nothing")
-
-
-def _changed(before: Recipe, after: Recipe) -> dict[str, tuple[Any, Any]]:
-    old, new = (
-        {(table, key): value for table, content in recipe.model_dump(mode="json", exclude={"version", "run"}).items()
-         for key, value in content.items()} for recipe in (before, after)
-    )  # fmt: skip
-    places = [place for place in {**old, **new} if old.get(place) != new.get(place)]
-    return {".".join(place): (old.get(place, "–"), new.get(place, "–")) for place in places}
