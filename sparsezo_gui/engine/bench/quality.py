@@ -198,8 +198,8 @@ def _loss(cell: Cell) -> float:
 def _evaluated(recipe: Recipe, steps: int) -> Recipe:
     every = max(1, steps // EVALUATIONS)
     # With the guard, a run that goes back and repeats steps would use more forward passes than the others.
-    settings = ["loop.guard=false", f"loop.steps={max(1, steps)}", f"loop.evaluate_every={every}", "run.frames=200"]
-    return with_settings(recipe, settings)
+    loop = ["loop.guard=false", f"loop.steps={max(1, steps)}", f"loop.evaluate_every={every}"]
+    return with_settings(recipe, [*loop, "run.checkpoints=200"])
 
 
 def _tuned(recipe: Recipe) -> Work:
