@@ -188,7 +188,7 @@ def test_a_loss_that_is_not_finite_never_reaches_the_values(make, tmp_path, monk
                 found.sums[1] = float("inf")
         return found
 
-    monkeypatch.setattr("sparsezo_gui.engine.objectives.Objective.judge", broken)
+    monkeypatch.setattr("sparsezo_gui.engine.objectives.Objective.losses_of", broken)
     events = list(training.train(make(), folder=tmp_path / "run"))
     assert [step.slope == 0 for step in of(e.Step, events)] == [False, True, True, False, False, False]
     assert len([each for each in of(e.Notice, events) if "skipped" in each.text]) == 2
@@ -202,7 +202,7 @@ def test_a_run_without_finite_losses_gives_up_with_a_sentence(make, tmp_path, mo
         found.sums[:] = float("nan") if len(found.sums) == 2 else 0.0
         return found
 
-    monkeypatch.setattr("sparsezo_gui.engine.objectives.Objective.judge", broken)
+    monkeypatch.setattr("sparsezo_gui.engine.objectives.Objective.losses_of", broken)
     with pytest.raises(UserError, match="not finite for 10 steps in a row"):
         list(training.train(make(loop={"steps": 40}), folder=tmp_path / "run"))
     assert journal.read(tmp_path / "run" / "journal.bin").step == 10
