@@ -504,7 +504,7 @@ def test_no_room_for_a_key_frame_is_told(make, tmp_path, monkeypatch):
     chosen = make(model={"bits": 32}, mask={"rule": "all"}, loop={"steps": 2})
     told = list(training.train(chosen, folder=tmp_path / "run"))
     (notice,) = [event.text for event in of(e.Notice, told) if "checkpoints" in event.text]
-    assert notice.startswith("[run] frames = 2000 leaves no space") and " GiB or more each" in notice
+    assert notice.startswith("[run] checkpoints = 2000 leaves no space") and " GiB or more each" in notice
     needed = float(re.search(r"take ([\d.]+) GiB", notice)[1])
     assert int(re.search(r"Set it to (\d+) or more", notice)[1]) == pytest.approx(4 * needed * 1024, rel=0.01)
     assert checkpoints.listed(tmp_path / "run") == []
