@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from sparsezo_gui.recipe.combine import refusal
+from sparsezo_gui.recipe.parts import Estimator, MaskRule, Objective, Privacy, Selection, Update
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, OBJECTIVES, PRIVACY, SELECTIONS, UPDATES, Registry
-from sparsezo_gui.recipe.variants import Settings, Variant, setting
+from sparsezo_gui.recipe.variants import Settings, setting
 
 VERSION = 1
 
@@ -116,7 +117,7 @@ class RunTable(Settings):
     )
 
 
-def _variant(registry: Registry) -> BeforeValidator:
+def _variant(registry: Registry[Any]) -> BeforeValidator:
     """Turns a table into a variant. `toml.build` does this earlier, to report errors one by one."""
     return BeforeValidator(registry.build)
 
@@ -127,12 +128,12 @@ class Recipe(Settings):
     version: Literal[1] = VERSION
     model: ModelTable = ModelTable()
     data: DataTable = DataTable()
-    mask: Annotated[SerializeAsAny[Variant], _variant(MASKS)] = Field({}, validate_default=True)
-    estimator: Annotated[SerializeAsAny[Variant], _variant(ESTIMATORS)] = Field({}, validate_default=True)
-    update: Annotated[SerializeAsAny[Variant], _variant(UPDATES)] = Field({}, validate_default=True)
-    objective: Annotated[SerializeAsAny[Variant], _variant(OBJECTIVES)] = Field({}, validate_default=True)
-    selection: Annotated[SerializeAsAny[Variant], _variant(SELECTIONS)] = Field({}, validate_default=True)
-    privacy: Annotated[SerializeAsAny[Variant], _variant(PRIVACY)] = Field({}, validate_default=True)
+    mask: Annotated[SerializeAsAny[MaskRule], _variant(MASKS)] = Field({}, validate_default=True)
+    estimator: Annotated[SerializeAsAny[Estimator], _variant(ESTIMATORS)] = Field({}, validate_default=True)
+    update: Annotated[SerializeAsAny[Update], _variant(UPDATES)] = Field({}, validate_default=True)
+    objective: Annotated[SerializeAsAny[Objective], _variant(OBJECTIVES)] = Field({}, validate_default=True)
+    selection: Annotated[SerializeAsAny[Selection], _variant(SELECTIONS)] = Field({}, validate_default=True)
+    privacy: Annotated[SerializeAsAny[Privacy], _variant(PRIVACY)] = Field({}, validate_default=True)
     loop: LoopTable = LoopTable()
     run: RunTable = RunTable()
 
