@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
+from sparsezo_gui.recipe import rates
 from sparsezo_gui.recipe.combine import refusal
 from sparsezo_gui.recipe.parts import Estimator, MaskRule, Objective, Privacy, Selection, Update
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, OBJECTIVES, PRIVACY, SELECTIONS, UPDATES, Registry
 from sparsezo_gui.recipe.variants import Settings, setting
 
-VERSION = 1
+VERSION: Final = 1
 
 
 class ModelTable(Settings):
@@ -118,12 +119,13 @@ class RunTable(Settings):
 
 
 def _variant(registry: Registry[Any]) -> BeforeValidator:
-    """Turns a table into a variant. `toml.build` does this earlier, to report errors one by one."""
+    """Turns a table into a variant. `tables.build` does this earlier, to report errors one by one."""
     return BeforeValidator(registry.build)
 
 
 class Recipe(Settings):
-    """A whole run. See the package's docstring for the file format."""
+    """A whole run. See the package's docstring for the file format. A missing learning rate is set to the usual one of
+    its rules (see `sparsezo_gui.recipe.rates`)."""
 
     version: Literal[1] = VERSION
     model: ModelTable = ModelTable()
@@ -142,6 +144,17 @@ class Recipe(Settings):
         if reason := refusal(self):
             raise ValueError(reason)
         return self
+
+    @model_validator(mode="after")
+    def _usual_rate(self) -> Recipe:
+        if "learning_rate" not in self.update.model_fields_set:
+            object.__setattr__(self, "update", self.with_rate(rates.usual(self)).update)  # not yet frozen
+        return self
+
+    def with_rate(self, learning_rate: float) -> Recipe:
+        """The recipe with this learning rate."""
+        update = self.update.model_copy(update={"learning_rate": learning_rate})
+        return self.model_copy(update={"update": update})
 
     @property
     def forward_passes(self) -> int:

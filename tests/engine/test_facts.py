@@ -17,7 +17,7 @@ from sparsezo_gui.engine.spaces.sparse import tuned_values
 from sparsezo_gui.engine.zo.updates import Gradient
 from sparsezo_gui.recipe.recipe import DataTable
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, OBJECTIVES, PRIVACY, UPDATES
-from sparsezo_gui.recipe.toml import build
+from sparsezo_gui.recipe.tables import build
 from tests.engine.conftest import finish
 from tests.engine.test_correctness import SEARCH, example
 from tests.engine.test_replay import SETTINGS, TEXT
