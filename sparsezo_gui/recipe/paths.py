@@ -26,8 +26,7 @@ def resolve(tables: dict[str, Any], folder: Path, where: str) -> None:
     """Makes paths relative to the recipe absolute; bundled names and Hub ids stay as they are."""
     for table, key, names in PATHS:
         content = tables.get(table)
-        value = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(value, str | list):
+        if not isinstance(content, dict) or not isinstance(value := content.get(key), str | list):
             continue
         try:
             found = [_resolved(each, folder, key, names) for each in ([value] if isinstance(value, str) else value)]

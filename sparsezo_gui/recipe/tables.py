@@ -57,7 +57,7 @@ def _sentence(tables: dict[str, Any], fault: Any, prefix: tuple[str, ...] = ()) 
     """One sentence for one pydantic error."""
     location = [*prefix, *(str(part) for part in fault["loc"])]
     if not location:  # parts that do not work together
-        return fault["msg"].removeprefix("Value error, ")
+        return str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         table, name = (location[0], location[-1]) if len(location) > 1 else ("", location[0])
         known = Recipe.model_fields if not table else _fields(tables, table)
