@@ -55,8 +55,8 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
     model = yield from load_model(recipe)
     yield from (e.Notice(text, "warning") for text in disk_space.check(recipe, model.source, path))
     data = yield from load_data(recipe, model)
-    if recipe.privacy.private:
-        yield from _tell_privacy(recipe, len(data.train))
+    if planned := accounting.planned(recipe, len(data.train)):
+        yield from _tell_privacy(planned, len(data.train))
     mask, cost = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
     if recipe.mask.cost():
         yield e.Notice(f"Finding the mask took {cost.seconds:.0f} s and at most {size(cost.bytes)}.")
@@ -99,9 +99,8 @@ def _tell_of_checkpoints(session: Session) -> Iterator[e.Event]:
         )  # fmt: skip
 
 
-def _tell_privacy(recipe: Recipe, examples: int) -> Iterator[e.Event]:
+def _tell_privacy(planned: accounting.Spent, examples: int) -> Iterator[e.Event]:
     """The privacy budget of the whole run, before the first step."""
-    planned = accounting.planned(recipe, examples)
     yield e.Notice(
         f"Privacy of the {examples:,} training examples after all {planned.steps:,} steps: {planned}. Run folder, "
         "validation examples and the choice of the best step are not covered."

@@ -13,7 +13,7 @@ from sparsezo_gui.gui.record import RunRecord
 from sparsezo_gui.gui.worker import DOING, LONG, RUNS, Engine, Message, Request, Worker
 from sparsezo_gui.recipe import Recipe, dump, load, loads
 from sparsezo_gui.recipe.events import Answer, Ask, Command, EvaluateNow, Notice, Pause, Progress, Release, Resume, Stop
-from sparsezo_gui.recipe.toml import changed
+from sparsezo_gui.recipe.tables import changed
 
 DRAIN_MS = 66
 SETTLE_MS = 250  # after the last recipe change, before the engine is asked again

@@ -65,7 +65,7 @@ def begun(folder):
     """``begun(family, rule, bits, **tables)``: a session at its first step, on a model of its own."""
 
     def begin(family="llama", rule="all", bits=32, overrides=None, mask=None, **tables):
-        chosen = recipes.toml.build({
+        chosen = recipes.build({
             "model": {"id": str(folder(family, **(overrides or {}))), "bits": bits, "device": "cpu"},
             "mask": {"rule": rule, **(mask or {})}, "update": {"rule": "sgd", "learning_rate": 1e-3}, **tables,
         })  # fmt: skip
@@ -483,7 +483,7 @@ def test_all_zeros_move_nothing(begun):
 def test_what_does_not_go_together_is_refused(tables, sentence):
     for rule in RULES:
         with pytest.raises(UserError, match=sentence):
-            recipes.toml.build({"model": {"bits": 32}, "mask": {"rule": rule}, **tables})
+            recipes.build({"model": {"bits": 32}, "mask": {"rule": rule}, **tables})
 
 
 def test_other_files_and_models_get_a_sentence(begun, tmp_path):
