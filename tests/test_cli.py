@@ -169,6 +169,7 @@ def test_the_whole_way(run, recipe_file, tmp_path, tiny_folder):
     steps = [each for each in objects(lines) if each["event"] == "step"]
     assert [step["step"] for step in steps] == [1, 2, 3, 4, 5]
     assert {"event", "step", "loss", "seconds", "memory_bytes"} <= steps[0].keys()
+    assert all(step["slope"] == step["projected_gradient"] for step in steps)  # its old name
     code, lines, _ = run("evaluate", tmp_path / "run", "--json")
     found = objects(lines)[-1]
     assert set(found) == {"base", "tuned"}

@@ -27,7 +27,7 @@ def branch(options: argparse.Namespace, console: Console) -> None:
 
     run, step = past(options)
     made = branch(run, step, options.set, options.name)
-    start, resume = made.facts.branched.step, shlex.join(["sparsezo", "resume", str(made.path)])
+    start, resume = made.start, shlex.join(["sparsezo", "resume", str(made.path)])
     console.result(
         {"run": str(made.path), "name": made.name, "step": start},
         f"{made.path}: continues from step {start} of '{run.name}'. To start it: {resume}",

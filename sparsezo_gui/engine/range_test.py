@@ -25,6 +25,7 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Progress
 from sparsezo_gui.recipe.rates import highest
+from sparsezo_gui.recipe.variants import shown
 
 STEPS = 40  # at each rate
 JUDGED = 64  # held-out training examples to compute the loss on
@@ -74,7 +75,9 @@ def climb(
 ) -> Generator[Event, None, RateReport]:
     """Tries rates on ``examples``; ``loss`` judges the values that the session holds."""
     update = type(session.recipe.update)
-    rate = update.model_fields["learning_rate"].json_schema_extra["sane"][0]  # type: ignore[index]
+    usual = shown(update.model_fields["learning_rate"]).sane
+    assert usual, "every update has usual rates"
+    rate = usual[0]
     session.begin()
     base, rungs = loss(), list[Rung]()
     while len(rungs) < MOST and rate <= highest(update):

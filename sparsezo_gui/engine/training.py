@@ -55,14 +55,14 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
     model = yield from load_model(recipe)
     yield from (e.Notice(text, "warning") for text in disk_space.check(recipe, model.source, path))
     data = yield from load_data(recipe, model)
-    if recipe.privacy.private:
-        yield from _tell_privacy(recipe, len(data.train))
+    if planned := accounting.planned(recipe, len(data.train)):
+        yield from _tell_privacy(planned, len(data.train))
     mask, cost = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
     if recipe.mask.cost():
         yield e.Notice(f"Finding the mask took {cost.seconds:.0f} s and at most {size(cost.bytes)}.")
     session = Session(recipe, model, tuned_values(model, mask))
     session.begin()
-    yield from _tell_of_frames(session)
+    yield from _tell_of_checkpoints(session)
     mask.save(path / "mask.safetensors")
     model.pack_rows = formula(recipe, model.spec, data).rows
     # In fp32 the usual ε is clear of rounding. The probe uses training examples.
@@ -88,20 +88,19 @@ def resume(
         yield from loop
 
 
-def _tell_of_frames(session: Session) -> Iterator[e.Event]:
+def _tell_of_checkpoints(session: Session) -> Iterator[e.Event]:
     """Warns if there is no space for a checkpoint, without which reopening a long run is slow."""
     recipe = session.recipe
-    budget, needed = recipe.run.frames, usual_bytes(session.tuned.values, recipe.state_vectors)
+    budget, needed = recipe.run.checkpoints, usual_bytes(session.tuned.values, recipe.state_vectors)
     if budget and needed > budget * 2**20:
         yield e.Notice(
-            f"[run] frames = {budget} leaves no space for checkpoints of this run, which take {size(needed)} or more "
+            f"[run] checkpoints = {budget} leaves no space for those of this run, which take {size(needed)} or more "
             f"each: reopening the run will replay all its steps. Set it to {4 * needed >> 20} or more.", "warning",
         )  # fmt: skip
 
 
-def _tell_privacy(recipe: Recipe, examples: int) -> Iterator[e.Event]:
+def _tell_privacy(planned: accounting.Spent, examples: int) -> Iterator[e.Event]:
     """The privacy budget of the whole run, before the first step."""
-    planned = accounting.planned(recipe, examples)
     yield e.Notice(
         f"Privacy of the {examples:,} training examples after all {planned.steps:,} steps: {planned}. Run folder, "
         "validation examples and the choice of the best step are not covered."

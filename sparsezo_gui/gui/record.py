@@ -71,11 +71,11 @@ class Columns:
         """Adds rows from the structured array of a history. Of several gradient estimates in a step, the first is
         shown, as in a live run."""
         self.reserve(self.size + len(steps))
-        slopes = steps["values"].reshape(len(steps), -1)[:, 0] if len(steps) else ()
+        estimates = steps["values"].reshape(len(steps), -1)[:, 0] if len(steps) else ()
         names = ("step", "loss", "rate", "seconds", "memory", "tokens")
-        rows = zip(*(steps[name].tolist() for name in names), slopes, strict=True)
-        for step, loss, rate, seconds, memory, tokens, slope in rows:
-            self.append(step, loss, slope, rate, seconds, memory, tokens)
+        rows = zip(*(steps[name].tolist() for name in names), estimates, strict=True)
+        for step, loss, rate, seconds, memory, tokens, estimate in rows:
+            self.append(step, loss, estimate, rate, seconds, memory, tokens)
 
     def _smooth(self, before: float, loss: float) -> float:
         # A plain mean until the window is full, for a quick start. A NaN must not persist.
@@ -160,8 +160,9 @@ class RunRecord:
         for event in events:
             if isinstance(event, Step):
                 self.columns.append(
-                    event.step, event.loss, event.slope, event.rate, event.seconds, event.memory_bytes, event.tokens
-                )
+                    event.step, event.loss, event.projected_gradient, event.rate, event.seconds, event.memory_bytes,
+                    event.tokens,
+                )  # fmt: skip
                 self.progress = None
                 continue
             self.changes += 1

@@ -30,7 +30,7 @@ from sparsezo_gui.gui.requests import (
 )
 from sparsezo_gui.gui.run_control import RunControl
 from sparsezo_gui.recipe import Recipe, dump, load, loads
-from sparsezo_gui.recipe.toml import changed
+from sparsezo_gui.recipe.tables import changed
 
 DEBOUNCE_MS = 250  # after the last recipe change, before the engine is asked again
 RECENT_RECIPES = 8

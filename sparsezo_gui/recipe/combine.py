@@ -61,8 +61,8 @@ def refusal(recipe: Recipe) -> str:
         else:
             part = f"[update] rule = '{update.rule}'" if update.long else f"[update] decay = {update.decay:g}"
         return (
-            f"[mask] rule = '{mask.rule}' switches to a new subspace every {mask.refresh} steps, and {part} would also "
-            "change the earlier ones. Set [mask] refresh = 0 to keep one subspace, or [estimator] rule = 'two-sided' "
+            f"[mask] rule = '{mask.rule}' switches between {mask.count} subspaces, and {part} would also change those "
+            "that wait. Set [mask] refresh = 0 to keep one subspace, or [estimator] rule = 'two-sided' "
             "with [update] rule = 'scalar-normalised' and decay = 0."
         )
     if space != "entries" and estimator.per_example:
@@ -92,18 +92,19 @@ def _written(recipe: Recipe) -> str:
 
 
 def _chosen(recipe: Recipe) -> str:
-    if recipe.selection.rule != "coreset":
+    candidates = recipe.selection.candidates(recipe.loop.batch_size)
+    if not candidates:
         return ""
     if recipe.mask.space == "dense":
         return (
-            f"[selection] rule = 'coreset' stores vectors with one number per tuned weight, and [mask] rule = "
-            f"'{recipe.mask.rule}' tunes every weight. Set [selection] rule = 'shuffled', or [mask] rule = 'sensitive'."
+            f"[selection] rule = '{recipe.selection.rule}' stores vectors with one number per tuned weight, and [mask] "
+            f"rule = '{recipe.mask.rule}' tunes every weight. Set [selection] rule = 'shuffled', or [mask] rule = "
+            "'sensitive'."
         )
-    size = recipe.selection.pool * recipe.loop.batch_size
-    if size > MOST_IN_POOL:
+    if candidates > MOST_IN_POOL:
         return (
-            f"[selection] pool = {recipe.selection.pool} makes a pool of {size:,} examples, but at most "
-            f"{MOST_IN_POOL:,} can be compared in pairs. Set a smaller pool or [loop] batch_size."
+            f"[selection] rule = '{recipe.selection.rule}' makes a pool of {candidates:,} examples, but at most "
+            f"{MOST_IN_POOL:,} can be compared in pairs. Set a smaller [selection] pool or [loop] batch_size."
         )
     return ""
 

@@ -355,7 +355,7 @@ def past(steps: int = 100, state: str = "stopped", of: int = 2000) -> History:
     rows = np.zeros(steps, np.dtype([*((name, float) for name in names), ("values", float, (1,))]))
     for index in range(steps):
         one = engine.step(index + 1, chance)
-        rows[index] = (one.step, one.tokens, one.loss, one.rate, one.seconds, one.memory_bytes, one.slope)
+        rows[index] = (one.step, one.tokens, one.loss, one.rate, one.seconds, one.memory_bytes, one.projected_gradient)
     events: list[e.Event] = [e.Evaluation(0, "validation", {"accuracy": 0.24, "loss": 1.42, "examples": 120})]
     return History(listed(Path("yesterday"), state=state), Recipe(loop={"steps": of}), [rows], events, "")
 

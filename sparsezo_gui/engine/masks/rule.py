@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sparsezo_gui.answers import Cost
 from sparsezo_gui.recipe.events import Progress
-from sparsezo_gui.recipe.recipe import DataTable
 from sparsezo_gui.recipe.variants import Variant, setting
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.masks.select import Selection
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.recipe.recipe import DataTable
 
 Scope = Literal["global", "tensor", "row"]
 

@@ -74,7 +74,6 @@ class Written(Counted):
     paper: ClassVar[str] = "MeZO, arXiv 2305.17333"
     kinds: ClassVar[tuple[str, ...]] = ("completion", "chat")
     needs: ClassVar[str] = "answers to compare with"
-    writes: ClassVar[bool] = True
 
     @abstractmethod
     def score(self) -> Callable[[str, Sequence[str]], float]:

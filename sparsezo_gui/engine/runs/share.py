@@ -122,9 +122,10 @@ def _files(run: RunFolder, with_examples: bool) -> Iterator[tuple[str, bytes, st
         if run.journal.exists():
             found = journal.read(run.journal, count)
             yield f"{prefix}journal.bin", run.header.pack() + found.records.tobytes(), ""
-        if run.parent is None:
+        parent, branched = run.parent, run.facts.branched
+        if parent is None or branched is None:
             return
-        run, count, step = run.parent, run.facts.branched.records, run.facts.branched.step
+        run, count, step = parent, branched.records, branched.step
 
 
 def _without_paths(event: Event, run: RunFolder) -> Event:

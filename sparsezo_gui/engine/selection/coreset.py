@@ -35,6 +35,10 @@ class CoreSet(Selection):
         ge=1, le=256, sane=(4, 16),
     )  # fmt: skip
 
+    def candidates(self, batch_size: int) -> int:
+        """See `Selection.candidates`."""
+        return self.pool * batch_size
+
     @property
     def cost(self) -> int:
         """Two per feature, on the whole pool."""
@@ -71,7 +75,7 @@ def facility_location(features: np.ndarray, count: int) -> list[int]:
     distances = np.zeros((len(features), len(features)))
     for column in features.T:
         distances += np.abs(column[:, None] - column)
-    nearest, chosen = np.full(len(features), distances.max()), []
+    nearest, chosen = np.full(len(features), distances.max()), list[int]()
     for _ in range(count):
         gains = np.maximum(nearest[:, None] - distances, 0).sum(axis=0)
         gains[chosen] = -1.0

@@ -13,13 +13,13 @@ from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import EstimateMemory, FindMask, FindRate, MeasureMemory, ReadModel
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, clear, column, label, restyle, row
-from sparsezo_gui.gui.widgets.fields import Combo, SettingField, extra_of
+from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.mask import MaskCard
 from sparsezo_gui.gui.widgets.rate import RateFinder
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.presets import PRESETS, matching
 from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES
-from sparsezo_gui.recipe.variants import Settings, Variant
+from sparsezo_gui.recipe.variants import Settings, Variant, shown
 
 TITLES = {"mask": "Weights to tune", "estimator": "Gradient estimate", "update": "Update rule", "objective": "Loss",
           "selection": "Example selection", "privacy": "Privacy of the examples", "loop": "Training loop",
@@ -137,7 +137,7 @@ class MethodPage(Page):
                     continue
                 field = self._fields[table, name] = SettingField(name, info)
                 field.edited.connect(lambda name, value, table=table: self._edited(table, name, value))
-                (basic if extra_of(info).get("basic") else rest).append(field)
+                (basic if shown(info).basic else rest).append(field)
             self._advanced.addWidget(self._section(table, values, rest))
         for index, field in enumerate(basic):
             self._basic.addWidget(field, index // COLUMNS, index % COLUMNS)

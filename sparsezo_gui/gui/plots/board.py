@@ -210,8 +210,8 @@ class Board(QWidget):
             panel.show_crosshair(values["step"], height)
         self.readout.emit(
             f"Step {values['step']:.0f} · loss {values['loss']:.4f} · smoothed {values['smooth']:.4f} · "
-            f"{words.latency(values['seconds'])} · {words.size(values['memory'])} · |g| {abs(values['slope']):.3g}"
-            f" · rate {values['rate']:.3g}"
+            f"{words.latency(values['seconds'])} · {words.size(values['memory'])} · "
+            f"|g| {abs(values['gradient_estimate']):.3g} · rate {values['rate']:.3g}"
         )
 
     def save_png(self, path: Path) -> None:

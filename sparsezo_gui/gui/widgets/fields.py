@@ -13,6 +13,7 @@ from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QRadioButton, QSi
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import column, label, restyle, row
+from sparsezo_gui.recipe.variants import shown
 
 INDENT = 27  # of the hint below a radio button
 
@@ -174,12 +175,9 @@ class SettingField(QWidget):
         self.name = name
         self.title = title_of(name, field)
         self.help = (field.description or "").replace(" %", "\u00a0%")
-        extra = extra_of(field)
-        if extra.get("sane"):
-            low, high = map(words.number, extra["sane"])
-            self.help_and_range = f"{self.help} Typical: {low} to {high}."
-        else:
-            self.help_and_range = self.help
+        typical = shown(field).sane
+        span = f" Typical: {words.number(typical[0])} to {words.number(typical[1])}." if typical else ""
+        self._help_and_range = self.help + span
         self._editor = self._make_editor(field.annotation)
         self._editor.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self._editor.setAccessibleName(self.title)
@@ -189,7 +187,7 @@ class SettingField(QWidget):
         caption.setBuddy(self._editor)
         self._hint = label("", "hint", wrap=True)
         self._hint.setAlignment(Qt.AlignmentFlag.AlignTop)
-        unit = label(str(extra.get("unit") or ""), "dim")
+        unit = label(shown(field).unit, "dim")
         unit.setVisible(bool(unit.text()))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -250,16 +248,11 @@ class SettingField(QWidget):
 
     def set_error(self, sentence: str) -> None:
         """Shows what is wrong below the editor instead of the help; clears it if empty."""
-        self._hint.setText(sentence or self.help_and_range)
+        self._hint.setText(sentence or self._help_and_range)
         restyle(self._hint, role="error" if sentence else "hint")
         restyle(self._editor, invalid="true" if sentence else "false")
 
 
-def extra_of(field: FieldInfo) -> dict[str, Any]:
-    """What `recipe.variants.setting` says of a field besides its default, bounds and help."""
-    return dict(field.json_schema_extra) if isinstance(field.json_schema_extra, dict) else {}
-
-
 def title_of(name: str, field: FieldInfo) -> str:
     """The label of a setting."""
-    return str(extra_of(field).get("title") or words.field_label(name))
+    return shown(field).title or words.field_label(name)

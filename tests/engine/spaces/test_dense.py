@@ -66,7 +66,7 @@ def begun(folder):
     """``begun(family, rule, bits, **tables)``: a session at its first step, on a model of its own."""
 
     def begin(family="llama", rule="all", bits=32, overrides=None, mask=None, **tables):
-        chosen = recipes.toml.build({
+        chosen = recipes.build({
             "model": {"id": str(folder(family, **(overrides or {}))), "bits": bits, "device": "cpu"},
             "mask": {"rule": rule, **(mask or {})}, "update": {"rule": "sgd", "learning_rate": 1e-3}, **tables,
         })  # fmt: skip
@@ -484,7 +484,7 @@ def test_all_zeros_move_nothing(begun):
 def test_what_does_not_go_together_is_refused(tables, sentence):
     for rule in RULES:
         with pytest.raises(UserError, match=sentence):
-            recipes.toml.build({"model": {"bits": 32}, "mask": {"rule": rule}, **tables})
+            recipes.build({"model": {"bits": 32}, "mask": {"rule": rule}, **tables})
 
 
 def test_other_files_and_models_get_a_sentence(begun, tmp_path):
@@ -505,7 +505,7 @@ def test_no_room_for_a_key_frame_is_told(make, tmp_path, monkeypatch):
     chosen = make(model={"bits": 32}, mask={"rule": "all"}, loop={"steps": 2})
     told = list(training.train(chosen, folder=tmp_path / "run"))
     (notice,) = [event.text for event in of(e.Notice, told) if "checkpoints" in event.text]
-    assert notice.startswith("[run] frames = 2000 leaves no space") and " GiB or more each" in notice
+    assert notice.startswith("[run] checkpoints = 2000 leaves no space") and " GiB or more each" in notice
     needed = float(re.search(r"take ([\d.]+) GiB", notice)[1])
     assert int(re.search(r"Set it to (\d+) or more", notice)[1]) == pytest.approx(4 * needed * 1024, rel=0.01)
     assert checkpoints.listed(tmp_path / "run") == []

@@ -407,7 +407,7 @@ def test_golden(frozen_tiny, rule, generator, tmp_path):
     model = frozen_tiny("llama", 32)
     (tmp_path / "text.txt").write_text("the cat sat on the mat and looked at the dog.\n\n" * 40)
     text = {"text": str(tmp_path / "text.txt")} if rule["rule"] == "activation-subspace" else {}
-    chosen = recipe.toml.build({"mask": {**rule, **text}, "loop": {"seed": 5},
+    chosen = recipe.build({"mask": {**rule, **text}, "loop": {"seed": 5},
                                 "update": {"rule": "scalar-normalised", "learning_rate": 3e-3}})  # fmt: skip
     tuned = tuned_values(model, finish(chosen.mask.find(model, Search(5, chosen.data, generator))))
     session = Session(chosen, model, tuned, generator=generator)

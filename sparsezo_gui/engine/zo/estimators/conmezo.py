@@ -86,5 +86,5 @@ class ConMeZO(Estimator):
         first = self.warm_up / 10
         if step > self.warm_up:
             return self.memory
-        part = (max(0.0, step - first) / (self.warm_up - first)) ** 1.8
+        part: float = (max(0.0, step - first) / (self.warm_up - first)) ** 1.8
         return self.memory - (self.memory - FIRST_MEMORY) / (1 + 8 * part) ** 3
