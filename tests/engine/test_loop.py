@@ -155,7 +155,9 @@ def test_past_steps_are_evaluated_and_answer_while_the_run_goes_on(make, tmp_pat
     told = train(make(), tmp_path / "run", at(5, *asked))
     assert told[-1].hash == whole[-1].hash
     run = open_run(tmp_path / "run")
-    for event in (event for event in of(e.Evaluation, told) if event.split == "test"):
+    tested = [event for event in of(e.Evaluation, told) if event.split == "test"]
+    assert [event.step for event in tested] == [0, 2, 5, 6]
+    for event in tested:
         session = finish(open_session(run, event.step))
         loop = loops.Loop(run, SimpleQueue(), session, finish(load_data(session.recipe, session.model)))
         assert of(e.Evaluation, loop.evaluate("test"))[0].metrics == event.metrics
@@ -199,19 +201,24 @@ def test_what_was_asked_before_it_is_open_is_done_before_it_waits(make, tmp_path
     assert [type(event) for event in told if isinstance(event, e.Evaluation | e.Paused)] == [e.Evaluation, e.Paused]
 
 
-def test_a_paused_loop_lets_go_of_the_model_and_takes_it_up_again(make, tmp_path):
+def test_a_paused_loop_lets_go_of_the_model_and_takes_it_up_again(make, tmp_path, monkeypatch):
     whole = train(make(), tmp_path / "whole")
-    alive = []
+    models = []  # weakly, all that were loaded
+
+    def load(table):
+        model = yield from sessions.load_model(table)
+        models.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(training, "load_model", load)
 
     def script(event):
         if isinstance(event, e.Step) and event.step == 3:
-            (session,) = [each for each in gc.get_objects() if type(each) is loops.Loop and each.step == 3]
-            alive.append(weakref.ref(session.session.model))
+            assert models[0]() is not None
             return (e.SetRate(1.0), e.Release())
-        if isinstance(event, e.Released) and len(alive) == 1:
+        if isinstance(event, e.Released) and models:
             gc.collect()
-            assert alive[0]() is None
-            alive.append(None)
+            assert models.pop()() is None and not models
             return (e.Ask("the cat", 2), e.Release(), e.Resume())
         return ()
 
