@@ -433,7 +433,7 @@ class Loop:
         if step is None or step == session.step:
             yield from work()
             return
-        if session.tuned.mask.space == "dense":  # a copy of the values would be another model in memory
+        if session.tuned.space.in_place:  # a copy of the values would be another model in memory
             yield from self.keep_checkpoint()
             keep, factor = None, session.factor
         else:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sparsezo_gui.gui.words import count, size
 from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.registry import SPACES
 
 MOST = 3
 OTHERS = {"full": "Full fine-tuning", "qlora": "QLoRA", "lora": "LoRA"}  # the first that fits is named
@@ -52,7 +53,7 @@ def _memory(estimate: Any) -> str:
 
 def _everything(recipe: Recipe) -> bool:
     """Whether the weights are tuned in place, rather than a few values beside them."""
-    return recipe.mask.space == "dense"
+    return SPACES[recipe.mask.space].in_place
 
 
 def _dense(estimate: Any, recipe: Recipe, density: float) -> str:

@@ -132,5 +132,31 @@ SELECTIONS = Registry(
     "shuffled",
     {"shuffled": f"{_ENGINE}.selection.shuffled:Shuffled", "coreset": f"{_ENGINE}.selection.coreset:CoreSet"},
 )
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """Spaces of tuned values by name; see `sparsezo_gui.engine.spaces.space`. A mask rule names its own."""
+
+    default: str
+    paths: dict[str, str]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __getitem__(self, name: str) -> Any:
+        """The space's description."""
+        module, kind = self.paths[name].split(":")
+        return getattr(import_module(module), kind)()
+
+
+SPACES = Spaces(
+    "entries",
+    {
+        "entries": f"{_ENGINE}.spaces.sparse_space:SparseSpace",
+        "dense": f"{_ENGINE}.spaces.dense_space:DenseSpace",
+        "low-rank": f"{_ENGINE}.spaces.low_rank_space:LowRankSpace",
+    },
+)
 REGISTRIES = (MASKS, ESTIMATORS, UPDATES, OBJECTIVES, SELECTIONS, PRIVACY)
 BY_TABLE = {registry.table: registry for registry in REGISTRIES}

@@ -50,11 +50,8 @@ def _overlay(session: Session, out: Path) -> list[str]:
     from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
     from sparsezo_gui.engine.export.stops import added_stop
 
-    if session.tuned.mask.space == "low-rank":
-        raise UserError(
-            "An overlay file stores single weights, but this run changed whole matrices in a low-rank subspace. "
-            "Export it with --format hf, or share the run, which takes the least space."
-        )
+    if reason := session.tuned.space.export_refusal("overlay"):
+        raise UserError(reason)
     source, changes = session.model.source, session.tuned.changes()
     shapes = {name: source.spec.linears[name] for name in changes}
     given = recipe.portable(session.recipe)
@@ -109,7 +106,7 @@ def _merged(session: Session, out: Path, texts: dict[str, str]) -> Generator[Pro
     done = yield from export_merged(session.model.source, session.tuned.changes(), out, texts)
     told = [f"{done.moved:,} of {done.tuned:,} tuned weights differ from the base model."]
     if done.moved < done.tuned // 2:
-        kept = "; an overlay file keeps these changes" if session.tuned.mask.space != "low-rank" else ""
+        kept = "" if session.tuned.space.export_refusal("overlay") else "; an overlay file keeps these changes"
         told.append(f"The changes of the others are lost to rounding in the base model's number format{kept}.")
     return told
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,9 +24,9 @@ import torch
 from torch import Tensor
 
 from sparsezo_gui.engine.frozen import FrozenModel
-from sparsezo_gui.engine.layers.patch import LowRankPatch, Owners
+from sparsezo_gui.engine.layers.patch import LowRankPatch, Patch
 from sparsezo_gui.engine.masks.mask import Mask
-from sparsezo_gui.engine.spaces.sparse import TunedValues
+from sparsezo_gui.engine.spaces.values import CopiedValues
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators import Estimator
 from sparsezo_gui.engine.zo.generator import Stream
@@ -144,7 +143,7 @@ def orthonormal(columns: Tensor) -> Tensor:
     return (q * torch.where(r.diagonal() < 0, -1.0, 1.0)).float()
 
 
-class LowRankValues(TunedValues):
+class LowRankValues(CopiedValues):
     """Low-rank cores; the values of a weight are its cores, ordered by subspace."""
 
     def __init__(self, model: FrozenModel, mask: Mask) -> None:
@@ -174,23 +173,14 @@ class LowRankValues(TunedValues):
             return directions
         return directions.masked_fill(self.numbers != 1 + self.bases.present(step), 0.0)
 
-    def probed(self, directions: Tensor, offsets: Tensor) -> AbstractContextManager[None]:
-        """See `TunedValues.probed`."""
-        return self.applied(self.values + offsets.to(directions) @ directions)
-
-    def per_example(self, directions: Any, offsets: Tensor, owners: Owners) -> AbstractContextManager[None]:
-        """Not supported: directions per example are only for single weights."""
-        raise UserError("A low-rank mask does not support directions per example. Set [estimator] rule = 'two-sided'.")
-
-    def applied(self, points: Tensor | None = None) -> AbstractContextManager[None]:
-        """See `TunedValues.applied`. Subspaces without a changed value are left out."""
-        points = self.values.unsqueeze(0) if points is None else points
+    def patches(self, points: Tensor) -> dict[str, Patch]:
+        """See `CopiedValues.patches`. Subspaces without a changed value are left out."""
         used = int((self.numbers * (points != 0)).max()) if points.numel() else 0
         factors = [self._factors(number) for number in range(used)]
-        return self._held({
+        return {
             name: LowRankPatch(len(points), [each[name] for each in factors], self._cores(name, points)[:, :used])
             for name in (self.slices if used else ())
-        }, len(points))  # fmt: skip
+        }
 
     def _cores(self, name: str, points: Tensor) -> Tensor:
         return points[:, self.slices[name]].unflatten(1, self.bases.cores[name])

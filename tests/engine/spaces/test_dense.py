@@ -31,7 +31,7 @@ from sparsezo_gui.engine.session import Session, open_session
 from sparsezo_gui.engine.spaces import dense
 from sparsezo_gui.engine.spaces import sparse as overlays
 from sparsezo_gui.engine.spaces.dense import DenseValues
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators.fzoo import in_spreads
 from sparsezo_gui.engine.zo.stochastic_rounding import stochastic_round
