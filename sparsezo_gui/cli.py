@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace, console: Console) -> int | None:
     except ConsentNeeded as needed:
         if not options.trust_remote_code:
             raise
-        from sparsezo_gui.engine.hub import consent
+        from sparsezo_gui.engine.pretrained import consent
 
         consent.give(needed.code)
         files = (f"  {name} ({len(content):,} bytes)" for name, content in sorted(needed.code.files.items()))

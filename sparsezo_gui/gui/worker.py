@@ -231,7 +231,7 @@ class Engine:
 
     def consent(self, code: Any) -> None:
         """Saves that the user allows a model's code to run."""
-        from sparsezo_gui.engine.hub.consent import give
+        from sparsezo_gui.engine.pretrained.consent import give
 
         give(code)
 

@@ -26,7 +26,7 @@ means ``chat_template = false``: a run resumes with the weights and examples it 
 
 ``rule`` is a name from `sparsezo_gui.recipe.registry`. Relative paths start from the folder of the recipe file.
 ``trust_remote_code`` says that the model needs its own Python code; it does not allow that code to run, only the user
-can (see `sparsezo_gui.engine.hub.consent`). A file of a later version is refused; a file of an earlier one is
+can (see `sparsezo_gui.engine.pretrained.consent`). A file of a later version is refused; a file of an earlier one is
 migrated by the functions in `sparsezo_gui.recipe.toml.MIGRATIONS`, one per version.
 """
 

@@ -1,12 +1,14 @@
-"""Descriptions of all variants, for ``sparsezo methods`` and for the documentation."""
+"""Descriptions of all variants and settings, for ``sparsezo methods`` and for the documentation."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from sparsezo_gui.recipe.rates import times
-from sparsezo_gui.recipe.registry import REGISTRIES, UPDATES
-from sparsezo_gui.recipe.variants import Variant
+from sparsezo_gui.recipe.recipe import Recipe
+from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES, UPDATES
+from sparsezo_gui.recipe.variants import Settings, Variant
 
 INTRODUCTION = """# Methods
 
@@ -47,4 +49,68 @@ def markdown() -> str:
                 usual = " (usual)" if row["rule"] == registry.default else ""
                 lines.append(f"| `{row['rule']}`{usual} | {row['about']} | {row['source'] or 'own'} |")
         parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts)
+    return "\n".join((*parts, SETTINGS, *_references()))
+
+
+def _references() -> list[str]:
+    """Every key of the recipe file, one Markdown table each for the recipe's tables and for the rules of a table."""
+    found = []
+    for name, field in Recipe.model_fields.items():
+        kinds = [BY_TABLE[name][rule] for rule in BY_TABLE[name]] if name in BY_TABLE else [field.annotation]
+        shared = _keys(kinds[0]).items() & set.intersection(*({*_keys(kind).items()} for kind in kinds))
+        for kind in kinds:
+            own = {key: line for key, line in _keys(kind).items() if len(kinds) == 1 or (key, line) not in shared}
+            if own:
+                rule = kind.model_fields["rule"].default if name in BY_TABLE else ""
+                found.append(_reference(f"[{name}]" + (f" `{rule}`" if rule else ""), own))
+        if name in BY_TABLE and (both := {key: line for key, line in _keys(kinds[0]).items() if (key, line) in shared}):
+            found.append(_reference(f"[{name}], every rule", both))
+    return found
+
+
+def _reference(title: str, keys: dict[str, str]) -> str:
+    head = ["| key | values | default | meaning |", "| --- | --- | --- | --- |"]
+    return "\n".join([f"### {title}", "", *head, *keys.values()]) + "\n"
+
+
+def _keys(kind: Any) -> dict[str, str]:
+    """A row for each setting of a table."""
+    if not (isinstance(kind, type) and issubclass(kind, Settings)):
+        return {}
+    properties = kind.model_json_schema()["properties"]
+    return {
+        key: f"| `{key}` | {_values(properties[key])} | {_default(properties[key])} | "
+        f"{(field.description or '').replace('|', '&#124;')} |"
+        for key, field in kind.model_fields.items() if key != "rule"
+    }  # fmt: skip
+
+
+def _values(schema: dict[str, Any]) -> str:
+    """Type, bounds and unit, from pydantic's JSON schema."""
+    if "anyOf" in schema:
+        return " or ".join(_values(each) for each in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list of {_values(schema.get('items', {}))}"
+    if schema.get("type") == "object":
+        return f"table of {_values(schema.get('additionalProperties') or {})}"
+    limits = [f"{sign} {schema[key]:,}" for key, sign in _LIMITS.items() if key in schema]
+    words = [_TYPES.get(schema.get("type", ""), "any value"), ", ".join(limits), schema.get("unit", "")]
+    return " ".join(word for word in words if word)
+
+
+def _default(schema: dict[str, Any]) -> str:
+    return f"`{json.dumps(schema['default'])}`" if schema.get("default") is not None else ""
+
+
+_LIMITS = {
+    "minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "minLength": "characters ≥",
+    "maxLength": "characters ≤",
+}  # fmt: skip
+_TYPES = {"integer": "integer", "number": "number", "string": "text", "boolean": "`true`, `false`"}
+SETTINGS = """## All settings
+
+The recipe file is TOML (UTF-8). Every key is optional; an unknown key is an error. `rule` chooses the rule of
+a table. Without a `learning_rate`, the one that suits mask, estimator and update is taken.
+"""

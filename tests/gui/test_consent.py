@@ -9,7 +9,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDialog, QLabel, QPlainTextEdit, QPushButton
 from standin import StandIn, past
 
-from sparsezo_gui.engine.hub.code import Code
+from sparsezo_gui.engine.pretrained.code import Code
 from sparsezo_gui.errors import ConsentNeeded
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.session import Session

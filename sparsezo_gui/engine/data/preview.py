@@ -14,10 +14,10 @@ from sparsezo_gui.engine.data import columns, prepare, rendering, sources
 from sparsezo_gui.engine.data.examples import Maker, maker
 from sparsezo_gui.engine.data.faults import Gaps
 from sparsezo_gui.engine.data.findings import Findings
-from sparsezo_gui.engine.data.limits import Limits
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.rendering import Pieces
 from sparsezo_gui.engine.data.tasks import Task, task
+from sparsezo_gui.engine.pretrained.limits import Limits
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Notice, Progress
 from sparsezo_gui.recipe.recipe import DataTable

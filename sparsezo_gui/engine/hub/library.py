@@ -15,11 +15,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from sparsezo_gui import resources
 from sparsezo_gui.engine.hub.cache import cached_folder, hub_error, model_info
-from sparsezo_gui.engine.hub.code import named_type
-from sparsezo_gui.engine.hub.consent import TrustedCode, permitted, required
 from sparsezo_gui.engine.hub.refusals import HUB_ERRORS
 from sparsezo_gui.engine.hub.token import token
 from sparsezo_gui.engine.pretrained import kinds
+from sparsezo_gui.engine.pretrained.code import named_type
+from sparsezo_gui.engine.pretrained.consent import TrustedCode, permitted, required
 from sparsezo_gui.engine.pretrained.source import check_quantisation, find_weights, local_folder, read_config
 from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec
 from sparsezo_gui.engine.pretrained.weights import DTYPES
