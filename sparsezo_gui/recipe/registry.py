@@ -78,6 +78,7 @@ MASKS = Registry(
         "all": f"{_ENGINE}.masks.all:All",
         "subspace": f"{_ENGINE}.masks.subspace:Subspace",
         "activation-subspace": f"{_ENGINE}.masks.activation_guided:ActivationSubspace",
+        "lora": f"{_ENGINE}.masks.lora:Lora",
         "saved": f"{_ENGINE}.masks.saved:Saved",
     },
 )
@@ -156,6 +157,7 @@ SPACES = Spaces(
         "entries": f"{_ENGINE}.spaces.sparse_space:SparseSpace",
         "dense": f"{_ENGINE}.spaces.dense_space:DenseSpace",
         "low-rank": f"{_ENGINE}.spaces.low_rank_space:LowRankSpace",
+        "lora": f"{_ENGINE}.spaces.lora_space:LoraSpace",
     },
 )
 REGISTRIES = (MASKS, ESTIMATORS, UPDATES, OBJECTIVES, SELECTIONS, PRIVACY)

@@ -35,7 +35,7 @@ class MaskReport:
     layers: tuple[Tally, ...]
     """One entry per decoder block, '0', '1', …, in the model's order."""
     kinds: tuple[Tally, ...]
-    """One entry per kind of weight, such as 'q_proj' or 'down_proj': the last part of its module's name."""
+    """One entry per kind of weight; see `kind_of`."""
 
 
 def report(mask: Mask, spec: ModelSpec, cost: Cost) -> MaskReport:
@@ -45,12 +45,16 @@ def report(mask: Mask, spec: ModelSpec, cost: Cost) -> MaskReport:
     for name, (rows, columns) in spec.linears.items():
         tuned = counts.get(name, 0)
         layer = name.removeprefix(f"{spec.blocks}.").partition(".")[0]
-        kind = name.removesuffix(".weight").rpartition(".")[2]
-        for groups, label in ((layers, layer), (kinds, kind)):
+        for groups, label in ((layers, layer), (kinds, kind_of(name))):
             sums = groups.setdefault(label, [0, 0])
             sums[0] += tuned
             sums[1] += rows * columns
     return MaskReport(mask.size, mask.eligible, cost, _tallies(layers), _tallies(kinds))
+
+
+def kind_of(name: str) -> str:
+    """The kind of weight, such as 'q_proj' or 'down_proj': the last part of its module's name."""
+    return name.removesuffix(".weight").rpartition(".")[2]
 
 
 def _tallies(groups: dict[str, list[int]]) -> tuple[Tally, ...]:

@@ -6,11 +6,12 @@ The frozen weights are never modified, except by the dense space, whose values a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sparsezo_gui.engine.frozen import FrozenModel
@@ -138,3 +139,38 @@ def last_blocks(model: FrozenModel, count: int) -> Iterator[str]:
     path = model.spec.blocks
     total = len(model.module.get_submodule(path))
     yield from (f"{path}.{number}." for number in range(max(0, total - count), total))
+
+
+def words_of(seed: int) -> list[int]:
+    """A seed as four 16-bit words, lowest first, which a part of a mask can hold."""
+    return [seed >> 16 * place & 0xFFFF for place in range(4)]
+
+
+def seed_of(words: Sequence[int]) -> int:
+    """The seed of `words_of`. Raises ValueError."""
+    if len(words) != 4 or not all(0 <= word < 2**16 for word in words):
+        raise ValueError("its seed is invalid")
+    return sum(word << 16 * place for place, word in enumerate(words))
+
+
+class WholeWeights(Mapping[str, tuple[Tensor, Tensor]]):
+    """All entries of the weights ``names``: their indices, and their values from ``weight``."""
+
+    def __init__(self, names: Sequence[str], weight: Callable[[str], Tensor]) -> None:
+        self._names = dict.fromkeys(names)
+        self._weight = weight
+
+    def __getitem__(self, name: str) -> tuple[Tensor, Tensor]:
+        if name not in self._names:
+            raise KeyError(name)
+        values = self._weight(name).flatten()
+        return torch.arange(values.numel(), dtype=torch.int32), values
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)

@@ -29,7 +29,7 @@ from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session import Session, open_session
 from sparsezo_gui.engine.spaces import dense
-from sparsezo_gui.engine.spaces import sparse as overlays
+from sparsezo_gui.engine.spaces import values
 from sparsezo_gui.engine.spaces.dense import DenseValues
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo import generator
@@ -339,7 +339,7 @@ MANY = {"num_hidden_layers": 20}
 @pytest.mark.parametrize("rule", RULES)
 def test_nothing_is_as_long_as_the_model_but_the_model(begun, rule, bits, monkeypatch, tmp_path):
     """Two whole steps, a key frame and its reading, the hash and a return to the start."""
-    for where, name in ((dense, "MOVED"), (checkpoints, "PIECE"), (overlays, "HASHED")):
+    for where, name in ((dense, "MOVED"), (checkpoints, "PIECE"), (values, "HASHED")):
         monkeypatch.setattr(where, name, 2**12)
     session = begun(rule=rule, bits=bits, overrides=MANY)
     tuned, largest = session.tuned, 64 * 128 * 4
