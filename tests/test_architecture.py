@@ -24,6 +24,7 @@ def test_import_contracts_hold():
 @pytest.mark.parametrize(
     ("imported", "absent"),
     [
+        ("sparsezo_gui", "torch transformers bitsandbytes datasets PySide6 pyqtgraph numpy"),
         ("sparsezo_gui.gui.app, sparsezo_gui.gui.main_window", "torch transformers bitsandbytes datasets"),
         ("sparsezo_gui.engine.training, sparsezo_gui.engine.planning", "PySide6 pyqtgraph"),
         ("sparsezo_gui.recipe, sparsezo_gui.cli, sparsezo_gui.resources", "torch transformers PySide6 numpy"),
@@ -34,6 +35,17 @@ def test_importing_one_side_leaves_the_other_out(imported, absent):
     code = f"import sys, {imported}\nprint([name for name in {absent.split()} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_help_stays_fast():
+    """It imports what the commands and the recipe need, and none of the libraries that take seconds."""
+    code = "import sys\nfrom sparsezo_gui import cli\ntry:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
+    slow = ("torch", "transformers", "huggingface_hub", "datasets", "pyarrow", "numpy", "PySide6", "rich", "jinja2")
+    code += f"print(sorted({set(slow)} & sys.modules.keys()), len(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded, count = done.stdout.strip().splitlines()[-1].rsplit(" ", 1)
+    assert loaded == "[]" and int(count) < 400
+    assert "sparsezo train starter" in done.stdout
 
 
 def test_looking_at_all_variants_loads_no_torch():

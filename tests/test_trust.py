@@ -17,7 +17,10 @@ from tests.own_code import edit, own_code
 
 TRUST = "--trust-remote-code"
 PACKAGE = Path(sparsezo_gui.__file__).parent
-READERS = ("engine/pretrained/code.py", "engine/hub/cache.py", "gui/pages/model.py", "cli.py", "benching.py")
+READERS = (
+    "engine/pretrained/code.py", "engine/hub/cache.py", "gui/pages/model.py", "cli/__init__.py", "cli/command.py",
+    "cli/plans.py", "benching.py",
+)  # fmt: skip
 """What looks at the recipe's key: whether there is code to ask about, whether to fetch it, its field; and the flag."""
 
 

@@ -115,7 +115,7 @@ class Loop:
         with JournalWriter(self.run.journal, self.run.header) as self.journal:
             before, reason, self._first = self.journal.count, "done", self.step
             # Steps lost from a damaged journal are taken again; checkpoints of the lost ones must not be used for them.
-            checkpoints.thin(self.run.path, self.journal, recipe.run.frames * 2**20)
+            checkpoints.thin(self.run.path, self.journal, recipe.run.checkpoints * 2**20)
             while self.step < steps or self.paused or not self._idle:
                 yield from self.handle_commands()
                 if self.stopping:
@@ -287,7 +287,7 @@ class Loop:
 
     def keep_checkpoint(self) -> Events:
         """Saves a checkpoint of the current values. If it cannot be written, this only costs time later."""
-        session, budget = self.session, self.session.recipe.run.frames * 2**20
+        session, budget = self.session, self.session.recipe.run.checkpoints * 2**20
         tuned = session.tuned
         needed = checkpoints.usual_bytes(tuned.values, session.recipe.state_vectors)
         if needed > budget or session.step == self.run.start:

@@ -62,7 +62,7 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
         yield e.Notice(f"Finding the mask took {cost.seconds:.0f} s and at most {size(cost.bytes)}.")
     session = Session(recipe, model, tuned_values(model, mask))
     session.begin()
-    yield from _tell_of_frames(session)
+    yield from _tell_of_checkpoints(session)
     mask.save(path / "mask.safetensors")
     model.pack_rows = formula(recipe, model.spec, data).rows
     # In fp32 the usual ε is clear of rounding. The probe uses training examples.
@@ -88,13 +88,13 @@ def resume(
         yield from loop
 
 
-def _tell_of_frames(session: Session) -> Iterator[e.Event]:
+def _tell_of_checkpoints(session: Session) -> Iterator[e.Event]:
     """Warns if there is no space for a checkpoint, without which reopening a long run is slow."""
     recipe = session.recipe
-    budget, needed = recipe.run.frames, usual_bytes(session.tuned.values, recipe.state_vectors)
+    budget, needed = recipe.run.checkpoints, usual_bytes(session.tuned.values, recipe.state_vectors)
     if budget and needed > budget * 2**20:
         yield e.Notice(
-            f"[run] frames = {budget} leaves no space for checkpoints of this run, which take {size(needed)} or more "
+            f"[run] checkpoints = {budget} leaves no space for those of this run, which take {size(needed)} or more "
             f"each: reopening the run will replay all its steps. Set it to {4 * needed >> 20} or more.", "warning",
         )  # fmt: skip
 

@@ -160,8 +160,9 @@ class RunRecord:
         for event in events:
             if isinstance(event, Step):
                 self.columns.append(
-                    event.step, event.loss, event.slope, event.rate, event.seconds, event.memory_bytes, event.tokens
-                )
+                    event.step, event.loss, event.projected_gradient, event.rate, event.seconds, event.memory_bytes,
+                    event.tokens,
+                )  # fmt: skip
                 self.progress = None
                 continue
             self.changes += 1

@@ -222,12 +222,12 @@ class Engine:
         return run.path, lacks(run)[1]
 
     def export(
-        self, folder: Path, form: str, out: Path, step: int | None, weights: str, accept: bool
+        self, folder: Path, form: str, out: Path, step: int | None, options: dict[str, str], accept: bool
     ) -> Iterator[Progress]:
-        """One step of a run as files; ``accept`` is whether to go ahead despite changed inputs."""
+        """One step of a run as files, with the format's options; ``accept`` allows changed inputs."""
         from sparsezo_gui.engine.export import export_run
 
-        return export_run(folder, form, out, step, weights, accept)
+        return export_run(folder, form, out, step, accept=accept, **options)
 
     def consent(self, code: Any) -> None:
         """Saves that the user allows a model's code to run."""

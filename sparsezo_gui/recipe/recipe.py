@@ -108,7 +108,7 @@ class RunTable(Settings):
 
     name: str = setting("", "Shown in lists; empty uses the name of the recipe.", max_length=80)
     folder: str = setting("", "Folder of the run; empty creates one in your runs folder.")
-    frames: int = setting(
+    checkpoints: int = setting(
         2000, "Disk space for checkpoints, which make any past step quick to open; 0: none.", unit="MiB", ge=0
     )
     pause_on: tuple[Literal["battery", "disk", "gpu"], ...] = setting(

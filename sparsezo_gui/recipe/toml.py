@@ -21,6 +21,8 @@ from sparsezo_gui.sizes import size
 
 # From version N to N + 1; none yet.
 MIGRATIONS: dict[int, Callable[[dict], dict]] = {}
+# Old names of keys, by table: in files, settings and runs they mean the new ones.
+ALIASES: dict[str, dict[str, str]] = {"run": {"frames": "checkpoints"}}
 LARGEST_FILE = 200 << 10  # bytes; a recipe is about 1 KiB
 MOST_DOTS = 1000  # in a line; time and memory to parse a dotted key grow with the square of its parts
 _MOST_FAULTS = 20  # reported at once
@@ -112,10 +114,20 @@ def _as_it_was(tables: dict[str, Any]) -> dict[str, Any]:
     return {**tables, **found}
 
 
+def _renamed(tables: dict[str, Any]) -> dict[str, Any]:
+    """The tables with the new names of keys, see `ALIASES`; beside the new name, an old one is an unknown key."""
+    found = {}
+    for name, names in ALIASES.items():
+        table = tables.get(name)
+        if isinstance(table, dict):
+            found[name] = {key if (new := names.get(key, key)) in table else new: table[key] for key in table}
+    return {**tables, **found}
+
+
 def build(tables: dict[str, Any], where: str = "recipe") -> Recipe:
     """Validated recipe from plain tables. A missing learning rate is set to the one that fits the rules (see
     `sparsezo_gui.recipe.rates`). Raises `UserError` with one sentence per error."""
-    faults, variants = [], {}
+    faults, variants, tables = [], {}, _renamed(tables)
     for registry in REGISTRIES:
         # Variants are built separately: pydantic would merge their errors into one without a location.
         try:
@@ -161,7 +173,7 @@ def changed(recipe: Recipe, tables: dict[str, dict[str, Any]], where: str = "rec
     `sparsezo_gui.recipe.rates`), unless that is set too. Raises `UserError`.
     """
     whole = recipe.model_dump(mode="json")
-    for table, values in tables.items():
+    for table, values in _renamed(tables).items():
         registry = BY_TABLE.get(table)
         whole[table] = registry.changed(whole[table], values) if registry else whole[table] | values
     made = build(whole, where)
@@ -210,7 +222,7 @@ def differences(kept: dict[str, Any], recipe: Recipe) -> list[tuple[str, Any, An
     now = values(recipe)
     if kept == now:
         return []
-    before = _migrated(kept, "run.json: [recipe]")
+    before = _renamed(_migrated(kept, "run.json: [recipe]"))
     return [
         (f"{table}.{key}", old, now[table].get(key))
         for table, content in before.items() if isinstance(content, dict) and table in now

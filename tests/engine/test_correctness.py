@@ -192,7 +192,7 @@ def test_sides_one_at_a_time_measure_the_same(frozen_tiny, family):
 
 
 @families
-@pytest.mark.parametrize("sides", [1, 3])
+@pytest.mark.parametrize("points", [1, 3])
 def test_a_common_beginning_is_computed_once(frozen_tiny, family, points, monkeypatch):
     """As an instruction before every example; also where some of it is scored."""
     model, seen = frozen_tiny(family, 4), []

@@ -173,7 +173,7 @@ def test_a_limit_on_the_size_of_files_is_not_a_full_disk(tmp_path, what):
                     writer.append(step=step, loss=1.0, **STEP)
         elif what == "events":
             for _ in range(1000):
-                run.tell(e.Notice("x" * 90))
+                run.record(e.Notice("x" * 90))
         else:
             places = torch.arange(30_000, dtype=torch.int32)
             Mask({"a": places}, {}, "ab" * 32, 60_000).save(tmp_path / "run" / "mask.safetensors")

@@ -84,7 +84,7 @@ def test_a_run_that_behaves_is_left_alone(spread, course, shift):
 
 
 @pytest.mark.parametrize(
-    ("course", "values", "sentence", "steps"),
+    ("course", "projected_grads", "sentence", "steps"),
     [
         (lambda t: 6.0 if t > 3 else 1.4, lambda t: 1.0, "more than three times", 16),
         (lambda t: 2.5 if t > 3 else 1.4, lambda t: 1.0, "clearly above", 64),
@@ -218,10 +218,10 @@ def test_losses_that_stop_being_finite_lead_back_and_those_that_never_were_to_an
         calls.extend([1] * (len(found.sums) == 2))
         return _nan(found) if 5 < len(calls) < 16 else found
 
-    monkeypatch.setattr("sparsezo_gui.engine.objectives.Objective.judge", broken)
+    monkeypatch.setattr("sparsezo_gui.engine.objectives.Objective.losses_of", broken)
     told = list(training.train(make(loop={"steps": 20}), folder=tmp_path / "run"))
     assert [event.step for event in of(e.Returned, told)] == [0] and told[-1].reason == "done"
-    monkeypatch.setattr("sparsezo_gui.engine.objectives.Objective.judge", lambda self, found, *_: _nan(found))
+    monkeypatch.setattr("sparsezo_gui.engine.objectives.Objective.losses_of", lambda self, found, *_: _nan(found))
     with pytest.raises(UserError, match="not finite"):
         list(training.train(make(loop={"steps": 20}), folder=tmp_path / "other"))
     assert journal.read(tmp_path / "other" / "journal.bin").step == 10

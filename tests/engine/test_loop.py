@@ -429,7 +429,7 @@ def test_a_rate_of_steps_gone_back_over_does_not_come_back(make, tmp_path):
 
 
 def test_slopes_that_are_no_numbers_are_told_and_end_the_run(make, tmp_path, monkeypatch):
-    monkeypatch.setattr(TwoSided, "measure", lambda *args: Estimate((float("inf"),), 1.0))
+    monkeypatch.setattr(TwoSided, "estimate", lambda *args: Estimate((float("inf"),), 1.0))
     chosen = make(loop={"steps": 20})
     with pytest.raises(UserError, match="loss or gradient was not finite for 10 steps in a row"):
         train(chosen, tmp_path / "run")
@@ -438,7 +438,7 @@ def test_slopes_that_are_no_numbers_are_told_and_end_the_run(make, tmp_path, mon
 
 
 def test_an_update_that_measures_is_not_asked_where_nothing_was_measured(make, tmp_path, monkeypatch):
-    monkeypatch.setattr(FZOO, "measure", lambda *args: Estimate((float("nan"),) * 8, float("nan")))
+    monkeypatch.setattr(FZOO, "estimate", lambda *args: Estimate((float("nan"),) * 8, float("nan")))
     chosen = make(estimator={"rule": "fzoo"}, update={"rule": "conservative"}, loop={"steps": 20})
     with pytest.raises(UserError, match="10 steps in a row"):
         train(chosen, tmp_path / "run")
@@ -597,14 +597,14 @@ def test_a_question_that_lacks_columns_is_answered_by_a_sentence(make, tmp_path)
 
 
 def test_a_stop_while_the_disk_is_full_stops_and_commands_keep_their_order(make, tmp_path, monkeypatch):
-    tell, full = loops.RunFolder.record, [True]
+    record, full = loops.RunFolder.record, [True]
 
     def refuse(self, event):
         if full and isinstance(event, e.Evaluation) and event.step == 2:
             raise DiskFull("the disk is full")
-        tell(self, event)
+        record(self, event)
 
-    monkeypatch.setattr(loops.RunFolder, "tell", refuse)
+    monkeypatch.setattr(loops.RunFolder, "record", refuse)
 
     def script(event):
         if isinstance(event, e.Step) and event.step == 2 and not of(e.Returned, seen):

@@ -33,9 +33,10 @@ SETTINGS = {
     "sensitive": TEXT, "weight-activation": TEXT, "outlier-channels": {**TEXT, "threshold": 1.5, "channels": 0.05},
     "rows": {"density": 0.05}, "multi-task": {"sequences": 2, "tokens": 32, "texts": ["general"]},
     "subspace": {"rank": 3, "refresh": 2, "subspaces": 2}, "activation-subspace": {**TEXT, "rank": 2},
+    "lora": {"rank": 2},
     "addax": {"short": 9}, "fzoo": {"losses": 3}, "loren": {"losses": 3, "block": 100}, "hizoo": {"smoothing": 1e-3},
 }  # fmt: skip
-SPACES = ("all", "small-magnitude-dynamic", "random-layers", "subspace", "activation-subspace")
+SPACES = ("all", "small-magnitude-dynamic", "random-layers", "subspace", "activation-subspace", "lora")
 PAIRS = [{"prompt": f"the cat sat on {i}", "chosen": " the mat", "rejected": f" a dog {i}"} for i in range(24)]
 
 
@@ -81,7 +82,7 @@ def ahead(monkeypatch):
 
 def replayed(folder, use=False):
     """The hash of the values, from key frames or from the beginning."""
-    return finish(open_session(open_run(folder), checkpoints=use)).tuned.hash()
+    return finish(open_session(open_run(folder), from_checkpoints=use)).tuned.hash()
 
 
 def check(chosen, folder):
@@ -150,7 +151,7 @@ class Planted(TwoSided):
     def start(self, values, source):
         return (values.new_zeros(values.shape),)
 
-    def values(self, directions, recorded, state):
+    def projected_grads(self, directions, recorded, state):
         return recorded, (state[0] * 0.5 + directions[0] * recorded[0],)
 
 
@@ -179,7 +180,7 @@ class Hiding(Planted):
 class Exact(Planted):
     """A gradient that was found exactly, which is not said."""
 
-    def measure(self, probe, state):
+    def estimate(self, probe, state):
         gradient, loss = probe.gradient()
         return Estimate((1.0,), loss, gradient)
 
@@ -187,14 +188,14 @@ class Exact(Planted):
 class Talking(Planted):
     """More numbers than are said."""
 
-    def measure(self, probe, state):
+    def estimate(self, probe, state):
         return Estimate((1.0, 2.0), 0.0)
 
 
 class Precise(Planted):
     """A state that a key frame cannot hold."""
 
-    def values(self, directions, recorded, state):
+    def projected_grads(self, directions, recorded, state):
         return recorded, (state[0].double(),)
 
 

@@ -78,7 +78,7 @@ class StandIn(Engine):
         self.estimated = Estimate()
         self.run_list: list[Any] = []
         self.also: Path | None = None
-        self.exported: tuple[str, Path, int | None, str] | None = None
+        self.exported: tuple[str, Path, int | None, dict[str, str]] | None = None
         self.histories: dict[Path, Any] = {}
         self.asked: list[Any] = []
         self.held = ("metrics", "metrics and 20 EXAMPLES")
@@ -312,11 +312,13 @@ class StandIn(Engine):
         """Without its model."""
         return file.with_suffix(""), "It came without its model."
 
-    def export(self, folder: Path, form: str, out: Path, step: int | None, weights: str, accept: bool) -> Any:
+    def export(
+        self, folder: Path, form: str, out: Path, step: int | None, options: dict[str, str], accept: bool
+    ) -> Any:
         """Two stages."""
         if not (accept and isinstance(self.faults.get("export"), ChangedInputs)):
             self._fail("export")
-        self.exported = (form, out, step, weights)
+        self.exported = (form, out, step, options)
         yield e.Progress("Writing", 1, 2, "files")
         time.sleep(self.pace)
         yield e.Notice("The base model is in 4 bits only.")
@@ -344,7 +346,7 @@ def past(steps: int = 100, state: str = "stopped", of: int = 2000) -> Any:
     rows = np.zeros(steps, np.dtype([*((name, float) for name in names), ("values", float, (1,))]))
     for index in range(steps):
         one = engine.step(index + 1, chance)
-        rows[index] = (one.step, one.tokens, one.loss, one.rate, one.seconds, one.memory_bytes, one.slope)
+        rows[index] = (one.step, one.tokens, one.loss, one.rate, one.seconds, one.memory_bytes, one.projected_gradient)
     events = [e.Evaluation(0, "validation", {"accuracy": 0.24, "loss": 1.42, "examples": 120})]
     run = SimpleNamespace(name="yesterday", state=state)
     return SimpleNamespace(recipe=Recipe(loop={"steps": of}), steps=[rows], events=events, run=run, fault="")

@@ -24,8 +24,10 @@ from PySide6.QtWidgets import (
 from standin import GB, Estimate, StandIn, listed
 
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.formats import data_suffixes, export_formats
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.pages import PAGES
+from sparsezo_gui.gui.pages.data import FILES
 from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
@@ -234,14 +236,17 @@ def test_what_is_noticed_about_data_is_mended_by_a_button(
     assert getattr(session.recipe.data, switch) is False
 
 
-def test_a_file_can_be_dropped(window, session, tmp_path, qtbot):
+@pytest.mark.parametrize("suffix", [*data_suffixes(), ".csv.gz"])
+def test_a_file_can_be_dropped(window, session, tmp_path, qtbot, suffix):
     window.go("data")
     mime = QMimeData()
-    mime.setUrls([QUrl.fromLocalFile(str(tmp_path / "mine.csv"))])
+    names = ("picture.png", f"mine{suffix}")
+    mime.setUrls([QUrl.fromLocalFile(str(tmp_path / name)) for name in names])
     event = QDropEvent(QPointF(10, 10), Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton,
                        Qt.KeyboardModifier.NoModifier)  # fmt: skip
     window.page("data").dropEvent(event)
-    assert Path(session.recipe.data.source) == tmp_path / "mine.csv"
+    assert Path(session.recipe.data.source) == tmp_path / f"mine{suffix}"
+    assert f"*{suffix}" in FILES.split(")")[0].replace("(", " ").split()
 
 
 def test_prompts_go_through_the_chat_template_unless_switched_off(window, session, qtbot):
@@ -372,11 +377,29 @@ def test_export(window, find, click, session, engine, qtbot, tmp_path):
     find("Export to").setText(str(tmp_path / "out.safetensors"))
     click("Export now")
     qtbot.waitUntil(lambda: "exported and checked" in find("Export result").text(), timeout=3000)
-    assert engine.exported == ("overlay", tmp_path / "out.safetensors", 100, "original")
+    assert engine.exported == ("overlay", tmp_path / "out.safetensors", 100, {})
     engine.faults["export"] = UserError(f"{tmp_path}: is not empty.")
     click("Export now")
     problem(qtbot, session, "export")
     assert "is not empty" in window.page("export").banner.text
+
+
+def test_the_export_page_offers_every_format_with_its_target_and_options(window, find, click, engine, qtbot):
+    engine.run_list = [listed(Path("run"))]
+    window.go("export")
+    click("Refresh the list of runs")
+    qtbot.waitUntil(find("Export now").isEnabled, timeout=3000)
+    values = {name: _values(form) for name, form in export_formats().items()}
+    for name, form in export_formats().items():
+        click(form.title)
+        assert find(form.title).accessibleDescription() == form.help
+        assert find("Export to").text().endswith(f"yesterday-tuned{form.suffix}")
+        shown = {button.text() for button in window.findChildren(QRadioButton) if button.isVisible()}
+        assert shown & set().union(*values.values()) == values[name]
+
+
+def _values(form) -> set[str]:
+    return {title for option in form.options for title, _ in option.choices.values()}
 
 
 def test_the_weights_of_a_folder_can_be_chosen(window, find, click, engine, qtbot, tmp_path):
@@ -390,7 +413,7 @@ def test_the_weights_of_a_folder_can_be_chosen(window, find, click, engine, qtbo
     assert not shown()
     click("Hugging Face folder")
     assert find("Original precision").isChecked() and find("Export to").text().endswith("yesterday-tuned")
-    for chosen in ("original", "trained"):
+    for chosen in ({"weights": "original"}, {"weights": "trained"}):
         click("Export now")
         qtbot.waitUntil(lambda chosen=chosen: bool(engine.exported) and engine.exported[3] == chosen, timeout=3000)
         assert engine.exported[0] == "hf"

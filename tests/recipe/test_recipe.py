@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sparsezo_gui import recipe, resources
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, dump, load, loads, with_settings
+from sparsezo_gui.recipe.toml import build, changed
 
 
 def test_an_empty_recipe_is_the_default():
@@ -98,6 +99,17 @@ def test_settings_change_single_values_and_whole_methods():
 def test_wrong_settings_are_told(wrong):
     with pytest.raises(UserError, match="--set"):
         with_settings(Recipe(), [wrong])
+
+
+def test_old_names_of_keys_mean_the_new_ones():
+    for found in (loads("[run]\nframes = 7"), with_settings(Recipe(), ["run.frames=7"]),
+                  build({"run": {"frames": 7}}), changed(Recipe(), {"run": {"frames": 7}})):  # fmt: skip
+        assert found.run.checkpoints == 7 and "frames" not in dump(found)
+    assert loads(dump(found)) == found
+    with pytest.raises(UserError, match=r"\[run\] frames: unknown key"):
+        loads("[run]\nframes = 7\ncheckpoints = 8")
+    before = recipe.values(Recipe())
+    assert recipe.differences({**before, "run": {"frames": 2000}}, Recipe()) == []
 
 
 def test_relative_paths_are_meant_from_the_recipes_folder(tmp_path, monkeypatch):

@@ -72,11 +72,11 @@ class Lora(MaskRule):
     def source(self) -> str:
         """See `MaskRule.source`."""
         where = "every linear layer" if EVERY in self.targets else ", ".join(self.targets)
-        return f"Adapters of rank {self.rank} on {where}, drawn from the seed; no search is needed."
+        return f"Adapters of rank {self.rank} on {where}, drawn from the seed."
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""
-        return ""
+        return "No search is needed."
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""

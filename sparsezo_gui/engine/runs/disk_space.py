@@ -40,7 +40,7 @@ def needed(recipe: Recipe, source: ModelSource) -> DiskSpace:
     mask = SPACES[recipe.mask.space].mask_bytes(tuned)
     one = round((PACKED + recipe.state_vectors) * tuned * VALUE)
     count = -(-steps // spacing(tuned, again=recipe.estimator.exact))
-    checkpoints = min(recipe.run.frames * 2**20, count * one)
+    checkpoints = min(recipe.run.checkpoints * 2**20, count * one)
     export = sum(file.stat().st_size for file in set(source.weights.values()))
     return DiskSpace(journal + mask, checkpoints, export)
 
@@ -56,7 +56,7 @@ def check(recipe: Recipe, source: ModelSource, folder: Path) -> Iterator[str]:
     if space.least + space.checkpoints > max(free, SMALL):
         yield (
             f"The checkpoints of this run may take {size(space.checkpoints)}, but only {size(free)} are free on the "
-            f"disk of {folder}. Free some space, set a smaller [run] frames, or choose a folder on another disk."
+            f"disk of {folder}. Free some space, set a smaller [run] checkpoints, or choose a folder on another disk."
         )
     elif space.least + space.checkpoints + space.export > max(free, SMALL):
         yield (

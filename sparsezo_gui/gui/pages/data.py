@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
 from PySide6.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLineEdit, QPlainTextEdit, QWidget
 
+from sparsezo_gui.formats import COMPRESSED, data_format, data_suffixes
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.session import Session
@@ -20,7 +23,8 @@ from sparsezo_gui.gui.widgets.table import DataTable
 from sparsezo_gui.gui.widgets.tokens import TokenView
 from sparsezo_gui.recipe.recipe import DataTable as DataSettings
 
-FILES = "Data (*.csv *.tsv *.json *.jsonl *.parquet *.txt);;All files (*)"
+_PATTERNS = (f"*{suffix}{packed}" for suffix in data_suffixes() for packed in ("", *COMPRESSED))
+FILES = f"Data ({' '.join(_PATTERNS)});;All files (*)"
 PAGE_SIZE = 50  # rows per page, as in the engine
 NO_LENGTHS = "Shown once there are examples and the model is on this computer."
 NO_TOKENIZER = "Unknown: the model's tokenizer cannot be used."
@@ -167,14 +171,15 @@ class DataPage(Page):
             self._set_source(folder)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        """Accepts local files."""
-        if any(url.isLocalFile() for url in event.mimeData().urls()):
+        """Accepts folders and files that can be read."""
+        if _dropped(event):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        """Uses the first file."""
-        self._set_source(next(url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()))
-        event.acceptProposedAction()
+        """Uses the first of them."""
+        if found := _dropped(event):
+            self._set_source(found[0])
+            event.acceptProposedAction()
 
     def _mapped(self, name: str, part: str) -> None:
         columns = {p: c for p, c in self._mapping().items() if c != name and p != part}
@@ -318,3 +323,9 @@ class DataPage(Page):
         self.balance.show_shares(list(classes.items()))
         for widget in (self.balance, self._balance_title):
             widget.setVisible(bool(classes))
+
+
+def _dropped(event: QDropEvent) -> list[str]:
+    """Local folders, and files of a kind that can be read."""
+    paths = [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]
+    return [path for path in paths if os.path.isdir(path) or data_format(Path(path))]

@@ -9,6 +9,7 @@ from typing import Any
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QProgressBar, QWidget
 
+from sparsezo_gui.formats import export_formats
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.session import Session
@@ -18,25 +19,6 @@ from sparsezo_gui.gui.widgets.fields import Choices, Combo
 from sparsezo_gui.gui.widgets.plain import named
 from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.gui.words import count, file_name
-
-FORMATS = {
-    "overlay": ("Overlay file", "Only the tuned values, in a small file. Needs SparseZO and the base model."),
-    "hf": (
-        "Hugging Face folder",
-        "The whole model with the tuned values merged in. Works with any program that loads Hugging Face models.",
-    ),
-}
-WEIGHTS = {
-    "original": (
-        "Original precision",
-        "Merges the tuned values into the base model's original 16- or 32-bit weights. Best quality; the usual choice.",
-    ),
-    "trained": (
-        "Exactly as trained",
-        "Merges the tuned values into the run's dequantised weights. Other programs then give the same output as "
-        "SparseZO, but the folder is larger.",
-    ),
-}
 
 
 class ExportPage(Page):
@@ -67,9 +49,14 @@ class ExportPage(Page):
         self._run.currentIndexChanged.connect(self._run_chosen)
         refresh = button("Refresh", self._session.list_runs, name="Refresh the list of runs")
         self._step = StepSlider("Step to export")
-        self._format, self._weights = Choices(FORMATS), Choices(WEIGHTS)
+        self._forms = export_formats()
+        self._format = Choices({name: (form.title, form.help) for name, form in self._forms.items()})
         self._format.changed.connect(self._suggest)
-        format_title, self._weights_title = label("Format", "heading"), label("Weights", "heading")
+        self._options = {
+            (name, option.name): (label(option.title, "heading"), Choices(option.choices))
+            for name, form in self._forms.items() for option in form.options
+        }  # fmt: skip
+        format_title = label("Format", "heading")
         self._out = QLineEdit()
         self._out.setAccessibleName("Export to")
         self._browse = button("Choose…", self._choose, image="folder", name="Choose where to export")
@@ -81,13 +68,13 @@ class ExportPage(Page):
         entries = (
             (label("Run", "heading"), row(self._run, refresh)),
             (label("Step", "heading"), row(self._step)),
-            (format_title, row(self._format)), (self._weights_title, row(self._weights)),
+            (format_title, row(self._format)), *((title, row(choices)) for title, choices in self._options.values()),
             (label("To", "heading"), row(self._out, self._browse)),
         )  # fmt: skip
         for line, (title, part) in enumerate(entries):
             form.addWidget(title, line, 0)
             form.addLayout(part, line, 1)
-        for title in (format_title, self._weights_title):
+        for title in (format_title, *(title for title, _ in self._options.values())):
             title.setContentsMargins(0, 3, 0, 0)  # like a radio button
             form.setAlignment(title, Qt.AlignmentFlag.AlignTop)
         return card(form)
@@ -120,17 +107,20 @@ class ExportPage(Page):
             self._step.set_value(step)
 
     def _suggest(self) -> None:
-        whole = self._format.value() == "hf"
-        for part in (self._weights_title, self._weights):
-            part.setVisible(whole)
+        chosen = self._format.value()
+        for (form, _), parts in self._options.items():
+            for part in parts:
+                part.setVisible(form == chosen)
         run = self._chosen()
         if run is not None and not self._out.isModified():
             name = file_name(run.name).replace(" ", "-") or "model"
-            self._out.setText(str(Path.home() / f"{name}-tuned{'' if whole else '.safetensors'}"))
+            self._out.setText(str(Path.home() / f"{name}-tuned{self._forms[chosen].suffix}"))
 
     def _choose(self) -> None:
-        if self._format.value() == "overlay":
-            path, _ = QFileDialog.getSaveFileName(self, "Export to", self._out.text(), "Overlay (*.safetensors)")
+        form = self._forms[self._format.value()]
+        if not form.folder:
+            pattern = f"{form.title} (*{form.suffix})"
+            path, _ = QFileDialog.getSaveFileName(self, "Export to", self._out.text(), pattern)
         else:
             path = QFileDialog.getExistingDirectory(self, "Export to an empty folder", str(Path.home()))
         if path:
@@ -144,8 +134,9 @@ class ExportPage(Page):
             return
         self._session.answers.pop("export", None)
         self._session.problems.pop("export", None)
-        self._session.ask("export", Path(run.path), self._format.value(), Path(out).expanduser(), self._step.value(),
-                          self._weights.value(), accept)  # fmt: skip
+        form = self._format.value()
+        options = {option: choices.value() for (name, option), (_, choices) in self._options.items() if name == form}
+        self._session.ask("export", Path(run.path), form, Path(out).expanduser(), self._step.value(), options, accept)
         self._show()
 
     def _show(self) -> None:
@@ -157,7 +148,8 @@ class ExportPage(Page):
         self._go.setToolTip(session.blocker)
         self._cancel.setVisible(busy)
         self._bar.setVisible(busy)
-        for control in (self._run, self._step, self._format, self._weights, self._out, self._browse):
+        options = [choices for _, choices in self._options.values()]
+        for control in (self._run, self._step, self._format, *options, self._out, self._browse):
             control.setEnabled(run is not None and not busy)
         self._bar.setRange(0, progress.total if progress else 0)
         self._bar.setValue(progress.done if progress else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -54,7 +55,7 @@ class Choices(QWidget):
 
     changed = Signal()
 
-    def __init__(self, options: dict[str, tuple[str, str]]) -> None:
+    def __init__(self, options: Mapping[str, tuple[str, str]]) -> None:
         super().__init__()
         self._buttons: dict[str, QRadioButton] = {}
         choices = column()

@@ -50,7 +50,7 @@ def rounded(x):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (96, 40), (33, 130)])
-@pytest.mark.parametrize("sides", [1, 2, 5])
+@pytest.mark.parametrize("points", [1, 2, 5])
 def test_products_are_those_of_the_rounded_activations(shape, points, monkeypatch):
     """y₀ = Q(x₀)·Cᵀ, yₖ = y₀ + Q(xₖ − x₀)·Cᵀ, and the tuned values' difference to the codes times x itself."""
     monkeypatch.setattr(integer, "PIECE_BYTES", 4 * 3 * max(shape))  # several pieces, the last one shorter

@@ -114,7 +114,7 @@ def test_a_tokenizer_is_tried_once_for_each_content(folder, home, monkeypatch):
     load_tokenizer(folder)
     [verdict] = (home / "tokenizers").iterdir()
     assert verdict.read_bytes() == b""
-    monkeypatch.setattr(tokenizer, "Confined", None)  # it is not asked again
+    monkeypatch.setattr(tokenizer, "Sandbox", None)  # it is not asked again
     os.utime(folder / "tokenizer.json")
     copy = shutil.copytree(folder, folder.parent / "copy")
     start = time.perf_counter()
@@ -135,7 +135,7 @@ def test_a_refused_tokenizer_is_told_before_the_start_and_tried_once(whole, fold
         planning.preview_data(Recipe(model=table, data={"source": str(data), "columns": {"answer": "label"}}))
     )
     assert preview.rows and "tokenizer.json: this tokenizer cannot be loaded" in preview.tokenizer_problem
-    monkeypatch.setattr(tokenizer, "Confined", None)  # it is not asked again
+    monkeypatch.setattr(tokenizer, "Sandbox", None)  # it is not asked again
     assert planning.summary(table).problem == preview.tokenizer_problem
     shutil.copy(whole / "tokenizer.json", folder)
     monkeypatch.undo()

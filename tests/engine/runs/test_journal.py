@@ -33,7 +33,7 @@ def write_version_1(path, steps):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("probes", [1, 3])
+@pytest.mark.parametrize("values", [1, 3])
 def test_what_is_written_is_read(tmp_path, values):
     write(tmp_path / "j", 5, values)
     found = read(tmp_path / "j")

@@ -29,7 +29,7 @@ from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session import Session, open_session
 from sparsezo_gui.engine.spaces import dense
-from sparsezo_gui.engine.spaces import values
+from sparsezo_gui.engine.spaces import values as overlays
 from sparsezo_gui.engine.spaces.dense import DenseValues
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo import generator
@@ -273,7 +273,7 @@ def test_past_steps_are_asked_and_exported_without_a_copy_of_the_model(make, tmp
     moved = int(re.match(r"([\d,]+) of \1 tuned", report["told"][0])[1].replace(",", ""))
     assert 0.15 < moved / run.facts.eligible < 0.21
     for weights in ("original", "trained"):
-        finish(export_run(run.path, "hf", tmp_path / weights, 3, weights))
+        finish(export_run(run.path, "hf", tmp_path / weights, 3, weights=weights))
         with torch.no_grad():
             found = AutoModelForCausalLM.from_pretrained(tmp_path / weights).eval()(tokens).logits
         assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -339,7 +339,7 @@ MANY = {"num_hidden_layers": 20}
 @pytest.mark.parametrize("rule", RULES)
 def test_nothing_is_as_long_as_the_model_but_the_model(begun, rule, bits, monkeypatch, tmp_path):
     """Two whole steps, a key frame and its reading, the hash and a return to the start."""
-    for where, name in ((dense, "MOVED"), (checkpoints, "PIECE"), (values, "HASHED")):
+    for where, name in ((dense, "MOVED"), (checkpoints, "PIECE"), (overlays, "HASHED")):
         monkeypatch.setattr(where, name, 2**12)
     session = begun(rule=rule, bits=bits, overrides=MANY)
     tuned, largest = session.tuned, 64 * 128 * 4
@@ -477,7 +477,7 @@ def test_all_zeros_move_nothing(begun):
 
 
 @pytest.mark.parametrize(("tables", "sentence"), [
-    ({"model": {"bits": 4}}, r"weights in 4 bits cannot be moved. Set \[model\] bits = 32 or 16"),
+    ({"model": {"bits": 4}}, r"4-bit weights cannot be updated in place. Set \[model\] bits = 32 or 16"),
     ({"update": {"decay": 0.1}}, r"\[update\] decay needs a copy"),
 ])  # fmt: skip
 def test_what_does_not_go_together_is_refused(tables, sentence):
@@ -504,7 +504,7 @@ def test_no_room_for_a_key_frame_is_told(make, tmp_path, monkeypatch):
     chosen = make(model={"bits": 32}, mask={"rule": "all"}, loop={"steps": 2})
     told = list(training.train(chosen, folder=tmp_path / "run"))
     (notice,) = [event.text for event in of(e.Notice, told) if "checkpoints" in event.text]
-    assert notice.startswith("[run] frames = 2000 leaves no space") and " GiB or more each" in notice
+    assert notice.startswith("[run] checkpoints = 2000 leaves no space") and " GiB or more each" in notice
     needed = float(re.search(r"take ([\d.]+) GiB", notice)[1])
     assert int(re.search(r"Set it to (\d+) or more", notice)[1]) == pytest.approx(4 * needed * 1024, rel=0.01)
     assert checkpoints.listed(tmp_path / "run") == []

@@ -175,8 +175,8 @@ def test_directions_are_zero_outside_the_present_subspace(frozen_tiny):
     # Only what was moved in is multiplied with.
     for values, used in ((tuned.start, 0), (tuned.start + direction, 1)):
         with tuned.applied(values[None]):
-            tuned = {len(getattr(layer.patch, "factors", ())) for layer in model.layers.values()}
-        assert tuned == {used}
+            held = {len(getattr(layer.patch, "factors", ())) for layer in model.layers.values()}
+        assert held == {used}
 
 
 @pytest.mark.parametrize("kind", ["subspace", "given"])
@@ -294,7 +294,7 @@ def test_a_run_is_replayed_resumed_and_exported(make, tmp_path, rule, capsys):
         for name, weight in beside(session.tuned, session.tuned.values).items():
             expected = session.model.original(name) + weight
             assert torch.allclose(exported.get_parameter(name).t(), expected, atol=1e-5)
-    assert "values that move all its" in (tmp_path / "out" / "README.md").read_text()
+    assert "values that change all its" in (tmp_path / "out" / "README.md").read_text()
     with pytest.raises(UserError, match="stores single weights"):
         finish(export_run(tmp_path / "whole", "overlay", tmp_path / "small"))
 

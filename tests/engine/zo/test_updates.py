@@ -106,7 +106,7 @@ class Bowl:
 
 
 @pytest.mark.parametrize(
-    ("slope", "expected"),
+    ("projected_grad", "expected"),
     [(1.0, 1.0), (-1.0, -1.0), (1e6, 0.0), (0.0, 0.0)],
     ids=["downhill", "uphill, as of a noisy slope", "too far", "nothing measured"],
 )
