@@ -32,7 +32,7 @@ from sparsezo_gui.engine.runs import folder as folders
 from sparsezo_gui.engine.runs.checkpoints import usual_bytes
 from sparsezo_gui.engine.runs.start import starting
 from sparsezo_gui.engine.session import Session, load_data, load_model
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.engine.zo.noise import tune_epsilon

@@ -105,7 +105,7 @@ def at(running: Running, step: int | None, work: Callable[[Loaded], Events]) -> 
     if step is None or step == session.step:
         yield from work(model)
         return
-    if session.tuned.mask.space == "dense":  # a copy of the values would be another model in memory
+    if session.tuned.space.in_place:  # a copy of the values would be another model in memory
         yield from keep_checkpoint(running, model)
         values = None
     else:
