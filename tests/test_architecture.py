@@ -28,6 +28,8 @@ def test_import_contracts_hold():
         ("sparsezo_gui.gui.app, sparsezo_gui.gui.main_window", "torch transformers bitsandbytes datasets"),
         ("sparsezo_gui.engine.training, sparsezo_gui.engine.planning", "PySide6 pyqtgraph"),
         ("sparsezo_gui.recipe, sparsezo_gui.cli, sparsezo_gui.resources", "torch transformers PySide6 numpy"),
+        ("sparsezo_gui.answers", "torch transformers PySide6 numpy"),
+        ("sparsezo_gui.recipe", "sparsezo_gui.engine"),
         ("sparsezo_gui.engine.runs.history", "torch transformers PySide6"),
     ],
 )  # fmt: skip

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
+from sparsezo_gui.answers import MemoryEstimate, Part
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine.forward import LOGITS_BYTES, PACK_ROWS
 from sparsezo_gui.engine.generate import BATCH as TOGETHER
@@ -35,56 +35,8 @@ a GPU, the usual size of a CUDA context with its libraries (not measured here)."
 KEPT = {"cpu": 0.5, "cuda": 0.0}
 """Part of the activations that the C library's allocator holds on top, as freed pieces (measured: 0.2 to 1)."""
 BLOCK = 64  # weights to four bytes of scales in NF4: an fp32 one, or a 16-bit one for each 32
-TIGHT = 0.85  # of what is available; beyond it the estimate's own error could decide
 COPIES = 2  # of what a block keeps for the way back: norms, rotations and the order of the rows take some (measured)
 RANK = 16  # of the adapters that the comparison assumes
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of the memory: ``bytes``, and why it is there in one sentence."""
-
-    name: str
-    bytes: int
-    why: str
-
-
-@dataclass(frozen=True)
-class MemoryEstimate:
-    """Parts in the order they are shown, against what the device could give now; other methods for comparison."""
-
-    parts: tuple[Part, ...]
-    available: int
-    """Bytes that this program can use now: free ones and those it uses already."""
-    capacity: int
-    """Bytes that the device has."""
-    rows: int
-    """Rows of activations (perturbations × tokens) per pass (see `PACK_ROWS`)."""
-    small: int
-    """Total bytes with fewer rows per pass, which a run uses automatically when memory is short."""
-    others: dict[str, int]
-    """Bytes that 'lora', 'qlora' and 'full' fine-tuning would take for the same pack of tokens; always estimated."""
-    measured: bool = False
-    """Whether the parts were measured; all other figures are estimates."""
-    search: int = 0
-    """Bytes that finding the mask takes before the run, beyond measured parts; a part among estimated ones."""
-
-    @property
-    def total(self) -> int:
-        """Sum of the parts."""
-        return _sum(self.parts)
-
-    @property
-    def verdict(self) -> str:
-        """'fits', 'tight' or 'too large'."""
-        most = self.total + self.search
-        if most > self.available:
-            return "too large"
-        return "fits" if most <= TIGHT * self.available else "tight"
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain object with total and verdict."""
-        return {**asdict(self), "total": self.total, "verdict": self.verdict}
 
 
 @dataclass(frozen=True)

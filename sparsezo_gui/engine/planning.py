@@ -12,19 +12,19 @@ from typing import Any
 
 import torch
 
+from sparsezo_gui.answers import DataPreview, MemoryEstimate, ModelSummary, Part
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import memory, objective
-from sparsezo_gui.engine.data import DataPreview, Split, TaskData, finish, load_task, previewing, rendering
+from sparsezo_gui.engine.data import Split, TaskData, finish, load_task, previewing, rendering
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.evaluate import BATCH
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.generate import ROOM
 from sparsezo_gui.engine.hub import library
 from sparsezo_gui.engine.hub.cache import cached_folder, tokenizer_folder
-from sparsezo_gui.engine.hub.library import ModelSummary, spec_of, usable_code
+from sparsezo_gui.engine.hub.library import spec_of, usable_code
 from sparsezo_gui.engine.layers.streamed import needed
 from sparsezo_gui.engine.masks.rule import Search
-from sparsezo_gui.engine.memory import MemoryEstimate, Part
 from sparsezo_gui.engine.objective import count_scored, count_tokens, packs_of, points_at_once
 from sparsezo_gui.engine.pretrained.limits import BeyondModel, Limits, limits_of
 from sparsezo_gui.engine.pretrained.source import local_folder, read_config, refuse_other_kinds

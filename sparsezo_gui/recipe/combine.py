@@ -59,13 +59,13 @@ def _written(recipe: Recipe) -> str:
 
 
 def _chosen(recipe: Recipe) -> str:
-    if recipe.selection.rule != "coreset":
+    candidates = recipe.selection.candidates(recipe.loop.batch_size)
+    if not candidates:
         return ""
-    size = recipe.selection.pool * recipe.loop.batch_size
-    if size > MOST_IN_POOL:
+    if candidates > MOST_IN_POOL:
         return (
-            f"[selection] pool = {recipe.selection.pool} makes a pool of {size:,} examples, but at most "
-            f"{MOST_IN_POOL:,} can be compared in pairs. Set a smaller pool or [loop] batch_size."
+            f"[selection] rule = '{recipe.selection.rule}' makes a pool of {candidates:,} examples, but at most "
+            f"{MOST_IN_POOL:,} can be compared in pairs. Set a smaller [selection] pool or [loop] batch_size."
         )
     return ""
 

@@ -23,7 +23,7 @@ from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.engine.zo.generator import FIRST, Source, Stream, normal
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, REGISTRIES, UPDATES
-from sparsezo_gui.recipe.toml import build
+from sparsezo_gui.recipe.tables import build
 from tests.engine.conftest import finish
 from tests.engine.test_correctness import SEARCH
 from tests.engine.test_loop import at, e, resume, train

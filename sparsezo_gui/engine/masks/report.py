@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparsezo_gui.engine.masks.rule import Cost, Search, find_measured
+from sparsezo_gui.answers import Cost, MaskReport, Tally
+from sparsezo_gui.engine.masks.rule import Search, find_measured
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.registry import SPACES
 
@@ -14,28 +14,6 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
     from sparsezo_gui.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Tally:
-    """The number of eligible ``weights`` under a label, and of ``tuned`` ones."""
-
-    label: str
-    tuned: int
-    weights: int
-
-
-@dataclass(frozen=True)
-class MaskReport:
-    """A mask in numbers. ``cost`` is that of finding it, without loading the model."""
-
-    tuned: int
-    eligible: int
-    cost: Cost
-    layers: tuple[Tally, ...]
-    """One entry per decoder block, '0', '1', …, in the model's order."""
-    kinds: tuple[Tally, ...]
-    """One entry per kind of weight; see `kind_of`."""
 
 
 def report(mask: Mask, spec: ModelSpec, cost: Cost) -> MaskReport:

@@ -45,9 +45,9 @@ class DenseSpace(Space):
                 f"[update] {what} needs a copy of all tuned weights, and [mask] rule = '{mask.rule}' tunes every "
                 "weight. Set [update] rule = 'scalar-normalised' and decay = 0, or [mask] rule = 'sensitive'."
             )
-        if recipe.selection.rule == "coreset":
+        if recipe.selection.candidates(recipe.loop.batch_size):
             return (
-                f"[selection] rule = 'coreset' stores vectors with one number per tuned weight, and [mask] rule = "
+                f"[selection] rule = '{recipe.selection.rule}' stores vectors with one number per tuned weight, and [mask] rule = "
                 f"'{mask.rule}' tunes every weight. Set [selection] rule = 'shuffled', or [mask] rule = 'sensitive'."
             )
         return ""

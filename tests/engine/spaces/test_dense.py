@@ -16,13 +16,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
 from sparsezo_gui import recipe as recipes
+from sparsezo_gui.answers import Cost
 from sparsezo_gui.engine import frozen, planning, training
 from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.export import export_run
 from sparsezo_gui.engine.export.overlay_file import read_overlay
 from sparsezo_gui.engine.layers.linear import FrozenLinear
 from sparsezo_gui.engine.masks.report import report as report_of
-from sparsezo_gui.engine.masks.rule import Cost, Search
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.masks.saved import Saved
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.runs import checkpoints
@@ -65,7 +66,7 @@ def begun(folder):
     """``begun(family, rule, bits, **tables)``: a session at its first step, on a model of its own."""
 
     def begin(family="llama", rule="all", bits=32, overrides=None, mask=None, **tables):
-        chosen = recipes.toml.build({
+        chosen = recipes.build({
             "model": {"id": str(folder(family, **(overrides or {}))), "bits": bits, "device": "cpu"},
             "mask": {"rule": rule, **(mask or {})}, "update": {"rule": "sgd", "learning_rate": 1e-3}, **tables,
         })  # fmt: skip
@@ -483,7 +484,7 @@ def test_all_zeros_move_nothing(begun):
 def test_what_does_not_go_together_is_refused(tables, sentence):
     for rule in RULES:
         with pytest.raises(UserError, match=sentence):
-            recipes.toml.build({"model": {"bits": 32}, "mask": {"rule": rule}, **tables})
+            recipes.build({"model": {"bits": 32}, "mask": {"rule": rule}, **tables})
 
 
 def test_other_files_and_models_get_a_sentence(begun, tmp_path):

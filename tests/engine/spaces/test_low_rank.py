@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sparsezo_gui import cli, recipe
+from sparsezo_gui.answers import Cost
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import planning, training
 from sparsezo_gui.engine.data import text_blocks
@@ -21,7 +22,7 @@ from sparsezo_gui.engine.masks import mask as masks
 from sparsezo_gui.engine.masks.activation_guided import ActivationSubspace
 from sparsezo_gui.engine.masks.mask import Mask
 from sparsezo_gui.engine.masks.report import report
-from sparsezo_gui.engine.masks.rule import Cost, Search
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.masks.subspace import Subspace
 from sparsezo_gui.engine.memory import estimate
 from sparsezo_gui.engine.objective import measure
@@ -406,7 +407,7 @@ def test_golden(frozen_tiny, rule, generator, tmp_path):
     model = frozen_tiny("llama", 32)
     (tmp_path / "text.txt").write_text("the cat sat on the mat and looked at the dog.\n\n" * 40)
     text = {"text": str(tmp_path / "text.txt")} if rule["rule"] == "activation-subspace" else {}
-    chosen = recipe.toml.build({"mask": {**rule, **text}, "loop": {"seed": 5},
+    chosen = recipe.build({"mask": {**rule, **text}, "loop": {"seed": 5},
                                 "update": {"rule": "scalar-normalised", "learning_rate": 3e-3}})  # fmt: skip
     tuned = tuned_values(model, finish(chosen.mask.find(model, Search(5, chosen.data, generator))))
     session = Session(chosen, model, tuned, generator=generator)

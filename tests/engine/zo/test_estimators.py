@@ -27,7 +27,7 @@ from sparsezo_gui.engine.zo.generator import Source
 from sparsezo_gui.engine.zo.sums import total
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.registry import ESTIMATORS
-from sparsezo_gui.recipe.toml import build
+from sparsezo_gui.recipe.tables import build
 from tests.engine import plain as reference
 from tests.engine.conftest import finish
 from tests.engine.test_correctness import SEARCH, batch
