@@ -47,8 +47,9 @@ class DenseSpace(Space):
             )
         if recipe.selection.candidates(recipe.loop.batch_size):
             return (
-                f"[selection] rule = '{recipe.selection.rule}' stores one number per tuned weight, and [mask] rule = "
-                f"'{mask.rule}' tunes every weight. Set [selection] rule = 'shuffled', or [mask] rule = 'sensitive'."
+                f"[selection] rule = '{recipe.selection.rule}' stores vectors with one number per tuned weight, and "
+                f"[mask] rule = '{mask.rule}' tunes every weight. Set [selection] rule = 'shuffled', or [mask] rule = "
+                "'sensitive'."
             )
         return ""
 
