@@ -95,7 +95,7 @@ def _quality(options: argparse.Namespace, console: Console) -> None:
     quality = Quality(base, tasks, tuple(methods), options.seeds, options.forwards, Path(options.out), options.once)
     rows = console.finish(quality.run())
     columns = ("task", "method", "seeds", "final", "best", "forwards_to_mezo", "seconds_to_mezo", "tuned", "rate",
-               "seconds", "mask_seconds", "mib")  # fmt: skip
+               "seconds", "mask_seconds", "peak_memory_mib")  # fmt: skip
     console.table(rows, columns, "", options.markdown)
     if options.picture:
         drawn = pictures.draw(quality, Path(options.picture))

@@ -16,9 +16,9 @@ import torch
 from transformers import AutoTokenizer
 
 from sparsezo_gui import cli
+from sparsezo_gui.answers import RateReport
 from sparsezo_gui.console import Console
 from sparsezo_gui.engine import range_test
-from sparsezo_gui.engine.range_test import RateReport
 from tests.models import tiny
 
 
@@ -169,6 +169,7 @@ def test_the_whole_way(run, recipe_file, tmp_path, tiny_folder):
     steps = [each for each in objects(lines) if each["event"] == "step"]
     assert [step["step"] for step in steps] == [1, 2, 3, 4, 5]
     assert {"event", "step", "loss", "seconds", "memory_bytes"} <= steps[0].keys()
+    assert all(step["slope"] == step["projected_gradient"] for step in steps)  # its old name
     code, lines, _ = run("evaluate", tmp_path / "run", "--json")
     found = objects(lines)[-1]
     assert set(found) == {"base", "tuned"}
@@ -255,7 +256,7 @@ def test_help_and_version_answer_without_the_engine():
         (["data.columns={answer='lable'}"], "lable"),
         (["loop.stpes=3"], "Did you mean 'steps'?"),
         (["mask.density=3"], "[mask] density: input should be less than or equal to 1, not 3."),
-        (["mask.rule=all"], "weights in 4 bits cannot be moved. Set [model] bits = 32 or 16, or [mask] rule ="),
+        (["mask.rule=all"], "4-bit weights cannot be updated in place. Set [model] bits = 32 or 16, or [mask] rule ="),
         (["mask.rule=saved", "mask.file=/no/mask"], "There is no mask file '/no/mask'"),
         (["data.task=chats"], "Did you mean 'chat'?"),
         (["model.device=cuda"], "cuda"),

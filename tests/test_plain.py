@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from sparsezo_gui import cli, plain
 from sparsezo_gui.console import Console
+from sparsezo_gui.engine.runs import listing
 from sparsezo_gui.plain import printable, quoted_plain, readable
 from sparsezo_gui.recipe import Recipe, dump, loads
 from sparsezo_gui.recipe import events as e
@@ -89,7 +90,7 @@ def test_a_defect_with_a_strangers_text_in_it(run, monkeypatch):
     def fail(*_):
         raise ValueError(TEXT)
 
-    monkeypatch.setattr(cli, "_runs", fail)
+    monkeypatch.setattr(listing, "list_runs", fail)
     assert SHOWN in run("runs", code=1)
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsezo_gui import cli
+from sparsezo_gui.engine.runs import listing
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui import problems
 from sparsezo_gui.redaction import redacted
@@ -75,7 +76,7 @@ def test_details_of_an_error_hold_no_secret(monkeypatch, capsys, home):
     def fail(*_):
         raise RuntimeError(f"GET https://me:word@host with {secret}")
 
-    monkeypatch.setattr(cli, "_runs", fail)
+    monkeypatch.setattr(listing, "list_runs", fail)
     assert cli.main(["runs"]) == 1
     [details] = home.rglob("error-*.txt")
     said = capsys.readouterr().err + details.read_text(encoding="utf-8")

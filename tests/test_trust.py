@@ -11,13 +11,16 @@ import pytest
 
 import sparsezo_gui
 from sparsezo_gui import cli
-from sparsezo_gui.engine.hub.code import find_code
+from sparsezo_gui.engine.pretrained.code import find_code
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests.own_code import edit, own_code
 
 TRUST = "--trust-remote-code"
 PACKAGE = Path(sparsezo_gui.__file__).parent
-READERS = ("engine/hub/code.py", "engine/hub/cache.py", "gui/pages/model.py", "cli.py", "benching.py")
+READERS = (
+    "engine/pretrained/code.py", "engine/hub/cache.py", "gui/pages/model.py", "cli/__init__.py", "cli/command.py",
+    "cli/plans.py", "benching.py",
+)  # fmt: skip
 """What looks at the recipe's key: whether there is code to ask about, whether to fetch it, its field; and the flag."""
 
 
@@ -171,7 +174,7 @@ def test_one_place_alone_reaches_code_of_models(path):
         if isinstance(node, ast.Attribute) and node.attr == "trust_remote_code":
             assert place in READERS, where
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "TrustedCode":
-            assert place == "engine/hub/consent.py", where
+            assert place == "engine/pretrained/consent.py", where
     if place == "engine/pretrained/auto.py":
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
         autos = [node for node in calls if getattr(node.func.value, "id", "").startswith("Auto")]

@@ -14,7 +14,6 @@ from transformers import BitsAndBytesConfig, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from sparsezo_gui.engine import device as devices
-from sparsezo_gui.engine.data.limits import Limits, limits_of
 from sparsezo_gui.engine.forward import ATTENTION, PACK_ROWS
 from sparsezo_gui.engine.hub.cache import find
 from sparsezo_gui.engine.layers import tables
@@ -25,6 +24,7 @@ from sparsezo_gui.engine.layers.streamed import Streamed, needed
 from sparsezo_gui.engine.layers.weights import DenseWeight, FrozenWeight, Int8Weight, NF4Weight
 from sparsezo_gui.engine.pretrained import auto
 from sparsezo_gui.engine.pretrained.finite import finite, watched
+from sparsezo_gui.engine.pretrained.limits import Limits, limits_of
 from sparsezo_gui.engine.pretrained.source import ModelSource
 from sparsezo_gui.engine.pretrained.spec import ModelSpec
 from sparsezo_gui.engine.pretrained.tokenizer import CURE, load_tokenizer

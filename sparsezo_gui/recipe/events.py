@@ -69,19 +69,24 @@ class Base(Event):
 
 @dataclass(frozen=True, slots=True)
 class Step(Event):
-    """One step: loss L(θ) (mean of the two forward passes, nats), projected gradient g (``slope``), learning rate,
-    seconds, memory in use (bytes), tokens processed.
+    """One step: loss L(θ) (mean of the two forward passes, nats), projected gradient g, learning rate, seconds,
+    memory in use (bytes), tokens processed.
 
     In a private run, the loss is NaN and tokens are 0.
     """
 
     step: int
     loss: float
-    slope: float
+    projected_gradient: float
     rate: float
     seconds: float
     memory_bytes: int
     tokens: int
+
+    def as_json(self) -> dict[str, Any]:
+        """With the projected gradient also under its old name, ``slope``."""
+        known = Event.as_json(self)
+        return {**known, "slope": known["projected_gradient"]}
 
 
 @dataclass(frozen=True, slots=True)

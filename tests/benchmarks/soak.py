@@ -43,7 +43,7 @@ def soak(folder: Path, seconds: float) -> None:
 
     chosen = recipe.with_settings(
         recipe.load("starter"),
-        ["loop.steps=1000000", "loop.evaluate_every=500", "data.validation=100", "data.test=0", "run.frames=20"],
+        ["loop.steps=1000000", "loop.evaluate_every=500", "data.validation=100", "data.test=0", "run.checkpoints=20"],
     )
     process, chance, commands = psutil.Process(), random.Random(0), SimpleQueue()
     start, minute, taken, asked = time.monotonic(), itertools.count(1), 0, dict[str, int]()

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from sparsezo_gui.engine import files, training
-from sparsezo_gui.engine.export.folder import drafted
 from sparsezo_gui.engine.files import replacing, write_text
 from sparsezo_gui.engine.masks.mask import Mask
+from sparsezo_gui.engine.pretrained.folder import drafted
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.journal import Header, JournalWriter, read

@@ -26,7 +26,7 @@ from sparsezo_gui.engine.zo.generator import FIRST, GENERATOR
 from sparsezo_gui.recipe.events import Returned
 from sparsezo_gui.recipe.presets import PRESETS
 from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
-from sparsezo_gui.recipe.toml import changed
+from sparsezo_gui.recipe.tables import changed
 from tests.engine import plain as reference
 from tests.engine.conftest import finish
 
@@ -171,7 +171,7 @@ COMBINED = [
 @pytest.mark.parametrize(("estimator", "directions", "update", "generator"), COMBINED)
 def test_trajectory(frozen_tiny, estimator, update, directions, generator):
     model = frozen_tiny("llama", 32)
-    chosen = recipe.toml.build(
+    chosen = recipe.build(
         {
             "mask": {"rule": "random", "density": 0.02},
             "estimator": {"rule": estimator, **SETTINGS.get(estimator, {}),

@@ -9,8 +9,8 @@ import pytest
 
 from sparsezo_gui import cli
 from sparsezo_gui.engine import planning, provenance, training
-from sparsezo_gui.engine.hub import consent
-from sparsezo_gui.engine.hub.code import find_code
+from sparsezo_gui.engine.pretrained import consent
+from sparsezo_gui.engine.pretrained.code import find_code
 from sparsezo_gui.engine.pretrained.source import inspect
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run

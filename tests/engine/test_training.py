@@ -64,7 +64,7 @@ def test_stop_and_resume_give_the_bits_of_the_uninterrupted_run(make, tmp_path, 
     rest = list(training.resume(tmp_path / "parts"))
     assert of(e.Started, rest)[0].first == 5
     assert rest[-1].hash == whole[-1].hash
-    expected = [(step.step, step.loss, step.slope) for step in of(e.Step, whole)]
+    expected = [(step.step, step.loss, step.projected_gradient) for step in of(e.Step, whole)]
     records = journal.read(tmp_path / "parts" / "journal.bin").records
     assert [(int(r["step"]), float(r["loss"]), float(r["values"][0])) for r in records] == expected
 
@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_never_reaches_the_values(make, tmp_path, monk
 
     monkeypatch.setattr("sparsezo_gui.engine.objectives.Objective.losses_of", broken)
     events = list(training.train(make(), folder=tmp_path / "run"))
-    assert [step.slope == 0 for step in of(e.Step, events)] == [False, True, True, False, False, False]
+    assert [step.projected_gradient == 0 for step in of(e.Step, events)] == [False, True, True, False, False, False]
     assert len([each for each in of(e.Notice, events) if "skipped" in each.text]) == 2
     session = finish(open_session(open_run(tmp_path / "run")))
     assert torch.isfinite(session.tuned.values).all()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sparsezo_gui import recipe, resources
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, dump, load, loads, with_settings
+from sparsezo_gui.recipe.tables import build, changed
 
 
 def test_an_empty_recipe_is_the_default():
@@ -100,6 +101,17 @@ def test_wrong_settings_are_told(wrong):
         with_settings(Recipe(), [wrong])
 
 
+def test_old_names_of_keys_mean_the_new_ones():
+    for found in (loads("[run]\nframes = 7"), with_settings(Recipe(), ["run.frames=7"]),
+                  build({"run": {"frames": 7}}), changed(Recipe(), {"run": {"frames": 7}})):  # fmt: skip
+        assert found.run.checkpoints == 7 and "frames" not in dump(found)
+    assert loads(dump(found)) == found
+    with pytest.raises(UserError, match=r"\[run\] frames: unknown key"):
+        loads("[run]\nframes = 7\ncheckpoints = 8")
+    before = recipe.values(Recipe())
+    assert recipe.differences({**before, "run": {"frames": 2000}}, Recipe()) == []
+
+
 def test_relative_paths_are_meant_from_the_recipes_folder(tmp_path, monkeypatch):
     (tmp_path / "data.csv").write_text("a\n")
     (tmp_path / "r.toml").write_text('[data]\nsource = "data.csv"\n[model]\nid = "owner/name"\n[run]\nfolder = "out"\n')
@@ -171,7 +183,7 @@ values = st.recursive(
 @given(st.dictionaries(keys, values, max_size=4))
 def test_any_tables_are_a_recipe_or_get_a_sentence(tables):
     try:
-        recipe.toml.build(tables)
+        recipe.build(tables)
     except UserError as error:
         assert str(error).strip()
 
@@ -194,7 +206,7 @@ def test_another_rule_brings_what_is_usual_for_it():
 
 def test_a_recipe_to_give_away_names_no_folder(tmp_path):
     (tmp_path / "a").mkdir()
-    chosen = recipe.toml.build({
+    chosen = recipe.build({
         "model": {"id": "owner/model"}, "data": {"source": str(tmp_path / "a" / "rows.csv")},
         "mask": {"rule": "multi-task", "texts": ["general", str(tmp_path / "rows.csv"), "C:\\Users\\ann\\more.txt"]},
         "run": {"folder": str(tmp_path), "name": "mine"},

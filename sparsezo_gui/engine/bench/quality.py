@@ -149,7 +149,8 @@ class Quality:
     def rows(self) -> list[Cell]:
         """For each task and method: accuracy in percent, mean ± standard error over the seeds, at the end (``final``)
         and at the best step on validation data (``best``); and the forward passes and seconds needed to reach MeZO's
-        mean final accuracy on validation data, if all seeds reached it."""
+        mean final accuracy on validation data, if all seeds reached it. ``mib`` is the old name of
+        ``peak_memory_mib``, in results too."""
         return [self._row(task, name) for task in self.tasks for name in self.methods if self.whole(task, name)]
 
     def _row(self, task: str, name: str) -> Cell:
@@ -168,7 +169,8 @@ class Quality:
             "seconds_to_mezo": "" if None in (passes, seconds) else round(seconds * passes / self.forwards),
             "tuned": cells[0]["tuned"], "rate": f"{cells[0]['rate']:.1e}",
             "seconds": "" if seconds is None else round(seconds),
-            "mask_seconds": cells[0].get("mask_seconds", ""), "mib": cells[0].get("mib", ""),
+            "mask_seconds": cells[0].get("mask_seconds", ""),
+            **dict.fromkeys(("peak_memory_mib", "mib"), cells[0].get("peak_memory_mib", cells[0].get("mib", ""))),
         }  # fmt: skip
 
     def _key(self, task: str, name: str) -> Cell:
@@ -198,8 +200,8 @@ def _loss(cell: Cell) -> float:
 def _evaluated(recipe: Recipe, steps: int) -> Recipe:
     every = max(1, steps // EVALUATIONS)
     # With the guard, a run that goes back and repeats steps would use more forward passes than the others.
-    settings = ["loop.guard=false", f"loop.steps={max(1, steps)}", f"loop.evaluate_every={every}", "run.frames=200"]
-    return with_settings(recipe, settings)
+    loop = ["loop.guard=false", f"loop.steps={max(1, steps)}", f"loop.evaluate_every={every}"]
+    return with_settings(recipe, [*loop, "run.checkpoints=200"])
 
 
 def _tuned(recipe: Recipe) -> Work:
@@ -222,7 +224,7 @@ def _tuned(recipe: Recipe) -> Work:
             "curve": [(event.step * recipe.cost, event.metrics["accuracy"]) for event in validated],
             "validation_loss": validated[-1].metrics["loss"], "steps": len(steps), "tuned": run.facts.tuned,
             "seconds": round(float(steps["seconds"].sum()), 1), "mask_seconds": run.facts.mask_seconds,
-            "mib": round(int(steps["memory"].max(initial=0)) / 2**20), "rate": recipe.update.learning_rate,
+            "peak_memory_mib": round(int(steps["memory"].max(initial=0)) / 2**20), "rate": recipe.update.learning_rate,
         }  # fmt: skip
         return found | (yield from _tested(recipe, run, outcome.best(events)))
 

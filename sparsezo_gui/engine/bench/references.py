@@ -17,8 +17,8 @@ from transformers import BitsAndBytesConfig
 from transformers.utils import logging
 
 from sparsezo_gui.engine.data.encode import Encoded, Row
-from sparsezo_gui.engine.hub.consent import TrustedCode
 from sparsezo_gui.engine.pretrained import auto
+from sparsezo_gui.engine.pretrained.consent import TrustedCode
 
 BLOCK = 64  # weights that share a scale in bitsandbytes
 EPSILON, RATE = 1e-3, 1e-6

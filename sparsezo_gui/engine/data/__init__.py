@@ -1,9 +1,9 @@
 """The data pipeline: source → rows → examples → token rows.
 
 A recipe's ``[data]`` table names a source: a bundled name, a file, a folder or a data set on the Hub. `readers` turn
-files into rows one at a time (`lines`, `delimited`, `objects`, `parquet`) and report errors with file, row and line.
-`sources` finds the three splits, splits missing ones off the training rows, and keeps no more rows than the recipe
-asks for; when there are many, most of them go into a `store` on disk.
+files (formats: `sparsezo_gui.formats`) into rows one at a time (`lines`, `delimited`, `objects`, `parquet`, `text`) and
+report errors with file, row and line. `sources` finds the three splits, splits missing ones off the training rows, and
+keeps no more rows than the recipe asks for; when there are many, most of them go into a `spill` on disk.
 
 A task (`tasks`; one TOML file each in ``resources/tasks``) says how a row becomes an example: `columns` finds which
 column plays which part, `template` renders the prompt, and `examples` puts them together: pieces of text, some of them
@@ -24,12 +24,13 @@ anything beyond the `limits` of the model), and `rendering` shows an example as 
 Nothing here imports torch; `datasets` and `transformers` are imported on first use.
 """
 
+from sparsezo_gui.answers import DataPreview, Task
 from sparsezo_gui.engine.data.encode import Encoded, Row, encode, encode_text_blocks
 from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.engine.data.prepare import Passage, Split, TaskData, load_task, passages, text_blocks
-from sparsezo_gui.engine.data.preview import DataPreview, preview, previewing
+from sparsezo_gui.engine.data.preview import preview, previewing
 from sparsezo_gui.engine.data.sources import Rows, finish, load_rows
-from sparsezo_gui.engine.data.tasks import Task, task, tasks
+from sparsezo_gui.engine.data.tasks import task, tasks
 
 __all__ = [
     "DataPreview",

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 import itertools
-import lzma
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.formats import COMPRESSED
 from sparsezo_gui.sizes import size
 
-COMPRESSED: dict[str, Callable] = {".gz": gzip.open, ".xz": lzma.open}
 SMALL, MOST_TIMES = 20 << 20, 100  # bytes any file may unpack to; a larger one, this many times its size
 MOST_BYTES = 10 << 30  # and no compressed file to more; the user has to unpack a larger one
 PIECE = 2**20  # bytes read at a time
@@ -72,7 +71,8 @@ def _encoding(path: Path, piece: bytes) -> str:
 
 def pieces(path: Path) -> Iterator[bytes]:
     """Decompressed bytes of a file. A small file that unpacks to a huge one (a zip bomb) is refused in time."""
-    unpack = COMPRESSED.get(path.suffix.lower())
+    module = COMPRESSED.get(path.suffix.lower())
+    unpack = import_module(module).open if module else None
     left = most(path) if unpack else sys.maxsize  # an uncompressed file cannot grow
     with (unpack or open)(path, "rb") as file:
         while piece := file.read(PIECE):

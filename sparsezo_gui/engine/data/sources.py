@@ -34,6 +34,7 @@ from sparsezo_gui.engine.hub.download import remove_damaged
 from sparsezo_gui.engine.hub.refusals import HUB_ERRORS, refusal
 from sparsezo_gui.engine.hub.token import token
 from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.formats import data_format, supported
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
 from sparsezo_gui.redaction import redacted
@@ -137,7 +138,7 @@ def find(source: str, stream: bool = False) -> dict[str, Part]:
             return {"": lambda: readers.read(path)}
     except OSError as error:
         raise UserError(f"{source}: cannot be opened ({error.strerror}).") from error
-    if _HUB.fullmatch(source) and readers.kind(path) not in readers.READERS:
+    if _HUB.fullmatch(source) and data_format(path) is None:
         name, _, configuration = source.partition(":")
         return _hub(name, configuration, stream)
     raise UserError(
@@ -154,7 +155,7 @@ def split_of(name: str) -> str:
 
 def _folder(folder: Path, top: Path | None) -> dict[str, Part]:
     """Parts by file name; the files must not be outside ``top`` (None: they may)."""
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and readers.kind(path) in readers.READERS]
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and data_format(path)]
     if any(path.name in _SAVED for path in files):
         raise UserError(
             f"The folder '{folder}' was written by `save_to_disk` of datasets, in a format only that library reads. "
@@ -163,9 +164,7 @@ def _folder(folder: Path, top: Path | None) -> dict[str, Part]:
     if not files and (folder / "data").is_dir():  # the usual layout on the Hub
         return _folder(folder / "data", top)
     if not files:
-        raise UserError(
-            f"The folder '{folder}' has no data files ({', '.join(readers.READERS)}, also compressed as .gz or .xz)."
-        )
+        raise UserError(f"The folder '{folder}' has no data files ({supported()}).")
     if top is not None:
         refuse_links(top, files)
     named = {split: [path for path in files if split_of(path.name) == split] for split in SPLITS}

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sparsezo_gui.engine.export.folder import copy_companions, drafted
 from sparsezo_gui.engine.export.overlay_file import Changes
+from sparsezo_gui.engine.pretrained.folder import copy_companions, drafted
 from sparsezo_gui.engine.pretrained.source import ModelSource
 from sparsezo_gui.engine.pretrained.weights import Checkpoint, Entry, read_header
 from sparsezo_gui.errors import UserError

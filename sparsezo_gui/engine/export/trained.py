@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsezo_gui.engine.export.folder import copy_companions, drafted
 from sparsezo_gui.engine.export.overlay_file import Changes
 from sparsezo_gui.engine.frozen import FrozenModel
+from sparsezo_gui.engine.pretrained.folder import copy_companions, drafted
 from sparsezo_gui.engine.pretrained.weights import DTYPES, read_header
 from sparsezo_gui.recipe.events import Progress
 

@@ -15,12 +15,12 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import filter_repo_objects
 
 from sparsezo_gui import resources
-from sparsezo_gui.engine.hub.code import find_code
-from sparsezo_gui.engine.hub.consent import required
 from sparsezo_gui.engine.hub.download import HubFile, Snapshot, patiently
 from sparsezo_gui.engine.hub.refusals import HUB_ERRORS, refusal
 from sparsezo_gui.engine.hub.token import token
 from sparsezo_gui.engine.pretrained import kinds
+from sparsezo_gui.engine.pretrained.code import find_code
+from sparsezo_gui.engine.pretrained.consent import required
 from sparsezo_gui.engine.pretrained.source import (
     INDEX,
     PICKLES,

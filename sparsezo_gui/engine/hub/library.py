@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,13 @@ from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from sparsezo_gui import resources
+from sparsezo_gui.answers import ModelSummary
 from sparsezo_gui.engine.hub.cache import cached_folder, hub_error, model_info
-from sparsezo_gui.engine.hub.code import named_type
-from sparsezo_gui.engine.hub.consent import TrustedCode, permitted, required
 from sparsezo_gui.engine.hub.refusals import HUB_ERRORS
 from sparsezo_gui.engine.hub.token import token
 from sparsezo_gui.engine.pretrained import kinds
+from sparsezo_gui.engine.pretrained.code import named_type
+from sparsezo_gui.engine.pretrained.consent import TrustedCode, permitted, required
 from sparsezo_gui.engine.pretrained.source import check_quantisation, find_weights, local_folder, read_config
 from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec
 from sparsezo_gui.engine.pretrained.weights import DTYPES
@@ -28,23 +28,6 @@ from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.untrusted import reason
 
 LIMIT = 30  # results of a Hub search
-
-
-@dataclass(frozen=True)
-class ModelSummary:
-    """One model in a list. ``bytes`` are those of its weight files; 0 and '' stand for what is not known."""
-
-    id: str
-    title: str
-    kind: str
-    """'bundled', 'folder', 'cache' or 'hub'."""
-    architecture: str = ""
-    parameters: int = 0
-    bytes: int = 0
-    licence: str = ""
-    gated: bool = False
-    problem: str = ""
-    """Why it cannot be tuned here, in a sentence; empty when it can."""
 
 
 def local_models() -> list[ModelSummary]:

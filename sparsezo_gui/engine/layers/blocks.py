@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.layers.head import Head, split_pass
 from sparsezo_gui.engine.layers.linear import FrozenLinear
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.frozen import FrozenModel
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.models.auto.auto_factory import add_generation_mixin_to_remote_model
 
-from sparsezo_gui.engine.hub.consent import TrustedCode
+from sparsezo_gui.engine.pretrained.consent import TrustedCode
 
 
 def load_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConfig:

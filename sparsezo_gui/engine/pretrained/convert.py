@@ -17,9 +17,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from sparsezo_gui.engine.export.folder import copy_companions, drafted
 from sparsezo_gui.engine.files import refuse_links
 from sparsezo_gui.engine.pretrained import unpickle
+from sparsezo_gui.engine.pretrained.folder import copy_companions, drafted
 from sparsezo_gui.engine.pretrained.source import INDEX, SINGLE, read_index
 from sparsezo_gui.engine.pretrained.weights import read_header
 from sparsezo_gui.engine.sandbox.process import VARIABLES

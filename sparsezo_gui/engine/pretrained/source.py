@@ -18,8 +18,8 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from sparsezo_gui import resources
 from sparsezo_gui.engine.files import refuse_links
-from sparsezo_gui.engine.hub.consent import TrustedCode, required
 from sparsezo_gui.engine.pretrained import auto, kinds
+from sparsezo_gui.engine.pretrained.consent import TrustedCode, required
 from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec
 from sparsezo_gui.engine.pretrained.weights import LARGEST_HEADER, Checkpoint, read_header
 from sparsezo_gui.errors import UserError, did_you_mean, quoted

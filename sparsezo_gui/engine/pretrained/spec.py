@@ -18,8 +18,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
 
-from sparsezo_gui.engine.hub.consent import TrustedCode
 from sparsezo_gui.engine.pretrained import auto
+from sparsezo_gui.engine.pretrained.consent import TrustedCode
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.untrusted import reason
 

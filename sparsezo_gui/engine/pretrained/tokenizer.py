@@ -18,8 +18,8 @@ import tokenizers
 
 from sparsezo_gui import resources
 from sparsezo_gui.engine.files import home, write_text
-from sparsezo_gui.engine.hub.consent import TrustedCode
 from sparsezo_gui.engine.pretrained import auto
+from sparsezo_gui.engine.pretrained.consent import TrustedCode
 from sparsezo_gui.engine.sandbox.process import Exceeded, Refused, Sandbox
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.sizes import size

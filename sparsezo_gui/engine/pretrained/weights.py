@@ -20,7 +20,7 @@ from transformers import PretrainedConfig
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-from sparsezo_gui.engine.hub.consent import TrustedCode
+from sparsezo_gui.engine.pretrained.consent import TrustedCode
 from sparsezo_gui.engine.pretrained.spec import empty_model
 from sparsezo_gui.errors import UserError
 

@@ -16,14 +16,14 @@ from PySide6.QtWidgets import (
 )
 
 from sparsezo_gui.gui import words
-from sparsezo_gui.gui.record import Note, RunRecord
+from sparsezo_gui.gui.record import RunRecord, StepNotice
 from sparsezo_gui.gui.theme import GRID, icon, theme
 from sparsezo_gui.gui.widgets.basic import clear, label
-from sparsezo_gui.gui.widgets.plain import content, sentence
+from sparsezo_gui.gui.widgets.safe_text import safe_sentence, safe_text
 from sparsezo_gui.recipe.events import Examples
 
 # 1 if higher is better, -1 if lower is; other metrics are shown without a verdict.
-BETTER = {"accuracy": 1, "preferred": 1, "margin": 1, "macro_f1": 1, "f1": 1, "exact_match": 1, "loss": -1,
+DIRECTIONS = {"accuracy": 1, "preferred": 1, "margin": 1, "macro_f1": 1, "f1": 1, "exact_match": 1, "loss": -1,
           "perplexity": -1}  # fmt: skip
 
 
@@ -53,21 +53,21 @@ class Metrics(QWidget):
         for place, text in enumerate(heads):
             self._put(0, place, text, "dim")
         names = [name for name in one.metrics if name not in ("examples", "seconds")]
-        for line, name in enumerate(sorted(names, key=lambda n: list(BETTER).index(n) if n in BETTER else 99), 1):
+        known = [*(name for name in DIRECTIONS if name in names), *(name for name in names if name not in DIRECTIONS)]
+        for line, name in enumerate(known, 1):
             before = base.metrics.get(name) if base else None
             after = last.metrics.get(name) if last else None
-            self._put(line, 0, words.title(name), "")
+            self._put(line, 0, words.field_label(name), "")
             self._put(line, 1, words.metric(name, before) if before is not None else "–", "")
             self._put(line, 2, words.metric(name, after) if after is not None else "", "heading")
             verdict = ""
-            if before is not None and after is not None and name in BETTER and before != after:
-                verdict = "better" if (after - before) * BETTER[name] > 0 else "worse"
+            if before is not None and after is not None and name in DIRECTIONS and before != after:
+                verdict = "better" if (after - before) * DIRECTIONS[name] > 0 else "worse"
             self._put(line, 3, verdict, "dim")
         examples = one.metrics.get("examples")
         if examples:
-            self._grid.addWidget(
-                label(f"{words.title(one.split)}, {words.count(examples)} examples", "hint"), len(names) + 1, 0, 1, 4
-            )
+            text = f"{words.field_label(one.split)}, {words.count(examples)} examples"
+            self._grid.addWidget(label(text, "hint"), len(names) + 1, 0, 1, 4)
 
     def _put(self, line: int, place: int, text: str, role: str) -> None:
         part = label(text, role)
@@ -110,7 +110,7 @@ class _List(QListWidget):
     def _write(self) -> None:
         self.clear()
         for text, image, tint in self._lines:
-            item = QListWidgetItem(content(text))
+            item = QListWidgetItem(safe_text(text))
             item.setIcon(icon(image, tint))
             self.addItem(item)
         if not self._lines:
@@ -119,24 +119,24 @@ class _List(QListWidget):
             self.addItem(item)
 
 
-class Notices(_List):
+class NoticeList(_List):
     """Newest first; warnings have their own icon."""
 
     def __init__(self) -> None:
         super().__init__("Notices", "No notices.")
 
-    def show_notes(self, notes: Sequence[Note]) -> None:
+    def show_notes(self, notes: Sequence[StepNotice]) -> None:
         """Shows notices."""
         lines = []
         for note in reversed(notes):
             place = f"Step {words.count(note.step)}: " if note.step else ""
             warns = note.level == "warning"
-            text = f"{'Warning. ' if warns else ''}{place}{sentence(note.text)}"
+            text = f"{'Warning. ' if warns else ''}{place}{safe_sentence(note.text)}"
             lines.append((text, "warning" if warns else "info", "warning" if warns else "dim"))
         self._show(lines)
 
 
-class Shown(_List):
+class ExampleList(_List):
     """The worst and the best examples of the last evaluation, the worst first."""
 
     def __init__(self) -> None:
@@ -146,13 +146,13 @@ class Shown(_List):
         """Shows examples."""
         parts = (("Worst", found.worst), ("Best", found.best)) if found else ()
         self._show([
-            (f"{which}, loss {each['loss']:.3g}: {_judged(each)}\n{each['prompt'].strip()}",
+            (f"{which}, loss {each['loss']:.3g}: {_outcome(each)}\n{each['prompt'].strip()}",
              "evaluate" if each["answer"] in ("", each["expected"]) else "close", "dim")
             for which, examples in parts for each in examples
         ])  # fmt: skip
 
 
-def _judged(example: dict[str, Any]) -> str:
+def _outcome(example: dict[str, Any]) -> str:
     """The expected and the actual answer."""
     expected, answer = (str(example[key]) or "nothing" for key in ("expected", "answer"))
     if not example["answer"]:

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparsezo_gui.engine.data import lines
-from sparsezo_gui.engine.data.readers import READERS, read
+from sparsezo_gui.engine.data.readers import read
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.formats import COMPRESSED, data_suffixes
 from tests.fuzz.limits import limited_memory
 
 ROWS = [{"text": 'with, a comma, a "quote"\nand a line', "label": "good"}, {"text": "café 😀", "label": "bad"}]
@@ -30,6 +31,13 @@ def put(folder, name, content):
 
 CSV = 'text,label\n"with, a comma, a ""quote""\nand a line",good\ncafé 😀,bad\n'
 JSONL = "\n".join(json.dumps(row) for row in ROWS)
+
+
+@pytest.mark.parametrize("packed", ["", *COMPRESSED])
+@pytest.mark.parametrize("suffix", data_suffixes())
+def test_every_registered_kind_of_file_is_read(tmp_path, suffix, packed):
+    with pytest.raises(UserError, match=rf"a\{suffix}{packed}: (the file|cannot be unpacked|not a readable)"):
+        values(put(tmp_path, f"a{suffix}{packed}", ""))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +215,7 @@ def test_line_numbers_of_paragraphs(tmp_path):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    name=st.sampled_from([f"a{kind}{pack}" for kind in READERS if kind != ".parquet" for pack in ("", ".gz")]),
+    name=st.sampled_from([f"a{kind}{pack}" for kind in data_suffixes() if kind != ".parquet" for pack in ("", ".gz")]),
     content=st.binary(max_size=60)
     | st.text('a,;"\t\n\r{}[]:1\x00\ud800' + "\ufeff", max_size=60).map(
         lambda text: text.encode("utf-8", "surrogatepass")

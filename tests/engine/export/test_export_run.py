@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import stat
@@ -17,6 +18,7 @@ from sparsezo_gui.engine.export.overlay_file import read_overlay
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session import open_session
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.formats import export_formats
 from tests.engine.conftest import finish
 from tests.models import tiny
 
@@ -29,7 +31,7 @@ def run(tmp_path_factory):
     rows = [{"text": f"film {i}", "label": "yes" if i % 2 else "no"} for i in range(20)]
     for split in ("train", "validation", "test"):
         (home / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    made = recipe.toml.build({
+    made = recipe.build({
         "model": {"id": str(home / "gpt2"), "device": "cpu", "bits": 32},
         "data": {"source": str(home), "template": "{{ text }} good?", "columns": {"answer": "label"}},
         "mask": {"rule": "random", "density": 0.01},
@@ -69,13 +71,20 @@ def test_the_overlay_file_holds_the_tuned_values(run, tmp_path):
     assert recipe.loads(found.recipe) == recipe.portable(session.recipe)
 
 
-@pytest.mark.parametrize(("form", "weights"), [("overlay", "original"), ("hf", "original"), ("hf", "trained")])
-def test_an_export_tells_nothing_of_this_computer_and_is_for_its_owner_alone(run, tmp_path, form, weights):
+EVERY = [
+    (name, dict(zip((option.name for option in form.options), values, strict=True)))
+    for name, form in export_formats().items()
+    for values in itertools.product(*(option.choices for option in form.options))
+]
+
+
+@pytest.mark.parametrize(("form", "options"), EVERY)
+def test_an_export_tells_nothing_of_this_computer_and_is_for_its_owner_alone(run, tmp_path, form, options):
     config = run.parent / "gpt2" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "_name_or_path": str(run.parent)}))
     before = os.umask(0)
     try:
-        finish(export_run(run, form, tmp_path / "made" / "out", weights=weights))
+        assert finish(export_run(run, form, tmp_path / "made" / "out", **options))["told"]
     finally:
         os.umask(before)
     files = [path for path in (tmp_path / "made").rglob("*") if path.is_file()]

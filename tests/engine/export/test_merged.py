@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from sparsezo_gui.engine import drafts
-from sparsezo_gui.engine.export import folder, merged
+from sparsezo_gui.engine.export import merged
 from sparsezo_gui.engine.export.merged import export_merged
+from sparsezo_gui.engine.pretrained import folder
 from sparsezo_gui.engine.pretrained.source import inspect
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import ModelTable

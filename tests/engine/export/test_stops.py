@@ -111,5 +111,5 @@ def test_the_check_compares_where_texts_stop(tuned, tmp_path, monkeypatch):
     run = tuned()
     assert "6 of 6 prompts give" in exported(run, tmp_path / "out")[-1]
     monkeypatch.setattr(stops, "generation_config", lambda model: {})
-    assert "continues 0 of 6 prompts" in exported(run, tmp_path / "other")[-1]
+    assert "0 of 6 prompts give" in exported(run, tmp_path / "other")[-1]
     assert torch.equal(*(load_file(tmp_path / name / "model.safetensors")["lm_head.bias"] for name in ("out", "other")))

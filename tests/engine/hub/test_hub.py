@@ -22,9 +22,10 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub import errors as client
 
-from sparsezo_gui.engine.hub import consent, download, library
+from sparsezo_gui.engine.hub import download, library
 from sparsezo_gui.engine.hub.cache import find
 from sparsezo_gui.engine.planning import preview_examples
+from sparsezo_gui.engine.pretrained import consent
 from sparsezo_gui.engine.pretrained.source import SINGLE
 from sparsezo_gui.errors import ConsentNeeded, UserError
 from sparsezo_gui.recipe import Recipe

@@ -43,7 +43,7 @@ def test_what_a_run_needs(recipe, source):
     checkpoints = -(-100_000 // disk_space.spacing(tuned))
     assert found.checkpoints == checkpoints * round(0.5 * 4 * tuned) < 2000 * 2**20
     assert found.export == sum(path.stat().st_size for path in source.folder.glob("*.safetensors"))
-    few = recipe.model_copy(update={"run": recipe.run.model_copy(update={"frames": 1})})
+    few = recipe.model_copy(update={"run": recipe.run.model_copy(update={"checkpoints": 1})})
     assert disk_space.needed(few, source).checkpoints == 2**20
 
 
@@ -56,7 +56,7 @@ def test_what_is_told(recipe, source, tmp_path, monkeypatch):
     assert "too little space for the merged model" in sentence and "to another disk" in sentence
     free(monkeypatch, need.least)
     (sentence,) = disk_space.check(recipe, source, tmp_path)
-    assert sentence.startswith("The checkpoints of this run may take") and "[run] frames" in sentence
+    assert sentence.startswith("The checkpoints of this run may take") and "[run] checkpoints" in sentence
     free(monkeypatch, need.least - 1)
     with pytest.raises(UserError, match=r"the run needs [\d.]+ MiB for its journal and mask, but only [\d.]+ MiB are"):
         list(disk_space.check(recipe, source, tmp_path))

@@ -151,7 +151,7 @@ def test_a_long_journal_is_read_where_it_is_needed(tmp_path):
 
 
 def test_a_run_that_goes_back_far_is_not_brought_to_its_end_first(make, tmp_path, monkeypatch):
-    list(training.train(make(loop={"steps": 30, "evaluate_every": 0}, run={"frames": 0}), folder=tmp_path / "run"))
+    list(training.train(make(loop={"steps": 30, "evaluate_every": 0}, run={"checkpoints": 0}), folder=tmp_path / "run"))
     taken, advance = [], Session.advance
     monkeypatch.setattr(Session, "advance", lambda self, *args: (taken.append(self.step), advance(self, *args))[1])
     commands = SimpleQueue()

@@ -14,8 +14,8 @@ import pytest
 
 from sparsezo_gui.engine import drafts, locks, training
 from sparsezo_gui.engine.drafts import drafting, new_folder
-from sparsezo_gui.engine.export.folder import drafted
 from sparsezo_gui.engine.files import replacing
+from sparsezo_gui.engine.pretrained.folder import drafted
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import create, locked, open_run

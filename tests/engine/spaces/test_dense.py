@@ -16,22 +16,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
 from sparsezo_gui import recipe as recipes
+from sparsezo_gui.answers import Cost
 from sparsezo_gui.engine import frozen, planning, training
 from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.export import export_run
 from sparsezo_gui.engine.export.overlay_file import read_overlay
 from sparsezo_gui.engine.layers.linear import FrozenLinear
 from sparsezo_gui.engine.masks.report import report as report_of
-from sparsezo_gui.engine.masks.rule import Cost, Search
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.masks.saved import Saved
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session import Session, open_session
 from sparsezo_gui.engine.spaces import dense
-from sparsezo_gui.engine.spaces import sparse as overlays
+from sparsezo_gui.engine.spaces import values as overlays
 from sparsezo_gui.engine.spaces.dense import DenseValues
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators.fzoo import in_spreads
 from sparsezo_gui.engine.zo.stochastic_rounding import stochastic_round
@@ -65,7 +66,7 @@ def begun(folder):
     """``begun(family, rule, bits, **tables)``: a session at its first step, on a model of its own."""
 
     def begin(family="llama", rule="all", bits=32, overrides=None, mask=None, **tables):
-        chosen = recipes.toml.build({
+        chosen = recipes.build({
             "model": {"id": str(folder(family, **(overrides or {}))), "bits": bits, "device": "cpu"},
             "mask": {"rule": rule, **(mask or {})}, "update": {"rule": "sgd", "learning_rate": 1e-3}, **tables,
         })  # fmt: skip
@@ -273,7 +274,7 @@ def test_past_steps_are_asked_and_exported_without_a_copy_of_the_model(make, tmp
     moved = int(re.match(r"([\d,]+) of \1 tuned", report["told"][0])[1].replace(",", ""))
     assert 0.15 < moved / run.facts.eligible < 0.21
     for weights in ("original", "trained"):
-        finish(export_run(run.path, "hf", tmp_path / weights, 3, weights))
+        finish(export_run(run.path, "hf", tmp_path / weights, 3, weights=weights))
         with torch.no_grad():
             found = AutoModelForCausalLM.from_pretrained(tmp_path / weights).eval()(tokens).logits
         assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -477,13 +478,13 @@ def test_all_zeros_move_nothing(begun):
 
 
 @pytest.mark.parametrize(("tables", "sentence"), [
-    ({"model": {"bits": 4}}, r"weights in 4 bits cannot be moved. Set \[model\] bits = 32 or 16"),
+    ({"model": {"bits": 4}}, r"4-bit weights cannot be updated in place. Set \[model\] bits = 32 or 16"),
     ({"update": {"decay": 0.1}}, r"\[update\] decay needs a copy"),
 ])  # fmt: skip
 def test_what_does_not_go_together_is_refused(tables, sentence):
     for rule in RULES:
         with pytest.raises(UserError, match=sentence):
-            recipes.toml.build({"model": {"bits": 32}, "mask": {"rule": rule}, **tables})
+            recipes.build({"model": {"bits": 32}, "mask": {"rule": rule}, **tables})
 
 
 def test_other_files_and_models_get_a_sentence(begun, tmp_path):
@@ -504,7 +505,7 @@ def test_no_room_for_a_key_frame_is_told(make, tmp_path, monkeypatch):
     chosen = make(model={"bits": 32}, mask={"rule": "all"}, loop={"steps": 2})
     told = list(training.train(chosen, folder=tmp_path / "run"))
     (notice,) = [event.text for event in of(e.Notice, told) if "checkpoints" in event.text]
-    assert notice.startswith("[run] frames = 2000 leaves no space") and " GiB or more each" in notice
+    assert notice.startswith("[run] checkpoints = 2000 leaves no space") and " GiB or more each" in notice
     needed = float(re.search(r"take ([\d.]+) GiB", notice)[1])
     assert int(re.search(r"Set it to (\d+) or more", notice)[1]) == pytest.approx(4 * needed * 1024, rel=0.01)
     assert checkpoints.listed(tmp_path / "run") == []

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sparsezo_gui.engine.data.limits import limits_of
+from sparsezo_gui.engine.pretrained.limits import limits_of
 from sparsezo_gui.engine.pretrained.spec import spec
 
 SHAPE = {"vocab_size": 300, "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32}

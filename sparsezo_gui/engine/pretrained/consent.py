@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsezo_gui.engine.files import home, open_plain, write_text
-from sparsezo_gui.engine.hub.code import Code, find_code
+from sparsezo_gui.engine.pretrained.code import Code, find_code
 from sparsezo_gui.errors import ConsentNeeded, UserError
 from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.untrusted import reason

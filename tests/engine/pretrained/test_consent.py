@@ -13,9 +13,10 @@ import torch
 
 from sparsezo_gui.engine import frozen, planning
 from sparsezo_gui.engine.files import home
-from sparsezo_gui.engine.hub import code as codes
-from sparsezo_gui.engine.hub import consent, library
-from sparsezo_gui.engine.hub.code import find_code
+from sparsezo_gui.engine.hub import library
+from sparsezo_gui.engine.pretrained import code as codes
+from sparsezo_gui.engine.pretrained import consent
+from sparsezo_gui.engine.pretrained.code import find_code
 from sparsezo_gui.errors import ConsentNeeded, UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.recipe import ModelTable
@@ -161,7 +162,7 @@ def test_links_out_of_the_folder_are_refused(folder, marker, tmp_path):
     (folder / "linked").symlink_to(tmp_path / "outside", target_is_directory=True)  # its code is not of the model
     assert "linked/far.py" not in find_code(table(folder), folder).files
     (folder / "far.py").symlink_to(tmp_path / "outside" / "far.py")
-    assert "is a link out of its folder" in str(refused(folder))
+    assert "links to a file outside its folder" in str(refused(folder))
 
 
 def test_a_class_that_is_no_model_is_refused(folder):

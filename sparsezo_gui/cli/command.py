@@ -1,0 +1,101 @@
+"""What a command is, the arguments that several of them take, and what these arguments name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsezo_gui import recipe
+from sparsezo_gui.console import Console
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import Recipe
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.runs.folder import RunFolder
+    from sparsezo_gui.engine.session import Session
+
+Run = Callable[[argparse.Namespace, Console], int | None]
+Argument = Callable[[argparse.ArgumentParser], object]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its ``help`` is a sentence or two, and ``run`` gives the exit code (None: 0). One that ``loads`` a
+    model or its tokenizer also takes --trust-remote-code."""
+
+    name: str
+    help: str
+    arguments: tuple[Argument, ...]
+    loads: bool
+    run: Run
+
+
+def command(name: str, help: str, *arguments: Argument, loads: bool = False) -> Callable[[Run], Command]:
+    """Makes a `Command` of the function below. `sparsezo_gui.cli.parser` lists all of them."""
+    return lambda run: Command(name, help, arguments, loads, run)
+
+
+def argument(*names: str, **options: Any) -> Argument:
+    """As `argparse.ArgumentParser.add_argument` has it."""
+    return lambda parser: parser.add_argument(*names, **options)
+
+
+def _step(text: str) -> int | str:
+    if text == "best":
+        return text
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be a step number or 'best', not '{text}'")
+    return int(text)
+
+
+RECIPE = argument("recipe", metavar="RECIPE", help="a recipe file (TOML), or the name of a bundled one")
+SETTINGS = argument(
+    "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting, such as loop.steps=100"
+)
+RUN = argument("run", metavar="RUN", help="folder or name of a run")
+STEP = argument(
+    "--step", type=_step, metavar="N|best", help="use the run as of step N, or as of its best step on the validation "
+    "examples (default: the last step)",
+)  # fmt: skip
+CHANGED = argument(
+    "--changed-inputs", action="store_true", help="continue even if the examples, the tokenizer or the model's "
+    "configuration changed since the run started; marks the result",
+)  # fmt: skip
+JSON = argument("--json", action="store_true", help="one JSON object per line on standard output")
+FLAG = "--trust-remote-code"
+TRUST = argument(
+    FLAG, action="store_true", help="let the model's Python code run. It can do anything you can on this computer, so "
+    "read it first. Needed again when the code changes",
+)  # fmt: skip
+
+
+def recipe_of(options: argparse.Namespace, name: str = "") -> Recipe:
+    """The recipe that the options name, with their settings."""
+    needs = ["model.trust_remote_code=true"] if options.trust_remote_code else []
+    return recipe.with_settings(recipe.load(name or options.recipe), [*options.set, *needs], Path.cwd())
+
+
+def past(options: argparse.Namespace) -> tuple[RunFolder, int | None]:
+    """The run and the step that the options name; checks that the run has that step."""
+    from sparsezo_gui.engine.runs.folder import open_run
+    from sparsezo_gui.engine.runs.lineage import lineage_of
+    from sparsezo_gui.recipe import outcome
+
+    run, step = open_run(options.run), options.step
+    if step == "best":
+        best = outcome.best(outcome.on_lineage(run.events()))
+        if best is None:
+            raise UserError(f"Run '{run.name}' has no evaluation on validation examples yet, so there is no best step.")
+        step = best.step
+    return run, None if step is None else lineage_of(run, step).step
+
+
+def session_of(options: argparse.Namespace, console: Console) -> tuple[Session, RunFolder]:
+    """The run that the options name, loaded as of their step."""
+    from sparsezo_gui.engine.session import open_session
+
+    run, step = past(options)
+    return console.finish(open_session(run, step, accept=options.changed_inputs)), run

@@ -1,0 +1,60 @@
+"""Commands that list: `runs`, `methods`, `recipes` and `models`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from sparsezo_gui import recipe, resources
+from sparsezo_gui.cli.command import argument, command
+from sparsezo_gui.console import Console
+
+
+@command("runs", "List your runs.")
+def runs(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.runs.folder import BRANCHES
+    from sparsezo_gui.engine.runs.listing import list_runs
+
+    rows = [run.as_json() for run in list_runs()]
+    if not options.json:
+        for row in rows:
+            row["name"] = f"{'  ' * Path(row['path']).parts.count(BRANCHES)}{row['name']}"
+    console.table(rows, ("name", "state", "step", "steps", "model", "created", "path"), "No runs yet.")
+
+
+@command(
+    "methods", "List the rules for each part of a method, and the tasks.",
+    argument("--markdown", action="store_true", help="print the documentation page"),
+)  # fmt: skip
+def methods(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.data.tasks import tasks
+    from sparsezo_gui.recipe import methods
+
+    if options.markdown and not options.json:
+        print(methods.markdown(), end="")
+        return
+    rows = methods.rows()
+    for name, task in tasks().items():
+        rows.append({"table": "data", "rule": f"task = {name}", "about": task.title, "source": task.paper, "keys": {}})
+    console.table(rows, ("table", "rule", "about"), "")
+
+
+@command("recipes", "List the bundled recipes.")
+def recipes(options: argparse.Namespace, console: Console) -> None:
+    found = [(name, recipe.load(name)) for name in resources.recipes()]
+    rows = [
+        {"recipe": name, "model": each.model.id, "data": each.data.source, "mask": each.mask.rule, "path": str(path)}
+        for (name, each), path in zip(found, resources.recipes().values(), strict=True)
+    ]
+    console.table(rows, ("recipe", "model", "data", "mask", "path"), "No bundled recipes.")
+
+
+@command("models", "List the models on this computer.")
+def models(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.hub.library import local_models
+
+    rows = [dataclasses.asdict(model) for model in local_models()]
+    console.table(
+        rows, ("id", "architecture", "parameters", "bytes", "kind", "problem"), "No models on this computer yet."
+    )

@@ -1,0 +1,121 @@
+"""Commands that use a tuned model: `evaluate`, `generate` and `export`; and `convert`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sparsezo_gui.benching import positive
+from sparsezo_gui.cli.command import CHANGED, RUN, SETTINGS, STEP, argument, command, past, recipe_of, session_of
+from sparsezo_gui.console import Console
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.formats import export_formats
+
+
+@command(
+    "evaluate", "Evaluate a run (tuned and base model) or a recipe's base model on a split.",
+    argument("target", metavar="RUN|RECIPE", help="folder or name of a run, or a recipe"), SETTINGS, STEP, CHANGED,
+    argument("--split", choices=("train", "validation", "test"), default="test", help="default: test"),
+    loads=True,
+)  # fmt: skip
+def evaluate(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.evaluate import BATCH, evaluate
+    from sparsezo_gui.engine.provenance import told
+    from sparsezo_gui.engine.session import data_of, load_base, load_data
+
+    found: dict[str, dict[str, float]] = {}
+    changed: tuple[str, ...] = ()
+    if _is_run(options.target):
+        if options.set:
+            raise UserError(f"--set works on recipes only, and '{options.target}' is a run. Leave it out.")
+        options.run = options.target
+        session, run = session_of(options, console)
+        data = console.finish(data_of(session, run, (options.split,), options.changed_inputs))
+        changed = session.changed
+        examples = getattr(data, options.split).encoded
+        judged = session.model, examples, options.split, session.recipe.objective, session.base(examples, BATCH)
+        with session.tuned.base():
+            found["base"] = console.finish(evaluate(*judged)).metrics
+        with session.tuned.applied():
+            found["tuned"] = console.finish(evaluate(*judged)).metrics
+    else:
+        if options.step is not None:
+            raise UserError(f"--step works on runs only, and '{options.target}' is not one. Leave it out.")
+        if options.changed_inputs:
+            raise UserError(f"--changed-inputs works on runs only, and '{options.target}' is not one. Leave it out.")
+        chosen = recipe_of(options, options.target)
+        model = console.finish(load_base(chosen))
+        data = console.finish(load_data(chosen, model))
+        examples = getattr(data, options.split).encoded
+        found["base"] = console.finish(evaluate(model, examples, options.split, chosen.objective)).metrics
+    console.metrics(found, changed, told(changed) if changed else "")
+
+
+def _is_run(target: str) -> bool:
+    from sparsezo_gui.engine.runs.folder import runs_home
+
+    return (Path(target) / "run.json").is_file() or (runs_home() / target / "run.json").is_file()
+
+
+@command(
+    "generate", "Prompt the tuned or base model through the run's template. If the task has a list of answers, show "
+    "their probabilities.", RUN,
+    argument("--prompt", required=True, metavar="TEXT", help="text for the task's template or the model's chat "
+             "template; for a template with several columns, a JSON object of them"),
+    argument("--raw", action="store_true", help="continue the prompt as it is, without a template"),
+    argument("--base", action="store_true", help="use the model before tuning"),
+    argument("--tokens", type=positive, default=128, metavar="N", help="maximum tokens (default: 128)"),
+    STEP, CHANGED, loads=True,
+)  # fmt: skip
+def generate(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.generate import continuation, rank_candidates
+    from sparsezo_gui.engine.run_prompts import prompt_in_run
+
+    session, run = session_of(options, console)
+    asked, note = console.finish(prompt_in_run(session, run, options.prompt, options.raw, options.changed_inputs))
+    if note:
+        console.note(note)
+    overlay = session.tuned
+    with overlay.base() if options.base else overlay.applied():
+        if asked.choice:
+            console.choices(rank_candidates(session.model, asked), session.changed)
+        else:
+            console.stream(continuation(session.model, asked, options.tokens), session.changed)
+
+
+def _formats(parser: argparse.ArgumentParser) -> None:
+    """The flags that the registered formats need."""
+    forms = export_formats()
+    listed = "; ".join(f"{name}: {form.help[:1].lower()}{form.help[1:-1]}" for name, form in forms.items())
+    parser.add_argument("--format", choices=tuple(forms), required=True, help=listed)
+    kinds = " or ".join(f"{form.noun} ({name})" for name, form in forms.items())
+    parser.add_argument("--out", required=True, metavar="PATH", help=f"{kinds} to write")
+    for name, form in forms.items():
+        for option in form.options:
+            parser.add_argument(f"--{option.name}", choices=tuple(option.choices), help=f"for {name}: {option.help}")
+
+
+@command("export", "Export a run for use in other programs.", RUN, _formats, STEP, CHANGED, loads=True)
+def export(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.export import export_run
+
+    run, step = past(options)
+    names = {option.name for form in export_formats().values() for option in form.options}
+    chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
+    accept = options.changed_inputs
+    report = console.finish(export_run(run.path, options.format, Path(options.out), step, accept=accept, **chosen))
+    console.result({"out": options.out, "format": options.format, **report}, f"Written to {options.out}.")
+    for line in report.get("told", ()):
+        console.say(line)
+
+
+@command(
+    "convert", "Convert a model with pickled weights to safetensors.",
+    argument("folder", metavar="FOLDER", help="folder with config.json and pytorch_model.bin"),
+    argument("--out", metavar="FOLDER", required=True, help="folder to write"),
+)  # fmt: skip
+def convert(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.pretrained.convert import convert
+
+    files = console.finish(convert(Path(options.folder), Path(options.out)))
+    console.result({"out": options.out, "weights": files}, f"Written to {options.out}: {', '.join(files)}.")

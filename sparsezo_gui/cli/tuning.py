@@ -1,0 +1,66 @@
+"""Commands that tune: `train` and `resume`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+
+from sparsezo_gui.cli.command import RECIPE, RUN, SETTINGS, STEP, argument, command, past, recipe_of
+from sparsezo_gui.console import Console
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import events as e
+
+
+@command(
+    "train", "Run a recipe.", RECIPE, SETTINGS,
+    argument("--run", metavar="DIR", help="folder of the new run (default: a dated one in your runs folder)"),
+    loads=True,
+)  # fmt: skip
+def train(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.training import train
+
+    chosen, commands = recipe_of(options), SimpleQueue()
+    _watch(train(chosen, commands, Path(options.run) if options.run else None), commands, console)
+
+
+@command(
+    "resume", "Resume a run after any stop; with --step, go back to that step first.", RUN, STEP, loads=True
+)
+def resume(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.training import resume
+
+    commands: SimpleQueue = SimpleQueue()
+    run, step = past(options)
+    if step is not None and step < run.start:
+        raise UserError(
+            f"Run '{run.name}' branched off at step {run.start}, so it cannot go back to step {step}. Branch "
+            "from the original run instead: sparsezo branch"
+        )
+    if step is not None:
+        commands.put(e.GoBack(step))
+    _watch(resume(run.path, commands), commands, console)
+
+
+def _watch(events: Iterator[e.Event], commands: SimpleQueue, console: Console) -> None:
+    """Shows events. While the loop runs, the first Ctrl-C stops it after the current step, a second one immediately."""
+    running = False
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        nonlocal running
+        if not running:
+            raise KeyboardInterrupt
+        running = False
+        commands.put(e.Stop())
+        console.say("Stopping after this step. Press Ctrl-C again to stop immediately.")
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for event in events:
+            running = running or isinstance(event, e.Started)
+            console.event(event)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,62 @@
+"""What an export format declares; the command line, the Export page and the tests follow from it. Imports no torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.recipe.events import Notice, Progress
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.runs.folder import RunFolder
+    from sparsezo_gui.engine.session import Session
+
+
+@dataclass(frozen=True)
+class Option:
+    """A choice that a format offers. ``choices`` has a title and a sentence or two for each value; the first is the
+    default. ``help`` describes the option on the command line."""
+
+    name: str
+    title: str
+    help: str
+    choices: Mapping[str, tuple[str, str]]
+
+    def chosen(self, value: str | None) -> str:
+        """``value``, or the default for None. Raises `UserError` for an unknown one."""
+        value = next(iter(self.choices)) if value is None else value
+        if value not in self.choices:
+            raise UserError(f"Unknown export choice of {self.name} '{value}'. {did_you_mean(value, self.choices)}")
+        return value
+
+
+class ExportFormat(ABC):
+    """A format that a step of a run can be exported as: a folder, or a file with ``suffix``. Each option becomes a
+    flag of ``sparsezo export``."""
+
+    title: ClassVar[str]
+    help: ClassVar[str]
+    """One sentence."""
+    suffix: ClassVar[str] = ""
+    options: ClassVar[tuple[Option, ...]] = ()
+
+    @property
+    def folder(self) -> bool:
+        """Whether it is a folder rather than a file."""
+        return not self.suffix
+
+    @property
+    def noun(self) -> str:
+        """'file' or 'folder'."""
+        return "folder" if self.folder else "file"
+
+    @abstractmethod
+    def write(
+        self, session: Session, run: RunFolder, out: Path, accept: bool, **options: str
+    ) -> Generator[Progress | Notice, None, dict[str, Any]]:
+        """Writes ``session``, a step of ``run``, to ``out``, with a value for each of its options; ``accept`` allows
+        changed inputs. Returns plain facts, with sentences for the user in ``told``. Raises `UserError`."""

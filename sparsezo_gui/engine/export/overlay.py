@@ -1,0 +1,48 @@
+"""Exports only the tuned values. The file is described in `overlay_file`."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsezo_gui.engine.export.form import ExportFormat
+from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.sizes import size
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.runs.folder import RunFolder
+    from sparsezo_gui.engine.session import Session
+
+
+class Overlay(ExportFormat):
+    """A file with the indices and values of the tuned weights."""
+
+    title = "Overlay file"
+    help = "Only the tuned values, in a small file that needs SparseZO and the base model."
+    suffix = ".safetensors"
+
+    def write(
+        self, session: Session, run: RunFolder, out: Path, accept: bool
+    ) -> Generator[Progress, None, dict[str, Any]]:
+        """See `ExportFormat.write`."""
+        from sparsezo_gui import recipe
+        from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
+        from sparsezo_gui.engine.export.stops import added_stop
+
+        yield Progress("Writing the overlay file", 0, 0)
+        source, changes = session.model.source, session.tuned.changes()
+        shapes = {name: source.spec.linears[name] for name in changes}
+        given = recipe.portable(session.recipe)
+        write_overlay(out, OverlayFile(
+            changes, shapes, given.model.id, source.revision, session.model.fingerprint, session.step,
+            recipe.dump(given),
+        ))  # fmt: skip
+        read_overlay(out)
+        told = [f"{size(out.stat().st_size)}, for the base model {source.id}."]
+        if stop := added_stop(session.model):
+            told.append(
+                f"The run learned to end answers with '{stop}' (token {session.model.learned_end}), which is not a "
+                "stop token of the base model. Set it as a stop token in your program."
+            )
+        return {"told": told}

@@ -1,0 +1,45 @@
+"""The registry of file formats: readable without the engine, and each format explains itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparsezo_gui import cli
+from sparsezo_gui.formats import DATA, EXPORTS, export_formats, markdown
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_looking_at_all_formats_loads_no_torch():
+    code = (
+        "import sys\nfrom sparsezo_gui.formats import export_formats\nassert export_formats()\n"
+        "print([name for name in ('torch', 'transformers', 'numpy', 'PySide6') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_every_export_format_explains_itself(name, capsys):
+    form = export_formats()[name]
+    assert form.title and form.help.endswith(".") and form.help.count(". ") == 0
+    with pytest.raises(SystemExit):
+        cli.main(["export", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"{name}: " in told and f"{form.noun} ({name})" in told
+    for option in form.options:
+        assert f"--{option.name} {{{','.join(option.choices)}}}" in told
+        assert all(title and sentence.endswith(".") for title, sentence in option.choices.values())
+
+
+def test_data_formats_share_no_suffix_and_have_readers():
+    suffixes = [suffix for each in DATA for suffix in each.suffixes]
+    assert len(suffixes) == len(set(suffixes)) and all(callable(each.reader) and each.title for each in DATA)
+
+
+def test_the_readme_lists_all_formats():
+    assert markdown() in README.read_text(encoding="utf-8"), "put what formats.markdown() gives into README.md"
