@@ -237,6 +237,7 @@ class StandIn:
             command = commands.get()
             if isinstance(command, e.Stop):
                 return True
+            self.asked.append(command)
             if isinstance(command, e.Pause):
                 paused = True
                 yield e.Paused(step)
