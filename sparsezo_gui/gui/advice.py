@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsezo_gui.answers import MemoryEstimate
-from sparsezo_gui.gui.words import count, size
+from sparsezo_gui.gui.formatting import count, size
 from sparsezo_gui.recipe import Recipe
 
 MAX_SENTENCES = 3
