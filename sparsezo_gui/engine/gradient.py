@@ -18,7 +18,7 @@ from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.layers.linear import FrozenLinear, Recorder, loss_scale, recorded
 from sparsezo_gui.engine.objectives import Objective
-from sparsezo_gui.engine.spaces.sparse import TunedValues, last_blocks
+from sparsezo_gui.engine.spaces.values import TunedValues, last_blocks
 from sparsezo_gui.errors import UserError
 
 Args, Kwargs = tuple[Any, ...], dict[str, Any]

@@ -19,7 +19,7 @@ from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.masks.rule import Search, find_measured
 from sparsezo_gui.engine.planning import formula
 from sparsezo_gui.engine.session import Session, load_data, load_model
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.generator import Stream, permutation
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe

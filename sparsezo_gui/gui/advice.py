@@ -5,6 +5,7 @@ from __future__ import annotations
 from sparsezo_gui.answers import MemoryEstimate
 from sparsezo_gui.gui.formatting import count, size
 from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.registry import SPACES
 
 MAX_SENTENCES = 3
 OTHERS = {"full": "Full fine-tuning", "qlora": "QLoRA", "lora": "LoRA"}  # the first that fits is named
@@ -51,7 +52,7 @@ def _memory(estimate: MemoryEstimate) -> str:
 
 def _tunes_every_weight(recipe: Recipe) -> bool:
     """Whether the weights are tuned in place, rather than a few values beside them."""
-    return recipe.mask.space == "dense"
+    return SPACES[recipe.mask.space].in_place
 
 
 def _dense(estimate: MemoryEstimate, recipe: Recipe, density: float) -> str:

@@ -83,6 +83,7 @@ MASKS = Registry[MaskRule](
         "all": f"{_ENGINE}.masks.all:All",
         "subspace": f"{_ENGINE}.masks.subspace:Subspace",
         "activation-subspace": f"{_ENGINE}.masks.activation_guided:ActivationSubspace",
+        "lora": f"{_ENGINE}.masks.lora:Lora",
         "saved": f"{_ENGINE}.masks.saved:Saved",
     },
 )
@@ -136,6 +137,33 @@ SELECTIONS = Registry[Selection](
     "selection",
     "shuffled",
     {"shuffled": f"{_ENGINE}.selection.shuffled:Shuffled", "coreset": f"{_ENGINE}.selection.coreset:CoreSet"},
+)
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """Spaces of tuned values by name; see `sparsezo_gui.engine.spaces.space`. A mask rule names its own."""
+
+    default: str
+    paths: dict[str, str]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __getitem__(self, name: str) -> Any:
+        """The space's description."""
+        module, kind = self.paths[name].split(":")
+        return getattr(import_module(module), kind)()
+
+
+SPACES = Spaces(
+    "entries",
+    {
+        "entries": f"{_ENGINE}.spaces.sparse_space:SparseSpace",
+        "dense": f"{_ENGINE}.spaces.dense_space:DenseSpace",
+        "low-rank": f"{_ENGINE}.spaces.low_rank_space:LowRankSpace",
+        "lora": f"{_ENGINE}.spaces.lora_space:LoraSpace",
+    },
 )
 REGISTRIES: tuple[Registry[Any], ...] = (MASKS, ESTIMATORS, UPDATES, OBJECTIVES, SELECTIONS, PRIVACY)
 BY_TABLE: dict[str, Registry[Any]] = {registry.table: registry for registry in REGISTRIES}

@@ -17,7 +17,7 @@ from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.spaces import dense
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, SELECTIONS, UPDATES
 from tests.engine.conftest import finish

@@ -12,7 +12,7 @@ from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.objectives.counted import Counted, Written
 from sparsezo_gui.engine.privacy import Privacy
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.updates import Gradient
 from sparsezo_gui.recipe.recipe import DataTable
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, OBJECTIVES, PRIVACY, UPDATES

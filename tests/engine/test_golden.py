@@ -19,7 +19,8 @@ from sparsezo_gui.engine import training
 from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.runs import journal
-from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.runs.folder import open_run
+from sparsezo_gui.engine.session import Session, load_data, open_session
 from sparsezo_gui.engine.spaces.sparse import SparseValues
 from sparsezo_gui.engine.zo.generator import FIRST, GENERATOR
 from sparsezo_gui.recipe.events import Returned
@@ -240,6 +241,16 @@ def test_preset(make, tmp_path, preset, block):
     steps = journal.read(tmp_path / "run" / "journal.bin").steps
     found = {"loss": steps["loss"].tolist(), "recorded": steps["values"].tolist()}
     assert not exact or steps["values"][:, 1].min() > 0, "it back-propagates"
+    session = finish(open_session(open_run(tmp_path / "run"), 0))
+    batch = session.choose(finish(load_data(session.recipe, session.model)).train.encoded).examples
+    if isinstance(session.tuned, SparseValues):
+        plain = Plain(session)
+        first, before = plain.step(batch, session.directions(), 0.0), plain.before
+        assert found["recorded"][0] == pytest.approx(first, rel=1e-2, abs=5e-3)
+    else:  # steps in other spaces have plain ones of their own, in test_dense and test_low_rank
+        with torch.no_grad():
+            before = float(reference.loss(reference.plain_model(session.model), batch))
+    assert found["loss"][0] == pytest.approx(before, rel=3e-3)
     older = "" if block == 32 else f"-{block}"
     path = FOLDER / f"preset-{re.sub('[^a-z]+', '-', preset.title.lower()).strip('-')}{older}.json"
     if not path.exists():

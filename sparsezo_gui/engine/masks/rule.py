@@ -38,7 +38,7 @@ class MaskRule(Variant):
     """Base of mask rules: which of the frozen weights are tuned."""
 
     space: ClassVar[str] = "entries"
-    """What the values are: 'entries' of the weights, 'dense' (all of them), or 'low-rank'."""
+    """What the values are: the name of a space in `sparsezo_gui.recipe.registry`."""
     rate_factor: ClassVar[float] = 1.0
     """Factor on a learning rate in units of weights, relative to the sensitive mask, where the loss is steepest;
     changing the rule scales the rate by it (see `sparsezo_gui.recipe.rates`)."""

@@ -30,9 +30,9 @@ from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session import Session, open_session
 from sparsezo_gui.engine.spaces import dense
-from sparsezo_gui.engine.spaces import sparse as overlays
+from sparsezo_gui.engine.spaces import values as overlays
 from sparsezo_gui.engine.spaces.dense import DenseValues
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators.fzoo import in_spreads
 from sparsezo_gui.engine.zo.stochastic_rounding import stochastic_round
@@ -478,7 +478,7 @@ def test_all_zeros_move_nothing(begun):
 
 
 @pytest.mark.parametrize(("tables", "sentence"), [
-    ({"model": {"bits": 4}}, r"weights in 4 bits cannot be moved. Set \[model\] bits = 32 or 16"),
+    ({"model": {"bits": 4}}, r"4-bit weights cannot be updated in place. Set \[model\] bits = 32 or 16"),
     ({"update": {"decay": 0.1}}, r"\[update\] decay needs a copy"),
 ])  # fmt: skip
 def test_what_does_not_go_together_is_refused(tables, sentence):

@@ -30,7 +30,7 @@ from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.engine.session import Session, open_session, replay
 from sparsezo_gui.engine.spaces.low_rank import SUBSPACES, LowRankValues, Subspaces, orthonormal, start_basis
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.generator import FIRST, GENERATOR, Source
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
@@ -176,8 +176,8 @@ def test_directions_are_zero_outside_the_present_subspace(frozen_tiny):
     # Only what was moved in is multiplied with.
     for values, used in ((tuned.start, 0), (tuned.start + direction, 1)):
         with tuned.applied(values[None]):
-            tuned = {len(getattr(layer.patch, "factors", ())) for layer in model.layers.values()}
-        assert tuned == {used}
+            held = {len(getattr(layer.patch, "factors", ())) for layer in model.layers.values()}
+        assert held == {used}
 
 
 @pytest.mark.parametrize("kind", ["subspace", "given"])

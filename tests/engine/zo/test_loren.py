@@ -7,7 +7,7 @@ import torch
 
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.estimators.loren import Loren
 from sparsezo_gui.engine.zo.generator import Source
 from sparsezo_gui.recipe import build
