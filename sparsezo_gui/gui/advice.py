@@ -52,7 +52,8 @@ def _memory(estimate: MemoryEstimate) -> str:
 
 def _tunes_every_weight(recipe: Recipe) -> bool:
     """Whether the weights are tuned in place, rather than a few values beside them."""
-    return SPACES[recipe.mask.space].in_place
+    in_place: bool = SPACES[recipe.mask.space].in_place
+    return in_place
 
 
 def _dense(estimate: MemoryEstimate, recipe: Recipe, density: float) -> str:
