@@ -200,7 +200,7 @@ def test_cross_hair_zoom_and_export(qtbot, tmp_path):
     board.save_csv(tmp_path / "steps.csv")
     assert (tmp_path / "plots.png").stat().st_size > 10_000
     lines = (tmp_path / "steps.csv").read_text().splitlines()
-    assert len(lines) == 501 and lines[0].startswith("step,loss")
+    assert len(lines) == 501 and lines[0].startswith("step,loss,gradient_estimate,rate")
 
 
 def test_plots_stay_inside_a_window_that_shrinks(qtbot):
