@@ -15,7 +15,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from sparsezo_gui.gui import words
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.record import RunRecord, StepNotice
 from sparsezo_gui.gui.theme import GRID, icon, theme
 from sparsezo_gui.gui.widgets.basic import clear, label
@@ -57,16 +57,16 @@ class Metrics(QWidget):
         for line, name in enumerate(known, 1):
             before = base.metrics.get(name) if base else None
             after = last.metrics.get(name) if last else None
-            self._put(line, 0, words.field_label(name), "")
-            self._put(line, 1, words.metric(name, before) if before is not None else "–", "")
-            self._put(line, 2, words.metric(name, after) if after is not None else "", "heading")
+            self._put(line, 0, formatting.field_label(name), "")
+            self._put(line, 1, formatting.metric(name, before) if before is not None else "–", "")
+            self._put(line, 2, formatting.metric(name, after) if after is not None else "", "heading")
             verdict = ""
             if before is not None and after is not None and name in DIRECTIONS and before != after:
                 verdict = "better" if (after - before) * DIRECTIONS[name] > 0 else "worse"
             self._put(line, 3, verdict, "dim")
         examples = one.metrics.get("examples")
         if examples:
-            text = f"{words.field_label(one.split)}, {words.count(examples)} examples"
+            text = f"{formatting.field_label(one.split)}, {formatting.count(examples)} examples"
             self._grid.addWidget(label(text, "hint"), len(names) + 1, 0, 1, 4)
 
     def _put(self, line: int, place: int, text: str, role: str) -> None:
@@ -129,7 +129,7 @@ class NoticeList(_List):
         """Shows notices."""
         lines = []
         for note in reversed(notes):
-            place = f"Step {words.count(note.step)}: " if note.step else ""
+            place = f"Step {formatting.count(note.step)}: " if note.step else ""
             warns = note.level == "warning"
             text = f"{'Warning. ' if warns else ''}{place}{safe_sentence(note.text)}"
             lines.append((text, "warning" if warns else "info", "warning" if warns else "dim"))

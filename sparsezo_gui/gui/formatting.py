@@ -71,7 +71,7 @@ class ProgressText:
     def __init__(self) -> None:
         self._stage, self._first, self._began = "", 0, 0.0
 
-    def words(self, progress: Progress) -> str:
+    def of(self, progress: Progress) -> str:
         """For example 'Preparing examples: 1 200 of 2 500 examples, about 40 s left'."""
         now = time.monotonic()
         if progress.stage != self._stage or progress.done < self._first:
