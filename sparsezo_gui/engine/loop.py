@@ -19,7 +19,7 @@ import torch
 
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import guard as guards
-from sparsezo_gui.engine.data import TaskData, finish
+from sparsezo_gui.engine.data import TaskData, finish, task
 from sparsezo_gui.engine.data.prompts import encode_prompt
 from sparsezo_gui.engine.evaluate import BATCH, evaluate
 from sparsezo_gui.engine.generate import reply
@@ -241,7 +241,8 @@ class Loop:
                 with session.tuned.applied():
                     found = yield from evaluate(session.model, examples, split, session.recipe.objective, base)
                 changed = tuple(name for name in session.changed if name == split or name not in SPLITS)
-                yield from self.record(e.Evaluation(step, split, found.metrics, changed))
+                metric = task(session.recipe.data.task).metric
+                yield from self.record(e.Evaluation(step, split, found.metrics, changed, metric))
                 yield from self.record(e.Examples(step, split, found.best, found.worst))
 
     def _judged(self) -> Generator[e.Event, None, bool]:

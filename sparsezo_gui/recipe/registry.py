@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from sparsezo_gui.errors import UserError, did_you_mean, quoted
+from sparsezo_gui.lazy import load
 from sparsezo_gui.recipe.variants import Variant
 
 _ENGINE = "sparsezo_gui.engine"
@@ -32,8 +32,7 @@ class Registry:
         if not isinstance(rule, str) or rule not in self.paths:
             word = quoted(rule)
             raise UserError(f"[{self.table}] rule: {word} is not a known rule. {did_you_mean(word, self.paths)}")
-        module, name = self.paths[rule].split(":")
-        return getattr(import_module(module), name)
+        return load(self.paths[rule])
 
     def having(self, key: str) -> list[str]:
         """The rules that have a field ``key``."""

@@ -32,6 +32,7 @@ from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.plain import readable
 from sparsezo_gui.recipe import Recipe, load
 from sparsezo_gui.recipe.events import EvaluateNow, GoBack, Stop
+from sparsezo_gui.recipe.metrics import deciding
 
 COLUMNS = ("Run", "State", "Step", "Result", "Started")
 ASKED = ("branch", "note", "contents", "share", "receive", "look", "history")  # kinds whose problems this page shows
@@ -294,8 +295,8 @@ class RunsPage(Page):
 
 def _cells(run: Any) -> list[str]:
     name = f"{run.name}  (from {words.count(run.start)})" if run.parent else run.name
-    metric = next(((key, value) for key, value in run.metrics.items() if key != "examples" and key != "loss"), None)
-    result = words.metric(*metric) if metric else ""
+    metric = deciding(run.metrics)
+    result = words.metric(metric, run.metrics[metric]) if metric else ""
     step = f"{words.count(run.step)} of {words.count(run.steps)}" if run.steps else ""
     cells = [name, STATES.get(run.state, run.state), step, result, run.created[:16].replace("T", " ")]
     return [named(cell) for cell in cells]

@@ -21,10 +21,7 @@ from sparsezo_gui.gui.theme import GRID, icon, theme
 from sparsezo_gui.gui.widgets.basic import clear, label
 from sparsezo_gui.gui.widgets.plain import content, sentence
 from sparsezo_gui.recipe.events import Examples
-
-# 1 if higher is better, -1 if lower is; other metrics are shown without a verdict.
-BETTER = {"accuracy": 1, "preferred": 1, "margin": 1, "macro_f1": 1, "f1": 1, "exact_match": 1, "loss": -1,
-          "perplexity": -1}  # fmt: skip
+from sparsezo_gui.recipe.metrics import METRICS, metric
 
 
 class Metrics(QWidget):
@@ -53,15 +50,15 @@ class Metrics(QWidget):
         for place, text in enumerate(heads):
             self._put(0, place, text, "dim")
         names = [name for name in one.metrics if name not in ("examples", "seconds")]
-        for line, name in enumerate(sorted(names, key=lambda n: list(BETTER).index(n) if n in BETTER else 99), 1):
+        for line, name in enumerate(sorted(names, key=lambda n: list(METRICS).index(n) if n in METRICS else 99), 1):
             before = base.metrics.get(name) if base else None
             after = last.metrics.get(name) if last else None
-            self._put(line, 0, words.title(name), "")
+            self._put(line, 0, metric(name).title, "")
             self._put(line, 1, words.metric(name, before) if before is not None else "–", "")
             self._put(line, 2, words.metric(name, after) if after is not None else "", "heading")
             verdict = ""
-            if before is not None and after is not None and name in BETTER and before != after:
-                verdict = "better" if (after - before) * BETTER[name] > 0 else "worse"
+            if before is not None and after is not None and metric(name).sign and before != after:
+                verdict = "better" if (after - before) * metric(name).sign > 0 else "worse"
             self._put(line, 3, verdict, "dim")
         examples = one.metrics.get("examples")
         if examples:
