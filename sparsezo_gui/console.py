@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
+    from sparsezo_gui.answers import MemoryEstimate
     from sparsezo_gui.engine.data import TaskData
-    from sparsezo_gui.engine.memory import MemoryEstimate
 
 LINE_EVERY = 2.0  # seconds between progress lines if the output is not a terminal
 WIDE = 240  # width of a table that is not for a terminal, in characters

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import sparsezo_gui
-from sparsezo_gui.recipe.registry import REGISTRIES
+from sparsezo_gui.recipe.registry import MASKS, REGISTRIES, SPACES
 
 PACKAGE = Path(sparsezo_gui.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -28,6 +28,8 @@ def test_import_contracts_hold():
         ("sparsezo_gui.gui.app, sparsezo_gui.gui.main_window", "torch transformers bitsandbytes datasets"),
         ("sparsezo_gui.engine.training, sparsezo_gui.engine.planning", "PySide6 pyqtgraph"),
         ("sparsezo_gui.recipe, sparsezo_gui.cli, sparsezo_gui.resources", "torch transformers PySide6 numpy"),
+        ("sparsezo_gui.answers", "torch transformers PySide6 numpy"),
+        ("sparsezo_gui.recipe", "sparsezo_gui.engine"),
         ("sparsezo_gui.engine.runs.history", "torch transformers PySide6"),
     ],
 )  # fmt: skip
@@ -81,3 +83,22 @@ def test_no_file_reads_pickles_or_sets_the_global_seed(path):
         if isinstance(node, ast.ExceptHandler) and len(node.body) == 1 and isinstance(node.body[0], ast.Pass):
             broad = node.type is None or getattr(node.type, "id", "") in ("Exception", "BaseException")
             assert not broad, f"{path}:{node.lineno} swallows errors"
+
+
+ELSEWHERE = [path for path in FILES if PACKAGE / "engine" / "spaces" not in path.parents]
+
+
+@pytest.mark.parametrize("path", ELSEWHERE, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_spaces_know_which_space_is_which(path):
+    """What depends on a space is asked of its description, so that a new one is one line in the registry."""
+    names = {*SPACES} - {"lora"}  # which also names a method that memory and accuracy are compared with
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        compared = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+        compared += [node.value] if isinstance(node, ast.MatchValue) else []
+        for part in compared:
+            assert not isinstance(part, ast.Attribute) or part.attr != "space", f"{path}:{node.lineno}"
+            assert not {each.value for each in ast.walk(part) if isinstance(each, ast.Constant)} & names, path
+
+
+def test_every_space_is_used():
+    assert {MASKS[rule].space for rule in MASKS} == {*SPACES}

@@ -16,9 +16,9 @@ import torch
 from transformers import AutoTokenizer
 
 from sparsezo_gui import cli
+from sparsezo_gui.answers import RateReport
 from sparsezo_gui.console import Console
 from sparsezo_gui.engine import range_test
-from sparsezo_gui.engine.range_test import RateReport
 from tests.models import tiny
 
 

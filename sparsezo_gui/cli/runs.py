@@ -15,7 +15,7 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
 
 if TYPE_CHECKING:
-    from sparsezo_gui.engine.runs.share import Content
+    from sparsezo_gui.answers import Content
 
 
 @command(
@@ -27,7 +27,7 @@ def branch(options: argparse.Namespace, console: Console) -> None:
 
     run, step = past(options)
     made = branch(run, step, options.set, options.name)
-    start, resume = made.facts.branched.step, shlex.join(["sparsezo", "resume", str(made.path)])
+    start, resume = made.start, shlex.join(["sparsezo", "resume", str(made.path)])
     console.result(
         {"run": str(made.path), "name": made.name, "step": start},
         f"{made.path}: continues from step {start} of '{run.name}'. To start it: {resume}",

@@ -48,7 +48,7 @@ def evaluate(
     sums: list[float] = []
     weights: list[float] = []
     predicted: list[int] = []
-    objective, own = objective or Likelihood(), {}
+    objective, own = objective or Likelihood(), dict[str, float]()
     for first in range(0, len(examples), BATCH):
         yield Progress(stage, first, len(examples), "examples")
         part = examples[first : first + BATCH]

@@ -18,8 +18,10 @@ from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.layers.linear import FrozenLinear, Recorder, loss_scale, recorded
 from sparsezo_gui.engine.objectives import Objective
-from sparsezo_gui.engine.spaces.sparse import TunedValues, last_blocks
+from sparsezo_gui.engine.spaces.values import TunedValues, last_blocks
 from sparsezo_gui.errors import UserError
+
+Args, Kwargs = tuple[Any, ...], dict[str, Any]
 
 
 def check(model: FrozenModel) -> None:
@@ -58,7 +60,7 @@ def gradient(
 
 def _first(model: FrozenModel, blocks: int | None) -> nn.Module:
     """The first module of the backward pass."""
-    layers = model.module.get_submodule(model.spec.blocks)
+    layers = list(model.module.get_submodule(model.spec.blocks).children())
     return layers[0 if blocks is None else max(0, len(layers) - blocks)]
 
 
@@ -66,7 +68,7 @@ def _first(model: FrozenModel, blocks: int | None) -> nn.Module:
 def _from(block: nn.Module) -> Iterator[None]:
     """Inside, back-propagation ends at the input of ``block``."""
 
-    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict]:
+    def begin(module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         if args:
             return (args[0].detach().requires_grad_(), *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": kwargs["hidden_states"].detach().requires_grad_()}

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
+from sparsezo_gui.answers import MemoryEstimate, Part
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine.forward import LOGITS_BYTES, PACK_ROWS
 from sparsezo_gui.engine.generate import BATCH as TOGETHER
@@ -25,8 +25,8 @@ from sparsezo_gui.engine.layers.linear import LARGE_BYTES
 from sparsezo_gui.engine.layers.streamed import KEPT as KEPT_BLOCKS
 from sparsezo_gui.engine.objective import points_at_once
 from sparsezo_gui.engine.pretrained.spec import ModelSpec
-from sparsezo_gui.engine.spaces.dense import MOVED, PIECE
 from sparsezo_gui.recipe.recipe import Recipe
+from sparsezo_gui.recipe.registry import SPACES
 
 RUNTIME = {"cpu": 522 * 2**20, "cuda": 500 * 2**20}
 """Bytes before any model. On a CPU 450 MiB that a process holds once it has imported torch 2.13 (CPU build, Linux),
@@ -35,61 +35,12 @@ a GPU, the usual size of a CUDA context with its libraries (not measured here)."
 KEPT = {"cpu": 0.5, "cuda": 0.0}
 """Part of the activations that the C library's allocator holds on top, as freed pieces (measured: 0.2 to 1)."""
 BLOCK = 64  # weights to four bytes of scales in NF4: an fp32 one, or a 16-bit one for each 32
-TIGHT = 0.85  # of what is available; beyond it the estimate's own error could decide
-DRAWN = 40  # bytes for every value of a piece that is being drawn: counters and words in 64 bits
 COPIES = 2  # of what a block keeps for the way back: norms, rotations and the order of the rows take some (measured)
 RANK = 16  # of the adapters that the comparison assumes
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part of the memory: ``bytes``, and why it is there in one sentence."""
-
-    name: str
-    bytes: int
-    why: str
-
-
-@dataclass(frozen=True)
-class MemoryEstimate:
-    """Parts in the order they are shown, against what the device could give now; other methods for comparison."""
-
-    parts: tuple[Part, ...]
-    available: int
-    """Bytes that this program can use now: free ones and those it uses already."""
-    capacity: int
-    """Bytes that the device has."""
-    rows: int
-    """Rows of activations (perturbations × tokens) per pass (see `PACK_ROWS`)."""
-    small: int
-    """Total bytes with fewer rows per pass, which a run uses automatically when memory is short."""
-    others: dict[str, int]
-    """Bytes that 'lora', 'qlora' and 'full' fine-tuning would take for the same pack of tokens; always estimated."""
-    measured: bool = False
-    """Whether the parts were measured; all other figures are estimates."""
-    search: int = 0
-    """Bytes that finding the mask takes before the run, beyond measured parts; a part among estimated ones."""
-
-    @property
-    def total(self) -> int:
-        """Sum of the parts."""
-        return _sum(self.parts)
-
-    @property
-    def verdict(self) -> str:
-        """'fits', 'tight' or 'too large'."""
-        most = self.total + self.search
-        if most > self.available:
-            return "too large"
-        return "fits" if most <= TIGHT * self.available else "tight"
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain object with total and verdict."""
-        return {**asdict(self), "total": self.total, "verdict": self.verdict}
-
-
-@dataclass(frozen=True)
-class _Shape:
+class Shape:
     """What one forward pass looks like: rows of activations, label places, and bytes of a number in them."""
 
     points: int
@@ -138,18 +89,18 @@ def estimate(
         capacity = devices.memory_total(device)
     if rows is None:
         rows = PACK_ROWS[device_kind]
-    bits, compute, dense = recipe.model.bits, recipe.model.compute, recipe.mask.space == "dense"
+    bits, compute, space = recipe.model.bits, recipe.model.compute, SPACES[recipe.mask.space]
     width = 2 if compute == "bfloat16" or (compute == "auto" and device_kind == "cuda" and bits < 32) else 4
     points = points_at_once(recipe.forward_passes, longest_tokens, rows, compute)
     tokens = max(longest_tokens, min(tokens_per_batch, rows // points))
     scored = min(tokens, longest_tokens if scored_tokens is None else scored_tokens)
-    shape, runtime = _Shape(points, tokens, longest_tokens, scored, width), max(RUNTIME[device_kind], program)
-    passes = [shape] if evaluated is None else [shape, _Shape(1, evaluated[0], longest_tokens, evaluated[1], width)]
+    shape, runtime = Shape(points, tokens, longest_tokens, scored, width), max(RUNTIME[device_kind], program)
+    passes = [shape] if evaluated is None else [shape, Shape(1, evaluated[0], longest_tokens, evaluated[1], width)]
     workspace = _workspace(recipe, spec, shape, device_kind)
     activations, logits = max((_pass(recipe, spec, each, workspace, device_kind) for each in passes), key=_sum)
     parts = (
-        *_weights(spec, bits, width, streamed, dense, device_kind),
-        *(() if dense else _overlay(recipe, spec, width)),
+        *_weights(spec, bits, width, streamed, space.in_place, device_kind),
+        *space.memory(recipe, spec, width),
         *_backwards(recipe, spec, max(longest_tokens, tokens_per_batch), width),
         activations,
         logits,
@@ -167,7 +118,7 @@ def estimate(
     return MemoryEstimate(parts, available, capacity, rows, total if small is None else small, others)
 
 
-def _pass(recipe: Recipe, spec: ModelSpec, shape: _Shape, workspace: Part, device_kind: str) -> tuple[Part, Part]:
+def _pass(recipe: Recipe, spec: ModelSpec, shape: Shape, workspace: Part, device_kind: str) -> tuple[Part, Part]:
     """Activations and logits of one forward pass."""
     activations = _activations(spec, shape)
     # The C library's allocator keeps freed activations, and asks the system for logits, which are large (measured).
@@ -181,7 +132,7 @@ def _writing(spec: ModelSpec, written: int, width: int, free: int) -> Iterator[P
     if written:
         token = 2 * spec.layers * spec.kv_heads * spec.head_dim * width
         tokens = max(written, min(TOGETHER * written, CACHE_BYTES // token))
-        needed = tokens * token + _activations(spec, _Shape(1, tokens, written, 1, width)).bytes
+        needed = tokens * token + _activations(spec, Shape(1, tokens, written, 1, width)).bytes
         yield Part("Written answers", max(0, needed - free),
                    "Keys and values while an evaluation generates answers, beyond the memory of a step.")
 
@@ -208,7 +159,7 @@ def _sum(parts: Iterable[Part]) -> int:
 
 
 def _weights(
-    spec: ModelSpec, bits: int, width: int, streamed: bool, dense: bool, device_kind: str
+    spec: ModelSpec, bits: int, width: int, streamed: bool, in_place: bool, device_kind: str
 ) -> tuple[Part, ...]:
     statistics = {4: 4 * spec.eligible // BLOCK, 8: 4 * sum(rows for rows, _ in spec.linears.values())}
     ends = width * (spec.embeddings + spec.head)
@@ -218,7 +169,7 @@ def _weights(
     share = KEPT_BLOCKS / spec.layers if streamed else 1
     where = f"{KEPT_BLOCKS} blocks at a time, with the others in host memory" if streamed else "all blocks"
     kept = "in the checkpoint's 16 bits" if own and spec.halved else "unquantised"
-    name, moved = ("Tuned weights", ", updated in place") if dense else ("Frozen weights", "")
+    name, moved = ("Tuned weights", ", updated in place") if in_place else ("Frozen weights", "")
     return (
         Part(name, round(share * spec.eligible * bits // 8),
              f"The linear layers of {where}, {bits} bits per weight{moved}."),
@@ -227,18 +178,6 @@ def _weights(
         Part("Embeddings and head", ends, f"The tables of {spec.vocabulary} tokens, {kept}."),
         Part("Other weights", spec.other * width, "Norms and biases, unquantised."),
     )
-
-
-def _overlay(recipe: Recipe, spec: ModelSpec, width: int) -> Iterator[Part]:
-    """Values, start values and indices; directions, scaled directions and sides; two halves before they are joined;
-    what estimator and update remember."""
-    tuned, bases = recipe.mask.tuned(spec), recipe.mask.bases(spec)
-    estimator, update = recipe.estimator, recipe.update
-    directions = 2 * estimator.perturbations(recipe.loop.batch_size)
-    held = 12 + 4 * (directions + 2 * recipe.forward_passes + estimator.state_vectors + update.state_vectors)
-    yield Part("Tuned values", held * tuned, f"{tuned} weights in full precision, and their perturbed copies.")
-    if bases:
-        yield Part("Bases", bases * width, "The directions in each weight matrix along which values are tuned.")
 
 
 def _backwards(recipe: Recipe, spec: ModelSpec, tokens: int, width: int) -> Iterator[Part]:
@@ -260,7 +199,7 @@ def _kept(spec: ModelSpec) -> int:
     return 4 * spec.hidden + 2 * (query + 2 * key) + query + 3 * spec.intermediate
 
 
-def _activations(spec: ModelSpec, shape: _Shape) -> Part:
+def _activations(spec: ModelSpec, shape: Shape) -> Part:
     """The larger half of a block (see `ModelSpec.feed`); block input, residual and normed input live through both.
 
     Attention holds queries, keys and values twice, as made and as turned or sorted by sequence, and its output in both
@@ -275,7 +214,7 @@ def _activations(spec: ModelSpec, shape: _Shape) -> Part:
     return Part("Activations", count, why)
 
 
-def _logits(spec: ModelSpec, shape: _Shape, backwards: bool, free: int) -> Part:
+def _logits(spec: ModelSpec, shape: Shape, backwards: bool, free: int) -> Part:
     """A chunk of logits, in fp32 also where they were computed in 16 bits; twice where they are capped, since each step
     of that makes new ones; on the way back with their gradient, and two more for those of the normaliser.
 
@@ -288,8 +227,8 @@ def _logits(spec: ModelSpec, shape: _Shape, backwards: bool, free: int) -> Part:
                 f"Scores of every token at {places} trained positions, beyond memory that activations free by then.")
 
 
-def _workspace(recipe: Recipe, spec: ModelSpec, shape: _Shape, device_kind: str) -> Part:
-    """The largest weight made dense, on a CPU a span of it; int8 goes by way of fp32; int64 addresses of the tuned.
+def _workspace(recipe: Recipe, spec: ModelSpec, shape: Shape, device_kind: str) -> Part:
+    """The largest weight made dense, on a CPU a span of it, with what is tuned of it.
 
     Products in integers need the codes of a layer's input, the input before it, and a piece of the products instead.
     """
@@ -299,25 +238,10 @@ def _workspace(recipe: Recipe, spec: ModelSpec, shape: _Shape, device_kind: str)
     largest, width = spec.largest, shape.width
     if device_kind == "cpu" and width * largest > LARGE_BYTES:
         largest = LARGE_BYTES // width
-    if recipe.mask.space == "dense":
-        return _moving(recipe, largest, width, device_kind)
-    factor = width + (4 if recipe.model.bits == 8 and width < 4 else 0)
-    share = recipe.mask.tuned(spec) / spec.eligible if recipe.mask.space == "entries" else 0
-    indices = 8 * round(share * largest)
-    return Part("Workspace", factor * largest + indices, "One frozen weight at a time, dequantised to multiply.")
+    return SPACES[recipe.mask.space].workspace(recipe, spec, shape, largest, device_kind)
 
 
-def _moving(recipe: Recipe, largest: int, width: int, device_kind: str) -> Part:
-    """A span of a weight with its directions, where it is moved to, and its own numbers, in fp32 and as computed; or
-    what a step moves at once of its ``largest`` entries, with three more copies. To draw takes some more."""
-    perturbations = recipe.estimator.perturbations(recipe.loop.batch_size)
-    span = (4 * (perturbations + 1) + (4 if recipe.model.bits < 32 else 0) + (width if width < 4 else 0)) * largest
-    step = 4 * (perturbations + 3) * min(MOVED, largest)
-    drawn = DRAWN * min(PIECE[device_kind] * (torch.get_num_threads() if device_kind == "cpu" else 1), largest)
-    return Part("Workspace", max(span, step) + drawn, "A part of a weight at a time, and its random directions.")
-
-
-def _others(spec: ModelSpec, shape: _Shape, runtime: int) -> dict[str, int]:
+def _others(spec: ModelSpec, shape: Shape, runtime: int) -> dict[str, int]:
     """LoRA, QLoRA and full fine-tuning with AdamW in 16-bit mixed precision of a pack of the same tokens, as users run
     them: with gradient checkpointing (Chen et al., arXiv 1604.06174; QLoRA, arXiv 2305.14314, section 2, reckons with
     it), and with logits at the learned places alone.

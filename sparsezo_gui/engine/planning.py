@@ -12,35 +12,34 @@ from typing import Any
 
 import torch
 
+from sparsezo_gui.answers import DataPreview, MemoryEstimate, ModelSummary, Part
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import memory, objective
-from sparsezo_gui.engine.data import DataPreview, Split, TaskData, finish, load_task, previewing, rendering
+from sparsezo_gui.engine.data import Split, TaskData, finish, load_task, previewing, rendering
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.evaluate import BATCH
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.generate import ROOM
 from sparsezo_gui.engine.hub import library
 from sparsezo_gui.engine.hub.cache import cached_folder, tokenizer_folder
-from sparsezo_gui.engine.hub.library import ModelSummary, spec_of, usable_code
+from sparsezo_gui.engine.hub.library import spec_of, usable_code
 from sparsezo_gui.engine.layers.streamed import needed
-from sparsezo_gui.engine.masks.random import Random
 from sparsezo_gui.engine.masks.rule import Search
-from sparsezo_gui.engine.memory import MemoryEstimate, Part
 from sparsezo_gui.engine.objective import count_scored, count_tokens, packs_of, points_at_once
 from sparsezo_gui.engine.pretrained.limits import BeyondModel, Limits, limits_of
 from sparsezo_gui.engine.pretrained.source import local_folder, read_config, refuse_other_kinds
 from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec
 from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
 from sparsezo_gui.engine.session import Session, load_data, load_model
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Progress
 from sparsezo_gui.recipe.events import Example as ExampleEvent
 from sparsezo_gui.recipe.recipe import DataTable, ModelTable
+from sparsezo_gui.recipe.registry import SPACES
 
-DENSE_PACKS = 2  # times the usual rows at once if every pack draws directions as long as the model
 STEPS_LOOKED_AT = 1000  # steps whose batches are searched for the largest
 SPREAD = {"cpu": 0.17, "cuda": 0.0}  # relative difference in peak memory between processes, from the allocator
 
@@ -64,7 +63,7 @@ def formula(recipe: Recipe, spec: ModelSpec, data: TaskData | None) -> MemoryEst
     """Memory of ``recipe`` on ``data`` (None: unknown), with fewer rows at once if memory is short."""
     device = devices.choose(recipe.model.device).type
     small = _formula(recipe, spec, device, data, SMALL_ROWS[device], None)
-    rows = PACK_ROWS[device] * (DENSE_PACKS if recipe.mask.space == "dense" else 1)
+    rows = PACK_ROWS[device] * SPACES[recipe.mask.space].packs
     usual = _formula(recipe, spec, device, data, rows, small.total)
     return usual if usual.verdict == "fits" else small
 
@@ -88,9 +87,9 @@ def _formula(
     )  # fmt: skip
     found = estimated()
     width = devices.compute_dtype(torch.device(device), recipe.model).itemsize
-    if device == "cuda" and recipe.mask.space != "dense" and needed(spec, recipe.model.bits, width, found.available):
-        return estimated(streamed=True)
-    return found
+    if device != "cuda" or SPACES[recipe.mask.space].in_place:
+        return found
+    return estimated(streamed=True) if needed(spec, recipe.model.bits, width, found.available) else found
 
 
 def _written(examples: Sequence[Encoded]) -> int:
@@ -103,17 +102,12 @@ def _written(examples: Sequence[Encoded]) -> int:
 
 
 def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
-    """Memory of ``recipe`` by two real steps' forward passes on the largest batch of the run. Raises `UserError`.
-
-    The positions of entries do not affect memory, so the same number of random ones is used.
-    """
+    """Memory of ``recipe`` by two real steps' forward passes on the largest batch of the run. Raises `UserError`."""
     device = devices.choose(recipe.model.device)
     with devices.watched(device) as peak:
         model = yield from load_model(recipe)
         data = yield from load_data(recipe, model)
-        rule = recipe.mask
-        if rule.space == "entries":
-            rule = Random(density=min(1.0, rule.tuned(model.spec) / model.spec.eligible))
+        rule = SPACES[recipe.mask.space].stand_in(recipe.mask, model.spec)
         mask = yield from rule.find(model, Search(0, recipe.data))
         session = Session(recipe, model, tuned_values(model, mask))
         session.begin()

@@ -15,7 +15,7 @@ from sparsezo_gui.engine.gradient import gradient
 from sparsezo_gui.engine.layers.patch import Owners
 from sparsezo_gui.engine.objective import Measured, count_tokens, points_at_once
 from sparsezo_gui.engine.objectives import Objective
-from sparsezo_gui.engine.spaces.sparse import TunedValues
+from sparsezo_gui.engine.spaces.values import TunedValues
 
 
 @dataclass(frozen=True)

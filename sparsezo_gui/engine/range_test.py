@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from statistics import median
-from typing import Any
 
+from sparsezo_gui.answers import RateReport, Rung, short_rate
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.masks.rule import Search, find_measured
 from sparsezo_gui.engine.planning import formula
 from sparsezo_gui.engine.session import Session, load_data, load_model
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.generator import Stream, permutation
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Progress
 from sparsezo_gui.recipe.rates import highest
+from sparsezo_gui.recipe.variants import shown
 
 STEPS = 40  # at each rate
 JUDGED = 64  # held-out training examples to compute the loss on
@@ -32,51 +33,7 @@ RUNG = math.sqrt(10.0)
 MOST = 14  # rates tried
 LAST, FAR = 8, 3.0  # steps for the median loss, and the multiple of the base's loss that ends a rate
 WORSE = 1.1  # times the base's loss, from which on a rate is unstable
-CLEAR = 0.99  # times the base's loss, below which a rate has lowered it
 SAFETY = 3.0
-
-
-@dataclass(frozen=True)
-class Rung:
-    """The result of ``rate``: the ``loss`` on the held-out examples, in nats; None if it was not worth measuring."""
-
-    rate: float
-    loss: float | None
-    stable: bool
-
-
-@dataclass(frozen=True)
-class RateReport:
-    """``rate`` is the one to use, None if no rate lowered the loss; ``base`` is the initial loss."""
-
-    rungs: tuple[Rung, ...]
-    base: float
-    steps: int
-    rate: float | None
-
-    @property
-    def best(self) -> Rung | None:
-        """The rung with the lowest loss, of those that are stable and lower it."""
-        lower = [rung for rung in self.rungs if rung.stable and rung.loss is not None and rung.loss < CLEAR * self.base]
-        return min(lower, key=lambda rung: rung.loss or 0.0, default=None)
-
-    @property
-    def words(self) -> str:
-        """The result in sentences."""
-        low, high = self.rungs[0].rate, self.rungs[-1].rate
-        tried = f"of the rates from {_plain(low)} to {_plain(high)}, each for {self.steps} steps,"
-        unstable = next((rung.rate for rung in self.rungs if not rung.stable), None)
-        end = f" From {_plain(unstable)} on, the loss increased." if unstable else ""
-        if self.best is None:
-            return f"None {tried} clearly lowered the loss of {self.base:.3g}.{end} More steps may show a difference."
-        return (
-            f"{_plain(self.rate)} is a good rate: {tried} {_plain(self.best.rate)} lowered the loss the most, from "
-            f"{self.base:.3g} to {self.best.loss:.3g}, and a long run needs a third of that.{end}"
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain object."""
-        return asdict(self)
 
 
 def find_rate(recipe: Recipe, steps: int = STEPS) -> Generator[Event, None, RateReport]:
@@ -118,7 +75,9 @@ def climb(
 ) -> Generator[Event, None, RateReport]:
     """Tries rates on ``examples``; ``loss`` judges the values that the session holds."""
     update = type(session.recipe.update)
-    rate = update.model_fields["learning_rate"].json_schema_extra["sane"][0]  # type: ignore[index]
+    usual = shown(update.model_fields["learning_rate"]).sane
+    assert usual, "every update has usual rates"
+    rate = usual[0]
     session.begin()
     base, rungs = loss(), list[Rung]()
     while len(rungs) < MOST and rate <= highest(update):
@@ -141,7 +100,7 @@ def _rung(
     session.begin()
     seen: list[float] = []
     for step in range(1, steps + 1):
-        yield Progress(f"Trying a learning rate of {_plain(rate)}", step - 1, steps, "steps")
+        yield Progress(f"Trying a learning rate of {short_rate(rate)}", step - 1, steps, "steps")
         seen.append(_step(session, examples, rate))
         if not math.isfinite(seen[-1]) or (len(seen) >= LAST and median(seen[-LAST:]) > FAR * base):
             return Rung(rate, None, False)
@@ -159,7 +118,3 @@ def _step(session: Session, examples: Sequence[Encoded], rate: float) -> float:
         return math.nan
     session.advance(directions, found.recorded, rate, found.exact)
     return found.loss
-
-
-def _plain(rate: float) -> str:
-    return f"{rate:.2g}".replace("e-0", "e-")

@@ -28,7 +28,7 @@ from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.runs.lineage import Lineage, lineage_of
 from sparsezo_gui.engine.selection import Chosen
-from sparsezo_gui.engine.spaces.sparse import TunedValues, tuned_values
+from sparsezo_gui.engine.spaces.values import TunedValues, tuned_values
 from sparsezo_gui.engine.zo.estimators import Estimate
 from sparsezo_gui.engine.zo.generator import GENERATOR, KNOWN, Source
 from sparsezo_gui.engine.zo.updates import Gradient

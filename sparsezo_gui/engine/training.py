@@ -1,4 +1,4 @@
-"""Starting and resuming runs: `train` and `resume` prepare a run and hand over to its `Loop`.
+"""Starting and resuming runs: `train` and `resume` prepare a run and hand over to its loop.
 
 Both yield events (see `sparsezo_gui.recipe.events`) until the run is done, stopped or fails. Commands arrive in a queue
 and are read between steps. Closing the iterator stops at once; what is in the journal stays.
@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from sparsezo_gui.engine import device as devices
-from sparsezo_gui.engine import provenance
+from sparsezo_gui.engine import loop, provenance
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.files import own
-from sparsezo_gui.engine.loop import Commands, Loop
+from sparsezo_gui.engine.loop import Commands, Loaded, Running
+from sparsezo_gui.engine.loop.loading import load
 from sparsezo_gui.engine.masks.rule import Search, find_measured
 from sparsezo_gui.engine.objectives.likelihood import Likelihood
 from sparsezo_gui.engine.planning import formula
@@ -31,7 +32,7 @@ from sparsezo_gui.engine.runs import folder as folders
 from sparsezo_gui.engine.runs.checkpoints import usual_bytes
 from sparsezo_gui.engine.runs.start import starting
 from sparsezo_gui.engine.session import Session, load_data, load_model
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.engine.zo.noise import tune_epsilon
@@ -46,17 +47,17 @@ def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None 
     """Starts a new run of ``recipe`` in ``folder`` (None: where the recipe says). Raises `UserError`."""
     with starting(recipe, folder) as (path, weaker):
         yield from (e.Notice(text, "warning") for text in weaker)
-        yield from (yield from _new_loop(recipe, path, commands or SimpleQueue()))
+        yield from loop.events((yield from _new_run(recipe, path, commands or SimpleQueue())))
 
 
-def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Event, None, Loop]:
-    """The loop of a new run. Only it holds the model, so that it can release it."""
+def _new_run(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Event, None, Running]:
+    """A new run before its first step. Only it holds the model, so that it can be released."""
     recipe.privacy.check()
     model = yield from load_model(recipe)
     yield from (e.Notice(text, "warning") for text in disk_space.check(recipe, model.source, path))
     data = yield from load_data(recipe, model)
-    if recipe.privacy.private:
-        yield from _tell_privacy(recipe, len(data.train))
+    if planned := accounting.planned(recipe, len(data.train)):
+        yield from _tell_privacy(planned, len(data.train))
     mask, cost = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
     if recipe.mask.cost():
         yield e.Notice(f"Finding the mask took {cost.seconds:.0f} s and at most {size(cost.bytes)}.")
@@ -71,7 +72,7 @@ def _new_loop(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Eve
         yield from _tune_epsilon(session, data)
     facts = {**_facts(session, data), "mask_seconds": round(cost.seconds, 1)}
     run = folders.create(path, session.recipe, facts)
-    return Loop(run, commands, session, data)
+    return Running(run, commands, Loaded(session, data))
 
 
 def resume(
@@ -83,9 +84,9 @@ def resume(
     with folders.locked(run.path) as lock:
         own(run.root.path)  # earlier versions left it readable by others
         yield from (e.Notice(text, "warning") for text in lock.weaker)
-        loop = Loop(run, commands or SimpleQueue(), paused=paused, accept=accept)
-        yield from loop.load(first=True)
-        yield from loop
+        running = Running(run, commands or SimpleQueue(), paused=paused, accept=accept)
+        yield from load(running, first=True)
+        yield from loop.events(running)
 
 
 def _tell_of_checkpoints(session: Session) -> Iterator[e.Event]:
@@ -99,9 +100,8 @@ def _tell_of_checkpoints(session: Session) -> Iterator[e.Event]:
         )  # fmt: skip
 
 
-def _tell_privacy(recipe: Recipe, examples: int) -> Iterator[e.Event]:
+def _tell_privacy(planned: accounting.Spent, examples: int) -> Iterator[e.Event]:
     """The privacy budget of the whole run, before the first step."""
-    planned = accounting.planned(recipe, examples)
     yield e.Notice(
         f"Privacy of the {examples:,} training examples after all {planned.steps:,} steps: {planned}. Run folder, "
         "validation examples and the choice of the best step are not covered."

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from sparsezo_gui.answers import MemoryEstimate
 from sparsezo_gui.gui.words import count, size
 from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.registry import SPACES
 
-MOST = 3
+MAX_SENTENCES = 3
 OTHERS = {"full": "Full fine-tuning", "qlora": "QLoRA", "lora": "LoRA"}  # the first that fits is named
-BLIND = ("random", "large-magnitude", "small-magnitude")  # rules that use no gradient
+GRADIENT_FREE = ("random", "large-magnitude", "small-magnitude")  # rules that use no gradient
 SPARSE = 0.01  # density up to which the choice of weights matters most
 DENSE = 0.2  # density at which Sparse MeZO starts to work, with an unquantised model
-FEW = 1000  # tuned values; measured: 300 are too few for the bundled model
+TOO_FEW = 1000  # tuned values; measured: 300 are too few for the bundled model
 
 
-def advice(estimate: Any, recipe: Recipe, parameters: int = 0) -> list[str]:
+def advice(estimate: MemoryEstimate | None, recipe: Recipe, parameters: int = 0) -> list[str]:
     """At most three sentences for ``recipe``; none without a memory ``estimate``.
 
     ``parameters`` is the model's parameter count, or 0 if unknown.
     """
     if estimate is None:
         return []
-    density = 1.0 if _everything(recipe) else getattr(recipe.mask, "density", None)
-    told = [_memory(estimate)]
+    density = 1.0 if _tunes_every_weight(recipe) else getattr(recipe.mask, "density", None)
+    sentences = [_memory(estimate)]
     if density is not None:
-        told += [_dense(estimate, recipe, density), _few(density * parameters), _blind(recipe, density)]
-    return [sentence for sentence in told if sentence][:MOST]
+        sentences += [_dense(estimate, recipe, density), _few(density * parameters), _gradient_free(recipe, density)]
+    return [sentence for sentence in sentences if sentence][:MAX_SENTENCES]
 
 
-def _memory(estimate: Any) -> str:
+def _memory(estimate: MemoryEstimate) -> str:
     needs, available = estimate.others, estimate.available
     fits = next((name for name in OTHERS if needs.get(name, available + 1) <= available), "")
     if not fits:
@@ -50,15 +50,15 @@ def _memory(estimate: Any) -> str:
     )
 
 
-def _everything(recipe: Recipe) -> bool:
+def _tunes_every_weight(recipe: Recipe) -> bool:
     """Whether the weights are tuned in place, rather than a few values beside them."""
-    return recipe.mask.space == "dense"
+    return SPACES[recipe.mask.space].in_place
 
 
-def _dense(estimate: Any, recipe: Recipe, density: float) -> str:
+def _dense(estimate: MemoryEstimate, recipe: Recipe, density: float) -> str:
     if density < DENSE:
         return ""
-    if _everything(recipe):
+    if _tunes_every_weight(recipe):
         return (
             f"Tuning every weight only suits small models: all are stored in {recipe.model.bits} bits, because "
             "quantised weights cannot be updated."
@@ -71,7 +71,7 @@ def _dense(estimate: Any, recipe: Recipe, density: float) -> str:
 
 
 def _few(tuned: float) -> str:
-    if not 0 < tuned < FEW:
+    if not 0 < tuned < TOO_FEW:
         return ""
     return (
         f"At most {count(tuned)} weights are tuned. In the bundled model, 300 learned far less than 3\u2009000; a "
@@ -79,8 +79,8 @@ def _few(tuned: float) -> str:
     )
 
 
-def _blind(recipe: Recipe, density: float) -> str:
-    if recipe.mask.rule not in BLIND or density > SPARSE:
+def _gradient_free(recipe: Recipe, density: float) -> str:
+    if recipe.mask.rule not in GRADIENT_FREE or density > SPARSE:
         return ""
     found = "Of the mask rules compared in arXiv 2406.02913, only the sensitive one stays accurate at 0.1 % density."
     rate = " With SGD, a mask like this needs 25 to 1\u2009000 times the learning rate of the sensitive one."

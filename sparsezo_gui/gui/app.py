@@ -21,9 +21,10 @@ from sparsezo_gui import __version__, resources
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import RunRecord
-from sparsezo_gui.gui.session import Session
-from sparsezo_gui.gui.theme import theme
+from sparsezo_gui.gui.requests import LoadEngine, ReadRun, ResumeRun, StartRun
+from sparsezo_gui.gui.theme import appearance, theme
 from sparsezo_gui.gui.words import metric
+from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.plain import printable
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Stop
@@ -54,7 +55,7 @@ def make_application() -> QApplication:
     return app
 
 
-class Starter(QObject):
+class Startup(QObject):
     """Starts in order: first paint, then the other pages one by one, then the engine."""
 
     def __init__(self, window: MainWindow, options: Options) -> None:
@@ -83,48 +84,47 @@ class Starter(QObject):
         self._begin()
 
     def _begin(self) -> None:
-        session, options = self._window.session, self._options
-        session.start(options.run)
+        workspace, options = self._window.workspace, self._options
+        workspace.start(options.run)
         if options.run is not None:
             self._window.go("run")
             if options.autostart:
-                session.run_changed.connect(self._resume_when_read)
+                workspace.run.changed.connect(self._resume_when_read)
         elif options.autostart:
             self._window.go("run")
-            session.train()
+            workspace.train()
 
     def _resume_when_read(self) -> None:
-        session = self._window.session
-        if "history" in session.busy:
+        workspace = self._window.workspace
+        if workspace.of(ReadRun).busy:
             return
-        session.run_changed.disconnect(self._resume_when_read)
-        if session.record is not None and session.record.resumable:
-            session.resume_run()
+        workspace.run.changed.disconnect(self._resume_when_read)
+        if workspace.run.record is not None and workspace.run.record.resumable:
+            workspace.run.resume_displayed()
 
 
 def run(options: Options) -> int:
     """Shows the window until it is closed; returns the exit code."""
     app = make_application()
-    session = Session()
-    store = session.store
-    theme().apply(store.value("theme", "system", str), float(store.value("text_scale", 1.0)))
+    workspace = Workspace()
+    theme().apply(*appearance(workspace.store))
     if options.recipe is not None:
-        session.set_recipe(options.recipe, options.path)
-    window = MainWindow(session)
-    _show_defects(window)
-    _stop_on_signals(window, session)
-    Starter(window, options)
-    window.gone.connect(app.quit)
+        workspace.set_recipe(options.recipe, options.path)
+    window = MainWindow(workspace)
+    _show_bugs(window)
+    _stop_on_signals(window, workspace)
+    Startup(window, options)
+    window.closed.connect(app.quit)
     if options.exit_when_done:
-        session.run_changed.connect(lambda: _leave_when_done(session, window))
-        session.engine_changed.connect(lambda: _leave_when_done(session, window))
+        workspace.run.changed.connect(lambda: _close_when_done(workspace, window))
+        workspace.on(LoadEngine, call=lambda: _close_when_done(workspace, window))
     window.show()
     app.exec()
-    ended = session.close()
+    ended = workspace.close()
     code = 0
     if options.exit_when_done:
-        code = exit_code(session)
-        _print_result(session)
+        code = exit_code(workspace)
+        _print_result(workspace)
     if not ended:
         # The worker is in a call that cannot be interrupted, such as an import; waiting would not help.
         sys.stdout.flush()
@@ -133,31 +133,30 @@ def run(options: Options) -> int:
     return code
 
 
-def _leave_when_done(session: Session, window: MainWindow) -> None:
-    waiting = {"train", "resume", "history", "load"} & session.busy.keys()
-    record, failed = session.record, {"load", "history"} & session.problems.keys()
+def _close_when_done(workspace: Workspace, window: MainWindow) -> None:
+    waiting = workspace.busy_with(StartRun, ResumeRun, ReadRun, LoadEngine)
+    record, failed = workspace.run.record, workspace.problem_of(LoadEngine, ReadRun)
     if failed or not (waiting or record is None or record.state == "starting"):
         window.close()
 
 
-def exit_code(session: Session) -> int:
+def exit_code(workspace: Workspace) -> int:
     """0 where the run is done, 2 where what it was given is wrong, 1 otherwise."""
-    if session.record is not None and session.record.state == "done":
+    if workspace.run.record is not None and workspace.run.record.state == "done":
         return 0
-    problem = _problem(session)
-    return 1 if problem is None or problem.defect else 2
+    problem = _problem(workspace)
+    return 1 if problem is None or problem.is_bug else 2
 
 
-def _problem(session: Session) -> Problem | None:
+def _problem(workspace: Workspace) -> Problem | None:
     """Why there is no finished run."""
-    found = (session.problems.get(kind) for kind in ("load", "history", "train", "resume"))
-    return next(filter(None, found), None)
+    return workspace.problem_of(LoadEngine, ReadRun, StartRun, ResumeRun)
 
 
-def _print_result(session: Session) -> None:
-    record, problem = session.record, _problem(session)
+def _print_result(workspace: Workspace) -> None:
+    record, problem = workspace.run.record, _problem(workspace)
     if problem is not None:
-        print(printable(problem.what, keep="\n"), file=sys.stderr)
+        print(printable(problem.message, keep="\n"), file=sys.stderr)
         if problem.details:
             print(problem.details, file=sys.stderr)
     if record is None:
@@ -181,24 +180,24 @@ def result_lines(record: RunRecord) -> list[str]:
     return lines
 
 
-def _show_defects(window: MainWindow) -> None:
+def _show_bugs(window: MainWindow) -> None:
     """An exception in a slot is shown in the window, and still goes to standard error."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         traceback.print_exception(kind, error, trace)
         if isinstance(error, Exception):
-            window.show_defect(error, "using the window")
+            window.show_bug(error, "using the window")
 
     sys.excepthook = hook
 
 
-def _stop_on_signals(window: MainWindow, session: Session) -> None:
+def _stop_on_signals(window: MainWindow, workspace: Workspace) -> None:
     """On Ctrl+C in the terminal or system shutdown: stops after the current step, then exits."""
 
     def stop(*_: object) -> None:
-        if session.running:
+        if workspace.run.running:
             window.stop_and_close()
-            session.command(Stop())
+            workspace.run.command(Stop())
         else:
             window.close()
 

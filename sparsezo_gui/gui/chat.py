@@ -10,16 +10,18 @@ from typing import Any
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QCheckBox, QDockWidget, QFrame, QPlainTextEdit, QScrollArea, QWidget
 
+from sparsezo_gui.answers import Task
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.requests import InspectRun, ListTasks, ReadRun
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import add, button, card, clear, column, label, row
-from sparsezo_gui.gui.widgets.plain import sentence
+from sparsezo_gui.gui.widgets.safe_text import safe_sentence
 from sparsezo_gui.gui.words import count
+from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import Recipe, load
 from sparsezo_gui.recipe.events import Answer, Ask
 
-TOKENS = 96  # per answer at most, so that a run continues soon
+MAX_TOKENS = 96  # per answer at most, so that a run continues soon
 HINT = (
     "Compare the base and the tuned model. {way} If the task has a list of answers, you see their probabilities. "
     "During a run, the models answer between two steps."
@@ -30,11 +32,11 @@ _COLUMN = re.compile(r"{{-?\s*([^\W\d]\w*)")
 _OPTIONAL = re.compile(r"{%-?\s*if\s+(\w+)\s*-?%}")
 
 
-def _task(recipe: Recipe | None, tasks: list[Any]) -> Any:
+def _task(recipe: Recipe | None, tasks: list[Task]) -> Task | None:
     return next((each for each in tasks if recipe and each.name == recipe.data.task), None)
 
 
-def hint(recipe: Recipe | None, tasks: list[Any]) -> str:
+def hint(recipe: Recipe | None, tasks: list[Task]) -> str:
     """What the chat is for, and which templates the recipe puts a text into."""
     task = _task(recipe, tasks)
     into, but = "the run's template", ""
@@ -47,19 +49,20 @@ def hint(recipe: Recipe | None, tasks: list[Any]) -> str:
     return HINT.format(way="The model continues your text." if task is not None and task.kind == "text" else way)
 
 
-def wanted(recipe: Recipe | None, tasks: list[Any], raw: bool) -> str:
+def placeholder(recipe: Recipe | None, tasks: list[Task], raw: bool) -> str:
     """Placeholder for the prompt, from the columns of the recipe's template: text for one column, else JSON."""
-    data, task = recipe.data if recipe else None, _task(recipe, tasks)
-    if raw or task is None or task.kind == "text":
+    task = _task(recipe, tasks)
+    if raw or recipe is None or task is None or task.kind == "text":
         return "Type some text to continue…"
     if task.kind == "chat":
         return "Type a message…"
+    data = recipe.data
     template = " ".join((data.template or task.prompt, task.item, *(answer.text for answer in task.answers)))
     names = dict.fromkeys(_COLUMN.findall(template)).keys() - {"row", "item", *_OPTIONAL.findall(template)}
     columns = sorted(data.columns.get(name, name) for name in {*names, task.items} - {""})
     if len(columns) == 1:
-        return sentence(f"Type the {columns[0]}…")
-    return sentence(f"Type {json.dumps(dict.fromkeys(columns, '…'), ensure_ascii=False)}")
+        return safe_sentence(f"Type the {columns[0]}…")
+    return safe_sentence(f"Type {json.dumps(dict.fromkeys(columns, '…'), ensure_ascii=False)}")
 
 
 class Exchange(QFrame):
@@ -88,7 +91,7 @@ class Exchange(QFrame):
         """Whether an answer is still missing."""
         return bool(self._open)
 
-    def take(self, answer: Answer) -> bool:
+    def add_piece(self, answer: Answer) -> bool:
         """Adds a piece; returns whether both answers are complete."""
         self._text += answer.text
         self._open[0].setText(self._text.strip() or (NOTHING if answer.last else "…"))
@@ -99,7 +102,7 @@ class Exchange(QFrame):
                 self._open[0].setText("…")
         return not self._open
 
-    def give_up(self, why: str) -> None:
+    def fail(self, why: str) -> None:
         """Shows ``why`` in place of the missing answers."""
         for part in self._open:
             part.setText(why)
@@ -109,12 +112,12 @@ class Exchange(QFrame):
 class ChatDock(QDockWidget):
     """Beside the pages. If no run is active, the displayed run is loaded to answer."""
 
-    def __init__(self, session: Session, parent: QWidget) -> None:
+    def __init__(self, workspace: Workspace, parent: QWidget) -> None:
         super().__init__("Chat", parent)
         self.setObjectName("chat")
         self.setAccessibleName("Chat")
         self.setAllowedAreas(Qt.DockWidgetArea.RightDockWidgetArea | Qt.DockWidgetArea.BottomDockWidgetArea)
-        self._session = session
+        self._workspace = workspace
         self._place: tuple[Path, int | None] | None = None
         self._exchanges: list[Exchange] = []
         self._described: tuple[Any, ...] = ()
@@ -131,32 +134,33 @@ class ChatDock(QDockWidget):
         self._area.verticalScrollBar().rangeChanged.connect(
             lambda _, high: self._area.verticalScrollBar().setValue(high)
         )
-        self._who = label("", "dim", wrap=True, name="Answering model")
+        self._target_label = label("", "dim", wrap=True, name="Answering model")
         self._prompt = QPlainTextEdit()
         self._prompt.setAccessibleName("Prompt")
         self._raw = QCheckBox("Raw")
         self._raw.setAccessibleName("Raw prompt")
         self._raw.setToolTip(RAW)
-        self._raw.toggled.connect(self._follow)
+        self._raw.toggled.connect(self._refresh)
         self._prompt.setTabChangesFocus(True)
         self._prompt.setFixedHeight(9 * GRID)
-        self._prompt.textChanged.connect(self._follow)
+        self._prompt.textChanged.connect(self._refresh)
         self._ask = button("Ask", self.ask, role="primary", name="Ask the model")
         self._ask.setShortcut("Ctrl+Return")
         self._clear = button("Clear", self.empty, role="flat", name="Clear chat")
-        whole = card(self._area, self._who, self._prompt, row(self._clear, None, self._raw, self._ask))
-        whole.layout().setStretch(0, 1)
+        whole = card(self._area, self._target_label, self._prompt, row(self._clear, None, self._raw, self._ask))
+        whole.box.setStretch(0, 1)
         whole.setMinimumWidth(38 * GRID)
         self.setWidget(whole)
-        session.answered.connect(self._take)
-        for signal in (session.run_changed, session.hindrance_changed, session.tasks_changed):
-            signal.connect(self._follow)
+        workspace.run.answered.connect(self._take)
+        workspace.on(ListTasks, call=self._refresh)
+        for signal in (workspace.run.changed, workspace.blocker_changed):
+            signal.connect(self._refresh)
         self.empty()
 
-    def point_at(self, folder: Path | None, step: int | None) -> None:
+    def set_target(self, folder: Path | None, step: int | None) -> None:
         """Chooses who answers: the run in ``folder`` after ``step``, or with None the displayed run."""
         self._place = (folder, step) if folder is not None else None
-        self._follow()
+        self._refresh()
 
     def ask(self) -> None:
         """Asks both models."""
@@ -170,7 +174,7 @@ class ChatDock(QDockWidget):
         exchange = Exchange(prompt, f"After step {count(step)}" if step is not None else "Tuned", raw)
         self._exchanges.append(exchange)
         add(self._list, exchange)
-        self._session.visit(folder, Ask(prompt, TOKENS, 0, raw), Ask(prompt, TOKENS, step, raw))
+        self._workspace.run.inspect(folder, Ask(prompt, MAX_TOKENS, 0, raw), Ask(prompt, MAX_TOKENS, step, raw))
         self._prompt.clear()
 
     def empty(self) -> None:
@@ -179,42 +183,42 @@ class ChatDock(QDockWidget):
         self._exchanges = []
         self._hint = label(self._advice, "hint", wrap=True)
         add(self._list, self._hint)
-        self._follow()
+        self._refresh()
 
     def _chosen(self) -> tuple[Path, int | None] | None:
-        record = self._session.record
+        record = self._workspace.run.record
         if self._place is not None:
             return self._place
         return (record.folder, None) if record is not None and record.folder is not None else None
 
     def _take(self, answer: Answer) -> None:
         waiting = next((each for each in self._exchanges if each.waiting), None)
-        if waiting is not None and waiting.take(answer):
-            self._follow()
+        if waiting is not None and waiting.add_piece(answer):
+            self._refresh()
 
-    def _follow(self) -> None:
-        session, place = self._session, self._chosen()
-        record = session.record
-        going = session.running and record is not None and record.folder is not None
-        mine = going and place is not None and place[0] == record.folder
-        why = "" if mine else session.blocker
+    def _refresh(self) -> None:
+        workspace, place = self._workspace, self._chosen()
+        record = workspace.run.record
+        active = record if workspace.run.running and record is not None and record.folder is not None else None
+        mine = active is not None and place is not None and place[0] == active.folder
+        why = "" if mine else workspace.blocker
         if place is None:
             why = "There is no run to ask yet."
-        elif going and not mine:
-            why = f"The run '{record.name}' is using the engine. Stop it to ask another run."
-        if not session.running and "history" not in session.busy:
-            problem = session.problems.get("look") or session.problems.get("history")
+        elif active is not None and not mine:
+            why = f"The run '{active.name}' is using the engine. Stop it to ask another run."
+        if not workspace.run.running and not workspace.of(ReadRun).busy:
+            problem = workspace.problem_of(InspectRun, ReadRun)
             for exchange in self._exchanges:
-                exchange.give_up(problem.what if problem else "(stopped)")
+                exchange.fail(problem.message if problem else "(stopped)")
         name = place[0].name if place is not None else ""
         at = f"after step {count(place[1])}" if place is not None and place[1] is not None else "latest step"
-        self._who.setText(why or f"{name}, {at}")
+        self._target_label.setText(why or f"{name}, {at}")
         self._ask.setEnabled(not why and bool(self._prompt.toPlainText().strip()))
         self._describe(place[0] if place is not None else None)
 
     def _describe(self, folder: Path | None) -> None:
         """Sets the placeholder for the run in ``folder``, whose recipe is read once."""
-        tasks, raw = self._session.answers.get("tasks") or [], self._raw.isChecked()
+        tasks, raw = self._workspace.of(ListTasks).answer or [], self._raw.isChecked()
         if self._described == (folder, raw, len(tasks)):
             return
         self._described = (folder, raw, len(tasks))
@@ -225,4 +229,4 @@ class ChatDock(QDockWidget):
         self._advice = hint(recipe, tasks)
         if not self._exchanges:
             self._hint.setText(self._advice)
-        self._prompt.setPlaceholderText(f"{wanted(recipe, tasks, raw)}\nCtrl+Enter to ask")
+        self._prompt.setPlaceholderText(f"{placeholder(recipe, tasks, raw)}\nCtrl+Enter to ask")

@@ -1,4 +1,4 @@
-"""The main window: navigation, pages, memory strip, menus. Its state lives in the session and the pages."""
+"""The main window: navigation, pages, memory strip, menus. Its state lives in the workspace and the pages."""
 
 from __future__ import annotations
 
@@ -20,19 +20,24 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from sparsezo_gui.answers import ModelCode
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.calls import Request
 from sparsezo_gui.gui.chat import ChatDock
 from sparsezo_gui.gui.menus import Menus
 from sparsezo_gui.gui.pages import PAGES, make_page
+from sparsezo_gui.gui.pages.export import ExportPage
+from sparsezo_gui.gui.pages.runs import RunsPage
 from sparsezo_gui.gui.problems import Problem, explain
 from sparsezo_gui.gui.record import STATES
-from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.requests import LoadEngine
 from sparsezo_gui.gui.theme import GRID, icon, theme
 from sparsezo_gui.gui.widgets.basic import Page, label
 from sparsezo_gui.gui.widgets.consent import ConsentDialog
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
 from sparsezo_gui.gui.widgets.memory import MemoryStrip
-from sparsezo_gui.gui.widgets.plain import named, title
+from sparsezo_gui.gui.widgets.safe_text import safe_name, window_title
+from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump, load
 from sparsezo_gui.recipe.events import Stop
 
@@ -40,18 +45,18 @@ from sparsezo_gui.recipe.events import Stop
 class MainWindow(QMainWindow):
     """Pages are created when first shown, or one by one once the window is open."""
 
-    gone = Signal()  # the window was closed
+    closed = Signal()  # the window was closed
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         super().__init__()
-        self.session = session
+        self.workspace = workspace
         self.setWindowTitle("SparseZO")
         self.setMinimumSize(110 * GRID, 72 * GRID)
         self.resize(1280, 800)
         self._pages: dict[str, Page] = {}
-        self._leaving = False
+        self._closing = False
         self._stack = QStackedWidget()
-        self._strip = MemoryStrip(session)
+        self._strip = MemoryStrip(workspace)
         self._buttons: dict[str, QToolButton] = {}
         body = QWidget()
         layout = QHBoxLayout(body)
@@ -69,17 +74,19 @@ class MainWindow(QMainWindow):
         self.statusBar().addWidget(self._engine_label)
         self.statusBar().addPermanentWidget(self._run_label)
         self.statusBar().setSizeGripEnabled(False)
-        self.chat = ChatDock(session, self)
+        self.chat = ChatDock(workspace, self)
         self.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.chat)
         self.chat.hide()
         self._menus = Menus(self)
-        session.engine_changed.connect(self._engine_changed)
-        session.run_changed.connect(self._refresh_status)
-        session.run_advanced.connect(self._refresh_status)
-        session.recipe_changed.connect(self._refresh_title)
-        session.consent_wanted.connect(self._ask_consent)
+        workspace.on(LoadEngine, call=self._engine_changed)
+        workspace.run.changed.connect(self._refresh_status)
+        workspace.run.advanced.connect(self._refresh_status)
+        workspace.recipe_changed.connect(self._refresh_title)
+        workspace.consent_wanted.connect(self._ask_consent)
         theme().changed.connect(self._paint_navigation)
-        self.restoreGeometry(session.store.value("geometry", QByteArray()))
+        geometry = workspace.store.value("geometry")
+        if isinstance(geometry, QByteArray):
+            self.restoreGeometry(geometry)
         self.go("model")
         self._refresh_status()
         self._refresh_title()
@@ -89,7 +96,11 @@ class MainWindow(QMainWindow):
     def page(self, name: str) -> Page:
         """The page, created now if needed."""
         if name not in self._pages:
-            page = self._pages[name] = make_page(name, self.session, self.go)
+            page = self._pages[name] = make_page(name, self.workspace)
+            page.go_to.connect(self.go)
+            if isinstance(page, RunsPage):
+                page.step_selected.connect(self.chat.set_target)
+                page.export_wanted.connect(self._export)
             self._stack.addWidget(page)
         return self._pages[name]
 
@@ -103,9 +114,15 @@ class MainWindow(QMainWindow):
     def go(self, name: str) -> None:
         """Shows a page."""
         self._stack.setCurrentWidget(self.page(name))
-        self.chat.point_at(None, None)
+        self.chat.set_target(None, None)
         self._strip.setVisible(name in ("model", "data", "method"))
         self._buttons[name].setChecked(True)
+
+    def _export(self, folder: Path, step: int) -> None:
+        page = self.page("export")
+        assert isinstance(page, ExportPage)
+        page.choose(folder, step)
+        self.go("export")
 
     def _navigation(self) -> QFrame:
         frame = QFrame()
@@ -148,33 +165,33 @@ class MainWindow(QMainWindow):
     def open_recipe(self, path: Path) -> None:
         """Opens a recipe file, or shows the reason on the page if that fails."""
         try:
-            self.session.set_recipe(load(path), path)
+            self.workspace.set_recipe(load(path), path)
         except UserError as error:
-            self._say(Problem(str(error)))
+            self._show_problem(Problem(str(error)))
 
     def save_recipe(self) -> None:
         """Saves to the recipe's file, or asks for one."""
-        path = self.session.recipe_path
+        path = self.workspace.recipe_path
         if path is None:
             self.save_recipe_as()
             return
         try:
-            path.write_text(dump(self.session.recipe), encoding="utf-8")
+            path.write_text(dump(self.workspace.recipe), encoding="utf-8")
         except OSError as error:
-            self._say(Problem(f"{path}: cannot be written ({error.strerror}). Choose another location."))
+            self._show_problem(Problem(f"{path}: cannot be written ({error.strerror}). Choose another location."))
         else:
-            self.statusBar().showMessage(f"Saved {named(str(path))}", 4000)
+            self.statusBar().showMessage(f"Saved {safe_name(str(path))}", 4000)
 
     def save_recipe_as(self) -> None:
         """Asks where to, and saves."""
         path, _ = QFileDialog.getSaveFileName(self, "Save recipe", self._folder(), "Recipes (*.toml)")
         if path:
-            self.session.set_recipe(self.session.recipe, Path(path).with_suffix(".toml"))
+            self.workspace.set_recipe(self.workspace.recipe, Path(path).with_suffix(".toml"))
             self.save_recipe()
 
     def show_text(self) -> None:
         """The recipe as text."""
-        RecipeDialog(self.session, self).open()
+        RecipeDialog(self.workspace, self).open()
 
     def choose_run(self) -> None:
         """Asks for a run folder and shows it."""
@@ -185,66 +202,66 @@ class MainWindow(QMainWindow):
     def open_run(self, folder: Path) -> None:
         """Shows a run."""
         self.go("run")
-        self.session.open_run(folder)
+        self.workspace.run.open(folder)
 
     def reveal_run(self) -> None:
         """Shows the folder of the run in the file manager."""
-        record = self.session.record
+        record = self.workspace.run.record
         if record is not None and record.folder is not None:
             QDesktopServices.openUrl(QUrl.fromLocalFile(str(record.folder)))
 
-    def _ask_consent(self, kind: str, code: Any) -> None:
+    def _ask_consent(self, request: Request[Any], code: ModelCode) -> None:
         dialog = ConsentDialog(code, self)
-        dialog.accepted.connect(lambda: self.session.allow(kind, code))
-        dialog.rejected.connect(lambda: self.session.refuse(kind))
+        dialog.accepted.connect(lambda: self.workspace.allow(request, code))
+        dialog.rejected.connect(lambda: self.workspace.refuse(request))
         dialog.open()
 
     def _folder(self) -> str:
-        return str(self.session.recipe_path.parent if self.session.recipe_path else Path.home())
+        return str(self.workspace.recipe_path.parent if self.workspace.recipe_path else Path.home())
 
-    def _say(self, problem: Problem) -> None:
+    def _show_problem(self, problem: Problem) -> None:
         page = self._stack.currentWidget()
         assert isinstance(page, Page)
         page.banner.show_problem(problem)
 
-    def show_defect(self, error: BaseException, doing: str) -> None:
+    def show_bug(self, error: BaseException, doing: str) -> None:
         """Shows an unexpected error of the window itself."""
-        self._say(explain(error, doing))
+        self._show_problem(explain(error, doing))
 
     # State
 
     def _refresh_title(self) -> None:
-        path = self.session.recipe_path
-        self.setWindowTitle(title(f"{path.name} – SparseZO") if path else "SparseZO")
+        path = self.workspace.recipe_path
+        self.setWindowTitle(window_title(f"{path.name} – SparseZO") if path else "SparseZO")
 
     def _engine_changed(self) -> None:
-        if "load" in self.session.problems:
-            self._say(self.session.problems["load"])
+        problem = self.workspace.of(LoadEngine).problem
+        if problem is not None:
+            self._show_problem(problem)
         self._refresh_status()
 
     def _refresh_status(self) -> None:
-        session = self.session
-        loading = session.busy.get("load")
+        workspace = self.workspace
+        loading = workspace.of(LoadEngine).progress
         text = {
             "waiting": "Engine is starting…", "ready": "Engine ready", "failed": "Engine failed to load",
             "loading": f"Engine is loading… {loading.done} of {loading.total}" if loading else "Engine is loading…",
-        }[session.engine_state]  # fmt: skip
+        }[workspace.engine_state]  # fmt: skip
         if self._engine_label.text() != text:
             self._engine_label.setText(text)
-        record = session.record
-        running = record is not None and record.active
+        record = workspace.run.record
         text = ""
-        if running:
+        if record is not None and record.active:
             state = STATES[record.state].lower()
             text = f"{record.name or 'Run'}: {state}, step {record.step} of {record.steps}"
         if self._run_label.text() != text:
             self._run_label.setText(text)
-        if self._leaving and not session.running:
+        if self._closing and not workspace.run.running:
             QTimer.singleShot(0, self.close)
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """During a run, asks first, then stops after the current step; the run can be resumed."""
-        if self.session.running and not self.session.looking and not self._leaving:
+        if self.workspace.run.running and not self.workspace.run.inspecting and not self._closing:
             event.ignore()
             box = QMessageBox(
                 QMessageBox.Icon.Question,
@@ -261,13 +278,13 @@ class MainWindow(QMainWindow):
             box.open()
             return
         # A run that is still active here was closed twice: the journal loses the current step at most.
-        self.session.store.setValue("geometry", self.saveGeometry())
+        self.workspace.store.setValue("geometry", self.saveGeometry())
         event.accept()
         # Qt's own quit on closing the last window does nothing before the event loop has started.
-        QTimer.singleShot(0, self.gone.emit)
+        QTimer.singleShot(0, self.closed.emit)
 
     def stop_and_close(self) -> None:
         """Stops after the current step, then closes."""
-        self._leaving = True
+        self._closing = True
         self.statusBar().showMessage("Stopping after this step, then closing. Close again to quit now.")
-        self.session.command(Stop())
+        self.workspace.run.command(Stop())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,10 @@ from PySide6.QtWidgets import QMenu
 
 from sparsezo_gui.gui.pages import PAGES
 from sparsezo_gui.gui.record import STATES
-from sparsezo_gui.gui.theme import MODES, theme
-from sparsezo_gui.gui.widgets.dialogs import AboutDialog, KeysDialog
-from sparsezo_gui.gui.widgets.plain import entry
+from sparsezo_gui.gui.requests import ListRuns
+from sparsezo_gui.gui.theme import MODES, appearance, theme
+from sparsezo_gui.gui.widgets.dialogs import AboutDialog, ShortcutsDialog
+from sparsezo_gui.gui.widgets.safe_text import menu_text
 
 if TYPE_CHECKING:
     from sparsezo_gui.gui.main_window import MainWindow
@@ -45,12 +47,15 @@ class Menus(QObject):
         self._view(bar.addMenu("&View"))
         run = bar.addMenu("&Run")
         for title, call, keys in RUN_ACTIONS:
-            self._add(run, title, lambda call=call: self._on_run_page(call), keys)
+            self._add(run, title, partial(self._on_run_page, call), keys)
         help_menu = bar.addMenu("&Help")
-        self._add(help_menu, "&Keyboard shortcuts", lambda: KeysDialog(self.keys(), window).open(), Keys.HelpContents)
+        self._add(help_menu, "&Keyboard shortcuts", self._show_shortcuts, Keys.HelpContents)
         self._add(help_menu, "&About SparseZO", lambda: AboutDialog(window).open())
 
-    def keys(self) -> list[tuple[str, str]]:
+    def _show_shortcuts(self) -> None:
+        ShortcutsDialog(self.shortcuts(), self._window).open()
+
+    def shortcuts(self) -> list[tuple[str, str]]:
         """Titles and shortcuts of the actions that have one."""
         actions = [action for action in self.findChildren(QAction) if not action.shortcut().isEmpty()]
         native = QKeySequence.SequenceFormat.NativeText
@@ -73,9 +78,9 @@ class Menus(QObject):
         self._add(menu, "&Quit", window.close, Keys.Quit)
 
     def _view(self, menu: QMenu) -> None:
-        store = self._window.session.store
+        store = self._window.workspace.store
         for index, (name, title) in enumerate(PAGES.items(), 1):
-            self._add(menu, title, lambda name=name: self._window.go(name), f"Ctrl+{index}")
+            self._add(menu, title, partial(self._window.go, name), f"Ctrl+{index}")
         chat = self._window.chat.toggleViewAction()
         chat.setText("&Chat")
         chat.setShortcut(QKeySequence("Ctrl+J"))
@@ -83,12 +88,12 @@ class Menus(QObject):
         menu.addAction(chat)
         menu.addSeparator()
         modes = {mode.capitalize(): mode for mode in MODES}
-        self._choices(menu.addMenu("&Theme"), modes, store.value("theme", "system", str), "theme")
-        scale = float(store.value("text_scale", 1.0))
+        mode, scale = appearance(store)
+        self._choices(menu.addMenu("&Theme"), modes, mode, "theme")
         self._choices(menu.addMenu("Text si&ze"), TEXT_SIZES, scale, "text_scale")
 
     def _add(self, menu: QMenu, title: str, call: Callable[[], object], keys: str | Keys = "") -> QAction:
-        # A child of this object, not of the menu, so that `keys` finds actions in creation order.
+        # A child of this object, not of the menu, so that `shortcuts` finds actions in creation order.
         action = QAction(title, self)
         if keys:
             action.setShortcut(QKeySequence(keys))
@@ -96,19 +101,19 @@ class Menus(QObject):
         menu.addAction(action)
         return action
 
-    def _choices(self, menu: QMenu, entries: dict[str, object], current: object, key: str) -> None:
+    def _choices(self, menu: QMenu, entries: Mapping[str, object], current: object, key: str) -> None:
         group = QActionGroup(menu)
         for title, value in entries.items():
             action = menu.addAction(title)
             action.setCheckable(True)
             action.setChecked(value == current)
-            action.triggered.connect(lambda _=False, value=value: self._set_look(key, value))
+            action.triggered.connect(lambda _=False, value=value: self._set_appearance(key, value))
             group.addAction(action)
 
-    def _set_look(self, key: str, value: object) -> None:
-        store = self._window.session.store
+    def _set_appearance(self, key: str, value: object) -> None:
+        store = self._window.workspace.store
         store.setValue(key, value)
-        theme().apply(store.value("theme", "system", str), float(store.value("text_scale", 1.0)))
+        theme().apply(*appearance(store))
 
     def _on_run_page(self, call: str) -> None:
         self._window.go("run")
@@ -116,19 +121,19 @@ class Menus(QObject):
 
     def _fill_recipes(self) -> None:
         self._recipes.clear()
-        for path in self._window.session.recent_recipes():
-            action = self._recipes.addAction(entry(path))
+        for path in self._window.workspace.recent_recipes():
+            action = self._recipes.addAction(menu_text(path))
             action.triggered.connect(lambda _=False, path=path: self._window.open_recipe(Path(path)))
         if self._recipes.isEmpty():
             self._recipes.addAction("None yet").setEnabled(False)
 
     def _fill_runs(self) -> None:
         self._runs.clear()
-        session = self._window.session
-        for run in (session.answers.get("runs") or [])[:RUNS_SHOWN]:
+        workspace = self._window.workspace
+        for run in (workspace.of(ListRuns).answer or [])[:RUNS_SHOWN]:
             state = STATES.get(run.state, run.state).lower()
-            action = self._runs.addAction(entry(f"{run.name} · step {run.step} of {run.steps} · {state}"))
+            action = self._runs.addAction(menu_text(f"{run.name} · step {run.step} of {run.steps} · {state}"))
             action.triggered.connect(lambda _=False, path=run.path: self._window.open_run(Path(path)))
-            action.setEnabled(not session.running)
+            action.setEnabled(not workspace.run.running)
         if self._runs.isEmpty():
             self._runs.addAction("None yet").setEnabled(False)

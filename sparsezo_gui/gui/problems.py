@@ -6,9 +6,9 @@ import platform
 import sys
 import traceback
 from dataclasses import dataclass
-from typing import Any
 
 from sparsezo_gui import __version__
+from sparsezo_gui.answers import ModelCode
 from sparsezo_gui.errors import ChangedInputs, ConsentNeeded, UserError, out_of_memory
 from sparsezo_gui.plain import readable
 from sparsezo_gui.redaction import redacted
@@ -16,16 +16,17 @@ from sparsezo_gui.redaction import redacted
 
 @dataclass(frozen=True)
 class Problem:
-    """``what`` happened and what to do about it; ``details`` is a bug report, empty for a user's mistake; ``code`` is
-    the model code that needs the user's consent first, or None; ``question`` is whether the user may do it anyway."""
+    """``message`` says what happened and what to do about it; ``details`` is a bug report, empty for a user's mistake;
+    ``code`` is the model code that needs the user's consent first, or None; ``can_continue`` is whether the user may do
+    it anyway."""
 
-    what: str
+    message: str
     details: str = ""
-    code: Any = None
-    question: bool = False
+    code: ModelCode | None = None
+    can_continue: bool = False
 
     @property
-    def defect(self) -> bool:
+    def is_bug(self) -> bool:
         """Whether this is a bug in SparseZO rather than bad input."""
         return bool(self.details)
 
@@ -33,22 +34,22 @@ class Problem:
 def explain(error: BaseException, doing: str) -> Problem:
     """A `UserError` explains itself; anything else is reported as a bug of ours, with a traceback."""
     if isinstance(error, ChangedInputs):
-        return Problem(error.args[0], question=len(error.args) > 1)
+        return Problem(error.args[0], can_continue=len(error.args) > 1)
     if isinstance(error, UserError) and not out_of_memory(error):
         return Problem(str(error), code=error.code if isinstance(error, ConsentNeeded) else None)
     if out_of_memory(error):
-        what = (
+        message = (
             f"The computer ran out of memory while {doing}. Close other programs, or choose fewer bits, a smaller "
             "model or a smaller batch, then try again."
         )
     elif isinstance(error, OSError) and error.errno == 28:
-        what = f"The disk is full ({doing}). Free some space, then try again; a run resumes where it stopped."
+        message = f"The disk is full ({doing}). Free some space, then try again; a run resumes where it stopped."
     else:
-        what = (
+        message = (
             f"Something unexpected happened while {doing}: {type(error).__name__}"
             f"{': ' + redacted(str(error)).strip() if str(error) else ''}. Your files are untouched. "
             "Try again; if it happens again, copy the details into a bug report."
         )
     trace = "".join(traceback.format_exception(error))
     about = f"SparseZO {__version__}, Python {sys.version.split()[0]}, {platform.platform()}\nwhile {doing}\n\n"
-    return Problem(what, readable(redacted(about + trace)))
+    return Problem(message, readable(redacted(about + trace)))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from sparsezo_gui.answers import History
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import (
     Evaluation,
@@ -25,14 +25,14 @@ from sparsezo_gui.recipe.events import (
     Step,
 )
 
-FIELDS = ("step", "loss", "slope", "rate", "seconds", "memory", "tokens", "smooth")
+FIELDS = ("step", "loss", "gradient_estimate", "rate", "seconds", "memory", "tokens", "smooth")
 SMOOTHING = 0.97  # of the running mean of the loss
 STATES = {
     "starting": "Preparing", "running": "Running", "paused": "Paused", "waiting": "Waiting",
-    "released": "Paused, model unloaded", "done": "Finished", "stopped": "Stopped",
+    "unloaded": "Paused, model unloaded", "done": "Finished", "stopped": "Stopped",
     "interrupted": "Interrupted", "failed": "Failed", "damaged": "Damaged",
 }  # fmt: skip
-WAITING = ("paused", "waiting", "released")  # states of a run that holds the engine without taking steps
+WAITING = ("paused", "waiting", "unloaded")  # states of a run that holds the engine without taking steps
 RECENT = 500  # steps that speed and latency percentiles cover
 
 
@@ -57,13 +57,13 @@ class Columns:
     def append(self, step: int, loss: float, *rest: float) -> None:
         """Adds a row. A repeated step (after a resume or a rollback) replaces that step and all later ones."""
         if self.size and step <= self._values[0, self.size - 1]:
-            self.cut(step - 1)
+            self.truncate(step - 1)
         self.reserve(self.size + 1)
         smooth = loss if not self.size else self._smooth(self._values[7, self.size - 1], loss)
         self._values[:, self.size] = (step, loss, *rest, smooth)
         self.size += 1
 
-    def cut(self, step: int) -> None:
+    def truncate(self, step: int) -> None:
         """Removes all rows after ``step``."""
         self.size = int(np.searchsorted(self["step"], step, side="right"))
 
@@ -71,11 +71,11 @@ class Columns:
         """Adds rows from the structured array of a history. Of several gradient estimates in a step, the first is
         shown, as in a live run."""
         self.reserve(self.size + len(steps))
-        slopes = steps["values"].reshape(len(steps), -1)[:, 0] if len(steps) else ()
+        estimates = steps["values"].reshape(len(steps), -1)[:, 0] if len(steps) else ()
         names = ("step", "loss", "rate", "seconds", "memory", "tokens")
-        rows = zip(*(steps[name].tolist() for name in names), slopes, strict=True)
-        for step, loss, rate, seconds, memory, tokens, slope in rows:
-            self.append(step, loss, slope, rate, seconds, memory, tokens)
+        rows = zip(*(steps[name].tolist() for name in names), estimates, strict=True)
+        for step, loss, rate, seconds, memory, tokens, estimate in rows:
+            self.append(step, loss, estimate, rate, seconds, memory, tokens)
 
     def _smooth(self, before: float, loss: float) -> float:
         # A plain mean until the window is full, for a quick start. A NaN must not persist.
@@ -84,7 +84,7 @@ class Columns:
 
 
 @dataclass
-class Note:
+class StepNotice:
     """A notice and the step it belongs to."""
 
     step: int
@@ -93,7 +93,7 @@ class Note:
 
 
 class RunRecord:
-    """One run. ``state`` is 'starting', 'running', 'paused', 'waiting' (while ``reason`` holds), 'released' (paused,
+    """One run. ``state`` is 'starting', 'running', 'paused', 'waiting' (while ``reason`` holds), 'unloaded' (paused,
     model unloaded), 'done', 'stopped', 'interrupted', 'failed' or 'damaged'."""
 
     def __init__(self, recipe: Recipe | None = None, folder: Path | None = None) -> None:
@@ -102,20 +102,20 @@ class RunRecord:
         self.name = recipe.run.name if recipe else ""
         self.columns = Columns()
         self.evaluations: list[Evaluation] = []
-        self.marked: list[Evaluation] = []  # those with changed inputs, which are not comparable
-        self.notes: list[Note] = []
+        self.changed_input_evaluations: list[Evaluation] = []  # those with changed inputs, which are not comparable
+        self.notes: list[StepNotice] = []
         self.progress: Progress | None = None
         self.started: Started | None = None
         self.finished: Finished | None = None
         self.state = "starting"
         self.reason = ""
         self.examples: Examples | None = None  # best and worst of the last evaluation
-        self.elsewhere = False  # active in another window or terminal
-        self.stand: int | None = None  # the step of a rollback, until another step follows
+        self.active_elsewhere = False  # active in another window or terminal
+        self.rolled_back_to: int | None = None  # the step of a rollback, until another step follows
         self.changes = 0  # counts all events but steps, so that views know when to rebuild their lists
 
     @classmethod
-    def from_history(cls, folder: Path, history: Any) -> RunRecord:
+    def from_history(cls, folder: Path, history: History) -> RunRecord:
         """A run that is not active, from its journal."""
         record = cls(history.recipe, folder)
         record.add(history.events)
@@ -124,11 +124,11 @@ class RunRecord:
         record.name = history.run.name
         state = history.run.state
         told = record.finished is not None and record.finished.step >= record.step
-        record.elsewhere = state == "running"
+        record.active_elsewhere = state == "running"
         record.state = state if state != "stopped" or told else "interrupted"
         record.progress = None
         if history.fault:
-            record.notes.append(Note(record.step, history.fault, "warning"))
+            record.notes.append(StepNotice(record.step, history.fault, "warning"))
         return record
 
     @property
@@ -136,7 +136,7 @@ class RunRecord:
         """The last completed step."""
         if self.columns.size:
             return int(self.columns["step"][-1])
-        return self.stand if self.stand is not None else self.started.first - 1 if self.started else 0
+        return self.rolled_back_to if self.rolled_back_to is not None else self.started.first - 1 if self.started else 0
 
     @property
     def steps(self) -> int:
@@ -146,7 +146,7 @@ class RunRecord:
     @property
     def active(self) -> bool:
         """Whether the loop is holding the model."""
-        return self.state in ("starting", "running", *WAITING) and not self.elsewhere
+        return self.state in ("starting", "running", *WAITING) and not self.active_elsewhere
 
     @property
     def resumable(self) -> bool:
@@ -173,7 +173,7 @@ class RunRecord:
                 self.folder = Path(event.run)
                 self.name = event.name or self.name
             elif isinstance(event, Evaluation) and event.changed:
-                self.marked.append(event)
+                self.changed_input_evaluations.append(event)
                 self.progress = None
             elif isinstance(event, Evaluation):
                 self.evaluations = [e for e in self.evaluations if (e.step, e.split) != (event.step, event.split)]
@@ -181,19 +181,19 @@ class RunRecord:
                 self.evaluations.sort(key=lambda e: e.step)
                 self.progress = None
             elif isinstance(event, Notice):
-                self.notes.append(Note(self.step, event.text, event.level))
+                self.notes.append(StepNotice(self.step, event.text, event.level))
             elif isinstance(event, Examples):
                 self.examples = event
             elif isinstance(event, Returned):
-                self.columns.cut(event.step)
+                self.columns.truncate(event.step)
                 self.evaluations = [e for e in self.evaluations if e.step <= event.step]
-                self.stand = event.step
-                self.notes.append(Note(event.step, "Rolled back to this step.", "info"))
+                self.rolled_back_to = event.step
+                self.notes.append(StepNotice(event.step, "Rolled back to this step.", "info"))
             elif isinstance(event, Paused):
                 self.state = "waiting" if event.reason else "paused"
                 self.reason, self.progress = event.reason, None
             elif isinstance(event, Released):
-                self.state, self.progress = "released", None
+                self.state, self.progress = "unloaded", None
             elif isinstance(event, Resumed):
                 self.state = "running"
             elif isinstance(event, Finished):

@@ -45,7 +45,7 @@ QLineEdit:focus, QPlainTextEdit:focus, QTextEdit:focus, QComboBox:focus { border
     padding: 4px 6px; }
 *[role="code"] { font-family: "$code"; }
 QLineEdit, QComboBox { min-height: 18px; }
-QLineEdit[fault="true"], QPlainTextEdit[fault="true"] { border: 2px solid $error; padding: 4px 6px; }
+QLineEdit[invalid="true"], QPlainTextEdit[invalid="true"] { border: 2px solid $error; padding: 4px 6px; }
 QLineEdit:disabled, QComboBox:disabled, QPlainTextEdit:disabled { color: $strong_border; border-color: $border;
     background: $window; }
 QLineEdit:read-only, QPlainTextEdit[readOnly="true"] { border-color: $border; }

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cache
+from typing import Any
 
-from PySide6.QtCore import QByteArray, QObject, QRectF, Qt, Signal
+from PySide6.QtCore import QByteArray, QObject, QRectF, QSettings, Qt, Signal
 from PySide6.QtGui import QColor, QFontDatabase, QGuiApplication, QIcon, QPainter, QPalette, QPixmap
 from PySide6.QtSvg import QSvgRenderer
 from PySide6.QtWidgets import QApplication
@@ -108,6 +109,13 @@ class Theme(QObject):
 def theme() -> Theme:
     """The application's only theme."""
     return Theme()
+
+
+def appearance(store: QSettings) -> tuple[str, float]:
+    """The user's mode and text scale."""
+    mode: Any = store.value("theme", "system", str)
+    scale: Any = store.value("text_scale", 1.0)
+    return mode, float(scale)
 
 
 def colours() -> Colours:

@@ -56,7 +56,7 @@ def metric(name: str, value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1e4 else count(value)
 
 
-def title(name: str) -> str:
+def field_label(name: str) -> str:
     """A field's name as a label: learning_rate → Learning rate."""
     return "GPU" if name == "gpu" else name.replace("_", " ").replace("-", " ").capitalize()
 
@@ -66,7 +66,7 @@ def file_name(name: str) -> str:
     return "".join(sign if sign.isalnum() or sign in "-_. " else "-" for sign in name).strip(". ")
 
 
-class Pace:
+class ProgressText:
     """Progress as text, with the remaining time of its stage once that can be estimated."""
 
     def __init__(self) -> None:

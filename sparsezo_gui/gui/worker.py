@@ -1,8 +1,8 @@
 """The only path from the window to the engine: a worker object on one thread, and the calls that it makes.
 
-The window puts requests into the worker's inbox; the worker serves them one at a time and puts the results into its
-outbox, a deque that a timer in the window drains. No signal is emitted per step, and no tensor crosses. During a run
-its iterator is advanced here, so small requests are answered between two steps.
+The window puts tickets with requests into the worker's inbox; the worker serves them one at a time and puts the results
+into its outbox, a deque that a timer in the window drains. No signal is emitted per step, and no tensor crosses. During
+a run its iterator is advanced here, so small requests are answered between two steps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -22,73 +21,29 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Slot
 
+from sparsezo_gui import answers as a
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.calls import Commands, EngineCalls, Request, RunRequest, Work
+from sparsezo_gui.gui.messages import Answered, Cancelled, Emitted, Failed, Message, Ticket
 from sparsezo_gui.gui.problems import explain
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Paused, Progress, Released, Started
 from sparsezo_gui.untrusted import is_fault
 
-# Completes "Something unexpected happened while …" and "The engine is busy …" for each kind of request.
-DOING = {
-    "load": "loading the engine",
-    "tasks": "listing tasks",
-    "models": "looking for models",
-    "summary": "reading the model",
-    "fits": "checking which models fit",
-    "estimate": "estimating memory",
-    "measure": "measuring memory",
-    "mask": "finding the mask",
-    "rates": "finding a learning rate",
-    "preview": "reading the data",
-    "runs": "listing runs",
-    "history": "reading the run",
-    "train": "training",
-    "resume": "resuming the run",
-    "look": "opening the run",
-    "branch": "creating the branch",
-    "note": "saving the notes",
-    "contents": "listing the files to share",
-    "share": "sharing the run",
-    "receive": "unpacking the run",
-    "export": "exporting",
-    "consent": "saving your consent",
-}
-RUNS = ("train", "resume", "look")  # a run that holds the engine
-LONG = {"load", "measure", "mask", "rates", *RUNS, "export"}  # never served between two steps of a run
-LATEST = {"fits", "summary", "estimate", "preview", "history", "runs"}  # kinds of which only the last request counts
 NICENESS = 5  # of the worker, inherited by torch's threads, so that the window's thread has priority
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request: ``kind`` names a method of `Engine`."""
-
-    kind: str
-    number: int
-    arguments: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A result of a request: ``what`` is 'event', 'answer', 'problem' or 'cancelled'."""
-
-    kind: str
-    number: int
-    what: str
-    value: Any = None
 
 
 class Engine:
     """All calls into the engine. Imports are inside the methods, so that creating one loads nothing."""
 
-    def load(self, leave: threading.Event) -> Iterator[Progress]:
+    def load(self, closing: threading.Event) -> Work[None]:
         """Imports the ML stack one package at a time, so that the user can quit in between."""
         names = ("numpy", "torch", "tokenizers", "transformers", "bitsandbytes", "sparsezo_gui.engine.training")
         # Garbage collection during an import scans every module loaded so far and blocks the window meanwhile.
         gc.disable()
         try:
             for done, name in enumerate(names):
-                if leave.is_set():
+                if closing.is_set():
                     return
                 yield Progress("Loading the engine", done, len(names), "packages")
                 import_module(name)
@@ -96,25 +51,25 @@ class Engine:
             gc.enable()
             gc.freeze()
 
-    def tasks(self) -> list[Any]:
+    def tasks(self) -> list[a.Task]:
         """The tasks that data can be used for."""
         from sparsezo_gui.engine.data.tasks import tasks
 
         return list(tasks().values())
 
-    def models(self) -> list[Any]:
+    def models(self) -> list[a.ModelSummary]:
         """Summaries of the models on this computer."""
         from sparsezo_gui.engine.hub.library import local_models
 
-        return list(local_models())
+        return local_models()
 
-    def summary(self, recipe: Recipe) -> Any:
+    def summary(self, recipe: Recipe) -> a.ModelSummary:
         """Summary of the recipe's model, from its config and tokenizer alone."""
         from sparsezo_gui.engine.planning import summary
 
         return summary(recipe.model)
 
-    def fits(self, recipe: Recipe, models: tuple[str, ...]) -> Generator[Progress, None, dict[str, str]]:
+    def fits(self, recipe: Recipe, models: tuple[str, ...]) -> Work[dict[str, str]]:
         """Verdict of the estimate by model, otherwise as in the recipe; models without an estimate are left out."""
         from sparsezo_gui.engine.planning import estimating
 
@@ -125,61 +80,61 @@ class Engine:
                 verdicts[name] = (yield from estimating(recipe.model_copy(update={"model": table}))).verdict
         return verdicts
 
-    def estimate(self, recipe: Recipe) -> Generator[Progress, None, Any]:
+    def estimate(self, recipe: Recipe) -> Work[a.MemoryEstimate]:
         """Memory by formula."""
         from sparsezo_gui.engine.planning import estimating
 
         return estimating(recipe)
 
-    def measure(self, recipe: Recipe) -> Generator[Progress, None, Any]:
+    def measure(self, recipe: Recipe) -> Work[a.MemoryEstimate]:
         """Memory by two real steps."""
         from sparsezo_gui.engine.planning import measure
 
         return measure(recipe)
 
-    def mask(self, recipe: Recipe) -> Generator[Progress, None, tuple[Recipe, Any]]:
-        """Report of the mask, with the recipe it was found for."""
+    def mask(self, recipe: Recipe) -> Work[a.MaskReport]:
+        """Report of the mask."""
         from sparsezo_gui.engine.masks.report import find_mask
 
-        return recipe, (yield from find_mask(recipe))
+        return find_mask(recipe)
 
-    def rates(self, recipe: Recipe) -> Generator[Progress, None, tuple[Recipe, Any]]:
-        """A suitable learning rate, with the recipe it was found for."""
+    def rates(self, recipe: Recipe) -> Work[a.RateReport]:
+        """A suitable learning rate."""
         from sparsezo_gui.engine.range_test import find_rate
 
-        return recipe, (yield from find_rate(recipe))
+        return find_rate(recipe)
 
-    def preview(self, recipe: Recipe, page: int) -> Generator[Progress, None, Any]:
+    def preview(self, recipe: Recipe, page: int) -> Work[a.DataPreview]:
         """One page of the data, and the text that the model will see."""
         from sparsezo_gui.engine.planning import preview_data
 
         return preview_data(recipe, page)
 
-    def runs(self, also: Path | None) -> list[Any]:
+    def runs(self, also: Path | None) -> list[a.RunSummary]:
         """Summaries of all runs, newest first, and of the one in the folder ``also``."""
         from sparsezo_gui.engine.runs.listing import list_runs
 
         return list_runs(also)
 
-    def history(self, folder: Path) -> tuple[Path, Any]:
-        """A run from its journal, with its folder."""
+    def history(self, folder: Path) -> a.History:
+        """A run from its journal."""
         from sparsezo_gui.engine.runs.history import history
 
-        return folder, history(folder)
+        return history(folder)
 
-    def train(self, recipe: Recipe, commands: SimpleQueue) -> Iterator[Event]:
+    def train(self, recipe: Recipe, commands: Commands) -> Iterator[Event]:
         """A new run."""
         from sparsezo_gui.engine.training import train
 
         return train(recipe, commands)
 
-    def resume(self, folder: Path, commands: SimpleQueue) -> Iterator[Event]:
+    def resume(self, folder: Path, commands: Commands) -> Iterator[Event]:
         """A run that was stopped or interrupted."""
         from sparsezo_gui.engine.training import resume
 
         return resume(folder, commands)
 
-    def look(self, folder: Path, accept: bool, commands: SimpleQueue) -> Iterator[Event]:
+    def inspect(self, folder: Path, accept: bool, commands: Commands) -> Iterator[Event]:
         """A run with its model loaded, paused, for commands about any of its steps; ``accept`` is whether to go ahead
         despite changed inputs."""
         from sparsezo_gui.engine.training import resume
@@ -199,125 +154,129 @@ class Engine:
 
         open_run(folder).note(text)
 
-    def contents(self, folder: Path) -> tuple[Path, Any, Any]:
-        """The run's folder, and the contents of a shared file without and with examples."""
+    def contents(self, folder: Path) -> a.Shareable:
+        """The contents of a shared file of a run."""
         from sparsezo_gui.engine.runs.folder import open_run
         from sparsezo_gui.engine.runs.share import contents
 
         run = open_run(folder)
-        return folder, contents(run), contents(run, with_examples=True)
+        return a.Shareable(contents(run), contents(run, with_examples=True))
 
-    def share(self, folder: Path, out: Path, with_examples: bool) -> tuple[Path, Any]:
+    def share(self, folder: Path, out: Path, with_examples: bool) -> a.Shared:
         """A run as a small file; replaces an existing one, which the user agreed to."""
         from sparsezo_gui.engine.runs.folder import open_run
         from sparsezo_gui.engine.runs.share import share
 
-        return out, share(open_run(folder), out, with_examples=with_examples, replace=True)
+        return share(open_run(folder), out, with_examples=with_examples, replace=True)
 
-    def receive(self, file: Path) -> tuple[Path, str]:
+    def receive(self, file: Path) -> a.Received:
         """Folder of an unpacked run, and a sentence on what it came without."""
         from sparsezo_gui.engine.runs.share import lacks, receive
 
         run = receive(file)
-        return run.path, lacks(run)[1]
+        return a.Received(run.path, lacks(run)[1])
 
     def export(
         self, folder: Path, form: str, out: Path, step: int | None, options: dict[str, str], accept: bool
-    ) -> Iterator[Progress]:
+    ) -> Work[a.Exported]:
         """One step of a run as files, with the format's options; ``accept`` allows changed inputs."""
         from sparsezo_gui.engine.export import export_run
 
-        return export_run(folder, form, out, step, accept=accept, **options)
+        facts = yield from export_run(folder, form, out, step, accept=accept, **options)
+        return a.Exported(facts["step"], facts["tuned"], tuple(facts["told"]))
 
-    def consent(self, code: Any) -> None:
+    def consent(self, code: a.ModelCode) -> None:
         """Saves that the user allows a model's code to run."""
+        from sparsezo_gui.engine.pretrained.code import Code
         from sparsezo_gui.engine.pretrained.consent import give
 
+        assert isinstance(code, Code)
         give(code)
 
 
 class Worker(QObject):
-    """Serves requests on its thread until `leave` is set."""
+    """Serves requests on its thread until ``closing`` is set."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: EngineCalls) -> None:
         super().__init__()
         self.engine = engine
-        self.inbox: SimpleQueue[Request | None] = SimpleQueue()
+        self.inbox: SimpleQueue[Ticket | None] = SimpleQueue()  # None only wakes the worker
         self.outbox: deque[Message] = deque()
-        self.commands: SimpleQueue = SimpleQueue()
-        self.leave = threading.Event()
-        self.latest: dict[str, int] = {}  # number of the newest request by kind
-        self.cancelled: dict[str, int] = {}  # by kind, the number up to which long requests are cancelled or dropped
-        self._later: deque[Request] = deque()
+        self.closing = threading.Event()
+        self.newest: dict[type[Request[Any]], int] = {}  # number of the newest request by kind
+        self.cancelled: dict[type[Request[Any]], int] = {}  # by kind, the number up to which requests are cancelled
+        self._deferred: deque[Ticket] = deque()
 
     @Slot()
     def serve(self) -> None:
         """Runs until the window closes."""
-        _step_back()
-        while not self.leave.is_set():
-            request = self._later.popleft() if self._later else self.inbox.get()
-            if request is not None and request.kind != "wake":
-                self._serve(request)
+        _lower_priority()
+        while not self.closing.is_set():
+            ticket = self._deferred.popleft() if self._deferred else self.inbox.get()
+            if ticket is not None:
+                self._serve(ticket)
 
-    def _serve(self, request: Request) -> None:
-        if self._outdated(request):
+    def _serve(self, ticket: Ticket) -> None:
+        if self._outdated(ticket):
             return
         try:
-            shared = {"load": (self.leave,), **dict.fromkeys(RUNS, (self.commands,))}
-            answer = getattr(self.engine, request.kind)(*request.arguments, *shared.get(request.kind, ()))
-            if request.kind in LONG or isinstance(answer, Generator):
-                self._pull(request, answer)
+            answer = ticket.request.ask(self.engine)
+            if isinstance(answer, Iterator):
+                self._advance(ticket, answer)
             else:
-                self._tell(request, "answer", answer)
+                self._send(Answered(ticket, answer))
         except BaseException as error:  # shown in the window, with its traceback
             if not is_fault(error):
                 raise
-            self._tell(request, "problem", explain(error, DOING.get(request.kind, request.kind)))
+            self._send(Failed(ticket, explain(error, ticket.request.activity)))
 
-    def _outdated(self, request: Request) -> bool:
-        return request.kind in LATEST and request.number < self.latest.get(request.kind, 0)
+    def _outdated(self, ticket: Ticket) -> bool:
+        kind = type(ticket.request)
+        return kind.only_last and ticket.number < self.newest.get(kind, 0)
 
-    def _given_up(self, request: Request) -> bool:
-        cancelled = request.number <= self.cancelled.get(request.kind, 0)
-        return self.leave.is_set() or cancelled or self._outdated(request)
+    def _abandoned(self, ticket: Ticket) -> bool:
+        cancelled = ticket.number <= self.cancelled.get(type(ticket.request), 0)
+        return self.closing.is_set() or cancelled or self._outdated(ticket)
 
-    def _pull(self, request: Request, events: Iterator[Any]) -> None:
+    def _advance(self, ticket: Ticket, events: Iterator[Event]) -> None:
         """Advances an iterator to its end or until it is cancelled; the answer is a generator's return value."""
-        with contextlib.closing(events) if hasattr(events, "close") else contextlib.nullcontext():  # type: ignore[arg-type]
-            while not self._given_up(request):
+        with contextlib.closing(events) if isinstance(events, Generator) else contextlib.nullcontext():
+            while not self._abandoned(ticket):
                 try:
                     event = next(events)
                 except StopIteration as stop:
-                    self._tell(request, "answer", stop.value)
+                    self._send(Answered(ticket, stop.value))
                     return
-                self._tell(request, "event", event)
+                self._send(Emitted(ticket, event))
                 if isinstance(event, Started):
                     # From here on the loop reads its commands: stopping is a command, not a cancellation.
                     gc.freeze()
                 # A pause with a reason ends automatically, so the loop is advanced again at once.
-                self._between(request, isinstance(event, Released) or (isinstance(event, Paused) and not event.reason))
-        self._tell(request, "cancelled")
+                waits = isinstance(event, Released) or (isinstance(event, Paused) and not event.reason)
+                self._serve_between_events(ticket, waits)
+        self._send(Cancelled(ticket))
 
-    def _between(self, pulled: Request, waiting: bool) -> None:
+    def _serve_between_events(self, advanced: Ticket, waits: bool) -> None:
         """Answers small requests between two events; during a pause, until the loop has a command."""
+        run = advanced.request if waits and isinstance(advanced.request, RunRequest) else None
         while True:
-            block = waiting and self.commands.empty() and not self._given_up(pulled)
+            block = run is not None and run.commands.empty() and not self._abandoned(advanced)
             try:
-                request = self.inbox.get(block)
+                ticket = self.inbox.get(block)
             except Empty:
                 return
-            if request is None or request.kind == "wake":
+            if ticket is None:
                 continue
-            if request.kind in LONG:
-                self._later.append(request)
+            if ticket.request.long:
+                self._deferred.append(ticket)
             else:
-                self._serve(request)
+                self._serve(ticket)
 
-    def _tell(self, request: Request, what: str, value: Any = None) -> None:
-        self.outbox.append(Message(request.kind, request.number, what, value))
+    def _send(self, message: Message) -> None:
+        self.outbox.append(message)
 
 
-def _step_back() -> None:
+def _lower_priority() -> None:
     """Gives the window's thread priority, in the system's scheduler and for the interpreter lock."""
     sys.setswitchinterval(0.001)
     if sys.platform.startswith("linux"):

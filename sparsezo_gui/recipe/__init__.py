@@ -24,15 +24,21 @@ The program always writes every key. So a ``[model]`` with ``id``, ``revision``,
 ``block`` is older than that key and means ``block = 64``, and a ``[data]`` with all its keys except ``chat_template``
 means ``chat_template = false``: a run resumes with the weights and examples it started with.
 
-Old names of keys stay valid (`sparsezo_gui.recipe.toml.ALIASES`): ``frames`` means ``checkpoints``.
+Old names of keys stay valid (`sparsezo_gui.recipe.versions.ALIASES`): ``frames`` means ``checkpoints``.
 
 ``rule`` is a name from `sparsezo_gui.recipe.registry`. Relative paths start from the folder of the recipe file.
 ``trust_remote_code`` says that the model needs its own Python code; it does not allow that code to run, only the user
 can (see `sparsezo_gui.engine.pretrained.consent`). A file of a later version is refused; a file of an earlier one is
-migrated by the functions in `sparsezo_gui.recipe.toml.MIGRATIONS`, one per version.
+migrated by the functions in `sparsezo_gui.recipe.versions.MIGRATIONS`, one per version.
 """
 
+from sparsezo_gui.recipe.identity import differences, values
+from sparsezo_gui.recipe.paths import portable
 from sparsezo_gui.recipe.recipe import Recipe
-from sparsezo_gui.recipe.toml import differences, dump, load, loads, portable, values, with_settings
+from sparsezo_gui.recipe.settings import with_settings
+from sparsezo_gui.recipe.tables import build, changed
+from sparsezo_gui.recipe.toml import dump, load, loads
 
-__all__ = ["Recipe", "differences", "dump", "load", "loads", "portable", "values", "with_settings"]
+__all__ = [
+    "Recipe", "build", "changed", "differences", "dump", "load", "loads", "portable", "values", "with_settings",
+]  # fmt: skip

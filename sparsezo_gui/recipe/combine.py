@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsezo_gui import resources
+from sparsezo_gui.recipe.registry import SPACES
 
 if TYPE_CHECKING:
     from sparsezo_gui.recipe.recipe import Recipe
@@ -16,27 +17,9 @@ MOST_IN_POOL = 4096  # examples to choose a core set from; all pairwise distance
 
 def refusal(recipe: Recipe) -> str:
     """Why the parts of ``recipe`` do not work together, in sentences; empty if they do."""
-    mask, estimator, update, bits = recipe.mask, recipe.estimator, recipe.update, recipe.model.bits
-    space = mask.space
-    if space == "dense":
-        if bits < 16:
-            return (
-                f"[mask] rule = '{mask.rule}' tunes every weight, and {bits}-bit weights cannot be updated in place. "
-                "Set [model] bits = 32 or 16, or [mask] rule = 'sensitive', which tunes a few weights of a frozen "
-                "model."
-            )
-        if not estimator.drawable_in_pieces or estimator.per_example or estimator.backwards:
-            return (
-                f"[estimator] rule = '{estimator.rule}' keeps vectors with one number per tuned weight, which takes "
-                f"too much memory with [mask] rule = '{mask.rule}', where every weight is tuned. Set [estimator] rule "
-                "= 'two-sided', or [mask] rule = 'sensitive'."
-            )
-        if update.long or update.decay:
-            what = "decay" if update.decay else f"rule = '{update.rule}'"
-            return (
-                f"[update] {what} needs a copy of all tuned weights, and [mask] rule = '{mask.rule}' tunes every "
-                "weight. Set [update] rule = 'scalar-normalised' and decay = 0, or [mask] rule = 'sensitive'."
-            )
+    estimator, update = recipe.estimator, recipe.update
+    if reason := SPACES[recipe.mask.space].refusal(recipe):
+        return reason
     if update.forward_passes and estimator.exact:
         return (
             f"[update] rule = '{update.rule}' tries each step along random directions before taking it, and "
@@ -54,22 +37,6 @@ def refusal(recipe: Recipe) -> str:
             f"[estimator] rule = '{estimator.rule}' uses backpropagation, and [objective] rule = "
             f"'{recipe.objective.rule}' has no gradient. Set [estimator] rule = 'two-sided', or [objective] rule = "
             "'likelihood'."
-        )
-    if mask.count > 1 and (estimator.exact or update.long or update.decay):
-        if estimator.exact:
-            part = f"[estimator] rule = '{estimator.rule}'"
-        else:
-            part = f"[update] rule = '{update.rule}'" if update.long else f"[update] decay = {update.decay:g}"
-        return (
-            f"[mask] rule = '{mask.rule}' switches to a new subspace every {mask.refresh} steps, and {part} would also "
-            "change the earlier ones. Set [mask] refresh = 0 to keep one subspace, or [estimator] rule = 'two-sided' "
-            "with [update] rule = 'scalar-normalised' and decay = 0."
-        )
-    if space != "entries" and estimator.per_example:
-        return (
-            f"[estimator] rule = '{estimator.rule}' draws a separate direction for each example, which only works for "
-            f"a sparse mask of single weights, and [mask] rule = '{mask.rule}' is not one. Set [estimator] rule = "
-            "'two-sided', or [mask] rule = 'sensitive'."
         )
     return recipe.objective.refusal(recipe.data.task) or _written(recipe) or _chosen(recipe) or _private(recipe)
 
@@ -92,18 +59,13 @@ def _written(recipe: Recipe) -> str:
 
 
 def _chosen(recipe: Recipe) -> str:
-    if recipe.selection.rule != "coreset":
+    candidates = recipe.selection.candidates(recipe.loop.batch_size)
+    if not candidates:
         return ""
-    if recipe.mask.space == "dense":
+    if candidates > MOST_IN_POOL:
         return (
-            f"[selection] rule = 'coreset' stores vectors with one number per tuned weight, and [mask] rule = "
-            f"'{recipe.mask.rule}' tunes every weight. Set [selection] rule = 'shuffled', or [mask] rule = 'sensitive'."
-        )
-    size = recipe.selection.pool * recipe.loop.batch_size
-    if size > MOST_IN_POOL:
-        return (
-            f"[selection] pool = {recipe.selection.pool} makes a pool of {size:,} examples, but at most "
-            f"{MOST_IN_POOL:,} can be compared in pairs. Set a smaller pool or [loop] batch_size."
+            f"[selection] rule = '{recipe.selection.rule}' makes a pool of {candidates:,} examples, but at most "
+            f"{MOST_IN_POOL:,} can be compared in pairs. Set a smaller [selection] pool or [loop] batch_size."
         )
     return ""
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from sparsezo_gui.recipe.rates import times
 from sparsezo_gui.recipe.recipe import Recipe
-from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES, UPDATES
-from sparsezo_gui.recipe.variants import Settings, Variant
+from sparsezo_gui.recipe.registry import BY_TABLE, MASKS, REGISTRIES, UPDATES, Registry
+from sparsezo_gui.recipe.variants import Settings
 
 INTRODUCTION = """# Methods
 
@@ -21,7 +21,7 @@ def rows() -> list[dict[str, Any]]:
     """Table, rule, title, first line of the docstring, source and settings of every variant."""
     return [
         {
-            "table": registry.table, "rule": rule, "title": variant.title, "about": _about(variant),
+            "table": registry.table, "rule": rule, "title": variant.title, "about": _about(registry, rule),
             "source": variant.paper,
             "keys": {key: field.description or "" for key, field in variant.model_fields.items() if key != "rule"},
         }
@@ -31,12 +31,13 @@ def rows() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _about(variant: type[Variant]) -> str:
-    factor = getattr(variant, "rate_factor", 1.0)
+def _about(registry: Registry[Any], rule: str) -> str:
+    summary = str(registry[rule].summary())
+    factor = MASKS[rule].rate_factor if registry is MASKS else 1.0
     if factor == 1:
-        return variant.summary()
-    rates = f"{factor:g} times the rate of the sensitive ones, with SGD {times(variant, UPDATES['sgd']):g} times."
-    return f"{variant.summary()} Takes about {rates}"
+        return summary
+    rates = f"{factor:g} times the rate of the sensitive ones, with SGD {times(MASKS[rule], UPDATES['sgd']):g} times."
+    return f"{summary} Takes about {rates}"
 
 
 def markdown() -> str:

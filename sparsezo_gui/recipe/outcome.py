@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from sparsezo_gui.recipe import metrics
 from sparsezo_gui.recipe.events import Base, Evaluation, Event, Examples, Finished, Notice, RateChanged, Returned, Spent
 
-_KEPT = {
+_KEPT: dict[str, TypeAdapter[Event]] = {
     name: TypeAdapter(kind)
     for name, kind in {
         "evaluation": Evaluation, "examples": Examples, "notice": Notice, "returned": Returned, "finished": Finished,
@@ -24,9 +24,10 @@ def event_of(line: str) -> Event | None:
     """The event in a line of ``events.jsonl``; None if the line is incomplete or the event unknown."""
     try:
         fields = json.loads(line)
-        return _KEPT[fields.pop("event")].validate_python(fields)
+        event: Event = _KEPT[fields.pop("event")].validate_python(fields)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    return event
 
 
 def on_lineage(events: Iterable[Event]) -> list[Event]:

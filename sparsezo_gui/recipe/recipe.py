@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
+from sparsezo_gui.recipe import rates
 from sparsezo_gui.recipe.combine import refusal
+from sparsezo_gui.recipe.parts import Estimator, MaskRule, Objective, Privacy, Selection, Update
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, OBJECTIVES, PRIVACY, SELECTIONS, UPDATES, Registry
-from sparsezo_gui.recipe.variants import Settings, Variant, setting
-
-VERSION = 1
+from sparsezo_gui.recipe.variants import Settings, setting
+from sparsezo_gui.recipe.versions import VERSION, renamed
 
 
 class ModelTable(Settings):
@@ -35,6 +36,7 @@ class ModelTable(Settings):
         False,
         "The model needs the Python code that comes with it. This alone does not allow it to run: you are asked first, "
         "and again when the code changes.",
+        title="Run code that comes with the model",
     )
 
     @field_validator("device")
@@ -72,7 +74,8 @@ class DataTable(Settings):
         "Merge labels that differ only in case, spaces, or number format (1 and 1.0); the most frequent form stays.",
     )
     leave_out_gaps: bool = setting(
-        False, "Skip rows with a missing label, answer or other part; otherwise they are an error."
+        False, "Skip rows with a missing label, answer or other part; otherwise they are an error.",
+        title="Skip incomplete rows"
     )
     train: int = setting(1000, "Maximum number of training examples.", unit="examples", ge=1)
     validation: int = setting(500, "Maximum number of validation examples.", unit="examples", ge=0)
@@ -94,12 +97,14 @@ class LoopTable(Settings):
         200, "Evaluate on the validation examples every so many steps; 0: never.", unit="steps", ge=0
     )
     patience: int = setting(
-        0, "Stop early after so many evaluations in a row without improvement; 0: never.", unit="evaluations", ge=0
+        0, "Stop early after so many evaluations in a row without improvement; 0: never.", unit="evaluations", ge=0,
+        title="Stop early after"
     )
     guard: bool = setting(
         True,
         "When the run diverges, go back automatically to its best step and halve the learning rate: when the loss "
         "reaches three times its initial value, stays above the initial value, or returns to it after falling.",
+        title="Recover from divergence",
     )
 
 
@@ -109,38 +114,57 @@ class RunTable(Settings):
     name: str = setting("", "Shown in lists; empty uses the name of the recipe.", max_length=80)
     folder: str = setting("", "Folder of the run; empty creates one in your runs folder.")
     checkpoints: int = setting(
-        2000, "Disk space for checkpoints, which make any past step quick to open; 0: none.", unit="MiB", ge=0
+        2000, "Disk space for checkpoints, which make any past step quick to open; 0: none.", unit="MiB", ge=0,
+        title="Space for checkpoints"
     )
     pause_on: tuple[Literal["battery", "disk", "gpu"], ...] = setting(
-        ("disk",), "Pause automatically: on 'battery', when the 'disk' is full, while another program uses the 'gpu'."
+        ("disk",), "Pause automatically: on 'battery', when the 'disk' is full, while another program uses the 'gpu'.",
+        title="Pause automatically"
     )
 
 
-def _variant(registry: Registry) -> BeforeValidator:
-    """Turns a table into a variant. `toml.build` does this earlier, to report errors one by one."""
+def _variant(registry: Registry[Any]) -> BeforeValidator:
+    """Turns a table into a variant. `tables.build` does this earlier, to report errors one by one."""
     return BeforeValidator(registry.build)
 
 
 class Recipe(Settings):
-    """A whole run. See the package's docstring for the file format."""
+    """A whole run. See the package's docstring for the file format. A missing learning rate is set to the usual one of
+    its rules (see `sparsezo_gui.recipe.rates`)."""
 
     version: Literal[1] = VERSION
     model: ModelTable = ModelTable()
     data: DataTable = DataTable()
-    mask: Annotated[SerializeAsAny[Variant], _variant(MASKS)] = Field({}, validate_default=True)
-    estimator: Annotated[SerializeAsAny[Variant], _variant(ESTIMATORS)] = Field({}, validate_default=True)
-    update: Annotated[SerializeAsAny[Variant], _variant(UPDATES)] = Field({}, validate_default=True)
-    objective: Annotated[SerializeAsAny[Variant], _variant(OBJECTIVES)] = Field({}, validate_default=True)
-    selection: Annotated[SerializeAsAny[Variant], _variant(SELECTIONS)] = Field({}, validate_default=True)
-    privacy: Annotated[SerializeAsAny[Variant], _variant(PRIVACY)] = Field({}, validate_default=True)
+    mask: Annotated[SerializeAsAny[MaskRule], _variant(MASKS)] = Field({}, validate_default=True)
+    estimator: Annotated[SerializeAsAny[Estimator], _variant(ESTIMATORS)] = Field({}, validate_default=True)
+    update: Annotated[SerializeAsAny[Update], _variant(UPDATES)] = Field({}, validate_default=True)
+    objective: Annotated[SerializeAsAny[Objective], _variant(OBJECTIVES)] = Field({}, validate_default=True)
+    selection: Annotated[SerializeAsAny[Selection], _variant(SELECTIONS)] = Field({}, validate_default=True)
+    privacy: Annotated[SerializeAsAny[Privacy], _variant(PRIVACY)] = Field({}, validate_default=True)
     loop: LoopTable = LoopTable()
     run: RunTable = RunTable()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, tables: Any) -> Any:
+        return renamed(tables) if isinstance(tables, dict) else tables
 
     @model_validator(mode="after")
     def _goes_together(self) -> Recipe:
         if reason := refusal(self):
             raise ValueError(reason)
         return self
+
+    @model_validator(mode="after")
+    def _usual_rate(self) -> Recipe:
+        if "learning_rate" not in self.update.model_fields_set:
+            object.__setattr__(self, "update", self.with_rate(rates.usual(self)).update)  # not yet frozen
+        return self
+
+    def with_rate(self, learning_rate: float) -> Recipe:
+        """The recipe with this learning rate."""
+        update = self.update.model_copy(update={"learning_rate": learning_rate})
+        return self.model_copy(update={"update": update})
 
     @property
     def forward_passes(self) -> int:

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 from sparsezo_gui.errors import UserError, did_you_mean, quoted
 from sparsezo_gui.lazy import load
+from sparsezo_gui.recipe.parts import Estimator, MaskRule, Objective, Privacy, Selection, Update
 from sparsezo_gui.recipe.variants import Variant
+
+Part = TypeVar("Part", bound=Variant)
 
 _ENGINE = "sparsezo_gui.engine"
 
 
 @dataclass(frozen=True)
-class Registry:
+class Registry(Generic[Part]):
     """Variants of one part (``table`` of the recipe) by rule."""
 
     table: str
@@ -27,20 +30,22 @@ class Registry:
     def __iter__(self) -> Iterator[str]:
         return iter(self.paths)
 
-    def __getitem__(self, rule: str) -> type[Variant]:
+    def __getitem__(self, rule: str) -> type[Part]:
         """The variant's class. Raises `UserError` for an unknown rule."""
         if not isinstance(rule, str) or rule not in self.paths:
             word = quoted(rule)
             raise UserError(f"[{self.table}] rule: {word} is not a known rule. {did_you_mean(word, self.paths)}")
-        return load(self.paths[rule])
+        return cast("type[Part]", load(self.paths[rule]))
 
     def having(self, key: str) -> list[str]:
         """The rules that have a field ``key``."""
         return [rule for rule in self if key in self[rule].model_fields]
 
-    def build(self, table: Any) -> Any:
+    def build(self, table: Any) -> Part:
         """A variant from a recipe table. Raises `UserError`, and pydantic's error for its fields."""
         if isinstance(table, Variant):
+            if not isinstance(table, kind := self[table.rule]):
+                raise UserError(f"[{self.table}] rule = '{table.rule}': this is not a {kind.__name__}.")
             return table
         if not isinstance(table, dict):
             raise UserError(f"[{self.table}]: must be a table, not {quoted(table)}.")
@@ -60,7 +65,7 @@ class Registry:
         return {**table, **values}
 
 
-MASKS = Registry(
+MASKS = Registry[MaskRule](
     "mask",
     "sensitive",
     {
@@ -77,10 +82,11 @@ MASKS = Registry(
         "all": f"{_ENGINE}.masks.all:All",
         "subspace": f"{_ENGINE}.masks.subspace:Subspace",
         "activation-subspace": f"{_ENGINE}.masks.activation_guided:ActivationSubspace",
+        "lora": f"{_ENGINE}.masks.lora:Lora",
         "saved": f"{_ENGINE}.masks.saved:Saved",
     },
 )
-ESTIMATORS = Registry(
+ESTIMATORS = Registry[Estimator](
     "estimator",
     "two-sided",
     {
@@ -98,7 +104,7 @@ ESTIMATORS = Registry(
         "loren": f"{_ENGINE}.zo.estimators.loren:Loren",
     },
 )
-UPDATES = Registry(
+UPDATES = Registry[Update](
     "update",
     "scalar-normalised",
     {
@@ -110,7 +116,7 @@ UPDATES = Registry(
         "conservative": f"{_ENGINE}.zo.updates.conservative:Conservative",
     },
 )
-OBJECTIVES = Registry(
+OBJECTIVES = Registry[Objective](
     "objective",
     "likelihood",
     {
@@ -121,15 +127,41 @@ OBJECTIVES = Registry(
         "preference": f"{_ENGINE}.objectives.preference:Preference",
     },
 )
-PRIVACY = Registry(
+PRIVACY = Registry[Privacy](
     "privacy",
     "none",
     {"none": f"{_ENGINE}.privacy.none:NoPrivacy", "gaussian": f"{_ENGINE}.privacy.gaussian:Gaussian"},
 )
-SELECTIONS = Registry(
+SELECTIONS = Registry[Selection](
     "selection",
     "shuffled",
     {"shuffled": f"{_ENGINE}.selection.shuffled:Shuffled", "coreset": f"{_ENGINE}.selection.coreset:CoreSet"},
 )
-REGISTRIES = (MASKS, ESTIMATORS, UPDATES, OBJECTIVES, SELECTIONS, PRIVACY)
-BY_TABLE = {registry.table: registry for registry in REGISTRIES}
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """Spaces of tuned values by name; see `sparsezo_gui.engine.spaces.space`. A mask rule names its own."""
+
+    default: str
+    paths: dict[str, str]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __getitem__(self, name: str) -> Any:
+        """The space's description."""
+        return load(self.paths[name])()
+
+
+SPACES = Spaces(
+    "entries",
+    {
+        "entries": f"{_ENGINE}.spaces.sparse_space:SparseSpace",
+        "dense": f"{_ENGINE}.spaces.dense_space:DenseSpace",
+        "low-rank": f"{_ENGINE}.spaces.low_rank_space:LowRankSpace",
+        "lora": f"{_ENGINE}.spaces.lora_space:LoraSpace",
+    },
+)
+REGISTRIES: tuple[Registry[Any], ...] = (MASKS, ESTIMATORS, UPDATES, OBJECTIVES, SELECTIONS, PRIVACY)
+BY_TABLE: dict[str, Registry[Any]] = {registry.table: registry for registry in REGISTRIES}

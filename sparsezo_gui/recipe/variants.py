@@ -7,9 +7,12 @@ builds its forms from the class long before torch is loaded.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
 
 
 def setting(
@@ -19,14 +22,31 @@ def setting(
     unit: str = "",
     basic: bool = False,
     sane: tuple[float, float] | None = None,
+    title: str = "",
     **bounds: Any,
 ) -> Any:
     """A field: default, one sentence of help, unit, bounds (``ge gt le lt``) and the usual range ``sane``.
 
-    ``basic`` fields are always shown; all others are under Advanced.
+    ``basic`` fields are always shown; all others are under Advanced. ``title`` is the label in the window, by default
+    the key in words.
     """
-    extra = {"unit": unit, "basic": basic, "sane": sane}
+    extra = cast("JsonDict", asdict(Shown(unit, basic, sane, title)))
     return Field(default, description=help, json_schema_extra=extra, **bounds)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a form shows with a field, besides its help; see `setting`."""
+
+    unit: str
+    basic: bool
+    sane: tuple[float, float] | None
+    title: str
+
+
+def shown(field: FieldInfo) -> Shown:
+    """What goes with a field made by `setting`."""
+    return Shown(**cast("dict[str, Any]", field.json_schema_extra))
 
 
 class Settings(BaseModel):

@@ -58,13 +58,13 @@ def watch(part: str) -> None:
             return False
 
         def tick(self) -> None:
-            session = self.window.session
-            record = session.record
-            wanted = {"loading": session.engine_state == "loading",
+            workspace = self.window.workspace
+            record = workspace.run.record
+            wanted = {"loading": workspace.engine_state == "loading",
                       "training": record is not None and record.state == "running"}[part]  # fmt: skip
             if wanted:
                 self.times.append(time.perf_counter())
-            done = session.engine_state == "ready" if part == "loading" else bool(record and record.finished)
+            done = workspace.engine_state == "ready" if part == "loading" else bool(record and record.finished)
             if done and self.times:
                 self.timer.stop()
                 print(json.dumps(lateness(self.times)), flush=True)

@@ -65,6 +65,6 @@ def make(tmp_path):
         whole = {key: {**base.get(key, {}), **tables.get(key, {})} for key in {*base, *tables}}
         if "density" in MASKS[whole["mask"]["rule"]].model_fields:
             whole["mask"].setdefault("density", 0.01)
-        return recipe.toml.build(whole)
+        return recipe.build(whole)
 
     return made

@@ -17,7 +17,7 @@ from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.spaces import dense
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, SELECTIONS, UPDATES
 from tests.engine.conftest import finish
@@ -77,7 +77,7 @@ CHOICES = [example([5, 9, 7 + i], [2, 2, 2], [8, 11, 30 + i], [0, 1, 2], 3, i % 
 
 def steps(model, table, folder):
     """Losses and values of two steps, with all that a run does between them."""
-    chosen, examples = recipe.toml.build(table), CHOICES if "objective" in table else EXAMPLES
+    chosen, examples = recipe.build(table), CHOICES if "objective" in table else EXAMPLES
     mask = finish(chosen.mask.find(model, Search(5, DataTable(task="choice", source="starter"))))
     session = Session(chosen, model, tuned_values(model, mask))
     session.begin()
@@ -159,7 +159,7 @@ def test_private_steps_stay_on_their_device(frozen_tiny, gpu):
     """Their noise comes from the operating system, so that no two are alike."""
     table = {"mask": {"rule": "random", "density": 0.02}, "privacy": {"rule": "gaussian"},
              "data": {"task": "choice", "answers": ["yes", "no"]}}
-    chosen, model = recipe.toml.build(table), gpu.moved(frozen_tiny("llama", 32))
+    chosen, model = recipe.build(table), gpu.moved(frozen_tiny("llama", 32))
     session = Session(chosen, model, tuned_values(model, finish(chosen.mask.find(model, SEARCH))))
     session.begin()
     directions = session.directions()

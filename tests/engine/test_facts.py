@@ -9,15 +9,14 @@ import pytest
 import torch
 
 from sparsezo_gui.engine.masks.rule import Search
-from sparsezo_gui.engine.objectives import Objective
-from sparsezo_gui.engine.objectives.counted import Counted
+from sparsezo_gui.engine.objectives.counted import Counted, Written
 from sparsezo_gui.engine.privacy import Privacy
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.updates import Gradient
 from sparsezo_gui.recipe.recipe import DataTable
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, OBJECTIVES, PRIVACY, UPDATES
-from sparsezo_gui.recipe.toml import build
+from sparsezo_gui.recipe.tables import build
 from tests.engine.conftest import finish
 from tests.engine.test_correctness import SEARCH, example
 from tests.engine.test_replay import SETTINGS, TEXT
@@ -83,6 +82,7 @@ def test_estimators(frozen_tiny, rule):
     probe = Watched(session.probe(BATCH, directions))
     found = estimator.estimate(probe, session.state.estimator)
     assert len(directions) == estimator.perturbations(len(BATCH))
+    assert estimator.signs == (len(directions) > 0 and bool((directions.abs() == 1).all()))
     assert len(found.recorded) == estimator.recorded(len(BATCH))
     assert max(probe.forward_passes) == estimator.forward_passes
     assert bool(probe.blocks) == estimator.backwards
@@ -147,5 +147,5 @@ def test_objectives(rule):
     """Whether they compare follows from what they have; those that write measure what is written."""
     kind = OBJECTIVES[rule]
     assert kind().compares == (rule == "preference") == ("reference" in vars(kind))
-    assert kind.writes == (kind.measure is not Objective.measure)
+    assert kind().writes == (rule in ("f1", "exact-match")) == issubclass(kind, Written)
     assert kind.counts == issubclass(kind, Counted)

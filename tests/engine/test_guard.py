@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsezo_gui.engine import guard as guards
-from sparsezo_gui.engine import loop as loops
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.guard import Guard, Median
 from sparsezo_gui.engine.hub.library import spec_of as spec
+from sparsezo_gui.engine.loop import rescue
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
@@ -191,7 +191,7 @@ def test_a_good_rate_is_left_alone(bowl, tmp_path):
 
 
 def test_what_cannot_be_helped_ends_with_a_sentence(bowl, tmp_path, monkeypatch):
-    monkeypatch.setattr(loops, "RESCUES", 2)
+    monkeypatch.setattr(rescue, "RESCUES", 2)
     told = list(training.train(bowl(1000), folder=tmp_path / "run"))
     assert (told[-1].reason, told[-1].step) == ("early", 0)
     assert "ends there" in of(e.Notice, told)[-1].text

@@ -9,17 +9,20 @@ import shutil
 import threading
 import weakref
 from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 
 import pytest
 import torch
 
-from sparsezo_gui.engine import loop as loops
 from sparsezo_gui.engine import session as sessions
 from sparsezo_gui.engine import training
+from sparsezo_gui.engine.data.prompts import encode_prompt
+from sparsezo_gui.engine.generate import reply
+from sparsezo_gui.engine.loop import control, evaluation, loading, running
 from sparsezo_gui.engine.runs import checkpoints, journal
 from sparsezo_gui.engine.runs.branch import branch
-from sparsezo_gui.engine.runs.folder import open_run
+from sparsezo_gui.engine.runs.folder import RunFolder, open_run
 from sparsezo_gui.engine.runs.history import history
 from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.engine.runs.listing import list_runs
@@ -39,7 +42,7 @@ from tests.engine.conftest import finish, of
 def quick(monkeypatch):
     """Key frames every two steps, and short waits."""
     monkeypatch.setattr(checkpoints, "spacing", lambda size, again=False: 2)
-    monkeypatch.setattr(loops, "POLL", 0.01)
+    monkeypatch.setattr(running, "POLL", 0.01)
 
 
 def drive(events, script):
@@ -65,6 +68,12 @@ def resume(folder, script=lambda event: None, paused=False):
 def at(step, *commands):
     """A script that gives ``commands`` after ``step``."""
     return lambda event: commands if isinstance(event, e.Step) and event.step == step else ()
+
+
+def loaded(run, session):
+    """The run with the model of a session at any of its steps."""
+    data = finish(load_data(session.recipe, session.model))
+    return running.Running(run, SimpleQueue(), running.Loaded(session, data))
 
 
 def hashes(run, count):
@@ -155,17 +164,19 @@ def test_past_steps_are_evaluated_and_answer_while_the_run_goes_on(make, tmp_pat
     told = train(make(), tmp_path / "run", at(5, *asked))
     assert told[-1].hash == whole[-1].hash
     run = open_run(tmp_path / "run")
-    for event in (event for event in of(e.Evaluation, told) if event.split == "test"):
+    tested = [event for event in of(e.Evaluation, told) if event.split == "test"]
+    assert [event.step for event in tested] == [0, 2, 5, 6]
+    for event in tested:
         session = finish(open_session(run, event.step))
-        loop = loops.Loop(run, SimpleQueue(), session, finish(load_data(session.recipe, session.model)))
-        assert of(e.Evaluation, loop.evaluate("test"))[0].metrics == event.metrics
+        now = loaded(run, session)
+        assert of(e.Evaluation, evaluation.evaluated(now, now.model, "test"))[0].metrics == event.metrics
     answers = of(e.Answer, told)
     assert [event.step for event in answers if event.last] == [0, 3]
     for step in (0, 3):
         session = finish(open_session(run, step))
         with session.tuned.applied():
-            asked = loops.encode_prompt(session.recipe.data, session.model.tokenizer, "the cat", ("no", "yes"))
-            plain = "".join(loops.reply(session.model, asked, 6))
+            asked = encode_prompt(session.recipe.data, session.model.tokenizer, "the cat", ("no", "yes"))
+            plain = "".join(reply(session.model, asked, 6))
         assert "".join(event.text for event in answers if event.step == step) == plain
 
 
@@ -199,19 +210,24 @@ def test_what_was_asked_before_it_is_open_is_done_before_it_waits(make, tmp_path
     assert [type(event) for event in told if isinstance(event, e.Evaluation | e.Paused)] == [e.Evaluation, e.Paused]
 
 
-def test_a_paused_loop_lets_go_of_the_model_and_takes_it_up_again(make, tmp_path):
+def test_a_paused_loop_lets_go_of_the_model_and_takes_it_up_again(make, tmp_path, monkeypatch):
     whole = train(make(), tmp_path / "whole")
-    alive = []
+    models = []  # weakly, all that were loaded
+
+    def load(table):
+        model = yield from sessions.load_model(table)
+        models.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(training, "load_model", load)
 
     def script(event):
         if isinstance(event, e.Step) and event.step == 3:
-            (session,) = [each for each in gc.get_objects() if type(each) is loops.Loop and each.step == 3]
-            alive.append(weakref.ref(session.session.model))
+            assert models[0]() is not None
             return (e.SetRate(1.0), e.Release())
-        if isinstance(event, e.Released) and len(alive) == 1:
+        if isinstance(event, e.Released) and models:
             gc.collect()
-            assert alive[0]() is None
-            alive.append(None)
+            assert models.pop()() is None and not models
             return (e.Ask("the cat", 2), e.Release(), e.Resume())
         return ()
 
@@ -311,8 +327,9 @@ def test_branches_of_branches_and_of_steps_before_a_branch(make, tmp_path):
     assert early.recipe.update.rule == "scalar-normalised"
     resume(early.path)
     session = finish(open_session(early))
-    loop = loops.Loop(early, SimpleQueue(), session, finish(load_data(session.recipe, session.model)))
-    list(loop._at(1, lambda: loop.evaluate("validation")))  # does not count as the result
+    now = loaded(early, session)
+    evaluate = partial(evaluation.evaluated, now)
+    list(control.at(now, 1, lambda model: evaluate(model, "validation")))  # does not count as the result
     runs = list_runs(tmp_path / "run")
     assert runs[1].metrics == outcome.last_metrics(e for e in early.events() if getattr(e, "step", 0) == 9)
     assert [(run.name, run.start) for run in runs] == [("tiny", 0), ("early", 2), ("first", 4), ("second", 7)]
@@ -384,13 +401,13 @@ def test_the_best_step_is_known_and_a_run_that_gets_no_better_ends_early(make, t
 
 
 def test_a_run_without_a_finite_loss_has_no_best_step(make, tmp_path, monkeypatch):
-    real = loops.evaluate
+    real = evaluation.evaluate
 
     def broken(*arguments):
         found = yield from real(*arguments)
         return replace(found, metrics={**found.metrics, "loss": float("nan"), "accuracy": 1.0})
 
-    monkeypatch.setattr(loops, "evaluate", broken)
+    monkeypatch.setattr(evaluation, "evaluate", broken)
     told = train(make(loop={"steps": 40, "evaluate_every": 2, "patience": 3}), tmp_path / "run")
     assert told[-1].reason == "early" and list_runs(tmp_path / "run")[0].best is None
     assert [n for n in of(e.Notice, told) if "The last 3 evaluations had no finite loss" in n.text]
@@ -423,9 +440,9 @@ def test_a_rate_of_steps_gone_back_over_does_not_come_back(make, tmp_path):
     run = open_run(tmp_path / "run")
     with journal.JournalWriter(run.journal, run.header) as writer:
         writer.go_back(2)  # and a crash before it is told
-    loop = loops.Loop(run, SimpleQueue())
-    list(loop.load())
-    assert (loop.step, loop.session.factor) == (2, 1.0)
+    now = running.Running(run, SimpleQueue())
+    list(loading.load(now))
+    assert (now.step, now.model.factor) == (2, 1.0)
 
 
 def test_slopes_that_are_no_numbers_are_told_and_end_the_run(make, tmp_path, monkeypatch):
@@ -597,14 +614,14 @@ def test_a_question_that_lacks_columns_is_answered_by_a_sentence(make, tmp_path)
 
 
 def test_a_stop_while_the_disk_is_full_stops_and_commands_keep_their_order(make, tmp_path, monkeypatch):
-    record, full = loops.RunFolder.record, [True]
+    record, full = RunFolder.record, [True]
 
     def refuse(self, event):
         if full and isinstance(event, e.Evaluation) and event.step == 2:
             raise DiskFull("the disk is full")
         record(self, event)
 
-    monkeypatch.setattr(loops.RunFolder, "record", refuse)
+    monkeypatch.setattr(RunFolder, "record", refuse)
 
     def script(event):
         if isinstance(event, e.Step) and event.step == 2 and not of(e.Returned, seen):

@@ -20,7 +20,7 @@ from sparsezo_gui.engine.memory import RUNTIME, _kept, estimate
 from sparsezo_gui.engine.pretrained import finite
 from sparsezo_gui.engine.pretrained.spec import spec
 from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
-from sparsezo_gui.recipe.toml import build
+from sparsezo_gui.recipe.tables import build
 from tests.engine.conftest import finish
 from tests.models import FAMILIES, module
 

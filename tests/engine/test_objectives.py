@@ -18,7 +18,7 @@ from sparsezo_gui.engine.objectives.counted import F1, ExactMatch
 from sparsezo_gui.engine.range_test import find_rate
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session import Session, open_session
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe import events as e

@@ -14,7 +14,7 @@ from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.spaces.sparse import SparseValues
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
-from sparsezo_gui.recipe.toml import build
+from sparsezo_gui.recipe.tables import build
 from tests.engine.conftest import finish
 
 

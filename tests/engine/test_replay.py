@@ -23,7 +23,7 @@ from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.engine.zo.generator import FIRST, Source, Stream, normal
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, REGISTRIES, UPDATES
-from sparsezo_gui.recipe.toml import build
+from sparsezo_gui.recipe.tables import build
 from tests.engine.conftest import finish
 from tests.engine.test_correctness import SEARCH
 from tests.engine.test_loop import at, e, resume, train
@@ -33,9 +33,10 @@ SETTINGS = {
     "sensitive": TEXT, "weight-activation": TEXT, "outlier-channels": {**TEXT, "threshold": 1.5, "channels": 0.05},
     "rows": {"density": 0.05}, "multi-task": {"sequences": 2, "tokens": 32, "texts": ["general"]},
     "subspace": {"rank": 3, "refresh": 2, "subspaces": 2}, "activation-subspace": {**TEXT, "rank": 2},
+    "lora": {"rank": 2},
     "addax": {"short": 9}, "fzoo": {"losses": 3}, "loren": {"losses": 3, "block": 100}, "hizoo": {"smoothing": 1e-3},
 }  # fmt: skip
-SPACES = ("all", "small-magnitude-dynamic", "random-layers", "subspace", "activation-subspace")
+SPACES = ("all", "small-magnitude-dynamic", "random-layers", "subspace", "activation-subspace", "lora")
 PAIRS = [{"prompt": f"the cat sat on {i}", "chosen": " the mat", "rejected": f" a dog {i}"} for i in range(24)]
 
 

@@ -76,9 +76,10 @@ def _run(arguments: list[str], out: str, home: str, fault: Fault) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     checkpoints.spacing = lambda size, again=False: 5
     if not fault.watch:
-        from sparsezo_gui.engine import loop, watch
+        from sparsezo_gui.engine import watch
+        from sparsezo_gui.engine.loop import running
 
-        watch.ROOM, loop.POLL = 0, 0.05
+        watch.ROOM, running.POLL = 0, 0.05
     if fault.kill_at:
         _kill_at(fault.folder, fault.kill_at)
     if fault.memory:

@@ -52,9 +52,9 @@ def test_out_of_memory_in_the_middle_of_a_run_keeps_its_steps(recipe_file, whole
     import torch
 
     from sparsezo_gui import recipe
-    from sparsezo_gui.engine import loop, training
+    from sparsezo_gui.engine import session, training
 
-    measure, calls = loop.Session.estimate, []
+    measure, calls = session.Session.estimate, []
 
     def scarce(self, *arguments):
         calls.append(1)
@@ -62,7 +62,7 @@ def test_out_of_memory_in_the_middle_of_a_run_keeps_its_steps(recipe_file, whole
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return measure(self, *arguments)
 
-    monkeypatch.setattr(loop.Session, "estimate", scarce)
+    monkeypatch.setattr(session.Session, "estimate", scarce)
     with pytest.raises(torch.OutOfMemoryError) as raised:
         list(training.train(recipe.load(recipe_file), folder=tmp_path / "run"))
     assert out_of_memory(raised.value)

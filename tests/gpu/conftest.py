@@ -16,7 +16,7 @@ from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.bench import shapes
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests.engine.conftest import finish, make  # noqa: F401

@@ -51,7 +51,7 @@ class Watch(QObject):
         return False
 
     def look(self) -> None:
-        record = self.window.session.record
+        record = self.window.workspace.run.record
         if record is None:
             return
         drawn = record.columns["memory"]
@@ -62,7 +62,7 @@ class Watch(QObject):
             QTimer.singleShot(500, self.end)
 
     def end(self) -> None:
-        record = self.window.session.record
+        record = self.window.workspace.run.record
         self.window.grab().save(self.picture)
         print(json.dumps({"state": record.state, "step": record.step, "samples": self.samples}), flush=True)
         self.window.close()

@@ -19,8 +19,8 @@ from standin import StandIn
 
 from sparsezo_gui.gui.app import make_application
 from sparsezo_gui.gui.main_window import MainWindow
-from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import theme
+from sparsezo_gui.gui.workspace import Workspace
 
 HARMLESS = ("This plugin does not support", "propagateSizeHints")  # said by the offscreen platform
 
@@ -57,8 +57,8 @@ def engine(tmp_path):
 
 
 @pytest.fixture
-def session(engine):
-    made = Session(engine)
+def workspace(engine):
+    made = Workspace(engine)
     yield made
     assert made.close(5.0)
     made.deleteLater()
@@ -70,15 +70,15 @@ def both_themes(request):
 
 
 @pytest.fixture
-def window(session, qtbot):
+def window(workspace, qtbot):
     """A window whose engine is ready."""
     theme().apply("light")
-    made = MainWindow(session)
+    made = MainWindow(workspace)
     made.show()
-    session.start()
-    qtbot.waitUntil(lambda: session.engine_state == "ready" and "estimate" in session.answers, timeout=5000)
+    workspace.start()
+    qtbot.waitUntil(lambda: workspace.engine_state == "ready" and workspace.memory is not None, timeout=5000)
     yield made
-    session.close(5.0)
+    workspace.close(5.0)
     made.close()
     made.deleteLater()
 

@@ -12,8 +12,8 @@ from PySide6.QtCore import QEventLoop, QSettings, QTimer
 from sparsezo_gui.gui.app import make_application
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.pages import PAGES
-from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import theme
+from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import load
 
 
@@ -41,25 +41,25 @@ def main() -> None:
     QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, tempfile.mkdtemp())
     make_application()
     theme().apply("light")
-    session = Session()
-    session.set_recipe(load(sys.argv[3] if len(sys.argv) > 3 else "starter"))
-    window = MainWindow(session)
+    workspace = Workspace()
+    workspace.set_recipe(load(sys.argv[3] if len(sys.argv) > 3 else "starter"))
+    window = MainWindow(workspace)
     window.resize(1280, 800)
     window.show()
-    session.start()
-    until(lambda: session.engine_state != "loading" and not session.busy)
+    workspace.start()
+    until(lambda: workspace.engine_state != "loading" and not workspace.busy_with())
     window.go("data")
     wait(300)
     if len(sys.argv) > 2:
-        session.open_run(Path(sys.argv[2]))
-    until(lambda: not session.busy)
+        workspace.run.open(Path(sys.argv[2]))
+    until(lambda: not workspace.busy_with())
     for mode in ("light", "dark"):
         theme().apply(mode)
         for name in PAGES:
             window.go(name)
             wait(400)
             window.grab().save(str(out / f"{name}-{mode}.png"))
-    session.close(10)
+    workspace.close(10)
     window.close()
 
 

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from queue import SimpleQueue
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from sparsezo_gui.engine.data.preview import DataPreview
-from sparsezo_gui.engine.masks.report import MaskReport, Tally
-from sparsezo_gui.engine.masks.rule import Cost
-from sparsezo_gui.engine.range_test import RateReport, Rung
+from sparsezo_gui.answers import (
+    Content,
+    Cost,
+    DataPreview,
+    Exported,
+    History,
+    MaskReport,
+    MemoryEstimate,
+    ModelCode,
+    ModelSummary,
+    Part,
+    RateReport,
+    Received,
+    Rung,
+    RunSummary,
+    Shareable,
+    Shared,
+    Tally,
+    Task,
+)
 from sparsezo_gui.errors import ChangedInputs
+from sparsezo_gui.gui.calls import Commands, Work
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
@@ -25,61 +40,41 @@ from sparsezo_gui.recipe import events as e
 MB, GB = 2**20, 2**30
 
 
-@dataclass
-class Estimate:
-    """Like the engine's MemoryEstimate."""
-
-    available: int = 8 * GB
-    scale: float = 1.0
-    small: int = 2 * GB
-    search: int = 0
-    others: dict[str, int] = field(default_factory=lambda: {"lora": 3 * GB, "qlora": 2 * GB, "full": 11 * GB})
-
-    @property
-    def parts(self) -> tuple[Any, ...]:
-        """Name, bytes, why."""
-        parts = (
-            ("Weights", 820 * MB, "The frozen weights of the blocks in 4 bits."),
-            ("Scales", 52 * MB, "One scale for every 64 weights."),
-            ("Embeddings", 296 * MB, "Kept in 16 bits."),
-            ("Tuned values", 6 * MB, "The tuned values in 32 bits."),
-            ("Activations", 240 * MB, "Of the current layer, in both forward passes."),
-            ("Runtime", 480 * MB, "Python and PyTorch themselves."),
-        )
-        return tuple(SimpleNamespace(name=n, bytes=int(b * self.scale), why=w) for n, b, w in parts)
-
-    @property
-    def total(self) -> int:
-        """Sum."""
-        return sum(part.bytes for part in self.parts)
-
-    @property
-    def verdict(self) -> str:
-        """In words."""
-        if self.total > self.available:
-            return "too large"
-        return "tight" if self.total > 0.85 * self.available else "fits"
-
-
-def model(identity: str, title: str, parameters: int, kind: str, **more: Any) -> Any:
-    """Like the engine's ModelSummary."""
-    values = {"architecture": "Qwen3ForCausalLM", "bytes": 2 * parameters, "licence": "apache-2.0", "gated": False}
-    return SimpleNamespace(
-        id=identity, title=title, parameters=parameters, kind=kind, **{**values, "problem": "", **more}
+def memory(
+    available: int = 8 * GB, scale: float = 1.0, search: int = 0, others: dict[str, int] | None = None,
+    measured: bool = False,
+) -> MemoryEstimate:
+    """Of a model like Qwen3 0.6B; ``scale`` is the factor of all parts."""
+    parts = (
+        ("Weights", 820 * MB, "The frozen weights of the blocks in 4 bits."),
+        ("Scales", 52 * MB, "One scale for every 64 weights."),
+        ("Embeddings", 296 * MB, "Kept in 16 bits."),
+        ("Tuned values", 6 * MB, "The tuned values in 32 bits."),
+        ("Activations", 240 * MB, "Of the current layer, in both forward passes."),
+        ("Runtime", 480 * MB, "Python and PyTorch themselves."),
     )
+    others = {"lora": 3 * GB, "qlora": 2 * GB, "full": 11 * GB} if others is None else others
+    made = tuple(Part(name, int(size * scale), why) for name, size, why in parts)
+    return MemoryEstimate(made, available, 16 * GB, 4096, 2 * GB, others, measured, search)
 
 
-class StandIn(Engine):
-    """``faults`` maps a kind of request to the exception it raises; ``pace`` is the seconds of a step."""
+def model(identity: str, title: str, parameters: int, kind: str, **more: Any) -> ModelSummary:
+    """A model of 16 bits."""
+    facts = {"architecture": "Qwen3ForCausalLM", "bytes": 2 * parameters, "licence": "apache-2.0", **more}
+    return ModelSummary(identity, title, kind, parameters=parameters, **facts)
+
+
+class StandIn:
+    """``faults`` maps a method's name to the exception it raises; ``pace`` is the seconds of a step."""
 
     def __init__(self, home: Path, pace: float = 0.002, loading: float = 0.0) -> None:
         self.home, self.pace, self.loading = home, pace, loading
         self.faults: dict[str, Exception] = {}
-        self.estimated = Estimate()
-        self.run_list: list[Any] = []
+        self.estimated = memory()
+        self.run_list: list[RunSummary] = []
         self.also: Path | None = None
         self.exported: tuple[str, Path, int | None, dict[str, str]] | None = None
-        self.histories: dict[Path, Any] = {}
+        self.histories: dict[Path, History] = {}
         self.asked: list[Any] = []
         self.held = ("metrics", "metrics and 20 EXAMPLES")
 
@@ -87,15 +82,19 @@ class StandIn(Engine):
         if kind in self.faults:
             raise self.faults[kind]
 
-    def load(self, leave: Any) -> Iterator[e.Progress]:
+    def load(self, closing: threading.Event) -> Work[None]:
         """Takes ``loading`` seconds."""
         self._fail("load")
         end = time.monotonic() + self.loading
-        while time.monotonic() < end and not leave.is_set():
+        while time.monotonic() < end and not closing.is_set():
             yield e.Progress("Loading the engine", 1, 6, "packages")
             time.sleep(0.01)
 
-    def models(self) -> list[Any]:
+    def tasks(self) -> list[Task]:
+        """The real ones, which need no model."""
+        return Engine().tasks()
+
+    def models(self) -> list[ModelSummary]:
         """Four of them."""
         self._fail("models")
         return [
@@ -105,36 +104,38 @@ class StandIn(Engine):
             model("/models/broken", "broken", 0, "folder", problem="config.json is missing."),
         ]
 
-    def summary(self, recipe: Recipe) -> Any:
+    def summary(self, recipe: Recipe) -> ModelSummary:
         """The model of that name."""
         self._fail("summary")
         return next((m for m in self.models() if m.id == recipe.model.id), model(recipe.model.id, "", 0, "hub"))
 
-    def estimate(self, recipe: Recipe) -> Any:
+    def estimate(self, recipe: Recipe) -> Work[MemoryEstimate]:
         """Always the same."""
         self._fail("estimate")
+        yield e.Progress("Reading data")
         return self.estimated
 
-    def fits(self, recipe: Recipe, models: tuple[str, ...]) -> dict[str, str]:
+    def fits(self, recipe: Recipe, models: tuple[str, ...]) -> Work[dict[str, str]]:
         """The large one is too large."""
+        yield e.Progress("Reading data")
         return {name: "too large" if "Llama" in name else "fits" for name in models}
 
-    def measure(self, recipe: Recipe) -> Any:
+    def measure(self, recipe: Recipe) -> Work[MemoryEstimate]:
         """Two forward passes."""
         self._fail("measure")
         for done in range(2):
             yield e.Progress("Measuring", done, 2, "passes")
-        return Estimate(scale=0.95)
+        return memory(scale=0.95, measured=True)
 
-    def mask(self, recipe: Recipe) -> Any:
+    def mask(self, recipe: Recipe) -> Work[MaskReport]:
         """Most in the first blocks and in the values."""
         self._fail("mask")
         for done in range(0, 33, 8):
             yield e.Progress("Finding the sensitive weights", done, 32, "sequences")
             time.sleep(self.pace)
-        return recipe, mask_report()
+        return mask_report()
 
-    def rates(self, recipe: Recipe) -> Any:
+    def rates(self, recipe: Recipe) -> Work[RateReport]:
         """The third of four is the best."""
         self._fail("rates")
         for done in range(0, 40, 10):
@@ -142,11 +143,12 @@ class StandIn(Engine):
             time.sleep(self.pace)
         losses = {1e-4: 1.39, 1e-3: 1.3, 1e-2: 1.1, 1e-1: 2.4}
         rungs = tuple(Rung(rate, loss, loss < 2) for rate, loss in losses.items())
-        return recipe, RateReport(rungs, 1.4, 40, 3e-3)
+        return RateReport(rungs, 1.4, 40, 3e-3)
 
-    def preview(self, recipe: Recipe, page: int) -> Any:
+    def preview(self, recipe: Recipe, page: int) -> Work[DataPreview]:
         """Messages to teams."""
         self._fail("preview")
+        yield e.Progress("Reading data")
         texts = (
             "My parcel has not arrived yet and the tracking page shows nothing.",
             "I was charged twice this month.",
@@ -167,19 +169,19 @@ class StandIn(Engine):
             lengths=lengths, longest=examples[0], longest_tokens=78, cut=0,
         )  # fmt: skip
 
-    def runs(self, also: Path | None) -> list[Any]:
+    def runs(self, also: Path | None) -> list[RunSummary]:
         """What a test put there; remembers ``also``."""
         self._fail("runs")
         self.also = also
         return self.run_list
 
-    def history(self, folder: Path) -> Any:
+    def history(self, folder: Path) -> History:
         """What a test put there."""
         self._fail("history")
-        return folder, self.histories[folder]
+        return self.histories[folder]
 
     def train(
-        self, recipe: Recipe, commands: SimpleQueue, first: int = 1, folder: Path | None = None
+        self, recipe: Recipe, commands: Commands, first: int = 1, folder: Path | None = None
     ) -> Iterator[e.Event]:
         """A loss that falls, with evaluations and a warning."""
         self._fail("train")
@@ -205,7 +207,7 @@ class StandIn(Engine):
             time.sleep(self.pace)
             self._fail("step")
             yield self.step(step, chance, rate)
-            if step % max(steps // 6, 1) == 0:
+            if recipe.loop.evaluate_every and step % recipe.loop.evaluate_every == 0:
                 yield self.evaluation(step, steps)
             if step == 40:
                 yield e.Notice("The loss jumped to 2.1; the step was undone and the learning rate halved.", "warning")
@@ -229,7 +231,7 @@ class StandIn(Engine):
         values = {"accuracy": 0.24 + 0.64 * part, "loss": 1.42 - 1.0 * part, "examples": 120}
         return e.Evaluation(step, "validation", values)
 
-    def _commands(self, commands: SimpleQueue, step: int) -> Iterator[e.Event]:
+    def _commands(self, commands: Commands, step: int) -> Generator[e.Event, None, bool]:
         paused = False
         while paused or not commands.empty():
             command = commands.get()
@@ -253,21 +255,22 @@ class StandIn(Engine):
                 yield e.Notice(f"The rate is {command.factor:g} times the scheduled one from here on.")
         return False
 
-    def resume(self, folder: Path, commands: SimpleQueue) -> Iterator[e.Event]:
+    def resume(self, folder: Path, commands: Commands) -> Iterator[e.Event]:
         """From step 101 on."""
         self._fail("resume")
         return self.train(Recipe(), commands, first=101, folder=folder)
 
-    def look(self, folder: Path, accept: bool, commands: SimpleQueue) -> Iterator[e.Event]:
+    def inspect(self, folder: Path, accept: bool, commands: Commands) -> Iterator[e.Event]:
         """Loaded and paused at step 100; answers, evaluates and rolls back. Changed inputs are a fault until they are
         accepted."""
-        if not (accept and isinstance(self.faults.get("look"), ChangedInputs)):
-            self._fail("look")
+        if not (accept and isinstance(self.faults.get("inspect"), ChangedInputs)):
+            self._fail("inspect")
         yield e.Progress("Loading the model", 1, 2, "parts")
         yield e.Started(str(folder), "yesterday", 101, 2000, 3_400_000, 2_000_000, 20_000, "CPU (x86)")
         step = 100
         while True:
-            yield e.Paused(step)
+            if commands.empty():
+                yield e.Paused(step)
             command = commands.get()
             if isinstance(command, e.Stop | e.Resume):
                 yield e.Finished(step, "stopped", "0" * 64)
@@ -298,23 +301,24 @@ class StandIn(Engine):
         """Remembered only."""
         self.asked.append((folder, text))
 
-    def contents(self, folder: Path) -> tuple[Path, Any, Any]:
+    def contents(self, folder: Path) -> Shareable:
         """One file that holds examples, or not."""
         self._fail("contents")
-        return folder, *(((SimpleNamespace(file="events.jsonl", bytes=9, holds=holds),)) for holds in self.held)
+        return Shareable(*((Content("events.jsonl", 9, holds),) for holds in self.held))
 
-    def share(self, folder: Path, out: Path, with_examples: bool) -> tuple[Path, Any]:
+    def share(self, folder: Path, out: Path, with_examples: bool) -> Shared:
         """Remembered only."""
         self.asked.append((folder, out, with_examples))
-        return out, SimpleNamespace(bytes=1, with_mask=True, contents=self.contents(folder)[1 + with_examples])
+        found = self.contents(folder)
+        return Shared(1, True, found.with_examples if with_examples else found.contents)
 
-    def receive(self, file: Path) -> tuple[Path, str]:
+    def receive(self, file: Path) -> Received:
         """Without its model."""
-        return file.with_suffix(""), "It came without its model."
+        return Received(file.with_suffix(""), "It came without its model.")
 
     def export(
         self, folder: Path, form: str, out: Path, step: int | None, options: dict[str, str], accept: bool
-    ) -> Any:
+    ) -> Work[Exported]:
         """Two stages."""
         if not (accept and isinstance(self.faults.get("export"), ChangedInputs)):
             self._fail("export")
@@ -323,7 +327,12 @@ class StandIn(Engine):
         time.sleep(self.pace)
         yield e.Notice("The base model is in 4 bits only.")
         yield e.Progress("Checking", 2, 2, "prompts")
-        return {"step": step, "tuned": 20_000, "told": ["20,000 of 20,000 tuned weights differ from the base model's."]}
+        return Exported(step or 100, 20_000, ("20,000 of 20,000 tuned weights differ from the base model's.",))
+
+    def consent(self, code: ModelCode) -> None:
+        """Remembered only."""
+        self._fail("consent")
+        self.asked.append(code)
 
 
 def mask_report(blocks: int = 28) -> MaskReport:
@@ -339,29 +348,22 @@ def mask_report(blocks: int = 28) -> MaskReport:
     return MaskReport(tuned, weights, Cost(21.4, 1_500 * MB), layers, kinds)
 
 
-def past(steps: int = 100, state: str = "stopped", of: int = 2000) -> Any:
-    """Like the engine's History of an interrupted run."""
+def past(steps: int = 100, state: str = "stopped", of: int = 2000) -> History:
+    """Of an interrupted run."""
     engine, chance = StandIn(Path()), np.random.default_rng(1)
     names = ("step", "tokens", "loss", "rate", "seconds", "memory")
     rows = np.zeros(steps, np.dtype([*((name, float) for name in names), ("values", float, (1,))]))
     for index in range(steps):
         one = engine.step(index + 1, chance)
         rows[index] = (one.step, one.tokens, one.loss, one.rate, one.seconds, one.memory_bytes, one.projected_gradient)
-    events = [e.Evaluation(0, "validation", {"accuracy": 0.24, "loss": 1.42, "examples": 120})]
-    run = SimpleNamespace(name="yesterday", state=state)
-    return SimpleNamespace(recipe=Recipe(loop={"steps": of}), steps=[rows], events=events, run=run, fault="")
+    events: list[e.Event] = [e.Evaluation(0, "validation", {"accuracy": 0.24, "loss": 1.42, "examples": 120})]
+    return History(listed(Path("yesterday"), state=state), Recipe(loop={"steps": of}), [rows], events, "")
 
 
-def listed(path: Path, name: str = "yesterday", step: int = 100, **more: Any) -> Any:
-    """Like the engine's RunSummary."""
-    facts = {"state": "stopped", "parent": "", "start": 0, "best": 60, "notes": "", "problem": "", **more}
-    return SimpleNamespace(
-        path=str(path),
-        name=name,
-        step=step,
-        steps=2000,
-        created="2026-11-21T18:04:11",
-        model="starter",
-        metrics={"accuracy": 0.5},
-        **facts,
-    )
+def listed(path: Path, name: str = "yesterday", step: int = 100, **more: Any) -> RunSummary:
+    """A run of 2000 steps."""
+    facts = {"state": "stopped", "best": 60, **more}
+    return RunSummary(
+        str(path), name, step=step, steps=2000, created="2026-11-21T18:04:11", model="starter",
+        metrics={"accuracy": 0.5}, **facts,
+    )  # fmt: skip

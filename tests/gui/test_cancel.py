@@ -10,73 +10,74 @@ from PySide6.QtWidgets import QWidget
 from standin import listed
 
 from sparsezo_gui.gui import words
+from sparsezo_gui.gui.requests import EstimateMemory, ExportRun, FindMask, MeasureMemory, StartRun
 from sparsezo_gui.gui.widgets.memory import MEASURING
 from sparsezo_gui.recipe.events import Progress
 
 
 @pytest.fixture
-def searching(window, click, session, engine, qtbot):
+def searching(window, click, workspace, engine, qtbot):
     """The Method page while the mask is searched."""
     window.go("method")
     engine.pace = 0.1
     click("Find the mask")
-    qtbot.waitUntil(lambda: session.busy.get("mask") is not None, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.of(FindMask).progress is not None, timeout=3000)
     return window.page("method")
 
 
-def free(qtbot, session, *kinds: str) -> None:
+def free(qtbot, workspace, *kinds) -> None:
     """Waits until none of these is under way."""
-    qtbot.waitUntil(lambda: not session.busy.keys() & set(kinds), timeout=5000)
+    qtbot.waitUntil(lambda: not workspace.busy_with(*kinds), timeout=5000)
 
 
-def test_cancelling_the_search_leaves_what_waits_behind_it(searching, click, session, qtbot):
-    session.ask("measure", session.recipe)
+def test_cancelling_the_search_leaves_what_waits_behind_it(searching, click, workspace, qtbot):
+    workspace.ask(MeasureMemory(workspace.recipe))
     click("Cancel finding the mask")
-    free(qtbot, session, "mask", "measure")
-    assert session.mask is None and session.measured
+    free(qtbot, workspace, FindMask, MeasureMemory)
+    assert workspace.mask is None and workspace.memory.measured
 
 
-def test_what_waits_is_dropped_and_the_search_goes_on(searching, click, session, engine, qtbot):
+def test_what_waits_is_dropped_and_the_search_goes_on(searching, click, workspace, engine, qtbot):
     engine.faults["measure"] = AssertionError("was served")
-    session.ask("measure", session.recipe)
-    session.estimate_changed.emit()
+    workspace.ask(MeasureMemory(workspace.recipe))
+    workspace.of(EstimateMemory).changed.emit()
     click("Cancel measuring")
-    free(qtbot, session, "mask", "measure")
-    assert session.mask is not None and "measure" not in session.problems and not session.measured
+    free(qtbot, workspace, FindMask, MeasureMemory)
+    assert workspace.mask is not None and not workspace.of(MeasureMemory).problem and not workspace.memory.measured
 
 
-def test_a_late_cancellation_does_not_reach_the_next_request(searching, click, session, engine, qtbot):
+def test_a_late_cancellation_does_not_reach_the_next_request(searching, click, workspace, engine, qtbot):
     engine.pace = 0.001
-    free(qtbot, session, "mask")
-    session.answers.pop("mask")
-    session.cancel("mask")
-    session.cancel("measure")
+    free(qtbot, workspace, FindMask)
+    workspace.of(FindMask).forget()
+    workspace.cancel(FindMask)
+    workspace.cancel(MeasureMemory)
     click("Find the mask")
-    free(qtbot, session, "mask")
-    assert session.mask is not None
+    free(qtbot, workspace, FindMask)
+    assert workspace.mask is not None
     click("Measure memory")
-    free(qtbot, session, "measure")
-    assert session.measured
+    free(qtbot, workspace, MeasureMemory)
+    assert workspace.memory.measured
 
 
-def test_cancelling_the_search_leaves_a_run_alone(searching, window, click, session, engine, qtbot):
-    session.change("loop", steps=20)
-    session.train()
+def test_cancelling_the_search_leaves_a_run_alone(searching, window, click, workspace, engine, qtbot):
+    workspace.change("loop", steps=20)
+    workspace.train()
     engine.pace = 0.001
     click("Cancel finding the mask")
-    free(qtbot, session, "mask", "train")
-    assert session.record.state == "done" and session.record.step == 20
+    free(qtbot, workspace, FindMask, StartRun)
+    assert workspace.run.record.state == "done" and workspace.run.record.step == 20
 
 
-def test_stopping_a_run_that_waits_leaves_the_search_alone(searching, window, click, session, qtbot):
-    session.train()
+def test_stopping_a_run_that_waits_leaves_the_search_alone(searching, window, click, workspace, qtbot):
+    workspace.train()
     window.go("run")
     click("Stop run")
-    free(qtbot, session, "mask", "train")
-    assert session.mask is not None and session.record.state == "stopped" and session.record.step == 0
+    free(qtbot, workspace, FindMask, StartRun)
+    assert workspace.mask is not None and workspace.run.record.state == "stopped" and workspace.run.record.step == 0
 
 
-def test_an_export_can_be_cancelled_and_begun_again(window, find, click, session, engine, qtbot, tmp_path):
+def test_an_export_can_be_cancelled_and_begun_again(window, find, click, workspace, engine, qtbot, tmp_path):
     engine.run_list = [listed(tmp_path / "run")]
     window.go("export")
     click("Refresh the list of runs")
@@ -85,60 +86,60 @@ def test_an_export_can_be_cancelled_and_begun_again(window, find, click, session
     click("Export now")
     qtbot.waitUntil(lambda: find("Export result").text() == "Writing…", timeout=3000)
     click("Cancel export")
-    free(qtbot, session, "export")
-    assert find("Export result").text() == "" and "export" not in session.answers
+    free(qtbot, workspace, ExportRun)
+    assert find("Export result").text() == "" and workspace.of(ExportRun).answer is None
     engine.pace = 0.001
     click("Export now")
     qtbot.waitUntil(lambda: "exported and checked" in find("Export result").text(), timeout=3000)
 
 
-def test_while_one_thing_is_done_no_other_can_be_asked_for(searching, window, find, click, session, engine, qtbot):
+def test_while_one_thing_is_done_no_other_can_be_asked_for(searching, window, find, click, workspace, engine, qtbot):
     def refused(name: str) -> None:
         control: QWidget = find(name)
         assert not control.isEnabled() and control.toolTip() == "The engine is busy finding the mask."
 
     refused("Measure memory")
-    session.measure()
+    workspace.measure()
     window.go("run")
     refused("Start run")
     window.activateWindow()
     qtbot.waitUntil(window.isActiveWindow, timeout=1000)
     qtbot.keyClick(window, Qt.Key.Key_R, Qt.KeyboardModifier.ControlModifier)
     qtbot.waitUntil(lambda: window.page("run").banner.text == "The engine is busy finding the mask.", timeout=1000)
-    assert session.busy.keys() & {"measure", "train"} == set()
+    assert not workspace.busy_with(MeasureMemory, StartRun)
     window.go("export")
     refused("Export now")
     window.go("method")
     click("Cancel finding the mask")
-    free(qtbot, session, "mask")
+    free(qtbot, workspace, FindMask)
     qtbot.waitUntil(find("Measure memory").isEnabled, timeout=1000)
     assert find("Measure memory").toolTip() == MEASURING
     window.go("run")
     assert find("Start run").isEnabled() and find("Start run").toolTip() == "Starts a new run with this recipe."
 
 
-def test_a_preview_tells_its_progress_and_gives_way_to_the_next_one(window, find, session, engine, qtbot, monkeypatch):
+def test_a_preview_tells_its_progress_and_gives_way_to_the_next(window, find, workspace, engine, qtbot, monkeypatch):
     quick = engine.preview
 
     def preview(recipe, page):
         for done in range(0 if page else 1000):
             yield Progress("Preparing examples", done, 1000, "examples")
             time.sleep(0.01)
-        return quick(recipe, page)
+        return (yield from quick(recipe, page))
 
     monkeypatch.setattr(engine, "preview", preview)
     window.go("data")
     qtbot.waitUntil(lambda: "Preparing examples: 1" in find("Rows shown").text(), timeout=5000)
-    session.preview(1)
+    workspace.preview(1)
     qtbot.waitUntil(lambda: find("Rows shown").text() == "51 to 100 of 170", timeout=3000)
 
 
 def test_the_time_that_a_stage_takes_yet(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(words.time, "monotonic", lambda: now[0])
-    pace = words.Pace()
-    assert pace.words(Progress("Reading")) == "Reading"
-    assert pace.words(Progress("Preparing", 10, 110, "rows")) == "Preparing: 10 of 110 rows"
+    text = words.ProgressText()
+    assert text.words(Progress("Reading")) == "Reading"
+    assert text.words(Progress("Preparing", 10, 110, "rows")) == "Preparing: 10 of 110 rows"
     now[0] = 10.0
-    assert pace.words(Progress("Preparing", 30, 110, "rows")) == "Preparing: 30 of 110 rows, about 40 s left"
-    assert pace.words(Progress("Other", 30, 110, "rows")) == "Other: 30 of 110 rows"
+    assert text.words(Progress("Preparing", 30, 110, "rows")) == "Preparing: 30 of 110 rows, about 40 s left"
+    assert text.words(Progress("Other", 30, 110, "rows")) == "Other: 30 of 110 rows"

@@ -12,9 +12,10 @@ from standin import StandIn, past
 from sparsezo_gui.engine.pretrained.code import Code
 from sparsezo_gui.errors import ConsentNeeded
 from sparsezo_gui.gui.main_window import MainWindow
-from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.requests import EstimateMemory, ListModels, ListRuns, MeasureMemory, PreviewData, ReadModel
 from sparsezo_gui.gui.widgets.consent import ConsentDialog
 from sparsezo_gui.gui.worker import Engine
+from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import load
 from sparsezo_gui.recipe.events import Ask, Stop
 from tests.own_code import own_code
@@ -29,7 +30,7 @@ class Asking(StandIn):
     allowed = None
 
     def _fail(self, kind):
-        if kind in ("measure", "mask", "rates", "train", "resume", "look", "export") and self.allowed is not CODE:
+        if kind in ("measure", "mask", "rates", "train", "resume", "inspect", "export") and self.allowed is not CODE:
             raise ConsentNeeded(CODE, "It needs code of its own.")
         super()._fail(kind)
 
@@ -68,7 +69,7 @@ def test_what_is_asked_is_plain_text_and_the_safe_answer_is_the_default(window, 
 
 
 @pytest.mark.parametrize("answer", ["click", "escape", "enter"])
-def test_refused_nothing_runs_and_the_page_says_why(window, session, engine, click, find, dialog, qtbot, answer):
+def test_refused_nothing_runs_and_the_page_says_why(window, workspace, engine, click, find, dialog, qtbot, answer):
     window.go("run")
     click("Start run")
     asked = dialog()
@@ -78,40 +79,40 @@ def test_refused_nothing_runs_and_the_page_says_why(window, session, engine, cli
         files = find("Code files", QPlainTextEdit, asked)
         qtbot.keyClick(files, Qt.Key.Key_Escape if answer == "escape" else Qt.Key.Key_Return)
     assert "you did not allow the model's code to run" in window.page("run").banner.text
-    assert session.record.state == "failed"
-    qtbot.waitUntil(lambda: not session.busy)  # the list of runs may be read anew
+    assert workspace.run.record.state == "failed"
+    qtbot.waitUntil(lambda: not workspace.busy_with())  # the list of runs may be read anew
     assert engine.allowed is None and not (engine.home / "run").exists()
 
 
-def test_allowed_what_was_asked_for_goes_on(window, session, engine, click, dialog, qtbot):
-    session.change("loop", steps=5)
+def test_allowed_what_was_asked_for_goes_on(window, workspace, engine, click, dialog, qtbot):
+    workspace.change("loop", steps=5)
     window.go("run")
     click("Start run")
     click("Run the code", dialog())
-    qtbot.waitUntil(lambda: session.record.state == "done", timeout=5000)
+    qtbot.waitUntil(lambda: workspace.run.record.state == "done", timeout=5000)
     assert engine.allowed is CODE and not window.page("run").banner.text
 
 
-def test_a_consent_that_cannot_be_noted_is_told(window, session, engine, click, dialog, qtbot):
+def test_a_consent_that_cannot_be_noted_is_told(window, workspace, engine, click, dialog, qtbot):
     engine.faults["consent"] = OSError(28, "No space left on device")
     window.go("run")
     click("Start run")
     click("Run the code", dialog())
     qtbot.waitUntil(lambda: "disk is full" in window.page("run").banner.text, timeout=5000)
-    assert engine.allowed is None and session.record.state == "failed"
+    assert engine.allowed is None and workspace.run.record.state == "failed"
 
 
-def test_a_question_to_a_finished_run_waits_for_the_answer(window, session, engine, click, dialog, qtbot):
+def test_a_question_to_a_finished_run_waits_for_the_answer(window, workspace, engine, click, dialog, qtbot):
     folder = engine.home / "past"
     folder.mkdir(parents=True)
     engine.histories[folder] = past()
-    session.visit(folder, Ask("What is it?"))
+    workspace.run.inspect(folder, Ask("What is it?"))
     click("Run the code", dialog())
     qtbot.waitUntil(lambda: bool(engine.asked), timeout=5000)
     assert engine.asked == [Ask("What is it?")]
 
 
-def test_a_run_whose_code_changed_on_the_way_is_resumed(window, session, engine, click, dialog, qtbot):
+def test_a_run_whose_code_changed_on_the_way_is_resumed(window, workspace, engine, click, dialog, qtbot):
     engine.allowed = CODE
     engine.faults["step"] = ConsentNeeded(CODE, "It needs code of its own.")
     window.go("run")
@@ -119,18 +120,18 @@ def test_a_run_whose_code_changed_on_the_way_is_resumed(window, session, engine,
     asked = dialog()
     del engine.faults["step"]
     click("Run the code", asked)
-    qtbot.waitUntil(lambda: session.record.state == "running" and session.record.step > 100, timeout=5000)
-    session.command(Stop())
-    qtbot.waitUntil(lambda: not session.running, timeout=5000)
+    qtbot.waitUntil(lambda: workspace.run.record.state == "running" and workspace.run.record.step > 100, timeout=5000)
+    workspace.run.command(Stop())
+    qtbot.waitUntil(lambda: not workspace.run.running, timeout=5000)
 
 
-def test_that_one_model_needs_its_code_says_nothing_of_another(window, session, enter):
-    session.change("model", trust_remote_code=True)
+def test_that_one_model_needs_its_code_says_nothing_of_another(window, workspace, enter):
+    workspace.change("model", trust_remote_code=True)
     enter("Model folder or Hub id", "other/model")
-    assert session.recipe.model.id == "other/model" and not session.recipe.model.trust_remote_code
-    session.change("model", trust_remote_code=True)
+    assert workspace.recipe.model.id == "other/model" and not workspace.recipe.model.trust_remote_code
+    workspace.change("model", trust_remote_code=True)
     window.page("model").list.setCurrentRow(1)
-    assert session.recipe.model.id == "Qwen/Qwen3-0.6B" and not session.recipe.model.trust_remote_code
+    assert workspace.recipe.model.id == "Qwen/Qwen3-0.6B" and not workspace.recipe.model.trust_remote_code
 
 
 def test_opening_a_strangers_recipe_runs_nothing_of_its_model(tmp_path, qtbot):
@@ -143,34 +144,35 @@ def test_opening_a_strangers_recipe_runs_nothing_of_its_model(tmp_path, qtbot):
         f'[model]\nid = "{folder}"\ndevice = "cpu"\ntrust_remote_code = true\n[data]\nsource = "data.jsonl"\n'
         'template = "{{ text }}"\ncolumns = { answer = "label" }\n[mask]\nrule = "random"\n'
     )
-    session = Session(Engine())
-    session.set_recipe(load(path), path)
-    window = MainWindow(session)
+    workspace = Workspace(Engine())
+    workspace.set_recipe(load(path), path)
+    window = MainWindow(workspace)
     window.show()
     while window.make_next_page():
         pass
     window.go("data")
     try:
-        session.start()
-        known = {"models", "summary", "preview", "runs"}
-        qtbot.waitUntil(lambda: known <= session.answers.keys() and "estimate" in session.problems, timeout=60000)
-        assert "needs the Python code that comes with it" in session.answers["summary"].problem
-        assert "needs the Python code that comes with it" in session.problems["estimate"].what
+        workspace.start()
+        known = (ListModels, ReadModel, PreviewData, ListRuns)
+        qtbot.waitUntil(lambda: all(workspace.of(kind).answer is not None for kind in known), timeout=60000)
+        qtbot.waitUntil(lambda: workspace.of(EstimateMemory).problem is not None, timeout=60000)
+        assert "needs the Python code that comes with it" in workspace.of(ReadModel).answer.problem
+        assert "needs the Python code that comes with it" in workspace.of(EstimateMemory).problem.message
         assert not window.findChildren(QDialog) and not marker.exists()
-        for answer, done in (("Do not run the code", "problems"), ("Run the code", "answers")):
-            qtbot.waitUntil(lambda: not session.blocker, timeout=60000)
-            session.measure()
+        for answer, done in (("Do not run the code", "problem"), ("Run the code", "answer")):
+            qtbot.waitUntil(lambda: not workspace.blocker, timeout=60000)
+            workspace.measure()
             qtbot.waitUntil(lambda: bool(window.findChildren(ConsentDialog)), timeout=30000)
             asked = window.findChildren(ConsentDialog)[-1]
             buttons = {each.accessibleName(): each for each in asked.findChildren(QPushButton)}
             assert not marker.exists()
             qtbot.mouseClick(buttons[answer], Qt.MouseButton.LeftButton)
-            qtbot.waitUntil(lambda done=done: "measure" in getattr(session, done), timeout=60000)
-            assert marker.exists() == (done == "answers")
+            qtbot.waitUntil(lambda done=done: getattr(workspace.of(MeasureMemory), done) is not None, timeout=60000)
+            assert marker.exists() == (done == "answer")
             qtbot.waitUntil(lambda: not window.findChildren(ConsentDialog))
-        assert session.measured and session.answers["estimate"].total > 0
+        assert workspace.memory.measured and workspace.of(EstimateMemory).answer.total > 0
     finally:
-        assert session.close(20.0)
+        assert workspace.close(20.0)
         window.close()
         window.deleteLater()
-        session.deleteLater()
+        workspace.deleteLater()

@@ -6,11 +6,12 @@ import pytest
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QHelpEvent
 from PySide6.QtWidgets import QApplication, QLabel, QToolTip, QWidget
-from standin import Estimate, mask_report
+from standin import mask_report, memory
 
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.requests import FindMask, FindRate
 from sparsezo_gui.gui.theme import theme
-from sparsezo_gui.gui.widgets.plain import tip
+from sparsezo_gui.gui.widgets.safe_text import tooltip
 from sparsezo_gui.recipe.events import Stop
 
 
@@ -21,10 +22,10 @@ def method(window):
 
 
 @pytest.fixture
-def found(method, click, session, qtbot):
+def found(method, click, workspace, qtbot):
     """A page on which the mask was found."""
     click("Find the mask")
-    qtbot.waitUntil(lambda: session.mask is not None, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.mask is not None, timeout=3000)
     return method
 
 
@@ -32,8 +33,8 @@ def shown(page: QWidget, name: str) -> bool:
     return any(w.isVisible() for w in page.findChildren(QWidget) if w.accessibleName() == name)
 
 
-def test_before_it_is_found_there_is_one_hint_and_no_chart(method, find, session):
-    session.change("mask", text="general")
+def test_before_it_is_found_there_is_one_hint_and_no_chart(method, find, workspace):
+    workspace.change("mask", text="general")
     assert find("Source of the mask").text() == (
         "Found on the bundled general text: at most 32 sequences of up to 512 tokens."
     )
@@ -68,172 +69,173 @@ def test_a_bar_tells_its_exact_numbers(found, find, qtbot):
     event = QHelpEvent(QHelpEvent.Type.ToolTip, place, chart.mapToGlobal(place))
     QApplication.sendEvent(chart, event)
     told = f"Block 0: {first.tuned:,} of {first.weights:,} weights (0.229 %)".replace(",", "\u2009")
-    assert QToolTip.text() == tip(told)
+    assert QToolTip.text() == tooltip(told)
     QToolTip.hideText()
     qtbot.waitUntil(lambda: not QToolTip.isVisible(), timeout=3000)
 
 
-def test_a_mask_of_other_settings_is_not_shown(found, find, session):
-    session.change("mask", density=0.005)
+def test_a_mask_of_other_settings_is_not_shown(found, find, workspace):
+    workspace.change("mask", density=0.005)
     assert not shown(found, "Mask found") and shown(found, "Mask not found yet")
-    session.change("mask", density=0.01)
-    session.change("loop", steps=7)
-    session.change("data", train=50)
+    workspace.change("mask", density=0.01)
+    workspace.change("loop", steps=7)
+    workspace.change("data", train=50)
     assert shown(found, "Mask found")
-    session.change("model", id="Qwen/Qwen3-0.6B")
+    workspace.change("model", id="Qwen/Qwen3-0.6B")
     assert not shown(found, "Mask found")
 
 
-def test_on_the_tasks_own_text_the_data_matters(method, click, session, qtbot):
-    session.change("mask", text="task")
+def test_on_the_tasks_own_text_the_data_matters(method, click, workspace, qtbot):
+    workspace.change("mask", text="task")
     click("Find the mask")
-    qtbot.waitUntil(lambda: session.mask is not None, timeout=3000)
-    session.change("data", train=50)
-    assert session.mask is None
+    qtbot.waitUntil(lambda: workspace.mask is not None, timeout=3000)
+    workspace.change("data", train=50)
+    assert workspace.mask is None
 
 
-def test_finding_can_be_cancelled(found, find, click, session, engine, qtbot):
+def test_finding_can_be_cancelled(found, find, click, workspace, engine, qtbot):
     engine.pace = 0.2
     click("Find the mask")
     assert find("Mask search").text() == "Waiting for the engine…"
     qtbot.waitUntil(lambda: "sensitive weights" in find("Mask search").text(), timeout=3000)
     assert find("Mask search progress").maximum() == 32
     click("Cancel finding the mask")
-    qtbot.waitUntil(lambda: "mask" not in session.busy, timeout=3000)
+    qtbot.waitUntil(lambda: not workspace.of(FindMask).busy, timeout=3000)
     assert shown(found, "Mask found") and find("Find the mask").isEnabled()
 
 
-def test_it_cannot_be_asked_for_while_a_run_goes_on(method, find, session, engine, qtbot):
+def test_it_cannot_be_asked_for_while_a_run_goes_on(method, find, workspace, engine, qtbot):
     engine.pace = 0.01
-    session.train()
-    qtbot.waitUntil(lambda: session.record.state == "running", timeout=3000)
+    workspace.train()
+    qtbot.waitUntil(lambda: workspace.run.record.state == "running", timeout=3000)
     press = find("Find the mask")
     assert not press.isEnabled() and press.toolTip() == "The engine is busy training."
     qtbot.mouseClick(press, Qt.MouseButton.LeftButton)
-    session.find_mask()
-    assert "mask" not in session.busy
-    session.command(Stop())
+    workspace.find_mask()
+    assert not workspace.of(FindMask).busy
+    workspace.run.command(Stop())
     qtbot.waitUntil(lambda: press.isEnabled(), timeout=3000)
     assert press.toolTip() == "Loads the model and finds the mask."
 
 
-def test_what_goes_wrong_is_told_on_the_page(method, click, session, engine, qtbot):
+def test_what_goes_wrong_is_told_on_the_page(method, click, workspace, engine, qtbot):
     engine.faults["mask"] = UserError("notes.txt: is too short to find sensitive parameters with.")
     click("Find the mask")
-    qtbot.waitUntil(lambda: "mask" in session.problems, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.of(FindMask).problem is not None, timeout=3000)
     assert "is too short" in method.banner.text
     del engine.faults["mask"]
     click("Find the mask")
-    qtbot.waitUntil(lambda: session.mask is not None, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.mask is not None, timeout=3000)
     assert method.banner.text == ""
 
 
-def test_each_rule_says_where_its_mask_comes_from(method, find, session):
+def test_each_rule_says_where_its_mask_comes_from(method, find, workspace):
     for rule, words in {
         "random": "Drawn from the seed", "large-magnitude": "by magnitude", "saved": "No mask file",
         "weight-activation": "input activation", "rows": "Whole rows", "outlier-channels": "first block with",
         "multi-task": "texts have equal weight",
     }.items():  # fmt: skip
-        session.change("mask", rule=rule)
+        workspace.change("mask", rule=rule)
         assert words in find("Source of the mask").text()
         assert shown(method, "Find the mask")
-    session.change_all({"model": {"bits": 16}, "mask": {"rule": "all"}})
+    workspace.change_all({"model": {"bits": 16}, "mask": {"rule": "all"}})
     assert "no search is needed" in find("Source of the mask").text()
     for absent in ("Find the mask", "Cost of the mask", "Mask not found yet", "Mask found"):
         assert not shown(method, absent)
 
 
-def test_several_texts_are_parted_by_commas(method, find, session, qtbot):
-    session.change("mask", rule="multi-task")
+def test_several_texts_are_parted_by_commas(method, find, workspace, qtbot):
+    workspace.change("mask", rule="multi-task")
     find("Show advanced settings").click()
     texts = find("Texts")
     assert texts.text() == "general, answers"
     texts.selectAll()
     qtbot.keyClicks(texts, "general, notes.txt ,")
     qtbot.keyClick(texts, Qt.Key.Key_Return)
-    assert session.recipe.mask.texts == ("general", "notes.txt")
+    assert workspace.recipe.mask.texts == ("general", "notes.txt")
     texts.selectAll()
     qtbot.keyClicks(texts, " ")
     qtbot.keyClick(texts, Qt.Key.Key_Return)
-    assert session.recipe.mask.texts == ("general", "notes.txt")
+    assert workspace.recipe.mask.texts == ("general", "notes.txt")
     assert any("must name one text" in part.text() for part in method.findChildren(QLabel))
 
 
-def test_a_rule_that_does_not_go_with_the_rest_is_refused_with_a_sentence(method, click, find, session):
+def test_a_rule_that_does_not_go_with_the_rest_is_refused_with_a_sentence(method, click, find, workspace):
     click("Show advanced settings")
     combo = find("Weights to tune")
     before = combo.currentIndex()
     combo.setCurrentIndex(combo.findData("random-layers"))
-    assert "weights in 4 bits cannot be moved. Set [model] bits = 32 or 16" in method.banner.text
-    assert session.recipe.mask.rule == "sensitive"
+    assert "4-bit weights cannot be updated in place. Set [model] bits = 32 or 16" in method.banner.text
+    assert workspace.recipe.mask.rule == "sensitive"
     assert combo.currentIndex() == before, "what was refused is not shown as chosen"
-    session.change("model", bits=32)
+    workspace.change("model", bits=32)
     combo.setCurrentIndex(combo.findData("random-layers"))
-    assert session.recipe.mask.rule == "random-layers"
+    assert workspace.recipe.mask.rule == "random-layers"
 
 
-def test_a_long_path_does_not_widen_the_page(method, find, session):
+def test_a_long_path_does_not_widen_the_page(method, find, workspace):
     width = method.body.parentWidget().width()
-    session.change("mask", rule="saved", file="/" + "folder/" * 60 + "mask.safetensors")
+    workspace.change("mask", rule="saved", file="/" + "folder/" * 60 + "mask.safetensors")
     assert find("Source of the mask").minimumSizeHint().width() < width / 2
 
 
-def test_the_advisor_speaks_and_keeps_silent(method, session, engine, qtbot):
+def test_the_advisor_speaks_and_keeps_silent(method, workspace, engine, qtbot):
     def said() -> list[str]:
         parts = method.findChildren(QLabel)
         return [part.text() for part in parts if part.accessibleName() == "Advice" and part.isVisible()]
 
     qtbot.waitUntil(lambda: bool(said()), timeout=3000)
     assert "QLoRA would also fit in memory" in said()[0]
-    session.change("mask", rule="random", density=0.0002)
+    workspace.change("mask", rule="random", density=0.0002)
     assert len(said()) == 3
-    engine.estimated = Estimate(others={})
-    session.change("mask", rule="sensitive", density=0.01)
+    engine.estimated = memory(others={})
+    workspace.change("mask", rule="sensitive", density=0.01)
     qtbot.waitUntil(lambda: said() == [], timeout=3000)
-    engine.estimated = Estimate()
-    session.change("loop", batch_size=8)
+    engine.estimated = memory()
+    workspace.change("loop", batch_size=8)
     qtbot.waitUntil(lambda: len(said()) == 1, timeout=3000)
     engine.faults["estimate"] = UserError("There is no model 'x'.")
-    session.change("loop", batch_size=4)
+    workspace.change("loop", batch_size=4)
     qtbot.waitUntil(lambda: said() == [], timeout=3000)
 
 
-def test_the_rate_goes_with_the_rules(method, session):
-    session.change_all({"mask": {"rule": "sensitive"}, "update": {"rule": "scalar-normalised", "learning_rate": 5e-3}})
+def test_the_rate_goes_with_the_rules(method, workspace):
+    update = {"rule": "scalar-normalised", "learning_rate": 5e-3}
+    workspace.change_all({"mask": {"rule": "sensitive"}, "update": update})
     method._edited("mask", "rule", "random")
-    assert (session.recipe.mask.rule, session.recipe.update.learning_rate) == ("random", 2.5e-2)
+    assert (workspace.recipe.mask.rule, workspace.recipe.update.learning_rate) == ("random", 2.5e-2)
     assert method._fields["update", "learning_rate"].value() == 2.5e-2
     method._edited("estimator", "rule", "grzo")
-    assert session.recipe.update.learning_rate == 0.1
+    assert workspace.recipe.update.learning_rate == 0.1
     method._edited("estimator", "rule", "two-sided")
     method._edited("update", "rule", "sgd")
-    assert session.recipe.update.learning_rate == 2.5e-5
+    assert workspace.recipe.update.learning_rate == 2.5e-5
     method._edited("mask", "rule", "sensitive")
-    assert session.recipe.update.learning_rate == 1e-6
+    assert workspace.recipe.update.learning_rate == 1e-6
 
 
-def test_a_rate_is_found_told_and_taken(method, find, click, session, qtbot):
+def test_a_rate_is_found_told_and_taken(method, find, click, workspace, qtbot):
     assert "Tries several" in find("Suggested rate").text() and not shown(method, "Use the suggested rate")
     click("Find learning rate")
-    qtbot.waitUntil(lambda: session.rates is not None, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.rates is not None, timeout=3000)
     assert "0.003 is a good rate" in find("Suggested rate").text() and "From 0.1 on" in find("Suggested rate").text()
     assert click("Use the suggested rate").text().startswith("Use ")
-    assert session.recipe.update.learning_rate == 3e-3
+    assert workspace.recipe.update.learning_rate == 3e-3
     assert not shown(method, "Use the suggested rate") and "is a good rate" in find("Suggested rate").text()
-    session.change("update", learning_rate=1e-3, schedule="cosine")
+    workspace.change("update", learning_rate=1e-3, schedule="cosine")
     assert shown(method, "Use the suggested rate")
-    session.change("loop", batch_size=3)
+    workspace.change("loop", batch_size=3)
     assert "Tries several" in find("Suggested rate").text() and not shown(method, "Use the suggested rate")
 
 
-def test_finding_a_rate_can_be_cancelled_and_fail(method, find, click, session, engine, qtbot):
+def test_finding_a_rate_can_be_cancelled_and_fail(method, find, click, workspace, engine, qtbot):
     engine.pace = 0.2
     click("Find learning rate")
     qtbot.waitUntil(lambda: "Trying a learning rate" in find("Suggested rate").text(), timeout=3000)
     assert find("Learning rate search progress").maximum() == 40 and not find("Find the mask").isEnabled()
     click("Cancel learning rate search")
-    qtbot.waitUntil(lambda: "rates" not in session.busy, timeout=3000)
-    assert session.rates is None and find("Find learning rate").isEnabled()
+    qtbot.waitUntil(lambda: not workspace.of(FindRate).busy, timeout=3000)
+    assert workspace.rates is None and find("Find learning rate").isEnabled()
     engine.faults["rates"] = UserError("There are too few training examples to find a rate with.")
     click("Find learning rate")
     qtbot.waitUntil(lambda: "too few" in method.banner.text, timeout=3000)

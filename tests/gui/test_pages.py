@@ -21,40 +21,47 @@ from PySide6.QtWidgets import (
     QScrollBar,
     QTextEdit,
 )
-from standin import GB, Estimate, StandIn, listed
+from standin import GB, StandIn, listed, memory
 
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.formats import data_suffixes, export_formats
+from sparsezo_gui.gui.calls import Request
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.pages import PAGES
 from sparsezo_gui.gui.pages.data import FILES
-from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.requests import ExportRun, PreviewData, ReadModel
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
-from sparsezo_gui.gui.widgets.fields import NumberEdit
+from sparsezo_gui.gui.widgets.fields import NumberEdit, title_of
+from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump
 from sparsezo_gui.recipe.events import Notice
 from sparsezo_gui.recipe.presets import PRESETS, matching
+from sparsezo_gui.recipe.recipe import DataTable
 
 CONTROLS = (QAbstractButton, QComboBox, QLineEdit, QPlainTextEdit, QTextEdit, QAbstractItemView, QAbstractSlider)
 
 
-def test_why_there_are_no_tokens_is_said_where_they_are_looked_for(window, session, engine, find, qtbot, monkeypatch):
+def test_why_there_are_no_tokens_is_said_where_they_are_looked_for(window, workspace, engine, find, qtbot, monkeypatch):
     told = "tokenizer.json: not a tokenizer that can be loaded. Download the model again."
     lengths = {"lengths": (), "longest_tokens": 0, "tokenizer_problem": told}
     preview = engine.preview
-    monkeypatch.setattr(engine, "preview", lambda *asked: dataclasses.replace(preview(*asked), **lengths))
+
+    def without_tokens(recipe, page):
+        return dataclasses.replace((yield from preview(recipe, page)), **lengths)
+
+    monkeypatch.setattr(engine, "preview", without_tokens)
     window.go("data")
-    session.preview()
+    workspace.preview()
     qtbot.waitUntil(lambda: told in window.page("data").banner.text, timeout=3000)
     assert find("Longest example").text() == "Unknown: the model's tokenizer cannot be used."
     monkeypatch.undo()
-    session.preview()
+    workspace.preview()
     qtbot.waitUntil(lambda: not window.page("data").banner.text, timeout=3000)
 
 
-def problem(qtbot, session: Session, kind: str) -> None:
-    qtbot.waitUntil(lambda: kind in session.problems, timeout=3000)
+def problem(qtbot, workspace: Workspace, kind: type[Request]) -> None:
+    qtbot.waitUntil(lambda: workspace.of(kind).problem is not None, timeout=3000)
 
 
 def test_every_page_in_both_themes(window, qtbot, both_themes):
@@ -114,11 +121,11 @@ def _whole(page):
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.5])
-def test_nothing_is_clipped_on_a_small_screen(window, session, qtbot, scale):
+def test_nothing_is_clipped_on_a_small_screen(window, workspace, qtbot, scale):
     theme().apply("light", scale)
     window.resize(1280, 720)
-    session.find_mask()
-    qtbot.waitUntil(lambda: session.mask is not None and "preview" not in session.busy, timeout=3000)
+    workspace.find_mask()
+    qtbot.waitUntil(lambda: workspace.mask is not None and not workspace.of(PreviewData).busy, timeout=3000)
     for name in PAGES:
         window.go(name)
         # An answer that came in just now is laid out in the event loop's next round.
@@ -140,31 +147,31 @@ def test_the_title_of_every_task_can_be_read(window, find, qtbot, scale):
     theme().apply("light")
 
 
-def test_choosing_a_model(window, find, click, enter, session, qtbot):
+def test_choosing_a_model(window, find, click, enter, workspace, qtbot):
     models = find("Models on this computer")
     qtbot.waitUntil(lambda: models.count() == 4)
     qtbot.waitUntil(lambda: models.item(2).text().endswith("Too large"), timeout=3000)
     models.setCurrentRow(1)
-    assert session.recipe.model.id == "Qwen/Qwen3-0.6B"
+    assert workspace.recipe.model.id == "Qwen/Qwen3-0.6B"
     qtbot.waitUntil(lambda: find("Selected model").text() == "Qwen3 0.6B", timeout=3000)
     assert find("Memory fit").text() == "Fits"
     bits = find("Bits per weight")
     integers = "8 bits (int8, fastest)"
     for title, held in ((integers, (8, "int8")), ("16 bits", (16, "auto")), ("8 bits", (8, "auto"))):
         bits.setCurrentIndex(bits.findText(title))
-        assert (session.recipe.model.bits, session.recipe.model.compute) == held
+        assert (workspace.recipe.model.bits, workspace.recipe.model.compute) == held
     enter("Model folder or Hub id", "some/model")
-    assert session.recipe.model.id == "some/model"
+    assert workspace.recipe.model.id == "some/model"
 
 
-def test_a_missing_model_is_told(window, find, session, engine, qtbot):
+def test_a_missing_model_is_told(window, find, workspace, engine, qtbot):
     engine.faults["summary"] = UserError("There is no model 'x/y'. Did you mean 'x/z'?")
-    session.change("model", id="x/y")
-    problem(qtbot, session, "summary")
+    workspace.change("model", id="x/y")
+    problem(qtbot, workspace, ReadModel)
     assert "Did you mean 'x/z'?" in find("Model problem").text()
 
 
-def test_the_memory_strip_says_what_fits(window, find, click, session, engine, qtbot):
+def test_the_memory_strip_says_what_fits(window, find, click, workspace, engine, qtbot):
     assert find("Memory verdict").text() == "Fits"
     others = "Estimated. Other methods: LoRA 3.00 GiB · QLoRA 2.00 GiB · full fine-tuning 11.0 GiB"
     assert find("Memory of other methods").text() == others
@@ -172,14 +179,14 @@ def test_the_memory_strip_says_what_fits(window, find, click, session, engine, q
     click("Measure memory")
     qtbot.waitUntil(lambda: "measured" in find("Memory needed").text(), timeout=3000)
     assert find("Memory of other methods").text() == others, "what was not measured does not say that it was"
-    engine.estimated = Estimate(available=GB, search=GB)
-    session.change("model", bits=8)
+    engine.estimated = memory(available=GB, search=GB)
+    workspace.change("model", bits=8)
     qtbot.waitUntil(lambda: find("Memory verdict").text() == "Too large", timeout=3000)
     assert "Estimated. Finding the mask, before the run: 1.00 GiB more. " in find("Memory of other methods").text()
     click("Memory details")
 
 
-def test_data_shows_rows_and_tokens(window, find, click, session, qtbot):
+def test_data_shows_rows_and_tokens(window, find, click, workspace, qtbot):
     window.go("data")
     tokens = window.page("data").tokens
     qtbot.waitUntil(lambda: tokens.isVisible() and "delivery" in tokens.toPlainText(), timeout=3000)
@@ -189,39 +196,39 @@ def test_data_shows_rows_and_tokens(window, find, click, session, qtbot):
     qtbot.waitUntil(lambda: find("Rows shown").text() == "51 to 100 of 170", timeout=3000)
     part = find("Use column ticket as")
     part.setCurrentIndex(part.findData("answer"))
-    assert session.recipe.data.columns == {"text": "text", "answer": "ticket"}
+    assert workspace.recipe.data.columns == {"text": "text", "answer": "ticket"}
 
 
-def test_data_faults_are_sentences(window, find, click, session, engine, qtbot):
+def test_data_faults_are_sentences(window, find, click, workspace, engine, qtbot):
     window.go("data")
     engine.faults["preview"] = UserError("mail.csv, row 3: two fields, expected three.")
-    session.change("data", source="mail.csv")
-    problem(qtbot, session, "preview")
+    workspace.change("data", source="mail.csv")
+    problem(qtbot, workspace, PreviewData)
     assert find("Data problem").text() == "mail.csv, row 3: two fields, expected three."
     del engine.faults["preview"]
     click("Reload the data")
-    qtbot.waitUntil(lambda: "preview" not in session.problems, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.of(PreviewData).problem is None, timeout=3000)
 
 
 @pytest.mark.parametrize(
     ("switch", "button", "told"),
     [
-        ("leave_out_gaps", "Skip incomplete rows", {"problem": "8 of 24 rows have gaps: no label."}),
+        ("leave_out_gaps", "Skip these rows", {"problem": "8 of 24 rows have gaps: no label."}),
         ("merge_labels", "Merge these labels", {"notices": (Notice("'spam' (3), 'SPAM' (2)."), Notice("And more."))}),
     ],
 )
 def test_what_is_noticed_about_data_is_mended_by_a_button(
-    window, session, engine, find, click, qtbot, monkeypatch, switch, button, told
+    window, workspace, engine, find, click, qtbot, monkeypatch, switch, button, told
 ):
     preview = engine.preview
 
     def noticed(recipe, page):
-        found = preview(recipe, page)
+        found = yield from preview(recipe, page)
         return found if getattr(recipe.data, switch) else dataclasses.replace(found, offer=switch, **told)
 
     monkeypatch.setattr(engine, "preview", noticed)
     window.go("data")
-    session.preview()
+    workspace.preview()
     banner = window.page("data").banner
     gaps = "Some rows are incomplete; see below."
     said = gaps if "problem" in told else "• 'spam' (3), 'SPAM' (2).\n• And more."
@@ -229,15 +236,15 @@ def test_what_is_noticed_about_data_is_mended_by_a_button(
     if "problem" in told:
         assert find("Data problem").text() == told["problem"]
     click(button)
-    assert getattr(session.recipe.data, switch) is True
+    assert getattr(workspace.recipe.data, switch) is True
     qtbot.waitUntil(lambda: not banner.text, timeout=3000)
-    assert find(switch.replace("_", " ").capitalize()).isChecked()
+    assert find(title_of(switch, DataTable.model_fields[switch])).isChecked()
     window.page("data")._set_source("other.csv")
-    assert getattr(session.recipe.data, switch) is False
+    assert getattr(workspace.recipe.data, switch) is False
 
 
 @pytest.mark.parametrize("suffix", [*data_suffixes(), ".csv.gz"])
-def test_a_file_can_be_dropped(window, session, tmp_path, qtbot, suffix):
+def test_a_file_can_be_dropped(window, workspace, tmp_path, qtbot, suffix):
     window.go("data")
     mime = QMimeData()
     names = ("picture.png", f"mine{suffix}")
@@ -245,52 +252,52 @@ def test_a_file_can_be_dropped(window, session, tmp_path, qtbot, suffix):
     event = QDropEvent(QPointF(10, 10), Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton,
                        Qt.KeyboardModifier.NoModifier)  # fmt: skip
     window.page("data").dropEvent(event)
-    assert Path(session.recipe.data.source) == tmp_path / f"mine{suffix}"
+    assert Path(workspace.recipe.data.source) == tmp_path / f"mine{suffix}"
     assert f"*{suffix}" in FILES.split(")")[0].replace("(", " ").split()
 
 
-def test_prompts_go_through_the_chat_template_unless_switched_off(window, session, qtbot):
+def test_prompts_go_through_the_chat_template_unless_switched_off(window, workspace, qtbot):
     window.go("data")
     box = next(each for each in window.page("data").findChildren(QCheckBox) if "chat template" in each.text())
     assert not box.isVisible()  # choices have no use for it
-    session.change("data", task="pairs")
+    workspace.change("data", task="pairs")
     qtbot.waitUntil(box.isVisible, timeout=3000)
     assert box.isChecked()
     box.click()
-    assert not session.recipe.data.chat_template and not box.isChecked()
+    assert not workspace.recipe.data.chat_template and not box.isChecked()
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.title)
-def test_presets_set_the_recipe(window, click, session, preset):
+def test_presets_set_the_recipe(window, click, workspace, preset):
     window.go("method")
     click(preset.title)
-    assert matching(session.recipe) is preset
-    assert session.recipe.mask.rule == preset.settings["mask"]["rule"]
+    assert matching(workspace.recipe) is preset
+    assert workspace.recipe.mask.rule == preset.settings["mask"]["rule"]
 
 
-def test_a_preset_brings_the_bits_back_that_another_one_changed(window, click, session):
+def test_a_preset_brings_the_bits_back_that_another_one_changed(window, click, workspace):
     window.go("method")
-    session.change("model", bits=8)
+    workspace.change("model", bits=8)
     click("MeZO (all)")
-    assert session.recipe.model.bits == 16
+    assert workspace.recipe.model.bits == 16
     click("Sparse MeZO")
     click(PRESETS[0].title)
-    assert session.recipe.model.bits == 8
-    session.change("model", bits=32)
+    assert workspace.recipe.model.bits == 8
+    workspace.change("model", bits=32)
     click("Random control")
-    assert session.recipe.model.bits == 32, "which the user chose"
+    assert workspace.recipe.model.bits == 32, "which the user chose"
 
 
-def test_presets_keep_the_rate_that_suits_the_model(window, click, session):
+def test_presets_keep_the_rate_that_suits_the_model(window, click, workspace):
     window.go("method")
-    assert session.recipe.update.learning_rate == 5e-3, "the starter's"
+    assert workspace.recipe.update.learning_rate == 5e-3, "the starter's"
     for title, rate in (("Fast and rough", 2e-2), ("Random control", 2.5e-2), ("A direction per example", 2e-2),
                         ("MeZO (all)", 1.3e-3), ("Sparse MeZO", 1.3e-3), (PRESETS[0].title, 5e-3)):  # fmt: skip
         click(title)
-        assert session.recipe.update.learning_rate == rate, title
+        assert workspace.recipe.update.learning_rate == rate, title
 
 
-def test_a_refusal_is_forgotten_with_the_next_change(window, click, find, session):
+def test_a_refusal_is_forgotten_with_the_next_change(window, click, find, workspace):
     window.go("method")
     click("Show advanced settings")
     rule = find("Loss")
@@ -299,7 +306,7 @@ def test_a_refusal_is_forgotten_with_the_next_change(window, click, find, sessio
     assert rule.currentData() == "likelihood"
     click(PRESETS[1].title)
     assert window.page("method").banner.text == ""
-    session.change("objective", rule="accuracy")
+    workspace.change("objective", rule="accuracy")
     window.go("data")
     task = find("Task")
     task.setCurrentIndex(task.findData("text"))
@@ -307,26 +314,27 @@ def test_a_refusal_is_forgotten_with_the_next_change(window, click, find, sessio
     assert task.currentData() == "choice", "what holds is shown"
 
 
-def test_fields_refuse_with_a_sentence(window, enter, find, session):
+def test_fields_refuse_with_a_sentence(window, enter, find, workspace):
     window.go("method")
     enter("Steps", "250")
-    assert session.recipe.loop.steps == 250
+    assert workspace.recipe.loop.steps == 250
     enter("Steps", "-1")
-    assert session.recipe.loop.steps == 250
+    assert workspace.recipe.loop.steps == 250
     assert any("greater than or equal to 1" in label.text() for label in window.page("method").findChildren(QLabel))
     enter("Steps", "many")
-    assert session.recipe.loop.steps == 250
+    assert workspace.recipe.loop.steps == 250
     enter("Density", "0.5 %")
-    assert session.recipe.mask.density == 0.005
+    assert workspace.recipe.mask.density == 0.005
 
 
-def test_another_rule_has_other_fields(window, click, find, session):
+def test_another_rule_has_other_fields(window, click, find, workspace):
     window.go("method")
     click("Show advanced settings")
     rule = find("Update rule")
     rule.setCurrentIndex(rule.findData("sgd"))
-    assert session.recipe.update.rule == "sgd"
-    assert "Memory" not in [w.accessibleName() for w in window.page("method").findChildren(NumberEdit) if w.isVisible()]
+    assert workspace.recipe.update.rule == "sgd"
+    fields = window.page("method").findChildren(NumberEdit)
+    assert "Averaging factor" not in [field.accessibleName() for field in fields if field.isVisible()]
 
 
 def test_arrow_keys_step_numbers(qtbot):
@@ -342,33 +350,33 @@ def test_arrow_keys_step_numbers(qtbot):
     assert whole.value() == 15
 
 
-def test_the_recipe_as_text(window, find, click, session, qtbot):
+def test_the_recipe_as_text(window, find, click, workspace, qtbot):
     qtbot.keyClick(window, Qt.Key.Key_T, Qt.KeyboardModifier.ControlModifier)
     dialog = window.findChild(RecipeDialog)
     text = dialog.text
-    assert text.toPlainText() == dump(session.recipe)
+    assert text.toPlainText() == dump(workspace.recipe)
     text.setPlainText(text.toPlainText().replace("batch_size", "batch_sise"))
     click("Apply recipe text", dialog)
     assert "Did you mean 'batch_size'?" in find("Recipe problems", where=dialog).text()
-    text.setPlainText(dump(session.recipe).replace('id = "starter"', 'id = "other"'))
+    text.setPlainText(dump(workspace.recipe).replace('id = "starter"', 'id = "other"'))
     click("Apply recipe text", dialog)
-    assert session.recipe.model.id == "other"
+    assert workspace.recipe.model.id == "other"
 
 
-def test_recipes_are_saved_and_opened(window, session, tmp_path):
+def test_recipes_are_saved_and_opened(window, workspace, tmp_path):
     path = tmp_path / "mine.toml"
-    session.change("loop", steps=77)
-    session.set_recipe(session.recipe, path)
+    workspace.change("loop", steps=77)
+    workspace.set_recipe(workspace.recipe, path)
     window.save_recipe()
-    session.change("loop", steps=78)
+    workspace.change("loop", steps=78)
     window.open_recipe(path)
-    assert session.recipe.loop.steps == 77 and session.recent_recipes() == [str(path)]
+    assert workspace.recipe.loop.steps == 77 and workspace.recent_recipes() == [str(path)]
     (tmp_path / "bad.toml").write_text("[modle]\n")
     window.open_recipe(tmp_path / "bad.toml")
     assert "Did you mean 'model'?" in window.page("model").banner.text
 
 
-def test_export(window, find, click, session, engine, qtbot, tmp_path):
+def test_export(window, find, click, workspace, engine, qtbot, tmp_path):
     window.go("export")
     assert not find("Export now").isEnabled()
     engine.run_list = [listed(tmp_path / "run")]
@@ -380,7 +388,7 @@ def test_export(window, find, click, session, engine, qtbot, tmp_path):
     assert engine.exported == ("overlay", tmp_path / "out.safetensors", 100, {})
     engine.faults["export"] = UserError(f"{tmp_path}: is not empty.")
     click("Export now")
-    problem(qtbot, session, "export")
+    problem(qtbot, workspace, ExportRun)
     assert "is not empty" in window.page("export").banner.text
 
 
@@ -423,21 +431,28 @@ def test_the_weights_of_a_folder_can_be_chosen(window, find, click, engine, qtbo
     assert not shown()
 
 
-def test_an_engine_that_does_not_load_is_told(qtbot, session, engine):
+def test_an_engine_that_does_not_load_is_told(qtbot, workspace, engine):
     engine.faults["load"] = ImportError("libcudart.so.12: cannot open shared object file")
-    window = MainWindow(session)
+    window = MainWindow(workspace)
     qtbot.addWidget(window)
     window.show()
-    session.start()
-    qtbot.waitUntil(lambda: session.engine_state == "failed", timeout=3000)
+    workspace.start()
+    qtbot.waitUntil(lambda: workspace.engine_state == "failed", timeout=3000)
     assert "libcudart" in window.page("model").banner.text
     window.close()
 
 
 def test_what_was_left_is_there_again(qtbot, tmp_path):
-    first = Session(StandIn(tmp_path))
+    first = Workspace(StandIn(tmp_path))
     first.change("loop", steps=321)
     first.close()
-    second = Session(StandIn(tmp_path))
+    second = Workspace(StandIn(tmp_path))
     assert second.recipe.loop.steps == 321
     second.close()
+
+
+def test_labels_are_titles_or_keys_in_words(window, find, click, workspace):
+    window.go("method")
+    click("Show advanced settings")
+    for title in ("Space for checkpoints", "Recover from divergence", "Averaging factor", "Batch size"):
+        assert find(title)

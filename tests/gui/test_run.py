@@ -16,47 +16,49 @@ from sparsezo_gui.gui.app import exit_code, result_lines
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.plots.board import Board
 from sparsezo_gui.gui.record import Columns, RunRecord
-from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.requests import EstimateMemory
+from sparsezo_gui.gui.widgets.dialogs import RateDialog
+from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.events import Evaluation, Started, Step
 
 
 @pytest.fixture
-def run(window, session):
-    session.change("loop", steps=120)
+def run(window, workspace):
+    workspace.change("loop", steps=120)
     window.go("run")
     return window.page("run")
 
 
-def state(qtbot, session, *wanted: str) -> None:
-    qtbot.waitUntil(lambda: session.record is not None and session.record.state in wanted, timeout=8000)
+def state(qtbot, workspace, *wanted: str) -> None:
+    qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.state in wanted, timeout=8000)
 
 
-def test_a_whole_run(run, click, find, session, qtbot):
+def test_a_whole_run(run, click, find, workspace, qtbot):
     click("Start run")
-    state(qtbot, session, "done")
+    state(qtbot, workspace, "done")
     qtbot.waitUntil(lambda: find("Step").text() == "120 of 120", timeout=2000)
-    assert session.record.columns.size == 120
+    assert workspace.run.record.columns.size == 120
     shown = [part.text() for part in run.metrics.findChildren(QLabel)]
     assert "25.0 %" in shown and "88.0 %" in shown and "better" in shown
     assert "Warning. Step 40: The loss jumped" in run.notices.item(0).text()
-    lines = result_lines(session.record)
+    lines = result_lines(workspace.run.record)
     assert "test accuracy: 25.0 % before, 88.0 % after" in lines
-    assert not session.running
+    assert not workspace.run.running
 
 
 @pytest.mark.parametrize(
     ("fault", "code"), [(None, 0), (UserError("no column goes in"), 2), (ValueError("broken"), 1), (MemoryError(), 1)]
 )
-def test_the_exit_code_says_whose_fault_it_was(run, click, session, engine, qtbot, fault, code):
+def test_the_exit_code_says_whose_fault_it_was(run, click, workspace, engine, qtbot, fault, code):
     engine.faults = {"train": fault} if fault else {}
     click("Start run")
-    state(qtbot, session, "done", "failed")
-    assert exit_code(session) == code
+    state(qtbot, workspace, "done", "failed")
+    assert exit_code(workspace) == code
 
 
-def test_the_worst_and_the_best_examples_are_listed(run, click, find, session, qtbot):
+def test_the_worst_and_the_best_examples_are_listed(run, click, find, workspace, qtbot):
     click("Start run")
-    state(qtbot, session, "done")
+    state(qtbot, workspace, "done")
     find("List to show").setCurrentIndex(1)
     texts = [run.examples.item(index).text() for index in range(run.examples.count())]
     assert texts == [
@@ -65,49 +67,49 @@ def test_the_worst_and_the_best_examples_are_listed(run, click, find, session, q
     ]
 
 
-def test_pause_continue_evaluate_rate_stop_resume(run, click, find, session, engine, qtbot):
+def test_pause_continue_evaluate_rate_stop_resume(run, click, find, workspace, engine, qtbot):
     engine.pace = 0.01
     click("Start run")
-    state(qtbot, session, "running")
+    state(qtbot, workspace, "running")
     click("Pause run")
-    state(qtbot, session, "paused")
+    state(qtbot, workspace, "paused")
     # During a pause the engine answers other questions.
-    session.change("loop", batch_size=8)
-    qtbot.waitUntil(lambda: "estimate" not in session.busy, timeout=3000)
-    session.answers.pop("estimate")
-    session.ask("estimate", session.recipe)
-    qtbot.waitUntil(lambda: "estimate" in session.answers, timeout=3000)
-    before = session.record.step
+    workspace.change("loop", batch_size=8)
+    qtbot.waitUntil(lambda: not workspace.of(EstimateMemory).busy, timeout=3000)
+    workspace.of(EstimateMemory).forget()
+    workspace.ask(EstimateMemory(workspace.recipe))
+    qtbot.waitUntil(lambda: workspace.of(EstimateMemory).answer is not None, timeout=3000)
+    before = workspace.run.record.step
     click("Resume run")
-    state(qtbot, session, "running")
+    state(qtbot, workspace, "running")
     click("Evaluate now")
     click("Change learning rate")
-    dialog = next(d for d in run.window().children() if type(d).__name__ == "RateDialog")
+    dialog = run.findChild(RateDialog)
     click("Change", dialog)
-    qtbot.waitUntil(lambda: any("0.5 times" in note.text for note in session.record.notes), timeout=3000)
+    qtbot.waitUntil(lambda: any("0.5 times" in note.text for note in workspace.run.record.notes), timeout=3000)
     click("Stop run")
-    state(qtbot, session, "stopped")
-    assert session.record.step > before
+    state(qtbot, workspace, "stopped")
+    assert workspace.run.record.step > before
     click("Resume run")
-    state(qtbot, session, "running")
-    qtbot.waitUntil(lambda: session.record.step > 101, timeout=3000)
+    state(qtbot, workspace, "running")
+    qtbot.waitUntil(lambda: workspace.run.record.step > 101, timeout=3000)
     click("Stop run")
-    state(qtbot, session, "stopped")
+    state(qtbot, workspace, "stopped")
 
 
-def test_stopping_before_the_first_step(run, click, session, engine, qtbot):
+def test_stopping_before_the_first_step(run, click, workspace, engine, qtbot):
     engine.pace = 0.1
     click("Start run")
     qtbot.wait(50)
     click("Stop run")
-    qtbot.waitUntil(lambda: not session.running, timeout=3000)
-    assert session.record.state == "stopped"
+    qtbot.waitUntil(lambda: not workspace.run.running, timeout=3000)
+    assert workspace.run.record.state == "stopped"
 
 
-def test_failures_are_shown(run, click, find, session, engine, qtbot):
+def test_failures_are_shown(run, click, find, workspace, engine, qtbot):
     engine.faults["step"] = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     click("Start run")
-    state(qtbot, session, "failed")
+    state(qtbot, workspace, "failed")
     assert "mat1 and mat2" in run.banner.text
     click("Copy details", run)
     from PySide6.QtGui import QGuiApplication
@@ -118,42 +120,42 @@ def test_failures_are_shown(run, click, find, session, engine, qtbot):
     qtbot.waitUntil(lambda: run.banner.text == "The model 'x' is not on this computer.", timeout=3000)
     assert not [b for b in run.banner.findChildren(QPushButton) if b.isVisible() and b.text() == "Details"]
     click("Dismiss", run)
-    session.change("loop", steps=7)
+    workspace.change("loop", steps=7)
     assert not run.banner.isVisible()
     click("Start run")
     qtbot.waitUntil(run.banner.isVisible, timeout=3000)
 
 
-def test_closing_asks_while_a_run_goes_on(window, run, click, session, engine, qtbot):
+def test_closing_asks_while_a_run_goes_on(window, run, click, workspace, engine, qtbot):
     engine.pace = 0.01
     click("Start run")
-    state(qtbot, session, "running")
+    state(qtbot, workspace, "running")
     window.close()
     assert window.isVisible()
     box = window.findChild(QMessageBox)
     leave = next(b for b in box.buttons() if b.text() == "Stop and close")
     qtbot.mouseClick(leave, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: not window.isVisible(), timeout=3000)
-    assert session.record.state == "stopped"
+    assert workspace.run.record.state == "stopped"
 
 
 def test_the_last_run_is_there_again(qtbot, engine, tmp_path):
     folder = tmp_path / "runs" / "run"
     folder.mkdir(parents=True)
     engine.histories[folder] = past()
-    session = Session(engine)
-    session.store.setValue("last_run", str(folder))
-    window = MainWindow(session)
+    workspace = Workspace(engine)
+    workspace.store.setValue("last_run", str(folder))
+    window = MainWindow(workspace)
     qtbot.addWidget(window)
     window.show()
     window.go("run")
-    session.start()
-    state(qtbot, session, "interrupted")
+    workspace.start()
+    state(qtbot, workspace, "interrupted")
     start = next(b for b in window.page("run").findChildren(QPushButton) if b.accessibleName() == "Resume run")
     qtbot.waitUntil(start.isEnabled, timeout=3000)
     assert window.page("run").board._raw.getData()[0].size == 100
     qtbot.waitUntil(lambda: engine.also == folder, timeout=3000)  # it is listed for export, wherever it lies
-    session.close(5)
+    workspace.close(5)
     window.close()
 
 
@@ -186,14 +188,14 @@ def test_cross_hair_zoom_and_export(qtbot, tmp_path):
     board.show()
     board.show_record(filled(500), "Memory")
     with qtbot.waitSignal(board.readout) as told:
-        board.point_at(120)
+        board.move_crosshair(120)
     assert told.args[0].startswith("Step 120 · loss ")
     board.set_log(True)
     board.loss.setXRange(100, 200, padding=0)
     assert board.latency.viewRange()[0] == pytest.approx([100, 200])
     board.show_all()
     assert board.latency.viewRange()[0][1] > 500
-    board.set_third("slope")
+    board.set_extra("gradient_estimate")
     board.save_png(tmp_path / "plots.png")
     board.save_csv(tmp_path / "steps.csv")
     assert (tmp_path / "plots.png").stat().st_size > 10_000

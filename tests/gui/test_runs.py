@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from standin import listed, past
 
 from sparsezo_gui.errors import ChangedInputs, UserError
 from sparsezo_gui.gui import words
-from sparsezo_gui.gui.chat import Exchange, hint, wanted
+from sparsezo_gui.gui.chat import Exchange, hint, placeholder
+from sparsezo_gui.gui.requests import ExportRun, InspectRun, ReadRun
+from sparsezo_gui.gui.run_control import Opening
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe, dump
@@ -19,7 +22,7 @@ from sparsezo_gui.recipe import events as e
 
 
 @pytest.fixture
-def runs(window, session, engine, tmp_path, qtbot):
+def runs(window, workspace, engine, tmp_path, qtbot):
     """A run of 100 steps with a branch, and a damaged one."""
     folder = tmp_path / "yesterday"
     branch = folder / "branches" / "slower"
@@ -33,7 +36,7 @@ def runs(window, session, engine, tmp_path, qtbot):
         listed(tmp_path / "broken", "broken", 0, state="damaged", best=None, problem="The journal is no journal."),
     ]  # fmt: skip
     window.go("runs")
-    session.list_runs()
+    workspace.run.list_runs()
     tree = window.page("runs").findChild(QTreeWidget)
     qtbot.waitUntil(lambda: tree.topLevelItemCount() == 2, timeout=3000)
     return folder
@@ -63,35 +66,35 @@ def test_the_tree_tells_every_run_and_what_is_other_in_a_branch(window, runs, fi
         assert not find(name).isEnabled()
 
 
-def test_a_past_step_is_evaluated_with_the_model_loaded_for_it(window, runs, find, click, session, engine, qtbot):
+def test_a_past_step_is_evaluated_with_the_model_loaded_for_it(window, runs, find, click, workspace, engine, qtbot):
     click("Step, best")
     assert find("Step").text() == "60"
     click("Evaluate this step")
     known = find("Step results")
     qtbot.waitUntil(lambda: "accuracy 50.0 %" in known.text(), timeout=5000)
     assert engine.asked == [e.EvaluateNow("validation", 60)]
-    assert session.running and session.record.state == "paused"
+    assert workspace.run.running and workspace.run.record.state == "paused"
     # While it is loaded, the next question costs no loading.
     click("Evaluate this step")
     qtbot.waitUntil(lambda: len(engine.asked) == 2, timeout=3000)
-    session.command(e.Stop())
-    qtbot.waitUntil(lambda: not session.running, timeout=3000)
+    workspace.run.command(e.Stop())
+    qtbot.waitUntil(lambda: not workspace.run.running, timeout=3000)
 
 
-def test_going_back_and_going_on(window, runs, find, click, session, engine, qtbot):
+def test_going_back_and_going_on(window, runs, find, click, workspace, engine, qtbot):
     click("Step, best")
     click("Roll back to this step")
-    qtbot.waitUntil(lambda: session.record is not None and session.record.step == 60, timeout=5000)
+    qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.step == 60, timeout=5000)
     assert engine.asked == [e.GoBack(60)]
-    assert window.page("run").isVisible() and session.record.columns.size == 60
-    assert "Rolled back" in session.record.notes[-1].text
-    session.command(e.Stop())
-    qtbot.waitUntil(lambda: not session.running and "history" not in session.busy, timeout=3000)
+    assert window.page("run").isVisible() and workspace.run.record.columns.size == 60
+    assert "Rolled back" in workspace.run.record.notes[-1].text
+    workspace.run.command(e.Stop())
+    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy, timeout=3000)
     window.go("runs")
     click("Resume the run")
-    qtbot.waitUntil(lambda: session.record.state == "running" and session.record.step > 100, timeout=5000)
-    session.command(e.Stop())
-    qtbot.waitUntil(lambda: not session.running, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.run.record.state == "running" and workspace.run.record.step > 100, timeout=5000)
+    workspace.run.command(e.Stop())
+    qtbot.waitUntil(lambda: not workspace.run.running, timeout=3000)
 
 
 def test_a_branch_is_made_with_what_was_changed(window, runs, find, click, enter, engine, qtbot):
@@ -138,9 +141,9 @@ def test_notes_are_kept_and_sharing_asks_where(window, runs, find, click, engine
     assert (tmp_path / "x.zip").read_text() == "shared before"  # until the engine has written another
 
 
-def test_a_name_leads_to_no_other_folder(window, runs, find, click, engine, session, qtbot, monkeypatch):
-    engine.run_list[0].name = "../../.ssh/<b>x"
-    session.list_runs()
+def test_a_name_leads_to_no_other_folder(window, runs, find, click, engine, workspace, qtbot, monkeypatch):
+    engine.run_list[0] = dataclasses.replace(engine.run_list[0], name="../../.ssh/<b>x")
+    workspace.run.list_runs()
     qtbot.waitUntil(lambda: find("Selected run").text() == "../../.ssh/<b>x", timeout=3000)
     offered = []
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *told: (offered.append(Path(told[2])) or "", ""))
@@ -149,8 +152,8 @@ def test_a_name_leads_to_no_other_folder(window, runs, find, click, engine, sess
     click("Save the shared run")
     click("Cancel sharing")
     click("Show the run")
-    qtbot.waitUntil(lambda: session.record is not None, timeout=3000)
-    session.record.name = "../../.ssh/<b>x"
+    qtbot.waitUntil(lambda: workspace.run.record is not None, timeout=3000)
+    workspace.run.record.name = "../../.ssh/<b>x"
     window.page("run").export_csv()
     assert [path.parent for path in offered] == [Path.home()] * 2
     assert [path.name for path in offered] == ["-..-.ssh--b-x.zip", "-..-.ssh--b-x.csv"]
@@ -170,10 +173,10 @@ def test_what_cannot_be_shared_leaves_the_file_that_was_there(window, runs, find
     assert old.read_text() == "old"
 
 
-def test_a_long_name_hides_nothing(window, runs, find, engine, session, qtbot):
+def test_a_long_name_hides_nothing(window, runs, find, engine, workspace, qtbot):
     window.resize(1280, 720)
-    engine.run_list[0].name = "a name that tells all that was tried " * 2
-    session.list_runs()
+    engine.run_list[0] = dataclasses.replace(engine.run_list[0], name="a name that tells all that was tried " * 2)
+    workspace.run.list_runs()
     tree = find("Runs")
     qtbot.waitUntil(lambda: find("Selected run").text().startswith("a name"), timeout=3000)
     qtbot.wait(20)
@@ -197,36 +200,36 @@ def test_what_a_received_run_came_without_is_said(window, runs, click, qtbot, mo
     qtbot.waitUntil(lambda: window.page("runs").banner.text == "'x' is ready. It came without its model.", timeout=3000)
 
 
-def test_what_fails_is_said_on_the_page(window, runs, find, click, engine, session, qtbot):
-    engine.faults["look"] = UserError("starter: these are not the weights that run 'yesterday' was tuned on.")
+def test_what_fails_is_said_on_the_page(window, runs, find, click, engine, workspace, qtbot):
+    engine.faults["inspect"] = UserError("starter: these are not the weights that run 'yesterday' was tuned on.")
     click("Evaluate this step")
-    qtbot.waitUntil(lambda: "look" in session.problems, timeout=5000)
+    qtbot.waitUntil(lambda: workspace.of(InspectRun).problem is not None, timeout=5000)
     texts = [part.text() for part in window.page("runs").banner.findChildren(QLabel)]
     assert any("not the weights" in text for text in texts)
     qtbot.waitUntil(lambda: find("Evaluate this step").isEnabled(), timeout=3000)
 
 
-def test_changed_inputs_are_a_question_and_what_is_measured_then_is_marked(window, runs, find, click, engine, session,
+def test_changed_inputs_are_a_question_and_what_is_measured_then_is_marked(window, runs, find, click, engine, workspace,
                                                                            qtbot):  # fmt: skip
     way = "add --changed-inputs"
-    engine.faults["look"] = ChangedInputs("The validation examples changed.", way, changed=("validation",))
+    engine.faults["inspect"] = ChangedInputs("The validation examples changed.", way, changed=("validation",))
     click("Evaluate this step")
     qtbot.waitUntil(lambda: window.page("runs").banner.isVisible(), timeout=5000)
     assert window.page("runs").banner.text == "The validation examples changed."
     assert engine.asked == []
     click("Continue anyway")
-    qtbot.waitUntil(lambda: bool(session.record and session.record.marked), timeout=5000)
+    qtbot.waitUntil(lambda: bool(workspace.run.record and workspace.run.record.changed_input_evaluations), timeout=5000)
     assert "with changed inputs: accuracy 50.0 %" in find("Step results").text()
-    assert [each.step for each in session.record.evaluations] == [0]
-    session.command(e.Stop())
-    qtbot.waitUntil(lambda: not session.running and "history" not in session.busy, timeout=3000)
+    assert [each.step for each in workspace.run.record.evaluations] == [0]
+    workspace.run.command(e.Stop())
+    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy, timeout=3000)
     click("Export this step")
-    engine.faults["export"] = engine.faults["look"]
+    engine.faults["export"] = engine.faults["inspect"]
     click("Export now")
-    qtbot.waitUntil(lambda: "export" in session.problems, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.of(ExportRun).problem is not None, timeout=3000)
     assert engine.exported is None
     click("Export anyway")
-    qtbot.waitUntil(lambda: engine.exported is not None and "export" not in session.busy, timeout=3000)
+    qtbot.waitUntil(lambda: engine.exported is not None and not workspace.of(ExportRun).busy, timeout=3000)
 
 
 def test_the_chosen_step_is_taken_to_the_export_page(window, runs, find, click, qtbot):
@@ -236,7 +239,7 @@ def test_the_chosen_step_is_taken_to_the_export_page(window, runs, find, click, 
     assert find("Step to export").text() == "60"
 
 
-def test_the_chat_answers_side_by_side(window, runs, find, click, session, engine, qtbot):
+def test_the_chat_answers_side_by_side(window, runs, find, click, workspace, engine, qtbot):
     qtbot.keyClick(window, Qt.Key.Key_J, Qt.KeyboardModifier.ControlModifier)
     assert not find("Ask the model").isEnabled()
     click("Step, best")
@@ -247,9 +250,9 @@ def test_the_chat_answers_side_by_side(window, runs, find, click, session, engin
     assert engine.asked == [e.Ask("Where is my parcel?", 96, 0), e.Ask("Where is my parcel?", 96, 60)]
     assert find("Base model's answer").text() == "The answer after 0."
     assert find("Tuned model's answer", QLabel).text() == "The answer after 60."
-    session.command(e.Stop())
-    qtbot.waitUntil(lambda: not session.running and "history" not in session.busy, timeout=3000)
-    engine.faults["look"] = UserError("The model is gone.")
+    workspace.run.command(e.Stop())
+    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy, timeout=3000)
+    engine.faults["inspect"] = UserError("The model is gone.")
     find("Prompt").setPlainText("And now?")
     click("Ask the model")
     qtbot.waitUntil(lambda: window.chat._exchanges[-1].base.text() == "The model is gone.", timeout=5000)
@@ -257,7 +260,7 @@ def test_the_chat_answers_side_by_side(window, runs, find, click, session, engin
     assert window.chat._exchanges == []
 
 
-def test_a_prompt_can_be_asked_raw(window, runs, find, click, session, engine, qtbot):
+def test_a_prompt_can_be_asked_raw(window, runs, find, click, workspace, engine, qtbot):
     window.chat.show()
     assert find("Prompt").placeholderText() == "Type the text…\nCtrl+Enter to ask"
     click("Raw prompt")
@@ -266,8 +269,8 @@ def test_a_prompt_can_be_asked_raw(window, runs, find, click, session, engine, q
     click("Ask the model")
     qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
     assert engine.asked == [e.Ask("Answer:\n", 96, 0, True), e.Ask("Answer:\n", 96, 100, True)]
-    session.command(e.Stop())
-    qtbot.waitUntil(lambda: not session.running and "history" not in session.busy, timeout=3000)
+    workspace.run.command(e.Stop())
+    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy, timeout=3000)
 
 
 @pytest.mark.parametrize(
@@ -285,18 +288,18 @@ def test_a_prompt_can_be_asked_raw(window, runs, find, click, session, engine, q
     ],
 )
 def test_the_chat_says_what_to_write(data, raw, text):
-    assert wanted(Recipe(data=data), Engine().tasks(), raw) == text
+    assert placeholder(Recipe(data=data), Engine().tasks(), raw) == text
 
 
 @pytest.mark.parametrize(
     ("data", "way"),
     [
         ({"task": "pairs"}, "goes into the run's template, and into the model's chat template where there is one, as"),
-        ({"task": "pairs", "chat_template": False}, "The model's chat template is not used. Where"),
+        ({"task": "pairs", "chat_template": False}, "The model's chat template is not used. If the task"),
         ({"task": "chat", "chat_template": False}, "Your text goes into the model's chat template, as the run's"),
-        ({"task": "sst2"}, "Your text goes into the run's template, as the run's examples did. Where"),
-        ({"task": "text"}, "The model continues your text. Where"),
-        ({"task": "gone"}, "Your text goes into the run's template, as the run's examples did. Where"),
+        ({"task": "sst2"}, "Your text goes into the run's template, as the run's examples did. If the task"),
+        ({"task": "text"}, "The model continues your text. If the task"),
+        ({"task": "gone"}, "Your text goes into the run's template, as the run's examples did. If the task"),
     ],
 )
 def test_the_chat_says_which_templates_a_text_goes_into(data, way):
@@ -307,7 +310,7 @@ def test_the_hint_is_of_the_run_on_show(window, tmp_path):
     folder, old = tmp_path / "old", dump(Recipe(data={"task": "pairs", "chat_template": False}))
     folder.mkdir()
     (folder / "recipe.toml").write_text(old.replace("chat_template = false\n", ""))  # as before that key existed
-    window.chat.point_at(folder, 3)
+    window.chat.set_target(folder, 3)
     assert "chat template is not used" in window.chat._hint.text()
     window.chat.empty()
     assert "chat template is not used" in window.chat._hint.text()
@@ -315,33 +318,33 @@ def test_the_hint_is_of_the_run_on_show(window, tmp_path):
 
 def test_an_answer_that_is_empty_says_why(qapp):
     exchange = Exchange("Is it?", "Tuned")
-    exchange.take(e.Answer(0, " \n"))
+    exchange.add_piece(e.Answer(0, " \n"))
     assert exchange.base.text() == "…"
-    exchange.take(e.Answer(0, "", last=True))
+    exchange.add_piece(e.Answer(0, "", last=True))
     assert exchange.base.text() == "The model gave an empty answer."
-    exchange.take(e.Answer(9, "technical 92 %\nbilling 8 %", last=True))
+    exchange.add_piece(e.Answer(9, "technical 92 %\nbilling 8 %", last=True))
     assert exchange.tuned.text() == "technical 92 %\nbilling 8 %"
 
 
-def test_two_questions_while_the_run_is_opened_are_both_answered(window, runs, find, click, session, engine, qtbot):
+def test_two_questions_while_the_run_is_opened_are_both_answered(window, runs, find, click, workspace, engine, qtbot):
     window.chat.show()
     for prompt in ("one", "two"):
         find("Prompt").setPlainText(prompt)
         window.chat.ask()
     qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
     assert [each.prompt for each in engine.asked] == ["one", "one", "two", "two"]
-    session.command(e.Stop())
-    qtbot.waitUntil(lambda: not session.running and "history" not in session.busy, timeout=3000)
+    workspace.run.command(e.Stop())
+    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy, timeout=3000)
 
 
-def test_a_wish_that_came_to_nothing_is_forgotten(window, runs, find, click, session, engine, qtbot):
-    session._wanted = (runs, "look", (e.GoBack(60),))
-    session.train()
-    assert session._wanted is None
-    session.command(e.Stop())
-    qtbot.waitUntil(lambda: not session.running, timeout=5000)
-    session.open_run(runs)
-    qtbot.waitUntil(lambda: "history" not in session.busy, timeout=3000)
+def test_a_wish_that_came_to_nothing_is_forgotten(window, runs, find, click, workspace, engine, qtbot):
+    workspace.run._opening = Opening(runs, True, (e.GoBack(60),))
+    workspace.train()
+    assert workspace.run._opening is None
+    workspace.run.command(e.Stop())
+    qtbot.waitUntil(lambda: not workspace.run.running, timeout=5000)
+    workspace.run.open(runs)
+    qtbot.waitUntil(lambda: not workspace.of(ReadRun).busy, timeout=3000)
     assert engine.asked == []
 
 
@@ -353,48 +356,48 @@ def test_notes_that_were_typed_stay_with_their_run(window, runs, find, engine, q
     assert find("Notes").toPlainText() == ""
 
 
-def test_the_chat_beside_a_run_that_goes_on(window, find, click, session, engine, qtbot):
-    session.change("loop", steps=400)
+def test_the_chat_beside_a_run_that_goes_on(window, find, click, workspace, engine, qtbot):
+    workspace.change("loop", steps=400)
     engine.pace = 0.01
     window.go("run")
     click("Start run")
-    qtbot.waitUntil(lambda: session.record is not None and session.record.state == "running", timeout=5000)
+    qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.state == "running", timeout=5000)
     window.chat.show()
     find("Prompt").setPlainText("Hello")
     click("Ask the model")
     qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
     assert find("Tuned model's answer", QLabel).text() == "The answer after all."
     click("Stop run")
-    qtbot.waitUntil(lambda: not session.running, timeout=3000)
+    qtbot.waitUntil(lambda: not workspace.run.running, timeout=3000)
 
 
-def test_memory_is_let_go_of_and_taken_again(window, find, click, session, engine, qtbot):
-    session.change("loop", steps=400)
+def test_memory_is_let_go_of_and_taken_again(window, find, click, workspace, engine, qtbot):
+    workspace.change("loop", steps=400)
     engine.pace = 0.01
     window.go("run")
     click("Start run")
-    qtbot.waitUntil(lambda: session.record is not None and session.record.state == "running", timeout=5000)
+    qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.state == "running", timeout=5000)
     click("Pause run")
-    qtbot.waitUntil(lambda: session.record.state == "paused", timeout=3000)
+    qtbot.waitUntil(lambda: workspace.run.record.state == "paused", timeout=3000)
     click("Free memory")
-    qtbot.waitUntil(lambda: session.record.state == "released", timeout=3000)
+    qtbot.waitUntil(lambda: workspace.run.record.state == "unloaded", timeout=3000)
     assert "model unloaded" in find("State of the run").text()
     click("Resume run")
-    qtbot.waitUntil(lambda: session.record.state == "running", timeout=3000)
+    qtbot.waitUntil(lambda: workspace.run.record.state == "running", timeout=3000)
     click("Stop run")
-    qtbot.waitUntil(lambda: not session.running, timeout=3000)
+    qtbot.waitUntil(lambda: not workspace.run.running, timeout=3000)
 
 
-def test_a_run_that_waits_says_for_what(window, find, session):
+def test_a_run_that_waits_says_for_what(window, find, workspace):
     window.go("run")
     from sparsezo_gui.gui.record import RunRecord
 
-    record = RunRecord(session.recipe, Path("x"))
+    record = RunRecord(workspace.recipe, Path("x"))
     record.add([e.Started("x", "tiny", 1, 10, 1, 1, 1, "CPU"), e.Paused(0, "the disk is full")])
-    session.record = record
-    session.run_changed.emit()
+    workspace.run.record = record
+    workspace.run.changed.emit()
     assert "Waiting: the disk is full" in find("State of the run").text()
-    session.record = None
+    workspace.run.record = None
 
 
 def test_the_page_in_both_themes(window, runs, qtbot, both_themes):

@@ -11,7 +11,9 @@ import pytest
 
 from sparsezo_gui import resources
 from sparsezo_gui.gui.app import make_application
-from sparsezo_gui.gui.worker import Request, Worker
+from sparsezo_gui.gui.messages import Failed, Ticket
+from sparsezo_gui.gui.requests import ListModels
+from sparsezo_gui.gui.worker import Worker
 
 HEADLESS = {**os.environ, "DISPLAY": "", "WAYLAND_DISPLAY": "", "QT_QPA_PLATFORM": "offscreen"}
 
@@ -70,9 +72,9 @@ def test_a_fault_in_a_library_ends_no_worker(fault):
             raise fault
 
     worker = Worker(Engine())
-    worker._serve(Request("models", 1))
+    worker._serve(Ticket(1, ListModels()))
     (told,) = worker.outbox
-    assert (told.what, told.number) == ("problem", 1) and "broken" in told.value.details
+    assert isinstance(told, Failed) and told.ticket.number == 1 and "broken" in told.problem.details
 
 
 def test_an_order_to_leave_is_no_fault():
@@ -81,4 +83,4 @@ def test_an_order_to_leave_is_no_fault():
             raise SystemExit
 
     with pytest.raises(SystemExit):
-        Worker(Engine())._serve(Request("models", 1))
+        Worker(Engine())._serve(Ticket(1, ListModels()))

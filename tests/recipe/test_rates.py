@@ -7,7 +7,7 @@ import pytest
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.rates import in_weights, suited, times
 from sparsezo_gui.recipe.registry import MASKS, UPDATES
-from sparsezo_gui.recipe.toml import build, changed
+from sparsezo_gui.recipe.tables import build, changed
 
 WEIGHTS = [rule for rule in UPDATES if in_weights(UPDATES[rule])]  # updates whose rate is in units of weights
 

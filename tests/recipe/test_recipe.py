@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sparsezo_gui import recipe, resources
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, dump, load, loads, with_settings
-from sparsezo_gui.recipe.toml import build, changed
+from sparsezo_gui.recipe.tables import build, changed
 
 
 def test_an_empty_recipe_is_the_default():
@@ -183,7 +183,7 @@ values = st.recursive(
 @given(st.dictionaries(keys, values, max_size=4))
 def test_any_tables_are_a_recipe_or_get_a_sentence(tables):
     try:
-        recipe.toml.build(tables)
+        recipe.build(tables)
     except UserError as error:
         assert str(error).strip()
 
@@ -206,7 +206,7 @@ def test_another_rule_brings_what_is_usual_for_it():
 
 def test_a_recipe_to_give_away_names_no_folder(tmp_path):
     (tmp_path / "a").mkdir()
-    chosen = recipe.toml.build({
+    chosen = recipe.build({
         "model": {"id": "owner/model"}, "data": {"source": str(tmp_path / "a" / "rows.csv")},
         "mask": {"rule": "multi-task", "texts": ["general", str(tmp_path / "rows.csv"), "C:\\Users\\ann\\more.txt"]},
         "run": {"folder": str(tmp_path), "name": "mine"},

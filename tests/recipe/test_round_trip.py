@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from sparsezo_gui.recipe import Recipe, dump, load, loads, with_settings
 from sparsezo_gui.recipe.combine import refusal
 from sparsezo_gui.recipe.registry import REGISTRIES
-from sparsezo_gui.recipe.toml import build
+from sparsezo_gui.recipe.tables import build
 from sparsezo_gui.recipe.variants import Settings
 
 EXACT = {  # fields that take some texts only
@@ -55,7 +55,14 @@ def together(content: dict[str, Any]) -> bool:
     return not refusal(Recipe.model_construct(version=1, **chosen, **rest))
 
 
-recipes = st.fixed_dictionaries({}, optional=parts).filter(together).map(build)
+contents = st.fixed_dictionaries({}, optional=parts).filter(together)
+recipes = contents.map(build)
+
+
+@settings(max_examples=300, deadline=None)
+@given(contents)
+def test_plain_tables_and_arguments_are_the_same_recipe(content):
+    assert Recipe(**content) == build(content)
 
 
 @settings(max_examples=300, deadline=None)

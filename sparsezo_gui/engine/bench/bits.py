@@ -25,7 +25,7 @@ from sparsezo_gui.engine.layers.quantise import nf4
 from sparsezo_gui.engine.layers.weights import DenseWeight, FrozenWeight, Int8Weight, NF4Weight
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.objective import measure
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.events import Event, Notice, Progress

@@ -25,7 +25,7 @@ from sparsezo_gui.engine.files import write_text
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, dump, loads, with_settings
 from sparsezo_gui.recipe.events import Event, Notice, Progress, Started
-from sparsezo_gui.recipe.toml import build
+from sparsezo_gui.recipe.tables import build
 
 Columns = dict[str, int | None]
 GRID = tuple(itertools.product((1, 8), (128, 1024), ("answers", "whole")))

@@ -19,7 +19,7 @@ from sparsezo_gui.engine.masks.random import Random
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.runs.journal import Header, JournalWriter
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.events import Event, Notice
 

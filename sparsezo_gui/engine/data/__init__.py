@@ -24,12 +24,13 @@ anything beyond the `limits` of the model), and `rendering` shows an example as 
 Nothing here imports torch; `datasets` and `transformers` are imported on first use.
 """
 
+from sparsezo_gui.answers import DataPreview, Task
 from sparsezo_gui.engine.data.encode import Encoded, Row, encode, encode_text_blocks
 from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.engine.data.prepare import Passage, Split, TaskData, load_task, passages, text_blocks
-from sparsezo_gui.engine.data.preview import DataPreview, preview, previewing
+from sparsezo_gui.engine.data.preview import preview, previewing
 from sparsezo_gui.engine.data.sources import Rows, finish, load_rows
-from sparsezo_gui.engine.data.tasks import Task, task, tasks
+from sparsezo_gui.engine.data.tasks import task, tasks
 
 __all__ = [
     "DataPreview",

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
+from sparsezo_gui.answers import Task
 from sparsezo_gui.engine.data.record import Binary, Record
-from sparsezo_gui.engine.data.tasks import Task, task
+from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe.recipe import DataTable
 

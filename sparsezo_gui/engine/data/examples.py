@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sparsezo_gui.answers import Candidate, Task
 from sparsezo_gui.engine.data import chat, columns, labels
 from sparsezo_gui.engine.data.conversations import Unused, is_turns, written
 from sparsezo_gui.engine.data.dialogues import Dialogues, texts
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.sources import Rows
-from sparsezo_gui.engine.data.tasks import Answer, Task, task
+from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.engine.data.template import Literal, Template
 from sparsezo_gui.engine.metrics import without_reasoning
 from sparsezo_gui.engine.sandbox.prompt import described
@@ -58,7 +59,7 @@ class Maker(Dialogues):
     task: Task
     parts: dict[str, str]
     prompt: Template
-    answers: tuple[Answer, ...]
+    answers: tuple[Candidate, ...]
     candidates: tuple[Template, ...]
     tokenizer: Any = None
     chat_template: bool = False
@@ -300,7 +301,7 @@ def _known_parts(kind: Task, table: DataTable, prompt: Template) -> None:
         raise UserError(f"[data] columns: the task '{kind.name}' has no part '{part}'. {did_you_mean(part, known)}")
 
 
-def _answers(kind: Task, table: DataTable, rows: dict[str, Rows], parts: dict[str, str]) -> tuple[Answer, ...]:
+def _answers(kind: Task, table: DataTable, rows: dict[str, Rows], parts: dict[str, str]) -> tuple[Candidate, ...]:
     """The fixed candidates: from the recipe, from the task, or the distinct labels of the training rows, sorted."""
     if kind.kind != "choice" or kind.items:
         if table.answers:
@@ -314,19 +315,19 @@ def _answers(kind: Task, table: DataTable, rows: dict[str, Rows], parts: dict[st
         raise UserError(f"[data] answers: a choice needs at least two different answers, not {words}.")
     numbers = any(word.isdigit() for word in words)
     return tuple(
-        Answer(text=group[0], labels=tuple(group) if numbers else (*group, str(index)))
+        Candidate(text=group[0], labels=tuple(group) if numbers else (*group, str(index)))
         for index, group in enumerate(spelled)
     )
 
 
-def _reworded(kind: Task, table: DataTable) -> tuple[Answer, ...]:
+def _reworded(kind: Task, table: DataTable) -> tuple[Candidate, ...]:
     if len(table.answers) != len(kind.answers):
         usual = ", ".join(answer.text for answer in kind.answers)
         raise UserError(
             f"[data] answers: the task '{kind.name}' has {len(kind.answers)} ({usual}), not {len(table.answers)}."
         )
     return tuple(
-        Answer(text=text, labels=(*old.labels, text)) for text, old in zip(table.answers, kind.answers, strict=True)
+        Candidate(text=text, labels=(*old.labels, text)) for text, old in zip(table.answers, kind.answers, strict=True)
     )
 
 

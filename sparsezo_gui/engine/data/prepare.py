@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsezo_gui import resources
+from sparsezo_gui.answers import Task
 from sparsezo_gui.engine.data import columns, readers, sources
 from sparsezo_gui.engine.data.encode import Encoded, Tokens, encode, encode_text, encode_text_blocks, text_of
 from sparsezo_gui.engine.data.examples import Example, Maker, maker
@@ -17,7 +18,6 @@ from sparsezo_gui.engine.data.findings import Findings
 from sparsezo_gui.engine.data.rendering import trained_sequence
 from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.engine.data.spill import SpillList
-from sparsezo_gui.engine.data.tasks import Task
 from sparsezo_gui.engine.pretrained.limits import Limits
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Notice, Progress

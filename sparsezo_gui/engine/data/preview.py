@@ -7,19 +7,18 @@ import json
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
+from sparsezo_gui.answers import DataPreview, Pieces, Task
 from sparsezo_gui.engine.data import columns, prepare, rendering, sources
 from sparsezo_gui.engine.data.examples import Maker, maker
 from sparsezo_gui.engine.data.faults import Gaps
 from sparsezo_gui.engine.data.findings import Findings
 from sparsezo_gui.engine.data.readers import Record
-from sparsezo_gui.engine.data.rendering import Pieces
-from sparsezo_gui.engine.data.tasks import Task, task
+from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.engine.pretrained.limits import Limits
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe.events import Notice, Progress
+from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
 
 _BARS = 20  # of the length histogram
@@ -30,42 +29,6 @@ _HINTS = {  # words in a column's name that suggest a part, beyond the names a t
     "text": ("text", "content", "body", "sentence", "message", "review", "title", "input", "question"),
     "messages": ("messag", "conversation", "chat", "dialog", "turn"),
 }
-
-
-@dataclass(frozen=True)
-class DataPreview:
-    """One page of a data set, and the examples it would become.
-
-    ``rows`` are the cells of the page as text, in file order, and ``available`` counts all rows of that file.
-    ``totals`` counts the rows a run would use, by split. ``columns_of`` gives the column of each part, and
-    ``suggestion`` a column for parts without one. ``problem`` says what keeps rows from becoming examples ('' if
-    nothing does); the fields after it are filled as far as possible. ``notices`` are those of the run, and ``offer``
-    is the switch in [data] that fixes the problem ('' for none). ``examples`` are those of the page, as pieces of text
-    with whether they are trained (tokens if a tokenizer was given; the correct candidate counts as trained), and
-    ``left_out`` counts the characters of each that are omitted in its middle. ``classes`` counts training examples by
-    answer. ``lengths`` are (longest tokens of the bar, examples) over all splits, ``longest`` is the longest example,
-    ``longest_tokens`` its length; ``cut`` counts examples that lose tokens. ``tokenizer_problem`` says why the model's
-    tokenizer cannot be used, if there are no tokens.
-    """
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    page: int
-    available: int
-    totals: dict[str, int]
-    columns_of: dict[str, str]
-    suggestion: dict[str, str]
-    problem: str = ""
-    offer: str = ""
-    notices: tuple[Notice, ...] = ()
-    examples: tuple[Pieces, ...] = ()
-    left_out: tuple[int, ...] = ()
-    classes: dict[str, int] | None = None
-    lengths: tuple[tuple[int, int], ...] = ()
-    longest: Pieces = ()
-    longest_tokens: int = 0
-    cut: int = 0
-    tokenizer_problem: str = ""
 
 
 def preview(table: DataTable, tokenizer: Any = None, page: int = 0, page_size: int = 50) -> DataPreview:

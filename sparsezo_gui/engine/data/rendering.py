@@ -10,11 +10,11 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+from sparsezo_gui.answers import Pieces
 from sparsezo_gui.engine.data.encode import Encoded, Tokens, beginning, tokenise
 from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.untrusted import outside
 
-Pieces = tuple[tuple[str, bool], ...]
 SHOWN = 10_000  # characters of an example in the window; a longer one is shortened in the middle
 _PENDING = 8  # at most this many tokens make up a character
 

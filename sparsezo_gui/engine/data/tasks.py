@@ -15,46 +15,10 @@ from __future__ import annotations
 
 import functools
 import tomllib
-from typing import Annotated, Literal
-
-from pydantic import AfterValidator
 
 from sparsezo_gui import resources
+from sparsezo_gui.answers import Task
 from sparsezo_gui.errors import UserError, did_you_mean
-from sparsezo_gui.recipe.metrics import metric
-from sparsezo_gui.recipe.variants import Settings
-
-
-class Answer(Settings):
-    """A candidate: its text, and the lower-case words that mean it in a label column."""
-
-    text: str
-    labels: tuple[str, ...]
-
-
-def _deciding(name: str) -> str:
-    if not metric(name).decides:
-        raise ValueError("must be a metric that decides, see `sparsezo_gui.recipe.metrics`")
-    return name
-
-
-class Task(Settings):
-    """How rows become examples, and how answers to them are scored. See the module's docstring for the fields."""
-
-    name: str
-    title: str
-    kind: Literal["choice", "completion", "chat", "text", "preference"]
-    metric: Annotated[str, AfterValidator(_deciding)]
-    paper: str = ""
-    prompt: str = ""
-    answers: tuple[Answer, ...] = ()
-    items: str = ""
-    item: str = ""
-    none: str = ""
-    stop: str = ""
-    chat_template: bool = False
-    explode: tuple[str, ...] = ()
-    columns: dict[str, tuple[str, ...]]
 
 
 @functools.cache

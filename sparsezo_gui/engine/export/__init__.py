@@ -40,9 +40,4 @@ def export_run(
 
 def refusal(form: str, session: Session) -> str:
     """Why the run cannot be exported in that format; empty if it can."""
-    if form == "overlay" and session.tuned.mask.space == "low-rank":
-        return (
-            "An overlay file stores single weights, but this run changed whole matrices in a low-rank subspace. "
-            "Export it with --format hf, or share the run, which takes the least space."
-        )
-    return ""
+    return session.tuned.space.export_refusal(form)

@@ -11,6 +11,7 @@ from sparsezo_gui import recipe as recipes
 from sparsezo_gui.engine.pretrained.source import ModelSource
 from sparsezo_gui.plain import printable
 from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.registry import SPACES
 
 CODE = (
     "This model runs the Python code in its folder, with all permissions of the person who loads it. Read the code "
@@ -39,7 +40,7 @@ def model_card(
     link = f"[{_words(base)}](https://huggingface.co/{quote(base)})"
     text = recipes.dump(recipe).strip()
     share = 100 * tuned / max(source.spec.eligible, 1)
-    what = f"{tuned:,} {'values that change all' if recipe.mask.space == 'low-rank' else 'of'}"
+    what = f"{tuned:,} {SPACES[recipe.mask.space].relation}"
     flag = " --trust-remote-code" if source.code else ""
     steps = recipe.estimator.title if recipe.estimator.backwards else "zeroth-order optimisation (forward passes only)"
     parts = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from sparsezo_gui import resources
+from sparsezo_gui.answers import ModelSummary
 from sparsezo_gui.engine.hub.cache import cached_folder, hub_error, model_info
 from sparsezo_gui.engine.hub.refusals import HUB_ERRORS
 from sparsezo_gui.engine.hub.token import token
@@ -28,23 +28,6 @@ from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.untrusted import reason
 
 LIMIT = 30  # results of a Hub search
-
-
-@dataclass(frozen=True)
-class ModelSummary:
-    """One model in a list. ``bytes`` are those of its weight files; 0 and '' stand for what is not known."""
-
-    id: str
-    title: str
-    kind: str
-    """'bundled', 'folder', 'cache' or 'hub'."""
-    architecture: str = ""
-    parameters: int = 0
-    bytes: int = 0
-    licence: str = ""
-    gated: bool = False
-    problem: str = ""
-    """Why it cannot be tuned here, in a sentence; empty when it can."""
 
 
 def local_models() -> list[ModelSummary]:

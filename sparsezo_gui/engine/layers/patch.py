@@ -172,3 +172,27 @@ class LowRankPatch(Patch):
         for (left, right), core in zip(self.factors, self.cores[0].to(weight.dtype), strict=True):
             weight.addmm_(core if left is None else left.to(weight.dtype) @ core, right.to(weight.dtype).mT)
         return weight
+
+
+@dataclass(frozen=True, eq=False)
+class AdapterPatch(Patch):
+    """LoRA beside the weight: each side has W + ``scale``·B·A, with its own ``a`` (sides, r, in) and ``b`` (sides, out,
+    r), fp32. The frozen weight multiplies all sides at once."""
+
+    a: Tensor
+    b: Tensor
+    scale: float
+
+    def add(self, rows: Tensor, out: Tensor) -> None:
+        """See `Patch.add`."""
+        # In fp32: 16 bits do not hold by how much the sides differ.
+        out += (rows.float() @ self.a.mT).mul_(self.scale) @ self.b.mT
+
+    def whole(self, weight: Tensor) -> Tensor:
+        """See `Patch.whole`."""
+        return weight.addmm_(self.b[0].to(weight.dtype), self.a[0].to(weight.dtype), alpha=self.scale)
+
+    def project(self, gradient: Tensor) -> Tensor:
+        """s·Bᵀ·G and s·G·Aᵀ, flat and one after the other: the gradients of the first side's A and B, where G (out, in)
+        is the weight's ``gradient``."""
+        return torch.cat([(self.b[0].mT @ gradient).flatten(), (gradient @ self.a[0].mT).flatten()]).mul_(self.scale)

@@ -35,22 +35,22 @@ from torch import Tensor
 
 from sparsezo_gui.engine.files import replacing
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.registry import SPACES
 
-FORMAT, VERSION, OTHER_VERSION = "sparsezo-mask", "1", "2"
+FORMAT, VERSIONS = "sparsezo-mask", ("1", "2")
 PART = "part:"
-SPACES = ("entries", "dense", "low-rank")
 
 
 @dataclass(frozen=True)
 class Mask:
     """What is tuned. In the space 'entries': ``indices`` by parameter name, int32, ascending. Other spaces have
-    ``tuned`` values, and additional ``parts``, fp32."""
+    ``tuned`` values, and ``parts`` of their own, fp32."""
 
     indices: Mapping[str, Tensor]
     rule: Mapping[str, Any]
     fingerprint: str
     eligible: int
-    space: str = "entries"
+    space: str = SPACES.default
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     tuned: int | None = None
 
@@ -66,8 +66,7 @@ class Mask:
         for name in sorted(self.indices):
             content = self.indices[name].cpu().numpy().astype("<i4")
             digest.update(name.encode() + b"\0" + len(content).to_bytes(8, "little") + content.tobytes())
-        if self.space != "entries":
-            digest.update(self.space.encode() + b"\0" + self.size.to_bytes(8, "little"))
+        digest.update(SPACES[self.space].mask_digest(self))
         for name in sorted(self.parts):
             content = self.parts[name].cpu().contiguous().numpy().astype("<f4")
             digest.update(name.encode() + b"\0" + content.size.to_bytes(8, "little") + content.tobytes())
@@ -75,16 +74,16 @@ class Mask:
 
     def save(self, path: Path, new: bool = False) -> None:
         """Writes the mask file; a ``new`` one never replaces another. Raises `UserError`."""
+        space = SPACES[self.space]
         metadata = {
             "format": FORMAT,
-            "version": VERSION if self.space == "entries" else OTHER_VERSION,
+            "version": space.mask_version,
             "rule": json.dumps(dict(self.rule)),
             "fingerprint": self.fingerprint,
             "eligible": str(self.eligible),
             "hash": self.hash,
+            **space.mask_header(self),
         }
-        if self.space != "entries":
-            metadata |= {"space": self.space, "tuned": str(self.size)}
         tensors = {**self.indices, **{PART + name: part for name, part in self.parts.items()}}
         with replacing(path, new) as temporary:
             save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
@@ -130,7 +129,7 @@ def load(path: Path, shapes: Mapping[str, tuple[int, int]], fingerprint: str) ->
         raise UserError(f"{path}: damaged mask file (its parts are not fp32). Find the mask again.")
     order = [name for name in shapes if name in indices]
     chosen = {name: indices[name] for name in order}
-    mask = Mask(chosen, rule, fingerprint, eligible, space, parts, None if space == "entries" else tuned)
+    mask = Mask(chosen, rule, fingerprint, eligible, space, parts, None if SPACES[space].lists_entries else tuned)
     if metadata.get("hash") != mask.hash:
         raise UserError(f"{path}: damaged mask file (its content does not match its hash). Find the mask again.")
     return mask
@@ -138,17 +137,17 @@ def load(path: Path, shapes: Mapping[str, tuple[int, int]], fingerprint: str) ->
 
 def _facts(path: Path, metadata: Mapping[str, str], entries: int) -> tuple[dict[str, Any], int, str, int]:
     """The rule, the number of weights it chose from, the space, and the number of tuned values."""
-    if metadata.get("format") != FORMAT or metadata.get("version") not in (VERSION, OTHER_VERSION):
-        raise UserError(f"{path}: not a mask file of this program (it has no '{FORMAT}' version {VERSION} header).")
+    if metadata.get("format") != FORMAT or metadata.get("version") not in VERSIONS:
+        raise UserError(f"{path}: not a mask file of this program (it has no '{FORMAT}' version {VERSIONS[0]} header).")
     try:
         rule, eligible = json.loads(metadata["rule"]), int(metadata["eligible"])
-        space, tuned = "entries", entries
-        if metadata["version"] == OTHER_VERSION:
+        space, tuned = SPACES.default, entries
+        if metadata["version"] != VERSIONS[0]:
             space, tuned = metadata["space"], int(metadata["tuned"])
     except (KeyError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged mask file (its header lacks {error}). Find the mask again.") from error
-    wrong = space not in SPACES or (space == "entries") != (metadata["version"] == VERSION) or not 0 <= tuned < 2**62
-    if wrong or not isinstance(rule, dict) or eligible < entries or (space != "entries" and entries):
+    wrong = space not in SPACES or SPACES[space].mask_version != metadata["version"] or not 0 <= tuned < 2**62
+    if wrong or not isinstance(rule, dict) or eligible < entries or (entries and not SPACES[space].lists_entries):
         raise UserError(f"{path}: damaged mask file (its header does not match its content). Find the mask again.")
     return rule, eligible, space, tuned
 

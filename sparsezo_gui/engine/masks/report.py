@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparsezo_gui.engine.masks.rule import Cost, Search, find_measured
+from sparsezo_gui.answers import Cost, MaskReport, Tally
+from sparsezo_gui.engine.masks.rule import Search, find_measured
 from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.registry import SPACES
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.masks.mask import Mask
@@ -16,52 +16,23 @@ if TYPE_CHECKING:
     from sparsezo_gui.recipe import Recipe
 
 
-@dataclass(frozen=True)
-class Tally:
-    """The number of eligible ``weights`` under a label, and of ``tuned`` ones."""
-
-    label: str
-    tuned: int
-    weights: int
-
-
-@dataclass(frozen=True)
-class MaskReport:
-    """A mask in numbers. ``cost`` is that of finding it, without loading the model."""
-
-    tuned: int
-    eligible: int
-    cost: Cost
-    layers: tuple[Tally, ...]
-    """One entry per decoder block, '0', '1', …, in the model's order."""
-    kinds: tuple[Tally, ...]
-    """One entry per kind of weight, such as 'q_proj' or 'down_proj': the last part of its module's name."""
-
-
 def report(mask: Mask, spec: ModelSpec, cost: Cost) -> MaskReport:
     """``mask`` in numbers, including blocks and kinds without tuned weights."""
-    counts = _counts(mask, spec)
+    counts = SPACES[mask.space].counts(mask, spec)
     layers, kinds = dict[str, list[int]](), dict[str, list[int]]()
     for name, (rows, columns) in spec.linears.items():
         tuned = counts.get(name, 0)
         layer = name.removeprefix(f"{spec.blocks}.").partition(".")[0]
-        kind = name.removesuffix(".weight").rpartition(".")[2]
-        for groups, label in ((layers, layer), (kinds, kind)):
+        for groups, label in ((layers, layer), (kinds, kind_of(name))):
             sums = groups.setdefault(label, [0, 0])
             sums[0] += tuned
             sums[1] += rows * columns
     return MaskReport(mask.size, mask.eligible, cost, _tallies(layers), _tallies(kinds))
 
 
-def _counts(mask: Mask, spec: ModelSpec) -> dict[str, int]:
-    """Tuned values by weight."""
-    if mask.space == "low-rank":
-        from sparsezo_gui.engine.spaces.low_rank import bases_of
-
-        return {name: math.prod(core) for name, core in bases_of(mask, spec.linears).cores.items()}
-    if mask.space == "dense":
-        return {name: math.prod(shape) for name, shape in spec.linears.items()}
-    return {name: indices.numel() for name, indices in mask.indices.items()}
+def kind_of(name: str) -> str:
+    """The kind of weight, such as 'q_proj' or 'down_proj': the last part of its module's name."""
+    return name.removesuffix(".weight").rpartition(".")[2]
 
 
 def _tallies(groups: dict[str, list[int]]) -> tuple[Tally, ...]:

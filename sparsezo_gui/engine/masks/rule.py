@@ -8,8 +8,8 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from sparsezo_gui.answers import Cost
 from sparsezo_gui.recipe.events import Progress
-from sparsezo_gui.recipe.recipe import DataTable
 from sparsezo_gui.recipe.variants import Variant, setting
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.masks.select import Selection
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.recipe.recipe import DataTable
 
 Scope = Literal["global", "tensor", "row"]
 
@@ -37,7 +38,7 @@ class MaskRule(Variant):
     """Base of mask rules: which of the frozen weights are tuned."""
 
     space: ClassVar[str] = "entries"
-    """What the values are: 'entries' of the weights, 'dense' (all of them), or 'low-rank'."""
+    """What the values are: the name of a space in `sparsezo_gui.recipe.registry`."""
     rate_factor: ClassVar[float] = 1.0
     """Factor on a learning rate in units of weights, relative to the sensitive mask, where the loss is steepest;
     changing the rule scales the rate by it (see `sparsezo_gui.recipe.rates`)."""
@@ -83,14 +84,6 @@ class MaskRule(Variant):
     @abstractmethod
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """Finds the mask of ``model``; yields progress and returns the mask. Closing the generator cancels."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost of finding a mask: seconds, and the peak memory of the process in bytes."""
-
-    seconds: float
-    bytes: int
 
 
 def find_measured(rule: MaskRule, model: FrozenModel, search: Search) -> Generator[Progress, None, tuple[Mask, Cost]]:

@@ -28,8 +28,11 @@ class Objective(Variant):
     """What a supported task has."""
     counts: ClassVar[bool] = False
     """Whether it counts, which makes the loss a step function without a gradient."""
-    writes: ClassVar[bool] = False
-    """Whether it generates text."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether it measures generated text, not likelihoods; see `measure`."""
+        return type(self).measure is not Objective.measure
 
     @property
     def compares(self) -> bool:

@@ -25,7 +25,7 @@ class Counted(Objective):
     score with larger batches and more steps)."""
 
     counts: ClassVar[bool] = True
-    mix: float = setting(0.1, MIX, ge=0, le=1, sane=(0.05, 0.5))
+    mix: float = setting(0.1, MIX, ge=0, le=1, sane=(0.05, 0.5), title="Likelihood weight")
 
     def mixed(self, scores: Tensor, measured: Measured | None) -> Measured:
         """Losses from ``scores`` (sides, examples) in 0 … 1 and, unless ``mix`` is 0, the ``measured`` likelihoods."""
@@ -74,7 +74,6 @@ class Written(Counted):
     paper: ClassVar[str] = "MeZO, arXiv 2305.17333"
     kinds: ClassVar[tuple[str, ...]] = ("completion", "chat")
     needs: ClassVar[str] = "answers to compare with"
-    writes: ClassVar[bool] = True
 
     @abstractmethod
     def score(self) -> Callable[[str, Sequence[str]], float]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sparsezo_gui.engine.privacy.gaussian import Gaussian
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.errors import UserError
 
@@ -67,9 +68,11 @@ def epsilon(parts: Iterable[Part], delta: float) -> float:
     return float(accountant.get_epsilon(delta))
 
 
-def planned(recipe: Recipe, examples: int) -> Spent:
-    """What the whole run would spend with this number of training ``examples``."""
+def planned(recipe: Recipe, examples: int) -> Spent | None:
+    """What the whole run would spend with this number of training ``examples``; None without privacy."""
     privacy, steps = recipe.privacy, recipe.loop.steps
+    if not isinstance(privacy, Gaussian):
+        return None
     return Spent(steps, epsilon([(rate(recipe, examples), privacy.noise, steps)], privacy.delta), privacy.delta)
 
 
@@ -77,7 +80,7 @@ def spent(run: RunFolder) -> Spent | None:
     """What ``run`` has spent so far, including rolled-back steps and the runs it branched from; None without
     privacy."""
     privacy, records = run.recipe.privacy, 0
-    if not privacy.private:
+    if not isinstance(privacy, Gaussian):
         return None
     parts: list[Part] = []
     each: RunFolder | None = run
@@ -87,8 +90,10 @@ def spent(run: RunFolder) -> Spent | None:
             records = len(found) if each is run else records
             steps = int((found["kind"] == journal.STEP).sum())
             recipe, examples = each.recipe, each.facts.examples
-            hidden = recipe.privacy.private and examples
-            parts.append((rate(recipe, examples), recipe.privacy.noise, steps) if hidden else (1.0, 0.0, steps))
+            if isinstance(recipe.privacy, Gaussian) and examples:
+                parts.append((rate(recipe, examples), recipe.privacy.noise, steps))
+            else:
+                parts.append((1.0, 0.0, steps))
         each = each.parent
     told = any(steps and not noise for _, noise, steps in parts)
     total = math.inf if told else epsilon(parts, privacy.delta)

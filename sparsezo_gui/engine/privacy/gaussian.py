@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Sequence
@@ -36,15 +37,18 @@ class Gaussian(Privacy):
     paper: ClassVar[str] = "DP-ZO, arXiv 2401.04343; DPZero, arXiv 2310.09639"
     rule: Literal["gaussian"] = "gaussian"
     clip: float = setting(
-        2.0, "Clipping threshold C for the projected gradient of each example.", gt=0, le=1e6, sane=(0.5, 50)
+        2.0, "Clipping threshold C for the projected gradient of each example.", gt=0, le=1e6, sane=(0.5, 50),
+        title="Clipping threshold"
     )
     noise: float = setting(
         1.0, "Noise multiplier σ, relative to C; higher gives more privacy and slower training.", gt=0, le=1e4,
         sane=(0.5, 10),
+        title="Noise multiplier",
     )  # fmt: skip
     delta: float = setting(
         1e-5, "Probability δ that the guarantee fails; choose it below 1 / (number of training examples).", gt=0,
         lt=1, sane=(1e-7, 1e-4),
+        title="Failure probability",
     )  # fmt: skip
 
     def refusal(self, data: DataTable) -> str:
@@ -73,14 +77,16 @@ class Gaussian(Privacy):
         from sparsezo_gui.engine.selection import Chosen
 
         coins = (np.frombuffer(os.urandom(8 * len(examples)), "<u8") >> np.uint64(11)) * 2.0**-53
-        return Chosen([examples[i] for i in np.flatnonzero(coins < rate(session.recipe, len(examples)))])
+        return Chosen([examples[i] for i in np.flatnonzero(coins < rate(session.recipe, len(examples))).tolist()])
 
     def estimate(self, estimator: Estimator, probe: Probe, state: Any, batch_size: int) -> Estimate:
         """See `Privacy.estimate`."""
         import torch
 
         from sparsezo_gui.engine.zo.estimators import Estimate
+        from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 
+        assert isinstance(estimator, TwoSided), "see `sparsezo_gui.recipe.combine`"
         count = estimator.directions
         steps = estimator.epsilon * torch.eye(count)
         losses = probe.isolated_losses(torch.cat((steps, -steps)))
@@ -95,4 +101,4 @@ class Gaussian(Privacy):
 def secret_normal() -> float:
     """A normal value from the operating system's randomness; the sum of several, so that floating-point artefacts in
     the last bits of a draw do not show (own choice)."""
-    return sum(_system.gauss(0.0, 1.0) for _ in range(_DRAWS)) / _DRAWS**0.5
+    return sum(_system.gauss(0.0, 1.0) for _ in range(_DRAWS)) / math.sqrt(_DRAWS)

@@ -16,10 +16,11 @@ from sparsezo_gui.engine.runs.checkpoints import PACKED, spacing
 from sparsezo_gui.engine.runs.journal import HEADER_BYTES, record_dtype
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.registry import SPACES
 from sparsezo_gui.sizes import size
 
 SMALL = 1 << 20  # bytes that are not checked: a failing write is reported too, and pauses the run if the recipe says so
-INDEX = VALUE = 4  # bytes of a tuned weight's index in the mask, and of its value
+VALUE = 4  # bytes of a tuned value
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def needed(recipe: Recipe, source: ModelSource) -> DiskSpace:
     """Disk space for the run of ``recipe`` from ``source``."""
     tuned, steps = recipe.mask.tuned(source.spec), recipe.loop.steps
     journal = HEADER_BYTES + steps * record_dtype(recipe.recorded).itemsize
-    mask = tuned * INDEX if recipe.mask.space == "entries" else 0
+    mask = SPACES[recipe.mask.space].mask_bytes(tuned)
     one = round((PACKED + recipe.state_vectors) * tuned * VALUE)
     count = -(-steps // spacing(tuned, again=recipe.estimator.exact))
     checkpoints = min(recipe.run.checkpoints * 2**20, count * one)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import filelock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -38,7 +38,7 @@ from sparsezo_gui.recipe import Recipe, outcome
 from sparsezo_gui.recipe.events import Event
 from sparsezo_gui.untrusted import resolved
 
-VERSION = 4
+VERSION: Final = 4
 PREPARED = 2  # how rows become examples, see `Facts.prepared`
 LIBRARIES = ("sparsezo-gui", "torch", "transformers", "bitsandbytes", "numpy")
 NOTES = "notes.md"

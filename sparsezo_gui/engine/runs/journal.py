@@ -148,7 +148,7 @@ class Journal:
 
     def hash(self, count: int) -> str:
         """SHA-256 of the first ``count`` records."""
-        return hashlib.sha256(self.records[:count].view(np.uint8)).hexdigest()
+        return hashlib.sha256(self.records[:count].view(np.uint8).data).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,8 @@ def _good(records: np.ndarray, start: int, last: int) -> np.ndarray:
     before = np.concatenate(([last], steps))[:-1]
     forward = (records["kind"] == STEP) & (steps == before + 1)
     back = (records["kind"] == RETURN) & (start <= steps) & (steps <= before)
-    return (records["crc"] == crcs) & (forward | back)
+    good: np.ndarray = (records["crc"] == crcs) & (forward | back)
+    return good
 
 
 class JournalWriter:
@@ -316,7 +317,7 @@ class JournalWriter:
                 with replacing(path) as temporary:
                     temporary.write_bytes(header.pack() + records.tobytes())
             self.count, self.returns = existing.count, list(existing.returns)
-            self._digest, self._size = hashlib.sha256(records), HEADER_BYTES + records.nbytes
+            self._digest, self._size = hashlib.sha256(records.data), HEADER_BYTES + records.nbytes
             self._file: BinaryIO = path.open("ab", buffering=0)
             self._file.truncate(self._size)
             self._number = _number(os.fstat(self._file.fileno()))

@@ -80,6 +80,7 @@ def lineage_of(run: RunFolder, step: int | None = None) -> Lineage:
     faults: list[str] = []
     for part, branch in itertools.pairwise(tree):
         beginning = branch.facts.branched
+        assert beginning, "all runs but the root are branches"
         found = _segment(part, count=beginning.records)
         if beginning.hash is None:
             faults.append(_UNKNOWN.format(branch.name))

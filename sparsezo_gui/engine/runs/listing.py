@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from sparsezo_gui.answers import RunSummary
 from sparsezo_gui.engine.drafts import sweep
 from sparsezo_gui.engine.files import open_plain
 from sparsezo_gui.engine.locks import is_held
@@ -26,33 +24,6 @@ from sparsezo_gui.recipe.events import Event
 
 EVENT_BYTES, LINE_BYTES, MOST_EVENTS = 1 << 25, 1 << 12, 10_000  # limits for reading the end of events.jsonl
 _NEEDED = re.compile(rb'\s*\{\s*"event"\s*:\s*"(evaluation|returned|finished|spent)"')
-
-@dataclass(frozen=True)
-class RunSummary:
-    """An entry in the list of runs. ``state`` is 'done', 'stopped', 'running' or 'damaged'; ``parent`` is the path of
-    the run that it branched from at step ``start``; ``best`` is the best step on the validation examples; ``epsilon``
-    and ``delta`` are the privacy budget spent, if recorded after its last step."""
-
-    path: str
-    name: str
-    state: str
-    step: int
-    steps: int
-    created: str
-    model: str
-    metrics: dict[str, float]
-    parent: str = ""
-    start: int = 0
-    best: int | None = None
-    notes: str = ""
-    problem: str = ""  # why it is damaged
-    epsilon: float | None = None
-    delta: float | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """As a plain object."""
-        return dataclasses.asdict(self)
-
 
 def list_runs(also: Path | None = None) -> list[RunSummary]:
     """All runs, newest first, each followed by its branches; also the tree of ``also``, which may be anywhere."""

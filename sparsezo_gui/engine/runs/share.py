@@ -28,9 +28,9 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from sparsezo_gui.answers import Content, Shared
 from sparsezo_gui.engine.drafts import drafting, new_folder, publish
 from sparsezo_gui.engine.files import cannot_write, make_folder, private, replacing, sync, write_text
 from sparsezo_gui.engine.runs import journal
@@ -57,24 +57,6 @@ HOLDS = {
 }
 _PIECE = 1 << 20  # bytes unpacked at once
 _PLACE = re.compile(rf"((?:{BRANCHES}/[\w][\w.-]*/)*)({'|'.join(map(re.escape, LIMITS))})")
-
-
-@dataclass(frozen=True)
-class Content:
-    """A file in a shared run: its name, unpacked size, and a description of its content."""
-
-    file: str
-    bytes: int
-    holds: str
-
-
-@dataclass(frozen=True)
-class Shared:
-    """The result: size of the file, whether it includes the mask, and its contents."""
-
-    bytes: int
-    with_mask: bool
-    contents: tuple[Content, ...]
 
 
 def contents(run: RunFolder, with_mask: bool = False, with_examples: bool = False) -> tuple[Content, ...]:
@@ -140,9 +122,10 @@ def _files(run: RunFolder, with_examples: bool) -> Iterator[tuple[str, bytes, st
         if run.journal.exists():
             found = journal.read(run.journal, count)
             yield f"{prefix}journal.bin", run.header.pack() + found.records.tobytes(), ""
-        if run.parent is None:
+        parent, branched = run.parent, run.facts.branched
+        if parent is None or branched is None:
             return
-        run, count, step = run.parent, run.facts.branched.records, run.facts.branched.step
+        run, count, step = parent, branched.records, branched.step
 
 
 def _without_paths(event: Event, run: RunFolder) -> Event:

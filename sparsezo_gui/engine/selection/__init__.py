@@ -23,6 +23,10 @@ class Chosen(NamedTuple):
 class Selection(Variant):
     """Base of batch selection rules."""
 
+    def candidates(self, batch_size: int) -> int:
+        """Number of examples that a batch is chosen from by comparing them in pairs; 0: they are not compared."""
+        return 0
+
     @property
     def cost(self) -> int:
         """Cost of choosing a batch, in forward passes of a batch."""

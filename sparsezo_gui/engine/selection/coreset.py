@@ -29,11 +29,15 @@ class CoreSet(Selection):
     title: ClassVar[str] = "Core set"
     paper: ClassVar[str] = "CoLM, arXiv 2407.19580"
     rule: Literal["coreset"] = "coreset"
-    pool: int = setting(2, "Size of the pool, in batches.", unit="batches", ge=2, le=64, sane=(2, 4))
+    pool: int = setting(2, "Size of the pool, in batches.", unit="batches", ge=2, le=64, sane=(2, 4), title="Pool size")
     features: int = setting(
         4, "Projected gradients per example used as features. A step takes 1 + features × pool times as long.",
         ge=1, le=256, sane=(4, 16),
     )  # fmt: skip
+
+    def candidates(self, batch_size: int) -> int:
+        """See `Selection.candidates`."""
+        return self.pool * batch_size
 
     @property
     def cost(self) -> int:
@@ -71,7 +75,7 @@ def facility_location(features: np.ndarray, count: int) -> list[int]:
     distances = np.zeros((len(features), len(features)))
     for column in features.T:
         distances += np.abs(column[:, None] - column)
-    nearest, chosen = np.full(len(features), distances.max()), []
+    nearest, chosen = np.full(len(features), distances.max()), list[int]()
     for _ in range(count):
         gains = np.maximum(nearest[:, None] - distances, 0).sum(axis=0)
         gains[chosen] = -1.0

@@ -24,11 +24,11 @@ from torch import Tensor
 
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine.frozen import FrozenModel
-from sparsezo_gui.engine.layers.patch import DensePatch, Owners
+from sparsezo_gui.engine.layers.patch import DensePatch
 from sparsezo_gui.engine.layers.weights import DenseWeight, FrozenWeight
 from sparsezo_gui.engine.masks.mask import Mask
 from sparsezo_gui.engine.pretrained.weights import Checkpoint
-from sparsezo_gui.engine.spaces.sparse import TunedValues
+from sparsezo_gui.engine.spaces.values import TunedValues
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators import Estimator
 from sparsezo_gui.engine.zo.generator import Source
@@ -74,8 +74,6 @@ class DenseValues(TunedValues):
 
     def draw(self, estimator: Estimator, source: Source, batch_size: int) -> tuple[Source, int]:
         """See `TunedValues.draw`: draws nothing yet, returns the source and the number of directions."""
-        if not estimator.drawable_in_pieces:
-            raise NotImplementedError("directions as long as the model that are not as drawn")
         return source, estimator.perturbations(batch_size)
 
     def shape(self, estimator: Estimator, drawn: tuple[Source, int], step: int, state: object) -> Directions:
@@ -107,14 +105,8 @@ class DenseValues(TunedValues):
         drawn = directions.of(name, first * columns, (last - first) * columns, perturbations)
         return drawn.view(-1, last - first, columns)
 
-    def per_example(self, directions: Directions, offsets: Tensor, owners: Owners) -> AbstractContextManager[None]:
-        """See `TunedValues.per_example`."""
-        raise NotImplementedError("a direction as long as the model for every example")
-
-    def applied(self, points: Tensor | None = None) -> AbstractContextManager[None]:
-        """See `TunedValues.applied`; only without ``points``, since the model already holds the values."""
-        if points is not None:
-            raise NotImplementedError("sides as long as the model")
+    def applied(self) -> AbstractContextManager[None]:
+        """See `TunedValues.applied`; the model already holds the values."""
         return self._held({})
 
     @contextmanager
@@ -252,21 +244,21 @@ class Changes(Mapping[str, tuple[Tensor, Tensor]]):
     """See `TunedValues.changes`: the weights that differ from the original, compared on access."""
 
     def __init__(self, tuned: DenseValues) -> None:
-        self._overlay, self._start = tuned, tuned.start
+        self._tuned, self._start = tuned, tuned.start
 
     def __getitem__(self, name: str) -> tuple[Tensor, Tensor]:
-        values = self._overlay.values[self._overlay.slices[name]].cpu()
+        values = self._tuned.values[self._tuned.slices[name]].cpu()
         indices = (values != self._start.weight(name)).nonzero().view(-1)
         return indices.int(), values[indices].float()
 
     def __contains__(self, name: object) -> bool:
-        return name in self._overlay.slices
+        return name in self._tuned.slices
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._overlay.slices)
+        return iter(self._tuned.slices)
 
     def __len__(self) -> int:
-        return len(self._overlay.slices)
+        return len(self._tuned.slices)
 
 
 @dataclass(frozen=True)

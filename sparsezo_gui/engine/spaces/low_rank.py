@@ -15,8 +15,7 @@ kinds:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,9 +24,9 @@ import torch
 from torch import Tensor
 
 from sparsezo_gui.engine.frozen import FrozenModel
-from sparsezo_gui.engine.layers.patch import LowRankPatch, Owners
+from sparsezo_gui.engine.layers.patch import LowRankPatch, Patch
 from sparsezo_gui.engine.masks.mask import Mask
-from sparsezo_gui.engine.spaces.sparse import TunedValues
+from sparsezo_gui.engine.spaces.values import CopiedValues, WholeWeights, seed_of, words_of
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators import Estimator
 from sparsezo_gui.engine.zo.generator import Stream
@@ -54,15 +53,14 @@ class Subspaces:
     def read(cls, part: Tensor, shapes: Shapes) -> Subspaces:
         """From the mask's part. Raises ValueError and others."""
         rank, refresh, count, *words = (int(number) for number in part.tolist())
-        if min(rank, refresh + 1, count) < 1 or len(words) != 4 or not all(0 <= word < 2**16 for word in words):
+        if min(rank, refresh + 1, count) < 1:
             raise ValueError("its subspaces are invalid")
-        return cls(shapes, rank, refresh, count, sum(word << 16 * place for place, word in enumerate(words)))
+        return cls(shapes, rank, refresh, count, seed_of(words))
 
     @property
     def part(self) -> Tensor:
         """The mask's part, as read by `read`."""
-        return torch.tensor([self.rank, self.refresh, self.count, *(self.seed >> 16 * n & 0xFFFF for n in range(4))],
-                            dtype=torch.float32)  # fmt: skip
+        return torch.tensor([self.rank, self.refresh, self.count, *words_of(self.seed)], dtype=torch.float32)
 
     @property
     def cores(self) -> dict[str, tuple[int, int, int]]:
@@ -144,7 +142,7 @@ def orthonormal(columns: Tensor) -> Tensor:
     return (q * torch.where(r.diagonal() < 0, -1.0, 1.0)).float()
 
 
-class LowRankValues(TunedValues):
+class LowRankValues(CopiedValues):
     """Low-rank cores; the values of a weight are its cores, ordered by subspace."""
 
     def __init__(self, model: FrozenModel, mask: Mask) -> None:
@@ -174,23 +172,14 @@ class LowRankValues(TunedValues):
             return directions
         return directions.masked_fill(self.numbers != 1 + self.bases.present(step), 0.0)
 
-    def probed(self, directions: Tensor, offsets: Tensor) -> AbstractContextManager[None]:
-        """See `TunedValues.probed`."""
-        return self.applied(self.values + offsets.to(directions) @ directions)
-
-    def per_example(self, directions: Any, offsets: Tensor, owners: Owners) -> AbstractContextManager[None]:
-        """Not supported: directions per example are only for single weights."""
-        raise UserError("A low-rank mask does not support directions per example. Set [estimator] rule = 'two-sided'.")
-
-    def applied(self, points: Tensor | None = None) -> AbstractContextManager[None]:
-        """See `TunedValues.applied`. Subspaces without a changed value are left out."""
-        points = self.values.unsqueeze(0) if points is None else points
+    def patches(self, points: Tensor) -> dict[str, Patch]:
+        """See `CopiedValues.patches`. Subspaces without a changed value are left out."""
         used = int((self.numbers * (points != 0)).max()) if points.numel() else 0
         factors = [self._factors(number) for number in range(used)]
-        return self._held({
+        return {
             name: LowRankPatch(len(points), [each[name] for each in factors], self._cores(name, points)[:, :used])
             for name in (self.slices if used else ())
-        }, len(points))  # fmt: skip
+        }
 
     def _cores(self, name: str, points: Tensor) -> Tensor:
         return points[:, self.slices[name]].unflatten(1, self.bases.cores[name])
@@ -215,7 +204,7 @@ class LowRankValues(TunedValues):
             tuned = LowRankPatch(1, [each[name] for each in factors], cores)
             return tuned.whole(whole.to(self.values.device, copy=True)).cpu()
 
-        return Whole(moved, weight)
+        return WholeWeights(moved, weight)
 
     def project(self, name: str, gradient: Tensor) -> Tensor:
         """See `TunedValues.project`: leftᵀ·G·right of every subspace."""
@@ -224,26 +213,3 @@ class LowRankValues(TunedValues):
             left, right = (None if basis is None else basis.to(gradient.dtype) for basis in self._factors(number)[name])
             found.append((gradient if left is None else left.mT @ gradient) @ right)
         return torch.stack(found).flatten()
-
-
-class Whole(Mapping[str, tuple[Tensor, Tensor]]):
-    """All entries of the weights ``names``: their indices, and their values from ``weight``."""
-
-    def __init__(self, names: Sequence[str], weight: Callable[[str], Tensor]) -> None:
-        self._names = dict.fromkeys(names)
-        self._weight = weight
-
-    def __getitem__(self, name: str) -> tuple[Tensor, Tensor]:
-        if name not in self._names:
-            raise KeyError(name)
-        values = self._weight(name).flatten()
-        return torch.arange(values.numel(), dtype=torch.int32), values
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)

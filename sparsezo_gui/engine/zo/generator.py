@@ -70,6 +70,8 @@ class Stream(Enum):
     """Initial bases of a search for better ones; probes are weight numbers."""
     ADAPTERS = 8, _EVERY, _EVERY
     """Initial LoRA weights of a benchmark; probes are their numbers."""
+    LORA = 9, _EVERY, _EVERY
+    """Initial LoRA weights of a run; probes are weight numbers."""
 
     def at(self, step: int, probe: int) -> tuple[int, int, int]:
         """The counter's last three words. Raises IndexError outside the stream's range."""

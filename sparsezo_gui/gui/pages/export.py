@@ -2,58 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QProgressBar, QWidget
 
+from sparsezo_gui.answers import Exported, RunSummary
 from sparsezo_gui.formats import export_formats
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES
-from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.requests import ExportRun, ListRuns
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, label, row
-from sparsezo_gui.gui.widgets.fields import Choices, Combo
-from sparsezo_gui.gui.widgets.plain import named
+from sparsezo_gui.gui.widgets.fields import Combo, RadioGroup
+from sparsezo_gui.gui.widgets.safe_text import safe_name
 from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.gui.words import count, file_name
+from sparsezo_gui.gui.workspace import Workspace
 
 
 class ExportPage(Page):
     """Run, step, format and target; then a button, progress, and the result of the check."""
 
-    def __init__(self, session: Session, go: Callable[[str], None]) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         super().__init__("Export", "Export any step of a run. Each export is checked after it is written.")
-        self._session = session
+        self._workspace = workspace
         self.body.addWidget(self._make_form())
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
         self._bar.setAccessibleName("Export progress")
         self.body.addWidget(self._bar)
         self._said = label("", wrap=True, name="Export result")
-        self._cancel = button("Cancel", lambda: session.cancel("export"), name="Cancel export")
+        self._cancel = button("Cancel", lambda: workspace.cancel(ExportRun), name="Cancel export")
         self._go = button("Export", lambda: self._export(), role="primary", image="export", name="Export now")
         said = row(self._said, self._cancel, self._go)
         said.setStretch(0, 1)
         self.body.addLayout(said)
         self.body.addStretch(1)
-        session.runs_changed.connect(self._fill)
-        for signal in (session.run_changed, session.export_changed, session.hindrance_changed):
+        workspace.on(ListRuns, call=self._fill)
+        workspace.on(ExportRun, call=self._show)
+        for signal in (workspace.run.changed, workspace.blocker_changed):
             signal.connect(self._show)
         self._fill()
 
     def _make_form(self) -> QWidget:
         self._run = Combo("Run to export")
         self._run.currentIndexChanged.connect(self._run_chosen)
-        refresh = button("Refresh", self._session.list_runs, name="Refresh the list of runs")
+        refresh = button("Refresh", self._workspace.run.list_runs, name="Refresh the list of runs")
         self._step = StepSlider("Step to export")
         self._forms = export_formats()
-        self._format = Choices({name: (form.title, form.help) for name, form in self._forms.items()})
+        self._format = RadioGroup({name: (form.title, form.help) for name, form in self._forms.items()})
         self._format.changed.connect(self._suggest)
         self._options = {
-            (name, option.name): (label(option.title, "heading"), Choices(option.choices))
+            (name, option.name): (label(option.title, "heading"), RadioGroup(option.choices))
             for name, form in self._forms.items() for option in form.options
         }  # fmt: skip
         format_title = label("Format", "heading")
@@ -80,10 +81,9 @@ class ExportPage(Page):
         return card(form)
 
     def _fill(self) -> None:
-        runs = [run for run in self._session.answers.get("runs") or [] if run.step > 0]
+        runs = [run for run in self._workspace.of(ListRuns).answer or [] if run.step > 0]
         chosen = self._run.currentData()
-        items = [(named(f"{run.name} · {STATES.get(run.state, run.state).lower()}, step {run.step} of {run.steps} · "
-                        f"{run.created[:16].replace('T', ' ')}"), str(run.path)) for run in runs]  # fmt: skip
+        items = [(safe_name(_line(run)), run.path) for run in runs]
         if chosen not in [path for _, path in items]:
             chosen = items[0][1] if items else None
         self._run.fill(items, chosen)
@@ -95,13 +95,13 @@ class ExportPage(Page):
         self._suggest()
         self._show()
 
-    def _chosen(self) -> Any:
+    def _chosen(self) -> RunSummary | None:
         path = self._run.currentData()
-        return next((run for run in self._session.answers.get("runs") or [] if str(run.path) == path), None)
+        return next((run for run in self._workspace.of(ListRuns).answer or [] if str(run.path) == path), None)
 
-    def choose(self, path: str, step: int) -> None:
+    def choose(self, folder: Path, step: int) -> None:
         """Selects a run and one of its steps."""
-        place = self._run.findData(path)
+        place = self._run.findData(str(folder))
         if place >= 0:
             self._run.setCurrentIndex(place)
             self._step.set_value(step)
@@ -132,20 +132,20 @@ class ExportPage(Page):
         if run is None or not out:
             self.banner.show_problem(Problem("Choose where to export to."))
             return
-        self._session.answers.pop("export", None)
-        self._session.problems.pop("export", None)
+        self._workspace.of(ExportRun).forget()
         form = self._format.value()
         options = {option: choices.value() for (name, option), (_, choices) in self._options.items() if name == form}
-        self._session.ask("export", Path(run.path), form, Path(out).expanduser(), self._step.value(), options, accept)
+        target = Path(out).expanduser()
+        self._workspace.ask(ExportRun(Path(run.path), form, target, self._step.value(), options, accept))
         self._show()
 
     def _show(self) -> None:
-        session = self._session
-        busy = "export" in session.busy
-        progress = session.busy.get("export")
+        workspace = self._workspace
+        export = workspace.of(ExportRun)
+        busy, progress = export.busy, export.progress
         run = self._chosen()
-        self._go.setEnabled(run is not None and not session.blocker)
-        self._go.setToolTip(session.blocker)
+        self._go.setEnabled(run is not None and not workspace.blocker)
+        self._go.setToolTip(workspace.blocker)
         self._cancel.setVisible(busy)
         self._bar.setVisible(busy)
         options = [choices for _, choices in self._options.values()]
@@ -153,23 +153,28 @@ class ExportPage(Page):
             control.setEnabled(run is not None and not busy)
         self._bar.setRange(0, progress.total if progress else 0)
         self._bar.setValue(progress.done if progress else 0)
-        problem = session.problems.get("export") or session.problems.get("runs")
-        notices = "\n".join(session.notices.get("export", ()))
-        asks = problem is not None and problem.question
-        self.banner.follow(
+        problem = workspace.problem_of(ExportRun, ListRuns)
+        notices = "\n".join(export.notices)
+        asks = problem is not None and problem.can_continue
+        self.banner.track(
             problem or (Problem(notices) if notices else None), "error" if problem else "info",
             ("Export anyway", lambda: self._export(accept=True)) if asks else None,
         )  # fmt: skip
         if busy:
             self._said.setText(f"{progress.stage}…" if progress else "Waiting for the engine…")
-        elif session.blocker:
-            self._said.setText(session.blocker)
+        elif workspace.blocker:
+            self._said.setText(workspace.blocker)
         elif run is None:
             self._said.setText("No run has completed a step yet. Start one on the Run page.")
         else:
-            self._said.setText(_told(session.answers["export"]) if "export" in session.answers else "")
+            self._said.setText(_told(export.answer) if export.answer is not None else "")
 
 
-def _told(answer: Any) -> str:
+def _line(run: RunSummary) -> str:
+    state, created = STATES.get(run.state, run.state).lower(), run.created[:16].replace("T", " ")
+    return f"{run.name} · {state}, step {run.step} of {run.steps} · {created}"
+
+
+def _told(exported: Exported) -> str:
     """The result of the last export as a sentence."""
-    return " ".join([f"Step {count(answer['step'])} exported and checked.", *answer["told"]])
+    return " ".join([f"Step {count(exported.step)} exported and checked.", *exported.told])

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import zip_longest
 from typing import Any
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QMouseEvent
 from PySide6.QtWidgets import QButtonGroup, QFrame, QGridLayout, QRadioButton, QSizePolicy, QVBoxLayout, QWidget
 
-from sparsezo_gui.gui import words
-from sparsezo_gui.gui.advice import MOST, advice
+from sparsezo_gui.gui.advice import MAX_SENTENCES, advice
 from sparsezo_gui.gui.problems import Problem
-from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.requests import EstimateMemory, FindMask, FindRate, MeasureMemory, ReadModel
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, clear, column, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.mask import MaskCard
 from sparsezo_gui.gui.widgets.rate import RateFinder
+from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.presets import PRESETS, matching
 from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES
-from sparsezo_gui.recipe.variants import Settings
+from sparsezo_gui.recipe.variants import Settings, Variant, shown
 
 TITLES = {"mask": "Weights to tune", "estimator": "Gradient estimate", "update": "Update rule", "objective": "Loss",
           "selection": "Example selection", "privacy": "Privacy of the examples", "loop": "Training loop",
@@ -34,9 +32,9 @@ PRESETS_IN_A_ROW = 4
 class MethodPage(Page):
     """The form is rebuilt when a rule changes, because each rule has its own fields."""
 
-    def __init__(self, session: Session, go: Callable[[str], None]) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         super().__init__("Method", "Choose a goal to fill in the settings below. The defaults are a good start.")
-        self._session = session
+        self._workspace = workspace
         self._fields: dict[tuple[str, str], SettingField] = {}
         self._rules: dict[str, Combo] = {}
         self._shown: tuple[str, ...] = ()
@@ -59,32 +57,29 @@ class MethodPage(Page):
         self._more = button("Advanced", self._toggle, role="flat", image="chevron-right", name="Show advanced settings")
         self._panel = card(self._advanced)
         self._panel.hide()
-        self._advice = [label("", "dim", wrap=True, name="Advice") for _ in range(MOST)]
+        self._advice = [label("", "dim", wrap=True, name="Advice") for _ in range(MAX_SENTENCES)]
         self._worth = card(label("Worth knowing", "heading"), *self._advice)
         self.body.addWidget(
-            card(row(label("Basic settings", "heading"), 2 * GRID, self._own, None), self._basic, RateFinder(session))
+            card(row(label("Basic settings", "heading"), 2 * GRID, self._own, None), self._basic, RateFinder(workspace))
         )
         self.body.addWidget(self._worth)
-        self.body.addWidget(MaskCard(session))
+        self.body.addWidget(MaskCard(workspace))
         self.body.addWidget(self._more, 0, Qt.AlignmentFlag.AlignLeft)
         self.body.addWidget(self._panel)
         self.body.addStretch(1)
-        self.body.addLayout(row(None, button("Continue to Run", lambda: go("run"), role="primary")))
-        session.recipe_changed.connect(self.follow)
-        for signal in (session.mask_changed, session.rates_changed):
-            signal.connect(lambda: self.banner.follow(session.problems.get("mask") or session.problems.get("rates")))
-        for signal in (session.recipe_changed, session.estimate_changed, session.summary_changed):
-            signal.connect(self._advise)
-        self.follow()
+        self.body.addLayout(row(None, button("Continue to Run", lambda: self.go_to.emit("run"), role="primary")))
+        workspace.recipe_changed.connect(self.refresh)
+        workspace.on(FindMask, FindRate, call=lambda: self.banner.track(workspace.problem_of(FindMask, FindRate)))
+        workspace.on(EstimateMemory, MeasureMemory, ReadModel, call=self._advise)
+        workspace.recipe_changed.connect(self._advise)
+        self.refresh()
         self._advise()
 
     def _advise(self) -> None:
-        session = self._session
-        estimate = None if "estimate" in session.problems else session.answers.get("estimate")
-        summary = session.answers.get("summary")
-        known = summary is not None and summary.id == session.recipe.model.id
-        told = advice(estimate, session.recipe, summary.parameters if known else 0)
-        for part, sentence in zip_longest(self._advice, told, fillvalue=""):
+        workspace = self._workspace
+        model = workspace.model
+        told = advice(workspace.memory, workspace.recipe, model.parameters if model else 0)
+        for part, sentence in zip(self._advice, [*told, *[""] * MAX_SENTENCES], strict=False):
             part.setText(sentence)
             part.setVisible(bool(sentence))
         self._worth.setVisible(bool(told))
@@ -96,24 +91,24 @@ class MethodPage(Page):
         self._more.setAccessibleName("Hide advanced settings" if shown else "Show advanced settings")
 
     def _apply(self, settings: dict[str, dict[str, Any]]) -> None:
-        recipe = self._session.recipe
+        recipe = self._workspace.recipe
         if "model" in settings:
             tables = recipe.model_dump(mode="json", include={"model": {"bits", "compute"}, "mask": True,
                                                              "estimator": True, "update": True})  # fmt: skip
             self._held = self._held or tables
         elif self._held and recipe.model.bits >= 16:
-            self._session.change_all(self._held)
+            self._workspace.change_all(self._held)
             self._held = {}
-        fault = self._session.change_all(settings)
+        fault = self._workspace.change_all(settings)
         if fault:
             self.banner.show_problem(Problem(fault))
         else:
-            self.banner.forget()
-        self.follow()
+            self.banner.clear_refusal()
+        self.refresh()
 
-    def follow(self) -> None:
+    def refresh(self) -> None:
         """Updates the page from the recipe."""
-        recipe = self._session.recipe
+        recipe = self._workspace.recipe
         rules = tuple(getattr(recipe, registry.table).rule for registry in REGISTRIES)
         if rules != self._shown:
             self._shown = rules
@@ -135,15 +130,14 @@ class MethodPage(Page):
         self._basic = _grid(self._basic)
         basic: list[SettingField] = []
         for table in TITLES:
-            values: Settings = getattr(self._session.recipe, table)
-            rest = []
+            values: Settings = getattr(self._workspace.recipe, table)
+            rest: list[SettingField] = []
             for name, info in type(values).model_fields.items():
                 if name == "rule":
                     continue
                 field = self._fields[table, name] = SettingField(name, info)
                 field.edited.connect(lambda name, value, table=table: self._edited(table, name, value))
-                extra = info.json_schema_extra
-                (basic if isinstance(extra, dict) and extra.get("basic") else rest).append(field)
+                (basic if shown(info).basic else rest).append(field)
             self._advanced.addWidget(self._section(table, values, rest))
         for index, field in enumerate(basic):
             self._basic.addWidget(field, index // COLUMNS, index % COLUMNS)
@@ -151,7 +145,7 @@ class MethodPage(Page):
     def _section(self, table: str, values: Settings, fields: list[SettingField]) -> QWidget:
         parts: list[Any] = [label(TITLES[table], "heading")]
         registry = BY_TABLE.get(table)
-        if registry is not None:
+        if registry is not None and isinstance(values, Variant):
             combo = self._rules[table] = Combo(TITLES[table])
             combo.fill([(registry[rule].title, rule) for rule in registry], values.rule)
             combo.currentIndexChanged.connect(lambda: self._edited(table, "rule", combo.currentData()))
@@ -172,16 +166,16 @@ class MethodPage(Page):
     def _edited(self, table: str, name: str, value: Any) -> None:
         if name == "rule" and value is None:
             return
-        fault = self._session.change(table, **{name: value})
+        fault = self._workspace.change(table, **{name: value})
         field = self._fields.get((table, name))
         if field is not None:
             # The sentence starts with the field's name, which is already on screen.
-            field.set_fault(_plain(fault, name))
+            field.set_error(_without_name(fault, name, field.title))
         elif fault:  # the rule does not fit the other settings
-            self._rules[table].choose(getattr(self._session.recipe, table).rule)
+            self._rules[table].choose(getattr(self._workspace.recipe, table).rule)
             self.banner.show_problem(Problem(fault))
         if not fault:
-            self.banner.forget()
+            self.banner.clear_refusal()
 
 
 class PresetCard(QFrame):
@@ -220,7 +214,8 @@ def _grid(grid: QGridLayout) -> QGridLayout:
     return grid
 
 
-def _plain(fault: str, name: str) -> str:
+def _without_name(fault: str, name: str, title: str) -> str:
+    """``fault`` with the setting's title instead of its table and key."""
     place = f"{name}: "
     sentence = fault.split(place, 1)[-1] if place in fault else fault
-    return f"{words.title(name)}: {sentence}" if sentence else ""
+    return f"{title}: {sentence}" if sentence else ""

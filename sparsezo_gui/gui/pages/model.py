@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QListWidget, QListWidgetItem
 
 from sparsezo_gui import resources
-from sparsezo_gui.gui.session import Session
+from sparsezo_gui.answers import ModelSummary
+from sparsezo_gui.gui.requests import CheckFits, EstimateMemory, ListModels, MeasureMemory, ReadModel
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, badge, button, card, clear, column, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.memory import verdict_of
-from sparsezo_gui.gui.widgets.plain import named, sentence, tip
+from sparsezo_gui.gui.widgets.safe_text import safe_name, safe_sentence, tooltip
 from sparsezo_gui.gui.words import count, size
+from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.recipe import ModelTable
 
 BITS = [
@@ -30,9 +31,9 @@ KINDS = {"bundled": "bundled", "cache": "downloaded", "folder": "folder", "hub":
 class ModelPage(Page):
     """The list on the left, the selected model on the right."""
 
-    def __init__(self, session: Session, go: Callable[[str], None]) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         super().__init__("Model", "Choose the model to tune. Its files are never changed.")
-        self._session = session
+        self._workspace = workspace
         self.list = QListWidget()
         self.list.setAccessibleName("Models on this computer")
         self.list.setMinimumHeight(24 * GRID)
@@ -59,14 +60,12 @@ class ModelPage(Page):
         self._facts.setColumnStretch(1, 1)
         self._problem = label("", "error", wrap=True, name="Model problem")
         self._bits = Combo("Bits per weight")
-        self._bits.fill(BITS, _held(session.recipe.model))
-        self._bits.currentIndexChanged.connect(self._hold)
+        self._bits.fill(BITS, _precision(workspace.recipe.model))
+        self._bits.currentIndexChanged.connect(self._set_precision)
         self._device = Combo("Device")
         self._device.currentIndexChanged.connect(lambda: self._set(device=self._device.currentData()))
         self._revision = SettingField("revision", ModelTable.model_fields["revision"])
-        self._trust = SettingField(
-            "trust_remote_code", ModelTable.model_fields["trust_remote_code"], "Run code that comes with the model"
-        )
+        self._trust = SettingField("trust_remote_code", ModelTable.model_fields["trust_remote_code"])
         for field in (self._revision, self._trust):
             field.edited.connect(lambda name, value: self._set(**{name: value}))
         head = row(self._title, self._badge)
@@ -83,42 +82,42 @@ class ModelPage(Page):
         main.setStretch(0, 5)
         main.setStretch(1, 6)
         self.body.addLayout(main, 1)
-        self.body.addLayout(row(None, button("Continue to Data", lambda: go("data"), role="primary")))
-        session.models_changed.connect(self._fill)
-        session.models_changed.connect(self._show)
-        session.summary_changed.connect(self._show)
-        session.estimate_changed.connect(self._show_badge)
-        session.recipe_changed.connect(self._follow)
+        self.body.addLayout(row(None, button("Continue to Data", lambda: self.go_to.emit("data"), role="primary")))
+        workspace.on(ListModels, CheckFits, call=self._fill)
+        workspace.on(ListModels, CheckFits, call=self._show)
+        workspace.on(ReadModel, call=self._show)
+        workspace.on(EstimateMemory, MeasureMemory, call=self._show_badge)
+        workspace.recipe_changed.connect(self._refresh)
         self._fill()
-        self._follow()
+        self._refresh()
 
     def _set(self, **values: Any) -> None:
-        self._say(self._session.change("model", **values))
+        self._say(self._workspace.change("model", **values))
 
     def _say(self, problem: str) -> None:
         self._problem.setText(problem)
         self._problem.setVisible(bool(problem))
 
     def _fill(self) -> None:
-        session = self._session
-        models = session.answers.get("models")
+        workspace = self._workspace
+        models = workspace.of(ListModels).answer
         self.list.blockSignals(True)
         self.list.clear()
         if models is None:
             # The bundled models are known before the engine answers.
             entries = [(name, f"{name}\nbundled", "") for name in resources.BUNDLED_MODELS]
         else:
-            fits = session.answers.get("fits") or {}
-            entries = [(m.id, f"{named(m.title or m.id)}\n{_line(m, fits.get(m.id, ''))}", m.problem) for m in models]
+            fits = workspace.of(CheckFits).answer or {}
+            entries = [(m.id, f"{safe_name(m.title or m.id)}\n{_line(m, fits.get(m.id))}", m.problem) for m in models]
         for identity, text, problem in entries:
             item = QListWidgetItem(text)
             item.setData(Qt.ItemDataRole.UserRole, identity)
-            item.setToolTip(tip(problem or named(identity)))
+            item.setToolTip(tooltip(problem or safe_name(identity)))
             if problem:
-                item.setText(f"{text}\nCannot be used: {sentence(problem)}")
+                item.setText(f"{text}\nCannot be used: {safe_sentence(problem)}")
             self.list.addItem(item)
         self.list.blockSignals(False)
-        waiting = models is None and "models" not in session.problems
+        waiting = models is None and workspace.of(ListModels).problem is None
         self._empty.setVisible(waiting or len(entries) <= 1)
         self._empty.setText(
             "Looking for models on this computer…"
@@ -128,7 +127,7 @@ class ModelPage(Page):
         self._select()
 
     def _select(self) -> None:
-        wanted = self._session.recipe.model.id
+        wanted = self._workspace.recipe.model.id
         self.list.blockSignals(True)
         self.list.setCurrentRow(-1)
         for index in range(self.list.count()):
@@ -150,57 +149,54 @@ class ModelPage(Page):
             self._id.setText(folder)
             self._set(id=folder, trust_remote_code=False)
 
-    def _hold(self) -> None:
+    def _set_precision(self) -> None:
         bits, _, compute = self._bits.currentData().partition(" ")
         self._set(bits=int(bits), compute=compute or "auto")
-        self._bits.choose(_held(self._session.recipe.model))  # a refused value is not shown as selected
+        self._bits.choose(_precision(self._workspace.recipe.model))  # a refused value is not shown as selected
 
-    def _follow(self) -> None:
-        model = self._session.recipe.model
+    def _refresh(self) -> None:
+        model = self._workspace.recipe.model
         self._select()
-        self._bits.choose(_held(model))
-        other = [] if model.device in ("auto", "cpu", "cuda") else [(named(model.device), model.device)]
+        self._bits.choose(_precision(model))
+        other = [] if model.device in ("auto", "cpu", "cuda") else [(safe_name(model.device), model.device)]
         self._device.fill([*DEVICES, *other], model.device)
         self._revision.set_value(model.revision)
         self._trust.set_value(model.trust_remote_code)
         self._show()
 
     def _show(self) -> None:
-        session, model = self._session, self._session.recipe.model
-        summary, problem = session.answers.get("summary"), session.problems.get("summary")
+        workspace, model = self._workspace, self._workspace.recipe.model
+        summary, problem = workspace.model, workspace.of(ReadModel).problem
         clear(self._facts)
-        if summary is not None and summary.id != model.id:
-            summary = None
         self._title.setText((summary.title if summary else "") or model.id)
-        self._say(problem.what if problem else summary.problem if summary else "")
-        defect = problem if problem and problem.defect else None
-        self.banner.follow(session.problems.get("models") or defect)
+        self._say(problem.message if problem else summary.problem if summary else "")
+        defect = problem if problem and problem.is_bug else None
+        self.banner.track(workspace.of(ListModels).problem or defect)
         if problem is None and summary is None:
             self._facts.addWidget(label("Details appear once the engine is loaded.", "dim"), 0, 0)
-        elif problem is None:
+        elif problem is None and summary is not None:
             for line, (name, value) in enumerate(_facts(summary)):
                 self._facts.addWidget(label(name, "dim"), line, 0)
                 self._facts.addWidget(label(value, wrap=True), line, 1)
         self._show_badge()
 
     def _show_badge(self) -> None:
-        estimate = self._session.answers.get("estimate")
-        known = estimate is not None and "estimate" not in self._session.problems
-        self._badge.setVisible(known)
-        if known:
+        estimate = self._workspace.memory
+        self._badge.setVisible(estimate is not None)
+        if estimate is not None:
             word, level = verdict_of(estimate.verdict)
             self._badge.setText(word)
             restyle(self._badge, level=level)
 
 
-def _line(model: Any, verdict: str) -> str:
+def _line(model: ModelSummary, verdict: str | None) -> str:
     parts = [count(model.parameters) if model.parameters else "", size(model.bytes) if model.bytes else "",
              KINDS.get(model.kind, model.kind or ""),
              verdict_of(verdict)[0] if verdict else ""]  # fmt: skip
     return " · ".join(part for part in parts if part)
 
 
-def _facts(model: Any) -> list[tuple[str, str]]:
+def _facts(model: ModelSummary) -> list[tuple[str, str]]:
     facts = [
         ("Architecture", model.architecture), ("Parameters", count(model.parameters) if model.parameters else ""),
         ("Files", size(model.bytes) if model.bytes else ""), ("Licence", model.licence or "not stated"),
@@ -210,6 +206,6 @@ def _facts(model: Any) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in facts if value]
 
 
-def _held(model: ModelTable) -> str:
+def _precision(model: ModelTable) -> str:
     """The value in `BITS` for a recipe's model."""
     return f"{model.bits} int8" if model.compute == "int8" else str(model.bits)

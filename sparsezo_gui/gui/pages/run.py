@@ -6,42 +6,43 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import QTimer
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QCheckBox, QFileDialog, QLayout, QProgressBar, QSizePolicy, QStackedWidget, QWidget
 
 from sparsezo_gui.gui import words
-from sparsezo_gui.gui.plots.board import THIRDS, Board
+from sparsezo_gui.gui.plots.board import EXTRA_PLOTS, Board
 from sparsezo_gui.gui.problems import Problem, explain
 from sparsezo_gui.gui.record import STATES, WAITING
-from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID, theme
 from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, row
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.widgets.fields import Combo
-from sparsezo_gui.gui.widgets.results import Metrics, Notices, Shown
-from sparsezo_gui.gui.worker import RUNS
-from sparsezo_gui.recipe.events import Command, EvaluateNow, Pause, Release, Resume, SetRate, Stop
+from sparsezo_gui.gui.widgets.outlook import Outlook
+from sparsezo_gui.gui.widgets.results import ExampleList, Metrics, NoticeList
+from sparsezo_gui.gui.workspace import Workspace
+from sparsezo_gui.recipe.events import Ask, Command, EvaluateNow, Pause, Release, Resume, SetRate, Stop
 
 TICK_MS = 100  # shortest interval between two redraws
 SHARE = 0.08  # of one processor core for drawing: with two cores, every percent of it slows the training
 STARTS = "Starts a new run with this recipe."
 LEGEND = "Pale: loss per step. Strong: smoothed. Dots: evaluations. Hover over a plot to see its values."
-ASKED = {
-    "pause": "pausing after this step…",
-    "stop": "stopping after this step…",
-    "evaluate": "evaluating after this step…",
-    "ask": "answering in the chat…",
+PENDING: dict[type[Command], str] = {
+    Pause: "pausing after this step…",
+    Stop: "stopping after this step…",
+    EvaluateNow: "evaluating after this step…",
+    Ask: "answering in the chat…",
 }
 
 
 class RunPage(Page):
     """Redraws at most ten times a second, and only while visible."""
 
-    def __init__(self, session: Session, go: Callable[[str], None]) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         super().__init__("Run", "")
-        self._session = session
+        self._workspace = workspace
         self._changes = -1
-        self._pace = words.Pace()
+        self._progress_text = words.ProgressText()
         self._shown: object = None
         self.sentence.setAccessibleName("State of the run")
         self._add_buttons()
@@ -57,9 +58,9 @@ class RunPage(Page):
         self.body.addLayout(self._make_controls())
         self._tick = QTimer(self, interval=TICK_MS)
         self._tick.timeout.connect(self._draw)
-        for signal in (session.run_changed, session.hindrance_changed, session.recipe_changed):
-            signal.connect(self._follow)
-        self._follow()
+        for signal in (workspace.run.changed, workspace.blocker_changed, workspace.recipe_changed):
+            signal.connect(self._refresh_state)
+        self._refresh_state()
 
     def _add_buttons(self) -> None:
         self._start = button("Start", self._start_or_resume, role="primary", image="play")
@@ -81,22 +82,19 @@ class RunPage(Page):
         )  # fmt: skip
 
     def _make_plots(self) -> QWidget:
-        self._empty_title = label("", "figure", name="Run summary")
-        self._empty_text = label("", "dim", wrap=True, name="What happens next")
-        for part in (self._empty_title, self._empty_text):
-            part.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        self._outlook = Outlook(self._workspace)
         self.board = Board()
         framed = card(self.board)
-        framed.layout().setContentsMargins(1, 1, 1, 1)
+        framed.box.setContentsMargins(1, 1, 1, 1)
         self._plots = QStackedWidget()
-        self._plots.addWidget(card(None, self._empty_title, self._empty_text, None))
+        self._plots.addWidget(self._outlook)
         self._plots.addWidget(framed)
         self._plots.setMinimumHeight(36 * GRID)
         self._plots.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
         return self._plots
 
     def _make_side(self) -> QWidget:
-        self.metrics, self.notices, self.examples = Metrics(), Notices(), Shown()
+        self.metrics, self.notices, self.examples = Metrics(), NoticeList(), ExampleList()
         lists = QStackedWidget()
         lists.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
         lists.addWidget(self.notices)
@@ -105,23 +103,23 @@ class RunPage(Page):
         which.fill([("Notices", 0), ("Worst and best examples", 1)], 0)
         which.currentIndexChanged.connect(lists.setCurrentIndex)
         side = card(label("Before and after", "heading"), self.metrics, which, lists)
-        side.layout().setStretch(3, 1)
+        side.box.setStretch(3, 1)
         side.setFixedWidth(int(36 * GRID * min(theme().text_scale, 1.25)))
         return side
 
     def _make_controls(self) -> QLayout:
-        self._third = Combo("Third plot")
-        self._third.setSizeAdjustPolicy(Combo.SizeAdjustPolicy.AdjustToContents)
-        self._third.fill([(title, key) for key, title in THIRDS.items()], "metric")
-        self._third.currentIndexChanged.connect(lambda: self.board.set_third(self._third.currentData()))
-        self._third.setToolTip("What the third small plot shows.")
+        self._extra = Combo("Third plot")
+        self._extra.setSizeAdjustPolicy(Combo.SizeAdjustPolicy.AdjustToContents)
+        self._extra.fill([(title, key) for key, title in EXTRA_PLOTS.items()], "metric")
+        self._extra.currentIndexChanged.connect(lambda: self.board.set_extra(self._extra.currentData()))
+        self._extra.setToolTip("What the third small plot shows.")
         self._log = QCheckBox("Log scale")
         self._log.setAccessibleName("Log scale")
         self._log.toggled.connect(self.board.set_log)
         self._whole = button("Show all", self.board.show_all, role="flat", tip="Shows all steps again after zooming.")
         self._readout = label("", "dim", wrap=True, name="Values at the crosshair")
         self.board.readout.connect(lambda text: self._readout.setText(text or LEGEND))
-        controls = row(self._third, self._log, self._whole, GRID, self._readout)
+        controls = row(self._extra, self._log, self._whole, GRID, self._readout)
         controls.setStretch(4, 1)
         return controls
 
@@ -129,23 +127,23 @@ class RunPage(Page):
 
     def start(self) -> None:
         """Starts a new run with the recipe."""
-        if self._session.blocker:
-            self.banner.show_problem(Problem(self._session.blocker), "info")
+        if self._workspace.blocker:
+            self.banner.show_problem(Problem(self._workspace.blocker), "info")
             return
         self.banner.clear()
-        self._session.train()
+        self._workspace.train()
 
     def _start_or_resume(self) -> None:
-        record = self._session.record
+        record = self._workspace.run.record
         if record is not None and record.resumable:
             self.banner.clear()
-            self._session.resume_run()
+            self._workspace.run.resume_displayed()
         else:
             self.start()
 
     def pause_or_resume(self) -> None:
         """Pauses after this step, or resumes."""
-        record = self._session.record
+        record = self._workspace.run.record
         if record is not None and record.state in WAITING:
             self._command(Resume())
         elif record is not None and record.state == "running":
@@ -165,11 +163,11 @@ class RunPage(Page):
 
     def change_rate(self) -> None:
         """Asks for a factor to apply to the learning rate."""
-        record = self._session.record
+        record = self._workspace.run.record
         if record is not None and record.active:
             rates = record.columns["rate"]
             rate = float(rates[-1]) if len(rates) else float("nan")
-            RateDialog(rate, lambda factor: self._command(SetRate(factor)), self.window()).open()
+            RateDialog(rate, lambda factor: self._command(SetRate(factor)), self).open()
 
     def export_png(self) -> None:
         """Asks where to, and saves the plots as an image."""
@@ -180,7 +178,7 @@ class RunPage(Page):
         self._save("CSV table (*.csv)", ".csv", self.board.save_csv)
 
     def _save(self, kind: str, suffix: str, save: Callable[[Path], None]) -> None:
-        name = words.file_name(self._session.record.name if self._session.record else "") or "run"
+        name = words.file_name(self._workspace.run.record.name if self._workspace.run.record else "") or "run"
         text, _ = QFileDialog.getSaveFileName(self, "Export", str(Path.home() / f"{name}{suffix}"), kind)
         if not text:
             return
@@ -193,13 +191,13 @@ class RunPage(Page):
             self.banner.show_problem(Problem(f"Saved {path}"), "info")
 
     def _command(self, command: Command) -> None:
-        if self._session.running:
-            self._session.command(command)
+        if self._workspace.run.running:
+            self._workspace.run.command(command)
 
     # Display
 
-    def _follow(self) -> None:
-        session, record = self._session, self._session.record
+    def _refresh_state(self) -> None:
+        workspace, record = self._workspace, self._workspace.run.record
         if record is not None:
             on_gpu = record.started is not None and not record.started.device.startswith("CPU")
             title = "GPU memory, GiB" if on_gpu else "Process memory, GiB"
@@ -208,13 +206,13 @@ class RunPage(Page):
                 self.board.show_record(record, title)
             self.board.memory.set_title(title)
         state = record.state if record else ""
-        active, resumable = session.running, record is not None and record.resumable
+        active, resumable = workspace.run.running, record is not None and record.resumable
         self._start.setText("Resume" if resumable else "New run" if record is not None else "Start")
         self._start.setAccessibleName("Resume run" if resumable else "Start run")
         tip = "Continues after the last step." if resumable else STARTS
         for control, does in ((self._start, tip), (self._new, STARTS)):
-            control.setEnabled(not session.blocker)
-            control.setToolTip(session.blocker or does)
+            control.setEnabled(not workspace.blocker)
+            control.setToolTip(workspace.blocker or does)
         self._start.setVisible(not active)
         self._new.setVisible(resumable and not active)
         for control in (self._pause, self._stop, self._evaluate, self._rate):
@@ -227,11 +225,10 @@ class RunPage(Page):
         self._pause.setAccessibleName("Resume run" if waits else "Pause run")
         self._pause.set_image("play" if waits else "pause")
         self._stop.setAccessibleName("Stop run")
-        self._stop.setEnabled(session.asked != "stop")
+        self._stop.setEnabled(workspace.run.pending is not Stop)
         self._evaluate.setEnabled(stepping)
         self._rate.setEnabled(stepping)
-        kinds = (*RUNS, "history")
-        self.banner.follow(next((session.problems[kind] for kind in kinds if kind in session.problems), None))
+        self.banner.track(workspace.run.problem)
         if active and not self._tick.isActive():
             self._tick.start()
         elif not active:
@@ -247,7 +244,7 @@ class RunPage(Page):
 
     def refresh(self) -> None:
         """Shows what is new."""
-        session, record = self._session, self._session.record
+        workspace, record = self._workspace, self._workspace.run.record
         self._show_empty()
         if record is None:
             self.sentence.setText("No run yet.")
@@ -262,8 +259,9 @@ class RunPage(Page):
         self._numbers["Step time"].setText(words.latency(middle) if middle == middle else "–")
         self._numbers["Time left"].setText(words.seconds(left) if record.active and left == left else "–")
         progress = record.progress if record.active else None
-        now = self._pace.words(progress) if progress else ASKED.get(session.asked, "")
-        state = "Running in another window or terminal" if record.elsewhere else STATES[record.state]
+        pending = PENDING[workspace.run.pending] if workspace.run.pending else ""
+        now = self._progress_text.words(progress) if progress else pending
+        state = "Running in another window or terminal" if record.active_elsewhere else STATES[record.state]
         if record.state == "waiting":
             state, now = f"Waiting: {record.reason}", ""
         self.sentence.setText(f"{record.name or 'Run'} · {state}{f' · {now}' if now else ''}")
@@ -284,32 +282,19 @@ class RunPage(Page):
 
     def _show_empty(self) -> None:
         """Before the first step: what will run, or how far its preparation is."""
-        session, record = self._session, self._session.record
+        record = self._workspace.run.record
         filled = record is not None and record.columns.size > 0
         self._plots.setCurrentIndex(int(filled))
-        for control in (self._whole, self._third, self._log):
+        for control in (self._whole, self._extra, self._log):
             control.setEnabled(filled)
         if filled:
             if not self._readout.text():
                 self._readout.setText(LEGEND)
             return
         self._readout.setText("")
-        if session.running and record is not None:
-            self._empty_title.setText("Preparing the run")
-            loading = "Waiting for the engine to load…" if session.engine_state == "loading" else "Starting…"
-            self._empty_text.setText(self._pace.words(record.progress) if record.progress else loading)
-            return
-        recipe = session.recipe
-        self._empty_title.setText(session.blocker or "Ready to start")
-        density = getattr(recipe.mask, "density", None)
-        part = f", {100 * density:g} % of the weights" if density else ""
-        self._empty_text.setText(
-            f"{recipe.model.id} in {recipe.model.bits} bits, tuned on {Path(recipe.data.source).name}\n"
-            f"{type(recipe.mask).title}{part}, {words.count(recipe.loop.steps)} steps of "
-            f"{recipe.loop.batch_size} examples"
-        )
+        self._outlook.refresh()
 
-    def showEvent(self, event: object) -> None:
+    def showEvent(self, event: QShowEvent) -> None:
         """Catches up with what arrived while another page was shown."""
-        super().showEvent(event)  # type: ignore[arg-type]
+        super().showEvent(event)
         self.refresh()

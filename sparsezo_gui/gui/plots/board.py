@@ -22,8 +22,8 @@ from sparsezo_gui.gui.record import FIELDS, RunRecord
 from sparsezo_gui.gui.theme import GRID, colours, theme
 from sparsezo_gui.recipe.metrics import deciding
 
-THIRDS = {"metric": "Metric", "slope": "Gradient estimate", "rate": "Learning rate"}
-ROOMY = 70 * GRID  # width from which titles have room for numbers
+EXTRA_PLOTS = {"metric": "Metric", "gradient_estimate": "Gradient estimate", "rate": "Learning rate"}
+WIDE = 70 * GRID  # width from which titles have room for numbers
 
 
 class Board(QWidget):
@@ -35,7 +35,7 @@ class Board(QWidget):
         super().__init__()
         pg.setConfigOptions(antialias=False, useOpenGL=False)
         self._record = RunRecord()
-        self._third = "metric"
+        self._extra = "metric"
         self._drawn = (-1, -1)
         self._view = pg.GraphicsLayoutWidget()
         self._view.setAccessibleName("Plots of the run")
@@ -44,10 +44,10 @@ class Board(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._view)
         self.loss, self.latency = Panel("Loss"), Panel("Step latency")
-        self.memory, self.third = Panel("Memory"), Panel("Metric")
+        self.memory, self.extra = Panel("Memory"), Panel("Metric")
         # Memory that hardly changes appears as a flat line, not as noise in the seventh digit.
         self.memory.getViewBox().setLimits(minYRange=0.02)
-        self.panels = (self.loss, self.latency, self.memory, self.third)
+        self.panels = (self.loss, self.latency, self.memory, self.extra)
         grid = self._view.ci
         grid.setSpacing(GRID)
         grid.setContentsMargins(GRID, GRID, 2 * GRID, GRID)
@@ -61,10 +61,10 @@ class Board(QWidget):
         self._evaluated = self.loss.points("second")
         self._seconds = self.latency.line("accent")
         self._bytes = self.memory.line("accent")
-        self._third_line = self.third.line("accent")
-        self._third_points = self.third.points("second")
+        self._extra_line = self.extra.line("accent")
+        self._extra_points = self.extra.points("second")
         self._median, self._high = self.latency.level(dashed=False), self.latency.level(dashed=True)
-        self._base = self.third.level(dashed=True)
+        self._base = self.extra.level(dashed=True)
         self._follows, self._linking = True, False
         for panel in self.panels:
             panel.disableAutoRange("x")
@@ -122,10 +122,10 @@ class Board(QWidget):
                 panel.setXRange(low, high, padding=0)
         self._linking = False
 
-    def set_third(self, kind: str) -> None:
-        """Chooses what the third small plot shows: a key of `THIRDS`."""
-        self._third, self._drawn = kind, (-1, -1)
-        self.third.enableAutoRange("y")
+    def set_extra(self, kind: str) -> None:
+        """Chooses what the third small plot shows: a key of `EXTRA_PLOTS`."""
+        self._extra, self._drawn = kind, (-1, -1)
+        self.extra.enableAutoRange("y")
         self.draw()
 
     def paint(self) -> None:
@@ -147,31 +147,30 @@ class Board(QWidget):
         _, _, middle, high = record.speed()
         self._median.show_level(middle * 1000)
         self._high.show_level(high * 1000)
-        roomy = self.width() > ROOMY
-        figures = f": p50 {_short(middle)}, p95 {_short(high)}" if middle == middle and roomy else ""
+        wide = self.width() > WIDE
+        figures = f": p50 {_short(middle)}, p95 {_short(high)}" if middle == middle and wide else ""
         self.latency.set_title(f"Step, ms{figures}")
         if self._follows:
             last = max(record.step, 1)
             self._set_x(-0.015 * last, 1.015 * last)
         self._draw_evaluations()
-        self._draw_third(steps)
+        self._draw_extra(steps)
 
     def _draw_evaluations(self) -> None:
         points = [(e.step, e.metrics["loss"]) for e in self._record.evaluations
                   if e.split == "validation" and "loss" in e.metrics]  # fmt: skip
         self._evaluated.setData(*_columns(points))
 
-    def _draw_third(self, steps: np.ndarray) -> None:
-        columns, kind = self._record.columns, self._third
-        line = {"slope": np.abs(columns["slope"]), "rate": columns["rate"]}.get(kind)
-        self._third_line.setData(*((steps, line) if line is not None else _columns([])))
+    def _draw_extra(self, steps: np.ndarray) -> None:
+        columns, kind = self._record.columns, self._extra
+        self._extra_line.setData(*((steps, np.abs(columns[kind])) if kind in FIELDS else _columns([])))
         name, points = self._metric() if kind == "metric" else ("", [])
-        self._third_points.setData(*_columns(points))
+        self._extra_points.setData(*_columns(points))
         base = next((value for step, value in points if step == 0), float("nan"))
         self._base.show_level(base)
         told = f" · base {words.metric(name, base)}" if base == base else " (validation)"
-        told = told if self.width() > ROOMY else ""
-        self.third.set_title(f"{words.title(name)}{told}" if name else THIRDS[kind])
+        told = told if self.width() > WIDE else ""
+        self.extra.set_title(f"{words.field_label(name)}{told}" if name else EXTRA_PLOTS[kind])
 
     def _metric(self) -> tuple[str, list[tuple[int, float]]]:
         """The metric that decides which step is best, or else the loss, with its values."""
@@ -186,16 +185,16 @@ class Board(QWidget):
         panel = next((panel for panel in self.panels if panel.sceneBoundingRect().contains(place)), None)
         columns = self._record.columns
         if panel is None or not columns.size:
-            self.point_at(None)
+            self.move_crosshair(None)
             return
-        self.point_at(round(panel.getViewBox().mapSceneToView(place).x()))
+        self.move_crosshair(round(panel.getViewBox().mapSceneToView(place).x()))
 
-    def point_at(self, step: int | None) -> None:
+    def move_crosshair(self, step: int | None) -> None:
         """Puts the crosshair at the nearest step and emits its values."""
         columns = self._record.columns
         if step is None or not columns.size:
             for panel in self.panels:
-                panel.hide_hair()
+                panel.hide_crosshair()
             self.readout.emit("")
             return
         row = int(np.clip(np.searchsorted(columns["step"], step), 0, columns.size - 1))
@@ -204,14 +203,14 @@ class Board(QWidget):
             values["smooth"],
             values["seconds"] * 1000,
             values["memory"] / 2**30,
-            {"slope": abs(values["slope"]), "rate": values["rate"]}.get(self._third, float("nan")),
+            abs(values[self._extra]) if self._extra in values else float("nan"),
         )
         for panel, height in zip(self.panels, heights, strict=True):
-            panel.show_hair(values["step"], height)
+            panel.show_crosshair(values["step"], height)
         self.readout.emit(
             f"Step {values['step']:.0f} · loss {values['loss']:.4f} · smoothed {values['smooth']:.4f} · "
-            f"{words.latency(values['seconds'])} · {words.size(values['memory'])} · |g| {abs(values['slope']):.3g}"
-            f" · rate {values['rate']:.3g}"
+            f"{words.latency(values['seconds'])} · {words.size(values['memory'])} · "
+            f"|g| {abs(values['gradient_estimate']):.3g} · rate {values['rate']:.3g}"
         )
 
     def save_png(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One plot: a title, curves in the theme's colours, levels, and a crosshair."""
+"""One plot: a title, curves in the theme's colours, levels, and a crosshair. pyqtgraph comes without types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PySide6.QtCore import Qt
 from sparsezo_gui.gui.theme import colours, theme
 
 
-class Level(pg.InfiniteLine):
+class Level(pg.InfiniteLine):  # type: ignore[misc]
     """A horizontal line, dashed or dotted, so that it is recognisable without colour."""
 
     def __init__(self, dashed: bool) -> None:
@@ -39,7 +39,7 @@ class Level(pg.InfiniteLine):
         self.setPen(pg.mkPen(colours().dim, width=1, style=style))
 
 
-class Title(pg.LabelItem):
+class Title(pg.LabelItem):  # type: ignore[misc]
     """A label that does not widen its column, because all plots in a row have equal width; it is clipped instead."""
 
     def __init__(self, parent: Panel) -> None:
@@ -53,8 +53,10 @@ class Title(pg.LabelItem):
         self.setPreferredWidth(0)
 
 
-class Panel(pg.PlotItem):
+class Panel(pg.PlotItem):  # type: ignore[misc]
     """A plot item in the theme's colours."""
+
+    titleLabel: pg.LabelItem
 
     def __init__(self, title: str) -> None:
         super().__init__(enableMenu=True)
@@ -119,7 +121,7 @@ class Panel(pg.PlotItem):
         for level in self._levels:
             level.set_log(on)
 
-    def show_hair(self, x: float, y: float) -> None:
+    def show_crosshair(self, x: float, y: float) -> None:
         """Shows the crosshair at a point; only its line if y is NaN."""
         self._vertical.setValue(x)
         self._vertical.show()
@@ -128,7 +130,7 @@ class Panel(pg.PlotItem):
         if shown:
             self._dot.setData([x], [math.log10(y) if self.log else y])
 
-    def hide_hair(self) -> None:
+    def hide_crosshair(self) -> None:
         """Hides the crosshair."""
         self._vertical.hide()
         self._dot.hide()

@@ -20,7 +20,7 @@ class Banner(QFrame):
         self.setProperty("role", "banner")
         self._level = "error"
         self._problem: Problem | None = None
-        self._followed: Problem | None = None
+        self._tracked: Problem | None = None
         self._image = label()
         self._text = label("", wrap=True, name="Message")
         self._more = button("Details", self._toggle, role="flat")
@@ -53,12 +53,12 @@ class Banner(QFrame):
         if problem == self._problem and level == self._level:
             return
         self._problem, self._level = problem, level
-        self._text.setText(problem.what)
+        self._text.setText(problem.message)
         self._details.setPlainText(problem.details)
         self._details.hide()
         self._more.setText("Details")
-        self._more.setVisible(problem.defect)
-        self._copy.setVisible(problem.defect)
+        self._more.setVisible(problem.is_bug)
+        self._copy.setVisible(problem.is_bug)
         self._action = action[1] if action else None
         self._act.setVisible(action is not None)
         if action:
@@ -73,21 +73,21 @@ class Banner(QFrame):
         self._problem = None
         self.hide()
 
-    def follow(
+    def track(
         self, problem: Problem | None, level: str = "error", action: tuple[str, Callable[[], object]] | None = None
     ) -> None:
         """Shows the current problem, or hides with None. Shows each only once, so that it stays dismissed."""
-        if problem == self._followed:
+        if problem == self._tracked:
             return
-        self._followed = problem
+        self._tracked = problem
         if problem is None:
             self.clear()
         else:
             self.show_problem(problem, level, action)
 
-    def forget(self) -> None:
-        """Hides an earlier refusal; a followed problem stays."""
-        if self._problem != self._followed:
+    def clear_refusal(self) -> None:
+        """Hides an earlier refusal; a tracked problem stays."""
+        if self._problem != self._tracked:
             self.clear()
 
     def _acted(self) -> None:
@@ -103,7 +103,7 @@ class Banner(QFrame):
 
     def _to_clipboard(self) -> None:
         if self._problem:
-            QGuiApplication.clipboard().setText(f"{self._problem.what}\n\n{self._problem.details}")
+            QGuiApplication.clipboard().setText(f"{self._problem.message}\n\n{self._problem.details}")
             self._copy.setText("Copied")
 
     def _paint(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QSize, Qt
+from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import (
+    QBoxLayout,
     QFrame,
     QHBoxLayout,
     QLayout,
@@ -17,7 +18,10 @@ from PySide6.QtWidgets import (
 )
 
 from sparsezo_gui.gui.theme import GRID, icon, theme
-from sparsezo_gui.gui.widgets.plain import Label
+from sparsezo_gui.gui.widgets.safe_text import Label
+
+Part = QWidget | QLayout | int | None
+"""Of a row, column or card: None is a stretch, a number is space."""
 
 
 def label(text: str = "", role: str = "", wrap: bool = False, name: str = "", read: bool = False) -> Label:
@@ -73,32 +77,38 @@ def button(
     return result
 
 
-def card(*parts: QWidget | QLayout, horizontal: bool = False) -> QFrame:
+class Card(QFrame):
+    """A framed group of the parts in ``box``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setProperty("role", "card")
+        self.box = QVBoxLayout(self)
+        self.box.setContentsMargins(2 * GRID, 2 * GRID, 2 * GRID, 2 * GRID)
+        self.box.setSpacing(GRID)
+
+
+def card(*parts: Part) -> Card:
     """A framed group."""
-    result = QFrame()
-    result.setProperty("role", "card")
-    layout: QLayout = QHBoxLayout(result) if horizontal else QVBoxLayout(result)
-    layout.setContentsMargins(2 * GRID, 2 * GRID, 2 * GRID, 2 * GRID)
-    layout.setSpacing(GRID)
-    add(layout, *parts)
+    result = Card()
+    add(result.box, *parts)
     return result
 
 
-def add(layout: QLayout, *parts: QWidget | QLayout | int | None) -> QLayout:
+def add(layout: QBoxLayout, *parts: Part) -> None:
     """Adds widgets and layouts in order; None is a stretch, a number is space."""
     for part in parts:
         if isinstance(part, QWidget):
             layout.addWidget(part)
         elif isinstance(part, QLayout):
-            layout.addLayout(part)  # type: ignore[attr-defined]
+            layout.addLayout(part)
         elif part is None:
-            layout.addStretch(1)  # type: ignore[attr-defined]
+            layout.addStretch(1)
         else:
-            layout.addSpacing(part)  # type: ignore[attr-defined]
-    return layout
+            layout.addSpacing(part)
 
 
-def row(*parts: QWidget | QLayout | int | None, spacing: int = GRID) -> QHBoxLayout:
+def row(*parts: Part, spacing: int = GRID) -> QHBoxLayout:
     """Parts side by side."""
     result = QHBoxLayout()
     result.setContentsMargins(0, 0, 0, 0)
@@ -107,7 +117,7 @@ def row(*parts: QWidget | QLayout | int | None, spacing: int = GRID) -> QHBoxLay
     return result
 
 
-def column(*parts: QWidget | QLayout | int | None, spacing: int = GRID) -> QVBoxLayout:
+def column(*parts: Part, spacing: int = GRID) -> QVBoxLayout:
     """Parts stacked vertically."""
     result = QVBoxLayout()
     result.setContentsMargins(0, 0, 0, 0)
@@ -141,6 +151,8 @@ def restyle(widget: QWidget, **properties: object) -> None:
 
 class Page(QWidget):
     """A page: title, one sentence, a banner for problems, and a body that scrolls if it does not fit."""
+
+    go_to = Signal(str)  # the name of another page to show
 
     def __init__(self, title: str, sentence: str) -> None:
         super().__init__()

@@ -20,10 +20,10 @@ class BranchDialog(Dialog):
     """The settings that change most often, and any others as text; only changes are passed on."""
 
     def __init__(
-        self, recipe: Recipe, of: str, step: int, taken: Callable[[list[str], str], None], parent: QWidget
+        self, recipe: Recipe, of: str, step: int, on_accept: Callable[[list[str], str], None], parent: QWidget
     ) -> None:
         super().__init__(f"Branch from step {count(step)}", parent)
-        self._recipe, self._step, self._taken = recipe, step, taken
+        self._recipe, self._step, self._on_accept = recipe, step, on_accept
         self._name = QLineEdit(f"{of} from {step}"[:80])
         self._name.setAccessibleName("Name of the branch")
         self._name.setMaxLength(80)
@@ -76,5 +76,5 @@ class BranchDialog(Dialog):
         if recipe.loop.steps <= self._step:
             self._say.setText(f"Steps must be greater than {self._step}, where the branch starts.")
             return
-        self._taken(self.settings(), self._name.text().strip())
+        self._on_accept(self.settings(), self._name.text().strip())
         self.accept()

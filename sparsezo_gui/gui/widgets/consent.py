@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from PySide6.QtCore import Qt, QUrl
 from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QPlainTextEdit, QWidget
 
+from sparsezo_gui.answers import ModelCode
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import button, label, row
 from sparsezo_gui.gui.widgets.dialogs import Dialog
@@ -18,7 +17,7 @@ from sparsezo_gui.plain import printable
 class ConsentDialog(Dialog):
     """Lists the files and their folder. Enter, Escape and closing the dialog all refuse."""
 
-    def __init__(self, code: Any, parent: QWidget) -> None:
+    def __init__(self, code: ModelCode, parent: QWidget) -> None:
         super().__init__("Run the model's code?", parent)
         note = label(
             f"'{printable(code.model)}' needs the Python code that comes with it. This code can do anything that you "

@@ -10,11 +10,11 @@ from PySide6.QtWidgets import QDialog, QGridLayout, QPlainTextEdit, QVBoxLayout,
 
 from sparsezo_gui import __version__
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.gui.session import Session
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets import plain
+from sparsezo_gui.gui.widgets import safe_text
 from sparsezo_gui.gui.widgets.basic import button, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import NumberEdit
+from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump
 
 
@@ -23,7 +23,7 @@ class Dialog(QDialog):
 
     def __init__(self, title: str, parent: QWidget) -> None:
         super().__init__(parent)
-        self.setWindowTitle(plain.title(title))
+        self.setWindowTitle(safe_text.window_title(title))
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.layout_ = QVBoxLayout(self)
         self.layout_.setContentsMargins(3 * GRID, 2 * GRID, 3 * GRID, 2 * GRID)
@@ -33,11 +33,11 @@ class Dialog(QDialog):
 class RecipeDialog(Dialog):
     """The whole recipe as TOML text, to read, copy, edit and apply."""
 
-    def __init__(self, session: Session, parent: QWidget) -> None:
+    def __init__(self, workspace: Workspace, parent: QWidget) -> None:
         super().__init__("Recipe as text", parent)
-        self._session = session
+        self._workspace = workspace
         self.resize(88 * GRID, 80 * GRID)
-        self.text = QPlainTextEdit(dump(session.recipe))
+        self.text = QPlainTextEdit(dump(workspace.recipe))
         self.text.setAccessibleName("Recipe text")
         self.text.setProperty("role", "code")
         self.text.setTabChangesFocus(True)
@@ -57,7 +57,7 @@ class RecipeDialog(Dialog):
     def apply(self) -> None:
         """Applies the text, or shows what is wrong with it."""
         try:
-            self._session.apply_text(self.text.toPlainText())
+            self._workspace.apply_text(self.text.toPlainText())
         except UserError as error:
             self._say.setText(str(error).replace("recipe: ", ""))
             restyle(self._say, role="error")
@@ -71,9 +71,9 @@ class RecipeDialog(Dialog):
 class RateDialog(Dialog):
     """A factor for the scheduled learning rate of the running loop."""
 
-    def __init__(self, rate: float, taken: Callable[[float], None], parent: QWidget) -> None:
+    def __init__(self, rate: float, on_accept: Callable[[float], None], parent: QWidget) -> None:
         super().__init__("Change learning rate", parent)
-        self._taken = taken
+        self._on_accept = on_accept
         self._edit = NumberEdit(whole=False)
         self._edit.setAccessibleName("Rate factor")
         self._edit.setText("0.5")
@@ -99,11 +99,11 @@ class RateDialog(Dialog):
         if isinstance(value, str) or not 0 < value <= 1000:
             self._say.setText("Enter a factor above 0 and up to 1\u2009000, such as 0.5 or 2.")
             return
-        self._taken(float(value))
+        self._on_accept(float(value))
         self.accept()
 
 
-class KeysDialog(Dialog):
+class ShortcutsDialog(Dialog):
     """Actions and their shortcuts in two columns."""
 
     def __init__(self, keys: list[tuple[str, str]], parent: QWidget) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -13,6 +13,7 @@ from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QRadioButton, QSi
 from sparsezo_gui.gui import words
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import column, label, restyle, row
+from sparsezo_gui.recipe.variants import shown
 
 INDENT = 27  # of the hint below a radio button
 
@@ -50,7 +51,7 @@ class Combo(QComboBox):
         self.blockSignals(before)
 
 
-class Choices(QWidget):
+class RadioGroup(QWidget):
     """Radio buttons with a hint each; ``options`` maps values to (title, hint), and the first is selected."""
 
     changed = Signal()
@@ -75,7 +76,36 @@ class Choices(QWidget):
         return next(value for value, choice in self._buttons.items() if choice.isChecked())
 
 
-class NumberEdit(QLineEdit):
+class TextEdit(QLineEdit):
+    """A text; base of editors of what is written as text."""
+
+    def value(self) -> Any:
+        """What was written."""
+        return self.text()
+
+    def show_value(self, value: Any) -> None:
+        """Shows a value. Leaves the text alone while the user is typing."""
+        if not self.isModified() and self.written(value) != self.text():
+            self.setText(self.written(value))
+
+    def written(self, value: Any) -> str:
+        """A value as text."""
+        return str(value)
+
+
+class ListEdit(TextEdit):
+    """Several texts, separated by commas."""
+
+    def value(self) -> tuple[str, ...]:
+        """The texts that are not empty."""
+        return tuple(word.strip() for word in self.text().split(",") if word.strip())
+
+    def written(self, value: tuple[str, ...]) -> str:
+        """See the class."""
+        return ", ".join(value)
+
+
+class NumberEdit(TextEdit):
     """A number such as 2000, 1e-4 or 0.1 %; arrow keys change whole numbers by 1 and others by a factor of 10."""
 
     def __init__(self, whole: bool) -> None:
@@ -96,6 +126,10 @@ class NumberEdit(QLineEdit):
                 return self.text()
             return int(number) if number.is_integer() else number
 
+    def written(self, value: float) -> str:
+        """See `words.number`."""
+        return words.number(value)
+
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """See the class."""
         direction = {Qt.Key.Key_Up: 1, Qt.Key.Key_Down: -1}.get(Qt.Key(event.key()), 0)
@@ -108,14 +142,14 @@ class NumberEdit(QLineEdit):
         self.editingFinished.emit()
 
 
-class Several(QWidget):
+class CheckBoxGroup(QWidget):
     """Check boxes, any number of which can be selected."""
 
     clicked = Signal()
 
     def __init__(self, name: str, options: tuple[str, ...]) -> None:
         super().__init__()
-        self._boxes = {option: QCheckBox(words.title(option)) for option in options}
+        self._boxes = {option: QCheckBox(words.field_label(option)) for option in options}
         for option, box in self._boxes.items():
             box.setAccessibleName(f"{name}: {option}")
             box.clicked.connect(lambda: self.clicked.emit())
@@ -136,15 +170,16 @@ class SettingField(QWidget):
 
     edited = Signal(str, object)  # name, value; only by the user
 
-    def __init__(self, name: str, field: FieldInfo, title: str = "") -> None:
+    def __init__(self, name: str, field: FieldInfo) -> None:
         super().__init__()
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         self.name = name
-        self.title = title or words.title(name)
+        self.title = title_of(name, field)
         self.help = (field.description or "").replace(" %", "\u00a0%")
-        self._sane = extra.get("sane")
-        self._words = field.annotation == tuple[str, ...]  # several, separated by commas
+        typical = shown(field).sane
+        span = f" Typical: {words.number(typical[0])} to {words.number(typical[1])}." if typical else ""
+        self._help_and_range = self.help + span
         self._editor = self._make_editor(field.annotation)
+        self._editor.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self._editor.setAccessibleName(self.title)
         self._editor.setAccessibleDescription(self.help)
         self._editor.setToolTip(self.help)
@@ -152,7 +187,7 @@ class SettingField(QWidget):
         caption.setBuddy(self._editor)
         self._hint = label("", "hint", wrap=True)
         self._hint.setAlignment(Qt.AlignmentFlag.AlignTop)
-        unit = label(str(extra.get("unit") or ""), "dim")
+        unit = label(shown(field).unit, "dim")
         unit.setVisible(bool(unit.text()))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -164,62 +199,60 @@ class SettingField(QWidget):
         layout.addLayout(line)
         layout.addWidget(self._hint)
         layout.addStretch(1)
-        self.set_fault("")
+        self.set_error("")
 
     def _make_editor(self, annotation: Any) -> QWidget:
+        """An editor for this type; sets how its value is read and shown."""
+        self._read: Callable[[], Any]
+        self._write: Callable[[Any], None]
         if get_origin(annotation) is Literal:
-            editor: QWidget = Combo(self.title)
-            editor.fill([(words.title(str(word)), word) for word in get_args(annotation)], None)
-            editor.currentIndexChanged.connect(lambda: self.edited.emit(self.name, editor.currentData()))
-        elif get_origin(annotation) is tuple and get_origin(get_args(annotation)[0]) is Literal:
-            editor = Several(self.title, get_args(get_args(annotation)[0]))
-            editor.clicked.connect(lambda: self.edited.emit(self.name, editor.value()))
-        elif annotation is bool:
-            editor = QCheckBox(self.title)
-            editor.clicked.connect(lambda: self.edited.emit(self.name, editor.isChecked()))
-        else:
-            number = annotation in (int, float)
-            editor = NumberEdit(annotation is int) if number else QLineEdit()
-            editor.editingFinished.connect(self._finished)
-        editor.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        return editor
+            combo = Combo(self.title)
+            combo.fill([(words.field_label(str(word)), word) for word in get_args(annotation)], None)
+            combo.currentIndexChanged.connect(self._emit)
+            self._read, self._write = combo.currentData, combo.choose
+            return combo
+        if get_origin(annotation) is tuple and get_origin(get_args(annotation)[0]) is Literal:
+            group = CheckBoxGroup(self.title, get_args(get_args(annotation)[0]))
+            group.clicked.connect(self._emit)
+            self._read, self._write = group.value, group.choose
+            return group
+        if annotation is bool:
+            box = QCheckBox(self.title)
+            box.clicked.connect(self._emit)
+            self._read, self._write = box.isChecked, box.setChecked
+            return box
+        several = annotation == tuple[str, ...]
+        number = annotation in (int, float)
+        line = NumberEdit(annotation is int) if number else ListEdit() if several else TextEdit()
+        line.editingFinished.connect(lambda: self._finished(line))
+        self._read, self._write = line.value, line.show_value
+        return line
 
-    def _finished(self) -> None:
+    def _emit(self) -> None:
+        self.edited.emit(self.name, self.value())
+
+    def _finished(self, line: QLineEdit) -> None:
         # Qt also signals this when the focus leaves: only typed changes count.
-        if self._editor.isModified():
-            self._editor.setModified(False)
-            self.edited.emit(self.name, self.value())
+        if line.isModified():
+            line.setModified(False)
+            self._emit()
 
     def value(self) -> Any:
         """The editor's value."""
-        if isinstance(self._editor, QComboBox):
-            return self._editor.currentData()
-        if isinstance(self._editor, QCheckBox):
-            return self._editor.isChecked()
-        if self._words:
-            return tuple(word.strip() for word in self._editor.text().split(",") if word.strip())
-        return self._editor.value() if isinstance(self._editor, NumberEdit | Several) else self._editor.text()
+        return self._read()
 
     def set_value(self, value: Any) -> None:
         """Shows a value and clears the error. Leaves text alone while the user is typing."""
-        if isinstance(self._editor, Combo | Several):
-            self._editor.choose(value)
-        elif isinstance(self._editor, QCheckBox):
-            self._editor.setChecked(bool(value))
-        elif not self._editor.isModified():
-            text = words.number(value) if isinstance(self._editor, NumberEdit) else str(value)
-            if self._words:
-                text = ", ".join(value)
-            if text != self._editor.text():
-                self._editor.setText(text)
-        self.set_fault("")
+        self._write(value)
+        self.set_error("")
 
-    def set_fault(self, sentence: str) -> None:
+    def set_error(self, sentence: str) -> None:
         """Shows what is wrong below the editor instead of the help; clears it if empty."""
-        help_text = self.help
-        if self._sane:
-            low, high = (words.number(bound) for bound in self._sane)
-            help_text += f" Typical: {low} to {high}."
-        self._hint.setText(sentence or help_text)
+        self._hint.setText(sentence or self._help_and_range)
         restyle(self._hint, role="error" if sentence else "hint")
-        restyle(self._editor, fault="true" if sentence else "false")
+        restyle(self._editor, invalid="true" if sentence else "false")
+
+
+def title_of(name: str, field: FieldInfo) -> str:
+    """The label of a setting."""
+    return shown(field).title or words.field_label(name)

@@ -9,7 +9,7 @@ from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QWidget
 
 from sparsezo_gui.gui.theme import GRID, colours, theme
-from sparsezo_gui.gui.widgets.plain import named
+from sparsezo_gui.gui.widgets.safe_text import safe_name
 
 
 class Histogram(QWidget):
@@ -68,7 +68,7 @@ class Histogram(QWidget):
             painter.drawLine(QPointF(place, 0), QPointF(place, floor))
 
 
-class Shares(QWidget):
+class ShareBars(QWidget):
     """Horizontal bars of (name, count), such as the class balance."""
 
     def __init__(self, name: str) -> None:
@@ -79,7 +79,7 @@ class Shares(QWidget):
 
     def show_shares(self, shares: Sequence[tuple[str, int]]) -> None:
         """Shows at most eight bars; the last one sums up the rest."""
-        shares = sorted(((named(name), count) for name, count in shares), key=lambda share: -share[1])
+        shares = sorted(((safe_name(name), count) for name, count in shares), key=lambda share: -share[1])
         if len(shares) > 8:
             shares = [*shares[:7], (f"{len(shares) - 7} others", sum(count for _, count in shares[7:]))]
         self._shares = list(shares)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QFrame, QProgressBar, QSizePolicy, QToolTip, QVBoxLayout, QWidget
 
+from sparsezo_gui.answers import Tally
 from sparsezo_gui.gui import words
-from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.requests import FindMask
 from sparsezo_gui.gui.theme import GRID, colours, theme
 from sparsezo_gui.gui.widgets.basic import button, column, label, row
-from sparsezo_gui.gui.widgets.histogram import Shares
-from sparsezo_gui.gui.widgets.plain import named, tip
+from sparsezo_gui.gui.widgets.histogram import ShareBars
+from sparsezo_gui.gui.widgets.safe_text import safe_name, tooltip
+from sparsezo_gui.gui.workspace import Workspace
 
 WIDEST = 8 * GRID  # of a bar, in a model with few blocks
 
@@ -27,7 +28,7 @@ class BlockChart(QWidget):
         self.setAccessibleName("Tuned weights by block")
         self.setMinimumHeight(16 * GRID)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
-        self._blocks: tuple[Any, ...] = ()
+        self._blocks: tuple[Tally, ...] = ()
         self._average = 0.0
         theme().changed.connect(self.update)
 
@@ -35,7 +36,7 @@ class BlockChart(QWidget):
         """About three times as wide as high."""
         return QSize(56 * GRID, 18 * GRID)
 
-    def show_blocks(self, blocks: tuple[Any, ...], average: float) -> None:
+    def show_blocks(self, blocks: tuple[Tally, ...], average: float) -> None:
         """Shows tallies (label, tuned, weights) and the tuned share of all weights."""
         self._blocks, self._average = blocks, average
         most, least = max(blocks, key=_share), min(blocks, key=_share)
@@ -96,23 +97,23 @@ class BlockChart(QWidget):
             frame, _ = self._frame()
             for index, block in enumerate(self._blocks):
                 if self._slot(frame, index).contains(event.pos()):
-                    text = f"Block {block.label}: {_told(block.tuned, block.weights)}"
-                    QToolTip.showText(event.globalPos(), tip(text), self)
+                    text = f"Block {block.label}: {_counts(block.tuned, block.weights)}"
+                    QToolTip.showText(event.globalPos(), tooltip(text), self)
                     return True
             QToolTip.hideText()
         return super().event(event)
 
 
 class MaskCard(QFrame):
-    """Source, cost, a button that finds the mask or cancels the search, and the result; follows the session."""
+    """Source, cost, a button that finds the mask or cancels the search, and the result; follows the workspace."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         super().__init__()
         self.setProperty("role", "card")
-        self._session = session
+        self._workspace = workspace
         self._source = label("", wrap=True, name="Source of the mask", read=True)
         self._cost = label("", "hint", wrap=True, name="Cost of the mask")
-        self._press = button("Find mask", self._pressed)
+        self._button = button("Find mask", self._pressed)
         self._doing = label("", name="Mask search")
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
@@ -121,8 +122,8 @@ class MaskCard(QFrame):
             "Once found, the mask is shown here by block. A run finds the same mask automatically.", "hint", wrap=True,
             name="Mask not found yet",
         )  # fmt: skip
-        self._told = label("", wrap=True, name="Mask found")
-        self._blocks, self._kinds = BlockChart(), Shares("Tuned weights by kind")
+        self._result_label = label("", wrap=True, name="Mask found")
+        self._blocks, self._kinds = BlockChart(), ShareBars("Tuned weights by kind")
         figures = row(
             column(label("Tuned share of each block", "heading"), self._blocks),
             column(label("Tuned weights by kind", "heading"), self._kinds, None), spacing=3 * GRID,
@@ -130,34 +131,36 @@ class MaskCard(QFrame):
         figures.setStretch(0, 3)
         figures.setStretch(1, 2)
         self._result = QWidget()
-        self._result.setLayout(column(self._told, figures, spacing=2 * GRID))
+        self._result.setLayout(column(self._result_label, figures, spacing=2 * GRID))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(2 * GRID, 2 * GRID, 2 * GRID, 2 * GRID)
         layout.setSpacing(GRID)
-        head = row(column(label("Mask", "heading"), self._source, self._cost), self._press, spacing=3 * GRID)
+        head = row(column(label("Mask", "heading"), self._source, self._cost), self._button, spacing=3 * GRID)
         head.setStretch(0, 1)
-        head.setAlignment(self._press, Qt.AlignmentFlag.AlignTop)
+        head.setAlignment(self._button, Qt.AlignmentFlag.AlignTop)
         layout.addLayout(head)
         layout.addLayout(row(self._doing, self._bar))
         layout.addWidget(self._hint)
         layout.addWidget(self._result)
-        for signal in (session.mask_changed, session.recipe_changed, session.hindrance_changed):
+        workspace.on(FindMask, call=self.refresh)
+        for signal in (workspace.recipe_changed, workspace.blocker_changed):
             signal.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
-        """Shows the recipe's rule, and its mask if the session has it."""
-        session, rule = self._session, self._session.recipe.mask
-        report, busy, progress = session.mask, "mask" in session.busy, session.busy.get("mask")
+        """Shows the recipe's rule, and its mask if the workspace has it."""
+        workspace, rule = self._workspace, self._workspace.recipe.mask
+        report, search = workspace.mask, workspace.of(FindMask)
+        busy, progress = search.busy, search.progress
         # Long paths have no spaces to wrap at.
-        self._source.setText(re.sub(r"([/\\])", "\\1\u200b", named(rule.source())))
+        self._source.setText(re.sub(r"([/\\])", "\\1\u200b", safe_name(rule.source())))
         self._cost.setText(rule.cost())
         self._cost.setVisible(bool(rule.cost()))
-        self._press.setText("Cancel" if busy else "Find again" if report else "Find mask")
-        self._press.setAccessibleName("Cancel finding the mask" if busy else "Find the mask")
-        self._press.setVisible(busy or bool(rule.cost()))
-        self._press.setEnabled(busy or not session.blocker)
-        self._press.setToolTip("" if busy else session.blocker or "Loads the model and finds the mask.")
+        self._button.setText("Cancel" if busy else "Find again" if report else "Find mask")
+        self._button.setAccessibleName("Cancel finding the mask" if busy else "Find the mask")
+        self._button.setVisible(busy or bool(rule.cost()))
+        self._button.setEnabled(busy or not workspace.blocker)
+        self._button.setToolTip("" if busy else workspace.blocker or "Loads the model and finds the mask.")
         self._doing.setText(f"{progress.stage}…" if progress else "Waiting for the engine…")
         self._bar.setRange(0, progress.total if progress else 0)
         self._bar.setValue(progress.done if progress else 0)
@@ -169,18 +172,19 @@ class MaskCard(QFrame):
             cost = report.cost
             took = words.latency(cost.seconds) if cost.seconds < 1 else words.seconds(cost.seconds)
             held = f" and up to {words.size(cost.bytes)} of memory"
-            self._told.setText(f"{_told(report.tuned, report.eligible)} are tuned. Finding them took {took}{held}.")
+            counts = _counts(report.tuned, report.eligible)
+            self._result_label.setText(f"{counts} are tuned. Finding them took {took}{held}.")
             self._blocks.show_blocks(report.layers, report.tuned / max(report.eligible, 1))
             self._kinds.show_shares([(kind.label, kind.tuned) for kind in report.kinds])
 
     def _pressed(self) -> None:
-        if "mask" in self._session.busy:
-            self._session.cancel("mask")
+        if self._workspace.of(FindMask).busy:
+            self._workspace.cancel(FindMask)
         else:
-            self._session.find_mask()
+            self._workspace.find_mask()
 
 
-def _share(tally: Any) -> float:
+def _share(tally: Tally) -> float:
     return tally.tuned / max(tally.weights, 1)
 
 
@@ -188,6 +192,6 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _told(tuned: int, weights: int) -> str:
+def _counts(tuned: int, weights: int) -> str:
     """Exact counts and their share."""
     return f"{tuned:,} of {weights:,} weights ({_percent(tuned / max(weights, 1))})".replace(",", "\u2009")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 from PySide6.QtCore import QEvent, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent
@@ -17,11 +17,13 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from sparsezo_gui.gui.session import Session
+from sparsezo_gui.answers import MemoryEstimate, Part
+from sparsezo_gui.gui.requests import EstimateMemory, LoadEngine, MeasureMemory
 from sparsezo_gui.gui.theme import GRID, colours, theme
 from sparsezo_gui.gui.widgets.basic import badge, button, label, restyle, row
-from sparsezo_gui.gui.widgets.plain import tip
+from sparsezo_gui.gui.widgets.safe_text import tooltip
 from sparsezo_gui.gui.words import size
+from sparsezo_gui.gui.workspace import Workspace
 
 VERDICTS = {"fits": ("Fits", "fits"), "tight": ("Tight", "tight")}  # anything else is too large
 MEASURING = "Runs two real steps on the largest batch and replaces the estimate."
@@ -91,18 +93,18 @@ class MemoryBar(QWidget):
         if event.type() == QEvent.Type.ToolTip and isinstance(event, QHelpEvent):
             for box, (name, amount, why) in self._boxes():
                 if box.contains(event.pos()):
-                    QToolTip.showText(event.globalPos(), tip(f"{name}: {size(amount)}\n{why}"), self)
+                    QToolTip.showText(event.globalPos(), tooltip(f"{name}: {size(amount)}\n{why}"), self)
                     return True
         return super().event(event)
 
 
 class MemoryStrip(QFrame):
-    """The bar with a verdict, a comparison and the Measure button; follows the session."""
+    """The bar with a verdict, a comparison and the Measure button; follows the workspace."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         super().__init__()
         self.setProperty("role", "strip")
-        self._session = session
+        self._workspace = workspace
         self._verdict = badge("Memory verdict")
         self._text = label("", wrap=True, name="Memory needed")
         self._others = label("", "dim", name="Memory of other methods")
@@ -117,32 +119,31 @@ class MemoryStrip(QFrame):
         layout.addLayout(head)
         layout.addWidget(self.bar)
         layout.addWidget(self._others)
-        session.estimate_changed.connect(self.refresh)
-        session.engine_changed.connect(self.refresh)
-        session.hindrance_changed.connect(self.refresh)
+        workspace.on(EstimateMemory, MeasureMemory, call=self.refresh)
+        workspace.on(LoadEngine, call=self.refresh)
+        workspace.blocker_changed.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
-        """Shows the session's estimate or measurement."""
-        session = self._session
-        estimate, problem = session.answers.get("estimate"), session.problems.get("estimate")
-        problem = session.problems.get("measure") or problem
-        measuring = "measure" in session.busy
+        """Shows the workspace's estimate or measurement."""
+        workspace = self._workspace
+        estimate, problem = workspace.memory, workspace.problem_of(MeasureMemory, EstimateMemory)
+        measuring = workspace.of(MeasureMemory).busy
         self._measure.setText("Cancel" if measuring else "Measure")
         self._measure.setAccessibleName("Cancel measuring" if measuring else "Measure memory")
-        self._measure.setEnabled(measuring or not session.blocker)
-        self._measure.setToolTip("" if measuring else session.blocker or MEASURING)
+        self._measure.setEnabled(measuring or not workspace.blocker)
+        self._measure.setToolTip("" if measuring else workspace.blocker or MEASURING)
         self._parts.setEnabled(estimate is not None and problem is None)
         if problem is not None or estimate is None:
-            waiting = "Memory: waiting for the engine…" if session.engine_state != "failed" else "Memory: unknown."
-            self._say("", problem.what.split("\n")[0] if problem else waiting, "", problem is not None)
+            waiting = "Memory: waiting for the engine…" if workspace.engine_state != "failed" else "Memory: unknown."
+            self._say("", problem.message.split("\n")[0] if problem else waiting, "", problem is not None)
             self.bar.show_estimate([], 0)
             return
         word, level = verdict_of(estimate.verdict)
-        how = "measured" if session.measured else "estimated"
+        how = "measured" if estimate.measured else "estimated"
         text = f"{size(estimate.total)} of {size(estimate.available)} ({how})"
         if measuring:
-            progress = session.busy["measure"]
+            progress = workspace.of(MeasureMemory).progress
             text += f" · {progress.stage if progress else 'measuring'}…"
         others = " · ".join(f"{TITLES.get(name, name)} {size(amount)}" for name, amount in estimate.others.items())
         lines = [f"Other methods: {others}"] if others else []
@@ -162,20 +163,20 @@ class MemoryStrip(QFrame):
         self._others.setText(others)
 
     def _pressed(self) -> None:
-        if "measure" in self._session.busy:
-            self._session.cancel("measure")
+        if self._workspace.of(MeasureMemory).busy:
+            self._workspace.cancel(MeasureMemory)
         else:
-            self._session.measure()
+            self._workspace.measure()
 
     def _show_parts(self) -> None:
-        dialog = PartsDialog(self._session.answers["estimate"], self.window())
-        dialog.open()
+        if self._workspace.memory is not None:
+            PartsDialog(self._workspace.memory, self).open()
 
 
 class PartsDialog(QDialog):
     """The parts as a table, with the purpose of each."""
 
-    def __init__(self, estimate: Any, parent: QWidget) -> None:
+    def __init__(self, estimate: MemoryEstimate, parent: QWidget) -> None:
         super().__init__(parent)
         self.setWindowTitle("Memory details")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
@@ -197,9 +198,10 @@ class PartsDialog(QDialog):
         table.setSelectionMode(QTableWidget.SelectionMode.NoSelection)
         table.horizontalHeader().setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         for index, (name, amount, why) in enumerate(rows):
-            for place, text in enumerate((name, size(amount), why)):
-                table.setItem(index, place, QTableWidgetItem(text))
-            table.item(index, 1).setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+            cells = [QTableWidgetItem(text) for text in (name, size(amount), why)]
+            cells[1].setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+            for place, cell in enumerate(cells):
+                table.setItem(index, place, cell)
         table.resizeColumnsToContents()
         table.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
         table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
@@ -209,6 +211,6 @@ class PartsDialog(QDialog):
         layout.addLayout(row(None, button("Close", self.reject, name="Close memory details")))
 
 
-def _triples(parts: Any) -> list[tuple[str, int, str]]:
+def _triples(parts: Iterable[Part]) -> list[tuple[str, int, str]]:
     """Parts as (name, bytes, why)."""
     return [(part.name, part.bytes, part.why) for part in parts]

@@ -5,63 +5,67 @@ from __future__ import annotations
 from PySide6.QtWidgets import QProgressBar, QVBoxLayout, QWidget
 
 from sparsezo_gui.gui import words
-from sparsezo_gui.gui.session import Session
+from sparsezo_gui.gui.requests import FindRate
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import button, label, row
+from sparsezo_gui.gui.workspace import Workspace
 
 TRYING = "Loads the model and runs a few steps at each of several learning rates."
 BEFORE = "Tries several learning rates for a few steps each and suggests one."
 
 
 class RateFinder(QWidget):
-    """Follows the session."""
+    """Follows the workspace."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         super().__init__()
-        self._session = session
-        self._press = button("Find learning rate", self._pressed)
+        self._workspace = workspace
+        self._button = button("Find learning rate", self._pressed)
         self._use = button("Use", self._take, name="Use the suggested rate")
-        self._told = label("", "hint", wrap=True, name="Suggested rate")
+        self._result_label = label("", "hint", wrap=True, name="Suggested rate")
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
         self._bar.setAccessibleName("Learning rate search progress")
-        line = row(self._press, self._use, self._told, spacing=2 * GRID)
+        line = row(self._button, self._use, self._result_label, spacing=2 * GRID)
         line.setStretch(2, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(GRID)
         layout.addLayout(line)
         layout.addWidget(self._bar)
-        for signal in (session.rates_changed, session.recipe_changed, session.hindrance_changed):
+        workspace.on(FindRate, call=self.refresh)
+        for signal in (workspace.recipe_changed, workspace.blocker_changed):
             signal.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
         """Shows the search or its result."""
-        session = self._session
-        report, busy, progress = session.rates, "rates" in session.busy, session.busy.get("rates")
-        self._press.setText("Cancel" if busy else "Find learning rate")
-        self._press.setAccessibleName("Cancel learning rate search" if busy else "Find learning rate")
-        self._press.setEnabled(busy or not session.blocker)
-        self._press.setToolTip("" if busy else session.blocker or TRYING)
+        workspace = self._workspace
+        report, search = workspace.rates, workspace.of(FindRate)
+        busy, progress = search.busy, search.progress
+        self._button.setText("Cancel" if busy else "Find learning rate")
+        self._button.setAccessibleName("Cancel learning rate search" if busy else "Find learning rate")
+        self._button.setEnabled(busy or not workspace.blocker)
+        self._button.setToolTip("" if busy else workspace.blocker or TRYING)
         self._bar.setVisible(busy)
         self._bar.setRange(0, progress.total if progress else 0)
         self._bar.setValue(progress.done if progress else 0)
         told = f"{progress.stage}…" if progress else "Waiting for the engine…"
         if not busy:
             told = report.words if report else BEFORE
-        self._told.setText(told)
+        self._result_label.setText(told)
         rate = report.rate if report and not busy else None
-        self._use.setVisible(rate is not None and rate != session.recipe.update.learning_rate)
+        self._use.setVisible(rate is not None and rate != workspace.recipe.update.learning_rate)
         if rate is not None:
             self._use.setText(f"Use {words.number(rate)}")
 
     def _pressed(self) -> None:
-        if "rates" in self._session.busy:
-            self._session.cancel("rates")
+        if self._workspace.of(FindRate).busy:
+            self._workspace.cancel(FindRate)
         else:
-            self._session.find_rate()
+            self._workspace.find_rate()
 
     def _take(self) -> None:
-        if self._session.rates is not None:
-            self._session.change("update", learning_rate=self._session.rates.rate)
+        report = self._workspace.rates
+        if report is not None:
+            self._workspace.change("update", learning_rate=report.rate)

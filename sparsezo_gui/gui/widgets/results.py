@@ -16,10 +16,10 @@ from PySide6.QtWidgets import (
 )
 
 from sparsezo_gui.gui import words
-from sparsezo_gui.gui.record import Note, RunRecord
+from sparsezo_gui.gui.record import RunRecord, StepNotice
 from sparsezo_gui.gui.theme import GRID, icon, theme
 from sparsezo_gui.gui.widgets.basic import clear, label
-from sparsezo_gui.gui.widgets.plain import content, sentence
+from sparsezo_gui.gui.widgets.safe_text import safe_sentence, safe_text
 from sparsezo_gui.recipe.events import Examples
 from sparsezo_gui.recipe.metrics import METRICS, metric
 
@@ -50,7 +50,8 @@ class Metrics(QWidget):
         for place, text in enumerate(heads):
             self._put(0, place, text, "dim")
         names = [name for name in one.metrics if name not in ("examples", "seconds")]
-        for line, name in enumerate(sorted(names, key=lambda n: list(METRICS).index(n) if n in METRICS else 99), 1):
+        known = [*(name for name in METRICS if name in names), *(name for name in names if name not in METRICS)]
+        for line, name in enumerate(known, 1):
             before = base.metrics.get(name) if base else None
             after = last.metrics.get(name) if last else None
             self._put(line, 0, metric(name).title, "")
@@ -62,9 +63,8 @@ class Metrics(QWidget):
             self._put(line, 3, verdict, "dim")
         examples = one.metrics.get("examples")
         if examples:
-            self._grid.addWidget(
-                label(f"{words.title(one.split)}, {words.count(examples)} examples", "hint"), len(names) + 1, 0, 1, 4
-            )
+            text = f"{words.field_label(one.split)}, {words.count(examples)} examples"
+            self._grid.addWidget(label(text, "hint"), len(names) + 1, 0, 1, 4)
 
     def _put(self, line: int, place: int, text: str, role: str) -> None:
         part = label(text, role)
@@ -107,7 +107,7 @@ class _List(QListWidget):
     def _write(self) -> None:
         self.clear()
         for text, image, tint in self._lines:
-            item = QListWidgetItem(content(text))
+            item = QListWidgetItem(safe_text(text))
             item.setIcon(icon(image, tint))
             self.addItem(item)
         if not self._lines:
@@ -116,24 +116,24 @@ class _List(QListWidget):
             self.addItem(item)
 
 
-class Notices(_List):
+class NoticeList(_List):
     """Newest first; warnings have their own icon."""
 
     def __init__(self) -> None:
         super().__init__("Notices", "No notices.")
 
-    def show_notes(self, notes: Sequence[Note]) -> None:
+    def show_notes(self, notes: Sequence[StepNotice]) -> None:
         """Shows notices."""
         lines = []
         for note in reversed(notes):
             place = f"Step {words.count(note.step)}: " if note.step else ""
             warns = note.level == "warning"
-            text = f"{'Warning. ' if warns else ''}{place}{sentence(note.text)}"
+            text = f"{'Warning. ' if warns else ''}{place}{safe_sentence(note.text)}"
             lines.append((text, "warning" if warns else "info", "warning" if warns else "dim"))
         self._show(lines)
 
 
-class Shown(_List):
+class ExampleList(_List):
     """The worst and the best examples of the last evaluation, the worst first."""
 
     def __init__(self) -> None:
@@ -143,13 +143,13 @@ class Shown(_List):
         """Shows examples."""
         parts = (("Worst", found.worst), ("Best", found.best)) if found else ()
         self._show([
-            (f"{which}, loss {each['loss']:.3g}: {_judged(each)}\n{each['prompt'].strip()}",
+            (f"{which}, loss {each['loss']:.3g}: {_outcome(each)}\n{each['prompt'].strip()}",
              "evaluate" if each["answer"] in ("", each["expected"]) else "close", "dim")
             for which, examples in parts for each in examples
         ])  # fmt: skip
 
 
-def _judged(example: dict[str, Any]) -> str:
+def _outcome(example: dict[str, Any]) -> str:
     """The expected and the actual answer."""
     expected, answer = (str(example[key]) or "nothing" for key in ("expected", "answer"))
     if not example["answer"]:

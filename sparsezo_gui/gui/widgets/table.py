@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QHeaderView, QTableView
 
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.fields import Combo
-from sparsezo_gui.gui.widgets.plain import content, named, tip
+from sparsezo_gui.gui.widgets.safe_text import safe_name, safe_text, tooltip
 
 LONGEST = 300  # characters shown of a cell
 Index = QModelIndex | QPersistentModelIndex
@@ -46,17 +46,17 @@ class Rows(QAbstractTableModel):
         value = self.rows[index.row()][index.column()]
         text = "" if value is None else str(value)
         if role == Qt.ItemDataRole.DisplayRole:
-            return content(text, LONGEST).replace("\n", " ⏎ ")
-        return tip(text) if role == Qt.ItemDataRole.ToolTipRole else None
+            return safe_text(text, LONGEST).replace("\n", " ⏎ ")
+        return tooltip(text) if role == Qt.ItemDataRole.ToolTipRole else None
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         """Column names, in full in their tooltips, and row numbers from 1."""
         across = orientation == Qt.Orientation.Horizontal
         if role == Qt.ItemDataRole.ToolTipRole and across:
-            return tip(named(self.columns[section]))
+            return tooltip(safe_name(self.columns[section]))
         if role != Qt.ItemDataRole.DisplayRole:
             return None
-        return named(self.columns[section]) if across else str(self.first + section + 1)
+        return safe_name(self.columns[section]) if across else str(self.first + section + 1)
 
 
 class MappingHeader(QHeaderView):
@@ -96,8 +96,8 @@ class MappingHeader(QHeaderView):
         offered = [*parts, *(part for part in mapping if part not in parts)]
         for name, combo in zip(columns, self._combos, strict=True):
             combo.setProperty("column", name)
-            combo.setAccessibleName(f"Use column {named(name)} as")
-            combo.fill([("not used", ""), *((named(part), part) for part in offered)], plays.get(name, ""))
+            combo.setAccessibleName(f"Use column {safe_name(name)} as")
+            combo.fill([("not used", ""), *((safe_name(part), part) for part in offered)], plays.get(name, ""))
             combo.show()
         self.updateGeometries()
         self.place()

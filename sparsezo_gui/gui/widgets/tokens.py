@@ -8,7 +8,7 @@ from PySide6.QtGui import QColor, QFont, QTextCharFormat, QTextCursor
 from PySide6.QtWidgets import QTextEdit
 
 from sparsezo_gui.gui.theme import GRID, colours, theme
-from sparsezo_gui.gui.widgets.plain import content
+from sparsezo_gui.gui.widgets.safe_text import safe_text
 from sparsezo_gui.gui.words import count
 
 
@@ -34,7 +34,7 @@ class TokenView(QTextEdit):
         """Shows examples as pieces (text, trained), which are tokens if ``counted``; ``left_out`` is the number of
         characters missing from the middle of each."""
         self._counted, self._left_out = counted, left_out
-        self._examples = [[(content(str(text)), bool(trained)) for text, trained in example] for example in examples]
+        self._examples = [[(safe_text(str(text)), bool(trained)) for text, trained in example] for example in examples]
         self._write()
 
     def _write(self) -> None:

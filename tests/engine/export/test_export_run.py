@@ -31,7 +31,7 @@ def run(tmp_path_factory):
     rows = [{"text": f"film {i}", "label": "yes" if i % 2 else "no"} for i in range(20)]
     for split in ("train", "validation", "test"):
         (home / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    made = recipe.toml.build({
+    made = recipe.build({
         "model": {"id": str(home / "gpt2"), "device": "cpu", "bits": 32},
         "data": {"source": str(home), "template": "{{ text }} good?", "columns": {"answer": "label"}},
         "mask": {"rule": "random", "density": 0.01},

@@ -301,10 +301,10 @@ def test_an_interrupted_search_of_several_tasks_goes_on(frozen_tiny, home):
 
 @pytest.mark.parametrize("texts", [(), ("",), ("general", "general")])
 def test_texts_of_tasks_must_differ(texts):
-    from sparsezo_gui.recipe import toml
+    from sparsezo_gui.recipe import build
 
     with pytest.raises(UserError, match=r"\[mask\] texts: must name one text or several different ones"):
-        toml.build({"mask": {"rule": "multi-task", "texts": texts}})
+        build({"mask": {"rule": "multi-task", "texts": texts}})
 
 
 @pytest.fixture

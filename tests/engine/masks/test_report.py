@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sparsezo_gui.answers import Cost
 from sparsezo_gui.engine.masks.all import All
 from sparsezo_gui.engine.masks.mask import Mask
 from sparsezo_gui.engine.masks.multi_task import MultiTask
@@ -11,7 +12,7 @@ from sparsezo_gui.engine.masks.outliers import OutlierChannels
 from sparsezo_gui.engine.masks.random import Random
 from sparsezo_gui.engine.masks.report import find_mask, report
 from sparsezo_gui.engine.masks.rows import Rows
-from sparsezo_gui.engine.masks.rule import Cost, Search
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.masks.saved import Saved
 from sparsezo_gui.engine.masks.sensitive import Sensitive
 from sparsezo_gui.recipe import Recipe

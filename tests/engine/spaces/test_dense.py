@@ -16,22 +16,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
 from sparsezo_gui import recipe as recipes
+from sparsezo_gui.answers import Cost
 from sparsezo_gui.engine import frozen, planning, training
 from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.export import export_run
 from sparsezo_gui.engine.export.overlay_file import read_overlay
 from sparsezo_gui.engine.layers.linear import FrozenLinear
 from sparsezo_gui.engine.masks.report import report as report_of
-from sparsezo_gui.engine.masks.rule import Cost, Search
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.masks.saved import Saved
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session import Session, open_session
 from sparsezo_gui.engine.spaces import dense
-from sparsezo_gui.engine.spaces import sparse as overlays
+from sparsezo_gui.engine.spaces import values as overlays
 from sparsezo_gui.engine.spaces.dense import DenseValues
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators.fzoo import in_spreads
 from sparsezo_gui.engine.zo.stochastic_rounding import stochastic_round
@@ -65,7 +66,7 @@ def begun(folder):
     """``begun(family, rule, bits, **tables)``: a session at its first step, on a model of its own."""
 
     def begin(family="llama", rule="all", bits=32, overrides=None, mask=None, **tables):
-        chosen = recipes.toml.build({
+        chosen = recipes.build({
             "model": {"id": str(folder(family, **(overrides or {}))), "bits": bits, "device": "cpu"},
             "mask": {"rule": rule, **(mask or {})}, "update": {"rule": "sgd", "learning_rate": 1e-3}, **tables,
         })  # fmt: skip
@@ -477,13 +478,13 @@ def test_all_zeros_move_nothing(begun):
 
 
 @pytest.mark.parametrize(("tables", "sentence"), [
-    ({"model": {"bits": 4}}, r"weights in 4 bits cannot be moved. Set \[model\] bits = 32 or 16"),
+    ({"model": {"bits": 4}}, r"4-bit weights cannot be updated in place. Set \[model\] bits = 32 or 16"),
     ({"update": {"decay": 0.1}}, r"\[update\] decay needs a copy"),
 ])  # fmt: skip
 def test_what_does_not_go_together_is_refused(tables, sentence):
     for rule in RULES:
         with pytest.raises(UserError, match=sentence):
-            recipes.toml.build({"model": {"bits": 32}, "mask": {"rule": rule}, **tables})
+            recipes.build({"model": {"bits": 32}, "mask": {"rule": rule}, **tables})
 
 
 def test_other_files_and_models_get_a_sentence(begun, tmp_path):

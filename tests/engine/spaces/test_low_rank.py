@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sparsezo_gui import cli, recipe
+from sparsezo_gui.answers import Cost
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import planning, training
 from sparsezo_gui.engine.data import text_blocks
@@ -21,7 +22,7 @@ from sparsezo_gui.engine.masks import mask as masks
 from sparsezo_gui.engine.masks.activation_guided import ActivationSubspace
 from sparsezo_gui.engine.masks.mask import Mask
 from sparsezo_gui.engine.masks.report import report
-from sparsezo_gui.engine.masks.rule import Cost, Search
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.masks.subspace import Subspace
 from sparsezo_gui.engine.memory import estimate
 from sparsezo_gui.engine.objective import measure
@@ -29,7 +30,7 @@ from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.engine.session import Session, open_session, replay
 from sparsezo_gui.engine.spaces.low_rank import SUBSPACES, LowRankValues, Subspaces, orthonormal, start_basis
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.generator import FIRST, GENERATOR, Source
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
@@ -175,8 +176,8 @@ def test_directions_are_zero_outside_the_present_subspace(frozen_tiny):
     # Only what was moved in is multiplied with.
     for values, used in ((tuned.start, 0), (tuned.start + direction, 1)):
         with tuned.applied(values[None]):
-            tuned = {len(getattr(layer.patch, "factors", ())) for layer in model.layers.values()}
-        assert tuned == {used}
+            held = {len(getattr(layer.patch, "factors", ())) for layer in model.layers.values()}
+        assert held == {used}
 
 
 @pytest.mark.parametrize("kind", ["subspace", "given"])
@@ -406,7 +407,7 @@ def test_golden(frozen_tiny, rule, generator, tmp_path):
     model = frozen_tiny("llama", 32)
     (tmp_path / "text.txt").write_text("the cat sat on the mat and looked at the dog.\n\n" * 40)
     text = {"text": str(tmp_path / "text.txt")} if rule["rule"] == "activation-subspace" else {}
-    chosen = recipe.toml.build({"mask": {**rule, **text}, "loop": {"seed": 5},
+    chosen = recipe.build({"mask": {**rule, **text}, "loop": {"seed": 5},
                                 "update": {"rule": "scalar-normalised", "learning_rate": 3e-3}})  # fmt: skip
     tuned = tuned_values(model, finish(chosen.mask.find(model, Search(5, chosen.data, generator))))
     session = Session(chosen, model, tuned, generator=generator)

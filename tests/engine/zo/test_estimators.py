@@ -12,7 +12,8 @@ from sparsezo_gui.engine import training
 from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session import Session, State, open_session
-from sparsezo_gui.engine.spaces.sparse import SparseValues, last_blocks
+from sparsezo_gui.engine.spaces.sparse import SparseValues
+from sparsezo_gui.engine.spaces.values import last_blocks
 from sparsezo_gui.engine.zo.estimators.bszo import BSZO
 from sparsezo_gui.engine.zo.estimators.conmezo import ConMeZO
 from sparsezo_gui.engine.zo.estimators.curvzo import CurvZO
@@ -26,7 +27,7 @@ from sparsezo_gui.engine.zo.generator import Source
 from sparsezo_gui.engine.zo.sums import total
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.registry import ESTIMATORS
-from sparsezo_gui.recipe.toml import build
+from sparsezo_gui.recipe.tables import build
 from tests.engine import plain as reference
 from tests.engine.conftest import finish
 from tests.engine.test_correctness import SEARCH, batch

@@ -7,10 +7,10 @@ import torch
 
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.spaces.sparse import tuned_values
+from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.estimators.loren import Loren
 from sparsezo_gui.engine.zo.generator import Source
-from sparsezo_gui.recipe import toml
+from sparsezo_gui.recipe import build
 from tests.engine.conftest import finish
 from tests.engine.test_correctness import example
 
@@ -120,7 +120,7 @@ def test_steps_that_measured_nothing_move_nothing():
 @pytest.mark.parametrize("mask", [{"rule": "random", "density": 0.02}, {"rule": "subspace", "rank": 4, "refresh": 2}])
 def test_states_are_rebuilt_from_scalars(frozen_tiny, mask):
     model = frozen_tiny("llama", 4)
-    chosen = toml.build({"mask": mask, "estimator": {"rule": "loren", "losses": 3, "block": 100},
+    chosen = build({"mask": mask, "estimator": {"rule": "loren", "losses": 3, "block": 100},
                          "update": {"rule": "sgd", "learning_rate": 1e-3}})  # fmt: skip
     tuned = tuned_values(model, finish(chosen.mask.find(model, Search(0, chosen.data))))
     session = Session(chosen, model, tuned)

@@ -11,7 +11,7 @@ from sparsezo_gui.engine.spaces.sparse import SparseValues
 from sparsezo_gui.engine.zo.updates import Gradient
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.registry import UPDATES
-from sparsezo_gui.recipe.toml import build
+from sparsezo_gui.recipe.tables import build
 from tests.engine.conftest import finish
 
 SIZE, STEPS, RATE = 50, 7, 0.02

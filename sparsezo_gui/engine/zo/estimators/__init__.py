@@ -78,11 +78,14 @@ class Estimator(Variant):
     state_vectors: ClassVar[int] = 0
     """Vectors as long as the tuned values in its state."""
     backwards: ClassVar[bool] = False
-    """Whether it uses back-propagation, through all blocks or the last ones (see `suffix`)."""
+    """Whether it uses back-propagation; see `BackpropEstimator`."""
     exact: ClassVar[bool] = False
-    """Whether part of the update comes from back-propagation, which a replay has to compute again."""
-    per_example: ClassVar[bool] = False
-    """Whether each example has its own direction."""
+    """Whether part of the gradient is exact; see `ExactEstimator`."""
+
+    @property
+    def per_example(self) -> bool:
+        """Whether each example has its own direction: their number then depends on the batch."""
+        return self.perturbations(1) != self.perturbations(2)
 
     @property
     def drawable_in_pieces(self) -> bool:
@@ -137,3 +140,22 @@ class Estimator(Variant):
         """The projected gradients (q) from the recorded scalars, and the next state. The gradient estimate is the mean
         of projected gradient · direction. Scalars that are all zero must not move anything."""
         return recorded, state
+
+
+class BackpropEstimator(Estimator):
+    """Base of estimators that use back-propagation, through all blocks or the last ones (see `suffix`)."""
+
+    backwards: ClassVar[bool] = True
+
+
+class ExactEstimator(BackpropEstimator):
+    """Base of estimators that get part of the gradient from back-propagation, which a replay has to compute again.
+
+    Of what a step records, only the first scalars are projected gradients; the others are there to monitor a run.
+    """
+
+    exact: ClassVar[bool] = True
+
+    def projected_grads(self, directions: Tensor, recorded: Sequence[float], state: Any) -> tuple[Sequence[float], Any]:
+        """See `Estimator.projected_grads`."""
+        return recorded[: len(directions)], state

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from sparsezo_gui.engine.zo.estimators import Estimate, Estimator, Probe
+from sparsezo_gui.engine.zo.estimators import Estimate, ExactEstimator, Probe
 from sparsezo_gui.engine.zo.estimators.two_sided import epsilon_setting
 from sparsezo_gui.recipe.variants import setting
 
 
-class Addax(Estimator):
+class Addax(ExactEstimator):
     """Backprop on the short examples of a batch, a zeroth-order central difference on the long ones.
 
     After Addax (arXiv 2410.06441): g = α·g₀z + (1 − α)·g₁, with g₁ exact on examples up to a length and g₀ the
@@ -20,17 +20,17 @@ class Addax(Estimator):
 
     title: ClassVar[str] = "Addax (backprop on short examples)"
     paper: ClassVar[str] = "Addax, arXiv 2410.06441"
-    backwards: ClassVar[bool] = True
-    exact: ClassVar[bool] = True
     rule: Literal["addax"] = "addax"
     epsilon: float = epsilon_setting()
     short: int = setting(
         64, "Longest example trained with backprop; longer ones use zeroth-order estimates.", unit="tokens", ge=1,
         le=131072, basic=True, sane=(32, 512),
+        title="Longest backprop example",
     )  # fmt: skip
     alpha: float = setting(
         -1.0, "Weight α of the zeroth-order part; below 0, the long examples' share of the loss.", ge=-1, le=1,
         sane=(-1, 0.5),
+        title="Zeroth-order weight",
     )  # fmt: skip
 
     @property
@@ -64,7 +64,3 @@ class Addax(Estimator):
             gradient, short_loss = probe.part(short).gradient()
             exact, loss = gradient * (1 - alpha), loss + (1 - share) * short_loss
         return Estimate((projected_grad, 1 - share), loss, exact)
-
-    def projected_grads(self, directions: Any, recorded: Any, state: Any) -> tuple[tuple[float], Any]:
-        """See `Estimator.projected_grads`."""
-        return (recorded[0],), state

@@ -38,8 +38,11 @@ class ConMeZO(Estimator):
     angle: float = setting(
         1.35, "Half-angle of the cone in radians; at π/2 (1.57) the momentum has no effect.",
         unit="radians", ge=0, le=1.5708, sane=(1.2, 1.5),
+        title="Cone angle",
     )  # fmt: skip
-    memory: float = setting(0.99, "Decay β of the momentum; higher is slower.", ge=0, lt=1, sane=(0.9, 0.995))
+    memory: float = setting(
+        0.99, "Decay β of the momentum; higher is slower.", ge=0, lt=1, sane=(0.9, 0.995), title="Momentum decay"
+    )
     warm_up: int = setting(200, "Steps until the decay reaches that value.", unit="steps", ge=0, sane=(0, 2000))
 
     @property
@@ -83,5 +86,5 @@ class ConMeZO(Estimator):
         first = self.warm_up / 10
         if step > self.warm_up:
             return self.memory
-        part = (max(0.0, step - first) / (self.warm_up - first)) ** 1.8
+        part: float = (max(0.0, step - first) / (self.warm_up - first)) ** 1.8
         return self.memory - (self.memory - FIRST_MEMORY) / (1 + 8 * part) ** 3

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from sparsezo_gui.engine.zo.estimators import Estimate, Estimator, Probe
+from sparsezo_gui.engine.zo.estimators import Estimate, ExactEstimator, Probe
 from sparsezo_gui.engine.zo.estimators.two_sided import epsilon_setting
 from sparsezo_gui.recipe.variants import setting
 
 
-class Elastic(Estimator):
+class Elastic(ExactEstimator):
     """Backprop in the last decoder blocks, a zeroth-order central difference in all others.
 
     After ElasticZO (arXiv 2501.04287): the last layers give most of the benefit of back-propagation, and only their
@@ -19,13 +19,15 @@ class Elastic(Estimator):
 
     title: ClassVar[str] = "ElasticZO (backprop in the last blocks)"
     paper: ClassVar[str] = "ElasticZO, arXiv 2501.04287"
-    backwards: ClassVar[bool] = True
-    exact: ClassVar[bool] = True
     rule: Literal["elastic"] = "elastic"
     epsilon: float = epsilon_setting()
-    blocks: int = setting(1, "Last decoder blocks, trained with backprop.", unit="blocks", ge=1, le=1000, sane=(1, 4))
+    blocks: int = setting(
+        1, "Last decoder blocks, trained with backprop.", unit="blocks", ge=1, le=1000, sane=(1, 4),
+        title="Backprop blocks"
+    )
     weight: float = setting(
-        1.0, "Factor on the backprop part, whose best learning rate can differ.", gt=0, le=1000, sane=(0.1, 10)
+        1.0, "Factor on the backprop part, whose best learning rate can differ.", gt=0, le=1000, sane=(0.1, 10),
+        title="Backprop factor"
     )
 
     @property
@@ -59,7 +61,3 @@ class Elastic(Estimator):
         projected_grad = (up - down) / (2 * self.epsilon)
         exact = (plus + minus) * (self.weight / 2)
         return Estimate((projected_grad, exact.double().norm().item()), (up + down) / 2, exact)
-
-    def projected_grads(self, directions: Any, recorded: Any, state: Any) -> tuple[tuple[float], Any]:
-        """See `Estimator.projected_grads`."""
-        return (recorded[0],), state

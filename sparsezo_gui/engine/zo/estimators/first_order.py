@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from sparsezo_gui.engine.zo.estimators import Estimate, Estimator, Probe
+from sparsezo_gui.engine.zo.estimators import Estimate, ExactEstimator, Probe
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 
-class FirstOrder(Estimator):
+class FirstOrder(ExactEstimator):
     """The exact gradient by back-propagation: the first-order baseline for zeroth-order runs.
 
     Activations of all blocks are kept for the backward pass, and a replay computes every step again.
     """
 
     title: ClassVar[str] = "First order (back-propagation)"
-    backwards: ClassVar[bool] = True
-    exact: ClassVar[bool] = True
     rule: Literal["first-order"] = "first-order"
 
     @property
@@ -44,7 +41,3 @@ class FirstOrder(Estimator):
         """See `Estimator.estimate`."""
         gradient, loss = probe.gradient()
         return Estimate((gradient.double().norm().item(),), loss, gradient)
-
-    def projected_grads(self, directions: Tensor, recorded: Sequence[float], state: Any) -> tuple[Sequence[float], Any]:
-        """See `Estimator.projected_grads`."""
-        return (), state

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from sparsezo_gui.engine.zo.estimators import Estimate, Estimator, Probe
+from sparsezo_gui.engine.zo.estimators import BackpropEstimator, Estimate, Probe
 from sparsezo_gui.recipe.variants import setting
 
 
-class ForwardGradient(Estimator):
+class ForwardGradient(BackpropEstimator):
     """Exact projected gradient ⟨∇L, z⟩ along each direction: a central difference without rounding or curvature error.
 
     A baseline that shows how much of a run's noise comes from finite differences, and how much from the directions
@@ -18,7 +18,6 @@ class ForwardGradient(Estimator):
 
     title: ClassVar[str] = "Forward gradient (exact projections)"
     paper: ClassVar[str] = "Forward gradients, arXiv 2202.08587"
-    backwards: ClassVar[bool] = True
     rule: Literal["forward-gradient"] = "forward-gradient"
     directions: int = setting(1, "Directions per step; all share one backward pass.", ge=1, le=64, sane=(1, 8))
 

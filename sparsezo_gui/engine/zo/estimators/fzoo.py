@@ -34,6 +34,7 @@ class FZOO(Estimator):
     losses: int = setting(
         8, "Directions per step; each costs one forward pass, plus one unperturbed pass per step.", ge=2, le=64,
         sane=(4, 16),
+        title="Directions",
     )  # fmt: skip
     normalise: bool = setting(True, "Divide the differences by their standard deviation within the step.")
 

@@ -30,7 +30,6 @@ class GRZO(Estimator):
 
     title: ClassVar[str] = "GRZO (one direction per example)"
     paper: ClassVar[str] = "GRZO, arXiv 2606.02857"
-    per_example: ClassVar[bool] = True
     rule: Literal["grzo"] = "grzo"
     epsilon: float = epsilon_setting()
     normalise: bool = setting(True, "Divide the differences by their standard deviation within the batch.")

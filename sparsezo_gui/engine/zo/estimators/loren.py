@@ -36,11 +36,14 @@ class Loren(Estimator):
     state_vectors: ClassVar[int] = 1
     rule: Literal["loren"] = "loren"
     epsilon: float = epsilon_setting()
-    losses: int = setting(6, "Directions per step; each costs one forward pass.", ge=2, le=64, sane=(4, 16))
+    losses: int = setting(
+        6, "Directions per step; each costs one forward pass.", ge=2, le=64, sane=(4, 16), title="Directions"
+    )
     damping: float = setting(0.1, "Damping ρ; lower avoids high curvature more strongly.", gt=0, le=1e6, sane=(0.01, 1))
     adaptation: float = setting(1e-3, "Learning rate ν of the high-curvature direction.", ge=0, le=1, sane=(1e-4, 1e-2))
     block: int = setting(1024, "Tuned values that share one high-curvature direction.", unit="values", ge=2, le=2**24,
-                         sane=(256, 16384))  # fmt: skip
+                         sane=(256, 16384), title="Values per direction"
+    )  # fmt: skip
 
     @property
     def forward_passes(self) -> int:

@@ -67,7 +67,8 @@ class Update(Variant):
     learning_rate: float
     schedule: Schedule
     decay: float = setting(
-        0.0, "Weight decay towards the original weights, times the learning rate.", ge=0, le=1, sane=(0, 0.1)
+        0.0, "Weight decay towards the original weights, times the learning rate.", ge=0, le=1, sane=(0, 0.1),
+        title="Weight decay"
     )
 
     def rate(self, step: int, steps: int) -> float:

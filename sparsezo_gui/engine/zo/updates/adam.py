@@ -27,9 +27,16 @@ class Adam(VectorUpdate):
         1e-4, "Typical change of a tuned value per step.", unit="weight", gt=0, le=1, basic=True, sane=(1e-5, 1e-2)
     )
     schedule: Schedule = schedule_setting()
-    beta1: float = setting(0.9, "Decay β₁ of the mean; higher is slower.", ge=0, lt=1, sane=(0.5, 0.99))
-    beta2: float = setting(0.999, "Decay β₂ of the mean square; higher is slower.", ge=0, lt=1, sane=(0.9, 0.9999))
-    eps: float = setting(1e-8, "Added to the denominator to avoid division by zero.", gt=0, le=1)
+    beta1: float = setting(
+        0.9, "Decay β₁ of the mean; higher is slower.", ge=0, lt=1, sane=(0.5, 0.99), title="Averaging factor β₁"
+    )
+    beta2: float = setting(
+        0.999, "Decay β₂ of the mean square; higher is slower.", ge=0, lt=1, sane=(0.9, 0.9999),
+        title="Averaging factor β₂"
+    )
+    eps: float = setting(
+        1e-8, "Added to the denominator to avoid division by zero.", gt=0, le=1, title="Denominator offset"
+    )
 
     def start(self, values: Tensor) -> tuple[Tensor, Tensor, int]:
         """Running mean (n,), running mean of squares (n,), and the number of steps in them."""

@@ -29,7 +29,10 @@ class ScalarNormalised(ScalarUpdate):
         unit="weight", gt=0, le=1, basic=True, sane=(1e-5, 5e-2),
     )  # fmt: skip
     schedule: Schedule = schedule_setting()
-    memory: float = setting(0.99, "Decay of the running mean square; higher is slower.", ge=0, lt=1, sane=(0.9, 0.999))
+    memory: float = setting(
+        0.99, "Decay of the running mean square; higher is slower.", ge=0, lt=1, sane=(0.9, 0.999),
+        title="Averaging factor"
+    )
 
     def start(self, values: Tensor) -> tuple[float, int]:
         """Running mean of g² and the number of steps in it."""

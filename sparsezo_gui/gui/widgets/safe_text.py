@@ -1,8 +1,9 @@
 """Makes untrusted text safe to display. Qt interprets mark-up in labels and tooltips, shortcuts in buttons and menus,
 and a modification marker in window titles; the functions here prevent that.
 
-Use `Label` for labels, `tip` for tooltips, `entry` for menu entries, `title` for window titles. Lists, tables, combo
-boxes, editors and painted text show text as it is: for those, `named` makes misleading characters visible.
+Use `Label` for labels, `tooltip` for tooltips, `menu_text` for menu entries, `window_title` for window titles. Lists,
+tables, combo boxes, editors and painted text show text as it is: for those, `safe_name` makes misleading characters
+visible.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ def cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def named(text: str) -> str:
+def safe_name(text: str) -> str:
     """The name of a file, model, run or column on one line, with invisible characters escaped."""
     return printable(cut(text, LONGEST_NAME), keep="\u00a0\u2009\u202f")
 
 
-def sentence(text: str) -> str:
+def safe_sentence(text: str) -> str:
     """One or more sentences, which may quote names."""
     return printable(cut(text, LONGEST), keep=_SPACES)
 
 
-def content(text: str, longest: int = LONGEST) -> str:
+def safe_text(text: str, longest: int = LONGEST) -> str:
     """Text to read, such as an answer or an example."""
     return readable(cut(text, longest))
 
@@ -48,20 +49,20 @@ def breakable(text: str) -> str:
     return _LONG_WORD.sub("\\1\u200b", text)
 
 
-def tip(text: str) -> str:
+def tooltip(text: str) -> str:
     """A wrapped tooltip that shows ``text`` as it is: as escaped HTML, because Qt would guess the format."""
-    shown = escape(breakable(content(text, LONGEST_TIP)))
+    shown = escape(breakable(safe_text(text, LONGEST_TIP)))
     return f'<p style="white-space: pre-wrap">{shown}</p>' if text else ""
 
 
-def entry(text: str) -> str:
+def menu_text(text: str) -> str:
     """Text for a menu entry, in which '&' and a tab would introduce a shortcut."""
-    return named(text).replace("&", "&&")
+    return safe_name(text).replace("&", "&&")
 
 
-def title(text: str) -> str:
+def window_title(text: str) -> str:
     """Text for a window title, in which '[*]' would be the modification marker."""
-    return named(text).replace("[*]", "[*][*]")
+    return safe_name(text).replace("[*]", "[*][*]")
 
 
 class Label(QLabel):
@@ -78,7 +79,7 @@ class Label(QLabel):
 
     def setText(self, text: str) -> None:
         """Changes the text."""
-        self._text = content(text) if self._read else sentence(text)
+        self._text = safe_text(text) if self._read else safe_sentence(text)
         copied = self.textInteractionFlags() & Qt.TextInteractionFlag.TextSelectableByMouse
         super().setText(self._text if copied else breakable(self._text))
 

@@ -29,10 +29,23 @@ from PySide6.QtWidgets import (
 from shiboken6 import isValid
 from standin import StandIn
 
+from sparsezo_gui.answers import DataPreview, History, ModelSummary, RunSummary
+from sparsezo_gui.gui.calls import Work
 from sparsezo_gui.gui.pages import PAGES
-from sparsezo_gui.gui.widgets import plain
+from sparsezo_gui.gui.widgets import safe_text
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
-from sparsezo_gui.gui.widgets.plain import LONGEST, LONGEST_NAME, LONGEST_TIP, WIDEST, Label, entry, named, tip, title
+from sparsezo_gui.gui.widgets.safe_text import (
+    LONGEST,
+    LONGEST_NAME,
+    LONGEST_TIP,
+    WIDEST,
+    Label,
+    menu_text,
+    safe_name,
+    tooltip,
+    window_title,
+)
+from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
 from tests import hostile
 from tests.hostile import NAME, SHOWN, STEERS, TEXT
@@ -50,7 +63,7 @@ class Hostile(StandIn):
         self.recipe = hostile.recipe(folder)
         self.run = hostile.run(folder, self.recipe)
 
-    def models(self) -> list[Any]:
+    def models(self) -> list[ModelSummary]:
         """The model, and another without weights."""
         from sparsezo_gui.engine.hub.library import summary
 
@@ -59,13 +72,13 @@ class Hostile(StandIn):
         (broken / "config.json").write_text('{"model_type": "<b>bold"}')
         return [summary(str(folder)) for folder in (self.recipe.parent / NAME, broken)]
 
-    def preview(self, recipe: Any, page: int) -> Any:
+    def preview(self, recipe: Recipe, page: int) -> Work[DataPreview]:
         """The real one."""
         from sparsezo_gui.engine.planning import preview_data
 
         return preview_data(recipe, page)
 
-    def runs(self, also: Path | None) -> list[Any]:
+    def runs(self, also: Path | None) -> list[RunSummary]:
         """The run, and a damaged one."""
         from sparsezo_gui.engine.runs.listing import list_runs
 
@@ -74,11 +87,11 @@ class Hostile(StandIn):
         (broken / "run.json").write_text("{")
         return [*list_runs(self.run.path), *list_runs(broken)]
 
-    def history(self, folder: Path) -> Any:
+    def history(self, folder: Path) -> History:
         """The real one."""
         from sparsezo_gui.engine.runs.history import history
 
-        return folder, history(folder)
+        return history(folder)
 
     def train(self, recipe: Any, commands: Any, first: int = 1, folder: Path | None = None) -> Iterator[e.Event]:
         """Says what a stranger's code could have it say."""
@@ -209,14 +222,14 @@ def walk() -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def said(window, session, engine, qtbot, find, click):
+def said(window, workspace, engine, qtbot, find, click):
     """What is said on every page, with the stranger's recipe, run, data and answers."""
     window.open_recipe(engine.recipe)
     found = []
-    qtbot.waitUntil(lambda: not session.busy, timeout=20000)
+    qtbot.waitUntil(lambda: not workspace.busy_with(), timeout=20000)
     for name in PAGES:
         window.go(name)
-        qtbot.waitUntil(lambda: not session.busy, timeout=20000)
+        qtbot.waitUntil(lambda: not workspace.busy_with(), timeout=20000)
         found += walk()
     window.go("runs")
     runs = find("Runs")
@@ -229,8 +242,8 @@ def said(window, session, engine, qtbot, find, click):
         dialog.reject()
     window.go("run")
     window.chat.show()
-    session.train()
-    qtbot.waitUntil(lambda: session.record is not None and session.record.examples is not None, timeout=5000)
+    workspace.train()
+    qtbot.waitUntil(lambda: bool(workspace.run.record and workspace.run.record.examples), timeout=5000)
     find("Prompt").setPlainText(TEXT)
     window.chat.ask()
     qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
@@ -240,7 +253,7 @@ def said(window, session, engine, qtbot, find, click):
     for box in window.findChildren(QMessageBox):
         box.reject()
     click("Stop run")
-    qtbot.waitUntil(lambda: not session.running, timeout=5000)
+    qtbot.waitUntil(lambda: not workspace.run.running, timeout=5000)
     return found
 
 
@@ -265,14 +278,15 @@ def test_nothing_is_read_as_mark_up(said):
 
 def test_no_other_module_writes_mark_up():
     """So that what this walk does not open cannot forget it either."""
-    for path in Path(plain.__file__).parents[1].rglob("*.py"):
+    for path in Path(safe_text.__file__).parents[1].rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         words = ["QLabel(", "QTextBrowser", "setHtml", "insertHtml", "appendHtml", "setOpenExternalLinks", "RichText"]
         words += [f"QMessageBox.{each}(" for each in ("about", "critical", "information", "question", "warning")]
         found = [word for word in words if word in text]
-        assert not found or path == Path(plain.__file__), (path.name, found)
+        assert not found or path == Path(safe_text.__file__), (path.name, found)
         for call in ("QToolTip.showText(", "setToolTip(0, "):
-            assert text.count(call) == sum("tip(" in rest.split("\n")[0] for rest in text.split(call)[1:]), path.name
+            safe = sum("tooltip(" in rest.split("\n")[0] for rest in text.split(call)[1:])
+            assert text.count(call) == safe, path.name
 
 
 def test_a_label_shows_what_it_is_told(qtbot):
@@ -287,8 +301,8 @@ def test_a_label_shows_what_it_is_told(qtbot):
 def test_texts_without_end_are_cut(qtbot):
     label = Label("x" * 10**6)
     qtbot.addWidget(label)
-    assert (len(label.text()), len(named("x" * 10**6))) == (LONGEST, LONGEST_NAME)
-    assert seen(tip("x" * 10**6)).count("x") == LONGEST_TIP - 1
+    assert (len(label.text()), len(safe_name("x" * 10**6))) == (LONGEST, LONGEST_NAME)
+    assert seen(tooltip("x" * 10**6)).count("x") == LONGEST_TIP - 1
 
 
 def test_a_long_word_goes_on_in_the_next_line(qtbot):
@@ -297,7 +311,7 @@ def test_a_long_word_goes_on_in_the_next_line(qtbot):
     label.setWordWrap(True)
     assert label.text() == "x" * 400 and label.minimumSizeHint().width() < WIDEST
     assert label.heightForWidth(WIDEST) > 3 * label.fontMetrics().height()
-    QToolTip.showText(label.pos(), tip("x" * 2000), label)
+    QToolTip.showText(label.pos(), tooltip("x" * 2000), label)
     [shown] = [each for each in QApplication.topLevelWidgets() if each.objectName() == "qtooltip_label"]
     assert shown.width() < 1280
     QToolTip.hideText()
@@ -311,20 +325,20 @@ def test_what_may_be_copied_is_to_the_letter(qtbot):
     assert QLabel.text(label) == "x" * 400
 
 
-def test_no_name_makes_the_window_wider(window, session, qtbot, engine):
+def test_no_name_makes_the_window_wider(window, workspace, qtbot, engine):
     narrow = window.minimumSizeHint().width()
-    session.train()
-    qtbot.waitUntil(lambda: session.record is not None and session.record.examples is not None, timeout=5000)
-    session.record.name = "x" * 10**5
-    session.run_changed.emit()
+    workspace.train()
+    qtbot.waitUntil(lambda: bool(workspace.run.record and workspace.run.record.examples), timeout=5000)
+    workspace.run.record.name = "x" * 10**5
+    workspace.run.changed.emit()
     window.go("run")
     qtbot.wait(20)
     assert window.minimumSizeHint().width() < narrow + 1.5 * WIDEST
-    session.command(e.Stop())
-    qtbot.waitUntil(lambda: not session.running, timeout=5000)
+    workspace.run.command(e.Stop())
+    qtbot.waitUntil(lambda: not workspace.run.running, timeout=5000)
 
 
 def test_names_in_menus_and_titles():
-    assert entry("a&b\tCtrl+Q") == "a&&b\\tCtrl+Q"
-    assert title("a[*]b") == "a[*][*]b"
-    assert seen(tip("<b>a & b</b>\n  c")) == "<b>a & b</b>\n  c" and tip("") == ""
+    assert menu_text("a&b\tCtrl+Q") == "a&&b\\tCtrl+Q"
+    assert window_title("a[*]b") == "a[*][*]b"
+    assert seen(tooltip("<b>a & b</b>\n  c")) == "<b>a & b</b>\n  c" and tooltip("") == ""

@@ -1,0 +1,256 @@
+"""What the pages share: the current recipe, the state of every request to the engine, and the displayed run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QSettings, QTimer, Signal
+
+from sparsezo_gui.answers import MaskReport, MemoryEstimate, ModelCode, ModelSummary, RateReport, Received
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.calls import EngineCalls, Request, RunRequest
+from sparsezo_gui.gui.client import Client
+from sparsezo_gui.gui.problems import Problem
+from sparsezo_gui.gui.requests import (
+    BranchRun,
+    CheckFits,
+    EstimateMemory,
+    FindMask,
+    FindRate,
+    GiveConsent,
+    ListModels,
+    ListTasks,
+    MeasureMemory,
+    PreviewData,
+    ReadModel,
+    ReceiveRun,
+    SaveNotes,
+)
+from sparsezo_gui.gui.run_control import RunControl
+from sparsezo_gui.recipe import Recipe, dump, load, loads
+from sparsezo_gui.recipe.tables import changed
+
+DEBOUNCE_MS = 250  # after the last recipe change, before the engine is asked again
+RECENT_RECIPES = 8
+FITS_CHECKED = 24  # models in the list that get a verdict
+
+
+class Workspace(Client):
+    """Created once, before the window; pages read it and listen to its signals."""
+
+    recipe_changed = Signal()
+    recipe_stable = Signal()  # the recipe has not changed for a moment: time to ask the engine
+    run_created = Signal(object, str)  # folder of a new branch or a received run, and what that run lacks
+
+    def __init__(self, engine: EngineCalls | None = None) -> None:
+        super().__init__(engine)
+        self.store = QSettings()
+        self.recipe = _first_recipe(self.store)
+        self.recipe_path: Path | None = None
+        self.run = RunControl(self, self.store)
+        self._debounce = QTimer(self, interval=DEBOUNCE_MS, singleShot=True)
+        self._debounce.timeout.connect(self._ask_about_recipe)
+        self.of(ListModels).answered.connect(self._check_fits)
+        self.of(EstimateMemory).finished.connect(lambda _: self.of(MeasureMemory).forget())
+        self.of(MeasureMemory).answered.connect(self._measured)
+        self.of(GiveConsent).finished.connect(self._repeat)
+        self.of(SaveNotes).answered.connect(lambda *_: self.run.list_runs())
+        self.of(BranchRun).answered.connect(lambda _, folder: self._created(folder, ""))
+        self.of(ReceiveRun).answered.connect(self._received)
+
+    def start(self, run: Path | None = None) -> None:
+        """Starts the worker: first what needs no ML stack (such as opening ``run`` or the last run), then the stack."""
+        self.open()
+        self.ask(ListTasks())
+        self.run.list_runs()
+        last = str(run or self.store.value("last_run", "", str))
+        if last and self.run.record is None and Path(last).is_dir():
+            self.run.open(Path(last))
+        self.load()
+        self.ask(ListModels())
+        self._ask_about_recipe()
+
+    def close(self, patience: float = 2.0) -> bool:
+        """Saves the recipe and ends the worker; see `Client.close`."""
+        self._debounce.stop()
+        self.store.setValue("recipe", dump(self.recipe))
+        self.store.sync()
+        self.run.close()
+        return super().close(patience)
+
+    # The recipe
+
+    def set_recipe(self, recipe: Recipe, path: Path | None = None) -> None:
+        """Replaces the recipe."""
+        self.recipe_path = path
+        if path is not None:
+            paths = [str(path), *(p for p in self.recent_recipes() if p != str(path))]
+            self.store.setValue("recent_recipes", paths[:RECENT_RECIPES])
+        self._changed(recipe)
+
+    def recent_recipes(self) -> list[str]:
+        """Paths of recent recipe files, newest first."""
+        value: Any = self.store.value("recent_recipes", [])
+        return [value] if isinstance(value, str) else list(value or [])
+
+    def change(self, table: str, **values: Any) -> str:
+        """Changes settings of one table; returns a sentence about what is wrong with them, or an empty string."""
+        return self.change_all({table: values})
+
+    def change_all(self, tables: dict[str, dict[str, Any]]) -> str:
+        """Like `change`, for several tables at once."""
+        try:
+            recipe = changed(self.recipe, tables)
+        except UserError as error:
+            return str(error).replace("recipe: ", "")
+        if recipe != self.recipe:
+            self._changed(recipe)
+        return ""
+
+    def apply_text(self, text: str) -> None:
+        """Sets the recipe from TOML text. Raises `UserError` with one sentence per mistake."""
+        self.set_recipe(loads(text, "recipe"), self.recipe_path)
+
+    def _changed(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._debounce.start()
+        self.recipe_changed.emit()
+
+    def _ask_about_recipe(self) -> None:
+        self.ask(ReadModel(self.recipe))
+        self.ask(EstimateMemory(self.recipe))
+        self.recipe_stable.emit()
+
+    # Questions about the recipe
+
+    def preview(self, page: int = 0) -> None:
+        """Asks for one page of the data."""
+        self._ask_now(PreviewData(self.recipe, page))
+
+    def measure(self) -> None:
+        """Asks for a memory measurement."""
+        if not self.blocker:
+            self._ask_now(MeasureMemory(self.recipe))
+
+    def find_mask(self) -> None:
+        """Asks for the recipe's mask."""
+        if not self.blocker:
+            self.of(FindMask).problem = None
+            self._ask_now(FindMask(self.recipe))
+
+    def find_rate(self) -> None:
+        """Asks for a suitable learning rate."""
+        if not self.blocker:
+            self.of(FindRate).problem = None
+            self._ask_now(FindRate(self.recipe))
+
+    def train(self) -> None:
+        """Starts a run with the recipe."""
+        self.run.start(self.recipe)
+
+    def _ask_now(self, request: Request[Any]) -> None:
+        """Asks, and shows at once that the answer is under way."""
+        self.ask(request)
+        self.of(type(request)).changed.emit()
+
+    @property
+    def memory(self) -> MemoryEstimate | None:
+        """The last estimate or measurement; None without one, or if the last estimate failed."""
+        estimate = self.of(EstimateMemory)
+        return None if estimate.problem else estimate.answer
+
+    @property
+    def model(self) -> ModelSummary | None:
+        """Summary of the recipe's model, if known."""
+        summary = self.of(ReadModel).answer
+        return summary if summary is not None and summary.id == self.recipe.model.id else None
+
+    @property
+    def rates(self) -> RateReport | None:
+        """Report of the learning rates tried for this method, model and data, or None."""
+        found = self.of(FindRate)
+        asked = found.answered_request
+        fits = isinstance(asked, FindRate) and _rate_inputs(asked.recipe) == _rate_inputs(self.recipe)
+        return found.answer if fits else None
+
+    @property
+    def mask(self) -> MaskReport | None:
+        """Report of the mask found for this model and rule, or None."""
+        found = self.of(FindMask)
+        asked = found.answered_request
+        fits = isinstance(asked, FindMask) and _mask_inputs(asked.recipe) == _mask_inputs(self.recipe)
+        return found.answer if fits else None
+
+    # Answers that lead to more
+
+    def _check_fits(self, request: ListModels, models: list[ModelSummary]) -> None:
+        names = tuple(model.id for model in models if not model.problem)
+        self.ask(CheckFits(self.recipe, names[:FITS_CHECKED]))
+
+    def _measured(self, request: MeasureMemory, measured: MemoryEstimate) -> None:
+        estimate = self.of(EstimateMemory)
+        estimate.answer, estimate.problem = measured, None
+
+    def _received(self, request: ReceiveRun, received: Received) -> None:
+        self._created(received.folder, received.lacks)
+
+    def _created(self, folder: Path, lacks: str) -> None:
+        self.run.list_runs()
+        self.run_created.emit(folder, lacks)
+
+    # Consent to run a model's code
+
+    def allow(self, request: Request[Any], code: ModelCode) -> None:
+        """The user allows a model's code to run: saves this, then repeats the request that needed it."""
+        self.ask(GiveConsent(code, request))
+
+    def refuse(self, request: Request[Any]) -> None:
+        """The user does not allow it: the request is dropped, and its page shows why."""
+        channel = self.of(type(request))
+        channel.problem = Problem(
+            "Nothing was done, because you did not allow the model's code to run. Try again to be asked again, or "
+            "choose another model."
+        )
+        channel.changed.emit()
+
+    def _repeat(self, consent: GiveConsent) -> None:
+        """The consent was saved, or could not be."""
+        request, problem = consent.waiting, self.of(GiveConsent).problem
+        channel = self.of(type(request))
+        channel.problem, self.of(GiveConsent).problem = problem, None
+        if problem is None:
+            self._ask_about_recipe()  # memory and examples are available now
+            if isinstance(request, RunRequest):
+                self.run.ask_again(request)
+            else:
+                self.ask(request)
+        channel.changed.emit()
+
+
+def _mask_inputs(recipe: Recipe) -> tuple[Any, ...]:
+    """The settings that a mask depends on."""
+    return recipe.model, recipe.mask, recipe.loop.seed, recipe.data if recipe.mask.reads_task else None
+
+
+def _rate_inputs(recipe: Recipe) -> tuple[Any, ...]:
+    """The settings that a suitable learning rate depends on."""
+    update = recipe.update.model_copy(update={"learning_rate": 1.0, "schedule": "constant"})
+    loop = recipe.loop.batch_size, recipe.loop.seed
+    return recipe.model, recipe.data, recipe.mask, recipe.estimator, update, recipe.objective, recipe.privacy, loop
+
+
+def _first_recipe(store: QSettings) -> Recipe:
+    """The last session's recipe, else the bundled one, else the defaults."""
+    text = str(store.value("recipe", "", str))
+    attempts: tuple[Callable[[], Recipe], ...] = (
+        lambda: loads(text) if text else load("starter"),
+        lambda: load("starter"),
+    )
+    for attempt in attempts:
+        try:
+            return attempt()
+        except UserError:
+            continue  # from another version of SparseZO, or not installed
+    return Recipe.model_validate({})
