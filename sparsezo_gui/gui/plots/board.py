@@ -20,10 +20,10 @@ from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.plots.panel import Panel
 from sparsezo_gui.gui.record import FIELDS, RunRecord
 from sparsezo_gui.gui.theme import GRID, colours, theme
+from sparsezo_gui.recipe.metrics import deciding
 
 EXTRA_PLOTS = {"metric": "Metric", "gradient_estimate": "Gradient estimate", "rate": "Learning rate"}
 WIDE = 70 * GRID  # width from which titles have room for numbers
-PREFERRED = ("accuracy", "f1", "exact_match", "loss", "perplexity")
 
 
 class Board(QWidget):
@@ -173,13 +173,12 @@ class Board(QWidget):
         self.extra.set_title(f"{formatting.field_label(name)}{told}" if name else EXTRA_PLOTS[kind])
 
     def _metric(self) -> tuple[str, list[tuple[int, float]]]:
-        """The preferred metric among the evaluations, with its values."""
+        """The metric that decides which step is best, or else the loss, with its values."""
         evaluations = [e for e in self._record.evaluations if e.split == "validation"]
-        for name in PREFERRED:
-            points = [(e.step, e.metrics[name]) for e in evaluations if name in e.metrics]
-            if points:
-                return name, points
-        return "", []
+        if not evaluations:
+            return "", []
+        name = deciding(evaluations[-1].metrics, evaluations[-1].metric) or "loss"
+        return name, [(e.step, e.metrics[name]) for e in evaluations if name in e.metrics]
 
     def _moved(self, arguments: tuple[QPointF]) -> None:
         place = arguments[0]

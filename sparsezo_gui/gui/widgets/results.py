@@ -21,10 +21,7 @@ from sparsezo_gui.gui.theme import GRID, icon, theme
 from sparsezo_gui.gui.widgets.basic import clear, label
 from sparsezo_gui.gui.widgets.safe_text import safe_sentence, safe_text
 from sparsezo_gui.recipe.events import Examples
-
-# 1 if higher is better, -1 if lower is; other metrics are shown without a verdict.
-DIRECTIONS = {"accuracy": 1, "preferred": 1, "margin": 1, "macro_f1": 1, "f1": 1, "exact_match": 1, "loss": -1,
-          "perplexity": -1}  # fmt: skip
+from sparsezo_gui.recipe.metrics import METRICS, metric
 
 
 class Metrics(QWidget):
@@ -53,16 +50,16 @@ class Metrics(QWidget):
         for place, text in enumerate(heads):
             self._put(0, place, text, "dim")
         names = [name for name in one.metrics if name not in ("examples", "seconds")]
-        known = [*(name for name in DIRECTIONS if name in names), *(name for name in names if name not in DIRECTIONS)]
+        known = [*(name for name in METRICS if name in names), *(name for name in names if name not in METRICS)]
         for line, name in enumerate(known, 1):
             before = base.metrics.get(name) if base else None
             after = last.metrics.get(name) if last else None
-            self._put(line, 0, formatting.field_label(name), "")
+            self._put(line, 0, metric(name).title, "")
             self._put(line, 1, formatting.metric(name, before) if before is not None else "–", "")
             self._put(line, 2, formatting.metric(name, after) if after is not None else "", "heading")
             verdict = ""
-            if before is not None and after is not None and name in DIRECTIONS and before != after:
-                verdict = "better" if (after - before) * DIRECTIONS[name] > 0 else "worse"
+            if before is not None and after is not None and metric(name).sign and before != after:
+                verdict = "better" if (after - before) * metric(name).sign > 0 else "worse"
             self._put(line, 3, verdict, "dim")
         examples = one.metrics.get("examples")
         if examples:
