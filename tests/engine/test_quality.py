@@ -153,7 +153,7 @@ def test_densities_go_with_what_has_one():
 
 
 def test_wrong_words_are_told(make, tmp_path):
-    with pytest.raises(UserError, match="no method 'sensitve'"):
+    with pytest.raises(UserError, match="Unknown method 'sensitve'"):
         compared(make, tmp_path, "sensitve")
     with pytest.raises(UserError, match="density"):
         compared(make, tmp_path, "random@7")

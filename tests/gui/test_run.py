@@ -207,7 +207,7 @@ def test_cross_hair_zoom_and_export(qtbot, tmp_path):
     assert picture.width() >= board.width() and found[colours().base] > 0.5
     assert found[colours().faint] > 1e-4 and found[colours().second] > 1e-3, "losses and evaluations"
     lines = (tmp_path / "steps.csv").read_text().splitlines()
-    assert len(lines) == 501 and lines[0].startswith("step,loss")
+    assert len(lines) == 501 and lines[0].startswith("step,loss,gradient_estimate,rate")
 
 
 def test_plots_stay_inside_a_window_that_shrinks(qtbot):

@@ -13,7 +13,7 @@ from standin import listed, past
 
 from sparsezo_gui.engine.runs.share import share
 from sparsezo_gui.errors import ChangedInputs, UserError
-from sparsezo_gui.gui import words
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.chat import Exchange, hint, placeholder
 from sparsezo_gui.gui.requests import ExportRun, InspectRun, ReadRun
 from sparsezo_gui.gui.run_control import Opening
@@ -160,7 +160,7 @@ def test_a_name_leads_to_no_other_folder(window, runs, find, click, engine, work
     window.page("run").export_csv()
     assert [path.parent for path in offered] == [Path.home()] * 2
     assert [path.name for path in offered] == ["-..-.ssh--b-x.zip", "-..-.ssh--b-x.csv"]
-    assert words.file_name("../..") == "-" and words.file_name("..") == "" and words.file_name(".a") == "a"
+    assert [formatting.file_name(name) for name in ("../..", "..", ".a")] == ["-", "", "a"]
 
 
 def test_what_cannot_be_shared_leaves_the_file_that_was_there(window, runs, find, click, engine, qtbot, monkeypatch,
