@@ -155,6 +155,7 @@ def test_a_disk_that_fails_is_not_one_that_lacks_something(tmp_path, monkeypatch
         write_text(tmp_path / "a", "new")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs limits of a process of its own")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("what", ["text", "journal", "events", "mask"])

@@ -17,6 +17,8 @@ from sparsezo_gui.engine.runs.folder import open_run
 from tests.faults import child
 from tests.faults.child import Fault
 
+pytestmark = pytest.mark.slow
+
 LONGEST = 120  # touches of files in a run of 40 steps, about
 TOUCHES = {"overlay": 5, "hf": 60}  # in an export, about
 
