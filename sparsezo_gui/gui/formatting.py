@@ -7,6 +7,7 @@ import time
 
 from sparsezo_gui.recipe import metrics
 from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.sizes import size as size
 
 PACE_KNOWN = 2.0  # seconds into a stage, from which on its remaining time is shown
 
