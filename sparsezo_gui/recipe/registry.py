@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, Generic, TypeVar, cast
 
 from sparsezo_gui.errors import UserError, did_you_mean, quoted
-from sparsezo_gui.recipe.parts import Estimator, MaskRule, Objective, Privacy, Selection, Update
+from sparsezo_gui.recipe.parts import Estimator, MaskRule, Objective, Privacy, Selection, Space, Update
 from sparsezo_gui.recipe.variants import Variant
 
 Part = TypeVar("Part", bound=Variant)
@@ -150,10 +150,10 @@ class Spaces:
     def __iter__(self) -> Iterator[str]:
         return iter(self.paths)
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Space:
         """The space's description."""
         module, kind = self.paths[name].split(":")
-        return getattr(import_module(module), kind)()
+        return cast("Space", getattr(import_module(module), kind)())
 
 
 SPACES = Spaces(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 from sparsezo_gui.engine.spaces.space import Space
 
 if TYPE_CHECKING:
+    from sparsezo_gui.answers import Part
     from sparsezo_gui.engine.masks.mask import Mask
-    from sparsezo_gui.engine.memory import Part, Shape
+    from sparsezo_gui.engine.memory import Shape
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
     from sparsezo_gui.recipe.recipe import Recipe
 
@@ -47,8 +48,9 @@ class DenseSpace(Space):
             )
         if recipe.selection.candidates(recipe.loop.batch_size):
             return (
-                f"[selection] rule = '{recipe.selection.rule}' stores vectors with one number per tuned weight, and [mask] rule = "
-                f"'{mask.rule}' tunes every weight. Set [selection] rule = 'shuffled', or [mask] rule = 'sensitive'."
+                f"[selection] rule = '{recipe.selection.rule}' stores vectors with one number per tuned weight, and "
+                f"[mask] rule = '{mask.rule}' tunes every weight. Set [selection] rule = 'shuffled', or [mask] rule = "
+                "'sensitive'."
             )
         return ""
 
@@ -65,7 +67,7 @@ class DenseSpace(Space):
         or what a step moves at once of its ``largest`` entries, with three more copies. To draw takes some more."""
         import torch
 
-        from sparsezo_gui.engine.memory import Part
+        from sparsezo_gui.answers import Part
         from sparsezo_gui.engine.spaces.dense import MOVED, PIECE
 
         perturbations, width = recipe.estimator.perturbations(recipe.loop.batch_size), shape.width

@@ -8,15 +8,16 @@ its space; nothing else compares names of spaces.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from sparsezo_gui.answers import Part
     from sparsezo_gui.engine.frozen import FrozenModel
     from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.masks.rule import MaskRule
-    from sparsezo_gui.engine.memory import Part, Shape
+    from sparsezo_gui.engine.memory import Shape
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
     from sparsezo_gui.engine.spaces.values import TunedValues
     from sparsezo_gui.recipe.recipe import Recipe
@@ -41,7 +42,8 @@ class Space(ABC):
     def tuned_values(self, model: FrozenModel, mask: Mask) -> TunedValues:
         """The values of ``mask`` on ``model``, at their start. Raises `UserError` if they do not fit it."""
         module, name = self.values.split(":")
-        return getattr(import_module(module), name)(model, mask)
+        kind: Callable[[FrozenModel, Mask], TunedValues] = getattr(import_module(module), name)
+        return kind(model, mask)
 
     def refusal(self, recipe: Recipe) -> str:
         """Why the mask of ``recipe`` does not work with its other parts, in sentences; empty if it does."""
@@ -81,7 +83,7 @@ class Space(ABC):
     def memory(self, recipe: Recipe, spec: ModelSpec, width: int) -> Iterator[Part]:
         """Values, start values and indices; directions, scaled directions and sides; two halves before they are joined;
         what estimator and update remember. ``width`` are the bytes of a number in activations."""
-        from sparsezo_gui.engine.memory import Part
+        from sparsezo_gui.answers import Part
 
         tuned, bases = recipe.mask.tuned(spec), recipe.mask.bases(spec)
         estimator, update = recipe.estimator, recipe.update
@@ -93,7 +95,7 @@ class Space(ABC):
 
     def workspace(self, recipe: Recipe, spec: ModelSpec, shape: Shape, largest: int, device_kind: str) -> Part:
         """What a layer at work takes: a weight of ``largest`` entries made dense (int8 goes by way of fp32)."""
-        from sparsezo_gui.engine.memory import Part
+        from sparsezo_gui.answers import Part
 
         factor = shape.width + (4 if recipe.model.bits == 8 and shape.width < 4 else 0)
         needed = factor * largest + self.layer_bytes(recipe, spec, shape, largest)
