@@ -66,7 +66,7 @@ def compute_dtype(device: torch.device, table: ModelTable) -> torch.dtype:
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     known = torch.cpu.get_capabilities()
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"))
 
@@ -80,7 +80,7 @@ def has_int8() -> bool:
 def memory_total(device: torch.device) -> int:
     """Bytes that the device has."""
     if device.type == "cpu":
-        return psutil.virtual_memory().total
+        return int(psutil.virtual_memory().total)
     return torch.cuda.get_device_properties(device).total_memory
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -114,8 +115,8 @@ def log_probabilities(model: Any, pack: Pack, points: int) -> Tensor:
         inside = (index >= 0) & (index < part.shape[1])
         inputs = (head, part, index.clamp(0, part.shape[1] - 1), pack.targets)
         # The backward pass recomputes a chunk's logits instead of keeping them.
-        again = {"use_reentrant": False, "preserve_rng_state": False}
-        scores = checkpoint(_scores, *inputs, **again) if hidden.requires_grad else _scores(*inputs)
+        again = partial(checkpoint, _scores, use_reentrant=False, preserve_rng_state=False)
+        scores = again(*inputs) if hidden.requires_grad else _scores(*inputs)
         found = torch.where(inside, scores, found)
     return found
 
@@ -135,7 +136,7 @@ def _scores(head: Head, hidden: Tensor, index: Tensor, targets: Tensor) -> Tenso
 
 def packs(module: Any) -> bool:
     """Whether the model can run packed sequences."""
-    return module.config._attn_implementation == ATTENTION
+    return bool(module.config._attn_implementation == ATTENTION)
 
 
 def _moved(values: list[int], device: torch.device) -> Tensor:
@@ -192,10 +193,10 @@ def _attention(
         if softcap is not None:
             return _capped(query, key, value, attention_mask, scaling, softcap).transpose(1, 2).contiguous(), None
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
-    options = (scaling, sliding_window, softcap)
-    parts = [_sequences(query, key, value, run, pack.prefix, *options) for run in pack.runs]
+    own = (scaling, sliding_window, softcap)
+    parts = [_sequences(query, key, value, run, pack.prefix, *own) for run in pack.runs]
     if pack.prefix:
-        parts.insert(0, _sequences(query, key, value, (0, 1, pack.prefix, ()), 0, *options))
+        parts.insert(0, _sequences(query, key, value, (0, 1, pack.prefix, ()), 0, *own))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), None
 
 
@@ -219,10 +220,10 @@ def _sequences(
         for index, whole in ((1, key), (2, value)):
             shared = whole[:, :, :prefix] if count == 1 else whole[:, None, :, :prefix].expand(-1, count, -1, -1, -1)
             parts[index] = torch.cat((shared, parts[index]), dim=-2)
+    attend = partial(_causal, mask=mask, scaling=scaling, softcap=cap)
     if count == 1:
-        return _causal(*parts, mask, scaling, cap).transpose(1, 2)
-    points = zip(*parts, strict=True)
-    return torch.stack([_causal(*point, mask, scaling, cap).transpose(1, 2).flatten(0, 1) for point in points])
+        return attend(*parts).transpose(1, 2)
+    return torch.stack([attend(*point).transpose(1, 2).flatten(0, 1) for point in zip(*parts, strict=True)])
 
 
 def _seen(

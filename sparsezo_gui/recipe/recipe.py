@@ -135,12 +135,12 @@ class Recipe(Settings):
     version: Literal[1] = VERSION
     model: ModelTable = ModelTable()
     data: DataTable = DataTable()
-    mask: Annotated[SerializeAsAny[MaskRule], _variant(MASKS)] = Field({}, validate_default=True)
-    estimator: Annotated[SerializeAsAny[Estimator], _variant(ESTIMATORS)] = Field({}, validate_default=True)
-    update: Annotated[SerializeAsAny[Update], _variant(UPDATES)] = Field({}, validate_default=True)
-    objective: Annotated[SerializeAsAny[Objective], _variant(OBJECTIVES)] = Field({}, validate_default=True)
-    selection: Annotated[SerializeAsAny[Selection], _variant(SELECTIONS)] = Field({}, validate_default=True)
-    privacy: Annotated[SerializeAsAny[Privacy], _variant(PRIVACY)] = Field({}, validate_default=True)
+    mask: Annotated[SerializeAsAny[MaskRule], _variant(MASKS)] = Field(default={}, validate_default=True)
+    estimator: Annotated[SerializeAsAny[Estimator], _variant(ESTIMATORS)] = Field(default={}, validate_default=True)
+    update: Annotated[SerializeAsAny[Update], _variant(UPDATES)] = Field(default={}, validate_default=True)
+    objective: Annotated[SerializeAsAny[Objective], _variant(OBJECTIVES)] = Field(default={}, validate_default=True)
+    selection: Annotated[SerializeAsAny[Selection], _variant(SELECTIONS)] = Field(default={}, validate_default=True)
+    privacy: Annotated[SerializeAsAny[Privacy], _variant(PRIVACY)] = Field(default={}, validate_default=True)
     loop: LoopTable = LoopTable()
     run: RunTable = RunTable()
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from sparsezo_gui.errors import UserError, did_you_mean, quoted
 from sparsezo_gui.lazy import load
-from sparsezo_gui.recipe.parts import Estimator, MaskRule, Objective, Privacy, Selection, Update
+from sparsezo_gui.recipe.parts import Estimator, MaskRule, Objective, Privacy, Selection, Space, Update
 from sparsezo_gui.recipe.variants import Variant
 
 Part = TypeVar("Part", bound=Variant)
@@ -149,9 +149,9 @@ class Spaces:
     def __iter__(self) -> Iterator[str]:
         return iter(self.paths)
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Space:
         """The space's description."""
-        return load(self.paths[name])()
+        return cast("Space", load(self.paths[name])())
 
 
 SPACES = Spaces(

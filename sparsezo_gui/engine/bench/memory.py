@@ -12,7 +12,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -92,7 +92,7 @@ def _apart(work: Callable[[Recipe], Columns], recipe: str) -> Columns:
     process.start()
     theirs.close()
     try:
-        return ours.recv()
+        return cast("Columns", ours.recv())
     except EOFError:
         raise UserError(
             f"Measuring {work.__name__.strip('_')} failed: its process ended without a result, probably for lack of "

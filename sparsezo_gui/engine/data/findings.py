@@ -15,7 +15,7 @@ from unicodedata import normalize
 from sparsezo_gui.engine.data import columns, faults, labels
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.examples import Example, Maker
-from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.engine.data.sources import SPLITS, Rows
 from sparsezo_gui.engine.pretrained.limits import BeyondModel, Limits
 from sparsezo_gui.errors import UserError

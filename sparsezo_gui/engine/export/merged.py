@@ -51,7 +51,7 @@ def export_merged(
     with drafted(out, size) as draft:
         yield from _copy(checkpoint, draft, size)
         moved = yield from _patch(checkpoint, changes, draft)
-        copy_companions(source.folder, draft, texts or {}, source.code and source.code.files)
+        copy_companions(source.folder, draft, texts or {}, source.code.files if source.code else None)
         yield from _verify(checkpoint, changes, draft, size)
     return Merged(sum(len(indices) for indices, _ in changes.values()), moved, size)
 
@@ -87,7 +87,7 @@ def _patch(checkpoint: Checkpoint, changes: Changes, draft: Path) -> Generator[P
         tensor[places] = values
         with (draft / entry.file.name).open("r+b") as file:
             file.seek(entry.begin)
-            file.write(memoryview(tensor.view(torch.uint8).numpy()))
+            file.write(tensor.view(torch.uint8).numpy().data)
     return moved
 
 

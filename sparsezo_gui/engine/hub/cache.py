@@ -140,7 +140,7 @@ def _listing(table: ModelTable) -> Generator[Progress, None, tuple[Snapshot, lis
         raise UserError(f"'{table.id}' on the Hub {what}")
     patterns = [*FILES, *PICKLES, *(["*.py"] if table.trust_remote_code else [])]
     others = [name for name in names if MORE_TEMPLATES.fullmatch(name)]
-    names = [*filter_repo_objects(names, allow_patterns=patterns, ignore_patterns=LEFT_OUT), *others]
+    names = [*filter_repo_objects(names, allow_patterns=patterns, ignore_patterns=list(LEFT_OUT)), *others]
     if "config.json" not in names:
         raise UserError(f"'{table.id}' on the Hub is incomplete: it has no config.json. Choose another copy.")
     if SINGLE not in names and INDEX not in names:
@@ -148,7 +148,8 @@ def _listing(table: ModelTable) -> Generator[Progress, None, tuple[Snapshot, lis
                         "Choose a copy of the model with model.safetensors.")
     unused = re.compile(r"model-\d+-of-\d+\.safetensors|.*\.index\.json") if SINGLE in names else re.compile("$^")
     wanted = {name for name in names if Path(name).suffix not in PICKLED and not unused.fullmatch(name)}
-    return Snapshot(table.id, info.sha, token()), [_file(each) for each in info.siblings if each.rfilename in wanted]
+    files = [_file(each) for each in info.siblings or () if each.rfilename in wanted]
+    return Snapshot(table.id, info.sha or table.revision, token()), files
 
 
 def model_info(table: ModelTable) -> huggingface_hub.ModelInfo:
@@ -159,8 +160,8 @@ def model_info(table: ModelTable) -> huggingface_hub.ModelInfo:
 
 
 def _file(sibling: RepoSibling) -> HubFile:
-    hash = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
-    if sibling.size is None or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", hash or ""):
+    hash = (sibling.lfs.sha256 if sibling.lfs else sibling.blob_id) or ""
+    if sibling.size is None or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", hash):
         raise UserError(f"{constants.ENDPOINT} does not provide size and checksum of '{sibling.rfilename}', so it "
                         "is not a full mirror of the Hub. Unset HF_ENDPOINT, or download the model in another way and "
                         "choose its folder.")

@@ -175,7 +175,7 @@ def _is_right(part: Path, file: HubFile) -> Generator[int, None, bool]:
         while chunk := content.read(2**24):
             digest.update(chunk)
             yield file.size
-    return digest.hexdigest() == file.hash
+    return bool(digest.hexdigest() == file.hash)
 
 
 def _digest(like: str, size: int) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class FrozenLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (sides · batch, …, in) to (sides · batch, …, out)."""
         if torch.is_grad_enabled() and x.requires_grad:
-            return _Differentiable.apply(x, self)
+            return cast("Tensor", _Differentiable.apply(x, self))  # type: ignore[no-untyped-call]
         out = self.multiply(x.reshape(self.patch.points if self.patch else 1, -1, x.shape[-1]))
         if self.bias is not None:
             out += self.bias
@@ -102,14 +103,14 @@ class _Differentiable(torch.autograd.Function):
     """The same product for backward passes: the frozen weight is made dense again rather than kept."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, layer: FrozenLinear) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: FrozenLinear) -> Tensor:
         ctx.layer = layer
         if layer.recorder is not None:
             ctx.save_for_backward(x)
         return F.linear(x, layer.weight(x.dtype), layer.bias)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         layer = ctx.layer
         if layer.recorder is not None:
             (x,) = ctx.saved_tensors

@@ -161,7 +161,7 @@ class _Search:
                     raise UserError(
                         "The model's loss on the mask's text is not finite. Use more bits or another text."
                     )
-                write(hidden.grad)
+                write(_grad(hidden))
 
     def backward(self, number: int, group: list[FrozenLinear], sums: dict[str, Tensor]) -> Iterator[int]:
         """Adds the squared gradients of block ``number`` to ``sums``; yields the number of finished sequences."""
@@ -171,7 +171,7 @@ class _Search:
                 gradient = self._read("gradient", number + 1, index)
                 with recorded(group, self._recorder(sums)):
                     self.blocks.run(number, hidden, self._call(index, number)).backward(gradient)
-                write(hidden.grad)
+                write(_grad(hidden))
                 yield index + 1
 
     def _recorder(self, sums: dict[str, Tensor]) -> Callable[[FrozenLinear], Recorder]:
@@ -206,3 +206,8 @@ def _dense(layers: list[FrozenLinear], device: torch.device) -> Iterator[None]:
     finally:
         for layer, frozen in zip(layers, stores, strict=True):
             layer.hold(frozen)
+
+
+def _grad(of: Tensor) -> Tensor:
+    assert of.grad is not None, "the backward pass went through"
+    return of.grad

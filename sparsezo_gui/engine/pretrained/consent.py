@@ -120,7 +120,7 @@ def _read() -> list[dict[str, Any]]:
                             "file to be asked again.")
         for each in table["consents"]:
             _key_of(each)
-        return table["consents"]
+        return list(table["consents"])
     except FileNotFoundError:
         return []
     except OSError as error:

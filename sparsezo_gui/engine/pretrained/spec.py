@@ -91,6 +91,7 @@ def spec(config: PretrainedConfig, code: TrustedCode | None = None) -> ModelSpec
     first = {id(parameter): name for name, parameter in model.named_parameters()}
     aliases = {name: first[id(parameter)] for name, parameter in every.items() if name not in shapes}
     heads = text.num_attention_heads
+    embedding: Any = model.get_input_embeddings()
     return ModelSpec(
         blocks=path,
         linears=MappingProxyType(linears),
@@ -108,7 +109,7 @@ def spec(config: PretrainedConfig, code: TrustedCode | None = None) -> ModelSpec
         head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
         intermediate=max(columns for _, columns in linears.values()),
         widest=max(rows for rows, _ in linears.values()),
-        vocabulary=model.get_input_embeddings().weight.shape[0],
+        vocabulary=embedding.weight.shape[0],
         largest=max(rows * columns for rows, columns in linears.values()),
         feed=_feed(text, linears, f"{path}.0."),
         capped=getattr(text, "attn_logit_softcapping", None) is not None,
@@ -127,7 +128,8 @@ def empty_model(config: PretrainedConfig, code: TrustedCode | None = None) -> Pr
         raise
     except Exception as error:  # whatever the architecture raises over an unknown config
         raise UserError(f"{_named(config)} cannot be built from its config.json: {reason(error)}") from error
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _named(config: PretrainedConfig) -> str:
@@ -201,7 +203,8 @@ def _tables(model: PreTrainedModel, names: dict[int, str]) -> tuple[str, ...]:
 def _kv_heads(text: PretrainedConfig) -> int:
     if getattr(text, "multi_query", False) and not getattr(text, "new_decoder_architecture", False):
         return 1  # Falcon 7B
-    return getattr(text, "num_key_value_heads", None) or getattr(text, "num_kv_heads", None) or text.num_attention_heads
+    found = getattr(text, "num_key_value_heads", None) or getattr(text, "num_kv_heads", None)
+    return int(found or text.num_attention_heads)
 
 
 def _feed(text: PretrainedConfig, linears: dict[str, tuple[int, int]], first: str) -> int:

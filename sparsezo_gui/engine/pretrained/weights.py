@@ -53,7 +53,7 @@ class Entry:
         data = torch.empty(self.end - self.begin, dtype=torch.uint8)
         with self.file.open("rb", buffering=0) as file:
             file.seek(self.begin)
-            view, done = memoryview(data.numpy()), 0
+            view, done = data.numpy().data, 0
             while done < len(view):  # one call returns at most 2 GiB
                 count = file.readinto(view[done:])
                 if not count:

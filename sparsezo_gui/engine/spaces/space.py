@@ -8,7 +8,7 @@ its space; nothing else compares names of spaces.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar
 
@@ -43,7 +43,8 @@ class Space(ABC):
     def tuned_values(self, model: FrozenModel, mask: Mask) -> TunedValues:
         """The values of ``mask`` on ``model``, at their start. Raises `UserError` if they do not fit it."""
         module, name = self.values.split(":")
-        return getattr(import_module(module), name)(model, mask)
+        kind: Callable[[FrozenModel, Mask], TunedValues] = getattr(import_module(module), name)
+        return kind(model, mask)
 
     def refusal(self, recipe: Recipe) -> str:
         """Why the mask of ``recipe`` does not work with its other parts, in sentences; empty if it does."""
