@@ -26,8 +26,8 @@ from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.layers.patch import DensePatch
 from sparsezo_gui.engine.layers.weights import DenseWeight, FrozenWeight
-from sparsezo_gui.engine.masks.mask import Mask
 from sparsezo_gui.engine.pretrained.weights import Checkpoint
+from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.engine.spaces.values import TunedValues
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators import Estimator

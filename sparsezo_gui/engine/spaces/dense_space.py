@@ -10,9 +10,9 @@ from sparsezo_gui.answers import Part
 from sparsezo_gui.engine.spaces.space import Space
 
 if TYPE_CHECKING:
-    from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.memory import Shape
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
     from sparsezo_gui.recipe.recipe import Recipe
 
 DRAWN = 40  # bytes for every value of a piece that is being drawn: counters and words in 64 bits

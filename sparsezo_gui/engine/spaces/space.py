@@ -16,10 +16,10 @@ from sparsezo_gui.answers import Part
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
-    from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.masks.rule import MaskRule
     from sparsezo_gui.engine.memory import Shape
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
     from sparsezo_gui.engine.spaces.values import TunedValues
     from sparsezo_gui.recipe.recipe import Recipe
 

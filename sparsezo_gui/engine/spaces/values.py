@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.layers.patch import Owners, Patch
-from sparsezo_gui.engine.masks.mask import Mask
+from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.engine.spaces.space import Space
 from sparsezo_gui.engine.zo.estimators import Estimator
 from sparsezo_gui.engine.zo.generator import Source

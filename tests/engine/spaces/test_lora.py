@@ -15,9 +15,7 @@ from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import planning, training
 from sparsezo_gui.engine.export import export_run
 from sparsezo_gui.engine.gradient import gradient
-from sparsezo_gui.engine.masks import mask as masks
 from sparsezo_gui.engine.masks.lora import Lora
-from sparsezo_gui.engine.masks.mask import Mask
 from sparsezo_gui.engine.masks.report import report
 from sparsezo_gui.engine.masks.rule import Cost, Search
 from sparsezo_gui.engine.memory import estimate
@@ -26,7 +24,9 @@ from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.engine.session import Session, open_session, replay
+from sparsezo_gui.engine.spaces import mask as masks
 from sparsezo_gui.engine.spaces.lora import SEED
+from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.engine.spaces.values import tuned_values, words_of
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
