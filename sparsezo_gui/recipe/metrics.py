@@ -50,7 +50,7 @@ def metric(name: str) -> Metric:
     return METRICS.get(name) or Metric(name.replace("_", " ").capitalize(), 0)
 
 
-def functions(of: str) -> dict[str, Callable]:
+def functions(of: str) -> dict[str, Callable[..., float]]:
     """The functions of the metrics that are measured ``of`` 'choices', 'written' or 'loss', by name."""
     return {name: load(path) for name, each in METRICS.items() if (path := getattr(each, of))}
 
