@@ -15,7 +15,7 @@ from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.updates import Gradient
 from sparsezo_gui.recipe.recipe import DataTable
-from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, OBJECTIVES, PRIVACY, UPDATES
+from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, OBJECTIVES, PRIVACY, SPACES, UPDATES
 from sparsezo_gui.recipe.tables import build
 from tests.engine.conftest import finish
 from tests.engine.test_correctness import SEARCH, example
@@ -129,7 +129,7 @@ def test_masks(frozen_tiny, tmp_path, kind, text):
         found.append(finish(rule.find(model, Search(5, table))))
     assert (found[0].hash != found[1].hash) == rule.reads_task
     assert found[0].space == rule.space
-    if rule.space != "dense":  # an overlay of which would take the model's weights over
+    if not SPACES[rule.space].in_place:  # an overlay of which would take the model's weights over
         tuned = tuned_values(model, found[0])
         assert tuned.values.numel() == found[0].size == rule.tuned(model.spec)
         assert getattr(getattr(tuned, "bases", None), "count", 1) == rule.count
