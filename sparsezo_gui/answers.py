@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+from pydantic import AfterValidator
 
 from sparsezo_gui.recipe.events import Event, Notice
+from sparsezo_gui.recipe.metrics import metric
 from sparsezo_gui.recipe.variants import Settings
 
 if TYPE_CHECKING:
@@ -115,13 +118,19 @@ class Candidate(Settings):
     labels: tuple[str, ...]
 
 
+def _deciding(name: str) -> str:
+    if not metric(name).decides:
+        raise ValueError("must be a metric that decides, see `sparsezo_gui.recipe.metrics`")
+    return name
+
+
 class Task(Settings):
     """How rows become examples, and how answers to them are scored; see `sparsezo_gui.engine.data.tasks`."""
 
     name: str
     title: str
     kind: Literal["choice", "completion", "chat", "text", "preference"]
-    metric: Literal["accuracy", "f1", "exact_match", "perplexity"]
+    metric: Annotated[str, AfterValidator(_deciding)]
     paper: str = ""
     prompt: str = ""
     answers: tuple[Candidate, ...] = ()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui.plain import printable, quoted_plain, raw
 from sparsezo_gui.recipe import events as e
+from sparsezo_gui.recipe.metrics import metric
 from sparsezo_gui.redaction import redacted
 from sparsezo_gui.sizes import size
 
@@ -247,10 +248,9 @@ def _example(shown: e.Example) -> str:
 
 
 def _metrics(metrics: dict[str, float]) -> str:
-    percents = ("accuracy", "preferred", "f1", "exact_match")
     parts = []
     for name, value in metrics.items():
-        if name in percents:
+        if metric(name).percent:
             parts.append(f"{name.replace('_', ' ')} {100 * value:.1f} %")
         elif name == "examples":
             parts.append(f"{value:.0f} examples")

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from sparsezo_gui.errors import UserError, did_you_mean
+from sparsezo_gui.lazy import load
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.data.record import Record
@@ -31,7 +31,7 @@ class DataFormat:
     @property
     def reader(self) -> Callable[[Path], Iterator[Record]]:
         """Yields the rows of a file. Raises `UserError`."""
-        return cast("Callable[[Path], Iterator[Record]]", _load(self.path))
+        return cast("Callable[[Path], Iterator[Record]]", load(self.path))
 
 
 DATA = (
@@ -83,14 +83,9 @@ def export_format(name: str) -> ExportFormat:
     """The export format of that name. Raises `UserError` for an unknown one."""
     if name not in EXPORTS:
         raise UserError(f"Unknown export format '{name}'. {did_you_mean(name, EXPORTS)}")
-    return cast("ExportFormat", _load(EXPORTS[name])())
+    return cast("ExportFormat", load(EXPORTS[name])())
 
 
 def export_formats() -> dict[str, ExportFormat]:
     """All export formats by name."""
     return {name: export_format(name) for name in EXPORTS}
-
-
-def _load(path: str) -> Any:
-    module, name = path.split(":")
-    return getattr(import_module(module), name)

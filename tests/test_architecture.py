@@ -16,11 +16,13 @@ PACKAGE = Path(sparsezo_gui.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
+@pytest.mark.slow
 def test_import_contracts_hold():
     done = subprocess.run(["lint-imports"], cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("imported", "absent"),
     [
@@ -39,6 +41,7 @@ def test_importing_one_side_leaves_the_other_out(imported, absent):
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_help_stays_fast():
     """It imports what the commands and the recipe need, and none of the libraries that take seconds."""
     code = "import sys\nfrom sparsezo_gui import cli\ntry:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
@@ -50,6 +53,7 @@ def test_help_stays_fast():
     assert "sparsezo train starter" in done.stdout
 
 
+@pytest.mark.slow
 def test_looking_at_all_variants_loads_no_torch():
     code = (
         "import sys\nfrom sparsezo_gui.recipe.registry import REGISTRIES\n"

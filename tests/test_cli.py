@@ -237,6 +237,7 @@ def test_lists(run, command):
     assert all(objects(lines))
 
 
+@pytest.mark.slow
 def test_help_and_version_answer_without_the_engine():
     code = (
         "import sys\nfrom sparsezo_gui import cli\n"
@@ -303,6 +304,7 @@ def wait_for_step(process, number):
     raise AssertionError(process.stderr.read())
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_at_a_step_border_and_resume_goes_on(run, recipe_file, tmp_path):
     process = start(recipe_file, tmp_path / "run", "--set", "loop.steps=100000")
     wait_for_step(process, 5)
@@ -317,6 +319,7 @@ def test_ctrl_c_stops_at_a_step_border_and_resume_goes_on(run, recipe_file, tmp_
     assert (code, steps) == (0, [last["step"] + k for k in (1, 2, 3)])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL on Windows")
 def test_a_killed_run_loses_at_most_one_step_and_ends_with_the_same_bits(run, recipe_file, tmp_path):
     settings = ["--set", "loop.steps=60"]
@@ -443,6 +446,7 @@ def test_rates_of_a_bad_recipe_are_refused(run, recipe_file, arguments, sentence
     assert (code, lines) == (2, []) and sentence in error
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_search_for_a_rate(recipe_file):
     command = [sys.executable, "-m", "sparsezo_gui.cli", "rates", str(recipe_file), "--steps", "100000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -14,6 +14,7 @@ from sparsezo_gui.formats import DATA, EXPORTS, export_formats, markdown
 README = Path(__file__).parents[1] / "README.md"
 
 
+@pytest.mark.slow
 def test_looking_at_all_formats_loads_no_torch():
     code = (
         "import sys\nfrom sparsezo_gui.formats import export_formats\nassert export_formats()\n"

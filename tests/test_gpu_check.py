@@ -45,6 +45,7 @@ def test_a_part_that_fails_is_kept_with_its_figures(tmp_path, monkeypatch):
     json.dumps(found)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="a script for bash")
 def test_without_a_gpu_there_is_nothing_to_check(tmp_path):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -11,6 +11,8 @@ import pytest
 
 from tests.models import small_recipe
 
+pytestmark = pytest.mark.slow
+
 WATCHED = """
 import json, socket, sys
 seen = []

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsezo_gui.engine import metrics
 from sparsezo_gui.engine.data.encode import Encoded, text_of
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.generate import answers
@@ -19,6 +18,7 @@ from sparsezo_gui.engine.objectives import Objective
 from sparsezo_gui.engine.objectives.likelihood import Likelihood
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.metrics import functions
 
 BATCH = 32
 SHOWN = 5  # best and worst examples
@@ -39,9 +39,9 @@ def evaluate(
     model: FrozenModel, examples: Sequence[Encoded], split: str, objective: Objective | None = None,
     base: Tensor | None = None,
 ) -> Generator[Progress, None, Judged]:  # fmt: skip
-    """Metrics of ``examples``: loss (that of the ``objective``, in nats where it is a likelihood) and perplexity;
-    accuracy and macro F1 of choices; exact match and F1 of generated answers if the task has references; and those
-    of the ``objective`` (None: the likelihood), for which ``base`` is what it compares against."""
+    """Metrics of ``examples`` (see `sparsezo_gui.recipe.metrics`): the loss, that of the ``objective`` (in nats where
+    it is a likelihood); those of choices, or else of the loss, and of generated answers if the task has references;
+    and those of the ``objective`` (None: the likelihood), for which ``base`` is what it compares against."""
     if not examples:
         raise UserError(f"There are no {split} examples to evaluate on. Set [data] {split} to more than 0.")
     stage = f"Evaluating on {split}"
@@ -67,7 +67,7 @@ def evaluate(
         found |= own or _choices(examples, predicted)
         written = [_candidate(model, *pair) for pair in zip(examples, predicted, strict=True)]
     else:
-        found["perplexity"] = math.exp(min(found["loss"], 700.0))
+        found |= {name: function(found["loss"]) for name, function in functions("loss").items()}
         if all(example.references for example in examples):
             found |= yield from _generated(model, examples, stage, written)
     losses = [total / weight for total, weight in zip(sums, weights, strict=True)]
@@ -85,8 +85,7 @@ def _choices(examples: Sequence[Encoded], predicted: Sequence[int]) -> dict[str,
         choice if choice in example.accepted else example.label
         for choice, example in zip(predicted, examples, strict=True)
     ]
-    hits = sum(choice == label for choice, label in zip(predicted, labels, strict=True))
-    return {"accuracy": hits / len(labels), "f1": metrics.macro_f1(predicted, labels)}
+    return {name: function(predicted, labels) for name, function in functions("choices").items()}
 
 
 def _shown(model: FrozenModel, example: Encoded, index: int, loss: float, answer: str) -> dict[str, Any]:
@@ -112,10 +111,11 @@ def _generated(
     model: FrozenModel, examples: Sequence[Encoded], stage: str, written: list[str]
 ) -> Generator[Progress, None, dict[str, float]]:
     """Metrics of the generated answers, which go into ``written``."""
-    matches = overlaps = 0.0
+    scores = functions("written")
+    found = dict.fromkeys(scores, 0.0)
     for done, (index, (answer,)) in enumerate(answers(model, examples)):
         yield Progress(f"{stage}: generating answers", done, len(examples), "examples")
         written[index], references = answer, examples[index].references
-        matches += metrics.exact_match(answer, references)
-        overlaps += metrics.f1(answer, references)
-    return {"exact_match": matches / len(examples), "f1": overlaps / len(examples)}
+        for name, score in scores.items():
+            found[name] += score(answer, references)
+    return {name: total / len(examples) for name, total in found.items()}

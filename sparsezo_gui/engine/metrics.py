@@ -1,7 +1,9 @@
-"""Scores of generated text, as in the evaluation of SQuAD (arXiv 1606.05250, section 4.2)."""
+"""The functions of the metrics in `sparsezo_gui.recipe.metrics`: of choices, of generated text as in the evaluation of
+SQuAD (arXiv 1606.05250, section 4.2), and of the loss."""
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections import Counter
@@ -40,6 +42,11 @@ def _f1(answer: list[str], reference: list[str]) -> float:
     return 2 * common / (len(answer) + len(reference))
 
 
+def accuracy(predicted: Sequence[int], labels: Sequence[int]) -> float:
+    """Share of correct choices."""
+    return sum(choice == label for choice, label in zip(predicted, labels, strict=True)) / len(labels)
+
+
 def macro_f1(predicted: Sequence[int], labels: Sequence[int]) -> float:
     """Mean F1 over the classes that occur, 0 … 1."""
     classes = sorted(set(labels) | set(predicted))
@@ -49,3 +56,8 @@ def macro_f1(predicted: Sequence[int], labels: Sequence[int]) -> float:
         hits = sum(p == each == y for p, y in pairs)
         scores.append(2 * hits / (sum(p == each for p, _ in pairs) + sum(y == each for _, y in pairs)))
     return sum(scores) / len(scores) if scores else 0.0
+
+
+def perplexity(loss: float) -> float:
+    """e to the mean loss in nats; finite for any finite loss."""
+    return math.exp(min(loss, 700.0))

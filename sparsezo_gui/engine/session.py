@@ -19,8 +19,6 @@ from sparsezo_gui.engine.data import TaskData, load_task
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.prompts import learned_end
 from sparsezo_gui.engine.frozen import FrozenModel
-from sparsezo_gui.engine.masks import mask as masks
-from sparsezo_gui.engine.masks.mask import Mask
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.probe import ModelProbe
@@ -28,6 +26,8 @@ from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.runs.lineage import Lineage, lineage_of
 from sparsezo_gui.engine.selection import Chosen
+from sparsezo_gui.engine.spaces import mask as masks
+from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.engine.spaces.values import TunedValues, tuned_values
 from sparsezo_gui.engine.zo.estimators import Estimate
 from sparsezo_gui.engine.zo.generator import GENERATOR, KNOWN, Source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsezo_gui.answers import MemoryEstimate
-from sparsezo_gui.gui.words import count, size
+from sparsezo_gui.gui.formatting import count, size
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.registry import SPACES
 
@@ -52,7 +52,8 @@ def _memory(estimate: MemoryEstimate) -> str:
 
 def _tunes_every_weight(recipe: Recipe) -> bool:
     """Whether the weights are tuned in place, rather than a few values beside them."""
-    return SPACES[recipe.mask.space].in_place
+    in_place: bool = SPACES[recipe.mask.space].in_place
+    return in_place
 
 
 def _dense(estimate: MemoryEstimate, recipe: Recipe, density: float) -> str:

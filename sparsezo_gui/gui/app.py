@@ -18,12 +18,12 @@ from PySide6.QtGui import QIcon
 from PySide6.QtWidgets import QApplication
 
 from sparsezo_gui import __version__, resources
+from sparsezo_gui.gui.formatting import metric
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import RunRecord
 from sparsezo_gui.gui.requests import LoadEngine, ReadRun, ResumeRun, StartRun
 from sparsezo_gui.gui.theme import appearance, theme
-from sparsezo_gui.gui.words import metric
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.plain import printable
 from sparsezo_gui.recipe import Recipe

@@ -7,7 +7,7 @@ from typing import Any
 
 from sparsezo_gui.answers import RunSummary
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.gui import words
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.recipe import Recipe, load
 
 
@@ -16,7 +16,7 @@ def differences(run: RunSummary) -> str:
     try:
         recipe = load(Path(run.path) / "recipe.toml")
         if not run.parent:
-            steps = f"{words.count(recipe.loop.steps)} steps of {recipe.loop.batch_size} examples"
+            steps = f"{formatting.count(recipe.loop.steps)} steps of {recipe.loop.batch_size} examples"
             return f"{type(recipe.mask).title}, {type(recipe.update).title} {recipe.update.learning_rate:g}, {steps}"
         before = load(Path(run.parent) / "recipe.toml")
     except UserError as error:

@@ -95,12 +95,14 @@ class Evaluation(Event):
 
     Step 0 is the base model. ``changed`` names the inputs that have changed since the run started (see
     `sparsezo_gui.engine.provenance`); such an evaluation is only shown, and never decides which step is best.
+    ``metric`` is the task's metric, which decides that; evaluations of earlier versions do not name it.
     """
 
     step: int
     split: str
     metrics: dict[str, Number]
     changed: tuple[str, ...] = ()
+    metric: str = ""
 
 
 @dataclass(frozen=True, slots=True)

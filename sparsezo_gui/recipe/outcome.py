@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import TypeAdapter
 
+from sparsezo_gui.recipe import metrics
 from sparsezo_gui.recipe.events import Base, Evaluation, Event, Examples, Finished, Notice, RateChanged, Returned, Spent
 
 _KEPT: dict[str, TypeAdapter[Event]] = {
@@ -17,7 +18,6 @@ _KEPT: dict[str, TypeAdapter[Event]] = {
         "rate-changed": RateChanged, "spent": Spent, "base": Base,
     }.items()
 }  # fmt: skip
-HIGHER = ("accuracy", "exact_match", "f1")  # the first of them that was measured decides; the loss breaks ties
 
 
 def event_of(line: str) -> Event | None:
@@ -46,10 +46,11 @@ def evaluations(events: Iterable[Event]) -> list[Evaluation]:
 
 
 def score(evaluation: Evaluation) -> tuple[float, float]:
-    """Higher is better: the deciding metric, then the negative loss."""
-    metrics = evaluation.metrics
-    judging = next((metrics[name] for name in HIGHER if name in metrics), 0.0)
-    return judging, -metrics.get("loss", float("inf"))
+    """Higher is better: the deciding metric (negative if lower is better), then the negative loss."""
+    found = evaluation.metrics
+    name = metrics.deciding(found, evaluation.metric)
+    judging = metrics.metric(name).sign * found[name] if name else 0.0
+    return judging, -found.get("loss", float("inf"))
 
 
 def best(events: Iterable[Event], split: str = "validation") -> Evaluation | None:

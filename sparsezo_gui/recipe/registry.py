@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Generic, TypeVar, cast
 
 from sparsezo_gui.errors import UserError, did_you_mean, quoted
+from sparsezo_gui.lazy import load
 from sparsezo_gui.recipe.parts import Estimator, MaskRule, Objective, Privacy, Selection, Space, Update
 from sparsezo_gui.recipe.variants import Variant
 
@@ -35,8 +35,7 @@ class Registry(Generic[Part]):
         if not isinstance(rule, str) or rule not in self.paths:
             word = quoted(rule)
             raise UserError(f"[{self.table}] rule: {word} is not a known rule. {did_you_mean(word, self.paths)}")
-        module, name = self.paths[rule].split(":")
-        return cast("type[Part]", getattr(import_module(module), name))
+        return cast("type[Part]", load(self.paths[rule]))
 
     def having(self, key: str) -> list[str]:
         """The rules that have a field ``key``."""
@@ -152,8 +151,7 @@ class Spaces:
 
     def __getitem__(self, name: str) -> Space:
         """The space's description."""
-        module, kind = self.paths[name].split(":")
-        return cast("Space", getattr(import_module(module), kind)())
+        return cast("Space", load(self.paths[name])())
 
 
 SPACES = Spaces(

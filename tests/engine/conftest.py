@@ -15,6 +15,14 @@ from tests.models import tiny
 WORDS = ["good", "bad", "great", "dull", "warm", "cold"]
 
 
+def pytest_collection_modifyitems(items):
+    """Whatever is tried on every family is quick on two, whose linear layers lie either way; on the others it is slow.
+    """
+    for item in items:
+        if getattr(getattr(item, "callspec", None), "params", {}).get("family", "llama") not in ("llama", "gpt2"):
+            item.add_marker(pytest.mark.slow)
+
+
 def finish(work):
     """Result of a generator whose progress nobody watches."""
     while True:

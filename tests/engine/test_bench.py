@@ -59,7 +59,18 @@ def test_mezo_scores_candidates_and_leaves_the_weights_where_its_update_puts_the
         z = torch.randn(parameter.shape, generator=generator)
         moved = parameter.data - before[name]
         values.append(((moved * z).sum() / (z * z).sum()).item())
-    assert all(slope == pytest.approx(values[0], rel=0.2, abs=3e-9) for slope in values)
+    # Every weight moved along its z by as much as the losses at both ends say, here measured by other hands.
+    ends = []
+    for sign in (1, -1):
+        generator = torch.Generator().manual_seed(1)
+        for name, parameter in model.named_parameters():
+            z = torch.randn(parameter.shape, generator=generator)
+            parameter.data = before[name] + sign * references.EPSILON * z
+        with torch.no_grad():
+            ends.append(mezo._loss())
+    expected = -references.RATE * (ends[0] - ends[1]) / (2 * references.EPSILON)
+    assert len(values) > 10 and abs(expected) > 3e-9
+    assert values == pytest.approx([expected] * len(values), rel=0.2, abs=3e-9)
 
 
 def test_the_table_of_steps(tmp_path):

@@ -123,6 +123,7 @@ def test_a_mask_of_ones_reproduces_mezo(frozen_tiny, family):
     assert found.loss == pytest.approx(float(sum(measured) / 2), rel=1e-5)
 
 
+@pytest.mark.slow
 @families
 def test_the_estimates_mean_is_the_gradient(frozen_tiny, family):
     """Over many seeds the mean of g·z is autograd's gradient within its standard error."""

@@ -14,6 +14,7 @@ from sparsezo_gui.engine import watch
 from sparsezo_gui.errors import UserError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["forward", "estimator or update", "not forward and not estimator and not update"])
 def test_steps_stay_on_a_pretended_gpu(part):
     """In a process of its own: PyTorch counts devices once, and not all of it forgets one again."""

@@ -12,11 +12,11 @@ import torch
 
 from sparsezo_gui.engine import files, training
 from sparsezo_gui.engine.files import replacing, write_text
-from sparsezo_gui.engine.masks.mask import Mask
 from sparsezo_gui.engine.pretrained.folder import drafted
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.journal import Header, JournalWriter, read
+from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.errors import DiskFull, UserError
 from sparsezo_gui.recipe import events as e
 from tests.engine.conftest import of
@@ -155,6 +155,7 @@ def test_a_disk_that_fails_is_not_one_that_lacks_something(tmp_path, monkeypatch
         write_text(tmp_path / "a", "new")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs limits of a process of its own")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("what", ["text", "journal", "events", "mask"])

@@ -209,8 +209,9 @@ def test_a_measured_estimate_says_so_and_an_estimated_one_too(make, capsys):
         assert result.measured == (how == "measured")
         Console(as_json=False).memory(result)
         lines = capsys.readouterr().out.splitlines()
-        assert [line for line in lines if line.startswith("Total") and f"  {how}, of " in line]
-        assert all(line.endswith("estimated") for line in lines if line.startswith("With "))
+        assert [line for line in lines if line.startswith("Total") and f"  {how}, " in line]
+        others = [line for line in lines if line.startswith("With ") and not line.startswith("With less memory")]
+        assert len(others) == len(result.others) == 3 and all(line.endswith("  estimated") for line in others)
 
 
 def test_what_is_estimated_is_not_among_what_was_measured(make, monkeypatch, capsys):

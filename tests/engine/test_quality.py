@@ -25,6 +25,7 @@ def compared(make, folder, *methods, seeds=2):
     return Quality(make(data={"validation": 4}), {"tiny": ()}, methods, seeds, 12, folder)
 
 
+@pytest.mark.slow
 def test_cells_are_kept_and_not_measured_again(make, tmp_path):
     methods = ("untuned", "random@0.05", "forward-gradient")
     rows = finish(compared(make, tmp_path, *methods).run())
@@ -92,6 +93,7 @@ def test_what_mezo_does_not_learn_is_reached_before_the_first_step(make, tmp_pat
     assert [row["seeds"] for row in rows] == [2, 2], "a loss that is no number wins no search"
 
 
+@pytest.mark.slow
 def test_two_at_once_lose_nothing_of_each_other(make, tmp_path):
     one, other = (compared(make, tmp_path, name, seeds=1) for name in ("random@0.05", "untuned"))
     finish(one.run())
@@ -153,7 +155,7 @@ def test_densities_go_with_what_has_one():
 
 
 def test_wrong_words_are_told(make, tmp_path):
-    with pytest.raises(UserError, match="no method 'sensitve'"):
+    with pytest.raises(UserError, match="Unknown method 'sensitve'"):
         compared(make, tmp_path, "sensitve")
     with pytest.raises(UserError, match="density"):
         compared(make, tmp_path, "random@7")
@@ -186,6 +188,7 @@ def test_on_the_command_line(tmp_path, capsys):
         assert told in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs the extra 'bench'")
 def test_a_picture_is_drawn(make, tmp_path):
     from sparsezo_gui.engine.bench.pictures import check, draw

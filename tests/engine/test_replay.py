@@ -107,7 +107,13 @@ def test_nothing_is_left_out():
     assert {f"{rule}-{update}" for rule in ESTIMATORS for update in UPDATES} - METHODS.keys() == refused
 
 
-@pytest.mark.parametrize("method", METHODS)
+# Each rule once; of all that go together, the rest takes minutes.
+QUICK = {*(f"{rule}-scalar-normalised" for rule in ESTIMATORS), *(f"two-sided-{update}" for update in UPDATES), *MASKS}
+
+
+@pytest.mark.parametrize(
+    "method", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
 def test_a_run_is_replayed_and_resumed(make, tmp_path, frozen_tiny, ahead, method):
     chosen = METHODS[method]
     if method == "saved":

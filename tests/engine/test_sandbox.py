@@ -142,6 +142,7 @@ def test_it_ends_when_it_is_not_asked(sandbox, monkeypatch):
     assert sandbox.ask("prompt", "b", {}, seconds=1, memory=64 << 20) == "b"
 
 
+@pytest.mark.slow
 def test_it_knows_nothing_of_the_user_and_imports_no_torch(sandbox, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     found = psutil.Process(sandbox._start().pid)
@@ -154,6 +155,7 @@ def test_it_knows_nothing_of_the_user_and_imports_no_torch(sandbox, monkeypatch)
     assert done.stdout.strip() == "set()"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["sparsezo_gui", "sparsezo_gui.cli"])
 def test_a_frozen_program_is_its_own_child(program):
     request = marshal.dumps(("prompt", ("{{ a }}!", {"a": "x"}), 1, 64 << 20))
@@ -171,6 +173,7 @@ def test_what_a_library_says_comes_back(sandbox):
         sandbox.ask("prompt", "{{ a }}", {"a": "b" * 10_000_000}, seconds=1, memory=5_000_000)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 def test_a_child_whose_parent_died_ends_by_itself():
     request = marshal.dumps(("prompt", ("{{ (9 ** (9 ** 9)) % 7 }}", {}), 0, 64 << 20))

@@ -20,7 +20,10 @@ can_mount = hasattr(os, "geteuid") and os.geteuid() == 0 and subprocess.run(
     ["sh", "-c", "mkdir -p /tmp/sparsezo-probe && mount -t tmpfs -o size=64k none /tmp/sparsezo-probe "
                  "&& umount /tmp/sparsezo-probe"], capture_output=True, check=False,
 ).returncode == 0  # fmt: skip
-pytestmark = pytest.mark.skipif(not can_mount, reason="needs the right to mount a small file system")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not can_mount, reason="needs the right to mount a small file system"),
+]
 
 
 @contextmanager

@@ -15,7 +15,10 @@ from tests.faults.child import Fault
 from tests.faults.test_kill import check_folder
 
 MB = 2**20
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs limits of the address space that hold")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="needs limits of the address space that hold"),
+]
 
 
 def test_a_process_that_gets_no_memory_says_so(recipe_file, whole, tmp_path, pytestconfig):

@@ -21,6 +21,8 @@ from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
 
+pytestmark = pytest.mark.slow
+
 
 class Disk:
     """What of ``folder`` would survive."""

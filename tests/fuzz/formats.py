@@ -20,7 +20,6 @@ from sparsezo_gui.engine.data.preview import preview
 from sparsezo_gui.engine.data.template import Template
 from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
 from sparsezo_gui.engine.frozen import end_tokens
-from sparsezo_gui.engine.masks import mask as masks
 from sparsezo_gui.engine.pretrained.source import inspect
 from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
 from sparsezo_gui.engine.pretrained.weights import read_header
@@ -28,6 +27,7 @@ from sparsezo_gui.engine.runs import checkpoints, journal
 from sparsezo_gui.engine.runs.folder import Branched, Facts, create, open_run
 from sparsezo_gui.engine.runs.listing import summary
 from sparsezo_gui.engine.runs.share import receive, share
+from sparsezo_gui.engine.spaces import mask as masks
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e

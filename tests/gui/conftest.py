@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 if not os.environ.get("DISPLAY") or os.environ.get("SPARSEZO_OFFSCREEN", "1") == "1":
@@ -13,13 +14,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 from PySide6.QtCore import QSettings, Qt, QThread, QTimer
+from PySide6.QtGui import QImage, QPixmap
 from PySide6.QtWidgets import QApplication, QWidget
 from shiboken6 import isValid
 from standin import StandIn
 
 from sparsezo_gui.gui.app import make_application
 from sparsezo_gui.gui.main_window import MainWindow
-from sparsezo_gui.gui.theme import theme
+from sparsezo_gui.gui.theme import DARK, LIGHT, theme
 from sparsezo_gui.gui.workspace import Workspace
 
 HARMLESS = ("This plugin does not support", "propagateSizeHints")  # said by the offscreen platform
@@ -62,6 +64,22 @@ def workspace(engine):
     yield made
     assert made.close(5.0)
     made.deleteLater()
+
+
+def shares(picture: QPixmap) -> dict[str, float]:
+    """The part of ``picture`` that each colour takes, by its name."""
+    image = picture.toImage().convertToFormat(QImage.Format.Format_RGB32)
+    pixels = Counter(memoryview(image.constBits()).cast("I"))
+    return {f"#{pixel & 0xFFFFFF:06x}": count / pixels.total() for pixel, count in pixels.items()}
+
+
+def in_colours_of_the_theme(part, mode):
+    """Its grounds take most of the picture and its text some, and hardly any pixel is of the other theme's."""
+    mine, other = (LIGHT, DARK) if mode == "light" else (DARK, LIGHT)
+    found = shares(part.grab())
+    grounds = [sum(found.get(ground, 0) for ground in (c.window, c.base, c.raised)) for c in (mine, other)]
+    assert grounds[0] > 0.6 and grounds[1] < 1e-3
+    assert found.get(mine.text, 0) > found.get(other.text, 0)
 
 
 @pytest.fixture(params=["light", "dark"])

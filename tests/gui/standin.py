@@ -207,7 +207,7 @@ class StandIn:
             time.sleep(self.pace)
             self._fail("step")
             yield self.step(step, chance, rate)
-            if recipe.loop.evaluate_every and step % recipe.loop.evaluate_every == 0:
+            if (recipe.loop.evaluate_every and step % recipe.loop.evaluate_every == 0) or step == steps:
                 yield self.evaluation(step, steps)
             if step == 40:
                 yield e.Notice("The loss jumped to 2.1; the step was undone and the learning rate halved.", "warning")
@@ -237,6 +237,7 @@ class StandIn:
             command = commands.get()
             if isinstance(command, e.Stop):
                 return True
+            self.asked.append(command)
             if isinstance(command, e.Pause):
                 paused = True
                 yield e.Paused(step)

@@ -9,7 +9,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QWidget
 from standin import listed
 
-from sparsezo_gui.gui import words
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.requests import EstimateMemory, ExportRun, FindMask, MeasureMemory, StartRun
 from sparsezo_gui.gui.widgets.memory import MEASURING
 from sparsezo_gui.recipe.events import Progress
@@ -136,10 +136,10 @@ def test_a_preview_tells_its_progress_and_gives_way_to_the_next(window, find, wo
 
 def test_the_time_that_a_stage_takes_yet(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(words.time, "monotonic", lambda: now[0])
-    text = words.ProgressText()
-    assert text.words(Progress("Reading")) == "Reading"
-    assert text.words(Progress("Preparing", 10, 110, "rows")) == "Preparing: 10 of 110 rows"
+    monkeypatch.setattr(formatting.time, "monotonic", lambda: now[0])
+    text = formatting.ProgressText()
+    assert text.of(Progress("Reading")) == "Reading"
+    assert text.of(Progress("Preparing", 10, 110, "rows")) == "Preparing: 10 of 110 rows"
     now[0] = 10.0
-    assert text.words(Progress("Preparing", 30, 110, "rows")) == "Preparing: 30 of 110 rows, about 40 s left"
-    assert text.words(Progress("Other", 30, 110, "rows")) == "Other: 30 of 110 rows"
+    assert text.of(Progress("Preparing", 30, 110, "rows")) == "Preparing: 30 of 110 rows, about 40 s left"
+    assert text.of(Progress("Other", 30, 110, "rows")) == "Other: 30 of 110 rows"

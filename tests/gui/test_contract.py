@@ -14,7 +14,8 @@ from typing import Any, get_type_hints
 import pytest
 from standin import StandIn, listed, past
 
-from sparsezo_gui.gui.calls import EngineCalls
+from sparsezo_gui.gui import requests
+from sparsezo_gui.gui.calls import EngineCalls, Request
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe, load
 from sparsezo_gui.recipe import events as e
@@ -32,7 +33,6 @@ evaluate_every = 2
 folder = "run"
 """
 CALLS = [name for name in vars(EngineCalls) if not name.startswith("_")]
-LONG = {"measure", "mask", "rates"}  # those with stages of their own, compared by their answers alone
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,12 @@ def order(events: list[e.Event]) -> list[tuple[str, str]]:
     kept = [event for event in events if not isinstance(event, anywhere)]
     kinds = [(type(event).__name__, getattr(event, "split", "")) for event in kept]
     return [kind for kind, _ in itertools.groupby(kinds)]
+
+
+def test_every_request_says_what_the_engine_does_and_asks_one_call():
+    kinds = [each for each in vars(requests).values() if isinstance(each, type) and issubclass(each, Request)]
+    asked = [kind for kind in kinds if "ask" in vars(kind) and kind is not Request]
+    assert len(asked) == len(CALLS) and all(kind.activity for kind in asked)
 
 
 def test_both_have_all_calls_with_the_same_types():

@@ -7,7 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import shares
 from PySide6.QtCore import QObject, Qt, Signal
+from PySide6.QtGui import QPixmap
 from PySide6.QtWidgets import QLabel, QMessageBox, QPushButton
 from standin import past
 
@@ -17,9 +19,10 @@ from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.plots.board import Board
 from sparsezo_gui.gui.record import Columns, RunRecord
 from sparsezo_gui.gui.requests import EstimateMemory
+from sparsezo_gui.gui.theme import colours
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.workspace import Workspace
-from sparsezo_gui.recipe.events import Evaluation, Started, Step
+from sparsezo_gui.recipe.events import EvaluateNow, Evaluation, Pause, Resume, SetRate, Started, Step
 
 
 @pytest.fixture
@@ -86,7 +89,8 @@ def test_pause_continue_evaluate_rate_stop_resume(run, click, find, workspace, e
     click("Change learning rate")
     dialog = run.findChild(RateDialog)
     click("Change", dialog)
-    qtbot.waitUntil(lambda: any("0.5 times" in note.text for note in workspace.run.record.notes), timeout=3000)
+    qtbot.waitUntil(lambda: len(engine.asked) == 4, timeout=3000)
+    assert engine.asked == [Pause(), Resume(), EvaluateNow(), SetRate(0.5)]
     click("Stop run")
     state(qtbot, workspace, "stopped")
     assert workspace.run.record.step > before
@@ -198,9 +202,12 @@ def test_cross_hair_zoom_and_export(qtbot, tmp_path):
     board.set_extra("gradient_estimate")
     board.save_png(tmp_path / "plots.png")
     board.save_csv(tmp_path / "steps.csv")
-    assert (tmp_path / "plots.png").stat().st_size > 10_000
+    picture = QPixmap(str(tmp_path / "plots.png"))
+    found = shares(picture)
+    assert picture.width() >= board.width() and found[colours().base] > 0.5
+    assert found[colours().faint] > 1e-4 and found[colours().second] > 1e-3, "losses and evaluations"
     lines = (tmp_path / "steps.csv").read_text().splitlines()
-    assert len(lines) == 501 and lines[0].startswith("step,loss")
+    assert len(lines) == 501 and lines[0].startswith("step,loss,gradient_estimate,rate")
 
 
 def test_plots_stay_inside_a_window_that_shrinks(qtbot):

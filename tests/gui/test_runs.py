@@ -6,12 +6,14 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from conftest import in_colours_of_the_theme
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDialog, QFileDialog, QLabel, QPlainTextEdit, QTreeWidget
 from standin import listed, past
 
+from sparsezo_gui.engine.runs.share import share
 from sparsezo_gui.errors import ChangedInputs, UserError
-from sparsezo_gui.gui import words
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.chat import Exchange, hint, placeholder
 from sparsezo_gui.gui.requests import ExportRun, InspectRun, ReadRun
 from sparsezo_gui.gui.run_control import Opening
@@ -19,6 +21,7 @@ from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe, dump
 from sparsezo_gui.recipe import events as e
+from tests.engine.runs.made import run_of
 
 
 @pytest.fixture
@@ -157,7 +160,7 @@ def test_a_name_leads_to_no_other_folder(window, runs, find, click, engine, work
     window.page("run").export_csv()
     assert [path.parent for path in offered] == [Path.home()] * 2
     assert [path.name for path in offered] == ["-..-.ssh--b-x.zip", "-..-.ssh--b-x.csv"]
-    assert words.file_name("../..") == "-" and words.file_name("..") == "" and words.file_name(".a") == "a"
+    assert [formatting.file_name(name) for name in ("../..", "..", ".a")] == ["-", "", "a"]
 
 
 def test_what_cannot_be_shared_leaves_the_file_that_was_there(window, runs, find, click, engine, qtbot, monkeypatch,
@@ -194,10 +197,16 @@ def test_a_damaged_run_says_what_is_wrong_and_offers_nothing(window, runs, find)
     assert about.property("role") == "dim" and find("Step").isEnabled()
 
 
-def test_what_a_received_run_came_without_is_said(window, runs, click, qtbot, monkeypatch, tmp_path):
+def test_what_a_received_run_came_without_is_said(window, runs, click, engine, qtbot, monkeypatch, tmp_path):
+    """The engine's own words, of a real run whose data are not here."""
+    run = run_of(tmp_path / "x", recipe=Recipe(data={"source": str(tmp_path / "rows.csv")}))
+    share(run, tmp_path / "x.zip")
+    monkeypatch.setattr(engine, "receive", Engine().receive)
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(tmp_path / "x.zip"), ""))
     click("Open a shared run")
-    qtbot.waitUntil(lambda: window.page("runs").banner.text == "'x' is ready. It came without its model.", timeout=3000)
+    qtbot.waitUntil(lambda: bool(window.page("runs").banner.text), timeout=5000)
+    told = window.page("runs").banner.text
+    assert " is ready. It does not include 'rows.csv' (data.source). Copy what is missing into " in told
 
 
 def test_what_fails_is_said_on_the_page(window, runs, find, click, engine, workspace, qtbot):
@@ -403,4 +412,5 @@ def test_a_run_that_waits_says_for_what(window, find, workspace):
 def test_the_page_in_both_themes(window, runs, qtbot, both_themes):
     theme().apply(both_themes)
     window.chat.show()
-    assert not window.grab().isNull()
+    for part in (window.page("runs"), window.chat):
+        in_colours_of_the_theme(part, both_themes)

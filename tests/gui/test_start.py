@@ -23,6 +23,7 @@ def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_the_window_is_imported_without_torch():
     heavy = "torch", "transformers", "bitsandbytes", "datasets", "sparsezo_gui.engine.training"
     code = (
@@ -32,6 +33,7 @@ def test_the_window_is_imported_without_torch():
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
+@pytest.mark.slow
 def test_help_needs_neither_display_nor_torch_nor_qt():
     code = (
         "import sys\nfrom sparsezo_gui.__main__ import main\ntry:\n    main(['--help'])\nexcept SystemExit as e:\n"
@@ -41,6 +43,7 @@ def test_help_needs_neither_display_nor_torch_nor_qt():
     assert "--exit-when-done" in done.stdout and done.stdout.strip().endswith("[]")
 
 
+@pytest.mark.slow
 def test_a_wrong_recipe_is_told_before_a_window_opens(tmp_path):
     recipe = tmp_path / "wrong.toml"
     recipe.write_text("[loop]\nstep = 5\n")
@@ -50,6 +53,7 @@ def test_a_wrong_recipe_is_told_before_a_window_opens(tmp_path):
         assert word in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_recipe_that_is_wrong_for_its_data_is_bad_input(tmp_path):
     recipe = tmp_path / "recipe.toml"
     text = resources.recipe("starter").read_text(encoding="utf-8")

@@ -25,6 +25,20 @@ def test_no_step_with_a_loss_that_is_no_number_is_the_best(loss, turned):
     assert outcome.best(told[1:]) is None and outcome.stale(told[1:], 0, 2) == 2
 
 
+def test_the_metric_that_an_evaluation_names_decides_and_older_ones_are_judged_as_they_were():
+    def best(*found, metric=""):
+        told = [e.Evaluation(step, "validation", each, (), metric) for step, each in enumerate(found, 1)]
+        return outcome.best(told).step
+
+    first, second = {"exact_match": 0.5, "f1": 0.6, "loss": 1.0}, {"exact_match": 0.4, "f1": 0.7, "loss": 0.9}
+    assert best(first, second, metric="f1") == 2
+    for metric in ("exact_match", "", "loss", "unknown", "accuracy"):  # the last three decide nothing here
+        assert best(first, second, metric=metric) == 1
+    text = [{"perplexity": 3.0, "loss": 1.1}, {"perplexity": 2.7, "loss": 1.0}, {"perplexity": 2.9, "loss": 1.05}]
+    assert best(*text) == best(*text, metric="perplexity") == best(*({"loss": each["loss"]} for each in text)) == 2
+    assert best({"loss": 1.0}, {"loss": 1.0}) == 1
+
+
 def test_numbers_that_json_does_not_know_come_back_from_a_file():
     line = json.dumps(e.Evaluation(2, "test", {"loss": NAN, "accuracy": 0.5}).as_json(), allow_nan=False)
     found = outcome.event_of(line).metrics

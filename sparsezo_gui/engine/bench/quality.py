@@ -37,6 +37,7 @@ APART = 4.0  # factor between two rates to try
 FURTHEST = 3  # how many rates to try above or below the first
 HIGHEST = 1.0  # highest rate that a recipe accepts
 RESULTS, LOCK = "results.jsonl", "results.lock"
+METRIC = "accuracy"  # the metric of the tasks that are compared
 TARGET = "mezo"  # the method whose final accuracy the others should reach in fewer forward passes
 
 Cell = dict[str, Any]
@@ -66,7 +67,7 @@ class Quality:
         for task in self.tasks:  # report errors before the first one takes hours
             for name in self.methods:
                 data = self._recipe(task, name).data
-                if kind_of(data.task).kind != "choice":
+                if kind_of(data.task).kind != "choice" or kind_of(data.task).metric != METRIC:
                     raise UserError(f"Task '{data.task}' has no answers to choose from, but accuracy is compared here. "
                                     "Choose a task with answers.")
                 if not data.validation or not data.test:
@@ -222,7 +223,7 @@ def _tuned(recipe: Recipe) -> Work:
         events, steps = outcome.on_lineage(run.events()), journal.read(run.journal).steps
         validated = [event for event in events if isinstance(event, e.Evaluation)]
         found = {
-            "curve": [(event.step * recipe.cost, event.metrics["accuracy"]) for event in validated],
+            "curve": [(event.step * recipe.cost, event.metrics[METRIC]) for event in validated],
             "validation_loss": validated[-1].metrics["loss"], "steps": len(steps), "tuned": run.facts.tuned,
             "seconds": round(float(steps["seconds"].sum()), 1), "mask_seconds": run.facts.mask_seconds,
             "peak_memory_mib": round(int(steps["memory"].max(initial=0)) / 2**20), "rate": recipe.update.learning_rate,
@@ -235,12 +236,12 @@ def _tested(recipe: Recipe, run: RunFolder, best: e.Evaluation | None) -> Work:
     session = yield from open_session(run)
     data = yield from load_data(recipe, session.model)
     with session.tuned.applied():
-        final = (yield from evaluate(session.model, data.test.encoded, "test")).metrics["accuracy"]
+        final = (yield from evaluate(session.model, data.test.encoded, "test")).metrics[METRIC]
     chosen = final
     if best is not None and best.step != session.step:
         yield from replay(session, lineage_of(run, best.step))
         with session.tuned.applied():
-            chosen = (yield from evaluate(session.model, data.test.encoded, "test")).metrics["accuracy"]
+            chosen = (yield from evaluate(session.model, data.test.encoded, "test")).metrics[METRIC]
     return {"final": final, "best": chosen}
 
 
@@ -249,7 +250,7 @@ def _untuned(recipe: Recipe) -> Work:
     model = yield from frozen.load(recipe.model)
     data = yield from load_data(recipe, model)
     metrics = (yield from evaluate(model, data.test.encoded, "test")).metrics
-    return {"final": metrics["accuracy"], "curve": [], "tuned": 0, "rate": 0.0}
+    return {"final": metrics[METRIC], "curve": [], "tuned": 0, "rate": 0.0}
 
 
 def _spread(values: Iterable[float]) -> str:

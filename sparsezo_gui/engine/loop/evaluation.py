@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+from sparsezo_gui.engine.data import task
 from sparsezo_gui.engine.evaluate import BATCH, evaluate
 from sparsezo_gui.engine.loop.running import Events, Loaded, Running
 from sparsezo_gui.engine.provenance import SPLITS
@@ -21,7 +22,8 @@ def evaluated(running: Running, model: Loaded, *splits: str) -> Events:
             with session.tuned.applied():
                 found = yield from evaluate(session.model, examples, split, session.recipe.objective, base)
             changed = tuple(name for name in session.changed if name == split or name not in SPLITS)
-            yield from running.record(e.Evaluation(session.step, split, found.metrics, changed))
+            metric = task(session.recipe.data.task).metric
+            yield from running.record(e.Evaluation(session.step, split, found.metrics, changed, metric))
             yield from running.record(e.Examples(session.step, split, found.best, found.worst))
 
 

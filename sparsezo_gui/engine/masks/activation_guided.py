@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
     from sparsezo_gui.engine.layers.blocks import Call
     from sparsezo_gui.engine.layers.linear import FrozenLinear
-    from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
 
 STAGE = "Analysing activations"
 
@@ -75,8 +75,8 @@ class ActivationSubspace(OnText):
         import torch
 
         from sparsezo_gui.engine.layers.blocks import Blocks
-        from sparsezo_gui.engine.masks.mask import Mask
         from sparsezo_gui.engine.spaces.low_rank import orthonormal, start_basis
+        from sparsezo_gui.engine.spaces.mask import Mask
         from sparsezo_gui.engine.zo.generator import Stream
 
         yield Progress("Reading text for the mask")

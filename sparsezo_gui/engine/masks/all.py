@@ -10,7 +10,7 @@ from sparsezo_gui.recipe.events import Progress
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
-    from sparsezo_gui.engine.masks.mask import Mask
+    from sparsezo_gui.engine.spaces.mask import Mask
 
 
 class All(MaskRule):
@@ -40,7 +40,7 @@ class All(MaskRule):
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
-        from sparsezo_gui.engine.masks.mask import Mask
+        from sparsezo_gui.engine.spaces.mask import Mask
 
         yield Progress("Selecting all weights")
         count = model.spec.eligible

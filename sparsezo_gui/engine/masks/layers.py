@@ -11,7 +11,7 @@ from sparsezo_gui.recipe.variants import setting
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
-    from sparsezo_gui.engine.masks.mask import Mask
+    from sparsezo_gui.engine.spaces.mask import Mask
 
 
 class RandomLayers(MaskRule):
@@ -54,8 +54,8 @@ class RandomLayers(MaskRule):
         """See `MaskRule.find`."""
         import torch
 
-        from sparsezo_gui.engine.masks.mask import Mask
         from sparsezo_gui.engine.spaces.dense import BLOCKS
+        from sparsezo_gui.engine.spaces.mask import Mask
 
         yield Progress("Selecting all weights")
         count, told = model.spec.eligible, self.model_dump(mode="json")

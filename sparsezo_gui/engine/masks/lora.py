@@ -15,8 +15,8 @@ from sparsezo_gui.recipe.variants import setting
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
-    from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
 
 EVERY = "all"
 
@@ -80,8 +80,8 @@ class Lora(MaskRule):
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
-        from sparsezo_gui.engine.masks.mask import Mask
         from sparsezo_gui.engine.spaces.lora import Adapters
+        from sparsezo_gui.engine.spaces.mask import Mask
 
         yield Progress("Drawing the adapters")
         spec = model.spec

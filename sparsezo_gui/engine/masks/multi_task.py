@@ -14,8 +14,8 @@ from sparsezo_gui.recipe.variants import setting
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
-    from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
 
 
 class MultiTask(Calibrated, DensityRule):

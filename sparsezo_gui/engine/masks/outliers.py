@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsezo_gui.engine.frozen import FrozenModel
-    from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
 
 
 class OutlierChannels(OnText):
@@ -62,7 +62,7 @@ class OutlierChannels(OnText):
         import torch
 
         from sparsezo_gui.engine.masks.activations import activations
-        from sparsezo_gui.engine.masks.mask import Mask
+        from sparsezo_gui.engine.spaces.mask import Mask
 
         yield Progress("Reading text for the mask")
         [passages] = self.passages(model, search)

@@ -11,8 +11,8 @@ from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.registry import SPACES
 
 if TYPE_CHECKING:
-    from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
     from sparsezo_gui.recipe import Recipe
 
 

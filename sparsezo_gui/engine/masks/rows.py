@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsezo_gui.engine.frozen import FrozenModel
-    from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
 
 
 class Rows(OnText, DensityRule):
@@ -68,7 +68,7 @@ class Rows(OnText, DensityRule):
         import torch
 
         from sparsezo_gui.engine.masks.activations import activations
-        from sparsezo_gui.engine.masks.mask import Mask
+        from sparsezo_gui.engine.spaces.mask import Mask
 
         norms: dict[str, Tensor] = {}
         if self.score != "l2":

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsezo_gui.engine.frozen import FrozenModel
-    from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.masks.select import Selection
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
     from sparsezo_gui.recipe.recipe import DataTable
 
 Scope = Literal["global", "tensor", "row"]
@@ -101,7 +101,7 @@ def ranked(
     rule: MaskRule, model: FrozenModel, selection: Selection, scores: Iterator[Progress | tuple[str, Tensor]]
 ) -> Generator[Progress, None, Mask]:
     """The mask of what ``selection`` picks from ``scores``."""
-    from sparsezo_gui.engine.masks.mask import Mask
+    from sparsezo_gui.engine.spaces.mask import Mask
 
     for item in scores:
         if isinstance(item, Progress):

@@ -14,7 +14,7 @@ from sparsezo_gui.recipe.variants import setting
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
-    from sparsezo_gui.engine.masks.mask import Mask
+    from sparsezo_gui.engine.spaces.mask import Mask
 
 
 class Saved(MaskRule):
@@ -26,7 +26,7 @@ class Saved(MaskRule):
 
     def share(self) -> float:
         """See `MaskRule.share`."""
-        from sparsezo_gui.engine.masks.mask import share
+        from sparsezo_gui.engine.spaces.mask import share
 
         return share(Path(self.file))
 
@@ -40,7 +40,7 @@ class Saved(MaskRule):
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
-        from sparsezo_gui.engine.masks.mask import load
+        from sparsezo_gui.engine.spaces.mask import load
 
         yield Progress("Reading the mask")
         mask = load(Path(self.file), model.spec.linears, model.fingerprint)

@@ -11,7 +11,7 @@ from sparsezo_gui.recipe.variants import setting
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
-    from sparsezo_gui.engine.masks.mask import Mask
+    from sparsezo_gui.engine.spaces.mask import Mask
 
 
 class SmallMagnitudeDynamic(MaskRule):
@@ -54,8 +54,8 @@ class SmallMagnitudeDynamic(MaskRule):
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
-        from sparsezo_gui.engine.masks.mask import Mask
         from sparsezo_gui.engine.spaces.dense import weight
+        from sparsezo_gui.engine.spaces.mask import Mask
 
         thresholds = {}
         for number, name in enumerate(model.layers):

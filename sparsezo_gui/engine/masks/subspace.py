@@ -11,8 +11,8 @@ from sparsezo_gui.recipe.variants import setting
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
-    from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
 
 
 class Subspace(MaskRule):
@@ -65,8 +65,8 @@ class Subspace(MaskRule):
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
-        from sparsezo_gui.engine.masks.mask import Mask
         from sparsezo_gui.engine.spaces.low_rank import SUBSPACES, Subspaces
+        from sparsezo_gui.engine.spaces.mask import Mask
 
         yield Progress("Drawing the subspaces")
         spec = model.spec

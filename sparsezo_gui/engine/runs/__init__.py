@@ -14,7 +14,7 @@ The run folder (version 4)
                       ``device``, ``trust_remote_code`` and all of ``[run]`` may change); ``prepared``, the version of
                       how rows become examples (see `sparsezo_gui.engine.provenance`); see `folder.Facts`. It makes the
                       folder a run, so it MUST be written last, and MUST NOT change after the first step
-``mask.safetensors``  the mask (see `sparsezo_gui.engine.masks.mask`); a branch uses that of its tree
+``mask.safetensors``  the mask (see `sparsezo_gui.engine.spaces.mask`); a branch uses that of its tree
 ``journal.bin``       every step (see `journal`)
 ``checkpoints/``           checkpoints, a cache (see `checkpoints`)
 ``events.jsonl``      one JSON object per line for each event other than a step: evaluations with their best and

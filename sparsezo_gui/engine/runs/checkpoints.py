@@ -1,4 +1,4 @@
-"""Checkpoints: the tuned values after some steps, so that any step opens quickly. (The code calls them frames.)
+"""Checkpoints: the tuned values after some steps, so that any step opens quickly.
 
 They are a cache: the journal alone can rebuild every value, and a missing or damaged checkpoint only costs time.
 

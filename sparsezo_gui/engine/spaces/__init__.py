@@ -1,1 +1,1 @@
-"""Spaces of tuned values: sparse entries, every weight, or low rank; see `sparsezo_gui.engine.spaces.space`."""
+"""Spaces of tuned values: single weights, all of them, low rank, LoRA; see `sparsezo_gui.engine.spaces.space`."""

@@ -26,13 +26,14 @@ from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.layers.patch import DensePatch
 from sparsezo_gui.engine.layers.weights import DenseWeight, FrozenWeight
-from sparsezo_gui.engine.masks.mask import Mask
 from sparsezo_gui.engine.pretrained.weights import Checkpoint
+from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.engine.spaces.values import TunedValues
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators import Estimator
 from sparsezo_gui.engine.zo.generator import Source
 from sparsezo_gui.engine.zo.stochastic_rounding import stochastic_round
+from sparsezo_gui.engine.zo.updates import Pieces
 from sparsezo_gui.errors import UserError
 
 PIECE = {"cpu": 2**18, "cuda": 2**22}  # values drawn at a time: on a CPU by one thread, to fit its cache
@@ -153,7 +154,7 @@ def _format(model: FrozenModel) -> torch.dtype:
 
 
 @dataclass(frozen=True)
-class Directions:
+class Directions(Pieces):
     """Directions (``perturbations``, n) of a step, drawn only as needed: normal, or ``signs``.
 
     They are zero outside the weights in ``tuned``, and where ``values`` exceed their weight's threshold.
@@ -178,14 +179,14 @@ class Directions:
         return drawn
 
     def parts(self) -> Iterator[tuple[slice, Tensor]]:
-        """See `sparsezo_gui.engine.zo.updates.Gradient`."""
+        """See `Pieces`."""
         for name, part in self.tuned.items():
             for first in range(part.start, part.stop, MOVED):
                 last = min(first + MOVED, part.stop)
                 yield slice(first, last), self.of(name, first - part.start, last - first, range(self.perturbations))
 
     def rounded(self, moved: Tensor, part: slice, dtype: torch.dtype) -> Tensor:
-        """See `sparsezo_gui.engine.zo.updates.Gradient`."""
+        """See `Pieces`."""
         early = part.start % 8
         halves = generator.rounding(
             self.source.seed, self.source.step, len(moved) + early, moved.device, part.start - early

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+from sparsezo_gui.answers import Part
 from sparsezo_gui.engine.spaces.space import Space
 
 if TYPE_CHECKING:
-    from sparsezo_gui.answers import Part
-    from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.memory import Shape
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
     from sparsezo_gui.recipe.recipe import Recipe
 
 DRAWN = 40  # bytes for every value of a piece that is being drawn: counters and words in 64 bits
@@ -67,7 +67,6 @@ class DenseSpace(Space):
         or what a step moves at once of its ``largest`` entries, with three more copies. To draw takes some more."""
         import torch
 
-        from sparsezo_gui.answers import Part
         from sparsezo_gui.engine.spaces.dense import MOVED, PIECE
 
         perturbations, width = recipe.estimator.perturbations(recipe.loop.batch_size), shape.width

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.layers.patch import AdapterPatch, Patch
-from sparsezo_gui.engine.masks.mask import Mask
+from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.engine.spaces.values import CopiedValues, WholeWeights, seed_of, words_of
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.generator import Stream

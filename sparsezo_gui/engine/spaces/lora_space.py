@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 from sparsezo_gui.engine.spaces.space import Space
 
 if TYPE_CHECKING:
-    from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.memory import Shape
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
     from sparsezo_gui.recipe.recipe import Recipe
 
 

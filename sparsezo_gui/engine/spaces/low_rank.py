@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.layers.patch import LowRankPatch, Patch
-from sparsezo_gui.engine.masks.mask import Mask
+from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.engine.spaces.values import CopiedValues, WholeWeights, seed_of, words_of
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators import Estimator

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar
 
+from sparsezo_gui.answers import Part
+
 if TYPE_CHECKING:
-    from sparsezo_gui.answers import Part
     from sparsezo_gui.engine.frozen import FrozenModel
-    from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.masks.rule import MaskRule
     from sparsezo_gui.engine.memory import Shape
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
     from sparsezo_gui.engine.spaces.values import TunedValues
     from sparsezo_gui.recipe.recipe import Recipe
 
@@ -83,8 +84,6 @@ class Space(ABC):
     def memory(self, recipe: Recipe, spec: ModelSpec, width: int) -> Iterator[Part]:
         """Values, start values and indices; directions, scaled directions and sides; two halves before they are joined;
         what estimator and update remember. ``width`` are the bytes of a number in activations."""
-        from sparsezo_gui.answers import Part
-
         tuned, bases = recipe.mask.tuned(spec), recipe.mask.bases(spec)
         estimator, update = recipe.estimator, recipe.update
         directions = 2 * estimator.perturbations(recipe.loop.batch_size)
@@ -95,8 +94,6 @@ class Space(ABC):
 
     def workspace(self, recipe: Recipe, spec: ModelSpec, shape: Shape, largest: int, device_kind: str) -> Part:
         """What a layer at work takes: a weight of ``largest`` entries made dense (int8 goes by way of fp32)."""
-        from sparsezo_gui.answers import Part
-
         factor = shape.width + (4 if recipe.model.bits == 8 and shape.width < 4 else 0)
         needed = factor * largest + self.layer_bytes(recipe, spec, shape, largest)
         return Part("Workspace", needed, "One frozen weight at a time, dequantised to multiply.")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.layers.patch import Owners, Patch, PerExamplePatch, SparsePatch
-from sparsezo_gui.engine.masks.mask import Mask
+from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.engine.spaces.values import CopiedValues
 
 

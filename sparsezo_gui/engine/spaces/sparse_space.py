@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from sparsezo_gui.engine.spaces.space import Space
+from sparsezo_gui.recipe.registry import MASKS
 
 if TYPE_CHECKING:
-    from sparsezo_gui.engine.masks.mask import Mask
     from sparsezo_gui.engine.masks.rule import MaskRule
     from sparsezo_gui.engine.memory import Shape
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
     from sparsezo_gui.recipe.recipe import Recipe
 
 INDEX = 4  # bytes of a tuned weight's index in the mask
@@ -52,6 +53,4 @@ class SparseSpace(Space):
     def stand_in(self, rule: MaskRule, spec: ModelSpec) -> MaskRule:
         """See `Space.stand_in`. The positions of entries do not affect memory, so the same number of random ones is
         used."""
-        from sparsezo_gui.engine.masks.random import Random
-
-        return Random(density=min(1.0, rule.tuned(spec) / spec.eligible))
+        return MASKS.build({"rule": "random", "density": min(1.0, rule.tuned(spec) / spec.eligible)})

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.layers.patch import Owners, Patch
-from sparsezo_gui.engine.masks.mask import Mask
+from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.engine.spaces.space import Space
 from sparsezo_gui.engine.zo.estimators import Estimator
 from sparsezo_gui.engine.zo.generator import Source
@@ -53,7 +53,8 @@ class TunedValues(ABC):
         return estimator.draw(source, batch_size)
 
     def shape(self, estimator: Estimator, drawn: Any, step: int, state: Any) -> Any:
-        """The directions of ``step``, (q, n), or an object with them in ``parts()``, from the ``drawn`` numbers."""
+        """The directions of ``step``, (q, n), a tensor or `sparsezo_gui.engine.zo.updates.Pieces`, from the ``drawn``
+        numbers."""
         directions = estimator.shape(drawn, state)
         if estimator.suffix:
             kept = tuple(last_blocks(self.model, estimator.suffix))

@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLineEdit, QP
 
 from sparsezo_gui.answers import DataPreview, Task
 from sparsezo_gui.formats import COMPRESSED, data_format, data_suffixes
-from sparsezo_gui.gui import words
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import ListTasks, PreviewData
 from sparsezo_gui.gui.theme import GRID
@@ -37,7 +37,7 @@ class DataPage(Page):
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Data", "Choose examples, map their columns, and check what the model will see.")
         self._workspace = workspace
-        self._page, self._progress_text = 0, words.ProgressText()
+        self._page, self._progress_text = 0, formatting.ProgressText()
         self._asked: object = None
         self.setAcceptDrops(True)
         below = row(self._make_seen(), self._make_figures(), spacing=2 * GRID)
@@ -234,7 +234,7 @@ class DataPage(Page):
     def _show(self) -> None:
         workspace = self._workspace
         if progress := workspace.of(PreviewData).progress:
-            self._rows.setText(self._progress_text.words(progress))
+            self._rows.setText(self._progress_text.of(progress))
             return
         preview, problem = workspace.of(PreviewData).answer, workspace.of(PreviewData).problem
         shown = preview if problem is None else None
@@ -258,11 +258,11 @@ class DataPage(Page):
         first, total = shown.page * PAGE_SIZE, shown.available
         last = first + len(shown.rows)
         self.table.show_page(shown.columns, shown.rows, first, parts, self._mapping())
-        span = f"{words.count(first + 1)} to {words.count(last)} of {words.count(total)}"
+        span = f"{formatting.count(first + 1)} to {formatting.count(last)} of {formatting.count(total)}"
         self._rows.setText(span if shown.rows else "No rows")
         self._before.setEnabled(first > 0)
         self._after.setEnabled(last < total)
-        self._totals.setText(" · ".join(f"{name} {words.count(count)}" for name, count in shown.totals.items()))
+        self._totals.setText(" · ".join(f"{name} {formatting.count(count)}" for name, count in shown.totals.items()))
         self.tokens.show_examples(shown.examples, shown.longest_tokens > 0, shown.left_out)
         self.figures.show_preview(shown, workspace.recipe.data.max_tokens)
 

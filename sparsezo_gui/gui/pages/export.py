@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QProgressBar,
 
 from sparsezo_gui.answers import Exported, RunSummary
 from sparsezo_gui.formats import export_formats
+from sparsezo_gui.gui.formatting import count, file_name
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.requests import ExportRun, ListRuns
@@ -17,7 +18,6 @@ from sparsezo_gui.gui.widgets.basic import Page, button, card, label, row
 from sparsezo_gui.gui.widgets.fields import Combo, RadioGroup
 from sparsezo_gui.gui.widgets.safe_text import safe_name
 from sparsezo_gui.gui.widgets.steps import StepSlider
-from sparsezo_gui.gui.words import count, file_name
 from sparsezo_gui.gui.workspace import Workspace
 
 

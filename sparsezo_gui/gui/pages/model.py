@@ -9,13 +9,13 @@ from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QListWidget, 
 
 from sparsezo_gui import resources
 from sparsezo_gui.answers import ModelSummary
+from sparsezo_gui.gui.formatting import count, size
 from sparsezo_gui.gui.requests import CheckFits, EstimateMemory, ListModels, MeasureMemory, ReadModel
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, badge, button, card, clear, column, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.memory import verdict_of
 from sparsezo_gui.gui.widgets.safe_text import safe_name, safe_sentence, tooltip
-from sparsezo_gui.gui.words import count, size
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.recipe import ModelTable
 

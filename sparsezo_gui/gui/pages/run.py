@@ -10,7 +10,7 @@ from PySide6.QtCore import QTimer
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QCheckBox, QFileDialog, QLayout, QProgressBar, QSizePolicy, QStackedWidget, QWidget
 
-from sparsezo_gui.gui import words
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.plots.board import EXTRA_PLOTS, Board
 from sparsezo_gui.gui.problems import Problem, explain
 from sparsezo_gui.gui.record import STATES, WAITING
@@ -42,7 +42,7 @@ class RunPage(Page):
         super().__init__("Run", "")
         self._workspace = workspace
         self._changes = -1
-        self._progress_text = words.ProgressText()
+        self._progress_text = formatting.ProgressText()
         self._shown: object = None
         self.sentence.setAccessibleName("State of the run")
         self._add_buttons()
@@ -178,7 +178,7 @@ class RunPage(Page):
         self._save("CSV table (*.csv)", ".csv", self.board.save_csv)
 
     def _save(self, kind: str, suffix: str, save: Callable[[Path], None]) -> None:
-        name = words.file_name(self._workspace.run.record.name if self._workspace.run.record else "") or "run"
+        name = formatting.file_name(self._workspace.run.record.name if self._workspace.run.record else "") or "run"
         text, _ = QFileDialog.getSaveFileName(self, "Export", str(Path.home() / f"{name}{suffix}"), kind)
         if not text:
             return
@@ -251,16 +251,16 @@ class RunPage(Page):
             self._bar.setRange(0, 1)
             return
         rate, left, middle, _ = record.speed()
-        self._numbers["Step"].setText(f"{words.count(record.step)} of {words.count(record.steps)}")
+        self._numbers["Step"].setText(f"{formatting.count(record.step)} of {formatting.count(record.steps)}")
         columns = record.columns
         loss = columns["smooth"][-1] if columns.size else float("nan")  # also NaN if privacy hides it
         self._numbers["Loss"].setText(f"{loss:.4f}" if loss == loss else "–")
-        self._numbers["Tokens/s"].setText(words.count(rate) if rate == rate else "–")
-        self._numbers["Step time"].setText(words.latency(middle) if middle == middle else "–")
-        self._numbers["Time left"].setText(words.seconds(left) if record.active and left == left else "–")
+        self._numbers["Tokens/s"].setText(formatting.count(rate) if rate == rate else "–")
+        self._numbers["Step time"].setText(formatting.latency(middle) if middle == middle else "–")
+        self._numbers["Time left"].setText(formatting.seconds(left) if record.active and left == left else "–")
         progress = record.progress if record.active else None
         pending = PENDING[workspace.run.pending] if workspace.run.pending else ""
-        now = self._progress_text.words(progress) if progress else pending
+        now = self._progress_text.of(progress) if progress else pending
         state = "Running in another window or terminal" if record.active_elsewhere else STATES[record.state]
         if record.state == "waiting":
             state, now = f"Waiting: {record.reason}", ""

@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QFileDialog, QLayout, QPlainTextEdit, QSplitter, Q
 
 from sparsezo_gui.answers import RunSummary, Shared
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.gui import words
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.differences import differences
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES, WAITING
@@ -210,8 +210,8 @@ class RunsPage(Page):
             return progress.stage + (f": {progress.done} of {progress.total} {progress.unit}" if progress.total else "")
         found = [each for each in (*record.evaluations, *record.changed_input_evaluations[-1:]) if each.step == step]
         told = [
-            f"{words.field_label(each.split)}{', with changed inputs' if each.changed else ''}: " + ", ".join(
-                f"{words.field_label(name).lower()} {words.metric(name, value)}"
+            f"{formatting.field_label(each.split)}{', with changed inputs' if each.changed else ''}: " + ", ".join(
+                f"{formatting.field_label(name).lower()} {formatting.metric(name, value)}"
                 for name, value in each.metrics.items() if name != "examples"
             ) for each in found
         ]  # fmt: skip

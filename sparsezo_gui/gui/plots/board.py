@@ -16,14 +16,14 @@ from PySide6.QtCore import QPointF, Qt, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
-from sparsezo_gui.gui import words
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.plots.panel import Panel
 from sparsezo_gui.gui.record import FIELDS, RunRecord
 from sparsezo_gui.gui.theme import GRID, colours, theme
+from sparsezo_gui.recipe.metrics import deciding
 
 EXTRA_PLOTS = {"metric": "Metric", "gradient_estimate": "Gradient estimate", "rate": "Learning rate"}
 WIDE = 70 * GRID  # width from which titles have room for numbers
-PREFERRED = ("accuracy", "f1", "exact_match", "loss", "perplexity")
 
 
 class Board(QWidget):
@@ -168,18 +168,17 @@ class Board(QWidget):
         self._extra_points.setData(*_columns(points))
         base = next((value for step, value in points if step == 0), float("nan"))
         self._base.show_level(base)
-        told = f" · base {words.metric(name, base)}" if base == base else " (validation)"
+        told = f" · base {formatting.metric(name, base)}" if base == base else " (validation)"
         told = told if self.width() > WIDE else ""
-        self.extra.set_title(f"{words.field_label(name)}{told}" if name else EXTRA_PLOTS[kind])
+        self.extra.set_title(f"{formatting.field_label(name)}{told}" if name else EXTRA_PLOTS[kind])
 
     def _metric(self) -> tuple[str, list[tuple[int, float]]]:
-        """The preferred metric among the evaluations, with its values."""
+        """The metric that decides which step is best, or else the loss, with its values."""
         evaluations = [e for e in self._record.evaluations if e.split == "validation"]
-        for name in PREFERRED:
-            points = [(e.step, e.metrics[name]) for e in evaluations if name in e.metrics]
-            if points:
-                return name, points
-        return "", []
+        if not evaluations:
+            return "", []
+        name = deciding(evaluations[-1].metrics, evaluations[-1].metric) or "loss"
+        return name, [(e.step, e.metrics[name]) for e in evaluations if name in e.metrics]
 
     def _moved(self, arguments: tuple[QPointF]) -> None:
         place = arguments[0]
@@ -210,7 +209,7 @@ class Board(QWidget):
             panel.show_crosshair(values["step"], height)
         self.readout.emit(
             f"Step {values['step']:.0f} · loss {values['loss']:.4f} · smoothed {values['smooth']:.4f} · "
-            f"{words.latency(values['seconds'])} · {words.size(values['memory'])} · "
+            f"{formatting.latency(values['seconds'])} · {formatting.size(values['memory'])} · "
             f"|g| {abs(values['gradient_estimate']):.3g} · rate {values['rate']:.3g}"
         )
 

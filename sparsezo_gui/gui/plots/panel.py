@@ -60,7 +60,7 @@ class Panel(pg.PlotItem):  # type: ignore[misc]
 
     def __init__(self, title: str) -> None:
         super().__init__(enableMenu=True)
-        self.words = title
+        self.title_text = title
         self.log = False
         self._curves: list[tuple[pg.PlotDataItem, str, bool]] = []
         self._levels: list[Level] = []
@@ -110,8 +110,8 @@ class Panel(pg.PlotItem):  # type: ignore[misc]
 
     def set_title(self, text: str) -> None:
         """Changes the title."""
-        if text != self.words:
-            self.words = text
+        if text != self.title_text:
+            self.title_text = text
             self._title()
 
     def set_log(self, on: bool) -> None:
@@ -138,7 +138,7 @@ class Panel(pg.PlotItem):  # type: ignore[misc]
     def _title(self) -> None:
         size = f"{9 * min(theme().text_scale, 1.25):g}pt"
         options: dict[str, Any] = {"color": colours().text, "size": size, "justify": "left"}
-        self.setTitle(escape(self.words), **options)  # pyqtgraph writes HTML
+        self.setTitle(escape(self.title_text), **options)  # pyqtgraph writes HTML
 
     def repaint_all(self) -> None:
         """Applies the theme's colours."""

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from PySide6.QtWidgets import QGridLayout, QLineEdit, QPlainTextEdit, QWidget
 
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.formatting import count
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import button, label, row
 from sparsezo_gui.gui.widgets.dialogs import Dialog
-from sparsezo_gui.gui.words import count
 from sparsezo_gui.recipe import Recipe, with_settings
 
 BASIC = {"update.learning_rate": "Learning rate", "loop.steps": "Steps", "loop.seed": "Seed"}

@@ -7,10 +7,10 @@ from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QPlainTextEdit, QWidget
 
 from sparsezo_gui.answers import ModelCode
+from sparsezo_gui.gui.formatting import size
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import button, label, row
 from sparsezo_gui.gui.widgets.dialogs import Dialog
-from sparsezo_gui.gui.words import size
 from sparsezo_gui.plain import printable
 
 

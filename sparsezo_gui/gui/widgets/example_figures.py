@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtWidgets import QWidget
 
 from sparsezo_gui.answers import DataPreview
-from sparsezo_gui.gui import words
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import column, label, restyle
 from sparsezo_gui.gui.widgets.histogram import Histogram, ShareBars
@@ -37,11 +37,11 @@ class ExampleFigures(QWidget):
         self.lengths.setVisible(bool(bars))
         longest, cut = preview.longest_tokens, preview.cut
         unknown = NO_TOKENIZER if preview.tokenizer_problem else NO_LENGTHS
-        self._longest.setText(f"Longest: {words.count(longest)} tokens." if longest else unknown)
+        self._longest.setText(f"Longest: {formatting.count(longest)} tokens." if longest else unknown)
         text = "No example is truncated."
         if cut:
             many = "example exceeds" if cut == 1 else "examples exceed"
-            text = f"{words.count(cut)} {many} {limit} tokens; the beginning is cut off."
+            text = f"{formatting.count(cut)} {many} {limit} tokens; the beginning is cut off."
         self._cut.setText(text)
         self._cut.setVisible(longest > 0)
         restyle(self._cut, role="error" if cut else "dim")

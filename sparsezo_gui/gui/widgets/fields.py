@@ -10,7 +10,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QKeyEvent, QWheelEvent
 from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QRadioButton, QSizePolicy, QVBoxLayout, QWidget
 
-from sparsezo_gui.gui import words
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import column, label, restyle, row
 from sparsezo_gui.recipe.variants import shown
@@ -127,8 +127,8 @@ class NumberEdit(TextEdit):
             return int(number) if number.is_integer() else number
 
     def written(self, value: float) -> str:
-        """See `words.number`."""
-        return words.number(value)
+        """See `formatting.number`."""
+        return formatting.number(value)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """See the class."""
@@ -137,7 +137,7 @@ class NumberEdit(TextEdit):
         if not direction or isinstance(value, str):
             super().keyPressEvent(event)
             return
-        self.setText(words.number(value + direction if self.whole else float(f"{value * 10.0**direction:.12g}")))
+        self.setText(formatting.number(value + direction if self.whole else float(f"{value * 10.0**direction:.12g}")))
         self.setModified(True)
         self.editingFinished.emit()
 
@@ -149,7 +149,7 @@ class CheckBoxGroup(QWidget):
 
     def __init__(self, name: str, options: tuple[str, ...]) -> None:
         super().__init__()
-        self._boxes = {option: QCheckBox(words.field_label(option)) for option in options}
+        self._boxes = {option: QCheckBox(formatting.field_label(option)) for option in options}
         for option, box in self._boxes.items():
             box.setAccessibleName(f"{name}: {option}")
             box.clicked.connect(lambda: self.clicked.emit())
@@ -176,7 +176,7 @@ class SettingField(QWidget):
         self.title = title_of(name, field)
         self.help = (field.description or "").replace(" %", "\u00a0%")
         typical = shown(field).sane
-        span = f" Typical: {words.number(typical[0])} to {words.number(typical[1])}." if typical else ""
+        span = f" Typical: {formatting.number(typical[0])} to {formatting.number(typical[1])}." if typical else ""
         self._help_and_range = self.help + span
         self._editor = self._make_editor(field.annotation)
         self._editor.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
@@ -207,7 +207,7 @@ class SettingField(QWidget):
         self._write: Callable[[Any], None]
         if get_origin(annotation) is Literal:
             combo = Combo(self.title)
-            combo.fill([(words.field_label(str(word)), word) for word in get_args(annotation)], None)
+            combo.fill([(formatting.field_label(str(word)), word) for word in get_args(annotation)], None)
             combo.currentIndexChanged.connect(self._emit)
             self._read, self._write = combo.currentData, combo.choose
             return combo
@@ -255,4 +255,4 @@ class SettingField(QWidget):
 
 def title_of(name: str, field: FieldInfo) -> str:
     """The label of a setting."""
-    return shown(field).title or words.field_label(name)
+    return shown(field).title or formatting.field_label(name)

@@ -9,7 +9,7 @@ from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QFrame, QProgressBar, QSizePolicy, QToolTip, QVBoxLayout, QWidget
 
 from sparsezo_gui.answers import Tally
-from sparsezo_gui.gui import words
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.requests import FindMask
 from sparsezo_gui.gui.theme import GRID, colours, theme
 from sparsezo_gui.gui.widgets.basic import button, column, label, row
@@ -170,8 +170,8 @@ class MaskCard(QFrame):
         self._result.setVisible(report is not None)
         if report is not None:
             cost = report.cost
-            took = words.latency(cost.seconds) if cost.seconds < 1 else words.seconds(cost.seconds)
-            held = f" and up to {words.size(cost.bytes)} of memory"
+            took = formatting.latency(cost.seconds) if cost.seconds < 1 else formatting.seconds(cost.seconds)
+            held = f" and up to {formatting.size(cost.bytes)} of memory"
             counts = _counts(report.tuned, report.eligible)
             self._result_label.setText(f"{counts} are tuned. Finding them took {took}{held}.")
             self._blocks.show_blocks(report.layers, report.tuned / max(report.eligible, 1))

@@ -18,11 +18,11 @@ from PySide6.QtWidgets import (
 )
 
 from sparsezo_gui.answers import MemoryEstimate, Part
+from sparsezo_gui.gui.formatting import size
 from sparsezo_gui.gui.requests import EstimateMemory, LoadEngine, MeasureMemory
 from sparsezo_gui.gui.theme import GRID, colours, theme
 from sparsezo_gui.gui.widgets.basic import badge, button, label, restyle, row
 from sparsezo_gui.gui.widgets.safe_text import tooltip
-from sparsezo_gui.gui.words import size
 from sparsezo_gui.gui.workspace import Workspace
 
 VERDICTS = {"fits": ("Fits", "fits"), "tight": ("Tight", "tight")}  # anything else is too large

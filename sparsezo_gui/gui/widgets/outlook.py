@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PySide6.QtCore import Qt
 
-from sparsezo_gui.gui import words
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.widgets.basic import Card, add, label
 from sparsezo_gui.gui.workspace import Workspace
 
@@ -16,7 +16,7 @@ class Outlook(Card):
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__()
-        self._workspace, self._progress_text = workspace, words.ProgressText()
+        self._workspace, self._progress_text = workspace, formatting.ProgressText()
         self._title = label("", "figure", name="Run summary")
         self._text = label("", "dim", wrap=True, name="What happens next")
         for part in (self._title, self._text):
@@ -29,13 +29,13 @@ class Outlook(Card):
         if workspace.run.running and record is not None:
             loading = "Waiting for the engine to load…" if workspace.engine_state == "loading" else "Starting…"
             self._title.setText("Preparing the run")
-            self._text.setText(self._progress_text.words(record.progress) if record.progress else loading)
+            self._text.setText(self._progress_text.of(record.progress) if record.progress else loading)
             return
         density = getattr(recipe.mask, "density", None)
         part = f", {100 * density:g} % of the weights" if density else ""
         self._title.setText(workspace.blocker or "Ready to start")
         self._text.setText(
             f"{recipe.model.id} in {recipe.model.bits} bits, tuned on {Path(recipe.data.source).name}\n"
-            f"{type(recipe.mask).title}{part}, {words.count(recipe.loop.steps)} steps of "
+            f"{type(recipe.mask).title}{part}, {formatting.count(recipe.loop.steps)} steps of "
             f"{recipe.loop.batch_size} examples"
         )

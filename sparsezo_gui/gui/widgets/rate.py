@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PySide6.QtWidgets import QProgressBar, QVBoxLayout, QWidget
 
-from sparsezo_gui.gui import words
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.requests import FindRate
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import button, label, row
@@ -57,7 +57,7 @@ class RateFinder(QWidget):
         rate = report.rate if report and not busy else None
         self._use.setVisible(rate is not None and rate != workspace.recipe.update.learning_rate)
         if rate is not None:
-            self._use.setText(f"Use {words.number(rate)}")
+            self._use.setText(f"Use {formatting.number(rate)}")
 
     def _pressed(self) -> None:
         if self._workspace.of(FindRate).busy:

@@ -15,16 +15,13 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from sparsezo_gui.gui import words
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.record import RunRecord, StepNotice
 from sparsezo_gui.gui.theme import GRID, icon, theme
 from sparsezo_gui.gui.widgets.basic import clear, label
 from sparsezo_gui.gui.widgets.safe_text import safe_sentence, safe_text
 from sparsezo_gui.recipe.events import Examples
-
-# 1 if higher is better, -1 if lower is; other metrics are shown without a verdict.
-DIRECTIONS = {"accuracy": 1, "preferred": 1, "margin": 1, "macro_f1": 1, "f1": 1, "exact_match": 1, "loss": -1,
-          "perplexity": -1}  # fmt: skip
+from sparsezo_gui.recipe.metrics import METRICS, metric
 
 
 class Metrics(QWidget):
@@ -53,20 +50,20 @@ class Metrics(QWidget):
         for place, text in enumerate(heads):
             self._put(0, place, text, "dim")
         names = [name for name in one.metrics if name not in ("examples", "seconds")]
-        known = [*(name for name in DIRECTIONS if name in names), *(name for name in names if name not in DIRECTIONS)]
+        known = [*(name for name in METRICS if name in names), *(name for name in names if name not in METRICS)]
         for line, name in enumerate(known, 1):
             before = base.metrics.get(name) if base else None
             after = last.metrics.get(name) if last else None
-            self._put(line, 0, words.field_label(name), "")
-            self._put(line, 1, words.metric(name, before) if before is not None else "–", "")
-            self._put(line, 2, words.metric(name, after) if after is not None else "", "heading")
+            self._put(line, 0, metric(name).title, "")
+            self._put(line, 1, formatting.metric(name, before) if before is not None else "–", "")
+            self._put(line, 2, formatting.metric(name, after) if after is not None else "", "heading")
             verdict = ""
-            if before is not None and after is not None and name in DIRECTIONS and before != after:
-                verdict = "better" if (after - before) * DIRECTIONS[name] > 0 else "worse"
+            if before is not None and after is not None and metric(name).sign and before != after:
+                verdict = "better" if (after - before) * metric(name).sign > 0 else "worse"
             self._put(line, 3, verdict, "dim")
         examples = one.metrics.get("examples")
         if examples:
-            text = f"{words.field_label(one.split)}, {words.count(examples)} examples"
+            text = f"{formatting.field_label(one.split)}, {formatting.count(examples)} examples"
             self._grid.addWidget(label(text, "hint"), len(names) + 1, 0, 1, 4)
 
     def _put(self, line: int, place: int, text: str, role: str) -> None:
@@ -129,7 +126,7 @@ class NoticeList(_List):
         """Shows notices."""
         lines = []
         for note in reversed(notes):
-            place = f"Step {words.count(note.step)}: " if note.step else ""
+            place = f"Step {formatting.count(note.step)}: " if note.step else ""
             warns = note.level == "warning"
             text = f"{'Warning. ' if warns else ''}{place}{safe_sentence(note.text)}"
             lines.append((text, "warning" if warns else "info", "warning" if warns else "dim"))

@@ -9,10 +9,11 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem
 
 from sparsezo_gui.answers import RunSummary
-from sparsezo_gui.gui import words
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.safe_text import safe_name, tooltip
+from sparsezo_gui.recipe.metrics import deciding
 
 COLUMNS = ("Run", "State", "Step", "Result", "Started")
 PATH = Qt.ItemDataRole.UserRole
@@ -53,9 +54,9 @@ class RunTree(QTreeWidget):
 
 
 def _cells(run: RunSummary) -> list[str]:
-    name = f"{run.name}  (from {words.count(run.start)})" if run.parent else run.name
-    metric = next(((key, value) for key, value in run.metrics.items() if key != "examples" and key != "loss"), None)
-    result = words.metric(*metric) if metric else ""
-    step = f"{words.count(run.step)} of {words.count(run.steps)}" if run.steps else ""
+    name = f"{run.name}  (from {formatting.count(run.start)})" if run.parent else run.name
+    metric = deciding(run.metrics)
+    result = formatting.metric(metric, run.metrics[metric]) if metric else ""
+    step = f"{formatting.count(run.step)} of {formatting.count(run.steps)}" if run.steps else ""
     cells = [name, STATES.get(run.state, run.state), step, result, run.created[:16].replace("T", " ")]
     return [safe_name(cell) for cell in cells]

@@ -8,11 +8,11 @@ from pathlib import Path
 from PySide6.QtWidgets import QCheckBox, QFileDialog, QPlainTextEdit, QWidget
 
 from sparsezo_gui.answers import Content
+from sparsezo_gui.gui.formatting import file_name
 from sparsezo_gui.gui.requests import ListContents
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import button, label, row
 from sparsezo_gui.gui.widgets.dialogs import Dialog
-from sparsezo_gui.gui.words import file_name
 from sparsezo_gui.gui.workspace import Workspace
 
 

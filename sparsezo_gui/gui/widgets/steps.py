@@ -5,10 +5,10 @@ from __future__ import annotations
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QSlider, QWidget
 
+from sparsezo_gui.gui.formatting import count
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import button, label, row
 from sparsezo_gui.gui.widgets.fields import NumberEdit
-from sparsezo_gui.gui.words import count
 
 
 class StepSlider(QWidget):

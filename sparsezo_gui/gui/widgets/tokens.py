@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from PySide6.QtGui import QColor, QFont, QTextCharFormat, QTextCursor
 from PySide6.QtWidgets import QTextEdit
 
+from sparsezo_gui.gui.formatting import count
 from sparsezo_gui.gui.theme import GRID, colours, theme
 from sparsezo_gui.gui.widgets.safe_text import safe_text
-from sparsezo_gui.gui.words import count
 
 
 class TokenView(QTextEdit):

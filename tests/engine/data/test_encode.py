@@ -32,6 +32,11 @@ def spelled(row, choice=0):
     return [target for target, own in zip(row.targets, row.choices, strict=True) if own == choice]
 
 
+def known(tokenizer, text):
+    """The tokens that it has for ``text``."""
+    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
 def test_a_choice_of_single_tokens_is_one_row(made):
     tokenizer = made("words")
     encoded = encode(FILM, tokenizer, 64)
@@ -122,8 +127,9 @@ def test_completions(tokenizer, prompt, answers, trained, size):
     segments = ((prompt, False), (answers[0], True), (prompt, False), (trained, True))
     try:
         encoded = encode(Example(segments), tokenizer, size)
-    except UserError:
-        return  # a tokenizer may have no token for such letters
+    except UserError as error:  # a tokenizer may have no token for such letters
+        assert "no token to learn" in str(error) and not known(tokenizer, answers[0] + trained)
+        return
     (row,) = encoded.rows
     assert len(row.tokens) <= size
     assert len(row.positions) == len(row.targets) == len(row.choices) > 0
@@ -142,7 +148,9 @@ def test_completions(tokenizer, prompt, answers, trained, size):
 def test_choices(tokenizer, prompt, candidates, size):
     try:
         encoded = encode(Example(((prompt, False),), tuple(candidates), 0), tokenizer, size)
-    except UserError:
+    except UserError as error:
+        assert "no token of a candidate" in str(error)
+        assert not all(known(tokenizer, text) for text in (prompt, *candidates))
         return
     assert encoded.choices == len(candidates)
     assert all(len(row.tokens) < size for row in encoded.rows)

@@ -187,6 +187,7 @@ def test_a_preview_shows_rows_that_cannot_become_examples(tmp_path):
     assert len(shown.rows) == 3
 
 
+@pytest.mark.slow
 def test_nothing_heavy_is_imported():
     heavy = "('torch', 'datasets', 'transformers', 'PySide6')"
     code = f"import sys, sparsezo_gui.engine.data; sys.exit(any(name in sys.modules for name in {heavy}))"

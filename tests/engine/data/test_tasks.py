@@ -9,6 +9,7 @@ from sparsezo_gui.engine.data.examples import maker
 from sparsezo_gui.engine.data.readers import Record
 from sparsezo_gui.engine.data.sources import Rows, explode
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.metrics import deciding, functions
 from sparsezo_gui.recipe.recipe import DataTable
 from tests.engine.data.conftest import byte_pairs, words
 
@@ -293,6 +294,14 @@ def test_faults_of_other_tasks(name, row, table, sentence):
 def test_no_such_task():
     with pytest.raises(UserError, match=r"there is no task 'sst3'\. Did you mean 'sst2'"):
         task("sst3")
+
+
+@pytest.mark.parametrize("name", tasks())
+def test_the_metric_of_a_task_is_the_one_that_decided_before_evaluations_named_it(name):
+    """So the best step of an older run stays the best."""
+    counted = {"choice": ("choices",), "preference": ("choices",), "text": ("loss",)}
+    kinds = counted.get(task(name).kind, ("loss", "written"))
+    assert task(name).metric == deciding({each: 0.0 for kind in kinds for each in functions(kind)})
 
 
 def test_all_tasks_are_there():

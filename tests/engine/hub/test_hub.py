@@ -375,6 +375,7 @@ def test_the_hub_asked_for_a_summary_and_a_list(served, llama, monkeypatch):
     assert {each.token for each in served.asked} == {TOKEN}
 
 
+@pytest.mark.slow
 def test_the_program_is_killed_while_it_downloads_and_goes_on(hub, llama, tmp_path):
     hub.add("models/owner/tiny", llama)
     rows = b"".join(b'{"text": "film %d", "label": "%s"}\n' % (row, (b"no", b"yes")[row % 2]) for row in range(40))

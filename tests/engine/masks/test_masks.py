@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from sparsezo_gui.engine.masks import mask as masks
 from sparsezo_gui.engine.masks.all import All
 from sparsezo_gui.engine.masks.magnitude import LargeMagnitude, SmallMagnitude
 from sparsezo_gui.engine.masks.random import Random
@@ -16,6 +15,7 @@ from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.masks.select import TopK
 from sparsezo_gui.engine.masks.sensitive import Sensitive
 from sparsezo_gui.engine.masks.weight_activation import WeightActivation
+from sparsezo_gui.engine.spaces import mask as masks
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
 from tests.engine.conftest import finish

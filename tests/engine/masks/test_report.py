@@ -6,7 +6,6 @@ import pytest
 
 from sparsezo_gui.answers import Cost
 from sparsezo_gui.engine.masks.all import All
-from sparsezo_gui.engine.masks.mask import Mask
 from sparsezo_gui.engine.masks.multi_task import MultiTask
 from sparsezo_gui.engine.masks.outliers import OutlierChannels
 from sparsezo_gui.engine.masks.random import Random
@@ -15,6 +14,7 @@ from sparsezo_gui.engine.masks.rows import Rows
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.masks.saved import Saved
 from sparsezo_gui.engine.masks.sensitive import Sensitive
+from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.recipe import DataTable
 from sparsezo_gui.recipe.registry import MASKS

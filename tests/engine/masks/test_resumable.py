@@ -71,6 +71,7 @@ def hash_of(path):
         return file.metadata()["hash"]
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle(home, tmp_path):
     command = [sys.executable, "-m", "sparsezo_gui.cli", "mask", "starter", "--out", str(tmp_path / "mask.safetensors"),
                "--set", "mask.sequences=10"]  # fmt: skip

@@ -188,6 +188,7 @@ def test_what_the_reading_process_is_given(folder, tmp_path, monkeypatch):
     assert files == ["told"] and isolated == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits are those of the system")
 def test_the_limits_of_the_reading_process():
     import subprocess

@@ -18,9 +18,9 @@ FACTS = {
 STEP = {"tokens": 1, "rate": 1.0, "seconds": 1.0, "memory": 1, "values": (1.0,)}
 
 
-def run_of(path, steps=5, loss=1.0, **facts):
+def run_of(path, steps=5, loss=1.0, recipe=None, **facts):
     """A run of so many steps."""
-    run = create(path, Recipe(), {**FACTS, **facts})
+    run = create(path, recipe or Recipe(), {**FACTS, **facts})
     with journal.JournalWriter(run.journal, run.header) as writer:
         for step in range(run.start + 1, run.start + steps + 1):
             writer.append(step=step, loss=loss, **STEP)

@@ -206,6 +206,7 @@ def killed_in(work):
     assert process.exitcode == 9
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path, home):

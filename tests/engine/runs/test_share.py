@@ -16,13 +16,13 @@ import torch
 
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.files import cannot_write
-from sparsezo_gui.engine.masks.mask import Mask
 from sparsezo_gui.engine.runs import share as shares
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.listing import list_runs
 from sparsezo_gui.engine.runs.share import receive, share
 from sparsezo_gui.engine.session import open_session
+from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import events as e

@@ -18,9 +18,7 @@ from sparsezo_gui.engine import planning, training
 from sparsezo_gui.engine.data import text_blocks
 from sparsezo_gui.engine.export import export_run
 from sparsezo_gui.engine.frozen import FrozenModel
-from sparsezo_gui.engine.masks import mask as masks
 from sparsezo_gui.engine.masks.activation_guided import ActivationSubspace
-from sparsezo_gui.engine.masks.mask import Mask
 from sparsezo_gui.engine.masks.report import report
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.masks.subspace import Subspace
@@ -29,7 +27,9 @@ from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.engine.session import Session, open_session, replay
+from sparsezo_gui.engine.spaces import mask as masks
 from sparsezo_gui.engine.spaces.low_rank import SUBSPACES, LowRankValues, Subspaces, orthonormal, start_basis
+from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.generator import FIRST, GENERATOR, Source
 from sparsezo_gui.errors import UserError

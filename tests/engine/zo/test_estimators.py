@@ -505,5 +505,5 @@ def test_where_every_weight_is_tuned_only_plain_directions_go(rule):
     if rule in ("two-sided", "fzoo", "bszo"):
         build(tables)
     else:
-        with pytest.raises(UserError, match="tunes every weight"):
+        with pytest.raises(UserError, match="every weight is tuned"):
             build(tables)

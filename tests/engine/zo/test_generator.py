@@ -73,7 +73,7 @@ def test_where_each_use_draws():
     assert {stream.name: stream.at(0, 0) for stream in Stream} == {
         "DIRECTIONS": (0, 0, 0), "FEATURES": (0, 2**31, 0), "ORDER": (0, 0, 1), "APART": (last, 0, 1),
         "MASK": (0, 0, 2), "SAMPLES": (0, 0, 3), "CHOICE": (0, last, 3), "ROUNDING": (0, 0, 4), "BASES": (0, 0, 5),
-        "STATES": (0, 0, 6), "SEARCHES": (0, 0, 7), "ADAPTERS": (0, 0, 8),
+        "STATES": (0, 0, 6), "SEARCHES": (0, 0, 7), "ADAPTERS": (0, 0, 8), "LORA": (0, 0, 9),
     }  # fmt: skip
     moved = {stream: stream.of(FIRST) for stream in Stream if stream.of(FIRST) is not stream}
     assert moved == {Stream.STATES: Stream.BASES, Stream.SEARCHES: Stream.BASES}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from sparsezo_gui.recipe.variants import Variant, setting
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from sparsezo_gui.engine.zo.estimators import Probe
@@ -18,21 +19,30 @@ if TYPE_CHECKING:
 Schedule = Literal["constant", "linear", "cosine"]
 
 
+class Pieces(ABC):
+    """Directions (q, n) as long as the model, which are drawn piece by piece instead of held in a tensor."""
+
+    @abstractmethod
+    def parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """Slices of the values, and the directions there, fp32 (q, ·)."""
+
+    @abstractmethod
+    def rounded(self, moved: Tensor, part: slice, dtype: torch.dtype) -> Tensor:
+        """The values ``moved`` in a slice, fp32, in a format below that."""
+
+
 @dataclass(frozen=True)
 class Gradient:
-    """A gradient estimate: the mean of ``projected_grads`` (q) · ``directions`` (q, n), and an exact part.
-
-    Directions as long as the model are an object with ``parts()`` instead of a tensor, which also rounds to formats
-    below fp32: ``rounded(moved, part, dtype)``.
-    """
+    """A gradient estimate: the mean of ``projected_grads`` (q) · ``directions`` (q, n), and an exact part."""
 
     directions: Any
+    """A tensor, or `Pieces`."""
     projected_grads: Sequence[float]
     exact: Tensor | None = None
 
     def parts(self) -> Iterator[tuple[slice, Tensor]]:
         """Slices of the values, and the directions there."""
-        if hasattr(self.directions, "parts"):
+        if isinstance(self.directions, Pieces):
             yield from self.directions.parts()
         else:
             yield slice(None), self.directions

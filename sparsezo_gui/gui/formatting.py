@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+from sparsezo_gui.recipe import metrics
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.sizes import size as size
 
@@ -49,8 +50,8 @@ def number(value: float) -> str:
 
 
 def metric(name: str, value: float) -> str:
-    """Metrics: accuracy and F1 in percent, losses as plain numbers."""
-    if name in ("accuracy", "preferred", "f1", "exact_match", "macro_f1"):
+    """Metrics: shares such as accuracy in percent, losses as plain numbers."""
+    if metrics.metric(name).percent:
         return f"{100 * value:.1f} %"
     return f"{value:.4g}" if abs(value) < 1e4 else count(value)
 
@@ -71,7 +72,7 @@ class ProgressText:
     def __init__(self) -> None:
         self._stage, self._first, self._began = "", 0, 0.0
 
-    def words(self, progress: Progress) -> str:
+    def of(self, progress: Progress) -> str:
         """For example 'Preparing examples: 1 200 of 2 500 examples, about 40 s left'."""
         now = time.monotonic()
         if progress.stage != self._stage or progress.done < self._first:

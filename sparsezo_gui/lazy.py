@@ -1,0 +1,12 @@
+"""What registries name by strings, imported on first use, so that listing it imports nothing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+def load(path: str) -> Any:
+    """The object that ``module:name`` names."""
+    module, name = path.split(":")
+    return getattr(import_module(module), name)
