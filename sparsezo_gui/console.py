@@ -75,9 +75,7 @@ class Console:
                 if math.isfinite(event.loss):
                     self._smoothed = event.loss * part + (self._smoothed or 0.0) * (1 - part)
                 loss = "hidden" if self._smoothed is None else f"{self._smoothed:.4f}"
-                detail = (
-                    f"loss {loss} · {1000 * event.seconds:.0f} ms/step · {size(event.memory_bytes)}"
-                )
+                detail = f"loss {loss} · {1000 * event.seconds:.0f} ms/step · {size(event.memory_bytes)}"
                 self._progress("Tuning", event.step, self._steps, detail)
             case e.Evaluation(step, split, metrics):
                 self.say(f"Step {step}, {split}: {_metrics(metrics)}")

@@ -26,9 +26,7 @@ def train(options: argparse.Namespace, console: Console) -> None:
     _watch(train(chosen, commands, Path(options.run) if options.run else None), commands, console)
 
 
-@command(
-    "resume", "Resume a run after any stop; with --step, go back to that step first.", RUN, STEP, loads=True
-)
+@command("resume", "Resume a run after any stop; with --step, go back to that step first.", RUN, STEP, loads=True)
 def resume(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.training import resume
 

@@ -34,15 +34,21 @@ def choose(device: str) -> torch.device:
     if device == "cpu" or (device == "auto" and not count):
         return torch.device("cpu")
     if not count and torch.version.cuda is None and torch.version.hip is None:
-        raise UserError(f"[model] device = '{device}': this PyTorch build supports CPUs only. Use 'cpu' or "
-                        "'auto', or install the build for your GPU (https://pytorch.org/get-started).")
+        raise UserError(
+            f"[model] device = '{device}': this PyTorch build supports CPUs only. Use 'cpu' or "
+            "'auto', or install the build for your GPU (https://pytorch.org/get-started)."
+        )
     if not count:
-        raise UserError(f"[model] device = '{device}': there is no usable GPU. Check its driver with 'nvidia-smi' (or "
-                        "'rocm-smi' for AMD), or use 'cpu' or 'auto'.")
+        raise UserError(
+            f"[model] device = '{device}': there is no usable GPU. Check its driver with 'nvidia-smi' (or "
+            "'rocm-smi' for AMD), or use 'cpu' or 'auto'."
+        )
     index = 0 if device == "auto" else torch.device(device).index or 0
     if index >= count:
-        raise UserError(f"[model] device = '{device}': this computer has {count} GPU(s), so the highest is "
-                        f"'cuda:{count - 1}'. Use that or 'auto'.")
+        raise UserError(
+            f"[model] device = '{device}': this computer has {count} GPU(s), so the highest is "
+            f"'cuda:{count - 1}'. Use that or 'auto'."
+        )
     return torch.device("cuda", index)
 
 
@@ -52,13 +58,17 @@ def compute_dtype(device: torch.device, table: ModelTable) -> torch.dtype:
     """
     match table.compute:
         case "bfloat16" if not _has_bfloat16(device):
-            raise UserError("[model] compute = 'bfloat16': this device does not support it, so it would be slower than "
-                            "'auto'. Use 'auto'.")
+            raise UserError(
+                "[model] compute = 'bfloat16': this device does not support it, so it would be slower than "
+                "'auto'. Use 'auto'."
+            )
         case "bfloat16":
             return torch.bfloat16
         case "int8" if device.type != "cpu" or not has_int8():
-            raise UserError("[model] compute = 'int8': this needs a processor with VNNI instructions (AVX-512 or AVX) "
-                            "and device = 'cpu'. Use 'auto'.")
+            raise UserError(
+                "[model] compute = 'int8': this needs a processor with VNNI instructions (AVX-512 or AVX) "
+                "and device = 'cpu'. Use 'auto'."
+            )
         case "auto" if device.type == "cuda" and table.bits < 32:
             return torch.bfloat16 if _has_bfloat16(device) else torch.float16
     return torch.float32

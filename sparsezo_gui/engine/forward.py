@@ -226,9 +226,7 @@ def _sequences(
     return torch.stack([attend(*point).transpose(1, 2).flatten(0, 1) for point in zip(*parts, strict=True)])
 
 
-def _seen(
-    prefix: int, length: int, branches: tuple[int, ...], window: int | None, device: torch.device
-) -> Tensor:
+def _seen(prefix: int, length: int, branches: tuple[int, ...], window: int | None, device: torch.device) -> Tensor:
     """Which token (row) sees which (column): those before it in its text, not in another branch, within the window.
 
     The prefix has columns and no rows.

@@ -211,8 +211,7 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
 
 
 def _check_quantised(source: ModelSource, module: Any) -> None:
-    """Raises `UserError` where config.json promises quantised weights that are none, which nothing could compute with.
-    """
+    """Raises `UserError` if config.json promises quantised weights that are none, which nothing can compute with."""
     for name, layer in module.named_modules() if source.prequantised else ():
         weight = layer.weight if type(layer).__module__.startswith("bitsandbytes") else None
         if weight is not None and weight.dtype != torch.int8 and getattr(weight, "quant_state", None) is None:

@@ -109,8 +109,7 @@ def _run_pack(
         lengths = [len(row.tokens) if joined else len(ordered[-1].tokens) for row in ordered]  # padded to the longest
         ends = list(itertools.accumulate(lengths))
         owners.stretches = [
-            (end - length, end, first + number)
-            for end, length, (_, number) in zip(ends, lengths, rows, strict=True)
+            (end - length, end, first + number) for end, length, (_, number) in zip(ends, lengths, rows, strict=True)
         ]
     pack = Pack.of(ordered, _shared(ordered) if joined and owners is None else 0, model.device)
     return log_probabilities(model, pack, points), pairs

@@ -74,8 +74,9 @@ class DataTable(Settings):
         "Merge labels that differ only in case, spaces, or number format (1 and 1.0); the most frequent form stays.",
     )
     leave_out_gaps: bool = setting(
-        False, "Skip rows with a missing label, answer or other part; otherwise they are an error.",
-        title="Skip incomplete rows"
+        False,
+        "Skip rows with a missing label, answer or other part; otherwise they are an error.",
+        title="Skip incomplete rows",
     )
     train: int = setting(1000, "Maximum number of training examples.", unit="examples", ge=1)
     validation: int = setting(500, "Maximum number of validation examples.", unit="examples", ge=0)
@@ -97,8 +98,11 @@ class LoopTable(Settings):
         200, "Evaluate on the validation examples every so many steps; 0: never.", unit="steps", ge=0
     )
     patience: int = setting(
-        0, "Stop early after so many evaluations in a row without improvement; 0: never.", unit="evaluations", ge=0,
-        title="Stop early after"
+        0,
+        "Stop early after so many evaluations in a row without improvement; 0: never.",
+        unit="evaluations",
+        ge=0,
+        title="Stop early after",
     )
     guard: bool = setting(
         True,
@@ -114,12 +118,16 @@ class RunTable(Settings):
     name: str = setting("", "Shown in lists; empty uses the name of the recipe.", max_length=80)
     folder: str = setting("", "Folder of the run; empty creates one in your runs folder.")
     checkpoints: int = setting(
-        2000, "Disk space for checkpoints, which make any past step quick to open; 0: none.", unit="MiB", ge=0,
-        title="Space for checkpoints"
+        2000,
+        "Disk space for checkpoints, which make any past step quick to open; 0: none.",
+        unit="MiB",
+        ge=0,
+        title="Space for checkpoints",
     )
     pause_on: tuple[Literal["battery", "disk", "gpu"], ...] = setting(
-        ("disk",), "Pause automatically: on 'battery', when the 'disk' is full, while another program uses the 'gpu'.",
-        title="Pause automatically"
+        ("disk",),
+        "Pause automatically: on 'battery', when the 'disk' is full, while another program uses the 'gpu'.",
+        title="Pause automatically",
     )
 
 

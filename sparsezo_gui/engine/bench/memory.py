@@ -64,9 +64,7 @@ def memory(
     return found
 
 
-def recipe_of(
-    folder: Path, place: Path, batch: int, tokens: int, scope: str, settings: Sequence[str]
-) -> Recipe:
+def recipe_of(folder: Path, place: Path, batch: int, tokens: int, scope: str, settings: Sequence[str]) -> Recipe:
     """A run on examples that are all truncated to ``tokens`` tokens; ``scope`` is 'answers' or 'whole'."""
     data = folder / f"data-{tokens}.jsonl"
     rows = [{"text": f"{number} " + "one two three four " * tokens, "label": "ab"[number % 2]}

@@ -68,8 +68,10 @@ class Quality:
             for name in self.methods:
                 data = self._recipe(task, name).data
                 if kind_of(data.task).kind != "choice" or kind_of(data.task).metric != METRIC:
-                    raise UserError(f"Task '{data.task}' has no answers to choose from, but accuracy is compared here. "
-                                    "Choose a task with answers.")
+                    raise UserError(
+                        f"Task '{data.task}' has no answers to choose from, but accuracy is compared here. "
+                        "Choose a task with answers."
+                    )
                 if not data.validation or not data.test:
                     raise UserError("Rates are chosen on validation data, and results measured on test data. Set "
                                     "[data] validation and test above 0.")  # fmt: skip

@@ -50,8 +50,7 @@ class Row:
 
 
 def places_of(trunk: int, branches: Iterable[int]) -> list[int]:
-    """Position of each token in its text, from 0: those of the trunk, then those of each branch, which continue it.
-    """
+    """Position of each token in its text, from 0: those of the trunk, then those of each branch, which continue it."""
     return [*range(trunk), *(trunk + place for branch in branches for place in range(branch))]
 
 

@@ -257,4 +257,3 @@ def _different(hashes: array[int]) -> int:
 def _examples(count: int, one: str = "", many: str = "", kind: str = "") -> str:
     """'1 example is', '1,234 examples are'."""
     return f"{count:,} {kind}{'example' if count == 1 else 'examples'} {one if count == 1 else many}".rstrip()
-

@@ -115,7 +115,6 @@ def prepared(
     return splits, found
 
 
-
 def _add(split: Split, made: list[Made], found: Findings, name: str, row: Record) -> None:
     for example, encoded in made:
         split.examples.append(example)
@@ -150,9 +149,7 @@ class Passage:
     places: tuple[int, ...]
 
 
-def passages(
-    source: str, tokenizer: Any, sequences: int, tokens: int, table: DataTable | None = None
-) -> list[Passage]:
+def passages(source: str, tokenizer: Any, sequences: int, tokens: int, table: DataTable | None = None) -> list[Passage]:
     """At most ``sequences`` passages of at most ``tokens`` tokens, with every token predicted.
 
     ``source`` is as for `text_blocks`, or 'answers': the training examples of ``table`` one by one, with only the

@@ -349,9 +349,7 @@ def content_key(index: int, record: Record) -> int:
     return _hash(json.dumps(record.values, sort_keys=True, default=str))
 
 
-def _rows(
-    groups: Groups, table: DataTable, limit: int, total: int, note: str = ""
-) -> Generator[Progress, None, Rows]:
+def _rows(groups: Groups, table: DataTable, limit: int, total: int, note: str = "") -> Generator[Progress, None, Rows]:
     """Rows of these groups, at most ``limit``, with nested lists expanded as the task says."""
     paths = task(table.task).explode
     store, waiting = groups.store, Progress("Reading data", total, 0, "rows")

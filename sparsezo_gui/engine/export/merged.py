@@ -58,8 +58,10 @@ def export_merged(
 
 def _refuse(source: ModelSource, checkpoint: Checkpoint, changes: Changes) -> None:
     if source.prequantised:
-        raise UserError(f"'{source.id}' is itself quantised, so there are no original weights to merge into. "
-                        "Export it as trained or as an overlay, or tune the 16-bit original of this model.")
+        raise UserError(
+            f"'{source.id}' is itself quantised, so there are no original weights to merge into. "
+            "Export it as trained or as an overlay, or tune the 16-bit original of this model."
+        )
     for name in changes:
         if name not in source.spec.linears or name not in checkpoint:
             raise UserError(f"'{source.id}' has no weight '{name}', so the tuned values belong to another model.")
@@ -91,9 +93,7 @@ def _patch(checkpoint: Checkpoint, changes: Changes, draft: Path) -> Generator[P
     return moved
 
 
-def _stored(
-    checkpoint: Checkpoint, name: str, entry: Entry, change: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
+def _stored(checkpoint: Checkpoint, name: str, entry: Entry, change: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Indices (int64) and values of a change in the file's own layout: its dtype, and (in, out) for a Conv1D."""
     indices, values = change
     places = torch.as_tensor(indices).cpu().long()
@@ -144,9 +144,7 @@ def _same(original: Entry, copy: Entry) -> bool:
     return True
 
 
-def _tuned_only(
-    checkpoint: Checkpoint, name: str, original: Entry, copy: Entry, change: tuple[Tensor, Tensor]
-) -> bool:
+def _tuned_only(checkpoint: Checkpoint, name: str, original: Entry, copy: Entry, change: tuple[Tensor, Tensor]) -> bool:
     places, values = _stored(checkpoint, name, original, change)
     before, after = _bits(original.read().reshape(-1)), _bits(copy.read().reshape(-1))
     if not torch.equal(after[places], _bits(values)):

@@ -85,8 +85,7 @@ def recorded(layers: Iterable[FrozenLinear], recorder: Callable[[FrozenLinear], 
 
 
 def loss_scale(dtype: torch.dtype) -> float:
-    """What a loss is multiplied with before it goes backwards: in fp16 gradients would fall below its smallest number.
-    """
+    """Factor of a loss before back-propagation: in fp16, gradients would fall below its smallest number."""
     return 1024.0 if dtype == torch.float16 else 1.0
 
 

@@ -129,8 +129,7 @@ class NF4Weight(FrozenWeight):
 
 @dataclass(frozen=True)
 class Int8Weight(FrozenWeight):
-    """int8 codes (out, in) and the largest magnitude of each row (out,), as LLM.int8() holds them (arXiv 2208.07339).
-    """
+    """int8 codes (out, in) and the largest magnitude of each row (out,), as in LLM.int8() (arXiv 2208.07339)."""
 
     codes: Tensor
     scales: Tensor

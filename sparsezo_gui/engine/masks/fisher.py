@@ -40,8 +40,7 @@ TINY = torch.finfo(torch.float32).tiny
 def kept_gradients(
     rule: MaskRule, model: FrozenModel, texts: Sequence[Sequence[Passage]], selection: Selection, by_row: bool = False
 ) -> Iterator[Progress | tuple[str, Tensor]]:
-    """`squared_gradients` on ``texts`` in a search that may be interrupted; ``by_row`` gives each text equal weight.
-    """
+    """`squared_gradients` on ``texts`` in a search that may be interrupted; ``by_row`` gives each text equal weight."""
     passages = [passage for text in texts for passage in text]
     counts = [len(text) for text in texts]
     held = {
@@ -158,9 +157,7 @@ class _Search:
                     loss += share.item()
                 states.backward(end.grad)
                 if not torch.isfinite(torch.tensor(loss)):
-                    raise UserError(
-                        "The model's loss on the mask's text is not finite. Use more bits or another text."
-                    )
+                    raise UserError("The model's loss on the mask's text is not finite. Use more bits or another text.")
                 write(_grad(hidden))
 
     def backward(self, number: int, group: list[FrozenLinear], sums: dict[str, Tensor]) -> Iterator[int]:

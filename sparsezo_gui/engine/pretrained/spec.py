@@ -139,15 +139,21 @@ def _named(config: PretrainedConfig) -> str:
 
 def _refuse_by_config(config: PretrainedConfig, code: TrustedCode | None) -> None:
     if getattr(config, "is_encoder_decoder", False):
-        raise UserError(f"{_named(config)} is an encoder-decoder model. SparseZO tunes decoder-only language models; "
-                        "choose one such as Llama, Qwen, Mistral, Gemma, Phi or GPT-2.")
+        raise UserError(
+            f"{_named(config)} is an encoder-decoder model. SparseZO tunes decoder-only language models; "
+            "choose one such as Llama, Qwen, Mistral, Gemma, Phi or GPT-2."
+        )
     own = code is not None and code.has("AutoModelForCausalLM")
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not own:
-        raise UserError(f"{_named(config)} is not a causal language model that transformers can build, so it cannot "
-                        "be tuned here. Choose a text-generation model such as Llama, Qwen, Mistral, Gemma or GPT-2.")
+        raise UserError(
+            f"{_named(config)} is not a causal language model that transformers can build, so it cannot "
+            "be tuned here. Choose a text-generation model such as Llama, Qwen, Mistral, Gemma or GPT-2."
+        )
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
-        raise UserError(f"{_named(config)} reads text in both directions (a masked model) and does not predict the "
-                        "next token. Choose a text-generation model.")
+        raise UserError(
+            f"{_named(config)} reads text in both directions (a masked model) and does not predict the "
+            "next token. Choose a text-generation model."
+        )
 
 
 def _blocks(model: PreTrainedModel, text: PretrainedConfig) -> tuple[str, nn.ModuleList]:
@@ -160,8 +166,10 @@ def _blocks(model: PreTrainedModel, text: PretrainedConfig) -> tuple[str, nn.Mod
         and len({type(entry) for entry in module}) == 1
     ]
     if not found:
-        raise UserError(f"{_named(model.config)} has no list of equal decoder blocks, so SparseZO cannot tell which "
-                        "weights to tune. Choose another model.")
+        raise UserError(
+            f"{_named(model.config)} has no list of equal decoder blocks, so SparseZO cannot tell which "
+            "weights to tune. Choose another model."
+        )
     return max(found, key=lambda item: sum(parameter.numel() for parameter in item[1].parameters()))
 
 
@@ -169,12 +177,16 @@ def _refuse_by_blocks(config: PretrainedConfig, blocks: nn.ModuleList, text: Pre
     # Sequences are packed without padding; convolutions and recurrent states would leak from one into the next.
     recurrent = any(isinstance(module, nn.Conv1d) for module in blocks.modules())
     if recurrent or not isinstance(getattr(text, "num_attention_heads", None), int):
-        raise UserError(f"{_named(config)} has recurrent or convolution layers, which would mix the examples of a "
-                        "packed batch. Choose a transformer whose layers are all attention.")
+        raise UserError(
+            f"{_named(config)} has recurrent or convolution layers, which would mix the examples of a "
+            "packed batch. Choose a transformer whose layers are all attention."
+        )
     expert = next((name for name, weight in blocks.named_parameters() if weight.dim() > 2), None)
     if expert:
-        raise UserError(f"{_named(config)} is a mixture of experts: its weight '{expert}' is not a linear layer, "
-                        "so it cannot be quantised or tuned. Choose a dense model.")
+        raise UserError(
+            f"{_named(config)} is a mixture of experts: its weight '{expert}' is not a linear layer, "
+            "so it cannot be quantised or tuned. Choose a dense model."
+        )
 
 
 def _linears(model: PreTrainedModel, path: str) -> tuple[dict[str, tuple[int, int]], list[str], list[str]]:

@@ -77,8 +77,12 @@ class Update(Variant):
     learning_rate: float
     schedule: Schedule
     decay: float = setting(
-        0.0, "Weight decay towards the original weights, times the learning rate.", ge=0, le=1, sane=(0, 0.1),
-        title="Weight decay"
+        0.0,
+        "Weight decay towards the original weights, times the learning rate.",
+        ge=0,
+        le=1,
+        sane=(0, 0.1),
+        title="Weight decay",
     )
 
     def rate(self, step: int, steps: int) -> float:
@@ -100,9 +104,7 @@ class Update(Variant):
         return False
 
     @abstractmethod
-    def apply(
-        self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()
-    ) -> Any:
+    def apply(self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()) -> Any:
         """Moves ``values`` (n,) in place against ``gradient`` and returns the next state."""
 
 
@@ -115,9 +117,7 @@ class ScalarUpdate(Update):
     def factors(self, gradient: Gradient, rate: float, state: Any) -> tuple[Sequence[float], float, Any]:
         """How far to move against each direction (q) and against the exact part; and the next state."""
 
-    def apply(
-        self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()
-    ) -> Any:
+    def apply(self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()) -> Any:
         """See `Update.apply`."""
         factors, exactly, state = self.factors(gradient, rate, state)
         if any(factors):
@@ -143,9 +143,7 @@ class VectorUpdate(Update):
     def step(self, gradient: Tensor, state: Any) -> tuple[Tensor, Any]:
         """The vector (n,) to multiply by the rate, and the next state. ``gradient`` (n,) may be changed in place."""
 
-    def apply(
-        self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()
-    ) -> Any:
+    def apply(self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()) -> Any:
         """See `Update.apply`."""
         if gradient.zero:
             return state
