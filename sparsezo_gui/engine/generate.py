@@ -72,7 +72,7 @@ def complete(
 
 
 def answers(model: FrozenModel, examples: Sequence[Encoded], points: int = 1) -> Iterator[tuple[int, list[str]]]:
-    """Index and generated answer of every example, under each side."""
+    """Index and generated answer of every example, under each point."""
     longest = max(len(row.targets) for example in examples for row in example.rows)
     for index, found in complete(model, [example.prompt for example in examples], longest + ROOM, points):
         texts = (text_of(tokens, model.tokenizer) for tokens in found)

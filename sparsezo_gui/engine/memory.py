@@ -1,7 +1,7 @@
 """How much memory a run takes, from the recipe and the model spec alone: no weights, no forward pass.
 
 The parts are what the engine holds at its peak, which is in the forward pass of the largest pack, of a step or of an
-evaluation: at most `PACK_ROWS` rows, sides × tokens (or one longer example of one side). Forward passes keep nothing,
+evaluation: at most `PACK_ROWS` rows, points × tokens (or one longer example of one point). Forward passes keep nothing,
 so that only the layer at work counts; an estimator that back-propagates keeps what its blocks hold of a whole batch.
 Each formula names the tensors that are alive; the tests hold it against a real run.
 """
@@ -196,7 +196,7 @@ def _weights(
 
 
 def _backwards(recipe: Recipe, spec: ModelSpec, tokens: int, width: int) -> Iterator[Part]:
-    """What the blocks that are passed backwards keep of a batch of one side, and gradients: of the tuned values, and of
+    """What the blocks passed backwards keep of a batch of one point, and gradients: of the tuned values, and of
     one whole weight at a time, with the weight itself."""
     estimator = recipe.estimator
     if estimator.backwards:

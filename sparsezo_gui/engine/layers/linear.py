@@ -1,7 +1,7 @@
-"""The frozen linear layer: one weight, several sides.
+"""The frozen linear layer: one weight, several points.
 
-Both sides of a probe run through each weight while it is hot: it is made dense once, the values of one side are put in
-and multiplied, then those of the next (never in place). The layer's input therefore holds the sides
+All points of a step run through each weight while it is hot: it is made dense once, the values of one point are put in
+and multiplied, then those of the next (never in place). The layer's input therefore holds the points
 one after the other along its first dimension. On a CPU a large weight is made dense a span of rows at a time: the span
 stays in cache, and memory of that size is used again where larger pieces would be fetched from the system each time.
 """
@@ -27,7 +27,7 @@ Recorder = Callable[[Tensor, Tensor], None]
 
 
 class FrozenLinear(nn.Module):
-    """y = x·Wᵀ + b with a frozen W (out, in), and what is ``tuned`` of it for each side; None runs the frozen weight as
+    """y = x·Wᵀ + b with a frozen W (out, in), and its ``patch`` for each point; None runs the frozen weight as
     it is."""
 
     def __init__(self, name: str, frozen: FrozenWeight, bias: Tensor | None, dtype: torch.dtype) -> None:
@@ -45,7 +45,7 @@ class FrozenLinear(nn.Module):
         self.spans = spans_of(frozen, self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` (sides · batch, …, in) to (sides · batch, …, out)."""
+        """``x`` (points · batch, …, in) to (points · batch, …, out)."""
         if torch.is_grad_enabled() and x.requires_grad:
             return cast("Tensor", _Differentiable.apply(x, self))  # type: ignore[no-untyped-call]
         out = self.multiply(x.reshape(self.patch.points if self.patch else 1, -1, x.shape[-1]))
@@ -54,7 +54,7 @@ class FrozenLinear(nn.Module):
         return out.view(*x.shape[:-1], self.frozen.shape[0])
 
     def multiply(self, rows: Tensor) -> Tensor:
-        """x·Wᵀ of each side: (sides, n, in) to (sides, n, out)."""
+        """x·Wᵀ of each point: (points, n, in) to (points, n, out)."""
         tuned = self.patch or Patch(len(rows))
         out = torch.empty(*rows.shape[:-1], self.frozen.shape[0], dtype=rows.dtype, device=rows.device)
         # Sides that share the weight go through it as one.
@@ -67,7 +67,7 @@ class FrozenLinear(nn.Module):
         return out
 
     def weight(self, dtype: torch.dtype) -> Tensor:
-        """The weight (out, in) of the first side, which the caller must not write to."""
+        """The weight (out, in) of the first point, which the caller must not write to."""
         return self.frozen.read(dtype) if self.patch is None else self.patch.whole(self.frozen.dense(dtype))
 
 

@@ -82,7 +82,7 @@ class Space(ABC):
     # Memory
 
     def memory(self, recipe: Recipe, spec: ModelSpec, width: int) -> Iterator[Part]:
-        """Values, start values and indices; directions, scaled directions and sides; two halves before they are joined;
+        """Values, start values and indices; directions, scaled directions, points; two halves before they are joined;
         what estimator and update remember. ``width`` are the bytes of a number in activations."""
         tuned, bases = recipe.mask.tuned(spec), recipe.mask.bases(spec)
         estimator, update = recipe.estimator, recipe.update

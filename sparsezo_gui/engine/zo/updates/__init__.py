@@ -69,9 +69,9 @@ class Update(Variant):
     state_vectors: ClassVar[int] = 0
     """Number of such vectors in its state, for the memory estimate."""
     forward_passes: ClassVar[int] = 0
-    """Forward passes it runs itself, all together; see `ask`."""
+    """Forward passes it runs itself, all together; see `measure`."""
     recorded: ClassVar[int] = 0
-    """Numbers it measures itself; see `ask`."""
+    """Numbers it measures itself; see `measure`."""
     averages: ClassVar[bool] = False
     """Whether averaging several directions shortens its steps, which a larger rate compensates."""
     learning_rate: float
@@ -100,7 +100,7 @@ class Update(Variant):
         return ()
 
     def rejects(self, measured: Sequence[float]) -> bool:
-        """Whether the step is rejected because of what `ask` measured."""
+        """Whether the step is rejected because of what `measure` found."""
         return False
 
     @abstractmethod
