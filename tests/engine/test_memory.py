@@ -148,7 +148,7 @@ def test_one_long_chat_example_for_a_large_model_takes_no_more_than_its_weights_
     parts = eight_billion()
     result = found(parts, longest=2048, batch=2048, scored=2048)
     assert part(result, "Embeddings and head") == 2 * 2 * 128256 * 4096
-    assert part(result, "Logits") == 0, "they begin in what the activations leave"
+    assert 0 < part(result, "Logits") <= LOGITS_BYTES, "a chunk of them"
     assert result.total < 7.2 * 2**30
     whole = dataclasses.replace(parts, halved=False)
     assert part(found(whole), "Embeddings and head") == 2 * 4 * 128256 * 4096
