@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from importlib import import_module
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from sparsezo_gui.answers import Part
+from sparsezo_gui.lazy import load
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
@@ -42,8 +42,7 @@ class Space(ABC):
 
     def tuned_values(self, model: FrozenModel, mask: Mask) -> TunedValues:
         """The values of ``mask`` on ``model``, at their start. Raises `UserError` if they do not fit it."""
-        module, name = self.values.split(":")
-        return getattr(import_module(module), name)(model, mask)
+        return cast("TunedValues", load(self.values)(model, mask))
 
     def refusal(self, recipe: Recipe) -> str:
         """Why the mask of ``recipe`` does not work with its other parts, in sentences; empty if it does."""
