@@ -25,9 +25,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RECIPE|RUN",
         help="a recipe file, the name of a bundled recipe such as 'starter', or a run folder",
     )
-    parser.add_argument(
-        "--autostart", action="store_true", help="start or resume as soon as the engine is loaded"
-    )
+    parser.add_argument("--autostart", action="store_true", help="start or resume as soon as the engine is loaded")
     parser.add_argument(
         "--exit-when-done", action="store_true", help="close when the run ends, and print metrics before and after"
     )

@@ -39,10 +39,20 @@ def add_options(sub: argparse.ArgumentParser) -> None:
                          help="folder for results; existing results are not measured again")  # fmt: skip
     quality.add_argument("--picture", metavar="FILE", help="plot accuracy over density and forward passes to this file")
     both = sub.add_argument_group("quality and bits")
-    both.add_argument("--tasks", nargs="+", default=["starter"], metavar="NAME[=DATA]",
-                      help="'starter', or tasks with their data, such as sst2=data/sst2 (default: starter)")
-    both.add_argument("--densities", nargs="+", default=[], metavar="PART",
-                      help="run each method at each of these; for bits: share of weights kept in full precision")
+    both.add_argument(
+        "--tasks",
+        nargs="+",
+        default=["starter"],
+        metavar="NAME[=DATA]",
+        help="'starter', or tasks with their data, such as sst2=data/sst2 (default: starter)",
+    )
+    both.add_argument(
+        "--densities",
+        nargs="+",
+        default=[],
+        metavar="PART",
+        help="run each method at each of these; for bits: share of weights kept in full precision",
+    )
     both.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     bits = sub.add_argument_group("bits")
     bits.add_argument("--ways", nargs="+", default=[], metavar="NAME", help="number formats to compare (default: all)")

@@ -75,9 +75,7 @@ class Console:
                 if math.isfinite(event.loss):
                     self._smoothed = event.loss * part + (self._smoothed or 0.0) * (1 - part)
                 loss = "hidden" if self._smoothed is None else f"{self._smoothed:.4f}"
-                detail = (
-                    f"loss {loss} · {1000 * event.seconds:.0f} ms/step · {size(event.memory_bytes)}"
-                )
+                detail = f"loss {loss} · {1000 * event.seconds:.0f} ms/step · {size(event.memory_bytes)}"
                 self._progress("Tuning", event.step, self._steps, detail)
             case e.Evaluation(step, split, metrics):
                 self.say(f"Step {step}, {split}: {_metrics(metrics)}")
@@ -195,7 +193,7 @@ class Console:
             table.add_row(*(Text(printable(str(row[column]))) for column in columns))
         # Without a terminal there is no width to fit, and truncated paths are useless.
         fits = sys.stdout.isatty() and not markdown
-        Terminal(file=raw(sys.stdout), **({} if fits else {"width": WIDE})).print(table, crop=fits)
+        Terminal(file=raw(sys.stdout), width=None if fits else WIDE).print(table, crop=fits)
 
     def calm(self) -> None:
         """Removes the progress line."""
@@ -216,7 +214,7 @@ class Console:
                 line = f"{stage} {f'{done}/{total} {detail}' if total else ''}".rstrip()
                 print(printable(line), file=sys.stderr, flush=True)
             return
-        if self._bar is None or stage != self._stage:
+        if self._bar is None or self._task is None or stage != self._stage:
             self.calm()
             self._stage = stage
             self._bar, self._task = _new_bar(stage)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.lazy import load
@@ -31,7 +31,7 @@ class DataFormat:
     @property
     def reader(self) -> Callable[[Path], Iterator[Record]]:
         """Yields the rows of a file. Raises `UserError`."""
-        return load(self.path)
+        return cast("Callable[[Path], Iterator[Record]]", load(self.path))
 
 
 DATA = (
@@ -83,7 +83,7 @@ def export_format(name: str) -> ExportFormat:
     """The export format of that name. Raises `UserError` for an unknown one."""
     if name not in EXPORTS:
         raise UserError(f"Unknown export format '{name}'. {did_you_mean(name, EXPORTS)}")
-    return load(EXPORTS[name])()
+    return cast("ExportFormat", load(EXPORTS[name])())
 
 
 def export_formats() -> dict[str, ExportFormat]:

@@ -72,5 +72,5 @@ def streams() -> Iterator[None]:
     if sys.stdout is None or sys.stderr is None:  # a window without a terminal on Windows
         yield
         return
-    with redirect_stdout(PlainStream(raw(sys.stdout))), redirect_stderr(PlainStream(raw(sys.stderr))):  # type: ignore[type-var]
+    with redirect_stdout(PlainStream(raw(sys.stdout))), redirect_stderr(PlainStream(raw(sys.stderr))):
         yield

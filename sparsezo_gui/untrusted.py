@@ -26,8 +26,7 @@ def outside(what: object, fault: str, cure: str = "Download or copy it again.") 
 
 
 def is_fault(error: BaseException) -> bool:
-    """Whether this is an error, not a request to exit. A Rust panic is not an Exception, and its class is not public.
-    """
+    """Whether this is an error, not a request to exit. A Rust panic is no Exception, and its class is not public."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 

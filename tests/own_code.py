@@ -7,31 +7,31 @@ from pathlib import Path
 
 from tests.models import tiny
 
-CONFIGURATION = '''\
+CONFIGURATION = """\
 from transformers import LlamaConfig
 from .marks import leave
 leave()
 class OwnConfig(LlamaConfig):
     model_type = "own"
-'''
-MODELING = '''\
+"""
+MODELING = """\
 from transformers import LlamaForCausalLM
 from .configuration_own import OwnConfig
 class OwnModel(LlamaForCausalLM):
     config_class = OwnConfig
-'''
-TOKENIZING = '''\
+"""
+TOKENIZING = """\
 from transformers import PreTrainedTokenizerFast
 from . import configuration_own
 from .parts import extra
 class OwnTokenizer(PreTrainedTokenizerFast):
     pass
-'''
-MARKS = '''\
+"""
+MARKS = """\
 from pathlib import Path
 def leave():
     Path({marker!r}).write_text("ran")
-'''
+"""
 
 
 def own_code(folder: Path, marker: Path, model_type: str = "own") -> Path:

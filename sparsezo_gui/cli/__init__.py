@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sparsezo_gui import plain, start
+from sparsezo_gui.cli.command import Command
 from sparsezo_gui.cli.parser import parser
 from sparsezo_gui.console import Console
 from sparsezo_gui.engine.sandbox import child
@@ -94,8 +95,9 @@ def _interruptible() -> Iterator[None]:
 
 def _run(options: argparse.Namespace, console: Console) -> int | None:
     """Runs the command; if it needs code that the user allows with --trust-remote-code, starts it again."""
+    command: Command = options.command
     try:
-        return options.command.run(options, console)
+        return command.run(options, console)
     except ConsentNeeded as needed:
         if not options.trust_remote_code:
             raise
@@ -104,7 +106,7 @@ def _run(options: argparse.Namespace, console: Console) -> int | None:
         consent.give(needed.code)
         files = (f"  {name} ({len(content):,} bytes)" for name, content in sorted(needed.code.files.items()))
         console.note(f"You allowed this code to run, from {needed.code.folder}:", *files)
-    return options.command.run(options, console)
+    return command.run(options, console)
 
 
 def _details() -> Path | str:

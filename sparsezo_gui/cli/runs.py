@@ -92,9 +92,7 @@ def receive(options: argparse.Namespace, console: Console) -> None:
     console.result(facts, f"{told}\n{words}" if words else told)
 
 
-@command(
-    "note", "Show or replace your notes on a run.", RUN, argument("--text", metavar="TEXT", help="the new notes")
-)
+@command("note", "Show or replace your notes on a run.", RUN, argument("--text", metavar="TEXT", help="the new notes"))
 def note(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.runs.folder import open_run
 

@@ -22,17 +22,15 @@ from sparsezo_gui.recipe import events as e
 def train(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.training import train
 
-    chosen, commands = recipe_of(options), SimpleQueue()
+    chosen, commands = recipe_of(options), SimpleQueue[e.Command]()
     _watch(train(chosen, commands, Path(options.run) if options.run else None), commands, console)
 
 
-@command(
-    "resume", "Resume a run after any stop; with --step, go back to that step first.", RUN, STEP, loads=True
-)
+@command("resume", "Resume a run after any stop; with --step, go back to that step first.", RUN, STEP, loads=True)
 def resume(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.training import resume
 
-    commands: SimpleQueue = SimpleQueue()
+    commands = SimpleQueue[e.Command]()
     run, step = past(options)
     if step is not None and step < run.start:
         raise UserError(
@@ -44,7 +42,7 @@ def resume(options: argparse.Namespace, console: Console) -> None:
     _watch(resume(run.path, commands), commands, console)
 
 
-def _watch(events: Iterator[e.Event], commands: SimpleQueue, console: Console) -> None:
+def _watch(events: Iterator[e.Event], commands: SimpleQueue[e.Command], console: Console) -> None:
     """Shows events. While the loop runs, the first Ctrl-C stops it after the current step, a second one immediately."""
     running = False
 

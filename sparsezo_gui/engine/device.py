@@ -34,15 +34,21 @@ def choose(device: str) -> torch.device:
     if device == "cpu" or (device == "auto" and not count):
         return torch.device("cpu")
     if not count and torch.version.cuda is None and torch.version.hip is None:
-        raise UserError(f"[model] device = '{device}': this PyTorch build supports CPUs only. Use 'cpu' or "
-                        "'auto', or install the build for your GPU (https://pytorch.org/get-started).")
+        raise UserError(
+            f"[model] device = '{device}': this PyTorch build supports CPUs only. Use 'cpu' or "
+            "'auto', or install the build for your GPU (https://pytorch.org/get-started)."
+        )
     if not count:
-        raise UserError(f"[model] device = '{device}': there is no usable GPU. Check its driver with 'nvidia-smi' (or "
-                        "'rocm-smi' for AMD), or use 'cpu' or 'auto'.")
+        raise UserError(
+            f"[model] device = '{device}': there is no usable GPU. Check its driver with 'nvidia-smi' (or "
+            "'rocm-smi' for AMD), or use 'cpu' or 'auto'."
+        )
     index = 0 if device == "auto" else torch.device(device).index or 0
     if index >= count:
-        raise UserError(f"[model] device = '{device}': this computer has {count} GPU(s), so the highest is "
-                        f"'cuda:{count - 1}'. Use that or 'auto'.")
+        raise UserError(
+            f"[model] device = '{device}': this computer has {count} GPU(s), so the highest is "
+            f"'cuda:{count - 1}'. Use that or 'auto'."
+        )
     return torch.device("cuda", index)
 
 
@@ -52,13 +58,17 @@ def compute_dtype(device: torch.device, table: ModelTable) -> torch.dtype:
     """
     match table.compute:
         case "bfloat16" if not _has_bfloat16(device):
-            raise UserError("[model] compute = 'bfloat16': this device does not support it, so it would be slower than "
-                            "'auto'. Use 'auto'.")
+            raise UserError(
+                "[model] compute = 'bfloat16': this device does not support it, so it would be slower than "
+                "'auto'. Use 'auto'."
+            )
         case "bfloat16":
             return torch.bfloat16
         case "int8" if device.type != "cpu" or not has_int8():
-            raise UserError("[model] compute = 'int8': this needs a processor with VNNI instructions (AVX-512 or AVX) "
-                            "and device = 'cpu'. Use 'auto'.")
+            raise UserError(
+                "[model] compute = 'int8': this needs a processor with VNNI instructions (AVX-512 or AVX) "
+                "and device = 'cpu'. Use 'auto'."
+            )
         case "auto" if device.type == "cuda" and table.bits < 32:
             return torch.bfloat16 if _has_bfloat16(device) else torch.float16
     return torch.float32
@@ -66,7 +76,7 @@ def compute_dtype(device: torch.device, table: ModelTable) -> torch.dtype:
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     known = torch.cpu.get_capabilities()
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"))
 
@@ -80,7 +90,7 @@ def has_int8() -> bool:
 def memory_total(device: torch.device) -> int:
     """Bytes that the device has."""
     if device.type == "cpu":
-        return psutil.virtual_memory().total
+        return int(psutil.virtual_memory().total)
     return torch.cuda.get_device_properties(device).total_memory
 
 

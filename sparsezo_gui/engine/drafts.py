@@ -90,7 +90,7 @@ def sweep(folder: Path) -> None:
                 path.rmdir()
 
 
-def is_old(entry: os.DirEntry) -> bool:
+def is_old(entry: os.DirEntry[str]) -> bool:
     """Whether this is a folder old enough that its creator, if still running, holds its lock."""
     try:
         return entry.is_dir(follow_symlinks=False) and time.time() - entry.stat(follow_symlinks=False).st_mtime > AGE

@@ -1,6 +1,6 @@
 """Packed forward passes: no padding, several perturbations at once, logits only where scored, a chunk at a time.
 
-The sequences of a pack are concatenated to one row of tokens, (sides, tokens) in all; linear layers, norms and position
+The sequences of a pack are joined to one row of tokens, (points, tokens) in all; linear layers, norms and position
 embeddings see no padding, and attention works within each sequence. Sequences of equal shape are adjacent, so that each
 run of them is one call of scaled-dot-product attention. The common prefix of a pack, such as an instruction, is
 computed once. A sequence may branch at its end: the candidate answers to a prompt continue it without seeing each
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -33,7 +34,7 @@ from sparsezo_gui.engine.layers.head import Head, split_pass
 
 ATTENTION = "sparsezo"
 PACK_ROWS = {"cpu": 1024, "cuda": 4096}
-"""Rows of activations, sides × tokens, that go through the model at once, by kind of device: enough to make a weight
+"""Rows of activations, points × tokens, that go through the model at once, by kind of device: enough to make a weight
 dense for (twice as many are 3 % faster on a CPU, four times as many slower), few enough to stay at inference memory."""
 SMALL_ROWS = {device: rows // 4 for device, rows in PACK_ROWS.items()}
 """The same with less memory; perturbations then mostly run one at a time."""
@@ -43,7 +44,7 @@ LOGITS_BYTES = 64 << 20  # of fp32 logits at a time
 Run = tuple[int, int, int, tuple[int, ...]]
 Runs = tuple[Run, ...]
 _pack: ContextVar[Pack | None] = ContextVar("pack", default=None)
-_masks: ContextVar[dict[Any, Tensor]] = ContextVar("masks")  # of this pack, the same for every layer and side
+_masks: ContextVar[dict[Any, Tensor]] = ContextVar("masks")  # of this pack, the same for every layer and point
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class Pack:
 
 
 def log_probabilities(model: Any, pack: Pack, points: int) -> Tensor:
-    """log p(target) at every scored place, fp32 (sides, P), of a `FrozenModel` whose layers hold ``points`` sides."""
+    """log p(target) at every scored place, fp32 (points, P), of a `FrozenModel` patched for ``points`` points."""
     found = torch.zeros(points, len(pack.targets), device=pack.tokens.device)
     if not pack.targets.numel():
         return found
@@ -114,14 +115,14 @@ def log_probabilities(model: Any, pack: Pack, points: int) -> Tensor:
         inside = (index >= 0) & (index < part.shape[1])
         inputs = (head, part, index.clamp(0, part.shape[1] - 1), pack.targets)
         # The backward pass recomputes a chunk's logits instead of keeping them.
-        again = {"use_reentrant": False, "preserve_rng_state": False}
-        scores = checkpoint(_scores, *inputs, **again) if hidden.requires_grad else _scores(*inputs)
+        again = partial(checkpoint, _scores, use_reentrant=False, preserve_rng_state=False)
+        scores = again(*inputs) if hidden.requires_grad else _scores(*inputs)
         found = torch.where(inside, scores, found)
     return found
 
 
 def _scores(head: Head, hidden: Tensor, index: Tensor, targets: Tensor) -> Tensor:
-    """log p(target) fp32 (sides, P) of pairs: what follows ``hidden[:, index]``, and its token."""
+    """log p(target) fp32 (points, P) of pairs: what follows ``hidden[:, index]``, and its token."""
     logits = head(hidden).float()
     picked = logits[:, index, targets]
     if logits.requires_grad:
@@ -135,7 +136,7 @@ def _scores(head: Head, hidden: Tensor, index: Tensor, targets: Tensor) -> Tenso
 
 def packs(module: Any) -> bool:
     """Whether the model can run packed sequences."""
-    return module.config._attn_implementation == ATTENTION
+    return bool(module.config._attn_implementation == ATTENTION)
 
 
 def _moved(values: list[int], device: torch.device) -> Tensor:
@@ -145,7 +146,7 @@ def _moved(values: list[int], device: torch.device) -> Tensor:
 
 
 def _packed(model: Any, pack: Pack, points: int) -> tuple[Tensor, Head]:
-    """Hidden states (sides, U, hidden) at the pack's places, and what makes logits of them."""
+    """Hidden states (points, U, hidden) at the pack's places, and what makes logits of them."""
     with _attending(pack):
         hidden, head = split_pass(
             model.module,
@@ -186,16 +187,16 @@ def _attention(
     softcap: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of (sides, heads, N, size) within each sequence of the pack; the model's usual one outside of packs."""
+    """Attention of (points, heads, N, size) within each sequence of the pack; the model's own outside of packs."""
     pack = _pack.get()
     if pack is None:
         if softcap is not None:
             return _capped(query, key, value, attention_mask, scaling, softcap).transpose(1, 2).contiguous(), None
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
-    options = (scaling, sliding_window, softcap)
-    parts = [_sequences(query, key, value, run, pack.prefix, *options) for run in pack.runs]
+    own = (scaling, sliding_window, softcap)
+    parts = [_sequences(query, key, value, run, pack.prefix, *own) for run in pack.runs]
     if pack.prefix:
-        parts.insert(0, _sequences(query, key, value, (0, 1, pack.prefix, ()), 0, *options))
+        parts.insert(0, _sequences(query, key, value, (0, 1, pack.prefix, ()), 0, *own))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), None
 
 
@@ -205,29 +206,27 @@ def _sequences(
 ) -> Tensor:  # fmt: skip
     """Attention of the sequences of one run to themselves and to the pack's first ``prefix`` tokens.
 
-    Gives (sides, count · length, heads, size). A single sequence goes in with all its sides at once, several go side by
-    side; without a prefix both need no copy of what goes in.
+    Gives (points, count · length, heads, size). A single sequence goes in with all its points at once, several
+    go next to each other; without a prefix neither needs a copy of its input.
     """
     first, count, length, branches = run
     parts = [part[:, :, first : first + count * length] for part in (query, key, value)]
     mask = None
     if prefix or branches or cap is not None or (window is not None and window < length):
         mask = _seen(prefix, length, branches, window, query.device)
-    if count > 1:  # (sides, count, heads, length, size)
+    if count > 1:  # (points, count, heads, length, size)
         parts = [part.unflatten(2, (count, length)).transpose(1, 2) for part in parts]
     if prefix:
         for index, whole in ((1, key), (2, value)):
             shared = whole[:, :, :prefix] if count == 1 else whole[:, None, :, :prefix].expand(-1, count, -1, -1, -1)
             parts[index] = torch.cat((shared, parts[index]), dim=-2)
+    attend = partial(_causal, mask=mask, scaling=scaling, softcap=cap)
     if count == 1:
-        return _causal(*parts, mask, scaling, cap).transpose(1, 2)
-    points = zip(*parts, strict=True)
-    return torch.stack([_causal(*point, mask, scaling, cap).transpose(1, 2).flatten(0, 1) for point in points])
+        return attend(*parts).transpose(1, 2)
+    return torch.stack([attend(*point).transpose(1, 2).flatten(0, 1) for point in zip(*parts, strict=True)])
 
 
-def _seen(
-    prefix: int, length: int, branches: tuple[int, ...], window: int | None, device: torch.device
-) -> Tensor:
+def _seen(prefix: int, length: int, branches: tuple[int, ...], window: int | None, device: torch.device) -> Tensor:
     """Which token (row) sees which (column): those before it in its text, not in another branch, within the window.
 
     The prefix has columns and no rows.

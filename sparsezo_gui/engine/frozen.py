@@ -211,8 +211,7 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
 
 
 def _check_quantised(source: ModelSource, module: Any) -> None:
-    """Raises `UserError` where config.json promises quantised weights that are none, which nothing could compute with.
-    """
+    """Raises `UserError` if config.json promises quantised weights that are none, which nothing can compute with."""
     for name, layer in module.named_modules() if source.prequantised else ():
         weight = layer.weight if type(layer).__module__.startswith("bitsandbytes") else None
         if weight is not None and weight.dtype != torch.int8 and getattr(weight, "quant_state", None) is None:
@@ -224,11 +223,11 @@ def _check_quantised(source: ModelSource, module: Any) -> None:
 
 def end_tokens(source: ModelSource) -> list[int]:
     """The tokens that end a text, of generation_config.json or else of config.json. Raises `UserError`."""
-    path, config = source.folder / "generation_config.json", source.config
+    path, found = source.folder / "generation_config.json", getattr(source.config, "eos_token_id", None)
     if path.is_file():
         with outside(path, "is wrong", "Download or copy the file again, or remove it."):
             config = GenerationConfig.from_pretrained(source.folder, local_files_only=True)
-    found = getattr(config, "eos_token_id", None)
+        found = getattr(config, "eos_token_id", None)
     ends = [end for end in (found if isinstance(found, list | tuple) else [found]) if end is not None]
     if not all(type(end) is int for end in ends):
         where = path if path.is_file() else source.folder / "config.json"
@@ -262,7 +261,7 @@ def _freeze(module: nn.Module, name: str, dtype: torch.dtype, rounding: Rounding
     """Puts a `FrozenLinear` in the place of the linear layer that holds parameter ``name``."""
     path = name.removesuffix(".weight")
     parent_path, _, attribute = path.rpartition(".")
-    linear = module.get_submodule(path)
+    linear: Any = module.get_submodule(path)
     bias = None if linear.bias is None else linear.bias.data.to(dtype, copy=True)
     frozen = _store(linear)
     if rounding is None:

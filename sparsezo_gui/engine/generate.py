@@ -72,7 +72,7 @@ def complete(
 
 
 def answers(model: FrozenModel, examples: Sequence[Encoded], points: int = 1) -> Iterator[tuple[int, list[str]]]:
-    """Index and generated answer of every example, under each side."""
+    """Index and generated answer of every example, under each point."""
     longest = max(len(row.targets) for example in examples for row in example.rows)
     for index, found in complete(model, [example.prompt for example in examples], longest + ROOM, points):
         texts = (text_of(tokens, model.tokenizer) for tokens in found)
@@ -102,6 +102,7 @@ def reply(model: FrozenModel, asked: EncodedPrompt, limit: int) -> Iterator[str]
 def rank_candidates(model: FrozenModel, asked: EncodedPrompt) -> list[tuple[str, float]]:
     """The candidates, likeliest first, with probabilities as in training and evaluation: a softmax over the mean
     log-probabilities of their tokens."""
+    assert asked.choice, "there is something to choose from"
     model.check_tokens((part for row in asked.choice.rows for part in (row.tokens, row.targets)), PLACE)
     _room(model, asked.longest)
     found = measure(model, [asked.choice]).scores[0][0].softmax(dim=0).tolist()

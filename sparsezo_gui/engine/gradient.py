@@ -21,7 +21,8 @@ from sparsezo_gui.engine.objectives import Objective
 from sparsezo_gui.engine.spaces.values import TunedValues, last_blocks
 from sparsezo_gui.errors import UserError
 
-Args, Kwargs = tuple[Any, ...], dict[str, Any]
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
 
 
 def check(model: FrozenModel) -> None:
@@ -60,7 +61,7 @@ def gradient(
 
 def _first(model: FrozenModel, blocks: int | None) -> nn.Module:
     """The first module of the backward pass."""
-    layers = list(model.module.get_submodule(model.spec.blocks).children())
+    layers: list[nn.Module] = list(model.module.get_submodule(model.spec.blocks).children())
     return layers[0 if blocks is None else max(0, len(layers) - blocks)]
 
 

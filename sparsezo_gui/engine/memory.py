@@ -1,7 +1,7 @@
 """How much memory a run takes, from the recipe and the model spec alone: no weights, no forward pass.
 
 The parts are what the engine holds at its peak, which is in the forward pass of the largest pack, of a step or of an
-evaluation: at most `PACK_ROWS` rows, sides × tokens (or one longer example of one side). Forward passes keep nothing,
+evaluation: at most `PACK_ROWS` rows, points × tokens (or one longer example of one point). Forward passes keep nothing,
 so that only the layer at work counts; an estimator that back-propagates keeps what its blocks hold of a whole batch.
 Each formula names the tensors that are alive; the tests hold it against a real run.
 """
@@ -110,8 +110,11 @@ def estimate(
     parts = (
         *parts,
         *_search(recipe, spec, width, _sum(parts[4:])),
-        Part("Runtime", runtime + round(KEPT[device_kind] * activations.bytes),
-             "The program, PyTorch and its libraries, and memory kept by the allocator."),
+        Part(
+            "Runtime",
+            runtime + round(KEPT[device_kind] * activations.bytes),
+            "The program, PyTorch and its libraries, and memory kept by the allocator.",
+        ),
     )
     total = _sum(parts)
     others = _others(spec, shape, runtime)
@@ -133,15 +136,21 @@ def _writing(spec: ModelSpec, written: int, width: int, free: int) -> Iterator[P
         token = 2 * spec.layers * spec.kv_heads * spec.head_dim * width
         tokens = max(written, min(TOGETHER * written, CACHE_BYTES // token))
         needed = tokens * token + _activations(spec, Shape(1, tokens, written, 1, width)).bytes
-        yield Part("Written answers", max(0, needed - free),
-                   "Keys and values while an evaluation generates answers, beyond the memory of a step.")
+        yield Part(
+            "Written answers",
+            max(0, needed - free),
+            "Keys and values while an evaluation generates answers, beyond the memory of a step.",
+        )
 
 
 def _search(recipe: Recipe, spec: ModelSpec, width: int, free: int) -> Iterator[Part]:
     """What the search takes beyond the ``free`` bytes that the run takes later."""
     if needed := search_bytes(recipe, spec, width):
-        yield Part("Finding the mask", max(0, needed - free),
-                   "Gradients of one block at a time, before the run, beyond the memory of the run itself.")
+        yield Part(
+            "Finding the mask",
+            max(0, needed - free),
+            "Gradients of one block at a time, before the run, beyond the memory of the run itself.",
+        )
 
 
 def search_bytes(recipe: Recipe, spec: ModelSpec, width: int) -> int:
@@ -171,17 +180,23 @@ def _weights(
     kept = "in the checkpoint's 16 bits" if own and spec.halved else "unquantised"
     name, moved = ("Tuned weights", ", updated in place") if in_place else ("Frozen weights", "")
     return (
-        Part(name, round(share * spec.eligible * bits // 8),
-             f"The linear layers of {where}, {bits} bits per weight{moved}."),
-        Part("Quantisation statistics", round(share * statistics.get(bits, 0)),
-             "Scales that convert quantised numbers to weights."),
+        Part(
+            name,
+            round(share * spec.eligible * bits // 8),
+            f"The linear layers of {where}, {bits} bits per weight{moved}.",
+        ),
+        Part(
+            "Quantisation statistics",
+            round(share * statistics.get(bits, 0)),
+            "Scales that convert quantised numbers to weights.",
+        ),
         Part("Embeddings and head", ends, f"The tables of {spec.vocabulary} tokens, {kept}."),
         Part("Other weights", spec.other * width, "Norms and biases, unquantised."),
     )
 
 
 def _backwards(recipe: Recipe, spec: ModelSpec, tokens: int, width: int) -> Iterator[Part]:
-    """What the blocks that are passed backwards keep of a batch of one side, and gradients: of the tuned values, and of
+    """What the blocks passed backwards keep of a batch of one point, and gradients: of the tuned values, and of
     one whole weight at a time, with the weight itself."""
     estimator = recipe.estimator
     if estimator.backwards:
@@ -223,8 +238,11 @@ def _logits(spec: ModelSpec, shape: Shape, backwards: bool, free: int) -> Part:
     row = shape.points * spec.vocabulary
     places = min(shape.scored, max(1, LOGITS_BYTES // (4 * row)))
     each = 16 if backwards else (8 if spec.capped else 4) + (shape.width if shape.width < 4 else 0)
-    return Part("Logits", max(0, places * row * each - free),
-                f"Scores of every token at {places} trained positions, beyond memory that activations free by then.")
+    return Part(
+        "Logits",
+        max(0, places * row * each - free),
+        f"Scores of every token at {places} trained positions, beyond memory that activations free by then.",
+    )
 
 
 def _workspace(recipe: Recipe, spec: ModelSpec, shape: Shape, device_kind: str) -> Part:

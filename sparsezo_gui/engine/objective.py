@@ -23,9 +23,9 @@ WORTHWHILE = 0.1  # share of a pack's tokens from which a common prefix is compu
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Losses of examples: ``sums`` fp64 (sides, examples), each over ``weights`` (examples,) tokens or, for choices, 1.
+    """Losses of examples: ``sums`` fp64 (points, examples), each over ``weights`` (examples,) tokens, or 1 for choices.
 
-    ``scores`` holds each example's candidates, (sides, choices) mean log-probability, and is empty without choices.
+    ``scores`` holds each example's candidates, (points, choices) mean log-probability, and is empty without choices.
     """
 
     sums: Tensor
@@ -34,7 +34,7 @@ class Measured:
 
     @property
     def loss(self) -> Tensor:
-        """Mean loss in nats, fp64 (sides,)."""
+        """Mean loss in nats, fp64 (points,)."""
         return self.sums.sum(dim=1) / self.weights.sum()
 
 
@@ -93,7 +93,7 @@ def count_scored(example: Encoded) -> int:
 def _run_pack(
     model: FrozenModel, examples: Sequence[Encoded], points: int, owners: Owners | None, first: int
 ) -> tuple[Tensor, list[tuple[int, int]]]:
-    """log p of every scored pair, (sides, P) on the device, and each pair's example and candidate.
+    """log p of every scored pair, (points, P) on the device, and each pair's example and candidate.
 
     Rows of one shape are put together; where they begin alike and that is worth it, they share their beginning. The
     pack's examples are those from the ``first`` on.
@@ -109,8 +109,7 @@ def _run_pack(
         lengths = [len(row.tokens) if joined else len(ordered[-1].tokens) for row in ordered]  # padded to the longest
         ends = list(itertools.accumulate(lengths))
         owners.stretches = [
-            (end - length, end, first + number)
-            for end, length, (_, number) in zip(ends, lengths, rows, strict=True)
+            (end - length, end, first + number) for end, length, (_, number) in zip(ends, lengths, rows, strict=True)
         ]
     pack = Pack.of(ordered, _shared(ordered) if joined and owners is None else 0, model.device)
     return log_probabilities(model, pack, points), pairs
@@ -136,7 +135,7 @@ def _gathered(examples: Sequence[Encoded], found: Tensor, owners: list[tuple[int
 
 
 def _losses(examples: Sequence[Encoded], sums: Tensor, counts: Tensor) -> Measured:
-    """Losses from summed log-probabilities (sides, examples, width) and the number of tokens in each sum."""
+    """Losses from summed log-probabilities (points, examples, width) and the number of tokens in each sum."""
     losses, weights, scores = [], [], []
     for number, example in enumerate(examples):
         if example.choices:

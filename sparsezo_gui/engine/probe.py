@@ -95,5 +95,5 @@ class ModelProbe:
 
 
 def _by_example(measured: Measured) -> Tensor:
-    """Losses fp64 (sides, examples), weighted so that their mean is the batch loss."""
+    """Losses fp64 (points, examples), weighted so that their mean is the batch loss."""
     return measured.sums * (len(measured.weights) / measured.weights.sum())

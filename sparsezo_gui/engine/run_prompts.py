@@ -17,7 +17,7 @@ def prompt_in_run(
     """``text`` as a prompt of the run, and a note if its data, and so the candidates, cannot be read: the model then
     generates freely. Raises `UserError`, and `ChangedInputs` if changed data would give different candidates, unless
     ``accept`` is set."""
-    table, answers, note = session.recipe.data, (), ""
+    table, answers, note = session.recipe.data, tuple[str, ...](), ""
     if answers_in_data(table) and not raw:
         try:
             answers = (yield from data_of(session, run, ("train",), accept)).answers

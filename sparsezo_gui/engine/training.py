@@ -163,4 +163,3 @@ def _facts(session: Session, data: TaskData) -> dict[str, Any]:
         "pack_rows": session.model.pack_rows,
         "device": devices.name(session.model.device),
     }
-

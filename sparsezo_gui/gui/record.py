@@ -151,8 +151,12 @@ class RunRecord:
     @property
     def resumable(self) -> bool:
         """Whether there is a journal to resume from."""
-        return not self.active and self.folder is not None and (
-            self.state in ("stopped", "interrupted", "failed") or (self.state == "done" and self.step < self.steps)
+        return (
+            not self.active
+            and self.folder is not None
+            and (
+                self.state in ("stopped", "interrupted", "failed") or (self.state == "done" and self.step < self.steps)
+            )
         )
 
     def add(self, events: Iterable[Event]) -> None:

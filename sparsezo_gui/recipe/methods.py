@@ -57,7 +57,7 @@ def _references() -> list[str]:
     """Every key of the recipe file, one Markdown table each for the recipe's tables and for the rules of a table."""
     found = []
     for name, field in Recipe.model_fields.items():
-        kinds = [BY_TABLE[name][rule] for rule in BY_TABLE[name]] if name in BY_TABLE else [field.annotation]
+        kinds: list[Any] = [BY_TABLE[name][rule] for rule in BY_TABLE[name]] if name in BY_TABLE else [field.annotation]
         shared = _keys(kinds[0]).items() & set.intersection(*({*_keys(kind).items()} for kind in kinds))
         for kind in kinds:
             own = {key: line for key, line in _keys(kind).items() if len(kinds) == 1 or (key, line) not in shared}

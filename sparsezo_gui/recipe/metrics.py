@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sparsezo_gui.lazy import load
 
@@ -50,7 +51,7 @@ def metric(name: str) -> Metric:
     return METRICS.get(name) or Metric(name.replace("_", " ").capitalize(), 0)
 
 
-def functions(of: str) -> dict[str, Callable]:
+def functions(of: str) -> dict[str, Callable[..., Any]]:
     """The functions of the metrics that are measured ``of`` 'choices', 'written' or 'loss', by name."""
     return {name: load(path) for name, each in METRICS.items() if (path := getattr(each, of))}
 

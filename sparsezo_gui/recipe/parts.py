@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.objectives import Objective
     from sparsezo_gui.engine.privacy import Privacy
     from sparsezo_gui.engine.selection import Selection
+    from sparsezo_gui.engine.spaces.space import Space
     from sparsezo_gui.engine.zo.estimators import Estimator
     from sparsezo_gui.engine.zo.updates import Update
 else:
     from sparsezo_gui.recipe.variants import Variant
 
     MaskRule = Estimator = Update = Objective = Selection = Privacy = Variant
+    Space = object
 
-__all__ = ["Estimator", "MaskRule", "Objective", "Privacy", "Selection", "Update"]
+__all__ = ["Estimator", "MaskRule", "Objective", "Privacy", "Selection", "Space", "Update"]

@@ -74,8 +74,9 @@ class DataTable(Settings):
         "Merge labels that differ only in case, spaces, or number format (1 and 1.0); the most frequent form stays.",
     )
     leave_out_gaps: bool = setting(
-        False, "Skip rows with a missing label, answer or other part; otherwise they are an error.",
-        title="Skip incomplete rows"
+        False,
+        "Skip rows with a missing label, answer or other part; otherwise they are an error.",
+        title="Skip incomplete rows",
     )
     train: int = setting(1000, "Maximum number of training examples.", unit="examples", ge=1)
     validation: int = setting(500, "Maximum number of validation examples.", unit="examples", ge=0)
@@ -97,8 +98,11 @@ class LoopTable(Settings):
         200, "Evaluate on the validation examples every so many steps; 0: never.", unit="steps", ge=0
     )
     patience: int = setting(
-        0, "Stop early after so many evaluations in a row without improvement; 0: never.", unit="evaluations", ge=0,
-        title="Stop early after"
+        0,
+        "Stop early after so many evaluations in a row without improvement; 0: never.",
+        unit="evaluations",
+        ge=0,
+        title="Stop early after",
     )
     guard: bool = setting(
         True,
@@ -114,12 +118,16 @@ class RunTable(Settings):
     name: str = setting("", "Shown in lists; empty uses the name of the recipe.", max_length=80)
     folder: str = setting("", "Folder of the run; empty creates one in your runs folder.")
     checkpoints: int = setting(
-        2000, "Disk space for checkpoints, which make any past step quick to open; 0: none.", unit="MiB", ge=0,
-        title="Space for checkpoints"
+        2000,
+        "Disk space for checkpoints, which make any past step quick to open; 0: none.",
+        unit="MiB",
+        ge=0,
+        title="Space for checkpoints",
     )
     pause_on: tuple[Literal["battery", "disk", "gpu"], ...] = setting(
-        ("disk",), "Pause automatically: on 'battery', when the 'disk' is full, while another program uses the 'gpu'.",
-        title="Pause automatically"
+        ("disk",),
+        "Pause automatically: on 'battery', when the 'disk' is full, while another program uses the 'gpu'.",
+        title="Pause automatically",
     )
 
 
@@ -135,12 +143,12 @@ class Recipe(Settings):
     version: Literal[1] = VERSION
     model: ModelTable = ModelTable()
     data: DataTable = DataTable()
-    mask: Annotated[SerializeAsAny[MaskRule], _variant(MASKS)] = Field({}, validate_default=True)
-    estimator: Annotated[SerializeAsAny[Estimator], _variant(ESTIMATORS)] = Field({}, validate_default=True)
-    update: Annotated[SerializeAsAny[Update], _variant(UPDATES)] = Field({}, validate_default=True)
-    objective: Annotated[SerializeAsAny[Objective], _variant(OBJECTIVES)] = Field({}, validate_default=True)
-    selection: Annotated[SerializeAsAny[Selection], _variant(SELECTIONS)] = Field({}, validate_default=True)
-    privacy: Annotated[SerializeAsAny[Privacy], _variant(PRIVACY)] = Field({}, validate_default=True)
+    mask: Annotated[SerializeAsAny[MaskRule], _variant(MASKS)] = Field(default={}, validate_default=True)
+    estimator: Annotated[SerializeAsAny[Estimator], _variant(ESTIMATORS)] = Field(default={}, validate_default=True)
+    update: Annotated[SerializeAsAny[Update], _variant(UPDATES)] = Field(default={}, validate_default=True)
+    objective: Annotated[SerializeAsAny[Objective], _variant(OBJECTIVES)] = Field(default={}, validate_default=True)
+    selection: Annotated[SerializeAsAny[Selection], _variant(SELECTIONS)] = Field(default={}, validate_default=True)
+    privacy: Annotated[SerializeAsAny[Privacy], _variant(PRIVACY)] = Field(default={}, validate_default=True)
     loop: LoopTable = LoopTable()
     run: RunTable = RunTable()
 

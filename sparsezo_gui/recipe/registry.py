@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from sparsezo_gui.errors import UserError, did_you_mean, quoted
 from sparsezo_gui.lazy import load
-from sparsezo_gui.recipe.parts import Estimator, MaskRule, Objective, Privacy, Selection, Update
+from sparsezo_gui.recipe.parts import Estimator, MaskRule, Objective, Privacy, Selection, Space, Update
 from sparsezo_gui.recipe.variants import Variant
 
 if TYPE_CHECKING:

@@ -57,8 +57,10 @@ def reach(folder: Path, values: int, steps: int, budget: int) -> None:
         checkpoints.thin(folder, found, budget)
     kept = [frame.step for frame in checkpoints.listed(folder)]
     gaps = {b - 1: b - a for a, b in zip([0, *kept], [*kept, steps + 1], strict=True)}
-    print(f"{values:,} values, {steps:,} steps: a frame of {bytes_each / 1e6:.2f} MB every {spacing} steps, of which "
-          f"{len(kept)} are kept, {len(kept) * bytes_each / 1e6:.0f} MB; longest way {max(gaps.values()) - 1} steps")
+    print(
+        f"{values:,} values, {steps:,} steps: a frame of {bytes_each / 1e6:.2f} MB every {spacing} steps, of which "
+        f"{len(kept)} are kept, {len(kept) * bytes_each / 1e6:.0f} MB; longest way {max(gaps.values()) - 1} steps"
+    )
     tuned: Any = SimpleNamespace(
         values=start.clone(), start=start, mask=SimpleNamespace(size=values, hash=MASK),
         draw=lambda estimator, source, batch_size: estimator.draw(source, batch_size),

@@ -16,8 +16,7 @@ WORDS = ["good", "bad", "great", "dull", "warm", "cold"]
 
 
 def pytest_collection_modifyitems(items):
-    """Whatever is tried on every family is quick on two, whose linear layers lie either way; on the others it is slow.
-    """
+    """What is tried on every family is quick on two, whose linear layers lie either way, and slow on the others."""
     for item in items:
         if getattr(getattr(item, "callspec", None), "params", {}).get("family", "llama") not in ("llama", "gpt2"):
             item.add_marker(pytest.mark.slow)

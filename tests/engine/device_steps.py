@@ -157,8 +157,11 @@ def test_a_counted_objective_stays_on_its_device(alike):
 
 def test_private_steps_stay_on_their_device(frozen_tiny, gpu):
     """Their noise comes from the operating system, so that no two are alike."""
-    table = {"mask": {"rule": "random", "density": 0.02}, "privacy": {"rule": "gaussian"},
-             "data": {"task": "choice", "answers": ["yes", "no"]}}
+    table = {
+        "mask": {"rule": "random", "density": 0.02},
+        "privacy": {"rule": "gaussian"},
+        "data": {"task": "choice", "answers": ["yes", "no"]},
+    }
     chosen, model = recipe.build(table), gpu.moved(frozen_tiny("llama", 32))
     session = Session(chosen, model, tuned_values(model, finish(chosen.mask.find(model, SEARCH))))
     session.begin()

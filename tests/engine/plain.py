@@ -1,5 +1,4 @@
-"""An independent implementation to compare with: plain transformers, one sequence at a time, weights edited in place.
-"""
+"""An independent implementation: plain transformers, one sequence at a time, weights edited in place."""
 
 from __future__ import annotations
 

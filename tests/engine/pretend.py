@@ -91,7 +91,6 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     onto = device.type == GPU.type if device is not None else bool(ours) and name != "aten::_local_scalar_dense"
     known = {id(each.held): each for each in ours}  # what came in may be what goes out
 
-
     def back(value: Any) -> Any:
         if not onto or not isinstance(value, Tensor):
             return value

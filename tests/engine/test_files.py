@@ -194,6 +194,8 @@ def test_a_limit_on_the_size_of_files_is_not_a_full_disk(tmp_path, what):
     told = 20_000 // len(json.dumps(e.Notice("x" * 90).as_json()) + "\n")
     assert len(run.events()) == (told if what == "events" else 0)
     assert not list(run.path.glob(".*"))
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no such modes on Windows")
 def test_files_are_for_their_owner_alone_also_where_no_chmod_is_known(tmp_path, monkeypatch):
     def refuse(*_, **__):

@@ -54,8 +54,7 @@ def example(*tokens, label):
 
 
 class Plain:
-    """Steps of a session's recipe on a plain fp64 model, from the papers' formulas; directions alone are the session's.
-    """
+    """Steps of a session's recipe on a plain fp64 model, by the papers' formulas; only directions are the session's."""
 
     def __init__(self, session):
         self.session, self.model = session, reference.plain_model(session.model).double()
@@ -174,8 +173,11 @@ def test_trajectory(frozen_tiny, estimator, update, directions, generator):
     chosen = recipe.build(
         {
             "mask": {"rule": "random", "density": 0.02},
-            "estimator": {"rule": estimator, **SETTINGS.get(estimator, {}),
-                          **({"directions": directions} if "directions" in ESTIMATORS[estimator].model_fields else {})},
+            "estimator": {
+                "rule": estimator,
+                **SETTINGS.get(estimator, {}),
+                **({"directions": directions} if "directions" in ESTIMATORS[estimator].model_fields else {}),
+            },
             "update": {"rule": update, "learning_rate": RATES[update], "schedule": "linear"},
             "loop": {"steps": 12, "seed": 5, "batch_size": 6},
         }

@@ -493,6 +493,7 @@ def test_a_full_disk_ends_the_run_where_the_user_wants_that(make, tmp_path, monk
 
 def test_a_run_that_waits_for_room_can_be_stopped(make, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
+
         def full(self, step, *rest):
             raise DiskFull("the disk is full")
 

@@ -226,5 +226,3 @@ def test_objectives_ask_for_a_task_that_they_can_measure(settings, sentence):
     settings = sorted(settings)  # the task first
     with pytest.raises(UserError, match=sentence):
         with_settings(Recipe(), settings)
-
-

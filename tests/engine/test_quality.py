@@ -159,9 +159,9 @@ def test_wrong_words_are_told(make, tmp_path):
         compared(make, tmp_path, "sensitve")
     with pytest.raises(UserError, match="density"):
         compared(make, tmp_path, "random@7")
-    with pytest.raises(UserError, match=r"has no density\. Write 'mezo'"):
+    with pytest.raises(UserError, match=r"has no density\. Use 'mezo'"):
         compared(make, tmp_path, "mezo@0.1")
-    with pytest.raises(UserError, match=r"\[update\] rule is what methods differ in"):
+    with pytest.raises(UserError, match=r"\[update\] rule belongs to the compared methods"):
         Quality(make(update={"rule": "sgd"}), {"tiny": ()}, ("random",), 1, 12, tmp_path)
     for task, told in (("data.task=text", "no answers to choose from"), ("data.validation=0", "validation data")):
         with pytest.raises(UserError, match=told):

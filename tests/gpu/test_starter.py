@@ -31,5 +31,5 @@ def test_the_starter_learns(tmp_path, figure):
     ).stdout  # fmt: skip
     model, tokenizer = (cls.from_pretrained(tmp_path / "hf") for cls in (AutoModelForCausalLM, AutoTokenizer))
     ids = tokenizer(prompt, return_tensors="pt").input_ids
-    plain = tokenizer.decode(model.generate(ids, max_new_tokens=4, do_sample=False)[0, ids.shape[1]:])
+    plain = tokenizer.decode(model.generate(ids, max_new_tokens=4, do_sample=False)[0, ids.shape[1] :])
     assert told.strip().split()[:1] == plain.strip().split()[:1]

@@ -28,9 +28,7 @@ def alike(frozen_tiny, tmp_path):
                 "model": {"bits": bits, "compute": "float32"}}  # fmt: skip
         # Models of their own: what tunes every weight moves those of the model.
         table = ModelTable(id=str(frozen_tiny("llama").source.folder), bits=bits, compute="float32")
-        there, here = (
-            finish(frozen.load(table.model_copy(update={"device": device}))) for device in ("cuda", "cpu")
-        )
+        there, here = (finish(frozen.load(table.model_copy(update={"device": device}))) for device in ("cuda", "cpu"))
         (losses, values), (expected, others) = (
             steps(model, {**base, **tables}, tmp_path / model.device.type) for model in (there, here)
         )

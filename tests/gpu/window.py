@@ -1,6 +1,6 @@
 """The program's window while the starter is tuned: its memory curve beside what the driver says, as JSON.
 
-    python tests/gpu/window.py PICTURE
+python tests/gpu/window.py PICTURE
 """
 
 from __future__ import annotations

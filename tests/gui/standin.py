@@ -41,7 +41,10 @@ MB, GB = 2**20, 2**30
 
 
 def memory(
-    available: int = 8 * GB, scale: float = 1.0, search: int = 0, others: dict[str, int] | None = None,
+    available: int = 8 * GB,
+    scale: float = 1.0,
+    search: int = 0,
+    others: dict[str, int] | None = None,
     measured: bool = False,
 ) -> MemoryEstimate:
     """Of a model like Qwen3 0.6B; ``scale`` is the factor of all parts."""

@@ -135,7 +135,9 @@ class _Scorer:
         self.model, self.task, self.text = model, task, text
         self.first: tuple[Tensor, Tensor] | None = None
 
-    def row(self, way: str, size: float, held: AbstractContextManager[None]) -> Generator[Progress, None, dict]:
+    def row(
+        self, way: str, size: float, held: AbstractContextManager[None]
+    ) -> Generator[Progress, None, dict[str, Any]]:
         """A row of `bits`, measured within ``held``."""
         with held:
             task, hits = yield from self._losses(self.task, f"{way}: task")

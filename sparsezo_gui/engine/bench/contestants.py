@@ -51,14 +51,16 @@ METHODS: dict[str, tuple[str, ...]] = {
     "sparse-mezo": ("mask.rule=small-magnitude-dynamic", *_DENSE),
     "lezo": ("mask.rule=random-layers", *_DENSE),
     "four-directions": (*_SENSITIVE, "estimator.directions=4"),
-    **{rule: _felt(rule) for rule in (
-        "fzoo", "grzo", "hizoo", "conmezo", "bszo", "curvzo", "loren", "elastic", "forward-gradient"
-    )},
+    **{
+        rule: _felt(rule)
+        for rule in ("fzoo", "grzo", "hizoo", "conmezo", "bszo", "curvzo", "loren", "elastic", "forward-gradient")
+    },
     "addax": (*_felt("addax"), "estimator.short=36"),
     "first-order": (*_felt("first-order"), "update.rule=adam", "update.learning_rate=1e-3"),
-    **{update: ("mask.rule=sensitive", f"update.rule={update}", f"update.learning_rate={rate}") for update, rate in (
-        ("sgd", 1e-3), ("sign", 4e-3), ("momentum", 1e-4), ("adam", 1e-3), ("conservative", 1e-3)
-    )},
+    **{
+        update: ("mask.rule=sensitive", f"update.rule={update}", f"update.learning_rate={rate}")
+        for update, rate in (("sgd", 1e-3), ("sign", 4e-3), ("momentum", 1e-4), ("adam", 1e-3), ("conservative", 1e-3))
+    },
     "coreset": (*_SENSITIVE, "selection.rule=coreset"),
 }
 LORA, UNTUNED = "lora", "untuned"

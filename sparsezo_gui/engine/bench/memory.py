@@ -12,7 +12,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -64,9 +64,7 @@ def memory(
     return found
 
 
-def recipe_of(
-    folder: Path, place: Path, batch: int, tokens: int, scope: str, settings: Sequence[str]
-) -> Recipe:
+def recipe_of(folder: Path, place: Path, batch: int, tokens: int, scope: str, settings: Sequence[str]) -> Recipe:
     """A run on examples that are all truncated to ``tokens`` tokens; ``scope`` is 'answers' or 'whole'."""
     data = folder / f"data-{tokens}.jsonl"
     rows = [{"text": f"{number} " + "one two three four " * tokens, "label": "ab"[number % 2]}
@@ -92,7 +90,7 @@ def _apart(work: Callable[[Recipe], Columns], recipe: str) -> Columns:
     process.start()
     theirs.close()
     try:
-        return ours.recv()
+        return cast("Columns", ours.recv())
     except EOFError:
         raise UserError(
             f"Measuring {work.__name__.strip('_')} failed: its process ended without a result, probably for lack of "

@@ -68,8 +68,10 @@ class Quality:
             for name in self.methods:
                 data = self._recipe(task, name).data
                 if kind_of(data.task).kind != "choice" or kind_of(data.task).metric != METRIC:
-                    raise UserError(f"Task '{data.task}' has no answers to choose from, but accuracy is compared here. "
-                                    "Choose a task with answers.")
+                    raise UserError(
+                        f"Task '{data.task}' has no answers to choose from, but accuracy is compared here. "
+                        "Choose a task with answers."
+                    )
                 if not data.validation or not data.test:
                     raise UserError("Rates are chosen on validation data, and results measured on test data. Set "
                                     "[data] validation and test above 0.")  # fmt: skip
@@ -160,14 +162,15 @@ class Quality:
         if other and name != UNTUNED:
             target = statistics.mean(cell["curve"][-1][1] for cell in other)
             reached = [next((count for count, hit in cell["curve"] if hit >= target), None) for cell in cells]
-        passes = statistics.mean(reached) if None not in reached else None
+        counts = [count for count in reached if count is not None]
+        passes = statistics.mean(counts) if len(counts) == len(reached) else None
         seconds = statistics.mean(cell["seconds"] for cell in cells) if "seconds" in cells[0] else None
         return {
             "task": task, "method": name, "seeds": len(cells),
             "final": _spread(cell["final"] for cell in cells),
             "best": _spread(cell["best"] for cell in cells) if "best" in cells[0] else "",
             "forwards_to_mezo": "" if passes is None else round(passes),
-            "seconds_to_mezo": "" if None in (passes, seconds) else round(seconds * passes / self.forwards),
+            "seconds_to_mezo": "" if passes is None or seconds is None else round(seconds * passes / self.forwards),
             "tuned": cells[0]["tuned"], "rate": f"{cells[0]['rate']:.1e}",
             "seconds": "" if seconds is None else round(seconds),
             "mask_seconds": cells[0].get("mask_seconds", ""),

@@ -57,7 +57,8 @@ class Plain:
     @torch.inference_mode()
     def forward(self, logits_to_keep: int = 0) -> Tensor:
         """Logits of all tokens, or of the last ``logits_to_keep``."""
-        return self.model(self.rows, use_cache=False, logits_to_keep=logits_to_keep).logits
+        logits: Tensor = self.model(self.rows, use_cache=False, logits_to_keep=logits_to_keep).logits
+        return logits
 
 
 def example(number: int, tokens: Sequence[int]) -> Encoded:

@@ -63,7 +63,8 @@ def make(shape: str, folder: Path) -> Generator[Progress, None, Path]:
     kind = settings.pop("model_type")
     if kind == "gpt2":
         settings["n_positions"] = settings.pop("max_position_embeddings")
-    config = CONFIG_MAPPING[kind](**settings, dtype="bfloat16", bos_token_id=0, eos_token_id=1, pad_token_id=1)
+    make_config: Any = CONFIG_MAPPING[kind]
+    config = make_config(**settings, dtype="bfloat16", bos_token_id=0, eos_token_id=1, pad_token_id=1)
     folder.mkdir(parents=True, exist_ok=True)
     for path in resources.BUNDLED_MODELS["starter"].glob("token*"):
         shutil.copyfile(path, folder / path.name)
@@ -73,7 +74,7 @@ def make(shape: str, folder: Path) -> Generator[Progress, None, Path]:
     parameters = dict(model.named_parameters())
     # Seven billion random numbers take a CPU about a minute; their values do not matter.
     generator = torch.Generator("cuda" if torch.cuda.is_available() else "cpu").manual_seed(0)
-    places, part, total = {}, {}, 0
+    places, part, total = dict[str, str](), dict[str, torch.Tensor](), 0
 
     def flush() -> None:
         file = f"model-{len(set(places.values())) + 1:05d}.safetensors"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, cast
 
 from sparsezo_gui.engine.data import columns
 from sparsezo_gui.engine.data.conversations import NO_PICTURES, Conversation, Messages, conversation, messages
@@ -92,7 +92,7 @@ def learned_end(tokenizer: Any) -> int | None:
     return tokenizer.convert_tokens_to_ids(signs[0]) if signs else None
 
 
-def ending(tokenizer: Any, tools: list | None = None) -> Ending:
+def ending(tokenizer: Any, tools: list[Any] | None = None) -> Ending:
     """How answers end in the model's chat template. Raises `UserError` if it exceeds its limits."""
     return _ending(tokenizer, None if _has_own_way(tokenizer) else _template(tokenizer, tools))
 
@@ -123,7 +123,8 @@ def _split(talk: Conversation, tokenizer: Any, place: str, values: dict[str, Any
         text, values = _template(tokenizer, talk.tools), {**tokenizer.special_tokens_map, **values}
         how = {**vars(found), "openers": sorted(found.openers)}
         times = 1 + len(talk.messages) // 20  # a long conversation is rendered once per answer
-        return json.loads(rendered("split", text, values, _WHERE, place, trained, how, signs, times=times))
+        parts = rendered("split", text, values, _WHERE, place, trained, how, signs, times=times)
+        return cast("dict[str, Any]", json.loads(parts))
 
 
 @contextmanager
@@ -149,15 +150,15 @@ def _ending(tokenizer: Any, text: str | None) -> Ending:
     return Ending(**{**found, "openers": frozenset(found["openers"])})
 
 
-def _template(tokenizer: Any, tools: list | None) -> str:
+def _template(tokenizer: Any, tools: list[Any] | None) -> str:
     """The template's text; a tokenizer may have another one for tools."""
     with _told(tokenizer.name_or_path):
-        return tokenizer.get_chat_template(tools=tools)
+        return str(tokenizer.get_chat_template(tools=tools))
 
 
-def _written(tokenizer: Any, tools: list | None, talk: Messages, prompt: bool, **more: Any) -> str:
+def _written(tokenizer: Any, tools: list[Any] | None, talk: Messages, prompt: bool, **more: Any) -> str:
     options = {"tools": tools, "add_generation_prompt": prompt, "tokenize": False, **more}
-    return tokenizer.apply_chat_template(talk, **options)
+    return str(tokenizer.apply_chat_template(talk, **options))
 
 
 def _has_own_way(tokenizer: Any) -> bool:

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from sparsezo_gui.engine.data import columns
 from sparsezo_gui.engine.sandbox.prompt import described
@@ -223,7 +223,7 @@ def _noun(kind: str) -> str:
 def _calls(turn: dict[str, Any], named: str, place: str) -> list[Any] | None:
     """Tool calls in OpenAI's format, from its older one or ShareGPT's."""
     if turn.get("tool_calls"):
-        return _parsed(turn["tool_calls"], place, "'tool_calls'")
+        return cast("list[Any]", _parsed(turn["tool_calls"], place, "'tool_calls'"))
     if isinstance(turn.get("function_call"), dict):
         return [{"type": "function", "function": turn["function_call"]}]
     if named.lower() != "function_call":

@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 from sparsezo_gui.engine.data.lines import lines
 from sparsezo_gui.engine.data.record import Record
@@ -24,7 +24,8 @@ SEPARATORS = ",;\t|"
 SAMPLE, SAMPLE_CHARACTERS = 1000, 1_000_000  # of the beginning, to detect separator and quoting
 MOST_COLUMNS = 10_000
 LARGEST_FIELD = 16_000_000  # characters; a larger field means a quote that was never closed
-QUOTED, UNQUOTED = csv.QUOTE_MINIMAL, csv.QUOTE_NONE
+QUOTED: Final = csv.QUOTE_MINIMAL
+UNQUOTED: Final = csv.QUOTE_NONE
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _SEP = re.compile(r'"?sep=([^"\r\n])"?[,;\t]*\s*', re.IGNORECASE)
 _WRAPPED = re.compile(r'"(?:[^"]|"")*"')
@@ -37,7 +38,7 @@ class Dialect:
     """How a line is split into fields. ``quoting`` is `QUOTED`, `UNQUOTED`, or None while no quote was seen."""
 
     separator: str
-    quoting: int | None = QUOTED
+    quoting: Literal[0, 3] | None = QUOTED
     spaced: bool = False
 
     def reader(self, rows: Iterable[str]) -> Any:
@@ -242,7 +243,7 @@ def _dialects(usual: str) -> Iterator[Dialect]:
 
 def _parse(dialect: Dialect, sample: Sequence[str], ended: bool) -> tuple[list[list[str]], bool]:
     """The non-empty rows of a sample, and whether reading failed before its end."""
-    rows, reader = [], dialect.reader(sample)
+    rows, reader = list[list[str]](), dialect.reader(sample)
     try:
         rows += (fields for fields in reader if fields)
     except csv.Error:  # at the very end: a field that continues after the sample

@@ -9,7 +9,7 @@ from typing import Any
 from sparsezo_gui.answers import Task
 from sparsezo_gui.engine.data import chat, columns
 from sparsezo_gui.engine.data.conversations import Conversation, Messages, Unused, history, is_turns, turns
-from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.engine.data.template import Template
 from sparsezo_gui.engine.sandbox.prompt import described
 from sparsezo_gui.errors import UserError

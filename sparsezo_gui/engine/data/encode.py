@@ -50,8 +50,7 @@ class Row:
 
 
 def places_of(trunk: int, branches: Iterable[int]) -> list[int]:
-    """Position of each token in its text, from 0: those of the trunk, then those of each branch, which continue it.
-    """
+    """Position of each token in its text, from 0: those of the trunk, then those of each branch, which continue it."""
     return [*range(trunk), *(trunk + place for branch in branches for place in range(branch))]
 
 
@@ -114,7 +113,7 @@ def tokens_of(text: str | list[str], tokenizer: Any, **options: Any) -> Any:
 def text_of(tokens: Iterable[int], tokenizer: Any) -> str:
     """The text of ``tokens``, without special ones. Raises `UserError`."""
     with outside(tokenizer.name_or_path, "its tokenizer fails on these tokens", _CURE):
-        return tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return str(tokenizer.decode(list(tokens), skip_special_tokens=True))
 
 
 def encode(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
@@ -284,8 +283,8 @@ def tokenise_all(texts: list[list[str]], tokenizer: Any, prefix: Tokens = ()) ->
             "Split it into several rows."
         )
     if not fast:
-        sequences = (_without_offsets(text, ends, tokenizer) for text, ends in zip(joined, bounds, strict=True))
-        return [_without(prefix, sequence) for sequence in sequences]
+        slow = (_without_offsets(text, ends, tokenizer) for text, ends in zip(joined, bounds, strict=True))
+        return [_without(prefix, sequence) for sequence in slow]
     found = tokens_of(joined, tokenizer, add_special_tokens=False, return_offsets_mapping=True)
     sequences = []
     for tokens, offsets, limits in zip(found["input_ids"], found["offset_mapping"], bounds, strict=True):
@@ -311,7 +310,7 @@ def _without_offsets(text: str, bounds: list[int], tokenizer: Any) -> Sequence:
     return Sequence(tuple(tokens), owners, (None,) * len(tokens))
 
 
-def _common(sequences: list) -> tuple:
+def _common(sequences: list[Any]) -> tuple[Any, ...]:
     """Longest common prefix."""
     same = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))
     return tuple(column[0] for column in same)

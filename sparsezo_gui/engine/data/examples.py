@@ -11,7 +11,7 @@ from sparsezo_gui.answers import Candidate, Task
 from sparsezo_gui.engine.data import chat, columns, labels
 from sparsezo_gui.engine.data.conversations import Unused, is_turns, written
 from sparsezo_gui.engine.data.dialogues import Dialogues, texts
-from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.engine.data.template import Literal, Template
@@ -60,7 +60,7 @@ class Maker(Dialogues):
     parts: dict[str, str]
     prompt: Template
     answers: tuple[Candidate, ...]
-    candidates: tuple[Template, ...]
+    candidates: tuple[Template | Literal, ...]
     tokenizer: Any = None
     chat_template: bool = False
     unused: Unused = field(default_factory=Unused)
@@ -73,7 +73,7 @@ class Maker(Dialogues):
 
     def example(self, row: Record) -> Example:
         """The example of a row. Raises `UserError` with the row's number."""
-        made = getattr(self, f"_{self.task.kind}")(row)
+        made: Example = getattr(self, f"_{self.task.kind}")(row)
         if not made.templated:
             self._count(row, frozenset())
         try:
@@ -174,10 +174,10 @@ class Maker(Dialogues):
             raise UserError(f"{row.place}: the prompt is empty. Correct the row or the template.")
         return text
 
-    def _render(self, template: Template, row: Record, **more: Any) -> str:
+    def _render(self, template: Template | Literal, row: Record, **more: Any) -> str:
         return template.render({**self._values(row, template), **more}, row.place)
 
-    def _values(self, row: Record, template: Template) -> Values:
+    def _values(self, row: Record, template: Template | Literal) -> Values:
         """What a template sees: the row's columns by name, overridden by the task's parts, and the ``row`` itself."""
         values = {"row": row.values, **{name: value for name, value in row.values.items() if value == value}}
         values = {**dict.fromkeys(row.values, ""), **values}  # NaN is an empty cell

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from sparsezo_gui.engine.data.columns import Gap, UnknownLabel
-from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.errors import UserError
 
 MOST, SECONDS = 1000, 20.0  # faults, and seconds since the first, after which the search for more stops

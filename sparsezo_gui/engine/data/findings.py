@@ -15,7 +15,7 @@ from unicodedata import normalize
 from sparsezo_gui.engine.data import columns, faults, labels
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.examples import Example, Maker
-from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.engine.data.sources import SPLITS, Rows
 from sparsezo_gui.engine.pretrained.limits import BeyondModel, Limits
 from sparsezo_gui.errors import UserError
@@ -257,4 +257,3 @@ def _different(hashes: array[int]) -> int:
 def _examples(count: int, one: str = "", many: str = "", kind: str = "") -> str:
     """'1 example is', '1,234 examples are'."""
     return f"{count:,} {kind}{'example' if count == 1 else 'examples'} {one if count == 1 else many}".rstrip()
-

@@ -62,7 +62,7 @@ def _values(path: Path, line: int, text: str) -> Iterator[Any]:
     try:
         while place < len(text):
             value, place = _decode(text, place)
-            place = _BETWEEN.match(text, place).end()
+            place = _end(_BETWEEN, text, place)
             yield value
     except (ValueError, RecursionError):
         raise UserError(
@@ -87,10 +87,10 @@ class _Text:
         self.path, self._rest = path, texts(path)
         self._held, self._place, self._line, self._ended = "", 0, 1, False
 
-    def sign(self, between: re.Pattern = _GAP) -> str:
+    def sign(self, between: re.Pattern[str] = _GAP) -> str:
         """The next character that is not a gap; '' at the end."""
         while True:
-            place = between.match(self._held, self._place).end()
+            place = _end(between, self._held, self._place)
             self._line += self._held.count("\n", self._place, place)
             self._place = place
             if place < len(self._held) or not self._more():
@@ -124,8 +124,8 @@ class _Text:
         return value
 
     def _broken(self, error: Exception) -> UserError:
-        inside = isinstance(error, json.JSONDecodeError)
-        line = self._line + (self._held.count("\n", self._place, error.pos) if inside else 0)
+        inside = self._held.count("\n", self._place, error.pos) if isinstance(error, json.JSONDecodeError) else 0
+        line = self._line + inside
         much = "" if self._ended else f", or one row has more than {LARGEST:,} characters"
         return UserError(f"{self.path.name}, line {line}: not JSON ({_reason(error)}{much}).")
 
@@ -197,7 +197,7 @@ class _Text:
             raise _unknown(self.path, [])
 
     def _name(self, sign: str) -> str:
-        name = self.value() if sign == '"' else None
+        name: str | None = self.value() if sign == '"' else None
         if name is None or self.sign() != ":":
             raise UserError(f"{self.path.name}, line {self._line}: not JSON (a name and a colon are missing).")
         self._place += 1
@@ -257,3 +257,9 @@ def _record(path: Path, number: int, line: int, value: Any) -> Record:
             f'{record.place}: must be an object with columns, such as {{"text": "…"}}, not {type(value).__name__}.'
         )
     return record
+
+
+def _end(gap: re.Pattern[str], text: str, place: int) -> int:
+    """Where the ``gap`` at a place, which may be empty, ends."""
+    found = gap.match(text, place)
+    return found.end() if found else place

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sparsezo_gui import resources
@@ -15,6 +16,7 @@ from sparsezo_gui.engine.data.encode import Encoded, Tokens, encode, encode_text
 from sparsezo_gui.engine.data.examples import Example, Maker, maker
 from sparsezo_gui.engine.data.faults import Faults
 from sparsezo_gui.engine.data.findings import Findings
+from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.engine.data.rendering import trained_sequence
 from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.engine.data.spill import SpillList
@@ -113,8 +115,7 @@ def prepared(
     return splits, found
 
 
-
-def _add(split: Split, made: list[Made], found: Findings, name: str, row: readers.Record) -> None:
+def _add(split: Split, made: list[Made], found: Findings, name: str, row: Record) -> None:
     for example, encoded in made:
         split.examples.append(example)
         if encoded is not None:
@@ -122,7 +123,7 @@ def _add(split: Split, made: list[Made], found: Findings, name: str, row: reader
         found.see(name, row, example, encoded)
 
 
-def encoded_row(make: Maker, row: readers.Record, max_tokens: int) -> list[Made]:
+def encoded_row(make: Maker, row: Record, max_tokens: int) -> list[Made]:
     """The examples of a row: one, or as many as a long plain text needs; encoded only if there is a tokenizer."""
     example = make.example(row)
     if make.tokenizer is None:
@@ -148,9 +149,7 @@ class Passage:
     places: tuple[int, ...]
 
 
-def passages(
-    source: str, tokenizer: Any, sequences: int, tokens: int, table: DataTable | None = None
-) -> list[Passage]:
+def passages(source: str, tokenizer: Any, sequences: int, tokens: int, table: DataTable | None = None) -> list[Passage]:
     """At most ``sequences`` passages of at most ``tokens`` tokens, with every token predicted.
 
     ``source`` is as for `text_blocks`, or 'answers': the training examples of ``table`` one by one, with only the
@@ -186,7 +185,7 @@ def text_blocks(
     else:
         size = tokens * _CHARACTERS
         limit = max(sequences, sequences * tokens // 8)
-        numbered = (readers.Record({"text": text}, source, 0) for text in _passages(_texts(source), size))
+        numbered = (Record({"text": text}, source, 0) for text in _passages(_texts(source), size))
         groups, _ = sources.finish(sources.smallest(lambda: numbered, limit, sources.content_key))
         texts = (group[0].values["text"] for group in groups)
     blocks = encode_text_blocks(texts, tokenizer, tokens, sequences)
@@ -195,7 +194,7 @@ def text_blocks(
     return blocks
 
 
-def _examples(table: DataTable | None, tokenizer: Any, source: str) -> tuple[Maker, Iterator[readers.Record]]:
+def _examples(table: DataTable | None, tokenizer: Any, source: str) -> tuple[Maker, Iterator[Record]]:
     """The maker of examples, and the training rows that can become some."""
     if table is None:
         raise UserError(f"[mask] text: '{source}' needs the data table of a recipe.")
@@ -204,7 +203,7 @@ def _examples(table: DataTable | None, tokenizer: Any, source: str) -> tuple[Mak
     return make, (row for row in rows["train"] if not (table.leave_out_gaps and _has_gap(make, row)))
 
 
-def _has_gap(make: Maker, row: readers.Record) -> bool:
+def _has_gap(make: Maker, row: Record) -> bool:
     try:
         make.example(row)
     except columns.Gap:
@@ -214,11 +213,8 @@ def _has_gap(make: Maker, row: readers.Record) -> bool:
 
 def _texts(source: str) -> Iterator[str]:
     """Texts of a source: of the column 'text', or else of the first column with text."""
-    parts = (
-        {"": lambda: readers.read(resources.BUNDLED_TEXT[source])}
-        if source in resources.BUNDLED_TEXT
-        else (sources.find(source, stream=True))
-    )
+    bundled = resources.BUNDLED_TEXT.get(source)
+    parts = {"": partial(readers.read, bundled)} if bundled else sources.find(source, stream=True)
     part = parts.get("train") or next(iter(parts.values()))
     column = ""
     for record in part():
@@ -227,7 +223,7 @@ def _texts(source: str) -> Iterator[str]:
             yield str(record.values[column])
 
 
-def _text_column(record: readers.Record) -> str:
+def _text_column(record: Record) -> str:
     names = [name for name, value in record.values.items() if isinstance(value, str)]
     if not names:
         raise UserError(f"{record.place}: no column contains text. {columns.choices('text', list(record.values))}")

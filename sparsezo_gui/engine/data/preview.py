@@ -14,7 +14,7 @@ from sparsezo_gui.engine.data import columns, prepare, rendering, sources
 from sparsezo_gui.engine.data.examples import Maker, maker
 from sparsezo_gui.engine.data.faults import Gaps
 from sparsezo_gui.engine.data.findings import Findings
-from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.engine.pretrained.limits import Limits
 from sparsezo_gui.errors import UserError
@@ -109,8 +109,7 @@ def _shown(make: Maker, paged: list[Record], table: DataTable) -> tuple[tuple[Pi
         with suppress(UserError):
             for example, encoded in prepare.encoded_row(make, row, table.max_tokens):
                 shown.append(rendering.shortened(rendering.pieces(example, encoded, make.tokenizer)))
-    examples, left_out = (tuple(each[part] for each in shown) for part in (0, 1))
-    return examples, left_out
+    return tuple(pieces for pieces, _ in shown), tuple(left_out for _, left_out in shown)
 
 
 def _figures(make: Maker, splits: dict[str, prepare.Split], found: Findings) -> dict[str, Any]:

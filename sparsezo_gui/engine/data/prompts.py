@@ -14,7 +14,7 @@ from sparsezo_gui.answers import Task
 from sparsezo_gui.engine.data import chat, columns
 from sparsezo_gui.engine.data.encode import Encoded, Tokens, encode, prompt_tokens
 from sparsezo_gui.engine.data.examples import Example, maker
-from sparsezo_gui.engine.data.readers import Record
+from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.engine.data.template import Template
@@ -44,7 +44,7 @@ class EncodedPrompt:
 class _Question(Record):
     """A row made of a prompt."""
 
-    place = PLACE  # type: ignore[assignment]
+    place = PLACE
 
 
 def encode_prompt(

@@ -32,15 +32,15 @@ def trained_sequence(encoded: Encoded) -> tuple[Tokens, tuple[int, ...]]:
 def pieces(example: Example, encoded: Encoded | None, tokenizer: Any = None) -> Pieces:
     """The text of an example, each piece with whether it is trained: token by token if ``encoded``."""
     if encoded is None:
-        chosen = ((example.choices[example.label], True),) if example.choices else ()
-        return (*example.segments, *chosen)
+        answer = ((example.choices[example.label], True),) if example.choices else ()
+        return (*example.segments, *answer)
     tokens, learned = trained_sequence(encoded)
     chosen = set(learned)
     texts, rest = _by_text(example.text, tokens, encoded.cut, tokenizer)
     shown = tuple((text, place in chosen) for place, text in enumerate(texts or _decoded(tokens, tokenizer)))
     # Nothing is computed after the last trained token, but a conversation is shown to its end.
-    last, learned = example.segments[-1]
-    return (*shown, (rest, False)) if rest and not learned and not encoded.choices and last.endswith(rest) else shown
+    last, trained = example.segments[-1]
+    return (*shown, (rest, False)) if rest and not trained and not encoded.choices and last.endswith(rest) else shown
 
 
 def merged(shown: Pieces) -> list[tuple[str, bool]]:
@@ -102,4 +102,4 @@ def _decoded(tokens: Tokens, tokenizer: Any) -> Iterator[str]:
 
 def _decode(tokens: Tokens, tokenizer: Any) -> str:
     with outside(tokenizer.name_or_path, "its tokenizer fails on these tokens", "Change the text."):
-        return tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)
+        return str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))

@@ -78,7 +78,8 @@ def finish(work: Generator[Any, None, T]) -> T:
         try:
             next(work)
         except StopIteration as end:
-            return end.value
+            result: T = end.value
+            return result
 
 
 def read_rows(table: DataTable) -> Generator[Progress, None, dict[str, Rows]]:
@@ -272,7 +273,9 @@ class Groups(Sequence[list[Record]]):
         return [self.store[place] for place in self.places[index]]
 
 
-def smallest(part: Part, limit: int, key: Callable) -> Generator[Progress, None, tuple[Groups, int]]:
+def smallest(
+    part: Part, limit: int, key: Callable[[int, Record], int]
+) -> Generator[Progress, None, tuple[Groups, int]]:
     """Rows with the ``limit`` smallest keys, grouped by key, in key order; and the total number of rows."""
     store: SpillList[Record] = SpillList()
     groups: dict[int, list[int]] = {}
@@ -346,9 +349,7 @@ def content_key(index: int, record: Record) -> int:
     return _hash(json.dumps(record.values, sort_keys=True, default=str))
 
 
-def _rows(
-    groups: Groups, table: DataTable, limit: int, total: int, note: str = ""
-) -> Generator[Progress, None, Rows]:
+def _rows(groups: Groups, table: DataTable, limit: int, total: int, note: str = "") -> Generator[Progress, None, Rows]:
     """Rows of these groups, at most ``limit``, with nested lists expanded as the task says."""
     paths = task(table.task).explode
     store, waiting = groups.store, Progress("Reading data", total, 0, "rows")

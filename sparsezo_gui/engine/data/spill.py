@@ -9,7 +9,7 @@ import weakref
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 from sparsezo_gui.engine.files import cannot_write
 
@@ -28,7 +28,8 @@ class SpillList(Sequence[T]):
     def __init__(self, values: Iterable[T] = ()) -> None:
         self._held: list[T] = []
         self._ends, self._buffer, self._lock = array("Q", [0]), bytearray(), threading.Lock()
-        self._file, self._written = None, 0
+        self._file: BinaryIO | None = None
+        self._written = 0
         for value in values:
             self.append(value)
 
@@ -62,7 +63,7 @@ class SpillList(Sequence[T]):
     def _flush(self) -> None:
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (closed with the store)
+                self._file = cast("BinaryIO", tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 (closed with the store)
                 weakref.finalize(self, self._file.close)
             self._file.seek(self._written)
             self._file.write(self._buffer)
@@ -76,9 +77,11 @@ class SpillList(Sequence[T]):
         with self._lock:
             if end > self._written:
                 self._flush()
+            assert self._file
             self._file.seek(begin)
             content = self._file.read(end - begin)
-        return pickle.loads(content)  # written by this process, where no other can write
+        value: T = pickle.loads(content)  # written by this process, where no other can write
+        return value
 
 
 class Subset(Sequence[T]):

@@ -56,7 +56,8 @@ class Template:
         self._shrinks = not any(tree.find_all(_GROWING)) and all(
             node.name in _SHRINKING for node in tree.find_all(nodes.Filter)
         )
-        tests = (node.test for node in tree.find_all((nodes.If, nodes.CondExpr)))
+        tests: list[nodes.Node] = [each.test for each in tree.find_all(nodes.If)]
+        tests += [each.test for each in tree.find_all(nodes.CondExpr)]
         self.optional = frozenset(test.name for test in tests if isinstance(test, nodes.Name))
         # Nothing can be assigned. Jinja's own search would evaluate constant parts here, without limits.
         self.names = frozenset(name.name for name in tree.find_all(nodes.Name)) - self.optional
@@ -156,7 +157,7 @@ def _check_node(node: nodes.Node) -> None:
 class Literal:
     """Replaces a `Template` where text must be taken literally."""
 
-    names = optional = used = written = frozenset()
+    names = optional = used = written = frozenset[str]()
 
     def __init__(self, text: str):
         self.text = text

@@ -43,7 +43,7 @@ class HuggingFace(ExportFormat):
         ),
     )
 
-    def write(
+    def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool, weights: str = "original"
     ) -> Generator[Progress | Notice, None, dict[str, Any]]:
         """See `ExportFormat.write`."""

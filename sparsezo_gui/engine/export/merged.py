@@ -51,15 +51,17 @@ def export_merged(
     with drafted(out, size) as draft:
         yield from _copy(checkpoint, draft, size)
         moved = yield from _patch(checkpoint, changes, draft)
-        copy_companions(source.folder, draft, texts or {}, source.code and source.code.files)
+        copy_companions(source.folder, draft, texts or {}, source.code.files if source.code else None)
         yield from _verify(checkpoint, changes, draft, size)
     return Merged(sum(len(indices) for indices, _ in changes.values()), moved, size)
 
 
 def _refuse(source: ModelSource, checkpoint: Checkpoint, changes: Changes) -> None:
     if source.prequantised:
-        raise UserError(f"'{source.id}' is itself quantised, so there are no original weights to merge into. "
-                        "Export it as trained or as an overlay, or tune the 16-bit original of this model.")
+        raise UserError(
+            f"'{source.id}' is itself quantised, so there are no original weights to merge into. "
+            "Export it as trained or as an overlay, or tune the 16-bit original of this model."
+        )
     for name in changes:
         if name not in source.spec.linears or name not in checkpoint:
             raise UserError(f"'{source.id}' has no weight '{name}', so the tuned values belong to another model.")
@@ -87,13 +89,11 @@ def _patch(checkpoint: Checkpoint, changes: Changes, draft: Path) -> Generator[P
         tensor[places] = values
         with (draft / entry.file.name).open("r+b") as file:
             file.seek(entry.begin)
-            file.write(memoryview(tensor.view(torch.uint8).numpy()))
+            file.write(tensor.view(torch.uint8).numpy().data)
     return moved
 
 
-def _stored(
-    checkpoint: Checkpoint, name: str, entry: Entry, change: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
+def _stored(checkpoint: Checkpoint, name: str, entry: Entry, change: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Indices (int64) and values of a change in the file's own layout: its dtype, and (in, out) for a Conv1D."""
     indices, values = change
     places = torch.as_tensor(indices).cpu().long()
@@ -144,9 +144,7 @@ def _same(original: Entry, copy: Entry) -> bool:
     return True
 
 
-def _tuned_only(
-    checkpoint: Checkpoint, name: str, original: Entry, copy: Entry, change: tuple[Tensor, Tensor]
-) -> bool:
+def _tuned_only(checkpoint: Checkpoint, name: str, original: Entry, copy: Entry, change: tuple[Tensor, Tensor]) -> bool:
     places, values = _stored(checkpoint, name, original, change)
     before, after = _bits(original.read().reshape(-1)), _bits(copy.read().reshape(-1))
     if not torch.equal(after[places], _bits(values)):

@@ -22,7 +22,7 @@ class Overlay(ExportFormat):
     help = "Only the tuned values, in a small file that needs SparseZO and the base model."
     suffix = ".safetensors"
 
-    def write(
+    def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool
     ) -> Generator[Progress, None, dict[str, Any]]:
         """See `ExportFormat.write`."""

@@ -43,7 +43,7 @@ def export_trained(
                     done += 1
                     yield Progress("Writing the model as trained", done, count, "weights")
         texts = {**(texts or {}), **whole.texts()}
-        copy_companions(source.folder, draft, texts, source.code and source.code.files)
+        copy_companions(source.folder, draft, texts, source.code.files if source.code else None)
         for file in whole.files:
             for key, entry in read_header(draft / file).items():
                 if _bytes(entry.read()) != _bytes(whole.read(key)):
@@ -119,4 +119,4 @@ class _Whole:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy().data

@@ -86,9 +86,11 @@ def cached_folder(table: ModelTable) -> Path | None:
     Raises `UserError` for code that may not run whoever lets it.
     """
     try:
-        path = Path(huggingface_hub.snapshot_download(
-            table.id, revision=table.revision, local_files_only=True, allow_patterns="config.json"
-        ))
+        path = Path(
+            huggingface_hub.snapshot_download(
+                table.id, revision=table.revision, local_files_only=True, allow_patterns="config.json"
+            )
+        )
     except (hub.HFValidationError, hub.LocalEntryNotFoundError, OSError):
         return None
     if not (path / "config.json").is_file():
@@ -140,15 +142,18 @@ def _listing(table: ModelTable) -> Generator[Progress, None, tuple[Snapshot, lis
         raise UserError(f"'{table.id}' on the Hub {what}")
     patterns = [*FILES, *PICKLES, *(["*.py"] if table.trust_remote_code else [])]
     others = [name for name in names if MORE_TEMPLATES.fullmatch(name)]
-    names = [*filter_repo_objects(names, allow_patterns=patterns, ignore_patterns=LEFT_OUT), *others]
+    names = [*filter_repo_objects(names, allow_patterns=patterns, ignore_patterns=list(LEFT_OUT)), *others]
     if "config.json" not in names:
         raise UserError(f"'{table.id}' on the Hub is incomplete: it has no config.json. Choose another copy.")
     if SINGLE not in names and INDEX not in names:
-        raise UserError(f"'{table.id}' on the Hub has no safetensors weights, the only format that SparseZO loads. "
-                        "Choose a copy of the model with model.safetensors.")
+        raise UserError(
+            f"'{table.id}' on the Hub has no safetensors weights, the only format that SparseZO loads. "
+            "Choose a copy of the model with model.safetensors."
+        )
     unused = re.compile(r"model-\d+-of-\d+\.safetensors|.*\.index\.json") if SINGLE in names else re.compile("$^")
     wanted = {name for name in names if Path(name).suffix not in PICKLED and not unused.fullmatch(name)}
-    return Snapshot(table.id, info.sha, token()), [_file(each) for each in info.siblings if each.rfilename in wanted]
+    files = [_file(each) for each in info.siblings or () if each.rfilename in wanted]
+    return Snapshot(table.id, info.sha or table.revision, token()), files
 
 
 def model_info(table: ModelTable) -> huggingface_hub.ModelInfo:
@@ -159,11 +164,13 @@ def model_info(table: ModelTable) -> huggingface_hub.ModelInfo:
 
 
 def _file(sibling: RepoSibling) -> HubFile:
-    hash = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
-    if sibling.size is None or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", hash or ""):
-        raise UserError(f"{constants.ENDPOINT} does not provide size and checksum of '{sibling.rfilename}', so it "
-                        "is not a full mirror of the Hub. Unset HF_ENDPOINT, or download the model in another way and "
-                        "choose its folder.")
+    hash = (sibling.lfs.sha256 if sibling.lfs else sibling.blob_id) or ""
+    if sibling.size is None or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", hash):
+        raise UserError(
+            f"{constants.ENDPOINT} does not provide size and checksum of '{sibling.rfilename}', so it "
+            "is not a full mirror of the Hub. Unset HF_ENDPOINT, or download the model in another way and "
+            "choose its folder."
+        )
     return HubFile(sibling.rfilename, sibling.size, hash)
 
 
@@ -173,8 +180,10 @@ def _check_disk(table: ModelTable, needed: int) -> None:
         place = place.parent
     free = shutil.disk_usage(place).free
     if needed and needed + SPARE > free:
-        raise UserError(f"'{table.id}' needs {size(needed)} on the disk of {place}, but only {size(free)} are "
-                        "free. Free some space, or set HF_HOME to a folder on another disk.")
+        raise UserError(
+            f"'{table.id}' needs {size(needed)} on the disk of {place}, but only {size(free)} are "
+            "free. Free some space, or set HF_HOME to a folder on another disk."
+        )
 
 
 def _fetch(snapshot: Snapshot, files: list[HubFile], done: int, total: int) -> Generator[Progress, None, int]:

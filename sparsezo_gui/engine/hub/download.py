@@ -102,8 +102,10 @@ class Snapshot:
             with held(path):
                 yield
         except filelock.Timeout as error:
-            raise UserError(f"'{file.name}' of '{self.id}' is being downloaded by another program. Wait until that "
-                            "has finished, then start again.") from error
+            raise UserError(
+                f"'{file.name}' of '{self.id}' is being downloaded by another program. Wait until that "
+                "has finished, then start again."
+            ) from error
 
     def _receive(self, file: HubFile) -> Generator[int, None, None]:
         part = self._part(file)
@@ -113,9 +115,11 @@ class Snapshot:
         part.touch()  # a file may be empty
         if not (yield from _is_right(part, file)):
             part.unlink()
-            raise UserError(f"'{file.name}' of '{self.id}' was damaged during download: its checksum is wrong. It was "
-                            "removed; start again. If that does not help, a proxy or virus scanner may be changing "
-                            "downloads.")
+            raise UserError(
+                f"'{file.name}' of '{self.id}' was damaged during download: its checksum is wrong. It was "
+                "removed; start again. If that does not help, a proxy or virus scanner may be changing "
+                "downloads."
+            )
         sync(part)
         os.replace(part, self._blob(file))
 
@@ -175,12 +179,11 @@ def _is_right(part: Path, file: HubFile) -> Generator[int, None, bool]:
         while chunk := content.read(2**24):
             digest.update(chunk)
             yield file.size
-    return digest.hexdigest() == file.hash
+    return bool(digest.hexdigest() == file.hash)
 
 
 def _digest(like: str, size: int) -> Any:
-    """What computes a hash such as ``like``: the sha256 of a content, or the sha1 that git gives one of ``size`` bytes.
-    """
+    """Computes a hash such as ``like``: the sha256 of a content, or the sha1 that git gives one of ``size`` bytes."""
     return hashlib.sha256() if len(like) == 64 else hashlib.sha1(b"blob %d\0" % size)
 
 

@@ -30,30 +30,46 @@ def refusal(kind: str, id: str, error: BaseException, instead: str) -> UserError
     status, tokens = _status(chain), f"{constants.ENDPOINT}/settings/tokens"
     page = f"{constants.ENDPOINT}/{'' if kind == 'model' else 'datasets/'}{id}"
     if huggingface_hub.is_offline_mode() and any_is(ConnectionError, hub.LocalEntryNotFoundError):
-        return UserError(f"The {kind} '{id}' is not on this computer, and the program is offline (HF_HUB_OFFLINE). Go "
-                         f"online once to download it, or {instead}.")
+        return UserError(
+            f"The {kind} '{id}' is not on this computer, and the program is offline (HF_HUB_OFFLINE). Go "
+            f"online once to download it, or {instead}."
+        )
     if any_is(hub.GatedRepoError):
-        return UserError(f"The {kind} '{id}' on the Hub is gated. Accept its terms at {page}, create a token at "
-                         f"{tokens}, and set it {HOW}.")
+        return UserError(
+            f"The {kind} '{id}' on the Hub is gated. Accept its terms at {page}, create a token at "
+            f"{tokens}, and set it {HOW}."
+        )
     if any_is(hub.RepositoryNotFoundError, hub.HFValidationError):
-        return UserError(f"There is no {kind} '{id}' on the Hub, or it is private. Check the name, or {instead}; for a "
-                         f"private {kind}, set a token {HOW}.")
+        return UserError(
+            f"There is no {kind} '{id}' on the Hub, or it is private. Check the name, or {instead}; for a "
+            f"private {kind}, set a token {HOW}."
+        )
     if any_is(hub.RevisionNotFoundError):
-        return UserError(f"The {kind} '{id}' on the Hub lacks this revision. Use 'main', or a branch, tag or commit "
-                         f"listed at {page}/tree/main.")
+        return UserError(
+            f"The {kind} '{id}' on the Hub lacks this revision. Use 'main', or a branch, tag or commit "
+            f"listed at {page}/tree/main."
+        )
     if any_is(hub.DisabledRepoError):
         return UserError(f"The {kind} '{id}' was disabled by the Hub. Choose another one.")
     if status in (401, 403):
-        return UserError(f"The Hub does not let your token read the {kind} '{id}' (HTTP {status}): it is wrong, has "
-                         f"expired or lacks the permission. Create a new one at {tokens} and set it {HOW}.")
+        return UserError(
+            f"The Hub does not let your token read the {kind} '{id}' (HTTP {status}): it is wrong, has "
+            f"expired or lacks the permission. Create a new one at {tokens} and set it {HOW}."
+        )
     if any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in chain):
-        return UserError(f"The disk of the Hugging Face cache ({constants.HF_HUB_CACHE}) is full. Free some space and "
-                         f"start again{_kept(kind)}.")
+        return UserError(
+            f"The disk of the Hugging Face cache ({constants.HF_HUB_CACHE}) is full. Free some space and "
+            f"start again{_kept(kind)}."
+        )
     if local := next((link for link in chain if isinstance(link, OSError) and link.filename), None):
-        return UserError(f"{local.filename}: cannot be written ({local.strerror}). Change its permissions, or set "
-                         "HF_HOME to a folder that is yours.")
-    return UserError(f"The {kind} '{id}' is not on this computer, and the Hub cannot be reached ({_reason(chain)}). "
-                     f"Check the connection and start again, or {instead}{_kept(kind)}.")
+        return UserError(
+            f"{local.filename}: cannot be written ({local.strerror}). Change its permissions, or set "
+            "HF_HOME to a folder that is yours."
+        )
+    return UserError(
+        f"The {kind} '{id}' is not on this computer, and the Hub cannot be reached ({_reason(chain)}). "
+        f"Check the connection and start again, or {instead}{_kept(kind)}."
+    )
 
 
 def _kept(kind: str) -> str:

@@ -41,8 +41,10 @@ def found() -> tuple[str | None, str]:
 def keep(text: str) -> None:
     """Saves a token in the keyring. Raises `UserError` if it is not a token, or if the keyring fails."""
     if not re.fullmatch(TOKEN, text):
-        raise UserError("Not a token of the Hugging Face Hub: it begins with 'hf_', followed by letters and "
-                        f"digits. Copy all of it from {constants.ENDPOINT}/settings/tokens.")
+        raise UserError(
+            "Not a token of the Hugging Face Hub: it begins with 'hf_', followed by letters and "
+            f"digits. Copy all of it from {constants.ENDPOINT}/settings/tokens."
+        )
     with _telling():
         keyring.set_password(SERVICE, USER, text)
     if _kept() != text:

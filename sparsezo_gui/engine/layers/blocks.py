@@ -60,7 +60,8 @@ class Blocks:
     def run(self, number: int, hidden: Tensor, call: Call) -> Tensor:
         """Output of block ``number`` for ``hidden``."""
         out = self.blocks[number](hidden, *call.args, **call.kwargs)
-        return out[0] if isinstance(out, tuple) else out
+        states: Tensor = out[0] if isinstance(out, tuple) else out
+        return states
 
     def leave(self, hidden: Tensor, ids: Tensor) -> tuple[Tensor, Head]:
         """`split_pass`, starting from the output of the last block."""

@@ -42,7 +42,9 @@ def split_pass(module: Any, body: nn.Module | None, **inputs: Any) -> tuple[Tens
 
     def head(states: Tensor) -> Tensor:
         with _giving(body, _with_states(nothing, states)):
-            return module(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=states.device), use_cache=False).logits
+            ids = torch.zeros(1, 1, dtype=torch.int64, device=states.device)
+            logits: Tensor = module(input_ids=ids, use_cache=False).logits
+        return logits
 
     return hidden, head
 

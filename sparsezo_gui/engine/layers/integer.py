@@ -4,10 +4,10 @@ Each token's activations are cut to int8 by their largest magnitude (dynamic, as
 multiplied with the int8 codes of the frozen weight; the products are exact in int32. The tuned values stay apart in
 fp32, as a sparse product beside it, so that ±ε reaches the loss whole.
 
-The sides of a probe differ by very little, and rounding each on its own would bury that under noise. So only the first
-side is cut to int8 itself; of every other side it is the *difference* to the first, with a scale of its own:
-y₀ = Q(x₀)·Wᵀ and yₖ = y₀ + Q(xₖ − x₀)·Wᵀ. The rounding of y₀ is common to all sides and falls out of the slope; that
-of the differences is relative to them (1/254 of a token's largest), however small ε is.
+The points of a step differ by very little, and rounding each on its own would bury that under noise. So only the first
+point is cut to int8 itself; of every other point it is the *difference* to the first, with a scale of its own:
+y₀ = Q(x₀)·Wᵀ and yₖ = y₀ + Q(xₖ − x₀)·Wᵀ. The rounding of y₀ is common to all points and cancels in the projected
+gradient; that of the differences is relative to them (1/254 of a token's largest), however small ε is.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class IntegerLinear(FrozenLinear):
                 y.copy_(products).mul_(self.scales).mul_(scales[point, part])
                 if point:
                     y += out[0, part]
-        # Only now: each side builds on the first one's untouched product.
+        # Only now: each point builds on the first one's untouched product.
         if isinstance(self.patch, SparsePatch):
             if self.pattern is None or self.pattern.indices is not self.patch.indices:
                 self.pattern = _Pattern(self.patch.indices, self.frozen)
@@ -70,7 +70,7 @@ class Rounding:
         self._room = torch.empty(0)
 
     def of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes int8 (sides, n, in) of the first side and of the others' differences to it; scales (sides, n, 1)."""
+        """Codes int8 (points, n, in) of the first point and of the others' differences to it; scales (points, n, 1)."""
         # The rows are held, so nothing else can come to lie where they are.
         if self._rows.data_ptr() != rows.data_ptr() or self._rows.shape != rows.shape:
             self._rows = rows

@@ -1,7 +1,7 @@
-"""The frozen linear layer: one weight, several sides.
+"""The frozen linear layer: one weight, several points.
 
-Both sides of a probe run through each weight while it is hot: it is made dense once, the values of one side are put in
-and multiplied, then those of the next (never in place). The layer's input therefore holds the sides
+All points of a step run through each weight while it is hot: it is made dense once, the values of one point are put in
+and multiplied, then those of the next (never in place). The layer's input therefore holds the points
 one after the other along its first dimension. On a CPU a large weight is made dense a span of rows at a time: the span
 stays in cache, and memory of that size is used again where larger pieces would be fetched from the system each time.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ Recorder = Callable[[Tensor, Tensor], None]
 
 
 class FrozenLinear(nn.Module):
-    """y = x·Wᵀ + b with a frozen W (out, in), and what is ``tuned`` of it for each side; None runs the frozen weight as
+    """y = x·Wᵀ + b with a frozen W (out, in), and its ``patch`` for each point; None runs the frozen weight as
     it is."""
 
     def __init__(self, name: str, frozen: FrozenWeight, bias: Tensor | None, dtype: torch.dtype) -> None:
@@ -44,16 +45,16 @@ class FrozenLinear(nn.Module):
         self.spans = spans_of(frozen, self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` (sides · batch, …, in) to (sides · batch, …, out)."""
+        """``x`` (points · batch, …, in) to (points · batch, …, out)."""
         if torch.is_grad_enabled() and x.requires_grad:
-            return _Differentiable.apply(x, self)
+            return cast("Tensor", _Differentiable.apply(x, self))  # type: ignore[no-untyped-call]
         out = self.multiply(x.reshape(self.patch.points if self.patch else 1, -1, x.shape[-1]))
         if self.bias is not None:
             out += self.bias
         return out.view(*x.shape[:-1], self.frozen.shape[0])
 
     def multiply(self, rows: Tensor) -> Tensor:
-        """x·Wᵀ of each side: (sides, n, in) to (sides, n, out)."""
+        """x·Wᵀ of each point: (points, n, in) to (points, n, out)."""
         tuned = self.patch or Patch(len(rows))
         out = torch.empty(*rows.shape[:-1], self.frozen.shape[0], dtype=rows.dtype, device=rows.device)
         # Sides that share the weight go through it as one.
@@ -66,7 +67,7 @@ class FrozenLinear(nn.Module):
         return out
 
     def weight(self, dtype: torch.dtype) -> Tensor:
-        """The weight (out, in) of the first side, which the caller must not write to."""
+        """The weight (out, in) of the first point, which the caller must not write to."""
         return self.frozen.read(dtype) if self.patch is None else self.patch.whole(self.frozen.dense(dtype))
 
 
@@ -84,8 +85,7 @@ def recorded(layers: Iterable[FrozenLinear], recorder: Callable[[FrozenLinear], 
 
 
 def loss_scale(dtype: torch.dtype) -> float:
-    """What a loss is multiplied with before it goes backwards: in fp16 gradients would fall below its smallest number.
-    """
+    """Factor of a loss before back-propagation: in fp16, gradients would fall below its smallest number."""
     return 1024.0 if dtype == torch.float16 else 1.0
 
 
@@ -102,14 +102,14 @@ class _Differentiable(torch.autograd.Function):
     """The same product for backward passes: the frozen weight is made dense again rather than kept."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, layer: FrozenLinear) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: FrozenLinear) -> Tensor:
         ctx.layer = layer
         if layer.recorder is not None:
             ctx.save_for_backward(x)
         return F.linear(x, layer.weight(x.dtype), layer.bias)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         layer = ctx.layer
         if layer.recorder is not None:
             (x,) = ctx.saved_tensors

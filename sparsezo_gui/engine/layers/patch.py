@@ -1,4 +1,4 @@
-"""What is tuned of a frozen weight, for as many sides at once as go through the layer.
+"""What is tuned of a frozen weight, for as many points at once as go through the layer.
 
 Some of it is put into the weight while that is dense, some is added to what the weight gives.
 """
@@ -21,12 +21,12 @@ class Patch:
 
     points: int
     apart = False
-    """Whether every side has a weight of its own; else they go through one together."""
+    """Whether every point has a weight of its own; else they go through one together."""
     puts = False
     """Whether something is put into the weight."""
 
     def weights(self, frozen: FrozenWeight, dtype: torch.dtype, first: int, last: int) -> Iterator[Tensor]:
-        """The rows of ``frozen`` from ``first`` to before ``last`` for every side, or once where sides go through one
+        """The rows of ``frozen`` from ``first`` to before ``last`` for every point, or once where points go through one
         together. Each is good until the next is asked for, and must not be written to."""
         if not self.puts:
             yield frozen.read(dtype, first, last)
@@ -37,20 +37,20 @@ class Patch:
 
     def put(self, weight: Tensor, point: int, first: int) -> Tensor:
         """The weight of ``point``, its rows from ``first`` on. ``weight`` may be changed in place, and is given again
-        for the next side as this one left it."""
+        for the next point as this one left it."""
         return weight
 
     def add(self, rows: Tensor, out: Tensor) -> None:
-        """Adds to ``out`` (sides, n, out) what is tuned beside the weight, for ``rows`` (sides, n, in)."""
+        """Adds to ``out`` (points, n, out) what is tuned beside the weight, for ``rows`` (points, n, in)."""
 
     def whole(self, weight: Tensor) -> Tensor:
-        """The weight (out, in) of the first side with all that is tuned in it; ``weight`` may be changed in place."""
+        """The weight (out, in) of the first point with all that is tuned in it; ``weight`` may be changed in place."""
         return self.put(weight, 0, 0)
 
 
 @dataclass(frozen=True, eq=False)
 class SparsePatch(Patch):
-    """Entries put into the weight of ``size`` entries: ``values`` (sides, k) at ``indices`` (int32, flat, row-major in
+    """Entries put into the weight of ``size`` entries: ``values`` (points, k) at ``indices`` (int32, flat, row-major in
     (out, in), ascending)."""
 
     apart = puts = True
@@ -76,7 +76,7 @@ class DensePatch(Patch):
     """All of the weight, moved along directions: W + Σ ``offsets[point][k]`` · (direction k). The weight itself stays.
 
     ``draw`` gives the directions of rows, fp32 (directions, rows, in), from one row to before another; they are drawn
-    once for all sides.
+    once for all points.
     """
 
     apart = True
@@ -114,7 +114,7 @@ class Owners:
 
 @dataclass(frozen=True, eq=False)
 class PerExamplePatch(SparsePatch):
-    """The same entries for all sides, and a direction for each example beside them: row r of example i goes through
+    """The same entries for all points, and a direction for each example beside them: row r of example i goes through
     W + ``offsets[point]`` · (direction i).
 
     A product with the few entries of a direction costs less than a dense weight for each example. ``directions``
@@ -148,10 +148,10 @@ class PerExamplePatch(SparsePatch):
 
 @dataclass(frozen=True, eq=False)
 class LowRankPatch(Patch):
-    """Products beside the weight: each side has W + Σ left·core·rightᵀ, with its own ``cores`` (sides, k, a, r).
+    """Products beside the weight: each point has W + Σ left·core·rightᵀ, with its own ``cores`` (points, k, a, r).
 
     ``factors`` are k pairs of left (out, a) and right (in, r); a left of None is the identity, with a = out. The frozen
-    weight multiplies all sides at once, and W + left·core·rightᵀ is never made for that.
+    weight multiplies all points at once, and W + left·core·rightᵀ is never made for that.
     """
 
     factors: Sequence[tuple[Tensor | None, Tensor]]
@@ -160,7 +160,7 @@ class LowRankPatch(Patch):
     def add(self, rows: Tensor, out: Tensor) -> None:
         """See `Patch.add`."""
         for (left, right), core in zip(self.factors, self.cores.unbind(1), strict=True):
-            # In fp32: once cores have grown, 16 bits do not hold by how much the sides differ.
+            # In fp32: once cores have grown, 16 bits do not hold by how much the points differ.
             product = (rows @ right).float() @ core.mT
             if left is None:
                 out += product
@@ -176,8 +176,8 @@ class LowRankPatch(Patch):
 
 @dataclass(frozen=True, eq=False)
 class AdapterPatch(Patch):
-    """LoRA beside the weight: each side has W + ``scale``·B·A, with its own ``a`` (sides, r, in) and ``b`` (sides, out,
-    r), fp32. The frozen weight multiplies all sides at once."""
+    """LoRA beside the weight: each point has W + ``scale``·B·A, with its own ``a`` (points, r, in) and ``b``
+    (points, out, r), fp32. The frozen weight multiplies all points at once."""
 
     a: Tensor
     b: Tensor
@@ -185,7 +185,7 @@ class AdapterPatch(Patch):
 
     def add(self, rows: Tensor, out: Tensor) -> None:
         """See `Patch.add`."""
-        # In fp32: 16 bits do not hold by how much the sides differ.
+        # In fp32: 16 bits do not hold by how much the points differ.
         out += (rows.float() @ self.a.mT).mul_(self.scale) @ self.b.mT
 
     def whole(self, weight: Tensor) -> Tensor:
@@ -193,6 +193,6 @@ class AdapterPatch(Patch):
         return weight.addmm_(self.b[0].to(weight.dtype), self.a[0].to(weight.dtype), alpha=self.scale)
 
     def project(self, gradient: Tensor) -> Tensor:
-        """s·Bᵀ·G and s·G·Aᵀ, flat and one after the other: the gradients of the first side's A and B, where G (out, in)
+        """s·Bᵀ·G and s·G·Aᵀ, flat and one after the other: gradients of the first point's A and B, where G (out, in)
         is the weight's ``gradient``."""
         return torch.cat([(self.b[0].mT @ gradient).flatten(), (gradient @ self.a[0].mT).flatten()]).mul_(self.scale)

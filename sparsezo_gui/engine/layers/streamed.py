@@ -2,7 +2,7 @@
 
 For models larger than the device (ZO2, arXiv 2503.12668): while a block computes, the stores of the next one are copied
 in a stream of their own, from pinned memory; two blocks at most are on the device. Forward passes need each block once
-and both sides of a probe go through it together, so that a step moves every frozen byte once per pack.
+and all points of a step go through it together, so that a step moves every frozen byte once per pack.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,11 +45,12 @@ def loaded_as(types: Mapping[str, torch.dtype]) -> Iterator[None]:
     """Within: transformers loads the parameters that ``types`` names in those types, as it does with those that it
     keeps in fp32 by itself."""
     before = PreTrainedModel._get_dtype_plan
-    PreTrainedModel._get_dtype_plan = lambda model, dtype: {**before(model, dtype), **types}
+    patched: Any = PreTrainedModel
+    patched._get_dtype_plan = lambda model, dtype: {**before(model, dtype), **types}
     try:
         yield
     finally:
-        PreTrainedModel._get_dtype_plan = before
+        patched._get_dtype_plan = before
 
 
 def hold(module: Any, types: Mapping[str, torch.dtype], dtype: torch.dtype) -> None:
@@ -63,7 +64,7 @@ def hold(module: Any, types: Mapping[str, torch.dtype], dtype: torch.dtype) -> N
         _look_up_in_rows(embedding, dtype)
 
 
-def rows(table: nn.Module) -> int:
+def rows(table: Any) -> int:
     """Tokens that an embedding or a head has."""
     return len(table.table if isinstance(table, Rows | Head) else table.weight)
 
@@ -96,12 +97,12 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (…, hidden) to (…, tokens)."""
-        return _Product.apply(x, self)
+        return cast("Tensor", _Product.apply(x, self))  # type: ignore[no-untyped-call]
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, head: Head) -> Tensor:
+    def forward(ctx: Any, x: Tensor, head: Head) -> Tensor:
         ctx.head = head
         flat = x.reshape(-1, x.shape[-1])
         out = x.new_empty(len(flat), len(head.table))
@@ -112,7 +113,7 @@ class _Product(torch.autograd.Function):
         return out.view(*x.shape[:-1], len(head.table))
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         head = ctx.head
         found = gradient.new_zeros(*gradient.shape[:-1], head.table.shape[1])
         for first, last in head.spans:

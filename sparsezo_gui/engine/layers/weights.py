@@ -15,9 +15,15 @@ from torch import Tensor
 class FrozenWeight(ABC):
     """A frozen weight of ``shape`` (out, in)."""
 
-    shape: tuple[int, int]
-    grain: int = 1
-    """Rows of a part begin at a multiple of this; 0 where the weight can only be had as a whole."""
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+
+    @property
+    def grain(self) -> int:
+        """Rows of a part begin at a multiple of this; 0 where the weight can only be had as a whole."""
+        return 1
 
     @abstractmethod
     def dense(self, dtype: torch.dtype, first: int = 0, last: int | None = None) -> Tensor:
@@ -100,7 +106,8 @@ class NF4Weight(FrozenWeight):
         # that it is given one such block a row, or a single row (https://github.com/bitsandbytes-foundation
         # /bitsandbytes/pull/2072 indexes the flattened tensor).
         shape = (1, count) if count % block else (count // block, block)
-        weight = torch.ops.bitsandbytes.dequantize_4bit(packed, scales, block, state.quant_type, shape, state.dtype)
+        dequantise = torch.ops.bitsandbytes.dequantize_4bit
+        weight: Tensor = dequantise(packed, scales, block, state.quant_type, shape, state.dtype)
         return weight.view(last - first, columns).to(dtype)
 
     @property
@@ -122,8 +129,7 @@ class NF4Weight(FrozenWeight):
 
 @dataclass(frozen=True)
 class Int8Weight(FrozenWeight):
-    """int8 codes (out, in) and the largest magnitude of each row (out,), as LLM.int8() holds them (arXiv 2208.07339).
-    """
+    """int8 codes (out, in) and the largest magnitude of each row (out,), as in LLM.int8() (arXiv 2208.07339)."""
 
     codes: Tensor
     scales: Tensor
@@ -131,7 +137,8 @@ class Int8Weight(FrozenWeight):
     @property
     def shape(self) -> tuple[int, int]:
         """(out, in)."""
-        return tuple(self.codes.shape)
+        rows, columns = self.codes.shape
+        return rows, columns
 
     def dense(self, dtype: torch.dtype, first: int = 0, last: int | None = None) -> Tensor:
         """See `FrozenWeight.dense`."""
@@ -156,7 +163,8 @@ class DenseWeight(FrozenWeight):
     @property
     def shape(self) -> tuple[int, int]:
         """(out, in)."""
-        return tuple(self.weight.shape)
+        rows, columns = self.weight.shape
+        return rows, columns
 
     def dense(self, dtype: torch.dtype, first: int = 0, last: int | None = None) -> Tensor:
         """See `FrozenWeight.dense`."""

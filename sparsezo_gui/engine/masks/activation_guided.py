@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsezo_gui.engine.frozen import FrozenModel
+    from sparsezo_gui.engine.layers.blocks import Call
     from sparsezo_gui.engine.layers.linear import FrozenLinear
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
     from sparsezo_gui.engine.spaces.mask import Mask
@@ -88,7 +89,8 @@ class ActivationSubspace(OnText):
             for place, (name, (_, columns)) in enumerate(spec.linears.items())
         }
         ids = [torch.tensor([passage.tokens], device=model.device) for passage in passages]
-        hidden, calls = [], {}  # the arguments of blocks depend on the number of tokens, not on the tokens
+        hidden: list[Tensor] = []
+        calls: dict[int, list[Call]] = {}  # the arguments of blocks depend on the number of tokens, not on the tokens
         for each in ids:
             first, called = blocks.enter(each)
             calls.setdefault(each.shape[1], called)

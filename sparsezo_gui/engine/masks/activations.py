@@ -1,5 +1,4 @@
-"""Inputs of the frozen layers on text: one forward pass per sequence, with only the memory of inference.
-"""
+"""Inputs of the frozen layers on text: one forward pass per sequence, with only the memory of inference."""
 
 from __future__ import annotations
 
@@ -85,9 +84,7 @@ class _Seen:
     def result(self, sequences: int) -> Activations:
         squares = {name: each.cpu() / sequences for name, each in self.squares.items()}
         if not all(each.isfinite().all() for each in (*squares.values(), self.peaks)):
-            raise UserError(
-                "The model's activations on the mask's text are not finite. Use more bits or another text."
-            )
+            raise UserError("The model's activations on the mask's text are not finite. Use more bits or another text.")
         largest = {name: each.cpu() for name, each in self.largest.items()}
         norms = {name: each.sqrt() for name, each in squares.items()}
         return Activations(norms, largest, self.peaks.cpu(), self.medians.cpu() / sequences)

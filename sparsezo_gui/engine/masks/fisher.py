@@ -40,8 +40,7 @@ TINY = torch.finfo(torch.float32).tiny
 def kept_gradients(
     rule: MaskRule, model: FrozenModel, texts: Sequence[Sequence[Passage]], selection: Selection, by_row: bool = False
 ) -> Iterator[Progress | tuple[str, Tensor]]:
-    """`squared_gradients` on ``texts`` in a search that may be interrupted; ``by_row`` gives each text equal weight.
-    """
+    """`squared_gradients` on ``texts`` in a search that may be interrupted; ``by_row`` gives each text equal weight."""
     passages = [passage for text in texts for passage in text]
     counts = [len(text) for text in texts]
     held = {
@@ -158,10 +157,8 @@ class _Search:
                     loss += share.item()
                 states.backward(end.grad)
                 if not torch.isfinite(torch.tensor(loss)):
-                    raise UserError(
-                        "The model's loss on the mask's text is not finite. Use more bits or another text."
-                    )
-                write(hidden.grad)
+                    raise UserError("The model's loss on the mask's text is not finite. Use more bits or another text.")
+                write(_grad(hidden))
 
     def backward(self, number: int, group: list[FrozenLinear], sums: dict[str, Tensor]) -> Iterator[int]:
         """Adds the squared gradients of block ``number`` to ``sums``; yields the number of finished sequences."""
@@ -171,7 +168,7 @@ class _Search:
                 gradient = self._read("gradient", number + 1, index)
                 with recorded(group, self._recorder(sums)):
                     self.blocks.run(number, hidden, self._call(index, number)).backward(gradient)
-                write(hidden.grad)
+                write(_grad(hidden))
                 yield index + 1
 
     def _recorder(self, sums: dict[str, Tensor]) -> Callable[[FrozenLinear], Recorder]:
@@ -206,3 +203,8 @@ def _dense(layers: list[FrozenLinear], device: torch.device) -> Iterator[None]:
     finally:
         for layer, frozen in zip(layers, stores, strict=True):
             layer.hold(frozen)
+
+
+def _grad(of: Tensor) -> Tensor:
+    assert of.grad is not None, "the backward pass went through"
+    return of.grad

@@ -37,9 +37,7 @@ class Subspace(MaskRule):
         1000, "Steps before switching to the next subspace; 0 stays in the first.", unit="steps", ge=0, le=10_000_000,
         sane=(100, 2000),
     )  # fmt: skip
-    subspaces: int = setting(
-        4, "Number of subspaces; the first follows the last.", ge=1, le=1000, sane=(1, 20)
-    )
+    subspaces: int = setting(4, "Number of subspaces; the first follows the last.", ge=1, le=1000, sane=(1, 20))
 
     @property
     def count(self) -> int:

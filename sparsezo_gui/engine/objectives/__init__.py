@@ -64,7 +64,7 @@ class Objective(Variant):
         return self.losses_of(measure(model, examples, points, owners), examples, base)
 
     def reference(self, measured: Measured, examples: Sequence[Encoded]) -> Tensor:
-        """What it compares against, fp64 (sides, examples), from ``measured`` at the start of the run."""
+        """What it compares against, fp64 (points, examples), from ``measured`` at the start of the run."""
         raise NotImplementedError
 
     def losses_of(self, measured: Measured, examples: Sequence[Encoded], base: Tensor | None = None) -> Measured:

@@ -28,7 +28,7 @@ class Counted(Objective):
     mix: float = setting(0.1, MIX, ge=0, le=1, sane=(0.05, 0.5), title="Likelihood weight")
 
     def mixed(self, scores: Tensor, measured: Measured | None) -> Measured:
-        """Losses from ``scores`` (sides, examples) in 0 … 1 and, unless ``mix`` is 0, the ``measured`` likelihoods."""
+        """Losses from ``scores`` (points, examples) in 0 … 1 and, unless ``mix`` is 0, the ``measured`` likelihoods."""
         import torch
 
         from sparsezo_gui.engine.objective import Measured

@@ -62,7 +62,7 @@ class Preference(Objective):
 
 
 def _margins(measured: Measured, examples: Sequence[Encoded]) -> Tensor:
-    """log p(chosen) − log p(rejected), fp64 (sides, examples)."""
+    """log p(chosen) − log p(rejected), fp64 (points, examples)."""
     import torch
 
     found = []

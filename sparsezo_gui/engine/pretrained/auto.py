@@ -4,7 +4,7 @@ a model's own classes come from `TrustedCode`, which the user has allowed to run
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import (
     AutoConfig,
@@ -23,16 +23,16 @@ def load_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
     """The config in ``folder``. Raises whatever the library or the model's own class raises."""
     own = code and code.find("AutoConfig", PretrainedConfig)
     if own:
-        return own.from_pretrained(folder, local_files_only=True)
-    return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return cast("PretrainedConfig", own.from_pretrained(folder, local_files_only=True))
+    return cast("PretrainedConfig", AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True))
 
 
 def build(config: PretrainedConfig, code: TrustedCode | None = None, **options: Any) -> PreTrainedModel:
     """A causal language model of ``config`` without loading weights. Raises as `load_config` does."""
     own = code and code.find("AutoModelForCausalLM", PreTrainedModel)
     if own:
-        return add_generation_mixin_to_remote_model(own)._from_config(config, **options)
-    return AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
+        return cast("PreTrainedModel", add_generation_mixin_to_remote_model(own)._from_config(config, **options))
+    return cast("PreTrainedModel", AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options))
 
 
 def load_model(folder: Path, code: TrustedCode | None = None, **options: Any) -> PreTrainedModel:
@@ -41,8 +41,9 @@ def load_model(folder: Path, code: TrustedCode | None = None, **options: Any) ->
     if own:
         options.setdefault("config", load_config(folder, code))
         own = add_generation_mixin_to_remote_model(own)
-        return own.from_pretrained(folder, local_files_only=True, **options)
-    return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
+        return cast("PreTrainedModel", own.from_pretrained(folder, local_files_only=True, **options))
+    found = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
+    return cast("PreTrainedModel", found)
 
 
 def load_tokenizer(folder: Path, code: TrustedCode | None = None) -> Any:

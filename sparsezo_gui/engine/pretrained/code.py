@@ -96,11 +96,15 @@ def _classes(folder: Path) -> dict[str, str]:
 
 def _checked(path: Path, reference: object) -> str:
     if not isinstance(reference, str) or "." not in reference:
-        raise UserError(f"{path}: {quoted(reference)} is not the name of a class in the model's folder. Download "
-                        "or copy the model again.")
+        raise UserError(
+            f"{path}: {quoted(reference)} is not the name of a class in the model's folder. Download "
+            "or copy the model again."
+        )
     if "--" in reference:
-        raise UserError(f"{path}: uses code from another repository ('{reference.split('--')[0]}'), which can change "
-                        "at any time. Choose a copy of the model with the code in its own folder.")
+        raise UserError(
+            f"{path}: uses code from another repository ('{reference.split('--')[0]}'), which can change "
+            "at any time. Choose a copy of the model with the code in its own folder."
+        )
     return reference
 
 
@@ -126,8 +130,10 @@ def _files(folder: Path) -> dict[str, bytes]:
             raise UserError(f"{path}: cannot be read ({error.strerror}). Change its permissions.") from error
         left -= len(content)
         if left < 0:
-            raise UserError(f"{folder}: contains more than {size(MOST_BYTES)} of Python code, too much to review. "
-                            "Move code that does not belong to the model elsewhere.")
+            raise UserError(
+                f"{folder}: contains more than {size(MOST_BYTES)} of Python code, too much to review. "
+                "Move code that does not belong to the model elsewhere."
+            )
         files[path.relative_to(folder).as_posix()] = content
     return files
 
@@ -144,8 +150,10 @@ def _python_files(folder: Path) -> Iterator[Path]:
     for place, _, names in os.walk(folder):
         seen += 1 + len(names)
         if seen > MOST_ENTRIES:
-            raise UserError(f"{folder}: contains more than {MOST_ENTRIES:,} files, too many to search for the "
-                            "model's code. Move the model to a separate folder.")
+            raise UserError(
+                f"{folder}: contains more than {MOST_ENTRIES:,} files, too many to search for the "
+                "model's code. Move the model to a separate folder."
+            )
         yield from (path for name in names if name.endswith(".py") and (path := Path(place, name)).is_file())
 
 

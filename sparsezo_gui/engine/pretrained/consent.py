@@ -54,11 +54,14 @@ class TrustedCode:
         try:
             own = self.code.run(auto)
         except (Exception, SystemExit) as error:  # whatever foreign code raises
-            raise UserError(f"{folder}: its own code for '{name}' does not run here ({reason(error)}). It may need "
-                            "another version of transformers, or a package that is not installed.") from error
+            raise UserError(
+                f"{folder}: its own code for '{name}' does not run here ({reason(error)}). It may need "
+                "another version of transformers, or a package that is not installed."
+            ) from error
         if not (isinstance(own, type) and issubclass(own, kind)):
-            raise UserError(f"{folder}: its own '{name}' is not a {kind.__name__} of transformers. Choose another "
-                            "model.")
+            raise UserError(
+                f"{folder}: its own '{name}' is not a {kind.__name__} of transformers. Choose another model."
+            )
         return own
 
 
@@ -77,8 +80,10 @@ def required(table: ModelTable, folder: Path) -> TrustedCode | None:
     if code is None:
         return None
     if code.missing:
-        raise UserError(f"{folder}: its code file '{code.missing}' is missing. For a model on the Hub, Measure and "
-                        "Start download it; otherwise copy the model again.")
+        raise UserError(
+            f"{folder}: its code file '{code.missing}' is missing. For a model on the Hub, Measure and "
+            "Start download it; otherwise copy the model again."
+        )
     if not is_given(code):
         raise ConsentNeeded(code, *_question(code))
     return TrustedCode(code)
@@ -116,11 +121,13 @@ def _read() -> list[dict[str, Any]]:
         with open_plain(_path()) as file:
             table = json.load(file)
         if table["version"] != VERSION:
-            raise UserError(f"{_path()}: was written by another version of SparseZO. Use that version, or delete the "
-                            "file to be asked again.")
+            raise UserError(
+                f"{_path()}: was written by another version of SparseZO. Use that version, or delete the "
+                "file to be asked again."
+            )
         for each in table["consents"]:
             _key_of(each)
-        return table["consents"]
+        return list(table["consents"])
     except FileNotFoundError:
         return []
     except OSError as error:

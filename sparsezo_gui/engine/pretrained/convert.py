@@ -37,7 +37,7 @@ def convert(folder: Path, out: Path) -> Generator[Progress, None, list[str]]:
     """
     pickles = _pickles(folder)
     size = sum(path.stat().st_size for path in pickles)
-    done, files = 0, {}
+    done, files = 0, dict[str, str]()
     with drafted(out, size) as draft:
         for number, path in enumerate(pickles, 1):
             yield Progress("Converting", done, size, "bytes")

@@ -47,7 +47,7 @@ def watched(files: Sequence[Path] = ()) -> Iterator[list[str]]:
 
 
 def _watching(quantizer: Any, found: list[str], files: Sequence[Path]) -> Any:
-    class Watching(quantizer):
+    class Watching(quantizer):  # type: ignore[misc]
         def get_quantize_ops(self) -> Any:
             operation = super().get_quantize_ops()
             convert = operation.convert

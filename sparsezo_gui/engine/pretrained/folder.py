@@ -75,7 +75,8 @@ def _forget_paths(path: Path) -> None:
 def _check_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed + SPARE > free:
-        raise UserError(f"The exported model needs {size(needed + SPARE)} (with some room to spare), but only "
-                        f"{size(free)} are free on the disk of {folder}. Free some space or choose another "
-                        "place.")
-
+        raise UserError(
+            f"The exported model needs {size(needed + SPARE)} (with some room to spare), but only "
+            f"{size(free)} are free on the disk of {folder}. Free some space or choose another "
+            "place."
+        )

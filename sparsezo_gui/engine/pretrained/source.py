@@ -84,8 +84,10 @@ def local_folder(id: str) -> Path | None:
         with outside(path, "cannot be read"):
             raise UserError(f"{path}: {kinds.of_file(path)}")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", id):
-        raise UserError(f"There is no model folder '{path}'. Check the path, or use a bundled model "
-                        f"({', '.join(resources.BUNDLED_MODELS)}) or a model on the Hub such as 'Qwen/Qwen3-0.6B'.")
+        raise UserError(
+            f"There is no model folder '{path}'. Check the path, or use a bundled model "
+            f"({', '.join(resources.BUNDLED_MODELS)}) or a model on the Hub such as 'Qwen/Qwen3-0.6B'."
+        )
     return None
 
 
@@ -103,16 +105,20 @@ def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
         raise UserError(f"{path.parent}: {what}")
     window = table.get("sliding_window")
     if window is not None and window is not False and not (type(window) is int and window > 0):
-        raise UserError(f"{path}: 'sliding_window' must be a number of tokens or null, not {quoted(window)}. Download "
-                        "or copy it again.")
+        raise UserError(
+            f"{path}: 'sliding_window' must be a number of tokens or null, not {quoted(window)}. Download "
+            "or copy it again."
+        )
     kind, own = table.get("model_type"), table.get("auto_map")
     remote = isinstance(own, dict) and "AutoConfig" in own
     known = isinstance(kind, str) and kind in CONFIG_MAPPING
     if not known and remote and code is None:
-        raise UserError(f"{path}: the model type '{kind}' needs the Python code that comes with the model. To use it, "
-                        "set trust_remote_code = true in [model] (in the window: 'Run code that comes with the model') "
-                        "and allow the code when asked; in the terminal, add --trust-remote-code. Or choose "
-                        "another model.")
+        raise UserError(
+            f"{path}: the model type '{kind}' needs the Python code that comes with the model. To use it, "
+            "set trust_remote_code = true in [model] (in the window: 'Run code that comes with the model') "
+            "and allow the code when asked; in the terminal, add --trust-remote-code. Or choose "
+            "another model."
+        )
     if not known and not remote:
         hint = did_you_mean(kind, CONFIG_MAPPING) if isinstance(kind, str) else ""
         hint = hint if hint.startswith("Did") else "It may be newer than this version of SparseZO."
@@ -137,8 +143,10 @@ def _refuse_files(folder: Path) -> None:
     if what := kinds.of_files(names, kinds.base_of(folder)):
         raise UserError(f"{folder}: {what}")
     if {ADAPTER, "config.json"} <= names:
-        raise UserError(f"{folder}: contains an adapter besides the model. Merge it into the model first, or "
-                        "move adapter_config.json to another folder to tune the model without it.")
+        raise UserError(
+            f"{folder}: contains an adapter besides the model. Merge it into the model first, or "
+            "move adapter_config.json to another folder to tune the model without it."
+        )
 
 
 def _refuse_settings(path: Path, table: dict[str, Any]) -> None:
@@ -148,15 +156,19 @@ def _refuse_settings(path: Path, table: dict[str, Any]) -> None:
     while held:
         key, value = held.pop()
         if key == "transformers_weights" and value:
-            raise UserError(f"{path}: sets '{key}' to the weights file {quoted(value)}. Rename that file to "
-                            f"{SINGLE}, and remove the setting.")
+            raise UserError(
+                f"{path}: sets '{key}' to the weights file {quoted(value)}. Rename that file to "
+                f"{SINGLE}, and remove the setting."
+            )
         if isinstance(value, dict):
             held += value.items()
         elif isinstance(value, list):
             held += [(key, item) for item in value]
         elif isinstance(value, int | float) and value > MOST_LAYERS and _COUNTS.search(key):
-            raise UserError(f"{path}: sets '{key}' to {quoted(value)}, but no model has more than {MOST_LAYERS}. "
-                            "Download or copy it again.")
+            raise UserError(
+                f"{path}: sets '{key}' to {quoted(value)}, but no model has more than {MOST_LAYERS}. "
+                "Download or copy it again."
+            )
 
 
 def check_quantisation(where: object, config: PretrainedConfig) -> bool:
@@ -165,8 +177,10 @@ def check_quantisation(where: object, config: PretrainedConfig) -> bool:
     found = found if isinstance(found, dict) else found.to_dict()
     method = found.get("quant_method") or ("bitsandbytes" if any(key.startswith("load_in_") for key in found) else None)
     if method not in (None, "bitsandbytes"):
-        raise UserError(f"{where}: its weights are stored in the '{method}' format, which cannot be tuned here. Choose "
-                        "the original 16-bit model; SparseZO quantises it to 4 bits itself.")
+        raise UserError(
+            f"{where}: its weights are stored in the '{method}' format, which cannot be tuned here. Choose "
+            "the original 16-bit model; SparseZO quantises it to 4 bits itself."
+        )
     return method is not None
 
 
@@ -184,8 +198,10 @@ def find_weights(folder: Path) -> dict[str, Path]:
         weights |= dict.fromkeys(read_header(folder / name), folder / name)
     absent = next((key for key in table if key not in weights), None)
     if absent is not None:
-        raise UserError(f"{folder / table[absent]}: lacks the weight '{absent}' listed in {INDEX}. Download or copy "
-                        "the model again.")
+        raise UserError(
+            f"{folder / table[absent]}: lacks the weight '{absent}' listed in {INDEX}. Download or copy "
+            "the model again."
+        )
     return weights
 
 
@@ -197,11 +213,15 @@ def read_index(index: Path, suffix: str) -> dict[str, str]:
     present = {path.name for path in index.parent.iterdir() if path.is_file()}
     for name in sorted(set(table.values())):
         if Path(name).name != name or not name.endswith(suffix):
-            raise UserError(f"{index}: lists '{name}', which is not a {suffix.removeprefix('.')} file in this folder. "
-                            "Download or copy the model again.")
+            raise UserError(
+                f"{index}: lists '{name}', which is not a {suffix.removeprefix('.')} file in this folder. "
+                "Download or copy the model again."
+            )
         if name not in present:
-            raise UserError(f"{index.parent}: the file '{name}' is missing, though {index.name} names it. Download or "
-                            "copy the model again.")
+            raise UserError(
+                f"{index.parent}: the file '{name}' is missing, though {index.name} names it. Download or "
+                "copy the model again."
+            )
     return table
 
 
@@ -209,12 +229,19 @@ def _no_weights(folder: Path) -> str:
     pickles = [path.name for pattern in PICKLES for path in sorted(folder.glob(pattern)) if "training" not in path.name]
     if pickles:
         convert = shlex.join(["sparsezo", "convert", str(folder), "--out", "NEW_FOLDER"])
-        way = (f"Convert it with '{convert}'" if any(folder.glob("pytorch_model*.bin"))
-               else "Convert it to safetensors with the program that wrote it")
-        return (f"{folder}: its weights are in '{pickles[0]}', a format that can run code when opened, so SparseZO "
-                f"does not load it. {way}, or choose a copy with model.safetensors.")
-    return (f"{folder}: has a config.json but no weights. Put model.safetensors (or its parts with {INDEX}) there, or "
-            "download the model again.")
+        way = (
+            f"Convert it with '{convert}'"
+            if any(folder.glob("pytorch_model*.bin"))
+            else "Convert it to safetensors with the program that wrote it"
+        )
+        return (
+            f"{folder}: its weights are in '{pickles[0]}', a format that can run code when opened, so SparseZO "
+            f"does not load it. {way}, or choose a copy with model.safetensors."
+        )
+    return (
+        f"{folder}: has a config.json but no weights. Put model.safetensors (or its parts with {INDEX}) there, or "
+        "download the model again."
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

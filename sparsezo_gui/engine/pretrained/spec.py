@@ -91,6 +91,7 @@ def spec(config: PretrainedConfig, code: TrustedCode | None = None) -> ModelSpec
     first = {id(parameter): name for name, parameter in model.named_parameters()}
     aliases = {name: first[id(parameter)] for name, parameter in every.items() if name not in shapes}
     heads = text.num_attention_heads
+    embedding: Any = model.get_input_embeddings()
     return ModelSpec(
         blocks=path,
         linears=MappingProxyType(linears),
@@ -108,7 +109,7 @@ def spec(config: PretrainedConfig, code: TrustedCode | None = None) -> ModelSpec
         head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
         intermediate=max(columns for _, columns in linears.values()),
         widest=max(rows for rows, _ in linears.values()),
-        vocabulary=model.get_input_embeddings().weight.shape[0],
+        vocabulary=embedding.weight.shape[0],
         largest=max(rows * columns for rows, columns in linears.values()),
         feed=_feed(text, linears, f"{path}.0."),
         capped=getattr(text, "attn_logit_softcapping", None) is not None,
@@ -127,7 +128,8 @@ def empty_model(config: PretrainedConfig, code: TrustedCode | None = None) -> Pr
         raise
     except Exception as error:  # whatever the architecture raises over an unknown config
         raise UserError(f"{_named(config)} cannot be built from its config.json: {reason(error)}") from error
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _named(config: PretrainedConfig) -> str:
@@ -137,15 +139,21 @@ def _named(config: PretrainedConfig) -> str:
 
 def _refuse_by_config(config: PretrainedConfig, code: TrustedCode | None) -> None:
     if getattr(config, "is_encoder_decoder", False):
-        raise UserError(f"{_named(config)} is an encoder-decoder model. SparseZO tunes decoder-only language models; "
-                        "choose one such as Llama, Qwen, Mistral, Gemma, Phi or GPT-2.")
+        raise UserError(
+            f"{_named(config)} is an encoder-decoder model. SparseZO tunes decoder-only language models; "
+            "choose one such as Llama, Qwen, Mistral, Gemma, Phi or GPT-2."
+        )
     own = code is not None and code.has("AutoModelForCausalLM")
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not own:
-        raise UserError(f"{_named(config)} is not a causal language model that transformers can build, so it cannot "
-                        "be tuned here. Choose a text-generation model such as Llama, Qwen, Mistral, Gemma or GPT-2.")
+        raise UserError(
+            f"{_named(config)} is not a causal language model that transformers can build, so it cannot "
+            "be tuned here. Choose a text-generation model such as Llama, Qwen, Mistral, Gemma or GPT-2."
+        )
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
-        raise UserError(f"{_named(config)} reads text in both directions (a masked model) and does not predict the "
-                        "next token. Choose a text-generation model.")
+        raise UserError(
+            f"{_named(config)} reads text in both directions (a masked model) and does not predict the "
+            "next token. Choose a text-generation model."
+        )
 
 
 def _blocks(model: PreTrainedModel, text: PretrainedConfig) -> tuple[str, nn.ModuleList]:
@@ -158,8 +166,10 @@ def _blocks(model: PreTrainedModel, text: PretrainedConfig) -> tuple[str, nn.Mod
         and len({type(entry) for entry in module}) == 1
     ]
     if not found:
-        raise UserError(f"{_named(model.config)} has no list of equal decoder blocks, so SparseZO cannot tell which "
-                        "weights to tune. Choose another model.")
+        raise UserError(
+            f"{_named(model.config)} has no list of equal decoder blocks, so SparseZO cannot tell which "
+            "weights to tune. Choose another model."
+        )
     return max(found, key=lambda item: sum(parameter.numel() for parameter in item[1].parameters()))
 
 
@@ -167,12 +177,16 @@ def _refuse_by_blocks(config: PretrainedConfig, blocks: nn.ModuleList, text: Pre
     # Sequences are packed without padding; convolutions and recurrent states would leak from one into the next.
     recurrent = any(isinstance(module, nn.Conv1d) for module in blocks.modules())
     if recurrent or not isinstance(getattr(text, "num_attention_heads", None), int):
-        raise UserError(f"{_named(config)} has recurrent or convolution layers, which would mix the examples of a "
-                        "packed batch. Choose a transformer whose layers are all attention.")
+        raise UserError(
+            f"{_named(config)} has recurrent or convolution layers, which would mix the examples of a "
+            "packed batch. Choose a transformer whose layers are all attention."
+        )
     expert = next((name for name, weight in blocks.named_parameters() if weight.dim() > 2), None)
     if expert:
-        raise UserError(f"{_named(config)} is a mixture of experts: its weight '{expert}' is not a linear layer, "
-                        "so it cannot be quantised or tuned. Choose a dense model.")
+        raise UserError(
+            f"{_named(config)} is a mixture of experts: its weight '{expert}' is not a linear layer, "
+            "so it cannot be quantised or tuned. Choose a dense model."
+        )
 
 
 def _linears(model: PreTrainedModel, path: str) -> tuple[dict[str, tuple[int, int]], list[str], list[str]]:
@@ -201,7 +215,8 @@ def _tables(model: PreTrainedModel, names: dict[int, str]) -> tuple[str, ...]:
 def _kv_heads(text: PretrainedConfig) -> int:
     if getattr(text, "multi_query", False) and not getattr(text, "new_decoder_architecture", False):
         return 1  # Falcon 7B
-    return getattr(text, "num_key_value_heads", None) or getattr(text, "num_kv_heads", None) or text.num_attention_heads
+    found = getattr(text, "num_key_value_heads", None) or getattr(text, "num_kv_heads", None)
+    return int(found or text.num_attention_heads)
 
 
 def _feed(text: PretrainedConfig, linears: dict[str, tuple[int, int]], first: str) -> int:

@@ -53,7 +53,7 @@ class Entry:
         data = torch.empty(self.end - self.begin, dtype=torch.uint8)
         with self.file.open("rb", buffering=0) as file:
             file.seek(self.begin)
-            view, done = memoryview(data.numpy()), 0
+            view, done = data.numpy().data, 0
             while done < len(view):  # one call returns at most 2 GiB
                 count = file.readinto(view[done:])
                 if not count:
@@ -106,8 +106,10 @@ def _entry(path: Path, name: str, fields: Any, start: int) -> Entry:
         raise _broken(path, f"tensor '{name}' is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise UserError(f"{path}: tensor '{name}' has the number format {dtype!r}, which SparseZO cannot read. "
-                        "Use the 16-bit checkpoint of this model.")
+        raise UserError(
+            f"{path}: tensor '{name}' has the number format {dtype!r}, which SparseZO cannot read. "
+            "Use the 16-bit checkpoint of this model."
+        )
     if not _naturals(shape) or len(shape) > MOST_DIMENSIONS or not _naturals(offsets) or len(offsets) != 2:
         raise _broken(path, f"shape or offsets of tensor '{name}' are not a few whole numbers")
     if offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype].itemsize:
@@ -147,9 +149,11 @@ class Checkpoint:
     def key(self, name: str) -> str:
         """Name in the checkpoint of the parameter (or buffer) ``name``. Raises `UserError` if it is not there."""
         if name not in self._keys:
-            raise UserError(f"{self.files[0].parent}: the checkpoint lacks the weight '{name}' that its config.json "
-                            "requires. Download or copy the model again; if this does not help, config and weights "
-                            "belong to different models.")
+            raise UserError(
+                f"{self.files[0].parent}: the checkpoint lacks the weight '{name}' that its config.json "
+                "requires. Download or copy the model again; if this does not help, config and weights "
+                "belong to different models."
+            )
         return self._keys[name]
 
     def __contains__(self, name: str) -> bool:
@@ -181,9 +185,11 @@ class Checkpoint:
             wanted = self.spec.linears.get(name, expected)
             found = self.shape(name)
             if found != wanted:
-                raise UserError(f"{self.entries[self.key(name)].file}: the weight '{self.key(name)}' has the shape "
-                                f"{list(found)}, but config.json requires {list(wanted)}. Config and weights belong to "
-                                "different models; download or copy the model again.")
+                raise UserError(
+                    f"{self.entries[self.key(name)].file}: the weight '{self.key(name)}' has the shape "
+                    f"{list(found)}, but config.json requires {list(wanted)}. Config and weights belong to "
+                    "different models; download or copy the model again."
+                )
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) that identifies the weights, independent of file names and shards.

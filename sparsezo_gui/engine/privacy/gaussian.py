@@ -37,8 +37,12 @@ class Gaussian(Privacy):
     paper: ClassVar[str] = "DP-ZO, arXiv 2401.04343; DPZero, arXiv 2310.09639"
     rule: Literal["gaussian"] = "gaussian"
     clip: float = setting(
-        2.0, "Clipping threshold C for the projected gradient of each example.", gt=0, le=1e6, sane=(0.5, 50),
-        title="Clipping threshold"
+        2.0,
+        "Clipping threshold C for the projected gradient of each example.",
+        gt=0,
+        le=1e6,
+        sane=(0.5, 50),
+        title="Clipping threshold",
     )
     noise: float = setting(
         1.0, "Noise multiplier σ, relative to C; higher gives more privacy and slower training.", gt=0, le=1e4,

@@ -181,8 +181,7 @@ def _header(metadata: dict[str, str], ends: Sequence[int], room: int = 0) -> byt
 
 
 def _unpacked(file: Any, number: int, size: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Slices and bits of the ``size`` numbers of a tensor. Raises ValueError for a longer stream, before unpacking it.
-    """
+    """Slices and bits of the ``size`` numbers of a tensor. Raises ValueError for a longer stream before unpacking."""
     packed, stream, place = file.get_slice(str(number)), zlib.decompressobj(), 0
     (length,) = packed.get_shape()
 

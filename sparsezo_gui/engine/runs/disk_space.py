@@ -63,4 +63,3 @@ def check(recipe: Recipe, source: ModelSource, folder: Path) -> Iterator[str]:
             f"After this run, the disk of {folder} may have too little space for the merged model "
             f"({size(space.export)}; {size(free)} are free now). Export it to another disk, or as an overlay."
         )
-

@@ -170,8 +170,10 @@ def read(path: Path, count: int | None = None, step: int | None = None) -> Journ
             most = min(max(step - header.start, 0), most)
         records, usable = body.read(most)
         if count is not None and count > usable:
-            raise UserError(f"{path}: a branch starts after {count} records, but only {usable} are usable. "
-                            "Restore it from a copy of the run.")
+            raise UserError(
+                f"{path}: a branch starts after {count} records, but only {usable} are usable. "
+                "Restore it from a copy of the run."
+            )
         found, left = Journal(header, records[:usable]), body.whole - usable
         if count is not None or (usable == most and (left or not body.torn)):
             return found
@@ -327,8 +329,10 @@ class JournalWriter:
 
     def _check(self, found: Header, wanted: Header) -> None:
         if found.values != wanted.values:
-            raise UserError(f"{self.path}: has {found.values} values per step, but the recipe needs {wanted.values}. "
-                            "Restore the run's files from one copy.")
+            raise UserError(
+                f"{self.path}: has {found.values} values per step, but the recipe needs {wanted.values}. "
+                "Restore the run's files from one copy."
+            )
         if found.generator and found != wanted:
             raise UserError(
                 f"{self.path}: belongs to another model, mask, generator or start than this run. Restore the run's "

@@ -25,6 +25,7 @@ from sparsezo_gui.recipe.events import Event
 EVENT_BYTES, LINE_BYTES, MOST_EVENTS = 1 << 25, 1 << 12, 10_000  # limits for reading the end of events.jsonl
 _NEEDED = re.compile(rb'\s*\{\s*"event"\s*:\s*"(evaluation|returned|finished|spent)"')
 
+
 def list_runs(also: Path | None = None) -> list[RunSummary]:
     """All runs, newest first, each followed by its branches; also the tree of ``also``, which may be anywhere."""
     home = runs_home().resolve()

@@ -19,7 +19,7 @@ from typing import BinaryIO
 try:
     import resource
 except ImportError:  # Windows; there, and on macOS, only the parent limits memory
-    resource = None
+    resource = None  # type: ignore[assignment]
 
 WORD = "--confined"
 """The only argument with which a frozen program, which comes without a Python, starts itself as the child."""

@@ -28,7 +28,7 @@ class _Generation(Extension):
     """``{% generation %}`` marks what the assistant writes and leaves the text unchanged. Inside `tracked`, positions
     are recorded as `transformers` does: in characters from the start of the text."""
 
-    tags = frozenset({"generation"})
+    tags = {"generation"}
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -42,7 +42,7 @@ class _Generation(Extension):
         return nodes.CallBlock(self.call_method("_written"), [], [], body).set_lineno(line)
 
     def _written(self, caller: Any) -> str:
-        text = caller()
+        text = str(caller())
         if self.written is not None:
             start = sum(map(len, self.written))
             self.spans.append((start, start + len(text)))
@@ -73,10 +73,10 @@ class _Namespace(Namespace):
 
 
 class _Dict:
-    def __call__(self, *args: Any, **values: Any) -> dict:
+    def __call__(self, *args: Any, **values: Any) -> dict[Any, Any]:
         return dict(*args, **values)
 
-    def fromkeys(self, *args: Any) -> dict:
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:
         return dict.fromkeys(*args)
 
 
@@ -85,7 +85,9 @@ def _check_name(name: object) -> None:
         raise SecurityError(f"a namespace cannot hold {name!r}")
 
 
-def _tojson(value: Any, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:
+def _tojson(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
@@ -119,7 +121,8 @@ def split(text: str, values: dict[str, Any], trained: list[int], ending: dict[st
     def generated(messages: list[ends.Message]) -> tuple[str, list[turns.Span]]:
         template = compiled(text)
         shared = {"tools": None, "documents": None, **values, "add_generation_prompt": False}
-        return template.environment.generation.tracked(template, {**shared, "messages": _normal(messages)})
+        generation: _Generation = getattr(template.environment, "generation")  # noqa: B009 (an extension's own)
+        return generation.tracked(template, {**shared, "messages": _normal(messages)})
 
     found = turns.split(
         _writer(text, values), values["messages"], trained, ends.Ending(**ending), special,

@@ -102,12 +102,15 @@ def attempt(write: Write, messages: list[Message], prompt: bool, **more: Any) ->
         return None
 
 
-def _closing(same: str, question: str, found: re.Pattern) -> list[str]:
+def _closing(same: str, question: str, found: re.Pattern[str]) -> list[str]:
     """The markers in ``same`` that end an answer: the first, and one right after it that ends a ``question`` too."""
-    first, *others = [*found.finditer(same)] or [None]
+    markers = [*found.finditer(same)]
+    if not markers:
+        return []
+    first, *others = markers
     second = others[0] if others and others[0].start() == first.end() else None
     both = second and found.findall(question)[:1] == [second[0]] != [first[0]]
-    return [each[0] for each in ((first, second) if both else (first,)) if each]
+    return [first[0], second[0]] if second and both else [first[0]]
 
 
 def _pieces(write: Write, *marked: int) -> list[str]:
@@ -119,7 +122,7 @@ def _pieces(write: Write, *marked: int) -> list[str]:
     return pieces
 
 
-def seam(text: str, other: str, found: re.Pattern) -> int:
+def seam(text: str, other: str, found: re.Pattern[str]) -> int:
     """Where ``text`` and ``other`` start to differ, rounded to a boundary between special tokens."""
     at = shared(text, other)
     return next((match.start() for match in found.finditer(text) if match.start() < at < match.end()), at)
@@ -134,16 +137,16 @@ def shared(text: str, other: str) -> int:
     return low
 
 
-def _whole(text: str, found: re.Pattern) -> str:
+def _whole(text: str, found: re.Pattern[str]) -> str:
     """``text`` up to the end of its last special token."""
     return text[: max((match.end() for match in found.finditer(text)), default=0)]
 
 
-def _until(text: str, found: re.Pattern, openers: Iterable[str]) -> str:
+def _until(text: str, found: re.Pattern[str], openers: Iterable[str]) -> str:
     return text[: next((match.start() for match in found.finditer(text) if match[0] in openers), len(text))]
 
 
-def pattern(special: Iterable[str]) -> re.Pattern:
+def pattern(special: Iterable[str]) -> re.Pattern[str]:
     """A pattern that finds special tokens in a text."""
     words = sorted((word for word in special if word.strip()), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, words)) or r"(?!)")

@@ -49,7 +49,7 @@ class Sandbox:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._request: _Request | None = None
         self._last = 0.0
         self._held = 0  # bytes the process held before the request
@@ -86,9 +86,11 @@ class Sandbox:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 with suppress(OSError):
-                    pipe.close()
+                    if pipe:
+                        pipe.close()
 
-    def _exchange(self, process: subprocess.Popen, content: bytes) -> tuple[bytes, str]:
+    def _exchange(self, process: subprocess.Popen[bytes], content: bytes) -> tuple[bytes, str]:
+        assert process.stdin
         try:
             process.stdin.write(len(content).to_bytes(8, "little") + content)
             process.stdin.flush()
@@ -96,7 +98,7 @@ class Sandbox:
             return b"", ""
         return _answer(process)
 
-    def _start(self) -> subprocess.Popen:
+    def _start(self) -> subprocess.Popen[bytes]:
         self.close()
         environment = {name: os.environ[name] for name in VARIABLES if name in os.environ}
         self._process = process = subprocess.Popen(
@@ -114,7 +116,7 @@ class Sandbox:
             )
         return process
 
-    def _watch(self, process: subprocess.Popen) -> None:
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Kills the process when a request exceeds its limits, and when it has been idle for long."""
         usage, seen, spent, began = psutil.Process(process.pid), None, 0.0, 0.0
         with suppress(psutil.Error):  # it exited between two checks
@@ -132,7 +134,7 @@ class Sandbox:
                     process.kill()
                 time.sleep(_TICK)
 
-    def _close_idle(self, process: subprocess.Popen) -> None:
+    def _close_idle(self, process: subprocess.Popen[bytes]) -> None:
         with self._lock:
             if self._process is process and time.monotonic() - self._last > _IDLE_SECONDS:
                 self.close()
@@ -141,12 +143,14 @@ class Sandbox:
 def _command() -> list[str]:
     if getattr(sys, "frozen", False):
         return [sys.executable, child.WORD]
-    homes = {str(Path(find_spec(name).origin).parents[1]) for name in _PACKAGES}
+    origins = [spec.origin for name in _PACKAGES if (spec := find_spec(name))]
+    homes = {str(Path(origin).parents[1]) for origin in origins if origin}
     return [sys.executable, "-I", child.__file__, *sorted(homes)]
 
 
-def _answer(process: subprocess.Popen) -> tuple[bytes, str]:
+def _answer(process: subprocess.Popen[bytes]) -> tuple[bytes, str]:
     """Status and text; both empty if the process exited."""
+    assert process.stdout
     head = process.stdout.read(8)
     content = process.stdout.read(int.from_bytes(head, "little"))
     return content[:1], content[1:].decode("utf-8", "surrogatepass")

@@ -86,7 +86,9 @@ class _Turns:
     """Finds the assistant's turns in the ``whole`` text. ``ends`` says where contents end, by turn; ``lost`` are turns
     whose content does not appear."""
 
-    def __init__(self, write: Write, messages: list[Message], whole: str, ending: Ending, special: re.Pattern) -> None:
+    def __init__(
+        self, write: Write, messages: list[Message], whole: str, ending: Ending, special: re.Pattern[str]
+    ) -> None:
         self._write, self._messages, self._whole, self._ending = write, messages, whole, ending
         self.special = special
         self._own = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
@@ -170,7 +172,7 @@ class _Turns:
         return place + same if mark and same else None
 
     @cached_property
-    def _tags(self) -> re.Pattern:
+    def _tags(self) -> re.Pattern[str]:
         return re.compile(rf"{self.special.pattern}|</?\w+>")
 
     # Where a turn starts
@@ -185,11 +187,11 @@ class _Turns:
                 return opened
             begin = self._content_start(index, floor, content)
             return len(asked) if not self._whole[len(asked) : begin].strip() else begin
-        if (opened := self._after_asking(index, floor)) is not None:
+        if (answer := self._after_asking(index, floor)) is not None:
             if self._ending.asks or content is None:
-                return opened
+                return answer
             begin = self._content_start(index, floor, content)
-            return opened if not self._whole[opened:begin].strip() else begin
+            return answer if not self._whole[answer:begin].strip() else begin
         if content is None:
             at = self._whole.find(prompt, floor)
             return at + len(prompt) if at >= 0 else floor

@@ -54,7 +54,7 @@ class DenseValues(TunedValues):
             self.slices[name] = slice(count, count + rows * columns)
             count += rows * columns
         for layer in model.layers.values():
-            layer.frozen = None  # frees the loaded weight before the copy exists
+            layer.frozen = None  # type: ignore[assignment]  # frees the loaded weight before the copy exists
         devices.give_back_freed()
         self.values = torch.empty(count, dtype=dtype, device=model.device)
         self.reset()
@@ -139,8 +139,8 @@ def weight(model: FrozenModel, name: str) -> Tensor:
 
 def _format(model: FrozenModel) -> torch.dtype:
     """The format of the weights. Raises `UserError` if they cannot be changed."""
-    stores = [layer.frozen for layer in model.layers.values()]
-    if not all(isinstance(frozen, DenseWeight) for frozen in stores):
+    stores = [layer.frozen for layer in model.layers.values() if isinstance(layer.frozen, DenseWeight)]
+    if len(stores) < len(model.layers):
         raise UserError(
             f"The weights of '{model.source.id}' are quantised, but a [mask] rule that tunes every weight must change "
             "them. Use the 16-bit original of this model, or set [mask] rule = 'sensitive'."
@@ -238,7 +238,7 @@ class Start:
 
     def numel(self) -> int:
         """Number of values."""
-        return max(place.stop for place in self.slices.values())
+        return max(int(place.stop) for place in self.slices.values())
 
 
 class Changes(Mapping[str, tuple[Tensor, Tensor]]):
@@ -268,9 +268,18 @@ class _OnDisk(FrozenWeight):
 
     start: Start
     name: str
-    shape: tuple[int, int]
+    size: tuple[int, int]
     goal: torch.device
-    grain = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """See `FrozenWeight.shape`."""
+        return self.size
+
+    @property
+    def grain(self) -> int:
+        """See `FrozenWeight.grain`."""
+        return 0
 
     def dense(self, dtype: torch.dtype, first: int = 0, last: int | None = None) -> Tensor:
         """See `FrozenWeight.dense`."""

@@ -52,10 +52,10 @@ class Adapters:
         """The first A (r, in) of a weight, fp32; it does not depend on which other weights have adapters."""
         rank, columns, place = self.ranks[name], self.shapes[name][1], list(self.shapes).index(name)
         drawn = generator.normal(self.seed, 0, place, rank * columns, stream=Stream.LORA)
-        return drawn.view(rank, columns) * rank**-0.5
+        return drawn.view(rank, columns) * float(rank**-0.5)
 
     def split(self, name: str, points: Tensor) -> tuple[Tensor, Tensor]:
-        """A (sides, r, in) and B (sides, out, r) in a weight's values, (sides, n)."""
+        """A (points, r, in) and B (points, out, r) in a weight's values, (points, n)."""
         (rows, columns), rank = self.shapes[name], self.ranks[name]
         a, b = points.split([rank * columns, rows * rank], dim=1)
         return a.unflatten(1, (rank, columns)), b.unflatten(1, (rows, rank))

@@ -75,7 +75,7 @@ class Subspaces:
     def factors(self, number: int) -> Factors:
         """The bases of a subspace. They include √(out/r) and √(in/r), so that a normal core changes a weight as much as
         normal values for all its entries would."""
-        found = {}
+        found: Factors = {}
         for place, (name, shape) in enumerate(self.shapes.items()):
             rank = min(self.rank, *shape)
             left, right = (
@@ -139,7 +139,8 @@ def orthonormal(columns: Tensor) -> Tensor:
     """Orthonormal columns with the same span as ``columns`` (n, r), fp32: by QR in fp64 on the CPU, with signs that
     make the diagonal of R positive, so that the result is unique."""
     q, r = torch.linalg.qr(columns.double().cpu())
-    return (q * torch.where(r.diagonal() < 0, -1.0, 1.0)).float()
+    columns = (q * torch.where(r.diagonal() < 0, -1.0, 1.0)).float()
+    return columns
 
 
 class LowRankValues(CopiedValues):
@@ -182,14 +183,16 @@ class LowRankValues(CopiedValues):
         }
 
     def _cores(self, name: str, points: Tensor) -> Tensor:
-        return points[:, self.slices[name]].unflatten(1, self.bases.cores[name])
+        cores: Tensor = points[:, self.slices[name]].unflatten(1, self.bases.cores[name])
+        return cores
 
     def _factors(self, number: int) -> Factors:
         """The bases of a subspace, on the device and in the compute type."""
         if number not in self._held_factors:
+            kind = self.model.device, self.model.dtype
             self._held_factors[number] = {
-                name: tuple(None if basis is None else basis.to(self.model.device, self.model.dtype) for basis in pair)
-                for name, pair in self.bases.factors(number).items()
+                name: (None if left is None else left.to(*kind), right.to(*kind))
+                for name, (left, right) in self.bases.factors(number).items()
             }
         return self._held_factors[number]
 
@@ -210,6 +213,7 @@ class LowRankValues(CopiedValues):
         """See `TunedValues.project`: leftᵀ·G·right of every subspace."""
         found = []
         for number in range(self.bases.count):
-            left, right = (None if basis is None else basis.to(gradient.dtype) for basis in self._factors(number)[name])
-            found.append((gradient if left is None else left.mT @ gradient) @ right)
+            left, right = self._factors(number)[name]
+            inner = gradient if left is None else left.to(gradient.dtype).mT @ gradient
+            found.append(inner @ right.to(gradient.dtype))
         return torch.stack(found).flatten()

@@ -29,8 +29,8 @@ class LowRankSpace(Space):
             else:
                 part = f"[update] rule = '{update.rule}'" if update.long else f"[update] decay = {update.decay:g}"
             return (
-                f"[mask] rule = '{mask.rule}' switches to a new subspace every {mask.refresh} steps, and {part} would "
-                "also change the earlier ones. Set [mask] refresh = 0 to keep one subspace, or [estimator] rule = "
+                f"[mask] rule = '{mask.rule}' switches between {mask.count} subspaces, and {part} would also change "
+                "those that wait. Set [mask] refresh = 0 to keep one subspace, or [estimator] rule = "
                 "'two-sided' with [update] rule = 'scalar-normalised' and decay = 0."
             )
         return super().refusal(recipe)

@@ -53,4 +53,4 @@ class SparseSpace(Space):
     def stand_in(self, rule: MaskRule, spec: ModelSpec) -> MaskRule:
         """See `Space.stand_in`. The positions of entries do not affect memory, so the same number of random ones is
         used."""
-        return MASKS["random"](density=min(1.0, rule.tuned(spec) / spec.eligible))
+        return MASKS.build({"rule": "random", "density": min(1.0, rule.tuned(spec) / spec.eligible)})

@@ -65,11 +65,11 @@ class TunedValues(ABC):
 
     @abstractmethod
     def probed(self, directions: Any, offsets: Tensor) -> AbstractContextManager[None]:
-        """Inside, the model runs with values + ``offsets`` (sides, q) · ``directions`` (q, n)."""
+        """Inside, the model runs with values + ``offsets`` (points, q) · ``directions`` (q, n)."""
 
     def per_example(self, directions: Any, offsets: Tensor, owners: Owners) -> AbstractContextManager[None]:
         """Inside, the model runs example i with values + offsets·(direction i), for ``directions`` (examples, n) and
-        ``offsets`` (sides,); ``owners`` says which example a row belongs to. Only single weights support it."""
+        ``offsets`` (points,); ``owners`` says which example a row belongs to. Only single weights support it."""
         raise UserError("This [mask] does not support directions per example. Set [estimator] rule = 'two-sided'.")
 
     @abstractmethod
@@ -114,14 +114,14 @@ class CopiedValues(TunedValues):
 
     @abstractmethod
     def patches(self, points: Tensor) -> dict[str, Patch]:
-        """What ``points`` (sides, n) change in each weight, by name; weights left out stay as they are."""
+        """What ``points`` (points, n) change in each weight, by name; weights left out stay as they are."""
 
     def probed(self, directions: Tensor, offsets: Tensor) -> AbstractContextManager[None]:
         """See `TunedValues.probed`."""
         return self.applied(self.values + offsets.to(directions) @ directions)
 
     def applied(self, points: Tensor | None = None) -> AbstractContextManager[None]:
-        """Inside, the model runs with ``points`` (sides, n), or with the current values."""
+        """Inside, the model runs with ``points`` (points, n), or with the current values."""
         points = self.values.unsqueeze(0) if points is None else points
         return self._held(self.patches(points), len(points))
 

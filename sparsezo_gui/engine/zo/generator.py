@@ -182,9 +182,7 @@ def _halves(
     return torch.stack((drawn & 0xFFFF, drawn >> 16), dim=1).view(-1)[:count]
 
 
-def signs(
-    seed: int, step: int, probe: int, count: int, device: torch.device | str = "cpu", first: int = 0
-) -> Tensor:
+def signs(seed: int, step: int, probe: int, count: int, device: torch.device | str = "cpu", first: int = 0) -> Tensor:
     """A direction of ``count`` independent signs, each +1 or −1, fp32 (count,), from the ``first`` (a multiple of 128)
     on."""
     drawn = words(seed, Stream.DIRECTIONS, step, probe, -(-count // 32), device, first // 32)

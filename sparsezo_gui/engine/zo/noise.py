@@ -20,7 +20,7 @@ CLEAR = 5.0  # required difference / noise; estimates then correlate with exact 
 FACTORS = (1.0, 3.0, 10.0)
 LARGEST = 0.03  # ε beyond which the difference no longer estimates a derivative
 
-Losses = Callable[[Tensor], Tensor]  # from offsets (sides, 1) along one direction to losses fp64 (sides,)
+Losses = Callable[[Tensor], Tensor]  # from offsets (points, 1) along one direction to losses fp64 (points,)
 
 
 @dataclass(frozen=True)

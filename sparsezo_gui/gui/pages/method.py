@@ -12,7 +12,7 @@ from sparsezo_gui.gui.advice import MAX_SENTENCES, advice
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import EstimateMemory, FindMask, FindRate, MeasureMemory, ReadModel
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Page, button, card, clear, column, label, restyle, row
+from sparsezo_gui.gui.widgets.basic import Page, Part, button, card, clear, column, label, restyle, row
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.mask import MaskCard
 from sparsezo_gui.gui.widgets.rate import RateFinder
@@ -143,7 +143,7 @@ class MethodPage(Page):
             self._basic.addWidget(field, index // COLUMNS, index % COLUMNS)
 
     def _section(self, table: str, values: Settings, fields: list[SettingField]) -> QWidget:
-        parts: list[Any] = [label(TITLES[table], "heading")]
+        parts: list[Part] = [label(TITLES[table], "heading")]
         registry = BY_TABLE.get(table)
         if registry is not None and isinstance(values, Variant):
             combo = self._rules[table] = Combo(TITLES[table])

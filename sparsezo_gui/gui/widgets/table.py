@@ -17,20 +17,19 @@ Index = QModelIndex | QPersistentModelIndex
 
 
 class Rows(QAbstractTableModel):
-    """Rows of plain values."""
+    """A page of rows, as text."""
 
     def __init__(self) -> None:
         super().__init__()
         self.columns: list[str] = []
-        self.rows: list[Sequence[Any]] = []
+        self.rows: Sequence[Sequence[str]] = ()
         self.first = 0
 
-    def fill(self, columns: Sequence[str], rows: Sequence[Any], first: int) -> None:
+    def fill(self, columns: Sequence[str], rows: Sequence[Sequence[str]], first: int) -> None:
         """Shows another page; ``first`` is the number of its first row."""
         self.beginResetModel()
         self.columns = list(columns)
-        self.rows = [[row.get(name) for name in columns] if isinstance(row, dict) else row for row in rows]
-        self.first = first
+        self.rows, self.first = rows, first
         self.endResetModel()
 
     def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
@@ -43,8 +42,7 @@ class Rows(QAbstractTableModel):
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         """Text of a cell, truncated; its tooltip shows more."""
-        value = self.rows[index.row()][index.column()]
-        text = "" if value is None else str(value)
+        text = self.rows[index.row()][index.column()]
         if role == Qt.ItemDataRole.DisplayRole:
             return safe_text(text, LONGEST).replace("\n", " ⏎ ")
         return tooltip(text) if role == Qt.ItemDataRole.ToolTipRole else None
@@ -138,8 +136,9 @@ class DataTable(QTableView):
         self.horizontalScrollBar().valueChanged.connect(lambda _: self.mapping.place())
 
     def show_page(
-        self, columns: Sequence[str], rows: Sequence[Any], first: int, parts: Sequence[str], mapping: dict[str, str]
-    ) -> None:
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], first: int, parts: Sequence[str],
+        mapping: dict[str, str],
+    ) -> None:  # fmt: skip
         """Shows rows and the column mapping."""
         fresh = list(columns) != self.rows.columns
         self.rows.fill(columns, rows, first)

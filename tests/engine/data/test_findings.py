@@ -179,9 +179,7 @@ def test_a_label_that_is_like_two_answers_is_neither(table):
 
 
 def test_one_class_only(table):
-    assert "all rows with a label in the column 'label' have 'a'" in str(
-        refused(table(labelled(9, lambda _: "a")))
-    )
+    assert "all rows with a label in the column 'label' have 'a'" in str(refused(table(labelled(9, lambda _: "a"))))
     (text,) = said(table(labelled(9, lambda _: "a"), answers=("a", "b")))
     assert text.startswith("All 9 training examples have the answer 'a'")
     (text,) = said(table(labelled(9), answers=("a", "b", "c")))

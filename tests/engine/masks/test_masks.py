@@ -237,9 +237,7 @@ def test_any_mask_is_the_same_after_it_was_saved(tmp_path_factory, made):
     assert masks.share(path) == mask.size / max(mask.eligible, 1)
 
 
-@given(
-    st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=30), min_size=1, max_size=4), st.integers(1, 40)
-)
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=30), min_size=1, max_size=4), st.integers(1, 40))
 def test_of_equal_scores_the_first_are_taken(layers, count):
     chosen = TopK(count)
     for number, scores in enumerate(layers):

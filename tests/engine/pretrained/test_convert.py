@@ -158,9 +158,10 @@ def test_damaged_files(folder, tmp_path):
 
 def test_parts_that_are_compressed(folder, tmp_path):
     torch.save(module("qwen3").state_dict(), tmp_path / "whole")
-    with zipfile.ZipFile(tmp_path / "whole") as old, zipfile.ZipFile(
-        folder / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED
-    ) as new:
+    with (
+        zipfile.ZipFile(tmp_path / "whole") as old,
+        zipfile.ZipFile(folder / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
         for name in old.namelist():
             new.writestr(name, old.read(name))
     (tmp_path / "whole").unlink()

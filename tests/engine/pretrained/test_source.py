@@ -197,7 +197,7 @@ def test_a_link_out_of_the_folder(folder, tmp_path, name):
     (tmp_path / "secret").write_bytes((folder / name).read_bytes() if (folder / name).exists() else b"secret")
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to(tmp_path / "secret")
-    assert f"{folder / name}: is a link out of its folder, to {tmp_path / 'secret'}." in refused(folder)
+    assert f"{folder / name}: links to a file outside its folder, {tmp_path / 'secret'}." in refused(folder)
 
 
 @links

@@ -30,7 +30,7 @@ AGAIN = {
 }  # fmt: skip
 WAITING = [{"type": "Replace", "pattern": {"String": "☃"}, "content": "☃☃"}] * 8
 SEEING = [{"type": "Replace", "pattern": {"Regex": "(?=☃)"}, "content": "☃"}] * 8
-TIMES = r"this tokenizer cannot be loaded \(it can make a text 2.6e\+02 times as long"
+TIMES = r"this tokenizer cannot be loaded \(it can make a text 2.6e\+02 times longer"
 ABORTS = '{"type":"Sequence","normalizers":[' * 3000 + '{"type":"NFC"}' + "]}" * 3000
 
 

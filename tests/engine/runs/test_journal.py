@@ -98,9 +98,7 @@ def test_the_line_is_what_a_list_would_hold(tmp_path_factory, moves):
             if move is None:
                 count += 1
                 line.append(float(count))
-                file.append(
-                    step=len(line), tokens=1, loss=line[-1], rate=1.0, seconds=1.0, memory=1, values=(1.0,)
-                )
+                file.append(step=len(line), tokens=1, loss=line[-1], rate=1.0, seconds=1.0, memory=1, values=(1.0,))
             elif move <= len(line):
                 del line[move:]
                 file.go_back(move)

@@ -57,8 +57,7 @@ def test_a_shared_run_is_rebuilt_exactly(run, tmp_path, home):
 
 
 def test_a_run_from_before_blocks_were_chosen_keeps_those_that_it_had(make, tmp_path):
-    """Nothing of such a run says how many weights share a scale, nor does what is made of it before it is opened.
-    """
+    """Nothing of such a run says how many weights share a scale, nor does what is made of it before it is opened."""
     list(training.train(make(model={"block": 64}), folder=tmp_path / "run"))
     recipe, facts = tmp_path / "run" / "recipe.toml", tmp_path / "run" / "run.json"
     told = [recipe.read_text(), facts.read_text()]

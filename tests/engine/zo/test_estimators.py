@@ -374,6 +374,7 @@ def test_zeros_move_nothing(frozen_tiny, rule):
 @pytest.mark.parametrize("estimator", [HiZOO(smoothing=1e-3), ConMeZO(), CurvZO()], ids=lambda item: item.rule)
 def test_threads_change_no_bit(estimator):
     """Of directions and states of long vectors, whose sums torch would split by threads."""
+
     def ran():
         state = estimator.start(torch.zeros(100_003), None)
         for step in range(1, 4):

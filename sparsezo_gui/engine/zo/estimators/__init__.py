@@ -42,16 +42,16 @@ class Probe(Protocol):
         """The directions (q, n)."""
 
     def losses(self, offsets: Tensor) -> Tensor:
-        """Losses of the batch at θ + offsets·directions, fp64 (sides,), for ``offsets`` (sides, q)."""
+        """Losses of the batch at θ + offsets·directions, fp64 (points,), for ``offsets`` (points, q)."""
 
     def examples(self, offsets: Tensor) -> Tensor:
-        """Loss of each example at θ + offsets·directions, fp64 (sides, examples); their mean is the batch loss."""
+        """Loss of each example at θ + offsets·directions, fp64 (points, examples); their mean is the batch loss."""
 
     def isolated_losses(self, offsets: Tensor) -> Tensor:
         """The same, averaged over each example's own tokens, independent of the rest of the batch (may be empty)."""
 
     def own_losses(self, offsets: Tensor) -> Tensor:
-        """Losses fp64 (sides, examples) of example i at θ + offsets·(direction i), for ``offsets`` (sides,): one
+        """Losses fp64 (points, examples) of example i at θ + offsets·(direction i), for ``offsets`` (points,): one
         direction per example."""
 
     def gradient(self, offsets: Tensor | None = None, blocks: int | None = None) -> tuple[Tensor, float]:

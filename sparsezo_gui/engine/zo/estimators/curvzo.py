@@ -37,12 +37,22 @@ class CurvZO(Estimator):
     rule: Literal["curvzo"] = "curvzo"
     epsilon: float = epsilon_setting()
     share: float = setting(
-        0.4, "Fraction of tuned values perturbed per step.", unit="fraction", gt=0, le=1, basic=True, sane=(0.1, 0.8),
-        title="Perturbed share"
+        0.4,
+        "Fraction of tuned values perturbed per step.",
+        unit="fraction",
+        gt=0,
+        le=1,
+        basic=True,
+        sane=(0.1, 0.8),
+        title="Perturbed share",
     )
     explore: float = setting(
-        0.25, "Share of uniform sampling; 1 ignores the scores.", ge=0.01, le=1, sane=(0.1, 0.5),
-        title="Uniform sampling"
+        0.25,
+        "Share of uniform sampling; 1 ignores the scores.",
+        ge=0.01,
+        le=1,
+        sane=(0.1, 0.5),
+        title="Uniform sampling",
     )
     memory: float = setting(
         0.99, "Decay of the scores; higher is slower.", ge=0, lt=1, sane=(0.9, 0.999), title="Score decay"

@@ -22,12 +22,21 @@ class Elastic(ExactEstimator):
     rule: Literal["elastic"] = "elastic"
     epsilon: float = epsilon_setting()
     blocks: int = setting(
-        1, "Last decoder blocks, trained with backprop.", unit="blocks", ge=1, le=1000, sane=(1, 4),
-        title="Backprop blocks"
+        1,
+        "Last decoder blocks, trained with backprop.",
+        unit="blocks",
+        ge=1,
+        le=1000,
+        sane=(1, 4),
+        title="Backprop blocks",
     )
     weight: float = setting(
-        1.0, "Factor on the backprop part, whose best learning rate can differ.", gt=0, le=1000, sane=(0.1, 10),
-        title="Backprop factor"
+        1.0,
+        "Factor on the backprop part, whose best learning rate can differ.",
+        gt=0,
+        le=1000,
+        sane=(0.1, 10),
+        title="Backprop factor",
     )
 
     @property

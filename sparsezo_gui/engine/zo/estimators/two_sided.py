@@ -10,9 +10,7 @@ from sparsezo_gui.recipe.variants import setting
 
 def epsilon_setting(default: float = 1e-3) -> Any:
     """The setting for the perturbation size ε, the same for every estimator."""
-    return setting(
-        default, "Perturbation size ε of the finite differences.", gt=0, le=1, basic=True, sane=(1e-4, 1e-2)
-    )
+    return setting(default, "Perturbation size ε of the finite differences.", gt=0, le=1, basic=True, sane=(1e-4, 1e-2))
 
 
 class TwoSided(Estimator):

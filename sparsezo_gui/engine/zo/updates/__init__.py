@@ -69,16 +69,20 @@ class Update(Variant):
     state_vectors: ClassVar[int] = 0
     """Number of such vectors in its state, for the memory estimate."""
     forward_passes: ClassVar[int] = 0
-    """Forward passes it runs itself, all together; see `ask`."""
+    """Forward passes it runs itself, all together; see `measure`."""
     recorded: ClassVar[int] = 0
-    """Numbers it measures itself; see `ask`."""
+    """Numbers it measures itself; see `measure`."""
     averages: ClassVar[bool] = False
     """Whether averaging several directions shortens its steps, which a larger rate compensates."""
     learning_rate: float
     schedule: Schedule
     decay: float = setting(
-        0.0, "Weight decay towards the original weights, times the learning rate.", ge=0, le=1, sane=(0, 0.1),
-        title="Weight decay"
+        0.0,
+        "Weight decay towards the original weights, times the learning rate.",
+        ge=0,
+        le=1,
+        sane=(0, 0.1),
+        title="Weight decay",
     )
 
     def rate(self, step: int, steps: int) -> float:
@@ -96,13 +100,11 @@ class Update(Variant):
         return ()
 
     def rejects(self, measured: Sequence[float]) -> bool:
-        """Whether the step is rejected because of what `ask` measured."""
+        """Whether the step is rejected because of what `measure` found."""
         return False
 
     @abstractmethod
-    def apply(
-        self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()
-    ) -> Any:
+    def apply(self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()) -> Any:
         """Moves ``values`` (n,) in place against ``gradient`` and returns the next state."""
 
 
@@ -115,9 +117,7 @@ class ScalarUpdate(Update):
     def factors(self, gradient: Gradient, rate: float, state: Any) -> tuple[Sequence[float], float, Any]:
         """How far to move against each direction (q) and against the exact part; and the next state."""
 
-    def apply(
-        self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()
-    ) -> Any:
+    def apply(self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()) -> Any:
         """See `Update.apply`."""
         factors, exactly, state = self.factors(gradient, rate, state)
         if any(factors):
@@ -143,9 +143,7 @@ class VectorUpdate(Update):
     def step(self, gradient: Tensor, state: Any) -> tuple[Tensor, Any]:
         """The vector (n,) to multiply by the rate, and the next state. ``gradient`` (n,) may be changed in place."""
 
-    def apply(
-        self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()
-    ) -> Any:
+    def apply(self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()) -> Any:
         """See `Update.apply`."""
         if gradient.zero:
             return state

@@ -31,8 +31,12 @@ class Adam(VectorUpdate):
         0.9, "Decay β₁ of the mean; higher is slower.", ge=0, lt=1, sane=(0.5, 0.99), title="Averaging factor β₁"
     )
     beta2: float = setting(
-        0.999, "Decay β₂ of the mean square; higher is slower.", ge=0, lt=1, sane=(0.9, 0.9999),
-        title="Averaging factor β₂"
+        0.999,
+        "Decay β₂ of the mean square; higher is slower.",
+        ge=0,
+        lt=1,
+        sane=(0.9, 0.9999),
+        title="Averaging factor β₂",
     )
     eps: float = setting(
         1e-8, "Added to the denominator to avoid division by zero.", gt=0, le=1, title="Denominator offset"
@@ -42,9 +46,7 @@ class Adam(VectorUpdate):
         """Running mean (n,), running mean of squares (n,), and the number of steps in them."""
         return values.new_zeros(values.shape), values.new_zeros(values.shape), 0
 
-    def step(
-        self, gradient: Tensor, state: tuple[Tensor, Tensor, int]
-    ) -> tuple[Tensor, tuple[Tensor, Tensor, int]]:
+    def step(self, gradient: Tensor, state: tuple[Tensor, Tensor, int]) -> tuple[Tensor, tuple[Tensor, Tensor, int]]:
         """See `VectorUpdate.step`."""
         mean, square, count = state
         count += 1

@@ -55,9 +55,7 @@ class Conservative(ScalarUpdate):
         """See `Update.rejects`."""
         return measured[0] == 0
 
-    def apply(
-        self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()
-    ) -> Any:
+    def apply(self, values: Tensor, gradient: Gradient, rate: float, state: Any, measured: Sequence[float] = ()) -> Any:
         """See `Update.apply`."""
         projected_grads = [projected_grad * measured[0] for projected_grad in gradient.projected_grads]
         return super().apply(values, replace(gradient, projected_grads=projected_grads), rate, state)

@@ -30,8 +30,12 @@ class ScalarNormalised(ScalarUpdate):
     )  # fmt: skip
     schedule: Schedule = schedule_setting()
     memory: float = setting(
-        0.99, "Decay of the running mean square; higher is slower.", ge=0, lt=1, sane=(0.9, 0.999),
-        title="Averaging factor"
+        0.99,
+        "Decay of the running mean square; higher is slower.",
+        ge=0,
+        lt=1,
+        sane=(0.9, 0.999),
+        title="Averaging factor",
     )
 
     def start(self, values: Tensor) -> tuple[float, int]:
