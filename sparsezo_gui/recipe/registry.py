@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from sparsezo_gui.errors import UserError, did_you_mean, quoted
 from sparsezo_gui.lazy import load
 from sparsezo_gui.recipe.parts import Estimator, MaskRule, Objective, Privacy, Selection, Space, Update
 from sparsezo_gui.recipe.variants import Variant
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.spaces.space import Space
 
 Part = TypeVar("Part", bound=Variant)
 

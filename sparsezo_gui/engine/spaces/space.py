@@ -8,11 +8,11 @@ its space; nothing else compares names of spaces.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from sparsezo_gui.answers import Part
+from sparsezo_gui.lazy import load
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
@@ -42,9 +42,7 @@ class Space(ABC):
 
     def tuned_values(self, model: FrozenModel, mask: Mask) -> TunedValues:
         """The values of ``mask`` on ``model``, at their start. Raises `UserError` if they do not fit it."""
-        module, name = self.values.split(":")
-        kind: Callable[[FrozenModel, Mask], TunedValues] = getattr(import_module(module), name)
-        return kind(model, mask)
+        return cast("TunedValues", load(self.values)(model, mask))
 
     def refusal(self, recipe: Recipe) -> str:
         """Why the mask of ``recipe`` does not work with its other parts, in sentences; empty if it does."""
@@ -82,7 +80,7 @@ class Space(ABC):
     # Memory
 
     def memory(self, recipe: Recipe, spec: ModelSpec, width: int) -> Iterator[Part]:
-        """Values, start values and indices; directions, scaled directions, points; two halves before they are joined;
+        """Values, start values and indices; directions, scaled directions and sides; two halves before they are joined;
         what estimator and update remember. ``width`` are the bytes of a number in activations."""
         tuned, bases = recipe.mask.tuned(spec), recipe.mask.bases(spec)
         estimator, update = recipe.estimator, recipe.update
