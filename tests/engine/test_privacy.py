@@ -39,7 +39,7 @@ PRIVATE = {"data": ANSWERS, "privacy": {"rule": "gaussian", "noise": 0.5}}
 def probe_of(projected_grads):
     """A probe whose examples have these ``projected_grads`` (directions, examples)."""
     projected_grads = torch.tensor(projected_grads, dtype=torch.float64)
-    return SimpleNamespace(alone=lambda offsets: 2.0 + offsets.double() @ projected_grads)
+    return SimpleNamespace(isolated_losses=lambda offsets: 2.0 + offsets.double() @ projected_grads)
 
 
 def measured(projected_grads, **fields):
@@ -105,7 +105,7 @@ def test_a_private_run_is_replayed_and_another_one_is_not_the_same(make, tmp_pat
     assert hashes[0] != hashes[1]
     assert finish(open_session(open_run(tmp_path / "one"), from_checkpoints=False)).tuned.hash() == hashes[0]
     steps = of(e.Step, runs[0])
-    assert all(math.isnan(step.loss) and step.tokens == 0 and step.slope != 0 for step in steps)
+    assert all(math.isnan(step.loss) and step.tokens == 0 and step.projected_gradient != 0 for step in steps)
     records = journal.read(tmp_path / "one" / "journal.bin").records
     assert np.isnan(records["loss"]).all() and not records["tokens"].any()
     assert not any("finite loss" in notice.text for notice in of(e.Notice, runs[0]))
@@ -136,7 +136,7 @@ def test_what_is_spent_is_told_before_and_after(make, tmp_path):
     assert both.epsilon == pytest.approx(epsilon([(4 / 24, 0.5, 11), (4 / 24, 0.8, 4)], 1e-5))
     finish(export_run(run.path, "hf", tmp_path / "out"))
     card = (tmp_path / "out" / "README.md").read_text()
-    assert f"training example: (ε, δ) = ({spent(run).epsilon:.3g}, 1e-05), of 11 steps" in card
+    assert f"training example: (ε, δ) = ({spent(run).epsilon:.3g}, 1e-05), for 11 steps" in card
 
 
 def test_steps_without_privacy_take_it_away_from_a_branch(make, tmp_path):

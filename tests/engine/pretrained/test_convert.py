@@ -215,7 +215,7 @@ def test_folders_without_pickles(folder, tmp_path):
 @pytest.mark.parametrize("name", ["../pytorch_model.bin", "/etc/passwd", "model.safetensors"])
 def test_an_index_that_points_elsewhere(folder, tmp_path, name):
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
-    assert "not a bin file of this folder" in refused(folder, tmp_path / "out")
+    assert "not a bin file in this folder" in refused(folder, tmp_path / "out")
 
 
 def test_the_sentence_about_a_pickle_names_the_command(folder):
