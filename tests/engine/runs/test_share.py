@@ -182,12 +182,12 @@ def test_a_shared_run_holds_no_example_and_no_path_unless_it_is_asked_for(make, 
 
 def test_the_window_shares_and_receives_the_same(run, tmp_path):
     engine = Engine()
-    folder, without, with_examples = engine.contents(run.path)
-    assert folder == run.path and "EXAMPLES" not in str(without) and "EXAMPLES" in str(with_examples)
-    assert engine.share(run.path, tmp_path / "given.zip", False)[1].contents == without
-    assert engine.share(run.path, tmp_path / "whole.zip", True)[1].contents == with_examples
-    got, words = engine.receive(tmp_path / "given.zip")
-    assert open_run(got).name == run.name and "does not include 'llama'" in words
+    found = engine.contents(run.path)
+    assert "EXAMPLES" not in str(found.contents) and "EXAMPLES" in str(found.with_examples)
+    assert engine.share(run.path, tmp_path / "given.zip", False).contents == found.contents
+    assert engine.share(run.path, tmp_path / "whole.zip", True).contents == found.with_examples
+    got = engine.receive(tmp_path / "given.zip")
+    assert open_run(got.folder).name == run.name and "does not include 'llama'" in got.lacks
 
 
 def test_what_a_received_run_lacks_is_told_and_can_be_put_beside_it(run, tmp_path):
