@@ -85,7 +85,7 @@ def test_the_table_of_steps(tmp_path):
 
 
 def test_an_unknown_shape(tmp_path):
-    with pytest.raises(UserError, match="no model shape 'smal'"):
+    with pytest.raises(UserError, match="Unknown model shape 'smal'"):
         finish(shapes.make("smal", tmp_path))
 
 
