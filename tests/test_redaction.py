@@ -85,4 +85,4 @@ def test_details_of_an_error_hold_no_secret(monkeypatch, capsys, home):
         fail()
     except RuntimeError as error:
         problem = problems.explain(error, "testing")
-    assert secret not in problem.what + problem.details and "word" not in problem.what + problem.details
+    assert secret not in problem.message + problem.details and "word" not in problem.message + problem.details
