@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from queue import SimpleQueue
 
 import pytest
 import torch
@@ -22,18 +21,17 @@ from sparsezo_gui.engine.memory import estimate
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.runs.lineage import lineage_of
-from sparsezo_gui.engine.session import Session, open_session, replay
+from sparsezo_gui.engine.session import Session, open_session
 from sparsezo_gui.engine.spaces import mask as masks
 from sparsezo_gui.engine.spaces.lora import SEED
 from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.engine.spaces.values import tuned_values, words_of
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe.recipe import DataTable
 from sparsezo_gui.recipe.toml import build
 from tests.engine import plain as reference
 from tests.engine.conftest import finish
+from tests.engine.spaces.replayed import replayed
 from tests.engine.test_correctness import batch, families
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -247,18 +245,7 @@ def test_report_and_memory_count_the_same_values(make, frozen_tiny, targets):
 def test_a_run_is_replayed_resumed_branched_and_exported(make, tmp_path, family, estimator, update):
     chosen = make(family, model={"bits": 4}, mask=RULE, update=update, estimator={"rule": estimator},
                   data={"validation": 2, "test": 2})  # fmt: skip
-    whole = list(training.train(chosen, folder=tmp_path / "whole"))
-    commands = SimpleQueue()
-    for event in training.train(chosen, commands, folder=tmp_path / "parts"):
-        if isinstance(event, e.Step) and event.step == 3:
-            commands.put(e.Stop())
-    assert list(training.resume(tmp_path / "parts"))[-1].hash == whole[-1].hash
-    run = open_run(tmp_path / "whole")
-    session, at = finish(open_session(run, from_checkpoints=False)), {}
-    assert session.tuned.hash() == whole[-1].hash
-    for step in (0, 2, 6, 4):
-        finish(replay(session, lineage_of(run).until(step), from_checkpoints=False))
-        at[step] = session.tuned.values.clone()
+    (session, at), run = replayed(chosen, tmp_path), open_run(tmp_path / "whole")
     assert torch.equal(at[0], session.tuned.start) and not torch.equal(at[2], at[4])
     (tmp_path / "whole" / "mask.safetensors").unlink()  # it is found again, and has the hash it had
     assert cli.main(["verify", str(tmp_path / "whole")]) == 0

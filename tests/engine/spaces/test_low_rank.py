@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -24,19 +23,17 @@ from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.masks.subspace import Subspace
 from sparsezo_gui.engine.memory import estimate
 from sparsezo_gui.engine.objective import measure
-from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.runs.lineage import lineage_of
-from sparsezo_gui.engine.session import Session, open_session, replay
+from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.spaces import mask as masks
 from sparsezo_gui.engine.spaces.low_rank import SUBSPACES, LowRankValues, Subspaces, orthonormal, start_basis
 from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.generator import FIRST, GENERATOR, Source
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe.recipe import DataTable
 from tests.engine import plain as reference
 from tests.engine.conftest import finish
+from tests.engine.spaces.replayed import replayed
 from tests.engine.test_correctness import batch, families
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -261,18 +258,7 @@ rules = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["rule"])
 def test_a_run_is_replayed_resumed_and_exported(make, tmp_path, rule, capsys):
     chosen = make("gpt2", model={"bits": 4}, mask=rule, update={"rule": "scalar-normalised", "learning_rate": 1e-2},
                   data={"validation": 2, "test": 2})  # fmt: skip
-    whole = list(training.train(chosen, folder=tmp_path / "whole"))
-    commands = SimpleQueue()
-    for event in training.train(chosen, commands, folder=tmp_path / "parts"):
-        if isinstance(event, e.Step) and event.step == 3:
-            commands.put(e.Stop())
-    assert list(training.resume(tmp_path / "parts"))[-1].hash == whole[-1].hash
-    run = open_run(tmp_path / "whole")
-    session, at = finish(open_session(run, from_checkpoints=False)), {}
-    assert session.tuned.hash() == whole[-1].hash
-    for step in (0, 2, 6, 4):
-        finish(replay(session, lineage_of(run).until(step), from_checkpoints=False))
-        at[step] = session.tuned.values.clone()
+    session, at = replayed(chosen, tmp_path)
     assert not at[0].any()
     if rule["rule"] == "subspace":  # what was learnt in a subspace stays where it is while the next one is tuned
         first, second = session.tuned.numbers == 1, session.tuned.numbers == 2
