@@ -17,8 +17,8 @@ from tests.engine.conftest import finish
 
 
 def replayed(chosen: Recipe, folder: Path) -> tuple[Session, dict[int, Tensor]]:
-    """Trains in ``folder`` / "whole"; gives its session at step 4, and its values at steps 0, 2, 4 and 6. A run that was
-    stopped and resumed, and one that was replayed, end with the same bits."""
+    """Trains in ``folder`` / "whole"; gives its session at step 4, and its values at steps 0, 2, 4 and 6. A stopped and
+    resumed run, and a replayed one, end with the same bits."""
     whole = list(training.train(chosen, folder=folder / "whole"))
     commands = SimpleQueue()
     for event in training.train(chosen, commands, folder=folder / "parts"):
