@@ -10,7 +10,7 @@ from sparsezo_gui.errors import UserError, did_you_mean, quoted
 from sparsezo_gui.recipe.rates import suited
 from sparsezo_gui.recipe.recipe import Recipe
 from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES
-from sparsezo_gui.recipe.versions import renamed
+from sparsezo_gui.recipe.versions import ALIASES, renamed
 
 _MOST_FAULTS = 20  # reported at once
 
@@ -63,6 +63,8 @@ def _sentence(tables: dict[str, Any], fault: Any, prefix: tuple[str, ...] = ()) 
     if fault["type"] == "extra_forbidden":
         table, name = (location[0], location[-1]) if len(location) > 1 else ("", location[0])
         known = Recipe.model_fields if not table else _fields(tables, table)
+        if new := ALIASES.get(table, {}).get(name):
+            return f"[{table}] {name}: this is the old name of '{new}', which is set too. Remove one of them."
         if table in BY_TABLE and (others := BY_TABLE[table].having(name)):
             return (
                 f"[{table}] {name}: rule = '{_rule(tables, table)}' has no such key; only these have it: "

@@ -235,3 +235,8 @@ def test_where_a_recipe_differs_from_what_was_kept_of_it(tmp_path):
     assert recipe.differences(kept, other) == [("loop.seed", 0, 5)]
     del kept["loop"]["guard"]  # as a version that did not know it
     assert recipe.differences(kept, chosen) == []
+
+
+def test_an_old_name_beside_the_new_one_is_called_that():
+    with pytest.raises(UserError, match=r"\[run\] frames: this is the old name of 'checkpoints', which is set too"):
+        build({"run": {"frames": 5, "checkpoints": 6}})
