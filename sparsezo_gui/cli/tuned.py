@@ -21,7 +21,7 @@ from sparsezo_gui.formats import export_formats
 def evaluate(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.evaluate import BATCH, evaluate
     from sparsezo_gui.engine.provenance import told
-    from sparsezo_gui.engine.session import data_of, load_base, load_data
+    from sparsezo_gui.engine.session import data_of, load_data, load_model
 
     found: dict[str, dict[str, float]] = {}
     changed: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         if options.changed_inputs:
             raise UserError(f"--changed-inputs works on runs only, and '{options.target}' is not one. Leave it out.")
         chosen = recipe_of(options, options.target)
-        model = console.finish(load_base(chosen))
+        model = console.finish(load_model(chosen))
         data = console.finish(load_data(chosen, model))
         examples = getattr(data, options.split).encoded
         found["base"] = console.finish(evaluate(model, examples, options.split, chosen.objective)).metrics

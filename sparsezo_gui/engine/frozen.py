@@ -14,7 +14,8 @@ from transformers import BitsAndBytesConfig, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from sparsezo_gui.engine import device as devices
-from sparsezo_gui.engine.forward import ATTENTION, PACK_ROWS
+from sparsezo_gui.engine.attention import ATTENTION
+from sparsezo_gui.engine.forward import PACK_ROWS
 from sparsezo_gui.engine.hub.cache import find
 from sparsezo_gui.engine.layers import tables
 from sparsezo_gui.engine.layers.integer import IntegerLinear, Rounding
@@ -50,6 +51,8 @@ class FrozenModel:
     layers: dict[str, FrozenLinear] = field(default_factory=dict)
     learned_end: int | None = None
     """The token with which its training examples end an answer, see `sparsezo_gui.engine.data.prompts`."""
+    streamed: Streamed | None = None
+    """What brings its blocks to the device, where they do not fit there together."""
 
     @property
     def stops(self) -> set[int]:
@@ -157,7 +160,7 @@ def stream(model: FrozenModel) -> None:
         layer.bias = None if layer.bias is None else layer.bias.to(model.device)
     for buffer in model.module.buffers():
         buffer.data = buffer.data.to(model.device)
-    Streamed(model.module.get_submodule(model.spec.blocks), model.device)
+    model.streamed = Streamed(model.module.get_submodule(model.spec.blocks), model.device)
 
 
 def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype: torch.dtype) -> Any:

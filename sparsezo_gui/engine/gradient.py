@@ -1,37 +1,31 @@
-"""Exact gradients of the tuned values by back-propagation, for baselines and hybrid methods.
+"""Exact gradients of the tuned values by back-propagation, block by block, in nearly the memory of forward passes.
 
-The frozen weights stay quantised: each is dequantised again in the backward pass, and a weight's gradient is reduced to
-that of its tuned values at once. Unlike forward passes, this keeps the activations of the blocks in the backward pass.
+A pack goes forward through all blocks without anything kept but what enters each block. Then, from the last block to
+the first that has tuned values, each block runs again, now keeping what its own backward pass needs, and that is
+dropped with it (gradient checkpointing, Chen et al., arXiv 1604.06174, with the blocks as segments; on phones:
+MeBP, arXiv 2510.03425). The frozen weights stay quantised and get no gradient: of a layer's product dYᵀ·X only
+what the tuned values need is computed, at their entries or in their subspace (as MeSP, arXiv 2602.13069, does for
+LoRA). A step costs three forward passes and dequantises each weight three times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.forward import running, scores
 from sparsezo_gui.engine.frozen import FrozenModel
+from sparsezo_gui.engine.layers.blocks import Blocks, grad_of
+from sparsezo_gui.engine.layers.kept import kept
 from sparsezo_gui.engine.layers.linear import FrozenLinear, Recorder, loss_scale, recorded
+from sparsezo_gui.engine.objective import gathered, pack_of, packs_of, weight_of
 from sparsezo_gui.engine.objectives import Objective
-from sparsezo_gui.engine.spaces.values import TunedValues, last_blocks
-from sparsezo_gui.errors import UserError
+from sparsezo_gui.engine.spaces.values import TunedValues
 
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
-
-
-def check(model: FrozenModel) -> None:
-    """Raises `UserError` for a model streamed block by block from the host: the backward pass would lack the blocks."""
-    if any(layer.frozen.device.type != model.device.type for layer in model.layers.values()):
-        raise UserError(
-            f"'{model.source.id}' is too large for {devices.name(model.device)}, but back-propagation needs all of it "
-            "there. Set [model] bits = 4 or device = 'cpu', or [estimator] rule = 'two-sided'."
-        )
+ROWS = 256  # tokens of a pack: what one block keeps of it must fit as well
 
 
 def gradient(
@@ -39,43 +33,58 @@ def gradient(
     base: Tensor | None = None,
 ) -> tuple[Tensor, float]:  # fmt: skip
     """∇L of the batch in nats, fp32 (n,), at the values the layers hold, and L; with ``blocks``, only in the last
-    ``blocks`` decoder blocks, zero in the others. ``base`` is what the objective compares the batch against."""
-    layers = {name: layer for name, layer in model.layers.items() if name in tuned.slices}
-    if blocks is not None:
-        kept = tuple(last_blocks(model, blocks))
-        layers = {name: layer for name, layer in layers.items() if name.startswith(kept)}
-    found = torch.zeros_like(tuned.values, dtype=torch.float32)
+    ``blocks`` decoder blocks, zero in the others. ``base`` is what the objective compares the batch against.
 
-    def recorder(layer: FrozenLinear) -> Recorder:
-        def record(grad: Tensor, x: Tensor) -> None:
-            found[tuned.slices[layer.name]] += tuned.project(layer.name, grad.t().float() @ x.float())
+    Packs of examples follow each other; their gradients are summed in fp32, in order.
+    """
+    found = torch.zeros_like(tuned.values, dtype=torch.float32)
+    weight, loss, first = sum(map(weight_of, batch)), 0.0, 0
+    backward = _Backward(model, tuned, blocks, found)
+    for part in packs_of(batch, min(model.pack_rows, ROWS), 1):
+        own = None if base is None else base[..., first : first + len(part)]
+        loss += backward.add(objective, part, weight, own)
+        first += len(part)
+    return found.div_(backward.scale), loss
+
+
+class _Backward:
+    """Adds gradients, times ``scale``, to ``found`` (n,)."""
+
+    def __init__(self, model: FrozenModel, tuned: TunedValues, last: int | None, found: Tensor) -> None:
+        self.model, self.tuned, self.found, self.scale = model, tuned, found, loss_scale(model.dtype)
+        self.blocks = Blocks(model)
+        self.layers = [[layer for layer in layers if layer.name in tuned.slices] for layers in self.blocks.layers]
+        if last is not None:
+            self.layers[: max(0, len(self.layers) - last)] = [[] for _ in self.layers[last:]]
+        tuned_blocks = [number for number, layers in enumerate(self.layers) if layers]
+        self.lowest = min(tuned_blocks, default=len(self.layers))
+
+    def add(self, objective: Objective, examples: Sequence[Encoded], weight: float, base: Tensor | None) -> float:
+        """The share of ``examples`` in the loss of a batch of ``weight``; adds its gradient."""
+        pack, pairs = pack_of(self.model, examples)
+        count = len(self.layers) - self.lowest
+        with running(self.model, pack, 1) as (inputs, places), torch.no_grad():
+            hidden, calls = self.blocks.enter(**inputs)
+            with kept(self.model.device, count * hidden.nbytes) as inputs_of:
+                for number, call in enumerate(calls):
+                    if number >= self.lowest:
+                        inputs_of.push(hidden)
+                    hidden = self.blocks.run(number, hidden, call)
+                hidden.requires_grad_()
+                with torch.enable_grad():
+                    states, head = self.blocks.leave(hidden, **inputs)
+                    found = scores(head, places(states), pack.inverse, pack.targets, self.model.vocabulary)
+                    measured = objective.losses_of(gathered(examples, found, pairs), examples, base)
+                    loss = measured.sums[0].sum() / weight
+                    (loss * self.scale).backward()
+                gradient, hidden = grad_of(hidden), hidden.detach()
+                for number in reversed(range(self.lowest, len(calls))):
+                    with recorded(self.layers[number], self._recorder):
+                        gradient = self.blocks.backward(number, inputs_of.pop(), calls[number], gradient)
+        return loss.item()
+
+    def _recorder(self, layer: FrozenLinear) -> Recorder:
+        def record(gradient: Tensor, x: Tensor) -> None:
+            self.found[self.tuned.slices[layer.name]] += self.tuned.project(layer.name, gradient, x)
 
         return record
-
-    scale = loss_scale(model.dtype)
-    with torch.enable_grad(), _from(_first(model, blocks)), recorded(layers.values(), recorder):
-        loss = objective.measure(model, batch, base=base).loss[0]
-        (loss * scale).backward()
-    return found.div_(scale), loss.item()
-
-
-def _first(model: FrozenModel, blocks: int | None) -> nn.Module:
-    """The first module of the backward pass."""
-    layers: list[nn.Module] = list(model.module.get_submodule(model.spec.blocks).children())
-    return layers[0 if blocks is None else max(0, len(layers) - blocks)]
-
-
-@contextmanager
-def _from(block: nn.Module) -> Iterator[None]:
-    """Inside, back-propagation ends at the input of ``block``."""
-
-    def begin(module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-        if args:
-            return (args[0].detach().requires_grad_(), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
-
-    hook = block.register_forward_pre_hook(begin, with_kwargs=True)
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from sparsezo_gui.engine.data.encode import Encoded, Row
-from sparsezo_gui.engine.forward import Pack, log_probabilities, packs
+from sparsezo_gui.engine.forward import log_probabilities, packs
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.layers.patch import Owners
+from sparsezo_gui.engine.pack import Pack
 
 WORTHWHILE = 0.1  # share of a pack's tokens from which a common prefix is computed once
 
@@ -39,17 +40,17 @@ class Measured:
 
 
 def measure(model: FrozenModel, examples: Sequence[Encoded], points: int = 1, owners: Owners | None = None) -> Measured:
-    """Losses of ``examples`` for the ``points`` held by the model's layers. Differentiable if the caller enabled
-    gradients.
+    """Losses of ``examples`` for the ``points`` held by the model's layers.
 
     If the values differ between examples, the layers read from ``owners`` which example a row belongs to.
     """
     # All packs are queued before waiting for the first result.
     ran, first = [], 0
     for part in packs_of(examples, model.pack_rows, points):
-        ran.append((part, *_run_pack(model, part, points, owners, first)))
+        pack, pairs = pack_of(model, part, owners, first)
+        ran.append((part, log_probabilities(model, pack, points), pairs))
         first += len(part)
-    parts = [_gathered(*each) for each in ran]
+    parts = [gathered(*each) for each in ran]
     return Measured(
         torch.cat([part.sums for part in parts], dim=1),
         torch.cat([part.weights for part in parts]),
@@ -90,10 +91,15 @@ def count_scored(example: Encoded) -> int:
     return sum(len(set(row.positions)) for row in example.joined)
 
 
-def _run_pack(
-    model: FrozenModel, examples: Sequence[Encoded], points: int, owners: Owners | None, first: int
-) -> tuple[Tensor, list[tuple[int, int]]]:
-    """log p of every scored pair, (points, P) on the device, and each pair's example and candidate.
+def weight_of(example: Encoded) -> int:
+    """Weight of an example in the loss of its batch: 1 for a choice, or its number of trained tokens."""
+    return 1 if example.choices else sum(len(row.targets) for row in example.rows)
+
+
+def pack_of(
+    model: FrozenModel, examples: Sequence[Encoded], owners: Owners | None = None, first: int = 0
+) -> tuple[Pack, list[tuple[int, int]]]:
+    """The pack of ``examples``, and the example and candidate of each of its pairs.
 
     Rows of one shape are put together; where they begin alike and that is worth it, they share their beginning. The
     pack's examples are those from the ``first`` on.
@@ -111,8 +117,7 @@ def _run_pack(
         owners.stretches = [
             (end - length, end, first + number) for end, length, (_, number) in zip(ends, lengths, rows, strict=True)
         ]
-    pack = Pack.of(ordered, _shared(ordered) if joined and owners is None else 0, model.device)
-    return log_probabilities(model, pack, points), pairs
+    return Pack.of(ordered, _shared(ordered) if joined and owners is None else 0, model.device), pairs
 
 
 def _shared(rows: Sequence[Row]) -> int:
@@ -124,8 +129,9 @@ def _shared(rows: Sequence[Row]) -> int:
     return alike if spared >= WORTHWHILE * sum(len(row.tokens) for row in rows) else 0
 
 
-def _gathered(examples: Sequence[Encoded], found: Tensor, owners: list[tuple[int, int]]) -> Measured:
-    """Losses of a pack's examples from what `_run_pack` gave."""
+def gathered(examples: Sequence[Encoded], found: Tensor, owners: list[tuple[int, int]]) -> Measured:
+    """Losses of a pack's examples from log p of its pairs, ``found`` (points, P), and their ``owners`` (see
+    `pack_of`). Differentiable."""
     width = max(1, max(example.choices for example in examples))
     slot = torch.tensor([number * width + choice for number, choice in owners], dtype=torch.int64)
     found = found.double().cpu()

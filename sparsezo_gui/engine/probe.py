@@ -13,7 +13,7 @@ from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.gradient import gradient
 from sparsezo_gui.engine.layers.patch import Owners
-from sparsezo_gui.engine.objective import Measured, count_tokens, points_at_once
+from sparsezo_gui.engine.objective import Measured, count_tokens, points_at_once, weight_of
 from sparsezo_gui.engine.objectives import Objective
 from sparsezo_gui.engine.spaces.values import TunedValues
 
@@ -80,7 +80,7 @@ class ModelProbe:
     @property
     def weights(self) -> list[int]:
         """See `Probe.weights`."""
-        return [1 if example.choices else sum(len(row.targets) for row in example.rows) for example in self.batch]
+        return list(map(weight_of, self.batch))
 
     def _measured(self, offsets: Tensor) -> list[Measured]:
         found = []

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparsezo_gui.engine import frozen, gradient, provenance
+from sparsezo_gui.engine import frozen, provenance
 from sparsezo_gui.engine.data import TaskData, load_task
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.prompts import learned_end
@@ -311,18 +311,10 @@ def _begin(session: Session, lineage: Lineage, from_checkpoints: bool) -> None:
     session.begin(lineage.segments[0].recipe)
 
 
-def load_base(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:
+def load_model(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:
     """The recipe's model, with the end-of-answer token of its examples."""
     model = yield from frozen.load(recipe.model)
     model.learned_end = learned_end(recipe.data, model.tokenizer)
-    return model
-
-
-def load_model(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:
-    """`load_base`. Raises `UserError` if the estimator back-propagates and the model is streamed block by block."""
-    model = yield from load_base(recipe)
-    if recipe.estimator.backwards:
-        gradient.check(model)
     return model
 
 

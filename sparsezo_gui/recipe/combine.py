@@ -26,11 +26,10 @@ def refusal(recipe: Recipe) -> str:
             f"[estimator] rule = '{estimator.rule}' computes part of the step by backpropagation. Set [update] rule = "
             "'sgd', or [estimator] rule = 'two-sided'."
         )
-    if estimator.suffix and recipe.model.compute == "int8":
+    if estimator.backwards and recipe.model.compute == "int8":
         return (
-            f"[estimator] rule = '{estimator.rule}' runs its two forward passes one after the other, and [model] "
-            "compute = 'int8' rounds each one separately, which hides their difference. Set [model] compute = 'auto', "
-            "or [estimator] rule = 'two-sided'."
+            f"[estimator] rule = '{estimator.rule}' uses backpropagation, and [model] compute = 'int8' rounds "
+            "activations, which has no gradient. Set [model] compute = 'auto', or [estimator] rule = 'two-sided'."
         )
     if estimator.backwards and recipe.objective.counts:
         return (

@@ -30,6 +30,11 @@ def put(plain, model, tuned, values):
             parameter.copy_(oriented(model, name, weight))
 
 
+def projected(tuned, name, gradient):
+    """The gradient of the tuned values of weight ``name`` from the weight's own, (out, in)."""
+    return tuned.project(name, torch.eye(len(gradient)), gradient)
+
+
 def log_probability(plain, tokens, position, target):
     """log p(target) after ``tokens[: position + 1]``."""
     return plain(torch.tensor([list(tokens)])).logits[0, position].log_softmax(-1)[target]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from sparsezo_gui.engine import training
-from sparsezo_gui.engine.gradient import check, gradient
+from sparsezo_gui.engine.gradient import gradient
 from sparsezo_gui.engine.masks.random import Random
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
@@ -142,19 +140,13 @@ def test_changed_examples_are_told_before_such_steps_are_taken_again(make, tmp_p
         finish(open_session(open_run(tmp_path / "run"), 2, from_checkpoints=False))
 
 
-def test_a_model_that_comes_block_by_block_is_refused():
-    layers = {"one": SimpleNamespace(frozen=SimpleNamespace(device=torch.device("cpu")))}
-    model = SimpleNamespace(layers=layers, device=torch.device("meta"), source=SimpleNamespace(id="large"))
-    with pytest.raises(UserError, match="'large' is too large"):
-        check(model)
-
-
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
         (["estimator.rule=first-order", "objective.rule=accuracy"], "'accuracy' has no gradient"),
         (["estimator.rule=forward-gradient", "objective.rule=f1", "data.task=squad"], "'f1' has no gradient"),
-        (["estimator.rule=elastic", "model.bits=8", "model.compute=int8"], "rounds each one separately"),
+        (["estimator.rule=elastic", "model.bits=8", "model.compute=int8"], "rounds activations, which has no"),
+        (["estimator.rule=first-order", "model.bits=8", "model.compute=int8"], "rounds activations, which has no"),
         (["estimator.rule=first-order", "mask.rule=subspace"], r"Set \[mask\] refresh = 0"),
         (["update.rule=adam", "mask.rule=subspace"], r"\[update\] rule = 'adam' would also change those that wait"),
         (["update.decay=0.1", "mask.rule=subspace"], r"\[update\] decay = 0\.1 would also change those that wait"),

@@ -174,7 +174,8 @@ def test_preference_is_the_loss_of_dpo_by_back_propagation(frozen_tiny):
     ]).mean()  # fmt: skip
     loss.backward()
     gradient = torch.cat([
-        tuned.project(name, reference.oriented(model, name, plain.get_parameter(name).grad)) for name in tuned.slices
+        reference.projected(tuned, name, reference.oriented(model, name, plain.get_parameter(name).grad))
+        for name in tuned.slices
     ])  # fmt: skip
     found = session.estimate(examples, z)
     assert session.probe(examples, z).losses(torch.zeros(1, 1)).item() == pytest.approx(loss.item(), abs=1e-5)

@@ -7,7 +7,7 @@ model calls its blocks, and goes on with what the last one would have given.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,31 +30,35 @@ class Call:
 
 
 class Blocks:
-    """The blocks of ``model`` by number. Hidden states are (1, tokens, hidden)."""
+    """The blocks of ``model`` by number. Hidden states are (rows, tokens, hidden), and ``inputs`` those of the module:
+    ids (rows, tokens), and their positions where sequences are packed."""
 
     def __init__(self, model: FrozenModel) -> None:
-        self.module, self.body = model.module, model.body
+        self.module, self.body, self.streamed = model.module, model.body, model.streamed
         self.blocks: list[nn.Module] = list(model.module.get_submodule(model.spec.blocks))
         self.layers = [[layer for layer in block.modules() if isinstance(layer, FrozenLinear)] for block in self.blocks]
-        self._wraps = False  # whether blocks return a tuple that starts with the hidden states
+        self._wraps: bool | None = None  # whether blocks return a tuple that starts with the hidden states
 
     def __len__(self) -> int:
         return len(self.blocks)
 
     @torch.no_grad()
-    def enter(self, ids: Tensor) -> tuple[Tensor, list[Call]]:
-        """Input of the first block for ``ids`` (1, tokens), and the other arguments of all blocks."""
+    def enter(self, **inputs: Tensor) -> tuple[Tensor, list[Call]]:
+        """Input of the first block, and the other arguments of all blocks."""
         first, calls = torch.empty(0), []
 
         def look(number: int, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
             nonlocal first
             if number == 0:
-                first, self._wraps = hidden, isinstance(self._forwards[0](hidden, *args, **kwargs), tuple)
+                first = hidden
+            if self._wraps is None:
+                with self._held(number):
+                    self._wraps = isinstance(self._forwards[number](hidden, *args, **kwargs), tuple)
             calls.append(Call(args, kwargs))
             return self._given(hidden)
 
         with self._in_place(look):
-            split_pass(self.module, self.body, input_ids=ids)
+            split_pass(self.module, self.body, **inputs)
         return first, calls
 
     def run(self, number: int, hidden: Tensor, call: Call) -> Tensor:
@@ -63,10 +67,22 @@ class Blocks:
         states: Tensor = out[0] if isinstance(out, tuple) else out
         return states
 
-    def leave(self, hidden: Tensor, ids: Tensor) -> tuple[Tensor, Head]:
+    def backward(self, number: int, hidden: Tensor, call: Call, gradient: Tensor) -> Tensor:
+        """The gradient at the input ``hidden`` of block ``number`` from the ``gradient`` at its output: the block runs
+        again, now keeping what it needs for its own backward pass."""
+        hidden = hidden.detach().requires_grad_()
+        with torch.enable_grad(), self._held(number):
+            self.run(number, hidden, call).backward(gradient)
+        return grad_of(hidden)
+
+    def leave(self, hidden: Tensor, **inputs: Tensor) -> tuple[Tensor, Head]:
         """`split_pass`, starting from the output of the last block."""
         with self._in_place(lambda _number, _hidden, *_args, **_kwargs: self._given(hidden)):
-            return split_pass(self.module, self.body, input_ids=ids)
+            return split_pass(self.module, self.body, **inputs)
+
+    def _held(self, number: int) -> AbstractContextManager[None]:
+        """Inside, the weights of block ``number`` are on the device."""
+        return nullcontext() if self.streamed is None else self.streamed.holding(number)
 
     def _given(self, hidden: Tensor) -> Any:
         return (hidden,) if self._wraps else hidden
@@ -78,7 +94,14 @@ class Blocks:
         try:
             for number, block in enumerate(self.blocks):
                 block.forward = lambda *args, _number=number, **kwargs: forward(_number, *args, **kwargs)
-            yield
+            with nullcontext() if self.streamed is None else self.streamed.resting():
+                yield
         finally:
             for block in self.blocks:
                 del block.forward
+
+
+def grad_of(hidden: Tensor) -> Tensor:
+    """The gradient at ``hidden`` after a backward pass."""
+    assert hidden.grad is not None, "the backward pass reached it"
+    return hidden.grad

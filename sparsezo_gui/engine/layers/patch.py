@@ -192,7 +192,8 @@ class AdapterPatch(Patch):
         """See `Patch.whole`."""
         return weight.addmm_(self.b[0].to(weight.dtype), self.a[0].to(weight.dtype), alpha=self.scale)
 
-    def project(self, gradient: Tensor) -> Tensor:
+    def project(self, gradient: Tensor, x: Tensor) -> Tensor:
         """s·Bᵀ·G and s·G·Aᵀ, flat and one after the other: gradients of the first point's A and B, where G (out, in)
-        is the weight's ``gradient``."""
-        return torch.cat([(self.b[0].mT @ gradient).flatten(), (gradient @ self.a[0].mT).flatten()]).mul_(self.scale)
+        is the weight's gradient, ``gradient``ᵀ·``x`` of (rows, out) and (rows, in)."""
+        inner, outer = (gradient @ self.b[0]).mT @ x, gradient.mT @ (x @ self.a[0].mT)
+        return torch.cat([inner.flatten(), outer.flatten()]).mul_(self.scale)

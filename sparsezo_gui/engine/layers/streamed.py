@@ -7,8 +7,8 @@ and all points of a step go through it together, so that a step moves every froz
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -39,15 +39,42 @@ class Streamed:
         self.here: dict[int, tuple[list[FrozenWeight], Any]] = {}
         """Stores on the device by number of block, and the event after which they are whole."""
         self._stream = torch.cuda.Stream(device) if _on_gpu(device) else None
+        self._resting = False
+        self._held: int | None = None
         for number, block in enumerate(blocks):
             for layer, frozen in zip(self.layers[number], self.hosted[number], strict=True):
                 layer.frozen = frozen
             block.register_forward_pre_hook(lambda _block, _args, number=number: self._enter(number))
             block.register_forward_hook(lambda _block, _args, _out, number=number: self._leave(number))
 
-    def _enter(self, number: int) -> None:
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Inside, blocks are called that do not compute, and nothing is fetched for them."""
+        before, self._resting = self._resting, True
+        try:
+            yield
+        finally:
+            self._resting = before
+
+    @contextmanager
+    def holding(self, number: int) -> Iterator[None]:
+        """Inside, the stores of block ``number`` are on the device, also for its backward pass; those of the block
+        before it set out."""
+        resting, self._resting = self._resting, False
+        self._enter(number, following=max(0, number - 1))
+        self._held = number
+        try:
+            yield
+        finally:
+            self._held = None
+            self._leave(number)
+            self._resting = resting
+
+    def _enter(self, number: int, following: int | None = None) -> None:
         """Block ``number`` is about to compute: its stores are awaited, and those of the next one set out."""
-        following = (number + 1) % len(self.layers)
+        if self._resting or self._held == number:
+            return
+        following = (number + 1) % len(self.layers) if following is None else following
         for other in self.here.keys() - {number, following}:  # a mask is found from the last block to the first
             del self.here[other]
         self._fetch(number)
@@ -68,6 +95,8 @@ class Streamed:
         self.here[number] = (stores, ready)
 
     def _leave(self, number: int) -> None:
+        if self._resting or self._held == number:
+            return
         stores, _ = self.here.pop(number)
         for layer, host, frozen in zip(self.layers[number], self.hosted[number], stores, strict=True):
             if layer.frozen is frozen:

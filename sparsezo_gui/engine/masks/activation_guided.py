@@ -92,7 +92,7 @@ class ActivationSubspace(OnText):
         hidden: list[Tensor] = []
         calls: dict[int, list[Call]] = {}  # the arguments of blocks depend on the number of tokens, not on the tokens
         for each in ids:
-            first, called = blocks.enter(each)
+            first, called = blocks.enter(input_ids=each)
             calls.setdefault(each.shape[1], called)
             hidden.append(first)
         passes, done = len(blocks) * self.iterations * len(ids), 0

@@ -17,12 +17,12 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine.data import Passage
+from sparsezo_gui.engine.forward import scores
 from sparsezo_gui.engine.frozen import FrozenModel
-from sparsezo_gui.engine.layers.blocks import Blocks, Call
+from sparsezo_gui.engine.layers.blocks import Blocks, Call, grad_of
 from sparsezo_gui.engine.layers.linear import FrozenLinear, Recorder, loss_scale, recorded
 from sparsezo_gui.engine.layers.weights import DenseWeight
 from sparsezo_gui.engine.masks.resumable import Unfinished, unfinished
@@ -33,7 +33,6 @@ from sparsezo_gui.recipe.events import Progress
 
 STAGE = "Finding the sensitive weights"
 MEMORY_SHARE = 0.5  # share of the free memory for the sums
-LOGITS_BYTES = 16 << 20  # of logits at a time; autograd holds about three times as much
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -136,7 +135,7 @@ class _Search:
         with self.work.writing("hidden", boundary) as write:
             for index, ids in enumerate(self.ids):
                 if boundary == 0:
-                    write(self.blocks.enter(ids)[0])
+                    write(self.blocks.enter(input_ids=ids)[0])
                 else:
                     hidden = self._read("hidden", boundary - 1, index)
                     write(self.blocks.run(boundary - 1, hidden, self._call(index, boundary - 1)))
@@ -144,31 +143,26 @@ class _Search:
 
     def losses(self) -> None:
         """Computes gradients at the last boundary. Raises `UserError` if the loss is not finite."""
-        last, chunk = len(self.blocks), max(1, LOGITS_BYTES // (4 * self.model.vocabulary))
+        last = len(self.blocks)
         with self.work.writing("gradient", last) as write:
             for index, (ids, places) in enumerate(zip(self.ids, self.places, strict=True)):
                 hidden = self._read("hidden", last, index).requires_grad_()
-                states, head = self.blocks.leave(hidden, ids)
-                end, loss = states.detach().requires_grad_(), 0.0
-                for part in places.split(chunk):
-                    logits = head(end[:, part])[0].float()
-                    share = F.cross_entropy(logits, ids[0, part + 1], reduction="sum") / len(places)
-                    (share * self.scale).backward()
-                    loss += share.item()
-                states.backward(end.grad)
-                if not torch.isfinite(torch.tensor(loss)):
+                states, head = self.blocks.leave(hidden, input_ids=ids)
+                inverse = torch.arange(len(places), device=places.device)
+                picked = scores(head, states[:, places], inverse, ids[0, places + 1], self.model.vocabulary)
+                loss = -picked.mean()
+                if not loss.isfinite():
                     raise UserError("The model's loss on the mask's text is not finite. Use more bits or another text.")
-                write(_grad(hidden))
+                (loss * self.scale).backward()
+                write(grad_of(hidden))
 
     def backward(self, number: int, group: list[FrozenLinear], sums: dict[str, Tensor]) -> Iterator[int]:
         """Adds the squared gradients of block ``number`` to ``sums``; yields the number of finished sequences."""
         with self.work.writing("gradient", number) as write, _dense(self.blocks.layers[number], self.model.device):
             for index in range(len(self.ids)):
-                hidden = self._read("hidden", number, index).requires_grad_()
-                gradient = self._read("gradient", number + 1, index)
+                hidden, gradient = self._read("hidden", number, index), self._read("gradient", number + 1, index)
                 with recorded(group, self._recorder(sums)):
-                    self.blocks.run(number, hidden, self._call(index, number)).backward(gradient)
-                write(_grad(hidden))
+                    write(self.blocks.backward(number, hidden, self._call(index, number), gradient))
                 yield index + 1
 
     def _recorder(self, sums: dict[str, Tensor]) -> Callable[[FrozenLinear], Recorder]:
@@ -188,7 +182,7 @@ class _Search:
         """The arguments of block ``number``, which depend on the number of tokens, not on the tokens."""
         ids = self.ids[index]
         if ids.shape[1] not in self._calls:
-            self._calls[ids.shape[1]] = self.blocks.enter(ids)[1]
+            self._calls[ids.shape[1]] = self.blocks.enter(input_ids=ids)[1]
         return self._calls[ids.shape[1]][number]
 
 
@@ -203,8 +197,3 @@ def _dense(layers: list[FrozenLinear], device: torch.device) -> Iterator[None]:
     finally:
         for layer, frozen in zip(layers, stores, strict=True):
             layer.hold(frozen)
-
-
-def _grad(of: Tensor) -> Tensor:
-    assert of.grad is not None, "the backward pass went through"
-    return of.grad

@@ -127,9 +127,9 @@ class DenseValues(TunedValues):
         """See `TunedValues.changes`."""
         return Changes(self)
 
-    def project(self, name: str, gradient: Tensor) -> Tensor:
+    def project(self, name: str, gradient: Tensor, x: Tensor) -> Tensor:
         """See `TunedValues.project`."""
-        return gradient.reshape(-1)
+        return (gradient.float().mT @ x.float()).flatten()
 
 
 def weight(model: FrozenModel, name: str) -> Tensor:

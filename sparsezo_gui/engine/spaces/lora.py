@@ -112,7 +112,8 @@ class LoraValues(CopiedValues):
         moved = [name for name in self.slices if bool(self._patch(name, self.values[None]).b.any())]
         return WholeWeights(moved, weight)
 
-    def project(self, name: str, gradient: Tensor) -> Tensor:
+    def project(self, name: str, gradient: Tensor, x: Tensor) -> Tensor:
         """See `TunedValues.project`."""
         held = self.model.layers[name].patch
-        return (held if isinstance(held, AdapterPatch) else self._patch(name, self.values[None])).project(gradient)
+        patch = held if isinstance(held, AdapterPatch) else self._patch(name, self.values[None])
+        return patch.project(gradient.float(), x.float())

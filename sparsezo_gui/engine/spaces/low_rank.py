@@ -209,11 +209,11 @@ class LowRankValues(CopiedValues):
 
         return WholeWeights(moved, weight)
 
-    def project(self, name: str, gradient: Tensor) -> Tensor:
-        """See `TunedValues.project`: leftᵀ·G·right of every subspace."""
-        found = []
+    def project(self, name: str, gradient: Tensor, x: Tensor) -> Tensor:
+        """See `TunedValues.project`: leftᵀ·(gradientᵀ·x)·right of every subspace."""
+        found, gradient, x = [], gradient.float(), x.float()
         for number in range(self.bases.count):
             left, right = self._factors(number)[name]
-            inner = gradient if left is None else left.to(gradient.dtype).mT @ gradient
-            found.append(inner @ right.to(gradient.dtype))
+            outer = gradient if left is None else gradient @ left.float()
+            found.append(outer.mT @ (x @ right.float()))
         return torch.stack(found).flatten()

@@ -86,9 +86,10 @@ class TunedValues(ABC):
         checkpoint's weight, or to the ``held`` (quantised) one."""
 
     @abstractmethod
-    def project(self, name: str, gradient: Tensor) -> Tensor:
-        """The gradient of the values in the slice (k,) of weight ``name``, from its ``gradient`` (out, in), where the
-        model runs: inside `probed`, at its first point."""
+    def project(self, name: str, gradient: Tensor, x: Tensor) -> Tensor:
+        """The gradient (k,) of the values of weight ``name``, fp32, from that at its layer's output, ``gradient``
+        (rows, out), and the layer's input ``x`` (rows, in): their product gradientᵀ·x is the weight's own gradient.
+        Called where the model runs: inside `probed`, at its first point."""
 
     def hash(self) -> str:
         """SHA-256 of the values' fp32 bits."""

@@ -79,7 +79,7 @@ def test_gradients_in_chunks_are_those_of_the_whole(model, family, monkeypatch):
     norm = next(each for each in loaded.module.parameters() if each.dim() == 1).requires_grad_()
     (whole,) = torch.autograd.grad(expected(loaded, rows).sum(), norm)
     for places in (1000, 5):
-        monkeypatch.setattr(forward, "LOGITS_BYTES", places * 4 * VOCABULARY)
+        monkeypatch.setattr(forward, "BACKWARD_LOGITS_BYTES", places * 4 * VOCABULARY)
         (found,) = torch.autograd.grad(log_probabilities(loaded, packed, 1).sum(), norm)
         assert torch.allclose(found, whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max()))
 
@@ -87,7 +87,7 @@ def test_gradients_in_chunks_are_those_of_the_whole(model, family, monkeypatch):
 @pytest.mark.parametrize("backwards", [False, True])
 def test_no_more_than_a_chunk_of_logits_is_ever_made(model, backwards, monkeypatch):
     loaded, (packed, _) = model("llama"), pack()
-    monkeypatch.setattr(forward, "LOGITS_BYTES", 5 * 4 * VOCABULARY)
+    monkeypatch.setattr(forward, "BACKWARD_LOGITS_BYTES" if backwards else "LOGITS_BYTES", 5 * 4 * VOCABULARY)
     seen = []
     loaded.module.lm_head.register_forward_hook(lambda _head, _inputs, out: seen.append(out.shape[1]))
     with torch.set_grad_enabled(backwards):

@@ -44,8 +44,8 @@ def some():
 def test_own_directions_equal_a_loop_over_the_examples(frozen_tiny, family, rows, monkeypatch):
     model, packs = frozen_tiny(family, 4), []
     monkeypatch.setattr(model, "pack_rows", rows)
-    run = objective._run_pack
-    monkeypatch.setattr(objective, "_run_pack", lambda *args: packs.append(args[1]) or run(*args))
+    made = objective.pack_of
+    monkeypatch.setattr(objective, "pack_of", lambda *args: packs.append(args[1]) or made(*args))
     together, alone = felt(model, 0.05, 0.05, "auto", some())
     assert len([pack for pack in packs if len(pack) > 1]) + (rows == 1) >= 1
     assert torch.allclose(together, alone, rtol=1e-5, atol=1e-6)

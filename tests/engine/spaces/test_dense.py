@@ -373,7 +373,7 @@ def test_the_model_is_the_values(begun):
         assert torch.equal(measure(session.model, BATCH).loss, before)
     assert not torch.equal(measure(session.model, BATCH).loss, before), "and back again"
     gradient = torch.randn(64, 64)
-    assert torch.equal(session.tuned.project("x", gradient), gradient.flatten())
+    assert torch.equal(session.tuned.project("x", torch.eye(64), gradient), gradient.flatten())
 
 
 @pytest.mark.parametrize("rule", RULES)
