@@ -32,7 +32,7 @@ def put(plain, model, tuned, values):
 
 def projected(tuned, name, gradient):
     """The gradient of the tuned values of weight ``name`` from the weight's own, (out, in)."""
-    return tuned.project(name, torch.eye(len(gradient)), gradient)
+    return tuned.project(name, torch.eye(len(gradient)), gradient).double()
 
 
 def log_probability(plain, tokens, position, target):
