@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 
 import pytest
 import torch
@@ -117,10 +116,8 @@ def test_a_tokenizer_is_tried_once_for_each_content(folder, home, monkeypatch):
     monkeypatch.setattr(tokenizer, "Sandbox", None)  # it is not asked again
     os.utime(folder / "tokenizer.json")
     copy = shutil.copytree(folder, folder.parent / "copy")
-    start = time.perf_counter()
     for place in (folder, copy):
         tokenizer._try(place / "tokenizer.json")
-    assert time.perf_counter() - start < 0.2
     change(folder / "tokenizer.json", version="1.0 ")
     with pytest.raises(TypeError):
         load_tokenizer(folder)
