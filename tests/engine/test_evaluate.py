@@ -196,7 +196,7 @@ def test_what_of_a_text_is_compared(text, references, answer):
 
 @pytest.mark.parametrize("make", [tokenizer, words, metaspace])
 @given(draws=st.lists(st.integers(0, 10_000), max_size=150))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_pieces_are_the_text_whatever_the_tokens(make, draws):
     made = make()
     tokens = [draw % len(made) for draw in draws]

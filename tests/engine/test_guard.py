@@ -53,7 +53,7 @@ def heavy(chance, n):
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=80), st.integers(1, 20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_running_median(numbers, window):
     median = Median(window)
     for count, number in enumerate(numbers, 1):

@@ -4,7 +4,7 @@ import copy
 import sys
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsezo_gui.engine.data.chat import conversation, render
@@ -21,7 +21,7 @@ from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.errors import UserError
 from tests.engine.data.conftest import metaspace
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=60)
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="<>\x03\r"), min_size=1, max_size=40)
 ENCODING = sys.modules[encode.__module__]  # the package's `encode` is the function
 FILM = Example((("the cat It was", False),), (" terrible", " great"), 1, ("great",))

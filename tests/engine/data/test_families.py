@@ -381,7 +381,7 @@ ENDS = {name: (EXPECTED[name][0].removeprefix("Hello"), EXPECTED[name][1].remove
         for name in ("chatml", "always opens", "two ends", "headers", "model", "marks", "marks ends")}  # fmt: skip
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.data(), st.sampled_from(sorted(TEMPLATES)), st.booleans())
 def test_any_conversation_is_the_templates_text(data, name, system):
     talk = [turn("system", data.draw(WORDS))] if system and name != "model" else []

@@ -99,7 +99,7 @@ def test_a_key_frame_of_another_history_is_not_used(make, tmp_path, monkeypatch)
 # Reading
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.one_of(st.integers(1, 9), st.integers(-9, 0)), max_size=12), st.integers(0, 59), st.integers(0, 50))
 def test_the_end_and_a_part_of_a_journal_tell_what_all_of_it_does(tmp_path_factory, moves, cut, step):
     """Positive numbers take so many steps, others go back by so many; the end of the file is lost."""
