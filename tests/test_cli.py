@@ -386,9 +386,9 @@ def test_a_run_that_was_tampered_with_does_not_verify(run, recipe_file, tmp_path
     assert "but the run recorded" in run("verify", tmp_path / "run")[1][0]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
+def test_wrong_arguments_of_runs_are_told(run, recipe_file, tmp_path):
+    assert run("train", recipe_file, "--run", tmp_path / "run", "--set", "data.validation=0")[0] == 0
+    for arguments, sentence in (
         (("resume", "RUN", "--step", "99"), "there is no step 99"),
         (("evaluate", "RUN", "--step", "best"), "there is no best step"),
         (("evaluate", "RUN", "--set", "loop.steps=5"), "--set works on recipes only"),
@@ -404,13 +404,10 @@ def test_a_run_that_was_tampered_with_does_not_verify(run, recipe_file, tmp_path
         (("note", "nothing"), "There is no run folder"),
         (("note", "n" * 300), "this file name is too long"),
         (("verify", "nothing"), "There is no run folder"),
-    ],
-)
-def test_wrong_arguments_of_runs_are_told(run, recipe_file, tmp_path, arguments, sentence):
-    assert run("train", recipe_file, "--run", tmp_path / "run", "--set", "data.validation=0")[0] == 0
-    code, lines, error = run(*(tmp_path / "run" if each == "RUN" else each for each in arguments))
-    assert (code, lines) == (2, [])
-    assert sentence in error
+    ):
+        code, lines, error = run(*(tmp_path / "run" if each == "RUN" else each for each in arguments))
+        assert (code, lines) == (2, []), arguments
+        assert sentence in error
 
 
 def test_rates_are_tried_and_told(run, recipe_file):
@@ -522,15 +519,15 @@ def test_links_that_lead_in_a_circle_are_told(run, recipe_file, tmp_path):
     assert run("runs")[0] == 0
 
 
-@pytest.mark.parametrize("fact", ["parameters", "eligible", "tuned", "examples", "pack_rows"])
-def test_a_run_that_says_nothing_of_it_is_tuned_is_damaged(run, recipe_file, tmp_path, fact):
+def test_a_run_that_says_nothing_of_it_is_tuned_is_damaged(run, recipe_file, tmp_path):
     folder = tmp_path / "run"
     assert run("train", recipe_file, "--run", folder)[0] == 0
     facts = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps({**facts, fact: 0}))
-    for command in ("resume", "verify", "evaluate"):
-        code, _, error = run(command, folder)
-        assert code == 2 and f"run.json: damaged ({fact}: " in error
+    for fact in ("parameters", "eligible", "tuned", "examples", "pack_rows"):
+        (folder / "run.json").write_text(json.dumps({**facts, fact: 0}))
+        for command in ("resume", "verify", "evaluate"):
+            code, _, error = run(command, folder)
+            assert code == 2 and f"run.json: damaged ({fact}: " in error
 
 
 def train_on(run, folder, model, rows, **data):

@@ -223,7 +223,9 @@ FINDS = ("sensitive", "activation-subspace")  # masks that are found on text
 
 
 OFFERED = [(preset, 32) for preset in PRESETS] + [
-    (preset, 64) for preset in PRESETS if preset.settings.get("model", {}).get("bits", 4) == 4
+    pytest.param(preset, 64, marks=pytest.mark.slow)
+    for preset in PRESETS
+    if preset.settings.get("model", {}).get("bits", 4) == 4
 ]  # the latter as they went before other blocks could be chosen
 
 

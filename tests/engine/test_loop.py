@@ -89,7 +89,11 @@ def same(mine, theirs):
     return mine == theirs
 
 
-@pytest.mark.parametrize("update", list(UPDATES))
+QUICK = ("scalar-normalised", "adam")  # whose states are a number, and tensors
+EACH = [each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in UPDATES]
+
+
+@pytest.mark.parametrize("update", EACH)
 def test_any_step_is_the_same_from_a_key_frame_and_from_the_beginning(make, tmp_path, update):
     train(make(update={"rule": update, "learning_rate": 1e-3}), tmp_path / "run")
     run = open_run(tmp_path / "run")
@@ -586,7 +590,7 @@ def test_a_key_frame_of_steps_that_were_lost_is_not_taken_for_others(make, tmp_p
 
 
 @pytest.mark.parametrize("prompt", ["", "x " * 3000, "half \ud83d"])
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", [pytest.param("gpt2", marks=pytest.mark.slow), "llama"])
 def test_no_question_ends_a_run(make, tmp_path, family, prompt):
     told = train(make(family), tmp_path / "run", at(2, e.Ask(prompt, 3), e.Ask("the cat", 3, 99), e.Ask("the cat", 3)))
     assert told[-1].reason == "done"

@@ -25,9 +25,8 @@ from tests.own_code import own_code
 
 
 @pytest.fixture
-def run(make, tmp_path):
-    list(training.train(make(loop={"steps": 4, "evaluate_every": 2}), folder=tmp_path / "run"))
-    return open_run(tmp_path / "run")
+def run(trained):
+    return trained("four steps", loop={"steps": 4, "evaluate_every": 2})
 
 
 @pytest.fixture

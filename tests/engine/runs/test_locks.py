@@ -272,7 +272,10 @@ def test_a_failed_start_leaves_a_folder_of_the_users(make, tmp_path):
 # Disks without locks
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+OTHERS = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, *(pytest.param(each, marks=pytest.mark.slow) for each in OTHERS)])
 def test_a_disk_without_locks_gets_a_file_that_stands_in_for_one(make, tmp_path, monkeypatch, number):
     fcntl = pytest.importorskip("fcntl")
 

@@ -30,9 +30,8 @@ from tests.engine.conftest import finish, of
 
 
 @pytest.fixture
-def run(make, tmp_path):
-    list(training.train(make(), folder=tmp_path / "run"))
-    return open_run(tmp_path / "run")
+def run(trained):
+    return trained("plain")
 
 
 def values(run, step=None):

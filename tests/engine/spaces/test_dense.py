@@ -336,7 +336,7 @@ class Largest(TorchDispatchMode):
 MANY = {"num_hidden_layers": 20}
 
 
-@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("bits", [16, pytest.param(32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rule", RULES)
 def test_nothing_is_as_long_as_the_model_but_the_model(begun, rule, bits, monkeypatch, tmp_path):
     """Two whole steps, a key frame and its reading, the hash and a return to the start."""
