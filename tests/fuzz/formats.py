@@ -25,6 +25,7 @@ from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
 from sparsezo_gui.engine.pretrained.weights import read_header
 from sparsezo_gui.engine.runs import checkpoints, journal
 from sparsezo_gui.engine.runs.folder import Branched, Facts, create, open_run
+from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.runs.listing import summary
 from sparsezo_gui.engine.runs.share import receive, share
 from sparsezo_gui.engine.spaces import mask as masks
@@ -274,7 +275,7 @@ HEADER, RECORD = 128, 60
 
 
 def journal_files(folder: Path) -> list[bytes]:
-    with journal.JournalWriter(folder / "seed", journal.Header(1, 0, FINGERPRINT, FINGERPRINT, "philox")) as file:
+    with JournalWriter(folder / "seed", journal.Header(1, 0, FINGERPRINT, FINGERPRINT, "philox")) as file:
         for step in (1, 2, 3, -1, 2, 3, 4):
             if step < 0:
                 file.go_back(-step)

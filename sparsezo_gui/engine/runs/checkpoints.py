@@ -35,7 +35,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sparsezo_gui.engine.files import replacing
-from sparsezo_gui.engine.runs.journal import Journal, JournalWriter
+from sparsezo_gui.engine.runs.journal import Journal
+from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 
 FORMAT, VERSION = "sparsezo-frame", "4"
 PIECE = 2**20  # numbers packed at once

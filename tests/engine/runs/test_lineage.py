@@ -15,7 +15,8 @@ from sparsezo_gui.engine import training
 from sparsezo_gui.engine.runs import checkpoints, journal
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.runs.journal import JournalWriter, read, standing
+from sparsezo_gui.engine.runs.journal import read, standing
+from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.engine.runs.share import receive, share
 from sparsezo_gui.engine.session import Session, open_session
