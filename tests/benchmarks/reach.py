@@ -21,7 +21,8 @@ import torch
 from sparsezo_gui.engine.runs import checkpoints, journal
 from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.runs.lineage import Lineage, Segment
-from sparsezo_gui.engine.session import Session, replay
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.replay import replay
 from sparsezo_gui.recipe import Recipe
 
 MASK = "0" * 64

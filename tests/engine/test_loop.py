@@ -15,7 +15,6 @@ from queue import SimpleQueue
 import pytest
 import torch
 
-from sparsezo_gui.engine import session as sessions
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.data.prompts import encode_prompt
 from sparsezo_gui.engine.generate import reply
@@ -27,7 +26,9 @@ from sparsezo_gui.engine.runs.history import history
 from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.engine.runs.listing import list_runs
-from sparsezo_gui.engine.session import load_data, open_session
+from sparsezo_gui.engine.session import replay as replays
+from sparsezo_gui.engine.session.loading import load_data, load_model
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators import Estimate
 from sparsezo_gui.engine.zo.estimators.fzoo import FZOO
@@ -103,9 +104,9 @@ def test_any_step_is_the_same_from_a_key_frame_and_from_the_beginning(make, tmp_
 
 def test_directions_drawn_ahead_are_the_same(make, tmp_path, monkeypatch):
     told = train(make(estimator={"directions": 2}), tmp_path / "run")
-    monkeypatch.setattr(sessions, "DRAWN_AHEAD", 1)
+    monkeypatch.setattr(replays, "DRAWN_AHEAD", 1)
     for threads in (1, 3):
-        monkeypatch.setattr(sessions.torch, "get_num_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(replays.torch, "get_num_threads", lambda threads=threads: threads)
         assert finish(open_session(open_run(tmp_path / "run"), from_checkpoints=False)).tuned.hash() == told[-1].hash
 
 
@@ -216,7 +217,7 @@ def test_a_paused_loop_lets_go_of_the_model_and_takes_it_up_again(make, tmp_path
     models = []  # weakly, all that were loaded
 
     def load(table):
-        model = yield from sessions.load_model(table)
+        model = yield from load_model(table)
         models.append(weakref.ref(model))
         return model
 

@@ -24,7 +24,8 @@ from sparsezo_gui.engine.pretrained.source import inspect
 from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
 from sparsezo_gui.engine.pretrained.weights import read_header
 from sparsezo_gui.engine.runs import checkpoints, journal
-from sparsezo_gui.engine.runs.folder import Branched, Facts, create, open_run
+from sparsezo_gui.engine.runs.facts import Branched, Facts
+from sparsezo_gui.engine.runs.folder import create, open_run
 from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.runs.listing import summary
 from sparsezo_gui.engine.runs.share import receive, share

@@ -25,11 +25,12 @@ Nothing here imports torch; `datasets` and `transformers` are imported on first 
 """
 
 from sparsezo_gui.answers import DataPreview, Task
+from sparsezo_gui.engine.data.background import finish
 from sparsezo_gui.engine.data.encode import Encoded, Row, encode, encode_text_blocks
 from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.engine.data.prepare import Passage, Split, TaskData, load_task, passages, text_blocks
 from sparsezo_gui.engine.data.preview import preview, previewing
-from sparsezo_gui.engine.data.sources import Rows, finish, load_rows
+from sparsezo_gui.engine.data.splits import Rows, load_rows
 from sparsezo_gui.engine.data.tasks import task, tasks
 
 __all__ = [

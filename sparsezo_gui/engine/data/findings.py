@@ -16,7 +16,7 @@ from sparsezo_gui.engine.data import columns, faults, labels
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.examples import Example, Maker
 from sparsezo_gui.engine.data.record import Record
-from sparsezo_gui.engine.data.sources import SPLITS, Rows
+from sparsezo_gui.engine.data.splits import SPLITS, Rows
 from sparsezo_gui.engine.pretrained.limits import BeyondModel, Limits
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Notice

@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter, defaultdict
 
 from sparsezo_gui.engine.data import columns
-from sparsezo_gui.engine.data.sources import Rows
+from sparsezo_gui.engine.data.splits import Rows
 
 _DECIMAL = re.compile(r"[+-]?\d+\.\d*")
 

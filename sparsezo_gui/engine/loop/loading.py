@@ -12,7 +12,8 @@ from sparsezo_gui.engine.loop.writing import keep_checkpoint
 from sparsezo_gui.engine.runs import journal as journals
 from sparsezo_gui.engine.runs.folder import RunFolder, with_data
 from sparsezo_gui.engine.runs.lineage import lineage_of
-from sparsezo_gui.engine.session import bring, data_of, loaded
+from sparsezo_gui.engine.session.loading import data_of
+from sparsezo_gui.engine.session.opening import bring, loaded
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe import outcome

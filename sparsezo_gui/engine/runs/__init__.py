@@ -12,7 +12,7 @@ The run folder (version 4)
                       (hashes of splits, template, tokenizer and configuration, see `sparsezo_gui.engine.provenance`)
                       and ``recipe`` (the values that ``recipe.toml`` MUST keep; where model, data and mask file are,
                       ``device``, ``trust_remote_code`` and all of ``[run]`` may change); ``prepared``, the version of
-                      how rows become examples (see `sparsezo_gui.engine.provenance`); see `folder.Facts`. It makes the
+                      how rows become examples (see `sparsezo_gui.engine.provenance`); see `facts.Facts`. It makes the
                       folder a run, so it MUST be written last, and MUST NOT change after the first step
 ``mask.safetensors``  the mask (see `sparsezo_gui.engine.spaces.mask`); a branch uses that of its tree
 ``journal.bin``       every step (see `journal`)
