@@ -1,4 +1,4 @@
-"""Slow work that can be watched and cancelled: generators that yield progress, and threads behind them."""
+"""Slow work with progress: generators that yield it, and work in a thread. Closing a generator cancels it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def finish(work: Generator[Any, None, T]) -> T:
 
 
 class Clock:
-    """Says when to report progress: at once, and then ten times a second."""
+    """Says when to report progress: immediately, and then ten times a second."""
 
     def __init__(self) -> None:
         self._last = -math.inf

@@ -93,15 +93,15 @@ def encode(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
 
 def _continued(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
     """A text with some trained segments: one row."""
-    prefix, whole = begun([text for text, _ in example.segments], tokenizer, example.templated)
+    prefix, sequence = begun([text for text, _ in example.segments], tokenizer, example.templated)
     trained = [trained for _, trained in example.segments]
     if trained[-1]:
-        whole = with_eos(whole, tokenizer, len(trained) - 1, example.templated)
-    learned = [index for index, owner in enumerate(whole.owners) if trained[owner]]
-    last = whole.first(max(index for index, train in enumerate(trained) if train))
+        sequence = with_eos(sequence, tokenizer, len(trained) - 1, example.templated)
+    learned = [index for index, owner in enumerate(sequence.owners) if trained[owner]]
+    last = sequence.first(max(index for index, train in enumerate(trained) if train))
     length = learned[-1] + 1 if learned else 0
     cut, start, size = _room(length, last, max_tokens, prefix)
-    kept = whole.window(start, min(size, length - start))
+    kept = sequence.window(start, min(size, length - start))
     tokens = prefix + kept.tokens
     scored = [index for index, owner in enumerate(kept.owners, len(prefix)) if trained[owner] and index > 0]
     if not scored:
@@ -111,7 +111,7 @@ def _continued(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
     if example.prompt and example.prompt != before:  # a template renders the prompt differently before an answer
         asked = prompt_tokens(example.prompt, tokenizer, example.templated)
         prompt = prefix + asked[len(prefix) :][-(size - 1) :]
-    clipped = cut > start or any(trained[owner] for owner in whole.owners[:start])
+    clipped = cut > start or any(trained[owner] for owner in sequence.owners[:start])
     return Encoded((_row(tokens, scored),), 0, 0, prompt, example.references, cut, clipped=clipped)
 
 

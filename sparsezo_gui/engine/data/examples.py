@@ -47,7 +47,7 @@ class Example:
 
     @property
     def text(self) -> str:
-        """The whole text, with the correct choice."""
+        """The complete text, with the correct choice."""
         return "".join(text for text, _ in self.segments) + (self.choices[self.label] if self.choices else "")
 
 

@@ -1,4 +1,4 @@
-"""Data sets on the Hub, by way of `datasets`."""
+"""Data sets on the Hub, loaded with `datasets`."""
 
 from __future__ import annotations
 

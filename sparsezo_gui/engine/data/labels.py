@@ -14,8 +14,8 @@ _DECIMAL = re.compile(r"[+-]?\d+\.\d*")
 
 def alike(word: str) -> str:
     """A key that is equal for labels that differ only in case, spaces, invisible characters, or as 1 and 1.0."""
-    seen = "".join(sign for sign in unicodedata.normalize("NFKC", word) if unicodedata.category(sign) != "Cf")
-    plain = " ".join(seen.split()).casefold()
+    visible = "".join(sign for sign in unicodedata.normalize("NFKC", word) if unicodedata.category(sign) != "Cf")
+    plain = " ".join(visible.split()).casefold()
     return plain.rstrip("0").rstrip(".") if _DECIMAL.fullmatch(plain) else plain
 
 

@@ -122,7 +122,7 @@ def _add(split: Split, made: list[Made], found: Findings, name: str, row: Record
         split.examples.append(example)
         if encoded is not None:
             split.encoded.append(encoded)
-        found.see(name, row, example, encoded)
+        found.add(name, row, example, encoded)
 
 
 def encoded_row(make: Maker, row: Record, max_tokens: int) -> list[Made]:
@@ -179,7 +179,7 @@ def text_blocks(
 
     ``source`` is a bundled text's name, a file, a folder, a Hub data set, or 'task' (here also 'answers'): the training
     examples of ``table``. Long texts are split into passages, which are taken in the order of their hashes: a
-    reproducible sample of the whole source.
+    reproducible sample of the complete source.
     """
     if source in ("task", "answers"):
         make, rows = _examples(table, tokenizer, source)

@@ -1,4 +1,4 @@
-"""One row of a data set, whatever its source."""
+"""One row of a data set, from any source."""
 
 from __future__ import annotations
 

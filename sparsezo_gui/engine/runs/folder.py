@@ -77,7 +77,7 @@ class RunFolder:
         except UserError as error:
             raise UserError(
                 f"{self.path}: this branch is no longer inside the folder of the run that it started from. Restore or "
-                "copy that whole folder; to move only the branch, use 'sparsezo share'."
+                "copy all of that folder; to move only the branch, use 'sparsezo share'."
             ) from error
 
     @property
@@ -121,11 +121,11 @@ class RunFolder:
         recipe = recipes.load(path)
         changed = recipes.differences(self.facts.recipe, recipe) if self.facts.recipe else []
         if changed:
-            told = ", ".join(f"{key} is {new!r}, was {old!r}" for key, old, new in changed)
+            what = ", ".join(f"{key} is {new!r}, was {old!r}" for key, old, new in changed)
             settings = [word for key, _, new in changed for word in ("--set", f"{key}={new}")]
             branch = shlex.join(["sparsezo", "branch", str(self.path), *settings])
             raise UserError(
-                f"{path}: changed since the run started ({told}). A run's recipe is fixed: undo the change, then try "
+                f"{path}: changed since the run started ({what}). A run's recipe is fixed: undo the change, then try "
                 f"new values in a branch: {branch}"
             )
         return recipe
@@ -199,14 +199,14 @@ def sweep(path: Path) -> None:
 
 def create(path: Path, recipe: Recipe, facts: dict[str, Any]) -> RunFolder:
     """Writes a new run's recipe and ``run.json``; the latter last, since it makes the folder a run."""
-    told = Facts(
+    content = Facts(
         name=recipe.run.name or path.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={library: version(library) for library in LIBRARIES},
         **{"prepared": PREPARED, **facts, "recipe": recipes.values(recipe)},
     )
     write_text(path / "recipe.toml", recipes.dump(recipe))
-    run = _write(path, told)
+    run = _write(path, content)
     for folder in (path.parent, path.parent.parent):  # a branch's parent folder may be new too
         sync(folder)
     return run

@@ -35,7 +35,7 @@ offset    type     meaning
 ========  =======  ====================================================================
 
 The step of a record of kind 0 MUST be one more than the run's step before; that of kind 1 MUST be one that the run has
-reached in this journal, or its start, and all its other fields except the time are zero. A writer MUST append whole
+reached in this journal, or its start, and all its other fields except the time are zero. A writer MUST append complete
 records and MUST NOT change one, so that the first k records always describe the run as it was then; branches and
 checkpoints refer to them by k and the SHA-256 of their bytes. A reader MUST read records up to the first that is
 incomplete, fails its CRC or is out of sequence, and MUST NOT use anything after it. If good records follow a bad one,
@@ -67,7 +67,7 @@ from sparsezo_gui.errors import UserError
 
 MAGIC, VERSION = b"SZOJ", 2
 STEP, RETURN = 0, 1
-PIECE = 1 << 22  # bytes read at once
+PIECE = 1 << 22  # bytes read at a time
 TAIL = 1 << 16  # bytes at the end that are read to find the current step
 LARGEST = 1 << 34  # bytes; a step takes 60
 _BEGIN = struct.Struct("<4sHHI")
@@ -157,8 +157,8 @@ def read(path: Path, count: int | None = None, step: int | None = None) -> Journ
     Raises `UserError` if it is not a journal; ``fault`` reports damage after good records.
     """
     with _opened(path) as body:
-        header, most = body.header, body.whole if count is None else min(count, body.whole)
-        if step is not None and body.standing() == (header.start + body.whole, body.whole):
+        header, most = body.header, body.complete if count is None else min(count, body.complete)
+        if step is not None and body.standing() == (header.start + body.complete, body.complete):
             most = min(max(step - header.start, 0), most)
         records, usable = body.read(most)
         if count is not None and count > usable:
@@ -166,7 +166,7 @@ def read(path: Path, count: int | None = None, step: int | None = None) -> Journ
                 f"{path}: a branch starts after {count} records, but only {usable} are usable. "
                 "Restore it from a copy of the run."
             )
-        found, left = Journal(header, records[:usable]), body.whole - usable
+        found, left = Journal(header, records[:usable]), body.complete - usable
         if count is not None or (usable == most and (left or not body.torn)):
             return found
         fault = f"The last record of the journal was incomplete and is ignored; the run is at step {found.step}."
@@ -190,12 +190,12 @@ def standing(path: Path) -> Standing:
 
 @dataclass(frozen=True)
 class _Body:
-    """The records of an open journal: ``whole`` complete ones from byte ``begin`` on, and ``torn`` bytes of another."""
+    """The records of an open journal: their number (``complete``) from byte ``offset`` on, and ``torn`` bytes after."""
 
     file: BinaryIO
     header: Header
-    begin: int
-    whole: int
+    offset: int
+    complete: int
     torn: int
 
     @property
@@ -210,8 +210,8 @@ class _Body:
     def piece(self, first: int, last: int) -> np.ndarray:
         """Records from ``first`` to before ``last``, as far as they exist."""
         size = self.dtype.itemsize
-        self.file.seek(self.begin + first * size)
-        content = self.file.read(max(min(last, self.whole) - first, 0) * size)
+        self.file.seek(self.offset + first * size)
+        content = self.file.read(max(min(last, self.complete) - first, 0) * size)
         return np.frombuffer(content, self.dtype, len(content) // size)
 
     def read(self, most: int) -> tuple[np.ndarray, int]:
@@ -234,11 +234,11 @@ class _Body:
     def standing(self) -> tuple[int, int] | None:
         """Step and number of records at the end; None if the end is damaged."""
         tail = self.within(TAIL)
-        if self.whole <= tail:
-            records, usable = self.read(self.whole)
+        if self.complete <= tail:
+            records, usable = self.read(self.complete)
             return (int(records["step"][usable - 1]) if usable else self.header.start), usable
-        good = self.good(self.whole - tail, self.whole)
-        usable = self.whole - tail + (tail if good.all() else int(good.argmin()))
+        good = self.good(self.complete - tail, self.complete)
+        usable = self.complete - tail + (tail if good.all() else int(good.argmin()))
         last = self.piece(usable - 1, usable)
         return (int(last["step"][0]), usable) if good[0] else None
 
@@ -248,11 +248,11 @@ def _opened(path: Path) -> Iterator[_Body]:
     """Opens the records of a journal. Raises `UserError`."""
     try:
         with open_plain(path) as file:
-            header, begin = _header(path, file.read(HEADER_BYTES))
-            body = os.fstat(file.fileno()).st_size - begin
+            header, offset = _header(path, file.read(HEADER_BYTES))
+            body = os.fstat(file.fileno()).st_size - offset
             if body > LARGEST:
                 raise UserError(f"{path}: larger than a journal can be. Restore it from a copy of the run.")
-            yield _Body(file, header, begin, *divmod(body, record_dtype(header.values).itemsize))
+            yield _Body(file, header, offset, *divmod(body, record_dtype(header.values).itemsize))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
 
@@ -265,8 +265,8 @@ def _header(path: Path, content: bytes) -> tuple[Header, int]:
     if magic == MAGIC and version > VERSION:
         raise UserError(f"{path}: unknown journal version {version}. Update SparseZO.")
     size = _BEGIN.size + (_REST.size if version == 2 else 0)
-    whole = len(content) >= size + _CRC.size
-    good = whole and _CRC.unpack_from(content, size)[0] == zlib.crc32(content[:size])
+    complete = len(content) >= size + _CRC.size
+    good = complete and _CRC.unpack_from(content, size)[0] == zlib.crc32(content[:size])
     if magic != MAGIC or version < 1 or not good or values < 1 or (version == 1 and start):
         raise UserError(f"{path}: not a journal of this program, or its header is damaged. Restore it from a backup.")
     if version == 1:

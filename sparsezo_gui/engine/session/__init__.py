@@ -85,7 +85,7 @@ class Session:
         """What the objective compares ``examples`` against, (examples,), measured once at the initial values; None if
         it does not compare.
 
-        ``together`` examples go through the model at once, which affects the last bits: one, if their batches can
+        ``together`` examples go through the model in one pass, which affects the last bits: one, if their batches can
         differ when a run resumes.
         """
         objective = self.recipe.objective

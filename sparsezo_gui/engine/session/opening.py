@@ -27,14 +27,14 @@ def open_session(
     without them, from the start. Raises `UserError`, and `ChangedInputs` for a changed tokenizer or configuration
     unless ``accept`` is set."""
     session = yield from loaded(run, accept)
-    yield from bring(session, run, step, from_checkpoints)
+    yield from restore(session, run, step, from_checkpoints)
     return session
 
 
-def bring(
+def restore(
     session: Session, run: RunFolder, step: int | None, from_checkpoints: bool = True
 ) -> Generator[Progress | Notice, None, None]:
-    """Brings a session of ``run`` to ``step`` (None: the last). Raises `UserError`."""
+    """Restores a session of ``run`` at ``step`` (None: the last). Raises `UserError`."""
     lineage = lineage_of(run, step)
     if lineage.fault:
         yield Notice(lineage.fault, "warning")
@@ -48,7 +48,7 @@ def loaded(run: RunFolder, accept: bool = False) -> Generator[Progress | Notice,
         raise UserError(
             f"{run.path}: its directions come from another generator ({facts.generator}) than this version of SparseZO "
             f"has ({GENERATOR}). Open it with the version that made it "
-            f"({facts.versions.get('sparsezo-gui', 'not told')})."
+            f"({facts.versions.get('sparsezo-gui', 'unknown')})."
         )
     model = yield from load_model(recipe)
     if facts.fingerprint != model.fingerprint:
@@ -60,7 +60,7 @@ def loaded(run: RunFolder, accept: bool = False) -> Generator[Progress | Notice,
     changed = provenance.compare(run, found, found, accept)
     if changed:
         yield Notice(provenance.told(changed), "warning")
-    # Fewer rows at once change the last bits, so a run keeps the number it started with.
+    # Fewer rows per pass change the last bits, so a run keeps the number it started with.
     model.pack_rows = facts.pack_rows or model.pack_rows
     tuned = tuned_values(model, (yield from _mask(run, model)))
     return Session(recipe, model, tuned, changed=changed, generator=facts.generator)

@@ -86,15 +86,15 @@ def _begin(session: Session, lineage: Lineage, from_checkpoints: bool) -> None:
     """Sets the values to the last usable checkpoint on ``lineage``, or to the start."""
     tuned = session.tuned
     found = [
-        (frame, part)
+        (checkpoint, part)
         for part in lineage.segments
-        for frame in (checkpoints.listed(part.run.path) if from_checkpoints else ())
-        if part.first < frame.step <= part.last and frame.on(part.journal)
+        for checkpoint in (checkpoints.listed(part.run.path) if from_checkpoints else ())
+        if part.first < checkpoint.step <= part.last and checkpoint.on(part.journal)
     ]
-    for frame, part in sorted(found, key=lambda item: item[0].step, reverse=True):
-        known = part.journal.hash(frame.records)
-        states = checkpoints.read(frame, tuned.start, tuned.values, tuned.mask.hash, known)
+    for checkpoint, part in sorted(found, key=lambda item: item[0].step, reverse=True):
+        known = part.journal.hash(checkpoint.records)
+        states = checkpoints.read(checkpoint, tuned.start, tuned.values, tuned.mask.hash, known)
         if states is not None:
-            session.state, session.step = State(*states), frame.step
+            session.state, session.step = State(*states), checkpoint.step
             return
     session.begin(lineage.segments[0].recipe)
