@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from sparsezo_gui import recipe
-from sparsezo_gui.engine.data.chat import conversation, render
+from sparsezo_gui.engine.data.chat import render
+from sparsezo_gui.engine.data.conversations import conversation
 from sparsezo_gui.engine.data.preview import preview
 from sparsezo_gui.engine.data.template import Template
 from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from typing import Any, cast
 
 from sparsezo_gui.engine.data import columns
-from sparsezo_gui.engine.data.conversations import NO_PICTURES, Conversation, Messages, conversation, messages
+from sparsezo_gui.engine.data.conversations import Conversation, Messages
 from sparsezo_gui.engine.data.template import rendered
 from sparsezo_gui.engine.sandbox import ends, turns
 from sparsezo_gui.engine.sandbox.ends import Ending
@@ -182,16 +182,3 @@ def _quoted(talk: Conversation, text: str) -> Iterator[str]:
         arguments = function.get("arguments") if isinstance(function, dict) else None
         if isinstance(arguments, str) and '"' in arguments and json.dumps(arguments, ensure_ascii=False) in text:
             yield f"{_WHERE} quotes tool arguments that are already JSON text. Write them as objects"
-
-
-__all__ = [
-    "NO_PICTURES",
-    "Rendered",
-    "conversation",
-    "ending",
-    "learned_end",
-    "messages",
-    "render",
-    "special",
-    "with_template",
-]

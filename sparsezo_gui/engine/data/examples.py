@@ -10,7 +10,7 @@ from typing import Any
 from sparsezo_gui.answers import Candidate, Task
 from sparsezo_gui.engine.data import chat, columns, labels
 from sparsezo_gui.engine.data.candidates import by_label, candidates_of
-from sparsezo_gui.engine.data.conversations import Unused, is_turns, written
+from sparsezo_gui.engine.data.conversations import Unused, conversation, is_turns, written
 from sparsezo_gui.engine.data.dialogues import Dialogues, texts
 from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.engine.data.splits import Rows
@@ -89,7 +89,7 @@ class Maker(Dialogues):
 
     def _chat(self, row: Record) -> Example:
         extra = (self._optional(row, part) for part in ("system", "tools"))
-        talk = chat.conversation(self._cell(row, "messages"), row.place, *extra)
+        talk = conversation(self._cell(row, "messages"), row.place, *extra)
         found = self._rendered(talk, row)
         return _templated_example(found)
 

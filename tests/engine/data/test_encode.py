@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparsezo_gui.engine.data import tokenise as tokenising
-from sparsezo_gui.engine.data.chat import conversation, render
+from sparsezo_gui.engine.data.chat import render
+from sparsezo_gui.engine.data.conversations import conversation
 from sparsezo_gui.engine.data.encode import encode, encode_text, encode_text_blocks
 from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.engine.data.tokenise import beginning, prompt_tokens, tokenise_all, tokenise_choices

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsezo_gui.engine.data.chat import conversation, learned_end, render
+from sparsezo_gui.engine.data.chat import learned_end, render
+from sparsezo_gui.engine.data.conversations import conversation
 from sparsezo_gui.engine.data.encode import encode
 from sparsezo_gui.engine.data.examples import maker
 from sparsezo_gui.engine.data.readers import Record
