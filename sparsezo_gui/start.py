@@ -1,5 +1,8 @@
-"""Where both programs begin. While their libraries load, and nothing is at stake yet, Ctrl-C leaves with a sentence: an
-interrupt raised inside an import comes out as whatever the library makes of it."""
+"""Where both programs start. While their libraries load, Ctrl-C exits immediately with a sentence: an interrupt raised
+inside an import comes out as whatever the library makes of it.
+
+What is imported before, here and in the package, is little and fast: Ctrl-C still ends in a traceback there.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ import signal
 import sys
 
 INTERRUPTED = 130
-"""The exit code."""
+"""The exit code after Ctrl-C."""
 
 
 def terminal() -> int:
-    """``sparsezo``; gives the exit code."""
+    """``sparsezo``; returns the exit code."""
     signal.signal(signal.SIGINT, _leave)
     from sparsezo_gui import cli
 
@@ -20,7 +23,7 @@ def terminal() -> int:
 
 
 def window() -> int:
-    """``sparsezo-gui``; gives the exit code."""
+    """``sparsezo-gui``; returns the exit code."""
     signal.signal(signal.SIGINT, _leave)
     from sparsezo_gui import __main__
 

@@ -443,6 +443,26 @@ def test_rates_of_a_bad_recipe_are_refused(run, recipe_file, arguments, sentence
     assert (code, lines) == (2, []) and sentence in error
 
 
+@pytest.mark.parametrize(
+    ("options", "out"), [([], ""), (["--json"], '{"event": "error", "message": "Interrupted."}\n')]
+)
+def test_ctrl_c_while_libraries_load_ends_quietly(options, out):
+    code = (
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'pydantic':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from sparsezo_gui import start\n"
+        "assert 'logging' not in sys.modules, 'loads slowly, before Ctrl-C is handled'\n"
+        "sys.exit(start.terminal())\n"
+    )
+    command = [sys.executable, "-c", code, "methods", *options]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (process.returncode, process.stdout, process.stderr) == (130, out, "Interrupted.\n")
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_the_search_for_a_rate(recipe_file):
     command = [sys.executable, "-m", "sparsezo_gui.cli", "rates", str(recipe_file), "--steps", "100000"]

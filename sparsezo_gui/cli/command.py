@@ -95,7 +95,7 @@ def past(options: argparse.Namespace) -> tuple[RunFolder, int | None]:
 
 def session_of(options: argparse.Namespace, console: Console) -> tuple[Session, RunFolder]:
     """The run that the options name, loaded as of their step."""
-    from sparsezo_gui.engine.session import open_session
+    from sparsezo_gui.engine.session.opening import open_session
 
     run, step = past(options)
     return console.finish(open_session(run, step, accept=options.changed_inputs)), run

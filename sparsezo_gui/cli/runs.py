@@ -38,7 +38,7 @@ def branch(options: argparse.Namespace, console: Console) -> None:
 def verify(options: argparse.Namespace, console: Console) -> int:
     """Replays the journal from its start and compares the hash of the tuned values with the recorded one."""
     from sparsezo_gui.engine.runs.folder import open_run
-    from sparsezo_gui.engine.session import open_session
+    from sparsezo_gui.engine.session.opening import open_session
     from sparsezo_gui.recipe.outcome import on_lineage
 
     run = open_run(options.run)

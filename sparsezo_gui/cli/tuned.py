@@ -21,7 +21,7 @@ from sparsezo_gui.formats import export_formats
 def evaluate(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.evaluate import BATCH, evaluate
     from sparsezo_gui.engine.provenance import told
-    from sparsezo_gui.engine.session import data_of, load_base, load_data
+    from sparsezo_gui.engine.session.loading import data_of, load_base, load_data
 
     found: dict[str, dict[str, float]] = {}
     changed: tuple[str, ...] = ()

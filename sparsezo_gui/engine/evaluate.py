@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsezo_gui.engine.data.encode import Encoded, text_of
+from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.data.tokenise import text_of
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.generate import answers
 from sparsezo_gui.engine.objective import measure

@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from sparsezo_gui.engine import metrics
-from sparsezo_gui.engine.data.encode import Encoded, text_of
+from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.prompts import EMPTY, PLACE, EncodedPrompt
+from sparsezo_gui.engine.data.tokenise import text_of
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.errors import UserError

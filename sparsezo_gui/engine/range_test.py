@@ -18,7 +18,8 @@ from sparsezo_gui.answers import RateReport, Rung, short_rate
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.masks.rule import Search, find_measured
 from sparsezo_gui.engine.planning import formula
-from sparsezo_gui.engine.session import Session, load_data, load_model
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.loading import load_data, load_model
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.generator import Stream, permutation
 from sparsezo_gui.errors import UserError

@@ -20,7 +20,9 @@ from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.session import Session, load_data, open_session
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.loading import load_data
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.spaces.sparse import SparseValues
 from sparsezo_gui.engine.zo.generator import FIRST, GENERATOR
 from sparsezo_gui.recipe.events import Returned

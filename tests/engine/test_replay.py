@@ -10,14 +10,15 @@ from functools import partial
 import pytest
 import torch
 
-from sparsezo_gui.engine import session as sessions
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.masks.random import Random
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.session import Session, open_session
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session import replay as replays
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.zo.estimators import Estimate
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.engine.zo.generator import FIRST, Source, Stream, normal
@@ -75,8 +76,8 @@ METHODS = {name: each for name, each in METHODS.items() if goes(each)}
 @pytest.fixture
 def ahead(monkeypatch):
     """Directions are drawn ahead on three threads, and key frames are kept every two steps."""
-    monkeypatch.setattr(sessions, "DRAWN_AHEAD", 0)
-    monkeypatch.setattr(sessions.torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(replays, "DRAWN_AHEAD", 0)
+    monkeypatch.setattr(replays.torch, "get_num_threads", lambda: 3)
     monkeypatch.setattr(checkpoints, "spacing", lambda size, again=False: 2)
 
 

@@ -11,8 +11,8 @@ import time
 import psutil
 import pytest
 
-from sparsezo_gui.engine.data.chat import conversation, render
-from sparsezo_gui.engine.data.conversations import Conversation
+from sparsezo_gui.engine.data.chat import render
+from sparsezo_gui.engine.data.conversations import Conversation, conversation
 from sparsezo_gui.engine.sandbox import child, process
 from sparsezo_gui.engine.sandbox.process import Exceeded, Refused, Sandbox
 from sparsezo_gui.errors import UserError

@@ -14,7 +14,7 @@ from sparsezo_gui.engine import training
 from sparsezo_gui.engine.objective import count_tokens
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.selection.coreset import facility_location
-from sparsezo_gui.engine.session import open_session
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.zo.batches import batch_indices
 from sparsezo_gui.engine.zo.generator import Stream, normal
 from sparsezo_gui.errors import UserError

@@ -16,7 +16,8 @@ from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.listing import list_runs
-from sparsezo_gui.engine.session import load_data, open_session
+from sparsezo_gui.engine.session.loading import load_data
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.batches import batch_indices
 from sparsezo_gui.errors import UserError

@@ -17,7 +17,7 @@ from torch import Tensor
 from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.bench.references import ALPHA, RANK, load_plain
 from sparsezo_gui.engine.data.encode import Encoded
-from sparsezo_gui.engine.session import load_data
+from sparsezo_gui.engine.session.loading import load_data
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.errors import UserError, did_you_mean

@@ -17,7 +17,8 @@ from sparsezo_gui.engine.bench.timing import medians
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.masks.random import Random
 from sparsezo_gui.engine.masks.rule import Search
-from sparsezo_gui.engine.runs.journal import Header, JournalWriter
+from sparsezo_gui.engine.runs.journal import Header
+from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.recipe import Recipe, with_settings

@@ -24,7 +24,7 @@ def export_run(
     for a changed tokenizer or configuration unless ``accept`` is set.
     """
     from sparsezo_gui.engine.runs.folder import open_run
-    from sparsezo_gui.engine.session import open_session
+    from sparsezo_gui.engine.session.opening import open_session
 
     kind = export_format(form)
     chosen = {option.name: option.chosen(options.get(option.name)) for option in kind.options}

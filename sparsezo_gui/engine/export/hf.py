@@ -58,7 +58,7 @@ def _folder(
     from sparsezo_gui.engine.export.stops import FILE, added_stop, generation_config
     from sparsezo_gui.engine.hub.library import licence_of
     from sparsezo_gui.engine.provenance import in_words
-    from sparsezo_gui.engine.session import data_of
+    from sparsezo_gui.engine.session.loading import data_of
 
     source, size, form = session.model.source, session.tuned.mask.size, str(session.model.dtype).split(".")[-1]
     write, untuned = {

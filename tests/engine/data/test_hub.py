@@ -15,7 +15,7 @@ import pytest
 from huggingface_hub import constants
 from pyarrow import parquet
 
-from sparsezo_gui.engine.data import load_rows, sources
+from sparsezo_gui.engine.data import hub_data, load_rows, sources, splits
 from sparsezo_gui.engine.data.record import Binary
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
@@ -160,7 +160,7 @@ def test_a_data_set_without_data(served):
 
 def test_a_full_disk():
     error = OSError(errno.ENOSPC, "No space left on device")
-    assert "is full. Free some space and start again." in str(sources.hub_error("owner/reviews", error))
+    assert "is full. Free some space and start again." in str(hub_data.hub_error("owner/reviews", error))
 
 
 def test_a_data_set_that_is_read_as_it_comes(served):
@@ -197,7 +197,7 @@ def test_a_disk_without_room_is_told(served, monkeypatch):
 def test_what_takes_long_tells_that_it_goes_on_and_can_be_left(served, monkeypatch):
     free, ended = threading.Event(), threading.Event()
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: (free.wait(60), ended.set()))
-    work = sources.read_rows(DataTable(source="owner/reviews"))
+    work = splits.read_rows(DataTable(source="owner/reviews"))
     assert [next(work).stage for _ in range(3)] == ["Reading data"] * 3
     work.close()
     assert not ended.is_set()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.data import Passage, finish, passages
-from sparsezo_gui.engine.data.encode import beginning
+from sparsezo_gui.engine.data.tokenise import beginning
 from sparsezo_gui.engine.layers.weights import DenseWeight
 from sparsezo_gui.engine.masks import fisher, select
 from sparsezo_gui.engine.masks.activations import activations

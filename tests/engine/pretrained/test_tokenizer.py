@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from sparsezo_gui import resources
 from sparsezo_gui.engine import frozen, planning
 from sparsezo_gui.engine.data import finish
-from sparsezo_gui.engine.data.encode import encode_text, prompt_tokens, text_of
+from sparsezo_gui.engine.data.encode import encode_text
 from sparsezo_gui.engine.data.prompts import EncodedPrompt
+from sparsezo_gui.engine.data.tokenise import prompt_tokens, text_of
 from sparsezo_gui.engine.generate import continuation
 from sparsezo_gui.engine.pretrained import tokenizer
 from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer

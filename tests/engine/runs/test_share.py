@@ -21,7 +21,7 @@ from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.listing import list_runs
 from sparsezo_gui.engine.runs.share import receive, share
-from sparsezo_gui.engine.session import open_session
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.worker import Engine

@@ -21,7 +21,8 @@ from sparsezo_gui.engine.memory import estimate
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.session import Session, open_session
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.spaces import mask as masks
 from sparsezo_gui.engine.spaces.lora import SEED
 from sparsezo_gui.engine.spaces.mask import Mask
