@@ -69,7 +69,7 @@ def _main(arguments: list[str]) -> int:
         console.error(redacted(f"Unexpected error: {type(error).__name__}: {error}\nDetails: {_details()}"))
         return 1
     finally:
-        console.close()
+        console.end_progress()
 
 
 @contextmanager

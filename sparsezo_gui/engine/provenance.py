@@ -102,7 +102,7 @@ def in_words(changed: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 
-def told(changed: Sequence[str]) -> str:
+def marked(changed: Sequence[str]) -> str:
     """The sentence that marks a result."""
     return f"Since the run started, {in_words(changed)} changed. {MARKED}"
 
