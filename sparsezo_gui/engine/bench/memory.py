@@ -58,7 +58,7 @@ def memory(
                 file = kept / f"{name}-{batch}-{tokens}-{scope}-{column}.json" if kept else folder / "cell.json"
                 if not (kept and file.exists()):
                     write_text(file, json.dumps(_apart(WORK[column], dump(recipe))))
-                row |= {key: held and held // 2**20 for key, held in json.loads(file.read_text()).items()}
+                row |= {key: count and count // 2**20 for key, count in json.loads(file.read_text()).items()}
             found.append(row)
             yield Notice(", ".join(f"{column} {value}" for column, value in row.items()))
     return found
