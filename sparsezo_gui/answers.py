@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sparsezo_gui.recipe import Recipe
 
 TIGHT = 0.85  # of the available memory; beyond it the estimate's own error could decide
+METHODS = {"lora": "LoRA", "qlora": "QLoRA", "full": "full fine-tuning"}  # that memory is compared with
 CLEAR = 0.99  # times the base's loss, below which a learning rate has lowered it
 Pieces = tuple[tuple[str, bool], ...]
 """Parts of a text, each with whether it is trained."""

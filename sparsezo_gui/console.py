@@ -13,6 +13,7 @@ import time
 from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sparsezo_gui.answers import METHODS
 from sparsezo_gui.plain import printable, quoted_plain, raw
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe.metrics import metric
@@ -173,7 +174,8 @@ class Console:
         if estimate.small < estimate.total:
             why = "estimated; smaller forward passes, used automatically when memory is short"
             lines += [f"{'With less memory':<28}{size(estimate.small):>10}  {why}"]
-        lines += [f"{'With ' + name:<28}{size(needed):>10}  estimated" for name, needed in estimate.others.items()]
+        for name, needed in estimate.others.items():
+            lines.append(f"{'With ' + METHODS[name]:<28}{size(needed):>10}  estimated")
         self.result(estimate.as_json(), "\n".join(lines))
 
     def table(self, rows: Sequence[dict[str, Any]], columns: Sequence[str], empty: str, markdown: bool = False) -> None:

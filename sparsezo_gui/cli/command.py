@@ -23,7 +23,7 @@ Argument = Callable[[argparse.ArgumentParser], object]
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its ``help`` is a sentence or two, and ``run`` gives the exit code (None: 0). One that ``loads`` a
+    """A command: ``help`` is a sentence or two, and ``run`` returns the exit code (None: 0). A command that ``loads`` a
     model or its tokenizer also takes --trust-remote-code."""
 
     name: str
@@ -39,7 +39,7 @@ def command(name: str, help: str, *arguments: Argument, loads: bool = False) -> 
 
 
 def argument(*names: str, **options: Any) -> Argument:
-    """As `argparse.ArgumentParser.add_argument` has it."""
+    """An argument with the parameters of `argparse.ArgumentParser.add_argument`."""
     return lambda parser: parser.add_argument(*names, **options)
 
 

@@ -16,10 +16,10 @@ Before any action, the base model is measured on 96 more batches, and the run is
 3000 steps that learned nothing, up to 2 in 100 were suspected at first, and none of 400 after that; of those that
 learned, none was, whether batch losses were normal or mostly small with a few large ones.
 
-All of this is our own choice. A single outlier of the projected gradients is no reason: batches differ, and in a healthy
-run of the bundled model some reach 6 σ, while the median of 32 stays below 2 σ. Too high a learning rate does not
-always give a high loss: that model then gives the same answer to every prompt, for a loss of 1.8 instead of 1.4 at the
-start.
+All of this is our own choice. A single outlier of the projected gradients is no reason: batches differ, and in a
+healthy run of the bundled model some reach 6 σ, while the median of 32 stays below 2 σ. Too high a learning rate does
+not always give a high loss: that model then gives the same answer to every prompt, for a loss of 1.8 instead of 1.4 at
+the start.
 """
 
 from __future__ import annotations

@@ -209,13 +209,13 @@ class RunsPage(Page):
             progress = record.progress
             return progress.stage + (f": {progress.done} of {progress.total} {progress.unit}" if progress.total else "")
         found = [each for each in (*record.evaluations, *record.changed_input_evaluations[-1:]) if each.step == step]
-        told = [
+        results = [
             f"{formatting.field_label(each.split)}{', with changed inputs' if each.changed else ''}: " + ", ".join(
                 f"{formatting.field_label(name).lower()} {formatting.metric(name, value)}"
                 for name, value in each.metrics.items() if name != "examples"
             ) for each in found
         ]  # fmt: skip
-        return ". ".join(told) or "Not evaluated at this step yet."
+        return ". ".join(results) or "Not evaluated at this step yet."
 
     def _evaluate_step(self) -> None:
         if self.path is not None:

@@ -17,7 +17,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from sparsezo_gui.answers import MemoryEstimate, Part
+from sparsezo_gui.answers import METHODS, MemoryEstimate, Part
 from sparsezo_gui.gui.formatting import size
 from sparsezo_gui.gui.requests import EstimateMemory, LoadEngine, MeasureMemory
 from sparsezo_gui.gui.theme import GRID, colours, theme
@@ -27,7 +27,6 @@ from sparsezo_gui.gui.workspace import Workspace
 
 VERDICTS = {"fits": ("Fits", "fits"), "tight": ("Tight", "tight")}  # anything else is too large
 MEASURING = "Runs two real steps on the largest batch and replaces the estimate."
-TITLES = {"lora": "LoRA", "qlora": "QLoRA", "full": "full fine-tuning"}
 
 
 def verdict_of(verdict: str) -> tuple[str, str]:
@@ -145,7 +144,7 @@ class MemoryStrip(QFrame):
         if measuring:
             progress = workspace.of(MeasureMemory).progress
             text += f" · {progress.stage if progress else 'measuring'}…"
-        others = " · ".join(f"{TITLES.get(name, name)} {size(amount)}" for name, amount in estimate.others.items())
+        others = " · ".join(f"{METHODS[name]} {size(amount)}" for name, amount in estimate.others.items())
         lines = [f"Other methods: {others}"] if others else []
         if estimate.small < estimate.total:
             lines.insert(0, f"With less memory, in smaller passes: {size(estimate.small)}")
