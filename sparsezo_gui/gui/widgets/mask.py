@@ -6,13 +6,13 @@ import re
 
 from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent, QPen
-from PySide6.QtWidgets import QFrame, QSizePolicy, QToolTip, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from sparsezo_gui.answers import Tally
 from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.requests import FindMask
 from sparsezo_gui.gui.theme import GRID, colours, theme
-from sparsezo_gui.gui.widgets.basic import ProgressBar, button, column, label, row
+from sparsezo_gui.gui.widgets.basic import Card, ProgressBar, add, button, column, label, row
 from sparsezo_gui.gui.widgets.histogram import ShareBars
 from sparsezo_gui.gui.widgets.safe_text import safe_name, tooltip
 from sparsezo_gui.gui.workspace import Workspace
@@ -104,12 +104,11 @@ class BlockChart(QWidget):
         return super().event(event)
 
 
-class MaskCard(QFrame):
+class MaskCard(Card):
     """Source, cost, a button that finds the mask or cancels the search, and the result; follows the workspace."""
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__()
-        self.setProperty("role", "card")
         self._workspace = workspace
         self._source = label("", wrap=True, name="Source of the mask", read=True)
         self._cost = label("", "hint", wrap=True, name="Cost of the mask")
@@ -130,16 +129,10 @@ class MaskCard(QFrame):
         figures.setStretch(1, 2)
         self._result = QWidget()
         self._result.setLayout(column(self._result_label, figures, spacing=2 * GRID))
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(2 * GRID, 2 * GRID, 2 * GRID, 2 * GRID)
-        layout.setSpacing(GRID)
         head = row(column(label("Mask", "heading"), self._source, self._cost), self._button, spacing=3 * GRID)
         head.setStretch(0, 1)
         head.setAlignment(self._button, Qt.AlignmentFlag.AlignTop)
-        layout.addLayout(head)
-        layout.addLayout(row(self._doing, self._bar))
-        layout.addWidget(self._hint)
-        layout.addWidget(self._result)
+        add(self.box, head, row(self._doing, self._bar), self._hint, self._result)
         workspace.on(FindMask, call=self.refresh)
         for signal in (workspace.recipe_changed, workspace.blocker_changed):
             signal.connect(self.refresh)
