@@ -106,30 +106,30 @@ def lora(recipe: Recipe, steps: int, factor: float) -> Generator[Event, None, di
     if bits == 4:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(model, config)
-    adapters = [each for name, each in model.named_parameters() if "lora_A" in name]
+    adapted: Any = get_peft_model(model, config)
+    adapters = [each for name, each in adapted.named_parameters() if "lora_A" in name]
     for number, each in enumerate(adapters):  # the same distribution as in peft, but from our seed
         drawn = generator.normal(recipe.loop.seed, 0, number, each.numel(), device, stream=generator.Stream.ADAPTERS)
         each.data.copy_(drawn.view_as(each) / math.sqrt(3 * each.shape[1]))
-    optimiser = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=factor * LORA_RATE)
+    optimiser = torch.optim.AdamW([each for each in adapted.parameters() if each.requires_grad], lr=factor * LORA_RATE)
     examples, loop, curve, seconds = data.train.encoded, recipe.loop, [], 0.0
     for step in range(1, steps + 1):
         started = time.perf_counter()
         for group in optimiser.param_groups:
             group["lr"] = factor * LORA_RATE * (1 - (step - 1) / steps)
         batch = shuffled_batch(loop, step, examples)
-        _loss(model, batch).backward()
+        _loss(adapted, batch).backward()
         optimiser.step()
         optimiser.zero_grad()
         seconds += time.perf_counter() - started
         if step % loop.evaluate_every == 0 or step == steps:
             yield Progress("LoRA", step, steps, "steps")
-            curve.append((3 * step, _accuracy(model, data.validation.encoded)))
+            curve.append((3 * step, _accuracy(adapted, data.validation.encoded)))
     with torch.no_grad():
-        validation = _loss(model, data.validation.encoded[:200]).item()
+        validation = _loss(adapted, data.validation.encoded[:200]).item()
     return {
         "curve": curve, "validation_loss": validation, "steps": steps,
-        "final": _accuracy(model, data.test.encoded), "tuned": model.get_nb_trainable_parameters()[0],
+        "final": _accuracy(adapted, data.test.encoded), "tuned": adapted.get_nb_trainable_parameters()[0],
         "rate": factor * LORA_RATE, "seconds": round(seconds, 1),
     }  # fmt: skip
 

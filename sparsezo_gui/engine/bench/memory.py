@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from transformers import PreTrainedModel
 
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import planning
@@ -156,7 +157,7 @@ def _qlora(recipe: Recipe) -> Columns:
     return {"qlora": peak.bytes}
 
 
-def _loaded(recipe: Recipe) -> tuple[torch.device, Any, torch.Tensor]:
+def _loaded(recipe: Recipe) -> tuple[torch.device, PreTrainedModel, torch.Tensor]:
     device = devices.choose(recipe.model.device)
     dtype = devices.compute_dtype(device, recipe.model)
     model = references.load_plain(Path(recipe.model.id), device, dtype)
