@@ -1,7 +1,7 @@
-"""Where both programs start. While their libraries load, Ctrl-C exits immediately with a sentence: an interrupt raised
-inside an import comes out as whatever the library makes of it.
+"""Entry points of both programs.
 
-What is imported before, here and in the package, is little and fast: Ctrl-C still ends in a traceback there.
+While libraries load, Ctrl-C exits at once with a sentence: there is nothing to save yet, and a `KeyboardInterrupt`
+raised inside an import could surface as any error of a library.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import signal
 import sys
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C."""
+"""Exit code after Ctrl-C."""
 
 
 def terminal() -> int:
     """``sparsezo``; returns the exit code."""
-    signal.signal(signal.SIGINT, _leave)
+    signal.signal(signal.SIGINT, _exit)
     from sparsezo_gui import cli
 
     return cli.main()
@@ -24,13 +24,13 @@ def terminal() -> int:
 
 def window() -> int:
     """``sparsezo-gui``; returns the exit code."""
-    signal.signal(signal.SIGINT, _leave)
+    signal.signal(signal.SIGINT, _exit)
     from sparsezo_gui import __main__
 
     return __main__.main()
 
 
-def _leave(*_: object) -> None:
+def _exit(*_: object) -> None:
     if "--json" in sys.argv:
         os.write(1, b'{"event": "error", "message": "Interrupted."}\n')
     os.write(2, b"Interrupted.\n")

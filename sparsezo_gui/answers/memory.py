@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 TIGHT = 0.85  # of the available memory; beyond it the estimate's own error could decide
+METHODS = {"lora": "LoRA", "qlora": "QLoRA", "full": "full fine-tuning"}  # that memory is compared with
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sparsezo_gui.benching import positive
-from sparsezo_gui.cli.command import CHANGED, RUN, SETTINGS, STEP, argument, command, past, recipe_of, session_of
+from sparsezo_gui.cli.command import (
+    CHANGED,
+    RUN,
+    SETTINGS,
+    STEP,
+    argument,
+    command,
+    past,
+    positive,
+    recipe_of,
+    session_of,
+)
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.formats import export_formats
@@ -20,7 +30,7 @@ from sparsezo_gui.formats import export_formats
 )  # fmt: skip
 def evaluate(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.evaluate import BATCH, evaluate
-    from sparsezo_gui.engine.provenance import told
+    from sparsezo_gui.engine.provenance import marked
     from sparsezo_gui.engine.session.loading import data_of, load_base, load_data
 
     found: dict[str, dict[str, float]] = {}
@@ -48,7 +58,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         data = console.finish(load_data(chosen, model))
         examples = getattr(data, options.split).encoded
         found["base"] = console.finish(evaluate(model, examples, options.split, chosen.objective)).metrics
-    console.metrics(found, changed, told(changed) if changed else "")
+    console.metrics(found, changed, marked(changed) if changed else "")
 
 
 def _is_run(target: str) -> bool:
@@ -75,8 +85,8 @@ def generate(options: argparse.Namespace, console: Console) -> None:
     asked, note = console.finish(prompt_in_run(session, run, options.prompt, options.raw, options.changed_inputs))
     if note:
         console.note(note)
-    overlay = session.tuned
-    with overlay.base() if options.base else overlay.applied():
+    tuned = session.tuned
+    with tuned.base() if options.base else tuned.applied():
         if asked.choice:
             console.choices(rank_candidates(session.model, asked), session.changed)
         else:

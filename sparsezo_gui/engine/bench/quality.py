@@ -83,7 +83,7 @@ class Quality:
         path = self.folder / RESULTS
         try:
             lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            return [json.loads(lineage_of) for lineage_of in lines]
+            return [json.loads(line) for line in lines]
         except ValueError as error:
             raise UserError(f"{path}: not a results file ({error}). Choose another folder with --out.") from error
 

@@ -51,5 +51,5 @@ def data_of(
     new = tuple(name for name in changed if name not in session.changed)
     if new:
         session.changed += new
-        yield Notice(provenance.told(new), "warning")
+        yield Notice(provenance.marked(new), "warning")
     return data

@@ -59,7 +59,7 @@ def loaded(run: RunFolder, accept: bool = False) -> Generator[Progress | Notice,
     found = provenance.of_model(model.source)
     changed = provenance.compare(run, found, found, accept)
     if changed:
-        yield Notice(provenance.told(changed), "warning")
+        yield Notice(provenance.marked(changed), "warning")
     # Fewer rows per pass change the last bits, so a run keeps the number it started with.
     model.pack_rows = facts.pack_rows or model.pack_rows
     tuned = tuned_values(model, (yield from _mask(run, model)))

@@ -5,7 +5,6 @@ import io
 import json
 import random
 import threading
-import time
 from pathlib import Path
 
 import datasets
@@ -115,7 +114,7 @@ def test_private_or_nowhere(served, monkeypatch):
 
 def test_a_token_that_the_hub_does_not_know(served, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_" + "X" * 34)
-    assert "does not let your token read the data set 'owner/reviews' (HTTP 401)" in refused()
+    assert "Your token cannot read the data set 'owner/reviews' on the Hub (HTTP 401)" in refused()
 
 
 def test_offline(served, monkeypatch):

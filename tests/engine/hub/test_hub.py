@@ -255,7 +255,7 @@ def test_private_or_nowhere(served, llama, monkeypatch):
 def test_a_token_that_the_hub_does_not_know(served, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_" + "X" * 34)
     said = refused()
-    assert "does not let your token read the model 'owner/tiny' (HTTP 401)" in said and "XXXX" not in said
+    assert "Your token cannot read the model 'owner/tiny' on the Hub (HTTP 401)" in said and "XXXX" not in said
 
 
 def test_an_unknown_revision(served):
@@ -352,7 +352,7 @@ def test_models_without_safetensors(served):
     assert "no safetensors weights" in refused()
     del files["config.json"]
     served.add("models/owner/tiny", files)
-    assert "holds a tokenizer without a model" in refused()
+    assert "contains a tokenizer without a model" in refused()
 
 
 def test_what_is_left_on_the_hub(served):
@@ -410,7 +410,7 @@ def response(status, code=None):
     ("error", "sentence"),
     [
         (client.DisabledRepoError("403", response=response(403)), "was disabled"),
-        (client.HfHubHTTPError("403", response=response(403)), r"does not let your token read .* \(HTTP 403\)"),
+        (client.HfHubHTTPError("403", response=response(403)), r"Your token cannot read .* \(HTTP 403\)"),
         (httpx2.ConnectError("[Errno -2] Name or service not known"), "cannot be reached .*Name or service"),
         (httpx2.ReadTimeout("timed out"), r"cannot be reached \(timed out\)"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk .* is full"),

@@ -196,7 +196,7 @@ def test_what_the_reading_process_is_given(folder, tmp_path, monkeypatch):
         finish(convert(folder, tmp_path / "out"))
     variables, files, isolated = json.loads((tmp_path / "seen").read_text())
     assert set(variables) <= {"PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "HOME", "LC_CTYPE"}
-    assert files == ["told"] and isolated == 1
+    assert files == ["reason"] and isolated == 1
 
 
 @pytest.mark.slow
