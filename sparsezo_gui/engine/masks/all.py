@@ -10,6 +10,7 @@ from sparsezo_gui.recipe.events import Progress
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
+    from sparsezo_gui.engine.pretrained.spec import ModelSpec
     from sparsezo_gui.engine.spaces.mask import Mask
 
 
@@ -26,9 +27,9 @@ class All(MaskRule):
     rate_factor: ClassVar[float] = 0.25
     rule: Literal["all"] = "all"
 
-    def share(self) -> float:
-        """See `MaskRule.share`."""
-        return 1.0
+    def tuned(self, spec: ModelSpec) -> int:
+        """See `MaskRule.tuned`."""
+        return spec.eligible
 
     def source(self) -> str:
         """See `MaskRule.source`."""

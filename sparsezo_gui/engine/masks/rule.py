@@ -42,7 +42,6 @@ class MaskRule(Variant):
     rate_factor: ClassVar[float] = 1.0
     """Factor on a learning rate in units of weights, relative to the sensitive mask, where the loss is steepest;
     changing the rule scales the rate by it (see `sparsezo_gui.recipe.rates`)."""
-
     sums: ClassVar[int] = 0
     """fp32 numbers per weight of a block, besides the weight, held while gradients are summed."""
 
@@ -61,13 +60,9 @@ class MaskRule(Variant):
         """Whether the mask depends on the run's own examples."""
         return False
 
-    def share(self) -> float:
-        """Fraction of the eligible weights that is tuned, if it does not depend on their shapes."""
-        raise NotImplementedError
-
+    @abstractmethod
     def tuned(self, spec: ModelSpec) -> int:
         """Number of tuned values in a model of ``spec``, for the memory estimate."""
-        return round(self.share() * spec.eligible)
 
     def bases(self, spec: ModelSpec) -> int:
         """Number of additional numbers held to locate them in the weights."""
@@ -123,10 +118,6 @@ class DensityRule(MaskRule):
         basic=True,
         sane=(1e-4, 1e-1),
     )
-
-    def share(self) -> float:
-        """See `MaskRule.share`."""
-        return self.density
 
 
 class ScoredRule(DensityRule):

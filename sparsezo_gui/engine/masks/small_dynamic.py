@@ -11,6 +11,7 @@ from sparsezo_gui.recipe.variants import setting
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
+    from sparsezo_gui.engine.pretrained.spec import ModelSpec
     from sparsezo_gui.engine.spaces.mask import Mask
 
 
@@ -40,9 +41,9 @@ class SmallMagnitudeDynamic(MaskRule):
         sane=(0.2, 0.5),
     )
 
-    def share(self) -> float:
-        """See `MaskRule.share`."""
-        return self.smallest
+    def tuned(self, spec: ModelSpec) -> int:
+        """See `MaskRule.tuned`."""
+        return round(self.smallest * spec.eligible)
 
     def source(self) -> str:
         """See `MaskRule.source`."""
