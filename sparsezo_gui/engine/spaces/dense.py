@@ -93,7 +93,7 @@ class DenseSpace(Space):
 
     def workspace(self, recipe: Recipe, spec: ModelSpec, shape: Shape, largest: int, device_kind: str) -> Part:
         """A span of a weight with its directions, where it is moved to, and its own numbers, in fp32 and as computed;
-        or what a step moves at once of its ``largest`` entries, with three more copies. To draw takes some more."""
+        or what a step moves at once of its ``largest`` entries, with three more copies; and what drawing takes."""
         import torch
 
         from sparsezo_gui.engine.spaces.pieces import MOVED, PIECE
@@ -164,9 +164,9 @@ class DenseValues(TunedValues):
         """See `TunedValues.probed`."""
         # If forward passes run one after the other, each needs only few of the directions.
         perturbations = offsets.any(dim=0).nonzero().view(-1).tolist()
-        by_side = offsets[:, perturbations].tolist()
+        by_point = offsets[:, perturbations].tolist()
         return self._held({
-            name: DensePatch(len(offsets), by_side, partial(self._rows, directions, perturbations, name))
+            name: DensePatch(len(offsets), by_point, partial(self._rows, directions, perturbations, name))
             for name in directions.tuned
         }, len(offsets))  # fmt: skip
 

@@ -75,8 +75,8 @@ class Space(ABC):
     # Memory
 
     def memory(self, recipe: Recipe, spec: ModelSpec, width: int) -> Iterator[Part]:
-        """Values, start values and indices; directions, scaled directions and sides; two halves before they are joined;
-        what estimator and update remember. ``width`` are the bytes of a number in activations."""
+        """Values, start values and indices; directions, drawn and scaled; points, and a copy of them while they are
+        made; the state of estimator and update. ``width`` are the bytes of a number in activations."""
         tuned, bases = recipe.mask.tuned(spec), recipe.mask.bases(spec)
         estimator, update = recipe.estimator, recipe.update
         directions = 2 * estimator.perturbations(recipe.loop.batch_size)
@@ -86,13 +86,13 @@ class Space(ABC):
             yield Part("Bases", bases * width, "The directions in each weight matrix along which values are tuned.")
 
     def workspace(self, recipe: Recipe, spec: ModelSpec, shape: Shape, largest: int, device_kind: str) -> Part:
-        """What a layer at work takes: a weight of ``largest`` entries made dense (int8 goes by way of fp32)."""
+        """What one layer takes while it runs: a weight of ``largest`` entries made dense (int8 goes by way of fp32)."""
         factor = shape.width + (4 if recipe.model.bits == 8 and shape.width < 4 else 0)
         needed = factor * largest + self.layer_bytes(recipe, spec, shape, largest)
         return Part("Workspace", needed, "One frozen weight at a time, dequantised to multiply.")
 
     def layer_bytes(self, recipe: Recipe, spec: ModelSpec, shape: Shape, largest: int) -> int:
-        """What the values of one layer take meanwhile."""
+        """What the values of one layer take at the same time."""
         return 0
 
     def stand_in(self, rule: MaskRule, spec: ModelSpec) -> MaskRule:
