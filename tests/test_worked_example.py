@@ -120,11 +120,8 @@ class EveryRow(MaskRule):
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
-        from sparsezo_gui.engine.spaces.mask import Mask
-
         yield Progress("Selecting all rows")
-        told, spec = self.model_dump(mode="json"), model.spec
-        return Mask({}, told, model.fingerprint, spec.eligible, self.space, tuned=self.tuned(spec))
+        return self.mask_of(model, {}, self.tuned(model.spec))
 '''
 EXAMPLE = FENCE.findall((ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"))
 NEW_SPACE = [

@@ -41,8 +41,5 @@ class All(MaskRule):
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
-        from sparsezo_gui.engine.spaces.mask import Mask
-
         yield Progress("Selecting all weights")
-        count = model.spec.eligible
-        return Mask({}, self.model_dump(mode="json"), model.fingerprint, count, self.space, tuned=count)
+        return self.mask_of(model, {}, model.spec.eligible)

@@ -56,9 +56,7 @@ class RandomLayers(MaskRule):
         import torch
 
         from sparsezo_gui.engine.spaces.dense import BLOCKS
-        from sparsezo_gui.engine.spaces.mask import Mask
 
         yield Progress("Selecting all weights")
-        count, told = model.spec.eligible, self.model_dump(mode="json")
         kept = torch.tensor([float(max(1, round((1 - self.dropped) * model.spec.layers)))])
-        return Mask({}, told, model.fingerprint, count, self.space, {BLOCKS: kept}, count)
+        return self.mask_of(model, {BLOCKS: kept}, model.spec.eligible)

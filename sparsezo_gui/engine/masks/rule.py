@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -79,6 +79,13 @@ class MaskRule(Variant):
     @abstractmethod
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """Finds the mask of ``model``; yields progress and returns the mask. Closing the generator cancels."""
+
+    def mask_of(self, model: FrozenModel, parts: Mapping[str, Tensor], tuned: int) -> Mask:
+        """A mask that lists no entries: the ``parts`` of this rule's space, and the number of ``tuned`` values."""
+        from sparsezo_gui.engine.spaces.mask import Mask
+
+        told = self.model_dump(mode="json")
+        return Mask({}, told, model.fingerprint, model.spec.eligible, self.space, parts, tuned)
 
 
 def find_measured(rule: MaskRule, model: FrozenModel, search: Search) -> Generator[Progress, None, tuple[Mask, Cost]]:

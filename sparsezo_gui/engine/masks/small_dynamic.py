@@ -56,12 +56,10 @@ class SmallMagnitudeDynamic(MaskRule):
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
         from sparsezo_gui.engine.spaces.dense import weight
-        from sparsezo_gui.engine.spaces.mask import Mask
 
         thresholds = {}
         for number, name in enumerate(model.layers):
             yield Progress("Ranking the weights", number, len(model.layers), "layers")
             sizes = weight(model, name).float().abs().flatten()
             thresholds[name] = sizes.kthvalue(max(1, round(self.smallest * len(sizes)))).values.view(1)
-        count, told = model.spec.eligible, self.model_dump(mode="json")
-        return Mask({}, told, model.fingerprint, count, self.space, thresholds, count)
+        return self.mask_of(model, thresholds, model.spec.eligible)

@@ -194,7 +194,7 @@ class LowRankValues(CopiedValues):
         self.bases = bases_of(mask, model.spec.linears)
         self.values = torch.zeros(mask.size, device=model.device)
         self.start = self.values.clone()
-        self._factors_held: dict[int, Factors] = {}
+        self._held_factors: dict[int, Factors] = {}
 
     @cached_property
     def numbers(self) -> Tensor:
@@ -227,13 +227,13 @@ class LowRankValues(CopiedValues):
 
     def _factors(self, number: int) -> Factors:
         """The bases of a subspace, on the device and in the compute type."""
-        if number not in self._factors_held:
+        if number not in self._held_factors:
             kind = self.model.device, self.model.dtype
-            self._factors_held[number] = {
+            self._held_factors[number] = {
                 name: (None if left is None else left.to(*kind), right.to(*kind))
                 for name, (left, right) in self.bases.factors(number).items()
             }
-        return self._factors_held[number]
+        return self._held_factors[number]
 
     def project(self, name: str, gradient: Tensor) -> Tensor:
         """See `TunedValues.project`: leftᵀ·G·right of every subspace."""
