@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparsezo_gui.cli.command import (
     CHANGED,
@@ -20,6 +21,9 @@ from sparsezo_gui.cli.command import (
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.formats import export_formats
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.export.form import Option
 
 
 @command(
@@ -94,15 +98,20 @@ def generate(options: argparse.Namespace, console: Console) -> None:
 
 
 def _formats(parser: argparse.ArgumentParser) -> None:
-    """The flags that the registered formats need."""
+    """The flags that the registered formats need; an option that several formats have is one flag."""
     forms = export_formats()
     listed = "; ".join(f"{name}: {form.help[:1].lower()}{form.help[1:-1]}" for name, form in forms.items())
     parser.add_argument("--format", choices=tuple(forms), required=True, help=listed)
     kinds = " or ".join(f"{form.noun} ({name})" for name, form in forms.items())
     parser.add_argument("--out", required=True, metavar="PATH", help=f"{kinds} to write")
+    options: dict[str, dict[str, Option]] = {}
     for name, form in forms.items():
         for option in form.options:
-            parser.add_argument(f"--{option.name}", choices=tuple(option.choices), help=f"for {name}: {option.help}")
+            options.setdefault(option.name, {})[name] = option
+    for flag, having in options.items():
+        choices = dict.fromkeys(choice for option in having.values() for choice in option.choices)
+        told = "; ".join(f"for {name}: {option.help}" for name, option in having.items())
+        parser.add_argument(f"--{flag}", choices=tuple(choices), help=told)
 
 
 @command("export", "Export a run for use in other programs.", RUN, _formats, STEP, CHANGED, loads=True)

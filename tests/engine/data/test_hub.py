@@ -5,6 +5,7 @@ import io
 import json
 import random
 import threading
+import time
 from pathlib import Path
 
 import datasets

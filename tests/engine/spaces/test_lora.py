@@ -315,5 +315,5 @@ def test_a_trajectory_is_that_of_autograd_in_fp64(frozen_tiny):
         exact, loss = dense.gradient(values)
         values, losses = values - 0.05 * exact, [*losses, loss]
     found = steps(session, 6, 0.05)["loss"]
-    assert found == pytest.approx(losses, rel=1e-5) and losses[-1] < losses[0]
+    assert found == pytest.approx(losses, rel=1e-4) and losses[-1] < losses[0]
     assert torch.allclose(session.tuned.values.double(), values, rtol=1e-4, atol=1e-5)
