@@ -1,6 +1,5 @@
 """SparseZO: sparse zeroth-order fine-tuning of 4-bit language models, with a window and a command line."""
 
-import logging
 import os
 import sys
 
@@ -15,4 +14,3 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 # If the package "kernels" is installed, transformers and bitsandbytes download compiled code from the Hub and run it
 # without asking (bitsandbytes 0.50 even when imported, on a CPU with AVX-512 BF16). So we hide the package from them.
 sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]  # None hides a module
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it asks to install the package

@@ -11,8 +11,9 @@ import math
 import sys
 import time
 from collections.abc import Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from sparsezo_gui.answers import METHODS
 from sparsezo_gui.plain import printable, quoted_plain, raw
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe.metrics import metric
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 LINE_EVERY = 2.0  # seconds between progress lines if the output is not a terminal
 WIDE = 240  # width of a table that is not for a terminal, in characters
+T = TypeVar("T")
 
 
 class Console:
@@ -40,9 +42,9 @@ class Console:
         self._stage = ""
         self._steps = 0
         self._smoothed: float | None = None
-        self._told = 0.0
+        self._printed_at = 0.0
 
-    def finish(self, work: Generator[e.Event, None, Any]) -> Any:
+    def finish(self, work: Generator[e.Event, None, T]) -> T:
         """Runs ``work`` and returns its result; shows its progress, but not with --json."""
         while True:
             try:
@@ -50,8 +52,9 @@ class Console:
                 if not self.as_json:
                     self.event(event)
             except StopIteration as end:
-                self.calm()
-                return end.value
+                self.end_progress()
+                answer: T = end.value
+                return answer
 
     def event(self, event: e.Event) -> None:
         """Shows one event."""
@@ -63,7 +66,7 @@ class Console:
                 self._progress(stage, done, total, unit)
             case e.Started():
                 self._steps = event.steps
-                self.calm()
+                self.end_progress()
                 self.say(f"Run: {event.run}")
                 self.say(
                     f"Tuning {event.tuned:,} of {event.parameters:,} weights "
@@ -82,7 +85,7 @@ class Console:
             case e.Notice(text, level):
                 self.say(f"Warning: {text}" if level == "warning" else text)
             case e.Finished():
-                self.calm()
+                self.end_progress()
                 self.say(f"{'Done' if event.reason == 'done' else 'Stopped'} after step {event.step}.")
 
     def say(self, text: str) -> None:
@@ -97,12 +100,12 @@ class Console:
 
     def note(self, *lines: str) -> None:
         """Lines for the user on standard error, also with --json."""
-        self.calm()
+        self.end_progress()
         print(*map(printable, lines), sep="\n", file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
         """An error message on standard error; with --json also as the event ``{"event": "error", "message": …}``."""
-        self.calm()
+        self.end_progress()
         text = printable(redacted(text), keep="\n")
         if self.as_json:
             self._json({"event": "error", "message": text})
@@ -111,7 +114,7 @@ class Console:
     def result(self, content: dict[str, Any], words: str, to_read: bool = False) -> None:
         """The result on standard output: ``content`` for programs, or ``words`` for people, which are sentences or, if
         ``to_read``, a longer text."""
-        self.calm()
+        self.end_progress()
         if self.as_json:
             self._json(content)
         else:
@@ -126,7 +129,7 @@ class Console:
 
     def stream(self, pieces: Iterable[str], changed: Sequence[str] = ()) -> None:
         """Prints text piece by piece; ``changed`` names inputs that changed since the run started."""
-        self.calm()
+        self.end_progress()
         if self.as_json:
             self._json({"text": "".join(pieces), **({"changed": list(changed)} if changed else {})})
             return
@@ -140,7 +143,7 @@ class Console:
             try:
                 event = next(work)
                 if isinstance(event, e.Example) and not self.as_json:
-                    self.calm()
+                    self.end_progress()
                     print(_example(event), end="\n\n", flush=True)
                 elif isinstance(event, e.Notice) and event.level == "info":
                     self.event(event) if self.as_json else self.say(f"Note: {event.text}")
@@ -171,7 +174,8 @@ class Console:
         if estimate.small < estimate.total:
             why = "estimated; smaller forward passes, used automatically when memory is short"
             lines += [f"{'With less memory':<28}{size(estimate.small):>10}  {why}"]
-        lines += [f"{'With ' + name:<28}{size(needed):>10}  estimated" for name, needed in estimate.others.items()]
+        for name, needed in estimate.others.items():
+            lines.append(f"{'With ' + METHODS[name]:<28}{size(needed):>10}  estimated")
         self.result(estimate.as_json(), "\n".join(lines))
 
     def table(self, rows: Sequence[dict[str, Any]], columns: Sequence[str], empty: str, markdown: bool = False) -> None:
@@ -195,27 +199,23 @@ class Console:
         fits = sys.stdout.isatty() and not markdown
         Terminal(file=raw(sys.stdout), width=None if fits else WIDE).print(table, crop=fits)
 
-    def calm(self) -> None:
+    def end_progress(self) -> None:
         """Removes the progress line."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = self._task = None
         self._stage = ""
 
-    def close(self) -> None:
-        """Restores the terminal."""
-        self.calm()
-
     def _progress(self, stage: str, done: int, total: int, detail: str) -> None:
         if not sys.stderr.isatty():
             now = time.monotonic()
-            if stage != self._stage or now - self._told > LINE_EVERY:
-                self._stage, self._told = stage, now
+            if stage != self._stage or now - self._printed_at > LINE_EVERY:
+                self._stage, self._printed_at = stage, now
                 line = f"{stage} {f'{done}/{total} {detail}' if total else ''}".rstrip()
                 print(printable(line), file=sys.stderr, flush=True)
             return
         if self._bar is None or self._task is None or stage != self._stage:
-            self.calm()
+            self.end_progress()
             self._stage = stage
             self._bar, self._task = _new_bar(stage)
         detail = detail if stage == "Tuning" else f"{done:,} of {total:,} {detail}" if total else ""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sparsezo_gui.plain import printable
 from sparsezo_gui.redaction import redacted
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.pretrained.code import Code
 
 _LONGEST = 2000  # characters in a sentence; a quoted file may have megabytes
 
@@ -28,9 +31,9 @@ class UserError(Exception):
 
 
 class ConsentNeeded(UserError):
-    """A model needs its own Python code, which the user has not allowed to run; ``code`` is the engine's `Code`."""
+    """A model needs its own Python code, which the user has not allowed to run: ``code``."""
 
-    def __init__(self, code: Any, *sentences: str) -> None:
+    def __init__(self, code: Code, *sentences: str) -> None:
         super().__init__(*sentences)
         self.code = code
 

@@ -74,7 +74,7 @@ def markdown() -> str:
         "| data | files |", "| --- | --- |",
         *(f"| {each.title} | {', '.join(f'`{suffix}`' for suffix in each.suffixes)} |" for each in DATA),
         "", f"Data files may also be compressed ({', '.join(f'`{suffix}`' for suffix in COMPRESSED)}).", "",
-        "| export | writes | holds |", "| --- | --- | --- |",
+        "| export | writes | contains |", "| --- | --- | --- |",
         *(f"| `--format {name}` | {form.title} | {form.help} |" for name, form in export_formats().items()),
     ])  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What registries name by strings, imported on first use, so that listing it imports nothing."""
+"""Imports what registries name by strings, on first use, so that listing the names imports nothing."""
 
 from __future__ import annotations
 

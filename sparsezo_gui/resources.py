@@ -1,4 +1,4 @@
-"""The one way to the files in ``resources/``."""
+"""The only access to the files in ``resources/``."""
 
 from __future__ import annotations
 

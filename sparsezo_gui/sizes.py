@@ -1,10 +1,10 @@
-"""Sizes in bytes as people read them, alike in terminal, window and messages: in powers of 1024, as memory is sold."""
+"""Sizes in bytes for people, the same in terminal, window and messages: in powers of 1024, as is usual for memory."""
 
 from __future__ import annotations
 
 
 def size(count: float) -> str:
-    """1.24 GiB, 512 MiB, 2 KiB, by three digits from MiB on."""
+    """Such as 1.24 GiB, 512 MiB or 2 KiB; three digits from MiB on."""
     value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
     while abs(value) >= 999.5 and len(units) > 1:
         value /= 1024

@@ -1,5 +1,8 @@
-"""Where both programs begin. While their libraries load, and nothing is at stake yet, Ctrl-C leaves with a sentence: an
-interrupt raised inside an import comes out as whatever the library makes of it."""
+"""Entry points of both programs.
+
+While libraries load, Ctrl-C exits at once with a sentence: there is nothing to save yet, and a `KeyboardInterrupt`
+raised inside an import could surface as any error of a library.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,26 @@ import signal
 import sys
 
 INTERRUPTED = 130
-"""The exit code."""
+"""Exit code after Ctrl-C."""
 
 
 def terminal() -> int:
-    """``sparsezo``; gives the exit code."""
-    signal.signal(signal.SIGINT, _leave)
+    """``sparsezo``; returns the exit code."""
+    signal.signal(signal.SIGINT, _exit)
     from sparsezo_gui import cli
 
     return cli.main()
 
 
 def window() -> int:
-    """``sparsezo-gui``; gives the exit code."""
-    signal.signal(signal.SIGINT, _leave)
+    """``sparsezo-gui``; returns the exit code."""
+    signal.signal(signal.SIGINT, _exit)
     from sparsezo_gui import __main__
 
     return __main__.main()
 
 
-def _leave(*_: object) -> None:
+def _exit(*_: object) -> None:
     if "--json" in sys.argv:
         os.write(1, b'{"event": "error", "message": "Interrupted."}\n')
     os.write(2, b"Interrupted.\n")

@@ -1,4 +1,4 @@
-"""Reading outside files with libraries: whatever these raise becomes a sentence for the user."""
+"""Reading untrusted files with libraries: any exception becomes a sentence for the user."""
 
 from __future__ import annotations
 

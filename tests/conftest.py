@@ -12,10 +12,20 @@ os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import hypothesis
 import pytest
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)  # the time of an example depends on what else the machine does
+settings.load_profile("untimed")
 
 # Where tests run in the background of a script, they and what they start would ignore Ctrl-C, which some of them try.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Examples may take any time, on a busy computer, and share a test's folder.
+NOT_CHECKED = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture]
+hypothesis.settings.register_profile("without a clock", deadline=None, suppress_health_check=NOT_CHECKED)
+hypothesis.settings.load_profile("without a clock")
 
 
 def pytest_addoption(parser):

@@ -56,8 +56,9 @@ def test_help_stays_fast():
 @pytest.mark.slow
 def test_looking_at_all_variants_loads_no_torch():
     code = (
-        "import sys\nfrom sparsezo_gui.recipe.registry import REGISTRIES\n"
+        "import sys\nfrom sparsezo_gui.recipe.registry import REGISTRIES, SPACES\n"
         "assert all(registry[rule].summary() for registry in REGISTRIES for rule in registry)\n"
+        "assert all(SPACES[name].__doc__ for name in SPACES)\n"
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

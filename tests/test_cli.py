@@ -112,7 +112,7 @@ def test_preview_needs_a_tokenizer_only(run, recipe_file, tiny_folder, tmp_path)
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("m.gguf", "GGUF", "holds a GGUF file"),
+        ("m.gguf", "GGUF", "contains a GGUF file"),
         ("adapter_config.json", '{"base_model_name_or_path": "x/y"}', "contains an adapter (such as LoRA)"),
         ("config.json", '{"architectures": ["LlamaForSequenceClassification"]}', "is a text classifier"),
     ],
@@ -386,9 +386,9 @@ def test_a_run_that_was_tampered_with_does_not_verify(run, recipe_file, tmp_path
     assert "but the run recorded" in run("verify", tmp_path / "run")[1][0]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
+def test_wrong_arguments_of_runs_are_told(run, recipe_file, tmp_path):
+    assert run("train", recipe_file, "--run", tmp_path / "run", "--set", "data.validation=0")[0] == 0
+    for arguments, sentence in (
         (("resume", "RUN", "--step", "99"), "there is no step 99"),
         (("evaluate", "RUN", "--step", "best"), "there is no best step"),
         (("evaluate", "RUN", "--set", "loop.steps=5"), "--set works on recipes only"),
@@ -404,13 +404,10 @@ def test_a_run_that_was_tampered_with_does_not_verify(run, recipe_file, tmp_path
         (("note", "nothing"), "There is no run folder"),
         (("note", "n" * 300), "this file name is too long"),
         (("verify", "nothing"), "There is no run folder"),
-    ],
-)
-def test_wrong_arguments_of_runs_are_told(run, recipe_file, tmp_path, arguments, sentence):
-    assert run("train", recipe_file, "--run", tmp_path / "run", "--set", "data.validation=0")[0] == 0
-    code, lines, error = run(*(tmp_path / "run" if each == "RUN" else each for each in arguments))
-    assert (code, lines) == (2, [])
-    assert sentence in error
+    ):
+        code, lines, error = run(*(tmp_path / "run" if each == "RUN" else each for each in arguments))
+        assert (code, lines) == (2, []), arguments
+        assert sentence in error
 
 
 def test_rates_are_tried_and_told(run, recipe_file):
@@ -444,6 +441,26 @@ def test_the_rate_that_was_found_is_told_with_what_it_was_found_for(run, recipe_
 def test_rates_of_a_bad_recipe_are_refused(run, recipe_file, arguments, sentence):
     code, lines, error = run("rates", *(recipe_file if each == "RECIPE" else each for each in arguments))
     assert (code, lines) == (2, []) and sentence in error
+
+
+@pytest.mark.parametrize(
+    ("options", "out"), [([], ""), (["--json"], '{"event": "error", "message": "Interrupted."}\n')]
+)
+def test_ctrl_c_while_libraries_load_ends_quietly(options, out):
+    code = (
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'pydantic':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from sparsezo_gui import start\n"
+        "assert 'logging' not in sys.modules, 'loads slowly, before Ctrl-C is handled'\n"
+        "sys.exit(start.terminal())\n"
+    )
+    command = [sys.executable, "-c", code, "methods", *options]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (process.returncode, process.stdout, process.stderr) == (130, out, "Interrupted.\n")
 
 
 @pytest.mark.slow
@@ -522,15 +539,15 @@ def test_links_that_lead_in_a_circle_are_told(run, recipe_file, tmp_path):
     assert run("runs")[0] == 0
 
 
-@pytest.mark.parametrize("fact", ["parameters", "eligible", "tuned", "examples", "pack_rows"])
-def test_a_run_that_says_nothing_of_it_is_tuned_is_damaged(run, recipe_file, tmp_path, fact):
+def test_a_run_that_says_nothing_of_it_is_tuned_is_damaged(run, recipe_file, tmp_path):
     folder = tmp_path / "run"
     assert run("train", recipe_file, "--run", folder)[0] == 0
     facts = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps({**facts, fact: 0}))
-    for command in ("resume", "verify", "evaluate"):
-        code, _, error = run(command, folder)
-        assert code == 2 and f"run.json: damaged ({fact}: " in error
+    for fact in ("parameters", "eligible", "tuned", "examples", "pack_rows"):
+        (folder / "run.json").write_text(json.dumps({**facts, fact: 0}))
+        for command in ("resume", "verify", "evaluate"):
+            code, _, error = run(command, folder)
+            assert code == 2 and f"run.json: damaged ({fact}: " in error
 
 
 def train_on(run, folder, model, rows, **data):

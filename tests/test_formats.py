@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from sparsezo_gui import cli
+from sparsezo_gui.cli import tuned
+from sparsezo_gui.engine.export.form import ExportFormat, Option
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.formats import DATA, EXPORTS, export_formats, markdown
 
 README = Path(__file__).parents[1] / "README.md"
@@ -33,8 +37,32 @@ def test_every_export_format_explains_itself(name, capsys):
     told = " ".join(capsys.readouterr().out.split())
     assert f"{name}: " in told and f"{form.noun} ({name})" in told
     for option in form.options:
-        assert f"--{option.name} {{{','.join(option.choices)}}}" in told
+        assert f"--{option.name} {{" in told and f"for {name}: {option.help}" in told
         assert all(title and sentence.endswith(".") for title, sentence in option.choices.values())
+
+
+def test_formats_whose_options_have_the_same_name_share_a_flag(monkeypatch, capsys):
+    """Each takes its own choices."""
+
+    class Other(ExportFormat):
+        title, help = "Other", "Another format."
+        options = (Option("weights", "Weights", "how they are written", {"plain": ("Plain", "As they are.")}),)
+
+        def write(self, session, run, out, accept, **options): ...
+
+    taken = {**export_formats(), "other": Other()}
+    monkeypatch.setattr(tuned, "export_formats", lambda: taken)
+    parser = argparse.ArgumentParser()
+    tuned._formats(parser)
+    for value in ("original", "trained", "plain"):
+        asked = parser.parse_args(["--format", "other", "--out", "x", "--weights", value])
+        assert asked.weights == value
+    assert "for hf: the original" in (told := " ".join(parser.format_help().split()))
+    assert "for other: how they are written" in told
+    (option,) = taken["other"].options
+    assert option.chosen(None) == "plain"
+    with pytest.raises(UserError, match=r"Unknown export choice of weights 'trained'\."):
+        option.chosen("trained")
 
 
 def test_data_formats_share_no_suffix_and_have_readers():

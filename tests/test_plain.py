@@ -116,7 +116,7 @@ def test_no_event_steers_a_terminal(monkeypatch, as_json):
                 console.table([{"name": name}], ["name"], "")
                 console.result({"name": name}, text)
                 print(text, file=sys.stderr)
-                console.close()
+                console.end_progress()
         content = b""
         while True:
             try:

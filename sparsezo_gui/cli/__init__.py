@@ -51,7 +51,7 @@ def _main(arguments: list[str]) -> int:
         return 2
     except KeyboardInterrupt:
         console.error("Interrupted.")
-        exec("")  # Python would end by the signal, not with this code, where the last exec() was interrupted
+        exec("")  # if the last exec() was interrupted, Python would exit by the signal instead of with this code
         return start.INTERRUPTED
     except BrokenPipeError:
         # The reader of our output is gone, so nothing can be written any more, not even when the interpreter exits.
@@ -69,24 +69,24 @@ def _main(arguments: list[str]) -> int:
         console.error(redacted(f"Unexpected error: {type(error).__name__}: {error}\nDetails: {_details()}"))
         return 1
     finally:
-        console.close()
+        console.end_progress()
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Within: Ctrl-C comes out as `KeyboardInterrupt`, also where a library makes another error of it."""
-    struck = False
+    """Ctrl-C in the block raises `KeyboardInterrupt`, even if a library turns that into another error."""
+    interrupted = False
 
     def interrupt(_signal: int, _frame: object) -> None:
-        nonlocal struck
-        struck = True
+        nonlocal interrupted
+        interrupted = True
         raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     except BaseException as error:
-        if struck and is_fault(error):
+        if interrupted and is_fault(error):
             raise KeyboardInterrupt from error
         raise
     finally:

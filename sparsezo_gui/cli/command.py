@@ -23,7 +23,7 @@ Argument = Callable[[argparse.ArgumentParser], object]
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its ``help`` is a sentence or two, and ``run`` gives the exit code (None: 0). One that ``loads`` a
+    """A command: ``help`` is a sentence or two, and ``run`` returns the exit code (None: 0). A command that ``loads`` a
     model or its tokenizer also takes --trust-remote-code."""
 
     name: str
@@ -39,8 +39,16 @@ def command(name: str, help: str, *arguments: Argument, loads: bool = False) -> 
 
 
 def argument(*names: str, **options: Any) -> Argument:
-    """As `argparse.ArgumentParser.add_argument` has it."""
+    """An argument with the parameters of `argparse.ArgumentParser.add_argument`."""
     return lambda parser: parser.add_argument(*names, **options)
+
+
+def positive(text: str) -> int:
+    """A positive integer, for an argument parser."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")
+    return value
 
 
 def _step(text: str) -> int | str:
@@ -72,10 +80,15 @@ TRUST = argument(
 )  # fmt: skip
 
 
+def code_settings(options: argparse.Namespace) -> list[str]:
+    """The setting that --trust-remote-code stands for."""
+    return ["model.trust_remote_code=true"] if options.trust_remote_code else []
+
+
 def recipe_of(options: argparse.Namespace, name: str = "") -> Recipe:
     """The recipe that the options name, with their settings."""
-    needs = ["model.trust_remote_code=true"] if options.trust_remote_code else []
-    return recipe.with_settings(recipe.load(name or options.recipe), [*options.set, *needs], Path.cwd())
+    given = recipe.load(name or options.recipe)
+    return recipe.with_settings(given, [*options.set, *code_settings(options)], Path.cwd())
 
 
 def past(options: argparse.Namespace) -> tuple[RunFolder, int | None]:
@@ -95,7 +108,7 @@ def past(options: argparse.Namespace) -> tuple[RunFolder, int | None]:
 
 def session_of(options: argparse.Namespace, console: Console) -> tuple[Session, RunFolder]:
     """The run that the options name, loaded as of their step."""
-    from sparsezo_gui.engine.session import open_session
+    from sparsezo_gui.engine.session.opening import open_session
 
     run, step = past(options)
     return console.finish(open_session(run, step, accept=options.changed_inputs)), run

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-from sparsezo_gui import __version__, benching
-from sparsezo_gui.cli import lists, plans, runs, token, tuned, tuning
-from sparsezo_gui.cli.command import JSON, SETTINGS, TRUST, Command
+from sparsezo_gui import __version__
+from sparsezo_gui.cli import bench, lists, plans, runs, token, tuned, tuning
+from sparsezo_gui.cli.command import JSON, TRUST
 from sparsezo_gui.errors import UserError
 
 COMMANDS = (
@@ -30,12 +30,9 @@ COMMANDS = (
     lists.methods,
     lists.recipes,
     lists.models,
-    Command(
-        "bench", "Benchmark speed, memory, quality, or the cost of fewer bits.", (benching.add_options, SETTINGS),
-        loads=True, run=benching.run,
-    ),
+    bench.bench,
     token.token,
-)  # fmt: skip
+)
 
 
 class _Parser(argparse.ArgumentParser):

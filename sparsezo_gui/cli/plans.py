@@ -7,8 +7,7 @@ import dataclasses
 import shlex
 from pathlib import Path
 
-from sparsezo_gui.benching import positive
-from sparsezo_gui.cli.command import FLAG, RECIPE, SETTINGS, argument, command, recipe_of
+from sparsezo_gui.cli.command import FLAG, RECIPE, SETTINGS, argument, command, positive, recipe_of
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.sizes import size
@@ -40,7 +39,7 @@ def preview(options: argparse.Namespace, console: Console) -> None:
 
 @command(
     "rates", "Find a learning rate by trying several for a few steps each.", RECIPE, SETTINGS,
-    argument("--steps", type=positive, default=40, metavar="N", help="steps at each rate (40)"),
+    argument("--steps", type=positive, default=40, metavar="N", help="steps at each rate (default: 40)"),
     loads=True,
 )  # fmt: skip
 def rates(options: argparse.Namespace, console: Console) -> None:

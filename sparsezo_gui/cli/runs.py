@@ -38,23 +38,23 @@ def branch(options: argparse.Namespace, console: Console) -> None:
 def verify(options: argparse.Namespace, console: Console) -> int:
     """Replays the journal from its start and compares the hash of the tuned values with the recorded one."""
     from sparsezo_gui.engine.runs.folder import open_run
-    from sparsezo_gui.engine.session import open_session
+    from sparsezo_gui.engine.session.opening import open_session
     from sparsezo_gui.recipe.outcome import on_lineage
 
     run = open_run(options.run)
     ends = [event for event in on_lineage(run.events()) if isinstance(event, e.Finished)]
     if not ends:
         raise UserError(f"{options.run}: this run has not recorded a hash yet. It does so when it stops or finishes.")
-    step, told = ends[-1].step, ends[-1].hash
+    step, recorded = ends[-1].step, ends[-1].hash
     found = console.finish(open_session(run, step, from_checkpoints=False)).tuned.hash()
     words = f"The replay of {step} steps gives bit-identical values: {found}"
-    if found != told:
+    if found != recorded:
         words = (
-            f"The replay of {step} steps gives values with hash {found}, but the run recorded {told}: its journal or "
-            "events were changed. Restore them from a copy of the run."
+            f"The replay of {step} steps gives values with hash {found}, but the run recorded {recorded}: its "
+            "journal or events were changed. Restore them from a copy of the run."
         )
-    console.result({"step": step, "hash": found, "same": found == told}, words)
-    return int(found != told)
+    console.result({"step": step, "hash": found, "same": found == recorded}, words)
+    return int(found != recorded)
 
 
 @command(
@@ -87,9 +87,9 @@ def receive(options: argparse.Namespace, console: Console) -> None:
 
     run = receive(Path(options.file), Path(options.run) if options.run else None, options.set)
     keys, words = lacks(run)
-    told = f"{run.path}: check it with {shlex.join(['sparsezo', 'verify', str(run.path)])}"
+    unpacked = f"{run.path}: check it with {shlex.join(['sparsezo', 'verify', str(run.path)])}"
     facts = {"run": str(run.path), "name": run.name, "lacks": keys}
-    console.result(facts, f"{told}\n{words}" if words else told)
+    console.result(facts, f"{unpacked}\n{words}" if words else unpacked)
 
 
 @command("note", "Show or replace your notes on a run.", RUN, argument("--text", metavar="TEXT", help="the new notes"))

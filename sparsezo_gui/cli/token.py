@@ -26,8 +26,10 @@ def token(options: argparse.Namespace, console: Console) -> None:
     else:
         text, place = token.found()
         end = f"…{text[-4:]}" if text else None
-        told = f"The token ends in {end} and comes from {place}." if end else "No token. Public models do not need one."
-        console.result({"token": end, "from": place if end else None}, told)
+        words = (
+            f"The token ends in {end} and comes from {place}." if end else "No token. Public models do not need one."
+        )
+        console.result({"token": end, "from": place if end else None}, words)
 
 
 def _secret() -> str:

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sparsezo_gui.benching import positive
-from sparsezo_gui.cli.command import CHANGED, RUN, SETTINGS, STEP, argument, command, past, recipe_of, session_of
+from sparsezo_gui.cli.command import (
+    CHANGED,
+    RUN,
+    SETTINGS,
+    STEP,
+    argument,
+    command,
+    past,
+    positive,
+    recipe_of,
+    session_of,
+)
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.formats import export_formats
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.export.form import Option
 
 
 @command(
@@ -20,8 +34,8 @@ from sparsezo_gui.formats import export_formats
 )  # fmt: skip
 def evaluate(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.evaluate import BATCH, evaluate
-    from sparsezo_gui.engine.provenance import told
-    from sparsezo_gui.engine.session import data_of, load_data, load_model
+    from sparsezo_gui.engine.provenance import marked
+    from sparsezo_gui.engine.session.loading import data_of, load_data, load_model
 
     found: dict[str, dict[str, float]] = {}
     changed: tuple[str, ...] = ()
@@ -48,7 +62,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         data = console.finish(load_data(chosen, model))
         examples = getattr(data, options.split).encoded
         found["base"] = console.finish(evaluate(model, examples, options.split, chosen.objective)).metrics
-    console.metrics(found, changed, told(changed) if changed else "")
+    console.metrics(found, changed, marked(changed) if changed else "")
 
 
 def _is_run(target: str) -> bool:
@@ -75,8 +89,8 @@ def generate(options: argparse.Namespace, console: Console) -> None:
     asked, note = console.finish(prompt_in_run(session, run, options.prompt, options.raw, options.changed_inputs))
     if note:
         console.note(note)
-    overlay = session.tuned
-    with overlay.base() if options.base else overlay.applied():
+    tuned = session.tuned
+    with tuned.base() if options.base else tuned.applied():
         if asked.choice:
             console.choices(rank_candidates(session.model, asked), session.changed)
         else:
@@ -84,15 +98,20 @@ def generate(options: argparse.Namespace, console: Console) -> None:
 
 
 def _formats(parser: argparse.ArgumentParser) -> None:
-    """The flags that the registered formats need."""
+    """The flags that the registered formats need; an option that several formats have is one flag."""
     forms = export_formats()
     listed = "; ".join(f"{name}: {form.help[:1].lower()}{form.help[1:-1]}" for name, form in forms.items())
     parser.add_argument("--format", choices=tuple(forms), required=True, help=listed)
     kinds = " or ".join(f"{form.noun} ({name})" for name, form in forms.items())
     parser.add_argument("--out", required=True, metavar="PATH", help=f"{kinds} to write")
+    options: dict[str, dict[str, Option]] = {}
     for name, form in forms.items():
         for option in form.options:
-            parser.add_argument(f"--{option.name}", choices=tuple(option.choices), help=f"for {name}: {option.help}")
+            options.setdefault(option.name, {})[name] = option
+    for flag, having in options.items():
+        choices = dict.fromkeys(choice for option in having.values() for choice in option.choices)
+        told = "; ".join(f"for {name}: {option.help}" for name, option in having.items())
+        parser.add_argument(f"--{flag}", choices=tuple(choices), help=told)
 
 
 @command("export", "Export a run for use in other programs.", RUN, _formats, STEP, CHANGED, loads=True)

@@ -1,4 +1,4 @@
-"""Evaluates the model on a split, with the values its layers hold."""
+"""Evaluates a model on a split, with the tuned values that its layers currently use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsezo_gui.engine.data.encode import Encoded, text_of
+from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.data.tokenise import text_of
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.generate import answers
 from sparsezo_gui.engine.objective import measure
@@ -22,12 +23,12 @@ from sparsezo_gui.recipe.metrics import functions
 
 BATCH = 32
 SHOWN = 5  # best and worst examples
-PROMPT_TOKENS = 100  # of an example shown at most
-ANSWER_CHARACTERS = 1000  # of the expected and the generated answer
+PROMPT_TOKENS = 100  # of an example shown, at most
+ANSWER_CHARACTERS = 1000  # of the expected and the generated answer, at most
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """Metrics of a split, and its best and worst examples (see `sparsezo_gui.recipe.events.Examples`)."""
 
     metrics: dict[str, float]
@@ -38,10 +39,13 @@ class Judged:
 def evaluate(
     model: FrozenModel, examples: Sequence[Encoded], split: str, objective: Objective | None = None,
     base: Tensor | None = None,
-) -> Generator[Progress, None, Judged]:  # fmt: skip
-    """Metrics of ``examples`` (see `sparsezo_gui.recipe.metrics`): the loss, that of the ``objective`` (in nats where
-    it is a likelihood); those of choices, or else of the loss, and of generated answers if the task has references;
-    and those of the ``objective`` (None: the likelihood), for which ``base`` is what it compares against."""
+) -> Generator[Progress, None, Evaluated]:  # fmt: skip
+    """Evaluates ``examples`` of ``split`` by ``objective`` (None: the likelihood). ``base`` (examples,) is what the
+    objective compares against. Raises `UserError` without examples.
+
+    Metrics (see `sparsezo_gui.recipe.metrics`) are the objective's loss (nats for a likelihood); then its own metrics,
+    or else those of choices, or without choices those of the loss, and of generated answers if there are references.
+    """
     if not examples:
         raise UserError(f"There are no {split} examples to evaluate on. Set [data] {split} to more than 0.")
     stage = f"Evaluating on {split}"
@@ -57,9 +61,9 @@ def evaluate(
             measured = measure(model, part)
         for name, value in objective.metrics(measured, part, compared).items():
             own[name] = own.get(name, 0.0) + value * len(part) / len(examples)
-        judged = objective.losses_of(measured, part, compared)
-        sums += judged.sums[0].tolist()
-        weights += judged.weights.tolist()
+        losses = objective.losses_of(measured, part, compared)
+        sums += losses.sums[0].tolist()
+        weights += losses.weights.tolist()
         predicted += [int(scores[0].argmax()) for scores in measured.scores]
     found = {"examples": float(len(examples)), "loss": math.fsum(sums) / math.fsum(weights)}
     written = [""] * len(examples)
@@ -70,17 +74,17 @@ def evaluate(
         found |= {name: function(found["loss"]) for name, function in functions("loss").items()}
         if all(example.references for example in examples):
             found |= yield from _generated(model, examples, stage, written)
-    losses = [total / weight for total, weight in zip(sums, weights, strict=True)]
-    order = sorted((index for index, loss in enumerate(losses) if math.isfinite(loss)), key=losses.__getitem__)
+    means = [total / weight for total, weight in zip(sums, weights, strict=True)]
+    order = sorted((index for index, loss in enumerate(means) if math.isfinite(loss)), key=means.__getitem__)
     best, worst = (
-        [_shown(model, examples[index], index, losses[index], written[index]) for index in part]
+        [_shown(model, examples[index], index, means[index], written[index]) for index in part]
         for part in (order[:SHOWN], order[::-1][:SHOWN])
     )
-    return Judged(found, best, worst)
+    return Evaluated(found, best, worst)
 
 
 def _choices(examples: Sequence[Encoded], predicted: Sequence[int]) -> dict[str, float]:
-    # If several answers are correct, any of them counts, and is its own class for F1.
+    # If several answers are correct, each counts, and is its own class for F1.
     labels = [
         choice if choice in example.accepted else example.label
         for choice, example in zip(predicted, examples, strict=True)
@@ -110,7 +114,7 @@ def _candidate(model: FrozenModel, example: Encoded, choice: int) -> str:
 def _generated(
     model: FrozenModel, examples: Sequence[Encoded], stage: str, written: list[str]
 ) -> Generator[Progress, None, dict[str, float]]:
-    """Metrics of the generated answers, which go into ``written``."""
+    """Metrics of the generated answers, which are stored in ``written``."""
     scores = functions("written")
     found = dict.fromkeys(scores, 0.0)
     for done, (index, (answer,)) in enumerate(answers(model, examples)):

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ dense for (twice as many are 3 % faster on a CPU, four times as many slower), fe
 SMALL_ROWS = {device: rows // 4 for device, rows in PACK_ROWS.items()}
 """The same with less memory; perturbations then mostly run one at a time."""
 LOGITS_BYTES = 64 << 20  # of fp32 logits at a time
-BACKWARD_LOGITS_BYTES = 16 << 20  # the same for back-propagation, which holds them about four times
+BACKWARD_LOGITS_BYTES = 16 << 20  # the same for back-propagation, which holds them twice
 
 
 def log_probabilities(model: Any, pack: Pack, points: int) -> Tensor:
@@ -89,11 +89,32 @@ def scores(head: Head, hidden: Tensor, index: Tensor, targets: Tensor, vocabular
 
 def _scores(head: Head, hidden: Tensor, index: Tensor, targets: Tensor) -> Tensor:
     logits = head(hidden).float()
-    picked = logits[:, index, targets]
     if logits.requires_grad:
-        return picked - logits.logsumexp(dim=-1)[:, index]
+        return cast("Tensor", _LogProbabilities.apply(logits, index, targets))  # type: ignore[no-untyped-call]
+    picked = logits[:, index, targets]
     # As logsumexp does it, but in place: the logits are most of the memory here.
     top = logits.amax(dim=-1, keepdim=True)
     top.masked_fill_(top.isinf(), 0)
     normaliser = logits.sub_(top).exp_().sum(dim=-1).log_().add_(top.squeeze(-1))
     return picked - normaliser[:, index]
+
+
+class _LogProbabilities(torch.autograd.Function):
+    """log-softmax of logits (points, U, vocabulary) at pairs; of that size it holds but one tensor, which becomes the
+    gradient (p − 1[target])·g in place."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, index: Tensor, targets: Tensor) -> Tensor:
+        top = logits.amax(dim=-1, keepdim=True)
+        chances = (logits - top).exp_()
+        total = chances.sum(dim=-1, keepdim=True)
+        ctx.save_for_backward(chances.div_(total), index, targets)
+        return logits[:, index, targets] - total.log_().add_(top).squeeze(-1)[:, index]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        chances, index, targets = ctx.saved_tensors
+        at_places = gradient.new_zeros(chances.shape[:2]).index_add_(1, index, gradient)
+        found = chances.mul_(at_places.neg_().unsqueeze(-1))
+        points = torch.arange(len(found), device=found.device).unsqueeze(-1)
+        return found.index_put_((points, index, targets), gradient, accumulate=True), None, None

@@ -1,24 +1,24 @@
-"""Text generation with the model's current values."""
+"""Text generation with the tuned values that the model's layers currently use."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from sparsezo_gui.engine import metrics
-from sparsezo_gui.engine.data.encode import Encoded, text_of
+from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.prompts import EMPTY, PLACE, EncodedPrompt
+from sparsezo_gui.engine.data.tokenise import text_of
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.errors import UserError
 
 BATCH = 32  # prompts at a time
-CACHE_BYTES = 64 << 20  # for their keys and values
+CACHE_BYTES = 64 << 20  # for the keys and values of a batch
 ROOM = 8  # tokens beyond the longest reference, so that a longer answer counts as wrong
 WINDOW = 16  # tokens decoded again with each new one: a token's text depends on those before it
 LISTED = 10  # candidates shown
@@ -43,10 +43,10 @@ def stream(model: FrozenModel, ids: Tensor, limit: int) -> Iterator[int]:
 def complete(
     model: FrozenModel, prompts: Sequence[Sequence[int]], limit: int, points: int = 1
 ) -> Iterator[tuple[int, list[list[int]]]]:
-    """Index and greedy tokens of every prompt, as from `stream`, under each of the ``points`` held by the model's
-    layers; several prompts at a time, the shortest first.
+    """Index of every prompt and its greedy tokens at each of the ``points`` in the model's layers, as from `stream`;
+    several prompts at a time, the shortest first.
 
-    Prompts of a batch are padded on the left; the batch size keeps their keys and values within bounds.
+    Prompts of a batch are padded on the left; the batch size limits the memory of their keys and values.
     """
     spec, ends = model.spec, model.stops
     token_bytes = points * 2 * spec.layers * spec.kv_heads * spec.head_dim * model.dtype.itemsize
@@ -67,12 +67,12 @@ def complete(
         ids, mask = (torch.tensor(values, device=model.device).repeat(points, 1) for values in (rows, seen))
         found = model.module.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         written = found[:, longest:].unflatten(0, (points, count)).transpose(0, 1).tolist()
-        for index, by_side in zip(batch, written, strict=True):
-            yield index, [list(itertools.takewhile(lambda token: token not in ends, row)) for row in by_side]
+        for index, by_point in zip(batch, written, strict=True):
+            yield index, [list(itertools.takewhile(lambda token: token not in ends, row)) for row in by_point]
 
 
 def answers(model: FrozenModel, examples: Sequence[Encoded], points: int = 1) -> Iterator[tuple[int, list[str]]]:
-    """Index and generated answer of every example, under each point."""
+    """Index of every example and its generated answer at each point."""
     longest = max(len(row.targets) for example in examples for row in example.rows)
     for index, found in complete(model, [example.prompt for example in examples], longest + ROOM, points):
         texts = (text_of(tokens, model.tokenizer) for tokens in found)
@@ -80,11 +80,11 @@ def answers(model: FrozenModel, examples: Sequence[Encoded], points: int = 1) ->
 
 
 def answer_in(text: str, references: Sequence[str]) -> str:
-    """The part of a generated ``text`` to compare with the ``references``: what follows the reasoning; its first line,
-    as in MeZO's protocol, unless a reference has several."""
+    """The part of a generated ``text`` to compare with the ``references``: what follows the reasoning, and of that the
+    first line, as in MeZO's protocol, unless a reference has several lines."""
     text = metrics.without_reasoning(text).strip()
-    lines = any("\n" in metrics.without_reasoning(reference).strip() for reference in references)
-    return text if lines else text.split("\n", 1)[0]
+    several = any("\n" in metrics.without_reasoning(reference).strip() for reference in references)
+    return text if several else text.split("\n", 1)[0]
 
 
 def reply(model: FrozenModel, asked: EncodedPrompt, limit: int) -> Iterator[str]:
@@ -115,29 +115,29 @@ def continuation(model: FrozenModel, asked: EncodedPrompt, limit: int) -> Iterat
     return pieces(stream(model, torch.tensor([asked.prompt], dtype=torch.long), limit), model.tokenizer)
 
 
-def pieces(tokens: Iterable[int], tokenizer: Any) -> Iterator[str]:
+def pieces(tokens: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
     """The text that each of the ``tokens`` adds."""
     window: list[int] = []
-    told = ""
+    shown = ""
     for token in tokens:
         window.append(token)
         text = text_of(window, tokenizer)
         # A character may need several tokens; an unfinished one decodes to U+FFFD and waits.
-        if len(text) > len(told) and not text.endswith("�"):
-            yield text[len(told) :]
-            told = text
+        if len(text) > len(shown) and not text.endswith("�"):
+            yield text[len(shown) :]
+            shown = text
             if len(window) > 2 * WINDOW:
                 window = window[-WINDOW:]
-                told = text_of(window, tokenizer)
-    if window and (text := text_of(window, tokenizer)) != told:
-        yield text[len(told) :]
+                shown = text_of(window, tokenizer)
+    if window and (text := text_of(window, tokenizer)) != shown:
+        yield text[len(shown) :]
 
 
 def _room(model: FrozenModel, length: int) -> int:
-    """How many more tokens the model can take after ``length`` tokens. Raises `UserError`."""
-    places = getattr(model.module.config, "max_position_embeddings", None) or 2**31
+    """How many more tokens the model can process after ``length`` tokens. Raises `UserError`."""
+    positions = getattr(model.module.config, "max_position_embeddings", None) or 2**31
     if not length:
         raise UserError(EMPTY)
-    if length >= places:
-        raise UserError(f"{PLACE} has {length} tokens, but this model takes fewer than {places}. Shorten it.")
-    return places - length
+    if length >= positions:
+        raise UserError(f"{PLACE} has {length} tokens, but this model takes fewer than {positions}. Shorten it.")
+    return positions - length

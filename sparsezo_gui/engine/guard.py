@@ -1,4 +1,4 @@
-"""Divergence detection from a run's losses and scalars, and the step to roll back to.
+"""Divergence detection from a run's losses and recorded values, and the step to roll back to.
 
 The reference is the base model's loss on 32 batches of shuffled training examples: mean S and standard deviation D over
 batches. A run is in trouble if one of these is true; all use medians over steps, so that single batches do not matter:
@@ -7,18 +7,19 @@ batches. A run is in trouble if one of these is true; all use medians over steps
 - worse for long: the median of the last 64 losses is above 1.25·S, and above S + D;
 - progress is lost: the lowest median over 64 steps was below 0.7·S, and below S − 1.5·D, and that of the last 64 has
   gone three quarters of the way back to S;
-- outliers, and no better than at the start: the median magnitude of the scalars of the last 32 steps is above 8 σ,
-  where σ is 1.48 × the median of the 256 steps before (for a normal distribution that is its σ), and the median of the
-  last 16 losses is above S;
+- outliers, and no better than at the start: the median magnitude of the recorded values of the last 32 steps is above
+  8 σ, where σ is 1.48 × the median of the 256 steps before (for a normal distribution that is its σ), and the median of
+  the last 16 losses is above S;
 - the loss was not finite in 10 steps in a row, after it had been.
 
-Before any action, the base model is measured on 96 more batches, and the run is judged again: of simulated runs of 3000
-steps that learned nothing, up to 2 in 100 were suspected at first, and none of 400 after that; of those that learned,
-none ever was, with normal batch losses or with mostly small and a few large ones.
+Before any action, the base model is measured on 96 more batches, and the run is checked again. Of simulated runs of
+3000 steps that learned nothing, up to 2 in 100 were suspected at first, and none of 400 after that; of those that
+learned, none was, whether batch losses were normal or mostly small with a few large ones.
 
-Own choices. A single outlier of the projected gradients is no reason: batches differ, and in a healthy run of the
-bundled model some reach 6 σ, while the median of 32 stays below 2 σ. Too high a learning rate does not always give a
-high loss: that model then gives the same answer to every prompt, for a loss of 1.8 instead of 1.4 at the start.
+All of this is our own choice. A single outlier of the projected gradients is no reason: batches differ, and in a
+healthy run of the bundled model some reach 6 σ, while the median of 32 stays below 2 σ. Too high a learning rate does
+not always give a high loss: that model then gives the same answer to every prompt, for a loss of 1.8 instead of 1.4 at
+the start.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 
 QUICK, STEEP, LONG, BEFORE = 16, 32, 64, 256  # window lengths in steps
-FAR, WORSE, LEARNED = (2.0, 4.0), (0.25, 1.0), (0.3, 1.5)  # parts of S and D; the larger one counts
+FAR, WORSE, LEARNED = (2.0, 4.0), (0.25, 1.0), (0.3, 1.5)  # multiples of S and D; the larger margin counts
 LOST, SIGMAS = 0.75, 8.0
 NORMAL = 1.4826  # σ of a normal distribution over the median of its sizes
 BAD_STEPS = 10  # steps in a row without a finite loss
-BATCHES, SURE = 32, 128  # to measure the base model on at first, and after a suspicion
+BATCHES, SURE = 32, 128  # batches for the base model's loss: at first, and in total after a suspicion
 
 
 class Median:

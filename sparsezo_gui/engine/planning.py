@@ -30,7 +30,8 @@ from sparsezo_gui.engine.pretrained.limits import BeyondModel, Limits, limits_of
 from sparsezo_gui.engine.pretrained.source import local_folder, read_config, refuse_other_kinds
 from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec
 from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
-from sparsezo_gui.engine.session import Session, load_data, load_model
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.loading import load_data, load_model
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.errors import UserError

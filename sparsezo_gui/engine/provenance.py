@@ -7,16 +7,17 @@
 ``tokenizer``
     the tokenizer's files, and the chat templates
 ``config``
-    config.json and generation_config.json without their notes of who wrote them, and the model's own code as it runs
+    config.json and generation_config.json without the fields that name the program that wrote them, and the model's own
+    code
 
-Examples also depend on how this program makes them of rows, whose version a run keeps as ``prepared``:
+Examples also depend on how this program makes them from rows. A run stores the version of that as ``prepared``:
 
-1   answers without the spaces around them; of conversations, the contents of turns put into the template one by one
-2   answers as they stand in the file; conversations as the chat template writes them, beginning as it does, and with
-    tools, reasoning and weights; pairs and preferences through the chat template, and with 'system' and 'history'
+1   answers without surrounding spaces; of conversations, the contents of turns, put into the template one by one
+2   answers exactly as in the file; conversations exactly as the chat template renders them, with tools, reasoning and
+    weights; pairs and preferences through the chat template, with 'system' and 'history'
 
-Whatever measures or rebuilds a run compares what it uses of them. (The recipe's own values are kept and compared
-beside them, see `sparsezo_gui.engine.runs.folder.RunFolder.recipe`; the weights by the fingerprint.)
+Everything that evaluates or rebuilds a run compares the inputs that it uses. (The recipe's own values are compared in
+`sparsezo_gui.engine.runs.folder.RunFolder.recipe`, and the weights by their fingerprint.)
 """
 
 from __future__ import annotations
@@ -29,18 +30,19 @@ from pathlib import Path
 
 from sparsezo_gui.engine.data import TaskData, columns
 from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.data.splits import SPLITS
 from sparsezo_gui.engine.pretrained.source import ModelSource
-from sparsezo_gui.engine.runs.folder import PREPARED, RunFolder
+from sparsezo_gui.engine.runs.facts import PREPARED
+from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.errors import ChangedInputs
 from sparsezo_gui.recipe.recipe import DataTable
 
-SPLITS = ("train", "validation", "test")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
              "chat_template*", "additional_chat_templates/*")  # fmt: skip
-VOCABULARY = ("vocab*.json", "vocab*.txt", "merges.txt", "*.model", "*.tiktoken")  # read without a tokenizer.json
+VOCABULARY = ("vocab*.json", "vocab*.txt", "merges.txt", "*.model", "*.tiktoken")  # read if there is no tokenizer.json
 MARKED = "Do not compare these results with the run's earlier ones."
 CONFIG = ("config.json", "generation_config.json")
-_WRITER = ("transformers_version", "_name_or_path")  # what any program that saves a model writes anew
+_WRITER = ("transformers_version", "_name_or_path")  # fields that change whenever a program saves the model
 _WORDS = {
     "train": "training examples", "validation": "validation examples", "test": "test examples",
     "template": "template", "tokenizer": "tokenizer", "config": "model's configuration",
@@ -48,9 +50,9 @@ _WORDS = {
 
 
 def of_model(source: ModelSource) -> dict[str, str]:
-    """Hashes of the tokenizer and of the configuration of a model.
+    """Hashes of a model's tokenizer and configuration.
 
-    Only of files that are read: another program may add the others of a model to a folder in the cache.
+    Only files that are read count, because other programs may add more files to a folder in the cache.
     """
     folder = source.folder
     vocabulary = () if (folder / "tokenizer.json").exists() else VOCABULARY
@@ -73,7 +75,7 @@ def of_data(data: TaskData, table: DataTable) -> dict[str, str]:
 
 
 def _data_hash(examples: Sequence[Encoded]) -> str:
-    """SHA-256 over the tokens of the training examples: all that a run recorded of its data before ``inputs``."""
+    """SHA-256 of the training examples' tokens, the only hash of the data in runs from before ``inputs``."""
     digest = hashlib.sha256()
     for example in examples:
         for row in example.rows:
@@ -82,14 +84,14 @@ def _data_hash(examples: Sequence[Encoded]) -> str:
 
 
 def compare(run: RunFolder, found: Mapping[str, str], uses: Iterable[str], accept: bool = False) -> tuple[str, ...]:
-    """Which of the inputs in ``uses`` differ from those ``run`` started with; ``found`` holds their current hashes.
+    """Which of the inputs in ``uses`` differ from those that ``run`` started with; ``found`` are their current hashes.
 
     Raises `ChangedInputs` for any, unless ``accept`` is set.
     """
     facts = run.facts
     changed = tuple(name for name in uses if facts.inputs.get(name, found[name]) != found[name])
-    alone = None if "train" in facts.inputs else facts.data_hash  # all that an old run records of its data
-    if alone and found.get("data_hash", alone) != alone:
+    old = None if "train" in facts.inputs else facts.data_hash  # in runs from before ``inputs``
+    if old and found.get("data_hash", old) != old:
         changed = ("train", *changed)
     if changed and not accept:
         raise ChangedInputs(*_sentences(run, changed), changed=changed)
@@ -102,7 +104,7 @@ def in_words(changed: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 
-def told(changed: Sequence[str]) -> str:
+def marked(changed: Sequence[str]) -> str:
     """The sentence that marks a result."""
     return f"Since the run started, {in_words(changed)} changed. {MARKED}"
 
@@ -113,18 +115,18 @@ def _sentences(run: RunFolder, changed: Sequence[str]) -> list[str]:
     places = [f"[data] source = '{recipe.data.source}'"] if of_its_data else []
     places += [f"[model] id = '{recipe.model.id}'"] if set(changed) - of_its_data else []
     branch = shlex.join(["sparsezo", "branch", str(run.path), "--set", f"data.source={recipe.data.source}"])
-    way = f", or make a branch that uses the current data: {branch}" if of_its_data else "."
+    cure = f", or create a branch that uses the current data: {branch}" if of_its_data else "."
     if of_its_data and run.facts.prepared < PREPARED:
         program = run.facts.versions.get("sparsezo-gui", "")
         what = (
             f"Run '{run.name}': {in_words(changed)} differ from those it started with. This version of SparseZO "
             "prepares examples differently: it keeps spaces in answers and follows the model's chat template exactly. "
-            f"If the data has not changed, resume with the version that made the run ({program}){way}"
+            f"If the data has not changed, resume with the version that made the run ({program}){cure}"
         )
     else:
         what = (
-            f"Run '{run.name}': {in_words(changed)} changed since the run started. Restore what was there "
-            f"({', '.join(places)}){way}"
+            f"Run '{run.name}': {in_words(changed)} changed since the run started. Restore the original "
+            f"({', '.join(places)}){cure}"
         )
     if "train" in changed and recipe.estimator.exact:  # its steps cannot be computed again
         return [what]
@@ -154,5 +156,5 @@ def _content(path: Path) -> bytes:
     try:
         table = json.loads(content)
         return json.dumps({key: table[key] for key in sorted(table) if key not in _WRITER}, sort_keys=True).encode()
-    except (ValueError, TypeError, RecursionError):  # another reader reports what is wrong with it
+    except (ValueError, TypeError, RecursionError):  # reported when the file is used
         return content

@@ -1,10 +1,11 @@
-"""Learning-rate search: a few steps at each of several rates, always from the base model on the same batches.
+"""Learning-rate range test: a few steps at each of several rates, always from the base model on the same batches.
 
-Rates increase by half a power of ten from the low end of the usual range. Each starts from a run's initial values, uses
-the same batches and directions, and is judged by the loss on training examples that are held out. A rate is unstable
-once that loss, or the median of the last losses, has clearly increased; then no higher ones are tried, and lower ones
-only if that was the first. The stable rate with the lowest loss is divided by `SAFETY`: a run is many times longer, and
-the best rate for a few steps can be too high for it. Own choices throughout.
+The idea is from Smith, arXiv 1506.01186; the rest is our own choice. Rates increase by half a power of ten from the low
+end of the usual range. Each starts from a run's initial values, uses the same batches and directions, and is compared
+by the loss on held-out training examples. A rate is unstable if that loss, or the median of the last losses, has
+clearly increased; then no higher ones are tried, and lower ones only if it was the first. The stable rate with the
+lowest loss is divided by `SAFETY`, because a run is many times longer, and the best rate for a few steps can be too
+high for it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from sparsezo_gui.answers import RateReport, Rung, short_rate
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.masks.rule import Search, find_measured
 from sparsezo_gui.engine.planning import formula
-from sparsezo_gui.engine.session import Session, load_data, load_model
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.loading import load_data, load_model
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.generator import Stream, permutation
 from sparsezo_gui.errors import UserError
@@ -28,12 +30,12 @@ from sparsezo_gui.recipe.rates import highest
 from sparsezo_gui.recipe.variants import shown
 
 STEPS = 40  # at each rate
-JUDGED = 64  # held-out training examples to compute the loss on
-RUNG = math.sqrt(10.0)
+HELD_OUT = 64  # training examples to compare rates on
+RUNG = math.sqrt(10.0)  # factor between two rates
 MOST = 14  # rates tried
-LAST, FAR = 8, 3.0  # steps for the median loss, and the multiple of the base's loss that ends a rate
-WORSE = 1.1  # times the base's loss, from which on a rate is unstable
-SAFETY = 3.0
+LAST, FAR = 8, 3.0  # a rate ends if the median loss of that many steps exceeds that multiple of the initial loss
+WORSE = 1.1  # multiple of the initial loss, from which on a rate is unstable
+SAFETY = 3.0  # divides the best rate
 
 
 def find_rate(recipe: Recipe, steps: int = STEPS) -> Generator[Event, None, RateReport]:
@@ -65,7 +67,7 @@ def set_apart(examples: Sequence[Encoded], seed: int) -> tuple[list[Encoded], li
     """Held-out examples, at most a quarter of them, drawn from the seed; and the others. Raises `UserError`."""
     if len(examples) < 2:
         raise UserError("There are too few training examples to find a rate with: at least two are needed.")
-    count = max(1, min(JUDGED, len(examples) // 4))
+    count = max(1, min(HELD_OUT, len(examples) // 4))
     mixed = [examples[place] for place in permutation(seed, 0, len(examples), Stream.APART)]
     return mixed[:count], mixed[count:]
 
@@ -73,10 +75,10 @@ def set_apart(examples: Sequence[Encoded], seed: int) -> tuple[list[Encoded], li
 def climb(
     session: Session, examples: Sequence[Encoded], loss: Callable[[], float], steps: int
 ) -> Generator[Event, None, RateReport]:
-    """Tries rates on ``examples``; ``loss`` judges the values that the session holds."""
+    """Tries rates on ``examples``; ``loss`` gives the loss of the session's current values."""
     update = type(session.recipe.update)
     usual = shown(update.model_fields["learning_rate"]).sane
-    assert usual, "every update has usual rates"
+    assert usual, "every update has a usual range of rates"
     rate = usual[0]
     session.begin()
     base, rungs = loss(), list[Rung]()
@@ -96,7 +98,7 @@ def climb(
 def _rung(
     session: Session, examples: Sequence[Encoded], loss: Callable[[], float], base: float, rate: float, steps: int
 ) -> Generator[Event, None, Rung]:
-    """Takes ``steps`` steps at ``rate`` from the beginning, fewer if the rate is clearly unstable."""
+    """Takes ``steps`` steps at ``rate`` from the initial values, fewer if the rate is clearly unstable."""
     session.begin()
     seen: list[float] = []
     for step in range(1, steps + 1):

@@ -6,7 +6,8 @@ from collections.abc import Generator
 
 from sparsezo_gui.engine.data.prompts import EncodedPrompt, answers_in_data, encode_prompt
 from sparsezo_gui.engine.runs.folder import RunFolder
-from sparsezo_gui.engine.session import Session, data_of
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.loading import data_of
 from sparsezo_gui.errors import ChangedInputs, UserError
 from sparsezo_gui.recipe.events import Notice, Progress
 

@@ -1,7 +1,7 @@
 """Starting and resuming runs: `train` and `resume` prepare a run and hand over to its loop.
 
 Both yield events (see `sparsezo_gui.recipe.events`) until the run is done, stopped or fails. Commands arrive in a queue
-and are read between steps. Closing the iterator stops at once; what is in the journal stays.
+and are read between steps. Closing the iterator stops immediately; steps in the journal are kept.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from sparsezo_gui.engine.runs import disk_space
 from sparsezo_gui.engine.runs import folder as folders
 from sparsezo_gui.engine.runs.checkpoints import usual_bytes
 from sparsezo_gui.engine.runs.start import starting
-from sparsezo_gui.engine.session import Session, load_data, load_model
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.loading import load_data, load_model
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
@@ -40,7 +41,7 @@ from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.sizes import size
 
-DIRECTIONS_PROBED = 2  # to measure rounding along, from step 0, which the loop does not use
+DIRECTIONS_PROBED = 2  # to measure rounding noise along; drawn for step 0, which the loop does not use
 
 
 def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None = None) -> Iterator[e.Event]:
@@ -51,22 +52,22 @@ def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None 
 
 
 def _new_run(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Event, None, Running]:
-    """A new run before its first step. Only it holds the model, so that it can be released."""
+    """A new run before its first step. It has the only reference to the model, so that memory can be released."""
     recipe.privacy.check()
     model = yield from load_model(recipe)
     yield from (e.Notice(text, "warning") for text in disk_space.check(recipe, model.source, path))
     data = yield from load_data(recipe, model)
     if planned := accounting.planned(recipe, len(data.train)):
-        yield from _tell_privacy(planned, len(data.train))
+        yield from _privacy_notices(planned, len(data.train))
     mask, cost = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
     if recipe.mask.cost():
         yield e.Notice(f"Finding the mask took {cost.seconds:.0f} s and at most {size(cost.bytes)}.")
     session = Session(recipe, model, tuned_values(model, mask))
     session.begin()
-    yield from _tell_of_checkpoints(session)
+    yield from _checkpoint_notices(session)
     mask.save(path / "mask.safetensors")
     model.pack_rows = formula(recipe, model.spec, data).rows
-    # In fp32 the usual ε is clear of rounding. The probe uses training examples.
+    # In fp32, the usual ε is far above rounding noise. The measurement uses training examples without noise.
     fine = getattr(recipe.estimator, "epsilon", 1.0) < TwoSided().epsilon
     if (model.rounds or fine) and not recipe.privacy.private:
         yield from _tune_epsilon(session, data)
@@ -78,18 +79,18 @@ def _new_run(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Even
 def resume(
     folder: str | Path, commands: Commands | None = None, paused: bool = False, accept: bool = False
 ) -> Iterator[e.Event]:
-    """Resumes the run in ``folder`` after its last recorded step; ``paused`` at first, to try the model at any step,
-    also with changed inputs if ``accept`` is set. Raises `UserError`."""
+    """Resumes the run in ``folder`` after its last recorded step. If ``paused``, it waits for commands first, so that
+    the model can be used as of any step, also with changed inputs if ``accept`` is set. Raises `UserError`."""
     run = folders.open_run(folder)
     with folders.locked(run.path) as lock:
-        own(run.root.path)  # earlier versions left it readable by others
+        own(run.root.path)  # runs of earlier versions are readable by other users
         yield from (e.Notice(text, "warning") for text in lock.weaker)
         running = Running(run, commands or SimpleQueue(), paused=paused, accept=accept)
         yield from load(running, first=True)
         yield from loop.events(running)
 
 
-def _tell_of_checkpoints(session: Session) -> Iterator[e.Event]:
+def _checkpoint_notices(session: Session) -> Iterator[e.Event]:
     """Warns if there is no space for a checkpoint, without which reopening a long run is slow."""
     recipe = session.recipe
     budget, needed = recipe.run.checkpoints, usual_bytes(session.tuned.values, recipe.state_vectors)
@@ -100,7 +101,7 @@ def _tell_of_checkpoints(session: Session) -> Iterator[e.Event]:
         )  # fmt: skip
 
 
-def _tell_privacy(planned: accounting.Spent, examples: int) -> Iterator[e.Event]:
+def _privacy_notices(planned: accounting.Spent, examples: int) -> Iterator[e.Event]:
     """The privacy budget of the whole run, before the first step."""
     yield e.Notice(
         f"Privacy of the {examples:,} training examples after all {planned.steps:,} steps: {planned}. Run folder, "
@@ -124,9 +125,9 @@ def _tune_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
     source = session.source(recipe, 0)
     along = TwoSided(directions=DIRECTIONS_PROBED)
     z = session.tuned.shape(along, session.tuned.draw(along, source, len(batch)), source.step, None)
-    # A counted objective jumps without any rounding.
-    felt = recipe if not recipe.objective.counts else recipe.model_copy(update={"objective": Likelihood()})
-    probe = replace(session, recipe=felt).probe(batch, z)
+    # A counted objective jumps even without rounding, so the likelihood stands in for it.
+    smooth = recipe if not recipe.objective.counts else recipe.model_copy(update={"objective": Likelihood()})
+    probe = replace(session, recipe=smooth).probe(batch, z)
     noise = tune_epsilon(epsilon, [partial(_along, probe, direction) for direction in torch.eye(DIRECTIONS_PROBED)])
     if noise.epsilon != epsilon:
         estimator = recipe.estimator.model_copy(update={"epsilon": noise.epsilon})

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +67,7 @@ class EngineCalls(Protocol):
 
 
 @dataclass(frozen=True)
-class Request(Generic[A]):
+class Request(ABC, Generic[A]):
     """Base of all requests; ``A`` is the type of the answer."""
 
     activity: ClassVar[str]
@@ -77,9 +78,9 @@ class Request(Generic[A]):
     """Whether a new request of this kind replaces those before it."""
     shows_progress: ClassVar[bool] = True
 
+    @abstractmethod
     def ask(self, engine: EngineCalls) -> A | Iterator[Event]:
         """The answer, or work that yields events and returns the answer."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from sparsezo_gui.recipe.events import Answer, Ask
 
 MAX_TOKENS = 96  # per answer at most, so that a run continues soon
 HINT = (
-    "Compare the base and the tuned model. {way} If the task has a list of answers, you see their probabilities. "
+    "Compare the base and the tuned model. {how} If the task has a list of answers, you see their probabilities. "
     "During a run, the models answer between two steps."
 )
 RAW = "Without the template: the model continues your text as it is."
@@ -45,8 +45,8 @@ def hint(recipe: Recipe | None, tasks: list[Task]) -> str:
     elif recipe and task is not None and task.chat_template:
         into += ", and into the model's chat template where there is one" if recipe.data.chat_template else ""
         but = "" if recipe.data.chat_template else " The model's chat template is not used."
-    way = f"Your text goes into {into}, as the run's examples did.{but}"
-    return HINT.format(way="The model continues your text." if task is not None and task.kind == "text" else way)
+    how = f"Your text goes into {into}, as the run's examples did.{but}"
+    return HINT.format(how="The model continues your text." if task is not None and task.kind == "text" else how)
 
 
 def placeholder(recipe: Recipe | None, tasks: list[Task], raw: bool) -> str:

@@ -115,7 +115,7 @@ class Client(QObject):
         return next((problem for kind in kinds if (problem := self.of(kind).problem)), None)
 
     def busy_with(self, *kinds: type[Request[Any]]) -> bool:
-        """Whether a request of these kinds is under way; without kinds, any request."""
+        """Whether a request of these kinds is in progress; without kinds, any request."""
         return any(self.of(kind).busy for kind in kinds or tuple(self._channels))
 
     # Whether the engine is free

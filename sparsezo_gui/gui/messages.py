@@ -1,4 +1,4 @@
-"""What goes between the window's thread and the worker's: tickets one way, messages about them the other."""
+"""What the window's thread and the worker's exchange: tickets to the worker, and messages about them back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Emitted(Message):
-    """An event of work under way."""
+    """An event of work in progress."""
 
     event: Event
 

@@ -32,7 +32,7 @@ STATES = {
     "unloaded": "Paused, model unloaded", "done": "Finished", "stopped": "Stopped",
     "interrupted": "Interrupted", "failed": "Failed", "damaged": "Damaged",
 }  # fmt: skip
-WAITING = ("paused", "waiting", "unloaded")  # states of a run that holds the engine without taking steps
+WAITING = ("paused", "waiting", "unloaded")  # states of a run that occupies the engine without taking steps
 RECENT = 500  # steps that speed and latency percentiles cover
 
 
@@ -123,9 +123,9 @@ class RunRecord:
             record.columns.extend(steps)
         record.name = history.run.name
         state = history.run.state
-        told = record.finished is not None and record.finished.step >= record.step
+        ended = record.finished is not None and record.finished.step >= record.step
         record.active_elsewhere = state == "running"
-        record.state = state if state != "stopped" or told else "interrupted"
+        record.state = state if state != "stopped" or ended else "interrupted"
         record.progress = None
         if history.fault:
             record.notes.append(StepNotice(record.step, history.fault, "warning"))
@@ -145,7 +145,7 @@ class RunRecord:
 
     @property
     def active(self) -> bool:
-        """Whether the loop is holding the model."""
+        """Whether its loop is active, even if it waits."""
         return self.state in ("starting", "running", *WAITING) and not self.active_elsewhere
 
     @property

@@ -157,8 +157,9 @@ class RunControl(QObject):
     def _begin(self, record: RunRecord, request: RunRequest) -> None:
         self.record, self.pending, self._opening = record, None, None
         self._prepare(record, request)
-        for kind in (*RUNS, ReadRun):
+        for kind in RUNS:
             self._client.of(kind).problem = None
+        self._client.of(ReadRun).problem = None
         self._client.ask(request)
         self.changed.emit()
 

@@ -151,7 +151,7 @@ class Workspace(Client):
         self.run.start(self.recipe)
 
     def _ask_now(self, request: Request[Any]) -> None:
-        """Asks, and shows at once that the answer is under way."""
+        """Asks, and immediately shows that the request is in progress."""
         self.ask(request)
         self.of(type(request)).changed.emit()
 

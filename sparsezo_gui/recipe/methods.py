@@ -36,8 +36,8 @@ def _about(registry: Registry[Any], rule: str) -> str:
     factor = MASKS[rule].rate_factor if registry is MASKS else 1.0
     if factor == 1:
         return summary
-    rates = f"{factor:g} times the rate of the sensitive ones, with SGD {times(MASKS[rule], UPDATES['sgd']):g} times."
-    return f"{summary} Takes about {rates}"
+    with_sgd = times(MASKS[rule], UPDATES["sgd"])
+    return f"{summary} Needs about {factor:g} times the learning rate of `sensitive`, with SGD {with_sgd:g} times."
 
 
 def markdown() -> str:
@@ -47,8 +47,8 @@ def markdown() -> str:
         lines = [f"## [{registry.table}]", "", "| rule | what it does | source |", "| --- | --- | --- |"]
         for row in rows():
             if row["table"] == registry.table:
-                usual = " (usual)" if row["rule"] == registry.default else ""
-                lines.append(f"| `{row['rule']}`{usual} | {row['about']} | {row['source'] or 'own'} |")
+                default = " (default)" if row["rule"] == registry.default else ""
+                lines.append(f"| `{row['rule']}`{default} | {row['about']} | {row['source'] or 'own'} |")
         parts.append("\n".join(lines) + "\n")
     return "\n".join((*parts, SETTINGS, *_references()))
 
@@ -113,5 +113,5 @@ _TYPES = {"integer": "integer", "number": "number", "string": "text", "boolean":
 SETTINGS = """## All settings
 
 The recipe file is TOML (UTF-8). Every key is optional; an unknown key is an error. `rule` chooses the rule of
-a table. Without a `learning_rate`, the one that suits mask, estimator and update is taken.
+a table. Without a `learning_rate`, the one that suits mask, estimator and update is used.
 """

@@ -160,10 +160,10 @@ class Spaces:
 SPACES = Spaces(
     "entries",
     {
-        "entries": f"{_ENGINE}.spaces.sparse_space:SparseSpace",
-        "dense": f"{_ENGINE}.spaces.dense_space:DenseSpace",
-        "low-rank": f"{_ENGINE}.spaces.low_rank_space:LowRankSpace",
-        "lora": f"{_ENGINE}.spaces.lora_space:LoraSpace",
+        "entries": f"{_ENGINE}.spaces.sparse:SparseSpace",
+        "dense": f"{_ENGINE}.spaces.dense:DenseSpace",
+        "low-rank": f"{_ENGINE}.spaces.low_rank:LowRankSpace",
+        "lora": f"{_ENGINE}.spaces.lora:LoraSpace",
     },
 )
 REGISTRIES: tuple[Registry[Any], ...] = (MASKS, ESTIMATORS, UPDATES, OBJECTIVES, SELECTIONS, PRIVACY)

@@ -19,8 +19,10 @@ from typing import Any
 import torch
 
 from sparsezo_gui.engine.runs import checkpoints, journal
+from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.runs.lineage import Lineage, Segment
-from sparsezo_gui.engine.session import Session, replay
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.replay import replay
 from sparsezo_gui.recipe import Recipe
 
 MASK = "0" * 64
@@ -42,7 +44,7 @@ def reach(folder: Path, values: int, steps: int, budget: int) -> None:
     start = 0.05 * torch.randn(values, generator=torch.Generator().manual_seed(0))
     recipe, header = Recipe(), journal.Header(1, 0, MASK, MASK, "philox")
     chance, path = random.Random(0), folder / "journal.bin"
-    with journal.JournalWriter(path, header) as writer:
+    with JournalWriter(path, header) as writer:
         for step in range(1, steps + 1):
             writer.append(step=step, tokens=900, loss=chance.random(), rate=1e-6, seconds=chance.random(),
                           memory=chance.randrange(2**30), values=(chance.gauss(0, 5),))  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import cache
 
 import pytest
@@ -73,5 +74,36 @@ def make(tmp_path):
         if "density" in MASKS[whole["mask"]["rule"]].model_fields:
             whole["mask"].setdefault("density", 0.01)
         return recipe.build(whole)
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """A folder for what is made once."""
+    return tmp_path_factory.mktemp("once")
+
+
+@pytest.fixture
+def trained(make, tmp_path, once):
+    """``trained(name, **tables)``: the run of a recipe of `make`, in the folder 'run' beside its model and data.
+
+    It is trained once under this name, and then copied to where each test has its model and data.
+    """
+    from sparsezo_gui.engine import training
+    from sparsezo_gui.engine.runs.folder import open_run
+
+    def made(name, **tables):
+        chosen, run, kept = make(**tables), tmp_path / "run", once / name
+        if not kept.exists():
+            list(training.train(chosen, folder=run))
+            shutil.copytree(run, kept / "run")
+            (kept / "place").write_text(str(tmp_path))
+            return open_run(run)
+        shutil.copytree(kept / "run", run)
+        for path in run.glob("*.*"):
+            if path.suffix in (".json", ".jsonl", ".toml"):
+                path.write_text(path.read_text().replace((kept / "place").read_text(), str(tmp_path)))
+        return open_run(run)
 
     return made

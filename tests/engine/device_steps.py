@@ -16,7 +16,7 @@ from sparsezo_gui.engine.evaluate import BATCH, evaluate
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.session import Session
-from sparsezo_gui.engine.spaces import dense
+from sparsezo_gui.engine.spaces.pieces import PIECE
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, SELECTIONS, UPDATES
@@ -34,7 +34,7 @@ def gpu(monkeypatch):
     """`tests.engine.pretend`, whose `GPU` is there, also to those who ask for its memory."""
     from tests.engine import pretend  # changes PyTorch, so that a real GPU would be another one
 
-    monkeypatch.setitem(dense.PIECE, pretend.GPU.type, dense.PIECE["cuda"])
+    monkeypatch.setitem(PIECE, pretend.GPU.type, PIECE["cuda"])
     for name in ("memory_free", "memory_used", "memory_total"):
         asked = getattr(devices, name)
         monkeypatch.setattr(devices, name, lambda _device, asked=asked: asked(torch.device("cpu")))

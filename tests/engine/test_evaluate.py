@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsezo_gui.engine import generate, metrics
-from sparsezo_gui.engine.data.encode import Encoded, Row, encode, prompt_tokens
+from sparsezo_gui.engine.data.encode import Encoded, Row, encode
 from sparsezo_gui.engine.data.examples import maker
 from sparsezo_gui.engine.data.prompts import EncodedPrompt, encode_prompt
 from sparsezo_gui.engine.data.readers import Record
-from sparsezo_gui.engine.data.sources import Rows
+from sparsezo_gui.engine.data.splits import Rows
+from sparsezo_gui.engine.data.tokenise import prompt_tokens
 from sparsezo_gui.engine.evaluate import evaluate
 from sparsezo_gui.engine.generate import continuation, stream
 from sparsezo_gui.engine.objective import measure
@@ -196,7 +197,7 @@ def test_what_of_a_text_is_compared(text, references, answer):
 
 @pytest.mark.parametrize("make", [tokenizer, words, metaspace])
 @given(draws=st.lists(st.integers(0, 10_000), max_size=150))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_pieces_are_the_text_whatever_the_tokens(make, draws):
     made = make()
     tokens = [draw % len(made) for draw in draws]

@@ -13,7 +13,9 @@ from sparsezo_gui.engine.objectives.counted import Counted, Written
 from sparsezo_gui.engine.privacy import Privacy
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.spaces.values import tuned_values
+from sparsezo_gui.engine.zo.generator import Source
 from sparsezo_gui.engine.zo.updates import Gradient
+from sparsezo_gui.recipe.rates import in_weights
 from sparsezo_gui.recipe.recipe import DataTable
 from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, OBJECTIVES, PRIVACY, SPACES, UPDATES
 from sparsezo_gui.recipe.tables import build
@@ -105,6 +107,21 @@ def test_updates(frozen_tiny, rule):
     session.advance(directions, found.recorded, 1e-3)
     assert long(session.state.update, session) == update.state_vectors
     assert update.long or not update.state_vectors
+
+
+@pytest.mark.parametrize("rule", list(UPDATES))
+def test_averaged_directions_shorten_the_steps_of_updates_that_say_so(rule):
+    """The mean of 16 directions is 4 times shorter. A rate in units of weights has to make up for that, unless the
+    update scales the mean itself; a rate on the gradient does not, since the mean is no smaller a gradient."""
+    update = UPDATES[rule]()
+    shorter = {}
+    for count in (1, 16):
+        values, directions = torch.zeros(4096), Source(5, 1, 4096).normal(count)
+        gradient = Gradient(directions, [0.3 * (-1) ** number for number in range(count)])
+        update.apply(values, gradient, 1e-3, update.start(values), [1.0] * update.recorded)
+        shorter[count] = values.norm().item()
+    assert update.averages == (in_weights(type(update)) and shorter[1] / shorter[16] == pytest.approx(4, rel=0.05))
+    assert update.averages or not in_weights(type(update)) or shorter[1] == pytest.approx(shorter[16], rel=0.01)
 
 
 KINDS = [*({"rule": rule, **SETTINGS.get(rule, {})} for rule in MASKS if rule != "saved"),

@@ -15,7 +15,8 @@ from sparsezo_gui.engine.files import replacing, write_text
 from sparsezo_gui.engine.pretrained.folder import drafted
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.runs.journal import Header, JournalWriter, read
+from sparsezo_gui.engine.runs.journal import Header, read
+from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.errors import DiskFull, UserError
 from sparsezo_gui.recipe import events as e

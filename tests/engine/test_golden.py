@@ -20,7 +20,9 @@ from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.session import Session, load_data, open_session
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.loading import load_data
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.spaces.sparse import SparseValues
 from sparsezo_gui.engine.zo.generator import FIRST, GENERATOR
 from sparsezo_gui.recipe.events import Returned
@@ -223,7 +225,9 @@ FINDS = ("sensitive", "activation-subspace")  # masks that are found on text
 
 
 OFFERED = [(preset, 32) for preset in PRESETS] + [
-    (preset, 64) for preset in PRESETS if preset.settings.get("model", {}).get("bits", 4) == 4
+    pytest.param(preset, 64, marks=pytest.mark.slow)
+    for preset in PRESETS
+    if preset.settings.get("model", {}).get("bits", 4) == 4
 ]  # the latter as they went before other blocks could be chosen
 
 

@@ -10,7 +10,8 @@ from sparsezo_gui.engine.gradient import gradient
 from sparsezo_gui.engine.masks.random import Random
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.session import Session, open_session
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.spaces.sparse import SparseValues
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, with_settings

@@ -20,7 +20,8 @@ from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.listing import list_runs
-from sparsezo_gui.engine.session import Session, open_session
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
 from tests.engine.conftest import finish, of
@@ -53,7 +54,7 @@ def heavy(chance, n):
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=80), st.integers(1, 20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_running_median(numbers, window):
     median = Median(window)
     for count, number in enumerate(numbers, 1):

@@ -15,7 +15,6 @@ from queue import SimpleQueue
 import pytest
 import torch
 
-from sparsezo_gui.engine import session as sessions
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.data.prompts import encode_prompt
 from sparsezo_gui.engine.generate import reply
@@ -24,9 +23,12 @@ from sparsezo_gui.engine.runs import checkpoints, journal
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import RunFolder, open_run
 from sparsezo_gui.engine.runs.history import history
+from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.engine.runs.listing import list_runs
-from sparsezo_gui.engine.session import load_data, open_session
+from sparsezo_gui.engine.session import replay as replays
+from sparsezo_gui.engine.session.loading import load_data, load_model
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.estimators import Estimate
 from sparsezo_gui.engine.zo.estimators.fzoo import FZOO
@@ -89,7 +91,11 @@ def same(mine, theirs):
     return mine == theirs
 
 
-@pytest.mark.parametrize("update", list(UPDATES))
+QUICK = ("scalar-normalised", "adam")  # whose states are a number, and tensors
+EACH = [each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in UPDATES]
+
+
+@pytest.mark.parametrize("update", EACH)
 def test_any_step_is_the_same_from_a_key_frame_and_from_the_beginning(make, tmp_path, update):
     train(make(update={"rule": update, "learning_rate": 1e-3}), tmp_path / "run")
     run = open_run(tmp_path / "run")
@@ -102,9 +108,9 @@ def test_any_step_is_the_same_from_a_key_frame_and_from_the_beginning(make, tmp_
 
 def test_directions_drawn_ahead_are_the_same(make, tmp_path, monkeypatch):
     told = train(make(estimator={"directions": 2}), tmp_path / "run")
-    monkeypatch.setattr(sessions, "DRAWN_AHEAD", 1)
+    monkeypatch.setattr(replays, "DRAWN_AHEAD", 1)
     for threads in (1, 3):
-        monkeypatch.setattr(sessions.torch, "get_num_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(replays.torch, "get_num_threads", lambda threads=threads: threads)
         assert finish(open_session(open_run(tmp_path / "run"), from_checkpoints=False)).tuned.hash() == told[-1].hash
 
 
@@ -145,7 +151,7 @@ def test_undo_is_kept_when_nothing_follows_it(make, tmp_path):
 def test_a_return_that_was_journalled_and_not_told_is_told_later(make, tmp_path):
     train(make(), tmp_path / "run", at(5, e.Stop()))
     run = open_run(tmp_path / "run")
-    with journal.JournalWriter(run.journal, run.header) as writer:
+    with JournalWriter(run.journal, run.header) as writer:
         writer.go_back(3)
     resume(tmp_path / "run")
     assert [event.step for event in of(e.Returned, run.events())] == [3]
@@ -215,7 +221,7 @@ def test_a_paused_loop_lets_go_of_the_model_and_takes_it_up_again(make, tmp_path
     models = []  # weakly, all that were loaded
 
     def load(table):
-        model = yield from sessions.load_model(table)
+        model = yield from load_model(table)
         models.append(weakref.ref(model))
         return model
 
@@ -438,7 +444,7 @@ def test_an_evaluation_that_a_crash_came_before_is_made_up_for(make, tmp_path):
 def test_a_rate_of_steps_gone_back_over_does_not_come_back(make, tmp_path):
     train(make(), tmp_path / "run", at(4, e.SetRate(3.0)))
     run = open_run(tmp_path / "run")
-    with journal.JournalWriter(run.journal, run.header) as writer:
+    with JournalWriter(run.journal, run.header) as writer:
         writer.go_back(2)  # and a crash before it is told
     now = running.Running(run, SimpleQueue())
     list(loading.load(now))
@@ -467,7 +473,7 @@ def test_an_update_that_measures_is_not_asked_where_nothing_was_measured(make, t
 def test_a_full_disk_pauses_the_run_and_nothing_is_lost(make, tmp_path, monkeypatch):
     whole = train(make(), tmp_path / "whole")
     tries = []
-    write = journal.JournalWriter._write
+    write = JournalWriter._write
 
     def full(self, step, *rest):
         if step == 3 and len(tries) < 4:
@@ -475,7 +481,7 @@ def test_a_full_disk_pauses_the_run_and_nothing_is_lost(make, tmp_path, monkeypa
             raise DiskFull("the disk is full")
         write(self, step, *rest)
 
-    monkeypatch.setattr(journal.JournalWriter, "_write", full)
+    monkeypatch.setattr(JournalWriter, "_write", full)
     told = train(make(), tmp_path / "run")
     assert len(tries) == 4 and told[-1].hash == whole[-1].hash
     paused = next(event for event in of(e.Paused, told))
@@ -486,7 +492,7 @@ def test_a_full_disk_ends_the_run_where_the_user_wants_that(make, tmp_path, monk
     def full(self, step, *rest):
         raise DiskFull("the disk is full")
 
-    monkeypatch.setattr(journal.JournalWriter, "_write", full)
+    monkeypatch.setattr(JournalWriter, "_write", full)
     with pytest.raises(UserError, match="the disk is full"):
         train(make(run={"pause_on": []}), tmp_path / "run")
 
@@ -497,7 +503,7 @@ def test_a_run_that_waits_for_room_can_be_stopped(make, tmp_path, monkeypatch):
         def full(self, step, *rest):
             raise DiskFull("the disk is full")
 
-        patched.setattr(journal.JournalWriter, "_write", full)
+        patched.setattr(JournalWriter, "_write", full)
         with pytest.raises(UserError, match="the disk is full"):
             train(make(), tmp_path / "run", lambda event: (e.Stop(),) if isinstance(event, e.Paused) else ())
     assert resume(tmp_path / "run")[-1].hash == train(make(), tmp_path / "whole")[-1].hash
@@ -586,7 +592,7 @@ def test_a_key_frame_of_steps_that_were_lost_is_not_taken_for_others(make, tmp_p
 
 
 @pytest.mark.parametrize("prompt", ["", "x " * 3000, "half \ud83d"])
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", [pytest.param("gpt2", marks=pytest.mark.slow), "llama"])
 def test_no_question_ends_a_run(make, tmp_path, family, prompt):
     told = train(make(family), tmp_path / "run", at(2, e.Ask(prompt, 3), e.Ask("the cat", 3, 99), e.Ask("the cat", 3)))
     assert told[-1].reason == "done"

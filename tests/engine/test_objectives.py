@@ -17,7 +17,8 @@ from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.objectives.counted import F1, ExactMatch
 from sparsezo_gui.engine.range_test import find_rate
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.session import Session, open_session
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, with_settings

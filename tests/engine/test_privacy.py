@@ -21,7 +21,7 @@ from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.listing import summary
-from sparsezo_gui.engine.session import open_session
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, load, with_settings

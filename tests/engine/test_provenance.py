@@ -9,13 +9,15 @@ import pytest
 
 from sparsezo_gui import cli
 from sparsezo_gui.engine import planning, provenance, training
+from sparsezo_gui.engine.data.splits import SPLITS
 from sparsezo_gui.engine.pretrained import consent
 from sparsezo_gui.engine.pretrained.code import find_code
 from sparsezo_gui.engine.pretrained.source import inspect
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.listing import list_runs
-from sparsezo_gui.engine.session import data_of, open_session
+from sparsezo_gui.engine.session.loading import data_of
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.errors import ChangedInputs, UserError
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe import outcome
@@ -25,9 +27,8 @@ from tests.own_code import own_code
 
 
 @pytest.fixture
-def run(make, tmp_path):
-    list(training.train(make(loop={"steps": 4, "evaluate_every": 2}), folder=tmp_path / "run"))
-    return open_run(tmp_path / "run")
+def run(trained):
+    return trained("four steps", loop={"steps": 4, "evaluate_every": 2})
 
 
 @pytest.fixture
@@ -213,9 +214,9 @@ def test_a_run_from_before_chat_templates_keeps_its_ways_and_is_told_what_change
     recipe.write_text(recipe.read_text().replace("chat_template = true\n", ""))
     old = open_run(run.path)
     assert not old.recipe.data.chat_template
-    provenance.compare(old, old.facts.inputs, provenance.SPLITS)
+    provenance.compare(old, old.facts.inputs, SPLITS)
     with pytest.raises(ChangedInputs, match=r"prepares examples differently.* made the run \(0\.9\), or make a branch"):
-        provenance.compare(old, {**old.facts.inputs, "train": "0" * 64}, provenance.SPLITS)
+        provenance.compare(old, {**old.facts.inputs, "train": "0" * 64}, SPLITS)
     recipe.write_text(recipe.read_text().replace("[data]\n", "[data]\nchat_template = true\n"))
     assert open_run(run.path).recipe.data.chat_template
 

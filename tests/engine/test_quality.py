@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sparsezo_gui import benching, cli
+from sparsezo_gui import cli
+from sparsezo_gui.cli import bench
 from sparsezo_gui.engine.bench import quality
 from sparsezo_gui.engine.bench.contestants import METHODS, named, settings
 from sparsezo_gui.engine.bench.quality import Quality
@@ -136,7 +137,7 @@ def test_the_results_of_the_repository_are_told_without_measuring():
         Recipe(), ["model.block=64", "mask.density=0.01", "estimator.epsilon=3e-3", "data.validation=150"]
     )
     place = Path(__file__).parents[1] / "benchmarks" / "quality"
-    kept = Quality(base, dict([benching.task_of("starter")]), ("mezo", "sensitive@0.001"), 3, 1000, place)
+    kept = Quality(base, dict([bench.task_of("starter")]), ("mezo", "sensitive@0.001"), 3, 1000, place)
     assert [(row["method"], row["final"]) for row in kept.rows()] == [
         ("mezo", "85.7 ± 1.1"), ("sensitive@0.001", "90.1 ± 1.5"),
     ]  # fmt: skip

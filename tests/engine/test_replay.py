@@ -10,14 +10,15 @@ from functools import partial
 import pytest
 import torch
 
-from sparsezo_gui.engine import session as sessions
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.masks.random import Random
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.session import Session, open_session
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session import replay as replays
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.zo.estimators import Estimate
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.engine.zo.generator import FIRST, Source, Stream, normal
@@ -75,8 +76,8 @@ METHODS = {name: each for name, each in METHODS.items() if goes(each)}
 @pytest.fixture
 def ahead(monkeypatch):
     """Directions are drawn ahead on three threads, and key frames are kept every two steps."""
-    monkeypatch.setattr(sessions, "DRAWN_AHEAD", 0)
-    monkeypatch.setattr(sessions.torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(replays, "DRAWN_AHEAD", 0)
+    monkeypatch.setattr(replays.torch, "get_num_threads", lambda: 3)
     monkeypatch.setattr(checkpoints, "spacing", lambda size, again=False: 2)
 
 
@@ -107,8 +108,10 @@ def test_nothing_is_left_out():
     assert {f"{rule}-{update}" for rule in ESTIMATORS for update in UPDATES} - METHODS.keys() == refused
 
 
-# Every estimator and every space once; all that goes together takes minutes.
-QUICK = {*(f"{rule}-scalar-normalised" for rule in ESTIMATORS), *(f"{mask}-two-sided" for mask in SPACES)}
+# Every space once, and an estimator of each kind: plain, with a state, with an exact gradient, with directions of its
+# own. All that goes together takes minutes; test_estimators replays every estimator without a run.
+QUICK = {*(f"{rule}-scalar-normalised" for rule in ("two-sided", "hizoo", "first-order", "addax", "loren")),
+         *(f"{mask}-two-sided" for mask in SPACES)}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from sparsezo_gui.engine import training
 from sparsezo_gui.engine.objective import count_tokens
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.selection.coreset import facility_location
-from sparsezo_gui.engine.session import open_session
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.zo.batches import batch_indices
 from sparsezo_gui.engine.zo.generator import Stream, normal
 from sparsezo_gui.errors import UserError
@@ -31,7 +31,7 @@ def worth(features, chosen):
     return sum(distances.max() - distances[i, list(chosen)].min() for i in range(len(features)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(3, 8), st.integers(1, 3), st.integers(0, 10**6))
 def test_a_greedy_choice_is_near_the_best_one(size, count, seed):
     features = np.random.default_rng(seed).normal(size=(size, 2))

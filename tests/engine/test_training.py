@@ -16,7 +16,8 @@ from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.listing import list_runs
-from sparsezo_gui.engine.session import load_data, open_session
+from sparsezo_gui.engine.session.loading import load_data
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.batches import batch_indices
 from sparsezo_gui.errors import UserError
@@ -44,8 +45,10 @@ def test_a_run_tells_everything_and_keeps_it(make, tmp_path):
     assert session.tuned.mask.hash == run.facts.mask_hash
 
 
-@pytest.mark.parametrize("update", ["sgd", "scalar-normalised"])
-@pytest.mark.parametrize("directions", [1, 3])
+@pytest.mark.parametrize(("update", "directions"), [
+    ("sgd", 1), ("scalar-normalised", 3), pytest.param("sgd", 3, marks=pytest.mark.slow),
+    pytest.param("scalar-normalised", 1, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_stop_and_resume_give_the_bits_of_the_uninterrupted_run(make, tmp_path, update, directions):
     chosen = make(update={"rule": update, "learning_rate": 1e-3}, estimator={"directions": directions})
     whole = list(training.train(chosen, folder=tmp_path / "whole"))
@@ -109,8 +112,9 @@ def test_the_loop_equals_mezo_written_down_plainly(make, tmp_path):
     assert error < 5e-3  # fp32 losses carry 1e-7 of noise each, which 1 / 2ε makes 1e-4 of a slope
 
 
+@pytest.mark.parametrize("steps", [100, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_base_is_bit_identical_after_a_thousand_steps(frozen_tiny, family):
+def test_the_base_is_bit_identical_after_many_steps(frozen_tiny, family, steps):
     """Drives the loop's own step; what is frozen must stay so, whatever is tuned on it."""
     from sparsezo_gui.engine.masks.random import Random
     from sparsezo_gui.engine.masks.rule import Search
@@ -124,7 +128,7 @@ def test_the_base_is_bit_identical_after_a_thousand_steps(frozen_tiny, family):
     session = Session(chosen, model, tuned)
     before = _bits(model)
     batch = [example([5, 9, 7], [2, 2], [8, 11], [0, 1], 2, 0)]
-    for _ in range(1000):
+    for _ in range(steps):
         directions = session.directions()
         session.advance(directions, session.estimate(batch, directions).recorded, 1e-3)
     assert all(torch.equal(a, b) for a, b in zip(before, _bits(model), strict=True))

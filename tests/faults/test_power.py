@@ -16,7 +16,7 @@ import pytest
 
 from sparsezo_gui import recipe
 from sparsezo_gui.engine import training
-from sparsezo_gui.engine.runs import checkpoints, journal
+from sparsezo_gui.engine.runs import checkpoints, journal, journal_writer
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
@@ -111,7 +111,7 @@ def cuts_of_a_run(recipe_file, place, chance, monkeypatch, likely):
         maybe_cut()
 
     with monkeypatch.context() as patched:
-        patched.setattr(journal, "SYNC_EVERY", 0.02)  # as many syncs in a short run as in a long one
+        patched.setattr(journal_writer, "SYNC_EVERY", 0.02)  # as many syncs in a short run as in a long one
         patched.setattr(os, "fsync", noted)
         for event in training.train(recipe.load(recipe_file), folder=disk.folder / "run"):
             if isinstance(event, e.Step):

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from sparsezo_gui import recipe
-from sparsezo_gui.engine.data.chat import conversation, render
+from sparsezo_gui.engine.data.chat import render
+from sparsezo_gui.engine.data.conversations import conversation
 from sparsezo_gui.engine.data.preview import preview
 from sparsezo_gui.engine.data.template import Template
 from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
@@ -24,7 +25,9 @@ from sparsezo_gui.engine.pretrained.source import inspect
 from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
 from sparsezo_gui.engine.pretrained.weights import read_header
 from sparsezo_gui.engine.runs import checkpoints, journal
-from sparsezo_gui.engine.runs.folder import Branched, Facts, create, open_run
+from sparsezo_gui.engine.runs.facts import Branched, Facts
+from sparsezo_gui.engine.runs.folder import create, open_run
+from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.runs.listing import summary
 from sparsezo_gui.engine.runs.share import receive, share
 from sparsezo_gui.engine.spaces import mask as masks
@@ -274,7 +277,7 @@ HEADER, RECORD = 128, 60
 
 
 def journal_files(folder: Path) -> list[bytes]:
-    with journal.JournalWriter(folder / "seed", journal.Header(1, 0, FINGERPRINT, FINGERPRINT, "philox")) as file:
+    with JournalWriter(folder / "seed", journal.Header(1, 0, FINGERPRINT, FINGERPRINT, "philox")) as file:
         for step in (1, 2, 3, -1, 2, 3, 4):
             if step < 0:
                 file.go_back(-step)

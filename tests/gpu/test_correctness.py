@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsezo_gui.engine.data.encode import prompt_tokens
+from sparsezo_gui.engine.data.tokenise import prompt_tokens
 from sparsezo_gui.engine.generate import stream
 from sparsezo_gui.engine.masks.random import Random
 from sparsezo_gui.engine.objective import measure

@@ -14,7 +14,7 @@ import pytest
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.session import open_session
+from sparsezo_gui.engine.session.opening import open_session
 from tests.engine.conftest import finish
 
 SMALL = ("--set", "loop.steps=300", "--set", "loop.evaluate_every=0", "--set", "data.test=100", "--set",

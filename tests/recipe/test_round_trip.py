@@ -60,19 +60,19 @@ contents = st.fixed_dictionaries({}, optional=parts).filter(together)
 recipes = contents.map(build)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(contents)
 def test_plain_tables_and_arguments_are_the_same_recipe(content):
     assert Recipe(**content) == build(content)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(recipes)
 def test_as_text(made):
     assert loads(dump(made)) == made
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(recipes)
 def test_as_a_file(tmp_path_factory, made):
     """A file also gives a name, and makes absolute what begins as a path or exists beside it."""
@@ -83,7 +83,7 @@ def test_as_a_file(tmp_path_factory, made):
     assert found.run.name == (made.run.name or "r")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(recipes)
 def test_as_settings(made):
     content = made.model_dump(mode="json", exclude={"version"})

@@ -84,7 +84,7 @@ def bits(
     seconds = yield from _seconds(model, [*ways], repeats)
     base = next((seconds[way] for way in ways if way not in (WHOLE, EIGHT)), math.nan)
 
-    def told(row: dict[str, Any]) -> Notice:
+    def added(row: dict[str, Any]) -> Notice:
         rows.append(row)
         return Notice(", ".join(f"{column} {value}" for column, value in row.items()))
 
@@ -92,23 +92,23 @@ def bits(
     for way in dict.fromkeys([WHOLE, *ways]):
         size = _hold(model, WAYS[way])
         row = yield from scorer.row(way, size, nullcontext())
-        yield told(row | {"time": round(seconds[way] / base, 2) if way in seconds else ""})
+        yield added(row | {"time": round(seconds[way] / base, 2) if way in seconds else ""})
     for density in densities:
         rule = with_settings(recipe, [f"mask.density={density}"]).mask
         tuned = tuned_values(model, (yield from rule.find(model, Search(recipe.loop.seed, recipe.data))))
         kept = 64 * tuned.values.numel() / model.spec.eligible  # an fp32 value and its int32 index
         row = yield from scorer.row(f"{ways[-1]}, {density} whole", size + kept, tuned.base())
-        yield told(row | {"time": ""})
+        yield added(row | {"time": ""})
     return rows
 
 
 def _hold(model: FrozenModel, way: Callable[[Tensor], FrozenWeight]) -> float:
     """Stores every frozen weight of ``model`` in that format; returns the bits per weight."""
-    held = 0
+    total = 0
     for name, layer in model.layers.items():
         layer.hold(way(model.original(name).to(model.device)))
-        held += layer.frozen.nbytes
-    return 8 * held / model.spec.eligible
+        total += layer.frozen.nbytes
+    return 8 * total / model.spec.eligible
 
 
 def _seconds(model: FrozenModel, ways: Sequence[str], repeats: int) -> Generator[Progress, None, dict[str, float]]:
@@ -136,10 +136,10 @@ class _Scorer:
         self.first: tuple[Tensor, Tensor] | None = None
 
     def row(
-        self, way: str, size: float, held: AbstractContextManager[None]
+        self, way: str, size: float, within: AbstractContextManager[None]
     ) -> Generator[Progress, None, dict[str, Any]]:
-        """A row of `bits`, measured within ``held``."""
-        with held:
+        """A row of `bits`, measured inside the context ``within``."""
+        with within:
             task, hits = yield from self._losses(self.task, f"{way}: task")
             text, _ = yield from self._losses(self.text, f"{way}: text")
         self.first = self.first or (task, text)

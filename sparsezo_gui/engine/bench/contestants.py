@@ -17,7 +17,7 @@ from torch import Tensor
 from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.bench.references import ALPHA, RANK, load_plain
 from sparsezo_gui.engine.data.encode import Encoded
-from sparsezo_gui.engine.session import load_data
+from sparsezo_gui.engine.session.loading import load_data
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.errors import UserError, did_you_mean
@@ -27,10 +27,10 @@ from sparsezo_gui.recipe.registry import MASKS
 
 _SENSITIVE = ("mask.rule=sensitive", "update.learning_rate=4e-3")
 _DENSE = ("model.bits=32", "update.learning_rate=2e-3")
-_BLIND = ("update.learning_rate=1.6e-2",)
+_WITHOUT_GRADIENT = ("update.learning_rate=1.6e-2",)
 
 
-def _felt(estimator: str) -> tuple[str, ...]:
+def _estimated_by(estimator: str) -> tuple[str, ...]:
     return (*_SENSITIVE, f"estimator.rule={estimator}")
 
 
@@ -38,25 +38,25 @@ METHODS: dict[str, tuple[str, ...]] = {
     "sensitive": _SENSITIVE,
     "sensitive-answers": (*_SENSITIVE, "mask.text=answers"),
     "sensitive-16": (*_SENSITIVE, "model.bits=16"),
-    "random": ("mask.rule=random", *_BLIND),
-    "large-magnitude": ("mask.rule=large-magnitude", *_BLIND),
-    "small-magnitude": ("mask.rule=small-magnitude", *_BLIND),
-    "weight-activation": ("mask.rule=weight-activation", *_BLIND),
-    "rows": ("mask.rule=rows", *_BLIND),
-    "outlier-channels": ("mask.rule=outlier-channels", "mask.threshold=50", *_BLIND),
+    "random": ("mask.rule=random", *_WITHOUT_GRADIENT),
+    "large-magnitude": ("mask.rule=large-magnitude", *_WITHOUT_GRADIENT),
+    "small-magnitude": ("mask.rule=small-magnitude", *_WITHOUT_GRADIENT),
+    "weight-activation": ("mask.rule=weight-activation", *_WITHOUT_GRADIENT),
+    "rows": ("mask.rule=rows", *_WITHOUT_GRADIENT),
+    "outlier-channels": ("mask.rule=outlier-channels", "mask.threshold=50", *_WITHOUT_GRADIENT),
     "multi-task": ("mask.rule=multi-task", "update.learning_rate=4e-3"),
-    "subspace": ("mask.rule=subspace", *_BLIND),
-    "activation-subspace": ("mask.rule=activation-subspace", *_BLIND),
+    "subspace": ("mask.rule=subspace", *_WITHOUT_GRADIENT),
+    "activation-subspace": ("mask.rule=activation-subspace", *_WITHOUT_GRADIENT),
     "mezo": ("mask.rule=all", *_DENSE),
     "sparse-mezo": ("mask.rule=small-magnitude-dynamic", *_DENSE),
     "lezo": ("mask.rule=random-layers", *_DENSE),
     "four-directions": (*_SENSITIVE, "estimator.directions=4"),
     **{
-        rule: _felt(rule)
+        rule: _estimated_by(rule)
         for rule in ("fzoo", "grzo", "hizoo", "conmezo", "bszo", "curvzo", "loren", "elastic", "forward-gradient")
     },
-    "addax": (*_felt("addax"), "estimator.short=36"),
-    "first-order": (*_felt("first-order"), "update.rule=adam", "update.learning_rate=1e-3"),
+    "addax": (*_estimated_by("addax"), "estimator.short=36"),
+    "first-order": (*_estimated_by("first-order"), "update.rule=adam", "update.learning_rate=1e-3"),
     **{
         update: ("mask.rule=sensitive", f"update.rule={update}", f"update.learning_rate={rate}")
         for update, rate in (("sgd", 1e-3), ("sign", 4e-3), ("momentum", 1e-4), ("adam", 1e-3), ("conservative", 1e-3))
@@ -98,38 +98,38 @@ def lora(recipe: Recipe, steps: int, factor: float) -> Generator[Event, None, di
     """First-order LoRA (arXiv 2106.09685) with peft and AdamW on the same base model, examples, order and loss."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-    held = yield from frozen.load(recipe.model)
-    data = yield from load_data(recipe, held)
-    source, device, bits = held.source, held.device, recipe.model.bits
-    del held
+    base = yield from frozen.load(recipe.model)
+    data = yield from load_data(recipe, base)
+    source, device, bits = base.source, base.device, recipe.model.bits
+    del base
     model = load_plain(source.folder, device, torch.float32, 4 if bits == 4 else 16, trained=True, code=source.code)
     if bits == 4:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(model, config)
-    adapters = [each for name, each in model.named_parameters() if "lora_A" in name]
+    adapted: Any = get_peft_model(model, config)
+    adapters = [each for name, each in adapted.named_parameters() if "lora_A" in name]
     for number, each in enumerate(adapters):  # the same distribution as in peft, but from our seed
         drawn = generator.normal(recipe.loop.seed, 0, number, each.numel(), device, stream=generator.Stream.ADAPTERS)
         each.data.copy_(drawn.view_as(each) / math.sqrt(3 * each.shape[1]))
-    optimiser = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=factor * LORA_RATE)
+    optimiser = torch.optim.AdamW([each for each in adapted.parameters() if each.requires_grad], lr=factor * LORA_RATE)
     examples, loop, curve, seconds = data.train.encoded, recipe.loop, [], 0.0
     for step in range(1, steps + 1):
         started = time.perf_counter()
         for group in optimiser.param_groups:
             group["lr"] = factor * LORA_RATE * (1 - (step - 1) / steps)
         batch = shuffled_batch(loop, step, examples)
-        _loss(model, batch).backward()
+        _loss(adapted, batch).backward()
         optimiser.step()
         optimiser.zero_grad()
         seconds += time.perf_counter() - started
         if step % loop.evaluate_every == 0 or step == steps:
             yield Progress("LoRA", step, steps, "steps")
-            curve.append((3 * step, _accuracy(model, data.validation.encoded)))
+            curve.append((3 * step, _accuracy(adapted, data.validation.encoded)))
     with torch.no_grad():
-        validation = _loss(model, data.validation.encoded[:200]).item()
+        validation = _loss(adapted, data.validation.encoded[:200]).item()
     return {
         "curve": curve, "validation_loss": validation, "steps": steps,
-        "final": _accuracy(model, data.test.encoded), "tuned": model.get_nb_trainable_parameters()[0],
+        "final": _accuracy(adapted, data.test.encoded), "tuned": adapted.get_nb_trainable_parameters()[0],
         "rate": factor * LORA_RATE, "seconds": round(seconds, 1),
     }  # fmt: skip
 

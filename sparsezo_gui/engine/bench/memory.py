@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from transformers import PreTrainedModel
 
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import planning
@@ -58,7 +59,7 @@ def memory(
                 file = kept / f"{name}-{batch}-{tokens}-{scope}-{column}.json" if kept else folder / "cell.json"
                 if not (kept and file.exists()):
                     write_text(file, json.dumps(_apart(WORK[column], dump(recipe))))
-                row |= {key: held and held // 2**20 for key, held in json.loads(file.read_text()).items()}
+                row |= {key: count and count // 2**20 for key, count in json.loads(file.read_text()).items()}
             found.append(row)
             yield Notice(", ".join(f"{column} {value}" for column, value in row.items()))
     return found
@@ -156,7 +157,7 @@ def _qlora(recipe: Recipe) -> Columns:
     return {"qlora": peak.bytes}
 
 
-def _loaded(recipe: Recipe) -> tuple[torch.device, Any, torch.Tensor]:
+def _loaded(recipe: Recipe) -> tuple[torch.device, PreTrainedModel, torch.Tensor]:
     device = devices.choose(recipe.model.device)
     dtype = devices.compute_dtype(device, recipe.model)
     model = references.load_plain(Path(recipe.model.id), device, dtype)

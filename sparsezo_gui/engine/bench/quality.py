@@ -27,7 +27,9 @@ from sparsezo_gui.engine.locks import held
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import RunFolder, open_run
 from sparsezo_gui.engine.runs.lineage import lineage_of
-from sparsezo_gui.engine.session import load_data, open_session, replay
+from sparsezo_gui.engine.session.loading import load_data
+from sparsezo_gui.engine.session.opening import open_session
+from sparsezo_gui.engine.session.replay import replay
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, outcome, with_settings
 from sparsezo_gui.recipe import events as e
@@ -81,7 +83,7 @@ class Quality:
         path = self.folder / RESULTS
         try:
             lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            return [json.loads(lineage_of) for lineage_of in lines]
+            return [json.loads(line) for line in lines]
         except ValueError as error:
             raise UserError(f"{path}: not a results file ({error}). Choose another folder with --out.") from error
 

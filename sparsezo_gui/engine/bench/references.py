@@ -13,7 +13,7 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging
 
 from sparsezo_gui.engine.data.encode import Encoded, Row
@@ -28,7 +28,7 @@ RANK, ALPHA = 16, 32  # of QLoRA's adapters, on all linear layers as its paper a
 def load_plain(
     folder: Path, device: torch.device, dtype: torch.dtype, bits: int = 4, trained: bool = False,
     code: TrustedCode | None = None,
-) -> Any:  # fmt: skip
+) -> PreTrainedModel:  # fmt: skip
     """The model as plain transformers and bitsandbytes load it: NF4 without double quantisation, or unquantised.
 
     On a CPU with AVX-512 BF16, bitsandbytes 0.50 repacks 4-bit weights in evaluation mode into a form that passes no
@@ -44,13 +44,14 @@ def load_plain(
     for layer in model.modules():
         if isinstance(layer, Linear4bit) and (trained or layer.in_features % BLOCK):
             layer.support_avx512bf16_for_cpu = False
-    return model.eval()
+    model.eval()
+    return model
 
 
 class Plain:
     """Plain inference: the logits of every token of the examples' rows, which have equal lengths."""
 
-    def __init__(self, model: Any, examples: Sequence[Encoded]) -> None:
+    def __init__(self, model: PreTrainedModel, examples: Sequence[Encoded]) -> None:
         self.model = model
         self.rows = torch.tensor([row.tokens for each in examples for row in each.rows], device=model.device)
 
@@ -85,7 +86,7 @@ class MeZO:
     """The step of arXiv 2305.17333, algorithm 1, on all weights of a dense model: forward passes at weights perturbed
     in place with the same seed, and an update with it. Cross-entropy over candidates, each in a padded row."""
 
-    def __init__(self, model: Any, examples: Sequence[Encoded], padding: int) -> None:
+    def __init__(self, model: PreTrainedModel, examples: Sequence[Encoded], padding: int) -> None:
         self.model = model
         self.tokens, self.mask, self.starts = candidates(examples, padding, model.device)
         self.labels = torch.tensor([example.label for example in examples], device=model.device)
@@ -119,7 +120,7 @@ class QLoRA:
     """A step of arXiv 2305.14314: adapters on all linear layers of the 4-bit model, AdamW, gradient checkpointing, and
     logits only at the positions of answers."""
 
-    def __init__(self, model: Any, examples: Sequence[Encoded], checkpointing: bool) -> None:
+    def __init__(self, model: PreTrainedModel, examples: Sequence[Encoded], checkpointing: bool) -> None:
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
         options = {"use_reentrant": False}

@@ -44,8 +44,8 @@ SHAPES: dict[str, dict[str, Any]] = {
                    "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
                    "tie_word_embeddings": True},
 }  # fmt: skip
-"""Configs by name, after SmolLM-135M, SmolLM2-135M, Gemma 3 270M, OPT-125M, TinyLlama-1.1B,
- Llama-2-7B, OPT-6.7B, GPT-2 and Qwen3-0.6B."""
+"""Configs by name, after SmolLM-135M, SmolLM2-135M, Gemma 3 270M, OPT-125M, TinyLlama-1.1B, Llama-2-7B, OPT-6.7B, GPT-2
+and Qwen3-0.6B."""
 SHAPES["llama-1b-6"] = {**SHAPES["llama-1b"], "num_hidden_layers": 6}  # quick to measure; time is linear in layers
 SHARD = 2 * 2**30  # bytes
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.bench import references, shapes
@@ -17,7 +18,8 @@ from sparsezo_gui.engine.bench.timing import medians
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.masks.random import Random
 from sparsezo_gui.engine.masks.rule import Search
-from sparsezo_gui.engine.runs.journal import Header, JournalWriter
+from sparsezo_gui.engine.runs.journal import Header
+from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.recipe import Recipe, with_settings
@@ -141,7 +143,7 @@ def _beside_passes(session: Session, journal: Path, repeats: int) -> Rows:
              "ratio": round(share, 4)}]  # fmt: skip
 
 
-def _against_plain(session: Session, model: Any, load: Load, repeats: int) -> Rows:
+def _against_plain(session: Session, model: PreTrainedModel, load: Load, repeats: int) -> Rows:
     plain = references.Plain(model, load.examples(session.model.vocabulary))
     return (yield from _compare(session, load, {
         "two plain forwards": lambda: (plain.forward(), plain.forward()),
@@ -149,12 +151,12 @@ def _against_plain(session: Session, model: Any, load: Load, repeats: int) -> Ro
     }, repeats))  # fmt: skip
 
 
-def _against_mezo(session: Session, model: Any, load: Load, repeats: int) -> Rows:
+def _against_mezo(session: Session, model: PreTrainedModel, load: Load, repeats: int) -> Rows:
     mezo = references.MeZO(model, load.examples(session.model.vocabulary), padding=1)
     return (yield from _compare(session, load, {"MeZO": mezo.step}, repeats))
 
 
-def _against_qlora(session: Session, model: Any, load: Load, repeats: int) -> Rows:
+def _against_qlora(session: Session, model: PreTrainedModel, load: Load, repeats: int) -> Rows:
     qlora = references.QLoRA(model, load.examples(session.model.vocabulary), checkpointing=False)
     return (yield from _compare(session, load, {"QLoRA": qlora.step}, repeats))
 

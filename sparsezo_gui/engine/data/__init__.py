@@ -1,35 +1,39 @@
 """The data pipeline: source → rows → examples → token rows.
 
-A recipe's ``[data]`` table names a source: a bundled name, a file, a folder or a data set on the Hub. `readers` turn
-files (formats: `sparsezo_gui.formats`) into rows one at a time (`lines`, `delimited`, `objects`, `parquet`, `text`) and
-report errors with file, row and line. `sources` finds the three splits, splits missing ones off the training rows, and
-keeps no more rows than the recipe asks for; when there are many, most of them go into a `spill` on disk.
+A recipe's ``[data]`` table names a source: a bundled name, a file, a folder or a data set on the Hub. `sources` finds
+its files by split, `hub_data` loads data sets from the Hub, and `readers` turn files (formats: `sparsezo_gui.formats`)
+into rows one at a time (`lines`, `delimited`, `objects`, `parquet`, `text`) and report errors with file, row and line.
+`splits` selects the rows of each split: it splits missing ones off the training rows, and keeps no more rows than the
+recipe asks for; when there are many, most of them go into a `spill` on disk.
 
 A task (`tasks`; one TOML file each in ``resources/tasks``) says how a row becomes an example: `columns` finds which
-column plays which part, `template` renders the prompt, and `examples` puts them together: pieces of text, some of them
-trained on, and candidates to choose from. `conversations` reads the conversation formats into messages, `dialogues`
-makes conversations from prompts and answers, and `chat` renders them with the model's chat template.
+column plays which part, `template` renders the prompt, `candidates` finds the answers to choose from, and `examples`
+puts them together: pieces of text, some of them trained on, and candidates. `conversations` reads the conversation
+formats into messages, `dialogues` makes conversations from prompts and answers, and `chat` renders them with the
+model's chat template.
 
-`encode` tokenises an example into rows for the model: unpadded, with the scored positions marked, and one row for all
-candidates if they differ in a single token. Truncated tokens are counted, to be shown before the start. `prepare` runs
-the whole pipeline with progress, `preview` for one page of the window.
+`tokenise` splits text into tokens, and `encode` makes rows for the model from them: unpadded, with the scored positions
+marked, and one row for all candidates if they differ in a single token. Truncated tokens are counted, to be shown
+before the start. `prepare` runs the complete pipeline, `preview` for one page of the window; both yield progress (see
+`background`).
 
-Before a run, all problems are reported at once: `faults` collects the rows that cannot become examples, `findings`
-makes notices about those that can (labels spelled in several ways, see `labels`; repeated prompts; rows in two splits;
+Before a run, all problems are reported together: `faults` collects the rows that cannot become examples, `findings`
+makes notices about those that can (labels with several spellings, see `labels`; repeated prompts; rows in two splits;
 anything beyond the `limits` of the model), and `rendering` shows an example as the model sees it. A run,
 `sparsezo preview` and the Data page use the same code and so report the same.
 
-`ask` encodes a prompt for a tuned model as its examples were, up to where the answer would begin.
+`prompts` encodes a prompt for a tuned model as its examples were, up to where the answer would start.
 
 Nothing here imports torch; `datasets` and `transformers` are imported on first use.
 """
 
 from sparsezo_gui.answers import DataPreview, Task
+from sparsezo_gui.engine.data.background import finish
 from sparsezo_gui.engine.data.encode import Encoded, Row, encode, encode_text_blocks
 from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.engine.data.prepare import Passage, Split, TaskData, load_task, passages, text_blocks
 from sparsezo_gui.engine.data.preview import preview, previewing
-from sparsezo_gui.engine.data.sources import Rows, finish, load_rows
+from sparsezo_gui.engine.data.splits import Rows, load_rows
 from sparsezo_gui.engine.data.tasks import task, tasks
 
 __all__ = [

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from typing import Any, cast
 
 from sparsezo_gui.engine.data import columns
-from sparsezo_gui.engine.data.conversations import NO_PICTURES, Conversation, Messages, conversation, messages
+from sparsezo_gui.engine.data.conversations import Conversation, Messages
 from sparsezo_gui.engine.data.template import rendered
 from sparsezo_gui.engine.sandbox import ends, turns
 from sparsezo_gui.engine.sandbox.ends import Ending
@@ -53,8 +53,7 @@ class Rendered:
 
 def render(talk: Conversation, tokenizer: Any, place: str) -> Rendered:
     """The conversation as the model's chat template writes it. Raises `UserError`."""
-    values = {"messages": talk.messages, "tools": talk.tools}
-    found = _split(talk, tokenizer, place, values)
+    found = _split(talk, tokenizer, place)
     if found["left_out"]:
         raise UserError(
             f"{place}: the model's chat template leaves out assistant turns of this conversation, so they cannot be "
@@ -94,7 +93,7 @@ def learned_end(tokenizer: Any) -> int | None:
 
 def ending(tokenizer: Any, tools: list[Any] | None = None) -> Ending:
     """How answers end in the model's chat template. Raises `UserError` if it exceeds its limits."""
-    return _ending(tokenizer, None if _has_own_way(tokenizer) else _template(tokenizer, tools))
+    return _ending(tokenizer, None if _renders_in_python(tokenizer) else _template(tokenizer, tools))
 
 
 def special(tokenizer: Any) -> list[str]:
@@ -112,15 +111,16 @@ def with_template(tokenizer: Any) -> None:
         )
 
 
-def _split(talk: Conversation, tokenizer: Any, place: str, values: dict[str, Any]) -> dict[str, Any]:
+def _split(talk: Conversation, tokenizer: Any, place: str) -> dict[str, Any]:
     """`turns.split` of the conversation."""
     with_template(tokenizer)
     found, signs, trained = ending(tokenizer, talk.tools), special(tokenizer), list(talk.trained)
-    with _told(place):
-        if _has_own_way(tokenizer):
+    with _with_place(place):
+        if _renders_in_python(tokenizer):
             write = partial(_written, tokenizer, talk.tools)
             return turns.split(write, talk.messages, trained, found, signs, tools=bool(talk.tools))
-        text, values = _template(tokenizer, talk.tools), {**tokenizer.special_tokens_map, **values}
+        text = _template(tokenizer, talk.tools)
+        values = {**tokenizer.special_tokens_map, "messages": talk.messages, "tools": talk.tools}
         how = {**vars(found), "openers": sorted(found.openers)}
         times = 1 + len(talk.messages) // 20  # a long conversation is rendered once per answer
         parts = rendered("split", text, values, _WHERE, place, trained, how, signs, times=times)
@@ -128,8 +128,8 @@ def _split(talk: Conversation, tokenizer: Any, place: str, values: dict[str, Any
 
 
 @contextmanager
-def _told(place: str) -> Iterator[None]:
-    """Templates raise errors for their own rules: roles must alternate, no system turn …"""
+def _with_place(place: str) -> Iterator[None]:
+    """Names the place in errors that templates raise for their own rules: roles must alternate, no system turn …"""
     try:
         yield
     except UserError:
@@ -152,7 +152,7 @@ def _ending(tokenizer: Any, text: str | None) -> Ending:
 
 def _template(tokenizer: Any, tools: list[Any] | None) -> str:
     """The template's text; a tokenizer may have another one for tools."""
-    with _told(tokenizer.name_or_path):
+    with _with_place(tokenizer.name_or_path):
         return str(tokenizer.get_chat_template(tools=tools))
 
 
@@ -161,7 +161,7 @@ def _written(tokenizer: Any, tools: list[Any] | None, talk: Messages, prompt: bo
     return str(tokenizer.apply_chat_template(talk, **options))
 
 
-def _has_own_way(tokenizer: Any) -> bool:
+def _renders_in_python(tokenizer: Any) -> bool:
     """Whether it renders conversations in Python: in `transformers`, or in a model's own trusted code."""
     from transformers import PreTrainedTokenizerBase
 
@@ -182,16 +182,3 @@ def _quoted(talk: Conversation, text: str) -> Iterator[str]:
         arguments = function.get("arguments") if isinstance(function, dict) else None
         if isinstance(arguments, str) and '"' in arguments and json.dumps(arguments, ensure_ascii=False) in text:
             yield f"{_WHERE} quotes tool arguments that are already JSON text. Write them as objects"
-
-
-__all__ = [
-    "NO_PICTURES",
-    "Rendered",
-    "conversation",
-    "ending",
-    "learned_end",
-    "messages",
-    "render",
-    "special",
-    "with_template",
-]

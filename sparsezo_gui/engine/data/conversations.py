@@ -28,7 +28,7 @@ NO_PICTURES = "images are ignored"
 _NAMES_A_TURN = re.compile(r"""["'](role|from)["']\s*:""")
 LONGEST_PYTHON = 1_000_000  # characters of a cell in Python syntax; parsing one takes a hundred times its memory
 _KEYS = ({"role", "content"}, {"from", "value"})
-_SEEN = {"text", "input_text", "output_text"}  # parts of a content
+_TEXT_PARTS = {"text", "input_text", "output_text"}  # types of the parts of a content that hold text
 
 
 @dataclass
@@ -66,12 +66,12 @@ def conversation(value: Any, place: str, system: Any = None, tools: Any = None, 
     """The conversation in a cell, with the values of the columns for the system prompt and tools. Turns before
     ``first`` are not trained. Raises `UserError`."""
     talk, unused = _read(value, place)
-    told = [turn["content"] for turn in talk if turn["role"] == "system"]
+    prompts = [turn["content"] for turn in talk if turn["role"] == "system"]
     text = "" if columns.empty(system) else written(system, f"{place}: the system prompt")
-    if text and not told:
+    if text and not prompts:
         talk.insert(0, {"role": "system", "content": text})
         first += first > 0
-    elif text and text not in told:
+    elif text and text not in prompts:
         unused.add(_TWO_SYSTEMS)
     trained = tuple(index for index, turn in enumerate(talk) if index >= first and _learned(turn, place))
     if not trained:
@@ -209,7 +209,7 @@ def _content(content: Any, unused: set[str]) -> Any:
     texts = []
     for part in content:
         kind = part.get("type", "text") if isinstance(part, dict) else "text"
-        if kind not in _SEEN:
+        if kind not in _TEXT_PARTS:
             unused.add(f"{_noun(str(kind))} are ignored")
         texts.append(part if isinstance(part, str) else str(part.get("text") or "") if isinstance(part, dict) else "")
     return "".join(texts)

@@ -35,7 +35,7 @@ _SHORT = 40  # characters of a value that may be a label
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a line is split into fields. ``quoting`` is `QUOTED`, `UNQUOTED`, or None while no quote was seen."""
+    """How a line is split into fields. ``quoting`` is `QUOTED`, `UNQUOTED`, or None before the first quote."""
 
     separator: str
     quoting: Literal[0, 3] | None = QUOTED
@@ -260,8 +260,8 @@ def _quoted(dialect: Dialect, sample: Sequence[str]) -> Dialect:
     held = [field for row in rows for field in row if '"' in field]
     if not held:
         return Dialect("\t", None)
-    whole = len(set(map(len, rows))) == 1
-    meant = not any(map(_is_bare, held)) if whole else any(map(_WRAPPED.fullmatch, held)) or _agrees(sample)
+    aligned = len(set(map(len, rows))) == 1
+    meant = not any(map(_is_bare, held)) if aligned else any(map(_WRAPPED.fullmatch, held)) or _agrees(sample)
     return Dialect("\t", QUOTED if meant else UNQUOTED)
 
 

@@ -8,7 +8,17 @@ from typing import Any
 
 from sparsezo_gui.answers import Task
 from sparsezo_gui.engine.data import chat, columns
-from sparsezo_gui.engine.data.conversations import Conversation, Messages, Unused, history, is_turns, turns
+from sparsezo_gui.engine.data.conversations import (
+    NO_PICTURES,
+    Conversation,
+    Messages,
+    Unused,
+    conversation,
+    history,
+    is_turns,
+    messages,
+    turns,
+)
 from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.engine.data.template import Template
 from sparsezo_gui.engine.sandbox.prompt import described
@@ -40,7 +50,7 @@ class Dialogues:
         pictures = any(not columns.empty(row.values.get(name)) and row.values[name] != [] for name in _PICTURES)
         named = {*self.parts.values(), *self.prompt.used}
         unwanted = self.task.kind == "completion" and row.values.get("label") is False and "label" not in named
-        self.unused.add(unused | ({chat.NO_PICTURES} if pictures else set()) | ({_UNWANTED} if unwanted else set()))
+        self.unused.add(unused | ({NO_PICTURES} if pictures else set()) | ({_UNWANTED} if unwanted else set()))
 
     def _templated(self, row: Record) -> bool:
         """Whether a row goes through the model's chat template: a prompt that is a conversation always does."""
@@ -58,13 +68,13 @@ class Dialogues:
         """The conversation made of a row's prompt and one of its answers; only the answer is trained."""
         before, value = self._before(row), self._cell(row, part)
         if is_turns(value):
-            talk, read = turns(value, row.place), chat.messages(value, row.place)
+            talk, read = turns(value, row.place), messages(value, row.place)
             if read[0]["role"] in ("system", "user"):  # it includes the prompt
                 before, talk = talk[: _opening(read)], talk[_opening(read) :]
         else:
             talk = [{"role": "assistant", "content": self._answers(row, part)[0]}]
         extra = {part: self._optional(row, part) for part in ("system", "tools") if part not in self.prompt.used}
-        return chat.conversation([*before, *talk], row.place, **extra, first=len(before))
+        return conversation([*before, *talk], row.place, **extra, first=len(before))
 
     def _before(self, row: Record) -> Messages:
         """The turns before the answer."""
@@ -80,7 +90,7 @@ class Dialogues:
     def _answers(self, row: Record, part: str) -> tuple[str, ...]:
         """The answers in a cell; for a conversation that ends with an answer, the text of its last turn."""
         value = self._cell(row, part)
-        value = chat.messages(value, row.place)[-1]["content"] if is_turns(value) else value
+        value = messages(value, row.place)[-1]["content"] if is_turns(value) else value
         found = texts(value, strip=False) or ((self.task.none,) if self.task.none else ())
         if not found:
             what = f"there is no answer in the column '{self.parts[part]}'"

@@ -9,10 +9,11 @@ from typing import Any
 
 from sparsezo_gui.answers import Candidate, Task
 from sparsezo_gui.engine.data import chat, columns, labels
-from sparsezo_gui.engine.data.conversations import Unused, is_turns, written
+from sparsezo_gui.engine.data.candidates import by_label, candidates_of
+from sparsezo_gui.engine.data.conversations import Unused, conversation, is_turns, written
 from sparsezo_gui.engine.data.dialogues import Dialogues, texts
 from sparsezo_gui.engine.data.record import Record
-from sparsezo_gui.engine.data.sources import Rows
+from sparsezo_gui.engine.data.splits import Rows
 from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.engine.data.template import Literal, Template
 from sparsezo_gui.engine.metrics import without_reasoning
@@ -20,7 +21,6 @@ from sparsezo_gui.engine.sandbox.prompt import described
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe.recipe import DataTable
 
-MOST_ANSWERS = 100  # more distinct labels than this are not answers but texts or numbers
 Values = dict[str, Any]
 _PLAIN = (
     "The prompts do not use the model's chat template, but other programs will. To train with it, set [data] "
@@ -47,7 +47,7 @@ class Example:
 
     @property
     def text(self) -> str:
-        """The whole text, with the correct choice."""
+        """The complete text, with the correct choice."""
         return "".join(text for text, _ in self.segments) + (self.choices[self.label] if self.choices else "")
 
 
@@ -89,7 +89,7 @@ class Maker(Dialogues):
 
     def _chat(self, row: Record) -> Example:
         extra = (self._optional(row, part) for part in ("system", "tools"))
-        talk = chat.conversation(self._cell(row, "messages"), row.place, *extra)
+        talk = conversation(self._cell(row, "messages"), row.place, *extra)
         found = self._rendered(talk, row)
         return _templated_example(found)
 
@@ -217,7 +217,7 @@ class Maker(Dialogues):
         return value
 
     def _label(self, row: Record, value: Any) -> int:
-        exact, loose = self._labels
+        exact, loose = self._by_label
         label = columns.word(value)
         index = exact.get(label, loose.get(labels.alike(label)))
         if index is None:
@@ -225,13 +225,8 @@ class Maker(Dialogues):
         return index
 
     @functools.cached_property
-    def _labels(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Answer of each label as spelled, and of spellings that resemble exactly one label."""
-        exact = {label: index for index, answer in enumerate(self.answers) for label in answer.labels}
-        meant: dict[str, set[int]] = {}
-        for label, index in exact.items():
-            meant.setdefault(labels.alike(label), set()).add(index)
-        return exact, {key: found.pop() for key, found in meant.items() if len(found) == 1}
+    def _by_label(self) -> tuple[dict[str, int], dict[str, int]]:
+        return by_label(self.answers)
 
 
 def maker(table: DataTable, rows: dict[str, Rows], tokenizer: Any = None) -> Maker:
@@ -254,7 +249,7 @@ def maker(table: DataTable, rows: dict[str, Rows], tokenizer: Any = None) -> Mak
     _known_parts(kind, table, prompt)
     optional = sorted((prompt.optional | columns.LATER) & kind.columns.keys())
     parts = columns.resolve(kind, table, there, sorted(needed), optional, table.source)
-    answers = _answers(kind, table, rows, parts)
+    answers = candidates_of(kind, table, rows, parts.get("answer", ""))
     # A user's answers are plain text, braces included; those in a task file are templates.
     bundled = answers == kind.answers
     candidates = tuple(_bundled(kind, each.text) if bundled else Literal(each.text) for each in answers)
@@ -299,51 +294,3 @@ def _known_parts(kind: Task, table: DataTable, prompt: Template) -> None:
     known = kind.columns.keys() | prompt.names | prompt.optional
     for part in table.columns.keys() - known:
         raise UserError(f"[data] columns: the task '{kind.name}' has no part '{part}'. {did_you_mean(part, known)}")
-
-
-def _answers(kind: Task, table: DataTable, rows: dict[str, Rows], parts: dict[str, str]) -> tuple[Candidate, ...]:
-    """The fixed candidates: from the recipe, from the task, or the distinct labels of the training rows, sorted."""
-    if kind.kind != "choice" or kind.items:
-        if table.answers:
-            raise UserError(f"[data] answers: the task '{kind.name}' has no fixed answers; leave it empty.")
-        return ()
-    if kind.answers:
-        return _reworded(kind, table) if table.answers else kind.answers
-    spelled = [[word.strip()] for word in table.answers] or _labels_of(table, rows, parts["answer"])
-    words = [first for first, *_ in spelled]
-    if len(set(filter(None, words))) != len(words) or len(words) < 2:
-        raise UserError(f"[data] answers: a choice needs at least two different answers, not {words}.")
-    numbers = any(word.isdigit() for word in words)
-    return tuple(
-        Candidate(text=group[0], labels=tuple(group) if numbers else (*group, str(index)))
-        for index, group in enumerate(spelled)
-    )
-
-
-def _reworded(kind: Task, table: DataTable) -> tuple[Candidate, ...]:
-    if len(table.answers) != len(kind.answers):
-        usual = ", ".join(answer.text for answer in kind.answers)
-        raise UserError(
-            f"[data] answers: the task '{kind.name}' has {len(kind.answers)} ({usual}), not {len(table.answers)}."
-        )
-    return tuple(
-        Candidate(text=text, labels=(*old.labels, text)) for text, old in zip(table.answers, kind.answers, strict=True)
-    )
-
-
-def _labels_of(table: DataTable, rows: dict[str, Rows], column: str) -> list[list[str]]:
-    """The labels of the rows, each with all its spellings if these are to be merged."""
-    found = labels.count(rows, column)
-    words = labels.spellings(found) if table.merge_labels else [[word] for word in sorted(found)]
-    if len(words) > MOST_ANSWERS:
-        raise UserError(
-            f"The column '{column}' has {len(words)} different values ('{words[0][0][:40]}', …): too many to "
-            f"choose from. Name the label column with columns = {{ answer = \"…\" }}, or use the task 'pairs'."
-        )
-    if len(words) == 1:
-        raise UserError(
-            f"A choice needs at least two different answers, and all rows with a label in the column '{column}' "
-            f"have '{words[0][0]}'. Add rows with other labels, or name the label column with "
-            'columns = { answer = "…" }.'
-        )
-    return words

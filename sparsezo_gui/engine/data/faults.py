@@ -48,8 +48,8 @@ class Faults:
         others = [(row, error) for row, error in self._found if not isinstance(error, Gap)]
         if not others:
             raise Gaps(_of_gaps(gaps, self._count(len(gaps), rows)))
-        told = [_of_gaps(gaps, f"{len(gaps):,} rows")] if gaps else []
-        raise UserError(*_of_others(others, self._count(len(others), rows)), *told)
+        of_gaps = [_of_gaps(gaps, f"{len(gaps):,} rows")] if gaps else []
+        raise UserError(*_of_others(others, self._count(len(others), rows)), *of_gaps)
 
     def _count(self, found: int, rows: int) -> str:
         """Exact count if all rows were checked, else a lower bound."""
@@ -59,11 +59,11 @@ class Faults:
 def places(rows: Iterable[Record]) -> str:
     """The first rows in file order: 'cats.csv, row 3 (line 4), row 6 (line 7) and row 9 (line 10)'."""
     first = sorted(rows, key=lambda row: (row.source, row.number))[:NAMED]
-    told = [
+    named = [
         row.place if not index or row.source != first[index - 1].source else row.place.removeprefix(f"{row.source}, ")
         for index, row in enumerate(first)
     ]
-    return " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
+    return " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
 
 
 def reasons(found: Counter[str]) -> str:
@@ -90,8 +90,8 @@ def _of_others(others: Sequence[tuple[Record, UserError]], count: str) -> list[s
         return [f"{count} cannot become examples: {faults.pop()} The first in the file: {rows}."]
     first = sorted(others, key=lambda found: (found[0].source, found[0].number))[:NAMED]
     labels = Counter(error.label for _, error in others if isinstance(error, UnknownLabel))
-    told = [f"{count} cannot become examples. The first in the file:", *(str(error) for _, error in first)]
+    errors = [f"{count} cannot become examples. The first in the file:", *(str(error) for _, error in first)]
     if labels:
         named = ", ".join(f"'{label}' ({number:,})" for label, number in labels.most_common(10))
-        told.append(f"{len(labels):,} labels are not among the answers: {named}{', …' if len(labels) > 10 else '.'}")
-    return told
+        errors.append(f"{len(labels):,} labels are not among the answers: {named}{', …' if len(labels) > 10 else '.'}")
+    return errors

@@ -16,7 +16,7 @@ from sparsezo_gui.engine.data import columns, faults, labels
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.examples import Example, Maker
 from sparsezo_gui.engine.data.record import Record
-from sparsezo_gui.engine.data.sources import SPLITS, Rows
+from sparsezo_gui.engine.data.splits import SPLITS, Rows
 from sparsezo_gui.engine.pretrained.limits import BeyondModel, Limits
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Notice
@@ -28,7 +28,7 @@ NAMED = 5  # labels in a sentence
 
 
 class Findings:
-    """Counts of the examples seen; ``rows`` are the rows they are made of."""
+    """Counts of the examples added; ``rows`` are the rows they are made of."""
 
     def __init__(self, make: Maker, table: DataTable, rows: dict[str, Rows], limits: Limits | None = None) -> None:
         self._make, self._table, self._rows, self._limits = make, table, rows, limits
@@ -36,7 +36,7 @@ class Findings:
         self.truncated = self.tokens_cut = self._clipped = 0
         self.lengths = {name: array("I") for name in SPLITS}  # tokens of each example
         # Hashes, eight bytes each.
-        self._wholes = {name: array("q") for name in SPLITS}
+        self._contents = {name: array("q") for name in SPLITS}
         self._prompts, self._answers, self._references = array("q"), array("q"), array("q")
         self._empty: list[Record] = []
         self._empties, self._beyond, self._largest = 0, 0, 0
@@ -51,7 +51,7 @@ class Findings:
         """Counts a row left out because of its ``gap``."""
         self._left_out[gap] += 1
 
-    def see(self, split: str, row: Record, example: Example, encoded: Encoded | None) -> None:
+    def add(self, split: str, row: Record, example: Example, encoded: Encoded | None) -> None:
         """Counts an example of ``split`` made of ``row``; ``encoded`` if there is a tokenizer."""
         self.counts[split] += 1
         if encoded is not None:
@@ -78,11 +78,11 @@ class Findings:
         """Keeps hashes of what the model sees of the example, which may be less than the row, and of its prompt. Texts
         that differ only in how Unicode composes their letters are the same."""
         texts = [text for text, _ in example.segments]
-        whole = hash(encoded.rows) if encoded and encoded.cut else _same(*texts, *example.choices)
-        self._wholes[split].append(whole)
+        content = hash(encoded.rows) if encoded and encoded.cut else _same(*texts, *example.choices)
+        self._contents[split].append(content)
         if split == "train":
             prompt = [text for text, trained in example.segments if not trained]
-            self._prompts.append(_same(*prompt) if prompt else whole)
+            self._prompts.append(_same(*prompt) if prompt else content)
             self._answers.append(_same(example.text, str(example.label)))
             self._references.append(_same(*example.references))
 
@@ -221,7 +221,7 @@ class Findings:
 
     def _of_splits(self) -> Iterator[Notice]:
         for earlier, split in itertools.combinations(SPLITS, 2):
-            if shared := sum(map(set(self._wholes[earlier]).__contains__, self._wholes[split])):
+            if shared := sum(map(set(self._contents[earlier]).__contains__, self._contents[split])):
                 what = "training" if earlier == "train" else earlier
                 yield Notice(
                     f"{shared:,} of {self.counts[split]:,} {split} examples {'is' if shared == 1 else 'are'} also in "

@@ -7,15 +7,15 @@ import unicodedata
 from collections import Counter, defaultdict
 
 from sparsezo_gui.engine.data import columns
-from sparsezo_gui.engine.data.sources import Rows
+from sparsezo_gui.engine.data.splits import Rows
 
 _DECIMAL = re.compile(r"[+-]?\d+\.\d*")
 
 
 def alike(word: str) -> str:
     """A key that is equal for labels that differ only in case, spaces, invisible characters, or as 1 and 1.0."""
-    seen = "".join(sign for sign in unicodedata.normalize("NFKC", word) if unicodedata.category(sign) != "Cf")
-    plain = " ".join(seen.split()).casefold()
+    visible = "".join(sign for sign in unicodedata.normalize("NFKC", word) if unicodedata.category(sign) != "Cf")
+    plain = " ".join(visible.split()).casefold()
     return plain.rstrip("0").rstrip(".") if _DECIMAL.fullmatch(plain) else plain
 
 

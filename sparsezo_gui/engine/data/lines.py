@@ -26,8 +26,8 @@ def lines(path: Path) -> Iterator[str]:
     end = ""
     for text in texts(path):
         end = end or ("\n" if "\n" in text else "\r" if "\r" in text[:-1] else "")
-        *whole, rest = text.split(end) if end else [text]
-        for piece in whole:
+        *complete, rest = text.split(end) if end else [text]
+        for piece in complete:
             yield "".join((*held, piece, end)) if held else piece + end
             held.clear()
         if rest:

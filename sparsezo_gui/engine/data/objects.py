@@ -17,7 +17,7 @@ from sparsezo_gui.engine.data.lines import lines, texts
 from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.errors import UserError
 
-LARGEST = 16_000_000  # characters of one row, or of an object that is read as a whole
+LARGEST = 16_000_000  # characters of one row, or of an object that is read in one piece
 _GAP = re.compile(r"[\s\ufeff]*")
 _BETWEEN = re.compile(r"[\s\ufeff,]*")
 _NUMBERED = re.compile(r"\d+")
@@ -171,17 +171,17 @@ class _Text:
     def _large(self) -> Iterator[tuple[int, Any]]:
         """Rows of an object that is larger than a row may be: the only list in it, or else its objects."""
         self._place += 1
-        seen, first, count, alike = "", None, 0, True
+        list_name, first, count, alike = "", None, 0, True
         while (sign := self.sign(_BETWEEN)) != "}":
             line, name = self._line, self._name(sign)
             if self.sign() == "[":
-                if seen or count:
-                    raise _unknown(self.path, [seen, name] if seen else [])
-                seen = name
+                if list_name or count:
+                    raise _unknown(self.path, [list_name, name] if list_name else [])
+                list_name = name
                 yield from self._list()
                 continue
             value = self.value()
-            if seen or not isinstance(value, dict):
+            if list_name or not isinstance(value, dict):
                 continue
             if _is_column(name, value):
                 raise UserError(
@@ -193,7 +193,7 @@ class _Text:
             if alike and value is not first[1]:
                 yield from [(line, value)] if count else [first, (line, value)]
                 count += 1
-        if not seen and not count:
+        if not list_name and not count:
             raise _unknown(self.path, [])
 
     def _name(self, sign: str) -> str:

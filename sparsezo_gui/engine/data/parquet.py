@@ -36,8 +36,8 @@ def read(path: Path) -> Iterator[Record]:
 def _counted(path: Path, table: Any) -> Iterator[Any]:
     """Batches of rows, within the size limit for unpacked data: the file may refer to a long text many times."""
     left = most(path)
-    told = (table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups))
-    if sum(told) > left:
+    sizes = (table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups))
+    if sum(sizes) > left:
         raise too_large(path)
     for batch in table.iter_batches(ROWS):
         left -= batch.nbytes

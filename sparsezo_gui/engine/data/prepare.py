@@ -12,14 +12,16 @@ from typing import Any
 from sparsezo_gui import resources
 from sparsezo_gui.answers import Task
 from sparsezo_gui.engine.data import columns, readers, sources
-from sparsezo_gui.engine.data.encode import Encoded, Tokens, encode, encode_text, encode_text_blocks, text_of
+from sparsezo_gui.engine.data.background import Clock, finish, in_background
+from sparsezo_gui.engine.data.encode import Encoded, encode, encode_text, encode_text_blocks
 from sparsezo_gui.engine.data.examples import Example, Maker, maker
 from sparsezo_gui.engine.data.faults import Faults
 from sparsezo_gui.engine.data.findings import Findings
 from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.engine.data.rendering import trained_sequence
-from sparsezo_gui.engine.data.sources import Rows
 from sparsezo_gui.engine.data.spill import SpillList
+from sparsezo_gui.engine.data.splits import Rows, content_key, load_rows, read_rows, smallest
+from sparsezo_gui.engine.data.tokenise import Tokens, text_of
 from sparsezo_gui.engine.pretrained.limits import Limits
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Notice, Progress
@@ -68,11 +70,11 @@ def load_task(table: DataTable, tokenizer: Any, limits: Limits | None = None) ->
     Raises `UserError` for anything in the data or recipe that cannot become examples.
     """
     yield Progress("Reading data")
-    rows = yield from sources.read_rows(table)
-    make = yield from sources.in_background(lambda: maker(table, rows, tokenizer), Progress("Preparing examples"))
+    rows = yield from read_rows(table)
+    make = yield from in_background(lambda: maker(table, rows, tokenizer), Progress("Preparing examples"))
     splits, found = yield from prepared(make, rows, table, limits)
     total = sum(len(part) for part in rows.values())
-    notices = yield from sources.in_background(found.notices, Progress("Preparing examples", total, total, "examples"))
+    notices = yield from in_background(found.notices, Progress("Preparing examples", total, total, "examples"))
     return TaskData(
         make.task,
         **splits,
@@ -89,7 +91,7 @@ def prepared(
 ) -> Generator[Progress, None, tuple[dict[str, Split], Findings]]:
     """The examples of each split, encoded if there is a tokenizer, and the findings. Raises one `UserError` for all
     rows that cannot become examples."""
-    wrong, found, clock = Faults(), Findings(make, table, rows, limits), sources.Clock()
+    wrong, found, clock = Faults(), Findings(make, table, rows, limits), Clock()
     total, done = sum(map(len, rows.values())), 0
     splits = {name: Split(SpillList(), SpillList()) for name in rows}
     for name, part in rows.items():
@@ -120,7 +122,7 @@ def _add(split: Split, made: list[Made], found: Findings, name: str, row: Record
         split.examples.append(example)
         if encoded is not None:
             split.encoded.append(encoded)
-        found.see(name, row, example, encoded)
+        found.add(name, row, example, encoded)
 
 
 def encoded_row(make: Maker, row: Record, max_tokens: int) -> list[Made]:
@@ -177,7 +179,7 @@ def text_blocks(
 
     ``source`` is a bundled text's name, a file, a folder, a Hub data set, or 'task' (here also 'answers'): the training
     examples of ``table``. Long texts are split into passages, which are taken in the order of their hashes: a
-    reproducible sample of the whole source.
+    reproducible sample of the complete source.
     """
     if source in ("task", "answers"):
         make, rows = _examples(table, tokenizer, source)
@@ -186,7 +188,7 @@ def text_blocks(
         size = tokens * _CHARACTERS
         limit = max(sequences, sequences * tokens // 8)
         numbered = (Record({"text": text}, source, 0) for text in _passages(_texts(source), size))
-        groups, _ = sources.finish(sources.smallest(lambda: numbered, limit, sources.content_key))
+        groups, _ = finish(smallest(lambda: numbered, limit, content_key))
         texts = (group[0].values["text"] for group in groups)
     blocks = encode_text_blocks(texts, tokenizer, tokens, sequences)
     if not blocks:
@@ -198,7 +200,7 @@ def _examples(table: DataTable | None, tokenizer: Any, source: str) -> tuple[Mak
     """The maker of examples, and the training rows that can become some."""
     if table is None:
         raise UserError(f"[mask] text: '{source}' needs the data table of a recipe.")
-    rows = sources.load_rows(table)
+    rows = load_rows(table)
     make = maker(table, rows, tokenizer)
     return make, (row for row in rows["train"] if not (table.leave_out_gaps and _has_gap(make, row)))
 

@@ -11,10 +11,12 @@ from typing import Any
 
 from sparsezo_gui.answers import DataPreview, Pieces, Task
 from sparsezo_gui.engine.data import columns, prepare, rendering, sources
+from sparsezo_gui.engine.data.background import finish, in_background
 from sparsezo_gui.engine.data.examples import Maker, maker
 from sparsezo_gui.engine.data.faults import Gaps
 from sparsezo_gui.engine.data.findings import Findings
 from sparsezo_gui.engine.data.record import Record
+from sparsezo_gui.engine.data.splits import explode, read_rows
 from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.engine.pretrained.limits import Limits
 from sparsezo_gui.errors import UserError
@@ -33,7 +35,7 @@ _HINTS = {  # words in a column's name that suggest a part, beyond the names a t
 
 def preview(table: DataTable, tokenizer: Any = None, page: int = 0, page_size: int = 50) -> DataPreview:
     """A page of rows and what they become. Raises `UserError` only if the source cannot be read at all."""
-    return sources.finish(previewing(table, tokenizer, page, page_size))
+    return finish(previewing(table, tokenizer, page, page_size))
 
 
 def previewing(
@@ -41,7 +43,7 @@ def previewing(
 ) -> Generator[Progress, None, DataPreview]:
     """`preview`, yielding progress. Close the generator to cancel."""
     yield Progress("Reading data")
-    rows = yield from sources.read_rows(table)
+    rows = yield from read_rows(table)
     kind = task(table.task)
     paged = _page(table, kind, page, page_size)
     there = columns.names(rows["train"])
@@ -54,13 +56,13 @@ def previewing(
         "totals": {name: len(part) for name, part in rows.items()},
     }
     try:
-        make = yield from sources.in_background(lambda: maker(table, rows, tokenizer), Progress("Preparing examples"))
+        make = yield from in_background(lambda: maker(table, rows, tokenizer), Progress("Preparing examples"))
     except UserError as error:
         return DataPreview(**common, columns_of={}, suggestion=suggest(kind, table, there), problem=str(error))
     common |= {"columns_of": make.parts, "suggestion": {}}
     try:
         splits, found = yield from prepare.prepared(make, rows, table, limits)
-        notices = yield from sources.in_background(found.notices, Progress("Preparing examples"))
+        notices = yield from in_background(found.notices, Progress("Preparing examples"))
         common |= {"notices": notices, "offer": "merge_labels" if found.mergeable else ""}
         examples, left_out = _shown(make, paged, table)
         return DataPreview(**common, examples=examples, left_out=left_out, **_figures(make, splits, found))
@@ -91,7 +93,7 @@ def _page(table: DataTable, kind: Task, page: int, size: int) -> list[Record]:
     """Rows of a page, in the order of the file with the training rows."""
     parts = sources.find(table.source)
     part = parts.get("train") or next(iter(parts.values()))
-    unfolded = (row for record in part() for row in sources.explode(record, kind.explode))
+    unfolded = (row for record in part() for row in explode(record, kind.explode))
     return list(itertools.islice(unfolded, page * size, (page + 1) * size))
 
 

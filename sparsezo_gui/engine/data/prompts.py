@@ -12,12 +12,13 @@ from typing import Any
 
 from sparsezo_gui.answers import Task
 from sparsezo_gui.engine.data import chat, columns
-from sparsezo_gui.engine.data.encode import Encoded, Tokens, encode, prompt_tokens
+from sparsezo_gui.engine.data.encode import Encoded, encode
 from sparsezo_gui.engine.data.examples import Example, maker
 from sparsezo_gui.engine.data.record import Record
-from sparsezo_gui.engine.data.sources import Rows
+from sparsezo_gui.engine.data.splits import Rows
 from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.engine.data.template import Template
+from sparsezo_gui.engine.data.tokenise import Tokens, prompt_tokens
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
 

@@ -1,7 +1,8 @@
-"""One row of a data set, whatever its source."""
+"""One row of a data set, from any source."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,10 @@ class Record:
         """For messages: 'cats.csv, row 3 (line 4)'."""
         line = f" (line {self.line})" if self.line not in (0, self.number) else ""
         return f"{self.source}, row {self.number}{line}"
+
+
+Part = Callable[[], Iterator[Record]]
+"""Reads the rows of one part of a source, such as its training file, from the beginning."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from sparsezo_gui.answers import Pieces
-from sparsezo_gui.engine.data.encode import Encoded, Tokens, beginning, tokenise
+from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.examples import Example
+from sparsezo_gui.engine.data.tokenise import Tokens, beginning, tokenise
 from sparsezo_gui.untrusted import outside
 
 SHOWN = 10_000  # characters of an example in the window; a longer one is shortened in the middle

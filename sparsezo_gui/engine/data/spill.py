@@ -63,7 +63,7 @@ class SpillList(Sequence[T]):
     def _flush(self) -> None:
         try:
             if self._file is None:
-                self._file = cast("BinaryIO", tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 (closed with the store)
+                self._file = cast("BinaryIO", tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 (closed with the list)
                 weakref.finalize(self, self._file.close)
             self._file.seek(self._written)
             self._file.write(self._buffer)

@@ -93,7 +93,7 @@ class Template:
             return rendered("prompt", self.text, wanted, self.where, place)
         except UserError:
             raise
-        except Exception as error:  # whatever goes wrong in a template is reported alike
+        except Exception as error:  # any error in a template is reported in the same form
             raise UserError(f"{self.where}: fails on {place}: {error}.") from error
 
     def _is_small(self, values: dict[str, Any]) -> bool:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.formats import export_format
 from sparsezo_gui.recipe.events import Notice, Progress
-
-if TYPE_CHECKING:
-    from sparsezo_gui.engine.session import Session
 
 
 def export_run(
@@ -24,7 +21,7 @@ def export_run(
     for a changed tokenizer or configuration unless ``accept`` is set.
     """
     from sparsezo_gui.engine.runs.folder import open_run
-    from sparsezo_gui.engine.session import open_session
+    from sparsezo_gui.engine.session.opening import open_session
 
     kind = export_format(form)
     chosen = {option.name: option.chosen(options.get(option.name)) for option in kind.options}
@@ -32,12 +29,7 @@ def export_run(
         raise UserError(f"{out}: already exists. Choose another {kind.noun}.")
     run = open_run(folder)
     session = yield from open_session(run, step, accept=accept)
-    if reason := refusal(form, session):
+    if reason := kind.refusal(session):
         raise UserError(reason)
     facts = yield from kind.write(session, run, out, accept, **chosen)
     return {"step": session.step, "tuned": session.tuned.mask.size, "changed": list(session.changed), **facts}
-
-
-def refusal(form: str, session: Session) -> str:
-    """Why the run cannot be exported in that format; empty if it can."""
-    return session.tuned.space.export_refusal(form)

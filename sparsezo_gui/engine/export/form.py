@@ -36,7 +36,7 @@ class Option:
 
 class ExportFormat(ABC):
     """A format that a step of a run can be exported as: a folder, or a file with ``suffix``. Each option becomes a
-    flag of ``sparsezo export``."""
+    flag of ``sparsezo export``, which formats share if their options have the same name."""
 
     title: ClassVar[str]
     help: ClassVar[str]
@@ -53,6 +53,10 @@ class ExportFormat(ABC):
     def noun(self) -> str:
         """'file' or 'folder'."""
         return "folder" if self.folder else "file"
+
+    def refusal(self, session: Session) -> str:
+        """Why it cannot hold what the run of ``session`` tuned, in sentences; empty if it can."""
+        return ""
 
     @abstractmethod
     def write(

@@ -6,7 +6,6 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsezo_gui.engine.export import refusal
 from sparsezo_gui.engine.export.form import ExportFormat, Option
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import outcome
@@ -58,7 +57,7 @@ def _folder(
     from sparsezo_gui.engine.export.stops import FILE, added_stop, generation_config
     from sparsezo_gui.engine.hub.library import licence_of
     from sparsezo_gui.engine.provenance import in_words
-    from sparsezo_gui.engine.session import data_of
+    from sparsezo_gui.engine.session.loading import data_of
 
     source, size, form = session.model.source, session.tuned.mask.size, str(session.model.dtype).split(".")[-1]
     write, untuned = {
@@ -88,7 +87,7 @@ def _merged(session: Session, out: Path, texts: dict[str, str]) -> Generator[Pro
     done = yield from export_merged(session.model.source, session.tuned.changes(), out, texts)
     told = [f"{done.moved:,} of {done.tuned:,} tuned weights differ from the base model."]
     if done.moved < done.tuned // 2:
-        kept = "" if refusal("overlay", session) else "; an overlay file keeps these changes"
+        kept = "" if session.tuned.space.whole_weights else "; an overlay file keeps these changes"
         told.append(f"The changes of the others are lost to rounding in the base model's number format{kept}.")
     return told
 

@@ -22,6 +22,15 @@ class Overlay(ExportFormat):
     help = "Only the tuned values, in a small file that needs SparseZO and the base model."
     suffix = ".safetensors"
 
+    def refusal(self, session: Session) -> str:
+        """See `ExportFormat.refusal`."""
+        if not (changed := session.tuned.space.whole_weights):
+            return ""
+        return (
+            f"An overlay file stores single weights, but this run {changed}. Export it with --format hf, or share the "
+            "run, which takes the least space."
+        )
+
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool
     ) -> Generator[Progress, None, dict[str, Any]]:

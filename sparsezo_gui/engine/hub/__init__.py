@@ -1,1 +1,1 @@
-"""The Hugging Face Hub and its cache: finding, downloading, consent to code, tokens, the list of models."""
+"""The Hugging Face Hub and its cache: finding and downloading models, access tokens, the list of models."""

@@ -65,8 +65,8 @@ def find(table: ModelTable) -> Generator[Progress, None, ModelSource]:
 
 
 def tokenizer_folder(table: ModelTable) -> Generator[Progress, None, Path]:
-    """Folder with the tokenizer of the model that ``table`` names; from the Hub, all but the weights is fetched where
-    it is not here. Raises `UserError`."""
+    """Folder with the tokenizer of the model that ``table`` names; if it is only on the Hub, everything but the weights
+    is downloaded. Raises `UserError`."""
     yield Progress("Looking for the model")
     folder = local_folder(table.id) or cached_folder(table)
     if folder is not None:
@@ -81,9 +81,8 @@ def tokenizer_folder(table: ModelTable) -> Generator[Progress, None, Path]:
 
 
 def cached_folder(table: ModelTable) -> Path | None:
-    """Folder in the Hugging Face cache when all of the model is there (offline: when any of it is); no network call.
-
-    Raises `UserError` for code that may not run whoever lets it.
+    """The model's folder in the Hugging Face cache, if it is complete (offline: if there is any); else None. Makes no
+    network call. Raises `UserError` for the model's own code if that cannot be run at all.
     """
     try:
         path = Path(
@@ -108,7 +107,7 @@ def _complete(folder: Path, table: ModelTable) -> bool:
 
 
 def hub_error(table: ModelTable, error: BaseException) -> UserError:
-    """The sentence for whatever the Hub's client raised."""
+    """The sentence for an error of the Hub's client."""
     bundled = ", ".join(resources.BUNDLED_MODELS)
     return refusal("model", table.id, error, f"choose a folder or a bundled model ({bundled})")
 
@@ -133,7 +132,7 @@ def _download(table: ModelTable) -> Generator[Progress, None, Path]:
 
 
 def _listing(table: ModelTable) -> Generator[Progress, None, tuple[Snapshot, list[HubFile]]]:
-    """The commit and its files to fetch. Raises `UserError` when they do not make a model that can be loaded."""
+    """The commit and its files to download. Raises `UserError` if they are not a model that can be loaded."""
     if huggingface_hub.is_offline_mode():
         raise hub.OfflineModeIsEnabled
     info = yield from patiently(lambda: model_info(table), Progress("Looking for the model"))
@@ -157,7 +156,7 @@ def _listing(table: ModelTable) -> Generator[Progress, None, tuple[Snapshot, lis
 
 
 def model_info(table: ModelTable) -> huggingface_hub.ModelInfo:
-    """What the Hub says about the model at the table's revision, with its files. Raises what the client raises."""
+    """The Hub's metadata of the model at the table's revision, with its files. Raises the client's errors."""
     return huggingface_hub.HfApi().model_info(
         table.id, revision=table.revision, files_metadata=True, token=token(), timeout=constants.HF_HUB_ETAG_TIMEOUT
     )
@@ -167,9 +166,8 @@ def _file(sibling: RepoSibling) -> HubFile:
     hash = (sibling.lfs.sha256 if sibling.lfs else sibling.blob_id) or ""
     if sibling.size is None or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", hash):
         raise UserError(
-            f"{constants.ENDPOINT} does not provide size and checksum of '{sibling.rfilename}', so it "
-            "is not a full mirror of the Hub. Unset HF_ENDPOINT, or download the model in another way and "
-            "choose its folder."
+            f"{constants.ENDPOINT} does not provide size and checksum of '{sibling.rfilename}', so it is not a full "
+            "mirror of the Hub. Unset HF_ENDPOINT, or download the model with another program and choose its folder."
         )
     return HubFile(sibling.rfilename, sibling.size, hash)
 
@@ -187,7 +185,7 @@ def _check_disk(table: ModelTable, needed: int) -> None:
 
 
 def _fetch(snapshot: Snapshot, files: list[HubFile], done: int, total: int) -> Generator[Progress, None, int]:
-    """Fetches ``files``, telling the bytes of all; ``done`` are there before, and what it returns after."""
+    """Downloads ``files``; progress counts from ``done`` bytes of ``total``. Returns the bytes done afterwards."""
     for file in files:
         with closing(snapshot.fetch(file)) as work:
             for have in work:

@@ -1,8 +1,8 @@
 """Downloads of a model from the Hub into the Hugging Face cache: resumed when interrupted, checked when complete.
 
-The Hub's own client begins an unfinished file anew, which can cost hours of a laptop's line, and compares only sizes.
-So the bytes come here, over its session and into its layout: ``blobs`` holds contents by their hash, as
-``HASH.incomplete`` until they are whole and right, and ``snapshots/COMMIT`` links to them by their names.
+The Hub's own client restarts an unfinished file, which can cost hours on a slow connection, and compares only sizes. So
+files are downloaded here, with its HTTP session and into its cache layout: ``blobs`` contains contents by hash, named
+``HASH.incomplete`` until they are complete and checked, and ``snapshots/COMMIT`` links to them by file name.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from sparsezo_gui.recipe.events import Progress
 
 WAITS = (1.0, 1.0, 2.0, 4.0, 8.0)  # seconds before each retry, as long as no byte arrives
 BUSY = (408, 429, 500, 502, 503, 504)  # HTTP errors that may be temporary
-TELL = 0.1  # seconds between progress events
+PROGRESS_EVERY = 0.1  # seconds between progress events
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """``hash`` is the sha256 of a large file's content; of a small one the sha1 that git gives it."""
+    """A file on the Hub; ``hash`` is the SHA-256 of a large file's content, and git's SHA-1 of a small one."""
 
     name: str
     size: int
@@ -45,7 +45,7 @@ class HubFile:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One commit of a model on the Hub, and its place in the cache. ``token`` is sent when a file is asked for."""
+    """One commit of a model on the Hub, and its location in the cache. ``token`` is sent with each request."""
 
     id: str
     commit: str
@@ -72,9 +72,9 @@ class Snapshot:
         return max(file.size - _size(self._part(file)), 0)
 
     def fetch(self, file: HubFile) -> Generator[int, None, None]:
-        """Downloads ``file``, yielding how many bytes it has. Closing this keeps the part that has arrived.
+        """Downloads ``file``, yielding the bytes that it has so far. Closing the generator keeps the partial file.
 
-        Raises `UserError` for a wrong content, which is removed, and whatever the Hub's client raises.
+        Raises `UserError` for a wrong checksum, after removing the file, and the errors of the Hub's client.
         """
         if (self.folder / file.name).exists():
             return
@@ -84,7 +84,7 @@ class Snapshot:
             _link(self._blob(file), self.folder / file.name)
 
     def note(self, revision: str) -> None:
-        """Notes in the cache which commit ``revision`` (a branch or tag) is, so that it is found without the Hub."""
+        """Records in the cache that ``revision`` (a branch or tag) is this commit, so that it is found offline."""
         if revision != self.commit:
             write_text(self.storage / "refs" / revision, self.commit)
 
@@ -96,7 +96,7 @@ class Snapshot:
 
     @contextmanager
     def _locked(self, file: HubFile) -> Iterator[None]:
-        path = Path(constants.HF_HUB_CACHE) / ".locks" / self._key / f"{file.hash}.lock"  # where the client has it
+        path = Path(constants.HF_HUB_CACHE) / ".locks" / self._key / f"{file.hash}.lock"  # as the client does
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with held(path):
@@ -143,7 +143,7 @@ def _complete(part: Path, url: str, headers: dict[str, str], size: int) -> Gener
     while (have := _size(part)) < size:
         try:
             yield from _append(part, url, headers, size)
-        except hub.HTTPError as error:  # the line broke, or the Hub refuses
+        except hub.HTTPError as error:  # the connection broke, or the Hub refuses
             fruitless = 0 if _size(part) > have else fruitless + 1
             if not _passes(error) or fruitless == len(WAITS):
                 raise
@@ -157,11 +157,11 @@ def _append(part: Path, url: str, headers: dict[str, str], size: int) -> Generat
     with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
         hf_raise_for_status(response)
         with open(part, "wb" if response.status_code == 200 else "ab") as out:  # 200: ranges are not supported
-            told = 0.0
+            reported = 0.0
             for chunk in response.iter_bytes():
                 out.write(chunk)
-                if time.monotonic() - told > TELL:
-                    told = time.monotonic()
+                if time.monotonic() - reported > PROGRESS_EVERY:
+                    reported = time.monotonic()
                     yield out.tell()
     if _size(part) < size:
         raise hub.HTTPError("the connection ended early")
@@ -183,23 +183,24 @@ def _is_right(part: Path, file: HubFile) -> Generator[int, None, bool]:
 
 
 def _digest(like: str, size: int) -> Any:
-    """Computes a hash such as ``like``: the sha256 of a content, or the sha1 that git gives one of ``size`` bytes."""
+    """A new digest of the same kind as the hash ``like``: SHA-256, or git's SHA-1 for a content of ``size`` bytes."""
     return hashlib.sha256() if len(like) == 64 else hashlib.sha1(b"blob %d\0" % size)
 
 
 def remove_damaged(id: str, since: float) -> bool:
-    """Removes what came of the data set ``id`` after ``since`` (seconds since 1970) with another content than the hash
-    says that it is called by; whether there was any. The libraries that fetch data sets compare only sizes."""
+    """Removes files of the data set ``id`` that were downloaded after ``since`` (seconds since 1970) and whose content
+    does not match the hash in their name; returns whether there were any. The libraries that download data sets compare
+    only sizes."""
     storage = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=id, repo_type="dataset")
-    came = [blob for blob in (storage / "blobs").glob("*") if len(blob.name) in (40, 64)]
-    wrong = [blob for blob in came if blob.stat().st_mtime >= since and not _is_named_right(blob)]
+    blobs = [blob for blob in (storage / "blobs").glob("*") if len(blob.name) in (40, 64)]
+    wrong = [blob for blob in blobs if blob.stat().st_mtime >= since and not _matches_name(blob)]
     for path in (*wrong, *(storage / "snapshots").rglob("*")):
         if path in wrong or (path.is_symlink() and not path.exists()):
             path.unlink()
     return bool(wrong)
 
 
-def _is_named_right(blob: Path) -> bool:
+def _matches_name(blob: Path) -> bool:
     with blob.open("rb") as content:
         return hashlib.file_digest(content, lambda: _digest(blob.name, _size(blob))).hexdigest() == blob.name
 
@@ -222,4 +223,4 @@ def _pause(seconds: float) -> Generator[None, None, None]:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         yield
-        time.sleep(min(TELL, seconds))
+        time.sleep(min(PROGRESS_EVERY, seconds))

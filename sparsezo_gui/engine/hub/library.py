@@ -45,7 +45,7 @@ def local_models() -> list[ModelSummary]:
 
 
 def summary(table: ModelTable | str) -> ModelSummary:
-    """What the model of ``table`` is, from its config and the Hub's metadata; what is wrong with it is its problem."""
+    """Summary of the model of ``table``, from its config and the Hub's metadata; faults are its ``problem``."""
     table = ModelTable(id=table) if isinstance(table, str) else table
     try:
         folder = local_folder(table.id)
@@ -61,24 +61,26 @@ def summary(table: ModelTable | str) -> ModelSummary:
 
 
 def spec_of(table: ModelTable) -> ModelSpec:
-    """Anatomy from the config alone, fetched if it must be: enough for the memory estimate. Raises `UserError`, and
-    `ConsentNeeded` where the layout is known to code alone that the user has not let run."""
+    """Model spec from the config alone, which is downloaded if needed: enough for the memory estimate.
+
+    Raises `UserError`, and `ConsentNeeded` if only the model's own code, not yet allowed to run, knows the layout.
+    """
     folder = local_folder(table.id) or cached_folder(table) or _fetch_config(table)
     code = usable_code(table, folder)
     return spec(read_config(folder, code), code)
 
 
 def usable_code(table: ModelTable, folder: Path) -> TrustedCode | None:
-    """The model's own code as far as the user lets it run; None where transformers knows the layout without it.
+    """The model's own code if the user allowed it to run; None if transformers knows the layout without it.
 
-    Raises `ConsentNeeded` where there is no other way to know it, and `UserError`.
+    Raises `ConsentNeeded` if only the code knows the layout, and `UserError`.
     """
     code = permitted(table, folder)
     return code if code is not None or named_type(folder) in CONFIG_MAPPING else required(table, folder)
 
 
 def search_hub(text: str, limit: int = LIMIT) -> list[ModelSummary]:
-    """Text-generation models on the Hub whose name has ``text``, most downloaded first. Raises `UserError`."""
+    """Text-generation models on the Hub whose name contains ``text``, most downloaded first. Raises `UserError`."""
     try:
         models = list(huggingface_hub.HfApi().list_models(
             search=text, pipeline_tag="text-generation", sort="downloads", limit=limit,
@@ -90,7 +92,7 @@ def search_hub(text: str, limit: int = LIMIT) -> list[ModelSummary]:
 
 
 def licence_of(folder: Path) -> str:
-    """Licence that the model card in ``folder`` states, such as 'apache-2.0'; empty when there is none."""
+    """Licence in the model card in ``folder``, such as 'apache-2.0'; empty if there is none."""
     try:
         text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -125,7 +127,7 @@ def _of_folder(table: ModelTable, folder: Path, kind: str) -> ModelSummary:
         facts["bytes"] = sum(path.stat().st_size for path in set(find_weights(folder).values()))
     except UserError as error:
         facts["problem"] = str(error)
-    except Exception as error:  # whatever libraries raise over it; the others are listed all the same
+    except Exception as error:  # libraries may raise anything for it; the other models are still listed
         facts["problem"] = f"{folder}: cannot be used as a model ({reason(error)}). Download or copy it again."
     return ModelSummary(table.id, _title(table.id), kind, licence=licence_of(folder), **facts)
 
@@ -149,7 +151,7 @@ def _of_hub(table: ModelTable) -> ModelSummary:
         check_quantisation(f"'{table.id}' on the Hub", config)
         facts["parameters"] = spec(config, code).parameters
         if not files:
-            facts["problem"] = f"'{table.id}' on the Hub has no safetensors weights; choose a copy that does."
+            facts["problem"] = f"'{table.id}' on the Hub has no safetensors weights. Choose a copy that has them."
     except UserError as error:
         facts["problem"] = str(error)
     return ModelSummary(table.id, _title(table.id), "hub", **facts)
@@ -163,12 +165,12 @@ def _fetch_config(table: ModelTable) -> Path:
     return Path(path).parent
 
 
-def _of_info(info: Any) -> ModelSummary:
+def _of_info(info: huggingface_hub.ModelInfo) -> ModelSummary:
     config = info.config or {}
     kind = config.get("model_type")
     numbers = info.safetensors.parameters if info.safetensors else {}
     size = sum(count * (DTYPES[dtype].itemsize if dtype in DTYPES else 1) for dtype, count in numbers.items())
-    problem = "" if numbers else "It has no safetensors weights; choose a copy that does."
+    problem = "" if numbers else "It has no safetensors weights. Choose a copy that has them."
     problem = kinds.of_tags(info.tags) or _it(kinds.of_config(config)) or problem
     if kind and kind not in CONFIG_MAPPING:
         problem = f"transformers does not support its model type '{kind}'."

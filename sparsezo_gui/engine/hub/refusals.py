@@ -14,13 +14,13 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.untrusted import reason
 
 HUB_ERRORS = (hub.HTTPError, hub.EntryNotFoundError, OSError, hub.HFValidationError, json.JSONDecodeError)
-"""What the Hub's client raises."""
+"""The errors of the Hub's client."""
 
 
 def refusal(kind: str, id: str, error: BaseException, instead: str) -> UserError:
-    """The sentence for ``error``, one of `HUB_ERRORS`, which came instead of the ``kind`` ('model', 'data set') ``id``.
+    """The sentence for ``error``, one of `HUB_ERRORS`, on getting the ``kind`` ('model' or 'data set') ``id``.
 
-    ``instead`` says what else the user can do.
+    ``instead`` is what else the user can do.
     """
     chain = _chain(error)
 
@@ -53,8 +53,8 @@ def refusal(kind: str, id: str, error: BaseException, instead: str) -> UserError
         return UserError(f"The {kind} '{id}' was disabled by the Hub. Choose another one.")
     if status in (401, 403):
         return UserError(
-            f"The Hub does not let your token read the {kind} '{id}' (HTTP {status}): it is wrong, has "
-            f"expired or lacks the permission. Create a new one at {tokens} and set it {HOW}."
+            f"Your token cannot read the {kind} '{id}' on the Hub (HTTP {status}): it is wrong, has expired or lacks "
+            f"permission. Create a new one at {tokens} and set it {HOW}."
         )
     if any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in chain):
         return UserError(
@@ -64,7 +64,7 @@ def refusal(kind: str, id: str, error: BaseException, instead: str) -> UserError
     if local := next((link for link in chain if isinstance(link, OSError) and link.filename), None):
         return UserError(
             f"{local.filename}: cannot be written ({local.strerror}). Change its permissions, or set "
-            "HF_HOME to a folder that is yours."
+            "HF_HOME to a folder that you can write to."
         )
     return UserError(
         f"The {kind} '{id}' is not on this computer, and the Hub cannot be reached ({_reason(chain)}). "
@@ -84,13 +84,13 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _status(chain: list[BaseException]) -> int:
-    """The Hub's answer, 0 when there was none."""
+    """The HTTP status of the Hub's answer; 0 if there was none."""
     return next((link.response.status_code for link in chain if isinstance(link, hub.HfHubHTTPError)), 0)
 
 
 def _reason(chain: list[BaseException]) -> str:
     if any(isinstance(link, json.JSONDecodeError) for link in chain):
-        return "something else answers in its place, such as the sign-in page of a network"
+        return "something else answers instead, such as the sign-in page of a network"
     if _status(chain):
         return f"it answers HTTP {_status(chain)}"
     return reason(chain[-1])

@@ -1,6 +1,7 @@
 """What is tuned of a frozen weight, for as many points at once as go through the layer.
 
-Some of it is put into the weight while that is dense, some is added to what the weight gives.
+Some of it is put into the weight while that is dense, some is added to what the weight gives. A space may have a
+patch of its own in its file, which is read before torch is loaded; so nothing here imports torch at the top.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-from sparsezo_gui.engine.layers.weights import FrozenWeight
+    from sparsezo_gui.engine.layers.weights import FrozenWeight
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,8 @@ class SparsePatch(Patch):
 
     def put(self, weight: Tensor, point: int, first: int) -> Tensor:
         """See `Patch.put`."""
+        import torch
+
         indices, values = self.indices, self.values[point]
         if weight.numel() < self.size:
             begin = first * weight.shape[1]
@@ -85,6 +90,8 @@ class DensePatch(Patch):
 
     def weights(self, frozen: FrozenWeight, dtype: torch.dtype, first: int, last: int) -> Iterator[Tensor]:
         """See `Patch.weights`."""
+        import torch
+
         weight, directions = frozen.read(torch.float32, first, last), self.draw(first, last)
         room = torch.empty_like(weight)
         for offsets in self.offsets:
@@ -92,12 +99,16 @@ class DensePatch(Patch):
 
     def put(self, weight: Tensor, point: int, first: int) -> Tensor:
         """See `Patch.put`."""
+        import torch
+
         held, directions = weight.float(), self.draw(first, first + len(weight))
         return _moved(held, directions, self.offsets[point], torch.empty_like(held)).to(weight.dtype)
 
 
 def _moved(weight: Tensor, directions: Tensor, offsets: Sequence[float], room: Tensor) -> Tensor:
     """``weight`` moved, in ``room``; or itself where it is not."""
+    import torch
+
     moved = weight
     for direction, offset in zip(directions, offsets, strict=True):
         if offset:
@@ -139,6 +150,8 @@ class PerExamplePatch(SparsePatch):
             out[:, first:last] += moved.view(*part.shape[:2], -1) * offsets
 
     def _sparse(self, example: int, shape: tuple[int, int]) -> Tensor:
+        import torch
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch calls this layout a beta
             return torch.sparse_csr_tensor(
@@ -195,5 +208,7 @@ class AdapterPatch(Patch):
     def project(self, gradient: Tensor, x: Tensor) -> Tensor:
         """s·Bᵀ·G and s·G·Aᵀ, flat and one after the other: gradients of the first point's A and B, where G (out, in)
         is the weight's gradient, ``gradient``ᵀ·``x`` of (rows, out) and (rows, in)."""
+        import torch
+
         inner, outer = (gradient @ self.b[0]).mT @ x, gradient.mT @ (x @ self.a[0].mT)
         return torch.cat([inner.flatten(), outer.flatten()]).mul_(self.scale)

@@ -16,7 +16,7 @@ from sparsezo_gui.engine.loop.running import Commands, Events, Loaded, Running
 from sparsezo_gui.engine.loop.step import take_step
 from sparsezo_gui.engine.loop.writing import finish, keep_checkpoint
 from sparsezo_gui.engine.runs import checkpoints
-from sparsezo_gui.engine.runs.journal import JournalWriter
+from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.watch import Watch
 from sparsezo_gui.recipe import events as e
 

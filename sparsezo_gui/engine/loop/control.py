@@ -16,7 +16,7 @@ from sparsezo_gui.engine.loop.running import Events, Loaded, Running
 from sparsezo_gui.engine.loop.writing import keep_checkpoint
 from sparsezo_gui.engine.provenance import in_words
 from sparsezo_gui.engine.runs.lineage import lineage_of
-from sparsezo_gui.engine.session import replay
+from sparsezo_gui.engine.session.replay import replay
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from sparsezo_gui.engine.data import task
+from sparsezo_gui.engine.data.splits import SPLITS
 from sparsezo_gui.engine.evaluate import BATCH, evaluate
 from sparsezo_gui.engine.loop.running import Events, Loaded, Running
-from sparsezo_gui.engine.provenance import SPLITS
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe import outcome
 

@@ -12,7 +12,8 @@ from sparsezo_gui.engine.loop.writing import keep_checkpoint
 from sparsezo_gui.engine.runs import journal as journals
 from sparsezo_gui.engine.runs.folder import RunFolder, with_data
 from sparsezo_gui.engine.runs.lineage import lineage_of
-from sparsezo_gui.engine.session import bring, data_of, loaded
+from sparsezo_gui.engine.session.loading import data_of
+from sparsezo_gui.engine.session.opening import loaded, restore
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe import outcome
@@ -25,7 +26,7 @@ def load(running: Running, first: bool = False) -> Events:
     """
     running.run.recipe.privacy.check()
     session = yield from loaded(running.run, running.accept)
-    yield from bring(session, running.run, _asked_back(running) if first else None)
+    yield from restore(session, running.run, _asked_back(running) if first else None)
     data = yield from data_of(session, running.run, accept=running.accept)
     if running.run.facts.data_hash is None and not session.changed:
         inputs = dict(session.data[running.run.recipe.data.model_dump_json()][1])

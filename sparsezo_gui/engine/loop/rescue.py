@@ -17,7 +17,7 @@ from sparsezo_gui.engine.loop.running import Events, Loaded, Running
 from sparsezo_gui.engine.runs import journal as journals
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.runs.lineage import lineage_of
-from sparsezo_gui.engine.session import replay
+from sparsezo_gui.engine.session.replay import replay
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e

@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.guard import Guard
 from sparsezo_gui.engine.runs.folder import RunFolder
-from sparsezo_gui.engine.runs.journal import JournalWriter
+from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.watch import Watch
 from sparsezo_gui.errors import DiskFull

@@ -76,7 +76,6 @@ class ActivationSubspace(OnText):
 
         from sparsezo_gui.engine.layers.blocks import Blocks
         from sparsezo_gui.engine.spaces.low_rank import orthonormal, start_basis
-        from sparsezo_gui.engine.spaces.mask import Mask
         from sparsezo_gui.engine.zo.generator import Stream
 
         yield Progress("Reading text for the mask")
@@ -109,10 +108,7 @@ class ActivationSubspace(OnText):
                 bases = {name: orthonormal(found).to(model.device) for name, found in sums.items()}
             hidden = given
             parts |= {name: basis.t().contiguous().cpu() for name, basis in bases.items()}
-        return Mask(
-            {}, self.model_dump(mode="json"), model.fingerprint, spec.eligible, self.space, parts,
-            self.tuned(spec),
-        )  # fmt: skip
+        return self.mask_of(model, parts, self.tuned(spec))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from sparsezo_gui.recipe.events import Progress
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
+    from sparsezo_gui.engine.pretrained.spec import ModelSpec
     from sparsezo_gui.engine.spaces.mask import Mask
 
 
@@ -26,9 +27,9 @@ class All(MaskRule):
     rate_factor: ClassVar[float] = 0.25
     rule: Literal["all"] = "all"
 
-    def share(self) -> float:
-        """See `MaskRule.share`."""
-        return 1.0
+    def tuned(self, spec: ModelSpec) -> int:
+        """See `MaskRule.tuned`."""
+        return spec.eligible
 
     def source(self) -> str:
         """See `MaskRule.source`."""
@@ -40,8 +41,5 @@ class All(MaskRule):
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
-        from sparsezo_gui.engine.spaces.mask import Mask
-
         yield Progress("Selecting all weights")
-        count = model.spec.eligible
-        return Mask({}, self.model_dump(mode="json"), model.fingerprint, count, self.space, tuned=count)
+        return self.mask_of(model, {}, model.spec.eligible)

@@ -11,6 +11,7 @@ from sparsezo_gui.recipe.variants import setting
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
+    from sparsezo_gui.engine.pretrained.spec import ModelSpec
     from sparsezo_gui.engine.spaces.mask import Mask
 
 
@@ -38,9 +39,9 @@ class RandomLayers(MaskRule):
         sane=(0.5, 0.75),
     )
 
-    def share(self) -> float:
-        """See `MaskRule.share`."""
-        return 1 - self.dropped
+    def tuned(self, spec: ModelSpec) -> int:
+        """See `MaskRule.tuned`."""
+        return round((1 - self.dropped) * spec.eligible)
 
     def source(self) -> str:
         """See `MaskRule.source`."""
@@ -55,9 +56,7 @@ class RandomLayers(MaskRule):
         import torch
 
         from sparsezo_gui.engine.spaces.dense import BLOCKS
-        from sparsezo_gui.engine.spaces.mask import Mask
 
         yield Progress("Selecting all weights")
-        count, told = model.spec.eligible, self.model_dump(mode="json")
-        kept = torch.tensor([float(max(1, round(self.share() * model.spec.layers)))])
-        return Mask({}, told, model.fingerprint, count, self.space, {BLOCKS: kept}, count)
+        kept = torch.tensor([float(max(1, round((1 - self.dropped) * model.spec.layers)))])
+        return self.mask_of(model, {BLOCKS: kept}, model.spec.eligible)

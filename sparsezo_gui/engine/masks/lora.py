@@ -82,12 +82,8 @@ class Lora(MaskRule):
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
         from sparsezo_gui.engine.spaces.lora import Adapters
-        from sparsezo_gui.engine.spaces.mask import Mask
 
         yield Progress("Drawing the adapters")
         spec = model.spec
         found = Adapters(spec.linears, self.ranks(spec), search.seed)
-        return Mask(
-            {}, self.model_dump(mode="json"), model.fingerprint, spec.eligible, self.space, found.parts,
-            self.tuned(spec),
-        )  # fmt: skip
+        return self.mask_of(model, found.parts, self.tuned(spec))

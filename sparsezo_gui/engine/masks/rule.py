@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -42,7 +42,6 @@ class MaskRule(Variant):
     rate_factor: ClassVar[float] = 1.0
     """Factor on a learning rate in units of weights, relative to the sensitive mask, where the loss is steepest;
     changing the rule scales the rate by it (see `sparsezo_gui.recipe.rates`)."""
-
     sums: ClassVar[int] = 0
     """fp32 numbers per weight of a block, besides the weight, held while gradients are summed."""
 
@@ -61,13 +60,9 @@ class MaskRule(Variant):
         """Whether the mask depends on the run's own examples."""
         return False
 
-    def share(self) -> float:
-        """Fraction of the eligible weights that is tuned, if it does not depend on their shapes."""
-        raise NotImplementedError
-
+    @abstractmethod
     def tuned(self, spec: ModelSpec) -> int:
         """Number of tuned values in a model of ``spec``, for the memory estimate."""
-        return round(self.share() * spec.eligible)
 
     def bases(self, spec: ModelSpec) -> int:
         """Number of additional numbers held to locate them in the weights."""
@@ -84,6 +79,13 @@ class MaskRule(Variant):
     @abstractmethod
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """Finds the mask of ``model``; yields progress and returns the mask. Closing the generator cancels."""
+
+    def mask_of(self, model: FrozenModel, parts: Mapping[str, Tensor], tuned: int) -> Mask:
+        """A mask that lists no entries: the ``parts`` of this rule's space, and the number of ``tuned`` values."""
+        from sparsezo_gui.engine.spaces.mask import Mask
+
+        told = self.model_dump(mode="json")
+        return Mask({}, told, model.fingerprint, model.spec.eligible, self.space, parts, tuned)
 
 
 def find_measured(rule: MaskRule, model: FrozenModel, search: Search) -> Generator[Progress, None, tuple[Mask, Cost]]:
@@ -123,10 +125,6 @@ class DensityRule(MaskRule):
         basic=True,
         sane=(1e-4, 1e-1),
     )
-
-    def share(self) -> float:
-        """See `MaskRule.share`."""
-        return self.density
 
 
 class ScoredRule(DensityRule):

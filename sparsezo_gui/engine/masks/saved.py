@@ -14,6 +14,7 @@ from sparsezo_gui.recipe.variants import setting
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
+    from sparsezo_gui.engine.pretrained.spec import ModelSpec
     from sparsezo_gui.engine.spaces.mask import Mask
 
 
@@ -24,11 +25,11 @@ class Saved(MaskRule):
     rule: Literal["saved"] = "saved"
     file: str = setting("", "The mask file (.safetensors).", basic=True)
 
-    def share(self) -> float:
-        """See `MaskRule.share`."""
+    def tuned(self, spec: ModelSpec) -> int:
+        """See `MaskRule.tuned`."""
         from sparsezo_gui.engine.spaces.mask import share
 
-        return share(Path(self.file))
+        return round(share(Path(self.file)) * spec.eligible)
 
     def source(self) -> str:
         """See `MaskRule.source`."""

@@ -11,6 +11,7 @@ from sparsezo_gui.recipe.variants import setting
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
+    from sparsezo_gui.engine.pretrained.spec import ModelSpec
     from sparsezo_gui.engine.spaces.mask import Mask
 
 
@@ -40,9 +41,9 @@ class SmallMagnitudeDynamic(MaskRule):
         sane=(0.2, 0.5),
     )
 
-    def share(self) -> float:
-        """See `MaskRule.share`."""
-        return self.smallest
+    def tuned(self, spec: ModelSpec) -> int:
+        """See `MaskRule.tuned`."""
+        return round(self.smallest * spec.eligible)
 
     def source(self) -> str:
         """See `MaskRule.source`."""
@@ -55,12 +56,10 @@ class SmallMagnitudeDynamic(MaskRule):
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
         from sparsezo_gui.engine.spaces.dense import weight
-        from sparsezo_gui.engine.spaces.mask import Mask
 
         thresholds = {}
         for number, name in enumerate(model.layers):
             yield Progress("Ranking the weights", number, len(model.layers), "layers")
             sizes = weight(model, name).float().abs().flatten()
             thresholds[name] = sizes.kthvalue(max(1, round(self.smallest * len(sizes)))).values.view(1)
-        count, told = model.spec.eligible, self.model_dump(mode="json")
-        return Mask({}, told, model.fingerprint, count, self.space, thresholds, count)
+        return self.mask_of(model, thresholds, model.spec.eligible)

@@ -64,12 +64,8 @@ class Subspace(MaskRule):
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""
         from sparsezo_gui.engine.spaces.low_rank import SUBSPACES, Subspaces
-        from sparsezo_gui.engine.spaces.mask import Mask
 
         yield Progress("Drawing the subspaces")
         spec = model.spec
         found = Subspaces(spec.linears, self.rank, self.refresh, self.count, search.seed)
-        return Mask(
-            {}, self.model_dump(mode="json"), model.fingerprint, spec.eligible, self.space, {SUBSPACES: found.part},
-            self.tuned(spec),
-        )  # fmt: skip
+        return self.mask_of(model, {SUBSPACES: found.part}, self.tuned(spec))

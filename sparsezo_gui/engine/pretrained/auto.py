@@ -1,5 +1,5 @@
-"""The only access to the Auto classes of transformers. Their own mechanism for running a model's code is always off:
-a model's own classes come from `TrustedCode`, which the user has allowed to run."""
+"""The only module that uses the Auto classes of transformers. Their own mechanism for running a model's code is always
+off: a model's own classes come from `TrustedCode`, which the user has allowed to run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from sparsezo_gui.engine.pretrained.consent import TrustedCode
 
 
 def load_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConfig:
-    """The config in ``folder``. Raises whatever the library or the model's own class raises."""
+    """The config in ``folder``. Raises any exception of the library or of the model's own class."""
     own = code and code.find("AutoConfig", PretrainedConfig)
     if own:
-        return cast("PretrainedConfig", own.from_pretrained(folder, local_files_only=True))
+        return own.from_pretrained(folder, local_files_only=True)
     return cast("PretrainedConfig", AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True))
 
 
@@ -46,10 +46,11 @@ def load_model(folder: Path, code: TrustedCode | None = None, **options: Any) ->
     return cast("PreTrainedModel", found)
 
 
-def load_tokenizer(folder: Path, code: TrustedCode | None = None) -> Any:
+def load_tokenizer(folder: Path, code: TrustedCode | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer in ``folder``. Raises as `load_config` does."""
     own = code and code.find("AutoTokenizer", PreTrainedTokenizerBase)
     if own:
-        return own.from_pretrained(folder, local_files_only=True)
+        return cast("PreTrainedTokenizerBase", own.from_pretrained(folder, local_files_only=True))
     options = {"config": load_config(folder, code)} if code and code.has("AutoConfig") else {}
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
+    found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
+    return cast("PreTrainedTokenizerBase", found)

@@ -1,8 +1,8 @@
 """The Python code that comes with a model, read once: the same bytes are shown, hashed and run.
 
-transformers runs such code from a copy of files that may have changed since anyone looked at them, and takes it from
-other repositories too. So its own way stays shut (see `auto`), and modules are made here, of the bytes in memory; what
-they import from each other comes from there as well. Nothing here runs by itself; `consent` decides what may.
+transformers would run such code from copies of files that may have changed since the user reviewed them, and would also
+load it from other repositories. So its own mechanism is always off (see `auto`), and modules are created here from the
+bytes in memory, including what they import from each other. `consent` decides what may run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.sizes import size
 
 NAMED_IN = {"config.json": ("AutoConfig", "AutoModelForCausalLM"), "tokenizer_config.json": ("AutoTokenizer",)}
-"""Which classes of its own a model can name in which file, by the class of transformers that each stands in for."""
+"""The classes of transformers that a model can replace with its own, by the file that names them."""
 MOST_BYTES = 5 << 20  # of all code files together
 MOST_ENTRIES = 20_000  # files to search for code
 _LARGEST_CONFIG = 10 << 20
@@ -35,10 +35,11 @@ _PACKAGE = "sparsezo_model_code"
 
 @dataclass(frozen=True)
 class Code:
-    """Every Python file in ``folder``, by its name from there on, and the ``classes`` (module.Class) that are wanted.
+    """All Python ``files`` in ``folder``, by relative path, and the ``classes`` (module.Class) to use, by the class of
+    transformers that each replaces.
 
-    ``commit`` is that on the Hub, or empty. ``hash`` is the SHA-256 (hex) of the sorted names and contents: one changed
-    byte, or one file more, is another code.
+    ``commit`` is the one on the Hub, or empty. ``hash`` is the SHA-256 (hex) of the sorted names and contents, so that
+    any change needs a new consent.
     """
 
     model: str
@@ -55,7 +56,8 @@ class Code:
         return next((name for name in names if name not in self.files), "")
 
     def run(self, auto: str) -> Any:
-        """The model's own class for transformers' ``auto``, which runs its module. Only `consent` may ask for it."""
+        """Runs the module of the model's own class for transformers' ``auto``, and returns the class. Only `consent`
+        may call it."""
         module, _, name = self.classes[auto].rpartition(".")
         root = f"{_PACKAGE}_{self.hash}"
         if root not in sys.modules:
@@ -65,7 +67,7 @@ class Code:
 
 
 def find_code(table: ModelTable, folder: Path) -> Code | None:
-    """The code that the model in ``folder`` runs by ``table``; None if it runs none. Raises `UserError`."""
+    """The code that the model in ``folder`` needs and ``table`` names; None if there is none. Raises `UserError`."""
     classes = _classes(folder) if table.trust_remote_code else {}
     if not classes:
         return None
@@ -75,7 +77,7 @@ def find_code(table: ModelTable, folder: Path) -> Code | None:
 
 
 def named_type(folder: Path) -> str:
-    """The model type that config.json in ``folder`` gives; empty where there is none."""
+    """The model type in config.json in ``folder``; empty if there is none."""
     kind = _settings(folder / "config.json").get("model_type")
     return kind if isinstance(kind, str) else ""
 
@@ -84,10 +86,10 @@ def _classes(folder: Path) -> dict[str, str]:
     found = {}
     for name, autos in NAMED_IN.items():
         own = _settings(folder / name).get("auto_map")
-        own = {"AutoTokenizer": own} if isinstance(own, list) else own  # an old form of tokenizer_config.json
+        own = {"AutoTokenizer": own} if isinstance(own, list) else own  # the old form in tokenizer_config.json
         for auto in autos:
             reference = own.get(auto) if isinstance(own, dict) else None
-            if isinstance(reference, list):  # of tokenizers: a slow one, a fast one
+            if isinstance(reference, list):  # a slow and a fast tokenizer
                 reference = next((each for each in reversed(reference) if each), None)
             if reference is not None:
                 found[auto] = _checked(folder / name, reference)
@@ -158,14 +160,14 @@ def _python_files(folder: Path) -> Iterator[Path]:
 
 
 class _Modules(MetaPathFinder, ExecutionLoader):
-    """Makes the package ``root`` of ``files``. Tracebacks show them as files of ``about``, a place that is not there:
-    whoever asks for the source of a class gets what was read, not what the disk holds by then."""
+    """Imports the package ``root`` from ``files`` in memory. Tracebacks show file names below ``about``, which does not
+    exist on the disk: so the source shown is always the one that was read."""
 
     def __init__(self, root: str, about: str, files: Mapping[str, bytes]) -> None:
         self.root, self.about, self.files = root, about, files
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """How to make the module; None for those of others, and for files that are not there."""
+        """The spec of a module of this package; None for other packages and for missing files."""
         if fullname != self.root and not fullname.startswith(f"{self.root}."):
             return None
         if not self.is_package(fullname) and self._file(fullname) not in self.files:
@@ -175,7 +177,7 @@ class _Modules(MetaPathFinder, ExecutionLoader):
         return spec
 
     def is_package(self, fullname: str) -> bool:
-        """Whether it is a folder; as in Python, a file beside it goes first where the folder has no __init__.py."""
+        """Whether it is a folder. As in Python, a file of the same name wins over a folder without __init__.py."""
         place = self._place(fullname)
         if not place or f"{place}/__init__.py" in self.files:
             return True
@@ -186,7 +188,7 @@ class _Modules(MetaPathFinder, ExecutionLoader):
         return f"{self.about}/{self._file(fullname)}"
 
     def get_source(self, fullname: str) -> str:
-        """The text. The model's folder is no package by itself, so that its __init__.py does not run."""
+        """The source text; empty for the model's folder, whose __init__.py must not run."""
         content = self.files.get(self._file(fullname), b"") if fullname != self.root else b""
         return decode_source(content)
 

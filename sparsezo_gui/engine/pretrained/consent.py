@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sparsezo_gui.engine.files import home, open_plain, write_text
 from sparsezo_gui.engine.pretrained.code import Code, find_code
@@ -28,7 +28,8 @@ from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.untrusted import reason
 
 VERSION = 1
-_NAMES_TOLD = 8
+T = TypeVar("T")
+_NAMES_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ class TrustedCode:
         """Whether the model has a class of its own for transformers' ``auto``."""
         return auto in self.code.classes
 
-    def find(self, auto: str, kind: type) -> Any:
-        """The model's own class for transformers' ``auto``, a ``kind``; None where it has none. Raises `UserError`."""
+    def find(self, auto: str, kind: type[T]) -> type[T] | None:
+        """The model's own class for transformers' ``auto``, a ``kind``; None if it has none. Raises `UserError`."""
         if not self.has(auto):
             return None
         name, folder = self.code.classes[auto], self.code.folder
         try:
             own = self.code.run(auto)
-        except (Exception, SystemExit) as error:  # whatever foreign code raises
+        except (Exception, SystemExit) as error:  # the model's code may raise anything
             raise UserError(
                 f"{folder}: its own code for '{name}' does not run here ({reason(error)}). It may need "
                 "another version of transformers, or a package that is not installed."
@@ -72,9 +73,9 @@ def permitted(table: ModelTable, folder: Path) -> TrustedCode | None:
 
 
 def required(table: ModelTable, folder: Path) -> TrustedCode | None:
-    """The code that the model in ``folder`` needs; None where it needs none.
+    """The code that the model in ``folder`` needs; None if it needs none.
 
-    Raises `ConsentNeeded` where the user has not let it run, and `UserError`.
+    Raises `ConsentNeeded` if the user has not allowed it to run, and `UserError`.
     """
     code = find_code(table, folder)
     if code is None:
@@ -138,11 +139,11 @@ def _read() -> list[dict[str, Any]]:
 
 def _question(code: Code) -> tuple[str, str]:
     names = sorted(code.files)
-    more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return (
         f"'{code.model}' needs the Python code that comes with it, which you have not allowed to run. Until you do, "
         "the model cannot be loaded, and if transformers does not support its type, its memory cannot be estimated.",
-        f"The code is {', '.join(names[:_NAMES_TOLD])}{more} in {code.folder}. It can do anything you can on this "
+        f"The code is {', '.join(names[:_NAMES_SHOWN])}{more} in {code.folder}. It can do anything you can on this "
         "computer, so read it first. If you trust it, add --trust-remote-code to the command; the window asks you when "
         "you press Measure or Start.",
     )

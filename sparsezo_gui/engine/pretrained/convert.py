@@ -1,8 +1,8 @@
 """A safetensors copy of a model whose weights are pickles.
 
-Each pickle is opened in a process of its own (see `unpickle`), never in this one: isolated from the user's Python
-settings, without tokens or other variables, in an empty folder, and with what limits the system has. What it wrote is
-checked like any file from outside.
+Each pickle is opened in a separate process (see `unpickle`), never in this one: isolated from the user's Python
+settings, without tokens or other environment variables, in an empty folder, and with the limits that the system offers.
+Its output is checked like any untrusted file.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 def convert(folder: Path, out: Path) -> Generator[Progress, None, list[str]]:
     """Writes the model in ``folder`` to ``out`` with safetensors weights; returns the names of their files.
 
-    ``out`` must not exist or be an empty folder; it appears whole or not at all. Config, tokenizer and licence come
-    along, Python code does not. Of tied tensors the first is written. Raises `UserError`.
+    ``out`` must not exist or be an empty folder; it appears complete or not at all. Config, tokenizer and licence are
+    copied, Python code is not. Of tied tensors, the first is written. Raises `UserError`.
     """
     pickles = _pickles(folder)
     size = sum(path.stat().st_size for path in pickles)
@@ -68,18 +68,18 @@ def _convert(path: Path, target: Path) -> None:
     """Runs the script on one pickle, in an empty folder beside ``target``."""
     packages, size = Path(torch.__file__).parents[1], path.stat().st_size
     command = [sys.executable, "-I", unpickle.__file__, str(packages), str(path.resolve()), "weights"]
-    with TemporaryDirectory(dir=target.parent) as cell, open(Path(cell, "told"), "w+b") as told:
+    with TemporaryDirectory(dir=target.parent) as cell, open(Path(cell, "reason"), "w+b") as said:
         variables = {name: os.environ[name] for name in VARIABLES if name in os.environ} | {"HOME": cell}
         try:
             done = subprocess.run(
-                command, cwd=cell, env=variables, stdin=subprocess.DEVNULL, stdout=told, stderr=subprocess.DEVNULL,
+                command, cwd=cell, env=variables, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.DEVNULL,
                 timeout=120 + size / 1e6, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise _refused(path, "it took too long") from error
         if done.returncode:
-            told.seek(0)
-            raise _refused(path, told.read(500).decode(errors="replace").strip() or "the converter crashed")
+            said.seek(0)
+            raise _refused(path, said.read(500).decode(errors="replace").strip() or "the converter crashed")
         os.rename(Path(cell, "weights"), target)
 
 

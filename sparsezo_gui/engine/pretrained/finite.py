@@ -27,13 +27,14 @@ def finite(tensor: Tensor) -> bool:
 
 @contextmanager
 def watched(files: Sequence[Path] = ()) -> Iterator[list[str]]:
-    """Gives a list of the weights that are not finite, of those that `transformers` quantises within.
+    """Yields a list that receives the name of the first weight that is not finite, of those that `transformers`
+    quantises within the block; loading stops there.
 
-    They are looked at before: rounding to 4 bits makes a number of NaN on a GPU. Loading stops at the first one. What
-    the loader leaves of each weight is given back at once; ``files`` are those that it maps.
+    Weights are checked before they are quantised, because rounding to 4 bits turns NaN into a number on a GPU. Memory
+    that the loader no longer needs is released after each weight; ``files`` are those that it maps.
     """
     kept = gc.get_freeze_count()
-    gc.freeze()  # so that collecting what the loader leaves takes no time
+    gc.freeze()  # so that each garbage collection below scans only the loader's own objects
     found: list[str] = []
     before = {kind: AUTO_QUANTIZER_MAPPING[kind] for kind in _KINDS}
     AUTO_QUANTIZER_MAPPING.update({kind: _watching(quantizer, found, files) for kind, quantizer in before.items()})
@@ -42,7 +43,7 @@ def watched(files: Sequence[Path] = ()) -> Iterator[list[str]]:
     finally:
         AUTO_QUANTIZER_MAPPING.update(before)
         gc.unfreeze()
-        if kept:  # the window's own
+        if kept:  # the window had frozen its objects
             gc.freeze()
 
 
@@ -52,8 +53,9 @@ def _watching(quantizer: Any, found: list[str], files: Sequence[Path]) -> Any:
             operation = super().get_quantize_ops()
             convert = operation.convert
 
-            def looked_at(tensors: dict[str, Any], *more: Any, **facts: Any) -> Any:
-                # Else all weights so far would stay, as whole as they came: in cycles, and freed but kept.
+            def checked(tensors: dict[str, Any], *more: Any, **facts: Any) -> Any:
+                # Otherwise all unquantised weights so far would stay in memory, in reference cycles and in the
+                # allocator's cache.
                 give_back_freed()
                 let_go(files)
                 for name, tensor in tensors.items():
@@ -62,7 +64,7 @@ def _watching(quantizer: Any, found: list[str], files: Sequence[Path]) -> Any:
                         raise ValueError(f"'{name}' is not finite")
                 return convert(tensors, *more, **facts)
 
-            operation.convert = looked_at
+            operation.convert = checked
             return operation
 
     return Watching

@@ -17,7 +17,7 @@ from sparsezo_gui.sizes import size
 COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*")
 NOT_COPIED = ("*.bin.index.json", "adapter_*")
 _ORIGINS = ("_name_or_path", "name_or_path")
-SPARE = 64 * 2**20
+SPARE = 64 * 2**20  # bytes that stay free on the disk
 
 
 @contextmanager
@@ -76,7 +76,6 @@ def _check_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed + SPARE > free:
         raise UserError(
-            f"The exported model needs {size(needed + SPARE)} (with some room to spare), but only "
-            f"{size(free)} are free on the disk of {folder}. Free some space or choose another "
-            "place."
+            f"The model needs {size(needed + SPARE)} (including a reserve), but only {size(free)} are free on the disk "
+            f"of {folder}. Free some space, or choose another folder."
         )

@@ -32,7 +32,7 @@ _INSTEAD_OF_CONFIG = (  # what a folder without config.json may hold
     (r".*\.npz", f"a model in MLX format, which cannot be tuned here. {_ORIGINAL}"),
     (r"saved_model\.pb|.*\.tflite", f"a TensorFlow model, which cannot be tuned here. {_ORIGINAL}"),
     (r"params\.json|consolidated.*", f"a model in its vendor's own format. {_ORIGINAL} (its name often ends in '-hf')"),
-    (r"tokenizer.*|vocab\.(json|txt)|.*spiece.*\.model", "a tokenizer without a model. Choose the folder that holds "
+    (r"tokenizer.*|vocab\.(json|txt)|.*spiece.*\.model", "a tokenizer without a model. Choose the folder that contains "
      "config.json and the weights too"),
 )  # fmt: skip
 _HEADS = {
@@ -56,7 +56,7 @@ LARGEST = 1_000_000  # bytes of an adapter_config.json
 
 
 def of_file(path: Path) -> str:
-    """What the file at ``path`` is, where it was given as a model."""
+    """What the file at ``path`` is, and what to use instead of it as a model."""
     with path.open("rb") as file:
         magic = file.read(4)
     if magic == b"GGUF" or path.suffix.lower() == ".gguf":
@@ -69,8 +69,8 @@ def of_file(path: Path) -> str:
 
 
 def of_files(names: Collection[str], base: str = "") -> str:
-    """What files of these ``names`` are together; '' where they may be a causal language model. ``base`` is the model
-    that an adapter among them was trained on."""
+    """What a folder with files of these ``names`` contains; '' if it may be a causal language model. ``base`` is the
+    model that an adapter among them was trained on."""
     whole = "config.json" in names
     weights = any(re.fullmatch(r"(model|pytorch_model).*\.(safetensors|bin)", name) for name in names)
     if "adapter_config.json" in names and not (whole and weights):
@@ -79,11 +79,11 @@ def of_files(names: Collection[str], base: str = "") -> str:
     if not found and not whole and not any(name.endswith(".safetensors") for name in names):
         matches = (what for pattern, what in _INSTEAD_OF_CONFIG if any(re.fullmatch(pattern, name) for name in names))
         found = next(matches, "")
-    return f"holds {found}." if found else ""
+    return f"contains {found}." if found else ""
 
 
 def of_config(table: Mapping[str, Any]) -> str:
-    """What a config.json describes; '' where it may be a causal language model."""
+    """What a config.json describes; '' if it may be a causal language model."""
     architectures = table.get("architectures")
     first = architectures[0] if isinstance(architectures, list) and architectures else None
     if isinstance(first, str):
@@ -96,7 +96,8 @@ def of_config(table: Mapping[str, Any]) -> str:
 
 
 def of_weights(names: Collection[str], missing: Collection[str]) -> str:
-    """What weights of these ``names`` in the checkpoint are, where the model needs ``missing`` ones besides."""
+    """What a checkpoint with weights of these ``names`` is; ``missing`` are those that a causal language model would
+    also need. '' if it may be one."""
     head = next((found[1] for name in names if (found := _HEAD_WEIGHTS.match(name))), "")
     if head:
         return f"has the head of a classifier or reward model ('{head}'), not one that predicts tokens. {_CAUSAL}."
@@ -109,13 +110,13 @@ def of_weights(names: Collection[str], missing: Collection[str]) -> str:
 
 
 def of_tags(tags: Collection[str] | None) -> str:
-    """What a model on the Hub is by its ``tags``; '' where it may be a causal language model in safetensors."""
+    """What a model on the Hub is by its ``tags``; '' if it may be a causal language model in safetensors."""
     what = next((what for tag, what in _TAGS.items() if tag in (tags or ())), "")
     return f"It is {what}." if what else ""
 
 
 def base_of(folder: Path) -> str:
-    """The model that the adapter in ``folder`` was trained on, if it says so."""
+    """The model that the adapter in ``folder`` was trained on; '' if unknown."""
     try:
         path = folder / "adapter_config.json"
         table = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size < LARGEST else {}
@@ -142,7 +143,7 @@ def _without(base: str) -> str:
 
 
 def better_place(folder: Path) -> str:
-    """A sentence that names the folder below ``folder`` that was meant; '' where there is none."""
+    """A sentence that names a model folder inside ``folder``; '' if there is none."""
     inside = (*folder.glob("*/config.json"), *folder.glob("snapshots/*/config.json"))
     if not inside:
         return ""

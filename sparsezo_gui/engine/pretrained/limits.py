@@ -6,29 +6,32 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sparsezo_gui.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 _LEARNED = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings?|pos_embed\w*)\.weight$")
 _COUNTED = ("gptj", "codegen")  # rotary, with angles precomputed for a fixed number of positions
 
 
 class BeyondModel(UserError):
-    """Examples that the model cannot compute."""
+    """Examples with tokens or positions that the model lacks."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """``tokens`` in the smaller of the embeddings of the model in ``folder``, and the ``positions`` it was trained for
-    (0: any number). ``fixed``: it cannot compute more; otherwise its output just degrades beyond them."""
+    """For the model in ``folder``: the number of ``tokens`` in its smallest embedding, and of ``positions`` that it was
+    trained for (0: unlimited). If ``fixed``, it cannot compute more; otherwise its output only degrades beyond them."""
 
     folder: Path
     tokens: int
     positions: int = 0
     fixed: bool = False
 
-    def unknown(self, token: int, tokenizer: Any, where: str) -> BeyondModel:
+    def unknown(self, token: int, tokenizer: PreTrainedTokenizerBase, where: str) -> BeyondModel:
         """The error for a token that the embeddings lack; ``where`` says where it comes from."""
         return BeyondModel(
             f"{where}: contains the token {tokenizer.convert_ids_to_tokens(token)!r} (number {token}), which the model "
@@ -37,8 +40,8 @@ class Limits:
         )
 
 
-def limits_of(folder: Path, config: Any, shapes: Mapping[str, tuple[int, ...]], tokens: int) -> Limits:
-    """Limits of a model by its transformers ``config`` and the ``shapes`` of its weights."""
+def limits_of(folder: Path, config: PretrainedConfig, shapes: Mapping[str, tuple[int, ...]], tokens: int) -> Limits:
+    """Limits of a model, from its ``config`` and the ``shapes`` of its weights."""
     text = config.get_text_config()
     positions = getattr(text, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0 or getattr(text, "alibi", False):

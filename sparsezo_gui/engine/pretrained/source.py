@@ -1,7 +1,7 @@
 """A model on disk, checked before it is loaded.
 
-Weights are read from safetensors files only. A pickle (pytorch_model.bin) can run code when it is opened, so none is;
-`convert` makes a safetensors copy of one.
+Weights are read from safetensors files only. A pickle (pytorch_model.bin) can run code when it is opened, so it is
+refused; `convert` writes a safetensors copy of one.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 class ModelSource:
     """A model on this disk that was checked and can be loaded.
 
-    ``weights`` tells the file of each tensor, by its name in the checkpoint; ``revision`` is the commit on the Hub, or
-    empty. A ``prequantised`` checkpoint holds weights that bitsandbytes has already cut to 4 or 8 bits. ``code`` is
-    what the model runs of its own.
+    ``weights`` gives the file of each tensor, by its name in the checkpoint; ``revision`` is the commit on the Hub, or
+    empty. The weights of a ``prequantised`` checkpoint were already quantised by bitsandbytes, to 4 or 8 bits. ``code``
+    is the model's own code.
     """
 
     id: str
@@ -55,7 +55,7 @@ class ModelSource:
 
 
 def inspect(folder: Path, table: ModelTable) -> ModelSource:
-    """Checks the model in ``folder``. Raises `UserError` for whatever would go wrong when it is loaded, among it
+    """Checks the model in ``folder``. Raises `UserError` for anything that would fail when it is loaded, and
     `ConsentNeeded`."""
     if table.id not in resources.BUNDLED_MODELS:
         refuse_links(folder, (path for path in folder.glob("*") if path.is_file()))
@@ -92,7 +92,7 @@ def local_folder(id: str) -> Path | None:
 
 
 def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConfig:
-    """The transformers config in ``folder``, by the model's own ``code``. Raises `UserError`."""
+    """The transformers config in ``folder``, read with the model's own ``code`` if any. Raises `UserError`."""
     path = folder / "config.json"
     if not folder.is_dir():
         raise UserError(f"There is no model folder '{folder}'. Check the path.")
@@ -128,7 +128,7 @@ def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
 
 
 def refuse_other_kinds(folder: Path) -> None:
-    """Raises `UserError` for a folder of something else than a causal language model, or than its tokenizer alone."""
+    """Raises `UserError` for a folder that contains neither a causal language model nor just its tokenizer."""
     if not any(path.name.startswith("tokenizer") for path in folder.iterdir()) or (folder / ADAPTER).is_file():
         _refuse_files(folder)
     path = folder / "config.json"
@@ -137,8 +137,8 @@ def refuse_other_kinds(folder: Path) -> None:
 
 
 def _refuse_files(folder: Path) -> None:
-    """Raises `UserError` for files that are of no causal language model; and for an adapter beside one, which
-    transformers loads with it where peft is installed, and leaves out without a word where it is not."""
+    """Raises `UserError` for files of another kind of model, and for an adapter beside a model: transformers would load
+    it if peft is installed, and silently ignore it otherwise."""
     names = {path.name for path in folder.iterdir()}
     if what := kinds.of_files(names, kinds.base_of(folder)):
         raise UserError(f"{folder}: {what}")
@@ -150,20 +150,20 @@ def _refuse_files(folder: Path) -> None:
 
 
 def _refuse_settings(path: Path, table: dict[str, Any]) -> None:
-    """Raises `UserError` for a number of layers and the like that would take hours and all memory to build, and for
-    weights from a file that was not checked, which transformers would load, also a pickle."""
-    held: list[tuple[str, Any]] = [("", table)]
-    while held:
-        key, value = held.pop()
+    """Raises `UserError` for sizes, such as a number of layers, that would take hours and all memory to build, and for
+    a weights file of another name, which transformers would load unchecked, even a pickle."""
+    unchecked: list[tuple[str, Any]] = [("", table)]
+    while unchecked:
+        key, value = unchecked.pop()
         if key == "transformers_weights" and value:
             raise UserError(
                 f"{path}: sets '{key}' to the weights file {quoted(value)}. Rename that file to "
                 f"{SINGLE}, and remove the setting."
             )
         if isinstance(value, dict):
-            held += value.items()
+            unchecked += value.items()
         elif isinstance(value, list):
-            held += [(key, item) for item in value]
+            unchecked += [(key, item) for item in value]
         elif isinstance(value, int | float) and value > MOST_LAYERS and _COUNTS.search(key):
             raise UserError(
                 f"{path}: sets '{key}' to {quoted(value)}, but no model has more than {MOST_LAYERS}. "
@@ -206,7 +206,7 @@ def find_weights(folder: Path) -> dict[str, Path]:
 
 
 def read_index(index: Path, suffix: str) -> dict[str, str]:
-    """Name of the file of each tensor; every file is there, beside the index. Raises `UserError`."""
+    """Name of the file of each tensor. Raises `UserError`, also if a file is missing."""
     table = _read_json(index).get("weight_map")
     if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
         raise UserError(f"{index}: does not say which file has which weight. Download or copy the model again.")
@@ -229,14 +229,14 @@ def _no_weights(folder: Path) -> str:
     pickles = [path.name for pattern in PICKLES for path in sorted(folder.glob(pattern)) if "training" not in path.name]
     if pickles:
         convert = shlex.join(["sparsezo", "convert", str(folder), "--out", "NEW_FOLDER"])
-        way = (
+        cure = (
             f"Convert it with '{convert}'"
             if any(folder.glob("pytorch_model*.bin"))
             else "Convert it to safetensors with the program that wrote it"
         )
         return (
             f"{folder}: its weights are in '{pickles[0]}', a format that can run code when opened, so SparseZO "
-            f"does not load it. {way}, or choose a copy with model.safetensors."
+            f"does not load it. {cure}, or choose a copy with model.safetensors."
         )
     return (
         f"{folder}: has a config.json but no weights. Put model.safetensors (or its parts with {INDEX}) there, or "
@@ -247,7 +247,7 @@ def _no_weights(folder: Path) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_HEADER:
-            raise UserError(f"{path}: larger than {size(LARGEST_HEADER)}, so it is not a model's.")
+            raise UserError(f"{path}: larger than {size(LARGEST_HEADER)}, so this is not a file of settings.")
         table = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error

@@ -1,7 +1,7 @@
 """The model spec of a causal language model (`ModelSpec`), from its config alone: no weights, no download.
 
-The model is built on torch's meta device, where a tensor has a shape and no memory. Every name below is a name of that
-model, so it holds for the loaded one too.
+The model is built on torch's meta device, where tensors have shapes but no memory. All names are module and parameter
+names of that model, so they are valid for the loaded one too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sparsezo_gui.untrusted import reason
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The model spec. Counts are of weights (numbers); a tied tensor is counted once.
+    """Sizes, names and kinds of a model's parts. Counts are numbers of weights; a tied tensor is counted once.
 
     ``parameters == eligible + embeddings + head + other``.
     """
@@ -74,9 +74,9 @@ class ModelSpec:
 
 
 def spec(config: PretrainedConfig, code: TrustedCode | None = None) -> ModelSpec:
-    """Model spec of the causal language model that ``config`` describes, with the model's own ``code``.
+    """Model spec of the causal language model that ``config`` describes, with the model's own ``code`` if any.
 
-    Raises `UserError` with the reason when it is not a decoder-only transformer with linear layers.
+    Raises `UserError` if it is not a decoder-only transformer with linear layers.
     """
     _refuse_by_config(config, code)
     model = empty_model(config, code)
@@ -121,12 +121,12 @@ def empty_model(config: PretrainedConfig, code: TrustedCode | None = None) -> Pr
     config = copy.deepcopy(config)
     try:
         with torch.device("meta"):
-            # Shapes do not depend on the attention; eager needs no further package.
+            # Shapes do not depend on the attention implementation; 'eager' needs no additional package.
             model = auto.build(config, code, attn_implementation="eager")
             model.tie_weights()
     except UserError:  # from the model's own code
         raise
-    except Exception as error:  # whatever the architecture raises over an unknown config
+    except Exception as error:  # an architecture may raise anything for an unknown config
         raise UserError(f"{_named(config)} cannot be built from its config.json: {reason(error)}") from error
     model.eval()
     return model
@@ -222,7 +222,7 @@ def _kv_heads(text: PretrainedConfig) -> int:
 def _feed(text: PretrainedConfig, linears: dict[str, tuple[int, int]], first: str) -> int:
     """Gate, up and product together if there is a gate (a fused one stays beside its halves), else in and out.
 
-    An activation that is composed of elementary steps holds four of them. Measured in forward passes.
+    An activation composed of elementary operations keeps four intermediate results. Measured in forward passes.
     """
     shapes = [shape for name, shape in linears.items() if name.startswith(first)]
     inner = max(columns for _, columns in shapes)

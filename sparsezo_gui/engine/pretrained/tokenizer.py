@@ -1,8 +1,8 @@
 """The tokenizer of a model on disk.
 
-Its file describes a program in a library that aborts the process where that goes wrong, so one of unknown content is
-first tried in the confined process (see `sparsezo_gui.engine.sandbox`). What passed is remembered by an empty file in
-the program's home: ``tokenizers/HASH``, the SHA-256 of the library's version and the content.
+On some damaged files, the tokenizers library aborts the whole process, so an unknown file is first loaded in the
+confined process (see `sparsezo_gui.engine.sandbox`). For each file that passed, the program's home gets an empty file
+``tokenizers/HASH``, where HASH is the SHA-256 of the content and the library's version.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
+from transformers import PreTrainedTokenizerBase
 
 from sparsezo_gui import resources
 from sparsezo_gui.engine.files import home, write_text
@@ -25,14 +26,14 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.sizes import size
 from sparsezo_gui.untrusted import outside
 
-SECONDS, SECONDS_MIB = 10, 2  # of processor time for trying one, and more for each megabyte of the file
-MEMORY, TIMES = 200 << 20, 30  # bytes, and so many times the file's size
-LARGEST_TEMPLATE = 1 << 20  # bytes of a file that holds a chat template
+SECONDS, SECONDS_MIB = 10, 2  # of processor time to try a file, and in addition for each of its MiB
+MEMORY, TIMES = 200 << 20, 30  # bytes to try a file, and in addition for each of its bytes
+LARGEST_TEMPLATE = 1 << 20  # bytes of a file with a chat template
 CURE = "Download or copy the model again, or choose another."
 
 
-def load_tokenizer(folder: Path, code: TrustedCode | None = None) -> Any:
-    """The tokenizer in ``folder``, by the model's own ``code`` where it has one. Raises `UserError`."""
+def load_tokenizer(folder: Path, code: TrustedCode | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer in ``folder``, from the model's own ``code`` if it has a class for it. Raises `UserError`."""
     if folder not in resources.BUNDLED_MODELS.values():
         for path in sorted(folder.glob("tokenizer*.json")):
             if path.name != "tokenizer_config.json":
@@ -40,8 +41,8 @@ def load_tokenizer(folder: Path, code: TrustedCode | None = None) -> Any:
         _refuse_others(folder / "tokenizer_config.json")
     with outside(folder, "its tokenizer cannot be loaded", CURE):
         found = auto.load_tokenizer(folder, code)
-        found.model_max_length = 10**9  # how long a text may be is for the recipe to say, and no warning for a terminal
-        found.decode(found("a").input_ids, skip_special_tokens=True)  # some of what is wrong shows when it is used
+        found.model_max_length = 10**9  # the recipe limits the length, so the library should not warn about it
+        found.decode(found("a").input_ids, skip_special_tokens=True)  # some faults appear only in use
     if not found.chat_template:
         beside, processor = folder / "chat_template.json", folder / "processor_config.json"
         found.chat_template = _template_beside(beside) or _template_beside(processor, may_lack=True)
@@ -49,8 +50,8 @@ def load_tokenizer(folder: Path, code: TrustedCode | None = None) -> Any:
 
 
 def _template_beside(path: Path, may_lack: bool = False) -> Any:
-    """The chat template that models of text and pictures had in a file of their own, which `transformers` reads for
-    their processors only, or several by name; None where there is none. Raises `UserError`."""
+    """The chat template in a separate file, as of vision models, which `transformers` reads only for their processors;
+    several are a dict by name; None if there is none. Raises `UserError`."""
     if not path.is_file():
         return None
     with outside(path, "is not valid JSON", CURE), path.open("rb") as file:
@@ -67,7 +68,7 @@ def _template_beside(path: Path, may_lack: bool = False) -> Any:
 
 
 def _try(path: Path) -> None:
-    """Raises `UserError` where the file cannot be loaded and used within limits."""
+    """Raises `UserError` if the file cannot be loaded and used within the limits."""
     with outside(path, "cannot be read"):
         facts = path.stat()
     problem = _problem(path, (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
@@ -77,8 +78,8 @@ def _try(path: Path) -> None:
 
 @lru_cache(maxsize=16)
 def _problem(path: Path, state: tuple[int, ...]) -> str:
-    """What is wrong with the file: tried once for each ``state`` of it (device, number, size, times), and where nothing
-    is, once for each content."""
+    """What is wrong with the file; empty if nothing is. The file is tried once for each ``state`` (device, inode, size,
+    times), and a file that passed only once for each content."""
     with outside(path, "cannot be read"), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     digest.update(tokenizers.__version__.encode())
@@ -95,13 +96,13 @@ def _problem(path: Path, state: tuple[int, ...]) -> str:
         return f"{path}: takes more than {much} for a few words, or crashes. {CURE}"
     except Refused as error:
         return f"{path}: this tokenizer cannot be loaded ({error}). {CURE}"
-    with suppress(UserError):  # then it is tried again next time
+    with suppress(UserError):  # then the file is tried again next time
         write_text(verdict, "")
     return ""
 
 
 def _refuse_others(config: Path) -> None:
-    """Raises `UserError` where the config leads `transformers` to a file that was not tried."""
+    """Raises `UserError` if the config makes `transformers` load a file that was not tried."""
     if not config.is_file():
         return
     with outside(config, "is not valid JSON"):

@@ -1,9 +1,9 @@
-"""Opens one pickle of weights and writes its tensors as safetensors: a script for a process of its own.
+"""Opens one pickle of weights and writes its tensors as safetensors: a script that runs in a separate process.
 
-``python -I unpickle.py PACKAGES SOURCE TARGET``, where PACKAGES is the folder that holds torch. A pickle is a program;
-torch runs the small part of it that makes tensors, and should it be tricked into more, this process has no file of the
-user's at hand, no token in its environment and little room. It imports nothing of SparseZO, writes the reason of a
-refusal to standard output, and exits with 1.
+``python -I unpickle.py PACKAGES SOURCE TARGET``, where PACKAGES is the folder that contains torch. A pickle is a
+program of which torch runs only the part that builds tensors. Should a hostile one run more, this process has an empty
+working folder, no token in its environment, and limited memory. It imports nothing of SparseZO. If it refuses a file,
+it writes the reason to standard output and exits with 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROOM = 4 * 2**30  # bytes for Python and torch themselves
 
 
 def main(source: str, target: str) -> None:
-    """Converts ``source``, and ends the process with a reason if that is not to be."""
+    """Converts ``source`` to ``target``; ends the process with a reason if it refuses."""
     import torch
     from safetensors.torch import save_file
 
@@ -28,19 +28,20 @@ def main(source: str, target: str) -> None:
         with open(source, "rb") as file:
             packed, size = file.read(4) == b"PK\x03\x04", file.seek(0, 2)
         if packed and any(part.compress_type for part in zipfile.ZipFile(source).infolist()):
-            raise ValueError("parts of it are compressed")  # the map would show them as they are
+            raise ValueError("parts of it are compressed")  # a memory map would contain the compressed bytes
         confine(size)
         found = torch.load(source, weights_only=True, mmap=packed, map_location="cpu")
         save_file(plain(found, size), target, {"format": "pt"})
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
-        sys.exit(told(f"it would run {wanted[1]}" if wanted else "it contains more than tensors"))
-    except Exception as error:  # whatever a broken or hostile file makes of its reader
-        sys.exit(told(str(error).strip().split("\n")[0] or type(error).__name__))
+        sys.exit(refuse(f"it would run {wanted[1]}" if wanted else "it contains more than tensors"))
+    except Exception as error:  # a broken or hostile file may cause any
+        sys.exit(refuse(str(error).strip().split("\n")[0] or type(error).__name__))
 
 
 def confine(size: int) -> None:
-    """From here on: no process, thread or core dump, few files, and no larger ones than a copy of ``size`` bytes."""
+    """Forbids new processes, threads and core dumps, and limits open files, memory, and files written to about
+    ``size`` bytes."""
     try:
         import resource
     except ImportError:  # Windows has no such limits
@@ -54,7 +55,7 @@ def confine(size: int) -> None:
 
 
 def plain(found: Any, size: int) -> dict[str, Any]:
-    """The tensors by name, each once; of tied ones the first stays. Raises `ValueError` for anything else."""
+    """The tensors by name; of tied ones only the first. Raises `ValueError` for anything else."""
     import torch
 
     if not isinstance(found, dict):
@@ -78,12 +79,12 @@ def plain(found: Any, size: int) -> dict[str, Any]:
     return tensors
 
 
-def told(reason: str) -> int:
-    """Writes the reason for the process that waits."""
+def refuse(reason: str) -> int:
+    """Writes the reason to standard output, for the parent process; returns the exit code."""
     print(ascii(reason)[1:-1])
     return 1
 
 
 if __name__ == "__main__":
-    sys.path.append(sys.argv[1])  # -I leaves out the user's own packages
+    sys.path.append(sys.argv[1])  # -I ignores the user's own packages
     main(*sys.argv[2:])

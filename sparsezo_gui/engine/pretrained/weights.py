@@ -1,7 +1,7 @@
 """The weights of a model on disk: safetensors headers, names, single tensors and a fingerprint.
 
-Tensors are read one at a time straight from the file, never mapped: a mapped file counts as memory of the process, and
-a file that shrinks under a map kills it.
+Tensors are read one at a time from the file, never memory-mapped: mapped pages count as memory of the process, and if
+the file shrinks, reading them kills the process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DTYPES = {
 }  # fmt: skip
 LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 MOST_DIMENSIONS = 16
-_PIECES, _PIECE = 8, 256  # what the fingerprint reads of each tensor
+_PIECES, _PIECE = 8, 256  # of each tensor, for the fingerprint: samples, and bytes of each
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Entry:
 def read_header(path: Path) -> dict[str, Entry]:
     """Tensors of a safetensors file by name, in the order of their bytes.
 
-    Everything that a hostile or broken header can get wrong is checked before a tensor is read. Format:
+    Everything that can be wrong in a hostile or broken header is checked before a tensor is read. Format:
     https://github.com/huggingface/safetensors#format. Raises `UserError`.
     """
     try:
@@ -128,8 +128,8 @@ def _broken(path: Path, why: str) -> UserError:
 class Checkpoint:
     """The tensors of a checkpoint, found by the parameter names of the model that transformers builds.
 
-    A checkpoint may name its tensors otherwise than the model (without the base model's prefix, or from an earlier
-    layout), and may hold one of two tied tensors; `key` finds the tensor that `from_pretrained` would take.
+    A checkpoint may name its tensors differently (without the base model's prefix, or from an earlier layout), and may
+    contain only one of two tied tensors; `key` finds the tensor that `from_pretrained` would use.
     """
 
     def __init__(self, source: ModelSource) -> None:
@@ -196,8 +196,8 @@ class Checkpoint:
 
         It covers the sorted names, dtypes and shapes of all tensors and a fixed sample of their bytes: all of a tensor
         up to 2 KiB, else eight pieces of 256 bytes, evenly spread from its first byte to its last. That is under 1 MiB
-        of reading for a shard of 400 tensors. Two fine-tunes of one architecture differ; a change that leaves every
-        sampled byte as it was is not seen.
+        of reading for a shard of 400 tensors. Two fine-tunes of one architecture get different fingerprints; a change
+        that affects no sampled byte is not noticed.
         """
         digest = hashlib.sha256()
         opened = {file: file.open("rb", buffering=0) for file in self.files}

@@ -8,15 +8,15 @@ The run folder (version 4)
 --------------------------
 ``recipe.toml``       the recipe of the run, including all defaults
 ``run.json``          version, name, created (ISO 8601, UTC), versions of program and libraries, model fingerprint, mask
-                      hash, generator, data hash, counts (also of training examples), rows at once, device, ``inputs``
+                      hash, generator, data hash, counts (also of training examples), rows per pass, device, ``inputs``
                       (hashes of splits, template, tokenizer and configuration, see `sparsezo_gui.engine.provenance`)
                       and ``recipe`` (the values that ``recipe.toml`` MUST keep; where model, data and mask file are,
                       ``device``, ``trust_remote_code`` and all of ``[run]`` may change); ``prepared``, the version of
-                      how rows become examples (see `sparsezo_gui.engine.provenance`); see `folder.Facts`. It makes the
+                      how rows become examples (see `sparsezo_gui.engine.provenance`); see `facts.Facts`. It makes the
                       folder a run, so it MUST be written last, and MUST NOT change after the first step
 ``mask.safetensors``  the mask (see `sparsezo_gui.engine.spaces.mask`); a branch uses that of its tree
 ``journal.bin``       every step (see `journal`)
-``checkpoints/``           checkpoints, a cache (see `checkpoints`)
+``frames/``           checkpoints, a cache (see `checkpoints`)
 ``events.jsonl``      one JSON object per line for each event other than a step: evaluations with their best and
                       worst examples, the base model's losses, notices, returns, rate changes, ends; a reader MUST
                       skip lines that it cannot read, and MUST NOT rate a run by an evaluation that has ``changed``

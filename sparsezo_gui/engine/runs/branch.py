@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from sparsezo_gui.engine.drafts import drafting, new_folder, publish
 from sparsezo_gui.engine.files import cannot_write
-from sparsezo_gui.engine.runs.folder import BRANCHES, Branched, RunFolder, create
+from sparsezo_gui.engine.runs.facts import Branched
+from sparsezo_gui.engine.runs.folder import BRANCHES, RunFolder, create
 from sparsezo_gui.engine.runs.lineage import Lineage, lineage_of
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, outcome, with_settings

@@ -35,10 +35,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sparsezo_gui.engine.files import replacing
-from sparsezo_gui.engine.runs.journal import Journal, JournalWriter
+from sparsezo_gui.engine.runs.journal import Journal
+from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 
 FORMAT, VERSION = "sparsezo-frame", "4"
-PIECE = 2**20  # numbers packed at once
+PIECE = 2**20  # numbers compressed at a time
 STEP_SECONDS, VALUE_SECONDS = 130e-6, 12e-9  # of a replay, measured on one core
 STEPS_AGAIN = 20
 STATE_LARGEST = 16  # limit for all tensors of the states together, as a multiple of the values
@@ -84,7 +85,7 @@ def listed(folder: Path) -> list[Checkpoint]:
         name = re.fullmatch(r"(\d{8,})-(\d{8,})", path.stem)
         if name:
             found.append(Checkpoint(path, int(name[1]), int(name[2])))
-    return sorted(found, key=lambda frame: (frame.step, frame.records))
+    return sorted(found, key=lambda each: (each.step, each.records))
 
 
 def write(
@@ -119,13 +120,15 @@ def write(
     return path
 
 
-def read(frame: Checkpoint, start: Any, values: Tensor, mask_hash: str, journal_hash: str) -> tuple[Any, ...] | None:
-    """Reads ``frame`` into ``values``, whose initial values are ``start``, and returns its two states.
+def read(
+    checkpoint: Checkpoint, start: Any, values: Tensor, mask_hash: str, journal_hash: str
+) -> tuple[Any, ...] | None:
+    """Reads ``checkpoint`` into ``values``, whose initial values are ``start``, and returns its two states.
 
     None if it is unusable, or has another mask or history; ``values`` are undefined then.
     """
     try:
-        with safe_open(frame.path, framework="pt") as file:
+        with safe_open(checkpoint.path, framework="pt") as file:
             metadata = file.metadata() or {}
             found = tuple(metadata[key] for key in ("format", "version", "mask_hash", "journal"))
             if found != (FORMAT, VERSION, mask_hash, journal_hash):
@@ -145,11 +148,11 @@ def read(frame: Checkpoint, start: Any, values: Tensor, mask_hash: str, journal_
 def thin(folder: Path, journal: Journal | JournalWriter, budget: int) -> None:
     """Removes checkpoints off the run's lineage, then the least useful ones until the rest fit in ``budget`` bytes."""
     kept = listed(folder)
-    for frame in [frame for frame in kept if not frame.on(journal)]:
-        frame.path.unlink(missing_ok=True)
-        kept.remove(frame)
-    sizes = {frame: frame.path.stat().st_size for frame in kept}
-    while kept and sum(sizes[frame] for frame in kept) > budget:
+    for checkpoint in [each for each in kept if not each.on(journal)]:
+        checkpoint.path.unlink(missing_ok=True)
+        kept.remove(checkpoint)
+    sizes = {each: each.path.stat().st_size for each in kept}
+    while kept and sum(sizes[each] for each in kept) > budget:
         spare = min(range(len(kept)), key=lambda place: _missed(kept, place, journal.header.start))
         kept.pop(spare).path.unlink(missing_ok=True)
 

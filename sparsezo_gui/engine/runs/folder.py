@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 import filelock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from sparsezo_gui import recipe as recipes
 from sparsezo_gui.engine.drafts import AGE
@@ -32,14 +32,13 @@ from sparsezo_gui.engine.files import (
     write_text,
 )
 from sparsezo_gui.engine.locks import Lock, held
+from sparsezo_gui.engine.runs.facts import PREPARED, Facts
 from sparsezo_gui.engine.runs.journal import Header
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, outcome
 from sparsezo_gui.recipe.events import Event
 from sparsezo_gui.untrusted import resolved
 
-VERSION: Final = 4
-PREPARED = 2  # how rows become examples, see `Facts.prepared`
 LIBRARIES = ("sparsezo-gui", "torch", "transformers", "bitsandbytes", "numpy")
 NOTES = "notes.md"
 BRANCHES = "branches"
@@ -49,58 +48,11 @@ TEMPORARY = re.compile(r"\.(probe|.+\.\w{8})")
 DEEPEST = 500  # nested branches
 LARGEST_FACTS, LARGEST_NOTES, LARGEST_EVENTS = 1 << 20, 1 << 24, 1 << 28  # bytes
 LOCK_SECONDS = 0.5  # how long a writer waits: listing the runs takes each lock for a moment
-_SHA256 = Field(pattern="^[0-9a-f]{64}$")
 
 
 def runs_home() -> Path:
     """The folder of all runs, in the program's `home`."""
     return home() / "runs"
-
-
-class Branched(BaseModel):
-    """Where a branch starts: at ``step`` of its parent, after the first ``records`` of its journal, which have the
-    ``hash`` (None: before version 3), with ``factor`` on the scheduled rate."""
-
-    model_config = ConfigDict(frozen=True)
-
-    step: int = Field(ge=0, lt=2**32)
-    records: int = Field(ge=0)
-    hash: str | None = Field(None, pattern="^[0-9a-f]{64}$")
-    factor: float = Field(1.0, ge=0, allow_inf_nan=False)
-
-
-class Facts(BaseModel):
-    """The content of ``run.json``, fixed from the start of the run."""
-
-    model_config = ConfigDict(frozen=True)
-
-    version: Literal[1, 2, 3, 4] = VERSION
-    name: str = ""
-    created: str = ""
-    versions: dict[str, str] = {}
-    model: str
-    revision: str
-    fingerprint: str = _SHA256
-    generator: str = Field(max_length=48)
-    mask_hash: str = _SHA256
-    data_hash: str | None = Field(None, pattern="^[0-9a-f]{64}$")  # None in a branch with other data until it starts
-    examples: int | None = Field(None, ge=1)  # to train on; None in runs older than this field
-    prepared: int = Field(1, ge=1)  # the version of how rows become examples; 1 before version 4
-    inputs: dict[str, str] = {}  # hashes, see `sparsezo_gui.engine.provenance`; incomplete in old runs and new branches
-    recipe: dict[str, Any] | None = None  # its initial values, see `sparsezo_gui.recipe.values`
-    parameters: int = Field(ge=1)
-    eligible: int = Field(ge=1)
-    tuned: int = Field(ge=1)
-    pack_rows: int | None = Field(None, ge=1)  # sometimes missing in version 1
-    mask_seconds: float | None = None  # to find the mask
-    device: str
-    branched: Branched | None = None
-
-    @model_validator(mode="after")
-    def _hashed(self) -> Facts:
-        if self.version >= 3 and self.branched and self.branched.hash is None:
-            raise ValueError("a branch of version 3 has a hash")
-        return self
 
 
 @dataclass(frozen=True)
@@ -125,7 +77,7 @@ class RunFolder:
         except UserError as error:
             raise UserError(
                 f"{self.path}: this branch is no longer inside the folder of the run that it started from. Restore or "
-                "copy that whole folder; to move only the branch, use 'sparsezo share'."
+                "copy all of that folder; to move only the branch, use 'sparsezo share'."
             ) from error
 
     @property
@@ -169,11 +121,11 @@ class RunFolder:
         recipe = recipes.load(path)
         changed = recipes.differences(self.facts.recipe, recipe) if self.facts.recipe else []
         if changed:
-            told = ", ".join(f"{key} is {new!r}, was {old!r}" for key, old, new in changed)
+            what = ", ".join(f"{key} is {new!r}, was {old!r}" for key, old, new in changed)
             settings = [word for key, _, new in changed for word in ("--set", f"{key}={new}")]
             branch = shlex.join(["sparsezo", "branch", str(self.path), *settings])
             raise UserError(
-                f"{path}: changed since the run started ({told}). A run's recipe is fixed: undo the change, then try "
+                f"{path}: changed since the run started ({what}). A run's recipe is fixed: undo the change, then try "
                 f"new values in a branch: {branch}"
             )
         return recipe
@@ -247,14 +199,14 @@ def sweep(path: Path) -> None:
 
 def create(path: Path, recipe: Recipe, facts: dict[str, Any]) -> RunFolder:
     """Writes a new run's recipe and ``run.json``; the latter last, since it makes the folder a run."""
-    told = Facts(
+    content = Facts(
         name=recipe.run.name or path.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={library: version(library) for library in LIBRARIES},
         **{"prepared": PREPARED, **facts, "recipe": recipes.values(recipe)},
     )
     write_text(path / "recipe.toml", recipes.dump(recipe))
-    run = _write(path, told)
+    run = _write(path, content)
     for folder in (path.parent, path.parent.parent):  # a branch's parent folder may be new too
         sync(folder)
     return run

@@ -35,7 +35,7 @@ offset    type     meaning
 ========  =======  ====================================================================
 
 The step of a record of kind 0 MUST be one more than the run's step before; that of kind 1 MUST be one that the run has
-reached in this journal, or its start, and all its other fields except the time are zero. A writer MUST append whole
+reached in this journal, or its start, and all its other fields except the time are zero. A writer MUST append complete
 records and MUST NOT change one, so that the first k records always describe the run as it was then; branches and
 checkpoints refer to them by k and the SHA-256 of their bytes. A reader MUST read records up to the first that is
 incomplete, fails its CRC or is out of sequence, and MUST NOT use anything after it. If good records follow a bad one,
@@ -51,37 +51,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import struct
-import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 import numpy as np
 
-from sparsezo_gui.engine.files import cannot_write, open_plain, replacing, sync_open, write_all
+from sparsezo_gui.engine.files import open_plain
 from sparsezo_gui.errors import UserError
 
 MAGIC, VERSION = b"SZOJ", 2
 STEP, RETURN = 0, 1
-SYNC_EVERY = 1.0  # maximum seconds between two syncs
-PIECE = 1 << 22  # bytes read at once
+PIECE = 1 << 22  # bytes read at a time
 TAIL = 1 << 16  # bytes at the end that are read to find the current step
 LARGEST = 1 << 34  # bytes; a step takes 60
 _BEGIN = struct.Struct("<4sHHI")
 _REST = struct.Struct("<32s32s48s")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _BEGIN.size + _REST.size + _CRC.size
-_STOPS = (
-    "The run stopped and overwrote nothing. Let only one program at a time write a run, and do not restore or "
-    "synchronise it meanwhile. Check it with 'sparsezo runs', then resume it."
-)
 
 
 @dataclass(frozen=True)
@@ -165,8 +157,8 @@ def read(path: Path, count: int | None = None, step: int | None = None) -> Journ
     Raises `UserError` if it is not a journal; ``fault`` reports damage after good records.
     """
     with _opened(path) as body:
-        header, most = body.header, body.whole if count is None else min(count, body.whole)
-        if step is not None and body.standing() == (header.start + body.whole, body.whole):
+        header, most = body.header, body.complete if count is None else min(count, body.complete)
+        if step is not None and body.standing() == (header.start + body.complete, body.complete):
             most = min(max(step - header.start, 0), most)
         records, usable = body.read(most)
         if count is not None and count > usable:
@@ -174,7 +166,7 @@ def read(path: Path, count: int | None = None, step: int | None = None) -> Journ
                 f"{path}: a branch starts after {count} records, but only {usable} are usable. "
                 "Restore it from a copy of the run."
             )
-        found, left = Journal(header, records[:usable]), body.whole - usable
+        found, left = Journal(header, records[:usable]), body.complete - usable
         if count is not None or (usable == most and (left or not body.torn)):
             return found
         fault = f"The last record of the journal was incomplete and is ignored; the run is at step {found.step}."
@@ -198,12 +190,12 @@ def standing(path: Path) -> Standing:
 
 @dataclass(frozen=True)
 class _Body:
-    """The records of an open journal: ``whole`` complete ones from byte ``begin`` on, and ``torn`` bytes of another."""
+    """The records of an open journal: their number (``complete``) from byte ``offset`` on, and ``torn`` bytes after."""
 
     file: BinaryIO
     header: Header
-    begin: int
-    whole: int
+    offset: int
+    complete: int
     torn: int
 
     @property
@@ -218,8 +210,8 @@ class _Body:
     def piece(self, first: int, last: int) -> np.ndarray:
         """Records from ``first`` to before ``last``, as far as they exist."""
         size = self.dtype.itemsize
-        self.file.seek(self.begin + first * size)
-        content = self.file.read(max(min(last, self.whole) - first, 0) * size)
+        self.file.seek(self.offset + first * size)
+        content = self.file.read(max(min(last, self.complete) - first, 0) * size)
         return np.frombuffer(content, self.dtype, len(content) // size)
 
     def read(self, most: int) -> tuple[np.ndarray, int]:
@@ -242,11 +234,11 @@ class _Body:
     def standing(self) -> tuple[int, int] | None:
         """Step and number of records at the end; None if the end is damaged."""
         tail = self.within(TAIL)
-        if self.whole <= tail:
-            records, usable = self.read(self.whole)
+        if self.complete <= tail:
+            records, usable = self.read(self.complete)
             return (int(records["step"][usable - 1]) if usable else self.header.start), usable
-        good = self.good(self.whole - tail, self.whole)
-        usable = self.whole - tail + (tail if good.all() else int(good.argmin()))
+        good = self.good(self.complete - tail, self.complete)
+        usable = self.complete - tail + (tail if good.all() else int(good.argmin()))
         last = self.piece(usable - 1, usable)
         return (int(last["step"][0]), usable) if good[0] else None
 
@@ -256,11 +248,11 @@ def _opened(path: Path) -> Iterator[_Body]:
     """Opens the records of a journal. Raises `UserError`."""
     try:
         with open_plain(path) as file:
-            header, begin = _header(path, file.read(HEADER_BYTES))
-            body = os.fstat(file.fileno()).st_size - begin
+            header, offset = _header(path, file.read(HEADER_BYTES))
+            body = os.fstat(file.fileno()).st_size - offset
             if body > LARGEST:
                 raise UserError(f"{path}: larger than a journal can be. Restore it from a copy of the run.")
-            yield _Body(file, header, begin, *divmod(body, record_dtype(header.values).itemsize))
+            yield _Body(file, header, offset, *divmod(body, record_dtype(header.values).itemsize))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
 
@@ -273,8 +265,8 @@ def _header(path: Path, content: bytes) -> tuple[Header, int]:
     if magic == MAGIC and version > VERSION:
         raise UserError(f"{path}: unknown journal version {version}. Update SparseZO.")
     size = _BEGIN.size + (_REST.size if version == 2 else 0)
-    whole = len(content) >= size + _CRC.size
-    good = whole and _CRC.unpack_from(content, size)[0] == zlib.crc32(content[:size])
+    complete = len(content) >= size + _CRC.size
+    good = complete and _CRC.unpack_from(content, size)[0] == zlib.crc32(content[:size])
     if magic != MAGIC or version < 1 or not good or values < 1 or (version == 1 and start):
         raise UserError(f"{path}: not a journal of this program, or its header is damaged. Restore it from a backup.")
     if version == 1:
@@ -294,123 +286,3 @@ def _good(records: np.ndarray, start: int, last: int) -> np.ndarray:
     back = (records["kind"] == RETURN) & (start <= steps) & (steps <= before)
     good: np.ndarray = (records["crc"] == crcs) & (forward | back)
     return good
-
-
-class JournalWriter:
-    """Appends to a journal; flushes every record and syncs at least every second. Use as a context manager.
-
-    ``count`` is the number of records, ``returns`` are as in `Journal`. A record that could not be written completely
-    is removed again, so that it can be retried once there is space. If another process has changed or replaced the
-    file, the writer stops.
-    """
-
-    def __init__(self, path: Path, header: Header) -> None:
-        self.path, self.header = path, header
-        self.dtype = record_dtype(header.values)
-        self._synced = time.monotonic()
-        try:
-            existing = read(path) if path.exists() else Journal(header, np.zeros(0, self.dtype))
-            self._check(existing.header, header)
-            if existing.unread > self.dtype.itemsize:
-                # More than an incomplete record is about to be cut off; keep a copy for inspection.
-                shutil.copyfile(path, path.with_suffix(".damaged"))
-            records = existing.records.view(np.uint8)
-            if not path.exists() or not existing.header.generator:  # new, or of version 1
-                with replacing(path) as temporary:
-                    temporary.write_bytes(header.pack() + records.tobytes())
-            self.count, self.returns = existing.count, list(existing.returns)
-            self._digest, self._size = hashlib.sha256(records.data), HEADER_BYTES + records.nbytes
-            self._file: BinaryIO = path.open("ab", buffering=0)
-            self._file.truncate(self._size)
-            self._number = _number(os.fstat(self._file.fileno()))
-            self._sync()
-        except OSError as error:
-            raise cannot_write(path, error) from error
-
-    def _check(self, found: Header, wanted: Header) -> None:
-        if found.values != wanted.values:
-            raise UserError(
-                f"{self.path}: has {found.values} values per step, but the recipe needs {wanted.values}. "
-                "Restore the run's files from one copy."
-            )
-        if found.generator and found != wanted:
-            raise UserError(
-                f"{self.path}: belongs to another model, mask, generator or start than this run. Restore the run's "
-                "files from one copy."
-            )
-
-    def append(
-        self, *, step: int, tokens: int, loss: float, rate: float, seconds: float, memory: int,
-        values: tuple[float, ...],
-    ) -> None:  # fmt: skip
-        """Adds a step, which the operating system has when this returns."""
-        self._write(step, tokens, loss, rate, time.time(), seconds, STEP, memory, values)
-
-    def go_back(self, step: int) -> None:
-        """Records that the run went back to ``step``, and syncs."""
-        self._write(step, 0, 0.0, 0.0, time.time(), 0.0, RETURN, 0, (0.0,) * self.dtype["values"].shape[0])
-        self.sync()
-
-    def _write(self, *fields: object) -> None:
-        record = np.zeros(1, self.dtype)
-        record[0] = (*fields, 0)
-        record["crc"] = zlib.crc32(record.tobytes()[:-4])
-        self._check_own()
-        try:
-            write_all(self._file, record.tobytes())
-            if time.monotonic() - self._synced > SYNC_EVERY:
-                self._sync()
-        except OSError as error:
-            with suppress(OSError):
-                if self._size < os.fstat(self._file.fileno()).st_size <= self._size + self.dtype.itemsize:
-                    self._file.truncate(self._size)
-            raise cannot_write(self.path, error) from error
-        if record["kind"][0] == RETURN:
-            self.returns.append((self.count, int(record["step"][0])))
-        self._digest.update(record.tobytes())
-        self._size, self.count = self._size + self.dtype.itemsize, self.count + 1
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of all records so far; see `Journal.hash`."""
-        return self._digest.hexdigest()
-
-    def sync(self) -> None:
-        """Writes everything to the disk. Raises `UserError` if that fails, or if another process changed the file."""
-        self._check_own()
-        try:
-            self._sync()
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-
-    def _check_own(self) -> None:
-        """Raises `UserError` if the file was replaced, or has another length than this writer left it with."""
-        try:
-            now = os.stat(self.path)
-        except OSError as error:
-            raise UserError(f"{self.path}: was removed during the run ({error.strerror}). {_STOPS}") from error
-        if _number(now) != self._number or now.st_size != self._size:
-            raise UserError(f"{self.path}: was changed by another program during the run. {_STOPS}")
-
-    def _sync(self) -> None:
-        sync_open(self._file.fileno())
-        self._synced = time.monotonic()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.sync()
-        except UserError:
-            if kind is None:
-                raise
-        finally:
-            self._file.close()
-
-
-def _number(file: os.stat_result) -> tuple[int, int]:
-    """Identity of a file."""
-    return file.st_dev, file.st_ino

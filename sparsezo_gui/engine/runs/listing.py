@@ -1,4 +1,4 @@
-"""The list of runs. How much it reads is limited, whatever is in the folders."""
+"""The list of runs. How much it reads is limited, for any content of the folders."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def _summary(path: Path) -> RunSummary:
     parent = str(path.parent.parent) if path.parent.name == BRANCHES else ""
     try:
         run = open_resolved(path)
-        recipe, told = run.recipe, recent_events(path / EVENTS)
-        stands = journal.standing(run.journal) if run.journal.exists() else Standing(run.start, 0)
+        recipe, recorded = run.recipe, recent_events(path / EVENTS)
+        standing = journal.standing(run.journal) if run.journal.exists() else Standing(run.start, 0)
     except (UserError, OSError) as error:
         return RunSummary(str(path), path.name, "damaged", 0, 0, "", "", {}, parent, problem=str(error))
-    events, step = outcome.on_lineage(told), stands.step
-    spent, best = outcome.spent(told, stands.count), outcome.best(events)
+    events, step = outcome.on_lineage(recorded), standing.step
+    spent, best = outcome.spent(recorded, standing.count), outcome.best(events)
     ended = step >= recipe.loop.steps or outcome.ended_early(events, step)
     return RunSummary(
         str(path), run.name, "running" if is_held(path / LOCK) else "done" if ended else "stopped", step,
@@ -96,9 +96,9 @@ def recent_events(path: Path) -> list[Event]:
     with suppress(FileNotFoundError), open_plain(path) as file:
         behind = max(os.fstat(file.fileno()).st_size - EVENT_BYTES, 0)
         file.seek(behind)
-        whole = behind == 0  # whether the next piece starts a line
+        starts = behind == 0  # whether the next piece starts a line
         for piece in iter(partial(file.readline, LINE_BYTES), b""):
-            if whole and _NEEDED.match(piece):
+            if starts and _NEEDED.match(piece):
                 lines.append(piece)
-            whole = piece.endswith(b"\n")
+            starts = piece.endswith(b"\n")
     return [event for line in lines if (event := outcome.event_of(line.decode("utf-8", "replace"))) is not None]

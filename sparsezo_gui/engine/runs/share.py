@@ -15,7 +15,7 @@ there MUST NOT be more than 1,000 of them; a writer stores data that compresses 
 A reader MUST refuse a file with any other name in it, with two names that a disk may treat as equal, with a folder that
 lacks ``run.json`` or ``recipe.toml`` (including parent folders), and with entries that unpack to more than their own or
 the total limit, before writing much of it. It MUST NOT write outside the new run's folder, and MUST NOT run code of the
-model, whatever the recipe says. A missing mask is found again by its rule and MUST have the hash in ``run.json``.
+model, even if the recipe allows it. A missing mask is found again by its rule and MUST have the hash in ``run.json``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ HOLDS = {
     NOTES: "your notes, word for word",
     MASK: "which weights are tuned",
 }
-_PIECE = 1 << 20  # bytes unpacked at once
+_PIECE = 1 << 20  # bytes unpacked at a time
 _PLACE = re.compile(rf"((?:{BRANCHES}/[\w][\w.-]*/)*)({'|'.join(map(re.escape, LIMITS))})")
 
 
@@ -74,8 +74,8 @@ def share(
     lineage_of(run)  # report errors here, not to the recipient
     entries = list(_entries(run, with_mask, with_examples))
     total, masked = sum(content.bytes for content, _ in entries), entries[-1][0].file == MASK
-    far = any(content.bytes > LIMITS[content.file.rsplit("/", 1)[-1]] for content, _ in entries)
-    if total > MOST_BYTES or far or len(entries) > MOST_ENTRIES:
+    large = any(content.bytes > LIMITS[content.file.rsplit("/", 1)[-1]] for content, _ in entries)
+    if total > MOST_BYTES or large or len(entries) > MOST_ENTRIES:
         raise UserError(
             f"{run.path}: too large to share ({size(total)} in {len(entries):,} files). Leave out the mask, shorten "
             "the notes, or share a branch from an earlier step."
@@ -86,8 +86,8 @@ def share(
     ):
         for content, data in entries:
             # Readers treat data that compresses too well as an attack.
-            folds = len(data) > SMALL and len(zlib.compress(data)) * MOST_TIMES < len(data)
-            file.writestr(content.file, data, zipfile.ZIP_STORED if folds else zipfile.ZIP_DEFLATED)
+            shrinks = len(data) > SMALL and len(zlib.compress(data)) * MOST_TIMES < len(data)
+            file.writestr(content.file, data, zipfile.ZIP_STORED if shrinks else zipfile.ZIP_DEFLATED)
     return Shared(out.stat().st_size, masked, tuple(content for content, _ in entries))
 
 
@@ -161,7 +161,7 @@ def receive(file: Path, folder: Path | None = None, settings: Sequence[str] = ()
             target = folder or new_folder(parent, file.stem)
             try:
                 last = _unpack(file, draft)
-                _settle(draft, target, settings)
+                _apply_settings(draft, target, settings)
                 lineage_of(open_run(draft / last))  # report errors before publishing it
                 publish(draft, target)
             except BaseException as error:
@@ -206,7 +206,7 @@ def _unpack(file: Path, folder: Path) -> str:
         names = {unicodedata.normalize("NFC", entry.filename).casefold() for entry in entries}
         if len(names) < len(entries):
             raise UserError(f"{file}: not a shared run (it has two files with the same name). Get a new copy of it.")
-        _check_whole(file, {entry.filename for entry in entries})
+        _check_complete(file, {entry.filename for entry in entries})
         for entry in entries:
             place = _PLACE.fullmatch(entry.filename)
             if place is None or ".." in entry.filename.split("/"):
@@ -228,7 +228,7 @@ def _unpack(file: Path, folder: Path) -> str:
     return last
 
 
-def _check_whole(file: Path, names: Collection[str]) -> None:
+def _check_complete(file: Path, names: Collection[str]) -> None:
     """Raises `UserError` if a run or one of its parents lacks a required file."""
     folders = {PurePosixPath(name).parent for name in names}
     for folder in folders | {folder.parent.parent for folder in folders}:
@@ -244,7 +244,7 @@ def _too_large(file: Path) -> UserError:
     )
 
 
-def _settle(folder: Path, target: Path, settings: Sequence[str]) -> None:
+def _apply_settings(folder: Path, target: Path, settings: Sequence[str]) -> None:
     """Applies ``settings`` to every recipe of the run in ``folder``, which will move to ``target``; refuses those that
     would change the run itself."""
     for path in sorted(folder.rglob("recipe.toml")):

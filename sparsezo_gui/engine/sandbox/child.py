@@ -2,8 +2,8 @@
 
 ``python -I child.py PACKAGES…``, where PACKAGES are the folders to import from. A request is its length (8 bytes,
 little-endian), then marshalled: the name of the work, its arguments, and the seconds and bytes it may use. An answer is
-its length, a status byte (`DONE`, `REFUSED`, `MEMORY`), and UTF-8 text. The first answer comes unasked, once the child
-is ready.
+its length, a status byte (`DONE`, `REFUSED`, `MEMORY`), and UTF-8 text. The first answer is sent without a
+request, once the child is ready.
 """
 
 from __future__ import annotations

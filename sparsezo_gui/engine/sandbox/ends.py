@@ -98,7 +98,7 @@ def attempt(write: Write, messages: list[Message], prompt: bool, **more: Any) ->
     """The text; None where the template refuses it."""
     try:
         return write(messages, prompt, **more)
-    except Exception:  # whatever a template raises
+    except Exception:  # a template can raise anything
         return None
 
 

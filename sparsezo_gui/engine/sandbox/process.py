@@ -79,7 +79,7 @@ class Sandbox:
         return text
 
     def close(self) -> None:
-        """Ends the process, whatever it is doing."""
+        """Kills the process, even during a request."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()

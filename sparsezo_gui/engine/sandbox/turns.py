@@ -4,7 +4,7 @@ All that is known of a chat template is its output (unless it marks the turns it
 
 - A turn **starts** where its prompt ends: the turns before it, with the generation prompt. What the template writes
   after that (an empty reasoning block, say) is for the model to write.
-- Its **content ends** where a rare mark put after the content appears. Without the marks the text must be unchanged.
+- Its **content ends** where a rare mark put after the content appears (see `sparsezo_gui.engine.sandbox.marks`).
 - The **end-of-turn marker** follows (see `sparsezo_gui.engine.sandbox.ends`).
 - A turn that **calls tools** ends as the conversation up to it does.
 
@@ -17,13 +17,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
 from sparsezo_gui.engine.sandbox.ends import Ending, Message, Write, attempt, form, formed, pattern, seam, shared
+from sparsezo_gui.engine.sandbox.marks import Marks, Span, calls
 from sparsezo_gui.engine.sandbox.writing import THOUGHTS, filled, ignored_in
 
-Span = tuple[int, int]
 Generated = Callable[[list[Message]], tuple[str, list[Span]]]
 """The text of messages, and the spans in it that the template marks as the assistant's."""
 
@@ -42,12 +42,15 @@ def split(
     whole, messages = filled(write, messages)
     ignored = ignored_in(write, messages, whole, tools)
     if "tool_calls" in ignored:
-        trained = [index for index in trained if messages[index].get("content") or not _calls(messages[index])]
+        trained = [index for index in trained if messages[index].get("content") or not calls(messages[index])]
     found = _Turns(write, messages, whole, ending, pattern(special))
-    last = max(trained, default=-1)
-    every = found.spans(len(messages) if generated else last) if not generated or len(trained) < found.count else {}
-    spans = [every[index] for index in sorted(trained)] if not generated else found.generated(generated, trained, every)
-    left_out = bool(found.unwritten(trained) if generated else found.lost & set(trained))
+    last, marks = max(trained, default=-1), found.marks
+    if generated:
+        others = found.spans(len(messages)) if len(trained) < len(marks.assistants) else {}
+        spans, left_out = found.generated(generated, trained, others), marks.unwritten(trained)
+    else:
+        every = found.spans(last)
+        spans, left_out = [every[index] for index in sorted(trained)], bool(marks.lost & set(trained))
     start, end = spans[-1] if spans else (0, 0)
     asked = found.asked(last) if spans else ""
     if generated:  # the marked span may include what opens the turn
@@ -78,39 +81,25 @@ def _merged(spans: Sequence[Span]) -> list[Span]:
     return found
 
 
-def _calls(message: Message) -> bool:
-    return bool(message.get("tool_calls"))
-
-
 class _Turns:
-    """Finds the assistant's turns in the ``whole`` text. ``ends`` says where contents end, by turn; ``lost`` are turns
-    whose content does not appear."""
+    """Finds the assistant's turns in the ``whole`` text. ``ends`` says where contents end, by turn."""
 
     def __init__(
         self, write: Write, messages: list[Message], whole: str, ending: Ending, special: re.Pattern[str]
     ) -> None:
         self._write, self._messages, self._whole, self._ending = write, messages, whole, ending
         self.special = special
-        self._own = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-        self.count = len(self._own)
+        self.marks = Marks(write, messages, whole)
         self.ends: dict[int, int] = {}
-        self.lost: set[int] = set()
 
     def spans(self, last: int) -> dict[int, Span]:
         """Start and end of each assistant turn up to ``last``."""
         found, floor = {}, 0
-        for index in self._own:
+        for index in self.marks.assistants:
             if index <= last:
                 found[index] = self._span(index, floor)
                 floor = found[index][1]
         return found
-
-    def unwritten(self, trained: Sequence[int]) -> bool:
-        """Whether the content of one of the turns is missing from the text."""
-        said = [each for each in trained if self._messages[each].get("content") and not _calls(self._messages[each])]
-        marked = {index: {**self._messages[index], "content": self._mark(index)} for index in said}
-        text = attempt(self._write, [marked.get(index, each) for index, each in enumerate(self._messages)], False)
-        return text is not None and any(self._mark(index) not in text for index in said)
 
     def generated(self, marked: Generated, trained: Sequence[int], every: dict[int, Span]) -> list[Span]:
         """The spans the template marks itself, each with its end-of-turn marker; of the ``trained`` turns only."""
@@ -127,53 +116,14 @@ class _Turns:
 
     def _span(self, index: int, floor: int) -> Span:
         """Start and end of a turn that starts at ``floor`` or later."""
-        content = None if _calls(self._messages[index]) else self._content_end(index, floor)
+        content = None if calls(self._messages[index]) else self.marks.content_end(index, floor)
         start = self._start(index, floor, content)
         if content is None:
             end = max(start, self._turn_end(index, start))
-            following = self._others.get(index + 1, (end, end))[0]  # a turn that is left out still ends before it
+            following = self.marks.others.get(index + 1, (end, end))[0]  # a turn that is left out still ends before it
             return min(start, following), min(end, following)
         self.ends[index] = content
         return min(start, content), self._end(index, content)
-
-    # Around a turn
-
-    @cached_property
-    def _others(self) -> dict[int, Span]:
-        """Start and end of the contents of the other roles' turns, from one text with marks around all; {} if marks
-        change it. How a template renders earlier turns may depend on later ones, so prefixes cannot show it."""
-        messages = list(self._messages)
-        for index in set(range(len(messages))) - set(self._own):
-            messages[index] = {**messages[index], "content": self._framed(index)}
-        pieces = re.split(f"{self._sign}(\\d+){self._sign}", attempt(self._write, messages, False) or "")
-        if "".join(pieces[::2]) != self._whole:
-            return {}
-        places = accumulate(map(len, pieces[:-1:2]))
-        found: dict[int, list[int]] = {}
-        for place, number in zip(places, pieces[1::2], strict=True):
-            found.setdefault(int(number), []).append(place)
-        return {index: (places[0], places[1]) for index, places in found.items() if len(places) == 2}
-
-    def _framed(self, index: int) -> str:
-        """The content with a mark before and after it, inside the surrounding spaces."""
-        content = self._messages[index].get("content") or ""
-        inner = content.strip()
-        before, _, after = content.partition(inner) if inner else (content, "", "")
-        return before + self._mark(index) + inner + self._mark(index) + after
-
-    def _after_asking(self, index: int, floor: int) -> int | None:
-        """Where a turn starts: after the part of its prompt that is also in the text."""
-        if index - 1 not in self._others or self._others[index - 1][1] < floor:
-            return None
-        before = [*self._messages[: index - 1], {**self._messages[index - 1], "content": self._framed(index - 1)}]
-        _, mark, asking = (attempt(self._write, before, True) or "").rpartition(self._mark(index - 1))
-        place = self._others[index - 1][1]
-        same = seam(asking, self._whole[place:], self._tags)
-        return place + same if mark and same else None
-
-    @cached_property
-    def _tags(self) -> re.Pattern[str]:
-        return re.compile(rf"{self.special.pattern}|</?\w+>")
 
     # Where a turn starts
 
@@ -185,77 +135,35 @@ class _Turns:
             opened = len(asked) + len(prompt) * self._whole.startswith(prompt, len(asked))
             if content is None or opened > len(asked):
                 return opened
-            begin = self._content_start(index, floor, content)
+            begin = self.marks.content_start(index, floor, content)
             return len(asked) if not self._whole[len(asked) : begin].strip() else begin
         if (answer := self._after_asking(index, floor)) is not None:
             if self._ending.asks or content is None:
                 return answer
-            begin = self._content_start(index, floor, content)
+            begin = self.marks.content_start(index, floor, content)
             return answer if not self._whole[answer:begin].strip() else begin
         if content is None:
             at = self._whole.find(prompt, floor)
             return at + len(prompt) if at >= 0 else floor
-        begin = self._content_start(index, floor, content)
+        begin = self.marks.content_start(index, floor, content)
         at = self._whole.rfind(prompt, floor, begin) if prompt else -1
         return at + len(prompt) if at >= 0 else begin
 
-    def _content_start(self, index: int, floor: int, end: int) -> int:
-        """Start of the content that ends at ``end``."""
-        content = self._messages[index]["content"].rstrip()
-        for each in (content, content.lstrip()):
-            if self._whole.endswith(each, floor, end):
-                return end - len(each)
-        text = attempt(self._write, self._with(index, self._sign + content.lstrip()), False) or ""
-        at = text.find(self._sign)
-        return at if floor <= at <= end and self._whole.startswith(text[:at]) else floor
+    def _after_asking(self, index: int, floor: int) -> int | None:
+        """Where a turn starts: after the part of its prompt that is also in the text."""
+        if index - 1 not in self.marks.others or self.marks.others[index - 1][1] < floor:
+            return None
+        before = [*self._messages[: index - 1], self.marks.framed(index - 1)]
+        _, mark, asking = (attempt(self._write, before, True) or "").rpartition(self.marks.mark(index - 1))
+        place = self.marks.others[index - 1][1]
+        same = seam(asking, self._whole[place:], self._tags)
+        return place + same if mark and same else None
+
+    @cached_property
+    def _tags(self) -> re.Pattern[str]:
+        return re.compile(rf"{self.special.pattern}|</?\w+>")
 
     # Where it ends
-
-    @cached_property
-    def _sign(self) -> str:
-        """A character that does not occur in the conversation."""
-        there = self._whole + "".join(str(message) for message in self._messages)
-        return next(sign for sign in map(chr, range(0xE000, 0xF900)) if sign not in there)
-
-    def _mark(self, index: int) -> str:
-        return f"{self._sign}{index}{self._sign}"
-
-    def _with(self, index: int, content: str) -> list[Message]:
-        return [*self._messages[:index], {**self._messages[index], "content": content}, *self._messages[index + 1 :]]
-
-    def _marked(self, index: int) -> str:
-        content = self._messages[index].get("content") or ""
-        kept = content.rstrip()
-        return kept + self._mark(index) + content[len(kept) :]
-
-    @cached_property
-    def _all_ends(self) -> dict[int, list[int]]:
-        """Positions of every turn's mark, in the text without marks, from one text with all; {} if marks change it."""
-        messages = list(self._messages)
-        for index in self._own:
-            if not _calls(messages[index]):
-                messages[index] = {**messages[index], "content": self._marked(index)}
-        pieces = re.split(f"{self._sign}(\\d+){self._sign}", attempt(self._write, messages, False) or "")
-        if "".join(pieces[::2]) != self._whole:
-            return {}
-        found: dict[int, list[int]] = {}
-        place = 0
-        for text, number in zip(pieces[::2], pieces[1::2], strict=False):
-            place += len(text)
-            found.setdefault(int(number), []).append(place)
-        return found
-
-    def _content_end(self, index: int, floor: int) -> int | None:
-        if index in self._all_ends:
-            return next((place for place in self._all_ends[index] if place >= floor), None)
-        mark = self._mark(index)
-        text = attempt(self._write, self._with(index, self._marked(index)), False) or ""
-        at = text.find(mark, floor)
-        if at >= 0:
-            return at if self._whole.startswith(text[:at]) else None
-        if mark not in (attempt(self._write, self._with(index, mark), False) or mark):
-            self.lost.add(index)
-        return None
 
     def _end(self, index: int, content: int) -> int:
         """The end of a turn whose content ends at ``content``."""
@@ -298,16 +206,14 @@ class _Turns:
     def _before_next(self, index: int, place: int, upto: str) -> int | None:
         """The end of a turn from the text between it and the next content: the last marker it has in the conversation
         ``upto`` it, or else what the template adds there."""
-        if index + 1 not in self._others:
+        if index + 1 not in self.marks.others:
             return None
-        following = self._others[index + 1][0]
+        following = self.marks.others[index + 1][0]
         if sign := self._last_sign(index, upto):
             at = self._whole.rfind(sign, place, following)
             return at + len(sign) if at >= 0 else None
-        after = {**self._messages[index + 1], "content": self._framed(index + 1)}
-        text, mark, _ = (attempt(self._write, [*self._messages[: index + 1], after], False) or "").partition(
-            self._mark(index + 1)
-        )
+        marked = [*self._messages[: index + 1], self.marks.framed(index + 1)]
+        text, mark, _ = (attempt(self._write, marked, False) or "").partition(self.marks.mark(index + 1))
         opening = text.removeprefix(upto)
         found = mark and text.startswith(upto) and self._whole.endswith(opening, place, following)
         return following - len(opening) if found else None

@@ -1,1 +1,1 @@
-"""Spaces of tuned values: single weights, all of them, low rank, LoRA; see `sparsezo_gui.engine.spaces.space`."""
+"""Spaces of tuned values, one file each: single weights, all of them, low rank, LoRA; see `engine.spaces.space`."""

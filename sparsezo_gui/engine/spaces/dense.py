@@ -12,51 +12,114 @@ error behind. A step updates the values in place, piece by piece, with stochasti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from functools import cache, partial
-from typing import Self
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
-from sparsezo_gui.engine import device as devices
-from sparsezo_gui.engine.frozen import FrozenModel
+from sparsezo_gui.answers import Part
 from sparsezo_gui.engine.layers.patch import DensePatch
-from sparsezo_gui.engine.layers.weights import DenseWeight, FrozenWeight
-from sparsezo_gui.engine.pretrained.weights import Checkpoint
-from sparsezo_gui.engine.spaces.mask import Mask
+from sparsezo_gui.engine.spaces.space import Space
 from sparsezo_gui.engine.spaces.values import TunedValues
-from sparsezo_gui.engine.zo import generator
-from sparsezo_gui.engine.zo.estimators import Estimator
-from sparsezo_gui.engine.zo.generator import Source
-from sparsezo_gui.engine.zo.stochastic_rounding import stochastic_round
-from sparsezo_gui.engine.zo.updates import Pieces
 from sparsezo_gui.errors import UserError
 
-PIECE = {"cpu": 2**18, "cuda": 2**22}  # values drawn at a time: on a CPU by one thread, to fit its cache
-ALIGNED = 128  # directions can be drawn from multiples of this position
-MOVED = 2**20  # values updated at a time
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from sparsezo_gui.engine.frozen import FrozenModel
+    from sparsezo_gui.engine.memory import Shape
+    from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
+    from sparsezo_gui.engine.spaces.originals import Changes, Start
+    from sparsezo_gui.engine.spaces.pieces import Directions
+    from sparsezo_gui.engine.zo.estimators import Estimator
+    from sparsezo_gui.engine.zo.generator import Source
+    from sparsezo_gui.recipe.recipe import Recipe
+
+DRAWN = 40  # bytes for every value of a piece that is being drawn: counters and words in 64 bits
 BLOCKS = "blocks"
 """Part of a mask: the number of blocks drawn for each step. Other parts are named after a weight and hold the threshold
 up to which its values are tuned in a step."""
+
+
+class DenseSpace(Space):
+    """All eligible weights, updated in place."""
+
+    in_place: ClassVar[bool] = True
+    packs: ClassVar[int] = 2  # since every pack draws directions as long as the model
+
+    def tuned_values(self, model: FrozenModel, mask: Mask) -> TunedValues:
+        """See `Space.tuned_values`."""
+        return DenseValues(model, mask)
+
+    def refusal(self, recipe: Recipe) -> str:
+        """See `Space.refusal`."""
+        mask, estimator, update, bits = recipe.mask, recipe.estimator, recipe.update, recipe.model.bits
+        if bits < 16:
+            return (
+                f"[mask] rule = '{mask.rule}' tunes every weight, and {bits}-bit weights cannot be updated in place. "
+                "Set [model] bits = 32 or 16, or [mask] rule = 'sensitive', which tunes a few weights of a frozen "
+                "model."
+            )
+        if not estimator.drawable_in_pieces or estimator.per_example or estimator.backwards:
+            return (
+                f"[estimator] rule = '{estimator.rule}' keeps vectors with one number per tuned weight, which takes "
+                f"too much memory with [mask] rule = '{mask.rule}', where every weight is tuned. Set [estimator] rule "
+                "= 'two-sided', or [mask] rule = 'sensitive'."
+            )
+        if update.long or update.decay:
+            what = "decay" if update.decay else f"rule = '{update.rule}'"
+            return (
+                f"[update] {what} needs a copy of all tuned weights, and [mask] rule = '{mask.rule}' tunes every "
+                "weight. Set [update] rule = 'scalar-normalised' and decay = 0, or [mask] rule = 'sensitive'."
+            )
+        if recipe.selection.candidates(recipe.loop.batch_size):
+            return (
+                f"[selection] rule = '{recipe.selection.rule}' stores vectors with one number per tuned weight, and "
+                f"[mask] rule = '{mask.rule}' tunes every weight. Set [selection] rule = 'shuffled', or [mask] rule = "
+                "'sensitive'."
+            )
+        return ""
+
+    def counts(self, mask: Mask, spec: ModelSpec) -> Mapping[str, int]:
+        """See `Space.counts`."""
+        return {name: math.prod(shape) for name, shape in spec.linears.items()}
+
+    def memory(self, recipe: Recipe, spec: ModelSpec, width: int) -> Iterator[Part]:
+        """See `Space.memory`: the values are the model's weights, and directions are drawn where they are used."""
+        yield from ()
+
+    def workspace(self, recipe: Recipe, spec: ModelSpec, shape: Shape, largest: int, device_kind: str) -> Part:
+        """A span of a weight with its directions, where it is moved to, and its own numbers, in fp32 and as computed;
+        or what a step moves at once of its ``largest`` entries, with three more copies; and what drawing takes."""
+        import torch
+
+        from sparsezo_gui.engine.spaces.pieces import MOVED, PIECE
+
+        perturbations, width = recipe.estimator.perturbations(recipe.loop.batch_size), shape.width
+        span = (4 * (perturbations + 1) + (4 if recipe.model.bits < 32 else 0) + (width if width < 4 else 0)) * largest
+        step = 4 * (perturbations + 3) * min(MOVED, largest)
+        drawn = DRAWN * min(PIECE[device_kind] * (torch.get_num_threads() if device_kind == "cpu" else 1), largest)
+        return Part("Workspace", max(span, step) + drawn, "A part of a weight at a time, and its random directions.")
 
 
 class DenseValues(TunedValues):
     """All eligible weights, in layer order, or the part of them chosen for a step."""
 
     def __init__(self, model: FrozenModel, mask: Mask) -> None:
-        self.model, self.mask, self.slices = model, mask, {}
-        dtype, count = _format(model), 0
-        for name, (rows, columns) in model.spec.linears.items():
-            self.slices[name] = slice(count, count + rows * columns)
-            count += rows * columns
+        import torch
+
+        from sparsezo_gui.engine.device import give_back_freed
+        from sparsezo_gui.engine.layers.weights import DenseWeight
+
+        super().__init__(model, mask)
+        dtype = _format(model)
         for layer in model.layers.values():
             layer.frozen = None  # type: ignore[assignment]  # frees the loaded weight before the copy exists
-        devices.give_back_freed()
-        self.values = torch.empty(count, dtype=dtype, device=model.device)
+        give_back_freed()
+        self.values = torch.empty(model.spec.eligible, dtype=dtype, device=model.device)
         self.reset()
         for name, part in self.slices.items():
             model.layers[name].hold(DenseWeight(self.values[part].view(model.spec.linears[name])))
@@ -65,6 +128,8 @@ class DenseValues(TunedValues):
     @property
     def start(self) -> Start:
         """The original values, read piece by piece."""
+        from sparsezo_gui.engine.spaces.originals import Start
+
         return Start(self.model.checkpoint, self.slices, self.values.dtype)
 
     def reset(self) -> None:
@@ -79,6 +144,8 @@ class DenseValues(TunedValues):
 
     def shape(self, estimator: Estimator, drawn: tuple[Source, int], step: int, state: object) -> Directions:
         """See `TunedValues.shape`."""
+        from sparsezo_gui.engine.spaces.pieces import Directions
+
         source, perturbations = drawn
         return Directions(source, perturbations, self.values, self._tuned(source), self.thresholds, estimator.signs)
 
@@ -86,6 +153,8 @@ class DenseValues(TunedValues):
         """Slices of the values tuned in a step, by weight name."""
         if BLOCKS not in self.mask.parts:
             return self.slices
+        from sparsezo_gui.engine.zo import generator
+
         spec = self.model.spec
         kept = generator.choice(source.seed, source.step, int(self.mask.parts[BLOCKS]), spec.layers)
         blocks = tuple(f"{spec.blocks}.{number}." for number in kept)
@@ -95,9 +164,9 @@ class DenseValues(TunedValues):
         """See `TunedValues.probed`."""
         # If forward passes run one after the other, each needs only few of the directions.
         perturbations = offsets.any(dim=0).nonzero().view(-1).tolist()
-        by_side = offsets[:, perturbations].tolist()
+        by_point = offsets[:, perturbations].tolist()
         return self._held({
-            name: DensePatch(len(offsets), by_side, partial(self._rows, directions, perturbations, name))
+            name: DensePatch(len(offsets), by_point, partial(self._rows, directions, perturbations, name))
             for name in directions.tuned
         }, len(offsets))  # fmt: skip
 
@@ -113,10 +182,12 @@ class DenseValues(TunedValues):
     @contextmanager
     def base(self) -> Iterator[None]:
         """See `TunedValues.base`. Each weight is read from the checkpoint when needed, which is slow."""
+        from sparsezo_gui.engine.spaces.originals import OnDisk
+
         now, start = {name: layer.frozen for name, layer in self.model.layers.items()}, self.start
         try:
             for name, layer in self.model.layers.items():
-                layer.hold(_OnDisk(start, name, layer.frozen.shape, self.model.device))
+                layer.hold(OnDisk(start, name, layer.frozen.shape, self.model.device))
             with self.applied():
                 yield
         finally:
@@ -125,7 +196,9 @@ class DenseValues(TunedValues):
 
     def changes(self, held: bool = False) -> Changes:
         """See `TunedValues.changes`."""
-        return Changes(self)
+        from sparsezo_gui.engine.spaces.originals import Changes
+
+        return Changes(self.values, self.start)
 
     def project(self, name: str, gradient: Tensor, x: Tensor) -> Tensor:
         """See `TunedValues.project`."""
@@ -139,6 +212,8 @@ def weight(model: FrozenModel, name: str) -> Tensor:
 
 def _format(model: FrozenModel) -> torch.dtype:
     """The format of the weights. Raises `UserError` if they cannot be changed."""
+    from sparsezo_gui.engine.layers.weights import DenseWeight
+
     stores = [layer.frozen for layer in model.layers.values() if isinstance(layer.frozen, DenseWeight)]
     if len(stores) < len(model.layers):
         raise UserError(
@@ -146,155 +221,10 @@ def _format(model: FrozenModel) -> torch.dtype:
             "them. Use the 16-bit original of this model, or set [mask] rule = 'sensitive'."
         )
     if any(frozen.device.type != model.device.type for frozen in stores):
+        from sparsezo_gui.engine import device as devices
+
         raise UserError(
             f"'{model.source.id}' is too large for {devices.name(model.device)}, but a [mask] rule that tunes every "
             "weight needs all of them there. Set [model] device = 'cpu' or bits = 16, or [mask] rule = 'sensitive'."
         )
     return stores[0].weight.dtype
-
-
-@dataclass(frozen=True)
-class Directions(Pieces):
-    """Directions (``perturbations``, n) of a step, drawn only as needed: normal, or ``signs``.
-
-    They are zero outside the weights in ``tuned``, and where ``values`` exceed their weight's threshold.
-    """
-
-    source: Source
-    perturbations: int
-    values: Tensor
-    tuned: Mapping[str, slice]
-    thresholds: Mapping[str, float]
-    signs: bool = False
-
-    def of(self, name: str, first: int, count: int, perturbations: Sequence[int]) -> Tensor:
-        """These ``perturbations`` (q) of ``count`` values of weight ``name`` from ``first`` on, fp32 (q, count)."""
-        begin = self.tuned[name].start + first
-        drawn = torch.empty(len(perturbations), count, device=self.values.device)
-        for direction, probe in zip(drawn, perturbations, strict=True):
-            _fill(direction, self.source, probe, begin, generator.signs if self.signs else generator.normal)
-        if name in self.thresholds:
-            # From the values before the step: the same for all its forward passes and the update.
-            drawn *= self.values[begin : begin + count].float().abs() <= self.thresholds[name]
-        return drawn
-
-    def parts(self) -> Iterator[tuple[slice, Tensor]]:
-        """See `Pieces`."""
-        for name, part in self.tuned.items():
-            for first in range(part.start, part.stop, MOVED):
-                last = min(first + MOVED, part.stop)
-                yield slice(first, last), self.of(name, first - part.start, last - first, range(self.perturbations))
-
-    def rounded(self, moved: Tensor, part: slice, dtype: torch.dtype) -> Tensor:
-        """See `Pieces`."""
-        early = part.start % 8
-        halves = generator.rounding(
-            self.source.seed, self.source.step, len(moved) + early, moved.device, part.start - early
-        )
-        return stochastic_round(moved, dtype, halves[early:])
-
-
-def _fill(direction: Tensor, source: Source, probe: int, begin: int, values: Callable[..., Tensor]) -> None:
-    """Writes the ``values`` of a direction from ``begin`` on, with PyTorch's number of threads."""
-    device = direction.device
-
-    def draw(place: int) -> None:
-        early = (begin + place) % ALIGNED
-        piece = direction[place : place + PIECE[device.type]]
-        drawn = values(source.seed, source.step, probe, len(piece) + early, device, begin + place - early)
-        piece.copy_(drawn[early:])
-
-    places = range(0, len(direction), PIECE[device.type])
-    if device.type == "cpu" and len(places) > 1 and torch.get_num_threads() > 1:
-        list(_threads(torch.get_num_threads()).map(draw, places))
-    else:
-        for place in places:
-            draw(place)
-
-
-@cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count)
-
-
-class Start:
-    """All original values, in ``dtype`` on the CPU, read from the checkpoint by weight; the last one is cached."""
-
-    def __init__(self, checkpoint: Checkpoint, slices: Mapping[str, slice], dtype: torch.dtype) -> None:
-        self.checkpoint, self.slices, self.dtype = checkpoint, slices, dtype
-        self._last: tuple[str, Tensor] = ("", torch.empty(0))
-
-    def weight(self, name: str) -> Tensor:
-        """The values of weight ``name``, flat."""
-        if self._last[0] != name:
-            self._last = (name, self.checkpoint.read(name).to(self.dtype).reshape(-1))
-        return self._last[1]
-
-    def __getitem__(self, part: slice) -> Tensor:
-        return torch.cat([
-            self.weight(name)[max(part.start - place.start, 0) : part.stop - place.start]
-            for name, place in self.slices.items() if place.start < part.stop and part.start < place.stop
-        ])  # fmt: skip
-
-    def numel(self) -> int:
-        """Number of values."""
-        return max(int(place.stop) for place in self.slices.values())
-
-
-class Changes(Mapping[str, tuple[Tensor, Tensor]]):
-    """See `TunedValues.changes`: the weights that differ from the original, compared on access."""
-
-    def __init__(self, tuned: DenseValues) -> None:
-        self._tuned, self._start = tuned, tuned.start
-
-    def __getitem__(self, name: str) -> tuple[Tensor, Tensor]:
-        values = self._tuned.values[self._tuned.slices[name]].cpu()
-        indices = (values != self._start.weight(name)).nonzero().view(-1)
-        return indices.int(), values[indices].float()
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._tuned.slices
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tuned.slices)
-
-    def __len__(self) -> int:
-        return len(self._tuned.slices)
-
-
-@dataclass(frozen=True)
-class _OnDisk(FrozenWeight):
-    """An original weight, read from disk on every access."""
-
-    start: Start
-    name: str
-    size: tuple[int, int]
-    goal: torch.device
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """See `FrozenWeight.shape`."""
-        return self.size
-
-    @property
-    def grain(self) -> int:
-        """See `FrozenWeight.grain`."""
-        return 0
-
-    def dense(self, dtype: torch.dtype, first: int = 0, last: int | None = None) -> Tensor:
-        """See `FrozenWeight.dense`."""
-        return self.start.weight(self.name).view(self.shape)[first:last].to(self.goal, dtype, copy=True)
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        """See `FrozenWeight.tensors`."""
-        return ()
-
-    @property
-    def device(self) -> torch.device:
-        """See `FrozenWeight.device`."""
-        return self.goal
-
-    def made_of(self, *tensors: Tensor) -> Self:
-        """See `FrozenWeight.made_of`."""
-        return self

@@ -13,20 +13,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
-from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.layers.patch import AdapterPatch, Patch
-from sparsezo_gui.engine.spaces.mask import Mask
-from sparsezo_gui.engine.spaces.values import CopiedValues, WholeWeights, seed_of, words_of
-from sparsezo_gui.engine.zo import generator
-from sparsezo_gui.engine.zo.generator import Stream
+from sparsezo_gui.engine.spaces.space import Space
+from sparsezo_gui.engine.spaces.values import CopiedValues, TunedValues, seed_of, words_of
 from sparsezo_gui.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsezo_gui.engine.frozen import FrozenModel
+    from sparsezo_gui.engine.memory import Shape
+    from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
+    from sparsezo_gui.recipe.recipe import Recipe
 
 SEED = "seed"  # name of the part
 SCALE = 2.0  # α/r
+
+
+class LoraSpace(Space):
+    """Two small matrices beside each tuned weight, whose product is added to it; the mask has ranks and a seed."""
+
+    relation: ClassVar[str] = "values of LoRA adapters beside"
+    whole_weights: ClassVar[str] = "trained LoRA adapters, which change whole matrices"
+
+    def tuned_values(self, model: FrozenModel, mask: Mask) -> TunedValues:
+        """See `Space.tuned_values`."""
+        return LoraValues(model, mask)
+
+    def counts(self, mask: Mask, spec: ModelSpec) -> Mapping[str, int]:
+        """See `Space.counts`."""
+        return adapters_of(mask, spec.linears).sizes
+
+    def layer_bytes(self, recipe: Recipe, spec: ModelSpec, shape: Shape, largest: int) -> int:
+        """See `Space.layer_bytes`: what the adapter gives in fp32, and its input where activations have 16 bits."""
+        return 4 * shape.rows * (spec.widest + (spec.intermediate if shape.width < 4 else 0))
 
 
 @dataclass(frozen=True)
@@ -40,6 +63,8 @@ class Adapters:
     @property
     def parts(self) -> dict[str, Tensor]:
         """The mask's parts, as read by `adapters_of`."""
+        import torch
+
         ranks = {name: torch.tensor([float(rank)]) for name, rank in self.ranks.items()}
         return {**ranks, SEED: torch.tensor(words_of(self.seed), dtype=torch.float32)}
 
@@ -50,8 +75,10 @@ class Adapters:
 
     def start(self, name: str) -> Tensor:
         """The first A (r, in) of a weight, fp32; it does not depend on which other weights have adapters."""
+        from sparsezo_gui.engine.zo import generator
+
         rank, columns, place = self.ranks[name], self.shapes[name][1], list(self.shapes).index(name)
-        drawn = generator.normal(self.seed, 0, place, rank * columns, stream=Stream.LORA)
+        drawn = generator.normal(self.seed, 0, place, rank * columns, stream=generator.Stream.LORA)
         return drawn.view(rank, columns) * float(rank**-0.5)
 
     def split(self, name: str, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,14 +107,14 @@ class LoraValues(CopiedValues):
     """A and B of each weight."""
 
     def __init__(self, model: FrozenModel, mask: Mask) -> None:
-        self.model, self.mask, self.slices = model, mask, {}
+        import torch
+
+        super().__init__(model, mask)
         self.adapters = adapters_of(mask, model.spec.linears)
-        self.start, first = torch.zeros(mask.size), 0
-        for name, size in self.adapters.sizes.items():
-            self.slices[name] = slice(first, first + size)
+        self.start = torch.zeros(mask.size)
+        for name, part in self.slices.items():
             drawn = self.adapters.start(name).flatten()
-            self.start[first : first + len(drawn)] = drawn
-            first += size
+            self.start[part.start : part.start + len(drawn)] = drawn
         self.start = self.start.to(model.device)
         self.values = self.start.clone()
 
@@ -101,16 +128,6 @@ class LoraValues(CopiedValues):
     def base(self) -> AbstractContextManager[None]:
         """See `TunedValues.base`: without adapters, since all of B is zero at the start."""
         return self._held({})
-
-    def changes(self, held: bool = False) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """See `TunedValues.changes`. Weights are computed one at a time, on access."""
-
-        def weight(name: str) -> Tensor:
-            whole = self.model.layers[name].frozen.dense(torch.float32) if held else self.model.original(name).float()
-            return self._patch(name, self.values[None]).whole(whole.to(self.values.device, copy=True)).cpu()
-
-        moved = [name for name in self.slices if bool(self._patch(name, self.values[None]).b.any())]
-        return WholeWeights(moved, weight)
 
     def project(self, name: str, gradient: Tensor, x: Tensor) -> Tensor:
         """See `TunedValues.project`."""

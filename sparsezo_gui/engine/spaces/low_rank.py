@@ -18,24 +18,57 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import torch
-from torch import Tensor
-
-from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.layers.patch import LowRankPatch, Patch
-from sparsezo_gui.engine.spaces.mask import Mask
-from sparsezo_gui.engine.spaces.values import CopiedValues, WholeWeights, seed_of, words_of
-from sparsezo_gui.engine.zo import generator
-from sparsezo_gui.engine.zo.estimators import Estimator
-from sparsezo_gui.engine.zo.generator import Stream
+from sparsezo_gui.engine.spaces.space import Space
+from sparsezo_gui.engine.spaces.values import CopiedValues, TunedValues, seed_of, words_of
 from sparsezo_gui.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsezo_gui.engine.frozen import FrozenModel
+    from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
+    from sparsezo_gui.engine.zo.estimators import Estimator
+    from sparsezo_gui.engine.zo.generator import Stream
+    from sparsezo_gui.recipe.recipe import Recipe
 
 SUBSPACES = "subspaces"  # name of the part
 Shapes = Mapping[str, tuple[int, int]]
-Factors = dict[str, tuple[Tensor | None, Tensor]]
+Factors = dict[str, tuple["Tensor | None", "Tensor"]]
 """Left (out, a), None for the identity, and right (in, r) by weight."""
+
+
+class LowRankSpace(Space):
+    """Small cores between bases of each weight, added to it; the mask has the bases, or what they are drawn from."""
+
+    relation: ClassVar[str] = "values that change all"
+    whole_weights: ClassVar[str] = "changed whole matrices in a low-rank subspace"
+
+    def tuned_values(self, model: FrozenModel, mask: Mask) -> TunedValues:
+        """See `Space.tuned_values`."""
+        return LowRankValues(model, mask)
+
+    def refusal(self, recipe: Recipe) -> str:
+        """See `Space.refusal`."""
+        mask, estimator, update = recipe.mask, recipe.estimator, recipe.update
+        if mask.count > 1 and (estimator.exact or update.long or update.decay):
+            if estimator.exact:
+                part = f"[estimator] rule = '{estimator.rule}'"
+            else:
+                part = f"[update] rule = '{update.rule}'" if update.long else f"[update] decay = {update.decay:g}"
+            return (
+                f"[mask] rule = '{mask.rule}' switches between {mask.count} subspaces, and {part} would also change "
+                "those that wait. Set [mask] refresh = 0 to keep one subspace, or [estimator] rule = "
+                "'two-sided' with [update] rule = 'scalar-normalised' and decay = 0."
+            )
+        return super().refusal(recipe)
+
+    def counts(self, mask: Mask, spec: ModelSpec) -> Mapping[str, int]:
+        """See `Space.counts`."""
+        return {name: math.prod(core) for name, core in bases_of(mask, spec.linears).cores.items()}
 
 
 @dataclass(frozen=True)
@@ -60,6 +93,8 @@ class Subspaces:
     @property
     def part(self) -> Tensor:
         """The mask's part, as read by `read`."""
+        import torch
+
         return torch.tensor([self.rank, self.refresh, self.count, *words_of(self.seed)], dtype=torch.float32)
 
     @property
@@ -86,7 +121,9 @@ class Subspaces:
         return found
 
     def _drawn(self, number: int, side: int, size: int, rank: int) -> Tensor:
-        return generator.normal(self.seed, number, side, size * rank, stream=Stream.BASES).view(size, rank)
+        from sparsezo_gui.engine.zo import generator
+
+        return generator.normal(self.seed, number, side, size * rank, stream=generator.Stream.BASES).view(size, rank)
 
 
 @dataclass(frozen=True)
@@ -130,38 +167,40 @@ def bases_of(mask: Mask, shapes: Shapes) -> Subspaces | Given:
     return found
 
 
-def start_basis(seed: int, place: int, size: int, rank: int, stream: Stream = Stream.SEARCHES) -> Tensor:
+def start_basis(seed: int, place: int, size: int, rank: int, stream: Stream | None = None) -> Tensor:
     """Orthonormal columns (size, rank), fp32, drawn from ``seed``, to start a search for better ones."""
-    return orthonormal(generator.normal(seed, 0, place, size * rank, stream=stream).view(size, rank))
+    from sparsezo_gui.engine.zo import generator
+
+    drawn = generator.normal(seed, 0, place, size * rank, stream=stream or generator.Stream.SEARCHES)
+    return orthonormal(drawn.view(size, rank))
 
 
 def orthonormal(columns: Tensor) -> Tensor:
     """Orthonormal columns with the same span as ``columns`` (n, r), fp32: by QR in fp64 on the CPU, with signs that
     make the diagonal of R positive, so that the result is unique."""
+    import torch
+
     q, r = torch.linalg.qr(columns.double().cpu())
-    columns = (q * torch.where(r.diagonal() < 0, -1.0, 1.0)).float()
-    return columns
+    return cast("Tensor", (q * torch.where(r.diagonal() < 0, -1.0, 1.0)).float())
 
 
 class LowRankValues(CopiedValues):
     """Low-rank cores; the values of a weight are its cores, ordered by subspace."""
 
     def __init__(self, model: FrozenModel, mask: Mask) -> None:
-        self.model = model
-        self.mask = mask
+        import torch
+
+        super().__init__(model, mask)
         self.bases = bases_of(mask, model.spec.linears)
-        self.slices: dict[str, slice] = {}
-        first = 0
-        for name, core in self.bases.cores.items():
-            self.slices[name] = slice(first, first + math.prod(core))
-            first = self.slices[name].stop
-        self.values = torch.zeros(first, device=model.device)
+        self.values = torch.zeros(mask.size, device=model.device)
         self.start = self.values.clone()
         self._held_factors: dict[int, Factors] = {}
 
     @cached_property
     def numbers(self) -> Tensor:
         """The subspace of each value, from 1, int32 (n,)."""
+        import torch
+
         found = [torch.arange(1, count + 1, dtype=torch.int32).repeat_interleave(rows * rank)
                  for count, rows, rank in self.bases.cores.values()]  # fmt: skip
         return torch.cat(found or [torch.empty(0, dtype=torch.int32)]).to(self.values.device)
@@ -196,21 +235,10 @@ class LowRankValues(CopiedValues):
             }
         return self._held_factors[number]
 
-    def changes(self, held: bool = False) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """See `TunedValues.changes`. Weights are computed one at a time, on access."""
-        moved = [name for name, part in self.slices.items() if bool(self.values[part].any())]
-        factors = [self._factors(number) for number in range(self.bases.count if moved else 0)]
-
-        def weight(name: str) -> Tensor:
-            whole = self.model.layers[name].frozen.dense(torch.float32) if held else self.model.original(name).float()
-            cores = self._cores(name, self.values.unsqueeze(0))
-            tuned = LowRankPatch(1, [each[name] for each in factors], cores)
-            return tuned.whole(whole.to(self.values.device, copy=True)).cpu()
-
-        return WholeWeights(moved, weight)
-
     def project(self, name: str, gradient: Tensor, x: Tensor) -> Tensor:
         """See `TunedValues.project`: leftᵀ·(gradientᵀ·x)·right of every subspace."""
+        import torch
+
         found, gradient, x = [], gradient.float(), x.float()
         for number in range(self.bases.count):
             left, right = self._factors(number)[name]

@@ -1,18 +1,17 @@
 """What a space of tuned values is: everything that depends on how the values act on the weights.
 
-A space is a description (a `Space`, without torch at the top: recipes are checked before torch is loaded), the class of
-its values (see `sparsezo_gui.engine.spaces.values`), and one line in `sparsezo_gui.recipe.registry`. A mask rule names
-its space; nothing else compares names of spaces.
+A space is one file and one line in `sparsezo_gui.recipe.registry`. The file has its description, a `Space`, and the
+class of its values, a `sparsezo_gui.engine.spaces.values.TunedValues`. It must not import torch at the top: recipes are
+checked before torch is loaded. A mask rule names its space; nothing else compares names of spaces.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from sparsezo_gui.answers import Part
-from sparsezo_gui.lazy import load
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 class Space(ABC):
     """Base of the descriptions, which have no state: values in fp32 beside frozen weights that stay as they are."""
 
-    values: ClassVar[str]
-    """Module and class of its `TunedValues`."""
     in_place: ClassVar[bool] = False
     """Whether the values are the weights themselves: as many as the model has, so that no copy of them fits."""
     lists_entries: ClassVar[bool] = False
@@ -39,10 +36,12 @@ class Space(ABC):
     """Version of its mask files."""
     relation: ClassVar[str] = "of"
     """In a model card, between the number of tuned values and the model's linear weights."""
+    whole_weights: ClassVar[str] = ""
+    """What a run does if its values change whole weight matrices: 'this run …'. Empty if they change single weights."""
 
+    @abstractmethod
     def tuned_values(self, model: FrozenModel, mask: Mask) -> TunedValues:
         """The values of ``mask`` on ``model``, at their start. Raises `UserError` if they do not fit it."""
-        return cast("TunedValues", load(self.values)(model, mask))
 
     def refusal(self, recipe: Recipe) -> str:
         """Why the mask of ``recipe`` does not work with its other parts, in sentences; empty if it does."""
@@ -54,10 +53,6 @@ class Space(ABC):
             f"a sparse mask of single weights, and [mask] rule = '{mask.rule}' is not one. Set [estimator] rule = "
             "'two-sided', or [mask] rule = 'sensitive'."
         )
-
-    def export_refusal(self, form: str) -> str:
-        """Why a run cannot be exported in the format ``form``, in sentences; empty if it can."""
-        return ""
 
     # The mask
 
@@ -80,8 +75,8 @@ class Space(ABC):
     # Memory
 
     def memory(self, recipe: Recipe, spec: ModelSpec, width: int) -> Iterator[Part]:
-        """Values, start values and indices; directions, scaled directions and sides; two halves before they are joined;
-        what estimator and update remember. ``width`` are the bytes of a number in activations."""
+        """Values, start values and indices; directions, drawn and scaled; points, and a copy of them while they are
+        made; the state of estimator and update. ``width`` are the bytes of a number in activations."""
         tuned, bases = recipe.mask.tuned(spec), recipe.mask.bases(spec)
         estimator, update = recipe.estimator, recipe.update
         directions = 2 * estimator.perturbations(recipe.loop.batch_size)
@@ -91,13 +86,13 @@ class Space(ABC):
             yield Part("Bases", bases * width, "The directions in each weight matrix along which values are tuned.")
 
     def workspace(self, recipe: Recipe, spec: ModelSpec, shape: Shape, largest: int, device_kind: str) -> Part:
-        """What a layer at work takes: a weight of ``largest`` entries made dense (int8 goes by way of fp32)."""
+        """What one layer takes while it runs: a weight of ``largest`` entries made dense (int8 goes by way of fp32)."""
         factor = shape.width + (4 if recipe.model.bits == 8 and shape.width < 4 else 0)
         needed = factor * largest + self.layer_bytes(recipe, spec, shape, largest)
         return Part("Workspace", needed, "One frozen weight at a time, dequantised to multiply.")
 
     def layer_bytes(self, recipe: Recipe, spec: ModelSpec, shape: Shape, largest: int) -> int:
-        """What the values of one layer take meanwhile."""
+        """What the values of one layer take at the same time."""
         return 0
 
     def stand_in(self, rule: MaskRule, spec: ModelSpec) -> MaskRule:

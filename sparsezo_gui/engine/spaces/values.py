@@ -1,6 +1,8 @@
 """Tuned values: one flat vector that acts on the frozen model in the way of its space.
 
-The frozen weights are never modified, except by the dense space, whose values are the weights themselves.
+The frozen weights are never modified, except by the dense space, whose values are the weights themselves. The values of
+a space are in one file with its description, which is read before torch is loaded; so nothing here imports torch at the
+top.
 """
 
 from __future__ import annotations
@@ -9,19 +11,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from sparsezo_gui.engine.frozen import FrozenModel
-from sparsezo_gui.engine.layers.patch import Owners, Patch
-from sparsezo_gui.engine.spaces.mask import Mask
-from sparsezo_gui.engine.spaces.space import Space
-from sparsezo_gui.engine.zo.estimators import Estimator
-from sparsezo_gui.engine.zo.generator import Source
+from sparsezo_gui.engine.layers.patch import Patch
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.registry import SPACES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsezo_gui.engine.frozen import FrozenModel
+    from sparsezo_gui.engine.layers.patch import Owners
+    from sparsezo_gui.engine.spaces.mask import Mask
+    from sparsezo_gui.engine.spaces.space import Space
+    from sparsezo_gui.engine.zo.estimators import Estimator
+    from sparsezo_gui.engine.zo.generator import Source
 
 HASHED = 2**20  # values at a time
 
@@ -37,7 +41,14 @@ class TunedValues(ABC):
     values: Tensor
     start: Any
     slices: dict[str, slice]
-    """Slices of the values by weight name."""
+    """Slices of the values by weight name, in the order of `Space.counts`."""
+
+    def __init__(self, model: FrozenModel, mask: Mask) -> None:
+        self.model, self.mask, self.slices = model, mask, {}
+        first = 0
+        for name, count in self.space.counts(mask, model.spec).items():
+            self.slices[name] = slice(first, first + count)
+            first += count
 
     @property
     def space(self) -> Space:
@@ -130,6 +141,20 @@ class CopiedValues(TunedValues):
         """See `TunedValues.base`."""
         return self.applied(self.start.unsqueeze(0))
 
+    def changes(self, held: bool = False) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """See `TunedValues.changes`. Weights with a changed value change as wholes, computed one at a time, on
+        access."""
+        import torch
+
+        moved = [name for name, part in self.slices.items() if not torch.equal(self.values[part], self.start[part])]
+        patches = self.patches(self.values.unsqueeze(0))
+
+        def weight(name: str) -> Tensor:
+            whole = self.model.layers[name].frozen.dense(torch.float32) if held else self.model.original(name).float()
+            return patches[name].whole(whole.to(self.values.device, copy=True)).cpu()
+
+        return WholeWeights(moved, weight)
+
 
 def tuned_values(model: FrozenModel, mask: Mask) -> TunedValues:
     """The values of ``mask`` on ``model``, at their start. Raises `UserError` if they do not fit it."""
@@ -155,7 +180,7 @@ def seed_of(words: Sequence[int]) -> int:
     return sum(word << 16 * place for place, word in enumerate(words))
 
 
-class WholeWeights(Mapping[str, tuple[Tensor, Tensor]]):
+class WholeWeights(Mapping[str, "tuple[Tensor, Tensor]"]):
     """All entries of the weights ``names``: their indices, and their values from ``weight``."""
 
     def __init__(self, names: Sequence[str], weight: Callable[[str], Tensor]) -> None:
@@ -163,6 +188,8 @@ class WholeWeights(Mapping[str, tuple[Tensor, Tensor]]):
         self._weight = weight
 
     def __getitem__(self, name: str) -> tuple[Tensor, Tensor]:
+        import torch
+
         if name not in self._names:
             raise KeyError(name)
         values = self._weight(name).flatten()

@@ -282,16 +282,16 @@ class DataPage(Page):
 
     def _show_notices(self, preview: DataPreview) -> None:
         """An unusable tokenizer, missing values, and the notices of a run, with a button that fixes the problem."""
-        told = ["Some rows are incomplete; see below."] if preview.problem and preview.offer else []
-        told += [notice.text for notice in preview.notices]
+        sentences = ["Some rows are incomplete; see below."] if preview.problem and preview.offer else []
+        sentences += [notice.text for notice in preview.notices]
         if preview.tokenizer_problem:
             why = preview.tokenizer_problem.split("\n")[0]  # the Model page shows all of it
-            told.insert(0, f"Tokens cannot be shown. {why}")
+            sentences.insert(0, f"Tokens cannot be shown. {why}")
         warns = preview.problem or preview.tokenizer_problem or any(n.level == "warning" for n in preview.notices)
-        offer, mark = preview.offer, "• " if len(told) > 1 else ""
+        offer, mark = preview.offer, "• " if len(sentences) > 1 else ""
         action = (FIXES[offer], lambda: self._set(**{offer: True})) if offer else None
-        text = "\n".join(f"{mark}{each}" for each in told)
-        self.banner.track(Problem(text) if told else None, "warning" if warns else "info", action)
+        text = "\n".join(f"{mark}{each}" for each in sentences)
+        self.banner.track(Problem(text) if sentences else None, "warning" if warns else "info", action)
 
 
 def _dropped(event: QDropEvent) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QProgressBar, QWidget
+from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QWidget
 
 from sparsezo_gui.answers import Exported, RunSummary
 from sparsezo_gui.formats import export_formats
@@ -14,7 +14,7 @@ from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.requests import ExportRun, ListRuns
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Page, button, card, label, row
+from sparsezo_gui.gui.widgets.basic import Page, ProgressBar, button, card, label, row
 from sparsezo_gui.gui.widgets.fields import Combo, RadioGroup
 from sparsezo_gui.gui.widgets.safe_text import safe_name
 from sparsezo_gui.gui.widgets.steps import StepSlider
@@ -28,9 +28,7 @@ class ExportPage(Page):
         super().__init__("Export", "Export any step of a run. Each export is checked after it is written.")
         self._workspace = workspace
         self.body.addWidget(self._make_form())
-        self._bar = QProgressBar()
-        self._bar.setTextVisible(False)
-        self._bar.setAccessibleName("Export progress")
+        self._bar = ProgressBar("Export progress")
         self.body.addWidget(self._bar)
         self._said = label("", wrap=True, name="Export result")
         self._cancel = button("Cancel", lambda: workspace.cancel(ExportRun), name="Cancel export")
@@ -151,8 +149,7 @@ class ExportPage(Page):
         options = [choices for _, choices in self._options.values()]
         for control in (self._run, self._step, self._format, *options, self._out, self._browse):
             control.setEnabled(run is not None and not busy)
-        self._bar.setRange(0, progress.total if progress else 0)
-        self._bar.setValue(progress.done if progress else 0)
+        self._bar.show_progress(progress)
         problem = workspace.problem_of(ExportRun, ListRuns)
         notices = "\n".join(export.notices)
         asks = problem is not None and problem.can_continue
@@ -167,7 +164,7 @@ class ExportPage(Page):
         elif run is None:
             self._said.setText("No run has completed a step yet. Start one on the Run page.")
         else:
-            self._said.setText(_told(export.answer) if export.answer is not None else "")
+            self._said.setText(_result(export.answer) if export.answer is not None else "")
 
 
 def _line(run: RunSummary) -> str:
@@ -175,6 +172,6 @@ def _line(run: RunSummary) -> str:
     return f"{run.name} · {state}, step {run.step} of {run.steps} · {created}"
 
 
-def _told(exported: Exported) -> str:
+def _result(exported: Exported) -> str:
     """The result of the last export as a sentence."""
     return " ".join([f"Step {count(exported.step)} exported and checked.", *exported.told])

@@ -38,7 +38,7 @@ class MethodPage(Page):
         self._fields: dict[tuple[str, str], SettingField] = {}
         self._rules: dict[str, Combo] = {}
         self._shown: tuple[str, ...] = ()
-        self._held: dict[str, Any] = {}
+        self._before: dict[str, Any] = {}
         """Model and method from before a preset that needs more bits and other learning rates."""
         self._group = QButtonGroup(self)
         presets = QGridLayout()
@@ -78,11 +78,11 @@ class MethodPage(Page):
     def _advise(self) -> None:
         workspace = self._workspace
         model = workspace.model
-        told = advice(workspace.memory, workspace.recipe, model.parameters if model else 0)
-        for part, sentence in zip(self._advice, [*told, *[""] * MAX_SENTENCES], strict=False):
+        sentences = advice(workspace.memory, workspace.recipe, model.parameters if model else 0)
+        for part, sentence in zip(self._advice, [*sentences, *[""] * MAX_SENTENCES], strict=False):
             part.setText(sentence)
             part.setVisible(bool(sentence))
-        self._worth.setVisible(bool(told))
+        self._worth.setVisible(bool(sentences))
 
     def _toggle(self) -> None:
         shown = self._panel.isHidden()
@@ -95,10 +95,10 @@ class MethodPage(Page):
         if "model" in settings:
             tables = recipe.model_dump(mode="json", include={"model": {"bits", "compute"}, "mask": True,
                                                              "estimator": True, "update": True})  # fmt: skip
-            self._held = self._held or tables
-        elif self._held and recipe.model.bits >= 16:
-            self._workspace.change_all(self._held)
-            self._held = {}
+            self._before = self._before or tables
+        elif self._before and recipe.model.bits >= 16:
+            self._workspace.change_all(self._before)
+            self._before = {}
         fault = self._workspace.change_all(settings)
         if fault:
             self.banner.show_problem(Problem(fault))

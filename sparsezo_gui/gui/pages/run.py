@@ -8,14 +8,14 @@ from pathlib import Path
 
 from PySide6.QtCore import QTimer
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QCheckBox, QFileDialog, QLayout, QProgressBar, QSizePolicy, QStackedWidget, QWidget
+from PySide6.QtWidgets import QCheckBox, QFileDialog, QLayout, QSizePolicy, QStackedWidget, QWidget
 
 from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.plots.board import EXTRA_PLOTS, Board
 from sparsezo_gui.gui.problems import Problem, explain
 from sparsezo_gui.gui.record import STATES, WAITING
 from sparsezo_gui.gui.theme import GRID, theme
-from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, row
+from sparsezo_gui.gui.widgets.basic import Page, ProgressBar, button, card, column, label, row
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.widgets.fields import Combo
 from sparsezo_gui.gui.widgets.outlook import Outlook
@@ -46,9 +46,7 @@ class RunPage(Page):
         self._shown: object = None
         self.sentence.setAccessibleName("State of the run")
         self._add_buttons()
-        self._bar = QProgressBar()
-        self._bar.setAccessibleName("Run progress")
-        self._bar.setTextVisible(False)
+        self._bar = ProgressBar("Run progress")
         main = row(self._make_plots(), self._make_side(), spacing=2 * GRID)
         main.setStretch(0, 1)
         self.body.setSpacing(GRID)
@@ -266,9 +264,7 @@ class RunPage(Page):
             state, now = f"Waiting: {record.reason}", ""
         self.sentence.setText(f"{record.name or 'Run'} · {state}{f' · {now}' if now else ''}")
         if record.state == "starting":
-            total = progress.total if progress else 0
-            self._bar.setRange(0, total)
-            self._bar.setValue(progress.done if progress and total else 0)
+            self._bar.show_progress(progress)
         else:
             self._bar.setRange(0, max(record.steps, 1))
             self._bar.setValue(record.step)

@@ -89,7 +89,7 @@ class RunsPage(Page):
         self._notes.textChanged.connect(self._refresh)
         self._save = button("Save notes", self._note, name="Save notes")
         actions = self._make_actions()
-        head = row(self._title, self._unload, self._go_on)
+        head = row(self._title, self._unload, self._resume_button)
         head.setStretch(0, 1)
         detail = card(
             head, self._about, self._recipe, GRID,
@@ -102,14 +102,14 @@ class RunsPage(Page):
 
     def _make_actions(self) -> tuple[QLayout, QLayout]:
         self._curves_button = button("Show curves", self._curves, image="run", name="Show the run")
-        self._go_on = button("Resume", self._resume, role="primary", image="play", name="Resume the run")
+        self._resume_button = button("Resume", self._resume, role="primary", image="play", name="Resume the run")
         self._unload = button("Unload", lambda: self._workspace.run.command(Stop()), name="Unload the model")
         self._unload.setToolTip("Unloads the model that was loaded to view this run.")
         self._evaluate = button("Evaluate", self._evaluate_step, image="evaluate", name="Evaluate this step",
                                 tip="Evaluates the model as of this step on the validation examples.")  # fmt: skip
         self._branch = button("Branch…", self._ask_branch, name="Branch from this step",
                               tip="Creates a run that continues from this step with other settings.")  # fmt: skip
-        self._back = button("Roll back", self._go_back, name="Roll back to this step",
+        self._back = button("Roll back", self._roll_back, name="Roll back to this step",
                             tip="Returns the run to this step. Later steps stay in the journal.")  # fmt: skip
         self._export = button("Export…", self._export_step, image="export", name="Export this step")
         self._share = button("Share…", self._share_run, name="Share this run",
@@ -189,8 +189,8 @@ class RunsPage(Page):
         for control in (self._evaluate, self._back):
             control.setEnabled(not why and not damaged)
         self._back.setEnabled(self._back.isEnabled() and run.start <= step < run.step)
-        self._go_on.setEnabled(not why and not damaged and not mine and run.step < run.steps)
-        self._go_on.setVisible(not mine)
+        self._resume_button.setEnabled(not why and not damaged and not mine and run.step < run.steps)
+        self._resume_button.setVisible(not mine)
         self._unload.setVisible(mine and record is not None and record.state in WAITING)
         for control in (self._branch, self._share, self._export):
             control.setEnabled(not damaged)
@@ -209,19 +209,19 @@ class RunsPage(Page):
             progress = record.progress
             return progress.stage + (f": {progress.done} of {progress.total} {progress.unit}" if progress.total else "")
         found = [each for each in (*record.evaluations, *record.changed_input_evaluations[-1:]) if each.step == step]
-        told = [
+        results = [
             f"{formatting.field_label(each.split)}{', with changed inputs' if each.changed else ''}: " + ", ".join(
                 f"{formatting.field_label(name).lower()} {formatting.metric(name, value)}"
                 for name, value in each.metrics.items() if name != "examples"
             ) for each in found
         ]  # fmt: skip
-        return ". ".join(told) or "Not evaluated at this step yet."
+        return ". ".join(results) or "Not evaluated at this step yet."
 
     def _evaluate_step(self) -> None:
         if self.path is not None:
             self._workspace.run.inspect(self.path, EvaluateNow("validation", self._step.value()))
 
-    def _go_back(self) -> None:
+    def _roll_back(self) -> None:
         if self.path is not None:
             self._workspace.run.inspect(self.path, GoBack(self._step.value()))
         self.go_to.emit("run")

@@ -168,9 +168,9 @@ class Board(QWidget):
         self._extra_points.setData(*_columns(points))
         base = next((value for step, value in points if step == 0), float("nan"))
         self._base.show_level(base)
-        told = f" · base {formatting.metric(name, base)}" if base == base else " (validation)"
-        told = told if self.width() > WIDE else ""
-        self.extra.set_title(f"{formatting.field_label(name)}{told}" if name else EXTRA_PLOTS[kind])
+        detail = f" · base {formatting.metric(name, base)}" if base == base else " (validation)"
+        detail = detail if self.width() > WIDE else ""
+        self.extra.set_title(f"{formatting.field_label(name)}{detail}" if name else EXTRA_PLOTS[kind])
 
     def _metric(self) -> tuple[str, list[tuple[int, float]]]:
         """The metric that decides which step is best, or else the loss, with its values."""

@@ -107,9 +107,7 @@ class Banner(QFrame):
             self._copy.setText("Copied")
 
     def _paint(self) -> None:
-        role = {"error": "error", "warning": "warning"}.get(self._level, "accent")
-        self._image.setPixmap(
-            icon({"error": "error", "warning": "warning"}.get(self._level, "info"), role).pixmap(20, 20)
-        )
+        image, role = (self._level, self._level) if self._level in ("error", "warning") else ("info", "accent")
+        self._image.setPixmap(icon(image, role).pixmap(20, 20))
         if self._problem:
             self._copy.setText("Copy")

@@ -10,6 +10,7 @@ from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLayout,
+    QProgressBar,
     QPushButton,
     QScrollArea,
     QSizePolicy,
@@ -19,6 +20,7 @@ from PySide6.QtWidgets import (
 
 from sparsezo_gui.gui.theme import GRID, icon, theme
 from sparsezo_gui.gui.widgets.safe_text import Label
+from sparsezo_gui.recipe.events import Progress
 
 Part = QWidget | QLayout | int | None
 """Of a row, column or card: None is a stretch, a number is space."""
@@ -75,6 +77,20 @@ def button(
     result.setToolTip(tip)
     result.clicked.connect(lambda: clicked())
     return result
+
+
+class ProgressBar(QProgressBar):
+    """A thin bar without text."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.setTextVisible(False)
+        self.setAccessibleName(name)
+
+    def show_progress(self, progress: Progress | None) -> None:
+        """Shows how far work is; None or an unknown total only shows that it is in progress."""
+        self.setRange(0, progress.total if progress else 0)
+        self.setValue(progress.done if progress else 0)
 
 
 class Card(QFrame):

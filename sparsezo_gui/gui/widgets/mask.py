@@ -6,13 +6,13 @@ import re
 
 from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent, QPen
-from PySide6.QtWidgets import QFrame, QProgressBar, QSizePolicy, QToolTip, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from sparsezo_gui.answers import Tally
 from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.requests import FindMask
 from sparsezo_gui.gui.theme import GRID, colours, theme
-from sparsezo_gui.gui.widgets.basic import button, column, label, row
+from sparsezo_gui.gui.widgets.basic import Card, ProgressBar, add, button, column, label, row
 from sparsezo_gui.gui.widgets.histogram import ShareBars
 from sparsezo_gui.gui.widgets.safe_text import safe_name, tooltip
 from sparsezo_gui.gui.workspace import Workspace
@@ -104,20 +104,17 @@ class BlockChart(QWidget):
         return super().event(event)
 
 
-class MaskCard(QFrame):
+class MaskCard(Card):
     """Source, cost, a button that finds the mask or cancels the search, and the result; follows the workspace."""
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__()
-        self.setProperty("role", "card")
         self._workspace = workspace
         self._source = label("", wrap=True, name="Source of the mask", read=True)
         self._cost = label("", "hint", wrap=True, name="Cost of the mask")
         self._button = button("Find mask", self._pressed)
         self._doing = label("", name="Mask search")
-        self._bar = QProgressBar()
-        self._bar.setTextVisible(False)
-        self._bar.setAccessibleName("Mask search progress")
+        self._bar = ProgressBar("Mask search progress")
         self._hint = label(
             "Once found, the mask is shown here by block. A run finds the same mask automatically.", "hint", wrap=True,
             name="Mask not found yet",
@@ -132,16 +129,10 @@ class MaskCard(QFrame):
         figures.setStretch(1, 2)
         self._result = QWidget()
         self._result.setLayout(column(self._result_label, figures, spacing=2 * GRID))
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(2 * GRID, 2 * GRID, 2 * GRID, 2 * GRID)
-        layout.setSpacing(GRID)
         head = row(column(label("Mask", "heading"), self._source, self._cost), self._button, spacing=3 * GRID)
         head.setStretch(0, 1)
         head.setAlignment(self._button, Qt.AlignmentFlag.AlignTop)
-        layout.addLayout(head)
-        layout.addLayout(row(self._doing, self._bar))
-        layout.addWidget(self._hint)
-        layout.addWidget(self._result)
+        add(self.box, head, row(self._doing, self._bar), self._hint, self._result)
         workspace.on(FindMask, call=self.refresh)
         for signal in (workspace.recipe_changed, workspace.blocker_changed):
             signal.connect(self.refresh)
@@ -162,8 +153,7 @@ class MaskCard(QFrame):
         self._button.setEnabled(busy or not workspace.blocker)
         self._button.setToolTip("" if busy else workspace.blocker or "Loads the model and finds the mask.")
         self._doing.setText(f"{progress.stage}…" if progress else "Waiting for the engine…")
-        self._bar.setRange(0, progress.total if progress else 0)
-        self._bar.setValue(progress.done if progress else 0)
+        self._bar.show_progress(progress)
         for part in (self._doing, self._bar):
             part.setVisible(busy)
         self._hint.setVisible(bool(rule.cost()) and not busy and report is None)
@@ -171,9 +161,9 @@ class MaskCard(QFrame):
         if report is not None:
             cost = report.cost
             took = formatting.latency(cost.seconds) if cost.seconds < 1 else formatting.seconds(cost.seconds)
-            held = f" and up to {formatting.size(cost.bytes)} of memory"
+            peak = f" and up to {formatting.size(cost.bytes)} of memory"
             counts = _counts(report.tuned, report.eligible)
-            self._result_label.setText(f"{counts} are tuned. Finding them took {took}{held}.")
+            self._result_label.setText(f"{counts} are tuned. Finding them took {took}{peak}.")
             self._blocks.show_blocks(report.layers, report.tuned / max(report.eligible, 1))
             self._kinds.show_shares([(kind.label, kind.tuned) for kind in report.kinds])
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from PySide6.QtCore import QEvent, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent
 from PySide6.QtWidgets import (
-    QDialog,
     QFrame,
     QHeaderView,
     QTableWidget,
@@ -17,17 +16,17 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from sparsezo_gui.answers import MemoryEstimate, Part
+from sparsezo_gui.answers import METHODS, MemoryEstimate, Part
 from sparsezo_gui.gui.formatting import size
 from sparsezo_gui.gui.requests import EstimateMemory, LoadEngine, MeasureMemory
 from sparsezo_gui.gui.theme import GRID, colours, theme
-from sparsezo_gui.gui.widgets.basic import badge, button, label, restyle, row
+from sparsezo_gui.gui.widgets.basic import add, badge, button, label, restyle, row
+from sparsezo_gui.gui.widgets.dialogs import Dialog
 from sparsezo_gui.gui.widgets.safe_text import tooltip
 from sparsezo_gui.gui.workspace import Workspace
 
 VERDICTS = {"fits": ("Fits", "fits"), "tight": ("Tight", "tight")}  # anything else is too large
 MEASURING = "Runs two real steps on the largest batch and replaces the estimate."
-TITLES = {"lora": "LoRA", "qlora": "QLoRA", "full": "full fine-tuning"}
 
 
 def verdict_of(verdict: str) -> tuple[str, str]:
@@ -145,7 +144,7 @@ class MemoryStrip(QFrame):
         if measuring:
             progress = workspace.of(MeasureMemory).progress
             text += f" · {progress.stage if progress else 'measuring'}…"
-        others = " · ".join(f"{TITLES.get(name, name)} {size(amount)}" for name, amount in estimate.others.items())
+        others = " · ".join(f"{METHODS[name]} {size(amount)}" for name, amount in estimate.others.items())
         lines = [f"Other methods: {others}"] if others else []
         if estimate.small < estimate.total:
             lines.insert(0, f"With less memory, in smaller passes: {size(estimate.small)}")
@@ -173,13 +172,11 @@ class MemoryStrip(QFrame):
             PartsDialog(self._workspace.memory, self).open()
 
 
-class PartsDialog(QDialog):
+class PartsDialog(Dialog):
     """The parts as a table, with the purpose of each."""
 
     def __init__(self, estimate: MemoryEstimate, parent: QWidget) -> None:
-        super().__init__(parent)
-        self.setWindowTitle("Memory details")
-        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        super().__init__("Memory details", parent)
         self.resize(90 * GRID, 48 * GRID)
         rows = [
             *_triples(estimate.parts),
@@ -205,10 +202,7 @@ class PartsDialog(QDialog):
         table.resizeColumnsToContents()
         table.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
         table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(2 * GRID, 2 * GRID, 2 * GRID, 2 * GRID)
-        layout.addWidget(table)
-        layout.addLayout(row(None, button("Close", self.reject, name="Close memory details")))
+        add(self.layout_, table, row(None, button("Close", self.reject, name="Close memory details")))
 
 
 def _triples(parts: Iterable[Part]) -> list[tuple[str, int, str]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from PySide6.QtWidgets import QProgressBar, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.requests import FindRate
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import button, label, row
+from sparsezo_gui.gui.widgets.basic import ProgressBar, button, label, row
 from sparsezo_gui.gui.workspace import Workspace
 
 TRYING = "Loads the model and runs a few steps at each of several learning rates."
@@ -23,9 +23,7 @@ class RateFinder(QWidget):
         self._button = button("Find learning rate", self._pressed)
         self._use = button("Use", self._take, name="Use the suggested rate")
         self._result_label = label("", "hint", wrap=True, name="Suggested rate")
-        self._bar = QProgressBar()
-        self._bar.setTextVisible(False)
-        self._bar.setAccessibleName("Learning rate search progress")
+        self._bar = ProgressBar("Learning rate search progress")
         line = row(self._button, self._use, self._result_label, spacing=2 * GRID)
         line.setStretch(2, 1)
         layout = QVBoxLayout(self)
@@ -48,12 +46,11 @@ class RateFinder(QWidget):
         self._button.setEnabled(busy or not workspace.blocker)
         self._button.setToolTip("" if busy else workspace.blocker or TRYING)
         self._bar.setVisible(busy)
-        self._bar.setRange(0, progress.total if progress else 0)
-        self._bar.setValue(progress.done if progress else 0)
-        told = f"{progress.stage}…" if progress else "Waiting for the engine…"
+        self._bar.show_progress(progress)
+        text = f"{progress.stage}…" if progress else "Waiting for the engine…"
         if not busy:
-            told = report.words if report else BEFORE
-        self._result_label.setText(told)
+            text = report.words if report else BEFORE
+        self._result_label.setText(text)
         rate = report.rate if report and not busy else None
         self._use.setVisible(rate is not None and rate != workspace.recipe.update.learning_rate)
         if rate is not None:

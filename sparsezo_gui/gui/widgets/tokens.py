@@ -53,10 +53,10 @@ class TokenView(QTextEdit):
         for index, example in enumerate(self._examples):
             trained = sum(is_trained for _, is_trained in example)
             gap = "\n\n" if index else ""
-            told = f": {len(example)} tokens, {trained} trained" if self._counted else ""
+            detail = f": {len(example)} tokens, {trained} trained" if self._counted else ""
             if left_out := self._left_out[index] if index < len(self._left_out) else 0:
-                told = f": {count(left_out)} characters in the middle are hidden"
-            cursor.insertText(f"{gap}Example {index + 1}{told}\n", head)
+                detail = f": {count(left_out)} characters in the middle are hidden"
+            cursor.insertText(f"{gap}Example {index + 1}{detail}\n", head)
             for text, is_trained in example:
                 # A trained line break would be invisible without a symbol.
                 cursor.insertText(text.replace("\n", "⏎\n") if is_trained else text, mark if is_trained else plain)

@@ -4,7 +4,8 @@ import copy
 
 import pytest
 
-from sparsezo_gui.engine.data.chat import conversation, learned_end, messages, render
+from sparsezo_gui.engine.data.chat import learned_end, render
+from sparsezo_gui.engine.data.conversations import conversation, messages
 from sparsezo_gui.engine.data.encode import encode
 from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.errors import UserError

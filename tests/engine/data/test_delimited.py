@@ -4,7 +4,7 @@ import csv
 import io
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sparsezo_gui.engine.data.readers import read
@@ -131,7 +131,7 @@ def test_texts_of_several_lines_are_not_taken_for_rows(tmp_path, field):
     assert values(put(tmp_path, "a.csv", table(rows[0], rows[1:], ",")))[50] == {"text": field, "label": "1"}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(
     rows=st.lists(st.tuples(st.text('ab ,;|"\n\t.', max_size=12), st.sampled_from(["x", "y"])), min_size=1, max_size=8),
     separator=st.sampled_from(",;\t"),

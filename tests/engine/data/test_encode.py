@@ -1,29 +1,23 @@
 """Token rows against sequences tokenised in another way, and properties over texts of all kinds."""
 
 import copy
-import sys
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsezo_gui.engine.data.chat import conversation, render
-from sparsezo_gui.engine.data.encode import (
-    beginning,
-    encode,
-    encode_text,
-    encode_text_blocks,
-    prompt_tokens,
-    tokenise_all,
-    tokenise_choices,
-)
+from sparsezo_gui.engine.data import tokenise as tokenising
+from sparsezo_gui.engine.data.chat import render
+from sparsezo_gui.engine.data.conversations import conversation
+from sparsezo_gui.engine.data.encode import encode, encode_text, encode_text_blocks
 from sparsezo_gui.engine.data.examples import Example
+from sparsezo_gui.engine.data.tokenise import beginning, prompt_tokens, tokenise_all, tokenise_choices
 from sparsezo_gui.errors import UserError
 from tests.engine.data.conftest import metaspace
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=60)
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="<>\x03\r"), min_size=1, max_size=40)
-ENCODING = sys.modules[encode.__module__]  # the package's `encode` is the function
+
 FILM = Example((("the cat It was", False),), (" terrible", " great"), 1, ("great",))
 
 
@@ -220,7 +214,7 @@ def test_a_long_prompt_is_tokenised_once_for_all_candidates(tokenizer, words, ch
     """The same tokens, of the same pieces, as if each text was tokenised whole."""
     prompt, prefix = "".join(words), beginning(tokenizer)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ENCODING, "SEAM", 48)
+        patch.setattr(tokenising, "SEAM", 48)
         head, tails = tokenise_choices(prompt, tuple(choices), tokenizer, prefix)
     wholes = tokenise_all([[prompt, choice] for choice in choices], tokenizer, prefix)
     assert [head.then(tail) for tail in tails] == [whole.window(0, len(whole.tokens)) for whole in wholes]
@@ -229,8 +223,8 @@ def test_a_long_prompt_is_tokenised_once_for_all_candidates(tokenizer, words, ch
 @pytest.mark.parametrize("text", ["the cat sat on the mat . ", "a", "😀", "\n", "中文"])
 def test_the_time_for_a_long_prompt_does_not_grow_with_the_candidates(made, monkeypatch, text):
     sizes = []
-    whole = ENCODING.tokenise_all
-    monkeypatch.setattr(ENCODING, "tokenise_all", lambda texts, *rest: sizes.append(
+    whole = tokenising.tokenise_all
+    monkeypatch.setattr(tokenising, "tokenise_all", lambda texts, *rest: sizes.append(
         sum(len(piece) for pieces in texts for piece in pieces)) or whole(texts, *rest))  # fmt: skip
     prompt = (text * 60_000)[:60_000]
     example = Example(((prompt, False),), tuple(f" {number}" for number in range(30)))

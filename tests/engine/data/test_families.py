@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsezo_gui.engine.data.chat import conversation, learned_end, render
+from sparsezo_gui.engine.data.chat import learned_end, render
+from sparsezo_gui.engine.data.conversations import conversation
 from sparsezo_gui.engine.data.encode import encode
 from sparsezo_gui.engine.data.examples import maker
 from sparsezo_gui.engine.data.readers import Record
-from sparsezo_gui.engine.data.sources import Rows
+from sparsezo_gui.engine.data.splits import Rows
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
 from tests.engine.data.conftest import byte_pairs
@@ -381,7 +382,7 @@ ENDS = {name: (EXPECTED[name][0].removeprefix("Hello"), EXPECTED[name][1].remove
         for name in ("chatml", "always opens", "two ends", "headers", "model", "marks", "marks ends")}  # fmt: skip
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.data(), st.sampled_from(sorted(TEMPLATES)), st.booleans())
 def test_any_conversation_is_the_templates_text(data, name, system):
     talk = [turn("system", data.draw(WORDS))] if system and name != "model" else []

@@ -52,7 +52,7 @@ def test_loading_can_be_cancelled(films, made):
 
 
 def test_every_row_may_be_told_of_and_be_the_last(films, made, monkeypatch):
-    monkeypatch.setattr("sparsezo_gui.engine.data.sources.PROGRESS_EVERY", 0)
+    monkeypatch.setattr("sparsezo_gui.engine.data.background.PROGRESS_EVERY", 0)
     for work in (load_task(films, made("words")), previewing(films, made("words"))):
         told = [event.done for event in work if event.stage == "Preparing examples"]
         assert told[:90] == list(range(90))

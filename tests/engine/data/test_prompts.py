@@ -8,8 +8,8 @@ import pytest
 from tokenizers import processors
 
 from sparsezo_gui.engine.data import encode
-from sparsezo_gui.engine.data.encode import prompt_tokens
 from sparsezo_gui.engine.data.prompts import encode_prompt, learned_end
+from sparsezo_gui.engine.data.tokenise import prompt_tokens
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
 from tests.engine.data.test_tasks import CHOICES

@@ -7,7 +7,7 @@ import sys
 import zlib
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsezo_gui.engine.data import lines
@@ -213,7 +213,7 @@ def test_line_numbers_of_paragraphs(tmp_path):
     assert [(record.number, record.line) for record in read(path)] == [(1, 2), (2, 3)]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(
     name=st.sampled_from([f"a{kind}{pack}" for kind in data_suffixes() if kind != ".parquet" for pack in ("", ".gz")]),
     content=st.binary(max_size=60)

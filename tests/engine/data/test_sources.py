@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsezo_gui.engine.data import finish, load_rows, sources
+from sparsezo_gui.engine.data import finish, load_rows, sources, splits
 from sparsezo_gui.engine.data import spill as store
+from sparsezo_gui.engine.data.background import in_background
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
@@ -135,7 +136,7 @@ def test_nested_lists_are_unfolded_and_stay_together(tmp_path):
 
 @given(st.integers(1, 5000), st.integers(1, 2000), st.integers(0, 1000), st.integers(0, 2000))
 def test_shares(count, train, validation, test):
-    found = sources.shares(count, train, validation, test)
+    found = splits.shares(count, train, validation, test)
     assert all(0 <= part <= wanted for part, wanted in zip(found, (train, validation, test), strict=True))
     assert found[0] >= 1
     assert sum(found) <= count
@@ -207,7 +208,7 @@ def test_rows_are_the_same_wherever_they_lie(tmp_path, monkeypatch, counts):
     source = jsonl(tmp_path / "all.jsonl", [*rows(100), *rows(10)])
     before = load_rows(table(source, *counts))
     monkeypatch.setattr(store, "IN_MEMORY", 5)
-    monkeypatch.setattr(sources, "IN_MEMORY", 5)
+    monkeypatch.setattr(splits, "IN_MEMORY", 5)
     after = load_rows(table(source, *counts))
     assert isinstance(after["train"].records, store.Subset)
     assert {name: list(part) for name, part in after.items()} == {name: list(part) for name, part in before.items()}
@@ -215,9 +216,9 @@ def test_rows_are_the_same_wherever_they_lie(tmp_path, monkeypatch, counts):
 
 def test_what_is_asked_meanwhile_gives_its_answer_or_its_error():
     waiting = Progress("Reading data")
-    assert finish(sources.in_background(lambda: 5, waiting)) == 5
+    assert finish(in_background(lambda: 5, waiting)) == 5
     with pytest.raises(UserError, match="There is no data file"):
-        finish(sources.in_background(lambda: sources.find("no such"), waiting))
+        finish(in_background(lambda: sources.find("no such"), waiting))
 
 
 def test_a_folder_of_datasets_own_format_is_named(tmp_path):

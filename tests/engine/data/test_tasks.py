@@ -7,7 +7,7 @@ import pytest
 from sparsezo_gui.engine.data import task, tasks
 from sparsezo_gui.engine.data.examples import maker
 from sparsezo_gui.engine.data.readers import Record
-from sparsezo_gui.engine.data.sources import Rows, explode
+from sparsezo_gui.engine.data.splits import Rows, explode
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.metrics import deciding, functions
 from sparsezo_gui.recipe.recipe import DataTable

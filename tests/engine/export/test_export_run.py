@@ -16,7 +16,7 @@ from sparsezo_gui.engine import training
 from sparsezo_gui.engine.export import export_run
 from sparsezo_gui.engine.export.overlay_file import read_overlay
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.session import open_session
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.formats import export_formats
 from tests.engine.conftest import finish

@@ -104,7 +104,7 @@ def test_no_file(tmp_path):
 
 
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_damage_gives_a_sentence_or_a_sound_overlay(data, tmp_path_factory):
     path = tmp_path_factory.mktemp("fuzz") / "x"
     write_overlay(path, dataclasses.replace(SMALL, recipe=""))
@@ -136,7 +136,7 @@ def overlays(draw):
 
 
 @given(made=overlays())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_overlay_is_the_same_after_it_was_written(made, tmp_path_factory):
     path = tmp_path_factory.mktemp("overlay") / "x"
     write_overlay(path, made)

@@ -88,7 +88,7 @@ def test_ours_goes_before_what_the_client_finds(ring, tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ["", "hf_", "secret", "hf_short", "hf_" + "a" * 30 + " b", "hf_" + "ä" * 30,
                                   "Bearer hf_" + "a" * 30, "hf_" + "a" * 30 + "\r\nX: y"])  # fmt: skip
 def test_what_is_no_token(text, ring):
-    with pytest.raises(UserError, match="begins with 'hf_'") as error:
+    with pytest.raises(UserError, match="starts with 'hf_'") as error:
         token.keep(text)
     assert ring.kept == {} and (not text or text not in str(error.value).replace("'hf_'", ""))
 
@@ -128,7 +128,7 @@ def test_the_command(run):
     assert run("forget")[:2] == (0, "The keyring has no token from SparseZO.\n")
     assert json.loads(run("show", "--json")[1]) == {"token": None, "from": None}
     code, out, error = run("keep", typed="")
-    assert (code, out) == (2, "") and "begins with 'hf_'" in error
+    assert (code, out) == (2, "") and "starts with 'hf_'" in error
 
 
 def test_a_terminal_shows_no_token(monkeypatch):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.data import Passage, finish, passages
-from sparsezo_gui.engine.data.encode import beginning
+from sparsezo_gui.engine.data.tokenise import beginning
 from sparsezo_gui.engine.layers.weights import DenseWeight
 from sparsezo_gui.engine.masks import fisher, select
 from sparsezo_gui.engine.masks.activations import activations
@@ -127,7 +127,7 @@ def test_every_rule_finds_a_mask_on_every_family(frozen_tiny, family, rule):
             assert (indices // columns).bincount(minlength=rows).unique().tolist() == [part_of(0.05, columns)]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_the_best_of_each_row(data):
     rows, columns = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 7))

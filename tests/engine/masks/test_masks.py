@@ -223,7 +223,7 @@ def random_masks(draw):
     return masks.Mask(tuned, rule, draw(st.text(max_size=8)), sum(sizes.values())), shapes
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(random_masks())
 def test_any_mask_is_the_same_after_it_was_saved(tmp_path_factory, made):
     mask, shapes = made

@@ -44,14 +44,14 @@ def refused(id):
     [
         (
             ["model.gguf", "README.md"],
-            "holds a GGUF file, the format of llama.cpp",
+            "contains a GGUF file, the format of llama.cpp",
         ),
-        (["model.onnx", "tokenizer.json"], "holds a model in ONNX format"),
-        (["weights.npz", "tokenizer.json"], "holds a model in MLX format"),
-        (["tokenizer.json", "tokenizer_config.json"], "holds a tokenizer without a model"),
+        (["model.onnx", "tokenizer.json"], "contains a model in ONNX format"),
+        (["weights.npz", "tokenizer.json"], "contains a model in MLX format"),
+        (["tokenizer.json", "tokenizer_config.json"], "contains a tokenizer without a model"),
         (["params.json", "consolidated.00.pth"], "in its vendor's own format"),
-        (["model_index.json", "unet"], "holds a diffusers pipeline"),
-        (["saved_model.pb"], "holds a TensorFlow model"),
+        (["model_index.json", "unet"], "contains a diffusers pipeline"),
+        (["saved_model.pb"], "contains a TensorFlow model"),
         (["notes.txt"], "it has no config.json"),
     ],
 )

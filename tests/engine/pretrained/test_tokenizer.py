@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 
 import pytest
 import torch
@@ -14,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from sparsezo_gui import resources
 from sparsezo_gui.engine import frozen, planning
 from sparsezo_gui.engine.data import finish
-from sparsezo_gui.engine.data.encode import encode_text, prompt_tokens, text_of
+from sparsezo_gui.engine.data.encode import encode_text
 from sparsezo_gui.engine.data.prompts import EncodedPrompt
+from sparsezo_gui.engine.data.tokenise import prompt_tokens, text_of
 from sparsezo_gui.engine.generate import continuation
 from sparsezo_gui.engine.pretrained import tokenizer
 from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
@@ -117,10 +117,8 @@ def test_a_tokenizer_is_tried_once_for_each_content(folder, home, monkeypatch):
     monkeypatch.setattr(tokenizer, "Sandbox", None)  # it is not asked again
     os.utime(folder / "tokenizer.json")
     copy = shutil.copytree(folder, folder.parent / "copy")
-    start = time.perf_counter()
     for place in (folder, copy):
         tokenizer._try(place / "tokenizer.json")
-    assert time.perf_counter() - start < 0.2
     change(folder / "tokenizer.json", version="1.0 ")
     with pytest.raises(TypeError):
         load_tokenizer(folder)
@@ -205,8 +203,11 @@ def test_tokens_beyond_the_table_are_told_where_they_are_used(folder):
     continuation(model, EncodedPrompt(prompt_tokens("a", model.tokenizer)), 3)
 
 
-@pytest.mark.parametrize("bits", [4, 8, 16, 32])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("value", "bits"), [
+    (float("nan"), 4), (float("inf"), 16),
+    *(pytest.param(float(value), bits, marks=pytest.mark.slow)
+      for value, bits in (("nan", 8), ("nan", 16), ("nan", 32), ("inf", 4), ("inf", 8), ("inf", 32))),
+])  # fmt: skip
 @pytest.mark.parametrize(
     "name", ["model.layers.0.mlp.up_proj.weight", "model.embed_tokens.weight", "model.layers.0.input_layernorm.weight"]
 )

@@ -8,6 +8,7 @@ import numpy as np
 
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import create
+from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.recipe import Recipe
 
 HASH = "ab" * 32
@@ -21,7 +22,7 @@ STEP = {"tokens": 1, "rate": 1.0, "seconds": 1.0, "memory": 1, "values": (1.0,)}
 def run_of(path, steps=5, loss=1.0, recipe=None, **facts):
     """A run of so many steps."""
     run = create(path, recipe or Recipe(), {**FACTS, **facts})
-    with journal.JournalWriter(run.journal, run.header) as writer:
+    with JournalWriter(run.journal, run.header) as writer:
         for step in range(run.start + 1, run.start + steps + 1):
             writer.append(step=step, loss=loss, **STEP)
     return run

@@ -14,7 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sparsezo_gui.engine.runs import checkpoints
-from sparsezo_gui.engine.runs.journal import Header, JournalWriter, read
+from sparsezo_gui.engine.runs.journal import Header, read
+from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 
 MASK, RECORDS = "cd" * 32, "ef" * 32
 NOTHING = (None, None)  # states of an estimator and an update that remember nothing

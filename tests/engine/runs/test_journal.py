@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsezo_gui.engine.runs import journal
-from sparsezo_gui.engine.runs.journal import Header, JournalWriter, read
+from sparsezo_gui.engine.runs import journal, journal_writer
+from sparsezo_gui.engine.runs.journal import Header, read
+from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.errors import UserError
 
 SIZE = 128  # of the header
@@ -209,7 +210,7 @@ def test_record_layout_matches_the_specification():
 
 def test_the_clock_may_go_backwards(tmp_path, monkeypatch):
     times = iter((2e9, 1e9, 0.0))
-    monkeypatch.setattr(journal.time, "time", lambda: next(times))
+    monkeypatch.setattr(journal_writer.time, "time", lambda: next(times))
     write(tmp_path / "j", 3)
     found = read(tmp_path / "j")
     assert (found.steps["time"].tolist(), found.fault) == ([2e9, 1e9, 0.0], "")

@@ -15,10 +15,12 @@ from sparsezo_gui.engine import training
 from sparsezo_gui.engine.runs import checkpoints, journal
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.runs.journal import JournalWriter, read, standing
+from sparsezo_gui.engine.runs.journal import read, standing
+from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.engine.runs.share import receive, share
-from sparsezo_gui.engine.session import Session, open_session
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
 from tests.engine.conftest import finish, of
@@ -99,7 +101,7 @@ def test_a_key_frame_of_another_history_is_not_used(make, tmp_path, monkeypatch)
 # Reading
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.one_of(st.integers(1, 9), st.integers(-9, 0)), max_size=12), st.integers(0, 59), st.integers(0, 50))
 def test_the_end_and_a_part_of_a_journal_tell_what_all_of_it_does(tmp_path_factory, moves, cut, step):
     """Positive numbers take so many steps, others go back by so many; the end of the file is lost."""

@@ -16,9 +16,9 @@ from sparsezo_gui.engine import drafts, locks, training
 from sparsezo_gui.engine.drafts import drafting, new_folder
 from sparsezo_gui.engine.files import replacing
 from sparsezo_gui.engine.pretrained.folder import drafted
-from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import create, locked, open_run
+from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.runs.listing import list_runs
 from sparsezo_gui.engine.runs.share import receive, share
 from sparsezo_gui.engine.runs.start import starting
@@ -88,7 +88,7 @@ def test_a_folder_of_the_users_is_not_taken_for_what_a_start_left(tmp_path, othe
 @pytest.mark.parametrize("how", ["replaced", "longer", "shorter", "gone"])
 def test_a_writer_stops_where_the_journal_is_not_its_own_any_more(tmp_path, how):
     run = run_of(tmp_path / "run")
-    writer = journal.JournalWriter(run.journal, run.header)
+    writer = JournalWriter(run.journal, run.header)
     writer.append(step=6, loss=1.0, **STEP)
     if how == "replaced":  # as by a backup that is put back
         content = run.journal.read_bytes()
@@ -272,7 +272,10 @@ def test_a_failed_start_leaves_a_folder_of_the_users(make, tmp_path):
 # Disks without locks
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+OTHERS = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, *(pytest.param(each, marks=pytest.mark.slow) for each in OTHERS)])
 def test_a_disk_without_locks_gets_a_file_that_stands_in_for_one(make, tmp_path, monkeypatch, number):
     fcntl = pytest.importorskip("fcntl")
 

@@ -21,7 +21,7 @@ from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.listing import list_runs
 from sparsezo_gui.engine.runs.share import receive, share
-from sparsezo_gui.engine.session import open_session
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.worker import Engine
@@ -30,9 +30,8 @@ from tests.engine.conftest import finish, of
 
 
 @pytest.fixture
-def run(make, tmp_path):
-    list(training.train(make(), folder=tmp_path / "run"))
-    return open_run(tmp_path / "run")
+def run(trained):
+    return trained("plain")
 
 
 def values(run, step=None):

@@ -10,7 +10,9 @@ from torch import Tensor
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.lineage import lineage_of
-from sparsezo_gui.engine.session import Session, open_session, replay
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.opening import open_session
+from sparsezo_gui.engine.session.replay import replay
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
 from tests.engine.conftest import finish

@@ -28,8 +28,9 @@ from sparsezo_gui.engine.masks.saved import Saved
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.session import Session, open_session
-from sparsezo_gui.engine.spaces import dense
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.opening import open_session
+from sparsezo_gui.engine.spaces import pieces
 from sparsezo_gui.engine.spaces import values as overlays
 from sparsezo_gui.engine.spaces.dense import DenseValues
 from sparsezo_gui.engine.spaces.values import tuned_values
@@ -336,11 +337,11 @@ class Largest(TorchDispatchMode):
 MANY = {"num_hidden_layers": 20}
 
 
-@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("bits", [16, pytest.param(32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rule", RULES)
 def test_nothing_is_as_long_as_the_model_but_the_model(begun, rule, bits, monkeypatch, tmp_path):
     """Two whole steps, a key frame and its reading, the hash and a return to the start."""
-    for where, name in ((dense, "MOVED"), (checkpoints, "PIECE"), (overlays, "HASHED")):
+    for where, name in ((pieces, "MOVED"), (checkpoints, "PIECE"), (overlays, "HASHED")):
         monkeypatch.setattr(where, name, 2**12)
     session = begun(rule=rule, bits=bits, overrides=MANY)
     tuned, largest = session.tuned, 64 * 128 * 4
@@ -409,7 +410,7 @@ def test_pieces_are_the_direction(begun):
         for first, count in ((0, 3 * 2**18 + 5), (13, 2**18 + 1)):
             direction = torch.empty(count)
             for values in (generator.normal, generator.signs):
-                dense._fill(direction, z.source, 1, first, values)
+                pieces._fill(direction, z.source, 1, first, values)
                 assert torch.equal(direction, values(z.source.seed, 1, 1, first + count)[first:])
     finally:
         torch.set_num_threads(threads)

@@ -21,7 +21,8 @@ from sparsezo_gui.engine.memory import estimate
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.session import Session, open_session
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.spaces import mask as masks
 from sparsezo_gui.engine.spaces.lora import SEED
 from sparsezo_gui.engine.spaces.mask import Mask
@@ -240,7 +241,8 @@ def test_report_and_memory_count_the_same_values(make, frozen_tiny, targets):
 
 @pytest.mark.parametrize(("family", "estimator", "update"), [
     ("gpt2", "two-sided", {"rule": "scalar-normalised", "learning_rate": 1e-2}),
-    ("llama", "first-order", {"rule": "adam", "learning_rate": 1e-2, "decay": 0.01}),
+    pytest.param("llama", "first-order", {"rule": "adam", "learning_rate": 1e-2, "decay": 0.01},
+                 marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_a_run_is_replayed_resumed_branched_and_exported(make, tmp_path, family, estimator, update):
     chosen = make(family, model={"bits": 4}, mask=RULE, update=update, estimator={"rule": estimator},

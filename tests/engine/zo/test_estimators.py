@@ -11,7 +11,8 @@ import torch
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.session import Session, State, open_session
+from sparsezo_gui.engine.session import Session, State
+from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.spaces.sparse import SparseValues
 from sparsezo_gui.engine.spaces.values import last_blocks
 from sparsezo_gui.engine.zo.estimators.bszo import BSZO

@@ -60,7 +60,7 @@ class CurvZO(Estimator):
 
     @property
     def forward_passes(self) -> int:
-        """A step forwards and one backwards."""
+        """θ + εz and θ − εz."""
         return 2
 
     def perturbations(self, batch_size: int) -> int:
@@ -99,8 +99,8 @@ class CurvZO(Estimator):
         import torch
 
         chances = self.chances(state[0])
-        felt = drawn[0] * (drawn[1] < chances)
-        return torch.stack((felt, felt / chances * math.sqrt(2)))
+        sampled = drawn[0] * (drawn[1] < chances)
+        return torch.stack((sampled, sampled / chances * math.sqrt(2)))
 
     def estimate(self, probe: Probe, state: Any) -> Estimate:
         """See `Estimator.estimate`."""

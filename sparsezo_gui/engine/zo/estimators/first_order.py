@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from sparsezo_gui.engine.zo.estimators import Estimate, ExactEstimator, Probe
-
-if TYPE_CHECKING:
-    pass
 
 
 class FirstOrder(ExactEstimator):

@@ -73,7 +73,8 @@ class Update(Variant):
     recorded: ClassVar[int] = 0
     """Numbers it measures itself; see `measure`."""
     averages: ClassVar[bool] = False
-    """Whether averaging several directions shortens its steps, which a larger rate compensates."""
+    """Whether averaging q directions makes its steps √q shorter although its rate is in units of weights; a larger rate
+    compensates."""
     learning_rate: float
     schedule: Schedule
     decay: float = setting(

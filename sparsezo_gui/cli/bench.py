@@ -1,4 +1,4 @@
-"""`sparsezo bench`: its options, and the benchmarks it runs."""
+"""`bench`: its options, and the benchmarks it runs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sparsezo_gui import recipe
+from sparsezo_gui.cli.command import SETTINGS, code_settings, command, positive
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe import Recipe
 
 
-def add_options(sub: argparse.ArgumentParser) -> None:
-    """The options of `sparsezo bench`, except --set."""
+def _options(sub: argparse.ArgumentParser) -> None:
+    """Adds all options except --set."""
     sub.add_argument("what", choices=("steps", "memory", "quality", "bits"), nargs="?", default="steps",
                      help="steps: time compared with plain inference, MeZO and QLoRA (default); memory: the formula "
                      "compared with real runs, in MiB; quality: accuracy of methods on tasks at equal forward passes; "
@@ -23,12 +24,13 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     speed = sub.add_argument_group("steps and memory")
     speed.add_argument("--shape", nargs="+", default=["llama-135m"], metavar="NAME",
                        help="shape of the model, such as llama-2-7b (default: llama-135m)")  # fmt: skip
-    speed.add_argument("--repeats", type=positive, default=7, metavar="N", help="number of rounds; shows the median")
+    speed.add_argument("--repeats", type=positive, default=7, metavar="N",
+                       help="number of rounds, whose median is shown (default: 7)")  # fmt: skip
     speed.add_argument("--against", nargs="+", default=["plain", "mezo", "qlora"], choices=("plain", "mezo", "qlora"),
                        help="what steps are compared with (default: all)")  # fmt: skip
-    held = sub.add_argument_group("memory")
-    held.add_argument("--kept", metavar="FOLDER", help="where each figure is kept as it is measured; what is there "
-                      "already is not measured again, so use one folder for each device and --set")  # fmt: skip
+    peaks = sub.add_argument_group("memory")
+    peaks.add_argument("--kept", metavar="FOLDER", help="folder to save each figure in; saved figures are not measured "
+                       "again, so use a separate folder for each device and --set")  # fmt: skip
     quality = sub.add_argument_group("quality")
     quality.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="methods to compare (default: all)")
     quality.add_argument("--seeds", type=positive, default=3, metavar="N", help="seeds per method (default: 3)")
@@ -39,28 +41,20 @@ def add_options(sub: argparse.ArgumentParser) -> None:
                          help="folder for results; existing results are not measured again")  # fmt: skip
     quality.add_argument("--picture", metavar="FILE", help="plot accuracy over density and forward passes to this file")
     both = sub.add_argument_group("quality and bits")
-    both.add_argument(
-        "--tasks",
-        nargs="+",
-        default=["starter"],
-        metavar="NAME[=DATA]",
-        help="'starter', or tasks with their data, such as sst2=data/sst2 (default: starter)",
-    )
-    both.add_argument(
-        "--densities",
-        nargs="+",
-        default=[],
-        metavar="PART",
-        help="run each method at each of these; for bits: share of weights kept in full precision",
-    )
+    both.add_argument("--tasks", nargs="+", default=["starter"], metavar="NAME[=DATA]",
+                      help="'starter', or tasks with their data, such as sst2=data/sst2 (default: starter)"
+                      )  # fmt: skip
+    both.add_argument("--densities", nargs="+", default=[], metavar="PART",
+                      help="densities to run each method at; for bits: shares of weights kept in full precision"
+                      )  # fmt: skip
     both.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     bits = sub.add_argument_group("bits")
     bits.add_argument("--ways", nargs="+", default=[], metavar="NAME", help="number formats to compare (default: all)")
     bits.add_argument("--text", default="general", metavar="TEXT", help="a bundled text, a file or a data set")
 
 
-def run(options: argparse.Namespace, console: Console) -> None:
-    """Runs the chosen benchmark."""
+@command("bench", "Benchmark speed, memory, quality, or the cost of fewer bits.", _options, SETTINGS, loads=True)
+def bench(options: argparse.Namespace, console: Console) -> None:
     if options.what == "quality":
         return _quality(options, console)
     if options.what == "bits":
@@ -100,8 +94,7 @@ def _quality(options: argparse.Namespace, console: Console) -> None:
     tasks = dict(task_of(text) for text in options.tasks)
     methods = options.methods or [UNTUNED, *METHODS, *([LORA] if find_spec("peft") else [])]
     methods = named(methods, options.densities)
-    needs = ["model.trust_remote_code=true"] if options.trust_remote_code else []
-    base = recipe.with_settings(Recipe(), [*options.set, *needs])
+    base = recipe.with_settings(Recipe(), [*options.set, *code_settings(options)])
     quality = Quality(base, tasks, tuple(methods), options.seeds, options.forwards, Path(options.out), options.once)
     rows = console.finish(quality.run())
     columns = ("task", "method", "seeds", "final", "best", "forwards_to_mezo", "seconds_to_mezo", "tuned", "rate",
@@ -121,8 +114,7 @@ def _bits(options: argparse.Namespace, console: Console) -> None:
     if len(options.tasks) > 1:
         raise UserError("'bench bits' takes one task at a time. Choose one with --tasks.")
     [(_, settings)] = map(task_of, options.tasks)
-    needs = ["model.trust_remote_code=true"] if options.trust_remote_code else []
-    chosen = recipe.with_settings(Recipe(), [*settings, *options.set, *needs], Path.cwd())
+    chosen = recipe.with_settings(Recipe(), [*settings, *options.set, *code_settings(options)], Path.cwd())
     rows = console.finish(bits(chosen, options.text, options.ways or tuple(WAYS), options.densities))
     columns = ("held", "bits", "loss", "cost", "accuracy", "perplexity", "text_cost", "time")
     console.table(rows, columns, "", options.markdown)
@@ -141,11 +133,3 @@ def task_of(text: str) -> tuple[str, tuple[str, ...]]:
     if not source:
         raise UserError(f"--tasks {text}: add the path of its data, such as {name}=data/{name}.")
     return name, (f"data.source={json.dumps(source)}", f"data.task={name}")
-
-
-def positive(text: str) -> int:
-    """A positive integer, for an argument parser."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")
-    return value

@@ -1,0 +1,35 @@
+"""What the engine answers, as plain values for the window and the command line. Imports neither torch nor Qt.
+
+The engine makes these and the window shows them, so neither has to import the other.
+"""
+
+from sparsezo_gui.answers.data import Candidate, DataPreview, Pieces, Task
+from sparsezo_gui.answers.memory import METHODS, MemoryEstimate, Part
+from sparsezo_gui.answers.method import Cost, MaskReport, RateReport, Rung, Tally, short_rate
+from sparsezo_gui.answers.models import ModelCode, ModelSummary
+from sparsezo_gui.answers.runs import Content, Exported, History, Received, RunSummary, Shareable, Shared
+
+__all__ = [
+    "METHODS",
+    "Candidate",
+    "Content",
+    "Cost",
+    "DataPreview",
+    "Exported",
+    "History",
+    "MaskReport",
+    "MemoryEstimate",
+    "ModelCode",
+    "ModelSummary",
+    "Part",
+    "Pieces",
+    "RateReport",
+    "Received",
+    "RunSummary",
+    "Rung",
+    "Shareable",
+    "Shared",
+    "Tally",
+    "Task",
+    "short_rate",
+]

@@ -1,0 +1,36 @@
+"""Models in lists, and the code that comes with one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """One model in a list. ``bytes`` are those of its weight files; 0 and '' stand for what is not known."""
+
+    id: str
+    title: str
+    kind: str
+    """'bundled', 'folder', 'cache' or 'hub'."""
+    architecture: str = ""
+    parameters: int = 0
+    bytes: int = 0
+    licence: str = ""
+    gated: bool = False
+    problem: str = ""
+    """Why it cannot be tuned here, in a sentence; empty when it can."""
+
+
+class ModelCode(Protocol):
+    """The Python code that comes with a model: its ``files`` by name, relative to ``folder``."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def files(self) -> Mapping[str, bytes]: ...
