@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparsezo_gui.engine import objective
+from sparsezo_gui.engine import forward, objective
 from sparsezo_gui.engine.data import Passage
 from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.forward import log_probabilities
@@ -153,7 +153,7 @@ def test_the_estimates_mean_is_the_gradient(frozen_tiny, family):
 @families
 @pytest.mark.parametrize("bits", [4, 32])
 def test_streamed_squared_gradients_equal_autograd(frozen_tiny, family, bits, tmp_path, monkeypatch):
-    monkeypatch.setattr(fisher, "LOGITS_BYTES", 7 * 4 * 288)  # logits of seven places at a time
+    monkeypatch.setattr(forward, "BACKWARD_LOGITS_BYTES", 7 * 4 * 288)  # logits of seven places at a time
     model = frozen_tiny(family, bits)
     draw = np.random.default_rng(3)
     sequences = [draw.integers(3, 288, length).tolist() for length in (20, 33)]
