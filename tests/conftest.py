@@ -14,10 +14,6 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import hypothesis
 import pytest
-from hypothesis import settings
-
-settings.register_profile("untimed", deadline=None)  # the time of an example depends on what else the machine does
-settings.load_profile("untimed")
 
 # Where tests run in the background of a script, they and what they start would ignore Ctrl-C, which some of them try.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -89,8 +89,8 @@ class Received:
 
 @dataclass(frozen=True)
 class Exported:
-    """An exported ``step`` of a run: the number of ``tuned`` values, and sentences ``told`` about the check."""
+    """An exported ``step`` of a run: the number of ``tuned`` values, and ``notes`` for the user, in sentences."""
 
     step: int
     tuned: int
-    told: tuple[str, ...]
+    notes: tuple[str, ...]

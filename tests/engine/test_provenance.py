@@ -215,7 +215,7 @@ def test_a_run_from_before_chat_templates_keeps_its_ways_and_is_told_what_change
     old = open_run(run.path)
     assert not old.recipe.data.chat_template
     provenance.compare(old, old.facts.inputs, SPLITS)
-    with pytest.raises(ChangedInputs, match=r"prepares examples differently.* made the run \(0\.9\), or make a branch"):
+    with pytest.raises(ChangedInputs, match=r"prepares examples differently.* made the run \(0\.9\), or create a"):
         provenance.compare(old, {**old.facts.inputs, "train": "0" * 64}, SPLITS)
     recipe.write_text(recipe.read_text().replace("[data]\n", "[data]\nchat_template = true\n"))
     assert open_run(run.path).recipe.data.chat_template

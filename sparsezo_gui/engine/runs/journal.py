@@ -144,7 +144,7 @@ class Journal:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Position:
     """The current ``step`` of a run, after ``count`` records of its journal."""
 
     step: int
@@ -158,7 +158,7 @@ def read(path: Path, count: int | None = None, step: int | None = None) -> Journ
     """
     with _opened(path) as body:
         header, most = body.header, body.complete if count is None else min(count, body.complete)
-        if step is not None and body.standing() == (header.start + body.complete, body.complete):
+        if step is not None and body.position() == (header.start + body.complete, body.complete):
             most = min(max(step - header.start, 0), most)
         records, usable = body.read(most)
         if count is not None and count > usable:
@@ -175,17 +175,17 @@ def read(path: Path, count: int | None = None, step: int | None = None) -> Journ
         return Journal(header, found.records, fault, left * records.itemsize + body.torn)
 
 
-def standing(path: Path) -> Standing:
+def position(path: Path) -> Position:
     """The current step, from the end of the journal alone, without looking for damage in the middle.
 
     Raises `UserError`.
     """
     with _opened(path) as body:
-        found = body.standing()
+        found = body.position()
     if found is None:
         every = read(path)
         found = every.step, every.count
-    return Standing(*found)
+    return Position(*found)
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ class _Body:
         part = self.piece(first - 1, last)
         return _good(part[1:], self.header.start, int(part["step"][0])) if len(part) else np.zeros(0, bool)
 
-    def standing(self) -> tuple[int, int] | None:
+    def position(self) -> tuple[int, int] | None:
         """Step and number of records at the end; None if the end is damaged."""
         tail = self.within(TAIL)
         if self.complete <= tail:

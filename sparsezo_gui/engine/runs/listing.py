@@ -16,7 +16,7 @@ from sparsezo_gui.engine.files import open_plain
 from sparsezo_gui.engine.locks import is_held
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import BRANCHES, DEEPEST, EVENTS, LOCK, open_resolved, runs_home
-from sparsezo_gui.engine.runs.journal import Standing
+from sparsezo_gui.engine.runs.journal import Position
 from sparsezo_gui.engine.runs.start import sweep_starts
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import outcome
@@ -76,11 +76,11 @@ def _summary(path: Path) -> RunSummary:
     try:
         run = open_resolved(path)
         recipe, recorded = run.recipe, recent_events(path / EVENTS)
-        standing = journal.standing(run.journal) if run.journal.exists() else Standing(run.start, 0)
+        position = journal.position(run.journal) if run.journal.exists() else Position(run.start, 0)
     except (UserError, OSError) as error:
         return RunSummary(str(path), path.name, "damaged", 0, 0, "", "", {}, parent, problem=str(error))
-    events, step = outcome.on_lineage(recorded), standing.step
-    spent, best = outcome.spent(recorded, standing.count), outcome.best(events)
+    events, step = outcome.on_lineage(recorded), position.step
+    spent, best = outcome.spent(recorded, position.count), outcome.best(events)
     ended = step >= recipe.loop.steps or outcome.ended_early(events, step)
     return RunSummary(
         str(path), run.name, "running" if is_held(path / LOCK) else "done" if ended else "stopped", step,

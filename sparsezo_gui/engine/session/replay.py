@@ -30,7 +30,7 @@ def replay(
     """Replays values and state to the end of ``lineage``: the same bits from any starting point, and without
     forward passes unless the estimator back-propagates. Raises `UserError` if that needs data that is missing."""
     session.recipe, session.factor = lineage.segments[-1].recipe, 1.0
-    _begin(session, lineage, from_checkpoints)
+    _start_from_checkpoint(session, lineage, from_checkpoints)
     total, done = lineage.step - session.step, 0
     for index, part in enumerate(lineage.segments):
         if session.step == part.first and index:
@@ -82,7 +82,7 @@ def _drawn(session: Session, recipe: Recipe, count: int) -> Iterator[Any]:
             yield drawn
 
 
-def _begin(session: Session, lineage: Lineage, from_checkpoints: bool) -> None:
+def _start_from_checkpoint(session: Session, lineage: Lineage, from_checkpoints: bool) -> None:
     """Sets the values to the last usable checkpoint on ``lineage``, or to the start."""
     tuned = session.tuned
     found = [

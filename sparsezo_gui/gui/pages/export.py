@@ -174,4 +174,4 @@ def _line(run: RunSummary) -> str:
 
 def _result(exported: Exported) -> str:
     """The result of the last export as a sentence."""
-    return " ".join([f"Step {count(exported.step)} exported and checked.", *exported.told])
+    return " ".join([f"Step {count(exported.step)} exported and checked.", *exported.notes])

@@ -15,7 +15,7 @@ from sparsezo_gui.engine import training
 from sparsezo_gui.engine.runs import checkpoints, journal
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
-from sparsezo_gui.engine.runs.journal import read, standing
+from sparsezo_gui.engine.runs.journal import position, read
 from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.engine.runs.share import receive, share
@@ -120,7 +120,7 @@ def test_the_end_and_a_part_of_a_journal_tell_what_all_of_it_does(tmp_path_facto
             writer._file.truncate(path.stat().st_size - cut)
             writer._size -= cut
         whole = read(path)
-        assert (standing(path).step, standing(path).count) == (whole.step, whole.count)
+        assert (position(path).step, position(path).count) == (whole.step, whole.count)
         step = min(step, whole.step)
         part = read(path, step=step)
         assert part.steps[:step].tobytes() == whole.steps[:step].tobytes()
@@ -134,7 +134,7 @@ def test_damage_at_the_end_and_before_a_step_is_found(tmp_path):
         broken = bytearray(content)
         broken[128 + 60 * damaged + 9] ^= 1
         run.journal.write_bytes(broken)
-        assert standing(run.journal).step == stands
+        assert position(run.journal).step == stands
         assert lineage_of(run).step == damaged and ("damaged after" in lineage_of(run).fault) == (damaged < 4999)
         assert lineage_of(run, 100).step == 100
         with pytest.raises(UserError, match=f"has {damaged} steps"):
@@ -143,7 +143,7 @@ def test_damage_at_the_end_and_before_a_step_is_found(tmp_path):
 
 def test_a_long_journal_is_read_where_it_is_needed(tmp_path):
     run, peaks = long_run_of(tmp_path / "run", 400_000), []
-    for work in (lambda: standing(run.journal), lambda: lineage_of(run, 1000), lambda: lineage_of(run)):
+    for work in (lambda: position(run.journal), lambda: lineage_of(run, 1000), lambda: lineage_of(run)):
         tracemalloc.start()
         work()
         peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
