@@ -48,6 +48,12 @@ def _kept_pages(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def _unsynced(monkeypatch):
+    """Nothing waits for the disk; what survives a power cut is tried on a double, in tests/faults."""
+    monkeypatch.setattr(os, "fsync", os.fstat)
+
+
+@pytest.fixture(autouse=True)
 def _frozen():
     """What is alive before a test is not looked through again: a run collects several times, and with the libraries of
     the engine in memory every time takes 0.4 s."""
