@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
@@ -36,6 +37,20 @@ def home(tmp_path, monkeypatch):
     folder = tmp_path / "home"
     monkeypatch.setenv("SPARSEZO_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _kept_pages(monkeypatch):
+    """Pages of a mapped file are not given back after each weight, which takes a fifth of loading a tiny model."""
+    finite = sys.modules.get("sparsezo_gui.engine.pretrained.finite")
+    if finite:
+        monkeypatch.setattr(finite, "let_go", lambda files: None)
+
+
+@pytest.fixture(autouse=True)
+def _unsynced(monkeypatch):
+    """Nothing waits for the disk; what survives a power cut is tried on a double, in tests/faults."""
+    monkeypatch.setattr(os, "fsync", os.fstat)
 
 
 @pytest.fixture(autouse=True)

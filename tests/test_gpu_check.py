@@ -26,6 +26,7 @@ def test_every_part_is_run():
     assert {f"test_{name}" for name in check.PARTS} == {*FILES}
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_is_kept_with_its_figures(tmp_path, monkeypatch):
     """On a part of our own, with figures before it fails."""
     check = import_module("tests.gpu.check")
@@ -43,6 +44,15 @@ def test_a_part_that_fails_is_kept_with_its_figures(tmp_path, monkeypatch):
     assert "failed: test_bad" in table and "size: 3 MiB" in table
     assert check.part("own", 0.05, tmp_path / "lines")["outcome"] == "took too long"
     json.dumps(found)
+
+
+@pytest.mark.slow
+def test_the_windows_memory_curve_is_what_the_run_recorded(tmp_path):
+    """On the processor, as on the GPU but for the driver."""
+    part = import_module("tests.gpu.test_window")
+    found = part.tuned_in_the_window(tmp_path / "window.png", "model.device=cpu", "loop.steps=5",
+                                     "data.validation=4", "data.test=4")  # fmt: skip
+    assert found["step"] == 5 and min(found["gib"]) > 0
 
 
 @pytest.mark.slow

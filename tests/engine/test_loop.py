@@ -26,6 +26,7 @@ from sparsezo_gui.engine.runs.history import history
 from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.engine.runs.listing import list_runs
+from sparsezo_gui.engine.session import opening
 from sparsezo_gui.engine.session import replay as replays
 from sparsezo_gui.engine.session.loading import load_data, load_model
 from sparsezo_gui.engine.session.opening import open_session
@@ -78,8 +79,11 @@ def loaded(run, session):
     return running.Running(run, SimpleQueue(), running.Loaded(session, data))
 
 
-def hashes(run, count):
-    return [finish(open_session(open_run(run), step)).tuned.hash() for step in range(count + 1)]
+def hashes(path, count):
+    """Of the values at each step, restored in one session."""
+    run = open_run(path)
+    session = finish(opening.loaded(run))
+    return [(finish(opening.restore(session, run, step)), session.tuned.hash())[1] for step in range(count + 1)]
 
 
 def same(mine, theirs):
@@ -100,8 +104,10 @@ def test_any_step_is_the_same_from_a_key_frame_and_from_the_beginning(make, tmp_
     train(make(update={"rule": update, "learning_rate": 1e-3}), tmp_path / "run")
     run = open_run(tmp_path / "run")
     assert [frame.step for frame in checkpoints.listed(run.path)] == [2, 4, 6]
-    for step in range(7):
-        with_frames, without = (finish(open_session(run, step, use)) for use in (True, False))
+    with_frames, without = (finish(open_session(run, 6, use)) for use in (True, False))
+    for step in reversed(range(7)):
+        for session, use in ((with_frames, True), (without, False)):
+            finish(opening.restore(session, run, step, use))
         assert with_frames.tuned.hash() == without.tuned.hash()
         assert same(tuple(with_frames.state), tuple(without.state)) and with_frames.step == step
 
@@ -296,8 +302,8 @@ def test_a_branch_goes_on_from_its_step_and_shares_what_was_before(make, tmp_pat
         z = generator.Source(9, session.step + 1, session.tuned.values.numel()).normal(1)
         session.advance(z, record["values"].tolist(), float(record["rate"]), recipe=made.recipe)
     assert session.tuned.hash() == told[-1].hash == finish(open_session(made, from_checkpoints=False)).tuned.hash()
-    assert hashes(made.path, 6)[:4] == hashes(tmp_path / "run", 6)[:4]
-    assert hashes(made.path, 6)[4:] != hashes(tmp_path / "run", 6)[4:]
+    mine, theirs = hashes(made.path, 6), hashes(tmp_path / "run", 6)
+    assert mine[:4] == theirs[:4] and mine[4:] != theirs[4:]
     assert [len(part) for part in history(made.path).steps] == [3, 3]
     assert [event.step for event in of(e.Evaluation, history(made.path).events)][:2] == [0, 0]
 

@@ -37,7 +37,7 @@ def limited_memory(size: int = MEMORY) -> Iterator[None]:
 
 @contextmanager
 def limited_time(seconds: float = SECONDS) -> Iterator[None]:
-    """Raises `Hang` inside of a block that takes longer."""
+    """Raises `Hang` inside of a block that takes more processor time, or waits for far longer."""
     if resource is None:
         yield
         return
@@ -45,10 +45,13 @@ def limited_time(seconds: float = SECONDS) -> Iterator[None]:
     def ring(_signal: int, _frame: object) -> None:
         raise Hang(f"longer than {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timers = ((signal.ITIMER_PROF, signal.SIGPROF, seconds), (signal.ITIMER_REAL, signal.SIGALRM, 20 * seconds))
+    before = [signal.signal(number, ring) for _, number, _ in timers]
+    for timer, _, limit in timers:
+        signal.setitimer(timer, limit)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for (timer, number, _), handler in zip(timers, before, strict=True):
+            signal.setitimer(timer, 0)
+            signal.signal(number, handler)

@@ -1,6 +1,6 @@
 """The program's window while the starter is tuned: its memory curve beside what the driver says, as JSON.
 
-python tests/gpu/window.py PICTURE
+python tests/gpu/window.py PICTURE [SETTING…]
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 
-import pynvml
 from PySide6.QtCore import QEvent, QObject, QTimer
 from PySide6.QtWidgets import QApplication
 
@@ -25,7 +24,7 @@ SETTINGS = ("loop.steps=400", "loop.evaluate_every=0", "mask.rule=random", "data
 class Watch(QObject):
     """Looks ten times a second, at what is drawn and at the driver's figure, and closes the window in the end."""
 
-    def __init__(self, picture: str) -> None:
+    def __init__(self, picture: str, driver: bool) -> None:
         super().__init__()
         self.picture = picture
         self.window: MainWindow | None = None
@@ -33,10 +32,13 @@ class Watch(QObject):
         self.used = 0
         self.timer = QTimer(self, interval=100)
         self.timer.timeout.connect(self.look)
-        threading.Thread(target=self.ask, daemon=True).start()
+        if driver:
+            threading.Thread(target=self.ask, daemon=True).start()
 
     def ask(self) -> None:
         """Keeps the driver's figure: bytes of the first GPU that all programs have."""
+        import pynvml
+
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByIndex(0)
         self.before = pynvml.nvmlDeviceGetMemoryInfo(handle).used
@@ -64,11 +66,16 @@ class Watch(QObject):
     def end(self) -> None:
         record = self.window.workspace.run.record
         self.window.grab().save(self.picture)
-        print(json.dumps({"state": record.state, "step": record.step, "samples": self.samples}), flush=True)
+        steps, drawn = (values.tolist() for values in self.window.page("run").board._bytes.getOriginalDataset())
+        found = {"state": record.state, "step": record.step, "samples": self.samples, "run": str(record.folder),
+                 "steps": steps, "gib": drawn}  # fmt: skip
+        print(json.dumps(found), flush=True)
         self.window.close()
 
 
-made = app.make_application()
-watch = Watch(sys.argv[1])
-QApplication.instance().installEventFilter(watch)
-app.run(app.Options(with_settings(load("starter"), SETTINGS), autostart=True))
+if __name__ == "__main__":
+    made = app.make_application()
+    recipe = with_settings(load("starter"), (*SETTINGS, *sys.argv[2:]))
+    watch = Watch(sys.argv[1], driver=recipe.model.device == "cuda")
+    QApplication.instance().installEventFilter(watch)
+    app.run(app.Options(recipe, autostart=True))

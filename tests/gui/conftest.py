@@ -16,6 +16,7 @@ import pytest
 from PySide6.QtCore import QSettings, Qt, QThread, QTimer
 from PySide6.QtGui import QImage, QPixmap
 from PySide6.QtWidgets import QApplication, QWidget
+from pytestqt.qtbot import QtBot
 from shiboken6 import isValid
 from standin import StandIn
 
@@ -53,6 +54,18 @@ def quiet_and_clean(qapp, qtlog, tmp_path):
     assert not [text for text in said if not any(word in text for word in HARMLESS)]
 
 
+class Patient(QtBot):
+    """Waits as long as a busy computer may take; what never comes fails after a minute."""
+
+    def waitUntil(self, callback, *, timeout=60_000):
+        super().waitUntil(callback, timeout=timeout)
+
+
+@pytest.fixture
+def qtbot(qapp, request):
+    return Patient(request)
+
+
 @pytest.fixture
 def engine(tmp_path):
     return StandIn(tmp_path / "runs")
@@ -62,7 +75,7 @@ def engine(tmp_path):
 def workspace(engine):
     made = Workspace(engine)
     yield made
-    assert made.close(5.0)
+    assert made.close(60)
     made.deleteLater()
 
 
@@ -94,9 +107,9 @@ def window(workspace, qtbot):
     made = MainWindow(workspace)
     made.show()
     workspace.start()
-    qtbot.waitUntil(lambda: workspace.engine_state == "ready" and workspace.memory is not None, timeout=5000)
+    qtbot.waitUntil(lambda: workspace.engine_state == "ready" and workspace.memory is not None)
     yield made
-    workspace.close(5.0)
+    workspace.close(60)
     made.close()
     made.deleteLater()
 

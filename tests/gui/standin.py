@@ -68,10 +68,12 @@ def model(identity: str, title: str, parameters: int, kind: str, **more: Any) ->
 
 
 class StandIn:
-    """``faults`` maps a method's name to the exception it raises; ``pace`` is the seconds of a step."""
+    """``faults`` maps a method's name to the exception it raises; ``pace`` is the seconds of a step. While ``endless``,
+    searches for a mask and exports stay at their first event."""
 
     def __init__(self, home: Path, pace: float = 0.002, loading: float = 0.0) -> None:
         self.home, self.pace, self.loading = home, pace, loading
+        self.endless = False
         self.faults: dict[str, Exception] = {}
         self.estimated = memory()
         self.run_list: list[RunSummary] = []
@@ -80,6 +82,13 @@ class StandIn:
         self.histories: dict[Path, History] = {}
         self.asked: list[Any] = []
         self.held = ("metrics", "metrics and 20 EXAMPLES")
+
+    def _told(self, event: e.Progress) -> Iterator[e.Progress]:
+        yield event
+        time.sleep(self.pace)
+        while self.endless:
+            yield event
+            time.sleep(0.01)
 
     def _fail(self, kind: str) -> None:
         if kind in self.faults:
@@ -134,8 +143,7 @@ class StandIn:
         """Most in the first blocks and in the values."""
         self._fail("mask")
         for done in range(0, 33, 8):
-            yield e.Progress("Finding the sensitive weights", done, 32, "sequences")
-            time.sleep(self.pace)
+            yield from self._told(e.Progress("Finding the sensitive weights", done, 32, "sequences"))
         return mask_report()
 
     def rates(self, recipe: Recipe) -> Work[RateReport]:
@@ -327,8 +335,7 @@ class StandIn:
         if not (accept and isinstance(self.faults.get("export"), ChangedInputs)):
             self._fail("export")
         self.exported = (form, out, step, options)
-        yield e.Progress("Writing", 1, 2, "files")
-        time.sleep(self.pace)
+        yield from self._told(e.Progress("Writing", 1, 2, "files"))
         yield e.Notice("The base model is in 4 bits only.")
         yield e.Progress("Checking", 2, 2, "prompts")
         return Exported(step or 100, 20_000, ("20,000 of 20,000 tuned weights differ from the base model's.",))

@@ -17,17 +17,17 @@ from sparsezo_gui.recipe.events import Progress
 
 @pytest.fixture
 def searching(window, click, workspace, engine, qtbot):
-    """The Method page while the mask is searched."""
+    """The Method page while the mask is searched, until `engine.endless` is False or it is cancelled."""
     window.go("method")
-    engine.pace = 0.1
+    engine.endless = True
     click("Find the mask")
-    qtbot.waitUntil(lambda: workspace.of(FindMask).progress is not None, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.of(FindMask).progress is not None)
     return window.page("method")
 
 
 def free(qtbot, workspace, *kinds) -> None:
     """Waits until none of these is under way."""
-    qtbot.waitUntil(lambda: not workspace.busy_with(*kinds), timeout=5000)
+    qtbot.waitUntil(lambda: not workspace.busy_with(*kinds))
 
 
 def test_cancelling_the_search_leaves_what_waits_behind_it(searching, click, workspace, qtbot):
@@ -42,12 +42,13 @@ def test_what_waits_is_dropped_and_the_search_goes_on(searching, click, workspac
     workspace.ask(MeasureMemory(workspace.recipe))
     workspace.of(EstimateMemory).changed.emit()
     click("Cancel measuring")
+    engine.endless = False
     free(qtbot, workspace, FindMask, MeasureMemory)
     assert workspace.mask is not None and not workspace.of(MeasureMemory).problem and not workspace.memory.measured
 
 
 def test_a_late_cancellation_does_not_reach_the_next_request(searching, click, workspace, engine, qtbot):
-    engine.pace = 0.001
+    engine.endless = False
     free(qtbot, workspace, FindMask)
     workspace.of(FindMask).forget()
     workspace.cancel(FindMask)
@@ -63,16 +64,16 @@ def test_a_late_cancellation_does_not_reach_the_next_request(searching, click, w
 def test_cancelling_the_search_leaves_a_run_alone(searching, window, click, workspace, engine, qtbot):
     workspace.change("loop", steps=20)
     workspace.train()
-    engine.pace = 0.001
     click("Cancel finding the mask")
     free(qtbot, workspace, FindMask, StartRun)
     assert workspace.run.record.state == "done" and workspace.run.record.step == 20
 
 
-def test_stopping_a_run_that_waits_leaves_the_search_alone(searching, window, click, workspace, qtbot):
+def test_stopping_a_run_that_waits_leaves_the_search_alone(searching, window, click, workspace, engine, qtbot):
     workspace.train()
     window.go("run")
     click("Stop run")
+    engine.endless = False
     free(qtbot, workspace, FindMask, StartRun)
     assert workspace.mask is not None and workspace.run.record.state == "stopped" and workspace.run.record.step == 0
 
@@ -81,16 +82,16 @@ def test_an_export_can_be_cancelled_and_begun_again(window, find, click, workspa
     engine.run_list = [listed(tmp_path / "run")]
     window.go("export")
     click("Refresh the list of runs")
-    qtbot.waitUntil(find("Export now").isEnabled, timeout=3000)
-    engine.pace = 0.3
+    qtbot.waitUntil(find("Export now").isEnabled)
+    engine.endless = True
     click("Export now")
-    qtbot.waitUntil(lambda: find("Export result").text() == "Writing…", timeout=3000)
+    qtbot.waitUntil(lambda: find("Export result").text() == "Writing…")
     click("Cancel export")
     free(qtbot, workspace, ExportRun)
     assert find("Export result").text() == "" and workspace.of(ExportRun).answer is None
-    engine.pace = 0.001
+    engine.endless = False
     click("Export now")
-    qtbot.waitUntil(lambda: "exported and checked" in find("Export result").text(), timeout=3000)
+    qtbot.waitUntil(lambda: "exported and checked" in find("Export result").text())
 
 
 def test_while_one_thing_is_done_no_other_can_be_asked_for(searching, window, find, click, workspace, engine, qtbot):
@@ -103,16 +104,16 @@ def test_while_one_thing_is_done_no_other_can_be_asked_for(searching, window, fi
     window.go("run")
     refused("Start run")
     window.activateWindow()
-    qtbot.waitUntil(window.isActiveWindow, timeout=1000)
+    qtbot.waitUntil(window.isActiveWindow)
     qtbot.keyClick(window, Qt.Key.Key_R, Qt.KeyboardModifier.ControlModifier)
-    qtbot.waitUntil(lambda: window.page("run").banner.text == "The engine is busy finding the mask.", timeout=1000)
+    qtbot.waitUntil(lambda: window.page("run").banner.text == "The engine is busy finding the mask.")
     assert not workspace.busy_with(MeasureMemory, StartRun)
     window.go("export")
     refused("Export now")
     window.go("method")
     click("Cancel finding the mask")
     free(qtbot, workspace, FindMask)
-    qtbot.waitUntil(find("Measure memory").isEnabled, timeout=1000)
+    qtbot.waitUntil(find("Measure memory").isEnabled)
     assert find("Measure memory").toolTip() == MEASURING
     window.go("run")
     assert find("Start run").isEnabled() and find("Start run").toolTip() == "Starts a new run with this recipe."
@@ -129,9 +130,9 @@ def test_a_preview_tells_its_progress_and_gives_way_to_the_next(window, find, wo
 
     monkeypatch.setattr(engine, "preview", preview)
     window.go("data")
-    qtbot.waitUntil(lambda: "Preparing examples: 1" in find("Rows shown").text(), timeout=5000)
+    qtbot.waitUntil(lambda: "Preparing examples: 1" in find("Rows shown").text())
     workspace.preview(1)
-    qtbot.waitUntil(lambda: find("Rows shown").text() == "51 to 100 of 170", timeout=3000)
+    qtbot.waitUntil(lambda: find("Rows shown").text() == "51 to 100 of 170")
 
 
 def test_the_time_that_a_stage_takes_yet(monkeypatch):

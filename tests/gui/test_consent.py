@@ -48,7 +48,7 @@ def engine(tmp_path):
 def dialog(window, qtbot):
     def wait():
         found = []
-        qtbot.waitUntil(lambda: bool(found.extend(window.findChildren(ConsentDialog)) or found), timeout=5000)
+        qtbot.waitUntil(lambda: bool(found.extend(window.findChildren(ConsentDialog)) or found))
         qtbot.waitExposed(found[0])
         return found[0]
 
@@ -89,7 +89,7 @@ def test_allowed_what_was_asked_for_goes_on(window, workspace, engine, click, di
     window.go("run")
     click("Start run")
     click("Run the code", dialog())
-    qtbot.waitUntil(lambda: workspace.run.record.state == "done", timeout=5000)
+    qtbot.waitUntil(lambda: workspace.run.record.state == "done")
     assert engine.allowed is CODE and not window.page("run").banner.text
 
 
@@ -98,7 +98,7 @@ def test_a_consent_that_cannot_be_noted_is_told(window, workspace, engine, click
     window.go("run")
     click("Start run")
     click("Run the code", dialog())
-    qtbot.waitUntil(lambda: "disk is full" in window.page("run").banner.text, timeout=5000)
+    qtbot.waitUntil(lambda: "disk is full" in window.page("run").banner.text)
     assert engine.allowed is None and workspace.run.record.state == "failed"
 
 
@@ -108,7 +108,7 @@ def test_a_question_to_a_finished_run_waits_for_the_answer(window, workspace, en
     engine.histories[folder] = past()
     workspace.run.inspect(folder, Ask("What is it?"))
     click("Run the code", dialog())
-    qtbot.waitUntil(lambda: bool(engine.asked), timeout=5000)
+    qtbot.waitUntil(lambda: bool(engine.asked))
     assert engine.asked == [Ask("What is it?")]
 
 
@@ -120,9 +120,9 @@ def test_a_run_whose_code_changed_on_the_way_is_resumed(window, workspace, engin
     asked = dialog()
     del engine.faults["step"]
     click("Run the code", asked)
-    qtbot.waitUntil(lambda: workspace.run.record.state == "running" and workspace.run.record.step > 100, timeout=5000)
+    qtbot.waitUntil(lambda: workspace.run.record.state == "running" and workspace.run.record.step > 100)
     workspace.run.command(Stop())
-    qtbot.waitUntil(lambda: not workspace.run.running, timeout=5000)
+    qtbot.waitUntil(lambda: not workspace.run.running)
 
 
 def test_that_one_model_needs_its_code_says_nothing_of_another(window, workspace, enter):
@@ -154,20 +154,20 @@ def test_opening_a_strangers_recipe_runs_nothing_of_its_model(tmp_path, qtbot):
     try:
         workspace.start()
         known = (ListModels, ReadModel, PreviewData, ListRuns)
-        qtbot.waitUntil(lambda: all(workspace.of(kind).answer is not None for kind in known), timeout=60000)
-        qtbot.waitUntil(lambda: workspace.of(EstimateMemory).problem is not None, timeout=60000)
+        qtbot.waitUntil(lambda: all(workspace.of(kind).answer is not None for kind in known))
+        qtbot.waitUntil(lambda: workspace.of(EstimateMemory).problem is not None)
         assert "needs the Python code that comes with it" in workspace.of(ReadModel).answer.problem
         assert "needs the Python code that comes with it" in workspace.of(EstimateMemory).problem.message
         assert not window.findChildren(QDialog) and not marker.exists()
         for answer, done in (("Do not run the code", "problem"), ("Run the code", "answer")):
-            qtbot.waitUntil(lambda: not workspace.blocker, timeout=60000)
+            qtbot.waitUntil(lambda: not workspace.blocker)
             workspace.measure()
-            qtbot.waitUntil(lambda: bool(window.findChildren(ConsentDialog)), timeout=30000)
+            qtbot.waitUntil(lambda: bool(window.findChildren(ConsentDialog)))
             asked = window.findChildren(ConsentDialog)[-1]
             buttons = {each.accessibleName(): each for each in asked.findChildren(QPushButton)}
             assert not marker.exists()
             qtbot.mouseClick(buttons[answer], Qt.MouseButton.LeftButton)
-            qtbot.waitUntil(lambda done=done: getattr(workspace.of(MeasureMemory), done) is not None, timeout=60000)
+            qtbot.waitUntil(lambda done=done: getattr(workspace.of(MeasureMemory), done) is not None)
             assert marker.exists() == (done == "answer")
             qtbot.waitUntil(lambda: not window.findChildren(ConsentDialog))
         assert workspace.memory.measured and workspace.of(EstimateMemory).answer.total > 0

@@ -25,7 +25,7 @@ def method(window):
 def found(method, click, workspace, qtbot):
     """A page on which the mask was found."""
     click("Find the mask")
-    qtbot.waitUntil(lambda: workspace.mask is not None, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.mask is not None)
     return method
 
 
@@ -71,7 +71,7 @@ def test_a_bar_tells_its_exact_numbers(found, find, qtbot):
     told = f"Block 0: {first.tuned:,} of {first.weights:,} weights (0.229 %)".replace(",", "\u2009")
     assert QToolTip.text() == tooltip(told)
     QToolTip.hideText()
-    qtbot.waitUntil(lambda: not QToolTip.isVisible(), timeout=3000)
+    qtbot.waitUntil(lambda: not QToolTip.isVisible())
 
 
 def test_a_mask_of_other_settings_is_not_shown(found, find, workspace):
@@ -88,7 +88,7 @@ def test_a_mask_of_other_settings_is_not_shown(found, find, workspace):
 def test_on_the_tasks_own_text_the_data_matters(method, click, workspace, qtbot):
     workspace.change("mask", text="task")
     click("Find the mask")
-    qtbot.waitUntil(lambda: workspace.mask is not None, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.mask is not None)
     workspace.change("data", train=50)
     assert workspace.mask is None
 
@@ -97,35 +97,35 @@ def test_finding_can_be_cancelled(found, find, click, workspace, engine, qtbot):
     engine.pace = 0.2
     click("Find the mask")
     assert find("Mask search").text() == "Waiting for the engine…"
-    qtbot.waitUntil(lambda: "sensitive weights" in find("Mask search").text(), timeout=3000)
+    qtbot.waitUntil(lambda: "sensitive weights" in find("Mask search").text())
     assert find("Mask search progress").maximum() == 32
     click("Cancel finding the mask")
-    qtbot.waitUntil(lambda: not workspace.of(FindMask).busy, timeout=3000)
+    qtbot.waitUntil(lambda: not workspace.of(FindMask).busy)
     assert shown(found, "Mask found") and find("Find the mask").isEnabled()
 
 
 def test_it_cannot_be_asked_for_while_a_run_goes_on(method, find, workspace, engine, qtbot):
     engine.pace = 0.01
     workspace.train()
-    qtbot.waitUntil(lambda: workspace.run.record.state == "running", timeout=3000)
+    qtbot.waitUntil(lambda: workspace.run.record.state == "running")
     press = find("Find the mask")
     assert not press.isEnabled() and press.toolTip() == "The engine is busy training."
     qtbot.mouseClick(press, Qt.MouseButton.LeftButton)
     workspace.find_mask()
     assert not workspace.of(FindMask).busy
     workspace.run.command(Stop())
-    qtbot.waitUntil(lambda: press.isEnabled(), timeout=3000)
+    qtbot.waitUntil(lambda: press.isEnabled())
     assert press.toolTip() == "Loads the model and finds the mask."
 
 
 def test_what_goes_wrong_is_told_on_the_page(method, click, workspace, engine, qtbot):
     engine.faults["mask"] = UserError("notes.txt: is too short to find sensitive parameters with.")
     click("Find the mask")
-    qtbot.waitUntil(lambda: workspace.of(FindMask).problem is not None, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.of(FindMask).problem is not None)
     assert "is too short" in method.banner.text
     del engine.faults["mask"]
     click("Find the mask")
-    qtbot.waitUntil(lambda: workspace.mask is not None, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.mask is not None)
     assert method.banner.text == ""
 
 
@@ -184,19 +184,19 @@ def test_the_advisor_speaks_and_keeps_silent(method, workspace, engine, qtbot):
         parts = method.findChildren(QLabel)
         return [part.text() for part in parts if part.accessibleName() == "Advice" and part.isVisible()]
 
-    qtbot.waitUntil(lambda: bool(said()), timeout=3000)
+    qtbot.waitUntil(lambda: bool(said()))
     assert "QLoRA would also fit in memory" in said()[0]
     workspace.change("mask", rule="random", density=0.0002)
     assert len(said()) == 3
     engine.estimated = memory(others={})
     workspace.change("mask", rule="sensitive", density=0.01)
-    qtbot.waitUntil(lambda: said() == [], timeout=3000)
+    qtbot.waitUntil(lambda: said() == [])
     engine.estimated = memory()
     workspace.change("loop", batch_size=8)
-    qtbot.waitUntil(lambda: len(said()) == 1, timeout=3000)
+    qtbot.waitUntil(lambda: len(said()) == 1)
     engine.faults["estimate"] = UserError("There is no model 'x'.")
     workspace.change("loop", batch_size=4)
-    qtbot.waitUntil(lambda: said() == [], timeout=3000)
+    qtbot.waitUntil(lambda: said() == [])
 
 
 def test_the_rate_goes_with_the_rules(method, workspace):
@@ -217,7 +217,7 @@ def test_the_rate_goes_with_the_rules(method, workspace):
 def test_a_rate_is_found_told_and_taken(method, find, click, workspace, qtbot):
     assert "Tries several" in find("Suggested rate").text() and not shown(method, "Use the suggested rate")
     click("Find learning rate")
-    qtbot.waitUntil(lambda: workspace.rates is not None, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.rates is not None)
     assert "0.003 is a good rate" in find("Suggested rate").text() and "From 0.1 on" in find("Suggested rate").text()
     assert click("Use the suggested rate").text().startswith("Use ")
     assert workspace.recipe.update.learning_rate == 3e-3
@@ -231,11 +231,11 @@ def test_a_rate_is_found_told_and_taken(method, find, click, workspace, qtbot):
 def test_finding_a_rate_can_be_cancelled_and_fail(method, find, click, workspace, engine, qtbot):
     engine.pace = 0.2
     click("Find learning rate")
-    qtbot.waitUntil(lambda: "Trying a learning rate" in find("Suggested rate").text(), timeout=3000)
+    qtbot.waitUntil(lambda: "Trying a learning rate" in find("Suggested rate").text())
     assert find("Learning rate search progress").maximum() == 40 and not find("Find the mask").isEnabled()
     click("Cancel learning rate search")
-    qtbot.waitUntil(lambda: not workspace.of(FindRate).busy, timeout=3000)
+    qtbot.waitUntil(lambda: not workspace.of(FindRate).busy)
     assert workspace.rates is None and find("Find learning rate").isEnabled()
     engine.faults["rates"] = UserError("There are too few training examples to find a rate with.")
     click("Find learning rate")
-    qtbot.waitUntil(lambda: "too few" in method.banner.text, timeout=3000)
+    qtbot.waitUntil(lambda: "too few" in method.banner.text)

@@ -54,22 +54,22 @@ def test_why_there_are_no_tokens_is_said_where_they_are_looked_for(window, works
     monkeypatch.setattr(engine, "preview", without_tokens)
     window.go("data")
     workspace.preview()
-    qtbot.waitUntil(lambda: told in window.page("data").banner.text, timeout=3000)
+    qtbot.waitUntil(lambda: told in window.page("data").banner.text)
     assert find("Longest example").text() == "Unknown: the model's tokenizer cannot be used."
     monkeypatch.undo()
     workspace.preview()
-    qtbot.waitUntil(lambda: not window.page("data").banner.text, timeout=3000)
+    qtbot.waitUntil(lambda: not window.page("data").banner.text)
 
 
 def problem(qtbot, workspace: Workspace, kind: type[Request]) -> None:
-    qtbot.waitUntil(lambda: workspace.of(kind).problem is not None, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.of(kind).problem is not None)
 
 
 def test_every_page_in_both_themes(window, qtbot, both_themes):
     theme().apply(both_themes)
     for index, name in enumerate(PAGES, 1):
         qtbot.keyClick(window, getattr(Qt.Key, f"Key_{index}"), Qt.KeyboardModifier.ControlModifier)
-        qtbot.waitUntil(window.page(name).isVisible, timeout=1000)
+        qtbot.waitUntil(window.page(name).isVisible)
         in_colours_of_the_theme(window.page(name), both_themes)
 
 
@@ -124,11 +124,11 @@ def test_nothing_is_clipped_on_a_small_screen(window, workspace, qtbot, scale):
     theme().apply("light", scale)
     window.resize(1280, 720)
     workspace.find_mask()
-    qtbot.waitUntil(lambda: workspace.mask is not None and not workspace.of(PreviewData).busy, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.mask is not None and not workspace.of(PreviewData).busy)
     for name in PAGES:
         window.go(name)
         # An answer that came in just now is laid out in the event loop's next round.
-        qtbot.waitUntil(lambda name=name: _whole(window.page(name)), timeout=3000)
+        qtbot.waitUntil(lambda name=name: _whole(window.page(name)))
         assert window.width() == 1280 and window.height() <= 720
     theme().apply("light")
 
@@ -139,7 +139,7 @@ def test_the_title_of_every_task_can_be_read(window, find, qtbot, scale):
     window.resize(1280, 720)
     window.go("data")
     task = find("Task")
-    qtbot.waitUntil(lambda: task.count() > 10, timeout=3000)
+    qtbot.waitUntil(lambda: task.count() > 10)
     qtbot.wait(20)
     longest = max(task.fontMetrics().horizontalAdvance(task.itemText(i)) for i in range(task.count()))
     assert longest < task.width() - 24 and task.mapTo(window, task.rect().topRight()).x() < 1280
@@ -149,10 +149,10 @@ def test_the_title_of_every_task_can_be_read(window, find, qtbot, scale):
 def test_choosing_a_model(window, find, click, enter, workspace, qtbot):
     models = find("Models on this computer")
     qtbot.waitUntil(lambda: models.count() == 4)
-    qtbot.waitUntil(lambda: models.item(2).text().endswith("Too large"), timeout=3000)
+    qtbot.waitUntil(lambda: models.item(2).text().endswith("Too large"))
     models.setCurrentRow(1)
     assert workspace.recipe.model.id == "Qwen/Qwen3-0.6B"
-    qtbot.waitUntil(lambda: find("Selected model").text() == "Qwen3 0.6B", timeout=3000)
+    qtbot.waitUntil(lambda: find("Selected model").text() == "Qwen3 0.6B")
     assert find("Memory fit").text() == "Fits"
     bits = find("Bits per weight")
     integers = "8 bits (int8, fastest)"
@@ -176,11 +176,11 @@ def test_the_memory_strip_says_what_fits(window, find, click, workspace, engine,
     assert find("Memory of other methods").text() == others
     assert find("Memory needed").text() == "1.85 GiB of 8.00 GiB (estimated)"
     click("Measure memory")
-    qtbot.waitUntil(lambda: "measured" in find("Memory needed").text(), timeout=3000)
+    qtbot.waitUntil(lambda: "measured" in find("Memory needed").text())
     assert find("Memory of other methods").text() == others, "what was not measured does not say that it was"
     engine.estimated = memory(available=GB, search=GB)
     workspace.change("model", bits=8)
-    qtbot.waitUntil(lambda: find("Memory verdict").text() == "Too large", timeout=3000)
+    qtbot.waitUntil(lambda: find("Memory verdict").text() == "Too large")
     assert "Estimated. Finding the mask, before the run: 1.00 GiB more. " in find("Memory of other methods").text()
     click("Memory details")
 
@@ -188,11 +188,11 @@ def test_the_memory_strip_says_what_fits(window, find, click, workspace, engine,
 def test_data_shows_rows_and_tokens(window, find, click, workspace, qtbot):
     window.go("data")
     tokens = window.page("data").tokens
-    qtbot.waitUntil(lambda: tokens.isVisible() and "delivery" in tokens.toPlainText(), timeout=3000)
+    qtbot.waitUntil(lambda: tokens.isVisible() and "delivery" in tokens.toPlainText())
     assert "1 trained" in tokens.toPlainText()
     assert find("Rows shown").text() == "1 to 50 of 170"
     click("Next page of rows")
-    qtbot.waitUntil(lambda: find("Rows shown").text() == "51 to 100 of 170", timeout=3000)
+    qtbot.waitUntil(lambda: find("Rows shown").text() == "51 to 100 of 170")
     part = find("Use column ticket as")
     part.setCurrentIndex(part.findData("answer"))
     assert workspace.recipe.data.columns == {"text": "text", "answer": "ticket"}
@@ -206,7 +206,7 @@ def test_data_faults_are_sentences(window, find, click, workspace, engine, qtbot
     assert find("Data problem").text() == "mail.csv, row 3: two fields, expected three."
     del engine.faults["preview"]
     click("Reload the data")
-    qtbot.waitUntil(lambda: workspace.of(PreviewData).problem is None, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.of(PreviewData).problem is None)
 
 
 @pytest.mark.parametrize(
@@ -231,12 +231,12 @@ def test_what_is_noticed_about_data_is_mended_by_a_button(
     banner = window.page("data").banner
     gaps = "Some rows are incomplete; see below."
     said = gaps if "problem" in told else "• 'spam' (3), 'SPAM' (2).\n• And more."
-    qtbot.waitUntil(lambda: banner.text == said, timeout=3000)
+    qtbot.waitUntil(lambda: banner.text == said)
     if "problem" in told:
         assert find("Data problem").text() == told["problem"]
     click(button)
     assert getattr(workspace.recipe.data, switch) is True
-    qtbot.waitUntil(lambda: not banner.text, timeout=3000)
+    qtbot.waitUntil(lambda: not banner.text)
     assert find(title_of(switch, DataTable.model_fields[switch])).isChecked()
     window.page("data")._set_source("other.csv")
     assert getattr(workspace.recipe.data, switch) is False
@@ -260,7 +260,7 @@ def test_prompts_go_through_the_chat_template_unless_switched_off(window, worksp
     box = next(each for each in window.page("data").findChildren(QCheckBox) if "chat template" in each.text())
     assert not box.isVisible()  # choices have no use for it
     workspace.change("data", task="pairs")
-    qtbot.waitUntil(box.isVisible, timeout=3000)
+    qtbot.waitUntil(box.isVisible)
     assert box.isChecked()
     box.click()
     assert not workspace.recipe.data.chat_template and not box.isChecked()
@@ -380,10 +380,10 @@ def test_export(window, find, click, workspace, engine, qtbot, tmp_path):
     assert not find("Export now").isEnabled()
     engine.run_list = [listed(tmp_path / "run")]
     click("Refresh the list of runs")
-    qtbot.waitUntil(find("Export now").isEnabled, timeout=3000)
+    qtbot.waitUntil(find("Export now").isEnabled)
     find("Export to").setText(str(tmp_path / "out.safetensors"))
     click("Export now")
-    qtbot.waitUntil(lambda: "exported and checked" in find("Export result").text(), timeout=3000)
+    qtbot.waitUntil(lambda: "exported and checked" in find("Export result").text())
     assert engine.exported == ("overlay", tmp_path / "out.safetensors", 100, {})
     engine.faults["export"] = UserError(f"{tmp_path}: is not empty.")
     click("Export now")
@@ -395,7 +395,7 @@ def test_the_export_page_offers_every_format_with_its_target_and_options(window,
     engine.run_list = [listed(Path("run"))]
     window.go("export")
     click("Refresh the list of runs")
-    qtbot.waitUntil(find("Export now").isEnabled, timeout=3000)
+    qtbot.waitUntil(find("Export now").isEnabled)
     values = {name: _values(form) for name, form in export_formats().items()}
     for name, form in export_formats().items():
         click(form.title)
@@ -416,15 +416,15 @@ def test_the_weights_of_a_folder_can_be_chosen(window, find, click, engine, qtbo
     engine.run_list = [listed(tmp_path / "run")]
     window.go("export")
     click("Refresh the list of runs")
-    qtbot.waitUntil(find("Export now").isEnabled, timeout=3000)
+    qtbot.waitUntil(find("Export now").isEnabled)
     assert not shown()
     click("Hugging Face folder")
     assert find("Original precision").isChecked() and find("Export to").text().endswith("yesterday-tuned")
     for chosen in ({"weights": "original"}, {"weights": "trained"}):
         click("Export now")
-        qtbot.waitUntil(lambda chosen=chosen: bool(engine.exported) and engine.exported[3] == chosen, timeout=3000)
+        qtbot.waitUntil(lambda chosen=chosen: bool(engine.exported) and engine.exported[3] == chosen)
         assert engine.exported[0] == "hf"
-        qtbot.waitUntil(find("Export now").isEnabled, timeout=3000)
+        qtbot.waitUntil(find("Export now").isEnabled)
         click("Exactly as trained")
     click("Overlay file")
     assert not shown()
@@ -436,7 +436,7 @@ def test_an_engine_that_does_not_load_is_told(qtbot, workspace, engine):
     qtbot.addWidget(window)
     window.show()
     workspace.start()
-    qtbot.waitUntil(lambda: workspace.engine_state == "failed", timeout=3000)
+    qtbot.waitUntil(lambda: workspace.engine_state == "failed")
     assert "libcudart" in window.page("model").banner.text
     window.close()
 

@@ -33,13 +33,13 @@ def run(window, workspace):
 
 
 def state(qtbot, workspace, *wanted: str) -> None:
-    qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.state in wanted, timeout=8000)
+    qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.state in wanted)
 
 
 def test_a_whole_run(run, click, find, workspace, qtbot):
     click("Start run")
     state(qtbot, workspace, "done")
-    qtbot.waitUntil(lambda: find("Step").text() == "120 of 120", timeout=2000)
+    qtbot.waitUntil(lambda: find("Step").text() == "120 of 120")
     assert workspace.run.record.columns.size == 120
     shown = [part.text() for part in run.metrics.findChildren(QLabel)]
     assert "25.0 %" in shown and "88.0 %" in shown and "better" in shown
@@ -78,10 +78,10 @@ def test_pause_continue_evaluate_rate_stop_resume(run, click, find, workspace, e
     state(qtbot, workspace, "paused")
     # During a pause the engine answers other questions.
     workspace.change("loop", batch_size=8)
-    qtbot.waitUntil(lambda: not workspace.of(EstimateMemory).busy, timeout=3000)
+    qtbot.waitUntil(lambda: not workspace.of(EstimateMemory).busy)
     workspace.of(EstimateMemory).forget()
     workspace.ask(EstimateMemory(workspace.recipe))
-    qtbot.waitUntil(lambda: workspace.of(EstimateMemory).answer is not None, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.of(EstimateMemory).answer is not None)
     before = workspace.run.record.step
     click("Resume run")
     state(qtbot, workspace, "running")
@@ -89,14 +89,14 @@ def test_pause_continue_evaluate_rate_stop_resume(run, click, find, workspace, e
     click("Change learning rate")
     dialog = run.findChild(RateDialog)
     click("Change", dialog)
-    qtbot.waitUntil(lambda: len(engine.asked) == 4, timeout=3000)
+    qtbot.waitUntil(lambda: len(engine.asked) == 4)
     assert engine.asked == [Pause(), Resume(), EvaluateNow(), SetRate(0.5)]
     click("Stop run")
     state(qtbot, workspace, "stopped")
     assert workspace.run.record.step > before
     click("Resume run")
     state(qtbot, workspace, "running")
-    qtbot.waitUntil(lambda: workspace.run.record.step > 101, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.run.record.step > 101)
     click("Stop run")
     state(qtbot, workspace, "stopped")
 
@@ -106,7 +106,7 @@ def test_stopping_before_the_first_step(run, click, workspace, engine, qtbot):
     click("Start run")
     qtbot.wait(50)
     click("Stop run")
-    qtbot.waitUntil(lambda: not workspace.run.running, timeout=3000)
+    qtbot.waitUntil(lambda: not workspace.run.running)
     assert workspace.run.record.state == "stopped"
 
 
@@ -121,13 +121,13 @@ def test_failures_are_shown(run, click, find, workspace, engine, qtbot):
     assert "Traceback" in QGuiApplication.clipboard().text()
     engine.faults = {"train": UserError("The model 'x' is not on this computer.")}
     click("New run")
-    qtbot.waitUntil(lambda: run.banner.text == "The model 'x' is not on this computer.", timeout=3000)
+    qtbot.waitUntil(lambda: run.banner.text == "The model 'x' is not on this computer.")
     assert not [b for b in run.banner.findChildren(QPushButton) if b.isVisible() and b.text() == "Details"]
     click("Dismiss", run)
     workspace.change("loop", steps=7)
     assert not run.banner.isVisible()
     click("Start run")
-    qtbot.waitUntil(run.banner.isVisible, timeout=3000)
+    qtbot.waitUntil(run.banner.isVisible)
 
 
 def test_closing_asks_while_a_run_goes_on(window, run, click, workspace, engine, qtbot):
@@ -139,7 +139,7 @@ def test_closing_asks_while_a_run_goes_on(window, run, click, workspace, engine,
     box = window.findChild(QMessageBox)
     leave = next(b for b in box.buttons() if b.text() == "Stop and close")
     qtbot.mouseClick(leave, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: not window.isVisible(), timeout=3000)
+    qtbot.waitUntil(lambda: not window.isVisible())
     assert workspace.run.record.state == "stopped"
 
 
@@ -156,9 +156,9 @@ def test_the_last_run_is_there_again(qtbot, engine, tmp_path):
     workspace.start()
     state(qtbot, workspace, "interrupted")
     start = next(b for b in window.page("run").findChildren(QPushButton) if b.accessibleName() == "Resume run")
-    qtbot.waitUntil(start.isEnabled, timeout=3000)
+    qtbot.waitUntil(start.isEnabled)
     assert window.page("run").board._raw.getData()[0].size == 100
-    qtbot.waitUntil(lambda: engine.also == folder, timeout=3000)  # it is listed for export, wherever it lies
+    qtbot.waitUntil(lambda: engine.also == folder)  # it is listed for export, wherever it lies
     workspace.close(5)
     window.close()
 

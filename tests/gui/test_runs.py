@@ -41,7 +41,7 @@ def runs(window, workspace, engine, tmp_path, qtbot):
     window.go("runs")
     workspace.run.list_runs()
     tree = window.page("runs").findChild(QTreeWidget)
-    qtbot.waitUntil(lambda: tree.topLevelItemCount() == 2, timeout=3000)
+    qtbot.waitUntil(lambda: tree.topLevelItemCount() == 2)
     return folder
 
 
@@ -74,30 +74,30 @@ def test_a_past_step_is_evaluated_with_the_model_loaded_for_it(window, runs, fin
     assert find("Step").text() == "60"
     click("Evaluate this step")
     known = find("Step results")
-    qtbot.waitUntil(lambda: "accuracy 50.0 %" in known.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "accuracy 50.0 %" in known.text())
     assert engine.asked == [e.EvaluateNow("validation", 60)]
     assert workspace.run.running and workspace.run.record.state == "paused"
     # While it is loaded, the next question costs no loading.
     click("Evaluate this step")
-    qtbot.waitUntil(lambda: len(engine.asked) == 2, timeout=3000)
+    qtbot.waitUntil(lambda: len(engine.asked) == 2)
     workspace.run.command(e.Stop())
-    qtbot.waitUntil(lambda: not workspace.run.running, timeout=3000)
+    qtbot.waitUntil(lambda: not workspace.run.running)
 
 
 def test_going_back_and_going_on(window, runs, find, click, workspace, engine, qtbot):
     click("Step, best")
     click("Roll back to this step")
-    qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.step == 60, timeout=5000)
+    qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.step == 60)
     assert engine.asked == [e.GoBack(60)]
     assert window.page("run").isVisible() and workspace.run.record.columns.size == 60
     assert "Rolled back" in workspace.run.record.notes[-1].text
     workspace.run.command(e.Stop())
-    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy, timeout=3000)
+    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy)
     window.go("runs")
     click("Resume the run")
-    qtbot.waitUntil(lambda: workspace.run.record.state == "running" and workspace.run.record.step > 100, timeout=5000)
+    qtbot.waitUntil(lambda: workspace.run.record.state == "running" and workspace.run.record.step > 100)
     workspace.run.command(e.Stop())
-    qtbot.waitUntil(lambda: not workspace.run.running, timeout=3000)
+    qtbot.waitUntil(lambda: not workspace.run.running)
 
 
 def test_a_branch_is_made_with_what_was_changed(window, runs, find, click, enter, engine, qtbot):
@@ -116,7 +116,7 @@ def test_a_branch_is_made_with_what_was_changed(window, runs, find, click, enter
     find("Steps", where=dialog).setText("2000")
     engine.run_list.append(listed(runs / "branches" / "hotter", "hotter", 60, parent=str(runs), start=60))
     enter("Name of the branch", "hotter")  # and Enter makes it
-    qtbot.waitUntil(lambda: find("Selected run").text() == "hotter", timeout=3000)
+    qtbot.waitUntil(lambda: find("Selected run").text() == "hotter")
     settings = ["update.learning_rate=2e-6", "loop.batch_size=8"]
     assert engine.asked == [(runs, 60, settings, "hotter")]
 
@@ -124,7 +124,7 @@ def test_a_branch_is_made_with_what_was_changed(window, runs, find, click, enter
 def test_notes_are_kept_and_sharing_asks_where(window, runs, find, click, engine, qtbot, monkeypatch, tmp_path):
     find("Notes").setPlainText("better than it looks")
     click("Save notes")
-    qtbot.waitUntil(lambda: bool(engine.asked), timeout=3000)
+    qtbot.waitUntil(lambda: bool(engine.asked))
     assert engine.asked == [(runs, "better than it looks")]
     assert not find("Save notes").isEnabled()
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "x.zip"), ""))
@@ -132,14 +132,14 @@ def test_notes_are_kept_and_sharing_asks_where(window, runs, find, click, engine
     for with_examples in (False, True):
         engine.asked.clear()
         click("Share this run")
-        qtbot.waitUntil(lambda: find("Save the shared run").isEnabled(), timeout=3000)
+        qtbot.waitUntil(lambda: find("Save the shared run").isEnabled())
         assert find("Save the shared run").isDefault()
         assert find("Files to share").toPlainText() == "events.jsonl: metrics"
         find("Share examples").setChecked(with_examples)
         told = f"events.jsonl: {engine.held[with_examples]}"
         assert find("Files to share").toPlainText() == told
         click("Save the shared run")
-        qtbot.waitUntil(lambda told=told: told in window.page("runs").banner.text, timeout=3000)
+        qtbot.waitUntil(lambda told=told: told in window.page("runs").banner.text)
         assert engine.asked == [(runs, tmp_path / "x.zip", with_examples)]
     assert (tmp_path / "x.zip").read_text() == "shared before"  # until the engine has written another
 
@@ -147,15 +147,15 @@ def test_notes_are_kept_and_sharing_asks_where(window, runs, find, click, engine
 def test_a_name_leads_to_no_other_folder(window, runs, find, click, engine, workspace, qtbot, monkeypatch):
     engine.run_list[0] = dataclasses.replace(engine.run_list[0], name="../../.ssh/<b>x")
     workspace.run.list_runs()
-    qtbot.waitUntil(lambda: find("Selected run").text() == "../../.ssh/<b>x", timeout=3000)
+    qtbot.waitUntil(lambda: find("Selected run").text() == "../../.ssh/<b>x")
     offered = []
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *told: (offered.append(Path(told[2])) or "", ""))
     click("Share this run")
-    qtbot.waitUntil(lambda: find("Save the shared run").isEnabled(), timeout=3000)
+    qtbot.waitUntil(lambda: find("Save the shared run").isEnabled())
     click("Save the shared run")
     click("Cancel sharing")
     click("Show the run")
-    qtbot.waitUntil(lambda: workspace.run.record is not None, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.run.record is not None)
     workspace.run.record.name = "../../.ssh/<b>x"
     window.page("run").export_csv()
     assert [path.parent for path in offered] == [Path.home()] * 2
@@ -169,10 +169,10 @@ def test_what_cannot_be_shared_leaves_the_file_that_was_there(window, runs, find
     old.write_text("old")
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(old), ""))
     click("Share this run")
-    qtbot.waitUntil(lambda: find("Save the shared run").isEnabled(), timeout=3000)
+    qtbot.waitUntil(lambda: find("Save the shared run").isEnabled())
     engine.faults["contents"] = UserError("The journal is damaged.")  # since it was listed
     click("Save the shared run")
-    qtbot.waitUntil(lambda: window.page("runs").banner.text == "The journal is damaged.", timeout=3000)
+    qtbot.waitUntil(lambda: window.page("runs").banner.text == "The journal is damaged.")
     assert old.read_text() == "old"
 
 
@@ -181,7 +181,7 @@ def test_a_long_name_hides_nothing(window, runs, find, engine, workspace, qtbot)
     engine.run_list[0] = dataclasses.replace(engine.run_list[0], name="a name that tells all that was tried " * 2)
     workspace.run.list_runs()
     tree = find("Runs")
-    qtbot.waitUntil(lambda: find("Selected run").text().startswith("a name"), timeout=3000)
+    qtbot.waitUntil(lambda: find("Selected run").text().startswith("a name"))
     qtbot.wait(20)
     assert tree.columnViewportPosition(3) + tree.columnWidth(3) <= tree.viewport().width()
     title = find("Selected run", QLabel)
@@ -204,7 +204,7 @@ def test_what_a_received_run_came_without_is_said(window, runs, click, engine, q
     monkeypatch.setattr(engine, "receive", Engine().receive)
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(tmp_path / "x.zip"), ""))
     click("Open a shared run")
-    qtbot.waitUntil(lambda: bool(window.page("runs").banner.text), timeout=5000)
+    qtbot.waitUntil(lambda: bool(window.page("runs").banner.text))
     told = window.page("runs").banner.text
     assert " is ready. It does not include 'rows.csv' (data.source). Copy what is missing into " in told
 
@@ -212,10 +212,10 @@ def test_what_a_received_run_came_without_is_said(window, runs, click, engine, q
 def test_what_fails_is_said_on_the_page(window, runs, find, click, engine, workspace, qtbot):
     engine.faults["inspect"] = UserError("starter: these are not the weights that run 'yesterday' was tuned on.")
     click("Evaluate this step")
-    qtbot.waitUntil(lambda: workspace.of(InspectRun).problem is not None, timeout=5000)
+    qtbot.waitUntil(lambda: workspace.of(InspectRun).problem is not None)
     texts = [part.text() for part in window.page("runs").banner.findChildren(QLabel)]
     assert any("not the weights" in text for text in texts)
-    qtbot.waitUntil(lambda: find("Evaluate this step").isEnabled(), timeout=3000)
+    qtbot.waitUntil(lambda: find("Evaluate this step").isEnabled())
 
 
 def test_changed_inputs_are_a_question_and_what_is_measured_then_is_marked(window, runs, find, click, engine, workspace,
@@ -223,22 +223,22 @@ def test_changed_inputs_are_a_question_and_what_is_measured_then_is_marked(windo
     way = "add --changed-inputs"
     engine.faults["inspect"] = ChangedInputs("The validation examples changed.", way, changed=("validation",))
     click("Evaluate this step")
-    qtbot.waitUntil(lambda: window.page("runs").banner.isVisible(), timeout=5000)
+    qtbot.waitUntil(lambda: window.page("runs").banner.isVisible())
     assert window.page("runs").banner.text == "The validation examples changed."
     assert engine.asked == []
     click("Continue anyway")
-    qtbot.waitUntil(lambda: bool(workspace.run.record and workspace.run.record.changed_input_evaluations), timeout=5000)
+    qtbot.waitUntil(lambda: bool(workspace.run.record and workspace.run.record.changed_input_evaluations))
     assert "with changed inputs: accuracy 50.0 %" in find("Step results").text()
     assert [each.step for each in workspace.run.record.evaluations] == [0]
     workspace.run.command(e.Stop())
-    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy, timeout=3000)
+    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy)
     click("Export this step")
     engine.faults["export"] = engine.faults["inspect"]
     click("Export now")
-    qtbot.waitUntil(lambda: workspace.of(ExportRun).problem is not None, timeout=3000)
+    qtbot.waitUntil(lambda: workspace.of(ExportRun).problem is not None)
     assert engine.exported is None
     click("Export anyway")
-    qtbot.waitUntil(lambda: engine.exported is not None and not workspace.of(ExportRun).busy, timeout=3000)
+    qtbot.waitUntil(lambda: engine.exported is not None and not workspace.of(ExportRun).busy)
 
 
 def test_the_chosen_step_is_taken_to_the_export_page(window, runs, find, click, qtbot):
@@ -255,16 +255,16 @@ def test_the_chat_answers_side_by_side(window, runs, find, click, workspace, eng
     find("Prompt").setPlainText("Where is my parcel?")
     assert "after step 60" in find("Answering model").text()
     click("Ask the model")
-    qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
+    qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges))
     assert engine.asked == [e.Ask("Where is my parcel?", 96, 0), e.Ask("Where is my parcel?", 96, 60)]
     assert find("Base model's answer").text() == "The answer after 0."
     assert find("Tuned model's answer", QLabel).text() == "The answer after 60."
     workspace.run.command(e.Stop())
-    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy, timeout=3000)
+    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy)
     engine.faults["inspect"] = UserError("The model is gone.")
     find("Prompt").setPlainText("And now?")
     click("Ask the model")
-    qtbot.waitUntil(lambda: window.chat._exchanges[-1].base.text() == "The model is gone.", timeout=5000)
+    qtbot.waitUntil(lambda: window.chat._exchanges[-1].base.text() == "The model is gone.")
     click("Clear chat")
     assert window.chat._exchanges == []
 
@@ -276,10 +276,10 @@ def test_a_prompt_can_be_asked_raw(window, runs, find, click, workspace, engine,
     assert find("Prompt").placeholderText().startswith("Type some text to continue…")
     find("Prompt").setPlainText("Answer:\n")
     click("Ask the model")
-    qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
+    qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges))
     assert engine.asked == [e.Ask("Answer:\n", 96, 0, True), e.Ask("Answer:\n", 96, 100, True)]
     workspace.run.command(e.Stop())
-    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy, timeout=3000)
+    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy)
 
 
 @pytest.mark.parametrize(
@@ -340,10 +340,10 @@ def test_two_questions_while_the_run_is_opened_are_both_answered(window, runs, f
     for prompt in ("one", "two"):
         find("Prompt").setPlainText(prompt)
         window.chat.ask()
-    qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
+    qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges))
     assert [each.prompt for each in engine.asked] == ["one", "one", "two", "two"]
     workspace.run.command(e.Stop())
-    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy, timeout=3000)
+    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy)
 
 
 def test_a_wish_that_came_to_nothing_is_forgotten(window, runs, find, click, workspace, engine, qtbot):
@@ -351,16 +351,16 @@ def test_a_wish_that_came_to_nothing_is_forgotten(window, runs, find, click, wor
     workspace.train()
     assert workspace.run._opening is None
     workspace.run.command(e.Stop())
-    qtbot.waitUntil(lambda: not workspace.run.running, timeout=5000)
+    qtbot.waitUntil(lambda: not workspace.run.running)
     workspace.run.open(runs)
-    qtbot.waitUntil(lambda: not workspace.of(ReadRun).busy, timeout=3000)
+    qtbot.waitUntil(lambda: not workspace.of(ReadRun).busy)
     assert engine.asked == []
 
 
 def test_notes_that_were_typed_stay_with_their_run(window, runs, find, engine, qtbot):
     find("Notes").insertPlainText("mine")
     choose(window, "slower")
-    qtbot.waitUntil(lambda: bool(engine.asked), timeout=3000)
+    qtbot.waitUntil(lambda: bool(engine.asked))
     assert engine.asked == [(runs, "minethe first")]
     assert find("Notes").toPlainText() == ""
 
@@ -370,14 +370,14 @@ def test_the_chat_beside_a_run_that_goes_on(window, find, click, workspace, engi
     engine.pace = 0.01
     window.go("run")
     click("Start run")
-    qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.state == "running", timeout=5000)
+    qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.state == "running")
     window.chat.show()
     find("Prompt").setPlainText("Hello")
     click("Ask the model")
-    qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
+    qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges))
     assert find("Tuned model's answer", QLabel).text() == "The answer after all."
     click("Stop run")
-    qtbot.waitUntil(lambda: not workspace.run.running, timeout=3000)
+    qtbot.waitUntil(lambda: not workspace.run.running)
 
 
 def test_memory_is_let_go_of_and_taken_again(window, find, click, workspace, engine, qtbot):
@@ -385,16 +385,16 @@ def test_memory_is_let_go_of_and_taken_again(window, find, click, workspace, eng
     engine.pace = 0.01
     window.go("run")
     click("Start run")
-    qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.state == "running", timeout=5000)
+    qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.state == "running")
     click("Pause run")
-    qtbot.waitUntil(lambda: workspace.run.record.state == "paused", timeout=3000)
+    qtbot.waitUntil(lambda: workspace.run.record.state == "paused")
     click("Free memory")
-    qtbot.waitUntil(lambda: workspace.run.record.state == "unloaded", timeout=3000)
+    qtbot.waitUntil(lambda: workspace.run.record.state == "unloaded")
     assert "model unloaded" in find("State of the run").text()
     click("Resume run")
-    qtbot.waitUntil(lambda: workspace.run.record.state == "running", timeout=3000)
+    qtbot.waitUntil(lambda: workspace.run.record.state == "running")
     click("Stop run")
-    qtbot.waitUntil(lambda: not workspace.run.running, timeout=3000)
+    qtbot.waitUntil(lambda: not workspace.run.running)
 
 
 def test_a_run_that_waits_says_for_what(window, find, workspace):

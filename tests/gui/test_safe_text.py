@@ -226,10 +226,10 @@ def said(window, workspace, engine, qtbot, find, click):
     """What is said on every page, with the stranger's recipe, run, data and answers."""
     window.open_recipe(engine.recipe)
     found = []
-    qtbot.waitUntil(lambda: not workspace.busy_with(), timeout=20000)
+    qtbot.waitUntil(lambda: not workspace.busy_with())
     for name in PAGES:
         window.go(name)
-        qtbot.waitUntil(lambda: not workspace.busy_with(), timeout=20000)
+        qtbot.waitUntil(lambda: not workspace.busy_with())
         found += walk()
     window.go("runs")
     runs = find("Runs")
@@ -243,17 +243,17 @@ def said(window, workspace, engine, qtbot, find, click):
     window.go("run")
     window.chat.show()
     workspace.train()
-    qtbot.waitUntil(lambda: bool(workspace.run.record and workspace.run.record.examples), timeout=5000)
+    qtbot.waitUntil(lambda: bool(workspace.run.record and workspace.run.record.examples))
     find("Prompt").setPlainText(TEXT)
     window.chat.ask()
-    qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges), timeout=5000)
+    qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges))
     found += walk()
     window.close()  # asks
     found += walk()
     for box in window.findChildren(QMessageBox):
         box.reject()
     click("Stop run")
-    qtbot.waitUntil(lambda: not workspace.run.running, timeout=5000)
+    qtbot.waitUntil(lambda: not workspace.run.running)
     return found
 
 
@@ -328,14 +328,14 @@ def test_what_may_be_copied_is_to_the_letter(qtbot):
 def test_no_name_makes_the_window_wider(window, workspace, qtbot, engine):
     narrow = window.minimumSizeHint().width()
     workspace.train()
-    qtbot.waitUntil(lambda: bool(workspace.run.record and workspace.run.record.examples), timeout=5000)
+    qtbot.waitUntil(lambda: bool(workspace.run.record and workspace.run.record.examples))
     workspace.run.record.name = "x" * 10**5
     workspace.run.changed.emit()
     window.go("run")
     qtbot.wait(20)
     assert window.minimumSizeHint().width() < narrow + 1.5 * WIDEST
     workspace.run.command(e.Stop())
-    qtbot.waitUntil(lambda: not workspace.run.running, timeout=5000)
+    qtbot.waitUntil(lambda: not workspace.run.running)
 
 
 def test_names_in_menus_and_titles():
