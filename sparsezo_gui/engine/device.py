@@ -119,14 +119,20 @@ def program_bytes() -> int:
 
 
 def give_back_freed() -> None:
-    """Frees what only cycles still hold, and returns memory that the C library keeps after it was freed (glibc only).
+    """Frees what only cycles still hold, and returns it to the system, see `trim`.
 
     Loading leaves hundreds of MiB of both: transformers' loader holds the original GPT-2 weights in cycles.
     """
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
+    trim()
+
+
+def trim() -> None:
+    """Returns memory that the C library keeps after it was freed (glibc only): tensors of many sizes leave gaps in it
+    that nothing else fits into."""
+    found = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if found is not None:
+        found(0)
 
 
 def let_go(files: Iterable[Path]) -> None:

@@ -30,6 +30,8 @@ PACK_ROWS = {"cpu": 1024, "cuda": 4096}
 dense for (twice as many are 3 % faster on a CPU, four times as many slower), few enough to stay at inference memory."""
 SMALL_ROWS = {device: rows // 4 for device, rows in PACK_ROWS.items()}
 """The same with less memory; perturbations then mostly run one at a time."""
+BACKWARD_ROWS = {"cpu": 512, "cuda": 1024}
+"""The same for back-propagation: what one block keeps of them must fit as well."""
 LOGITS_BYTES = 64 << 20  # of fp32 logits at a time
 BACKWARD_LOGITS_BYTES = 16 << 20  # the same for back-propagation, which holds them twice
 

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine.data.encode import Encoded
-from sparsezo_gui.engine.forward import running, scores
+from sparsezo_gui.engine.forward import BACKWARD_ROWS, running, scores
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.layers.blocks import Blocks, grad_of
 from sparsezo_gui.engine.layers.kept import kept
@@ -24,8 +25,6 @@ from sparsezo_gui.engine.layers.linear import FrozenLinear, Recorder, loss_scale
 from sparsezo_gui.engine.objective import gathered, pack_of, packs_of, weight_of
 from sparsezo_gui.engine.objectives import Objective
 from sparsezo_gui.engine.spaces.values import TunedValues
-
-ROWS = 256  # tokens of a pack: what one block keeps of it must fit as well
 
 
 def gradient(
@@ -40,7 +39,7 @@ def gradient(
     found = torch.zeros_like(tuned.values, dtype=torch.float32)
     weight, loss, first = sum(map(weight_of, batch)), 0.0, 0
     backward = _Backward(model, tuned, blocks, found)
-    for part in packs_of(batch, min(model.pack_rows, ROWS), 1):
+    for part in packs_of(batch, min(model.pack_rows, BACKWARD_ROWS[model.device.type]), 1):
         own = None if base is None else base[..., first : first + len(part)]
         loss += backward.add(objective, part, weight, own)
         first += len(part)
@@ -70,6 +69,7 @@ class _Backward:
                     if number >= self.lowest:
                         inputs_of.push(hidden)
                     hidden = self.blocks.run(number, hidden, call)
+                devices.trim()  # what one phase leaves is of little use to the next
                 hidden.requires_grad_()
                 with torch.enable_grad():
                     states, head = self.blocks.leave(hidden, **inputs)
@@ -78,6 +78,8 @@ class _Backward:
                     loss = measured.sums[0].sum() / weight
                     (loss * self.scale).backward()
                 gradient, hidden = grad_of(hidden), hidden.detach()
+                del found, measured, states, head
+                devices.trim()
                 for number in reversed(range(self.lowest, len(calls))):
                     with recorded(self.layers[number], self._recorder):
                         gradient = self.blocks.backward(number, inputs_of.pop(), calls[number], gradient)

@@ -2,7 +2,7 @@
 
 The parts are what the engine holds at its peak, which is in the forward pass of the largest pack, of a step or of an
 evaluation: at most `PACK_ROWS` rows, points × tokens (or one longer example of one point). Forward passes keep nothing,
-so that only the layer at work counts; an estimator that back-propagates keeps what its blocks hold of a whole batch.
+so that only the layer at work counts; an estimator that back-propagates keeps the inputs of its blocks.
 Each formula names the tensors that are alive; the tests hold it against a real run.
 """
 
@@ -16,7 +16,7 @@ import torch
 
 from sparsezo_gui.answers import MemoryEstimate, Part
 from sparsezo_gui.engine import device as devices
-from sparsezo_gui.engine.forward import LOGITS_BYTES, PACK_ROWS
+from sparsezo_gui.engine.forward import BACKWARD_LOGITS_BYTES, BACKWARD_ROWS, LOGITS_BYTES, PACK_ROWS
 from sparsezo_gui.engine.generate import BATCH as TOGETHER
 from sparsezo_gui.engine.generate import CACHE_BYTES
 from sparsezo_gui.engine.layers import tables
@@ -25,6 +25,7 @@ from sparsezo_gui.engine.layers.linear import LARGE_BYTES
 from sparsezo_gui.engine.layers.streamed import KEPT as KEPT_BLOCKS
 from sparsezo_gui.engine.objective import points_at_once
 from sparsezo_gui.engine.pretrained.spec import ModelSpec
+from sparsezo_gui.engine.spaces.sparse import SAMPLED_BYTES
 from sparsezo_gui.recipe.recipe import Recipe
 from sparsezo_gui.recipe.registry import SPACES
 
@@ -41,13 +42,15 @@ RANK = 16  # of the adapters that the comparison assumes
 
 @dataclass(frozen=True)
 class Shape:
-    """What one forward pass looks like: rows of activations, label places, and bytes of a number in them."""
+    """What one forward pass looks like: rows of activations, label places, bytes of a number in them, and whether a
+    backward pass follows."""
 
     points: int
     tokens: int
     longest: int
     scored: int
     width: int
+    backwards: bool = False
 
     @property
     def rows(self) -> int:
@@ -91,21 +94,26 @@ def estimate(
         rows = PACK_ROWS[device_kind]
     bits, compute, space = recipe.model.bits, recipe.model.compute, SPACES[recipe.mask.space]
     width = 2 if compute == "bfloat16" or (compute == "auto" and device_kind == "cuda" and bits < 32) else 4
-    points = points_at_once(recipe.forward_passes, longest_tokens, rows, compute)
+    backwards = recipe.estimator.backwards
+    if backwards:
+        rows = min(rows, BACKWARD_ROWS[device_kind])
+    points = points_at_once(recipe.forward_passes, longest_tokens, rows, compute) if not backwards else 1
     tokens = max(longest_tokens, min(tokens_per_batch, rows // points))
     scored = min(tokens, longest_tokens if scored_tokens is None else scored_tokens)
-    shape, runtime = Shape(points, tokens, longest_tokens, scored, width), max(RUNTIME[device_kind], program)
+    shape = Shape(points, tokens, longest_tokens, scored, width, backwards)
+    runtime = max(RUNTIME[device_kind], program)
     passes = [shape] if evaluated is None else [shape, Shape(1, evaluated[0], longest_tokens, evaluated[1], width)]
     workspace = _workspace(recipe, spec, shape, device_kind)
-    activations, logits = max((_pass(recipe, spec, each, workspace, device_kind) for each in passes), key=_sum)
+    activations, logits = max((_pass(spec, each, workspace, device_kind) for each in passes), key=_sum)
+    free = activations.bytes + logits.bytes
     parts = (
         *_weights(spec, bits, width, streamed, space.in_place, device_kind),
         *space.memory(recipe, spec, width),
-        *_backwards(recipe, spec, max(longest_tokens, tokens_per_batch), width),
+        *_backwards(recipe, spec, tokens, width, free + workspace.bytes),
         activations,
         logits,
         workspace,
-        *_writing(spec, written, width, activations.bytes + logits.bytes),
+        *_writing(spec, written, width, free),
     )
     parts = (
         *parts,
@@ -121,13 +129,12 @@ def estimate(
     return MemoryEstimate(parts, available, capacity, rows, total if small is None else small, others)
 
 
-def _pass(recipe: Recipe, spec: ModelSpec, shape: Shape, workspace: Part, device_kind: str) -> tuple[Part, Part]:
+def _pass(spec: ModelSpec, shape: Shape, workspace: Part, device_kind: str) -> tuple[Part, Part]:
     """Activations and logits of one forward pass."""
     activations = _activations(spec, shape)
     # The C library's allocator keeps freed activations, and asks the system for logits, which are large (measured).
     free = 0 if device_kind == "cpu" else activations.bytes + workspace.bytes
-    logits = _logits(spec, shape, recipe.estimator.backwards, free)
-    return activations, logits
+    return activations, _logits(spec, shape, free)
 
 
 def _writing(spec: ModelSpec, written: int, width: int, free: int) -> Iterator[Part]:
@@ -195,16 +202,16 @@ def _weights(
     )
 
 
-def _backwards(recipe: Recipe, spec: ModelSpec, tokens: int, width: int) -> Iterator[Part]:
-    """What the blocks passed backwards keep of a batch of one point, and gradients: of the tuned values, and of
-    one whole weight at a time, with the weight itself."""
+def _backwards(recipe: Recipe, spec: ModelSpec, tokens: int, width: int, free: int) -> Iterator[Part]:
+    """What a pack of so many ``tokens`` takes on the way back: the inputs of the blocks that are passed, what one of
+    them keeps, a whole weight, and gradients of the tuned values; less what is ``free`` by then of the way forward."""
     estimator = recipe.estimator
     if estimator.backwards:
         blocks = min(estimator.suffix or spec.layers, spec.layers)
-        kept = COPIES * tokens * blocks * _kept(spec) * width
-        gradients = 4 * estimator.forward_passes * recipe.mask.tuned(spec) + 2 * 4 * spec.largest
-        why = f"Activations that {blocks} blocks keep for {tokens} tokens, and gradients."
-        yield Part("Back-propagation", kept + gradients, why)
+        inputs = blocks * tokens * spec.hidden * width + 4 * estimator.forward_passes * recipe.mask.tuned(spec)
+        block = (COPIES * tokens * _kept(spec) + spec.largest) * width + SAMPLED_BYTES
+        why = f"Inputs of {blocks} blocks for {tokens} tokens, what one block at a time keeps of them, and gradients."
+        yield Part("Backpropagation", inputs + max(0, block - free), why)
 
 
 def _kept(spec: ModelSpec) -> int:
@@ -229,15 +236,16 @@ def _activations(spec: ModelSpec, shape: Shape) -> Part:
     return Part("Activations", count, why)
 
 
-def _logits(spec: ModelSpec, shape: Shape, backwards: bool, free: int) -> Part:
+def _logits(spec: ModelSpec, shape: Shape, free: int) -> Part:
     """A chunk of logits, in fp32 also where they were computed in 16 bits; twice where they are capped, since each step
-    of that makes new ones; on the way back with their gradient, and two more for those of the normaliser.
+    of that makes new ones; with their gradient, where a backward pass follows.
 
     Blocks are done by then, so that the logits begin in the ``free`` bytes that those leave.
     """
     row = shape.points * spec.vocabulary
-    places = min(shape.scored, max(1, LOGITS_BYTES // (4 * row)))
-    each = 16 if backwards else (8 if spec.capped else 4) + (shape.width if shape.width < 4 else 0)
+    room = BACKWARD_LOGITS_BYTES if shape.backwards else LOGITS_BYTES
+    places = min(shape.scored, max(1, room // (4 * row)))
+    each = (8 if spec.capped else 4) + 4 * shape.backwards + (shape.width if shape.width < 4 else 0)
     return Part(
         "Logits",
         max(0, places * row * each - free),
