@@ -70,6 +70,7 @@ def mask(options: argparse.Namespace, console: Console) -> None:
     if out.exists():
         raise UserError(f"{out}: already exists. Choose another file.")
     model = console.finish(frozen.load(chosen.model))
+    model.spec = chosen.mask.tunable(model.spec)
     mask, cost = console.finish(find_measured(chosen.mask, model, Search(chosen.loop.seed, chosen.data)))
     mask.save(out, new=True)
     facts = {"tuned": mask.size, "eligible": mask.eligible, "hash": mask.hash, **dataclasses.asdict(cost)}

@@ -41,7 +41,10 @@ def log_probabilities(model: Any, pack: Pack, points: int) -> Tensor:
     if not pack.targets.numel():
         return torch.zeros(points, 0, device=pack.tokens.device)
     with running(model, pack, points) as (inputs, places):
-        hidden, head = split_pass(model.module, model.body, **inputs)
+        if model.prefix is None:
+            hidden, head = split_pass(model.module, model.body, **inputs)
+        else:
+            hidden, head = model.prefix.run(pack, inputs, points)
         return scores(head, places(hidden), pack.inverse, pack.targets, model.vocabulary)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -35,6 +35,9 @@ from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.untrusted import outside
 
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.prefix import Prefix
+
 
 @dataclass
 class FrozenModel:
@@ -53,6 +56,13 @@ class FrozenModel:
     """The token with which its training examples end an answer, see `sparsezo_gui.engine.data.prompts`."""
     streamed: Streamed | None = None
     """What brings its blocks to the device, where they do not fit there together."""
+    prefix: Prefix | None = None
+    """What enters the first block that may be tuned, where that is not the first of all."""
+    spec: ModelSpec = field(init=False)
+    """Shapes and counts. Eligible weights are those that may be tuned, of all blocks or of the last ones."""
+
+    def __post_init__(self) -> None:
+        self.spec = self.source.spec
 
     @property
     def stops(self) -> set[int]:
@@ -61,9 +71,9 @@ class FrozenModel:
         return ends - {None}
 
     @property
-    def spec(self) -> ModelSpec:
-        """Shapes and counts."""
-        return self.source.spec
+    def tunable(self) -> dict[str, FrozenLinear]:
+        """Those of `layers` that may be tuned."""
+        return {name: self.layers[name] for name in self.spec.linears}
 
     @property
     def body(self) -> nn.Module | None:

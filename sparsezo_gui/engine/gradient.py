@@ -63,12 +63,16 @@ class _Backward:
         pack, pairs = pack_of(self.model, examples)
         count = len(self.layers) - self.lowest
         with running(self.model, pack, 1) as (inputs, places), torch.no_grad():
-            hidden, calls = self.blocks.enter(**inputs)
+            first, prefix = 0, self.model.prefix
+            if prefix is None:
+                hidden, calls = self.blocks.enter(**inputs)
+            else:
+                first, (hidden, calls) = prefix.first, prefix.enter(pack, inputs)
             with kept(self.model.device, count * hidden.nbytes) as inputs_of:
-                for number, call in enumerate(calls):
+                for number in range(first, len(calls)):
                     if number >= self.lowest:
                         inputs_of.push(hidden)
-                    hidden = self.blocks.run(number, hidden, call)
+                    hidden = self.blocks.run(number, hidden, calls[number])
                 devices.trim()  # what one phase leaves is of little use to the next
                 hidden.requires_grad_()
                 with torch.enable_grad():

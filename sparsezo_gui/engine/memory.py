@@ -93,6 +93,7 @@ def estimate(
     if rows is None:
         rows = PACK_ROWS[device_kind]
     bits, compute, space = recipe.model.bits, recipe.model.compute, SPACES[recipe.mask.space]
+    tunable = recipe.mask.tunable(spec)
     width = 2 if compute == "bfloat16" or (compute == "auto" and device_kind == "cuda" and bits < 32) else 4
     backwards = recipe.estimator.backwards
     if backwards:
@@ -103,13 +104,13 @@ def estimate(
     shape = Shape(points, tokens, longest_tokens, scored, width, backwards)
     runtime = max(RUNTIME[device_kind], program)
     passes = [shape] if evaluated is None else [shape, Shape(1, evaluated[0], longest_tokens, evaluated[1], width)]
-    workspace = _workspace(recipe, spec, shape, device_kind)
+    workspace = _workspace(recipe, tunable, shape, device_kind)
     activations, logits = max((_pass(spec, each, workspace, device_kind) for each in passes), key=_sum)
     free = activations.bytes + logits.bytes
     parts = (
         *_weights(spec, bits, width, streamed, space.in_place, device_kind),
-        *space.memory(recipe, spec, width),
-        *_backwards(recipe, spec, tokens, width, free + workspace.bytes),
+        *space.memory(recipe, tunable, width),
+        *_backwards(recipe, tunable, tokens, width, free + workspace.bytes),
         activations,
         logits,
         workspace,
@@ -207,7 +208,7 @@ def _backwards(recipe: Recipe, spec: ModelSpec, tokens: int, width: int, free: i
     them keeps, a whole weight, and gradients of the tuned values; less what is ``free`` by then of the way forward."""
     estimator = recipe.estimator
     if estimator.backwards:
-        blocks = min(estimator.suffix or spec.layers, spec.layers)
+        blocks = min(estimator.suffix or spec.layers, len(spec.tunable_blocks))
         inputs = blocks * tokens * spec.hidden * width + 4 * estimator.forward_passes * recipe.mask.tuned(spec)
         block = (COPIES * tokens * _kept(spec) + spec.largest) * width + SAMPLED_BYTES
         why = f"Inputs of {blocks} blocks for {tokens} tokens, what one block at a time keeps of them, and gradients."

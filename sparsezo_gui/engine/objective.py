@@ -117,7 +117,8 @@ def pack_of(
         owners.stretches = [
             (end - length, end, first + number) for end, length, (_, number) in zip(ends, lengths, rows, strict=True)
         ]
-    return Pack.of(ordered, _shared(ordered) if joined and owners is None else 0, model.device), pairs
+    alone = not joined or owners is not None or model.prefix is not None
+    return Pack.of(ordered, 0 if alone else _shared(ordered), model.device), pairs
 
 
 def _shared(rows: Sequence[Row]) -> int:

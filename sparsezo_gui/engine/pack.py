@@ -33,6 +33,7 @@ class Pack:
     places: Tensor
     inverse: Tensor
     targets: Tensor
+    rows: tuple[Row, ...]
 
     @classmethod
     def of(cls, rows: Sequence[Row], prefix: int, device: torch.device) -> Pack:
@@ -57,7 +58,7 @@ class Pack:
         one, two, three, four, five = (
             _moved(values, device) for values in (tokens, positions, places, inverse, targets)
         )
-        return cls(one, two, prefix, shapes, three, four, five)
+        return cls(one, two, prefix, shapes, three, four, five, tuple(rows))
 
     @property
     def runs(self) -> Runs:

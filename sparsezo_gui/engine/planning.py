@@ -114,7 +114,7 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
         session.begin()
         devices.give_back_freed()  # as the loop does
         held = devices.memory_used(device)
-        formed = formula(recipe, model.spec, data)
+        formed = formula(recipe, model.source.spec, data)
         model.pack_rows = formed.rows
         batch = list(chain.from_iterable(_largest_batch(recipe, data.train.encoded, formed.rows)))
         judged = _largest_evaluated([*data.validation.encoded, *data.test.encoded], formed.rows)
@@ -124,7 +124,7 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
             session.estimate(batch, session.directions())
         with torch.no_grad(), session.tuned.applied():
             objective.measure(model, judged) if judged else None
-    search = memory.search_bytes(recipe, model.spec, model.dtype.itemsize)
+    search = memory.search_bytes(recipe, model.source.spec, model.dtype.itemsize)
     parts = (
         Part("Model and program", held, "Measured: the loaded model, its tuned values, Python and its libraries."),
         Part("Forward passes", max(0, peak.bytes - held), "Measured: the peak of a step on the largest batch."),

@@ -52,7 +52,7 @@ def find_rate(recipe: Recipe, steps: int = STEPS) -> Generator[Event, None, Rate
     data = yield from load_data(recipe, model)
     mask, _ = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
     session = Session(recipe, model, tuned_values(model, mask))
-    model.pack_rows = formula(recipe, model.spec, data).rows
+    model.pack_rows = formula(recipe, model.source.spec, data).rows
     apart, rest = set_apart(data.train.encoded, recipe.loop.seed)
     compared = session.base(apart)
 

@@ -66,7 +66,7 @@ def _new_run(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Even
     session.begin()
     yield from _checkpoint_notices(session)
     mask.save(path / "mask.safetensors")
-    model.pack_rows = formula(recipe, model.spec, data).rows
+    model.pack_rows = formula(recipe, model.source.spec, data).rows
     # In fp32, the usual ε is far above rounding noise. The measurement uses training examples without noise.
     fine = getattr(recipe.estimator, "epsilon", 1.0) < TwoSided().epsilon
     if (model.rounds or fine) and not recipe.privacy.private:

@@ -36,7 +36,10 @@ class Blocks:
     def __init__(self, model: FrozenModel) -> None:
         self.module, self.body, self.streamed = model.module, model.body, model.streamed
         self.blocks: list[nn.Module] = list(model.module.get_submodule(model.spec.blocks))
-        self.layers = [[layer for layer in block.modules() if isinstance(layer, FrozenLinear)] for block in self.blocks]
+        self.layers: list[list[FrozenLinear]] = [[] for _ in self.blocks]
+        """The eligible layers of each block."""
+        for name, layer in model.tunable.items():
+            self.layers[model.spec.block(name)].append(layer)
         self._wraps: bool | None = None  # whether blocks return a tuple that starts with the hidden states
 
     def __len__(self) -> int:

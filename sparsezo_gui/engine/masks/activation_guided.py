@@ -97,7 +97,7 @@ class ActivationSubspace(OnText):
         passes, done = len(blocks) * self.iterations * len(ids), 0
         for number, layers in enumerate(blocks.layers):
             bases = {layer.name: starts[layer.name].to(model.device) for layer in layers}
-            for _ in range(self.iterations):
+            for _ in range(self.iterations if layers else 1):
                 sums = {name: torch.zeros_like(basis) for name, basis in bases.items()}
                 given = []
                 for index, each in enumerate(ids):

@@ -47,9 +47,9 @@ class _Seen:
     """Running sums over the sequences."""
 
     def __init__(self, model: FrozenModel) -> None:
-        self.layers = model.layers
+        self.layers = model.tunable
         self.blocks = list(model.module.get_submodule(model.spec.blocks))
-        widths = {name: layer.frozen.shape[1] for name, layer in model.layers.items()}
+        widths = {name: layer.frozen.shape[1] for name, layer in self.layers.items()}
         self.squares = {name: torch.zeros(width, device=model.device) for name, width in widths.items()}
         self.largest = {name: torch.zeros(width, device=model.device) for name, width in widths.items()}
         self.peaks, self.medians = torch.zeros(2, len(self.blocks), device=model.device)

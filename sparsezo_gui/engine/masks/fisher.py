@@ -67,8 +67,8 @@ def squared_gradients(
     number of passages per task, each task's sum is divided by its sum over each row (a row of zeros stays zero), and
     the results are added.
     """
-    search = _Search(model, passages, work)
-    count, total = len(passages), (3 * len(search.blocks) + 1) * len(passages)
+    search, lowest = _Search(model, passages, work), model.spec.tunable_blocks[0]
+    count, total = len(passages), (3 * len(search.blocks) - 2 * lowest + 1) * len(passages)
     ends = set(itertools.accumulate(tasks))
     budget = budget or int(MEMORY_SHARE * devices.memory_free(model.device))
     for boundary in range(work.hidden, len(search.blocks) + 1):
@@ -79,7 +79,7 @@ def squared_gradients(
         search.losses()
         work.finish("gradient")
     selection.load(work.selection)
-    for number in reversed(range(len(search.blocks) + 1 - work.gradients)):
+    for number in reversed(range(lowest, len(search.blocks) + 1 - work.gradients)):
         # A pass with gradients counts as two.
         before = (3 * len(search.blocks) - 2 * number - 1) * count
         groups = _groups(search.blocks.layers[number], budget // 2 if tasks else budget)

@@ -58,5 +58,5 @@ class RandomLayers(MaskRule):
         from sparsezo_gui.engine.spaces.dense import BLOCKS
 
         yield Progress("Selecting all weights")
-        kept = torch.tensor([float(max(1, round((1 - self.dropped) * model.spec.layers)))])
+        kept = torch.tensor([float(max(1, round((1 - self.dropped) * len(model.spec.tunable_blocks))))])
         return self.mask_of(model, {BLOCKS: kept}, model.spec.eligible)

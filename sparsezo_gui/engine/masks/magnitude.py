@@ -34,8 +34,8 @@ class _ByMagnitude(ScoredRule):
 
 
 def _magnitudes(model: FrozenModel) -> Iterator[Progress | tuple[str, Tensor]]:
-    for number, name in enumerate(model.layers):
-        yield Progress("Ranking the weights", number, len(model.layers), "layers")
+    for number, name in enumerate(model.spec.linears):
+        yield Progress("Ranking the weights", number, len(model.spec.linears), "layers")
         yield name, model.original(name).float().abs()
 
 

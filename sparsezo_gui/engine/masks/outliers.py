@@ -46,7 +46,7 @@ class OutlierChannels(OnText):
 
     def tuned(self, spec: ModelSpec) -> int:
         """See `MaskRule.tuned`. Blocks are assumed to be alike."""
-        return sum(len(indices) for indices in self._indices(spec, 0, None).values())
+        return sum(len(indices) for indices in self._indices(spec, spec.tunable_blocks[0], None).values())
 
     def source(self) -> str:
         """See `MaskRule.source`."""
@@ -68,16 +68,16 @@ class OutlierChannels(OnText):
         [passages] = self.passages(model, search)
         seen = yield from activations(model, passages)
         ratios = (seen.peaks / seen.medians.clamp_min(torch.finfo(torch.float32).tiny)).tolist()
-        number = self._first(ratios)
+        number = self._first(ratios, model.spec.tunable_blocks)
         yield Progress(f"Block {number} is the first with outliers ({ratios[number]:,.0f} times the median)")
         indices = self._indices(model.spec, number, seen.largest)
         rule = {**self.model_dump(mode="json"), "block": number, "ratio": round(ratios[number], 1)}
         return Mask(indices, rule, model.fingerprint, model.spec.eligible)
 
-    def _first(self, ratios: list[float]) -> int:
-        found = next((number for number, ratio in enumerate(ratios) if ratio >= self.threshold), None)
+    def _first(self, ratios: list[float], blocks: list[int]) -> int:
+        found = next((number for number in blocks if ratios[number] >= self.threshold), None)
         if found is None:
-            most = max(ratios)
+            most = max(ratios[number] for number in blocks)
             raise UserError(
                 "No block of this model has activation outliers, which is common in small models: the largest "
                 f"activation is {most:.3g} times the median, after block {ratios.index(most)}, below the threshold of "

@@ -48,5 +48,6 @@ def find_mask(recipe: Recipe) -> Generator[Progress, None, MaskReport]:
     from sparsezo_gui.engine import frozen
 
     model = yield from frozen.load(recipe.model)
+    model.spec = recipe.mask.tunable(model.spec)
     mask, cost = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
     return report(mask, model.spec, cost)

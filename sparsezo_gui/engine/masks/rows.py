@@ -76,8 +76,8 @@ class Rows(OnText, DensityRule):
             [passages] = self.passages(model, search)
             norms = (yield from activations(model, passages)).norms
         scores: dict[str, Tensor] = {}
-        for number, name in enumerate(model.layers):
-            yield Progress("Ranking the rows", number, len(model.layers), "layers")
+        for number, name in enumerate(model.spec.linears):
+            yield Progress("Ranking the rows", number, len(model.spec.linears), "layers")
             weight = model.original(name).float()
             found = weight.abs() @ norms[name] if norms else torch.linalg.vector_norm(weight, dim=1)
             scores[name] = found / found.mean().clamp_min(torch.finfo(torch.float32).tiny)

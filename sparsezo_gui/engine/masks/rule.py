@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import field_validator
 
 from sparsezo_gui.answers import Cost
 from sparsezo_gui.recipe.events import Progress
@@ -42,8 +45,25 @@ class MaskRule(Variant):
     rate_factor: ClassVar[float] = 1.0
     """Factor on a learning rate in units of weights, relative to the sensitive mask, where the loss is steepest;
     changing the rule scales the rate by it (see `sparsezo_gui.recipe.rates`)."""
+    blocks: str = setting(
+        "all",
+        "Decoder blocks with tuned weights: all, or the last half, quarter or number of them. What enters these is "
+        "computed once per example, so that steps are faster.",
+        pattern="^(all|half|quarter|[1-9][0-9]{0,3})$",
+    )
     sums: ClassVar[int] = 0
     """fp32 numbers per weight of a block, besides the weight, held while gradients are summed."""
+
+    @field_validator("blocks", mode="before")
+    @classmethod
+    def _written_as_number(cls, value: Any) -> Any:
+        return str(value) if type(value) is int else value
+
+    def tunable(self, spec: ModelSpec) -> ModelSpec:
+        """``spec`` with the weights of `blocks` eligible."""
+        shares = {"all": 1.0, "half": 1 / 2, "quarter": 1 / 4}
+        count = math.ceil(shares[self.blocks] * spec.layers) if self.blocks in shares else int(self.blocks)
+        return spec if count >= spec.layers else spec.last(count)
 
     @property
     def count(self) -> int:

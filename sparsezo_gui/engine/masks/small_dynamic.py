@@ -58,8 +58,8 @@ class SmallMagnitudeDynamic(MaskRule):
         from sparsezo_gui.engine.spaces.dense import weight
 
         thresholds = {}
-        for number, name in enumerate(model.layers):
-            yield Progress("Ranking the weights", number, len(model.layers), "layers")
+        for number, name in enumerate(model.spec.linears):
+            yield Progress("Ranking the weights", number, len(model.spec.linears), "layers")
             sizes = weight(model, name).float().abs().flatten()
             thresholds[name] = sizes.kthvalue(max(1, round(self.smallest * len(sizes)))).values.view(1)
         return self.mask_of(model, thresholds, model.spec.eligible)

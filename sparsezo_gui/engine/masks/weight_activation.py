@@ -46,6 +46,6 @@ class WeightActivation(OnText, ScoredRule):
         yield Progress("Reading text for the mask")
         [passages] = self.passages(model, search)
         seen = yield from activations(model, passages)
-        for number, name in enumerate(model.layers):
-            yield Progress("Ranking the weights", number, len(model.layers), "layers")
+        for number, name in enumerate(model.spec.linears):
+            yield Progress("Ranking the weights", number, len(model.spec.linears), "layers")
             yield name, model.original(name).float().abs() * seen.norms[name]

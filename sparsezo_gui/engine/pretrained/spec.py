@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -71,6 +71,22 @@ class ModelSpec:
     """Peak numbers per token in a block's feed-forward half, besides the residual and similar."""
     capped: bool
     """Whether attention scores are capped (Gemma 2), so that they must be kept in memory completely."""
+
+    def block(self, name: str) -> int:
+        """Number of the decoder block of eligible weight ``name``."""
+        return int(name.removeprefix(f"{self.blocks}.").partition(".")[0])
+
+    @property
+    def tunable_blocks(self) -> list[int]:
+        """Numbers of the blocks with eligible weights."""
+        return sorted({self.block(name) for name in self.linears})
+
+    def last(self, count: int) -> ModelSpec:
+        """The same where only weights in the last ``count`` blocks are eligible; the others count as `other`."""
+        linears = {name: shape for name, shape in self.linears.items() if self.block(name) >= self.layers - count}
+        eligible = sum(rows * columns for rows, columns in linears.values())
+        other = self.other + self.eligible - eligible
+        return replace(self, linears=MappingProxyType(linears), eligible=eligible, other=other)
 
 
 def spec(config: PretrainedConfig, code: TrustedCode | None = None) -> ModelSpec:

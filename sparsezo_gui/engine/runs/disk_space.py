@@ -35,7 +35,7 @@ class DiskSpace:
 
 def needed(recipe: Recipe, source: ModelSource) -> DiskSpace:
     """Disk space for the run of ``recipe`` from ``source``."""
-    tuned, steps = recipe.mask.tuned(source.spec), recipe.loop.steps
+    tuned, steps = recipe.mask.tuned(recipe.mask.tunable(source.spec)), recipe.loop.steps
     journal = HEADER_BYTES + steps * record_dtype(recipe.recorded).itemsize
     mask = SPACES[recipe.mask.space].mask_bytes(tuned)
     one = round((PACKED + recipe.state_vectors) * tuned * VALUE)

@@ -9,6 +9,7 @@ from sparsezo_gui.engine.data import TaskData, load_task
 from sparsezo_gui.engine.data.prompts import learned_end
 from sparsezo_gui.engine.data.splits import SPLITS
 from sparsezo_gui.engine.frozen import FrozenModel
+from sparsezo_gui.engine.prefix import Prefix
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.recipe import Recipe
@@ -16,8 +17,11 @@ from sparsezo_gui.recipe.events import Notice, Progress
 
 
 def load_model(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:
-    """The recipe's model, with the end-of-answer token of its examples."""
+    """The recipe's model, with the blocks that its mask may tune, and the end-of-answer token of its examples."""
     model = yield from frozen.load(recipe.model)
+    model.spec = recipe.mask.tunable(model.source.spec)
+    if model.spec.tunable_blocks[0]:
+        model.prefix = Prefix(model)
     model.learned_end = learned_end(recipe.data, model.tokenizer)
     return model
 

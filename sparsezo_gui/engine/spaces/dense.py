@@ -116,7 +116,7 @@ class DenseValues(TunedValues):
 
         super().__init__(model, mask)
         dtype = _format(model)
-        for layer in model.layers.values():
+        for layer in model.tunable.values():
             layer.frozen = None  # type: ignore[assignment]  # frees the loaded weight before the copy exists
         give_back_freed()
         self.values = torch.empty(model.spec.eligible, dtype=dtype, device=model.device)
@@ -156,9 +156,9 @@ class DenseValues(TunedValues):
         from sparsezo_gui.engine.zo import generator
 
         spec = self.model.spec
-        kept = generator.choice(source.seed, source.step, int(self.mask.parts[BLOCKS]), spec.layers)
-        blocks = tuple(f"{spec.blocks}.{number}." for number in kept)
-        return {name: part for name, part in self.slices.items() if name.startswith(blocks)}
+        chosen = generator.choice(source.seed, source.step, int(self.mask.parts[BLOCKS]), len(spec.tunable_blocks))
+        blocks = {spec.tunable_blocks[number] for number in chosen}
+        return {name: part for name, part in self.slices.items() if spec.block(name) in blocks}
 
     def probed(self, directions: Directions, offsets: Tensor) -> AbstractContextManager[None]:
         """See `TunedValues.probed`."""
@@ -184,14 +184,14 @@ class DenseValues(TunedValues):
         """See `TunedValues.base`. Each weight is read from the checkpoint when needed, which is slow."""
         from sparsezo_gui.engine.spaces.originals import OnDisk
 
-        now, start = {name: layer.frozen for name, layer in self.model.layers.items()}, self.start
+        now, start = {name: layer.frozen for name, layer in self.model.tunable.items()}, self.start
         try:
-            for name, layer in self.model.layers.items():
+            for name, layer in self.model.tunable.items():
                 layer.hold(OnDisk(start, name, layer.frozen.shape, self.model.device))
             with self.applied():
                 yield
         finally:
-            for name, layer in self.model.layers.items():
+            for name, layer in self.model.tunable.items():
                 layer.hold(now[name])
 
     def changes(self, held: bool = False) -> Changes:
@@ -214,8 +214,8 @@ def _format(model: FrozenModel) -> torch.dtype:
     """The format of the weights. Raises `UserError` if they cannot be changed."""
     from sparsezo_gui.engine.layers.weights import DenseWeight
 
-    stores = [layer.frozen for layer in model.layers.values() if isinstance(layer.frozen, DenseWeight)]
-    if len(stores) < len(model.layers):
+    stores = [layer.frozen for layer in model.tunable.values() if isinstance(layer.frozen, DenseWeight)]
+    if len(stores) < len(model.tunable):
         raise UserError(
             f"The weights of '{model.source.id}' are quantised, but a [mask] rule that tunes every weight must change "
             "them. Use the 16-bit original of this model, or set [mask] rule = 'sensitive'."

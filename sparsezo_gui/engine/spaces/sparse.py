@@ -70,7 +70,9 @@ class SparseSpace(Space):
     def stand_in(self, rule: MaskRule, spec: ModelSpec) -> MaskRule:
         """See `Space.stand_in`. The positions of entries do not affect memory, so the same number of random ones is
         used."""
-        return MASKS.build({"rule": "random", "density": min(1.0, rule.tuned(spec) / spec.eligible)})
+        return MASKS.build(
+            {"rule": "random", "blocks": rule.blocks, "density": min(1.0, rule.tuned(spec) / spec.eligible)}
+        )
 
 
 SINGLE = 50  # entries of a whole product that take as long as one computed by itself (measured on a CPU)

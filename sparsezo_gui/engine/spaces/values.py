@@ -113,11 +113,11 @@ class TunedValues(ABC):
     def _held(self, tuned: dict[str, Patch], points: int = 1) -> Iterator[None]:
         """Inside, the layers hold their ``tuned`` values, by name."""
         try:
-            for name, layer in self.model.layers.items():
+            for name, layer in self.model.tunable.items():
                 layer.patch = tuned.get(name) or Patch(points)
             yield
         finally:
-            for layer in self.model.layers.values():
+            for layer in self.model.tunable.values():
                 layer.patch = None
 
 
