@@ -6,11 +6,12 @@ The engine makes these and the window shows them, so neither has to import the o
 from sparsezo_gui.answers.data import Candidate, DataPreview, Pieces, Task
 from sparsezo_gui.answers.memory import METHODS, MemoryEstimate, Part
 from sparsezo_gui.answers.method import Cost, MaskReport, RateReport, Rung, Tally, short_rate
-from sparsezo_gui.answers.models import ModelCode, ModelSummary
+from sparsezo_gui.answers.models import Cache, ModelCode, ModelSummary
 from sparsezo_gui.answers.runs import Content, Exported, History, Received, RunSummary, Shareable, Shared
 
 __all__ = [
     "METHODS",
+    "Cache",
     "Candidate",
     "Content",
     "Cost",

@@ -34,3 +34,14 @@ class ModelCode(Protocol):
     def folder(self) -> Path: ...
     @property
     def files(self) -> Mapping[str, bytes]: ...
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What the program keeps of earlier work: its size, and when it was ``used`` (seconds since 1970)."""
+
+    name: str
+    kind: str
+    bytes: int
+    used: float
+    path: str

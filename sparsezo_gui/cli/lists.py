@@ -1,14 +1,16 @@
-"""Commands that list: `runs`, `methods`, `recipes` and `models`."""
+"""Commands that list: `runs`, `methods`, `recipes`, `models` and `cache`."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from datetime import datetime
 from pathlib import Path
 
 from sparsezo_gui import recipe, resources
 from sparsezo_gui.cli.command import argument, command
 from sparsezo_gui.console import Console
+from sparsezo_gui.sizes import size
 
 
 @command("runs", "List your runs.")
@@ -58,3 +60,23 @@ def models(options: argparse.Namespace, console: Console) -> None:
     console.table(
         rows, ("id", "architecture", "parameters", "bytes", "kind", "problem"), "No models on this computer yet."
     )
+
+
+@command(
+    "cache", "List what is kept to save time, such as activations below the tuned blocks, and remove it.",
+    argument("--remove", metavar="NAME|all", help="remove this; it is computed again when needed"),
+)  # fmt: skip
+def cache(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine import caches
+
+    if options.remove:
+        removed = caches.remove(options.remove)
+        freed = sum(each.bytes for each in removed)
+        names = [each.name for each in removed]
+        console.result({"removed": names, "bytes": freed}, f"Removed {len(names)} caches, {size(freed)}.")
+        return
+    rows = [dataclasses.asdict(each) for each in caches.caches()]
+    if not options.json:
+        for row in rows:
+            row |= {"bytes": size(row["bytes"]), "used": datetime.fromtimestamp(row["used"]).isoformat(" ", "minutes")}
+    console.table(rows, ("name", "kind", "bytes", "used", "path"), "Nothing is kept.")

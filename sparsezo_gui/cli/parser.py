@@ -30,6 +30,7 @@ COMMANDS = (
     lists.methods,
     lists.recipes,
     lists.models,
+    lists.cache,
     bench.bench,
     token.token,
 )

@@ -67,6 +67,7 @@ def estimate(
     scored_tokens: int | None = None,
     evaluated: tuple[int, int] | None = None,
     written: int = 0,
+    kept: int = 0,
     program: int = 0,
     rows: int | None = None,
     small: int | None = None,
@@ -80,6 +81,7 @@ def estimate(
     those of a whole step, ``scored_tokens`` the places of the largest pack at which logits are needed; unknown, they
     are taken as all of the longest example. ``evaluated`` has tokens and such places of the largest pack of an
     evaluation, and ``written`` those of the longest prompt with its answer, where evaluations write answers.
+    ``kept`` are bytes of the activations that enter the tuned blocks, where they are held for the run.
     ``program`` is what this process takes without a model, where that is more than usual. ``rows`` of activations go
     through at once; None takes the device's usual number. ``small`` is the total with fewer of them, if known.
     ``streamed`` blocks stay in the host's memory. ``available`` and ``capacity`` (bytes) are asked of the device
@@ -116,6 +118,8 @@ def estimate(
         workspace,
         *_writing(spec, written, width, free),
     )
+    if kept:
+        parts = (*parts, Part("Kept activations", kept, "What enters the tuned blocks, computed once per example."))
     parts = (
         *parts,
         *_search(recipe, spec, width, _sum(parts[4:])),

@@ -14,7 +14,7 @@ import torch
 
 from sparsezo_gui.answers import DataPreview, MemoryEstimate, ModelSummary, Part
 from sparsezo_gui.engine import device as devices
-from sparsezo_gui.engine import memory, objective
+from sparsezo_gui.engine import memory, objective, prefix
 from sparsezo_gui.engine.data import Split, TaskData, finish, load_task, previewing, rendering
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.evaluate import BATCH
@@ -86,11 +86,21 @@ def _formula(
         memory.estimate, recipe, spec, device, longest, tokens, scored_tokens=scored, evaluated=evaluated,
         written=written, program=devices.program_bytes() if device == "cpu" else 0, rows=rows, small=small,
     )  # fmt: skip
-    found = estimated()
+    found = estimated(kept=_kept(recipe, spec, data) if device == "cpu" else 0)
     width = devices.compute_dtype(torch.device(device), recipe.model).itemsize
     if device != "cuda" or SPACES[recipe.mask.space].in_place:
         return found
     return estimated(streamed=True) if needed(spec, recipe.model.bits, width, found.available) else found
+
+
+def _kept(recipe: Recipe, spec: ModelSpec, data: TaskData | None) -> int:
+    """Bytes of the activations that enter the first tuned block, of all examples, as far as they are held in memory."""
+    if not recipe.mask.tunable(spec).tunable_blocks[0]:
+        return 0
+    splits = (data.train, data.validation, data.test) if data else ()
+    tokens = sum(count_tokens(example) for split in splits for example in split.encoded)
+    tokens = tokens or recipe.data.max_tokens * recipe.data.train
+    return min(prefix.nbytes(tokens, spec.hidden), int(prefix.SHARE * devices.memory_free(torch.device("cpu"))))
 
 
 def _written(examples: Sequence[Encoded]) -> int:

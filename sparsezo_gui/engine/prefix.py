@@ -12,6 +12,7 @@ losses depend neither on what happens to be kept nor on which examples share a b
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +20,13 @@ import torch
 from torch import Tensor
 
 from sparsezo_gui.engine import device as devices
-from sparsezo_gui.engine.data.encode import Row
+from sparsezo_gui.engine.data.encode import Encoded, Row
 from sparsezo_gui.engine.forward import packs, running
 from sparsezo_gui.engine.layers.blocks import Blocks, Call
 from sparsezo_gui.engine.layers.head import Head
 from sparsezo_gui.engine.pack import Pack
 from sparsezo_gui.engine.store import Store
+from sparsezo_gui.sizes import size
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.frozen import FrozenModel
@@ -43,6 +45,14 @@ class Prefix:
         self.room = int(SHARE * devices.memory_free(torch.device("cpu")))
         self._held: dict[bytes, bytes] = {}
         self._store = Store(self._key())
+
+    def notice(self, *splits: Iterable[Encoded]) -> str:
+        """What will be kept, in a sentence."""
+        tokens = sum(len(row.tokens) for split in splits for example in split for row in example.joined)
+        return (
+            f"The first {self.first} of {len(self.blocks)} blocks run once per example; what they give is kept, up to "
+            f"{size(nbytes(tokens, self.model.spec.hidden))} in memory and on disk ('sparsezo cache' lists it)."
+        )
 
     def run(self, pack: Pack, inputs: dict[str, Tensor], points: int) -> tuple[Tensor, Head]:
         """`sparsezo_gui.engine.layers.head.split_pass` of ``pack``, from the first tunable block on."""
@@ -65,14 +75,14 @@ class Prefix:
     def _states(self, row: Row) -> Tensor:
         """fp32 (tokens, hidden) of one sequence, on the CPU."""
         key = hashlib.blake2b(repr((row.tokens, row.branches)).encode(), digest_size=16).digest()
-        size = len(row.tokens) * (2 * self.model.spec.hidden + 2)
-        found = self._held.get(key) or self._store.get(key, size)
+        needed = nbytes(len(row.tokens), self.model.spec.hidden)
+        found = self._held.get(key) or self._store.get(key, needed)
         if found is None:
             found = _written(self._computed(row))
             self._store.put(key, found)
-        if key not in self._held and self.room >= size:
+        if key not in self._held and self.room >= needed:
             self._held[key] = found
-            self.room -= size
+            self.room -= needed
         return _read(found, len(row.tokens))
 
     def _computed(self, row: Row) -> Tensor:

@@ -71,6 +71,8 @@ def _new_run(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Even
     fine = getattr(recipe.estimator, "epsilon", 1.0) < TwoSided().epsilon
     if (model.rounds or fine) and not recipe.privacy.private:
         yield from _tune_epsilon(session, data)
+    if model.prefix:
+        yield e.Notice(model.prefix.notice(data.train.encoded, data.validation.encoded, data.test.encoded))
     facts = {**_facts(session, data), "mask_seconds": round(cost.seconds, 1)}
     run = folders.create(path, session.recipe, facts)
     return Running(run, commands, Loaded(session, data))

@@ -103,7 +103,9 @@ def test_states_keep_eleven_bits_of_each_tokens_largest_number():
 
 @pytest.mark.parametrize("rule", list(MASKS))
 def test_every_rule_tunes_the_last_blocks_only(make, tmp_path, rule):
-    more = {"outlier-channels": {"threshold": 1.01}, "saved": {"file": str(tmp_path / "saved.safetensors")}}.get(rule, {})
+    more = {"outlier-channels": {"threshold": 1.01}, "saved": {"file": str(tmp_path / "saved.safetensors")}}.get(
+        rule, {}
+    )
     dense = MASKS[rule].space == "dense"
     settings = {"mask": {"rule": rule, "blocks": "half", **more}, "loop": {"steps": 4, "evaluate_every": 2}}
     if dense:
