@@ -70,7 +70,7 @@ def test_no_compiled_code_is_fetched(tmp_path):
     """Which bitsandbytes would do on some CPUs as soon as it is imported, and transformers with some models."""
     (tmp_path / "kernels.py").write_text("def get_kernel(*_, **__):\n    raise SystemExit('fetched')\n")
     done = subprocess.run(
-        [sys.executable, "-c", "import sparsezo_gui, bitsandbytes, importlib.util\n"
+        [sys.executable, "-c", "import sparsezo_gui.engine, bitsandbytes, importlib.util\n"
          "from transformers.utils import is_kernels_available\n"
          "print(importlib.util.find_spec('kernels'), is_kernels_available())"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)}, text=True, check=False, capture_output=True,
