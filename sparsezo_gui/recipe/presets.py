@@ -1,6 +1,7 @@
 """Presets by goal, as plain data: what each sets in the recipe. Everything else stays as it is.
 
-The learning rate follows from the rules and from the rate that suits the model (see `sparsezo_gui.recipe.rates`).
+Without one in the preset, the learning rate follows from the rules and from the rate that suits the model (see
+`sparsezo_gui.recipe.rates`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ SENSITIVE = {"rule": "sensitive", "density": 0.001}
 DENSE = {"bits": 16, "compute": "auto"}  # 4-bit and 8-bit weights cannot be updated in place
 TWO_SIDED = {"rule": "two-sided", "directions": 1}
 NORMALISED = {"rule": "scalar-normalised", "schedule": "constant"}
+
+EXACT = {"rule": "adam", "learning_rate": 8e-3, "schedule": "linear"}  # measured: tests/benchmarks/README.md
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,10 @@ PRESETS = (
     Preset(
         "Sensitive 0.1\u00a0%", "The default: tunes the few weights that matter most.",
         {"mask": SENSITIVE, "estimator": TWO_SIDED, "update": NORMALISED},
+    ),
+    Preset(
+        "Exact gradients", "Backprop, one block at a time: learns most per step, in somewhat more memory.",
+        {"mask": SENSITIVE, "estimator": {"rule": "first-order"}, "update": EXACT},
     ),
     Preset(
         "Careful", "Four directions per step and a decaying learning rate: slower and steadier.",

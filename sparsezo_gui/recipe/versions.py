@@ -13,15 +13,18 @@ VERSION: Final = 1
 MIGRATIONS: dict[int, Callable[[Tables], Tables]] = {}
 # Old names of keys, by table: in files, settings and runs they mean the new ones.
 ALIASES: dict[str, dict[str, str]] = {"run": {"frames": "checkpoints"}}
-# All keys that the program used to write for a table before it got more, and what those later keys mean in a recipe
-# from before.
-BEFORE: dict[str, tuple[set[str], dict[str, Any]]] = {
-    "model": ({"id", "revision", "bits", "device"}, {"block": 64}),
-    "data": (
+# Tables that got more keys: the table, all keys that the program used to write for it before, and what the later keys
+# mean in a recipe from then.
+BEFORE: list[tuple[str, set[str], dict[str, Any]]] = [
+    ("model", {"id", "revision", "bits", "device"}, {"block": 64}),
+    (
+        "data",
         {"source", "task", "template", "columns", "answers", "train", "validation", "test", "max_tokens"},
         {"chat_template": False},
     ),
-}
+    ("estimator", {"rule", "epsilon", "blocks", "weight"}, {"balanced": False}),  # elastic
+    ("estimator", {"rule", "epsilon", "short", "alpha"}, {"balanced": False}),  # addax
+]
 
 
 def migrated(tables: Tables, where: str) -> Tables:
@@ -39,7 +42,7 @@ def migrated(tables: Tables, where: str) -> Tables:
 def as_it_was(tables: Tables) -> Tables:
     """The tables; those from before a key existed get the value that it had in effect then, see `BEFORE`."""
     found = {}
-    for name, (written, added) in BEFORE.items():
+    for name, written, added in BEFORE:
         table = tables.get(name)
         if isinstance(table, dict) and table.keys() >= written:
             found[name] = {**added, **table}

@@ -92,7 +92,7 @@ class Plain:
         def ahead():
             return torch.tensor([self.loss(epsilon * direction, examples) for direction in z]).double()
 
-        exact, projected_grads = 0.0, None
+        exact, projected_grads, self.times = 0.0, None, 1.0
         match rule.rule:
             case "two-sided":
                 recorded = [slope(direction) for direction in z]
@@ -122,13 +122,17 @@ class Plain:
                 exact = self.gradient(examples)
                 recorded, projected_grads = [float(exact.norm())], []
             case "elastic":
-                exact = sum(self.gradient(examples, sign * epsilon * z[0]) for sign in (1, -1)) / 2 * rule.weight
+                exact = sum(self.gradient(examples, sign * epsilon * z[0]) for sign in (1, -1)) / 2
                 exact *= z[0] == 0  # what is not perturbed is back-propagated
                 recorded, projected_grads = [slope(z[0]), float(exact.norm())], [slope(z[0])]
+                if rule.balanced:
+                    perturbed, others = (z[0] != 0).sum(), (z[0] == 0).sum()
+                    exact *= others.sqrt()
+                    self.times = torch.where(z[0] == 0, (perturbed / others).sqrt(), 1.0)
             case "addax":
                 short = [each for each in examples if each.length <= rule.short]
                 share = len(short) / len(examples)
-                exact = share * self.gradient(short)
+                exact = share * self.gradient(short) * (len(z[0]) ** 0.5 if rule.balanced else 1.0)
                 recorded = [(1 - share) * slope(z[0], [each for each in examples if each not in short]), share]
                 projected_grads = recorded[:1]
         grads = recorded if projected_grads is None else projected_grads
@@ -140,14 +144,14 @@ class Plain:
         update, measured, self.count = self.session.recipe.update, [], self.count + 1
         match update.rule:
             case "sgd":
-                self.values -= rate * gradient
+                self.values -= rate * self.times * gradient
             case "sign":
                 self.values -= rate * gradient.sign()
             case "scalar-normalised":
                 square = sum(grad**2 for grad in grads) / max(1, len(grads))
                 square += float(torch.as_tensor(exact).square().mean())
                 self.moment = update.memory * self.moment + (1 - update.memory) * square
-                self.values -= rate * gradient / (self.moment / (1 - update.memory**self.count)) ** 0.5
+                self.values -= rate * self.times * gradient / (self.moment / (1 - update.memory**self.count)) ** 0.5
             case "conservative":
                 losses = [self.loss(-move * rate * gradient, examples) for move in (0.0, 1.0, -1.0)]
                 measured = [(0.0, 1.0, -1.0)[losses.index(min(losses))]]
@@ -161,16 +165,20 @@ class Plain:
 
 
 PLAIN = ("sgd", "scalar-normalised")  # with which every estimator goes; the other updates go with two-sided slopes
+UNBALANCED = {"balanced": False}  # as in version 0.1
 COMBINED = [
-    (estimator, directions, update, GENERATOR)
+    (estimator, directions, update, GENERATOR, {})
     for estimator in ESTIMATORS
     for directions in counts(estimator)
     for update in (UPDATES if estimator == "two-sided" else PLAIN)
-] + [("loren", 1, update, FIRST) for update in PLAIN]  # whose state began elsewhere in the first version
+] + [
+    *(("loren", 1, update, FIRST, {}) for update in PLAIN),  # whose state began elsewhere in the first version
+    *((estimator, 1, update, GENERATOR, UNBALANCED) for estimator in ("elastic", "addax") for update in PLAIN),
+]
 
 
-@pytest.mark.parametrize(("estimator", "directions", "update", "generator"), COMBINED)
-def test_trajectory(frozen_tiny, estimator, update, directions, generator):
+@pytest.mark.parametrize(("estimator", "directions", "update", "generator", "older"), COMBINED)
+def test_trajectory(frozen_tiny, estimator, update, directions, generator, older):
     model = frozen_tiny("llama", 32)
     chosen = recipe.build(
         {
@@ -178,6 +186,7 @@ def test_trajectory(frozen_tiny, estimator, update, directions, generator):
             "estimator": {
                 "rule": estimator,
                 **SETTINGS.get(estimator, {}),
+                **older,
                 **({"directions": directions} if "directions" in ESTIMATORS[estimator].model_fields else {}),
             },
             "update": {"rule": update, "learning_rate": RATES[update], "schedule": "linear"},
@@ -208,8 +217,9 @@ def test_trajectory(frozen_tiny, estimator, update, directions, generator):
         found["loss"].append(estimate.loss)
         found["recorded"].append(list(estimate.recorded))
     found["values"] = tuned.values[:8].tolist()
-    older = "" if generator == GENERATOR else "-generator-1"
-    path = FOLDER / f"{estimator}-{directions}-{update}{older}.json"
+    version = "" if generator == GENERATOR else "-generator-1"
+    version += "-balanced" if getattr(chosen.estimator, "balanced", False) else ""
+    path = FOLDER / f"{estimator}-{directions}-{update}{version}.json"
     if not path.exists():
         path.write_text(json.dumps(found, indent=1) + "\n")
         pytest.fail(f"recorded {path.name}: look at it, then commit it")
@@ -224,24 +234,27 @@ def test_trajectory(frozen_tiny, estimator, update, directions, generator):
 FINDS = ("sensitive", "activation-subspace")  # masks that are found on text
 
 
-OFFERED = [(preset, 32) for preset in PRESETS] + [
-    pytest.param(preset, 64, marks=pytest.mark.slow)
+ELASTIC = [preset for preset in PRESETS if preset.settings["estimator"]["rule"] == "elastic"]
+OFFERED = [(preset, 32, {}) for preset in PRESETS] + [
+    pytest.param(preset, 64, UNBALANCED if preset in ELASTIC else {}, marks=pytest.mark.slow)
     for preset in PRESETS
     if preset.settings.get("model", {}).get("bits", 4) == 4
 ]  # the latter as they went before other blocks could be chosen
+OFFERED += [(preset, 32, UNBALANCED) for preset in ELASTIC]
 
 
-@pytest.mark.parametrize(("preset", "block"), OFFERED, ids=lambda each: each if isinstance(each, int) else each.title)
-def test_preset(make, tmp_path, preset, block):
+@pytest.mark.parametrize(("preset", "block", "older"), OFFERED, ids=lambda each: getattr(each, "title", str(each)))
+def test_preset(make, tmp_path, preset, block, older):
     """What is offered to everybody, whole: the model's bits, mask, estimator and update together, in a run."""
     small = {"sequences": 2, "tokens": 32} if preset.settings["mask"]["rule"] in FINDS else {}
-    exact = preset.settings["estimator"]["rule"] == "elastic"
+    exact = preset in ELASTIC
     if exact:
         small["density"] = 0.05  # of 0.1 % of so small a model, none is in the last block
     rate = RATES[preset.settings["update"]["rule"]]  # those of presets hardly move so small a model
     mask, update = {**preset.settings["mask"], **small}, {**preset.settings["update"], "learning_rate": rate}
     recipe = make(loop={"steps": 8}, model={"block": block})
-    chosen = changed(recipe, {**preset.settings, "mask": mask, "update": update})
+    estimator = {**preset.settings["estimator"], **older}
+    chosen = changed(recipe, {**preset.settings, "mask": mask, "estimator": estimator, "update": update})
     for event in training.train(chosen, folder=tmp_path / "run"):
         assert not isinstance(event, Returned), "a preset goes on"
     steps = journal.read(tmp_path / "run" / "journal.bin").steps
@@ -257,8 +270,8 @@ def test_preset(make, tmp_path, preset, block):
         with torch.no_grad():
             before = float(reference.loss(reference.plain_model(session.model), batch))
     assert found["loss"][0] == pytest.approx(before, rel=3e-3)
-    older = "" if block == 32 else f"-{block}"
-    path = FOLDER / f"preset-{re.sub('[^a-z]+', '-', preset.title.lower()).strip('-')}{older}.json"
+    version = ("" if block == 32 else f"-{block}") + ("-balanced" if exact and not older else "")
+    path = FOLDER / f"preset-{re.sub('[^a-z]+', '-', preset.title.lower()).strip('-')}{version}.json"
     if not path.exists():
         path.write_text(json.dumps(found, indent=1) + "\n")
         pytest.fail(f"recorded {path.name}: look at it, then commit it")

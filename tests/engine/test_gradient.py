@@ -59,29 +59,51 @@ def made(model, *settings):
     return session
 
 
+@pytest.mark.parametrize("balanced", [True, False])
 @families
-def test_elastic_is_exact_in_the_last_block_and_two_sided_before(frozen_tiny, family):
+def test_elastic_is_exact_in_the_last_block_and_two_sided_before(frozen_tiny, family, balanced):
     model = frozen_tiny(family, 32)
-    session = made(model, "estimator.rule=elastic", "estimator.epsilon=1e-3")
+    session = made(model, "estimator.rule=elastic", "estimator.epsilon=1e-3", f"estimator.balanced={balanced}".lower(),
+                   "estimator.weight=3", "update.rule=sgd", "update.learning_rate=1e-3")  # fmt: skip
     tuned, z = session.tuned, session.directions()
     found = session.estimate(batch(), z)
     last = [part for name, part in tuned.slices.items()
             if name.startswith(f"{model.spec.blocks}.{model.spec.layers - 1}.")]  # fmt: skip
     assert last and all((z[:, part] == 0).all() for part in last) and z.count_nonzero() > 0
     points = [plain_gradient(model, tuned, tuned.values + sign * 1e-3 * z[0], batch()) for sign in (1, -1)]
-    assert found.recorded[0] == pytest.approx((points[0][1] - points[1][1]) / 2e-3, rel=1e-2, abs=5e-3)
-    mean = (points[0][0] + points[1][0]) / 2
-    for part in last:
-        assert torch.allclose(found.exact[part], mean[part], rtol=2e-3, atol=1e-5)
+    slope, mean = (points[0][1] - points[1][1]) / 2e-3, (points[0][0] + points[1][0]) / 2
+    assert found.recorded[0] == pytest.approx(slope, rel=1e-2, abs=5e-3)
     assert found.exact.count_nonzero() <= sum(part.stop - part.start for part in last)
+    session.advance(z, found.recorded, 1e-3, found.exact)
+    moved, long = tuned.start - tuned.values, 3 * (z.count_nonzero().sqrt() if balanced else 1.0)
+    for part in last:
+        assert torch.allclose(moved[part], 1e-3 * long * mean[part], rtol=2e-3, atol=1e-8 * float(long))
+    rest = z[0] != 0
+    assert torch.allclose(moved[rest], 1e-3 * found.recorded[0] * z[0][rest], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("rule", ["sgd", "momentum", "sign", "adam", "scalar-normalised"])
+def test_elastic_steps_are_as_long_in_the_last_block_as_before_it(frozen_tiny, rule):
+    """As long as their gradients are: the exact part is |∇| · √n, where a direction has |g| · √n."""
+    session = made(frozen_tiny("llama", 32), "estimator.rule=elastic", f"update.rule={rule}",
+                   "update.learning_rate=1e-5")  # fmt: skip
+    tuned, z = session.tuned, session.directions()
+    exact = torch.where(z[0] == 0, torch.randn(z.shape[1], generator=torch.Generator().manual_seed(1)), 0.0)
+    exact *= int((z == 0).sum()) ** 0.5 / exact.norm()  # a gradient of length 1, as `Elastic.estimate` gives it
+    session.advance(z, (1.0, 1.0), 1e-5, exact)
+    moved = tuned.start - tuned.values
+    assert moved[z[0] == 0].norm() == pytest.approx(float(moved[z[0] != 0].norm()), rel=0.1)
+
+
+@pytest.mark.parametrize("balanced", [True, False])
 @pytest.mark.parametrize("longest", [10, 11, 60])
-def test_addax_mixes_both_orders_by_length(frozen_tiny, longest):
-    """With α the share of long examples, the two parts make up the gradient of the batch."""
+def test_addax_mixes_both_orders_by_length(frozen_tiny, longest, balanced):
+    """With α the share of long examples. The exact part is as long as the other one is for the same slope; before that
+    could be chosen, the two parts made up the gradient of the batch."""
     model = frozen_tiny("llama", 32)
     examples = [each for each in batch() if each.choices]
-    session = made(model, "estimator.rule=addax", f"estimator.short={longest}", "estimator.epsilon=1e-3")
+    session = made(model, "estimator.rule=addax", f"estimator.short={longest}", "estimator.epsilon=1e-3",
+                   f"estimator.balanced={balanced}".lower())  # fmt: skip
     tuned, z = session.tuned, session.directions()
     found = session.estimate(examples, z)
     long = [each for each in examples if each.length > longest]
@@ -93,15 +115,18 @@ def test_addax_mixes_both_orders_by_length(frozen_tiny, longest):
     assert found.recorded == pytest.approx((grad, len(short) / len(examples)), rel=1e-2, abs=5e-3)
     assert (found.exact is None) == (not short)
     if short:
-        expected = plain_gradient(model, tuned, tuned.values, short)[0] * len(short) / len(examples)
-        assert torch.allclose(found.exact, expected, rtol=1e-3, atol=1e-6)
+        length = len(tuned.values) ** 0.5 if balanced else 1.0
+        expected = plain_gradient(model, tuned, tuned.values, short)[0] * length * len(short) / len(examples)
+        assert torch.allclose(found.exact, expected, rtol=1e-3, atol=1e-6 * length)
     assert found.loss == pytest.approx(plain_gradient(model, tuned, tuned.values, examples)[1], rel=1e-4)
 
 
+@pytest.mark.parametrize("balanced", [True, False])
 @pytest.mark.parametrize("rule", ["elastic", "addax"])
-def test_such_runs_come_back_bit_for_bit(make, tmp_path, rule):
+def test_such_runs_come_back_bit_for_bit(make, tmp_path, rule, balanced):
     """Their steps are taken again from the nearest key frame, since the journal holds scalars only."""
-    chosen = make(estimator={"rule": rule, **({"short": 12} if rule == "addax" else {})}, loop={"steps": 6})
+    chosen = make(estimator={"rule": rule, "balanced": balanced, **({"short": 12} if rule == "addax" else {})},
+                  loop={"steps": 6})  # fmt: skip
     told = list(training.train(chosen, folder=tmp_path / "run"))
     run = open_run(tmp_path / "run")
     assert finish(open_session(run, from_checkpoints=False)).tuned.hash() == told[-1].hash

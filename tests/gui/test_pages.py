@@ -37,7 +37,7 @@ from sparsezo_gui.gui.widgets.fields import NumberEdit, title_of
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump
 from sparsezo_gui.recipe.events import Notice
-from sparsezo_gui.recipe.presets import PRESETS, matching
+from sparsezo_gui.recipe.presets import EXACT, PRESETS, matching
 from sparsezo_gui.recipe.recipe import DataTable
 
 CONTROLS = (QAbstractButton, QComboBox, QLineEdit, QPlainTextEdit, QTextEdit, QAbstractItemView, QAbstractSlider)
@@ -291,9 +291,35 @@ def test_presets_keep_the_rate_that_suits_the_model(window, click, workspace):
     window.go("method")
     assert workspace.recipe.update.learning_rate == 5e-3, "the starter's"
     for title, rate in (("Fast and rough", 2e-2), ("Random control", 2.5e-2), ("A direction per example", 2e-2),
-                        ("MeZO (all)", 1.3e-3), ("Sparse MeZO", 1.3e-3), (PRESETS[0].title, 5e-3)):  # fmt: skip
+                        ("Exact gradients", EXACT["learning_rate"]), ("Random control", 2.5e-2),
+                        ("Exact gradients", EXACT["learning_rate"]), ("MeZO (all)", 1.3e-3),
+                        ("Sparse MeZO", 1.3e-3), (PRESETS[0].title, 5e-3)):  # fmt: skip
         click(title)
         assert workspace.recipe.update.learning_rate == rate, title
+
+
+@pytest.mark.parametrize(
+    ("tables", "reason", "fix"),
+    [
+        ({"objective": {"rule": "accuracy"}}, "'accuracy' has no gradient", "[estimator] rule = 'two-sided'"),
+        ({"privacy": {"rule": "gaussian"}}, "adds noise to the projected gradient of each example",
+         "[privacy] rule = 'none'"),
+        ({"model": {"bits": 8, "compute": "int8"}}, "rounds activations, which has no gradient", "compute = 'auto'"),
+    ],
+)  # fmt: skip
+def test_exact_gradients_are_refused_where_they_cannot_be_had(window, click, workspace, tables, reason, fix):
+    window.go("method")
+    assert not workspace.change_all(tables)
+    click("Exact gradients")
+    page = window.page("method")
+    assert reason in page.banner.text and fix in page.banner.text
+    assert workspace.recipe.estimator.rule == "two-sided"
+    checked = [each.accessibleName() for each in page.findChildren(QRadioButton) if each.isChecked()]
+    assert "Exact gradients" not in checked
+    assert not workspace.change_all({"objective": {"rule": "likelihood"}, "privacy": {"rule": "none"},
+                                     "model": {"compute": "auto"}})  # fmt: skip
+    click("Exact gradients")
+    assert page.banner.text == "" and workspace.recipe.estimator.rule == "first-order"
 
 
 def test_a_refusal_is_forgotten_with_the_next_change(window, click, find, workspace):
@@ -303,7 +329,7 @@ def test_a_refusal_is_forgotten_with_the_next_change(window, click, find, worksp
     rule.setCurrentIndex(rule.findData("f1"))
     assert "needs answers to compare with" in window.page("method").banner.text
     assert rule.currentData() == "likelihood"
-    click(PRESETS[1].title)
+    click("Careful")
     assert window.page("method").banner.text == ""
     workspace.change("objective", rule="accuracy")
     window.go("data")

@@ -227,6 +227,14 @@ def test_a_recipe_that_was_written_before_blocks_were_chosen():
     assert recipe.loads('[model]\nid = "starter"\nbits = 4\n').model.block == recipe.Recipe().model.block == 32
 
 
+@pytest.mark.parametrize("rule", ["elastic", "addax"])
+def test_a_recipe_that_was_written_before_both_parts_were_balanced(rule):
+    whole = recipe.dump(recipe.build({"estimator": {"rule": rule}}))
+    assert recipe.loads(whole).estimator.balanced
+    assert not recipe.loads(whole.replace("balanced = true\n", "")).estimator.balanced
+    assert recipe.loads(f"[estimator]\nrule = '{rule}'\n").estimator.balanced, "written by hand"
+
+
 def test_where_a_recipe_differs_from_what_was_kept_of_it(tmp_path):
     chosen = recipe.load("starter")
     kept = recipe.values(chosen)

@@ -138,7 +138,8 @@ class Session:
         count = len(recorded) - recipe.update.recorded
         grads, state = recipe.estimator.projected_grads(directions, recorded[:count], self.state.estimator)
         # All-zero scalars mark a skipped step, which a replay does not compute again.
-        gradient = Gradient(directions, grads, exact if any(recorded) else None)
+        exact, exact_rate = exact if any(recorded) else None, recipe.estimator.exact_rate(directions)
+        gradient = Gradient(directions, grads, exact, exact_rate)
         update = recipe.update.apply(tuned.values, gradient, rate, self.state.update, recorded[count:])
         if recipe.update.decay and not gradient.zero and not recipe.update.rejects(recorded[count:]):
             # Decoupled decay as in AdamW (arXiv 1711.05101), but towards the original values.

@@ -39,7 +39,7 @@ class MethodPage(Page):
         self._rules: dict[str, Combo] = {}
         self._shown: tuple[str, ...] = ()
         self._before: dict[str, Any] = {}
-        """Model and method from before a preset that needs more bits and other learning rates."""
+        """Model and method from before a preset with bits or a learning rate of its own."""
         self._group = QButtonGroup(self)
         presets = QGridLayout()
         presets.setSpacing(GRID)
@@ -91,15 +91,14 @@ class MethodPage(Page):
         self._more.setAccessibleName("Hide advanced settings" if shown else "Show advanced settings")
 
     def _apply(self, settings: dict[str, dict[str, Any]]) -> None:
-        recipe = self._workspace.recipe
-        if "model" in settings:
-            tables = recipe.model_dump(mode="json", include={"model": {"bits", "compute"}, "mask": True,
-                                                             "estimator": True, "update": True})  # fmt: skip
-            self._before = self._before or tables
-        elif self._before and recipe.model.bits >= 16:
-            self._workspace.change_all(self._before)
-            self._before = {}
-        fault = self._workspace.change_all(settings)
+        workspace, recipe = self._workspace, self._workspace.recipe
+        if self._before and (recipe.model.bits >= 16 or not recipe.estimator.perturbations(1)):
+            workspace.change_all(self._before)
+        tables = workspace.recipe.model_dump(mode="json", include={"model": {"bits", "compute"}, "mask": True,
+                                                                   "estimator": True, "update": True})  # fmt: skip
+        fault = workspace.change_all(settings)
+        own = not fault and ("model" in settings or "learning_rate" in settings["update"])
+        self._before = tables if own else {}
         if fault:
             self.banner.show_problem(Problem(fault))
         else:

@@ -87,6 +87,46 @@ def test_sign_steps_are_of_one_length(case):
     assert (values / RATE - (values / RATE).round()).abs().max() < 1e-4
 
 
+def each_its_rate(rule, times):
+    """The moves, in fp64 and written down anew, of 30 values along directions and of 20 with exact gradients, whose
+    rate is ``times`` as high; and what an update makes of the same."""
+    chance = torch.Generator().manual_seed(6)
+    apart = torch.arange(SIZE) >= 30
+    rates = torch.where(apart, RATE * times, RATE).double()
+    update, values = UPDATES[rule](), torch.zeros(SIZE)
+    state, moved = update.start(values), torch.zeros(SIZE, dtype=torch.float64)
+    first, second = torch.zeros(2, SIZE, dtype=torch.float64)
+    moment = 0.0
+    for step in range(1, STEPS + 1):
+        z, slope = torch.randn(1, SIZE, generator=chance), 3 * torch.randn((), generator=chance).item()
+        z, exact = z.masked_fill(apart, 0), torch.randn(SIZE, generator=chance).masked_fill(~apart, 0)
+        state = update.apply(values, Gradient(z, [slope], exact, times), RATE, state)
+        gradient = slope * z[0].double() + exact.double()
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        moment = 0.99 * moment + 0.01 * (slope**2 + float(exact.double().square().sum()) / SIZE)
+        match rule:
+            case "sgd":
+                taken = gradient
+            case "sign":
+                taken = gradient.sign()
+            case "momentum":
+                taken = 10 * first
+            case "adam":
+                taken = first / (1 - 0.9**step) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+            case "scalar-normalised":
+                taken = gradient / (moment / (1 - 0.99**step)) ** 0.5
+        moved -= rates * taken
+    return values.double(), moved, apart
+
+
+@pytest.mark.parametrize("times", [1.0, 9.0])
+@pytest.mark.parametrize("rule", [rule for rule in UPDATES if rule != "conservative"])
+def test_exact_gradients_have_a_rate_of_their_own(rule, times):
+    found, expected, apart = each_its_rate(rule, times)
+    for part in (apart, ~apart):
+        assert (found[part] - expected[part]).norm() < 1e-5 * expected[part].norm()
+
+
 @pytest.mark.parametrize("move", [0.0, 1.0, -1.0])
 @pytest.mark.parametrize("case", ["one direction", "three directions"])
 def test_a_conservative_step_goes_where_it_was_asked_to(case, move):

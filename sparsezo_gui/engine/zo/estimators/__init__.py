@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from sparsezo_gui.recipe.variants import Variant
+from sparsezo_gui.recipe.variants import Variant, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,6 +132,10 @@ class Estimator(Variant):
         """The directions of a step, fp32 (q, n), from the ``drawn`` numbers."""
         return drawn
 
+    def exact_rate(self, directions: Tensor) -> float:
+        """Learning rate of the values that the ``directions`` (q, n) do not perturb, relative to that of the others."""
+        return 1.0
+
     @abstractmethod
     def estimate(self, probe: Probe, state: Any) -> Estimate:
         """Runs the forward passes of a step."""
@@ -159,3 +163,12 @@ class ExactEstimator(BackpropEstimator):
     def projected_grads(self, directions: Tensor, recorded: Sequence[float], state: Any) -> tuple[Sequence[float], Any]:
         """See `Estimator.projected_grads`."""
         return recorded[: len(directions)], state
+
+
+def balanced_setting() -> Any:
+    """The setting of estimators with an exact and a zeroth-order part."""
+    return setting(
+        True,
+        "Steps of the backprop part are as long as those of the zeroth-order part; otherwise far shorter.",
+        title="Balance both parts",
+    )

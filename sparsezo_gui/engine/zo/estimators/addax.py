@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal
 
-from sparsezo_gui.engine.zo.estimators import Estimate, ExactEstimator, Probe
+from sparsezo_gui.engine.zo.estimators import Estimate, ExactEstimator, Probe, balanced_setting
 from sparsezo_gui.engine.zo.estimators.two_sided import epsilon_setting
 from sparsezo_gui.recipe.variants import setting
 
@@ -15,7 +16,8 @@ class Addax(ExactEstimator):
     After Addax (arXiv 2410.06441): g = α·g₀z + (1 − α)·g₁, with g₁ exact on examples up to a length and g₀ the
     projected gradient on longer ones, so the longest examples, which determine memory, need no backward pass. Own
     choices: both parts come from one batch of all the data instead of two separate ones, and α defaults to the share of
-    long examples in the batch loss, which makes the sum an estimate of its gradient.
+    long examples in the batch loss. The exact part is multiplied by √n, for n tuned values (``balanced``): then it is
+    as long as the zeroth-order part, which otherwise drowns it, for the same slope of the loss.
     """
 
     title: ClassVar[str] = "Addax (backprop on short examples)"
@@ -32,6 +34,7 @@ class Addax(ExactEstimator):
         sane=(-1, 0.5),
         title="Zeroth-order weight",
     )  # fmt: skip
+    balanced: bool = balanced_setting()
 
     @property
     def forward_passes(self) -> int:
@@ -62,5 +65,6 @@ class Addax(ExactEstimator):
             projected_grad, loss = alpha * (plus - minus) / (2 * self.epsilon), share * (plus + minus) / 2
         if short:
             gradient, short_loss = probe.part(short).gradient()
-            exact, loss = gradient * (1 - alpha), loss + (1 - share) * short_loss
+            length = math.sqrt(gradient.numel()) if self.balanced else 1.0
+            exact, loss = gradient * ((1 - alpha) * length), loss + (1 - share) * short_loss
         return Estimate((projected_grad, 1 - share), loss, exact)

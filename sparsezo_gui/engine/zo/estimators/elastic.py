@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from sparsezo_gui.engine.zo.estimators import Estimate, ExactEstimator, Probe
+from sparsezo_gui.engine.zo.estimators import Estimate, ExactEstimator, Probe, balanced_setting
 from sparsezo_gui.engine.zo.estimators.two_sided import epsilon_setting
 from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Elastic(ExactEstimator):
@@ -15,6 +19,10 @@ class Elastic(ExactEstimator):
     After ElasticZO (arXiv 2501.04287): the last layers give most of the benefit of back-propagation, and only their
     activations have to be kept. Own choice: the exact part is the mean of the gradients of both perturbed passes, so it
     needs no extra forward pass and its bias is of second order in ε. The last blocks are not perturbed.
+
+    Of n perturbed values and m others, a step along a direction is √n times as long as the gradient, so one learning
+    rate cannot serve both parts. Own choice (``balanced``): the exact gradient is multiplied by √m, as long as a
+    direction would make it, and its learning rate by √(n/m), for a step as long as that of the perturbed values.
     """
 
     title: ClassVar[str] = "ElasticZO (backprop in the last blocks)"
@@ -32,12 +40,13 @@ class Elastic(ExactEstimator):
     )
     weight: float = setting(
         1.0,
-        "Factor on the backprop part, whose best learning rate can differ.",
+        "Factor on the learning rate of the backprop part.",
         gt=0,
         le=1000,
         sane=(0.1, 10),
         title="Backprop factor",
     )
+    balanced: bool = balanced_setting()
 
     @property
     def forward_passes(self) -> int:
@@ -60,6 +69,13 @@ class Elastic(ExactEstimator):
         four blocks, up to the cost of a full backward pass."""
         return 2 + min(self.blocks, 4)
 
+    def exact_rate(self, directions: Tensor) -> float:
+        """See `Estimator.exact_rate`."""
+        if not self.balanced:
+            return 1.0
+        perturbed, exact = _counts(directions)
+        return self.weight * (math.sqrt(perturbed / exact) if perturbed and exact else 1.0)
+
     def estimate(self, probe: Probe, state: Any) -> Estimate:
         """See `Estimator.estimate`."""
         import torch
@@ -68,5 +84,14 @@ class Elastic(ExactEstimator):
             probe.gradient(torch.tensor([offset]), self.blocks) for offset in (self.epsilon, -self.epsilon)
         )
         projected_grad = (up - down) / (2 * self.epsilon)
-        exact = (plus + minus) * (self.weight / 2)
-        return Estimate((projected_grad, exact.double().norm().item()), (up + down) / 2, exact)
+        exact = (plus + minus) * ((1.0 if self.balanced else self.weight) / 2)
+        recorded = projected_grad, exact.double().norm().item()
+        if self.balanced:
+            exact *= math.sqrt(_counts(probe.directions)[1])
+        return Estimate(recorded, (up + down) / 2, exact)
+
+
+def _counts(directions: Tensor) -> tuple[int, int]:
+    """Numbers of values that ``directions`` (1, n) perturb, and that they do not."""
+    perturbed = int(directions.count_nonzero())
+    return perturbed, directions.shape[1] - perturbed

@@ -1,4 +1,4 @@
-"""Back-propagation only."""
+"""Exact gradients only."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from sparsezo_gui.engine.zo.estimators import Estimate, ExactEstimator, Probe
 
 
 class FirstOrder(ExactEstimator):
-    """The exact gradient by back-propagation: the first-order baseline for zeroth-order runs.
+    """The exact gradient by back-propagation, one block at a time: learns most per step, in little more memory.
 
-    Activations of all blocks are kept for the backward pass, and a replay computes every step again.
+    It needs a loss with a gradient, and a replay computes every step again. Only what enters each block is kept for the
+    way back, and each block runs once more for its activations; see `sparsezo_gui.engine.gradient`. Zeroth-order
+    estimates know the slope along a few directions only; this one along all, so that Adam's rate for each value helps.
     """
 
-    title: ClassVar[str] = "First order (back-propagation)"
+    title: ClassVar[str] = "Exact gradients (first order)"
     rule: Literal["first-order"] = "first-order"
 
     @property
@@ -23,7 +25,7 @@ class FirstOrder(ExactEstimator):
 
     @property
     def cost(self) -> int:
-        """One forward pass, and a backward pass, which counts as two."""
+        """A forward pass, each block once more, and a backward pass, which needs no gradients of the frozen weights."""
         return 3
 
     def perturbations(self, batch_size: int) -> int:

@@ -39,6 +39,8 @@ class Gradient:
     """A tensor, or `Pieces`."""
     projected_grads: Sequence[float]
     exact: Tensor | None = None
+    exact_rate: float = 1.0
+    """Learning rate of the values that no direction perturbs, relative to that of the others."""
 
     def parts(self) -> Iterator[tuple[slice, Tensor]]:
         """Slices of the values, and the directions there."""
@@ -130,7 +132,7 @@ class ScalarUpdate(Update):
                 if held.dtype != moved.dtype:
                     held.copy_(gradient.directions.rounded(moved, part, held.dtype))
         if gradient.exact is not None:
-            move(values, gradient.exact, exactly)
+            move(values, gradient.exact, exactly * gradient.exact_rate)
         return state
 
 
@@ -149,6 +151,8 @@ class VectorUpdate(Update):
         if gradient.zero:
             return state
         step, state = self.step(gradient.vector(), state)
+        if gradient.exact_rate != 1:
+            step = step.where(gradient.directions.any(0), step * gradient.exact_rate)
         move(values, step, rate)
         return state
 
