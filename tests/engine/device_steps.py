@@ -13,6 +13,7 @@ from sparsezo_gui import recipe
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.evaluate import BATCH, evaluate
+from sparsezo_gui.engine.forward import BACKWARD_ROWS
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.session import Session
@@ -34,7 +35,8 @@ def gpu(monkeypatch):
     """`tests.engine.pretend`, whose `GPU` is there, also to those who ask for its memory."""
     from tests.engine import pretend  # changes PyTorch, so that a real GPU would be another one
 
-    monkeypatch.setitem(PIECE, pretend.GPU.type, PIECE["cuda"])
+    for by_kind in (PIECE, BACKWARD_ROWS):
+        monkeypatch.setitem(by_kind, pretend.GPU.type, by_kind["cuda"])
     for name in ("memory_free", "memory_used", "memory_total"):
         asked = getattr(devices, name)
         monkeypatch.setattr(devices, name, lambda _device, asked=asked: asked(torch.device("cpu")))
