@@ -56,7 +56,8 @@ PREFERENCE = build({"objective": {"rule": "preference", "beta": 0.3}, "data": {"
 def values_of(model, space):
     """Tuned values away from their start, which the model is to run with."""
     tuned = tuned_values(model, MASKS[space](model))
-    tuned.values += 0.02 * torch.randn(len(tuned.values), generator=torch.Generator().manual_seed(1))
+    moved = 0.02 * torch.randn(len(tuned.values), generator=torch.Generator().manual_seed(1))
+    tuned.values += moved.to(model.device)
     return tuned
 
 
