@@ -45,7 +45,7 @@ class Streamed:
             for layer, frozen in zip(self.layers[number], self.hosted[number], strict=True):
                 layer.frozen = frozen
             block.register_forward_pre_hook(lambda _block, _args, number=number: self._enter(number))
-            block.register_forward_hook(lambda _block, _args, _out, number=number: self._leave(number), always_call=True)
+            block.register_forward_hook(lambda *_, number=number: self._leave(number), always_call=True)
 
     @contextmanager
     def resting(self) -> Iterator[None]:
