@@ -166,15 +166,15 @@ def test_seconds_and_peaks_of_a_text_are_those_of_work_on_all_of_it(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
-def test_qlora_learns_the_answer_of_a_choice_and_all_of_a_text(model):
+@pytest.mark.parametrize(("examples", "labels"), [
+    (EXAMPLES[:2], [[-100] * 4 + [2] + [-100] * 3, [-100] * 7 + [3]]),
+    ([references.text(0, range(10, 14))], [[11, 12, 13, -100]]),
+])  # fmt: skip
+def test_qlora_learns_the_answer_of_a_choice_and_all_of_a_text(model, examples, labels):
     pytest.importorskip("peft")
-    for examples, labels in (
-        (EXAMPLES[:2], [[-100] * 4 + [2] + [-100] * 3, [-100] * 7 + [3]]),
-        ([references.text(0, range(10, 14))], [[11, 12, 13, -100]]),
-    ):
-        qlora = references.QLoRA(model, examples, checkpointing=False)
-        assert qlora.labels.tolist() == labels
-        qlora.step()
+    qlora = references.QLoRA(model, examples, checkpointing=False)
+    assert qlora.labels.tolist() == labels
+    qlora.step()
 
 
 @pytest.mark.parametrize("scope", ["answers", "whole"])
