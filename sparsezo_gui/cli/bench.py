@@ -89,7 +89,8 @@ def bench(options: argparse.Namespace, console: Console) -> None:
             cells = grid(options.batches, options.tokens, options.trained)
             work = memory(Path(folder), options.shape, options.set, cells, options.columns, kept)
             columns = ("shape", "batch", "tokens", "trained", "formula", "measured", "start", "run", "run_s",
-                       "exact_formula", "exact", "exact_s", "plain", "plain_s", "qlora", "qlora_s")  # fmt: skip
+                       "exact_formula", "exact", "exact_s", "plain", "plain_s", "qlora_formula", "qlora",
+                       "qlora_s")  # fmt: skip
         rows = console.finish(work)
         measured = [column for column in columns if any(column in row for row in rows)]
         console.table(rows, measured, "", options.markdown)

@@ -15,6 +15,7 @@ from sparsezo_gui.engine.bench.steps import Load, steps
 from sparsezo_gui.engine.data import load_task
 from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import loads
 from sparsezo_gui.recipe.events import Progress
 from tests.engine.conftest import finish
 
@@ -163,6 +164,13 @@ def test_seconds_and_peaks_of_a_text_are_those_of_work_on_all_of_it(tmp_path):
             assert [each for key, each in row.items() if key.endswith("_s") and not (each >= 0)] == []
     learned = references.text(0, [5, 6, 7]).rows[0]
     assert (learned.tokens, learned.positions, learned.targets) == ((5, 6, 7), (0, 1), (6, 7))
+
+
+def test_formulas_need_no_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "_apart", lambda work, recipe: work(loads(recipe)))
+    (row,) = finish(memory(tmp_path, ["llama-2-7b"], cells=((16, 256, "whole"),), columns=["formula", "exact_formula"]))
+    assert 4500 < row["formula"] < row["exact_formula"] < 1.1 * row["formula"] and row["exact_formula"] < 6000
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")

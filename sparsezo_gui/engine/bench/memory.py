@@ -64,7 +64,10 @@ def memory(
     """
     found, columns = [], columns or tuple(WORK)
     for name in names:
-        place = Path(name).resolve() if Path(name).is_dir() else (yield from shapes.make(name, folder / name))
+        if Path(name).is_dir():
+            place = Path(name).resolve()
+        else:
+            place = yield from shapes.make(name, folder / name, weights={*columns} - FORMULAS != set())
         name = place.name
         for batch, tokens, scope in cells:
             recipe = recipe_of(folder, place, batch, tokens, scope, settings)
@@ -127,7 +130,8 @@ def _serve(work: Callable[[Recipe], Columns], recipe: str, pipe: Any) -> None:
 
 
 def _formula(recipe: Recipe) -> Columns:
-    return {"formula": planning.estimate(recipe).total}
+    found = planning.estimate(recipe)
+    return {"formula": found.total, "qlora_formula": found.others["qlora"]}
 
 
 def _measured(recipe: Recipe) -> Columns:
@@ -211,3 +215,5 @@ WORK = {
     "plain": _plain, "qlora": _qlora,
 }  # fmt: skip
 """What each process measures, by column of the table."""
+FORMULAS = {"formula", "exact_formula"}
+"""Those that need no weights."""
