@@ -21,9 +21,11 @@ def _options(sub: argparse.ArgumentParser) -> None:
                      help="steps: time compared with plain inference, MeZO and QLoRA (default); memory: the formula "
                      "compared with real runs, in MiB; quality: accuracy of methods on tasks at equal forward passes; "
                      "bits: how quantisation changes a model before tuning")  # fmt: skip
+    sub.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     speed = sub.add_argument_group("steps and memory")
     speed.add_argument("--shape", nargs="+", default=["llama-135m"], metavar="NAME",
-                       help="shape of the model, such as llama-2-7b (default: llama-135m)")  # fmt: skip
+                       help="shape of the model, such as llama-2-7b; for memory, or the folder of a model (default: "
+                       "llama-135m)")  # fmt: skip
     speed.add_argument("--repeats", type=positive, default=7, metavar="N",
                        help="number of rounds, whose median is shown (default: 7)")  # fmt: skip
     speed.add_argument("--against", nargs="+", default=["plain", "mezo", "qlora"], choices=("plain", "mezo", "qlora"),
@@ -31,6 +33,11 @@ def _options(sub: argparse.ArgumentParser) -> None:
     peaks = sub.add_argument_group("memory")
     peaks.add_argument("--kept", metavar="FOLDER", help="folder to save each figure in; saved figures are not measured "
                        "again, so use a separate folder for each device and --set")  # fmt: skip
+    peaks.add_argument("--batches", nargs="+", type=positive, metavar="N",
+                       help="examples a step, instead of the usual grid")  # fmt: skip
+    peaks.add_argument("--tokens", nargs="+", type=positive, metavar="N", help="tokens an example, likewise")
+    peaks.add_argument("--trained", nargs="+", choices=("answers", "whole"), help="what is trained of them, likewise")
+    peaks.add_argument("--columns", nargs="+", default=[], metavar="NAME", help="what is measured (default: all)")
     quality = sub.add_argument_group("quality")
     quality.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="methods to compare (default: all)")
     quality.add_argument("--seeds", type=positive, default=3, metavar="N", help="seeds per method (default: 3)")
@@ -47,7 +54,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
     both.add_argument("--densities", nargs="+", default=[], metavar="PART",
                       help="densities to run each method at; for bits: shares of weights kept in full precision"
                       )  # fmt: skip
-    both.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     bits = sub.add_argument_group("bits")
     bits.add_argument("--ways", nargs="+", default=[], metavar="NAME", help="number formats to compare (default: all)")
     bits.add_argument("--text", default="general", metavar="TEXT", help="a bundled text, a file or a data set")
@@ -61,13 +67,17 @@ def bench(options: argparse.Namespace, console: Console) -> None:
         return _bits(options, console)
     from sparsezo_gui.engine import device as devices
     from sparsezo_gui.engine.bench import shapes
-    from sparsezo_gui.engine.bench.memory import memory
+    from sparsezo_gui.engine.bench.memory import WORK, grid, memory
     from sparsezo_gui.engine.bench.steps import steps
 
     if options.what == "steps" and len(options.shape) > 1:
         raise UserError("'bench steps' takes one --shape at a time; 'bench memory' takes several.")
-    for shape in options.shape:
-        shapes.check(shape)  # before the first one takes minutes
+    for shape in options.shape:  # before the first one takes minutes
+        if options.what == "steps" or not Path(shape).is_dir():
+            shapes.check(shape)
+    for column in options.columns:
+        if column not in WORK:
+            raise UserError(f"--columns {column}: unknown column. {did_you_mean(column, WORK)}")
     chosen = recipe.with_settings(Recipe(), options.set)
     console.say(f"On {devices.name(devices.choose(chosen.model.device))}.")
     with tempfile.TemporaryDirectory(prefix="sparsezo-bench-") as folder:
@@ -76,9 +86,14 @@ def bench(options: argparse.Namespace, console: Console) -> None:
             columns: tuple[str, ...] = ("shape", "load", "against", "ours_ms", "theirs_ms", "ratio")
         else:
             kept = Path(options.kept) if options.kept else None
-            work = memory(Path(folder), options.shape, options.set, kept=kept)
-            columns = ("shape", "batch", "tokens", "trained", "formula", "measured", "start", "run", "plain", "qlora")
-        console.table(console.finish(work), columns, "")
+            cells = grid(options.batches, options.tokens, options.trained)
+            work = memory(Path(folder), options.shape, options.set, cells, options.columns, kept)
+            columns = ("shape", "batch", "tokens", "trained", "formula", "measured", "start", "run", "run_s",
+                       "exact_formula", "exact", "exact_s", "plain", "plain_s", "qlora_formula", "qlora",
+                       "qlora_s")  # fmt: skip
+        rows = console.finish(work)
+        measured = [column for column in columns if any(column in row for row in rows)]
+        console.table(rows, measured, "", options.markdown)
 
 
 def _quality(options: argparse.Namespace, console: Console) -> None:

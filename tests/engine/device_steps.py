@@ -13,6 +13,7 @@ from sparsezo_gui import recipe
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.evaluate import BATCH, evaluate
+from sparsezo_gui.engine.forward import BACKWARD_ROWS
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.session import Session
@@ -23,6 +24,10 @@ from sparsezo_gui.recipe.registry import ESTIMATORS, MASKS, SELECTIONS, UPDATES
 from tests.engine.conftest import finish
 from tests.engine.layers.test_streamed import losses
 from tests.engine.test_correctness import SEARCH, batch, example, families
+from tests.engine.test_exact import MASKS as SPACES
+from tests.engine.test_exact import found as exact_of
+from tests.engine.test_exact import values_of
+from tests.models import FAMILIES
 
 EXAMPLES = batch()[1:6]
 SETTINGS = {"addax": {"short": 20}, "hizoo": {"epsilon": 0.02}}
@@ -34,7 +39,8 @@ def gpu(monkeypatch):
     """`tests.engine.pretend`, whose `GPU` is there, also to those who ask for its memory."""
     from tests.engine import pretend  # changes PyTorch, so that a real GPU would be another one
 
-    monkeypatch.setitem(PIECE, pretend.GPU.type, PIECE["cuda"])
+    for by_kind in (PIECE, BACKWARD_ROWS):
+        monkeypatch.setitem(by_kind, pretend.GPU.type, by_kind["cuda"])
     for name in ("memory_free", "memory_used", "memory_total"):
         asked = getattr(devices, name)
         monkeypatch.setattr(devices, name, lambda _device, asked=asked: asked(torch.device("cpu")))
@@ -139,6 +145,34 @@ def test_every_mask_stays_on_its_device(alike, rule):
 @pytest.mark.parametrize("rule", ["first-order", "loren", "elastic"])
 def test_low_rank_values_stay_on_their_device(alike, rule):
     alike(mask=found("activation-subspace"), estimator={"rule": rule})
+
+
+EXACT = {
+    "random": {"density": 0.02}, "subspace": {"rank": 4, "refresh": 0}, "lora": {"rank": 3},
+    "activation-subspace": {"sequences": 2, "tokens": 24},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("free", [2**40, 0], ids=["kept there", "kept in a file"])
+@pytest.mark.parametrize("rule", EXACT)
+def test_exact_steps_of_every_space_stay_on_their_device(alike, rule, free, monkeypatch):
+    monkeypatch.setattr(devices, "memory_free", lambda device: free)
+    alike(bits=4, mask={"rule": rule, **EXACT[rule]}, estimator={"rule": "first-order"})
+
+
+@pytest.mark.parametrize(
+    ("family", "space"), [*(("llama", space) for space in [*SPACES][1:]), *((family, "entries") for family in FAMILIES)]
+)
+def test_exact_gradients_of_streamed_blocks_are_the_cpus(frozen_tiny, family, space, gpu):
+    there = gpu.moved(frozen_tiny(family, 4))
+    for layer in there.layers.values():
+        layer.hold(layer.frozen.to(torch.device("cpu")))
+    frozen.stream(there)
+    (mine, loss), (expected, told) = (exact_of(each, values_of(each, space), "mixed")
+                                      for each in (there, frozen_tiny(family, 4)))  # fmt: skip
+    assert mine.device == gpu.GPU and loss == pytest.approx(told, rel=1e-5)
+    assert torch.dist(mine.cpu(), expected) < 1e-5 * expected.norm()
+    assert {layer.frozen.device.type for layer in there.layers.values()} == {"cpu"}
 
 
 @pytest.mark.parametrize("rule", [*SELECTIONS])

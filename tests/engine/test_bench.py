@@ -15,6 +15,7 @@ from sparsezo_gui.engine.bench.steps import Load, steps
 from sparsezo_gui.engine.data import load_task
 from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import loads
 from sparsezo_gui.recipe.events import Progress
 from tests.engine.conftest import finish
 
@@ -90,7 +91,7 @@ def test_an_unknown_shape(tmp_path):
 
 
 def test_memory_can_be_cancelled_between_processes(tmp_path):
-    work = memory(tmp_path, ["small"], grid=((2, 16, "answers"),))
+    work = memory(tmp_path, ["small"], cells=((2, 16, "answers"),))
     while not (event := next(work)).stage.endswith("formula"):
         assert isinstance(event, Progress)
     work.close()
@@ -118,7 +119,7 @@ def test_four_bit_weights_are_not_packed_where_that_breaks_them(tmp_path, monkey
 def test_a_cell_of_the_memory_table_is_kept(tmp_path, monkeypatch):
     monkeypatch.setitem(bench.WORK, "formula", lambda recipe: pytest.fail("is run in a process of its own"))
     monkeypatch.setattr(bench, "_apart", lambda work, recipe: {"formula": 7 * 2**20})
-    kept, asked = tmp_path / "kept", {"grid": ((2, 16, "whole"),), "columns": ["formula"]}
+    kept, asked = tmp_path / "kept", {"cells": ((2, 16, "whole"),), "columns": ["formula"]}
     kept.mkdir()
     expected = [{"shape": "small", "batch": 2, "tokens": 16, "trained": "whole", "formula": 7}]
     assert finish(memory(tmp_path, ["small"], kept=kept, **asked)) == expected
@@ -127,14 +128,61 @@ def test_a_cell_of_the_memory_table_is_kept(tmp_path, monkeypatch):
 
 
 def test_the_command_line_keeps_the_cells_of_the_memory_table(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bench, "_apart", lambda work, recipe: {"start": 2**20, "run": 2**20, work.__name__[1:]: 2**20})
-    command = ["bench", "memory", "--shape", "small", "--kept", str(tmp_path / "kept"), "--json"]
+    monkeypatch.setattr(bench, "_apart", lambda work, recipe: {work.__name__[1:]: 2**20, work.__name__[1:] + "_s": 0.5})
+    folder = finish(shapes.make("small", tmp_path / "own"))  # a model's folder stands for a shape
+    command = ["bench", "memory", "--shape", "small", str(folder), "--kept", str(tmp_path / "kept"), "--json"]
     assert cli.main(command) == 0
     first = capsys.readouterr().out
     assert (tmp_path / "kept" / "small-1-128-answers-formula.json").is_file()
+    assert (tmp_path / "kept" / "own-8-1024-whole-exact.json").is_file() and '"exact_s": 0.5' in first
     monkeypatch.setattr(bench, "_apart", lambda work, recipe: pytest.fail("measured again"))
     assert cli.main(command) == 0
     assert capsys.readouterr().out == first and '"formula": 1' in first
+
+
+def test_the_command_line_measures_what_it_is_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr(bench, "_apart", lambda work, recipe: {"exact": 3 * 2**20, "exact_s": 1.25})
+    command = ["bench", "memory", "--shape", "small", "--batches", "2", "--tokens", "16", "--trained", "whole"]
+    assert cli.main([*command, "--columns", "exact", "--markdown"]) == 0
+    header, _, row = capsys.readouterr().out.strip().splitlines()[-3:]
+    assert [cell.strip() for cell in header.split("|")[1:-1]] == [
+        "shape", "batch", "tokens", "trained", "exact", "exact_s"
+    ]  # fmt: skip
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == ["small", "2", "16", "whole", "3", "1.25"]
+    assert cli.main([*command, "--columns", "exct"]) == 2
+    assert "--columns exct: unknown column. Did you mean 'exact'" in capsys.readouterr().err
+
+
+def test_seconds_and_peaks_of_a_text_are_those_of_work_on_all_of_it(tmp_path):
+    """In this process, whose peaks are those of the tests; the figures themselves are the benchmark's."""
+    place = finish(shapes.make("small", tmp_path / "small"))
+    recipe = bench.recipe_of(tmp_path, place, 2, 16, "whole", ())
+    for column, work in bench.WORK.items():
+        if column not in ("measured", "qlora"):
+            row = work(recipe)
+            assert row[column] > 2**20 and isinstance(row[column], int)
+            assert [each for key, each in row.items() if key.endswith("_s") and not (each >= 0)] == []
+    learned = references.text(0, [5, 6, 7]).rows[0]
+    assert (learned.tokens, learned.positions, learned.targets) == ((5, 6, 7), (0, 1), (6, 7))
+
+
+def test_formulas_need_no_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "_apart", lambda work, recipe: work(loads(recipe)))
+    (row,) = finish(memory(tmp_path, ["llama-2-7b"], cells=((16, 256, "whole"),), columns=["formula", "exact_formula"]))
+    assert 4500 < row["formula"] < row["exact_formula"] < 1.1 * row["formula"] and row["exact_formula"] < 6000
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
+@pytest.mark.parametrize(("examples", "labels"), [
+    (EXAMPLES[:2], [[-100] * 4 + [2] + [-100] * 3, [-100] * 7 + [3]]),
+    ([references.text(0, range(10, 14))], [[11, 12, 13, -100]]),
+])  # fmt: skip
+def test_qlora_learns_the_answer_of_a_choice_and_all_of_a_text(model, examples, labels):
+    pytest.importorskip("peft")
+    qlora = references.QLoRA(model, examples, checkpointing=False)
+    assert qlora.labels.tolist() == labels
+    qlora.step()
 
 
 @pytest.mark.parametrize("scope", ["answers", "whole"])

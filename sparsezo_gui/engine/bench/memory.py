@@ -1,4 +1,5 @@
-"""Memory of real runs, compared with the formula, the measured fit, plain inference and QLoRA.
+"""Memory of real runs, compared with the formula, the measured fit, exact gradients, plain inference and QLoRA, and the
+seconds that each takes for a step.
 
 A process cannot fully release memory for the next measurement, so each figure comes from a separate process.
 """
@@ -9,6 +10,7 @@ import itertools
 import json
 import multiprocessing
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -25,33 +27,49 @@ from sparsezo_gui.engine.device import watched
 from sparsezo_gui.engine.files import write_text
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, dump, loads, with_settings
-from sparsezo_gui.recipe.events import Event, Notice, Progress, Started
+from sparsezo_gui.recipe.events import Event, Notice, Progress, Started, Step
 from sparsezo_gui.recipe.tables import build
 
-Columns = dict[str, int | None]
-GRID = tuple(itertools.product((1, 8), (128, 1024), ("answers", "whole")))
+Columns = dict[str, int | float | None]
+"""Bytes (int) or seconds (float) by column of the table; None where something is not installed."""
+Cells = Sequence[tuple[int, int, str]]
 """Examples, tokens per example, and what is trained: only the answers, or the whole text."""
+EXACT = ("estimator.rule=first-order",)
 STEPS = 2
 EXAMPLES = 32
 VALIDATION = 4
+
+
+def grid(
+    batches: Sequence[int] | None = None, tokens: Sequence[int] | None = None, trained: Sequence[str] | None = None
+) -> Cells:
+    """The usual cells, or those of the given numbers."""
+    return tuple(itertools.product(batches or (1, 8), tokens or (128, 1024), trained or ("answers", "whole")))
+
+
+USUAL = grid()
 
 
 def memory(
     folder: Path,
     names: Sequence[str],
     settings: Sequence[str] = (),
-    grid: Sequence[tuple[int, int, str]] = GRID,
+    cells: Cells = USUAL,
     columns: Sequence[str] = (),
     kept: Path | None = None,
 ) -> Generator[Event, None, list[dict[str, Any]]]:
     """MiB for each shape, batch size, length and scope: formula, measured fit, and the peaks of a run (before and after
-    its first step starts) and of the others. ``columns`` are keys of `WORK`; none means all. Cells with a file in
-    the folder ``kept`` are not measured again.
+    its first step starts) and of the others; and seconds a step. ``names`` are shapes, or folders of models.
+    ``columns`` are keys of `WORK`; none means all. Cells with a file in the folder ``kept`` are not measured again.
     """
     found, columns = [], columns or tuple(WORK)
     for name in names:
-        place = yield from shapes.make(name, folder / name)
-        for batch, tokens, scope in grid:
+        if Path(name).is_dir():
+            place = Path(name).resolve()
+        else:
+            place = yield from shapes.make(name, folder / name, weights={*columns} - FORMULAS != set())
+        name = place.name
+        for batch, tokens, scope in cells:
             recipe = recipe_of(folder, place, batch, tokens, scope, settings)
             row: dict[str, Any] = {"shape": name, "batch": batch, "tokens": tokens, "trained": scope}
             for done, column in enumerate(columns):
@@ -59,10 +77,15 @@ def memory(
                 file = kept / f"{name}-{batch}-{tokens}-{scope}-{column}.json" if kept else folder / "cell.json"
                 if not (kept and file.exists()):
                     write_text(file, json.dumps(_apart(WORK[column], dump(recipe))))
-                row |= {key: count and count // 2**20 for key, count in json.loads(file.read_text()).items()}
+                row |= {key: told(count) for key, count in json.loads(file.read_text()).items()}
             found.append(row)
             yield Notice(", ".join(f"{column} {value}" for column, value in row.items()))
     return found
+
+
+def told(count: float | None) -> float | None:
+    """Bytes in MiB, and seconds as they are."""
+    return count // 2**20 if isinstance(count, int) else count
 
 
 def recipe_of(folder: Path, place: Path, batch: int, tokens: int, scope: str, settings: Sequence[str]) -> Recipe:
@@ -107,15 +130,27 @@ def _serve(work: Callable[[Recipe], Columns], recipe: str, pipe: Any) -> None:
 
 
 def _formula(recipe: Recipe) -> Columns:
-    return {"formula": planning.estimate(recipe).total}
+    found = planning.estimate(recipe)
+    return {"formula": found.total, "qlora_formula": found.others["qlora"]}
 
 
 def _measured(recipe: Recipe) -> Columns:
     return {"measured": finish(planning.measure(recipe)).total}
 
 
+def _exact_formula(recipe: Recipe) -> Columns:
+    return {"exact_formula": planning.estimate(with_settings(recipe, EXACT)).total}
+
+
+def _exact(recipe: Recipe) -> Columns:
+    """The same run with exact gradients."""
+    found = _run(with_settings(recipe, EXACT))
+    return {"exact": found["run"], "exact_s": found["run_s"]}
+
+
 def _run(recipe: Recipe) -> Columns:
-    """Peaks before the first step, with loading and mask search, and from then on, with evaluations."""
+    """Peaks before the first step, with loading and mask search, and from then on, with evaluations; and seconds of a
+    step once it is warm."""
     from sparsezo_gui.engine.training import train
 
     shutil.rmtree(recipe.run.folder, ignore_errors=True)  # left by a killed measurement
@@ -127,34 +162,44 @@ def _run(recipe: Recipe) -> Columns:
                 break
     with watched(device) as run:
         run.start()
-        for _ in events:
-            pass
+        seconds = [event.seconds for event in events if isinstance(event, Step)]
     shutil.rmtree(recipe.run.folder)
-    return {"start": start.bytes, "run": run.bytes}
+    return {"start": start.bytes, "run": run.bytes, "run_s": round(seconds[-1], 2)}
 
 
 def _plain(recipe: Recipe) -> Columns:
-    """Peak of one plain forward pass on as many examples, with logits of the last token only."""
+    """Peak and seconds of a plain forward pass on as many examples, with logits of the last token only."""
     device, model, rows = _loaded(recipe)
-    with watched(device) as peak, torch.inference_mode():
-        peak.start()
-        model(rows, use_cache=False, logits_to_keep=1)
-    return {"plain": peak.bytes}
+    with torch.inference_mode():
+        peak, seconds = _twice(device, lambda: model(rows, use_cache=False, logits_to_keep=1))
+    return {"plain": peak, "plain_s": seconds}
 
 
 def _qlora(recipe: Recipe) -> Columns:
-    """Peak of two steps with adapters on all linear layers and checkpointing; None if peft is not installed."""
+    """Peak and seconds of a step with adapters on all linear layers and checkpointing; None if peft is not
+    installed."""
     device, model, rows = _loaded(recipe)
+    made = references.text if recipe.data.task == "text" else references.example
     try:
-        examples = [references.example(number, row) for number, row in enumerate(rows.tolist())]
+        examples = [made(number, row) for number, row in enumerate(rows.tolist())]
         step = references.QLoRA(model, examples, checkpointing=True).step
     except ImportError:
-        return {"qlora": None}
+        return {"qlora": None, "qlora_s": None}
+    peak, seconds = _twice(device, step)
+    return {"qlora": peak, "qlora_s": seconds}
+
+
+def _twice(device: torch.device, work: Callable[[], object]) -> tuple[int, float]:
+    """Peak of doing ``work`` twice, and the seconds of the second time."""
     with watched(device) as peak:
         peak.start()
-        step()
-        step()
-    return {"qlora": peak.bytes}
+        work()
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - started
+    return peak.bytes, round(seconds, 2)
 
 
 def _loaded(recipe: Recipe) -> tuple[torch.device, PreTrainedModel, torch.Tensor]:
@@ -165,5 +210,10 @@ def _loaded(recipe: Recipe) -> tuple[torch.device, PreTrainedModel, torch.Tensor
     return device, model, torch.full((recipe.loop.batch_size, recipe.data.max_tokens), 5, device=device)
 
 
-WORK = {"formula": _formula, "measured": _measured, "run": _run, "plain": _plain, "qlora": _qlora}
+WORK = {
+    "formula": _formula, "measured": _measured, "run": _run, "exact_formula": _exact_formula, "exact": _exact,
+    "plain": _plain, "qlora": _qlora,
+}  # fmt: skip
 """What each process measures, by column of the table."""
+FORMULAS = {"formula", "exact_formula"}
+"""Those that need no weights."""

@@ -68,6 +68,12 @@ def example(number: int, tokens: Sequence[int]) -> Encoded:
     return Encoded((Row(prompt, (len(prompt) - 1,) * 2, (2, 3), (0, 1)),), 2, number % 2, prompt, (), 0)
 
 
+def text(number: int, tokens: Sequence[int]) -> Encoded:
+    """A text of which every token is learned that has one before it."""
+    row = Row(tuple(tokens), tuple(range(len(tokens) - 1)), tuple(tokens[1:]), (0,) * (len(tokens) - 1))
+    return Encoded((row,), 0, 0, (), (), 0)
+
+
 def candidates(examples: Sequence[Encoded], padding: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """MeZO's batch: a padded row of prompt and answer per candidate; tokens, mask, and positions of the answer."""
     rows, starts = [], []
@@ -118,7 +124,7 @@ class MeZO:
 
 class QLoRA:
     """A step of arXiv 2305.14314: adapters on all linear layers of the 4-bit model, AdamW, gradient checkpointing, and
-    logits only at the positions of answers."""
+    logits only where tokens are learned: of choices, the correct answer."""
 
     def __init__(self, model: PreTrainedModel, examples: Sequence[Encoded], checkpointing: bool) -> None:
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -136,13 +142,15 @@ class QLoRA:
             length = len(row.tokens)
             self.tokens[number, :length] = torch.tensor(row.tokens)
             self.mask[number, :length] = 1
-            self.labels[number, length - 1] = row.targets[row.choices.index(each.label)]
+            for place, target, choice in zip(row.positions, row.targets, row.choices, strict=True):
+                if choice == each.label:
+                    self.labels[number, place] = target
         self.places = (self.labels != -100).any(dim=0).nonzero().flatten()
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.AdamW(trained, lr=2e-4)
 
     def step(self) -> None:
-        """One step on padded rows: the loss of the correct answer's token, as in supervised fine-tuning."""
+        """One step on padded rows: the loss of the learned tokens, as in supervised fine-tuning."""
         logits = self.model(
             input_ids=self.tokens, attention_mask=self.mask, use_cache=False, logits_to_keep=self.places
         ).logits

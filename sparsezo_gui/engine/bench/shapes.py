@@ -37,6 +37,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama-2-7b": {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
                    "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000,
                    "tie_word_embeddings": False},
+    "llama-3-8b": {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+                   "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
+                   "max_position_embeddings": 8192, "tie_word_embeddings": False},
     "opt-6.7b": {"model_type": "opt", "hidden_size": 4096, "ffn_dim": 16384, "num_hidden_layers": 32,
                  "num_attention_heads": 32, "word_embed_proj_dim": 4096, "vocab_size": 50272},
     "gpt2": {"model_type": "gpt2", "max_position_embeddings": 1024},
@@ -44,8 +47,8 @@ SHAPES: dict[str, dict[str, Any]] = {
                    "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
                    "tie_word_embeddings": True},
 }  # fmt: skip
-"""Configs by name, after SmolLM-135M, SmolLM2-135M, Gemma 3 270M, OPT-125M, TinyLlama-1.1B, Llama-2-7B, OPT-6.7B, GPT-2
-and Qwen3-0.6B."""
+"""Configs by name, after SmolLM-135M, SmolLM2-135M, Gemma 3 270M, OPT-125M, TinyLlama-1.1B, Llama-2-7B, Llama-3-8B,
+OPT-6.7B, GPT-2 and Qwen3-0.6B."""
 SHAPES["llama-1b-6"] = {**SHAPES["llama-1b"], "num_hidden_layers": 6}  # quick to measure; time is linear in layers
 SHARD = 2 * 2**30  # bytes
 
@@ -56,8 +59,9 @@ def check(shape: str) -> None:
         raise UserError(f"Unknown model shape '{shape}'. {did_you_mean(shape, SHAPES)}")
 
 
-def make(shape: str, folder: Path) -> Generator[Progress, None, Path]:
-    """Writes a model of ``shape`` with bf16 weights and the starter's tokenizer into ``folder``. Raises `UserError`."""
+def make(shape: str, folder: Path, weights: bool = True) -> Generator[Progress, None, Path]:
+    """Writes a model of ``shape`` with bf16 weights and the starter's tokenizer into ``folder``; without ``weights``,
+    what the memory formula asks for. Raises `UserError`."""
     check(shape)
     settings = {"max_position_embeddings": 4096, **SHAPES[shape]}
     kind = settings.pop("model_type")
@@ -71,6 +75,8 @@ def make(shape: str, folder: Path) -> Generator[Progress, None, Path]:
     model = empty_model(config)
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
+    if not weights:
+        return folder
     parameters = dict(model.named_parameters())
     # Seven billion random numbers take a CPU about a minute; their values do not matter.
     generator = torch.Generator("cuda" if torch.cuda.is_available() else "cpu").manual_seed(0)

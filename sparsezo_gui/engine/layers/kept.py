@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 import torch
 from torch import Tensor
 
 from sparsezo_gui.engine import device as devices
-from sparsezo_gui.engine.files import cannot_write, home
+from sparsezo_gui.engine.files import cannot_write, home, make_folder
 
 SHARE = 0.5  # of the free memory of a device that may be used
 
@@ -31,6 +31,7 @@ class Kept:
             try:
                 first = self.file.seek(0, 2)
                 self.file.write(content.data)
+                self.file.flush()
             except OSError as error:
                 raise cannot_write(home(), error) from error
         self._held.append((tensor.to(self.place), first))
@@ -47,11 +48,19 @@ class Kept:
 
 @contextmanager
 def kept(device: torch.device, nbytes: int) -> Iterator[Kept]:
-    """A stack for ``nbytes`` in all, where there is room for them; dropped at the end."""
+    """A stack for ``nbytes`` in all, where there is room for them; dropped at the end. Raises `UserError` if a file
+    cannot be made."""
     for place in dict.fromkeys((device, torch.device("cpu"))):
         if nbytes <= SHARE * devices.memory_free(place):
             yield Kept(device, place)
             return
-    home().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=home()) as file:
+    try:
+        make_folder(home())
+        file = tempfile.TemporaryFile(dir=home())  # noqa: SIM115
+    except OSError as error:
+        raise cannot_write(home(), error) from error
+    try:
         yield Kept(device, torch.device("meta"), file)
+    finally:
+        with suppress(OSError):  # of a full disk, which has been reported, while the last bytes still wait
+            file.close()

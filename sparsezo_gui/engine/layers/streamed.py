@@ -45,7 +45,7 @@ class Streamed:
             for layer, frozen in zip(self.layers[number], self.hosted[number], strict=True):
                 layer.frozen = frozen
             block.register_forward_pre_hook(lambda _block, _args, number=number: self._enter(number))
-            block.register_forward_hook(lambda _block, _args, _out, number=number: self._leave(number))
+            block.register_forward_hook(lambda *_, number=number: self._leave(number), always_call=True)
 
     @contextmanager
     def resting(self) -> Iterator[None]:
@@ -61,9 +61,9 @@ class Streamed:
         """Inside, the stores of block ``number`` are on the device, also for its backward pass; those of the block
         before it set out."""
         resting, self._resting = self._resting, False
-        self._enter(number, following=max(0, number - 1))
-        self._held = number
         try:
+            self._enter(number, following=max(0, number - 1))
+            self._held = number
             yield
         finally:
             self._held = None
@@ -95,7 +95,8 @@ class Streamed:
         self.here[number] = (stores, ready)
 
     def _leave(self, number: int) -> None:
-        if self._resting or self._held == number:
+        """Block ``number`` has computed, or failed, maybe before its stores were there."""
+        if self._resting or self._held == number or number not in self.here:
             return
         stores, _ = self.here.pop(number)
         for layer, host, frozen in zip(self.layers[number], self.hosted[number], stores, strict=True):
