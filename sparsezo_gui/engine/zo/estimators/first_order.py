@@ -10,7 +10,7 @@ from sparsezo_gui.engine.zo.estimators import Estimate, ExactEstimator, Probe
 class FirstOrder(ExactEstimator):
     """The exact gradient by back-propagation: the first-order baseline for zeroth-order runs.
 
-    Activations of all blocks are kept for the backward pass, and a replay computes every step again.
+    Activations of all blocks are kept for the backward pass. A run records each gradient, in 16 bits.
     """
 
     title: ClassVar[str] = "First order (back-propagation)"
