@@ -4,7 +4,7 @@ The shared run (version 2)
 --------------------------
 A zip file (deflated or stored; other methods can demand gigabytes from a reader) with files of the run folder, and of
 the runs that it branched from, at the same relative paths: ``run.json``, ``recipe.toml``, ``journal.bin`` (of a parent,
-only the records before the branch), ``gradients.bin`` (those of these records) unless they are too large together,
+only the records before the branch), ``gradients.bin`` (only of the steps that led to the run) if they are small enough,
 ``events.jsonl`` and ``notes.md`` if they exist, and ``mask.safetensors`` if it is small or requested. Checkpoints,
 locks and data are not included. Version 1 had no ``gradients.bin``.
 
@@ -141,7 +141,8 @@ def _files(run: RunFolder, with_examples: bool) -> Iterator[tuple[str, bytes, st
         if run.journal.exists():
             found = journal.read(run.journal, count)
             yield f"{prefix}journal.bin", run.header.pack() + found.records.tobytes(), ""
-            if kept := _gradients(run, fitting).packed(found.records):
+            steps = found.steps if count is None else found.steps[: step - run.start]
+            if kept := _gradients(run, fitting).packed(steps):
                 yield prefix + GRADIENTS, kept, ""
         parent, branched = run.parent, run.facts.branched
         if parent is None or branched is None:
