@@ -45,6 +45,7 @@ a step, and other hardware gives other last bits.
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import time
@@ -85,10 +86,11 @@ class Rounded:
 
         if not len(self.numbers):
             return None
+        numbers = torch.from_numpy(self.numbers.astype(np.float16)).to(values.device).float().mul_(2.0**self.exponent)
+        if len(numbers) == len(values):
+            return numbers
         found = torch.zeros_like(values, dtype=torch.float32)
-        with np.errstate(over="ignore"):  # a step that is not finite is skipped
-            numbers = np.ldexp(self.numbers.astype("<f4"), self.exponent)
-        found[self.first : self.first + len(numbers)] = torch.from_numpy(numbers).to(found.device)
+        found[self.first : self.first + len(numbers)] = numbers
         return found
 
     def pack(self, step: int, at: float) -> bytes:
@@ -100,17 +102,16 @@ class Rounded:
 
 def rounded(gradient: Tensor | None) -> Rounded:
     """``gradient`` (n,) in 16 bits, each number to the nearest: at most 2⁻¹² of it away, except for those below 2⁻²⁹ of
-    the largest."""
+    the largest. What is not finite stays so."""
     if gradient is None:
         return Rounded(0, 0, np.zeros(0, "<f2"))
-    values = gradient.detach().cpu().float().numpy()
-    used = values != 0
-    first, last = int(used.argmax()), len(used) - int(used[::-1].argmax())
-    values = values[first:last] if used[first] else values[:1]  # all of it is 0
-    with np.errstate(all="ignore"):  # what is not finite stays so, and its step is skipped
-        largest = np.frexp(max(float(values.max()), -float(values.min())))[1]
-        exponent = min(max(int(largest) - TOP, LOWEST), HIGHEST)
-        return Rounded(first, exponent, np.ldexp(values, -exponent).astype("<f2"))
+    used = (gradient != 0).byte()
+    first, last = int(used.argmax()), len(used) - int(used.flip(0).argmax())
+    values = gradient[first:last] if used[first] else gradient[:1]  # all of it is 0
+    low, high = values.aminmax()
+    exponent = min(max(math.frexp(max(high.item(), -low.item()))[1] - TOP, LOWEST), HIGHEST)
+    # A product with a power of 2 is exact, so that this is the same on every device.
+    return Rounded(first, exponent, values.mul(2.0**-exponent).half().cpu().numpy().astype("<f2", copy=False))
 
 
 class _Place(NamedTuple):
