@@ -61,8 +61,8 @@ def verify(options: argparse.Namespace, console: Console) -> int:
             f"The replay of {step} steps gives the run's values to rounding, not bit for bit: other hardware and other "
             "versions of libraries compute other last bits."
         )
-    if replayed.read:
-        words += f"\nRecorded exact gradients: {replayed.read:,} steps, replayed bit for bit."
+    if replayed.recorded:
+        words += f"\nRecorded exact gradients: {replayed.recorded:,} steps, replayed bit for bit."
     if replayed.again:
         words += (
             f"\nExact gradients computed again: {replayed.again:,} steps, whose numbers in the journal differ by at "

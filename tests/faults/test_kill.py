@@ -98,7 +98,7 @@ def test_a_process_killed_between_a_gradient_and_its_step_loses_none(exact_file,
         code, (found,), error = child.run(["verify", folder, "--json"], out, tmp_path / "home")
     finally:
         (tmp_path / "data.jsonl").rename(exact_file.with_name("data.jsonl"))
-    assert (code, found["same"], found["read"], found["again"]) == (0, True, 40, 0), error
+    assert (code, found["same"], found["recorded"], found["again"]) == (0, True, 40, 0), error
 
 
 @pytest.mark.parametrize("form", ["overlay", "hf"])

@@ -101,7 +101,7 @@ class Rounded:
 
 
 def rounded(gradient: Tensor | None) -> Rounded:
-    """``gradient`` (n,) in 16 bits, each number to the nearest: at most 2⁻¹² of it away, except for those below 2⁻²⁹ of
+    """``gradient`` (n,) in 16 bits, each number to the nearest: at most 2⁻¹¹ of it away, except for those below 2⁻²⁸ of
     the largest. What is not finite stays so."""
     if gradient is None:
         return Rounded(0, 0, np.zeros(0, "<f2"))

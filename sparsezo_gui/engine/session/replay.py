@@ -28,10 +28,10 @@ DRAWN_AHEAD = 100_000  # values per direction from which directions are drawn ah
 
 @dataclass
 class Replayed:
-    """Of the replayed steps with an exact gradient: how many were read from records, how many computed again, and the
-    largest difference of the latter's scalars from the journal's, relative to the largest of a step."""
+    """Of the replayed steps with an exact gradient: how many were recorded, how many computed again, and the largest
+    difference of the latter's scalars from those in the journal, relative to the largest of the step."""
 
-    read: int = 0
+    recorded: int = 0
     again: int = 0
     difference: float = 0.0
 
@@ -66,7 +66,7 @@ def replay(
                     exact = _again(session, part, z, data, recorded, replayed)
                 else:
                     exact = gradient.unpacked(session.tuned.values)
-                    replayed.read += 1
+                    replayed.recorded += 1
             session.advance(z, recorded, rate, exact, recipe)
             done += 1
             if done % 100 == 0:
