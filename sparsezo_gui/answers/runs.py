@@ -72,11 +72,19 @@ class Shareable:
 
 @dataclass(frozen=True)
 class Shared:
-    """A shared run: size of the file, whether it includes the mask, and its contents."""
+    """A shared run: size of the file, whether it includes the mask, its contents, and how many steps have exact
+    gradients that are not included."""
 
     bytes: int
     with_mask: bool
     contents: tuple[Content, ...]
+    again: int = 0
+
+    @property
+    def lacks(self) -> str:
+        """What the other computer needs besides, in a sentence; empty if nothing."""
+        steps = f"{self.again:,} step{'s' if self.again != 1 else ''}"
+        return f"It lacks the exact gradients of {steps}: rebuilding them takes the same data." if self.again else ""
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,10 @@ def branch(options: argparse.Namespace, console: Console) -> None:
 
 @command("verify", "Replay a run's journal and check the hash of its tuned values.", RUN, loads=True)
 def verify(options: argparse.Namespace, console: Console) -> int:
-    """Replays the journal from its start and compares the hash of the tuned values with the recorded one."""
+    """Replays the journal from its start, compares the hash of the tuned values with the recorded one, and says how
+    exact that is."""
     from sparsezo_gui.engine.runs.folder import open_run
-    from sparsezo_gui.engine.session.opening import open_session
+    from sparsezo_gui.engine.session.opening import loaded, restore
     from sparsezo_gui.recipe.outcome import on_lineage
 
     run = open_run(options.run)
@@ -46,15 +47,30 @@ def verify(options: argparse.Namespace, console: Console) -> int:
     if not ends:
         raise UserError(f"{options.run}: this run has not recorded a hash yet. It does so when it stops or finishes.")
     step, recorded = ends[-1].step, ends[-1].hash
-    found = console.finish(open_session(run, step, from_checkpoints=False)).tuned.hash()
+    session = console.finish(loaded(run))
+    replayed = console.finish(restore(session, run, step, from_checkpoints=False))
+    found = session.tuned.hash()
     words = f"The replay of {step} steps gives bit-identical values: {found}"
     if found != recorded:
         words = (
             f"The replay of {step} steps gives values with hash {found}, but the run recorded {recorded}: its "
             "journal or events were changed. Restore them from a copy of the run."
         )
-    console.result({"step": step, "hash": found, "same": found == recorded}, words)
-    return int(found != recorded)
+    if found != recorded and replayed.rounding:
+        words = (
+            f"The replay of {step} steps gives the run's values to rounding, not bit for bit: other hardware and other "
+            "versions of libraries compute other last bits."
+        )
+    if replayed.recorded:
+        words += f"\nRecorded exact gradients: {replayed.recorded:,} steps, replayed bit for bit."
+    if replayed.again:
+        words += (
+            f"\nExact gradients computed again: {replayed.again:,} steps, whose numbers in the journal differ by at "
+            f"most {replayed.difference:.1e} of their size."
+        )
+    facts = {"step": step, "hash": found, "same": found == recorded, **dataclasses.asdict(replayed)}
+    console.result(facts, words)
+    return int(found != recorded and not replayed.rounding)
 
 
 @command(
@@ -74,6 +90,7 @@ def share(options: argparse.Namespace, console: Console) -> None:
     mask = "with its mask" if shared.with_mask else "without its mask, which the other computer finds again"
     facts = {"out": options.out, **dataclasses.asdict(shared)}
     words = f"{options.out}: {shared.bytes:,} bytes; {mask}. It contains:\n{_listed(shared.contents)}"
+    words = f"{words}\n{shared.lacks}" if shared.lacks else words
     console.result(facts, words if options.with_examples else f"{words}\nIt contains no examples from your data.")
 
 

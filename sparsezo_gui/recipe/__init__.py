@@ -18,7 +18,7 @@ it MAY contain these tables. A missing key takes its default (``learning_rate``:
 ``[selection]``  rule, then its fields: which examples a step uses (shuffled, coreset)
 ``[privacy]``    rule, then its fields: how much the model may reveal about its training examples (none, gaussian)
 ``[loop]``       steps batch_size seed evaluate_every patience guard
-``[run]``        name folder checkpoints pause_on
+``[run]``        name folder checkpoints gradients pause_on
 
 The program always writes every key. So a ``[model]`` with ``id``, ``revision``, ``bits`` and ``device`` but no
 ``block`` is older than that key and means ``block = 64``, and a ``[data]`` with all its keys except ``chat_template``

@@ -124,6 +124,13 @@ class RunTable(Settings):
         ge=0,
         title="Space for checkpoints",
     )
+    gradients: int = setting(
+        1000,
+        "Disk space for exact gradients, from which any step is rebuilt without the data; 0: none.",
+        unit="MiB",
+        ge=0,
+        title="Space for gradients",
+    )
     pause_on: tuple[Literal["battery", "disk", "gpu"], ...] = setting(
         ("disk",),
         "Pause automatically: on 'battery', when the 'disk' is full, while another program uses the 'gpu'.",

@@ -204,7 +204,7 @@ def test_an_older_run_opens_and_knows_its_training_examples(run, call, tmp_path)
 
 def test_a_run_from_before_chat_templates_keeps_its_ways_and_is_told_what_changed(run, tmp_path):
     """It was of version 3, where no recipe said how to ask, and answers lost the spaces around them."""
-    assert (run.facts.version, run.facts.prepared, run.recipe.data.chat_template) == (4, 2, True)
+    assert (run.facts.version, run.facts.prepared, run.recipe.data.chat_template) == (5, 2, True)
     path = run.path / "run.json"
     facts = json.loads(path.read_text())
     facts["recipe"]["data"].pop("chat_template")

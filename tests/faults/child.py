@@ -14,11 +14,12 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from sparsezo_gui import cli
 from sparsezo_gui.engine import evaluate, generate, training  # noqa: F401 (loaded once, for all children)
 from sparsezo_gui.engine.export import merged, overlay_file, trained  # noqa: F401
-from sparsezo_gui.engine.runs import branch, checkpoints, share  # noqa: F401
+from sparsezo_gui.engine.runs import branch, checkpoints, gradients, share  # noqa: F401
 
 TOUCHING = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "os.rmdir"}
 _context = multiprocessing.get_context("forkserver")
@@ -27,7 +28,8 @@ _context.set_forkserver_preload([__name__])
 
 @dataclass(frozen=True)
 class Fault:
-    """``kill_at``: SIGKILL at the n-th touch of a file in ``folder``; ``memory``: bytes of address space more than now.
+    """``kill_at``: SIGKILL at the n-th touch of a file in ``folder``; ``memory``: bytes of address space more than now;
+    ``gradient``: SIGKILL at the n-th gradient, after ``part`` of its bytes are written, and before its step is.
 
     ``watch``: no setting aside of room on the disk, so that writes themselves fail; waits are short.
     """
@@ -35,6 +37,8 @@ class Fault:
     folder: str = ""
     kill_at: int = 0
     memory: int = 0
+    gradient: int = 0
+    part: float = 1.0
     watch: bool = True
 
 
@@ -82,6 +86,8 @@ def _run(arguments: list[str], out: str, home: str, fault: Fault) -> None:
         watch.ROOM, running.POLL = 0, 0.05
     if fault.kill_at:
         _kill_at(fault.folder, fault.kill_at)
+    if fault.gradient:
+        _kill_at_gradient(fault.gradient, fault.part)
     if fault.memory:
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + fault.memory,) * 2)
@@ -89,6 +95,19 @@ def _run(arguments: list[str], out: str, home: str, fault: Fault) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _kill_at_gradient(count: int, part: float) -> None:
+    write, left = gradients.write_all, count
+
+    def killed(file: BinaryIO, content: bytes) -> None:
+        nonlocal left
+        left -= 1
+        write(file, content[: round(part * len(content))] if left == 0 else content)
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    gradients.write_all = killed
 
 
 def _kill_at(folder: str, count: int) -> None:

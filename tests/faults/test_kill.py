@@ -43,7 +43,10 @@ def faults(count):
         yield number, chance.uniform(0, 2.0) if number % 2 else 0.0, chance.randint(1, LONGEST)
 
 
-def test_a_run_survives_being_killed_at_any_moment(recipe_file, whole, tmp_path, pytestconfig):
+@pytest.mark.parametrize("kind", ["scalars", "exact gradients"])
+def test_a_run_survives_being_killed_at_any_moment(request, tmp_path, pytestconfig, kind):
+    names = ("exact_file", "exact_whole") if kind == "exact gradients" else ("recipe_file", "whole")
+    recipe_file, whole = map(request.getfixturevalue, names)
     tried = killed = lost = 0
     for number, delay, touch in faults(pytestconfig.getoption("--faults")):
         folder, out = tmp_path / f"run{number}", tmp_path / "out"
@@ -75,6 +78,27 @@ def test_a_run_survives_being_killed_at_any_moment(recipe_file, whole, tmp_path,
         shutil.rmtree(folder)
     assert killed and lost == 0  # every step that was told is there
     print(f"{tried} processes, {killed} killed, {lost} told steps lost")
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 1.0], ids=["before", "in its head", "in its numbers", "after"])
+def test_a_process_killed_between_a_gradient_and_its_step_loses_none(exact_file, exact_whole, tmp_path, part):
+    """And a second time while it is resumed: each step is taken again, and replayed from its own gradient."""
+    folder, out = tmp_path / "run", tmp_path / "out"
+    arguments = ["train", exact_file, "--run", folder, "--json"]
+    for count, steps in ((7, 6), (5, 10)):
+        fault = Fault(gradient=count, part=part)
+        assert child.end(child.start(arguments, out, tmp_path / "home", fault)) == -signal.SIGKILL
+        assert journal.read(folder / "journal.bin").step == steps
+        check_folder(tmp_path)
+        arguments = ["resume", folder, "--json"]
+    code, events, error = child.run(arguments, out, tmp_path / "home")
+    assert (code, error, events[-1]["hash"]) == (0, "", exact_whole[1])
+    exact_file.with_name("data.jsonl").rename(tmp_path / "data.jsonl")
+    try:
+        code, (found,), error = child.run(["verify", folder, "--json"], out, tmp_path / "home")
+    finally:
+        (tmp_path / "data.jsonl").rename(exact_file.with_name("data.jsonl"))
+    assert (code, found["same"], found["recorded"], found["again"]) == (0, True, 40, 0), error
 
 
 @pytest.mark.parametrize("form", ["overlay", "hf"])

@@ -16,7 +16,7 @@ import pytest
 
 from sparsezo_gui import recipe
 from sparsezo_gui.engine import training
-from sparsezo_gui.engine.runs import checkpoints, journal, journal_writer
+from sparsezo_gui.engine.runs import checkpoints, gradients, journal, journal_writer
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
@@ -79,7 +79,10 @@ class Disk:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_run_survives_a_power_cut_at_any_moment(recipe_file, whole, tmp_path, monkeypatch, pytestconfig):
+@pytest.mark.parametrize("kind", ["scalars", "exact gradients"])
+def test_a_run_survives_a_power_cut_at_any_moment(request, tmp_path, monkeypatch, pytestconfig, kind):
+    names = ("exact_file", "exact_whole") if kind == "exact gradients" else ("recipe_file", "whole")
+    recipe_file, whole = map(request.getfixturevalue, names)
     count, tried = pytestconfig.getoption("--faults"), 0
     monkeypatch.setattr(checkpoints, "spacing", lambda size, again=False: 5)
     while tried < count:
@@ -111,7 +114,8 @@ def cuts_of_a_run(recipe_file, place, chance, monkeypatch, likely):
         maybe_cut()
 
     with monkeypatch.context() as patched:
-        patched.setattr(journal_writer, "SYNC_EVERY", 0.02)  # as many syncs in a short run as in a long one
+        for writer in (journal_writer, gradients):
+            patched.setattr(writer, "SYNC_EVERY", 0.02)  # as many syncs in a short run as in a long one
         patched.setattr(os, "fsync", noted)
         for event in training.train(recipe.load(recipe_file), folder=disk.folder / "run"):
             if isinstance(event, e.Step):

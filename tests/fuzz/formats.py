@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from sparsezo_gui import recipe
@@ -24,7 +25,7 @@ from sparsezo_gui.engine.frozen import end_tokens
 from sparsezo_gui.engine.pretrained.source import inspect
 from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
 from sparsezo_gui.engine.pretrained.weights import read_header
-from sparsezo_gui.engine.runs import checkpoints, journal
+from sparsezo_gui.engine.runs import checkpoints, gradients, journal
 from sparsezo_gui.engine.runs.facts import Branched, Facts
 from sparsezo_gui.engine.runs.folder import create, open_run
 from sparsezo_gui.engine.runs.journal_writer import JournalWriter
@@ -274,6 +275,7 @@ EVENTS = "\n".join(
     )
 )  # fmt: skip
 HEADER, RECORD = 128, 60
+GRADIENTS = 52, 40, 30  # header, begin of a record, values
 
 
 def journal_files(folder: Path) -> list[bytes]:
@@ -300,6 +302,42 @@ def read_journal(path: Path) -> None:
     found = journal.read(path)
     assert len(found.steps) == found.step - found.header.start
     assert (found.steps["step"] == range(found.header.start + 1, found.step + 1)).all() and found.returns is not None
+
+
+def gradient_files(folder: Path) -> list[bytes]:
+    writer = gradients.GradientWriter(folder / "seed", GRADIENTS[2], FINGERPRINT, 1 << 20)
+    for step in (1, 2, 3):
+        writer.append(step, step / 3, gradients.rounded(torch.linspace(-step, 1, GRADIENTS[2])))
+    return [(folder / "seed").read_bytes()]
+
+
+def unsealed_gradients(content: bytes) -> Opened:
+    """Gradients whose checksums are made anew after the change, as far as the lengths say where they are."""
+
+    def seal(text: bytes) -> bytes:
+        head, begin, _ = GRADIENTS
+        found, at = text[: head - 4] + zlib.crc32(text[: head - 4]).to_bytes(4, "little"), head
+        while at + begin <= len(text):
+            end = at + begin + 2 * int.from_bytes(text[at + 24 : at + 32], "little")
+            fields = text[at : at + 32] + zlib.crc32(text[at + begin : end]).to_bytes(4, "little")
+            found += fields + zlib.crc32(fields).to_bytes(4, "little") + text[at + begin : end]
+            at = end
+        return found
+
+    return content, seal
+
+
+def read_gradients(path: Path) -> None:
+    found = gradients.read(path, GRADIENTS[2], FINGERPRINT)
+    for step, at in found.places:
+        record = np.zeros(1, journal.record_dtype(1))
+        record["step"], record["time"] = step, at
+        values = found.of(record[0])
+        assert (
+            values is None or values.unpacked(torch.zeros(GRADIENTS[2])) is None or len(values.numbers) <= GRADIENTS[2]
+        )
+    if found.fault:
+        raise UserError(found.fault)
 
 
 def frame_files(folder: Path) -> list[bytes]:
@@ -380,6 +418,7 @@ FORMATS = {
     "parquet": Format("a.parquet", parquet_files, rows(), words=DATA),
     "chat": Format("a.jsonl", contents(CHAT, SHARED), rows(task="chat"), words=DATA),
     "journal": Format("journal.bin", journal_files, read_journal, unsealed),
+    "gradients": Format("gradients.bin", gradient_files, read_gradients, unsealed_gradients),
     "frame": Format("1-1.safetensors", frame_files, read_frame, header, TENSORS),
     "run": Format("run.json", run_files, read_run, words=RUN, named=("any_damage",)),
     "events": Format("events.jsonl", event_files, lambda path: summary(path.parent), words=RUN),

@@ -9,6 +9,7 @@ from sparsezo_gui.engine.data.tokenise import prompt_tokens
 from sparsezo_gui.engine.generate import stream
 from sparsezo_gui.engine.masks.random import Random
 from sparsezo_gui.engine.objective import measure
+from sparsezo_gui.engine.runs.gradients import rounded
 from sparsezo_gui.engine.spaces.sparse import SparseValues
 from sparsezo_gui.engine.zo import generator
 from tests.engine.conftest import finish
@@ -52,6 +53,13 @@ def test_text_is_the_cpus(frozen_tiny, family):
 def test_random_numbers_are_the_cpus_to_the_bit(draw):
     here, there = draw(2**40 + 7, 3, 1, 1_000_003), draw(2**40 + 7, 3, 1, 1_000_003, GPU)
     assert there.device == GPU and torch.equal(here, there.cpu())
+
+
+def test_gradients_in_16_bits_are_the_cpus_to_the_bit():
+    numbers = torch.randn(100_003) * torch.logspace(-45, 30, 100_003)
+    here, there = rounded(numbers), rounded(numbers.to(GPU))
+    assert here.exponent == there.exponent and here.numbers.tobytes() == there.numbers.tobytes()
+    assert torch.equal(here.unpacked(numbers), there.unpacked(numbers.to(GPU)).cpu())
 
 
 def test_rounding_by_chance_is_the_cpus_to_the_bit():

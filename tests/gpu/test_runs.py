@@ -42,6 +42,15 @@ def test_resuming_gives_the_bits_of_a_run_that_never_stopped(make, tmp_path, bit
     assert finish(open_session(open_run(tmp_path / "whole"), from_checkpoints=False)).tuned.hash() == whole
 
 
+@pytest.mark.parametrize("update", ["sgd", "adam"])
+def test_exact_gradients_of_a_gpu_are_replayed_on_a_cpu_to_the_same_bits(make, tmp_path, update):
+    rules = {"estimator": {"rule": "first-order"}, "update": {"rule": update, "learning_rate": 1e-3}}
+    hash = list(training.train(make(model={"device": "cuda"}, **rules), folder=tmp_path / "run"))[-1].hash
+    recipe = tmp_path / "run" / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace('device = "cuda"', 'device = "cpu"'))
+    assert finish(open_session(open_run(tmp_path / "run"), from_checkpoints=False)).tuned.hash() == hash
+
+
 def test_a_killed_run_goes_on_and_is_verified_on_both_devices(tmp_path, figure):
     whole = ran("train", "starter", "--run", tmp_path / "whole", *SMALL)[-1]["hash"]
     cut = tmp_path / "cut"

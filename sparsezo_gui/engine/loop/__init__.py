@@ -14,7 +14,7 @@ from sparsezo_gui.engine.loop.evaluation import evaluate_due, evaluate_end
 from sparsezo_gui.engine.loop.rescue import hopeless, rescued, watch_over
 from sparsezo_gui.engine.loop.running import Commands, Events, Loaded, Running
 from sparsezo_gui.engine.loop.step import take_step
-from sparsezo_gui.engine.loop.writing import finish, keep_checkpoint
+from sparsezo_gui.engine.loop.writing import finish, keep_checkpoint, open_gradients
 from sparsezo_gui.engine.runs import checkpoints
 from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.watch import Watch
@@ -37,6 +37,7 @@ def events(running: Running) -> Events:
         before, reason, running.first = running.journal.count, "", running.step
         # Steps lost from a damaged journal are taken again; checkpoints of the lost ones must not be used for them.
         checkpoints.thin(run.path, running.journal, recipe.run.checkpoints * 2**20)
+        yield from open_gradients(running)
         while not reason and (running.step < steps or running.paused or not running.idle):
             yield from obey(running)
             # The model goes on to other functions, since a name for it here would keep it in memory.
@@ -62,6 +63,7 @@ def _go_on(running: Running, model: Loaded) -> Generator[e.Event, None, str]:
     yield from take_step(running, model)
     if (yield from rescued(running, model)):
         return "early" if hopeless(running) else ""
-    if model.step % checkpoints.spacing(running.run.facts.tuned, recipe.estimator.exact) == 0:
+    again = recipe.estimator.exact and running.gradients is None
+    if model.step % checkpoints.spacing(running.run.facts.tuned, again) == 0:
         yield from keep_checkpoint(running, model)
     return ""

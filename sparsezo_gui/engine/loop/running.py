@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.guard import Guard
 from sparsezo_gui.engine.runs.folder import RunFolder
+from sparsezo_gui.engine.runs.gradients import GradientWriter
 from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.watch import Watch
@@ -68,6 +69,7 @@ class Running:
     stopping: bool = False
     accept: bool = False  # inputs changed since the run started: it then answers prompts but takes no steps
     journal: JournalWriter = field(init=False)  # open while the loop runs
+    gradients: GradientWriter | None = field(default=None, init=False)  # None: not or no longer recorded
     watch: Watch = field(init=False)
     guard: Guard | None = field(default=None, init=False)
     rescues: int = field(default=0, init=False)  # automatic rollbacks of this loop

@@ -7,7 +7,9 @@ import time
 
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine.loop.running import Events, Loaded, Running
+from sparsezo_gui.engine.loop.writing import keep_gradient
 from sparsezo_gui.engine.objective import count_tokens
+from sparsezo_gui.engine.runs.gradients import rounded
 from sparsezo_gui.recipe import events as e
 
 
@@ -22,6 +24,9 @@ def take_step(running: Running, model: Loaded) -> Events:
     found = session.estimate(batch, directions, rate)
     # Non-finite scalars must not reach the values; recorded zeros make the replay skip the step too.
     recorded, exact = found.recorded, found.exact
+    kept = rounded(exact)
+    if running.run.facts.rounds:
+        exact = kept.unpacked(session.tuned.values)
     finite = all(map(math.isfinite, recorded)) and (exact is None or bool(exact.isfinite().all()))
     if not finite:
         recorded, exact = (0.0,) * len(recorded), None
@@ -30,11 +35,15 @@ def take_step(running: Running, model: Loaded) -> Events:
     passes = recipe.estimator.forward_passes + recipe.update.forward_passes
     tokens = 0 if private else tokens + sum(map(count_tokens, batch)) * passes
     memory, seconds = devices.memory_used(session.model.device), time.perf_counter() - started
+    now = time.time()
+    if any(recorded):
+        yield from keep_gradient(running, number, now, kept)
     yield from running.written(
         lambda: running.journal.append(
-            step=number, tokens=tokens, loss=found.loss, rate=rate, seconds=seconds, memory=memory, values=recorded
+            step=number, tokens=tokens, loss=found.loss, rate=rate, seconds=seconds, memory=memory, values=recorded,
+            at=now,
         )
-    )
+    )  # fmt: skip
     yield e.Step(number, found.loss, recorded[0], rate, seconds, memory, tokens)
     running.bad = 0 if private or (finite and math.isfinite(found.loss)) else running.bad + 1
     if running.bad:

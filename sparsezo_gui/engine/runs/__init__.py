@@ -1,10 +1,11 @@
 """Runs on disk: the folder, the journal, and what is rebuilt from them. Reading a run does not need torch.
 
 A run is a recipe and a list of scalars: the random directions are a pure function of seed, step and direction number,
-so the recorded projected gradients and rates are enough to rebuild the tuned values after every step. (Gradients from
-backpropagation are not recorded: a replay repeats such steps, which needs the training data.)
+so the recorded projected gradients and rates are enough to rebuild the tuned values after every step. Gradients from
+backpropagation do not follow from scalars, so they are recorded too, as far as the recipe leaves space for them; a
+replay computes the others again, which needs the training data.
 
-The run folder (version 4)
+The run folder (version 5)
 --------------------------
 ``recipe.toml``       the recipe of the run, including all defaults
 ``run.json``          version, name, created (ISO 8601, UTC), versions of program and libraries, model fingerprint, mask
@@ -16,6 +17,8 @@ The run folder (version 4)
                       folder a run, so it MUST be written last, and MUST NOT change after the first step
 ``mask.safetensors``  the mask (see `sparsezo_gui.engine.spaces.mask`); a branch uses that of its tree
 ``journal.bin``       every step (see `journal`)
+``gradients.bin``     exact gradients of the steps, if its estimator has any, a cache (see `gradients`); a branch reads
+                      those of the steps before it from its parents
 ``frames/``           checkpoints, a cache (see `checkpoints`)
 ``events.jsonl``      one JSON object per line for each event other than a step: evaluations with their best and
                       worst examples, the base model's losses, notices, returns, rate changes, ends; a reader MUST
@@ -34,7 +37,8 @@ The run folder (version 4)
 A run folder is created in place by the process with its lock (``train``), or under another name and then renamed (see
 `drafts`). Only its owner can access it.
 
-Runs without ``inputs`` or ``recipe`` are older than these; for a branch with other data than its parent, the first
+Version 4 had no ``gradients.bin``: its exact gradients are not rounded, and are computed again for a replay. Runs
+without ``inputs`` or ``recipe`` are older than these; for a branch with other data than its parent, the first
 start records the ``inputs``. Version 3 had no ``prepared``, which is then 1, and no ``chat_template`` in the recipe's
 ``[data]``, which is then false. Version 2 had no ``hash`` in ``branched``: such a branch opens, with a notice that its
 starting point cannot be checked. Version 1 had no branches, frames and notes, and a journal of version 1. All versions

@@ -1,7 +1,7 @@
 """How much a run will write, and whether the disk has enough space, checked before the start.
 
-Without space for the journal and the mask, a run is refused. Too little space for checkpoints or an export only gives a
-notice: without checkpoints, a run takes longer to open, and an export can go to another disk.
+Without space for the journal and the mask, a run is refused. Too little space for checkpoints, gradients or an
+export only gives a notice: without the first two, a run takes longer to open, and an export can go to another disk.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sparsezo_gui.engine.pretrained.source import ModelSource
 from sparsezo_gui.engine.runs.checkpoints import PACKED, spacing
+from sparsezo_gui.engine.runs.gradients import RECORD_BYTES
 from sparsezo_gui.engine.runs.journal import HEADER_BYTES, record_dtype
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
@@ -20,16 +21,17 @@ from sparsezo_gui.recipe.registry import SPACES
 from sparsezo_gui.sizes import size
 
 SMALL = 1 << 20  # bytes that are not checked: a failing write is reported too, and pauses the run if the recipe says so
-VALUE = 4  # bytes of a tuned value
+VALUE, GRADIENT = 4, 2  # bytes of a tuned value and of its gradient
 
 
 @dataclass(frozen=True)
 class DiskSpace:
-    """Bytes on the disk: the minimum for the run itself, those of all checkpoints it may keep, and those of an exported
-    model."""
+    """Bytes on the disk: the minimum for the run itself, those of all checkpoints and exact gradients it may keep, and
+    those of an exported model."""
 
     least: int
     checkpoints: int
+    gradients: int
     export: int
 
 
@@ -39,10 +41,12 @@ def needed(recipe: Recipe, source: ModelSource) -> DiskSpace:
     journal = HEADER_BYTES + steps * record_dtype(recipe.recorded).itemsize
     mask = SPACES[recipe.mask.space].mask_bytes(tuned)
     one = round((PACKED + recipe.state_vectors) * tuned * VALUE)
-    count = -(-steps // spacing(tuned, again=recipe.estimator.exact))
+    exact, budget = recipe.estimator.exact, recipe.run.gradients * 2**20
+    gradients = steps * (RECORD_BYTES + GRADIENT * tuned) if exact else 0
+    count = -(-steps // spacing(tuned, again=gradients > budget))
     checkpoints = min(recipe.run.checkpoints * 2**20, count * one)
     export = sum(file.stat().st_size for file in set(source.weights.values()))
-    return DiskSpace(journal + mask, checkpoints, export)
+    return DiskSpace(journal + mask, checkpoints, min(gradients, budget), export)
 
 
 def check(recipe: Recipe, source: ModelSource, folder: Path) -> Iterator[str]:
@@ -53,12 +57,14 @@ def check(recipe: Recipe, source: ModelSource, folder: Path) -> Iterator[str]:
             f"{folder}: the run needs {size(space.least)} for its journal and mask, but only {size(free)} are free on "
             "this disk. Free some space, or choose a folder on another disk with --run or [run] folder."
         )
-    if space.least + space.checkpoints > max(free, SMALL):
+    cache = space.checkpoints + space.gradients
+    if space.least + cache > max(free, SMALL):
+        what = "checkpoints and gradients" if space.gradients else "checkpoints"
         yield (
-            f"The checkpoints of this run may take {size(space.checkpoints)}, but only {size(free)} are free on the "
-            f"disk of {folder}. Free some space, set a smaller [run] checkpoints, or choose a folder on another disk."
+            f"The {what} of this run may take {size(cache)}, but only {size(free)} are free on the disk of {folder}. "
+            f"Free some space, set a smaller [run] {what.replace('and', 'or')}, or choose a folder on another disk."
         )
-    elif space.least + space.checkpoints + space.export > max(free, SMALL):
+    elif space.least + cache + space.export > max(free, SMALL):
         yield (
             f"After this run, the disk of {folder} may have too little space for the merged model "
             f"({size(space.export)}; {size(free)} are free now). Export it to another disk, or as an overlay."

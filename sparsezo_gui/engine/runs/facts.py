@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-VERSION: Final = 4
+VERSION: Final = 5
 PREPARED = 2  # how rows become examples, see `Facts.prepared`
 _SHA256 = "^[0-9a-f]{64}$"
 
@@ -28,7 +28,7 @@ class Facts(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    version: Literal[1, 2, 3, 4] = VERSION
+    version: Literal[1, 2, 3, 4, 5] = VERSION
     name: str = ""
     created: str = ""
     versions: dict[str, str] = {}
@@ -49,6 +49,11 @@ class Facts(BaseModel):
     mask_seconds: float | None = None  # to find the mask
     device: str
     branched: Branched | None = None
+
+    @property
+    def rounds(self) -> bool:
+        """Whether exact gradients are rounded to 16 bits, so that they can be recorded; see `gradients`."""
+        return self.version >= 5
 
     @model_validator(mode="after")
     def _hashed(self) -> Facts:

@@ -68,6 +68,11 @@ class RunFolder:
         return self.path / "journal.bin"
 
     @property
+    def gradients(self) -> Path:
+        """The path of the exact gradients of its steps."""
+        return self.path / "gradients.bin"
+
+    @property
     def parent(self) -> RunFolder | None:
         """The run that this one branched from; its folder contains this one."""
         if self.facts.branched is None:

@@ -70,10 +70,10 @@ class JournalWriter:
 
     def append(
         self, *, step: int, tokens: int, loss: float, rate: float, seconds: float, memory: int,
-        values: tuple[float, ...],
+        values: tuple[float, ...], at: float | None = None,
     ) -> None:  # fmt: skip
-        """Adds a step, which the operating system has when this returns."""
-        self._write(step, tokens, loss, rate, time.time(), seconds, STEP, memory, values)
+        """Adds a step that ended ``at`` a time (None: now). The operating system has it when this returns."""
+        self._write(step, tokens, loss, rate, time.time() if at is None else at, seconds, STEP, memory, values)
 
     def go_back(self, step: int) -> None:
         """Records that the run went back to ``step``, and syncs."""

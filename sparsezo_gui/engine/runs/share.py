@@ -1,11 +1,12 @@
 """Sharing a run: a small file from which another computer with the same base model can rebuild every step.
 
-The shared run (version 1)
+The shared run (version 2)
 --------------------------
 A zip file (deflated or stored; other methods can demand gigabytes from a reader) with files of the run folder, and of
 the runs that it branched from, at the same relative paths: ``run.json``, ``recipe.toml``, ``journal.bin`` (of a parent,
-only the records before the branch), ``events.jsonl`` and ``notes.md`` if they exist, and ``mask.safetensors`` if it is
-small or requested. Checkpoints, locks and data are not included.
+only the records before the branch), ``gradients.bin`` (only of the steps that led to the run) if they are small enough,
+``events.jsonl`` and ``notes.md`` if they exist, and ``mask.safetensors`` if it is small or requested. Checkpoints,
+locks and data are not included. Version 1 had no ``gradients.bin``.
 
 A writer MUST leave out the best and worst examples of the evaluations, which are rows of the data, unless requested,
 and MUST reduce each path to ``./`` and its last part, which a reader resolves from the outermost run's folder. All
@@ -33,8 +34,9 @@ from pathlib import Path, PurePosixPath
 from sparsezo_gui.answers import Content, Shared
 from sparsezo_gui.engine.drafts import drafting, new_folder, publish
 from sparsezo_gui.engine.files import cannot_write, make_folder, private, replacing, sync, write_text
-from sparsezo_gui.engine.runs import journal
+from sparsezo_gui.engine.runs import gradients, journal
 from sparsezo_gui.engine.runs.folder import BRANCHES, NOTES, RunFolder, open_run, runs_home
+from sparsezo_gui.engine.runs.gradients import Gradients
 from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import dump, loads, outcome, portable, values, with_settings
@@ -42,10 +44,11 @@ from sparsezo_gui.recipe.events import Event, Examples, Finished, Notice, Return
 from sparsezo_gui.sizes import size
 
 MASK, MASK_BYTES = "mask.safetensors", 1 << 18  # size up to which a compressed mask is always included
+GRADIENTS, GRADIENTS_BYTES = "gradients.bin", 1 << 28  # size of all files up to which they are included
 MOST_BYTES, MOST_TIMES, SMALL, MOST_ENTRIES = 1 << 30, 100, 20 << 20, 1000  # of all entries; see the format
 LIMITS = {  # maximum unpacked bytes of an entry
     "run.json": 1 << 20, "recipe.toml": 1 << 20, "journal.bin": 1 << 30, "events.jsonl": 1 << 28, NOTES: 1 << 24,
-    MASK: 1 << 30,
+    MASK: 1 << 30, GRADIENTS: GRADIENTS_BYTES,
 }  # fmt: skip
 HOLDS = {
     "run.json": "name, date, device, versions, and hashes of model and data",
@@ -54,6 +57,7 @@ HOLDS = {
     "events.jsonl": "metrics and notices",
     NOTES: "your notes, word for word",
     MASK: "which weights are tuned",
+    GRADIENTS: "exact gradients of the steps, from which parts of your training data may be reconstructed",
 }
 _PIECE = 1 << 20  # bytes unpacked at a time
 _PLACE = re.compile(rf"((?:{BRANCHES}/[\w][\w.-]*/)*)({'|'.join(map(re.escape, LIMITS))})")
@@ -71,7 +75,7 @@ def share(
     ``with_examples`` the best and worst examples. Raises `UserError`."""
     if out.exists() and not replace:
         raise UserError(f"{out}: already exists. Choose another file.")
-    lineage_of(run)  # report errors here, not to the recipient
+    lineage = lineage_of(run)  # reports errors here, not to the recipient
     entries = list(_entries(run, with_mask, with_examples))
     total, masked = sum(content.bytes for content, _ in entries), entries[-1][0].file == MASK
     large = any(content.bytes > LIMITS[content.file.rsplit("/", 1)[-1]] for content, _ in entries)
@@ -88,7 +92,22 @@ def share(
             # Readers treat data that compresses too well as an attack.
             shrinks = len(data) > SMALL and len(zlib.compress(data)) * MOST_TIMES < len(data)
             file.writestr(content.file, data, zipfile.ZIP_STORED if shrinks else zipfile.ZIP_DEFLATED)
-    return Shared(out.stat().st_size, masked, tuple(content for content, _ in entries))
+    kept, exact = _fitting(run), [part for part in lineage.segments if part.recipe.estimator.exact]
+    again = sum(_gradients(part.run, kept).missing(part.steps) for part in exact)
+    return Shared(out.stat().st_size, masked, tuple(content for content, _ in entries), again)
+
+
+def _fitting(run: RunFolder) -> bool:
+    """Whether the exact gradients of ``run`` and its parents are small enough to include."""
+    files = (each.gradients for each in run.lineage)
+    return sum(file.stat().st_size for file in files if file.is_file()) <= GRADIENTS_BYTES
+
+
+def _gradients(run: RunFolder, fitting: bool) -> Gradients:
+    """The exact gradients of ``run`` that are included."""
+    if not fitting:
+        return Gradients(run.gradients)
+    return gradients.read(run.gradients, run.facts.tuned, run.facts.mask_hash)
 
 
 def _entries(run: RunFolder, with_mask: bool, with_examples: bool) -> Iterator[tuple[Content, bytes]]:
@@ -103,7 +122,7 @@ def _entries(run: RunFolder, with_mask: bool, with_examples: bool) -> Iterator[t
 
 def _files(run: RunFolder, with_examples: bool) -> Iterator[tuple[str, bytes, str]]:
     """Name and bytes of each file except the mask, and its description if that is not always the same."""
-    root, count, step = run.root.path, None, 0
+    root, count, step, fitting = run.root.path, None, 0, _fitting(run)
     while True:
         folder = run.path.relative_to(root).as_posix()
         prefix = "" if folder == "." else f"{folder}/"
@@ -122,6 +141,9 @@ def _files(run: RunFolder, with_examples: bool) -> Iterator[tuple[str, bytes, st
         if run.journal.exists():
             found = journal.read(run.journal, count)
             yield f"{prefix}journal.bin", run.header.pack() + found.records.tobytes(), ""
+            steps = found.steps if count is None else found.steps[: step - run.start]
+            if kept := _gradients(run, fitting).packed(steps):
+                yield prefix + GRADIENTS, kept, ""
         parent, branched = run.parent, run.facts.branched
         if parent is None or branched is None:
             return

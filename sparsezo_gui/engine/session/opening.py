@@ -11,7 +11,7 @@ from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.session.loading import load_model
-from sparsezo_gui.engine.session.replay import replay
+from sparsezo_gui.engine.session.replay import Replayed, replay
 from sparsezo_gui.engine.spaces import mask as masks
 from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.engine.spaces.values import tuned_values
@@ -33,12 +33,12 @@ def open_session(
 
 def restore(
     session: Session, run: RunFolder, step: int | None, from_checkpoints: bool = True
-) -> Generator[Progress | Notice, None, None]:
-    """Restores a session of ``run`` at ``step`` (None: the last). Raises `UserError`."""
+) -> Generator[Progress | Notice, None, Replayed]:
+    """Restores a session of ``run`` at ``step`` (None: the last), and says how. Raises `UserError`."""
     lineage = lineage_of(run, step)
     if lineage.fault:
         yield Notice(lineage.fault, "warning")
-    yield from replay(session, lineage, from_checkpoints)
+    return (yield from replay(session, lineage, from_checkpoints))
 
 
 def loaded(run: RunFolder, accept: bool = False) -> Generator[Progress | Notice, None, Session]:

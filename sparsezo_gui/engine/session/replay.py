@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -14,46 +14,89 @@ import torch
 from torch import Tensor
 
 from sparsezo_gui.engine.data import TaskData
-from sparsezo_gui.engine.runs import checkpoints
-from sparsezo_gui.engine.runs.lineage import Lineage
+from sparsezo_gui.engine.runs import checkpoints, gradients
+from sparsezo_gui.engine.runs.gradients import Gradients, rounded
+from sparsezo_gui.engine.runs.lineage import Lineage, Segment
 from sparsezo_gui.engine.session import Session, State
 from sparsezo_gui.engine.session.loading import data_of
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Notice, Progress
 
+ROUNDING = 1e-2  # largest relative difference of a step's scalars; other data gives tenths
 DRAWN_AHEAD = 100_000  # values per direction from which directions are drawn ahead in parallel
+
+
+@dataclass
+class Replayed:
+    """Of the replayed steps with an exact gradient: how many were recorded, how many computed again, and the largest
+    difference of the latter's scalars from those in the journal, relative to the largest of the step."""
+
+    recorded: int = 0
+    again: int = 0
+    difference: float = 0.0
+
+    @property
+    def rounding(self) -> bool:
+        """Whether steps were computed again, and differ by no more than rounding explains."""
+        return self.again > 0 and self.difference <= ROUNDING
 
 
 def replay(
     session: Session, lineage: Lineage, from_checkpoints: bool = True
-) -> Generator[Progress | Notice, None, None]:
+) -> Generator[Progress | Notice, None, Replayed]:
     """Replays values and state to the end of ``lineage``: the same bits from any starting point, and without
-    forward passes unless the estimator back-propagates. Raises `UserError` if that needs data that is missing."""
+    forward passes, except for exact gradients that were not recorded. Raises `UserError` if those need data that is
+    missing."""
     session.recipe, session.factor = lineage.segments[-1].recipe, 1.0
     _start_from_checkpoint(session, lineage, from_checkpoints)
-    total, done = lineage.step - session.step, 0
+    total, done, replayed = lineage.step - session.step, 0, Replayed()
     for index, part in enumerate(lineage.segments):
         if session.step == part.first and index:
             session.state = _carried(session, lineage.segments[index - 1].recipe, part.recipe)
         records = part.steps[session.step - part.first :] if session.step < part.last else part.steps[:0]
+        recipe, kept = part.recipe, (yield from _gradients(session, part))
         for record, drawn in zip(records, _drawn(session, part.recipe, len(records)), strict=True):
-            z = session.shaped(part.recipe, drawn)
+            z = session.shaped(recipe, drawn)
             recorded, rate = record["values"].tolist(), float(record["rate"])
             exact = None
-            if part.recipe.estimator.exact and any(recorded):
-                exact = _exact(session, part.recipe, z, (yield from data_of(session, part.run, ("train",))))
-            session.advance(z, recorded, rate, exact, part.recipe)
+            if recipe.estimator.exact and any(recorded):
+                gradient = kept.of(record)
+                if gradient is None:
+                    data = yield from data_of(session, part.run, ("train",))
+                    exact = _again(session, part, z, data, recorded, replayed)
+                else:
+                    exact = gradient.unpacked(session.tuned.values)
+                    replayed.recorded += 1
+            session.advance(z, recorded, rate, exact, recipe)
             done += 1
             if done % 100 == 0:
                 yield Progress("Replaying the journal", done, total, "steps")
     session.factor = lineage.factor
+    return replayed
 
 
-def _exact(session: Session, recipe: Recipe, directions: Any, data: TaskData) -> Tensor | None:
-    """The backprop part of the next step, which is not in the journal and is computed again."""
-    as_then = replace(session, recipe=recipe)
+def _gradients(session: Session, part: Segment) -> Generator[Notice, None, Gradients]:
+    """The recorded exact gradients of a segment."""
+    run, tuned = part.run, session.tuned
+    if not part.recipe.estimator.exact or not run.facts.rounds:
+        return Gradients(run.gradients)
+    found = gradients.read(run.gradients, tuned.values.numel(), tuned.mask.hash)
+    if found.fault:
+        yield Notice(found.fault, "warning")
+    return found
+
+
+def _again(
+    session: Session, part: Segment, directions: Any, data: TaskData, recorded: list[float], replayed: Replayed
+) -> Tensor | None:
+    """The exact gradient of the next step, computed again."""
+    as_then = replace(session, recipe=part.recipe)
     probe = as_then.probe(as_then.choose(data.train.encoded).examples, directions)
-    return recipe.estimator.estimate(probe, session.state.estimator).exact
+    found = part.recipe.estimator.estimate(probe, session.state.estimator)
+    largest = max(map(abs, recorded))
+    differences = [abs(new - old) / largest for new, old in zip(found.recorded, recorded, strict=False)]
+    replayed.again, replayed.difference = replayed.again + 1, max(replayed.difference, *differences)
+    return rounded(found.exact).unpacked(session.tuned.values) if part.run.facts.rounds else found.exact
 
 
 def _carried(session: Session, before: Recipe, after: Recipe) -> State:

@@ -170,7 +170,7 @@ class RunsPage(Page):
         self._refresh()
 
     def _shared(self, request: ShareRun, shared: Shared) -> None:
-        text = f"Shared to {request.out}. Contents:\n{file_lines(shared.contents)}"
+        text = f"Shared to {request.out}. Contents:\n{file_lines(shared.contents)}\n{shared.lacks}".rstrip()
         self.banner.show_problem(Problem(text), "info")
 
     # Actions on the selected run

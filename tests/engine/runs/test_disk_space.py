@@ -9,8 +9,10 @@ import pytest
 
 from sparsezo_gui.engine.hub.cache import find
 from sparsezo_gui.engine.runs import disk_space
+from sparsezo_gui.engine.runs.gradients import RECORD_BYTES
 from sparsezo_gui.engine.runs.journal import HEADER_BYTES, record_dtype
 from sparsezo_gui.engine.training import train
+from sparsezo_gui.engine.zo.estimators.first_order import FirstOrder
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import toml
 from sparsezo_gui.recipe.events import Notice
@@ -60,6 +62,25 @@ def test_what_is_told(recipe, source, tmp_path, monkeypatch):
     free(monkeypatch, need.least - 1)
     with pytest.raises(UserError, match=r"the run needs [\d.]+ MiB for its journal and mask, but only [\d.]+ MiB are"):
         list(disk_space.check(recipe, source, tmp_path))
+
+
+def test_exact_gradients_count_up_to_their_budget(recipe, source, tmp_path, monkeypatch):
+    exact = recipe.model_copy(update={"estimator": FirstOrder()})
+    tuned = source.spec.eligible // 2
+    assert (disk_space.needed(recipe, source).gradients, disk_space.needed(exact, source).gradients) == (
+        0,
+        1000 * 2**20,
+    )
+    few = exact.model_copy(update={"loop": recipe.loop.model_copy(update={"steps": 1000})})
+    need = disk_space.needed(few, source)
+    assert need.gradients == 1000 * (RECORD_BYTES + 2 * tuned)
+    assert need.checkpoints == -(-1000 // disk_space.spacing(tuned)) * round(0.5 * 4 * tuned)
+    none = few.model_copy(update={"run": recipe.run.model_copy(update={"gradients": 0})})
+    assert disk_space.needed(none, source).checkpoints == 1000 // 20 * round(0.5 * 4 * tuned)
+    free(monkeypatch, need.least + need.checkpoints)
+    (sentence,) = disk_space.check(few, source, tmp_path)
+    assert sentence.startswith("The checkpoints and gradients of this run may take")
+    assert "a smaller [run] checkpoints or gradients" in sentence
 
 
 def test_a_run_without_room_is_refused_before_its_data_is_read(recipe, tmp_path, monkeypatch):

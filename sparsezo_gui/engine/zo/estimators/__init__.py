@@ -1,7 +1,8 @@
 """Gradient estimators: how the gradient of the loss is estimated from forward passes.
 
 An estimator is stateless: its memory goes in and out as a plain value that is a function of the recorded scalars. So a
-run is its recipe plus a few scalars per step, and any of its steps can be rebuilt without a forward pass.
+run is its recipe plus a few scalars per step (and exact gradients, see `ExactEstimator`), and any of its steps can be
+rebuilt without a forward pass.
 
 Directions are made in two stages. `Estimator.draw` only draws random numbers, so that a replay can draw them for many
 steps at once; `Estimator.shape` turns them into directions step by step, and only it gets the state.
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 class Estimate:
     """What one step measured: the scalars recorded in the journal, and the loss L(θ) in nats.
 
-    ``exact`` (n,) is the part of the gradient from back-propagation; a replay computes it again.
+    ``exact`` (n,) is the part of the gradient from back-propagation, which is recorded apart (see `runs.gradients`).
     """
 
     recorded: tuple[float, ...]
@@ -153,7 +154,7 @@ class BackpropEstimator(Estimator):
 
 
 class ExactEstimator(BackpropEstimator):
-    """Base of estimators that get part of the gradient from back-propagation, which a replay has to compute again.
+    """Base of estimators that get part of the gradient from back-propagation: it does not follow from the scalars.
 
     Of what a step records, only the first scalars are projected gradients; the others are there to monitor a run.
     """
