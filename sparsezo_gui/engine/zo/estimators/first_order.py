@@ -11,8 +11,9 @@ class FirstOrder(ExactEstimator):
     """The exact gradient by back-propagation, one block at a time: learns most per step, in little more memory.
 
     It needs a loss with a gradient. Only what enters each block is kept for the way back, and each block runs once more
-    for its activations; see `sparsezo_gui.engine.gradient`. Zeroth-order estimates know the slope along a few directions
-    only; this one along all, so that Adam's rate for each value helps. A run records each gradient, in 16 bits.
+    for its activations; see `sparsezo_gui.engine.gradient`. Zeroth-order estimates know the slope along a few
+    directions only; this one along all, so that Adam's rate for each value helps. A run records each gradient, in 16
+    bits.
     """
 
     title: ClassVar[str] = "Exact gradients (first order)"
