@@ -43,7 +43,10 @@ def sizes(count):
     return [4096 * chance.randint(1, 36) for _ in range(count)]
 
 
-def test_a_full_disk_is_told_and_loses_nothing(recipe_file, whole, tmp_path, pytestconfig):
+@pytest.mark.parametrize("kind", ["scalars", "exact gradients"])
+def test_a_full_disk_is_told_and_loses_nothing(request, tmp_path, pytestconfig, kind):
+    names = ("exact_file", "exact_whole") if kind == "exact gradients" else ("recipe_file", "whole")
+    recipe_file, whole = map(request.getfixturevalue, names)
     full = 0
     for size in sizes(pytestconfig.getoption("--faults")):
         with small(tmp_path / "disk", size) as remount:
