@@ -5,8 +5,8 @@ A model's own code runs unchanged, with our attention function: outside of packs
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -24,6 +24,53 @@ from sparsezo_gui.engine.pack import Pack, Run
 ATTENTION = "sparsezo"
 _pack: ContextVar[Pack | None] = ContextVar("pack", default=None)
 _masks: ContextVar[dict[Any, Tensor]] = ContextVar("masks")  # of this pack, the same for every layer and point
+_scored: ContextVar[Scored | None] = ContextVar("scored", default=None)
+Options = tuple[float | None, int | None, float | None]  # scaling, sliding window, cap of the scores
+
+
+class Scored:
+    """Attention of the tokens at a pack's places to all of its tokens: where nothing else of the last block is used,
+    the other tokens only give keys and values."""
+
+    def __init__(self, pack: Pack) -> None:
+        self.pack = pack
+        self.known: tuple[Tensor, Tensor] | None = None
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
+        """First called with all tokens, which ends there with `_Known`, then with those at the places."""
+        if self.known is None:
+            self.known = key, value
+            raise _Known
+        scaling, window, cap = options
+        return _causal(query, *self.known, self._seen(window), scaling, cap).transpose(1, 2)
+
+    def _seen(self, window: int | None) -> Tensor:
+        """As `_seen`, (places, tokens) of the whole pack, which has no common prefix."""
+        known, key = _masks.get(), ("scored", window)
+        if key not in known:
+            rows, places, device = self.pack.rows, self.pack.positions, self.pack.tokens.device
+            sequence = torch.tensor([number for number, row in enumerate(rows) for _ in row.tokens], device=device)
+            branch = torch.tensor([owner for row in rows for owner in _owners(row.trunk, row.branches)], device=device)
+            asked = self.pack.places[:, None]
+            distance = places[asked] - places
+            seen = (sequence[asked] == sequence) & (distance >= 0) & ((branch == 0) | (branch[asked] == branch))
+            known[key] = seen if window is None else seen & (distance < window)
+        return known[key]
+
+
+class _Known(Exception):
+    """Keys and values of all tokens are known; nothing after them is needed."""
+
+
+def at_places(pack: Pack, run_all: Callable[[], Any], run_places: Callable[[], Tensor]) -> Tensor:
+    """What ``run_places`` gives: a block on the tokens at the pack's places alone, which see those of ``run_all``."""
+    token = _scored.set(Scored(pack))
+    try:
+        with suppress(_Known):
+            run_all()
+        return run_places()
+    finally:
+        _scored.reset(token)
 
 
 @contextmanager
@@ -49,7 +96,9 @@ def _attention(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Attention of (points, heads, N, size) within each sequence of the pack; the model's own outside of packs."""
-    pack = _pack.get()
+    pack, scored = _pack.get(), _scored.get()
+    if scored is not None:
+        return scored.attend(query, key, value, (scaling, sliding_window, softcap)), None
     if pack is None:
         if softcap is not None:
             return _capped(query, key, value, attention_mask, scaling, softcap).transpose(1, 2).contiguous(), None
@@ -97,11 +146,16 @@ def _seen(prefix: int, length: int, branches: tuple[int, ...], window: int | Non
         return known[key]
     trunk = prefix + length - sum(branches)
     places = torch.tensor(places_of(trunk, branches))
-    owner = torch.tensor([0] * trunk + [number for number, size in enumerate(branches, 1) for _ in range(size)])
+    owner = torch.tensor(_owners(trunk, branches))
     distance = places[prefix:, None] - places
     seen = (distance >= 0) & ((owner == 0) | (owner[prefix:, None] == owner))
     known[key] = (seen if window is None else seen & (distance < window)).to(device)
     return known[key]
+
+
+def _owners(trunk: int, branches: tuple[int, ...]) -> list[int]:
+    """Number of the branch of each token, from 1; 0 in the trunk."""
+    return [0] * trunk + [number for number, size in enumerate(branches, 1) for _ in range(size)]
 
 
 def _causal(

@@ -40,11 +40,10 @@ def log_probabilities(model: Any, pack: Pack, points: int) -> Tensor:
     """log p(target) at every scored place, fp32 (points, P), of a `FrozenModel` patched for ``points`` points."""
     if not pack.targets.numel():
         return torch.zeros(points, 0, device=pack.tokens.device)
+    if model.prefix is not None:
+        return cast("Tensor", model.prefix.log_probabilities(pack, points))
     with running(model, pack, points) as (inputs, places):
-        if model.prefix is None:
-            hidden, head = split_pass(model.module, model.body, **inputs)
-        else:
-            hidden, head = model.prefix.run(pack, inputs, points)
+        hidden, head = split_pass(model.module, model.body, **inputs)
         return scores(head, places(hidden), pack.inverse, pack.targets, model.vocabulary)
 
 

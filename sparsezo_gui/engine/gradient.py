@@ -17,13 +17,14 @@ from torch import Tensor
 
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine.data.encode import Encoded
-from sparsezo_gui.engine.forward import BACKWARD_ROWS, running, scores
+from sparsezo_gui.engine.forward import BACKWARD_ROWS, scores
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.layers.blocks import Blocks, grad_of
 from sparsezo_gui.engine.layers.kept import kept
 from sparsezo_gui.engine.layers.linear import FrozenLinear, Recorder, loss_scale, recorded
 from sparsezo_gui.engine.objective import gathered, pack_of, packs_of, weight_of
 from sparsezo_gui.engine.objectives import Objective
+from sparsezo_gui.engine.route import route
 from sparsezo_gui.engine.spaces.values import TunedValues
 
 
@@ -62,31 +63,27 @@ class _Backward:
         """The share of ``examples`` in the loss of a batch of ``weight``; adds its gradient."""
         pack, pairs = pack_of(self.model, examples)
         count = len(self.layers) - self.lowest
-        with running(self.model, pack, 1) as (inputs, places), torch.no_grad():
-            first, prefix = 0, self.model.prefix
-            if prefix is None:
-                hidden, calls = self.blocks.enter(**inputs)
-            else:
-                first, (hidden, calls) = prefix.first, prefix.enter(pack, inputs)
-            with kept(self.model.device, count * hidden.nbytes) as inputs_of:
-                for number in range(first, len(calls)):
+        with torch.no_grad(), route(self.model, pack) as way:
+            hidden = way.hidden
+            with kept(self.model.device, count * hidden.nbytes) as inputs:
+                for number in range(way.first, len(self.layers)):
                     if number >= self.lowest:
-                        inputs_of.push(hidden)
-                    hidden = self.blocks.run(number, hidden, calls[number])
+                        inputs.push(hidden)
+                    hidden = way.run(number, hidden)
                 devices.trim()  # what one phase leaves is of little use to the next
                 hidden.requires_grad_()
                 with torch.enable_grad():
-                    states, head = self.blocks.leave(hidden, **inputs)
-                    found = scores(head, places(states), pack.inverse, pack.targets, self.model.vocabulary)
+                    states, head = way.leave(hidden)
+                    found = scores(head, states, pack.inverse, pack.targets, self.model.vocabulary)
                     measured = objective.losses_of(gathered(examples, found, pairs), examples, base)
                     loss = measured.sums[0].sum() / weight
                     (loss * self.scale).backward()
                 gradient, hidden = grad_of(hidden), hidden.detach()
                 del found, measured, states, head
                 devices.trim()
-                for number in reversed(range(self.lowest, len(calls))):
+                for number in reversed(range(self.lowest, len(self.layers))):
                     with recorded(self.layers[number], self._recorder):
-                        gradient = self.blocks.backward(number, inputs_of.pop(), calls[number], gradient)
+                        gradient = way.backward(number, inputs.pop(), gradient)
         return loss.item()
 
     def _recorder(self, layer: FrozenLinear) -> Recorder:

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine.data.encode import Encoded, Row
-from sparsezo_gui.engine.forward import packs, running
-from sparsezo_gui.engine.layers.blocks import Blocks, Call
-from sparsezo_gui.engine.layers.head import Head
+from sparsezo_gui.engine.forward import packs, running, scores
+from sparsezo_gui.engine.layers.blocks import Blocks
 from sparsezo_gui.engine.pack import Pack
+from sparsezo_gui.engine.route import route
 from sparsezo_gui.engine.store import Store
 from sparsezo_gui.sizes import size
 
@@ -54,23 +54,24 @@ class Prefix:
             f"{size(nbytes(tokens, self.model.spec.hidden))} in memory and on disk ('sparsezo cache' lists it)."
         )
 
-    def run(self, pack: Pack, inputs: dict[str, Tensor], points: int) -> tuple[Tensor, Head]:
-        """`sparsezo_gui.engine.layers.head.split_pass` of ``pack``, from the first tunable block on."""
-        hidden, calls = self.enter(pack, inputs, points)
-        for number in range(self.first, len(self.blocks)):
-            hidden = self.blocks.run(number, hidden, calls[number])
-        return self.blocks.leave(hidden, **inputs)
+    def log_probabilities(self, pack: Pack, points: int) -> Tensor:
+        """`sparsezo_gui.engine.forward.log_probabilities`, from the first tunable block on."""
+        with route(self.model, pack, points) as way:
+            hidden = way.hidden
+            for number in range(way.first, len(self.blocks)):
+                hidden = way.run(number, hidden)
+            states, head = way.leave(hidden)
+            return scores(head, states, pack.inverse, pack.targets, self.model.vocabulary)
 
     @torch.no_grad()
-    def enter(self, pack: Pack, inputs: dict[str, Tensor], points: int = 1) -> tuple[Tensor, list[Call]]:
-        """Input of the first tunable block for ``points`` points, and the other arguments of all blocks."""
-        _, calls = self.blocks.enter(**inputs)
+    def states(self, pack: Pack, points: int) -> Tensor:
+        """Input of the first tunable block, (rows, tokens, hidden), the same for each of ``points`` points."""
         states = [self._states(row) for row in pack.rows]
         if packs(self.model.module):
             hidden = torch.cat(states)[None]
         else:
             hidden = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
-        return hidden.to(self.model.device, self.model.dtype).repeat(points, 1, 1), calls
+        return hidden.to(self.model.device, self.model.dtype).repeat(points, 1, 1)
 
     def _states(self, row: Row) -> Tensor:
         """fp32 (tokens, hidden) of one sequence, on the CPU."""

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from sparsezo_gui.engine import forward, training
+from sparsezo_gui.engine import forward, prefix, route, training
+from sparsezo_gui.engine import objective as objectives
 from sparsezo_gui.engine.gradient import gradient
 from sparsezo_gui.engine.layers.blocks import Blocks
 from sparsezo_gui.engine.masks.random import Random
@@ -48,12 +49,13 @@ def last(model, count=1):
 
 
 @families
-@pytest.mark.parametrize("padded", [False, True])
-def test_losses_and_gradients_are_those_of_whole_passes(frozen_tiny, family, padded, monkeypatch, runs):
-    if padded:
-        monkeypatch.setattr(forward, "packs", lambda module: False)
-        monkeypatch.setattr("sparsezo_gui.engine.objective.packs", lambda module: False)
-        monkeypatch.setattr("sparsezo_gui.engine.prefix.packs", lambda module: False)
+@pytest.mark.parametrize("how", ["whole", "scored", "padded"])
+def test_losses_and_gradients_are_those_of_whole_passes(frozen_tiny, family, how, monkeypatch, runs):
+    """In the last block also where all tokens go through it, or the scored ones alone."""
+    monkeypatch.setattr(route, "FEW", {"whole": 1000, "scored": 0, "padded": 0}[how])
+    if how == "padded":
+        for module in (forward, objectives, prefix, route):
+            monkeypatch.setattr(module, "packs", lambda module: False)
     model, tuned = last(frozen_tiny(family, 4))
     points, objective = tuned.values + torch.tensor([[0.01], [-0.01]]), Recipe().objective
     with tuned.applied(points):

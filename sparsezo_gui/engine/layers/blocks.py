@@ -55,7 +55,7 @@ class Blocks:
             if number == 0:
                 first = hidden
             if self._wraps is None:
-                with self._held(number):
+                with self.held(number):
                     self._wraps = isinstance(self._forwards[number](hidden, *args, **kwargs), tuple)
             calls.append(Call(args, kwargs))
             return self._given(hidden)
@@ -70,12 +70,12 @@ class Blocks:
         states: Tensor = out[0] if isinstance(out, tuple) else out
         return states
 
-    def backward(self, number: int, hidden: Tensor, call: Call, gradient: Tensor) -> Tensor:
-        """The gradient at the input ``hidden`` of block ``number`` from the ``gradient`` at its output: the block runs
-        again, now keeping what it needs for its own backward pass."""
+    def backward(self, number: int, hidden: Tensor, gradient: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        """The gradient at the input ``hidden`` of block ``number`` from the ``gradient`` at its output: ``run`` makes
+        the block run again, now keeping what it needs for its own backward pass."""
         hidden = hidden.detach().requires_grad_()
-        with torch.enable_grad(), self._held(number):
-            self.run(number, hidden, call).backward(gradient)
+        with torch.enable_grad(), self.held(number):
+            run(hidden).backward(gradient)
         return grad_of(hidden)
 
     def leave(self, hidden: Tensor, **inputs: Tensor) -> tuple[Tensor, Head]:
@@ -83,7 +83,7 @@ class Blocks:
         with self._in_place(lambda _number, _hidden, *_args, **_kwargs: self._given(hidden)):
             return split_pass(self.module, self.body, **inputs)
 
-    def _held(self, number: int) -> AbstractContextManager[None]:
+    def held(self, number: int) -> AbstractContextManager[None]:
         """Inside, the weights of block ``number`` are on the device."""
         return nullcontext() if self.streamed is None else self.streamed.holding(number)
 

@@ -25,6 +25,8 @@ class Patch:
     points: int
     apart = False
     """Whether every point has a weight of its own; else they go through one together."""
+    by_row = False
+    """Whether rows of activations belong to examples, so that none may be left out."""
     puts = False
     """Whether something is put into the weight."""
 
@@ -133,6 +135,7 @@ class PerExamplePatch(SparsePatch):
     """
 
     apart = False
+    by_row = True
     directions: Tensor
     offsets: Tensor
     owners: Owners

@@ -60,6 +60,9 @@ class Streamed:
     def holding(self, number: int) -> Iterator[None]:
         """Inside, the stores of block ``number`` are on the device, also for its backward pass; those of the block
         before it set out."""
+        if self._held == number:
+            yield
+            return
         resting, self._resting = self._resting, False
         try:
             self._enter(number, following=max(0, number - 1))

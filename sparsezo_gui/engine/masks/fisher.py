@@ -14,6 +14,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -162,8 +163,12 @@ class _Search:
             for index in range(len(self.ids)):
                 hidden, gradient = self._read("hidden", number, index), self._read("gradient", number + 1, index)
                 with recorded(group, self._recorder(sums)):
-                    write(self.blocks.backward(number, hidden, self._call(index, number), gradient))
+                    run = partial(self._run, index, number)
+                    write(self.blocks.backward(number, hidden, gradient, run))
                 yield index + 1
+
+    def _run(self, index: int, number: int, hidden: Tensor) -> Tensor:
+        return self.blocks.run(number, hidden, self._call(index, number))
 
     def _recorder(self, sums: dict[str, Tensor]) -> Callable[[FrozenLinear], Recorder]:
         def of(layer: FrozenLinear) -> Callable[[Tensor, Tensor], None]:

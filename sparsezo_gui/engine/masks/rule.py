@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping
@@ -62,7 +61,7 @@ class MaskRule(Variant):
     def tunable(self, spec: ModelSpec) -> ModelSpec:
         """``spec`` with the weights of `blocks` eligible."""
         shares = {"all": 1.0, "half": 1 / 2, "quarter": 1 / 4}
-        count = math.ceil(shares[self.blocks] * spec.layers) if self.blocks in shares else int(self.blocks)
+        count = max(1, int(shares[self.blocks] * spec.layers)) if self.blocks in shares else int(self.blocks)
         return spec if count >= spec.layers else spec.last(count)
 
     @property
