@@ -35,7 +35,7 @@ PRESETS = (
     ),
     Preset(
         "Exact gradients", "Backprop, one block at a time: learns most per step, in somewhat more memory.",
-        {"mask": SENSITIVE, "estimator": {"rule": "first-order"}, "update": EXACT},
+        {"mask": {"rule": "sensitive"}, "estimator": {"rule": "first-order"}, "update": EXACT},
     ),
     Preset(
         "Careful", "Four directions per step and a decaying learning rate: slower and steadier.",

@@ -84,8 +84,8 @@ def test_elastic_is_exact_in_the_last_block_and_two_sided_before(frozen_tiny, fa
 
 @pytest.mark.parametrize("rule", ["sgd", "momentum", "sign", "adam", "scalar-normalised"])
 def test_elastic_steps_are_as_long_in_the_last_block_as_before_it(frozen_tiny, rule):
-    """As long as their gradients are: the exact part is |∇| · √n, where a direction has |g| · √n."""
-    session = made(frozen_tiny("llama", 32), "estimator.rule=elastic", f"update.rule={rule}",
+    """If their gradients are; ``weight`` makes them longer."""
+    session = made(frozen_tiny("llama", 32), "estimator.rule=elastic", "estimator.weight=1", f"update.rule={rule}",
                    "update.learning_rate=1e-5")  # fmt: skip
     tuned, z = session.tuned, session.directions()
     exact = torch.where(z[0] == 0, torch.randn(z.shape[1], generator=torch.Generator().manual_seed(1)), 0.0)

@@ -95,15 +95,14 @@ def each_its_rate(rule, times):
     rates = torch.where(apart, RATE * times, RATE).double()
     update, values = UPDATES[rule](), torch.zeros(SIZE)
     state, moved = update.start(values), torch.zeros(SIZE, dtype=torch.float64)
-    first, second = torch.zeros(2, SIZE, dtype=torch.float64)
-    moment = 0.0
+    first, second, moment = torch.zeros(3, SIZE, dtype=torch.float64)
     for step in range(1, STEPS + 1):
         z, slope = torch.randn(1, SIZE, generator=chance), 3 * torch.randn((), generator=chance).item()
         z, exact = z.masked_fill(apart, 0), torch.randn(SIZE, generator=chance).masked_fill(~apart, 0)
         state = update.apply(values, Gradient(z, [slope], exact, times), RATE, state)
         gradient = slope * z[0].double() + exact.double()
         first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
-        moment = 0.99 * moment + 0.01 * (slope**2 + float(exact.double().square().sum()) / SIZE)
+        moment = 0.99 * moment + 0.01 * torch.where(apart, exact[apart].double().square().mean(), slope**2)
         match rule:
             case "sgd":
                 taken = gradient

@@ -133,9 +133,10 @@ class Estimator(Variant):
         """The directions of a step, fp32 (q, n), from the ``drawn`` numbers."""
         return drawn
 
-    def exact_rate(self, directions: Tensor) -> float:
-        """Learning rate of the values that the ``directions`` (q, n) do not perturb, relative to that of the others."""
-        return 1.0
+    def exact_rate(self, directions: Tensor) -> float | None:
+        """Learning rate of the values that the ``directions`` (q, n) do not perturb, relative to that of the others;
+        None if it has none of its own."""
+        return None
 
     @abstractmethod
     def estimate(self, probe: Probe, state: Any) -> Estimate:
@@ -170,6 +171,6 @@ def balanced_setting() -> Any:
     """The setting of estimators with an exact and a zeroth-order part."""
     return setting(
         True,
-        "Steps of the backprop part are as long as those of the zeroth-order part; otherwise far shorter.",
+        "Scale the backprop part to the length of the zeroth-order part; otherwise it is far shorter.",
         title="Balance both parts",
     )

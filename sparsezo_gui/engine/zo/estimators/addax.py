@@ -16,8 +16,9 @@ class Addax(ExactEstimator):
     After Addax (arXiv 2410.06441): g = α·g₀z + (1 − α)·g₁, with g₁ exact on examples up to a length and g₀ the
     projected gradient on longer ones, so the longest examples, which determine memory, need no backward pass. Own
     choices: both parts come from one batch of all the data instead of two separate ones, and α defaults to the share of
-    long examples in the batch loss. The exact part is multiplied by √n, for n tuned values (``balanced``): then it is
-    as long as the zeroth-order part, which otherwise drowns it, for the same slope of the loss.
+    long examples in the batch loss. A step along a direction of n values is √n times as long as their gradient, so the
+    exact part is multiplied by √n (``balanced``); without it, the sum is an estimate of the gradient, but nearly all
+    of it is noise.
     """
 
     title: ClassVar[str] = "Addax (backprop on short examples)"

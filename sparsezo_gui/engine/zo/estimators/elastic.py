@@ -20,9 +20,9 @@ class Elastic(ExactEstimator):
     activations have to be kept. Own choice: the exact part is the mean of the gradients of both perturbed passes, so it
     needs no extra forward pass and its bias is of second order in ε. The last blocks are not perturbed.
 
-    Of n perturbed values and m others, a step along a direction is √n times as long as the gradient, so one learning
-    rate cannot serve both parts. Own choice (``balanced``): the exact gradient is multiplied by √m, as long as a
-    direction would make it, and its learning rate by √(n/m), for a step as long as that of the perturbed values.
+    A step along a direction of n values is √n times as long as their gradient, so one learning rate cannot serve both
+    parts. Own choice (``balanced``): the gradient of the m values of the last blocks is multiplied by √m, which is the
+    length that a direction would give it, and their learning rate by ``weight`` · √(n/m).
     """
 
     title: ClassVar[str] = "ElasticZO (backprop in the last blocks)"
@@ -39,11 +39,11 @@ class Elastic(ExactEstimator):
         title="Backprop blocks",
     )
     weight: float = setting(
-        1.0,
-        "Factor on the learning rate of the backprop part.",
+        10.0,
+        "Factor on the learning rate of the backprop part; at 1, its steps are as long as the zeroth-order ones.",
         gt=0,
         le=1000,
-        sane=(0.1, 10),
+        sane=(1, 30),
         title="Backprop factor",
     )
     balanced: bool = balanced_setting()
@@ -69,10 +69,10 @@ class Elastic(ExactEstimator):
         four blocks, up to the cost of a full backward pass."""
         return 2 + min(self.blocks, 4)
 
-    def exact_rate(self, directions: Tensor) -> float:
+    def exact_rate(self, directions: Tensor) -> float | None:
         """See `Estimator.exact_rate`."""
         if not self.balanced:
-            return 1.0
+            return None
         perturbed, exact = _counts(directions)
         return self.weight * (math.sqrt(perturbed / exact) if perturbed and exact else 1.0)
 

@@ -39,8 +39,9 @@ class Gradient:
     """A tensor, or `Pieces`."""
     projected_grads: Sequence[float]
     exact: Tensor | None = None
-    exact_rate: float = 1.0
-    """Learning rate of the values that no direction perturbs, relative to that of the others."""
+    exact_rate: float | None = None
+    """Learning rate of the exact part, relative to that of the directions, which then do not perturb its values; None
+    if both parts are steps of the same values."""
 
     def parts(self) -> Iterator[tuple[slice, Tensor]]:
         """Slices of the values, and the directions there."""
@@ -132,7 +133,7 @@ class ScalarUpdate(Update):
                 if held.dtype != moved.dtype:
                     held.copy_(gradient.directions.rounded(moved, part, held.dtype))
         if gradient.exact is not None:
-            move(values, gradient.exact, exactly * gradient.exact_rate)
+            move(values, gradient.exact, exactly * (gradient.exact_rate or 1.0))
         return state
 
 
@@ -151,7 +152,7 @@ class VectorUpdate(Update):
         if gradient.zero:
             return state
         step, state = self.step(gradient.vector(), state)
-        if gradient.exact_rate != 1:
+        if gradient.exact_rate is not None:
             step = step.where(gradient.directions.any(0), step * gradient.exact_rate)
         move(values, step, rate)
         return state

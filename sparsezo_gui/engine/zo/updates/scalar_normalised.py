@@ -43,17 +43,20 @@ class ScalarNormalised(ScalarUpdate):
         return 0.0, 0
 
     def factors(
-        self, gradient: Gradient, rate: float, state: tuple[float, int]
-    ) -> tuple[list[float], float, tuple[float, int]]:
-        """See `ScalarUpdate.factors`. For an exact part, the mean square of its entries takes the role of g²."""
-        (mean, count), grads = state, gradient.projected_grads
+        self, gradient: Gradient, rate: float, state: tuple[float, ...]
+    ) -> tuple[list[float], float, tuple[float, ...]]:
+        """See `ScalarUpdate.factors`. For an exact part, the mean square of its entries takes the role of g²: added to
+        it or, with a rate of its own, in a running mean of its own, third in the state."""
+        (mean, count, *own), grads, exact = state, gradient.projected_grads, gradient.exact
         if gradient.zero:
             return [0.0] * len(grads), 0.0, state
-        square = sum(grad * grad for grad in grads) / len(grads) if grads else 0.0
-        if gradient.exact is not None:
-            square += gradient.exact.double().square().mean().item()
-        mean, count = self.memory * mean + (1 - self.memory) * square, count + 1
-        size = math.sqrt(mean / (1 - self.memory**count))
-        if not size > 0:
-            return [0.0] * len(grads), 0.0, (mean, count)
-        return [rate * grad / (size * len(grads)) for grad in grads], rate / size, (mean, count)
+        squares = [sum(grad * grad for grad in grads) / len(grads) if grads else 0.0]
+        if exact is not None and gradient.exact_rate is None:
+            squares[0] += exact.double().square().mean().item()
+        elif exact is not None:
+            squares.append(exact.double().square().sum().item() / max(1, int(exact.count_nonzero())))
+        before, count = [mean, *own, 0.0], count + 1
+        means = [self.memory * old + (1 - self.memory) * new for old, new in zip(before, squares, strict=False)]
+        sizes = [math.sqrt(each / (1 - self.memory**count)) for each in means]
+        factors = [rate * grad / (sizes[0] * len(grads)) if sizes[0] > 0 else 0.0 for grad in grads]
+        return factors, rate / sizes[-1] if sizes[-1] > 0 else 0.0, (means[0], count, *means[1:])
