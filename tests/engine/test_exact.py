@@ -139,8 +139,8 @@ def test_everything_with_everything(frozen_tiny, family, bits, space):
 def test_in_16_bits_it_is_as_close_as_autograd_in_16_bits(frozen_tiny, space, bits, dtype, most, monkeypatch):
     """In bfloat16, 8 bits are left of all numbers on the way, and both gradients are about 3 % off in these models; in
     float16, where the loss is scaled, 0.4 %."""
-    monkeypatch.setattr(devices, "compute_dtype", lambda device, table: dtype)
     folder = str(frozen_tiny("llama", bits).source.folder)
+    monkeypatch.setattr(devices, "compute_dtype", lambda device, table: dtype)
     model = finish(frozen.load(ModelTable(id=folder, bits=bits, device="cpu")))
     tuned = values_of(model, space)
     right, rounded = (reference.Differentiable(model, tuned, dtype=each) for each in (torch.float64, dtype))
