@@ -118,7 +118,8 @@ class _LogProbabilities(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         chances, index, targets = ctx.saved_tensors
-        at_places = gradient.new_zeros(chances.shape[:2]).index_add_(1, index, gradient)
+        points = torch.arange(len(chances), device=chances.device).unsqueeze(-1)
+        # Not index_add_, which on a GPU adds in any order, so that no replay would have the same bits.
+        at_places = gradient.new_zeros(chances.shape[:2]).index_put_((points, index), gradient, accumulate=True)
         found = chances.mul_(at_places.neg_().unsqueeze(-1))
-        points = torch.arange(len(found), device=found.device).unsqueeze(-1)
         return found.index_put_((points, index, targets), gradient, accumulate=True), None, None

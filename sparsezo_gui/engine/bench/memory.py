@@ -36,8 +36,7 @@ Cells = Sequence[tuple[int, int, str]]
 """Examples, tokens per example, and what is trained: only the answers, or the whole text."""
 EXACT = ("estimator.rule=first-order",)
 STEPS = 2
-EXAMPLES = 32
-VALIDATION = 4
+VALIDATION = TEST = 2
 
 
 def grid(
@@ -92,14 +91,14 @@ def recipe_of(folder: Path, place: Path, batch: int, tokens: int, scope: str, se
     """A run on examples that are all truncated to ``tokens`` tokens; ``scope`` is 'answers' or 'whole'."""
     data = folder / f"data-{tokens}.jsonl"
     rows = [{"text": f"{number} " + "one two three four " * tokens, "label": "ab"[number % 2]}
-            for number in range(EXAMPLES)]  # fmt: skip
+            for number in range(batch + VALIDATION + TEST)]  # fmt: skip
     data.write_text("\n".join(map(json.dumps, rows)))
     task = {"task": "text"} if scope == "whole" else {
         "task": "choice", "template": "{{ text }}:", "columns": {"answer": "label"},
     }  # fmt: skip
     return with_settings(build({
         "model": {"id": str(place)},
-        "data": {"source": str(data), "validation": VALIDATION, "test": 2, "max_tokens": tokens, **task},
+        "data": {"source": str(data), "validation": VALIDATION, "test": TEST, "max_tokens": tokens, **task},
         "mask": {"rule": "random"},
         "loop": {"steps": STEPS, "batch_size": batch, "evaluate_every": STEPS},
         "run": {"folder": str(folder / "run")},
