@@ -37,8 +37,8 @@ class Replayed:
 
     @property
     def rounding(self) -> bool:
-        """Whether steps were computed again, and differ by no more than rounding explains."""
-        return self.again > 0 and self.difference <= ROUNDING
+        """Whether steps that were computed again differ, by no more than rounding explains."""
+        return 0 < self.difference <= ROUNDING
 
 
 def replay(
