@@ -162,6 +162,8 @@ def test_changed_examples_are_told_before_such_steps_are_taken_again(make, tmp_p
     list(training.train(make(estimator={"rule": "elastic"}), folder=tmp_path / "run"))
     rows = (tmp_path / "train.jsonl").read_text().splitlines()
     (tmp_path / "train.jsonl").write_text("\n".join(rows[1:]))
+    finish(open_session(open_run(tmp_path / "run"), 2, from_checkpoints=False))
+    open_run(tmp_path / "run").gradients.unlink()
     with pytest.raises(UserError, match="Run 'tiny': the training examples changed"):
         finish(open_session(open_run(tmp_path / "run"), 2, from_checkpoints=False))
 
