@@ -304,20 +304,24 @@ def test_verify_says_how_exact_it_is(run, verify, monkeypatch):
     lose(run)
     code, out = verify()
     assert code == 0 and "bit-identical" in out and "computed again: 6 steps" in out and "at most 0.0e+00" in out
-    right = ModelProbe.gradient
+    events = (run.path / "events.jsonl").read_text()
+    (run.path / "events.jsonl").write_text(events.replace(of(e.Finished, run.events())[-1].hash, "0" * 64))
+    code, out = verify()
+    assert code == 1 and "were changed" in out and "to rounding" not in out, "the steps are the same, the hash is not"
+    (run.path / "events.jsonl").write_text(events)
+    factor, right = 1.001, ModelProbe.gradient
 
-    def other(factor):
-        monkeypatch.setattr(
-            ModelProbe, "gradient", lambda self: (lambda found: (found[0] * factor, found[1]))(right(self))
-        )
+    def other(self):
+        gradient, loss = right(self)
+        return gradient * factor, loss
 
-    other(1.001)
+    monkeypatch.setattr(ModelProbe, "gradient", other)
     code, out = verify("--json")
     found = json.loads(out)
     assert (code, found["same"], found["recorded"], found["again"]) == (0, False, 0, 6)
     assert 5e-4 < found["difference"] < 5e-3
     assert "to rounding, not bit for bit" in verify()[1]
-    other(1.5)
+    factor = 1.5
     code, out = verify()
     assert code == 1 and "were changed" in out and "to rounding" not in out
 

@@ -22,7 +22,7 @@ from sparsezo_gui.engine.session.loading import data_of
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Notice, Progress
 
-ROUNDING = 1e-2  # largest relative difference of a step's scalars; other data gives tenths
+ROUNDING = 5e-2  # largest relative difference of a step's scalars: it grows with steps; other data gives tenths
 DRAWN_AHEAD = 100_000  # values per direction from which directions are drawn ahead in parallel
 
 
@@ -37,8 +37,8 @@ class Replayed:
 
     @property
     def rounding(self) -> bool:
-        """Whether steps were computed again, and differ by no more than rounding explains."""
-        return self.again > 0 and self.difference <= ROUNDING
+        """Whether steps that were computed again differ, by no more than rounding explains."""
+        return 0 < self.difference <= ROUNDING
 
 
 def replay(
