@@ -11,7 +11,7 @@ from typing import Any
 
 from sparsezo_gui.recipe.recipe import Recipe
 
-SENSITIVE = {"rule": "sensitive", "density": 0.001}
+SENSITIVE = {"rule": "sensitive", "density": 0.001, "blocks": "all"}
 DENSE = {"bits": 16, "compute": "auto"}  # 4-bit and 8-bit weights cannot be updated in place
 TWO_SIDED = {"rule": "two-sided", "directions": 1}
 NORMALISED = {"rule": "scalar-normalised", "schedule": "constant"}
@@ -35,7 +35,11 @@ PRESETS = (
     ),
     Preset(
         "Exact gradients", "Backprop, one block at a time: learns most per step, in somewhat more memory.",
-        {"mask": {"rule": "sensitive"}, "estimator": {"rule": "first-order"}, "update": EXACT},
+        {"mask": {"rule": "sensitive", "blocks": "all"}, "estimator": {"rule": "first-order"}, "update": EXACT},
+    ),
+    Preset(
+        "Exact, last half", "Backprop in the last half of the blocks; what enters these is computed once: twice as fast.",
+        {"mask": {"rule": "sensitive", "blocks": "half"}, "estimator": {"rule": "first-order"}, "update": EXACT},
     ),
     Preset(
         "Careful", "Four directions per step and a decaying learning rate: slower and steadier.",
@@ -44,7 +48,7 @@ PRESETS = (
     ),
     Preset(
         "Fast and rough", "Tunes along the main directions of each layer's inputs, with rate decay: learns fastest.",
-        {"mask": {"rule": "activation-subspace", "rank": 1}, "estimator": TWO_SIDED,
+        {"mask": {"rule": "activation-subspace", "rank": 1, "blocks": "all"}, "estimator": TWO_SIDED,
          "update": {**NORMALISED, "schedule": "linear"}},
     ),
     Preset(
@@ -61,12 +65,12 @@ PRESETS = (
     ),
     Preset(
         "Sparse MeZO", "Tunes the smallest weights of every block, chosen anew at each step; needs 16 bits.",
-        {"model": DENSE, "mask": {"rule": "small-magnitude-dynamic", "smallest": 0.2}, "estimator": TWO_SIDED,
+        {"model": DENSE, "mask": {"rule": "small-magnitude-dynamic", "smallest": 0.2, "blocks": "all"}, "estimator": TWO_SIDED,
          "update": {**NORMALISED, "decay": 0.0}},
     ),
     Preset(
         "MeZO (all)", "Tunes every weight of the blocks: the baseline for all other methods; needs 16 bits.",
-        {"model": DENSE, "mask": {"rule": "all"}, "estimator": TWO_SIDED, "update": {**NORMALISED, "decay": 0.0}},
+        {"model": DENSE, "mask": {"rule": "all", "blocks": "all"}, "estimator": TWO_SIDED, "update": {**NORMALISED, "decay": 0.0}},
     ),
 )  # fmt: skip
 
