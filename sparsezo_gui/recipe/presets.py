@@ -38,7 +38,7 @@ PRESETS = (
         {"mask": {"rule": "sensitive", "blocks": "all"}, "estimator": {"rule": "first-order"}, "update": EXACT},
     ),
     Preset(
-        "Exact, last half", "Backprop in the last half of the blocks; what enters these is computed once: twice as fast.",
+        "Exact, last half", "Backprop in the last half of the blocks: twice as fast, since the others run only once.",
         {"mask": {"rule": "sensitive", "blocks": "half"}, "estimator": {"rule": "first-order"}, "update": EXACT},
     ),
     Preset(
@@ -65,12 +65,13 @@ PRESETS = (
     ),
     Preset(
         "Sparse MeZO", "Tunes the smallest weights of every block, chosen anew at each step; needs 16 bits.",
-        {"model": DENSE, "mask": {"rule": "small-magnitude-dynamic", "smallest": 0.2, "blocks": "all"}, "estimator": TWO_SIDED,
-         "update": {**NORMALISED, "decay": 0.0}},
+        {"model": DENSE, "mask": {"rule": "small-magnitude-dynamic", "smallest": 0.2, "blocks": "all"},
+         "estimator": TWO_SIDED, "update": {**NORMALISED, "decay": 0.0}},
     ),
     Preset(
         "MeZO (all)", "Tunes every weight of the blocks: the baseline for all other methods; needs 16 bits.",
-        {"model": DENSE, "mask": {"rule": "all", "blocks": "all"}, "estimator": TWO_SIDED, "update": {**NORMALISED, "decay": 0.0}},
+        {"model": DENSE, "mask": {"rule": "all", "blocks": "all"}, "estimator": TWO_SIDED,
+         "update": {**NORMALISED, "decay": 0.0}},
     ),
 )  # fmt: skip
 
