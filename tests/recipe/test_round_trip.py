@@ -29,7 +29,9 @@ def values(name: str, field: FieldInfo) -> st.SearchStrategy:
     """Values of a field's type, within its bounds."""
     kind = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     pattern = next((each.pattern for each in field.metadata if getattr(each, "pattern", None)), None)
-    found = st.from_regex(pattern, fullmatch=True) if pattern else EXACT.get(name) or st.from_type(kind)
+    if pattern:
+        return st.from_regex(pattern, fullmatch=True)
+    found = EXACT[name] if name in EXACT else st.from_type(kind)
     return found.filter(lambda value: not isinstance(value, float) or math.isfinite(value))
 
 
