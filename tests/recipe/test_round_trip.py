@@ -27,11 +27,9 @@ EXACT = {  # fields that take some texts only
 
 def values(name: str, field: FieldInfo) -> st.SearchStrategy:
     """Values of a field's type, within its bounds."""
+    pattern = next((each.pattern for each in field.metadata if getattr(each, "pattern", "")), "")
     kind = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    pattern = next((each.pattern for each in field.metadata if getattr(each, "pattern", None)), None)
-    if pattern:
-        return st.from_regex(pattern, fullmatch=True)
-    found = EXACT[name] if name in EXACT else st.from_type(kind)
+    found = st.from_regex(pattern, fullmatch=True) if pattern else EXACT[name] if name in EXACT else st.from_type(kind)
     return found.filter(lambda value: not isinstance(value, float) or math.isfinite(value))
 
 
