@@ -63,17 +63,17 @@ class _Backward:
         """The share of ``examples`` in the loss of a batch of ``weight``; adds its gradient."""
         pack, pairs = pack_of(self.model, examples)
         count = len(self.layers) - self.lowest
-        with torch.no_grad(), route(self.model, pack) as way:
-            hidden = way.hidden
+        with torch.no_grad(), route(self.model, pack) as path:
+            hidden = path.hidden
             with kept(self.model.device, count * hidden.nbytes) as inputs:
-                for number in range(way.first, len(self.layers)):
+                for number in range(path.first, len(self.layers)):
                     if number >= self.lowest:
                         inputs.push(hidden)
-                    hidden = way.run(number, hidden)
+                    hidden = path.run(number, hidden)
                 devices.trim()  # what one phase leaves is of little use to the next
                 hidden.requires_grad_()
                 with torch.enable_grad():
-                    states, head = way.leave(hidden)
+                    states, head = path.leave(hidden)
                     found = scores(head, states, pack.inverse, pack.targets, self.model.vocabulary)
                     measured = objective.losses_of(gathered(examples, found, pairs), examples, base)
                     loss = measured.sums[0].sum() / weight
@@ -83,7 +83,7 @@ class _Backward:
                 devices.trim()
                 for number in reversed(range(self.lowest, len(self.layers))):
                     with recorded(self.layers[number], self._recorder):
-                        gradient = way.backward(number, inputs.pop(), gradient)
+                        gradient = path.backward(number, inputs.pop(), gradient)
         return loss.item()
 
     def _recorder(self, layer: FrozenLinear) -> Recorder:

@@ -56,11 +56,11 @@ class Prefix:
 
     def log_probabilities(self, pack: Pack, points: int) -> Tensor:
         """`sparsezo_gui.engine.forward.log_probabilities`, from the first tunable block on."""
-        with route(self.model, pack, points) as way:
-            hidden = way.hidden
-            for number in range(way.first, len(self.blocks)):
-                hidden = way.run(number, hidden)
-            states, head = way.leave(hidden)
+        with route(self.model, pack, points) as path:
+            hidden = path.hidden
+            for number in range(path.first, len(self.blocks)):
+                hidden = path.run(number, hidden)
+            states, head = path.leave(hidden)
             return scores(head, states, pack.inverse, pack.targets, self.model.vocabulary)
 
     @torch.no_grad()

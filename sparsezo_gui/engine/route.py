@@ -1,4 +1,4 @@
-"""The way of a pack through the blocks of a model, one block at a time: through all, or from the first tunable one on.
+"""The path of a pack through the blocks of a model, one at a time: all of them, or from the first tunable one on.
 
 Where blocks below are left out, so is what nobody reads of the last one: other tokens than the scored ones only give
 keys and values there.

@@ -11,6 +11,7 @@ from sparsezo_gui.engine import forward, prefix, route, training
 from sparsezo_gui.engine import objective as objectives
 from sparsezo_gui.engine.gradient import gradient
 from sparsezo_gui.engine.layers.blocks import Blocks
+from sparsezo_gui.engine.layers.patch import Owners
 from sparsezo_gui.engine.masks.random import Random
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.prefix import Prefix, _read, _written
@@ -19,6 +20,7 @@ from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.spaces.sparse import SparseValues
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, with_settings
+from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe.registry import MASKS
 from tests.engine.conftest import finish
 from tests.engine.test_correctness import SEARCH, batch, families
@@ -123,6 +125,36 @@ def test_every_rule_tunes_the_last_blocks_only(make, tmp_path, rule):
     changed = {spec.block(name) for name, (indices, _) in session.tuned.changes().items() if len(indices)}
     assert changed and min(changed) >= spec.layers // 2
     assert session.model.prefix.first == spec.layers // 2
+
+
+@pytest.mark.parametrize("rule", ["grzo", "first-order", "elastic", "addax"])
+def test_a_run_of_the_last_blocks_is_stopped_resumed_and_replayed(make, tmp_path, rule):
+    chosen = make(mask={"blocks": "half"}, estimator={"rule": rule}, loop={"steps": 6})
+    told = list(training.train(chosen, folder=tmp_path / "whole"))
+    halves = make(mask={"blocks": "half"}, estimator={"rule": rule}, loop={"steps": 6})
+    events = training.train(halves, folder=tmp_path / "halves")
+    for event in events:
+        if isinstance(event, e.Step) and event.step == 3:
+            break
+    events.close()
+    resumed = list(training.resume(tmp_path / "halves"))
+    assert resumed[-1].hash == told[-1].hash
+    again = finish(open_session(open_run(tmp_path / "halves"), from_checkpoints=False))
+    assert again.tuned.hash() == told[-1].hash
+
+
+def test_directions_of_examples_need_all_rows_of_the_last_block(frozen_tiny, monkeypatch):
+    monkeypatch.setattr(route, "FEW", 0)
+    model, tuned = last(frozen_tiny("llama", 4))
+    model.prefix = Prefix(model)
+    examples = batch()
+    z = torch.randn(len(examples), len(tuned.values), generator=torch.Generator().manual_seed(4))
+    owners = Owners()
+    with tuned.per_example(z, torch.tensor([0.02]), owners):
+        together = measure(model, examples, 1, owners).sums[0]
+    for number, example in enumerate(examples):
+        with tuned.applied((tuned.values + 0.02 * z[number])[None]):
+            assert torch.allclose(measure(model, [example]).sums[0], together[number], rtol=1e-4)
 
 
 @pytest.mark.parametrize(
