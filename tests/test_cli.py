@@ -19,6 +19,7 @@ from sparsezo_gui import cli
 from sparsezo_gui.answers import RateReport
 from sparsezo_gui.console import Console
 from sparsezo_gui.engine import range_test
+from sparsezo_gui.engine.store import Store
 from tests.models import tiny
 
 
@@ -619,3 +620,20 @@ def test_a_chat_is_asked_in_the_models_template(run, tmp_path, tiny_folder):
         for prompt, more in (("Is it?", ()), (text, ("--raw",)), ("Is it?", ("--raw",)))
     )
     assert asked == raw != other
+
+
+def test_caches_are_listed_and_removed(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPARSEZO_HOME", str(tmp_path / "home"))
+    assert run("cache") == (0, ["Nothing is kept."], "")
+    Store("0123456789abcdef").put(b"key", bytes(10_000))
+    code, out, _ = run("cache", "--json")
+    assert (
+        code == 0
+        and [json.loads(line)["kind"] for line in out] == ["activations"]
+        and json.loads(out[0])["bytes"] > 10_000
+    )
+    code, _, err = run("cache", "--remove", "0123")
+    assert code == 2 and "There is no cache '0123'. Did you mean '0123456789ab'?" in err
+    code, out, _ = run("cache", "--remove", "all")
+    assert code == 0 and out[0].startswith("Removed 1 cache, ")
+    assert run("cache", "--remove", "0123")[2].strip().endswith("There is no cache '0123'. Nothing is kept.")

@@ -73,7 +73,8 @@ def cache(options: argparse.Namespace, console: Console) -> None:
         removed = caches.remove(options.remove)
         freed = sum(each.bytes for each in removed)
         names = [each.name for each in removed]
-        console.result({"removed": names, "bytes": freed}, f"Removed {len(names)} caches, {size(freed)}.")
+        count = f"{len(names)} cache{'' if len(names) == 1 else 's'}"
+        console.result({"removed": names, "bytes": freed}, f"Removed {count}, {size(freed)}.")
         return
     rows = [dataclasses.asdict(each) for each in caches.caches()]
     if not options.json:

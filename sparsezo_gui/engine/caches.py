@@ -33,7 +33,8 @@ def remove(name: str) -> list[Cache]:
     known = caches()
     chosen = [each for each in known if name in (each.name, "all")]
     if not chosen and name != "all":
-        raise UserError(f"There is no cache '{name}'. {did_you_mean(name, [each.name for each in known])}")
+        names = [each.name for each in known]
+        raise UserError(f"There is no cache '{name}'. {did_you_mean(name, names) if names else 'Nothing is kept.'}")
     for path in (Path(each.path) for each in chosen):
         if path.is_dir():
             with suppress(filelock.Timeout), held(path.parent / ".lock"):  # a search in progress stays
