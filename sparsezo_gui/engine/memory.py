@@ -94,25 +94,17 @@ def estimate(
         capacity = devices.memory_total(device)
     if rows is None:
         rows = PACK_ROWS[device_kind]
-    bits, compute, space = recipe.model.bits, recipe.model.compute, SPACES[recipe.mask.space]
-    tunable = recipe.mask.tunable(spec)
-    width = 2 if compute == "bfloat16" or (compute == "auto" and device_kind == "cuda" and bits < 32) else 4
-    backwards = recipe.estimator.backwards
-    if backwards:
-        rows = min(rows, BACKWARD_ROWS[device_kind])
-    points = points_at_once(recipe.forward_passes, longest_tokens, rows, compute) if not backwards else 1
-    tokens = max(longest_tokens, min(tokens_per_batch, rows // points))
-    scored = min(tokens, longest_tokens if scored_tokens is None else scored_tokens)
-    shape = Shape(points, tokens, longest_tokens, scored, width, backwards)
-    runtime = max(RUNTIME[device_kind], program)
+    space, tunable = SPACES[recipe.mask.space], recipe.mask.tunable(spec)
+    shape = _step(recipe, device_kind, longest_tokens, tokens_per_batch, scored_tokens, rows)
+    width, runtime = shape.width, max(RUNTIME[device_kind], program)
     passes = [shape] if evaluated is None else [shape, Shape(1, evaluated[0], longest_tokens, evaluated[1], width)]
     workspace = _workspace(recipe, tunable, shape, device_kind)
     activations, logits = max((_pass(spec, each, workspace, device_kind) for each in passes), key=_sum)
     free = activations.bytes + logits.bytes
     parts = (
-        *_weights(spec, bits, width, streamed, space.in_place, device_kind),
+        *_weights(spec, recipe.model.bits, width, streamed, space.in_place, device_kind),
         *space.memory(recipe, tunable, width),
-        *_backwards(recipe, tunable, tokens, width, free + workspace.bytes),
+        *_backwards(recipe, tunable, shape.tokens, width, free + workspace.bytes),
         activations,
         logits,
         workspace,
@@ -132,6 +124,16 @@ def estimate(
     total = _sum(parts)
     others = _others(spec, shape, runtime)
     return MemoryEstimate(parts, available, capacity, rows, total if small is None else small, others)
+
+
+def _step(recipe: Recipe, device_kind: str, longest: int, batch: int, scored: int | None, rows: int) -> Shape:
+    """The largest pass of a step, from tokens of the longest example and of the batch."""
+    bits, compute, backwards = recipe.model.bits, recipe.model.compute, recipe.estimator.backwards
+    width = 2 if compute == "bfloat16" or (compute == "auto" and device_kind == "cuda" and bits < 32) else 4
+    rows = min(rows, BACKWARD_ROWS[device_kind]) if backwards else rows
+    points = 1 if backwards else points_at_once(recipe.forward_passes, longest, rows, compute)
+    tokens = max(longest, min(batch, rows // points))
+    return Shape(points, tokens, longest, min(tokens, longest if scored is None else scored), width, backwards)
 
 
 def _pass(spec: ModelSpec, shape: Shape, workspace: Part, device_kind: str) -> tuple[Part, Part]:
