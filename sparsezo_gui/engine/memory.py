@@ -36,7 +36,9 @@ a GPU, the usual size of a CUDA context with its libraries (not measured here)."
 KEPT = {"cpu": 0.5, "cuda": 0.0}
 """Part of the activations that the C library's allocator holds on top, as freed pieces (measured: 0.2 to 1)."""
 BLOCK = 64  # weights to four bytes of scales in NF4: an fp32 one, or a 16-bit one for each 32
-COPIES = 2  # of what a block keeps for the way back: norms, rotations and the order of the rows take some (measured)
+COPIES = (
+    2  # of what a block keeps for its backward pass: norms, rotations and the order of the rows take some (measured)
+)
 RANK = 16  # of the adapters that the comparison assumes
 
 
@@ -169,7 +171,7 @@ def _search(recipe: Recipe, spec: ModelSpec, width: int, free: int) -> Iterator[
 
 def search_bytes(recipe: Recipe, spec: ModelSpec, width: int) -> int:
     """What finding the mask takes besides the model: a block's weights made dense, its sums, the gradient of one layer
-    and its square, and what the block keeps of a sequence for the way back; 0 without gradients."""
+    and its square, and what the block keeps of a sequence for its backward pass; 0 without gradients."""
     rule = recipe.mask
     if not rule.sums:
         return 0
@@ -210,8 +212,8 @@ def _weights(
 
 
 def _backwards(recipe: Recipe, spec: ModelSpec, tokens: int, width: int, free: int) -> Iterator[Part]:
-    """What a pack of so many ``tokens`` takes on the way back: the inputs of the blocks that are passed, what one of
-    them keeps, a whole weight, and gradients of the tuned values; less what is ``free`` by then of the way forward."""
+    """The backward pass of a pack of so many ``tokens``: the inputs of its blocks, what one of them keeps, a whole
+    weight, and gradients of the tuned values; less what the forward pass has left ``free`` by then."""
     estimator = recipe.estimator
     if estimator.backwards:
         blocks = min(estimator.suffix or spec.layers, len(spec.tunable_blocks))
@@ -222,7 +224,7 @@ def _backwards(recipe: Recipe, spec: ModelSpec, tokens: int, width: int, free: i
 
 
 def _kept(spec: ModelSpec) -> int:
-    """Numbers that a block keeps of a token for the way back (Korthikanti et al., arXiv 2205.05198, with fused
+    """Numbers that a block keeps of a token for its backward pass (Korthikanti et al., arXiv 2205.05198, with fused
     attention and no recomputation)."""
     query, key = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
     return 4 * spec.hidden + 2 * (query + 2 * key) + query + 3 * spec.intermediate
@@ -281,7 +283,7 @@ def _others(spec: ModelSpec, shape: Shape, runtime: int) -> dict[str, int]:
 
     A trained weight takes 16 bytes (weight and gradient in 16 bits, fp32 copy, two moments: Rajbhandari et al., arXiv
     1910.02054); adapters of rank `RANK` on every eligible layer are trained in fp32. What goes into each block is kept,
-    and what one block keeps for the way back (see `_kept`). Logits are in 16 and 32 bits, with their gradient.
+    and what one block keeps for its backward pass (see `_kept`). Logits are in 16 and 32 bits, with their gradient.
     """
     blocks = 2 * shape.tokens * (spec.hidden * spec.layers + _kept(spec))
     moving = blocks + (2 + 4 + 4) * spec.vocabulary * shape.scored
