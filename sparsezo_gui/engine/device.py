@@ -136,7 +136,7 @@ def trim() -> None:
 
 
 def let_go(files: Iterable[Path]) -> None:
-    """Takes pages of the mapped ``files``, which nobody writes to, out of this process (Linux only); they are read
+    """Takes pages of the mapped ``files``, which must be unchanged, out of this process (Linux only); they are read
     again where they are needed. A loader that reads through a map would seem to hold all of the file."""
     if sys.platform != "linux":
         return

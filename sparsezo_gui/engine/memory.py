@@ -36,7 +36,9 @@ a GPU, the usual size of a CUDA context with its libraries (not measured here)."
 KEPT = {"cpu": 0.5, "cuda": 0.0}
 """Part of the activations that the C library's allocator holds on top, as freed pieces (measured: 0.2 to 1)."""
 BLOCK = 64  # weights to four bytes of scales in NF4: an fp32 one, or a 16-bit one for each 32
-COPIES = 2  # of what a block keeps for the way back: norms, rotations and the order of the rows take some (measured)
+COPIES = (
+    2  # of what a block keeps for its backward pass: norms, rotations and the order of the rows take some (measured)
+)
 RANK = 16  # of the adapters that the comparison assumes
 
 
@@ -94,25 +96,17 @@ def estimate(
         capacity = devices.memory_total(device)
     if rows is None:
         rows = PACK_ROWS[device_kind]
-    bits, compute, space = recipe.model.bits, recipe.model.compute, SPACES[recipe.mask.space]
-    tunable = recipe.mask.tunable(spec)
-    width = 2 if compute == "bfloat16" or (compute == "auto" and device_kind == "cuda" and bits < 32) else 4
-    backwards = recipe.estimator.backwards
-    if backwards:
-        rows = min(rows, BACKWARD_ROWS[device_kind])
-    points = points_at_once(recipe.forward_passes, longest_tokens, rows, compute) if not backwards else 1
-    tokens = max(longest_tokens, min(tokens_per_batch, rows // points))
-    scored = min(tokens, longest_tokens if scored_tokens is None else scored_tokens)
-    shape = Shape(points, tokens, longest_tokens, scored, width, backwards)
-    runtime = max(RUNTIME[device_kind], program)
+    space, tunable = SPACES[recipe.mask.space], recipe.mask.tunable(spec)
+    shape = _step(recipe, device_kind, longest_tokens, tokens_per_batch, scored_tokens, rows)
+    width, runtime = shape.width, max(RUNTIME[device_kind], program)
     passes = [shape] if evaluated is None else [shape, Shape(1, evaluated[0], longest_tokens, evaluated[1], width)]
     workspace = _workspace(recipe, tunable, shape, device_kind)
     activations, logits = max((_pass(spec, each, workspace, device_kind) for each in passes), key=_sum)
     free = activations.bytes + logits.bytes
     parts = (
-        *_weights(spec, bits, width, streamed, space.in_place, device_kind),
+        *_weights(spec, recipe.model.bits, width, streamed, space.in_place, device_kind),
         *space.memory(recipe, tunable, width),
-        *_backwards(recipe, tunable, tokens, width, free + workspace.bytes),
+        *_backwards(recipe, tunable, shape.tokens, width, free + workspace.bytes),
         activations,
         logits,
         workspace,
@@ -132,6 +126,16 @@ def estimate(
     total = _sum(parts)
     others = _others(spec, shape, runtime)
     return MemoryEstimate(parts, available, capacity, rows, total if small is None else small, others)
+
+
+def _step(recipe: Recipe, device_kind: str, longest: int, batch: int, scored: int | None, rows: int) -> Shape:
+    """The largest pass of a step, from tokens of the longest example and of the batch."""
+    bits, compute, backwards = recipe.model.bits, recipe.model.compute, recipe.estimator.backwards
+    width = 2 if compute == "bfloat16" or (compute == "auto" and device_kind == "cuda" and bits < 32) else 4
+    rows = min(rows, BACKWARD_ROWS[device_kind]) if backwards else rows
+    points = 1 if backwards else points_at_once(recipe.forward_passes, longest, rows, compute)
+    tokens = max(longest, min(batch, rows // points))
+    return Shape(points, tokens, longest, min(tokens, longest if scored is None else scored), width, backwards)
 
 
 def _pass(spec: ModelSpec, shape: Shape, workspace: Part, device_kind: str) -> tuple[Part, Part]:
@@ -167,7 +171,7 @@ def _search(recipe: Recipe, spec: ModelSpec, width: int, free: int) -> Iterator[
 
 def search_bytes(recipe: Recipe, spec: ModelSpec, width: int) -> int:
     """What finding the mask takes besides the model: a block's weights made dense, its sums, the gradient of one layer
-    and its square, and what the block keeps of a sequence for the way back; 0 without gradients."""
+    and its square, and what the block keeps of a sequence for its backward pass; 0 without gradients."""
     rule = recipe.mask
     if not rule.sums:
         return 0
@@ -208,8 +212,8 @@ def _weights(
 
 
 def _backwards(recipe: Recipe, spec: ModelSpec, tokens: int, width: int, free: int) -> Iterator[Part]:
-    """What a pack of so many ``tokens`` takes on the way back: the inputs of the blocks that are passed, what one of
-    them keeps, a whole weight, and gradients of the tuned values; less what is ``free`` by then of the way forward."""
+    """The backward pass of a pack of so many ``tokens``: the inputs of its blocks, what one of them keeps, a whole
+    weight, and gradients of the tuned values; less what the forward pass has left ``free`` by then."""
     estimator = recipe.estimator
     if estimator.backwards:
         blocks = min(estimator.suffix or spec.layers, len(spec.tunable_blocks))
@@ -220,7 +224,7 @@ def _backwards(recipe: Recipe, spec: ModelSpec, tokens: int, width: int, free: i
 
 
 def _kept(spec: ModelSpec) -> int:
-    """Numbers that a block keeps of a token for the way back (Korthikanti et al., arXiv 2205.05198, with fused
+    """Numbers that a block keeps of a token for its backward pass (Korthikanti et al., arXiv 2205.05198, with fused
     attention and no recomputation)."""
     query, key = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
     return 4 * spec.hidden + 2 * (query + 2 * key) + query + 3 * spec.intermediate
@@ -279,7 +283,7 @@ def _others(spec: ModelSpec, shape: Shape, runtime: int) -> dict[str, int]:
 
     A trained weight takes 16 bytes (weight and gradient in 16 bits, fp32 copy, two moments: Rajbhandari et al., arXiv
     1910.02054); adapters of rank `RANK` on every eligible layer are trained in fp32. What goes into each block is kept,
-    and what one block keeps for the way back (see `_kept`). Logits are in 16 and 32 bits, with their gradient.
+    and what one block keeps for its backward pass (see `_kept`). Logits are in 16 and 32 bits, with their gradient.
     """
     blocks = 2 * shape.tokens * (spec.hidden * spec.layers + _kept(spec))
     moving = blocks + (2 + 4 + 4) * spec.vocabulary * shape.scored

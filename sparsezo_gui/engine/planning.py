@@ -127,13 +127,13 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
         formed = formula(recipe, model.source.spec, data)
         model.pack_rows = formed.rows
         batch = list(chain.from_iterable(_largest_batch(recipe, data.train.encoded, formed.rows)))
-        judged = _largest_evaluated([*data.validation.encoded, *data.test.encoded], formed.rows)
+        evaluated = _largest_evaluated([*data.validation.encoded, *data.test.encoded], formed.rows)
         peak.start()
         for done in range(2):
             yield Progress("Measuring", done, 2, "steps")
             session.estimate(batch, session.directions())
         with torch.no_grad(), session.tuned.applied():
-            objective.measure(model, judged) if judged else None
+            objective.measure(model, evaluated) if evaluated else None
     search = memory.search_bytes(recipe, model.source.spec, model.dtype.itemsize)
     parts = (
         Part("Model and program", held, "Measured: the loaded model, its tuned values, Python and its libraries."),

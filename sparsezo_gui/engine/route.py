@@ -1,7 +1,7 @@
 """The path of a pack through the blocks of a model, one at a time: all of them, or from the first tunable one on.
 
-Where blocks below are left out, so is what nobody reads of the last one: other tokens than the scored ones only give
-keys and values there.
+Where the blocks below are skipped, so is most of the last one: tokens that are not scored only give keys and values
+there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A model's decoder blocks one at a time: what comes before them, each of them, and what comes after.
 
-A model's own code runs throughout. While every block is made to pass on what it is given, a forward pass tells how the
-model calls its blocks, and goes on with what the last one would have given.
+A model's own code runs throughout. While every block only passes on its input, a forward pass shows how the model calls
+its blocks; with the last block's output in their place, it computes what follows them.
 """
 
 from __future__ import annotations

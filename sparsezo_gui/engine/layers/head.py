@@ -1,7 +1,7 @@
 """The end of a forward pass apart from the rest: logits of some places at a time, of all of which they would be large.
 
 A model's own code runs throughout, with all that it does around its head (capping, scaling). First its forward pass
-with no place left for the head, which tells what the blocks make of the text; then its forward pass of as many places
+with no place left for the head, which gives the hidden states after the blocks; then its forward pass of as many places
 as are asked for, in which that stands for all blocks.
 """
 
@@ -21,8 +21,8 @@ Head = Callable[[Tensor], Tensor]
 def split_pass(module: Any, body: nn.Module | None, **inputs: Any) -> tuple[Tensor, Head]:
     """Hidden states (rows, tokens, hidden) that the head of the causal LM ``module`` is given, and that head.
 
-    ``body`` is the part of the module that calls its blocks. Without one, where nobody knows how the module's own code
-    goes on after its blocks, the hidden states are the logits themselves.
+    ``body`` is the part of the module that calls its blocks. Without one, where what the module's own code does
+    after its blocks is unknown, the hidden states are the logits themselves.
     """
     if body is None:
         return module(**inputs, use_cache=False).logits, lambda logits: logits

@@ -20,7 +20,7 @@ from sparsezo_gui.engine.layers.patch import Patch
 from sparsezo_gui.engine.layers.weights import FrozenWeight
 
 SPAN_BYTES = 8 * 2**20
-LARGE_BYTES = 2 * SPAN_BYTES  # up to which a weight is made dense as a whole
+LARGE_BYTES = 2 * SPAN_BYTES  # up to which a weight is made dense in one piece
 
 # Called in the backward pass with the gradient at the layer's output (rows, out) and its input (rows, in).
 Recorder = Callable[[Tensor, Tensor], None]
@@ -73,7 +73,7 @@ class FrozenLinear(nn.Module):
 
 @contextmanager
 def recorded(layers: Iterable[FrozenLinear], recorder: Callable[[FrozenLinear], Recorder]) -> Iterator[None]:
-    """Within: ``recorder`` of each of the layers hears of what goes backwards through it."""
+    """Within: ``recorder`` of each of the layers is called in its backward pass."""
     layers = list(layers)
     for layer in layers:
         layer.recorder = recorder(layer)

@@ -1,7 +1,7 @@
 """Quantising to NF4 in smaller blocks than bitsandbytes, in as many bytes.
 
 bitsandbytes keeps an fp32 scale for every 64 weights. The same half a bit a weight holds a 16-bit scale for every 32,
-which is closer to each of them. What that gains is told in ``tests/benchmarks/README.md``.
+which is closer to each of them. ``tests/benchmarks/README.md`` shows what that gains.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def own_types(checkpoint: Checkpoint, names: tuple[str, ...]) -> dict[str, torch
 @contextmanager
 def loaded_as(types: Mapping[str, torch.dtype]) -> Iterator[None]:
     """Within: transformers loads the parameters that ``types`` names in those types, as it does with those that it
-    keeps in fp32 by itself."""
+    keeps in fp32 anyway."""
     before = PreTrainedModel._get_dtype_plan
     patched: Any = PreTrainedModel
     patched._get_dtype_plan = lambda model, dtype: {**before(model, dtype), **types}

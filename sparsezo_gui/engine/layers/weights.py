@@ -22,7 +22,7 @@ class FrozenWeight(ABC):
 
     @property
     def grain(self) -> int:
-        """Rows of a part begin at a multiple of this; 0 where the weight can only be had as a whole."""
+        """Rows of a part begin at a multiple of this; 0 where the weight can only be read in one piece."""
         return 1
 
     @abstractmethod
@@ -58,7 +58,7 @@ class FrozenWeight(ABC):
         return self.made_of(*(tensor.to(device, non_blocking=True, copy=True) for tensor in self.tensors))
 
     def pinned(self) -> Self:
-        """A copy in memory from which a GPU fetches by itself."""
+        """A copy in memory from which a GPU fetches without the CPU."""
         return self.made_of(*(tensor.pin_memory() for tensor in self.tensors))
 
     def used_by(self, stream: Any) -> None:

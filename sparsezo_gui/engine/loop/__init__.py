@@ -40,7 +40,7 @@ def events(running: Running) -> Events:
         yield from open_gradients(running)
         while not reason and (running.step < steps or running.paused or not running.idle):
             yield from obey(running)
-            # The model goes on to other functions, since a name for it here would keep it in memory.
+            # The model is passed to other functions, since a name for it here would keep it in memory.
             if running.stopping:
                 reason = "stopped"
             elif isinstance(running.model, Loaded):

@@ -1,4 +1,4 @@
-"""The commands that a run obeys between its steps, and the reasons for which it waits by itself."""
+"""The commands that a run obeys between its steps, and the reasons for which it waits automatically."""
 
 from __future__ import annotations
 

@@ -52,8 +52,8 @@ def evaluate_end(running: Running, model: Loaded) -> Events:
 def _evaluate_untold(running: Running, model: Loaded, *splits: str) -> Events:
     """Metrics on ``splits`` that are not recorded yet."""
     events = outcome.on_lineage(running.run.events())
-    told = {event.split for event in outcome.evaluations(events) if event.step == model.step}
-    yield from evaluated(running, model, *(split for split in splits if split not in told))
+    known = {event.split for event in outcome.evaluations(events) if event.step == model.step}
+    yield from evaluated(running, model, *(split for split in splits if split not in known))
 
 
 def _out_of_patience(running: Running, model: Loaded) -> Generator[e.Event, None, bool]:

@@ -87,6 +87,6 @@ def _tell_forgotten_returns(run: RunFolder) -> None:
     """A crash can happen after a return was journalled and before its event was recorded."""
     if not run.journal.exists():
         return
-    told = sum(isinstance(event, e.Returned) for event in run.events())
-    for _, step in journals.read(run.journal).returns[told:]:
+    known = sum(isinstance(event, e.Returned) for event in run.events())
+    for _, step in journals.read(run.journal).returns[known:]:
         run.record(e.Returned(step))

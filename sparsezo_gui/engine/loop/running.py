@@ -88,7 +88,7 @@ class Running:
         return not self.postponed and self.commands.empty()
 
     def next_command(self, wait: bool = True) -> e.Command:
-        """The next command; unless told otherwise, waits for it while paused, and a moment while waiting. Raises
+        """The next command; by default, waits for it while paused, and a moment while waiting. Raises
         Empty."""
         if self.postponed:
             return self.postponed.popleft()

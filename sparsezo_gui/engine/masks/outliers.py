@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class OutlierChannels(OnText):
     """The outlier channels of the first decoder block with activation outliers, or that whole block.
 
-    After arXiv 2606.05516, which tunes the first such block of the pre-trained model, as a whole or the top 1 % of the
+    After arXiv 2606.05516, which tunes the first such block of the pre-trained model, all of it or the top 1 % of the
     outlier channels of its feed-forward part. The definition of an outlier is our own, since we know of no published
     threshold: an output of the block that is ``threshold`` times the median of all. A channel is an input c of the
     block's down projection, ranked by the largest |input| on the text. Column c of the down projection and rows c of

@@ -103,8 +103,8 @@ class MaskRule(Variant):
         """A mask that lists no entries: the ``parts`` of this rule's space, and the number of ``tuned`` values."""
         from sparsezo_gui.engine.spaces.mask import Mask
 
-        told = self.model_dump(mode="json")
-        return Mask({}, told, model.fingerprint, model.spec.eligible, self.space, parts, tuned)
+        rule = self.model_dump(mode="json")
+        return Mask({}, rule, model.fingerprint, model.spec.eligible, self.space, parts, tuned)
 
 
 def find_measured(rule: MaskRule, model: FrozenModel, search: Search) -> Generator[Progress, None, tuple[Mask, Cost]]:

@@ -75,7 +75,7 @@ class SparseSpace(Space):
         )
 
 
-SINGLE = 50  # entries of a whole product that take as long as one computed by itself (measured on a CPU)
+SINGLE = 50  # entries of a whole product that take as long as one computed alone (measured on a CPU)
 SAMPLED_BYTES = 16 << 20  # of rows gathered at a time
 
 

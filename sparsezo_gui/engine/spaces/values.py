@@ -1,4 +1,4 @@
-"""Tuned values: one flat vector that acts on the frozen model in the way of its space.
+"""Tuned values: one flat vector that acts on the frozen model as its space says.
 
 The frozen weights are never modified, except by the dense space, whose values are the weights themselves. The values of
 a space are in one file with its description, which is read before torch is loaded; so nothing here imports torch at the

@@ -10,8 +10,8 @@ from sparsezo_gui.engine.zo.estimators import Estimate, ExactEstimator, Probe
 class FirstOrder(ExactEstimator):
     """The exact gradient by back-propagation, one block at a time: learns most per step, in little more memory.
 
-    It needs a loss with a gradient. Only what enters each block is kept for the way back, and each block runs once more
-    for its activations; see `sparsezo_gui.engine.gradient`. Zeroth-order estimates know the slope along a few
+    It needs a loss with a gradient. Only what enters each block is kept for the backward pass, and each block runs
+    again for its activations; see `sparsezo_gui.engine.gradient`. Zeroth-order estimates know the slope along a few
     directions only; this one along all, so that Adam's rate for each value helps. A run records each gradient, in 16
     bits.
     """
