@@ -64,9 +64,10 @@ class RowScaleValues(CopiedValues):
         """See `CopiedValues.patches`."""
         return {name: RowPatch(len(points), points[:, part]) for name, part in self.slices.items()}
 
-    def project(self, name: str, gradient: Tensor) -> Tensor:
+    def project(self, name: str, gradient: Tensor, x: Tensor) -> Tensor:
         """See `TunedValues.project`."""
-        return (gradient * self.model.layers[name].frozen.read(gradient.dtype)).sum(1)
+        weight = self.model.layers[name].frozen.read(x.dtype)
+        return (gradient * (x @ weight.mT)).float().sum(0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -172,12 +172,14 @@ class Peak:
         self.device = device
         self.bytes = 0
         self._stop = threading.Event()
+        self._process = psutil.Process()
 
     def start(self) -> None:
         """Starts measuring."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
+            self._look()  # what is over before the thread runs is measured, too
             threading.Thread(target=self._watch, daemon=True).start()
 
     def end(self) -> None:
@@ -187,11 +189,13 @@ class Peak:
             self.bytes = torch.cuda.max_memory_reserved(self.device)
 
     def _watch(self) -> None:
-        process = psutil.Process()
         while not self._stop.is_set():
-            with suppress(MemoryError, OSError):  # just when memory is at its peak there may be none to look
-                self.bytes = max(self.bytes, process.memory_info().rss)
+            self._look()
             time.sleep(SAMPLE_EVERY)
+
+    def _look(self) -> None:
+        with suppress(MemoryError, OSError):  # just when memory is at its peak there may be none to look
+            self.bytes = max(self.bytes, self._process.memory_info().rss)
 
 
 @contextmanager

@@ -64,7 +64,7 @@ class _Backward:
         pack, pairs = pack_of(self.model, examples)
         count = len(self.layers) - self.lowest
         with torch.no_grad(), route(self.model, pack) as path:
-            hidden = path.hidden
+            hidden = path.enter()
             with kept(self.model.device, count * hidden.nbytes) as inputs:
                 for number in range(path.first, len(self.layers)):
                     if number >= self.lowest:

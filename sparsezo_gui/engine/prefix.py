@@ -57,7 +57,7 @@ class Prefix:
     def log_probabilities(self, pack: Pack, points: int) -> Tensor:
         """`sparsezo_gui.engine.forward.log_probabilities`, from the first tunable block on."""
         with route(self.model, pack, points) as path:
-            hidden = path.hidden
+            hidden = path.enter()
             for number in range(path.first, len(self.blocks)):
                 hidden = path.run(number, hidden)
             states, head = path.leave(hidden)

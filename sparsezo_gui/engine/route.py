@@ -25,21 +25,28 @@ FEW = 4  # tokens for each scored one, from which the last block on these alone 
 
 
 class Route:
-    """Made by `route`. ``hidden`` (rows, tokens, hidden) enters block ``first``."""
+    """Made by `route`; block ``first`` is the first one to run."""
 
     def __init__(self, model: FrozenModel, pack: Pack, inputs: dict[str, Tensor], places: Any, points: int) -> None:
         self.pack, self.inputs, self.places = pack, inputs, places
         self.blocks = Blocks(model) if model.prefix is None else model.prefix.blocks
-        self.first, (self.hidden, self.calls) = 0, self.blocks.enter(**inputs)
+        self.first, (entering, self.calls) = 0, self.blocks.enter(**inputs)
+        self._entering: Tensor | None = entering
         self.short = None
         if model.prefix is None:
             return
-        self.first, self.hidden = model.prefix.first, model.prefix.states(pack, points)
+        self.first, self._entering = model.prefix.first, model.prefix.states(pack, points)
         by_row = any(layer.patch is not None and layer.patch.by_row for layer in self.blocks.layers[-1])
         if packs(model.module) and not by_row and FEW * len(pack.places) <= len(pack.tokens):
             self.inputs = {name: each[:, pack.places] for name, each in inputs.items()}
             self.places = lambda hidden: hidden
             self.short = self.blocks.enter(**self.inputs)[1][-1]
+
+    def enter(self) -> Tensor:
+        """Hidden states (rows, tokens, hidden) that enter block `first`; asked for once, and not held here."""
+        entering, self._entering = self._entering, None
+        assert entering is not None, "nobody asked before"
+        return entering
 
     def run(self, number: int, hidden: Tensor) -> Tensor:
         """Output of block ``number``."""

@@ -8,6 +8,7 @@ from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM
 
 from sparsezo_gui import cli
+from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine.bench import memory as bench
 from sparsezo_gui.engine.bench import references, shapes
 from sparsezo_gui.engine.bench.memory import memory
@@ -168,6 +169,7 @@ def test_seconds_and_peaks_of_a_text_are_those_of_work_on_all_of_it(tmp_path):
 
 def test_formulas_need_no_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "_apart", lambda work, recipe: work(loads(recipe)))
+    monkeypatch.setattr(devices, "_program", [0])  # and not what this process of many tests takes
     (row,) = finish(memory(tmp_path, ["llama-2-7b"], cells=((16, 256, "whole"),), columns=["formula", "exact_formula"]))
     assert 4500 < row["formula"] < row["exact_formula"] < 1.1 * row["formula"] and row["exact_formula"] < 6000
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -163,7 +163,7 @@ def test_steps_that_nothing_is_perturbed_in_are_replayed_too(make, tmp_path):
 
 
 def test_changed_examples_are_told_before_such_steps_are_taken_again(make, tmp_path):
-    list(training.train(make(estimator={"rule": "elastic"}, run={"gradients": 0}), folder=tmp_path / "run"))
+    list(training.train(make(estimator={"rule": "elastic"}), folder=tmp_path / "run"))
     rows = (tmp_path / "train.jsonl").read_text().splitlines()
     (tmp_path / "train.jsonl").write_text("\n".join(rows[1:]))
     finish(open_session(open_run(tmp_path / "run"), 2, from_checkpoints=False))

@@ -202,8 +202,8 @@ def test_the_estimates_mean_is_the_gradient_of_the_cores(frozen_tiny, family, ki
     assert ((samples.mean(dim=0) - gradient).abs() < 4.5 * error + 1e-4).all()
     assert torch.nn.functional.cosine_similarity(samples.mean(dim=0), gradient.double(), dim=0) > 0.85
     for (name, part), whole in zip(tuned.slices.items(), wholes, strict=True):
-        felt = reference.projected(tuned, name, reference.oriented(model, name, whole))
-        assert torch.allclose(felt, gradient[part], rtol=1e-3, atol=1e-5)
+        found = reference.projected(tuned, name, reference.oriented(model, name, whole))
+        assert torch.allclose(found, gradient[part].double(), rtol=1e-3, atol=1e-5)
 
 
 def _differentiable(tuned, leaves):
