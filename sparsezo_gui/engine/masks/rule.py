@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sparsezo_gui.recipe.recipe import DataTable
 
 Scope = Literal["global", "tensor", "row"]
+BLOCKS = "all|half|quarter|[1-9][0-9]{0,3}"
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,18 @@ class MaskRule(Variant):
         "all",
         "Decoder blocks with tuned weights: all, or the last half, quarter or number of them. What enters these is "
         "computed once per example, so that steps are faster.",
-        pattern="^(all|half|quarter|[1-9][0-9]{0,3})$",
+        pattern=f"^({BLOCKS})$",
     )
     sums: ClassVar[int] = 0
     """fp32 numbers per weight of a block, besides the weight, held while gradients are summed."""
 
     @field_validator("blocks", mode="before")
     @classmethod
-    def _written_as_number(cls, value: Any) -> Any:
-        return str(value) if type(value) is int else value
+    def _read_blocks(cls, value: Any) -> str:
+        found = str(value) if type(value) is int else value
+        if not isinstance(found, str) or not re.fullmatch(BLOCKS, found):
+            raise ValueError("must be 'all', 'half', 'quarter' or a number of blocks")
+        return found
 
     def tunable(self, spec: ModelSpec) -> ModelSpec:
         """``spec`` with the weights of `blocks` eligible."""

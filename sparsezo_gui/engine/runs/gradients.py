@@ -2,7 +2,7 @@
 
 They are kept beside the journal in ``gradients.bin``, up to a size that the recipe chooses. A run applies each exact
 gradient as rounded here, also beyond that size: so a step that a replay computes again, on the same hardware, has the
-same bits as one that it reads. Gradients are about half of random bits: compressing them saves a tenth, so they are
+same bits as one that it reads. Compression would save a tenth of the bytes (measured), so they are
 stored as they are.
 
 Format (version 1), all numbers little endian
