@@ -24,7 +24,7 @@ from sparsezo_gui.engine.loop import Commands, Loaded, Running
 from sparsezo_gui.engine.loop.loading import load
 from sparsezo_gui.engine.masks.rule import Search, find_measured
 from sparsezo_gui.engine.objectives.likelihood import Likelihood
-from sparsezo_gui.engine.planning import formula
+from sparsezo_gui.engine.planning import concrete, formula
 from sparsezo_gui.engine.privacy import accounting
 from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import disk_space
@@ -53,6 +53,7 @@ def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None 
 
 def _new_run(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Event, None, Running]:
     """A new run before its first step. It has the only reference to the model, so that memory can be released."""
+    recipe, chosen = yield from concrete(recipe)
     recipe.privacy.check()
     model = yield from load_model(recipe)
     yield from (e.Notice(text, "warning") for text in disk_space.check(recipe, model.source, path))
@@ -73,7 +74,7 @@ def _new_run(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Even
         yield from _tune_epsilon(session, data)
     if model.prefix:
         yield e.Notice(model.prefix.notice(data.train.encoded, data.validation.encoded, data.test.encoded))
-    facts = {**_facts(session, data), "mask_seconds": round(cost.seconds, 1)}
+    facts = {**_facts(session, data), "mask_seconds": round(cost.seconds, 1), "chosen": chosen}
     run = folders.create(path, session.recipe, facts)
     return Running(run, commands, Loaded(session, data))
 
