@@ -46,6 +46,10 @@ class MemoryEstimate:
         """Sum of the parts."""
         return sum(part.bytes for part in self.parts)
 
+    def part(self, name: str) -> int:
+        """Bytes of the part called ``name``, 0 if there is none."""
+        return next((part.bytes for part in self.parts if part.name == name), 0)
+
     @property
     def most(self) -> int:
         """Peak of the run and of finding its mask."""

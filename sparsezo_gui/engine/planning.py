@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -40,6 +41,7 @@ from sparsezo_gui.recipe.registry import SPACES
 from sparsezo_gui.sizes import size
 
 STEPS_LOOKED_AT = 1000  # steps whose batches are searched for the largest
+FORWARD = "forward passes only"
 SPREAD = {"cpu": 0.17, "cuda": 0.0}  # relative difference in peak memory between processes, from the allocator
 
 
@@ -71,22 +73,23 @@ def concrete(recipe: Recipe) -> Generator[Event, None, tuple[Recipe, str]]:
 
 
 def choose(recipe: Recipe, spec: ModelSpec, data: TaskData | None) -> tuple[Recipe, str]:
-    """See `concrete`: exact gradients in the largest part of the blocks that fits, otherwise forward passes."""
-    needed = ""
-    for blocks in ways.suffixes(recipe):
-        where = ways.SUFFIXES.get(blocks, f"the last {blocks} blocks")
+    """See `concrete`: exact gradients in the largest part of the blocks that fits, otherwise forward passes; if nothing
+    fits, what needs the least memory."""
+    said, least, needed = "Chosen automatically:", recipe, math.inf
+    for blocks in (*ways.suffixes(recipe), ""):
+        title = f"exact gradients in {ways.SUFFIXES.get(blocks, f'the last {blocks} blocks')}" if blocks else FORWARD
         try:
             made = ways.resolved(recipe, blocks)
         except UserError as error:
-            return ways.resolved(recipe), f"Chosen automatically: forward passes only. {ways.reason(error)}"
+            return ways.resolved(recipe), f"{said} {FORWARD}. {ways.reason(error)}"
         found = formula(made, spec, data)
-        needed = f"in {where} they need {size(found.most)}, with {size(found.available)} free"
+        memory = f"{size(found.most)} of the {size(found.available)} that are free"
         if found.verdict == "fits":
-            return made, f"Chosen automatically: exact gradients; {needed}."
-    return ways.resolved(recipe), (
-        f"Chosen automatically: forward passes only. Exact gradients do not fit in {100 * TIGHT:.0f} % of the free "
-        f"memory: even {needed}."
-    )
+            more = f"; exact gradients{' in more blocks' if blocks else ''} do not fit in {100 * TIGHT:.0f} % of that"
+            return made, f"{said} {title}, which need {memory}{'' if math.isinf(needed) else more}."
+        if found.most < needed:
+            least, needed, words = made, found.most, f"{said} {title}, which need the least: {memory}."
+    return least, words
 
 
 def formula(recipe: Recipe, spec: ModelSpec, data: TaskData | None) -> MemoryEstimate:
@@ -115,21 +118,25 @@ def _formula(
         memory.estimate, recipe, spec, device, longest, tokens, scored_tokens=scored, evaluated=evaluated,
         written=written, program=devices.program_bytes() if device == "cpu" else 0, rows=rows, small=small,
     )  # fmt: skip
-    found = estimated(kept=_kept(recipe, spec, data) if device == "cpu" else 0)
+    found = estimated()
+    if device == "cpu" and (kept := _kept(recipe, spec, data, found)):
+        return estimated(kept=kept)
     width = devices.compute_dtype(torch.device(device), recipe.model).itemsize
     if device != "cuda" or SPACES[recipe.mask.space].in_place:
         return found
     return estimated(streamed=True) if needed(spec, recipe.model.bits, width, found.available) else found
 
 
-def _kept(recipe: Recipe, spec: ModelSpec, data: TaskData | None) -> int:
-    """Bytes of the activations that enter the first tuned block, of all examples, as far as they are held in memory."""
+def _kept(recipe: Recipe, spec: ModelSpec, data: TaskData | None, without: MemoryEstimate) -> int:
+    """Bytes of the activations that enter the first tuned block, of all examples, as far as they are held in memory:
+    none that would make a run tight that is not ``without`` them."""
     if not recipe.mask.tunable(spec).tunable_blocks[0]:
         return 0
     splits = (data.train, data.validation, data.test) if data else ()
     tokens = sum(count_tokens(example) for split in splits for example in split.encoded)
     tokens = tokens or recipe.data.max_tokens * recipe.data.train
-    return min(prefix.nbytes(tokens, spec.hidden), int(prefix.SHARE * devices.memory_free(torch.device("cpu"))))
+    room = min(prefix.SHARE * devices.memory_free(torch.device("cpu")), TIGHT * without.available - without.most)
+    return max(0, min(prefix.nbytes(tokens, spec.hidden), int(room)))
 
 
 def _written(examples: Sequence[Encoded]) -> int:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sparsezo_gui.engine import device as devices
-from sparsezo_gui.engine import loop, provenance
+from sparsezo_gui.engine import loop, memory, provenance
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.files import own
 from sparsezo_gui.engine.loop import Commands, Loaded, Running
@@ -67,12 +67,14 @@ def _new_run(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Even
     session.begin()
     yield from _checkpoint_notices(session)
     mask.save(path / "mask.safetensors")
-    model.pack_rows = formula(recipe, model.source.spec, data).rows
+    needed = formula(recipe, model.source.spec, data)
+    model.pack_rows = needed.rows
     # In fp32, the usual ε is far above rounding noise. The measurement uses training examples without noise.
     fine = getattr(recipe.estimator, "epsilon", 1.0) < TwoSided().epsilon
     if (model.rounds or fine) and not recipe.privacy.private:
         yield from _tune_epsilon(session, data)
     if model.prefix:
+        model.prefix.room = min(model.prefix.room, needed.part(memory.KEPT_STATES))
         yield e.Notice(model.prefix.notice(data.train.encoded, data.validation.encoded, data.test.encoded))
     facts = {**_facts(session, data), "mask_seconds": round(cost.seconds, 1), "chosen": chosen}
     run = folders.create(path, session.recipe, facts)
