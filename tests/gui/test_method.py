@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from PySide6.QtCore import QPoint, Qt
-from PySide6.QtGui import QHelpEvent
+from PySide6.QtGui import QAction, QHelpEvent
 from PySide6.QtWidgets import QApplication, QLabel, QToolTip, QWidget
 from standin import mask_report
 
@@ -297,3 +297,20 @@ def test_a_comparison_can_be_cancelled_and_its_problem_is_told(method, find, cli
     engine.faults["plan"] = UserError("data.csv: cannot be read.")
     click("Compare on this computer")
     qtbot.waitUntil(lambda: "cannot be read" in method.banner.text)
+
+
+def test_automatic_is_the_users_setting_and_changes_the_recipe(window, method, workspace, engine, tmp_path, qtbot):
+    action = next(each for each in window.findChildren(QAction) if each.text() == "Choose the method a&utomatically")
+    workspace.change_all(workspace.plan.best.tables if workspace.plan else {"estimator": {"rule": "first-order"}})
+    assert not action.isChecked() and not workspace.automatic
+    action.trigger()
+    assert workspace.automatic and workspace.recipe.estimator.rule == "auto"
+    assert workspace.recipe.update.rule == "scalar-normalised", "which suits either choice"
+    path = tmp_path / "mine.toml"
+    path.write_text('[mask]\nrule = "random"\n')
+    window.open_recipe(path)
+    assert workspace.recipe.estimator.rule == "auto"
+    action.trigger()
+    assert not workspace.automatic and workspace.recipe.estimator.rule == "two-sided"
+    window.open_recipe(path)
+    assert workspace.recipe.estimator.rule == "two-sided"
