@@ -61,6 +61,28 @@ class Started(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """A short run at ``rate``: its training ``losses``, and the ``loss`` on held-out training examples after it (NaN:
+    diverged); all in nats."""
+
+    rate: float
+    loss: Number
+    losses: list[Number]
+
+
+@dataclass(frozen=True, slots=True)
+class RateFound(Event):
+    """The learning ``rate`` that the run found before its first step, by ``trials`` that took ``passes`` forward passes
+    of a batch and ``seconds``; ``base`` is the initial loss on the held-out examples."""
+
+    rate: float
+    base: Number
+    passes: int
+    seconds: float
+    trials: list[Trial]
+
+
+@dataclass(frozen=True, slots=True)
 class Base(Event):
     """Losses of the base model on the run's first batches, nats; the reference for detecting divergence."""
 

@@ -9,13 +9,24 @@ from collections.abc import Iterable, Sequence
 from pydantic import TypeAdapter
 
 from sparsezo_gui.recipe import metrics
-from sparsezo_gui.recipe.events import Base, Evaluation, Event, Examples, Finished, Notice, RateChanged, Returned, Spent
+from sparsezo_gui.recipe.events import (
+    Base,
+    Evaluation,
+    Event,
+    Examples,
+    Finished,
+    Notice,
+    RateChanged,
+    RateFound,
+    Returned,
+    Spent,
+)
 
 _KEPT: dict[str, TypeAdapter[Event]] = {
     name: TypeAdapter(kind)
     for name, kind in {
         "evaluation": Evaluation, "examples": Examples, "notice": Notice, "returned": Returned, "finished": Finished,
-        "rate-changed": RateChanged, "spent": Spent, "base": Base,
+        "rate-changed": RateChanged, "spent": Spent, "base": Base, "rate-found": RateFound,
     }.items()
 }  # fmt: skip
 

@@ -42,17 +42,21 @@ def changed(recipe: Recipe, tables: dict[str, dict[str, Any]], where: str = "rec
     """Recipe with the settings in ``tables`` applied.
 
     A new rule comes with its own defaults (see `Registry.changed`) and with the learning rate that fits it (see
-    `sparsezo_gui.recipe.rates`), unless that is set too. Raises `UserError`.
+    `sparsezo_gui.recipe.rates`), unless that is set too. A rate that is set, and privacy, end a search for one. Raises
+    `UserError`.
     """
-    whole = recipe.model_dump(mode="json")
-    for table, values in renamed(tables).items():
+    whole, tables = recipe.model_dump(mode="json"), renamed(tables)
+    given = tables.get("update", {})
+    if "learning_rate" in given or tables.get("privacy", {}).get("rule", "none") != "none":
+        tables["update"] = {"find_rate": False, **given}
+    for table, values in tables.items():
         registry = BY_TABLE.get(table)
         whole[table] = registry.changed(whole[table], values) if registry else whole[table] | values
     made = build(whole, where)
     rules = [(each.mask.rule, each.estimator.rule, each.update.rule) for each in (recipe, made)]
-    if rules[0] == rules[1] or "learning_rate" in tables.get("update", {}):
+    if rules[0] == rules[1] or "learning_rate" in given:
         return made
-    return made.with_rate(suited(recipe, made))
+    return made.with_rate(suited(recipe, made), made.update.find_rate)
 
 
 def _sentence(tables: dict[str, Any], fault: Any, prefix: tuple[str, ...] = ()) -> str:

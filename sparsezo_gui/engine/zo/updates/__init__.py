@@ -80,6 +80,12 @@ class Update(Variant):
     compensates."""
     learning_rate: float
     schedule: Schedule
+    find_rate: bool = setting(
+        False,
+        "Find the learning rate at the start by short runs at several rates, in a tenth of the forward passes. On if "
+        "no learning rate is given.",
+        title="Find the learning rate",
+    )
     decay: float = setting(
         0.0,
         "Weight decay towards the original weights, times the learning rate.",
