@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,13 @@ from sparsezo_gui.recipe.events import (
     Notice,
     Paused,
     Progress,
+    RateFound,
     Released,
     Resumed,
     Returned,
     Started,
     Step,
+    Trial,
 )
 
 FIELDS = ("step", "loss", "gradient_estimate", "rate", "seconds", "memory", "tokens", "smooth")
@@ -104,6 +106,7 @@ class RunRecord:
         self.evaluations: list[Evaluation] = []
         self.changed_input_evaluations: list[Evaluation] = []  # those with changed inputs, which are not comparable
         self.notes: list[StepNotice] = []
+        self.trials = np.empty((2, 0))  # steps before the first (…, -1, 0) and losses of the search for a learning rate
         self.progress: Progress | None = None
         self.started: Started | None = None
         self.finished: Finished | None = None
@@ -184,6 +187,8 @@ class RunRecord:
                 self.evaluations.append(event)
                 self.evaluations.sort(key=lambda e: e.step)
                 self.progress = None
+            elif isinstance(event, RateFound):
+                self.trials, self.progress = _before_start(event.trials), None
             elif isinstance(event, Notice):
                 self.notes.append(StepNotice(self.step, event.text, event.level))
             elif isinstance(event, Examples):
@@ -222,3 +227,9 @@ class RunRecord:
             base = next((e for e in same if e.step == 0), None)
             found.append((base, next((e for e in reversed(same) if e.step > 0), None)))
         return next((pair for pair in found if pair[1]), found[0] if found else (None, None))
+
+
+def _before_start(trials: Sequence[Trial]) -> np.ndarray:
+    """Steps and losses of the short runs, one after the other up to step 0, each followed by a gap."""
+    losses = [loss for trial in trials for loss in (*trial.losses, np.nan)]
+    return np.array([np.arange(1 - len(losses), 1), losses])

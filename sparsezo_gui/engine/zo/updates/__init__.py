@@ -173,6 +173,6 @@ def move(values: Tensor, direction: Tensor, step: float) -> None:
     values -= direction * step
 
 
-def schedule_setting(default: Schedule = "constant") -> Any:
+def schedule_setting(default: Schedule = "linear") -> Any:
     """The setting for the schedule, the same for every update."""
-    return setting(default, "Learning-rate schedule: constant, or linear or cosine decay to zero.")
+    return setting(default, "Learning-rate schedule: linear or cosine decay to zero, or constant.")
