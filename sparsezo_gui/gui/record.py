@@ -225,7 +225,8 @@ class RunRecord:
         for split in sorted({e.split for e in self.evaluations}, key=lambda name: name != "test"):
             same = [e for e in self.evaluations if e.split == split]
             base = next((e for e in same if e.step == 0), None)
-            found.append((base, next((e for e in reversed(same) if e.step > 0), None)))
+            last = next((e for e in reversed(same) if e.step > 0), None)
+            found.append((None if base and base.partial and last else base, last))
         return next((pair for pair in found if pair[1]), found[0] if found else (None, None))
 
 

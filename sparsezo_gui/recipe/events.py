@@ -115,7 +115,8 @@ class Step(Event):
 class Evaluation(Event):
     """Metrics (such as accuracy, f1, exact_match, loss, perplexity; counts under 'examples') of one split at one step.
 
-    Step 0 is the base model. ``changed`` names the inputs that have changed since the run started (see
+    Step 0 is the base model. A ``partial`` evaluation is on the first examples of the split only, to show something
+    soon; it is never compared with others. ``changed`` names the inputs that have changed since the run started (see
     `sparsezo_gui.engine.provenance`); such an evaluation is only shown, and never decides which step is best.
     ``metric`` is the task's metric, which decides that; evaluations of earlier versions do not name it.
     """
@@ -125,6 +126,7 @@ class Evaluation(Event):
     metrics: dict[str, Number]
     changed: tuple[str, ...] = ()
     metric: str = ""
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

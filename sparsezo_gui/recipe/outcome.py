@@ -52,8 +52,8 @@ def on_lineage(events: Iterable[Event]) -> list[Event]:
 
 
 def evaluations(events: Iterable[Event]) -> list[Evaluation]:
-    """The evaluations on the run's own inputs, unchanged since it started."""
-    return [event for event in events if isinstance(event, Evaluation) and not event.changed]
+    """The evaluations that can be compared: on whole splits of the run's own inputs, unchanged since it started."""
+    return [event for event in events if isinstance(event, Evaluation) and not event.changed and not event.partial]
 
 
 def score(evaluation: Evaluation) -> tuple[float, float]:

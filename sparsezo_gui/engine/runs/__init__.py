@@ -23,7 +23,8 @@ The run folder (version 5)
 ``events.jsonl``      one JSON object per line for each event other than a step: evaluations with their best and
                       worst examples, the base model's losses, notices, returns, rate changes, ends; a reader MUST
                       skip lines that it cannot read, and MUST NOT rate a run by an evaluation that has ``changed``
-                      (the ``inputs`` that were different then)
+                      (the ``inputs`` that were different then) or is ``partial`` (on the first examples only). Events
+                      of step 0 are about the base model, and may come after later steps
 ``notes.md``          the user's notes
 ``branches/NAME/``    a run that continues from a step of this one: itself a run folder, whose ``run.json`` has under
                       ``branched`` the step, how many ``records`` this run's journal had then, the ``hash`` (SHA-256) of

@@ -169,7 +169,8 @@ class Board(QWidget):
         self._extra_line.setData(*((steps, np.abs(columns[kind])) if kind in FIELDS else _columns([])))
         name, points = self._metric() if kind == "metric" else ("", [])
         self._extra_points.setData(*_columns(points))
-        base = next((value for step, value in points if step == 0), float("nan"))
+        whole = any(not e.partial for e in self._record.evaluations if (e.step, e.split) == (0, "validation"))
+        base = next((value for step, value in points if step == 0 and whole), float("nan"))
         self._base.show_level(base)
         detail = f" · base {formatting.metric(name, base)}" if base == base else " (validation)"
         detail = detail if self.width() > WIDE else ""
