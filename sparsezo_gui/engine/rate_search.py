@@ -21,7 +21,7 @@ from statistics import median
 from sparsezo_gui.answers import RateReport, Rung, short_rate
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.masks.rule import Search, find_measured
-from sparsezo_gui.engine.planning import formula
+from sparsezo_gui.engine.planning import concrete, formula
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.session.loading import load_data, load_model
 from sparsezo_gui.engine.spaces.values import tuned_values
@@ -72,6 +72,7 @@ def find_rate(recipe: Recipe, steps: int | None = None) -> Generator[Event, None
             "Trying rates uses training examples without the noise of [privacy], so the rate would reveal "
             "information about them. Try rates on similar examples, with [privacy] rule = 'none'."
         )
+    recipe, _ = yield from concrete(recipe)
     model = yield from load_model(recipe)
     data = yield from load_data(recipe, model)
     mask, _ = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from sparsezo_gui.engine import device as devices
-from sparsezo_gui.engine import loop, provenance, rate_search
+from sparsezo_gui.engine import loop, memory, provenance, rate_search
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.files import own
 from sparsezo_gui.engine.loop import Commands, Loaded, Running
 from sparsezo_gui.engine.loop.loading import load
 from sparsezo_gui.engine.masks.rule import Search, find_measured
 from sparsezo_gui.engine.objectives.likelihood import Likelihood
-from sparsezo_gui.engine.planning import formula
+from sparsezo_gui.engine.planning import concrete, formula
 from sparsezo_gui.engine.privacy import accounting
 from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import disk_space
@@ -55,6 +55,7 @@ def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None 
 
 def _new_run(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Event, None, Running]:
     """A new run before its first step. It has the only reference to the model, so that memory can be released."""
+    recipe, chosen = yield from concrete(recipe)
     recipe.privacy.check()
     model = yield from load_model(recipe)
     yield from (e.Notice(text, "warning") for text in disk_space.check(recipe, model.source, path))
@@ -68,15 +69,17 @@ def _new_run(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Even
     session.begin()
     yield from _checkpoint_notices(session)
     mask.save(path / "mask.safetensors")
-    model.pack_rows = formula(recipe, model.source.spec, data).rows
+    needed = formula(recipe, model.source.spec, data)
+    model.pack_rows = needed.rows
     # In fp32, the usual ε is far above rounding noise. The measurement uses training examples without noise.
     fine = getattr(recipe.estimator, "epsilon", 1.0) < TwoSided().epsilon
     if (model.rounds or fine) and not recipe.privacy.private:
         yield from _tune_epsilon(session, data)
     if model.prefix:
+        model.prefix.room = min(model.prefix.room, needed.part(memory.KEPT_STATES))
         yield e.Notice(model.prefix.notice(data.train.encoded, data.validation.encoded, data.test.encoded))
     found = (yield from _find_rate(session, data)) if recipe.update.find_rate else []
-    facts = {**_facts(session, data), "mask_seconds": round(cost.seconds, 1)}
+    facts = {**_facts(session, data), "mask_seconds": round(cost.seconds, 1), "chosen": chosen}
     run = folders.create(path, session.recipe, facts)
     for event in found:
         run.record(event)

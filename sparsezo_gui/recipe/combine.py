@@ -73,7 +73,7 @@ def _private(recipe: Recipe) -> str:
     if not recipe.privacy.private:
         return ""
     rule = f"[privacy] rule = '{recipe.privacy.rule}'"
-    if recipe.estimator.rule != "two-sided":
+    if recipe.estimator.rule not in ("two-sided", "auto"):
         return (
             f"{rule} adds noise to the projected gradient of each example, and [estimator] rule = "
             f"'{recipe.estimator.rule}' measures something else. Set [estimator] rule = 'two-sided', or [privacy] rule "

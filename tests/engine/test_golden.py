@@ -176,6 +176,7 @@ UNBALANCED = {"elastic": {"balanced": False, "weight": 1.0}, "addax": {"balanced
 COMBINED = [
     (estimator, directions, update, GENERATOR, {})
     for estimator in ESTIMATORS
+    if estimator != "auto"  # is one of the others
     for directions in counts(estimator)
     for update in (UPDATES if estimator == "two-sided" else PLAIN)
 ] + [
