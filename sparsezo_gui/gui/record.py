@@ -15,6 +15,7 @@ from sparsezo_gui.recipe.events import (
     Event,
     Examples,
     Finished,
+    GeneralText,
     Notice,
     Paused,
     Progress,
@@ -113,6 +114,7 @@ class RunRecord:
         self.state = "starting"
         self.reason = ""
         self.examples: Examples | None = None  # best and worst of the last evaluation
+        self.general_text: GeneralText | None = None
         self.active_elsewhere = False  # active in another window or terminal
         self.rolled_back_to: int | None = None  # the step of a rollback, until another step follows
         self.changes = 0  # counts all events but steps, so that views know when to rebuild their lists
@@ -193,9 +195,12 @@ class RunRecord:
                 self.notes.append(StepNotice(self.step, event.text, event.level))
             elif isinstance(event, Examples):
                 self.examples = event
+            elif isinstance(event, GeneralText):
+                self.general_text, self.progress = event, None
             elif isinstance(event, Returned):
                 self.columns.truncate(event.step)
                 self.evaluations = [e for e in self.evaluations if e.step <= event.step]
+                self.general_text = None
                 self.rolled_back_to = event.step
                 self.notes.append(StepNotice(event.step, "Rolled back to this step.", "info"))
             elif isinstance(event, Paused):

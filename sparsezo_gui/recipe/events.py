@@ -165,6 +165,24 @@ class Example(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class GeneralText(Event):
+    """Perplexity on ``tokens`` tokens of general text, of the ``base`` model and ``tuned`` for ``step`` steps."""
+
+    step: int
+    tokens: int
+    base: Number
+    tuned: Number
+
+    @property
+    def increase(self) -> float:
+        """By what share tuning raised it; negative if it fell."""
+        return self.tuned / self.base - 1
+
+    def __str__(self) -> str:
+        return f"{self.base:.4g} before, {self.tuned:.4g} after ({100 * self.increase:+.1f} %)"
+
+
+@dataclass(frozen=True, slots=True)
 class Notice(Event):
     """A message for the user; ``level`` is 'info' or 'warning'."""
 

@@ -15,6 +15,7 @@ from sparsezo_gui.recipe.events import (
     Event,
     Examples,
     Finished,
+    GeneralText,
     Notice,
     RateChanged,
     RateFound,
@@ -26,7 +27,7 @@ _KEPT: dict[str, TypeAdapter[Event]] = {
     name: TypeAdapter(kind)
     for name, kind in {
         "evaluation": Evaluation, "examples": Examples, "notice": Notice, "returned": Returned, "finished": Finished,
-        "rate-changed": RateChanged, "spent": Spent, "base": Base, "rate-found": RateFound,
+        "rate-changed": RateChanged, "rate-found": RateFound, "spent": Spent, "base": Base, "general-text": GeneralText,
     }.items()
 }  # fmt: skip
 
@@ -88,6 +89,12 @@ def last_metrics(events: Iterable[Event]) -> dict[str, float]:
     """Metrics of the last evaluated step, on the test examples if there are any."""
     last = max(evaluations(events), key=lambda event: (event.step, event.split == "test"), default=None)
     return last.metrics if last else {}
+
+
+def general_text(events: Iterable[Event], step: int) -> GeneralText | None:
+    """The perplexity on general text at ``step``, if it was measured."""
+    found = [event for event in events if isinstance(event, GeneralText) and event.step == step]
+    return found[-1] if found else None
 
 
 def spent(events: Iterable[Event], records: int) -> Spent | None:

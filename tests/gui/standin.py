@@ -226,6 +226,7 @@ class StandIn:
                 yield e.Notice("The loss jumped to 2.1; the step was undone and the learning rate halved.", "warning")
         yield e.Evaluation(0, "test", {"accuracy": 0.25, "loss": 1.41, "examples": 200})
         yield e.Evaluation(step, "test", {"accuracy": 0.88, "loss": 0.36, "examples": 200})
+        yield e.GeneralText(step, 1500, 20.0, 20.4)
         worst = {"number": 7, "loss": 2.5, "prompt": "Customer: where is it?", "expected": "delivery"}
         best = {"number": 3, "loss": 0.01, "prompt": "Customer: twice charged", "expected": "billing"}
         yield e.Examples(step, "test", [{**best, "answer": "billing"}], [{**worst, "answer": "billing"}])

@@ -43,9 +43,11 @@ def test_a_whole_run(run, click, find, workspace, qtbot):
     assert workspace.run.record.columns.size == 120
     shown = [part.text() for part in run.metrics.findChildren(QLabel)]
     assert "25.0 %" in shown and "88.0 %" in shown and "better" in shown
+    assert "Perplexity on general text: 20 before, 20.4 after (+2.0 %)" in shown
     assert "Warning. Step 40: The loss jumped" in run.notices.item(0).text()
     lines = result_lines(workspace.run.record)
     assert "test accuracy: 25.0 % before, 88.0 % after" in lines
+    assert "perplexity on general text: 20 before, 20.4 after (+2.0 %)" in lines
     assert not workspace.run.running
 
 
