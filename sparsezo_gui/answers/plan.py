@@ -29,14 +29,12 @@ class WayFigures:
     limits: str
     steps: int
     tables: dict[str, dict[str, Any]]
+    """What it sets in the recipe."""
+    settings: tuple[str, ...] = ()
+    """The same as settings of the command line, without those that the recipe has already."""
     refused: str = ""
     memory: MemoryEstimate | None = None
     pace: Pace | None = None
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """The same as settings of the command line."""
-        return tuple(f"{table}.{key}={value}" for table, values in self.tables.items() for key, value in values.items())
 
     @property
     def seconds(self) -> float | None:

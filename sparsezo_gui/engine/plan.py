@@ -29,7 +29,7 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Progress
 from sparsezo_gui.recipe.registry import SPACES
-from sparsezo_gui.recipe.ways import STEPS, Way, reason, ways
+from sparsezo_gui.recipe.ways import STEPS, Way, as_settings, reason, ways
 from sparsezo_gui.sizes import duration, size
 
 TIMED = 3  # steps, after the two of the memory measurement
@@ -67,7 +67,7 @@ def _same(way: Way, other: Way, recipe: Recipe) -> bool:
 
 
 def _by_formula(way: Way, recipe: Recipe, spec: ModelSpec, data: TaskData | None) -> WayFigures:
-    figures = WayFigures(way.name, way.title, way.limits, way.steps, way.settings)
+    figures = WayFigures(way.name, way.title, way.limits, way.steps, way.settings, as_settings(recipe, way))
     try:
         return replace(figures, memory=formula(way.recipe(recipe), spec, data))
     except UserError as error:

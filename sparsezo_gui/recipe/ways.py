@@ -60,25 +60,39 @@ def ways(recipe: Recipe) -> list[Way]:
         Way("exact-half", "Exact gradients, last half", half, f"{_LAST_HALF} {_NO_GRADIENT}"),
         Way("lora", "LoRA, exact gradients", lora, f"Changes whole matrices. {_NO_GRADIENT}"),
     ]
-    return [Way(way.name, way.title, _new(recipe, way), way.limits) for way in found]
-
-
-def _new(recipe: Recipe, way: Way) -> Tables:
-    """The settings of ``way`` and its steps, without those that ``recipe`` has already."""
-    tables, found = recipe.model_dump(mode="json"), Tables()
-    for table, values in {**way.settings, "loop": {"steps": way.steps}}.items():
-        own = tables[table]
-        same = own if values.get("rule", own.get("rule")) == own.get("rule") else {}
-        if new := {key: value for key, value in values.items() if key not in same or same[key] != value}:
-            found[table] = new
-    return found
+    return [Way(way.name, way.title, {**way.settings, "loop": {"steps": way.steps}}, way.limits) for way in found]
 
 
 def _forward(recipe: Recipe) -> Tables:
-    """What makes ``recipe`` use forward passes only."""
-    if recipe.estimator.rule == AUTO:
-        return {"estimator": {"rule": "two-sided"}}
-    return PRESETS[0].settings if recipe.estimator.backwards else {}
+    """What makes a recipe like ``recipe`` use forward passes only, whatever its method was changed to since."""
+    if recipe.estimator.backwards:
+        return PRESETS[0].settings
+    own = recipe.model_dump(mode="json", include={"mask", "estimator", "update"})
+    return own | {"estimator": {"rule": "two-sided"}} if recipe.estimator.rule == AUTO else own
+
+
+def as_settings(recipe: Recipe, way: Way) -> tuple[str, ...]:
+    """What ``way`` changes in ``recipe``, as settings of the command line."""
+    tables, found = recipe.model_dump(mode="json"), list[str]()
+    for table, values in way.settings.items():
+        own = tables[table]
+        same = own if values.get("rule", own.get("rule")) == own.get("rule") else {}
+        new = {key: value for key, value in values.items() if key not in same or same[key] != value}
+        found += [f"{table}.{key}={value}" for key, value in new.items()]
+    return tuple(found)
+
+
+def uses(recipe: Recipe, settings: Tables) -> bool:
+    """Whether ``recipe`` has the method of ``settings``, with whichever learning rate and steps."""
+    try:
+        return method(recipe) == method(changed(recipe, settings))
+    except UserError:
+        return False
+
+
+def method(recipe: Recipe) -> tuple[object, ...]:
+    """What distinguishes ways to tune."""
+    return recipe.mask, recipe.estimator, recipe.update.rule
 
 
 def _preset(title: str) -> Preset:

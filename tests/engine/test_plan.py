@@ -36,7 +36,7 @@ def memory(need, available=100, measured=False):
 def way(name, need=10, seconds=None, refused="", **more):
     pace = None if seconds is None else Pace(seconds)
     found = None if refused else memory(need, **more)
-    return WayFigures(name, name.capitalize(), "It has limits.", ways.STEPS[name], {}, refused, found, pace)
+    return WayFigures(name, name.capitalize(), "It has limits.", ways.STEPS[name], {}, (), refused, found, pace)
 
 
 # What is recommended

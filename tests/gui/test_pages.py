@@ -30,7 +30,8 @@ from sparsezo_gui.gui.calls import Request
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.pages import PAGES
 from sparsezo_gui.gui.pages.data import FILES
-from sparsezo_gui.gui.requests import ExportRun, PreviewData, ReadModel
+from sparsezo_gui.gui.requests import PreviewData, ReadModel
+from sparsezo_gui.gui.run_requests import ExportRun
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
 from sparsezo_gui.gui.widgets.fields import NumberEdit, title_of

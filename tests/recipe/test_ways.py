@@ -92,12 +92,9 @@ def test_no_more_blocks_are_tried_than_the_recipe_says(blocks, tried):
     ids=["starter", "defaults", "auto", "lora", "elastic", "exact-half"],
 )  # fmt: skip
 def test_settings_of_the_command_line_make_the_same_recipe(given):
-    from sparsezo_gui.answers import WayFigures
-
     for way in ways.ways(given):
-        figures = WayFigures(way.name, way.title, way.limits, way.steps, way.settings)
         made = way.recipe(given)
-        assert with_settings(given, figures.settings) == made
+        assert with_settings(given, ways.as_settings(given, way)) == made and ways.uses(made, way.settings)
         assert made.loop.steps == way.steps == ways.STEPS[way.name]
         assert made.estimator.backwards == (not way.name.startswith("forward"))
         if way.name.endswith("half"):
@@ -106,7 +103,10 @@ def test_settings_of_the_command_line_make_the_same_recipe(given):
 
 def test_the_first_way_is_the_recipes_own_if_it_needs_forward_passes_only():
     own = build({"mask": {"rule": "random", "density": 0.3}, "estimator": {"rule": "fzoo"}, "loop": {"steps": 2000}})
-    assert ways.ways(own)[0].settings == {} and ways.ways(own)[0].recipe(own) == own
+    first, *others = ways.ways(own)
+    assert ways.as_settings(own, first) == () and first.recipe(own) == own and ways.uses(own, first.settings)
+    for other in others:  # and it leads back from every other one
+        assert not ways.uses(own, other.settings) and first.recipe(other.recipe(own)) == own
     exact = ways.resolved(auto(), "half")
     made = ways.ways(exact)[0].recipe(exact)
     assert all(has(made, table, values) for table, values in PRESETS[0].settings.items())
