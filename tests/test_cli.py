@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from sparsezo_gui import cli
 from sparsezo_gui.answers import RateReport
 from sparsezo_gui.console import Console
-from sparsezo_gui.engine import range_test
+from sparsezo_gui.engine import rate_search
 from sparsezo_gui.engine.store import Store
 from tests.models import tiny
 
@@ -462,7 +462,7 @@ def test_rates_are_tried_and_told(run, recipe_file):
 def test_the_rate_that_was_found_is_told_with_what_it_was_found_for(run, recipe_file, monkeypatch):
     report = RateReport((), 1.0, 2, 3e-3)
     monkeypatch.setattr(RateReport, "words", "Good.")
-    monkeypatch.setattr(range_test, "find_rate", lambda *_: (each for each in range(0)))
+    monkeypatch.setattr(rate_search, "find_rate", lambda *_: (each for each in range(0)))
     monkeypatch.setattr(Console, "finish", lambda *_: report)
     code, lines, _ = run("rates", recipe_file, "--set", "run.name=a b")
     told = ["sparsezo", "train", str(recipe_file), "--set=run.name=a b", "--set=update.learning_rate=0.003"]

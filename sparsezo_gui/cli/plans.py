@@ -90,18 +90,18 @@ def preview(options: argparse.Namespace, console: Console) -> None:
 
 
 @command(
-    "rates", "Find a learning rate by trying several for a few steps each.", RECIPE, SETTINGS,
-    argument("--steps", type=positive, default=40, metavar="N", help="steps at each rate (default: 40)"),
+    "rates", "Find the learning rate, as a run without one does at its start.", RECIPE, SETTINGS,
+    argument("--steps", type=positive, metavar="N", help="steps at each rate (default: a tenth of the run in all)"),
     loads=True,
 )  # fmt: skip
 def rates(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.range_test import find_rate
+    from sparsezo_gui.engine.rate_search import find_rate
 
     report = console.finish(find_rate(recipe_of(options), options.steps))
     lines = [report.words]
     for rung in report.rungs:
         loss = "diverged" if rung.loss is None else f"loss {rung.loss:.4f}"
-        lines.append(f"{rung.rate:<8.2g} {loss}{'' if rung.stable else ', unstable'}")
+        lines.append(f"{rung.rate:<8.2g} {rung.steps:>4} steps  {loss}{'' if rung.stable else ', unstable'}")
     if report.rate is not None:
         settings = [f"--set={setting}" for setting in (*options.set, f"update.learning_rate={report.rate:g}")]
         settings += [FLAG] * options.trust_remote_code

@@ -6,6 +6,8 @@ and are read between steps. Closing the iterator stops immediately; steps in the
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from functools import partial
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sparsezo_gui.engine import device as devices
-from sparsezo_gui.engine import loop, memory, provenance
+from sparsezo_gui.engine import loop, memory, provenance, rate_search
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.files import own
 from sparsezo_gui.engine.loop import Commands, Loaded, Running
@@ -76,8 +78,12 @@ def _new_run(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Even
     if model.prefix:
         model.prefix.room = min(model.prefix.room, needed.part(memory.KEPT_STATES))
         yield e.Notice(model.prefix.notice(data.train.encoded, data.validation.encoded, data.test.encoded))
+    found = (yield from _find_rate(session, data)) if recipe.update.find_rate else []
     facts = {**_facts(session, data), "mask_seconds": round(cost.seconds, 1), "chosen": chosen}
     run = folders.create(path, session.recipe, facts)
+    for event in found:
+        run.record(event)
+        yield event
     return Running(run, commands, Loaded(session, data))
 
 
@@ -145,6 +151,24 @@ def _tune_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
             "the run may learn slowly. Set a larger [estimator] epsilon or [model] compute = 'float32', or tune more "
             "weights.", "warning",
         )  # fmt: skip
+
+
+def _find_rate(session: Session, data: TaskData) -> Generator[e.Event, None, list[e.Event]]:
+    """Gives the session the learning rate that short runs find; returns the events that say so."""
+    started, recipe = time.monotonic(), session.recipe
+    search = rate_search.prepared(session, data.train.encoded) if len(data.train) > 1 else None
+    report = None if search is None else (yield from search.run())
+    if search is None or report is None or report.rate is None:
+        session.recipe = recipe.with_rate(recipe.update.learning_rate)
+        why = report.words if report else "The run is too short to find a learning rate."
+        return [e.Notice(f"{why} It takes the usual one, {recipe.update.learning_rate:g}.", "warning")]
+    session.recipe = recipe.with_rate(report.rate)
+    trials = [
+        e.Trial(rung.rate, math.nan if rung.loss is None else rung.loss, list(rung.losses)) for rung in report.rungs
+    ]
+    seconds = round(time.monotonic() - started, 1)
+    found = e.RateFound(report.rate, report.base, search.passes, seconds, trials)
+    return [found, e.Notice(report.words)]
 
 
 def _along(probe: ModelProbe, direction: Tensor, offsets: Tensor) -> Tensor:

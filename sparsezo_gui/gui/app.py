@@ -176,6 +176,8 @@ def result_lines(record: RunRecord) -> list[str]:
             if name != "examples":
                 values = [metric(name, e.metrics[name]) if e and name in e.metrics else "–" for e in (base, last)]
                 lines.append(f"{one.split} {name}: {values[0]} before, {values[1]} after")
+    if record.general_text is not None:
+        lines.append(f"perplexity on general text: {record.general_text}")
     if record.folder is not None:
         lines.append(f"run folder: {record.folder}")
     return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from sparsezo_gui.recipe import metrics
-from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.events import Evaluation, Progress
 from sparsezo_gui.sizes import duration as duration
 from sparsezo_gui.sizes import latency as latency
 from sparsezo_gui.sizes import size as size
@@ -38,6 +38,13 @@ def metric(name: str, value: float) -> str:
     if metrics.metric(name).percent:
         return f"{100 * value:.1f} %"
     return f"{value:.4g}" if abs(value) < 1e4 else count(value)
+
+
+def split(evaluation: Evaluation) -> str:
+    """The examples of an evaluation: Validation, or First 64 validation examples."""
+    if evaluation.partial:
+        return f"First {count(evaluation.metrics['examples'])} {evaluation.split} examples"
+    return field_label(evaluation.split)
 
 
 def field_label(name: str) -> str:

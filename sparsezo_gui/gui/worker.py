@@ -113,7 +113,7 @@ class Engine:
 
     def rates(self, recipe: Recipe) -> Work[a.RateReport]:
         """A suitable learning rate."""
-        from sparsezo_gui.engine.range_test import find_rate
+        from sparsezo_gui.engine.rate_search import find_rate
 
         return find_rate(recipe)
 

@@ -89,6 +89,11 @@ def _private(recipe: Recipe) -> str:
             f"{rule} draws its batches at random, and [selection] rule = '{recipe.selection.rule}' chooses them by "
             "their content. Set [selection] rule = 'shuffled', or [privacy] rule = 'none'."
         )
+    if recipe.update.find_rate:
+        return (
+            f"{rule} protects the training examples, and [update] find_rate = true compares learning rates on them. "
+            "Give a learning_rate that was found on similar examples, and set find_rate = false."
+        )
     mask, data = recipe.mask, recipe.data
     texts = set(mask.names) - resources.BUNDLED_TEXT.keys()
     if mask.reads_task or any(_one_in_the_other(data.source, text) for text in texts):

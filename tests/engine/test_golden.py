@@ -247,7 +247,7 @@ OFFERED = [(preset, 32, {}) for preset in PRESETS] + [
     pytest.param(preset, 64, UNBALANCED["elastic"] if preset in ELASTIC else {}, marks=pytest.mark.slow)
     for preset in PRESETS
     if preset.settings.get("model", {}).get("bits", 4) == 4
-]  # the latter as they went before other blocks could be chosen
+]
 OFFERED += [(preset, 32, UNBALANCED["elastic"]) for preset in ELASTIC]
 
 

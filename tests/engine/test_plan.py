@@ -16,7 +16,7 @@ from sparsezo_gui.engine.hub.library import spec_of
 from sparsezo_gui.engine.masks.report import find_mask
 from sparsezo_gui.engine.objective import count_tokens
 from sparsezo_gui.engine.plan import TIMED, plan, recommend
-from sparsezo_gui.engine.range_test import find_rate
+from sparsezo_gui.engine.rate_search import find_rate
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session.loading import load_data, load_model

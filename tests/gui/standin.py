@@ -235,8 +235,8 @@ class StandIn:
             str(folder), recipe.run.name or "starter", first, steps, 3_400_000, 2_000_000, 20_000, "CPU (x86)"
         )
         if first == 1:
-            yield e.Evaluation(0, "validation", {"accuracy": 0.24, "loss": 1.42, "examples": 120})
-            yield e.Evaluation(0, "test", {"accuracy": 0.25, "loss": 1.41, "examples": 200})
+            yield e.Evaluation(0, "validation", {"accuracy": 0.26, "loss": 1.40, "examples": 64}, partial=True)
+        base = [e.Evaluation(0, "validation", {"accuracy": 0.24, "loss": 1.42, "examples": 120})] if first == 1 else []
         chance = np.random.default_rng(0)
         rate, step = 1e-3, first - 1
         for step in range(first, steps + 1):
@@ -248,10 +248,14 @@ class StandIn:
             self._fail("step")
             yield self.step(step, chance, rate)
             if (recipe.loop.evaluate_every and step % recipe.loop.evaluate_every == 0) or step == steps:
+                yield from base
+                base = []
                 yield self.evaluation(step, steps)
             if step == 40:
                 yield e.Notice("The loss jumped to 2.1; the step was undone and the learning rate halved.", "warning")
+        yield e.Evaluation(0, "test", {"accuracy": 0.25, "loss": 1.41, "examples": 200})
         yield e.Evaluation(step, "test", {"accuracy": 0.88, "loss": 0.36, "examples": 200})
+        yield e.GeneralText(step, 1500, 20.0, 20.4)
         worst = {"number": 7, "loss": 2.5, "prompt": "Customer: where is it?", "expected": "delivery"}
         best = {"number": 3, "loss": 0.01, "prompt": "Customer: twice charged", "expected": "billing"}
         yield e.Examples(step, "test", [{**best, "answer": "billing"}], [{**worst, "answer": "billing"}])

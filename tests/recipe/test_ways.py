@@ -7,6 +7,7 @@ import pytest
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import build, load, ways, with_settings
 from sparsezo_gui.recipe.presets import PRESETS
+from sparsezo_gui.recipe.rates import usual
 
 PRESET = {preset.title: preset.settings for preset in PRESETS}
 EXACT, HALF = PRESET["Exact gradients"], PRESET["Exact, last half"]
@@ -37,9 +38,7 @@ def test_another_mask_stays_and_the_rate_follows_it():
     made = ways.resolved(auto(mask={"rule": "lora", "rank": 16}), "half")
     assert (made.mask.rule, made.mask.rank, made.mask.blocks) == ("lora", 16, "half")
     assert made.update.rule == "adam"
-    assert made.update.learning_rate == pytest.approx(
-        EXACT["update"]["learning_rate"] * type(made.mask).rate_factor, 0.02
-    )
+    assert made.update.learning_rate == usual(made) and made.update.find_rate
 
 
 def test_another_update_stays_with_its_rate():

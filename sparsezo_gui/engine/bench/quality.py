@@ -225,7 +225,7 @@ def _tuned(recipe: Recipe) -> Work:
             yield e.Notice(str(error), "warning")
         run = open_run(path)
         events, steps = outcome.on_lineage(run.events()), journal.read(run.journal).steps
-        validated = [event for event in events if isinstance(event, e.Evaluation)]
+        validated = sorted(outcome.evaluations(events), key=lambda event: event.step)
         found = {
             "curve": [(event.step * recipe.cost, event.metrics[METRIC]) for event in validated],
             "validation_loss": validated[-1].metrics["loss"], "steps": len(steps), "tuned": run.facts.tuned,

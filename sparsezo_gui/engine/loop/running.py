@@ -71,6 +71,7 @@ class Running:
     journal: JournalWriter = field(init=False)  # open while the loop runs
     gradients: GradientWriter | None = field(default=None, init=False)  # None: not or no longer recorded
     watch: Watch = field(init=False)
+    base: list[float] = field(default_factory=list, init=False)  # losses of the base model, for the guard
     guard: Guard | None = field(default=None, init=False)
     rescues: int = field(default=0, init=False)  # automatic rollbacks of this loop
     bad: int = field(default=0, init=False)  # steps in a row without a finite loss

@@ -48,7 +48,7 @@ class MethodPage(Page):
         self._rules: dict[str, Combo] = {}
         self._shown: tuple[str, ...] = ()
         self._before: dict[str, Any] = {}
-        """Model and method from before a preset with bits or a learning rate of its own."""
+        """Model and method from before a preset with bits of its own."""
         self._group = QButtonGroup(self)
         presets = QGridLayout()
         presets.setSpacing(GRID)
@@ -107,8 +107,10 @@ class MethodPage(Page):
             workspace.change_all(self._before)
         tables = workspace.recipe.model_dump(mode="json", include={"model": {"bits", "compute"}, "mask": True,
                                                                    "estimator": True, "update": True})  # fmt: skip
+        if recipe.privacy.private:  # whose training examples a search for the rate would reveal
+            settings = {**settings, "update": {**settings["update"], "find_rate": False}}
         fault = workspace.change_all(settings)
-        own = not fault and ("model" in settings or "learning_rate" in settings["update"])
+        own = not fault and "model" in settings
         self._before = tables if own else {}
         if fault:
             self.banner.show_problem(Problem(fault))

@@ -202,7 +202,7 @@ class RunsPage(Page):
             return progress.stage + (f": {progress.done} of {progress.total} {progress.unit}" if progress.total else "")
         found = [each for each in (*record.evaluations, *record.changed_input_evaluations[-1:]) if each.step == step]
         results = [
-            f"{formatting.field_label(each.split)}{', with changed inputs' if each.changed else ''}: " + ", ".join(
+            f"{formatting.split(each)}{', with changed inputs' if each.changed else ''}: " + ", ".join(
                 f"{formatting.field_label(name).lower()} {formatting.metric(name, value)}"
                 for name, value in each.metrics.items() if name != "examples"
             ) for each in found
