@@ -425,6 +425,11 @@ def test_the_ways_to_tune_are_compared(run, recipe_file):
     assert start == ["sparsezo", "train", str(recipe_file), "--set=objective.rule=accuracy", "--set=loop.steps=2000"]
 
 
+def test_the_recipes_own_way_needs_no_settings(run, recipe_file):
+    _, lines, _ = run("plan", recipe_file, "--formula", "--set", "loop.steps=2000")
+    assert "  The recipe as it is." in lines and "  " not in lines
+
+
 def test_the_recommended_command_starts(run, recipe_file, tmp_path):
     _, lines, _ = run("plan", recipe_file)
     command = shlex.split(lines[-1].partition(": ")[2])[1:]
