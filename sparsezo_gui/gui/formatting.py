@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import time
-
 from sparsezo_gui.recipe import metrics
 from sparsezo_gui.recipe.events import Evaluation, Progress
+from sparsezo_gui.sizes import duration as duration
+from sparsezo_gui.sizes import latency as latency
 from sparsezo_gui.sizes import size as size
-
-PACE_KNOWN = 2.0  # seconds into a stage, from which on its remaining time is shown
+from sparsezo_gui.stages import Overall
 
 
 def count(number: float) -> str:
@@ -20,23 +18,6 @@ def count(number: float) -> str:
         if number >= factor:
             return f"{number / factor:.3g} {unit}"
     return str(number)
-
-
-def seconds(value: float) -> str:
-    """Durations: 45 s, 12 min, 3 h 20 min."""
-    if not math.isfinite(value) or value < 0:
-        return "–"
-    if value < 90:
-        return f"{value:.0f} s"
-    minutes = round(value / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes < 2880 else f"{minutes / 1440:.1f} days"
-
-
-def latency(value: float) -> str:
-    """Step times: 8.3 ms, 120 ms, 1.45 s."""
-    return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms" if value >= 0.1 else f"{value * 1000:.1f} ms"
 
 
 def number(value: float) -> str:
@@ -73,20 +54,8 @@ def file_name(name: str) -> str:
     return "".join(sign if sign.isalnum() or sign in "-_. " else "-" for sign in name).strip(". ")
 
 
-class ProgressText:
-    """Progress as text, with the remaining time of its stage once that can be estimated."""
-
-    def __init__(self) -> None:
-        self._stage, self._first, self._began = "", 0, 0.0
-
-    def of(self, progress: Progress) -> str:
-        """For example 'Preparing examples: 1 200 of 2 500 examples, about 40 s left'."""
-        now = time.monotonic()
-        if progress.stage != self._stage or progress.done < self._first:
-            self._stage, self._first, self._began = progress.stage, progress.done, now
-        if not progress.total:
-            return progress.stage
-        done, took = progress.done - self._first, now - self._began
-        left = took * (progress.total - progress.done) / done if done and took > PACE_KNOWN else 0
-        text = f"{progress.stage}: {count(progress.done)} of {count(progress.total)} {progress.unit}".strip()
-        return f"{text}, about {seconds(left)} left" if left >= 1 else text
+def progress(now: Progress, overall: Overall) -> str:
+    """Progress as text, such as 'Preparing examples: 1 200 of 2 500 examples (stage 3 of 6, about 40 s left)'."""
+    done = f"{count(now.done)} of {count(now.total)} {now.unit}".strip()
+    text = f"{now.stage}: {done}" if now.total else now.stage
+    return f"{text} ({words})" if (words := overall.words()) else text
