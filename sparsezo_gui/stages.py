@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.sizes import duration
 
@@ -19,10 +20,12 @@ KNOWN = 2.0  # seconds into a stage from which on its own pace is used, and the 
 @dataclass(frozen=True)
 class Stage:
     """A stage of ``seconds`` (0: unknown), which reports progress under names that begin with one of ``names``; ()
-    stands for all other names."""
+    stands for all other names. If it ``repeats``, it reports again and again from nothing to all, so that its progress
+    does not show when it ends."""
 
     seconds: float
     names: tuple[str, ...] = ()
+    repeats: bool = False
 
 
 ONE = (Stage(0),)
@@ -30,11 +33,15 @@ ONE = (Stage(0),)
 _MODEL = (Stage(0, ("Looking for the model", "Downloading the model")), Stage(5, ("Loading the model",)))
 _DATA = Stage(2, ("Reading data", "Preparing examples"))
 _FIRST = Stage(5, ("Evaluating on",))
-# A mask rule chooses the names of its stages, so a mask has all those that no other stage has.
-STARTING = (*_MODEL, _DATA, Stage(10), Stage(10, ("Trying a learning rate", "Measuring rounding noise")), _FIRST)
-"""From the start of a run to its first step."""
+_MASK = Stage(10)  # whose rule chooses the names under which it reports
+_RATE = Stage(60, ("Trying a learning rate",), repeats=True)
 RESUMING = (*_MODEL, Stage(2, ("Replaying the journal",)), _DATA, _FIRST)
 """From resuming a run to its next step."""
+
+
+def starting(recipe: Recipe) -> tuple[Stage, ...]:
+    """From the start of a run to its first step."""
+    return (*_MODEL, _DATA, _MASK, *([_RATE] if recipe.update.find_rate else []), _FIRST)
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,8 @@ class Stages:
     def _left(self, progress: Progress, now: float) -> float:
         """Seconds left of the current stage: by its pace, or else as expected, ever less but never nothing."""
         done, spent = progress.done - self._first, now - self._reported
-        if progress.total and done > 0 and spent > KNOWN:
+        stage = self._stages[self._index]
+        if progress.total and done > 0 and spent > KNOWN and not stage.repeats:
             return spent * max(progress.total - progress.done, 0) / done
-        expected = self._pace * self._stages[self._index].seconds
+        expected = self._pace * stage.seconds
         return expected**2 / (expected + now - self._entered) if expected else 0.0

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Progress
-from sparsezo_gui.stages import ONE, RESUMING, STARTING, Overall, Stage, Stages
+from sparsezo_gui.stages import ONE, RESUMING, Overall, Stage, Stages, starting
 
 NAMES = ["Looking for the model", "Downloading the model", "Loading the model", "Reading data", "Preparing examples",
          "Finding sensitive weights", "Trying a learning rate of 0.1", "Evaluating on validation",
          "Replaying the journal", "Anything"]  # fmt: skip
+STARTING, GIVEN = (starting(Recipe(update={"find_rate": found})) for found in (True, False))
 PLAN = (Stage(10, ("first",)), Stage(20), Stage(30, ("last",)))
 
 
@@ -68,14 +70,23 @@ def test_without_a_total_less_and_less_is_left_but_never_nothing():
     assert work.at(1000, "a").fraction < 1
 
 
+def test_a_report_that_repeats_does_not_say_when_its_stage_ends():
+    work = Work((Stage(30, ("try",), repeats=True), Stage(10, ("last",))))
+    work.at(0, "try 1", 0, 10)
+    assert work.at(6, "try 1", 9, 10).left == pytest.approx(900 / 36 + 10)
+    assert work.at(15, "try 2", 0, 10).left == pytest.approx(900 / 45 + 10)
+    assert work.at(60, "last", 0, 10).left == pytest.approx(2 * 10)
+
+
 @pytest.mark.parametrize(
     ("plan", "names", "numbers"),
     [
         (STARTING, ["Looking for the model", "Loading the model", "Reading data", "Preparing examples",
-                    "Drawing the mask", "Measuring rounding noise of the loss", "Evaluating on validation"],
-         [1, 2, 3, 3, 4, 5, 6]),
-        (STARTING, ["Loading the model", "Reading data", "Trying a learning rate of 1e-3", "Trying a learning rate"],
-         [2, 3, 5, 5]),
+                    "Drawing the mask", "Measuring rounding noise of the loss", "Trying a learning rate of 1e-3",
+                    "Trying a learning rate of 1", "Evaluating on validation"], [1, 2, 3, 3, 4, 4, 5, 5, 6]),
+        (GIVEN, ["Loading the model", "Reading data", "Drawing the mask", "Measuring rounding noise of the loss",
+                 "Evaluating on validation"], [2, 3, 4, 4, 5]),
+        (STARTING, ["Loading the model", "Reading data", "Trying a learning rate of 1e-3"], [2, 3, 5]),
         (RESUMING, ["Looking for the model", "Loading the model", "Replaying the journal", "Reading data",
                     "Evaluating on validation"], [1, 2, 3, 4, 5]),
         (RESUMING, ["Loading the model", "Preparing examples", "Measuring the base model"], [2, 4, 4]),
@@ -88,7 +99,7 @@ def test_what_the_engine_reports_is_the_stage_it_belongs_to(plan, names, numbers
 
 
 @given(
-    st.sampled_from([ONE, STARTING, RESUMING, PLAN]),
+    st.sampled_from([ONE, STARTING, GIVEN, RESUMING, PLAN]),
     st.lists(st.tuples(st.floats(0, 1e5), st.sampled_from(NAMES), st.integers(0, 100), st.integers(0, 90))),
 )
 def test_the_fraction_never_falls_and_the_time_left_is_never_negative(plan, course):

@@ -12,7 +12,7 @@ from sparsezo_gui.cli.command import RECIPE, RUN, SETTINGS, STEP, argument, comm
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
-from sparsezo_gui.stages import RESUMING, STARTING
+from sparsezo_gui.stages import RESUMING, starting
 
 
 @command(
@@ -24,7 +24,7 @@ def train(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.training import train
 
     chosen, commands = recipe_of(options), SimpleQueue[e.Command]()
-    console.prepare(STARTING)
+    console.prepare(starting(chosen))
     _watch(train(chosen, commands, Path(options.run) if options.run else None), commands, console)
 
 

@@ -22,7 +22,8 @@ from sparsezo_gui.gui.formatting import metric
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import RunRecord
-from sparsezo_gui.gui.requests import LoadEngine, ReadRun, ResumeRun, StartRun
+from sparsezo_gui.gui.requests import LoadEngine, ResumeRun, StartRun
+from sparsezo_gui.gui.run_requests import ReadRun
 from sparsezo_gui.gui.theme import appearance, theme
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.plain import printable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +19,15 @@ from sparsezo_gui.recipe.events import (
     Notice,
     Paused,
     Progress,
+    RateFound,
     Released,
     Resumed,
     Returned,
     Started,
     Step,
+    Trial,
 )
-from sparsezo_gui.stages import ONE, RESUMING, STARTING, Overall, Stages
+from sparsezo_gui.stages import ONE, RESUMING, Overall, Stages, starting
 
 FIELDS = ("step", "loss", "gradient_estimate", "rate", "seconds", "memory", "tokens", "smooth")
 SMOOTHING = 0.97  # of the running mean of the loss
@@ -106,6 +108,7 @@ class RunRecord:
         self.evaluations: list[Evaluation] = []
         self.changed_input_evaluations: list[Evaluation] = []  # those with changed inputs, which are not comparable
         self.notes: list[StepNotice] = []
+        self.trials = np.empty((2, 0))  # steps before the first (…, -1, 0) and losses of the search for a learning rate
         self.progress: Progress | None = None
         self.overall: Overall | None = None  # of the preparation, or of what is done between two steps
         self.started: Started | None = None
@@ -121,7 +124,7 @@ class RunRecord:
     def prepare(self, resumed: bool = False) -> None:
         """The engine is about to start or resume the run."""
         self.state, self.preparing, self.finished, self.overall = "starting", True, None, None
-        self._stages = Stages(RESUMING if resumed else STARTING)
+        self._stages = Stages(RESUMING if resumed else starting(self.recipe or Recipe()))
 
     def _prepared(self) -> None:
         """The first step is taken, or the run waits."""
@@ -199,6 +202,8 @@ class RunRecord:
                 self.evaluations.append(event)
                 self.evaluations.sort(key=lambda e: e.step)
                 self.progress = None
+            elif isinstance(event, RateFound):
+                self.trials, self.progress = _before_start(event.trials), None
             elif isinstance(event, Notice):
                 self.notes.append(StepNotice(self.step, event.text, event.level))
             elif isinstance(event, Examples):
@@ -242,3 +247,9 @@ class RunRecord:
             last = next((e for e in reversed(same) if e.step > 0), None)
             found.append((None if base and base.partial and last else base, last))
         return next((pair for pair in found if pair[1]), found[0] if found else (None, None))
+
+
+def _before_start(trials: Sequence[Trial]) -> np.ndarray:
+    """Steps and losses of the short runs, one after the other up to step 0, each followed by a gap."""
+    losses = [loss for trial in trials for loss in (*trial.losses, np.nan)]
+    return np.array([np.arange(1 - len(losses), 1), losses])

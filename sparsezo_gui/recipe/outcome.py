@@ -18,6 +18,7 @@ from sparsezo_gui.recipe.events import (
     GeneralText,
     Notice,
     RateChanged,
+    RateFound,
     Returned,
     Spent,
 )
@@ -26,7 +27,7 @@ _KEPT: dict[str, TypeAdapter[Event]] = {
     name: TypeAdapter(kind)
     for name, kind in {
         "evaluation": Evaluation, "examples": Examples, "notice": Notice, "returned": Returned, "finished": Finished,
-        "rate-changed": RateChanged, "spent": Spent, "base": Base, "general-text": GeneralText,
+        "rate-changed": RateChanged, "rate-found": RateFound, "spent": Spent, "base": Base, "general-text": GeneralText,
     }.items()
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from sparsezo_gui.answers import (
     MemoryEstimate,
     ModelCode,
     ModelSummary,
+    Pace,
     Part,
+    Plan,
     RateReport,
     Received,
     Rung,
@@ -30,12 +33,14 @@ from sparsezo_gui.answers import (
     Shared,
     Tally,
     Task,
+    WayFigures,
 )
 from sparsezo_gui.errors import ChangedInputs
 from sparsezo_gui.gui.calls import Commands, Work
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
+from sparsezo_gui.recipe.ways import as_settings, ways
 
 MB, GB = 2**20, 2**30
 
@@ -59,6 +64,17 @@ def memory(
     others = {"lora": 3 * GB, "qlora": 2 * GB, "full": 11 * GB} if others is None else others
     made = tuple(Part(name, int(size * scale), why) for name, size, why in parts)
     return MemoryEstimate(made, available, 16 * GB, 4096, 2 * GB, others, measured, search)
+
+
+def plan(recipe: Recipe, needed: MemoryEstimate) -> Plan:
+    """Ways that need ``needed``; LoRA is too large, and exact gradients in all blocks are recommended."""
+    found = []
+    for way in ways(recipe):
+        own = replace(needed, available=GB) if way.name == "lora" else needed
+        pace = Pace(0.25, 12.0 * (way.name == "exact"), 30.0 * way.name.endswith("half")) if needed.measured else None
+        made = as_settings(recipe, way)
+        found.append(WayFigures(way.name, way.title, way.limits, way.steps, way.settings, made, "", own, pace))
+    return Plan(tuple(found), "exact", "Exact gradients: usually 100 steps instead of 2,000, and it fits.", ("Notes.",))
 
 
 def model(identity: str, title: str, parameters: int, kind: str, **more: Any) -> ModelSummary:
@@ -138,6 +154,19 @@ class StandIn:
         for done in range(2):
             yield e.Progress("Measuring", done, 2, "passes")
         return memory(scale=0.95, measured=True)
+
+    def ways(self, recipe: Recipe) -> Work[Plan]:
+        """By formula."""
+        self._fail("ways")
+        yield e.Progress("Reading data")
+        return plan(recipe, self.estimated)
+
+    def plan(self, recipe: Recipe) -> Work[Plan]:
+        """As if measured, one way after the other."""
+        self._fail("plan")
+        for way in ways(recipe):
+            yield from self._told(e.Progress(f"Measuring: {way.title}", 0, 3, "steps"))
+        return plan(recipe, memory(scale=0.95, measured=True))
 
     def mask(self, recipe: Recipe) -> Work[MaskReport]:
         """Most in the first blocks and in the values."""

@@ -229,8 +229,7 @@ class DataPage(Page):
     def _mapping(self) -> dict[str, str]:
         """Column for each prompt field: from the recipe, else as detected."""
         preview = self._workspace.of(PreviewData).answer
-        found = dict(preview.columns_of) if preview else {}
-        return {**found, **self._workspace.recipe.data.columns}
+        return {**(preview.columns_of if preview else {}), **self._workspace.recipe.data.columns}
 
     def _show(self) -> None:
         workspace = self._workspace

@@ -14,16 +14,8 @@ from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.differences import differences
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES, WAITING
-from sparsezo_gui.gui.requests import (
-    BranchRun,
-    InspectRun,
-    ListContents,
-    ListRuns,
-    ReadRun,
-    ReceiveRun,
-    SaveNotes,
-    ShareRun,
-)
+from sparsezo_gui.gui.requests import InspectRun
+from sparsezo_gui.gui.run_requests import BranchRun, ListContents, ListRuns, ReadRun, ReceiveRun, SaveNotes, ShareRun
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, restyle, row
 from sparsezo_gui.gui.widgets.branch import BranchDialog
