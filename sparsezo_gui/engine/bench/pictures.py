@@ -37,7 +37,7 @@ def curves(quality: Quality, task: str) -> Panel:
 
 
 def _point(at: tuple[Any, ...]) -> tuple[float, float, float]:
-    hits = [100 * hit for _, hit in at]
+    hits = [100 * point[1] for point in at]
     return at[0][0], statistics.mean(hits), statistics.stdev(hits) / len(hits) ** 0.5 if len(hits) > 1 else 0.0
 
 

@@ -32,7 +32,7 @@ def evaluate_due(running: Running, model: Loaded) -> Generator[e.Event, None, bo
     whether the run has stopped improving."""
     every = model.session.recipe.loop.evaluate_every
     if model.step == 0:
-        yield from _evaluate_untold(running, model, "validation", "test")
+        yield from _evaluate_untold(running, model, *running.splits)
     elif every and model.step % every == 0 and model.step > running.run.start:
         yield from _evaluate_untold(running, model, "validation")
         return (yield from _out_of_patience(running, model))
@@ -41,7 +41,7 @@ def evaluate_due(running: Running, model: Loaded) -> Generator[e.Event, None, bo
 
 def evaluate_end(running: Running, model: Loaded) -> Events:
     """The final metrics, unless already recorded, and the best step."""
-    yield from _evaluate_untold(running, model, "validation", "test")
+    yield from _evaluate_untold(running, model, *running.splits)
     best = outcome.best(outcome.on_lineage(running.run.events()))
     if best is not None and best.step != model.step:
         yield from running.record(
