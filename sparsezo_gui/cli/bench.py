@@ -46,6 +46,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     quality.add_argument("--forwards", type=positive, default=2000, metavar="N",
                          help="forward passes per run; a backward pass counts as two (default: 2000)")  # fmt: skip
     quality.add_argument("--no-search", action="store_true", help="use the usual learning rate of every method")
+    quality.add_argument("--evaluations", type=positive, default=10, metavar="N",
+                         help="evaluations on validation data in each run (default: 10)")  # fmt: skip
     quality.add_argument("--passes", nargs="+", type=positive, default=[], metavar="N",
                          help="also print the metric on validation data within so many forward passes")  # fmt: skip
     quality.add_argument("--minutes", nargs="+", type=positive, default=[], metavar="N", help="likewise, in minutes")
@@ -117,7 +119,7 @@ def _quality(options: argparse.Namespace, console: Console) -> None:
     tasks = dict(task_of(text) for text in options.tasks)
     base = recipe.with_settings(Recipe(), [*options.set, *code_settings(options)])
     quality = Quality(base, tasks, tuple(methods), options.seeds, options.forwards, Path(options.out), options.once,
-                      not options.no_search)  # fmt: skip
+                      not options.no_search, options.evaluations)  # fmt: skip
     console.finish(quality.run())
     found = tables.rows(quality)
     console.table(found, [each for each in tables.COLUMNS if any(row[each] != "" for row in found)], "",

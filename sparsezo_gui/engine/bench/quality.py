@@ -28,7 +28,6 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe import events as e
 
-EVALUATIONS = 10  # on validation data, evenly spaced over a run
 APART = 4.0  # factor between two rates to try
 FURTHEST = 3  # how many rates to try above or below the first
 HIGHEST = 1.0  # highest rate that a recipe accepts
@@ -39,7 +38,7 @@ RESULTS, LOCK = "results.jsonl", "results.lock"
 class Quality:
     """Measures ``methods`` (see `contestants`) on ``tasks`` (settings by name), starting from ``base``, and saves the
     cells in ``folder``. With ``once``, the best rates on the first task are used for all; without ``search``, the usual
-    ones.
+    ones. A run looks at the validation data ``evaluations`` times, evenly spaced.
 
     Raises `UserError` if something cannot be compared."""
 
@@ -51,6 +50,7 @@ class Quality:
     folder: Path
     once: bool = False
     search: bool = True
+    evaluations: int = 10
     cells: list[Cell] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -134,7 +134,7 @@ class Quality:
     def _measured(self, recipe: Recipe, name: str, factor: float) -> Work:
         method, metric = parsed(name).method, {"metric": kind_of(recipe.data.task).metric}
         if method == LORA:
-            return metric | (yield from lora.lora(_evaluated(recipe, self._steps(recipe, name)), factor))
+            return metric | (yield from lora.lora(self._evaluated(recipe, name), factor))
         base = yield from self._untuned(recipe)
         if method == UNTUNED:
             return metric | base
@@ -144,7 +144,7 @@ class Quality:
         if searched(name):  # with the guard, a run that goes back and repeats steps would use more passes than others
             recipe = with_settings(recipe, ["loop.guard=false"])
             recipe = recipe.with_rate(factor * recipe.update.learning_rate)
-        return beside | (yield from tuned(_evaluated(recipe, self._steps(recipe, name)), self.folder))
+        return beside | (yield from tuned(self._evaluated(recipe, name), self.folder))
 
     def _untuned(self, recipe: Recipe) -> Work:
         """The result of the model without tuning, which only depends on the model and the data."""
@@ -165,10 +165,12 @@ class Quality:
             raise cannot_write(self.folder, error) from error
         return cell
 
-    def _steps(self, recipe: Recipe, name: str) -> int:
-        """How many steps a method takes: its own, or as many as ``forwards`` pay for."""
+    def _evaluated(self, recipe: Recipe, name: str) -> Recipe:
+        """``recipe`` with the steps of a method: its own, or as many as ``forwards`` pay for."""
         cost = lora.COST if parsed(name).method == LORA else recipe.cost
-        return parsed(name).steps or max(1, self.forwards // cost)
+        steps = parsed(name).steps or max(1, self.forwards // cost)
+        every = max(1, steps // self.evaluations)
+        return with_settings(recipe, [f"loop.steps={steps}", f"loop.evaluate_every={every}"])
 
     def _key(self, task: str, name: str) -> Cell:
         """Identifies cells. Settings with default values are left out, since later versions have more of them; but of
@@ -198,8 +200,3 @@ def _loss(cell: Cell) -> float:
     """Validation loss; infinite if the run ended without a finite one."""
     loss = cell.get("validation_loss", 0.0)
     return loss if math.isfinite(loss) else math.inf
-
-
-def _evaluated(recipe: Recipe, steps: int) -> Recipe:
-    every = max(1, steps // EVALUATIONS)
-    return with_settings(recipe, [f"loop.steps={steps}", f"loop.evaluate_every={every}"])

@@ -36,7 +36,7 @@ def rows(quality: Quality) -> list[Row]:
 
 def _row(quality: Quality, task: str, name: str) -> Row:
     cells = quality.whole(task, name)
-    named = cells[0].get("metric", "accuracy")
+    named = measure_of(cells[0])
     pairs = paired(cells)
     memory = max(cell.get("peak_memory_mib", cell.get("mib")) or 0 for cell in cells) or ""
     seconds = _mean(cells, "seconds")
@@ -56,6 +56,11 @@ def _row(quality: Quality, task: str, name: str) -> Row:
         "seconds": "" if seconds is None else round(seconds), "mask_seconds": cells[0].get("mask_seconds", ""),
         **dict.fromkeys(("peak_memory_mib", "mib"), memory),
     }  # fmt: skip
+
+
+def measure_of(cell: Cell) -> str:
+    """The name of the metric of ``cell``; the first ones had none but accuracy."""
+    return str(cell.get("metric", "accuracy"))
 
 
 def paired(cells: Iterable[Cell]) -> Paired | None:
@@ -110,7 +115,7 @@ def _at(cells: Sequence[Cell], column: int, limit: float) -> str:
         if not points:
             return ""
         values.append(points[-1][1])
-    return spread(cells[0].get("metric", "accuracy"), values)
+    return spread(measure_of(cells[0]), values)
 
 
 def _mean(cells: Sequence[Cell], key: str) -> float | None:
