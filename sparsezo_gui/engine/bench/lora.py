@@ -82,7 +82,9 @@ def _adapted(base: FrozenModel, recipe: Recipe) -> tuple[FrozenModel, Any]:
             recipe.loop.seed, 0, number, each.numel(), base.device, stream=generator.Stream.ADAPTERS
         )
         each.data.copy_(drawn.view_as(each) / math.sqrt(3 * each.shape[1]))
-    return replace(base, module=adapted.get_base_model(), layers={}), adapted
+    module = adapted.get_base_model()
+    module.generation_config = base.module.generation_config  # its stop tokens are a list
+    return replace(base, module=module, layers={}), adapted
 
 
 def _backward(model: FrozenModel, batch: Sequence[Encoded]) -> None:
