@@ -81,7 +81,9 @@ class Console:
                 detail = f"loss {loss} · {1000 * event.seconds:.0f} ms/step · {size(event.memory_bytes)}"
                 self._progress("Tuning", event.step, self._steps, detail)
             case e.Evaluation(step, split, metrics):
-                self.say(f"Step {step}, {split}: {_metrics(metrics)}")
+                self.say(f"Step {step}, {'first ' if event.partial else ''}{split}: {_metrics(metrics)}")
+            case e.GeneralText(step):
+                self.say(f"Step {step}, perplexity on general text: {event}")
             case e.Notice(text, level):
                 self.say(f"Warning: {text}" if level == "warning" else text)
             case e.Finished():

@@ -13,6 +13,8 @@ ROOT = _PACKAGE / "resources" if (_PACKAGE / "resources").is_dir() else _PACKAGE
 BUNDLED_MODELS = {"starter": ROOT / "starter" / "model"}
 BUNDLED_DATA = {"starter": ROOT / "starter" / "data"}
 BUNDLED_TEXT = {"starter": ROOT / "starter" / "text.jsonl", "general": ROOT / "text" / "general.jsonl"}
+CHECK_TEXT = ROOT / "text" / "check.jsonl"
+"""General text that is reserved for checking a tuned model, and so is none of `BUNDLED_TEXT`, to find a mask on."""
 
 
 def recipes() -> dict[str, Path]:

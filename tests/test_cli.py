@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from sparsezo_gui import cli
 from sparsezo_gui.answers import RateReport
 from sparsezo_gui.console import Console
-from sparsezo_gui.engine import range_test
+from sparsezo_gui.engine import rate_search
 from sparsezo_gui.engine.store import Store
 from tests.models import tiny
 
@@ -411,6 +411,38 @@ def test_wrong_arguments_of_runs_are_told(run, recipe_file, tmp_path):
         assert sentence in error
 
 
+def test_the_ways_to_tune_are_compared(run, recipe_file):
+    code, lines, _ = run("plan", recipe_file, "--json")
+    *found, last = map(json.loads, lines)
+    assert code == 0 and {each["event"] for each in found} == {"way"} and last["event"] == "recommendation"
+    assert [each["way"] for each in found if each["recommended"]] == [last["way"]] == ["exact"]
+    assert all(each["step_seconds"] > 0 and each["memory_measured"] and each["memory_bytes"] > 0 for each in found)
+    code, lines, error = run("plan", recipe_file, "--formula", "--set", "objective.rule=accuracy")
+    text = "\n".join(lines)
+    assert code == 0 and "Measuring" not in error and "(measured)" not in text
+    assert "→ Forward passes only" in text and "Exact gradients: [estimator] rule = 'first-order'" in text
+    start = shlex.split(lines[-1].partition(": ")[2])
+    assert start == ["sparsezo", "train", str(recipe_file), "--set=objective.rule=accuracy", "--set=loop.steps=2000"]
+
+
+def test_the_recommended_command_starts(run, recipe_file, tmp_path):
+    _, lines, _ = run("plan", recipe_file)
+    command = shlex.split(lines[-1].partition(": ")[2])[1:]
+    code, _, error = run(*command, "--set=loop.steps=1", "--run", tmp_path / "run")
+    assert code == 0 and "Done after step 1." in error
+
+
+def test_auto_is_told_before_a_run(run, recipe_file, tmp_path):
+    auto = "--set=estimator.rule=auto"
+    code, _, error = run("estimate", recipe_file, auto)
+    assert code == 0 and "Chosen automatically: exact gradients in all blocks" in error
+    code, _, error = run("mask", recipe_file, auto, "--out", tmp_path / "m.safetensors")
+    assert code == 0 and "Chosen automatically: exact gradients" in error
+    code, lines, error = run("train", recipe_file, auto, "--set=loop.steps=1", "--run", tmp_path / "run", "--json")
+    told = [each["text"] for each in map(json.loads, lines) if each["event"] == "notice"]
+    assert code == 0 and any(text.startswith("Chosen automatically") for text in told)
+
+
 def test_rates_are_tried_and_told(run, recipe_file):
     code, lines, _ = run("rates", recipe_file, "--steps", 2, "--json")
     (found,) = objects(lines)
@@ -423,7 +455,7 @@ def test_rates_are_tried_and_told(run, recipe_file):
 def test_the_rate_that_was_found_is_told_with_what_it_was_found_for(run, recipe_file, monkeypatch):
     report = RateReport((), 1.0, 2, 3e-3)
     monkeypatch.setattr(RateReport, "words", "Good.")
-    monkeypatch.setattr(range_test, "find_rate", lambda *_: (each for each in range(0)))
+    monkeypatch.setattr(rate_search, "find_rate", lambda *_: (each for each in range(0)))
     monkeypatch.setattr(Console, "finish", lambda *_: report)
     code, lines, _ = run("rates", recipe_file, "--set", "run.name=a b")
     told = ["sparsezo", "train", str(recipe_file), "--set=run.name=a b", "--set=update.learning_rate=0.003"]

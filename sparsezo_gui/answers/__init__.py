@@ -4,13 +4,15 @@ The engine makes these and the window shows them, so neither has to import the o
 """
 
 from sparsezo_gui.answers.data import Candidate, DataPreview, Pieces, Task
-from sparsezo_gui.answers.memory import METHODS, MemoryEstimate, Part
+from sparsezo_gui.answers.memory import METHODS, TIGHT, MemoryEstimate, Part
 from sparsezo_gui.answers.method import Cost, MaskReport, RateReport, Rung, Tally, short_rate
 from sparsezo_gui.answers.models import Cache, ModelCode, ModelSummary
+from sparsezo_gui.answers.plan import Pace, Plan, WayFigures
 from sparsezo_gui.answers.runs import Content, Exported, History, Received, RunSummary, Shareable, Shared
 
 __all__ = [
     "METHODS",
+    "TIGHT",
     "Cache",
     "Candidate",
     "Content",
@@ -22,8 +24,10 @@ __all__ = [
     "MemoryEstimate",
     "ModelCode",
     "ModelSummary",
+    "Pace",
     "Part",
     "Pieces",
+    "Plan",
     "RateReport",
     "Received",
     "RunSummary",
@@ -32,5 +36,6 @@ __all__ = [
     "Shared",
     "Tally",
     "Task",
+    "WayFigures",
     "short_rate",
 ]

@@ -38,18 +38,29 @@ class MemoryEstimate:
     search: int = 0
     """Bytes that finding the mask takes before the run, beyond measured parts; a part among estimated ones."""
 
+    chosen: str = ""
+    """What [estimator] rule = 'auto' chose and why, in a sentence; '' for other rules."""
+
     @property
     def total(self) -> int:
         """Sum of the parts."""
         return sum(part.bytes for part in self.parts)
 
+    def part(self, name: str) -> int:
+        """Bytes of the part called ``name``, 0 if there is none."""
+        return next((part.bytes for part in self.parts if part.name == name), 0)
+
+    @property
+    def most(self) -> int:
+        """Peak of the run and of finding its mask."""
+        return self.total + self.search
+
     @property
     def verdict(self) -> str:
         """'fits', 'tight' or 'too large'."""
-        most = self.total + self.search
-        if most > self.available:
+        if self.most > self.available:
             return "too large"
-        return "fits" if most <= TIGHT * self.available else "tight"
+        return "fits" if self.most <= TIGHT * self.available else "tight"
 
     def as_json(self) -> dict[str, Any]:
         """Plain object with total and verdict."""

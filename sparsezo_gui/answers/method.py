@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-CLEAR = 0.99  # times the base's loss, below which a learning rate has lowered it
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -40,16 +38,20 @@ class MaskReport:
 
 @dataclass(frozen=True)
 class Rung:
-    """The result of ``rate``: the ``loss`` on the held-out examples, in nats; None if it was not worth measuring."""
+    """A short run at ``rate``: its training ``losses``, in nats, and the ``loss`` on the held-out examples after it,
+    None if it is not finite or was not worth measuring."""
 
     rate: float
     loss: float | None
     stable: bool
+    steps: int
+    losses: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class RateReport:
-    """``rate`` is the one to use, None if no rate lowered the loss; ``base`` is the initial loss."""
+    """``rate`` is the one to use, None if no rate is stable. ``base`` is the initial loss on the held-out examples,
+    ``steps`` the length of the longest short runs, whose ``rungs`` decide."""
 
     rungs: tuple[Rung, ...]
     base: float
@@ -57,23 +59,26 @@ class RateReport:
     rate: float | None
 
     @property
+    def last(self) -> tuple[Rung, ...]:
+        """The longest short runs, by rate."""
+        return tuple(rung for rung in self.rungs if rung.steps == self.steps)
+
+    @property
     def best(self) -> Rung | None:
-        """The rung with the lowest loss, of those that are stable and lower it."""
-        lower = [rung for rung in self.rungs if rung.stable and rung.loss is not None and rung.loss < CLEAR * self.base]
-        return min(lower, key=lambda rung: rung.loss or 0.0, default=None)
+        """The rung with the lowest loss, of those that are stable."""
+        stable = [rung for rung in self.last if rung.stable and rung.loss is not None]
+        return min(stable, key=lambda rung: rung.loss or 0.0, default=None)
 
     @property
     def words(self) -> str:
         """The result in sentences."""
-        low, high = self.rungs[0].rate, self.rungs[-1].rate
-        tried = f"of the rates from {short_rate(low)} to {short_rate(high)}, each for {self.steps} steps,"
-        unstable = next((rung.rate for rung in self.rungs if not rung.stable), None)
-        end = f" From {short_rate(unstable)} on, the loss increased." if unstable else ""
+        low, high = short_rate(self.last[0].rate), short_rate(self.last[-1].rate)
         if self.best is None or self.rate is None:
-            return f"None {tried} clearly lowered the loss of {self.base:.3g}.{end} More steps may show a difference."
+            return f"The loss increased at every rate from {low} to {high}."
         return (
-            f"{short_rate(self.rate)} is a good rate: {tried} {short_rate(self.best.rate)} lowered the loss the most, "
-            f"from {self.base:.3g} to {self.best.loss:.3g}, and a long run needs a third of that.{end}"
+            f"Learning rate {short_rate(self.rate)}: of the rates from {low} to {high}, {short_rate(self.best.rate)} "
+            f"was best for {self.steps} steps (loss {self.base:.3g} → {self.best.loss:.3g}), and longer runs need a "
+            "lower one."
         )
 
     def as_json(self) -> dict[str, Any]:

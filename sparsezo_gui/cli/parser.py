@@ -18,6 +18,7 @@ COMMANDS = (
     runs.share,
     runs.receive,
     runs.note,
+    plans.plan,
     plans.estimate,
     plans.preview,
     plans.rates,

@@ -1,16 +1,68 @@
-"""Commands before a run: `estimate`, `preview`, `rates` and `mask`."""
+"""Commands before a run: `plan`, `estimate`, `preview`, `rates` and `mask`."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparsezo_gui.cli.command import FLAG, RECIPE, SETTINGS, argument, command, positive, recipe_of
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.sizes import size
+from sparsezo_gui.sizes import duration, latency, size
+
+if TYPE_CHECKING:
+    from sparsezo_gui.answers import Plan, WayFigures
+
+
+@command(
+    "plan", "Compare ways to tune: memory, time and limits of each, for this model, data and computer.",
+    RECIPE, SETTINGS,
+    argument("--formula", action="store_true", help="estimate memory without loading the model; no times (default if "
+             "the model is not on this computer)"),
+    loads=True,
+)  # fmt: skip
+def plan(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.plan import plan
+
+    found = console.finish(plan(recipe_of(options), False if options.formula else None))
+    if console.as_json:
+        console.table(found.as_json(), (), "")
+    else:
+        settings = [f"--set={setting}" for setting in options.set] + [FLAG] * options.trust_remote_code
+        console.result({}, plan_text(found, ["sparsezo", "train", options.recipe, *settings]))
+
+
+def plan_text(plan: Plan, run: Sequence[str]) -> str:
+    """The plan for people; ``run`` is the command that starts the recipe."""
+    known = [way.memory for way in plan.ways if way.memory]
+    free = f", {size(known[0].available)} free" if known else ""
+    lines = [f"{'':<31}{f'memory{free}':<26}{'a step':>9}{'usual steps':>13}{'in all':>12}"]
+    for way in plan.ways:
+        memory, pace, mark = way.memory, way.pace, "→ " if way.name == plan.recommended else "  "
+        needs = f"{size(memory.most)} ({'measured' if memory.measured else 'estimated'})" if memory else "–"
+        step, whole = (latency(pace.seconds), duration(way.seconds or 0.0)) if pace else ("–", "–")
+        lines.append(f"{mark}{way.title:<29}{needs:<26}{step:>9}{way.steps:>13,}{whole:>12}")
+    for way in plan.ways:
+        lines += ["", f"{way.title}: {way.problem or way.limits}"]
+        if not way.problem:
+            lines += [f"  {part}" for part in (*_before(way), shlex.join(f"--set={each}" for each in way.settings))]
+    lines += ["", *plan.notes, f"Recommended: {plan.why}" if plan.best else plan.why]
+    if plan.best:
+        lines.append(f"To start it: {shlex.join([*run, *(f'--set={each}' for each in plan.best.settings)])}")
+    return "\n".join(lines)
+
+
+def _before(way: WayFigures) -> list[str]:
+    """What a run does before its first step, in a line; none if nothing takes time."""
+    if way.pace is None:
+        return []
+    parts = (("finding the mask", way.pace.search), ("computing once what enters the tuned blocks", way.pace.prefix))
+    told = [f"{what} about {duration(seconds)}" for what, seconds in parts if seconds]
+    return [f"Before the steps: {', '.join(told)}."] if told else []
 
 
 @command(
@@ -22,7 +74,7 @@ def estimate(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine import planning
 
     chosen = recipe_of(options)
-    console.memory(console.finish(planning.measure(chosen)) if options.measure else planning.estimate(chosen))
+    console.memory(console.finish((planning.measure if options.measure else planning.estimating)(chosen)))
 
 
 @command(
@@ -38,18 +90,18 @@ def preview(options: argparse.Namespace, console: Console) -> None:
 
 
 @command(
-    "rates", "Find a learning rate by trying several for a few steps each.", RECIPE, SETTINGS,
-    argument("--steps", type=positive, default=40, metavar="N", help="steps at each rate (default: 40)"),
+    "rates", "Find the learning rate, as a run without one does at its start.", RECIPE, SETTINGS,
+    argument("--steps", type=positive, metavar="N", help="steps at each rate (default: a tenth of the run in all)"),
     loads=True,
 )  # fmt: skip
 def rates(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.range_test import find_rate
+    from sparsezo_gui.engine.rate_search import find_rate
 
     report = console.finish(find_rate(recipe_of(options), options.steps))
     lines = [report.words]
     for rung in report.rungs:
         loss = "diverged" if rung.loss is None else f"loss {rung.loss:.4f}"
-        lines.append(f"{rung.rate:<8.2g} {loss}{'' if rung.stable else ', unstable'}")
+        lines.append(f"{rung.rate:<8.2g} {rung.steps:>4} steps  {loss}{'' if rung.stable else ', unstable'}")
     if report.rate is not None:
         settings = [f"--set={setting}" for setting in (*options.set, f"update.learning_rate={report.rate:g}")]
         settings += [FLAG] * options.trust_remote_code
@@ -63,12 +115,13 @@ def rates(options: argparse.Namespace, console: Console) -> None:
     loads=True,
 )  # fmt: skip
 def mask(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine import frozen
+    from sparsezo_gui.engine import frozen, planning
     from sparsezo_gui.engine.masks.rule import Search, find_measured
 
     chosen, out = recipe_of(options), Path(options.out)
     if out.exists():
         raise UserError(f"{out}: already exists. Choose another file.")
+    chosen, _ = console.finish(planning.concrete(chosen))
     model = console.finish(frozen.load(chosen.model))
     model.spec = chosen.mask.tunable(model.spec)
     mask, cost = console.finish(find_measured(chosen.mask, model, Search(chosen.loop.seed, chosen.data)))

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 
 @command(
-    "evaluate", "Evaluate a run (tuned and base model) or a recipe's base model on a split.",
+    "evaluate", "Evaluate a run (tuned and base model) or a recipe's base model on a split, and on general text.",
     argument("target", metavar="RUN|RECIPE", help="folder or name of a run, or a recipe"), SETTINGS, STEP, CHANGED,
     argument("--split", choices=("train", "validation", "test"), default="test", help="default: test"),
     loads=True,
 )  # fmt: skip
 def evaluate(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.evaluate import BATCH, evaluate
+    from sparsezo_gui.engine.general import NOT_MEASURED, compared, untuned
     from sparsezo_gui.engine.provenance import marked
     from sparsezo_gui.engine.session.loading import data_of, load_data, load_model
 
@@ -52,6 +53,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
             found["base"] = console.finish(evaluate(*judged)).metrics
         with session.tuned.applied():
             found["tuned"] = console.finish(evaluate(*judged)).metrics
+        general = compared(session)
     else:
         if options.step is not None:
             raise UserError(f"--step works on runs only, and '{options.target}' is not one. Leave it out.")
@@ -62,6 +64,13 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         data = console.finish(load_data(chosen, model))
         examples = getattr(data, options.split).encoded
         found["base"] = console.finish(evaluate(model, examples, options.split, chosen.objective)).metrics
+        general = untuned(model, chosen.data.max_tokens)
+    try:
+        text = console.finish(general)
+        for name in found:
+            found[name]["general_perplexity"] = getattr(text, name)
+    except UserError as error:
+        console.note(f"{NOT_MEASURED} {error}")
     console.metrics(found, changed, marked(changed) if changed else "")
 
 

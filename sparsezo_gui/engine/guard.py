@@ -1,7 +1,10 @@
 """Divergence detection from a run's losses and recorded values, and the step to roll back to.
 
 The reference is the base model's loss on 32 batches of shuffled training examples: mean S and standard deviation D over
-batches. A run is in trouble if one of these is true; all use medians over steps, so that single batches do not matter:
+batches. So that a run starts without delay, one of them is measured after each of the first 32 steps, and the guard
+acts from then on; only the first condition could be true earlier, from step 16. If losses are not finite, the missing
+batches are measured at once. A run is in trouble if one of these is true; all use medians over steps, so that single
+batches do not matter:
 
 - far worse than at the start: the median of the last 16 losses is above 3·S, and above S + 4·D;
 - worse for long: the median of the last 64 losses is above 1.25·S, and above S + D;

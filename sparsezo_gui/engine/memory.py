@@ -35,6 +35,7 @@ transformers 5.23, bitsandbytes and datasets, and `BUFFERS` from the first forwa
 a GPU, the usual size of a CUDA context with its libraries (not measured here)."""
 KEPT = {"cpu": 0.5, "cuda": 0.0}
 """Part of the activations that the C library's allocator holds on top, as freed pieces (measured: 0.2 to 1)."""
+KEPT_STATES = "Kept activations"
 BLOCK = 64  # weights to four bytes of scales in NF4: an fp32 one, or a 16-bit one for each 32
 COPIES = (
     2  # of what a block keeps for its backward pass: norms, rotations and the order of the rows take some (measured)
@@ -113,7 +114,7 @@ def estimate(
         *_writing(spec, written, width, free),
     )
     if kept:
-        parts = (*parts, Part("Kept activations", kept, "What enters the tuned blocks, computed once per example."))
+        parts = (*parts, Part(KEPT_STATES, kept, "What enters the tuned blocks, computed once per example."))
     parts = (
         *parts,
         *_search(recipe, spec, width, _sum(parts[4:])),

@@ -2,46 +2,46 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import chain, islice
-from pathlib import Path
-from typing import Any
 
 import torch
 
-from sparsezo_gui.answers import DataPreview, MemoryEstimate, ModelSummary, Part
+from sparsezo_gui.answers import TIGHT, DataPreview, MemoryEstimate, ModelSummary, Part
 from sparsezo_gui.engine import device as devices
-from sparsezo_gui.engine import memory, objective, prefix
+from sparsezo_gui.engine import known, memory, objective, prefix
 from sparsezo_gui.engine.data import Split, TaskData, finish, load_task, previewing, rendering
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.evaluate import BATCH
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
+from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.generate import ROOM
 from sparsezo_gui.engine.hub import library
-from sparsezo_gui.engine.hub.cache import cached_folder, tokenizer_folder
+from sparsezo_gui.engine.hub.cache import tokenizer_folder
 from sparsezo_gui.engine.hub.library import spec_of, usable_code
 from sparsezo_gui.engine.layers.streamed import needed
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.objective import count_scored, count_tokens, packs_of, points_at_once
-from sparsezo_gui.engine.pretrained.limits import BeyondModel, Limits, limits_of
-from sparsezo_gui.engine.pretrained.source import local_folder, read_config, refuse_other_kinds
-from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec
+from sparsezo_gui.engine.pretrained.source import refuse_other_kinds
+from sparsezo_gui.engine.pretrained.spec import ModelSpec
 from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.session.loading import load_data, load_model
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import Recipe
-from sparsezo_gui.recipe.events import Event, Progress
+from sparsezo_gui.recipe import Recipe, ways
+from sparsezo_gui.recipe.events import Event, Notice, Progress
 from sparsezo_gui.recipe.events import Example as ExampleEvent
-from sparsezo_gui.recipe.recipe import DataTable, ModelTable
+from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.recipe.registry import SPACES
+from sparsezo_gui.sizes import size
 
 STEPS_LOOKED_AT = 1000  # steps whose batches are searched for the largest
+FORWARD = "forward passes only"
 SPREAD = {"cpu": 0.17, "cuda": 0.0}  # relative difference in peak memory between processes, from the allocator
 
 
@@ -54,10 +54,42 @@ def estimate(recipe: Recipe) -> MemoryEstimate:
     return finish(estimating(recipe))
 
 
-def estimating(recipe: Recipe) -> Generator[Progress, None, MemoryEstimate]:
+def estimating(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
     """`estimate`, yielding progress on the data. Close the generator to cancel."""
-    data = yield from _data(recipe.data, recipe.model)
-    return formula(recipe, spec_of(recipe.model), data)
+    recipe, chosen = yield from concrete(recipe)
+    data = yield from known.data(recipe.data, recipe.model)
+    return replace(formula(recipe, spec_of(recipe.model), data), chosen=chosen)
+
+
+def concrete(recipe: Recipe) -> Generator[Event, None, tuple[Recipe, str]]:
+    """``recipe`` with concrete rules instead of [estimator] rule = 'auto', and what was chosen and why, in a sentence
+    that it also yields as a notice; the same recipe and '' if nothing is to be chosen. Raises `UserError`."""
+    if recipe.estimator.rule != ways.AUTO:
+        return recipe, ""
+    data = yield from known.data(recipe.data, recipe.model)
+    made, chosen = choose(recipe, spec_of(recipe.model), data)
+    yield Notice(chosen)
+    return made, chosen
+
+
+def choose(recipe: Recipe, spec: ModelSpec, data: TaskData | None) -> tuple[Recipe, str]:
+    """See `concrete`: exact gradients in the largest part of the blocks that fits, otherwise forward passes; if nothing
+    fits, what needs the least memory."""
+    said, least, needed = "Chosen automatically:", recipe, math.inf
+    for blocks in (*ways.suffixes(recipe), ""):
+        title = f"exact gradients in {ways.SUFFIXES.get(blocks, f'the last {blocks} blocks')}" if blocks else FORWARD
+        try:
+            made = ways.resolved(recipe, blocks)
+        except UserError as error:
+            return ways.resolved(recipe), f"{said} {FORWARD}. {ways.reason(error)}"
+        found = formula(made, spec, data)
+        memory = f"{size(found.most)} of the {size(found.available)} that are free"
+        if found.verdict == "fits":
+            more = f"; exact gradients{' in more blocks' if blocks else ''} do not fit in {100 * TIGHT:.0f} % of that"
+            return made, f"{said} {title}, which need {memory}{'' if math.isinf(needed) else more}."
+        if found.most < needed:
+            least, needed, words = made, found.most, f"{said} {title}, which need the least: {memory}."
+    return least, words
 
 
 def formula(recipe: Recipe, spec: ModelSpec, data: TaskData | None) -> MemoryEstimate:
@@ -86,21 +118,25 @@ def _formula(
         memory.estimate, recipe, spec, device, longest, tokens, scored_tokens=scored, evaluated=evaluated,
         written=written, program=devices.program_bytes() if device == "cpu" else 0, rows=rows, small=small,
     )  # fmt: skip
-    found = estimated(kept=_kept(recipe, spec, data) if device == "cpu" else 0)
+    found = estimated()
+    if device == "cpu" and (kept := _kept(recipe, spec, data, found)):
+        return estimated(kept=kept)
     width = devices.compute_dtype(torch.device(device), recipe.model).itemsize
     if device != "cuda" or SPACES[recipe.mask.space].in_place:
         return found
     return estimated(streamed=True) if needed(spec, recipe.model.bits, width, found.available) else found
 
 
-def _kept(recipe: Recipe, spec: ModelSpec, data: TaskData | None) -> int:
-    """Bytes of the activations that enter the first tuned block, of all examples, as far as they are held in memory."""
+def _kept(recipe: Recipe, spec: ModelSpec, data: TaskData | None, without: MemoryEstimate) -> int:
+    """Bytes of the activations that enter the first tuned block, of all examples, as far as they are held in memory:
+    none that would make a run tight that is not ``without`` them."""
     if not recipe.mask.tunable(spec).tunable_blocks[0]:
         return 0
     splits = (data.train, data.validation, data.test) if data else ()
     tokens = sum(count_tokens(example) for split in splits for example in split.encoded)
     tokens = tokens or recipe.data.max_tokens * recipe.data.train
-    return min(prefix.nbytes(tokens, spec.hidden), int(prefix.SHARE * devices.memory_free(torch.device("cpu"))))
+    room = min(prefix.SHARE * devices.memory_free(torch.device("cpu")), TIGHT * without.available - without.most)
+    return max(0, min(prefix.nbytes(tokens, spec.hidden), int(room)))
 
 
 def _written(examples: Sequence[Encoded]) -> int:
@@ -114,14 +150,27 @@ def _written(examples: Sequence[Encoded]) -> int:
 
 def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
     """Memory of ``recipe`` by two real steps' forward passes on the largest batch of the run. Raises `UserError`."""
-    device = devices.choose(recipe.model.device)
+    recipe, chosen = yield from concrete(recipe)
+    model = yield from load_model(recipe)
+    data = yield from load_data(recipe, model)
+    session = yield from stand_in(recipe, model)
+    return replace((yield from measured(session, data)), chosen=chosen)
+
+
+def stand_in(recipe: Recipe, model: FrozenModel) -> Generator[Event, None, Session]:
+    """``recipe`` on ``model``, with a mask that takes no search and as much memory as its own."""
+    rule = SPACES[recipe.mask.space].stand_in(recipe.mask, model.spec)
+    mask = yield from rule.find(model, Search(0, recipe.data))
+    session = Session(recipe, model, tuned_values(model, mask))
+    session.begin()
+    return session
+
+
+def measured(session: Session, data: TaskData) -> Generator[Event, None, MemoryEstimate]:
+    """`measure` of a recipe in memory."""
+    recipe, model = session.recipe, session.model
+    device = model.device
     with devices.watched(device) as peak:
-        model = yield from load_model(recipe)
-        data = yield from load_data(recipe, model)
-        rule = SPACES[recipe.mask.space].stand_in(recipe.mask, model.spec)
-        mask = yield from rule.find(model, Search(0, recipe.data))
-        session = Session(recipe, model, tuned_values(model, mask))
-        session.begin()
         devices.give_back_freed()  # as the loop does
         held = devices.memory_used(device)
         formed = formula(recipe, model.source.spec, data)
@@ -145,8 +194,8 @@ def measure(recipe: Recipe) -> Generator[Event, None, MemoryEstimate]:
 
 def preview_data(recipe: Recipe, page: int = 0) -> Generator[Progress, None, DataPreview]:
     """A page of the data, and examples as the model will see them if its tokenizer is on this computer and valid."""
-    tokenizer, problem = _tokenizer(recipe.model)
-    found = yield from previewing(recipe.data, tokenizer, page, limits=_limits(recipe.model))
+    tokenizer, problem = known.tokenizer(recipe.model)
+    found = yield from previewing(recipe.data, tokenizer, page, limits=known.limits(recipe.model))
     return replace(found, tokenizer_problem=problem)
 
 
@@ -157,7 +206,7 @@ def preview_examples(recipe: Recipe, split: str, count: int) -> Generator[Event,
     refuse_other_kinds(folder)
     code = usable_code(recipe.model, folder) if (folder / "config.json").is_file() else None
     tokenizer = load_tokenizer(folder, code)
-    data = yield from load_task(recipe.data, tokenizer, _limits(recipe.model))
+    data = yield from load_task(recipe.data, tokenizer, known.limits(recipe.model))
     made: Split = getattr(data, split)
     if not made:
         raise UserError(f"There are no {split} examples. Add more rows, or raise [data] {split}.")
@@ -172,7 +221,7 @@ def preview_examples(recipe: Recipe, split: str, count: int) -> Generator[Event,
 def summary(table: ModelTable) -> ModelSummary:
     """A summary of the model; its tokenizer is tried too if it is on this computer."""
     found = library.summary(table)
-    return found if found.problem else replace(found, problem=_tokenizer(table)[1])
+    return found if found.problem else replace(found, problem=known.tokenizer(table)[1])
 
 
 def _largest_batch(recipe: Recipe, examples: Sequence[Encoded], rows: int) -> list[list[Encoded]]:
@@ -199,59 +248,3 @@ def _sizes(pack: Sequence[Encoded]) -> tuple[int, int]:
 
 def _tokens(pack: Sequence[Encoded]) -> int:
     return sum(map(count_tokens, pack))
-
-
-_last: dict[Any, TaskData | None] = {}  # data requested last
-
-
-def _data(table: DataTable, model: ModelTable) -> Generator[Progress, None, TaskData | None]:
-    """The encoded data, if it and the tokenizer are available and valid; errors in it are reported elsewhere."""
-    tokenizer, _ = _tokenizer(model)
-    key = table.model_dump_json(), _changed(table.source), tokenizer
-    if key in _last:
-        return _last[key]
-    try:
-        data = (yield from load_task(table, tokenizer, _limits(model))) if tokenizer else None
-    except BeyondModel:
-        raise
-    except UserError:
-        return None
-    _last.clear()
-    _last[key] = data
-    return data
-
-
-def _changed(source: str) -> tuple[tuple[str, int, int], ...]:
-    """Modification times of a local source's files, so that changed ones are read again: that of a folder does not
-    change when its files are written."""
-    paths = sorted(map(str, Path(source).glob("*"))) if os.path.isdir(source) else [source]
-    found = [(path, os.stat(path)) for path in paths if os.path.isfile(path)]
-    return tuple((path, about.st_mtime_ns, about.st_size) for path, about in found)
-
-
-@lru_cache(maxsize=2)
-def _cached_limits(folder: Path, code: Any) -> Limits:
-    config = read_config(folder, code)
-    found = spec(config, code)
-    return limits_of(folder, config, found.shapes, found.vocabulary)
-
-
-def _limits(table: ModelTable) -> Limits | None:
-    """The model's limits, if they are known without loading it."""
-    try:
-        folder = local_folder(table.id) or cached_folder(table)
-        return _cached_limits(folder, usable_code(table, folder)) if folder else None
-    except UserError:
-        return None
-
-
-_cached_tokenizer = lru_cache(maxsize=2)(load_tokenizer)
-
-
-def _tokenizer(table: ModelTable) -> tuple[Any, str]:
-    """The model's tokenizer, or why it cannot be loaded; None and '' if it is not on this computer."""
-    try:
-        folder = local_folder(table.id) or cached_folder(table)
-        return (_cached_tokenizer(folder, usable_code(table, folder)) if folder else None), ""
-    except UserError as error:
-        return None, str(error)

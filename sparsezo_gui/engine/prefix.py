@@ -73,20 +73,28 @@ class Prefix:
             hidden = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
         return hidden.to(self.model.device, self.model.dtype).repeat(points, 1, 1)
 
+    def keep(self, examples: Iterable[Encoded]) -> None:
+        """Computes the states of ``examples`` that are not kept yet."""
+        for row in (row for example in examples for row in example.joined):
+            self._states(row)
+
+    @torch.no_grad()
     def _states(self, row: Row) -> Tensor:
         """fp32 (tokens, hidden) of one sequence, on the CPU."""
         key = hashlib.blake2b(repr((row.tokens, row.branches)).encode(), digest_size=16).digest()
         needed = nbytes(len(row.tokens), self.model.spec.hidden)
         found = self._held.get(key) or self._store.get(key, needed)
         if found is None:
-            found = _written(self._computed(row))
+            found = _written(self.computed(row))
             self._store.put(key, found)
         if key not in self._held and self.room >= needed:
             self._held[key] = found
             self.room -= needed
         return _read(found, len(row.tokens))
 
-    def _computed(self, row: Row) -> Tensor:
+    @torch.no_grad()
+    def computed(self, row: Row) -> Tensor:
+        """The same, whether it is kept or not."""
         with running(self.model, Pack.of([row], 0, self.model.device), 1) as (inputs, _):
             hidden, calls = self.blocks.enter(**inputs)
             for number in range(self.first):

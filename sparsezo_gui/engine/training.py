@@ -6,6 +6,8 @@ and are read between steps. Closing the iterator stops immediately; steps in the
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from sparsezo_gui.answers import Cost
 from sparsezo_gui.engine import device as devices
-from sparsezo_gui.engine import loop, provenance
+from sparsezo_gui.engine import loop, memory, provenance, rate_search
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.data.splits import SPLITS
 from sparsezo_gui.engine.files import own
@@ -27,7 +29,7 @@ from sparsezo_gui.engine.loop import Commands, Loaded, Running
 from sparsezo_gui.engine.loop.loading import load
 from sparsezo_gui.engine.masks.rule import MaskRule, Search, find_measured
 from sparsezo_gui.engine.objectives.likelihood import Likelihood
-from sparsezo_gui.engine.planning import formula
+from sparsezo_gui.engine.planning import concrete, formula
 from sparsezo_gui.engine.privacy import accounting
 from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import disk_space
@@ -55,7 +57,7 @@ def train(
 ) -> Iterator[e.Event]:  # fmt: skip
     """Starts a new run of ``recipe`` in ``folder`` (None: where the recipe says). Raises `UserError`.
 
-    A benchmark may ``find`` masks among those it kept, and evaluate only some ``splits`` at the start and the end.
+    A benchmark may ``find`` masks among those it kept, and evaluate only some ``splits`` at the end.
     """
     with starting(recipe, folder) as (path, weaker):
         yield from (e.Notice(text, "warning") for text in weaker)
@@ -66,6 +68,7 @@ def train(
 
 def _new_run(recipe: Recipe, path: Path, commands: Commands, find: Find) -> Generator[e.Event, None, Running]:
     """A new run before its first step. It has the only reference to the model, so that memory can be released."""
+    recipe, chosen = yield from concrete(recipe)
     recipe.privacy.check()
     model = yield from load_model(recipe)
     yield from (e.Notice(text, "warning") for text in disk_space.check(recipe, model.source, path))
@@ -79,15 +82,21 @@ def _new_run(recipe: Recipe, path: Path, commands: Commands, find: Find) -> Gene
     session.begin()
     yield from _checkpoint_notices(session)
     mask.save(path / "mask.safetensors")
-    model.pack_rows = formula(recipe, model.source.spec, data).rows
+    needed = formula(recipe, model.source.spec, data)
+    model.pack_rows = needed.rows
     # In fp32, the usual ε is far above rounding noise. The measurement uses training examples without noise.
     fine = getattr(recipe.estimator, "epsilon", 1.0) < TwoSided().epsilon
     if (model.rounds or fine) and not recipe.privacy.private:
         yield from _tune_epsilon(session, data)
     if model.prefix:
+        model.prefix.room = min(model.prefix.room, needed.part(memory.KEPT_STATES))
         yield e.Notice(model.prefix.notice(data.train.encoded, data.validation.encoded, data.test.encoded))
-    facts = {**_facts(session, data), "mask_seconds": round(cost.seconds, 1)}
+    found = (yield from _find_rate(session, data)) if recipe.update.find_rate else []
+    facts = {**_facts(session, data), "mask_seconds": round(cost.seconds, 1), "chosen": chosen}
     run = folders.create(path, session.recipe, facts)
+    for event in found:
+        run.record(event)
+        yield event
     return Running(run, commands, Loaded(session, data))
 
 
@@ -157,6 +166,24 @@ def _tune_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
             "the run may learn slowly. Set a larger [estimator] epsilon or [model] compute = 'float32', or tune more "
             "weights.", "warning",
         )  # fmt: skip
+
+
+def _find_rate(session: Session, data: TaskData) -> Generator[e.Event, None, list[e.Event]]:
+    """Gives the session the learning rate that short runs find; returns the events that say so."""
+    started, recipe = time.monotonic(), session.recipe
+    search = rate_search.prepared(session, data.train.encoded) if len(data.train) > 1 else None
+    report = None if search is None else (yield from search.run())
+    if search is None or report is None or report.rate is None:
+        session.recipe = recipe.with_rate(recipe.update.learning_rate)
+        why = report.words if report else "The run is too short to find a learning rate."
+        return [e.Notice(f"{why} It takes the usual one, {recipe.update.learning_rate:g}.", "warning")]
+    session.recipe = recipe.with_rate(report.rate)
+    trials = [
+        e.Trial(rung.rate, math.nan if rung.loss is None else rung.loss, list(rung.losses)) for rung in report.rungs
+    ]
+    seconds = round(time.monotonic() - started, 1)
+    found = e.RateFound(report.rate, report.base, search.passes, seconds, trials)
+    return [found, e.Notice(report.words)]
 
 
 def _along(probe: ModelProbe, direction: Tensor, offsets: Tensor) -> Tensor:

@@ -1,53 +1,42 @@
-"""Advice on the choice of method: what else would fit, and which limits the papers report."""
+"""Advice on the choice of method: the way to tune that is recommended here, and which limits the papers report."""
 
 from __future__ import annotations
 
-from sparsezo_gui.answers import MemoryEstimate
+from sparsezo_gui.answers import MemoryEstimate, Plan
 from sparsezo_gui.gui.formatting import count, size
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.registry import SPACES
+from sparsezo_gui.recipe.ways import AUTO, uses
 
 MAX_SENTENCES = 3
-OTHERS = {"full": "Full fine-tuning", "qlora": "QLoRA", "lora": "LoRA"}  # the first that fits is named
 GRADIENT_FREE = ("random", "large-magnitude", "small-magnitude")  # rules that use no gradient
 SPARSE = 0.01  # density up to which the choice of weights matters most
 DENSE = 0.2  # density at which Sparse MeZO starts to work, with an unquantised model
 TOO_FEW = 1000  # tuned values; measured: 300 are too few for the bundled model
 
 
-def advice(estimate: MemoryEstimate | None, recipe: Recipe, parameters: int = 0) -> list[str]:
+def advice(estimate: MemoryEstimate | None, recipe: Recipe, parameters: int = 0, plan: Plan | None = None) -> list[str]:
     """At most three sentences for ``recipe``; none without a memory ``estimate``.
 
-    ``parameters`` is the model's parameter count, or 0 if unknown.
+    ``parameters`` is the model's parameter count, or 0 if unknown; ``plan`` has the ways to tune here, if known.
     """
     if estimate is None:
         return []
     density = 1.0 if _tunes_every_weight(recipe) else getattr(recipe.mask, "density", None)
-    sentences = [_memory(estimate)]
+    sentences = [_choice(estimate, recipe, plan)]
     if density is not None:
         sentences += [_dense(estimate, recipe, density), _few(density * parameters), _gradient_free(recipe, density)]
     return [sentence for sentence in sentences if sentence][:MAX_SENTENCES]
 
 
-def _memory(estimate: MemoryEstimate) -> str:
-    needs, available = estimate.others, estimate.available
-    fits = next((name for name in OTHERS if needs.get(name, available + 1) <= available), "")
-    if not fits:
-        if estimate.total > available or not needs:
-            return ""
-        least = min(needs, key=needs.__getitem__)
-        return (
-            f"Only this method fits: it needs {size(estimate.total)} of {size(available)}. Of the others, "
-            f"{OTHERS.get(least, least)} needs the least: {size(needs[least])}."
-        )
-    if estimate.total > available:
-        return f"{OTHERS[fits]} would fit in memory ({size(needs[fits])} of {size(available)}); this method does not."
-    saved = needs[fits] - estimate.total
-    gain = f"uses {size(saved)} less memory, and" if saved > 0 else "saves no memory here, but"
-    return (
-        f"{OTHERS[fits]} would also fit in memory ({size(needs[fits])} of {size(available)}) and usually needs far "
-        f"fewer steps. SparseZO {gain} you can export its run at any step."
-    )
+def _choice(estimate: MemoryEstimate, recipe: Recipe, plan: Plan | None) -> str:
+    """What to choose, of what can be started here; nothing if that is chosen already."""
+    if recipe.estimator.rule == AUTO:
+        return estimate.chosen
+    if plan is None or (plan.best and uses(recipe, plan.best.tables)):
+        return ""
+    problem = "This does not fit in memory. " if estimate.verdict == "too large" else ""
+    return f"{problem}Recommended: {plan.why}" if plan.best else plan.why
 
 
 def _tunes_every_weight(recipe: Recipe) -> bool:
@@ -64,7 +53,7 @@ def _dense(estimate: MemoryEstimate, recipe: Recipe, density: float) -> str:
             f"Tuning every weight only suits small models: all are stored in {recipe.model.bits} bits, because "
             "quantised weights cannot be updated."
         )
-    values = next((part.bytes for part in estimate.parts if part.name == "Tuned values"), 0)
+    values = estimate.part("Tuned values")
     taken = f" and take {size(values)} of the {size(estimate.total)}" if values else ""
     bits = f"; storing the frozen weights in {recipe.model.bits} bits does not change that" if taken else ""
     kept = f"tuned values are stored in 32 bits{taken}{bits if recipe.model.bits < 16 else ''}"

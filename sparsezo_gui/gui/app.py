@@ -22,7 +22,8 @@ from sparsezo_gui.gui.formatting import metric
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import RunRecord
-from sparsezo_gui.gui.requests import LoadEngine, ReadRun, ResumeRun, StartRun
+from sparsezo_gui.gui.requests import LoadEngine, ResumeRun, StartRun
+from sparsezo_gui.gui.run_requests import ReadRun
 from sparsezo_gui.gui.theme import appearance, theme
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.plain import printable
@@ -175,6 +176,8 @@ def result_lines(record: RunRecord) -> list[str]:
             if name != "examples":
                 values = [metric(name, e.metrics[name]) if e and name in e.metrics else "–" for e in (base, last)]
                 lines.append(f"{one.split} {name}: {values[0]} before, {values[1]} after")
+    if record.general_text is not None:
+        lines.append(f"perplexity on general text: {record.general_text}")
     if record.folder is not None:
         lines.append(f"run folder: {record.folder}")
     return lines

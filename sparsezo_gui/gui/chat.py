@@ -13,7 +13,8 @@ from PySide6.QtWidgets import QCheckBox, QDockWidget, QFrame, QPlainTextEdit, QS
 from sparsezo_gui.answers import Task
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.formatting import count
-from sparsezo_gui.gui.requests import InspectRun, ListTasks, ReadRun
+from sparsezo_gui.gui.requests import InspectRun, ListTasks
+from sparsezo_gui.gui.run_requests import ReadRun
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import add, button, card, clear, column, label, row
 from sparsezo_gui.gui.widgets.safe_text import safe_sentence

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 
 from sparsezo_gui.recipe import metrics
-from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.events import Evaluation, Progress
+from sparsezo_gui.sizes import duration as duration
+from sparsezo_gui.sizes import latency as latency
 from sparsezo_gui.sizes import size as size
 
 PACE_KNOWN = 2.0  # seconds into a stage, from which on its remaining time is shown
@@ -20,23 +21,6 @@ def count(number: float) -> str:
         if number >= factor:
             return f"{number / factor:.3g} {unit}"
     return str(number)
-
-
-def seconds(value: float) -> str:
-    """Durations: 45 s, 12 min, 3 h 20 min."""
-    if not math.isfinite(value) or value < 0:
-        return "–"
-    if value < 90:
-        return f"{value:.0f} s"
-    minutes = round(value / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes < 2880 else f"{minutes / 1440:.1f} days"
-
-
-def latency(value: float) -> str:
-    """Step times: 8.3 ms, 120 ms, 1.45 s."""
-    return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms" if value >= 0.1 else f"{value * 1000:.1f} ms"
 
 
 def number(value: float) -> str:
@@ -54,6 +38,13 @@ def metric(name: str, value: float) -> str:
     if metrics.metric(name).percent:
         return f"{100 * value:.1f} %"
     return f"{value:.4g}" if abs(value) < 1e4 else count(value)
+
+
+def split(evaluation: Evaluation) -> str:
+    """The examples of an evaluation: Validation, or First 64 validation examples."""
+    if evaluation.partial:
+        return f"First {count(evaluation.metrics['examples'])} {evaluation.split} examples"
+    return field_label(evaluation.split)
 
 
 def field_label(name: str) -> str:
@@ -82,4 +73,4 @@ class ProgressText:
         done, took = progress.done - self._first, now - self._began
         left = took * (progress.total - progress.done) / done if done and took > PACE_KNOWN else 0
         text = f"{progress.stage}: {count(progress.done)} of {count(progress.total)} {progress.unit}".strip()
-        return f"{text}, about {seconds(left)} left" if left >= 1 else text
+        return f"{text}, about {duration(left)} left" if left >= 1 else text

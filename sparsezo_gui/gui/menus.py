@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QMenu
 
 from sparsezo_gui.gui.pages import PAGES
 from sparsezo_gui.gui.record import STATES
-from sparsezo_gui.gui.requests import ListRuns
+from sparsezo_gui.gui.run_requests import ListRuns
 from sparsezo_gui.gui.theme import MODES, appearance, theme
 from sparsezo_gui.gui.widgets.dialogs import AboutDialog, ShortcutsDialog
 from sparsezo_gui.gui.widgets.safe_text import menu_text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,17 @@ from sparsezo_gui.recipe.events import (
     Event,
     Examples,
     Finished,
+    GeneralText,
     Notice,
     Paused,
     Progress,
+    RateFound,
     Released,
     Resumed,
     Returned,
     Started,
     Step,
+    Trial,
 )
 
 FIELDS = ("step", "loss", "gradient_estimate", "rate", "seconds", "memory", "tokens", "smooth")
@@ -104,12 +107,14 @@ class RunRecord:
         self.evaluations: list[Evaluation] = []
         self.changed_input_evaluations: list[Evaluation] = []  # those with changed inputs, which are not comparable
         self.notes: list[StepNotice] = []
+        self.trials = np.empty((2, 0))  # steps before the first (…, -1, 0) and losses of the search for a learning rate
         self.progress: Progress | None = None
         self.started: Started | None = None
         self.finished: Finished | None = None
         self.state = "starting"
         self.reason = ""
         self.examples: Examples | None = None  # best and worst of the last evaluation
+        self.general_text: GeneralText | None = None
         self.active_elsewhere = False  # active in another window or terminal
         self.rolled_back_to: int | None = None  # the step of a rollback, until another step follows
         self.changes = 0  # counts all events but steps, so that views know when to rebuild their lists
@@ -184,13 +189,18 @@ class RunRecord:
                 self.evaluations.append(event)
                 self.evaluations.sort(key=lambda e: e.step)
                 self.progress = None
+            elif isinstance(event, RateFound):
+                self.trials, self.progress = _before_start(event.trials), None
             elif isinstance(event, Notice):
                 self.notes.append(StepNotice(self.step, event.text, event.level))
             elif isinstance(event, Examples):
                 self.examples = event
+            elif isinstance(event, GeneralText):
+                self.general_text, self.progress = event, None
             elif isinstance(event, Returned):
                 self.columns.truncate(event.step)
                 self.evaluations = [e for e in self.evaluations if e.step <= event.step]
+                self.general_text = None
                 self.rolled_back_to = event.step
                 self.notes.append(StepNotice(event.step, "Rolled back to this step.", "info"))
             elif isinstance(event, Paused):
@@ -220,5 +230,12 @@ class RunRecord:
         for split in sorted({e.split for e in self.evaluations}, key=lambda name: name != "test"):
             same = [e for e in self.evaluations if e.split == split]
             base = next((e for e in same if e.step == 0), None)
-            found.append((base, next((e for e in reversed(same) if e.step > 0), None)))
+            last = next((e for e in reversed(same) if e.step > 0), None)
+            found.append((None if base and base.partial and last else base, last))
         return next((pair for pair in found if pair[1]), found[0] if found else (None, None))
+
+
+def _before_start(trials: Sequence[Trial]) -> np.ndarray:
+    """Steps and losses of the short runs, one after the other up to step 0, each followed by a gap."""
+    losses = [loss for trial in trials for loss in (*trial.losses, np.nan)]
+    return np.array([np.arange(1 - len(losses), 1), losses])

@@ -12,7 +12,8 @@ from sparsezo_gui.gui.calls import RunRequest
 from sparsezo_gui.gui.client import Client
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import RunRecord
-from sparsezo_gui.gui.requests import RUNS, InspectRun, ListRuns, ReadRun, ResumeRun, StartRun
+from sparsezo_gui.gui.requests import RUNS, InspectRun, ResumeRun, StartRun
+from sparsezo_gui.gui.run_requests import ListRuns, ReadRun
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import (
     Answer,

@@ -92,15 +92,28 @@ class Engine:
 
         return measure(recipe)
 
+    def ways(self, recipe: Recipe) -> Work[a.Plan]:
+        """The ways to tune, by formula."""
+        from sparsezo_gui.engine.plan import plan
+
+        return plan(recipe, measure=False)
+
+    def plan(self, recipe: Recipe) -> Work[a.Plan]:
+        """The ways to tune, by measurement."""
+        from sparsezo_gui.engine.plan import plan
+
+        return plan(recipe, measure=True)
+
     def mask(self, recipe: Recipe) -> Work[a.MaskReport]:
         """Report of the mask."""
         from sparsezo_gui.engine.masks.report import find_mask
+        from sparsezo_gui.engine.planning import concrete
 
-        return find_mask(recipe)
+        return (yield from find_mask((yield from concrete(recipe))[0]))
 
     def rates(self, recipe: Recipe) -> Work[a.RateReport]:
         """A suitable learning rate."""
-        from sparsezo_gui.engine.range_test import find_rate
+        from sparsezo_gui.engine.rate_search import find_rate
 
         return find_rate(recipe)
 

@@ -8,15 +8,16 @@ from typing import Any
 
 from PySide6.QtCore import QSettings, QTimer, Signal
 
-from sparsezo_gui.answers import MaskReport, MemoryEstimate, ModelCode, ModelSummary, RateReport, Received
+from sparsezo_gui.answers import MaskReport, MemoryEstimate, ModelCode, ModelSummary, Plan, RateReport, Received
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.calls import EngineCalls, Request, RunRequest
 from sparsezo_gui.gui.client import Client
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import (
-    BranchRun,
     CheckFits,
+    CompareWays,
     EstimateMemory,
+    EstimateWays,
     FindMask,
     FindRate,
     GiveConsent,
@@ -25,12 +26,12 @@ from sparsezo_gui.gui.requests import (
     MeasureMemory,
     PreviewData,
     ReadModel,
-    ReceiveRun,
-    SaveNotes,
 )
 from sparsezo_gui.gui.run_control import RunControl
+from sparsezo_gui.gui.run_requests import BranchRun, ReceiveRun, SaveNotes
 from sparsezo_gui.recipe import Recipe, dump, load, loads
 from sparsezo_gui.recipe.tables import changed
+from sparsezo_gui.recipe.ways import method, uses
 
 DEBOUNCE_MS = 250  # after the last recipe change, before the engine is asked again
 RECENT_RECIPES = 8
@@ -121,6 +122,7 @@ class Workspace(Client):
     def _ask_about_recipe(self) -> None:
         self.ask(ReadModel(self.recipe))
         self.ask(EstimateMemory(self.recipe))
+        self.ask(EstimateWays(self.recipe))
         self.recipe_stable.emit()
 
     # Questions about the recipe
@@ -145,6 +147,12 @@ class Workspace(Client):
         if not self.blocker:
             self.of(FindRate).problem = None
             self._ask_now(FindRate(self.recipe))
+
+    def compare_ways(self) -> None:
+        """Asks for a comparison of the ways to tune."""
+        if not self.blocker:
+            self.of(CompareWays).problem = None
+            self._ask_now(CompareWays(self.recipe))
 
     def train(self) -> None:
         """Starts a run with the recipe."""
@@ -174,6 +182,15 @@ class Workspace(Client):
         asked = found.answered_request
         fits = isinstance(asked, FindRate) and _rate_inputs(asked.recipe) == _rate_inputs(self.recipe)
         return found.answer if fits else None
+
+    @property
+    def plan(self) -> Plan | None:
+        """The ways to tune: as compared for this model and data, else by formula; None if neither is known."""
+        found, estimate = self.of(CompareWays), self.of(EstimateWays)
+        asked, plan = found.answered_request, found.answer
+        if isinstance(asked, CompareWays) and plan and _compares(plan, asked.recipe, self.recipe):
+            return plan
+        return None if estimate.problem else estimate.answer
 
     @property
     def mask(self) -> MaskReport | None:
@@ -239,6 +256,17 @@ def _rate_inputs(recipe: Recipe) -> tuple[Any, ...]:
     update = recipe.update.model_copy(update={"learning_rate": 1.0, "schedule": "constant"})
     loop = recipe.loop.batch_size, recipe.loop.seed
     return recipe.model, recipe.data, recipe.mask, recipe.estimator, update, recipe.objective, recipe.privacy, loop
+
+
+def _compares(plan: Plan, asked: Recipe, recipe: Recipe) -> bool:
+    """Whether ``plan``, which compares ways to tune ``asked``, does so for ``recipe``, which may use one of them."""
+    same = _plan_inputs(asked) == _plan_inputs(recipe)
+    return same and (method(asked) == method(recipe) or any(uses(recipe, way.tables) for way in plan.ways))
+
+
+def _plan_inputs(recipe: Recipe) -> tuple[Any, ...]:
+    """The settings that a comparison of ways depends on, besides the method."""
+    return recipe.model, recipe.data, recipe.objective, recipe.selection, recipe.privacy, recipe.loop.batch_size
 
 
 def _first_recipe(store: QSettings) -> Recipe:

@@ -73,7 +73,7 @@ def _private(recipe: Recipe) -> str:
     if not recipe.privacy.private:
         return ""
     rule = f"[privacy] rule = '{recipe.privacy.rule}'"
-    if recipe.estimator.rule != "two-sided":
+    if recipe.estimator.rule not in ("two-sided", "auto"):
         return (
             f"{rule} adds noise to the projected gradient of each example, and [estimator] rule = "
             f"'{recipe.estimator.rule}' measures something else. Set [estimator] rule = 'two-sided', or [privacy] rule "
@@ -88,6 +88,11 @@ def _private(recipe: Recipe) -> str:
         return (
             f"{rule} draws its batches at random, and [selection] rule = '{recipe.selection.rule}' chooses them by "
             "their content. Set [selection] rule = 'shuffled', or [privacy] rule = 'none'."
+        )
+    if recipe.update.find_rate:
+        return (
+            f"{rule} protects the training examples, and [update] find_rate = true compares learning rates on them. "
+            "Give a learning_rate that was found on similar examples, and set find_rate = false."
         )
     mask, data = recipe.mask, recipe.data
     texts = set(mask.names) - resources.BUNDLED_TEXT.keys()

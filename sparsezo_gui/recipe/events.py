@@ -61,6 +61,28 @@ class Started(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """A short run at ``rate``: its training ``losses``, and the ``loss`` on held-out training examples after it (NaN:
+    diverged); all in nats."""
+
+    rate: float
+    loss: Number
+    losses: list[Number]
+
+
+@dataclass(frozen=True, slots=True)
+class RateFound(Event):
+    """The learning ``rate`` that the run found before its first step, by ``trials`` that took ``passes`` forward passes
+    of a batch and ``seconds``; ``base`` is the initial loss on the held-out examples."""
+
+    rate: float
+    base: Number
+    passes: int
+    seconds: float
+    trials: list[Trial]
+
+
+@dataclass(frozen=True, slots=True)
 class Base(Event):
     """Losses of the base model on the run's first batches, nats; the reference for detecting divergence."""
 
@@ -93,7 +115,8 @@ class Step(Event):
 class Evaluation(Event):
     """Metrics (such as accuracy, f1, exact_match, loss, perplexity; counts under 'examples') of one split at one step.
 
-    Step 0 is the base model. ``changed`` names the inputs that have changed since the run started (see
+    Step 0 is the base model. A ``partial`` evaluation is on the first examples of the split only, to show something
+    soon; it is never compared with others. ``changed`` names the inputs that have changed since the run started (see
     `sparsezo_gui.engine.provenance`); such an evaluation is only shown, and never decides which step is best.
     ``metric`` is the task's metric, which decides that; evaluations of earlier versions do not name it.
     """
@@ -103,6 +126,7 @@ class Evaluation(Event):
     metrics: dict[str, Number]
     changed: tuple[str, ...] = ()
     metric: str = ""
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +162,24 @@ class Example(Event):
         text, trained = "".join(text for text, _ in self.pieces), [text for text, trained in self.pieces if trained]
         known = {"event": "example", "number": self.number, "split": self.split, "tokens": self.tokens}
         return {**known, "text": text, "trained": trained, "answer": self.answer}
+
+
+@dataclass(frozen=True, slots=True)
+class GeneralText(Event):
+    """Perplexity on ``tokens`` tokens of general text, of the ``base`` model and ``tuned`` for ``step`` steps."""
+
+    step: int
+    tokens: int
+    base: Number
+    tuned: Number
+
+    @property
+    def increase(self) -> float:
+        """By what share tuning raised it; negative if it fell."""
+        return self.tuned / self.base - 1
+
+    def __str__(self) -> str:
+        return f"{self.base:.4g} before, {self.tuned:.4g} after ({100 * self.increase:+.1f} %)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,25 @@ from collections.abc import Iterable, Sequence
 from pydantic import TypeAdapter
 
 from sparsezo_gui.recipe import metrics
-from sparsezo_gui.recipe.events import Base, Evaluation, Event, Examples, Finished, Notice, RateChanged, Returned, Spent
+from sparsezo_gui.recipe.events import (
+    Base,
+    Evaluation,
+    Event,
+    Examples,
+    Finished,
+    GeneralText,
+    Notice,
+    RateChanged,
+    RateFound,
+    Returned,
+    Spent,
+)
 
 _KEPT: dict[str, TypeAdapter[Event]] = {
     name: TypeAdapter(kind)
     for name, kind in {
         "evaluation": Evaluation, "examples": Examples, "notice": Notice, "returned": Returned, "finished": Finished,
-        "rate-changed": RateChanged, "spent": Spent, "base": Base,
+        "rate-changed": RateChanged, "rate-found": RateFound, "spent": Spent, "base": Base, "general-text": GeneralText,
     }.items()
 }  # fmt: skip
 
@@ -41,8 +53,8 @@ def on_lineage(events: Iterable[Event]) -> list[Event]:
 
 
 def evaluations(events: Iterable[Event]) -> list[Evaluation]:
-    """The evaluations on the run's own inputs, unchanged since it started."""
-    return [event for event in events if isinstance(event, Evaluation) and not event.changed]
+    """The evaluations that can be compared: on whole splits of the run's own inputs, unchanged since it started."""
+    return [event for event in events if isinstance(event, Evaluation) and not event.changed and not event.partial]
 
 
 def score(evaluation: Evaluation) -> tuple[float, float]:
@@ -77,6 +89,12 @@ def last_metrics(events: Iterable[Event]) -> dict[str, float]:
     """Metrics of the last evaluated step, on the test examples if there are any."""
     last = max(evaluations(events), key=lambda event: (event.step, event.split == "test"), default=None)
     return last.metrics if last else {}
+
+
+def general_text(events: Iterable[Event], step: int) -> GeneralText | None:
+    """The perplexity on general text at ``step``, if it was measured."""
+    found = [event for event in events if isinstance(event, GeneralText) and event.step == step]
+    return found[-1] if found else None
 
 
 def spent(events: Iterable[Event], records: int) -> Spent | None:

@@ -1,7 +1,7 @@
 """Presets by goal, as plain data: what each sets in the recipe. Everything else stays as it is.
 
-Without one in the preset, the learning rate follows from the rules and from the rate that suits the model (see
-`sparsezo_gui.recipe.rates`).
+All find their learning rate, and start looking at the one that follows from the rules and from the rate that suits the
+model (see `sparsezo_gui.recipe.rates`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from sparsezo_gui.recipe.recipe import Recipe
 SENSITIVE = {"rule": "sensitive", "density": 0.001, "blocks": "all"}
 DENSE = {"bits": 16, "compute": "auto"}  # 4-bit and 8-bit weights cannot be updated in place
 TWO_SIDED = {"rule": "two-sided", "directions": 1}
-NORMALISED = {"rule": "scalar-normalised", "schedule": "constant"}
-
-EXACT = {"rule": "adam", "learning_rate": 2.5e-3, "schedule": "linear"}  # measured: tests/benchmarks/README.md
+NORMALISED = {"rule": "scalar-normalised", "find_rate": True, "schedule": "linear", "decay": 0.0}
+EXACT = {"rule": "adam", "find_rate": True, "schedule": "linear", "decay": 0.0}
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,16 @@ PRESETS = (
     Preset(
         "Exact, last half", "Backprop into LoRA adapters of the last half of the blocks; the others run only once.",
         {"mask": {"rule": "lora", "rank": 8, "blocks": "half"}, "estimator": {"rule": "first-order"},
-         "update": {**EXACT, "learning_rate": 8e-4}},
+         "update": EXACT},
     ),
     Preset(
-        "Careful", "Four directions per step and a decaying learning rate: slower and steadier.",
-        {"mask": SENSITIVE, "estimator": {**TWO_SIDED, "directions": 4},
-         "update": {**NORMALISED, "schedule": "cosine"}},
+        "Careful", "Four directions per step: slower and steadier.",
+        {"mask": SENSITIVE, "estimator": {**TWO_SIDED, "directions": 4}, "update": NORMALISED},
     ),
     Preset(
-        "Fast and rough", "Tunes along the main directions of each layer's inputs, with rate decay: learns fastest.",
+        "Fast and rough", "Tunes along the main directions of each layer's inputs: learns fastest.",
         {"mask": {"rule": "activation-subspace", "rank": 1, "blocks": "all"}, "estimator": TWO_SIDED,
-         "update": {**NORMALISED, "schedule": "linear"}},
+         "update": NORMALISED},
     ),
     Preset(
         "A direction per example", "One direction per example at the cost of a single one: less noise in each step.",
@@ -67,12 +65,11 @@ PRESETS = (
     Preset(
         "Sparse MeZO", "Tunes the smallest weights of every block, chosen anew at each step; needs 16 bits.",
         {"model": DENSE, "mask": {"rule": "small-magnitude-dynamic", "smallest": 0.2, "blocks": "all"},
-         "estimator": TWO_SIDED, "update": {**NORMALISED, "decay": 0.0}},
+         "estimator": TWO_SIDED, "update": NORMALISED},
     ),
     Preset(
         "MeZO (all)", "Tunes every weight of the blocks: the baseline for all other methods; needs 16 bits.",
-        {"model": DENSE, "mask": {"rule": "all", "blocks": "all"}, "estimator": TWO_SIDED,
-         "update": {**NORMALISED, "decay": 0.0}},
+        {"model": DENSE, "mask": {"rule": "all", "blocks": "all"}, "estimator": TWO_SIDED, "update": NORMALISED},
     ),
 )  # fmt: skip
 

@@ -144,8 +144,8 @@ def _variant(registry: Registry[Any]) -> BeforeValidator:
 
 
 class Recipe(Settings):
-    """A whole run. See the package's docstring for the file format. A missing learning rate is set to the usual one of
-    its rules (see `sparsezo_gui.recipe.rates`)."""
+    """A whole run. See the package's docstring for the file format. A missing learning rate is found at the start of a
+    run (`find_rate`); until then, it is the usual one of its rules (see `sparsezo_gui.recipe.rates`)."""
 
     version: Literal[1] = VERSION
     model: ModelTable = ModelTable()
@@ -172,13 +172,15 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _usual_rate(self) -> Recipe:
-        if "learning_rate" not in self.update.model_fields_set:
-            object.__setattr__(self, "update", self.with_rate(rates.usual(self)).update)  # not yet frozen
+        given = self.update.model_fields_set
+        if "learning_rate" not in given:
+            find = self.update.find_rate if "find_rate" in given else not self.privacy.private
+            object.__setattr__(self, "update", self.with_rate(rates.usual(self), find).update)  # not yet frozen
         return self
 
-    def with_rate(self, learning_rate: float) -> Recipe:
-        """The recipe with this learning rate."""
-        update = self.update.model_copy(update={"learning_rate": learning_rate})
+    def with_rate(self, learning_rate: float, find: bool = False) -> Recipe:
+        """The recipe with this learning rate, or with a search that starts there."""
+        update = self.update.model_copy(update={"learning_rate": learning_rate, "find_rate": find})
         return self.model_copy(update={"update": update})
 
     @property

@@ -105,6 +105,7 @@ ESTIMATORS = Registry[Estimator](
         "elastic": f"{_ENGINE}.zo.estimators.elastic:Elastic",
         "addax": f"{_ENGINE}.zo.estimators.addax:Addax",
         "loren": f"{_ENGINE}.zo.estimators.loren:Loren",
+        "auto": f"{_ENGINE}.zo.estimators.auto:Auto",
     },
 )
 UPDATES = Registry[Update](

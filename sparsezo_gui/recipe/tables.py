@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sparsezo_gui.errors import UserError, did_you_mean, quoted
-from sparsezo_gui.recipe.rates import suited
+from sparsezo_gui.recipe.rates import suited, usual
 from sparsezo_gui.recipe.recipe import Recipe
 from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES
 from sparsezo_gui.recipe.versions import ALIASES, renamed
@@ -42,17 +42,21 @@ def changed(recipe: Recipe, tables: dict[str, dict[str, Any]], where: str = "rec
     """Recipe with the settings in ``tables`` applied.
 
     A new rule comes with its own defaults (see `Registry.changed`) and with the learning rate that fits it (see
-    `sparsezo_gui.recipe.rates`), unless that is set too. Raises `UserError`.
+    `sparsezo_gui.recipe.rates`), unless that is set too. A rate that is set means that none is searched for; so does
+    privacy. Raises `UserError`.
     """
-    whole = recipe.model_dump(mode="json")
-    for table, values in renamed(tables).items():
+    whole, tables = recipe.model_dump(mode="json"), renamed(tables)
+    given = tables.get("update", {})
+    if "learning_rate" in given or tables.get("privacy", {}).get("rule", "none") != "none":
+        tables["update"] = {"find_rate": False, **given}
+    for table, values in tables.items():
         registry = BY_TABLE.get(table)
         whole[table] = registry.changed(whole[table], values) if registry else whole[table] | values
     made = build(whole, where)
     rules = [(each.mask.rule, each.estimator.rule, each.update.rule) for each in (recipe, made)]
-    if rules[0] == rules[1] or "learning_rate" in tables.get("update", {}):
+    if rules[0] == rules[1] or "learning_rate" in given:
         return made
-    return made.with_rate(suited(recipe, made))
+    return made.with_rate(usual(made), True) if made.update.find_rate else made.with_rate(suited(recipe, made))
 
 
 def _sentence(tables: dict[str, Any], fault: Any, prefix: tuple[str, ...] = ()) -> str:

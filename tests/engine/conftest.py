@@ -67,6 +67,7 @@ def make(tmp_path):
             "model": {"id": str(folder), "device": "cpu"},
             "data": {"source": str(tmp_path), "template": "{{ text }} is it good?", "columns": {"answer": "label"}},
             "mask": {"rule": "random"},
+            "update": {"schedule": "constant"},
             "loop": {"steps": 6, "batch_size": 4, "evaluate_every": 4, "seed": 3},
             "run": {"name": "tiny"},
         }

@@ -176,6 +176,7 @@ UNBALANCED = {"elastic": {"balanced": False, "weight": 1.0}, "addax": {"balanced
 COMBINED = [
     (estimator, directions, update, GENERATOR, {})
     for estimator in ESTIMATORS
+    if estimator != "auto"  # is one of the others
     for directions in counts(estimator)
     for update in (UPDATES if estimator == "two-sided" else PLAIN)
 ] + [
@@ -246,7 +247,7 @@ OFFERED = [(preset, 32, {}) for preset in PRESETS] + [
     pytest.param(preset, 64, UNBALANCED["elastic"] if preset in ELASTIC else {}, marks=pytest.mark.slow)
     for preset in PRESETS
     if preset.settings.get("model", {}).get("bits", 4) == 4
-]  # the latter as they went before other blocks could be chosen
+]
 OFFERED += [(preset, 32, UNBALANCED["elastic"]) for preset in ELASTIC]
 
 

@@ -15,7 +15,7 @@ from sparsezo_gui.engine.masks.random import Random
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.objectives.counted import F1, ExactMatch
-from sparsezo_gui.engine.range_test import find_rate
+from sparsezo_gui.engine.rate_search import find_rate
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.session.opening import open_session

@@ -8,7 +8,7 @@ from queue import SimpleQueue
 import pytest
 
 from sparsezo_gui import cli
-from sparsezo_gui.engine import planning, provenance, training
+from sparsezo_gui.engine import known, provenance, training
 from sparsezo_gui.engine.data.splits import SPLITS
 from sparsezo_gui.engine.pretrained import consent
 from sparsezo_gui.engine.pretrained.code import find_code
@@ -224,7 +224,7 @@ def test_a_run_from_before_chat_templates_keeps_its_ways_and_is_told_what_change
 def test_an_estimate_reads_changed_files_anew(make, tmp_path):
     chosen = make()
     for count in (24, 25, 26):  # a folder does not tell of what is written into its files
-        assert len(finish(planning._data(chosen.data, chosen.model)).train) == count
+        assert len(finish(known.data(chosen.data, chosen.model)).train) == count
         append(tmp_path / "train.jsonl")
 
 

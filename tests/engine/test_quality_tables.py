@@ -79,8 +79,10 @@ def test_passes_and_minutes_are_read_off_the_same_cells(kept):
         [600, 0.8, 180.0, 0.7, 300],
     ]
     later = [[passes, hit + 0.1, 2 * seconds, loss, step] for passes, hit, seconds, loss, step in curve]
-    cells = [{"metric": "accuracy", "curve": each, "mask_seconds": 30.0, "seconds": each[-1][2]}
-             for each in (curve, later)]  # fmt: skip
+    cells = [
+        {"metric": "accuracy", "curve": each, "mask_seconds": 20.0, "rate_seconds": 10.0, "seconds": each[-1][2]}
+        for each in (curve, later)
+    ]
     found = kept("default:300", cells)
     (row,) = tables.within(found, (100, 400), (0.4, 3))
     assert row == {
@@ -88,8 +90,11 @@ def test_passes_and_minutes_are_read_off_the_same_cells(kept):
         "0.4 min": "", "3 min": "70.0 ± 0.0",
     }  # fmt: skip
     (row,) = tables.rows(found)
-    assert (row["minutes"], row["passes"], row["search"]) == ("5.0", 600, "no")
+    assert (row["minutes"], row["passes"], row["search"]) == ("5.0", 600, "short runs")
 
 
 def test_a_search_is_told(kept):
-    assert [tables.rows(kept("random", [{}], search=search))[0]["search"] for search in (True, False)] == ["yes", "no"]
+    assert [tables.rows(kept("random", [{}], search=search))[0]["search"] for search in (True, False)] == [
+        "whole runs",
+        "no",
+    ]

@@ -33,7 +33,7 @@ def test_a_run_tells_everything_and_keeps_it(make, tmp_path):
     assert (started.first, started.steps, started.tuned) == (1, 6, round(0.01 * started.eligible))
     assert [step.step for step in of(e.Step, events)] == [1, 2, 3, 4, 5, 6]
     assert [(each.step, each.split) for each in of(e.Evaluation, events)] == [
-        (0, "validation"), (0, "test"), (4, "validation"), (6, "validation"), (6, "test"),
+        (0, "validation"), (4, "validation"), (6, "validation"), (0, "test"), (6, "test"),
     ]  # fmt: skip
     assert events[-1].reason == "done"
     run = open_run(tmp_path / "run")

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from sparsezo_gui.answers import (
     MemoryEstimate,
     ModelCode,
     ModelSummary,
+    Pace,
     Part,
+    Plan,
     RateReport,
     Received,
     Rung,
@@ -30,12 +33,14 @@ from sparsezo_gui.answers import (
     Shared,
     Tally,
     Task,
+    WayFigures,
 )
 from sparsezo_gui.errors import ChangedInputs
 from sparsezo_gui.gui.calls import Commands, Work
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
+from sparsezo_gui.recipe.ways import as_settings, ways
 
 MB, GB = 2**20, 2**30
 
@@ -59,6 +64,17 @@ def memory(
     others = {"lora": 3 * GB, "qlora": 2 * GB, "full": 11 * GB} if others is None else others
     made = tuple(Part(name, int(size * scale), why) for name, size, why in parts)
     return MemoryEstimate(made, available, 16 * GB, 4096, 2 * GB, others, measured, search)
+
+
+def plan(recipe: Recipe, needed: MemoryEstimate) -> Plan:
+    """Ways that need ``needed``; LoRA is too large, and exact gradients in all blocks are recommended."""
+    found = []
+    for way in ways(recipe):
+        own = replace(needed, available=GB) if way.name == "lora" else needed
+        pace = Pace(0.25, 12.0 * (way.name == "exact"), 30.0 * way.name.endswith("half")) if needed.measured else None
+        made = as_settings(recipe, way)
+        found.append(WayFigures(way.name, way.title, way.limits, way.steps, way.settings, made, "", own, pace))
+    return Plan(tuple(found), "exact", "Exact gradients: usually 100 steps instead of 2,000, and it fits.", ("Notes.",))
 
 
 def model(identity: str, title: str, parameters: int, kind: str, **more: Any) -> ModelSummary:
@@ -139,6 +155,19 @@ class StandIn:
             yield e.Progress("Measuring", done, 2, "passes")
         return memory(scale=0.95, measured=True)
 
+    def ways(self, recipe: Recipe) -> Work[Plan]:
+        """By formula."""
+        self._fail("ways")
+        yield e.Progress("Reading data")
+        return plan(recipe, self.estimated)
+
+    def plan(self, recipe: Recipe) -> Work[Plan]:
+        """As if measured, one way after the other."""
+        self._fail("plan")
+        for way in ways(recipe):
+            yield from self._told(e.Progress(f"Measuring: {way.title}", 0, 3, "steps"))
+        return plan(recipe, memory(scale=0.95, measured=True))
+
     def mask(self, recipe: Recipe) -> Work[MaskReport]:
         """Most in the first blocks and in the values."""
         self._fail("mask")
@@ -206,8 +235,8 @@ class StandIn:
             str(folder), recipe.run.name or "starter", first, steps, 3_400_000, 2_000_000, 20_000, "CPU (x86)"
         )
         if first == 1:
-            yield e.Evaluation(0, "validation", {"accuracy": 0.24, "loss": 1.42, "examples": 120})
-            yield e.Evaluation(0, "test", {"accuracy": 0.25, "loss": 1.41, "examples": 200})
+            yield e.Evaluation(0, "validation", {"accuracy": 0.26, "loss": 1.40, "examples": 64}, partial=True)
+        base = [e.Evaluation(0, "validation", {"accuracy": 0.24, "loss": 1.42, "examples": 120})] if first == 1 else []
         chance = np.random.default_rng(0)
         rate, step = 1e-3, first - 1
         for step in range(first, steps + 1):
@@ -219,10 +248,14 @@ class StandIn:
             self._fail("step")
             yield self.step(step, chance, rate)
             if (recipe.loop.evaluate_every and step % recipe.loop.evaluate_every == 0) or step == steps:
+                yield from base
+                base = []
                 yield self.evaluation(step, steps)
             if step == 40:
                 yield e.Notice("The loss jumped to 2.1; the step was undone and the learning rate halved.", "warning")
+        yield e.Evaluation(0, "test", {"accuracy": 0.25, "loss": 1.41, "examples": 200})
         yield e.Evaluation(step, "test", {"accuracy": 0.88, "loss": 0.36, "examples": 200})
+        yield e.GeneralText(step, 1500, 20.0, 20.4)
         worst = {"number": 7, "loss": 2.5, "prompt": "Customer: where is it?", "expected": "delivery"}
         best = {"number": 3, "loss": 0.01, "prompt": "Customer: twice charged", "expected": "billing"}
         yield e.Examples(step, "test", [{**best, "answer": "billing"}], [{**worst, "answer": "billing"}])

@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
-import pytest
-from standin import GB, memory
+from dataclasses import replace
 
-from sparsezo_gui.answers import MemoryEstimate
+import pytest
+from standin import GB, memory, plan
+
+from sparsezo_gui.answers import MemoryEstimate, Plan
 from sparsezo_gui.gui.advice import MAX_SENTENCES, advice
-from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe import Recipe, changed
 
 SENSITIVE = Recipe()
 LARGE = 7_000_000_000
 
 
-def told(estimate: MemoryEstimate, recipe: Recipe = SENSITIVE, parameters: int = LARGE) -> str:
-    return "\n".join(advice(estimate, recipe, parameters))
+def told(
+    estimate: MemoryEstimate, recipe: Recipe = SENSITIVE, parameters: int = LARGE, plan: Plan | None = None
+) -> str:
+    return "\n".join(advice(estimate, recipe, parameters, plan))
 
 
 def test_nothing_is_said_without_an_estimate():
     assert advice(None, SENSITIVE, 1000) == []
 
 
-def test_what_else_fits_is_told_with_what_is_gained():
-    text = told(memory())
-    assert "QLoRA would also fit in memory (2.00 GiB of 8.00 GiB) and usually needs far fewer steps" in text
-    assert "SparseZO uses 154 MiB less memory, and you can export" in text
-    assert "Full fine-tuning would also fit in memory (11.0 GiB of 24.0 GiB)" in told(memory(24 * GB))
-    assert "saves no memory here, but" in told(memory(others={"qlora": GB}))
+def test_what_is_recommended_can_be_started_here():
+    found = plan(SENSITIVE, memory())
+    assert told(memory(), plan=found) == f"Recommended: {found.why}"
+    assert told(memory(scale=8), plan=found) == f"This does not fit in memory. Recommended: {found.why}"
+    assert told(memory()) == "", "nothing is known yet"
+    for name in ("QLoRA", "ull fine-tuning"):  # which this program cannot do
+        assert name not in told(memory(24 * GB), plan=found)
 
 
-def test_the_only_method_that_fits_says_so():
-    text = told(memory(available=int(1.9 * GB)))
-    assert text == (
-        "Only this method fits: it needs 1.85 GiB of 1.90 GiB. Of the others, QLoRA needs the least: 2.00 GiB."
-    )
+def test_what_is_chosen_already_is_not_recommended():
+    found = plan(SENSITIVE, memory())
+    chosen = changed(SENSITIVE, found.best.tables)
+    assert told(memory(), chosen, plan=found) == ""
+    slower = changed(chosen, {"update": {"learning_rate": 1e-4}, "loop": {"steps": 7}})
+    assert told(memory(), slower, plan=found) == "", "with another rate it is still this way"
 
 
-def test_what_does_not_fit_is_not_praised():
-    assert told(memory(available=GB)) == ""
-    assert "this method does not" in told(memory(scale=8))
-    assert told(memory(others={})) == ""
+def test_where_nothing_fits_it_says_so():
+    assert told(memory(), plan=Plan((), "", "None of them can be started here.")) == "None of them can be started here."
+
+
+def test_auto_says_what_it_chose():
+    auto = Recipe(estimator={"rule": "auto"})
+    estimate = replace(memory(), chosen="Chosen automatically: exact gradients.")
+    assert told(estimate, auto, plan=plan(auto, memory())) == "Chosen automatically: exact gradients."
 
 
 def test_dense_tuning_suits_small_models():
@@ -72,9 +82,9 @@ def test_blind_masks_need_another_rate_with_sgd(rule):
 
 def test_a_saved_mask_is_not_guessed_about(tmp_path):
     recipe = Recipe(mask={"rule": "saved", "file": str(tmp_path / "none")})
-    assert len(advice(memory(), recipe, 1000)) == 1
+    assert advice(memory(), recipe, 1000) == []
 
 
 def test_there_are_at_most_three():
     recipe = Recipe(mask={"rule": "random", "density": 1e-4}, update={"rule": "sgd"})
-    assert len(advice(memory(), recipe, 1_000_000)) == MAX_SENTENCES
+    assert len(advice(memory(), recipe, 1_000_000, plan(recipe, memory()))) == MAX_SENTENCES

@@ -10,7 +10,8 @@ from PySide6.QtWidgets import QWidget
 from standin import listed
 
 from sparsezo_gui.gui import formatting
-from sparsezo_gui.gui.requests import EstimateMemory, ExportRun, FindMask, MeasureMemory, StartRun
+from sparsezo_gui.gui.requests import EstimateMemory, FindMask, MeasureMemory, StartRun
+from sparsezo_gui.gui.run_requests import ExportRun
 from sparsezo_gui.gui.widgets.memory import MEASURING
 from sparsezo_gui.recipe.events import Progress
 

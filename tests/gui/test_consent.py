@@ -12,7 +12,8 @@ from standin import StandIn, past
 from sparsezo_gui.engine.pretrained.code import Code
 from sparsezo_gui.errors import ConsentNeeded
 from sparsezo_gui.gui.main_window import MainWindow
-from sparsezo_gui.gui.requests import EstimateMemory, ListModels, ListRuns, MeasureMemory, PreviewData, ReadModel
+from sparsezo_gui.gui.requests import EstimateMemory, ListModels, MeasureMemory, PreviewData, ReadModel
+from sparsezo_gui.gui.run_requests import ListRuns
 from sparsezo_gui.gui.widgets.consent import ConsentDialog
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.gui.workspace import Workspace

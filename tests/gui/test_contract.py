@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 import pytest
 from standin import StandIn, listed, past
 
-from sparsezo_gui.gui import requests
+from sparsezo_gui.gui import requests, run_requests
 from sparsezo_gui.gui.calls import EngineCalls, Request
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe, load
@@ -84,7 +84,11 @@ def order(events: list[e.Event]) -> list[tuple[str, str]]:
 
 
 def test_every_request_says_what_the_engine_does_and_asks_one_call():
-    kinds = [each for each in vars(requests).values() if isinstance(each, type) and issubclass(each, Request)]
+    kinds = [
+        each
+        for each in (vars(requests) | vars(run_requests)).values()
+        if isinstance(each, type) and issubclass(each, Request)
+    ]
     asked = [kind for kind in kinds if "ask" in vars(kind) and kind is not Request]
     assert len(asked) == len(CALLS) and all(kind.activity for kind in asked)
 
@@ -102,8 +106,8 @@ def test_both_have_all_calls_with_the_same_types():
             assert {key: get_type_hints(method)[key] for key in hints} == hints, (made, name)
 
 
-@pytest.mark.parametrize("name", ["tasks", "models", "summary", "fits", "estimate", "measure", "mask", "preview",
-                                  "runs", "history", "contents", "share", "note", "branch"])  # fmt: skip
+@pytest.mark.parametrize("name", ["tasks", "models", "summary", "fits", "estimate", "measure", "ways", "plan", "mask",
+                                  "preview", "runs", "history", "contents", "share", "note", "branch"])  # fmt: skip
 def test_answers_have_the_same_types(name, recipe, run, stand_in, tmp_path):
     folder = run[0]
     arguments: dict[str, tuple[Any, ...]] = {

@@ -30,14 +30,15 @@ from sparsezo_gui.gui.calls import Request
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.pages import PAGES
 from sparsezo_gui.gui.pages.data import FILES
-from sparsezo_gui.gui.requests import ExportRun, PreviewData, ReadModel
+from sparsezo_gui.gui.requests import PreviewData, ReadModel
+from sparsezo_gui.gui.run_requests import ExportRun
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
 from sparsezo_gui.gui.widgets.fields import NumberEdit, title_of
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump
 from sparsezo_gui.recipe.events import Notice
-from sparsezo_gui.recipe.presets import EXACT, PRESETS, matching
+from sparsezo_gui.recipe.presets import PRESETS, matching
 from sparsezo_gui.recipe.recipe import DataTable
 
 CONTROLS = (QAbstractButton, QComboBox, QLineEdit, QPlainTextEdit, QTextEdit, QAbstractItemView, QAbstractSlider)
@@ -287,15 +288,14 @@ def test_a_preset_brings_the_bits_back_that_another_one_changed(window, click, w
     assert workspace.recipe.model.bits == 32, "which the user chose"
 
 
-def test_presets_keep_the_rate_that_suits_the_model(window, click, workspace):
+def test_presets_find_the_rate_and_start_at_the_usual_one(window, click, workspace):
     window.go("method")
-    assert workspace.recipe.update.learning_rate == 5e-3, "the starter's"
+    assert workspace.recipe.update.learning_rate == 5e-3 and not workspace.recipe.update.find_rate, "the starter's"
     for title, rate in (("Fast and rough", 2e-2), ("Random control", 2.5e-2), ("A direction per example", 2e-2),
-                        ("Exact gradients", EXACT["learning_rate"]), ("Random control", 2.5e-2),
-                        ("Exact gradients", EXACT["learning_rate"]), ("MeZO (all)", 1.3e-3),
+                        ("Exact gradients", 2e-3), ("Exact, last half", 5e-4), ("MeZO (all)", 1.3e-3),
                         ("Sparse MeZO", 1.3e-3), (PRESETS[0].title, 5e-3)):  # fmt: skip
         click(title)
-        assert workspace.recipe.update.learning_rate == rate, title
+        assert workspace.recipe.update.learning_rate == rate and workspace.recipe.update.find_rate, title
 
 
 @pytest.mark.parametrize(

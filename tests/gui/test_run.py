@@ -43,10 +43,30 @@ def test_a_whole_run(run, click, find, workspace, qtbot):
     assert workspace.run.record.columns.size == 120
     shown = [part.text() for part in run.metrics.findChildren(QLabel)]
     assert "25.0 %" in shown and "88.0 %" in shown and "better" in shown
+    assert "Perplexity on general text: 20 before, 20.4 after (+2.0 %)" in shown
     assert "Warning. Step 40: The loss jumped" in run.notices.item(0).text()
     lines = result_lines(workspace.run.record)
     assert "test accuracy: 25.0 % before, 88.0 % after" in lines
+    assert "perplexity on general text: 20 before, 20.4 after (+2.0 %)" in lines
     assert not workspace.run.running
+
+
+def test_the_first_examples_are_shown_until_the_base_model_is_measured_and_never_compared(run):
+    def shown():
+        run.metrics.show_record(record)
+        return [part.text() for part in run.metrics.findChildren(QLabel)]
+
+    record = RunRecord()
+    part = Evaluation(0, "validation", {"accuracy": 0.5, "loss": 1.0, "examples": 64}, partial=True)
+    base, later = (Evaluation(step, "validation", {"accuracy": step / 10, "examples": 120}) for step in (0, 4))
+    record.add([part])
+    assert record.before_after() == (part, None)
+    assert "50.0 %" in shown() and "First 64 validation examples" in shown()
+    record.add([later])
+    assert record.before_after() == (None, later) and "better" not in shown() and "50.0 %" not in shown()
+    record.add([base])
+    assert record.before_after() == (base, later) and record.evaluations == [base, later]
+    assert "better" in shown() and "Validation, 120 examples" in shown()
 
 
 @pytest.mark.parametrize(

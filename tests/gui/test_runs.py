@@ -15,8 +15,9 @@ from sparsezo_gui.engine.runs.share import share
 from sparsezo_gui.errors import ChangedInputs, UserError
 from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.chat import Exchange, hint, placeholder
-from sparsezo_gui.gui.requests import ExportRun, InspectRun, ReadRun
+from sparsezo_gui.gui.requests import InspectRun
 from sparsezo_gui.gui.run_control import Opening
+from sparsezo_gui.gui.run_requests import ExportRun, ReadRun
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe, dump

@@ -39,6 +39,16 @@ def test_the_metric_that_an_evaluation_names_decides_and_older_ones_are_judged_a
     assert best({"loss": 1.0}, {"loss": 1.0}) == 1
 
 
+def test_an_evaluation_on_the_first_examples_is_compared_with_nothing():
+    part = e.Evaluation(4, "validation", {"loss": 0.1, "accuracy": 1.0, "examples": 64}, partial=True)
+    told = [measured(2, loss=1.0, accuracy=0.5), part]
+    assert outcome.best(told).step == 2 and outcome.last_metrics(told) == {"loss": 1.0, "accuracy": 0.5}
+    assert outcome.best([part]) is None and outcome.last_metrics([part]) == {} and outcome.stale([part], 0, 2) == 0
+    assert outcome.event_of(json.dumps(part.as_json())) == part
+    older = '{"event": "evaluation", "step": 4, "split": "validation", "metrics": {"loss": 1.0}}'
+    assert outcome.best([outcome.event_of(older)]).step == 4
+
+
 def test_numbers_that_json_does_not_know_come_back_from_a_file():
     line = json.dumps(e.Evaluation(2, "test", {"loss": NAN, "accuracy": 0.5}).as_json(), allow_nan=False)
     found = outcome.event_of(line).metrics

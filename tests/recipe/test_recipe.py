@@ -190,7 +190,7 @@ def test_any_tables_are_a_recipe_or_get_a_sentence(tables):
 
 def test_a_rate_that_a_file_does_not_tell_suits_its_rules():
     """As it would be with the same rules on the command line."""
-    assert loads("[mask]\nrule = 'random'").update.learning_rate == pytest.approx(5e-4)
+    assert loads("[mask]\nrule = 'random'").update.learning_rate == pytest.approx(2.5e-2)
     assert loads("[mask]\nrule = 'random'") == with_settings(Recipe(), ["mask.rule=random"])
     assert loads("[mask]\nrule = 'random'\n[update]\nlearning_rate = 1e-4").update.learning_rate == 1e-4
 

@@ -18,7 +18,7 @@ from sparsezo_gui.recipe.metrics import metric
 TARGET = "mezo"  # the method whose final accuracy the others should reach in fewer forward passes
 COLUMNS = ("task", "method", "seeds", "metric", "base", "final", "against_base", "better", "worse", "p", "best", "loss",
            "passes", "minutes", "peak_memory_mib", "forwards_to_mezo", "seconds_to_mezo", "tuned", "rate", "search",
-           "seconds", "mask_seconds")  # fmt: skip
+           "seconds", "mask_seconds", "rate_seconds", "general_text")  # fmt: skip
 Row = dict[str, Any]
 
 
@@ -26,7 +26,8 @@ def rows(quality: Quality) -> list[Row]:
     """For each task and method: the task's metric, mean ± standard error over the seeds, in percent if it is a share,
     of the untuned model (``base``), at the end (``final``) and at the best step on validation data (``best``);
     ``against_base`` says whether the test examples of all seeds in pairs show a difference (see `paired`). ``minutes``
-    are those of the steps and of finding the mask. ``forwards_to_mezo``: passes until the metric on validation data was
+    are those of the steps and of finding mask and rate, and ``passes`` include those of finding the rate.
+    ``general_text`` is by how many percent the perplexity on general text rose. ``forwards_to_mezo``: passes until the metric on validation data was
     what MeZO ended with on average, if all seeds got there. ``mib`` is the old name of ``peak_memory_mib``, in cells
     too."""
     return [
@@ -39,7 +40,7 @@ def _row(quality: Quality, task: str, name: str) -> Row:
     named = measure_of(cells[0])
     pairs = paired(cells)
     memory = max(cell.get("peak_memory_mib", cell.get("mib")) or 0 for cell in cells) or ""
-    seconds = _mean(cells, "seconds")
+    seconds, general = _mean(cells, "seconds"), _mean(cells, "general_text")
     return {
         "task": task, "method": name, "seeds": len(cells), "metric": named,
         "base": spread(named, (cell["base_final"] for cell in cells if "base_final" in cell)),
@@ -49,11 +50,13 @@ def _row(quality: Quality, task: str, name: str) -> Row:
         "best": spread(named, (cell["best"] for cell in cells if "best" in cell)),
         "loss": spread("loss", (cell["loss"] for cell in cells if "loss" in cell)),
         "passes": "" if name == UNTUNED else cells[0].get("passes", cells[0]["forwards"]),
-        "minutes": "" if seconds is None else f"{(seconds + (_mean(cells, 'mask_seconds') or 0)) / 60:.1f}",
+        "minutes": "" if seconds is None else f"{(seconds + statistics.mean(map(_before, cells))) / 60:.1f}",
         **_reached(quality, cells, quality.whole(task, TARGET)),
         "tuned": cells[0]["tuned"], "rate": f"{cells[0]['rate']:.1e}",
-        "search": "yes" if searched(name) and quality.search else "no",
+        "search": _search(quality, name, cells),
         "seconds": "" if seconds is None else round(seconds), "mask_seconds": cells[0].get("mask_seconds", ""),
+        "rate_seconds": cells[0].get("rate_seconds") or "",
+        "general_text": "" if general is None else f"{100 * general:+.1f}",
         **dict.fromkeys(("peak_memory_mib", "mib"), memory),
     }  # fmt: skip
 
@@ -93,7 +96,7 @@ def _reached(quality: Quality, cells: Sequence[Cell], target: Sequence[Cell]) ->
 
 def within(quality: Quality, passes: Sequence[int] = (), minutes: Sequence[float] = ()) -> list[Row]:
     """For each task and method, the metric on validation data at the last evaluation within so many forward passes, and
-    within so many minutes of steps and mask search; empty before the first. A rate that falls to zero would fall sooner
+    within so many minutes of steps and searches; empty before the first. A rate that falls to zero would fall sooner
     in a shorter run, so this underrates methods with one."""
     found = []
     for task in quality.tasks:
@@ -110,12 +113,24 @@ def _at(cells: Sequence[Cell], column: int, limit: float) -> str:
     """Mean over ``cells`` of the last value of their curves whose ``column`` is at most ``limit``."""
     values = []
     for cell in cells:
-        before = (cell.get("mask_seconds") or 0) if column else 0
+        before = _before(cell) if column else 0
         points = [point for point in cell["curve"] if len(point) > column and before + point[column] <= limit]
         if not points:
             return ""
         values.append(points[-1][1])
     return spread(measure_of(cells[0]), values)
+
+
+def _before(cell: Cell) -> float:
+    """Seconds before the first step that finding mask and rate took."""
+    return float(cell.get("mask_seconds") or 0) + float(cell.get("rate_seconds") or 0)
+
+
+def _search(quality: Quality, name: str, cells: Sequence[Cell]) -> str:
+    """How the rate was found."""
+    if any(cell.get("rate_seconds") for cell in cells):
+        return "short runs"
+    return "whole runs" if searched(name) and quality.search else "no"
 
 
 def _mean(cells: Sequence[Cell], key: str) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 from collections.abc import Generator
 from pathlib import Path
@@ -62,23 +63,26 @@ def tuned(recipe: Recipe, folder: Path) -> Work:
 
 def _outcome(recipe: Recipe, run: RunFolder) -> Work:
     events, metric = outcome.on_lineage(run.events()), task(recipe.data.task).metric
-    validated = [event for event in events if isinstance(event, e.Evaluation)]
+    found = next((event for event in events if isinstance(event, e.RateFound)), None)
+    general = next((event for event in reversed(events) if isinstance(event, e.GeneralText)), None)
+    validated = sorted(outcome.evaluations(events), key=lambda event: event.step)
     records = journal.read(run.journal).records
     taken = np.append(0, np.cumsum(records["kind"] == journal.STEP))  # with those that a guard took back
+    passes = taken * run.recipe.cost + (found.passes if found else 0)
     seconds = np.append(0.0, np.cumsum(records["seconds"], dtype=np.float64))
-    places = [_place(records, event.step) for event in validated]
-    curve = [
-        (int(taken[at]) * recipe.cost, event.metrics[metric], round(float(seconds[at]), 1), event.metrics["loss"],
-         event.step)
-        for at, event in zip(places, validated, strict=True)
-    ]  # fmt: skip
-    found = {
-        "curve": curve, "validation_loss": validated[-1].metrics["loss"], "steps": int(taken[-1]),
-        "passes": int(taken[-1]) * recipe.cost, "tuned": run.facts.tuned, "seconds": round(float(seconds[-1]), 1),
-        "mask_seconds": run.facts.mask_seconds, "rate": run.recipe.update.learning_rate,
+    curve = []
+    for event in validated:
+        at, metrics = _place(records, event.step), event.metrics
+        spent = round(float(seconds[at]), 1)
+        curve.append((int(passes[at]), metrics[metric], spent, metrics["loss"], event.step))
+    cell = {
+        "curve": curve, "validation_loss": curve[-1][3] if curve else math.inf, "steps": int(taken[-1]),
+        "passes": int(passes[-1]), "tuned": run.facts.tuned, "seconds": round(float(seconds[-1]), 1),
+        "mask_seconds": run.facts.mask_seconds, "rate_seconds": found.seconds if found else 0.0,
+        "rate": run.recipe.update.learning_rate, "general_text": general.increase if general else None,
         "peak_memory_mib": round(int(records["memory"].max(initial=0)) / 2**20),
     }  # fmt: skip
-    return found | (yield from _tested(recipe, run, outcome.best(events)))
+    return cell | (yield from _tested(recipe, run, outcome.best(events)))
 
 
 def _place(records: np.ndarray, step: int) -> int:

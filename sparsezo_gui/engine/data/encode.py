@@ -185,13 +185,15 @@ def _room(length: int, last: int, max_tokens: int, prefix: Tokens) -> tuple[int,
     return over, min(over, max(0, last - (not prefix))), size
 
 
-def encode_text(text: str, tokenizer: Any, max_tokens: int) -> list[Encoded]:
-    """Plain text of any length as examples of at most ``max_tokens``; nothing is cut.
+def encode_text(text: str, tokenizer: Any, max_tokens: int, ends: bool = True) -> list[Encoded]:
+    """Plain text of any length as examples of at most ``max_tokens``; nothing is cut. If it ``ends``, the
+    end-of-sequence token follows.
 
     If no token begins every text, windows overlap by one token, so that each token but the very first is trained once.
     """
     prefix = beginning(tokenizer)
-    tokens = with_eos(tokenise([text], tokenizer, prefix), tokenizer, 0).tokens
+    sequence = tokenise([text], tokenizer, prefix)
+    tokens = (with_eos(sequence, tokenizer, 0) if ends else sequence).tokens
     size, overlap = max_tokens - len(prefix), 0 if prefix else 1
     starts = range(0, max(1, len(tokens) - overlap), size - overlap)
     windows = [prefix + tokens[start : start + size] for start in starts]

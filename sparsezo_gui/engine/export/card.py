@@ -11,6 +11,7 @@ from sparsezo_gui import recipe as recipes
 from sparsezo_gui.engine.pretrained.source import ModelSource
 from sparsezo_gui.plain import printable
 from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.events import GeneralText
 from sparsezo_gui.recipe.registry import SPACES
 
 CODE = (
@@ -28,11 +29,13 @@ def model_card(
     licence: str = "",
     weights: str = "",
     privacy: str = "",
+    general: GeneralText | None = None,
 ) -> str:
     """README.md of an exported model, in Markdown with the Hub's front matter.
 
     ``metrics`` has metrics for 'base' and 'tuned' on the test examples, or else on the validation examples; ``weights``
-    is a sentence about the untuned weights, ``privacy`` one about the training examples.
+    is a sentence about the untuned weights, ``privacy`` one about the training examples; ``general`` is what tuning
+    cost on general text.
     """
     here, recipe = recipe, recipes.portable(recipe)  # a path would reveal details of this computer
     local = recipe.model.id != here.model.id
@@ -51,6 +54,7 @@ def model_card(
         f"of {steps}.",
         weights,
         _table(metrics),
+        f"Perplexity on {general.tokens:,} tokens of general text: {general}.\n" if general else "",
         "## Base model\n",
         f"- Model: {_code(base)}" + (f", revision {_code(source.revision)}" if source.revision else ""),
         f"- Licence: {_words(licence) or 'not stated; see the base model'}. It applies to this model too.\n",

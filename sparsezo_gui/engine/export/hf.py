@@ -69,7 +69,7 @@ def _folder(
         untuned += f" Different from the run: {in_words(session.changed)} changed since it started."
     card = model_card(
         source, session.recipe, session.step, size, _metrics(run, session.step), licence_of(source.folder), untuned,
-        _privacy(run),
+        _privacy(run), outcome.general_text(outcome.on_lineage(run.events()), session.step),
     )  # fmt: skip
     told = yield from write(session, out, {"README.md": card, **generation_config(session.model)})
     if stop := added_stop(session.model):

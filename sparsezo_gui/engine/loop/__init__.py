@@ -59,8 +59,8 @@ def _go_on(running: Running, model: Loaded) -> Generator[e.Event, None, str]:
         return "done"
     if (yield from evaluate_due(running, model)):
         return "early"
-    yield from watch_over(running, model)
     yield from take_step(running, model)
+    yield from watch_over(running, model)
     if (yield from rescued(running, model)):
         return "early" if hopeless(running) else ""
     again = recipe.estimator.exact and running.gradients is None

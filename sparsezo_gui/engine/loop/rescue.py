@@ -26,21 +26,23 @@ RESCUES = 12  # automatic rollbacks; by then the rate is 4096 times lower
 
 
 def watch_over(running: Running, model: Loaded) -> Events:
-    """Makes the guard, if there is none yet and the recipe wants one."""
+    """Called after a step: measures the base model on as many batches as the run has taken steps, and makes the guard
+    once these are enough, if the recipe wants one."""
     recipe = model.session.recipe
     if running.guard or not recipe.loop.guard or recipe.privacy.private:  # which hides the losses
         return
-    if not _base(running.run):
-        yield from _measure_base(running, model, guards.BATCHES)
-    running.guard = _guard(running.run)
+    steps = guards.BATCHES if running.bad == BAD_STEPS else model.step - running.run.start
+    yield from _measure_base(running, model, min(steps, guards.BATCHES))
+    if len(running.base) >= guards.BATCHES:
+        running.guard = _guard(running)
 
 
 def rescued(running: Running, model: Loaded) -> Generator[e.Event, None, bool]:
     """Whether the run diverged and was rolled back. Raises `UserError` if no step has a finite loss."""
     guard = running.guard
-    if guard and guard.trouble and len(_base(running.run)) < guards.SURE:
+    if guard and guard.trouble and len(running.base) < guards.SURE:
         yield from _measure_base(running, model, guards.SURE)
-        guard = running.guard = _guard(running.run)
+        guard = running.guard = _guard(running)
     trouble = guard.trouble if guard else ""
     if guard is None or not trouble:
         if running.bad == BAD_STEPS:
@@ -77,27 +79,32 @@ def return_to(running: Running, model: Loaded, step: int) -> Events:
     yield from running.record(e.Returned(step))
 
 
-def _guard(run: RunFolder) -> Guard:
+def _guard(running: Running) -> Guard:
     """The guard, from the base model's losses and the steps of the run's lineage."""
-    guard = Guard(_base(run), run.start)
-    for record in journals.read(run.journal).steps:
+    guard = Guard(running.base, running.run.start)
+    for record in journals.read(running.run.journal).steps:
         guard.saw(int(record["step"]), float(record["loss"]), record["values"].tolist())
     return guard
 
 
-def _base(run: RunFolder) -> list[float]:
-    """The base model's losses on the run's first batches, as far as measured."""
-    return next((event.losses for event in reversed(run.events()) if isinstance(event, e.Base)), [])
-
-
 def _measure_base(running: Running, model: Loaded, count: int) -> Events:
-    """Measures the base model on the run's first ``count`` batches, unless already done."""
-    session, losses = model.session, _base(running.run)
-    for number in range(len(losses), count):
-        yield e.Progress("Measuring the base model", number, count, "batches")
+    """Measures the base model on the run's first ``count`` batches, unless already done. Recorded once there are as
+    many as the guard needs; with fewer, a resumed run measures them again."""
+    session = model.session
+    losses = running.base = running.base or _recorded_base(running.run)
+    missing = range(len(losses), count)
+    for number in missing:
+        if len(missing) > 1:
+            yield e.Progress("Measuring the base model", number, count, "batches")
         batch = shuffled_batch(session.recipe.loop, number + 1, model.data.train.encoded)
         compared = session.base(batch)
         with session.tuned.base(), torch.no_grad():
             found = session.recipe.objective.measure(session.model, batch, base=compared)
         losses.append(found.loss.item())
-    yield from running.record(e.Base(losses))
+    if missing and count >= guards.BATCHES:
+        yield from running.record(e.Base([*losses]))
+
+
+def _recorded_base(run: RunFolder) -> list[float]:
+    """The base model's losses on the run's first batches, as far as recorded."""
+    return next((event.losses for event in reversed(run.events()) if isinstance(event, e.Base)), [])

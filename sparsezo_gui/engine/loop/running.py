@@ -67,11 +67,12 @@ class Running:
     paused: bool = False
     waiting: str = ""
     stopping: bool = False
-    splits: tuple[str, ...] = ("validation", "test")  # evaluated at the start and at the end
+    splits: tuple[str, ...] = ("validation", "test")  # evaluated at the end
     accept: bool = False  # inputs changed since the run started: it then answers prompts but takes no steps
     journal: JournalWriter = field(init=False)  # open while the loop runs
     gradients: GradientWriter | None = field(default=None, init=False)  # None: not or no longer recorded
     watch: Watch = field(init=False)
+    base: list[float] = field(default_factory=list, init=False)  # losses of the base model, for the guard
     guard: Guard | None = field(default=None, init=False)
     rescues: int = field(default=0, init=False)  # automatic rollbacks of this loop
     bad: int = field(default=0, init=False)  # steps in a row without a finite loss

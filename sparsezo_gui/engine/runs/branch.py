@@ -10,7 +10,7 @@ from sparsezo_gui.engine.runs.facts import Branched
 from sparsezo_gui.engine.runs.folder import BRANCHES, RunFolder, create
 from sparsezo_gui.engine.runs.lineage import Lineage, lineage_of
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import Recipe, outcome, with_settings
+from sparsezo_gui.recipe import Recipe, outcome, ways, with_settings
 
 OWN = {"version", "name", "created", "versions", "branched"}  # facts that a branch does not share with its tree
 OF_MODEL = ("tokenizer", "config")  # inputs that do not depend on the data
@@ -54,6 +54,11 @@ def _recipe(run: RunFolder, step: int, settings: Sequence[str], name: str) -> Re
         raise UserError(
             "[model] and [mask] cannot change in a branch, since the tuned values belong to them. Start a new run "
             "instead."
+        )
+    if recipe.estimator.rule == ways.AUTO:
+        raise UserError(
+            f"[estimator] rule = '{ways.AUTO}' chooses at the start of a new run. In a branch, set one of the others, "
+            "such as 'first-order'."
         )
     if recipe.loop.steps <= step:
         raise UserError(

@@ -47,6 +47,7 @@ class Facts(BaseModel):
     tuned: int = Field(ge=1)
     pack_rows: int | None = Field(None, ge=1)  # sometimes missing in version 1
     mask_seconds: float | None = None  # to find the mask
+    chosen: str = ""  # what [estimator] rule = 'auto' chose and why; the recipe has the concrete rules
     device: str
     branched: Branched | None = None
 

@@ -19,11 +19,15 @@ from sparsezo_gui.recipe.events import Notice, Progress
 def load_model(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:
     """The recipe's model, with the blocks that its mask may tune, and the end-of-answer token of its examples."""
     model = yield from frozen.load(recipe.model)
-    model.spec = recipe.mask.tunable(model.source.spec)
-    if model.spec.tunable_blocks[0]:
-        model.prefix = Prefix(model)
+    tune_blocks(model, recipe)
     model.learned_end = learned_end(recipe.data, model.tokenizer)
     return model
+
+
+def tune_blocks(model: FrozenModel, recipe: Recipe) -> None:
+    """Makes the blocks that the mask of ``recipe`` may tune those of ``model``."""
+    model.spec = recipe.mask.tunable(model.source.spec)
+    model.prefix = Prefix(model) if model.spec.tunable_blocks[0] else None
 
 
 def load_data(recipe: Recipe, model: FrozenModel) -> Generator[Progress | Notice, None, TaskData]:

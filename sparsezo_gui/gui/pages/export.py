@@ -12,7 +12,7 @@ from sparsezo_gui.formats import export_formats
 from sparsezo_gui.gui.formatting import count, file_name
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES
-from sparsezo_gui.gui.requests import ExportRun, ListRuns
+from sparsezo_gui.gui.run_requests import ExportRun, ListRuns
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, ProgressBar, button, card, label, row
 from sparsezo_gui.gui.widgets.fields import Combo, RadioGroup

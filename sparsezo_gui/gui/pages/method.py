@@ -10,9 +10,18 @@ from PySide6.QtWidgets import QButtonGroup, QFrame, QGridLayout, QRadioButton, Q
 
 from sparsezo_gui.gui.advice import MAX_SENTENCES, advice
 from sparsezo_gui.gui.problems import Problem
-from sparsezo_gui.gui.requests import EstimateMemory, FindMask, FindRate, MeasureMemory, ReadModel
+from sparsezo_gui.gui.requests import (
+    CompareWays,
+    EstimateMemory,
+    EstimateWays,
+    FindMask,
+    FindRate,
+    MeasureMemory,
+    ReadModel,
+)
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, Part, button, card, clear, column, label, restyle, row
+from sparsezo_gui.gui.widgets.compare import WaysCard
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.mask import MaskCard
 from sparsezo_gui.gui.widgets.rate import RateFinder
@@ -39,7 +48,7 @@ class MethodPage(Page):
         self._rules: dict[str, Combo] = {}
         self._shown: tuple[str, ...] = ()
         self._before: dict[str, Any] = {}
-        """Model and method from before a preset with bits or a learning rate of its own."""
+        """Model and method from before a preset with bits of its own."""
         self._group = QButtonGroup(self)
         presets = QGridLayout()
         presets.setSpacing(GRID)
@@ -50,6 +59,7 @@ class MethodPage(Page):
             presets.addWidget(choice, *divmod(index, PRESETS_IN_A_ROW))
             presets.setColumnStretch(index % PRESETS_IN_A_ROW, 1)
         self.body.addLayout(presets)
+        self.body.addWidget(WaysCard(workspace, self._apply))
         self._own = label("Custom settings; choosing a goal replaces them.", "hint")
         self._basic = QGridLayout()
         self._advanced = QVBoxLayout()
@@ -69,8 +79,9 @@ class MethodPage(Page):
         self.body.addStretch(1)
         self.body.addLayout(row(None, button("Continue to Run", lambda: self.go_to.emit("run"), role="primary")))
         workspace.recipe_changed.connect(self.refresh)
-        workspace.on(FindMask, FindRate, call=lambda: self.banner.track(workspace.problem_of(FindMask, FindRate)))
-        workspace.on(EstimateMemory, MeasureMemory, ReadModel, call=self._advise)
+        long = (FindMask, FindRate, CompareWays)
+        workspace.on(*long, call=lambda: self.banner.track(workspace.problem_of(*long)))
+        workspace.on(EstimateMemory, MeasureMemory, EstimateWays, CompareWays, ReadModel, call=self._advise)
         workspace.recipe_changed.connect(self._advise)
         self.refresh()
         self._advise()
@@ -78,7 +89,7 @@ class MethodPage(Page):
     def _advise(self) -> None:
         workspace = self._workspace
         model = workspace.model
-        sentences = advice(workspace.memory, workspace.recipe, model.parameters if model else 0)
+        sentences = advice(workspace.memory, workspace.recipe, model.parameters if model else 0, workspace.plan)
         for part, sentence in zip(self._advice, [*sentences, *[""] * MAX_SENTENCES], strict=False):
             part.setText(sentence)
             part.setVisible(bool(sentence))
@@ -96,8 +107,10 @@ class MethodPage(Page):
             workspace.change_all(self._before)
         tables = workspace.recipe.model_dump(mode="json", include={"model": {"bits", "compute"}, "mask": True,
                                                                    "estimator": True, "update": True})  # fmt: skip
+        if recipe.privacy.private:  # whose training examples a search for the rate would reveal
+            settings = {**settings, "update": {**settings["update"], "find_rate": False}}
         fault = workspace.change_all(settings)
-        own = not fault and ("model" in settings or "learning_rate" in settings["update"])
+        own = not fault and "model" in settings
         self._before = tables if own else {}
         if fault:
             self.banner.show_problem(Problem(fault))

@@ -255,7 +255,7 @@ class RunPage(Page):
         self._numbers["Loss"].setText(f"{loss:.4f}" if loss == loss else "–")
         self._numbers["Tokens/s"].setText(formatting.count(rate) if rate == rate else "–")
         self._numbers["Step time"].setText(formatting.latency(middle) if middle == middle else "–")
-        self._numbers["Time left"].setText(formatting.seconds(left) if record.active and left == left else "–")
+        self._numbers["Time left"].setText(formatting.duration(left) if record.active and left == left else "–")
         progress = record.progress if record.active else None
         pending = PENDING[workspace.run.pending] if workspace.run.pending else ""
         now = self._progress_text.of(progress) if progress else pending

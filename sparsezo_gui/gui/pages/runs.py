@@ -14,16 +14,8 @@ from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.differences import differences
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES, WAITING
-from sparsezo_gui.gui.requests import (
-    BranchRun,
-    InspectRun,
-    ListContents,
-    ListRuns,
-    ReadRun,
-    ReceiveRun,
-    SaveNotes,
-    ShareRun,
-)
+from sparsezo_gui.gui.requests import InspectRun
+from sparsezo_gui.gui.run_requests import BranchRun, ListContents, ListRuns, ReadRun, ReceiveRun, SaveNotes, ShareRun
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, restyle, row
 from sparsezo_gui.gui.widgets.branch import BranchDialog
@@ -210,7 +202,7 @@ class RunsPage(Page):
             return progress.stage + (f": {progress.done} of {progress.total} {progress.unit}" if progress.total else "")
         found = [each for each in (*record.evaluations, *record.changed_input_evaluations[-1:]) if each.step == step]
         results = [
-            f"{formatting.field_label(each.split)}{', with changed inputs' if each.changed else ''}: " + ", ".join(
+            f"{formatting.split(each)}{', with changed inputs' if each.changed else ''}: " + ", ".join(
                 f"{formatting.field_label(name).lower()} {formatting.metric(name, value)}"
                 for name, value in each.metrics.items() if name != "examples"
             ) for each in found

@@ -56,6 +56,7 @@ class Board(QWidget):
             grid.addItem(panel, 1, index)
         grid.layout.setRowStretchFactor(0, 8)
         grid.layout.setRowStretchFactor(1, 5)
+        self._trials = self.loss.line("dim")
         self._raw = self.loss.line("faint")
         self._smooth = self.loss.line("accent")
         self._evaluated = self.loss.points("second")
@@ -140,6 +141,7 @@ class Board(QWidget):
             return
         self._drawn = state
         steps = columns["step"]
+        self._trials.setData(*record.trials, connect="finite")
         self._raw.setData(steps, columns["loss"])
         self._smooth.setData(steps, columns["smooth"])
         self._seconds.setData(steps, columns["seconds"] * 1000)
@@ -152,7 +154,8 @@ class Board(QWidget):
         self.latency.set_title(f"Step, ms{figures}")
         if self._follows:
             last = max(record.step, 1)
-            self._set_x(-0.015 * last, 1.015 * last)
+            first = float(record.trials[0].min(initial=0))
+            self._set_x(first - 0.015 * last, 1.015 * last)
         self._draw_evaluations()
         self._draw_extra(steps)
 
@@ -166,7 +169,8 @@ class Board(QWidget):
         self._extra_line.setData(*((steps, np.abs(columns[kind])) if kind in FIELDS else _columns([])))
         name, points = self._metric() if kind == "metric" else ("", [])
         self._extra_points.setData(*_columns(points))
-        base = next((value for step, value in points if step == 0), float("nan"))
+        whole = any(not e.partial for e in self._record.evaluations if (e.step, e.split) == (0, "validation"))
+        base = next((value for step, value in points if step == 0 and whole), float("nan"))
         self._base.show_level(base)
         detail = f" · base {formatting.metric(name, base)}" if base == base else " (validation)"
         detail = detail if self.width() > WIDE else ""

@@ -160,7 +160,7 @@ class MaskCard(Card):
         self._result.setVisible(report is not None)
         if report is not None:
             cost = report.cost
-            took = formatting.latency(cost.seconds) if cost.seconds < 1 else formatting.seconds(cost.seconds)
+            took = formatting.latency(cost.seconds) if cost.seconds < 1 else formatting.duration(cost.seconds)
             peak = f" and up to {formatting.size(cost.bytes)} of memory"
             counts = _counts(report.tuned, report.eligible)
             self._result_label.setText(f"{counts} are tuned. Finding them took {took}{peak}.")

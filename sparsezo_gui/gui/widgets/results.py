@@ -63,8 +63,11 @@ class Metrics(QWidget):
             self._put(line, 3, verdict, "dim")
         examples = one.metrics.get("examples")
         if examples:
-            text = f"{formatting.field_label(one.split)}, {formatting.count(examples)} examples"
+            text = formatting.split(one) + ("" if one.partial else f", {formatting.count(examples)} examples")
             self._grid.addWidget(label(text, "hint"), len(names) + 1, 0, 1, 4)
+        if record.general_text is not None:
+            text = f"Perplexity on general text: {record.general_text}"
+            self._grid.addWidget(label(text, "hint", wrap=True), len(names) + 2, 0, 1, 4)
 
     def _put(self, line: int, place: int, text: str, role: str) -> None:
         part = label(text, role)

@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QCheckBox, QFileDialog, QPlainTextEdit, QWidget
 
 from sparsezo_gui.answers import Content
 from sparsezo_gui.gui.formatting import file_name
-from sparsezo_gui.gui.requests import ListContents
+from sparsezo_gui.gui.run_requests import ListContents
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import button, label, row
 from sparsezo_gui.gui.widgets.dialogs import Dialog

@@ -10,6 +10,7 @@ import pytest
 from sparsezo_gui.engine.export.card import model_card
 from sparsezo_gui.engine.pretrained.source import inspect
 from sparsezo_gui.recipe import loads
+from sparsezo_gui.recipe.events import GeneralText
 from sparsezo_gui.recipe.recipe import ModelTable, Recipe
 from tests.models import tiny
 
@@ -31,6 +32,12 @@ def test_it_tells_what_was_done_and_how_to_do_it_again(source):
         assert phrase in text, phrase
     assert loads(text.split("```toml\n")[1].split("```")[0]) == recipe
     assert tomllib.loads(text.split("```toml\n")[1].split("```")[0])["loop"]["steps"] == 123
+
+
+def test_what_tuning_cost_on_general_text_is_told(source):
+    text = model_card(source, Recipe(), 2, 1, METRICS, general=GeneralText(2, 1461, 52.5, 63.0))
+    assert "Perplexity on 1,461 tokens of general text: 52.5 before, 63 after (+20.0 %).\n" in text
+    assert "general text" not in model_card(source, Recipe(), 2, 1, METRICS)
 
 
 def test_a_folder_on_this_computer_is_no_base_model_on_the_hub(source):

@@ -504,7 +504,7 @@ def test_a_step_measures_what_a_plain_model_does(frozen_tiny, family, rule):
 def test_where_every_weight_is_tuned_only_plain_directions_go(rule):
     """Others need vectors as long as the model."""
     tables = {"model": {"bits": 32}, "mask": {"rule": "all"}, "estimator": {"rule": rule}}
-    if rule in ("two-sided", "fzoo", "bszo"):
+    if rule in ("two-sided", "fzoo", "bszo", "auto"):
         build(tables)
     else:
         with pytest.raises(UserError, match="every weight is tuned"):

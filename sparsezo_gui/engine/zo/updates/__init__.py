@@ -80,6 +80,12 @@ class Update(Variant):
     compensates."""
     learning_rate: float
     schedule: Schedule
+    find_rate: bool = setting(
+        False,
+        "Find the learning rate at the start by short runs at several rates, in a tenth of the forward passes. On if "
+        "no learning rate is given.",
+        title="Find the learning rate",
+    )
     decay: float = setting(
         0.0,
         "Weight decay towards the original weights, times the learning rate.",
@@ -167,6 +173,6 @@ def move(values: Tensor, direction: Tensor, step: float) -> None:
     values -= direction * step
 
 
-def schedule_setting(default: Schedule = "constant") -> Any:
+def schedule_setting(default: Schedule = "linear") -> Any:
     """The setting for the schedule, the same for every update."""
-    return setting(default, "Learning-rate schedule: constant, or linear or cosine decay to zero.")
+    return setting(default, "Learning-rate schedule: linear or cosine decay to zero, or constant.")

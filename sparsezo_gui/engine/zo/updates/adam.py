@@ -24,7 +24,7 @@ class Adam(VectorUpdate):
     state_vectors: ClassVar[int] = 2
     rule: Literal["adam"] = "adam"
     learning_rate: float = setting(
-        1e-4, "Typical change of a tuned value per step.", unit="weight", gt=0, le=1, basic=True, sane=(1e-5, 1e-2)
+        2e-3, "Typical change of a tuned value per step.", unit="weight", gt=0, le=1, basic=True, sane=(1e-5, 1e-2)
     )
     schedule: Schedule = schedule_setting()
     beta1: float = setting(

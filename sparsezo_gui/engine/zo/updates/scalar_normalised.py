@@ -25,7 +25,7 @@ class ScalarNormalised(ScalarUpdate):
     averages: ClassVar[bool] = True
     rule: Literal["scalar-normalised"] = "scalar-normalised"
     learning_rate: float = setting(
-        1e-4, "Typical change of a tuned value per step; use about 3 times as much for a tenth of the density.",
+        5e-3, "Typical change of a tuned value per step; use about 3 times as much for a tenth of the density.",
         unit="weight", gt=0, le=1, basic=True, sane=(1e-5, 5e-2),
     )  # fmt: skip
     schedule: Schedule = schedule_setting()

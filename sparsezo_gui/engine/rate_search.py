@@ -1,0 +1,205 @@
+"""Finds the learning rate of a run by short runs before its first step.
+
+All short runs start from the run's initial values, use the same batches and directions, have a whole schedule of their
+own, and are compared by the loss on held-out training examples. Rates are half a power of ten apart. The first round
+brackets the best rate: it begins with the usual one of runs as short, and goes on towards lower losses until both
+neighbours of the best were tried, so that the answer is never at the edge of what was tried. Each further round runs
+the best rate and its neighbours for twice as many steps (successive halving, arXiv 1502.07943). Rounds are planned to
+take a tenth of the run's forward passes.
+
+The best rate of a short run is too high for a long one, whose random movement adds up over more steps: the best is
+divided by (steps / short steps)^`FADES`, see tests/benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from sparsezo_gui.answers import RateReport, Rung, short_rate
+from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.masks.rule import Search, find_measured
+from sparsezo_gui.engine.planning import concrete, formula
+from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.loading import load_data, load_model
+from sparsezo_gui.engine.spaces.values import tuned_values
+from sparsezo_gui.engine.zo.generator import Stream, permutation
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe import Recipe, with_settings
+from sparsezo_gui.recipe.events import Event, Progress
+from sparsezo_gui.recipe.rates import highest
+
+PART = 10  # the run's forward passes, divided by those of the search
+FIRST, FURTHER, ROUNDS = 4, 3, 3  # short runs planned for the first and for each further round; most rounds
+LEAST, MANY = 2, 8  # steps of the shortest useful run; and from how many on there is a further round
+RUNG = math.sqrt(10.0)  # factor between two rates
+MOST = 14  # rates tried in a round
+HELD_OUT = 4  # batches to compare rates on, at most; one for every `COMPARED` passes of the search
+COMPARED = 60
+LAST, FAR = 8, 3.0  # a short run ends if the median loss of that many steps exceeds that multiple of the initial loss
+WORSE = 1.1  # multiple of the initial loss, from which on a rate is unstable
+FADES = 0.4
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Batches of held-out examples, and steps of the short runs of each round."""
+
+    compared: int
+    steps: tuple[int, ...]
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Budget:
+        """A tenth of the forward passes of a run of ``recipe``; no rounds if that is too little."""
+        passes = recipe.loop.steps * recipe.cost / PART
+        compared = max(1, min(HELD_OUT, int(passes / COMPARED)))
+        for rounds in range(ROUNDS, 0, -1):
+            runs = FIRST + FURTHER * (rounds - 1)
+            lengths = FIRST + FURTHER * (2**rounds - 2)  # of all short runs, in steps of the shortest
+            least = int((passes - runs * compared) / (lengths * recipe.cost))
+            if least >= (LEAST if rounds == 1 else MANY):
+                return cls(compared, tuple(least * 2**index for index in range(rounds)))
+        return cls(compared, ())
+
+
+def find_rate(recipe: Recipe, steps: int | None = None) -> Generator[Event, None, RateReport]:
+    """Loads the model, finds the mask, and searches, with one round of ``steps`` steps if they are given. Closing the
+    generator cancels. Raises `UserError`."""
+    if recipe.privacy.private:
+        raise UserError(
+            "Trying rates uses training examples without the noise of [privacy], so the rate would reveal "
+            "information about them. Try rates on similar examples, with [privacy] rule = 'none'."
+        )
+    recipe, _ = yield from concrete(recipe)
+    model = yield from load_model(recipe)
+    data = yield from load_data(recipe, model)
+    mask, _ = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
+    session = Session(recipe, model, tuned_values(model, mask))
+    model.pack_rows = formula(recipe, model.source.spec, data).rows
+    search = prepared(session, data.train.encoded, None if steps is None else Budget(HELD_OUT, (steps,)))
+    if search is None:
+        raise UserError(
+            f"[loop] steps = {recipe.loop.steps}: a tenth of them is too little to compare learning rates. Set more "
+            "steps, or choose the length of the trials with --steps."
+        )
+    return (yield from search.run())
+
+
+def prepared(session: Session, examples: Sequence[Encoded], budget: Budget | None = None) -> RateSearch | None:
+    """A search for the rate of ``session`` on its training ``examples``; None if the run is too short for one. Raises
+    `UserError` if there are too few examples."""
+    recipe = session.recipe
+    budget = budget or Budget.of(recipe)
+    if not budget.steps:
+        return None
+    apart, rest = set_apart(examples, recipe.loop.seed, budget.compared * recipe.loop.batch_size)
+    compared = session.base(apart)
+
+    def loss() -> float:
+        with session.tuned.applied():
+            return recipe.objective.measure(session.model, apart, base=compared).loss.item()
+
+    return RateSearch(session, rest, loss, budget, compared=len(apart) / recipe.loop.batch_size)
+
+
+def set_apart(examples: Sequence[Encoded], seed: int, most: int) -> tuple[list[Encoded], list[Encoded]]:
+    """At most ``most`` held-out examples and a quarter of all, drawn from the seed, and the others. Raises
+    `UserError`."""
+    if len(examples) < 2:
+        raise UserError("There are too few training examples to find a rate with: at least two are needed.")
+    count = max(1, min(most, len(examples) // 4))
+    mixed = [examples[place] for place in permutation(seed, 0, len(examples), Stream.APART)]
+    return mixed[:count], mixed[count:]
+
+
+@dataclass
+class RateSearch:
+    """A search on ``examples``; ``loss`` gives the loss of the session's current values on others."""
+
+    session: Session
+    examples: Sequence[Encoded]
+    loss: Callable[[], float]
+    budget: Budget
+    base: float = math.nan
+    compared: float = 0.0
+    """Forward passes of a batch that ``loss`` takes."""
+    steps: int = 0
+    """Steps taken so far."""
+    rungs: dict[tuple[int, int], Rung] = field(default_factory=dict)
+    """Results by steps and place: the number of half powers of ten from the usual rate."""
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of a batch taken so far."""
+        return round(self.steps * self.session.recipe.cost + (1 + len(self.rungs)) * self.compared)
+
+    def run(self) -> Generator[Event, None, RateReport]:
+        """Tries rates, and leaves the session as it was at its start."""
+        session = self.session
+        session.begin()
+        self.base, place = self.loss(), 0
+        for steps in self.budget.steps:
+            found = yield from self._round(place, steps)
+            if found is None:
+                break
+            place = found
+        session.begin()
+        last = max((steps for steps, _ in self.rungs), default=0)
+        best = self.rungs[last, place]
+        rungs = tuple(self.rungs[key] for key in sorted(self.rungs))
+        rate = float(f"{best.rate / self._shorter(last):.2g}") if best.loss is not None and best.stable else None
+        return RateReport(rungs, self.base, last, rate)
+
+    def _round(self, place: int, steps: int) -> Generator[Event, None, int | None]:
+        """The place of the best of the rates around ``place``, where both neighbours of the best were tried, or are
+        beyond what can be set; None if no rate is stable."""
+        tried: dict[int, float] = {}
+        while True:
+            missing = [each for each in (place, place - 1, place + 1) if each not in tried and self._can(each)]
+            if not missing or len(tried) >= MOST:
+                return place if math.isfinite(tried[place]) else None
+            for each in missing:
+                tried[each] = yield from self._try(each, steps)
+            # Of equal losses, that of the rate nearest to the usual one; if none is finite, lower rates are next.
+            place = min(tried, key=lambda each: (tried[each], abs(each) if math.isfinite(tried[each]) else each))
+
+    def _rate(self, place: int) -> float:
+        usual = self.session.recipe.update.learning_rate * self._shorter(self.budget.steps[0])
+        return float(f"{usual * RUNG**place:.2g}")
+
+    def _shorter(self, steps: int) -> float:
+        """The best rate of runs of ``steps`` steps, relative to that of the run."""
+        return max(1.0, float(self.session.recipe.loop.steps / steps) ** FADES)
+
+    def _can(self, place: int) -> bool:
+        return self._rate(place) <= highest(type(self.session.recipe.update))
+
+    def _try(self, place: int, steps: int) -> Generator[Event, None, float]:
+        """The loss after a short run; infinite if it is unstable."""
+        rate, losses = self._rate(place), list[float]()
+        self.session.begin()
+        short = with_settings(self.session.recipe, [f"loop.steps={steps}"])
+        for step in range(1, steps + 1):
+            yield Progress(f"Trying a learning rate of {short_rate(rate)}", step - 1, steps, "steps")
+            losses.append(self._step(short.with_rate(rate), step))
+            self.steps += 1
+            if not math.isfinite(losses[-1]) or (len(losses) >= LAST and median(losses[-LAST:]) > FAR * self.base):
+                break
+        after = self.loss() if math.isfinite(losses[-1]) and len(losses) == steps else math.nan
+        stable = math.isfinite(after) and after < WORSE * self.base
+        loss = after if math.isfinite(after) else None
+        self.rungs[steps, place] = Rung(rate, loss, stable, steps, tuple(losses))
+        return after if stable else math.inf
+
+    def _step(self, short: Recipe, step: int) -> float:
+        """Takes a step of a short run and returns its loss."""
+        session, rate = self.session, short.update.rate(step, short.loop.steps)
+        batch = session.choose(self.examples).examples
+        directions = session.directions()
+        found = session.estimate(batch, directions, rate)
+        if not all(map(math.isfinite, found.recorded)):
+            return math.nan
+        session.advance(directions, found.recorded, rate, found.exact)
+        return found.loss

@@ -1,0 +1,129 @@
+"""The ways to tune a model, from forward passes alone to exact gradients: what each sets, and what it cannot do.
+
+The command ``sparsezo plan`` compares them, and ``[estimator] rule = "auto"`` chooses among them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.presets import PRESETS, Preset
+from sparsezo_gui.recipe.recipe import Recipe
+from sparsezo_gui.recipe.registry import MASKS, UPDATES
+from sparsezo_gui.recipe.tables import changed
+
+Tables = dict[str, dict[str, Any]]
+
+AUTO = "auto"
+SUFFIXES = {"all": "all blocks", "half": "the last half of the blocks", "quarter": "the last quarter of the blocks"}
+"""Values of [mask] blocks that 'auto' tries, in this order, and what they mean."""
+
+# Steps usually needed in batches of 16, measured on the starter and SmolLM2: tests/benchmarks/README.md, "Learning
+# rates of exact gradients" and "Suffix tuning"; for forward passes tests/benchmarks/quality.md.
+STEPS = {"exact": 100, "lora": 100, "exact-half": 100, "forward": 2000, "forward-half": 2000}
+"""By way; the first one that fits is recommended."""
+
+_NO_GRADIENT = "Cannot tune accuracy or other counts, keep examples private, or compute in int8."
+_MANY_STEPS = "Needs many more steps than exact gradients, and usually ends less accurate."
+_LAST_HALF = "Changes only the last half of the blocks."
+
+
+@dataclass(frozen=True)
+class Way:
+    """``settings`` by table make a recipe tune this way; ``steps`` are usually needed; ``limits`` are sentences."""
+
+    name: str
+    title: str
+    settings: Tables
+    limits: str
+
+    @property
+    def steps(self) -> int:
+        return STEPS[self.name]
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """``recipe`` tuned this way. Raises `UserError` if its other parts do not allow that."""
+        return changed(recipe, self.settings)
+
+
+def ways(recipe: Recipe) -> list[Way]:
+    """The ways to tune as ``recipe`` says, which itself is the first one if it needs forward passes only."""
+    forward, exact, half = _forward(recipe), _preset("Exact gradients").settings, _preset("Exact, last half").settings
+    lora = {**half, "mask": {**half["mask"], "blocks": "all"}}
+    forward_half = {**forward, "mask": {**forward.get("mask", {}), "blocks": "half"}}
+    found = [
+        Way("forward", "Forward passes only", forward, _MANY_STEPS),
+        Way("exact", "Exact gradients", exact, _NO_GRADIENT),
+        Way("forward-half", "Forward passes, last half", forward_half, f"{_LAST_HALF} {_MANY_STEPS}"),
+        Way("exact-half", "Exact gradients, last half", half, f"{_LAST_HALF} {_NO_GRADIENT}"),
+        Way("lora", "LoRA, exact gradients", lora, f"Changes whole matrices. {_NO_GRADIENT}"),
+    ]
+    return [Way(way.name, way.title, {**way.settings, "loop": {"steps": way.steps}}, way.limits) for way in found]
+
+
+def _forward(recipe: Recipe) -> Tables:
+    """What makes a recipe like ``recipe`` use forward passes only, whatever its method was changed to since."""
+    if recipe.estimator.backwards:
+        return PRESETS[0].settings
+    own = recipe.model_dump(mode="json", include={"mask", "estimator", "update"})
+    return own | {"estimator": {"rule": "two-sided"}} if recipe.estimator.rule == AUTO else own
+
+
+def as_settings(recipe: Recipe, way: Way) -> tuple[str, ...]:
+    """What ``way`` changes in ``recipe``, as settings of the command line."""
+    tables, found = recipe.model_dump(mode="json"), list[str]()
+    for table, values in way.settings.items():
+        own = tables[table]
+        same = own if values.get("rule", own.get("rule")) == own.get("rule") else {}
+        new = {key: value for key, value in values.items() if key not in same or same[key] != value}
+        found += [f"{table}.{key}={value}" for key, value in new.items()]
+    return tuple(found)
+
+
+def uses(recipe: Recipe, settings: Tables) -> bool:
+    """Whether ``recipe`` has the method of ``settings``, with whichever learning rate and steps."""
+    try:
+        return method(recipe) == method(changed(recipe, settings))
+    except UserError:
+        return False
+
+
+def method(recipe: Recipe) -> tuple[object, ...]:
+    """What distinguishes ways to tune."""
+    return recipe.mask, recipe.estimator, recipe.update.rule
+
+
+def _preset(title: str) -> Preset:
+    return next(preset for preset in PRESETS if preset.title == title)
+
+
+def resolved(recipe: Recipe, blocks: str = "") -> Recipe:
+    """A recipe with [estimator] rule = 'auto' made concrete: exact gradients in ``blocks``, or, if that is empty,
+    forward passes. Raises `UserError` if its other parts do not allow that.
+
+    With exact gradients, mask and update are those of the preset for these blocks, unless the recipe has other rules
+    than the default ones: those stay, and the learning rate follows them. A sensitive mask of all blocks keeps its
+    settings.
+    """
+    if not blocks:
+        return changed(recipe, {"estimator": {"rule": "two-sided"}})
+    settings = _preset("Exact gradients" if blocks == "all" else "Exact, last half").settings
+    mask, update = recipe.mask.model_dump(mode="json"), recipe.update.model_dump(mode="json")
+    if mask["rule"] == MASKS.default:
+        made = changed(recipe, {**settings, "mask": {**settings["mask"], "blocks": blocks}})
+    else:
+        made = changed(changed(recipe, _preset("Exact gradients").settings), {"mask": {**mask, "blocks": blocks}})
+    return made if update["rule"] == UPDATES.default else changed(made, {"update": update})
+
+
+def suffixes(recipe: Recipe) -> list[str]:
+    """The values of [mask] blocks to try for ``recipe``, largest first: none beyond its own."""
+    own, names = recipe.mask.blocks, list(SUFFIXES)
+    return names[names.index(own) :] if own in names else [own]
+
+
+def reason(error: UserError) -> str:
+    """Why parts do not go together, in a sentence without the fixes that follow it."""
+    return f"{str(error).splitlines()[0].removeprefix('recipe: ').split('. ')[0].rstrip('.')}."
