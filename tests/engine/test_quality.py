@@ -22,6 +22,12 @@ from tests.engine.conftest import finish, of
 from tests.models import tiny
 
 
+@pytest.fixture
+def make(make):
+    """As elsewhere, with the usual schedule, which belongs to the compared methods."""
+    return lambda **tables: make(**{"update": {"schedule": "linear"}, **tables})
+
+
 def compared(make, folder, *methods, seeds=2, **more):
     return Quality(make(data={"validation": 4}), {"tiny": ()}, methods, seeds, 12, folder, **more)
 

@@ -27,6 +27,12 @@ from tests.engine.conftest import finish, of
 SMALL = {"data": {"validation": 4}, "mask": {"sequences": 2, "tokens": 32, "rule": "sensitive", "density": 0.01}}
 
 
+@pytest.fixture
+def make(make):
+    """As elsewhere, with the usual schedule, which belongs to the compared methods."""
+    return lambda **tables: make(**{"update": {"schedule": "linear"}, **tables})
+
+
 def compared(make, folder, *methods, seeds=1, **tables):
     base = make(**(SMALL | tables))
     return Quality(base, {"tiny": ()}, methods, seeds, 12, folder, search=False)
@@ -84,6 +90,13 @@ def test_cells_hold_what_both_kinds_of_tables_need(make, tmp_path):
         assert cell["peak_memory_mib"] > 0 and cell["mask_seconds"] >= 0
     assert cells["default:4"]["mask_seconds"] == cells["exact:2"]["mask_seconds"], "the mask is found once"
     assert len(list((tmp_path / "masks").glob("*.safetensors"))) == 1 and not list((tmp_path / "runs").iterdir())
+
+
+def test_what_finding_the_rate_takes_is_counted(make, tmp_path):
+    cell = cells_of(compared(make, tmp_path, "default:150"))["default:150"]
+    assert cell["rate_seconds"] > 0 and cell["passes"] > 300 == cell["forwards"]
+    assert [point[0] - cell["curve"][0][0] for point in cell["curve"]] == list(range(0, 301, 30))
+    assert cell["curve"][-1][0] == cell["passes"] and cell["general_text"] is not None
 
 
 def test_the_untuned_model_is_measured_once(make, tmp_path, monkeypatch):
@@ -158,7 +171,7 @@ def test_a_run_with_a_kept_mask_is_the_run_that_searches(make, tmp_path, monkeyp
 @pytest.mark.parametrize("name", list(MASKS))
 def test_masks_that_do_not_draw_are_the_same_for_every_seed(name, frozen_tiny, make):
     model, recipe = frozen_tiny("llama", 32), make()
-    tables = {"rule": name, "sequences": 2, "tokens": 32, "threshold": 1.0}
+    tables = {"rule": name, "sequences": 2, "tokens": 32, "threshold": 1.5}
     known = {key: value for key, value in tables.items() if key in MASKS[name].model_fields}
     rule = MASKS.build(known)
     if not rule.cost() or name == "saved":

@@ -39,6 +39,12 @@ def test_scores_of_choices_are_kept_as_a_string():
 
 
 @pytest.fixture
+def make(make):
+    """As elsewhere, with the usual schedule, which belongs to the compared methods."""
+    return lambda **tables: make(**{"update": {"schedule": "linear"}, **tables})
+
+
+@pytest.fixture
 def kept(make, tmp_path):
     """``kept(name, cells)``: a comparison of the method ``name`` whose cells, one a seed, are already measured."""
 

@@ -27,9 +27,9 @@ def rows(quality: Quality) -> list[Row]:
     of the untuned model (``base``), at the end (``final``) and at the best step on validation data (``best``);
     ``against_base`` says whether the test examples of all seeds in pairs show a difference (see `paired`). ``minutes``
     are those of the steps and of finding mask and rate, and ``passes`` include those of finding the rate.
-    ``general_text`` is by how many percent the perplexity on general text rose. ``forwards_to_mezo``: passes until the metric on validation data was
-    what MeZO ended with on average, if all seeds got there. ``mib`` is the old name of ``peak_memory_mib``, in cells
-    too."""
+    ``general_text`` is by how many percent the perplexity on general text rose. ``forwards_to_mezo``: passes until the
+    metric on validation data was what MeZO ended with on average, if all seeds got there. ``mib`` is the old name of
+    ``peak_memory_mib``, in cells too."""
     return [
         _row(quality, task, name) for task in quality.tasks for name in quality.methods if quality.whole(task, name)
     ]
