@@ -209,6 +209,19 @@ def test_on_the_command_line(tmp_path, capsys):
     cells = [cell.strip() for cell in capsys.readouterr().out.strip().splitlines()[-1].split("|")]
     (kept,) = cells_in(out)
     assert cells[1:6] == ["sst2", "untuned", "1", "accuracy", f"{100 * kept['final']:.1f}"]
+    more = ["linear-probe", "exact:2", "--passes", "3", "6", "--minutes", "9", "--evaluations", "1", "--no-search"]
+    small = ["--set", "mask.sequences=2", "--set", "mask.tokens=32", "--seeds", "1"]
+    assert cli.main([*command[:4], *more, *command[4:], "--tasks", f"sst2={data}", "--json", *small]) == 0
+    *rows, within = map(json.loads, capsys.readouterr().out.splitlines())
+    found = {cell["method"]: cell for cell in cells_in(out)}
+    assert [(row["method"], row["search"], row["passes"]) for row in rows] == [
+        ("untuned", "no", ""), ("linear-probe", "no", 2), ("exact:2", "no", 6),
+    ]  # fmt: skip
+    assert rows[1]["better"] - rows[1]["worse"] == sum(
+        int(after) - int(before) for before, after in zip(kept["scores"], found["linear-probe"]["scores"], strict=True)
+    )
+    first, last = (f"{100 * point[1]:.1f}" for point in found["exact:2"]["curve"])
+    assert (within["3 passes"], within["6 passes"], within["9 min"]) == (first, last, last)
     for wrong, told in ((["--tasks", "sst2"], "add the path of its data"), (["--seeds", "0"], "must be 1 or more"),
                         (["--methods", "mezzo"], "Did you mean 'mezo'?")):  # fmt: skip
         with suppress(SystemExit):

@@ -37,6 +37,7 @@ def lora(recipe: Recipe, factor: float) -> Generator[Event, None, dict[str, Any]
     data = yield from load_data(recipe, base)
     model, adapted = _adapted(base, recipe)
     del base
+    devices.give_back_freed()
     before = yield from judged(model, data.test.encoded, recipe)
     metric, loop, seconds, curve = task(recipe.data.task).metric, recipe.loop, 0.0, []
     optimiser = torch.optim.AdamW([each for each in adapted.parameters() if each.requires_grad], lr=factor * RATE)
