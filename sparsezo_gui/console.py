@@ -19,6 +19,7 @@ from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe.metrics import metric
 from sparsezo_gui.redaction import redacted
 from sparsezo_gui.sizes import size
+from sparsezo_gui.stages import ONE, Stage, Stages
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sparsezo_gui.answers import MemoryEstimate
     from sparsezo_gui.engine.data import TaskData
 
+PARTS = 1000  # of a progress bar for several stages
 LINE_EVERY = 2.0  # seconds between progress lines if the output is not a terminal
 WIDE = 240  # width of a table that is not for a terminal, in characters
 T = TypeVar("T")
@@ -40,6 +42,7 @@ class Console:
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         self._stage = ""
+        self._stages, self._preparing = Stages(ONE), False
         self._steps = 0
         self._smoothed: float | None = None
         self._printed_at = 0.0
@@ -56,6 +59,10 @@ class Console:
                 answer: T = end.value
                 return answer
 
+    def prepare(self, stages: tuple[Stage, ...]) -> None:
+        """From here to the first step, all ``stages`` are one progress line."""
+        self._stages, self._preparing = Stages(stages), True
+
     def event(self, event: e.Event) -> None:
         """Shows one event."""
         if self.as_json:
@@ -66,7 +73,6 @@ class Console:
                 self._progress(stage, done, total, unit)
             case e.Started():
                 self._steps = event.steps
-                self.end_progress()
                 self.say(f"Run: {event.run}")
                 self.say(
                     f"Tuning {event.tuned:,} of {event.parameters:,} weights "
@@ -77,6 +83,9 @@ class Console:
                 part = 1.0 if self._smoothed is None else 0.02
                 if math.isfinite(event.loss):
                     self._smoothed = event.loss * part + (self._smoothed or 0.0) * (1 - part)
+                if self._preparing:
+                    self.end_progress()
+                    self._stages, self._preparing = Stages(ONE), False
                 loss = "hidden" if self._smoothed is None else f"{self._smoothed:.4f}"
                 detail = f"loss {loss} · {1000 * event.seconds:.0f} ms/step · {size(event.memory_bytes)}"
                 self._progress("Tuning", event.step, self._steps, detail)
@@ -209,36 +218,44 @@ class Console:
         self._stage = ""
 
     def _progress(self, stage: str, done: int, total: int, detail: str) -> None:
+        overall = self._stages.at(e.Progress(stage, done, total))
+        words = overall.words()
         if not sys.stderr.isatty():
             now = time.monotonic()
             if stage != self._stage or now - self._printed_at > LINE_EVERY:
                 self._stage, self._printed_at = stage, now
                 line = f"{stage} {f'{done}/{total} {detail}' if total else ''}".rstrip()
-                print(printable(line), file=sys.stderr, flush=True)
+                print(printable(f"{line} ({words})" if words else line), file=sys.stderr, flush=True)
             return
-        if self._bar is None or self._task is None or stage != self._stage:
+        if self._bar is None or self._task is None or not (stage == self._stage or self._preparing):
             self.end_progress()
-            self._stage = stage
-            self._bar, self._task = _new_bar(stage)
+            self._bar, self._task = _new_bar()
+        self._stage = stage
         detail = detail if stage == "Tuning" else f"{done:,} of {total:,} {detail}" if total else ""
-        self._bar.update(self._task, completed=done, total=total or None, detail=printable(detail))
+        if self._preparing:  # one bar for all stages
+            done, total = round(PARTS * overall.fraction), PARTS
+        self._bar.update(
+            self._task, description=printable(stage), completed=done, total=total or None, detail=printable(detail),
+            left=words,
+        )  # fmt: skip
 
     def _json(self, content: dict[str, Any]) -> None:
         print(quoted_plain(json.dumps(e.plain(content), ensure_ascii=False, allow_nan=False)), flush=True)
 
 
-def _new_bar(stage: str) -> tuple[Bar, TaskID]:
+def _new_bar() -> tuple[Bar, TaskID]:
     from rich.console import Console as Terminal
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    name, detail = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[detail]}"))
+    texts = ("{task.description}", "{task.fields[detail]}", "{task.fields[left]}")
+    name, detail, left = (TextColumn(text, markup=False) for text in texts)
     # Other output must not pass through rich, which would interpret escape sequences in it.
     bar = Progress(
-        name, BarColumn(), detail, TimeRemainingColumn(), console=Terminal(file=raw(sys.stderr)), transient=True,
+        name, BarColumn(), detail, left, console=Terminal(file=raw(sys.stderr)), transient=True,
         redirect_stdout=False, redirect_stderr=False,
     )  # fmt: skip
     bar.start()
-    return bar, bar.add_task(printable(stage), total=None, detail="")
+    return bar, bar.add_task("", total=None, detail="", left="")
 
 
 def _example(shown: e.Example) -> str:

@@ -20,6 +20,9 @@ from sparsezo_gui.answers import RateReport
 from sparsezo_gui.console import Console
 from sparsezo_gui.engine import rate_search
 from sparsezo_gui.engine.store import Store
+from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe import events as e
+from sparsezo_gui.stages import starting
 from tests.models import tiny
 
 
@@ -443,6 +446,13 @@ def test_auto_is_told_before_a_run(run, recipe_file, tmp_path):
     assert code == 0 and any(text.startswith("Chosen automatically") for text in told)
 
 
+@pytest.mark.parametrize(("value", "told"), [("1", True), ("0", False), ("", False)])
+def test_auto_can_be_a_users_default(run, recipe_file, monkeypatch, value, told):
+    monkeypatch.setenv("SPARSEZO_AUTO", value)
+    code, _, error = run("estimate", recipe_file)
+    assert code == 0 and ("Chosen automatically" in error) == told
+
+
 def test_rates_are_tried_and_told(run, recipe_file):
     code, lines, _ = run("rates", recipe_file, "--steps", 2, "--json")
     (found,) = objects(lines)
@@ -669,3 +679,36 @@ def test_caches_are_listed_and_removed(run, monkeypatch, tmp_path):
     code, out, _ = run("cache", "--remove", "all")
     assert code == 0 and out[0].startswith("Removed 1 cache, ")
     assert run("cache", "--remove", "0123")[2].strip().endswith("There is no cache '0123'. Nothing is kept.")
+
+
+def test_until_the_first_step_a_terminal_shows_one_bar(capsys, monkeypatch):
+    """And then one for each kind of work; without a terminal, every stage is a line that says which one it is."""
+
+    def course(console):
+        yield e.Progress("Loading the model", 0, 10, "layers"), "Loading the model", "0 of 10 layers"
+        yield e.Progress("Reading data"), "Reading data", ""
+        yield e.Progress("Drawing the mask", 2, 4, "layers"), "Drawing the mask", "2 of 4 layers"
+        yield e.Progress("Evaluating on validation", 1, 2, "examples"), "Evaluating on validation", "1 of 2 examples"
+
+    for terminal in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        console, bars, fractions = Console(as_json=False), set(), []
+        console.prepare(starting(Recipe(update={"find_rate": True})))
+        for number, (event, stage, detail) in enumerate(course(console)):
+            console.event(event)
+            if terminal:
+                (task,) = console._bar.tasks
+                bars.add(console._bar)
+                fractions.append(task.completed)
+                assert (task.description, task.fields["detail"], task.total) == (stage, detail, 1000)
+                assert task.fields["left"].startswith(f"stage {(2, 3, 4, 6)[number]} of 6")
+        if terminal:
+            assert len(bars) == 1 and fractions == sorted(fractions)
+            console.event(e.Step(1, 1.0, 1.0, 1e-3, 0.1, 1, 1))
+            (task,) = console._bar.tasks
+            assert (task.description, task.completed, console._bar in bars) == ("Tuning", 1, False)
+            console.end_progress()
+        else:
+            lines = capsys.readouterr().err.splitlines()
+            assert lines[:2] == ["Loading the model 0/10 layers (stage 2 of 6)", "Reading data (stage 3 of 6)"]
+            assert lines[3] == "Evaluating on validation 1/2 examples (stage 6 of 6)"

@@ -12,6 +12,7 @@ from sparsezo_gui.cli.command import RECIPE, RUN, SETTINGS, STEP, argument, comm
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
+from sparsezo_gui.stages import RESUMING, starting
 
 
 @command(
@@ -23,6 +24,7 @@ def train(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.training import train
 
     chosen, commands = recipe_of(options), SimpleQueue[e.Command]()
+    console.prepare(starting(chosen))
     _watch(train(chosen, commands, Path(options.run) if options.run else None), commands, console)
 
 
@@ -39,6 +41,7 @@ def resume(options: argparse.Namespace, console: Console) -> None:
         )
     if step is not None:
         commands.put(e.GoBack(step))
+    console.prepare(RESUMING)
     _watch(resume(run.path, commands), commands, console)
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 from sparsezo_gui.recipe import metrics
 from sparsezo_gui.recipe.events import Evaluation, Progress
 from sparsezo_gui.sizes import duration as duration
 from sparsezo_gui.sizes import latency as latency
 from sparsezo_gui.sizes import size as size
-
-PACE_KNOWN = 2.0  # seconds into a stage, from which on its remaining time is shown
+from sparsezo_gui.stages import Overall
 
 
 def count(number: float) -> str:
@@ -57,20 +54,8 @@ def file_name(name: str) -> str:
     return "".join(sign if sign.isalnum() or sign in "-_. " else "-" for sign in name).strip(". ")
 
 
-class ProgressText:
-    """Progress as text, with the remaining time of its stage once that can be estimated."""
-
-    def __init__(self) -> None:
-        self._stage, self._first, self._began = "", 0, 0.0
-
-    def of(self, progress: Progress) -> str:
-        """For example 'Preparing examples: 1 200 of 2 500 examples, about 40 s left'."""
-        now = time.monotonic()
-        if progress.stage != self._stage or progress.done < self._first:
-            self._stage, self._first, self._began = progress.stage, progress.done, now
-        if not progress.total:
-            return progress.stage
-        done, took = progress.done - self._first, now - self._began
-        left = took * (progress.total - progress.done) / done if done and took > PACE_KNOWN else 0
-        text = f"{progress.stage}: {count(progress.done)} of {count(progress.total)} {progress.unit}".strip()
-        return f"{text}, about {duration(left)} left" if left >= 1 else text
+def progress(now: Progress, overall: Overall) -> str:
+    """Progress as text, such as 'Preparing examples: 1 200 of 2 500 examples (stage 3 of 6, about 40 s left)'."""
+    done = f"{count(now.done)} of {count(now.total)} {now.unit}".strip()
+    text = f"{now.stage}: {done}" if now.total else now.stage
+    return f"{text} ({words})" if (words := overall.words()) else text

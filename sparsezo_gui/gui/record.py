@@ -27,6 +27,7 @@ from sparsezo_gui.recipe.events import (
     Step,
     Trial,
 )
+from sparsezo_gui.stages import ONE, RESUMING, Overall, Stages, starting
 
 FIELDS = ("step", "loss", "gradient_estimate", "rate", "seconds", "memory", "tokens", "smooth")
 SMOOTHING = 0.97  # of the running mean of the loss
@@ -109,15 +110,26 @@ class RunRecord:
         self.notes: list[StepNotice] = []
         self.trials = np.empty((2, 0))  # steps before the first (…, -1, 0) and losses of the search for a learning rate
         self.progress: Progress | None = None
+        self.overall: Overall | None = None  # of the preparation, or of what is done between two steps
         self.started: Started | None = None
         self.finished: Finished | None = None
-        self.state = "starting"
         self.reason = ""
+        self.prepare()
         self.examples: Examples | None = None  # best and worst of the last evaluation
         self.general_text: GeneralText | None = None
         self.active_elsewhere = False  # active in another window or terminal
         self.rolled_back_to: int | None = None  # the step of a rollback, until another step follows
         self.changes = 0  # counts all events but steps, so that views know when to rebuild their lists
+
+    def prepare(self, resumed: bool = False) -> None:
+        """The engine is about to start or resume the run."""
+        self.state, self.preparing, self.finished, self.overall = "starting", True, None, None
+        self._stages = Stages(RESUMING if resumed else starting(self.recipe or Recipe()))
+
+    def _prepared(self) -> None:
+        """The first step is taken, or the run waits."""
+        if self.preparing:
+            self.preparing, self._stages = False, Stages(ONE)
 
     @classmethod
     def from_history(cls, folder: Path, history: History) -> RunRecord:
@@ -173,10 +185,11 @@ class RunRecord:
                     event.tokens,
                 )  # fmt: skip
                 self.progress = None
+                self._prepared()
                 continue
             self.changes += 1
             if isinstance(event, Progress):
-                self.progress = event
+                self.progress, self.overall = event, self._stages.at(event)
             elif isinstance(event, Started):
                 self.started, self.state, self.finished, self.progress = event, "running", None, None
                 self.folder = Path(event.run)
@@ -206,6 +219,7 @@ class RunRecord:
             elif isinstance(event, Paused):
                 self.state = "waiting" if event.reason else "paused"
                 self.reason, self.progress = event.reason, None
+                self._prepared()
             elif isinstance(event, Released):
                 self.state, self.progress = "unloaded", None
             elif isinstance(event, Resumed):

@@ -165,7 +165,7 @@ class RunControl(QObject):
         self.changed.emit()
 
     def _prepare(self, record: RunRecord, request: RunRequest) -> None:
-        record.state, record.finished = "starting", None
+        record.prepare(resumed=not isinstance(request, StartRun))
         self._request = request
 
     # What comes back

@@ -1,4 +1,4 @@
-"""Events that a running loop emits, and commands that it takes. The loop is an iterator of these events.
+"""Events that a running loop emits, and the `commands` that it takes. The loop is an iterator of these events.
 
 The window, the command line and the tests consume the same ones. They carry plain numbers and strings, never tensors.
 """
@@ -12,6 +12,16 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
+
+from sparsezo_gui.recipe.commands import Ask as Ask
+from sparsezo_gui.recipe.commands import Command as Command
+from sparsezo_gui.recipe.commands import EvaluateNow as EvaluateNow
+from sparsezo_gui.recipe.commands import GoBack as GoBack
+from sparsezo_gui.recipe.commands import Pause as Pause
+from sparsezo_gui.recipe.commands import Release as Release
+from sparsezo_gui.recipe.commands import Resume as Resume
+from sparsezo_gui.recipe.commands import SetRate as SetRate
+from sparsezo_gui.recipe.commands import Stop as Stop
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A float; NaN and infinity are null in JSON."""
@@ -257,61 +267,3 @@ class Finished(Event):
     step: int
     reason: str
     hash: str
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """Base of all commands to a running loop, which reads them between steps, in order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pause(Command):
-    """Wait after the current step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resume(Command):
-    """Resume after a pause."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stop(Command):
-    """Stop after the current step; the run can be resumed later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Release(Command):
-    """Pause, and release the model's memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class GoBack(Command):
-    """Go back to ``step`` and continue from there."""
-
-    step: int
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluateNow(Command):
-    """Evaluate on a split after the current step, the run as of ``step`` (None: now)."""
-
-    split: str = "validation"
-    step: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ask(Command):
-    """Let the model as of ``step`` (None: now) answer ``prompt`` in at most ``tokens`` tokens. The prompt goes through
-    the run's template, or is used as it is if ``raw``."""
-
-    prompt: str
-    tokens: int = 128
-    step: int | None = None
-    raw: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SetRate(Command):
-    """Multiply the scheduled learning rate by ``factor`` from the next step on."""
-
-    factor: float

@@ -14,6 +14,7 @@ from sparsezo_gui.gui.requests import EstimateMemory, FindMask, MeasureMemory, S
 from sparsezo_gui.gui.run_requests import ExportRun
 from sparsezo_gui.gui.widgets.memory import MEASURING
 from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.stages import ONE, Stages
 
 
 @pytest.fixture
@@ -136,12 +137,15 @@ def test_a_preview_tells_its_progress_and_gives_way_to_the_next(window, find, wo
     qtbot.waitUntil(lambda: find("Rows shown").text() == "51 to 100 of 170")
 
 
-def test_the_time_that_a_stage_takes_yet(monkeypatch):
+def test_the_time_that_a_stage_takes_yet():
     now = [0.0]
-    monkeypatch.setattr(formatting.time, "monotonic", lambda: now[0])
-    text = formatting.ProgressText()
-    assert text.of(Progress("Reading")) == "Reading"
-    assert text.of(Progress("Preparing", 10, 110, "rows")) == "Preparing: 10 of 110 rows"
+    stages = Stages(ONE, lambda: now[0])
+
+    def text(*progress):
+        return formatting.progress(Progress(*progress), stages.at(Progress(*progress)))
+
+    assert text("Reading") == "Reading"
+    assert text("Preparing", 10, 110, "rows") == "Preparing: 10 of 110 rows"
     now[0] = 10.0
-    assert text.of(Progress("Preparing", 30, 110, "rows")) == "Preparing: 30 of 110 rows, about 40 s left"
-    assert text.of(Progress("Other", 30, 110, "rows")) == "Other: 30 of 110 rows"
+    assert text("Preparing", 30, 110, "rows") == "Preparing: 30 of 110 rows (about 40 s left)"
+    assert text("Other", 30, 110, "rows") == "Other: 30 of 110 rows"

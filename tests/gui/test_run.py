@@ -22,7 +22,7 @@ from sparsezo_gui.gui.requests import EstimateMemory
 from sparsezo_gui.gui.theme import colours
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.workspace import Workspace
-from sparsezo_gui.recipe.events import EvaluateNow, Evaluation, Pause, Resume, SetRate, Started, Step
+from sparsezo_gui.recipe.events import EvaluateNow, Evaluation, Pause, Progress, Resume, SetRate, Started, Step
 
 
 @pytest.fixture
@@ -77,6 +77,31 @@ def test_the_exit_code_says_whose_fault_it_was(run, click, workspace, engine, qt
     click("Start run")
     state(qtbot, workspace, "done", "failed")
     assert exit_code(workspace) == code
+
+
+def test_the_preparation_is_one_bar_until_the_first_step(run, click, find, workspace, engine, qtbot):
+    engine.pace, bar, seen = 0.05, find("Run progress"), []
+    workspace.run.advanced.connect(lambda: (run.refresh(), seen.append((bar.maximum(), bar.value()))))
+    click("Start run")
+    qtbot.waitUntil(lambda: "of 32 sequences (stage 4 of 6" in find("State of the run").text())
+    assert "of 32 sequences (stage 4 of 6" in find("What happens next").text()
+    assert bar.maximum() == 1000
+    qtbot.waitUntil(lambda: workspace.run.record.step > 1)
+    run.refresh()
+    assert bar.maximum() == 120 and bar.value() == workspace.run.record.step
+    fractions = [value for maximum, value in seen if maximum == 1000]
+    assert fractions == sorted(fractions) and 0 < fractions[-1] <= 1000
+    click("Stop run")
+    state(qtbot, workspace, "stopped")
+
+
+def test_a_resumed_run_has_other_stages():
+    record = RunRecord()
+    record.prepare(resumed=True)
+    record.add([Progress("Loading the model", 1, 2), Progress("Replaying the journal", 1, 2, "steps")])
+    assert record.preparing and (record.overall.number, record.overall.count) == (3, 5)
+    record.add([Step(7, 1.0, 1.0, 1e-3, 0.1, 1, 1), Progress("Evaluating on validation", 1, 2)])
+    assert not record.preparing and record.overall.count == 1
 
 
 def test_the_worst_and_the_best_examples_are_listed(run, click, find, workspace, qtbot):

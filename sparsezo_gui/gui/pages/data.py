@@ -23,6 +23,7 @@ from sparsezo_gui.gui.widgets.table import DataTable
 from sparsezo_gui.gui.widgets.tokens import TokenView
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.recipe import DataTable as DataSettings
+from sparsezo_gui.stages import ONE, Stages
 
 _PATTERNS = (f"*{suffix}{packed}" for suffix in data_suffixes() for packed in ("", *COMPRESSED))
 FILES = f"Data ({' '.join(_PATTERNS)});;All files (*)"
@@ -37,7 +38,7 @@ class DataPage(Page):
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Data", "Choose examples, map their columns, and check what the model will see.")
         self._workspace = workspace
-        self._page, self._progress_text = 0, formatting.ProgressText()
+        self._page, self._stages = 0, Stages(ONE)
         self._asked: object = None
         self.setAcceptDrops(True)
         below = row(self._make_seen(), self._make_figures(), spacing=2 * GRID)
@@ -228,13 +229,12 @@ class DataPage(Page):
     def _mapping(self) -> dict[str, str]:
         """Column for each prompt field: from the recipe, else as detected."""
         preview = self._workspace.of(PreviewData).answer
-        found = dict(preview.columns_of) if preview else {}
-        return {**found, **self._workspace.recipe.data.columns}
+        return {**(preview.columns_of if preview else {}), **self._workspace.recipe.data.columns}
 
     def _show(self) -> None:
         workspace = self._workspace
         if progress := workspace.of(PreviewData).progress:
-            self._rows.setText(self._progress_text.of(progress))
+            self._rows.setText(formatting.progress(progress, self._stages.at(progress)))
             return
         preview, problem = workspace.of(PreviewData).answer, workspace.of(PreviewData).problem
         shown = preview if problem is None else None

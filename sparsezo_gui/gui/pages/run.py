@@ -42,7 +42,6 @@ class RunPage(Page):
         super().__init__("Run", "")
         self._workspace = workspace
         self._changes = -1
-        self._progress_text = formatting.ProgressText()
         self._shown: object = None
         self.sentence.setAccessibleName("State of the run")
         self._add_buttons()
@@ -258,13 +257,13 @@ class RunPage(Page):
         self._numbers["Time left"].setText(formatting.duration(left) if record.active and left == left else "–")
         progress = record.progress if record.active else None
         pending = PENDING[workspace.run.pending] if workspace.run.pending else ""
-        now = self._progress_text.of(progress) if progress else pending
+        now = formatting.progress(progress, record.overall) if progress and record.overall else pending
         state = "Running in another window or terminal" if record.active_elsewhere else STATES[record.state]
         if record.state == "waiting":
             state, now = f"Waiting: {record.reason}", ""
         self.sentence.setText(f"{record.name or 'Run'} · {state}{f' · {now}' if now else ''}")
-        if record.state == "starting":
-            self._bar.show_progress(progress)
+        if record.preparing and record.active:
+            self._bar.show_fraction(record.overall.fraction if record.overall else 0.0)
         else:
             self._bar.setRange(0, max(record.steps, 1))
             self._bar.setValue(record.step)

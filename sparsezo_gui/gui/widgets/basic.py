@@ -87,6 +87,11 @@ class ProgressBar(QProgressBar):
         self.setTextVisible(False)
         self.setAccessibleName(name)
 
+    def show_fraction(self, fraction: float) -> None:
+        """Shows how much of all work is done, 0 … 1."""
+        self.setRange(0, 1000)
+        self.setValue(int(1000 * fraction))
+
     def show_progress(self, progress: Progress | None) -> None:
         """Shows how far work is; None or an unknown total only shows that it is in progress."""
         self.setRange(0, progress.total if progress else 0)

@@ -16,7 +16,7 @@ class Outlook(Card):
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__()
-        self._workspace, self._progress_text = workspace, formatting.ProgressText()
+        self._workspace = workspace
         self._title = label("", "figure", name="Run summary")
         self._text = label("", "dim", wrap=True, name="What happens next")
         for part in (self._title, self._text):
@@ -29,7 +29,8 @@ class Outlook(Card):
         if workspace.run.running and record is not None:
             loading = "Waiting for the engine to load…" if workspace.engine_state == "loading" else "Starting…"
             self._title.setText("Preparing the run")
-            self._text.setText(self._progress_text.of(record.progress) if record.progress else loading)
+            now, overall = record.progress, record.overall
+            self._text.setText(formatting.progress(now, overall) if now and overall else loading)
             return
         density = getattr(recipe.mask, "density", None)
         part = f", {100 * density:g} % of the weights" if density else ""
