@@ -50,8 +50,8 @@ class Rung:
 
 @dataclass(frozen=True)
 class RateReport:
-    """``rate`` is the one to use, None if no rate lowers the loss. ``base`` is the initial loss on the held-out examples,
-    ``steps`` the length of the longest short runs, whose ``rungs`` decide."""
+    """``rate`` is the one to use, None if no rate lowers the loss. ``base`` is the initial loss on the held-out
+    examples, ``steps`` the length of the longest short runs, whose ``rungs`` decide."""
 
     rungs: tuple[Rung, ...]
     base: float

@@ -76,7 +76,7 @@ def test_where_rates_harm_or_do_nothing_the_search_ends_without_one(on_bowl, mon
     monkeypatch.setattr(
         Session, "advance", lambda self, directions, recorded, rate, exact=None: self.tuned.values.sub_(rate)
     )
-    report, told, _ = on_bowl(1.0, (2,))
+    report, _, _ = on_bowl(1.0, (2,))
     assert report.rate is None and len(report.rungs) < 10 and report.rungs[0].loss == pytest.approx(report.base, 1e-3)
 
 
