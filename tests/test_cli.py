@@ -446,6 +446,13 @@ def test_auto_is_told_before_a_run(run, recipe_file, tmp_path):
     assert code == 0 and any(text.startswith("Chosen automatically") for text in told)
 
 
+@pytest.mark.parametrize(("value", "told"), [("1", True), ("0", False), ("", False)])
+def test_auto_can_be_a_users_default(run, recipe_file, monkeypatch, value, told):
+    monkeypatch.setenv("SPARSEZO_AUTO", value)
+    code, _, error = run("estimate", recipe_file)
+    assert code == 0 and ("Chosen automatically" in error) == told
+
+
 def test_rates_are_tried_and_told(run, recipe_file):
     code, lines, _ = run("rates", recipe_file, "--steps", 2, "--json")
     (found,) = objects(lines)

@@ -11,12 +11,18 @@ from sparsezo_gui.sizes import size
 
 @dataclass(frozen=True)
 class Pace:
-    """Measured: ``seconds`` of a step. Estimated from that: those before the first step, ``search`` to find the mask
-    and ``prefix`` to compute once what enters the tuned blocks."""
+    """Measured: ``seconds`` of a step. Estimated from that: those before the first step, ``search`` to find the mask,
+    ``prefix`` to compute once what enters the tuned blocks, and ``rates`` to find a learning rate."""
 
     seconds: float
     search: float = 0.0
     prefix: float = 0.0
+    rates: float = 0.0
+
+    @property
+    def before(self) -> float:
+        """Seconds before the first step."""
+        return self.search + self.prefix + self.rates
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class WayFigures:
     def seconds(self) -> float | None:
         """Seconds of a whole run of the usual number of steps, without evaluations."""
         pace = self.pace
-        return None if pace is None else pace.search + pace.prefix + self.steps * pace.seconds
+        return None if pace is None else pace.before + self.steps * pace.seconds
 
     @property
     def problem(self) -> str:
@@ -58,7 +64,8 @@ class WayFigures:
             "memory_bytes": memory.most if memory else None,
             "memory_measured": bool(memory and memory.measured), "verdict": memory.verdict if memory else None,
             "step_seconds": pace.seconds if pace else None, "search_seconds": pace.search if pace else None,
-            "prefix_seconds": pace.prefix if pace else None, "usual_steps": self.steps, "seconds": self.seconds,
+            "prefix_seconds": pace.prefix if pace else None, "rate_search_seconds": pace.rates if pace else None,
+            "usual_steps": self.steps, "seconds": self.seconds,
             "limits": self.limits, "problem": self.problem,
         }  # fmt: skip
 

@@ -39,10 +39,18 @@ def _options(sub: argparse.ArgumentParser) -> None:
     peaks.add_argument("--trained", nargs="+", choices=("answers", "whole"), help="what is trained of them, likewise")
     peaks.add_argument("--columns", nargs="+", default=[], metavar="NAME", help="what is measured (default: all)")
     quality = sub.add_argument_group("quality")
-    quality.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="methods to compare (default: all)")
+    quality.add_argument("--methods", nargs="+", default=[], metavar="NAME",
+                         help="methods to compare, with a density or steps of their own: random@0.01, default:300, "
+                         "lora:100 (default: all)")  # fmt: skip
     quality.add_argument("--seeds", type=positive, default=3, metavar="N", help="seeds per method (default: 3)")
     quality.add_argument("--forwards", type=positive, default=2000, metavar="N",
                          help="forward passes per run; a backward pass counts as two (default: 2000)")  # fmt: skip
+    quality.add_argument("--no-search", action="store_true", help="use the usual learning rate of every method")
+    quality.add_argument("--evaluations", type=positive, default=10, metavar="N",
+                         help="evaluations on validation data in each run (default: 10)")  # fmt: skip
+    quality.add_argument("--passes", nargs="+", type=positive, default=[], metavar="N",
+                         help="also print the metric on validation data within so many forward passes")  # fmt: skip
+    quality.add_argument("--minutes", nargs="+", type=positive, default=[], metavar="N", help="likewise, in minutes")
     quality.add_argument("--once", action="store_true", help="search for learning rates on the first task only")
     quality.add_argument("--out", default="sparsezo-quality", metavar="FOLDER",
                          help="folder for results; existing results are not measured again")  # fmt: skip
@@ -97,24 +105,28 @@ def bench(options: argparse.Namespace, console: Console) -> None:
 
 
 def _quality(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.bench import pictures
-    from sparsezo_gui.engine.bench.contestants import LORA, METHODS, UNTUNED, named
+    from sparsezo_gui.engine.bench import pictures, tables
+    from sparsezo_gui.engine.bench.contestants import ALL, LORA, named
     from sparsezo_gui.engine.bench.quality import Quality
 
-    for needed, module in (("lora" in options.methods, "peft"), (options.picture, "matplotlib")):
+    methods = named(options.methods or [name for name in ALL if name != LORA or find_spec("peft")], options.densities)
+    peft = any(name.startswith(LORA) for name in methods)
+    for needed, module in ((peft, "peft"), (options.picture, "matplotlib")):
         if needed and find_spec(module) is None:
             raise UserError(f"This needs {module}: pip install 'sparsezo-gui[bench]'")
     if options.picture:
         pictures.check(Path(options.picture))  # before measuring for hours
     tasks = dict(task_of(text) for text in options.tasks)
-    methods = options.methods or [UNTUNED, *METHODS, *([LORA] if find_spec("peft") else [])]
-    methods = named(methods, options.densities)
     base = recipe.with_settings(Recipe(), [*options.set, *code_settings(options)])
-    quality = Quality(base, tasks, tuple(methods), options.seeds, options.forwards, Path(options.out), options.once)
-    rows = console.finish(quality.run())
-    columns = ("task", "method", "seeds", "final", "best", "forwards_to_mezo", "seconds_to_mezo", "tuned", "rate",
-               "seconds", "mask_seconds", "peak_memory_mib")  # fmt: skip
-    console.table(rows, columns, "", options.markdown)
+    quality = Quality(base, tasks, tuple(methods), options.seeds, options.forwards, Path(options.out), options.once,
+                      not options.no_search, options.evaluations)  # fmt: skip
+    console.finish(quality.run())
+    found = tables.rows(quality)
+    console.table(found, [each for each in tables.COLUMNS if any(row[each] != "" for row in found)], "",
+                  options.markdown)  # fmt: skip
+    if options.passes or options.minutes:
+        found = tables.within(quality, options.passes, options.minutes)
+        console.table(found, list(found[0]) if found else [], "Nothing has steps.", options.markdown)
     if options.picture:
         drawn = pictures.draw(quality, Path(options.picture))
         console.say(f"Plot written to {options.picture}." if drawn else "Nothing to plot yet.")

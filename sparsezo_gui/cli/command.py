@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,7 @@ CHANGED = argument(
     "configuration changed since the run started; marks the result",
 )  # fmt: skip
 JSON = argument("--json", action="store_true", help="one JSON object per line on standard output")
+AUTOMATIC = "SPARSEZO_AUTO"
 FLAG = "--trust-remote-code"
 TRUST = argument(
     FLAG, action="store_true", help="let the model's Python code run. It can do anything you can on this computer, so "
@@ -86,8 +88,9 @@ def code_settings(options: argparse.Namespace) -> list[str]:
 
 
 def recipe_of(options: argparse.Namespace, name: str = "") -> Recipe:
-    """The recipe that the options name, with their settings."""
-    given = recipe.load(name or options.recipe)
+    """The recipe that the options name, with their settings; the environment variable `AUTOMATIC` makes 'auto' the
+    user's default estimator."""
+    given = recipe.load(name or options.recipe, os.environ.get(AUTOMATIC, "0") not in ("", "0"))
     return recipe.with_settings(given, [*options.set, *code_settings(options)], Path.cwd())
 
 

@@ -60,7 +60,11 @@ def _before(way: WayFigures) -> list[str]:
     """What a run does before its first step, in a line; none if nothing takes time."""
     if way.pace is None:
         return []
-    parts = (("finding the mask", way.pace.search), ("computing once what enters the tuned blocks", way.pace.prefix))
+    pace = way.pace
+    parts = (
+        ("finding the mask", pace.search), ("computing once what enters the tuned blocks", pace.prefix),
+        ("finding a learning rate", pace.rates),
+    )  # fmt: skip
     told = [f"{what} about {duration(seconds)}" for what, seconds in parts if seconds]
     return [f"Before the steps: {', '.join(told)}."] if told else []
 

@@ -29,11 +29,15 @@ ANSWER_CHARACTERS = 1000  # of the expected and the generated answer, at most
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Metrics of a split, and its best and worst examples (see `sparsezo_gui.recipe.events.Examples`)."""
+    """Metrics of a split, and its best and worst examples (see `sparsezo_gui.recipe.events.Examples`).
+
+    ``scores`` has the values of each example, in order: its mean loss, and of the metrics that are means over examples.
+    """
 
     metrics: dict[str, float]
     best: list[dict[str, Any]]
     worst: list[dict[str, Any]]
+    scores: dict[str, list[float]]
 
 
 def evaluate(
@@ -66,21 +70,26 @@ def evaluate(
         weights += losses.weights.tolist()
         predicted += [int(scores[0].argmax()) for scores in measured.scores]
     found = {"examples": float(len(examples)), "loss": math.fsum(sums) / math.fsum(weights)}
+    means = [total / weight for total, weight in zip(sums, weights, strict=True)]
+    scores = {"loss": means}
     written = [""] * len(examples)
     if predicted:
         found |= own or _choices(examples, predicted)
+        scores["accuracy"] = [
+            float(choice in (each.label, *each.accepted)) for choice, each in zip(predicted, examples, strict=True)
+        ]
         written = [_candidate(model, *pair) for pair in zip(examples, predicted, strict=True)]
     else:
         found |= {name: function(found["loss"]) for name, function in functions("loss").items()}
         if all(example.references for example in examples):
-            found |= yield from _generated(model, examples, stage, written)
-    means = [total / weight for total, weight in zip(sums, weights, strict=True)]
+            scores |= yield from _generated(model, examples, stage, written)
+            found |= {name: math.fsum(each) / len(each) for name, each in scores.items() if name != "loss"}
     order = sorted((index for index, loss in enumerate(means) if math.isfinite(loss)), key=means.__getitem__)
     best, worst = (
         [_shown(model, examples[index], index, means[index], written[index]) for index in part]
         for part in (order[:SHOWN], order[::-1][:SHOWN])
     )
-    return Evaluated(found, best, worst)
+    return Evaluated(found, best, worst, scores)
 
 
 def _choices(examples: Sequence[Encoded], predicted: Sequence[int]) -> dict[str, float]:
@@ -113,13 +122,13 @@ def _candidate(model: FrozenModel, example: Encoded, choice: int) -> str:
 
 def _generated(
     model: FrozenModel, examples: Sequence[Encoded], stage: str, written: list[str]
-) -> Generator[Progress, None, dict[str, float]]:
-    """Metrics of the generated answers, which are stored in ``written``."""
+) -> Generator[Progress, None, dict[str, list[float]]]:
+    """Metrics of each generated answer; the answers are stored in ``written``."""
     scores = functions("written")
-    found = dict.fromkeys(scores, 0.0)
+    found = {name: [0.0] * len(examples) for name in scores}
     for done, (index, (answer,)) in enumerate(answers(model, examples)):
         yield Progress(f"{stage}: generating answers", done, len(examples), "examples")
         written[index], references = answer, examples[index].references
         for name, score in scores.items():
-            found[name] += score(answer, references)
-    return {name: total / len(examples) for name, total in found.items()}
+            found[name][index] = score(answer, references)
+    return found

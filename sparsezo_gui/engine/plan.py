@@ -23,6 +23,7 @@ from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.objective import count_tokens
 from sparsezo_gui.engine.planning import formula, measured, stand_in
 from sparsezo_gui.engine.pretrained.spec import ModelSpec
+from sparsezo_gui.engine.rate_search import PART, Budget
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.session.loading import load_data, load_model, tune_blocks
 from sparsezo_gui.errors import UserError
@@ -93,7 +94,8 @@ def _measured(
         seconds, tokens = yield from _timed(way, session, data.train.encoded)
         if passes is None and model.prefix is None:
             passes = seconds / tokens / own.cost
-        pace = Pace(seconds, _search(own, model, passes), _prefix(own, model, data.train.encoded))
+        prefix, rates = _prefix(own, model, data.train.encoded), seconds * _trials(own)
+        pace = Pace(seconds, _search(own, model, passes), prefix, rates)
         made[way.name] = replace(found[way.name], memory=memory, pace=pace)
         del session
     return made
@@ -141,6 +143,11 @@ def _search(recipe: Recipe, model: FrozenModel, passes: float | None) -> float:
         return 0.0
     texts = rule.passages(model, Search(recipe.loop.seed, recipe.data))
     return passes * (SEARCH if rule.sums else 1) * sum(len(each.tokens) for text in texts for each in text)
+
+
+def _trials(recipe: Recipe) -> float:
+    """Steps that the search for a learning rate takes."""
+    return recipe.loop.steps / PART if recipe.update.find_rate and Budget.of(recipe).steps else 0.0
 
 
 def _prefix(recipe: Recipe, model: FrozenModel, examples: Sequence[Encoded]) -> float:
@@ -201,7 +208,7 @@ def _notes(found: Sequence[WayFigures], recipe: Recipe) -> tuple[str, ...]:
     """What the figures mean."""
     notes = ["Steps are those that such runs usually needed in batches of 16; your data may need more or fewer."]
     if any(way.pace for way in found):
-        notes.append("Times include finding the mask and what is computed once, but no evaluations.")
+        notes.append("Times include what comes before the first step, but no evaluations.")
     if recipe.privacy.private:
         notes.append(
             "[privacy] does not cover these figures: memory and times depend on the lengths of the training examples. "

@@ -40,7 +40,7 @@ HELD_OUT = 4  # batches to compare rates on, at most; one for every `COMPARED` p
 COMPARED = 60
 LAST, FAR = 8, 3.0  # a short run ends if the median loss of that many steps exceeds that multiple of the initial loss
 WORSE = 1.1  # multiple of the initial loss, from which on a rate is unstable
-FADES = 0.4
+FADES = 0.3
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsezo_gui.answers import Cost
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import loop, memory, provenance, rate_search
 from sparsezo_gui.engine.data import TaskData
+from sparsezo_gui.engine.data.splits import SPLITS
 from sparsezo_gui.engine.files import own
+from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.loop import Commands, Loaded, Running
 from sparsezo_gui.engine.loop.loading import load
-from sparsezo_gui.engine.masks.rule import Search, find_measured
+from sparsezo_gui.engine.masks.rule import MaskRule, Search, find_measured
 from sparsezo_gui.engine.objectives.likelihood import Likelihood
 from sparsezo_gui.engine.planning import concrete, formula
 from sparsezo_gui.engine.privacy import accounting
@@ -35,6 +38,7 @@ from sparsezo_gui.engine.runs.checkpoints import usual_bytes
 from sparsezo_gui.engine.runs.start import starting
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.session.loading import load_data, load_model
+from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
@@ -43,17 +47,26 @@ from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.sizes import size
 
+Find = Callable[[MaskRule, FrozenModel, Search], Generator[e.Progress, None, tuple[Mask, Cost]]]
 DIRECTIONS_PROBED = 2  # to measure rounding noise along; drawn for step 0, which the loop does not use
 
 
-def train(recipe: Recipe, commands: Commands | None = None, folder: Path | None = None) -> Iterator[e.Event]:
-    """Starts a new run of ``recipe`` in ``folder`` (None: where the recipe says). Raises `UserError`."""
+def train(
+    recipe: Recipe, commands: Commands | None = None, folder: Path | None = None, find: Find = find_measured,
+    splits: Sequence[str] = SPLITS[1:],
+) -> Iterator[e.Event]:  # fmt: skip
+    """Starts a new run of ``recipe`` in ``folder`` (None: where the recipe says). Raises `UserError`.
+
+    A benchmark may ``find`` masks among those it kept, and evaluate only some ``splits`` at the end.
+    """
     with starting(recipe, folder) as (path, weaker):
         yield from (e.Notice(text, "warning") for text in weaker)
-        yield from loop.events((yield from _new_run(recipe, path, commands or SimpleQueue())))
+        running = yield from _new_run(recipe, path, commands or SimpleQueue(), find)
+        running.splits = tuple(splits)
+        yield from loop.events(running)
 
 
-def _new_run(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Event, None, Running]:
+def _new_run(recipe: Recipe, path: Path, commands: Commands, find: Find) -> Generator[e.Event, None, Running]:
     """A new run before its first step. It has the only reference to the model, so that memory can be released."""
     recipe, chosen = yield from concrete(recipe)
     recipe.privacy.check()
@@ -62,7 +75,7 @@ def _new_run(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Even
     data = yield from load_data(recipe, model)
     if planned := accounting.planned(recipe, len(data.train)):
         yield from _privacy_notices(planned, len(data.train))
-    mask, cost = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
+    mask, cost = yield from find(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
     if recipe.mask.cost():
         yield e.Notice(f"Finding the mask took {cost.seconds:.0f} s and at most {size(cost.bytes)}.")
     session = Session(recipe, model, tuned_values(model, mask))
@@ -88,15 +101,17 @@ def _new_run(recipe: Recipe, path: Path, commands: Commands) -> Generator[e.Even
 
 
 def resume(
-    folder: str | Path, commands: Commands | None = None, paused: bool = False, accept: bool = False
-) -> Iterator[e.Event]:
+    folder: str | Path, commands: Commands | None = None, paused: bool = False, accept: bool = False,
+    splits: Sequence[str] = SPLITS[1:],
+) -> Iterator[e.Event]:  # fmt: skip
     """Resumes the run in ``folder`` after its last recorded step. If ``paused``, it waits for commands first, so that
-    the model can be used as of any step, also with changed inputs if ``accept`` is set. Raises `UserError`."""
+    the model can be used as of any step, also with changed inputs if ``accept`` is set. ``splits`` are evaluated at the
+    end. Raises `UserError`."""
     run = folders.open_run(folder)
     with folders.locked(run.path) as lock:
         own(run.root.path)  # runs of earlier versions are readable by other users
         yield from (e.Notice(text, "warning") for text in lock.weaker)
-        running = Running(run, commands or SimpleQueue(), paused=paused, accept=accept)
+        running = Running(run, commands or SimpleQueue(), paused=paused, splits=tuple(splits), accept=accept)
         yield from load(running, first=True)
         yield from loop.events(running)
 

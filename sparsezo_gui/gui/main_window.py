@@ -165,7 +165,7 @@ class MainWindow(QMainWindow):
     def open_recipe(self, path: Path) -> None:
         """Opens a recipe file, or shows the reason on the page if that fails."""
         try:
-            self.workspace.set_recipe(load(path), path)
+            self.workspace.set_recipe(load(path, self.workspace.automatic), path)
         except UserError as error:
             self._show_problem(Problem(str(error)))
 

@@ -48,6 +48,8 @@ class Menus(QObject):
         run = bar.addMenu("&Run")
         for title, call, keys in RUN_ACTIONS:
             self._add(run, title, partial(self._on_run_page, call), keys)
+        run.addSeparator()
+        self._automatic(run)
         help_menu = bar.addMenu("&Help")
         self._add(help_menu, "&Keyboard shortcuts", self._show_shortcuts, Keys.HelpContents)
         self._add(help_menu, "&About SparseZO", lambda: AboutDialog(window).open())
@@ -109,6 +111,13 @@ class Menus(QObject):
             action.setChecked(value == current)
             action.triggered.connect(lambda _=False, value=value: self._set_appearance(key, value))
             group.addAction(action)
+
+    def _automatic(self, menu: QMenu) -> None:
+        workspace = self._window.workspace
+        action = menu.addAction("Choose the method a&utomatically")
+        action.setCheckable(True)
+        action.setChecked(workspace.automatic)
+        action.toggled.connect(workspace.set_automatic)
 
     def _set_appearance(self, key: str, value: object) -> None:
         store = self._window.workspace.store

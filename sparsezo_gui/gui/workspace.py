@@ -30,8 +30,9 @@ from sparsezo_gui.gui.requests import (
 from sparsezo_gui.gui.run_control import RunControl
 from sparsezo_gui.gui.run_requests import BranchRun, ReceiveRun, SaveNotes
 from sparsezo_gui.recipe import Recipe, dump, load, loads
+from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
 from sparsezo_gui.recipe.tables import changed
-from sparsezo_gui.recipe.ways import method, uses
+from sparsezo_gui.recipe.ways import AUTO, method, uses
 
 DEBOUNCE_MS = 250  # after the last recipe change, before the engine is asked again
 RECENT_RECIPES = 8
@@ -113,6 +114,20 @@ class Workspace(Client):
     def apply_text(self, text: str) -> None:
         """Sets the recipe from TOML text. Raises `UserError` with one sentence per mistake."""
         self.set_recipe(loads(text, "recipe"), self.recipe_path)
+
+    @property
+    def automatic(self) -> bool:
+        """Whether the user wants recipes to choose their method automatically."""
+        return bool(self.store.value("automatic", False, bool))
+
+    def set_automatic(self, on: bool) -> None:
+        """Saves what the user wants, and changes the recipe accordingly."""
+        self.store.setValue("automatic", on)
+        if on and self.recipe.estimator.rule != AUTO:
+            update = {"update": {"rule": UPDATES.default}} if self.recipe.estimator.backwards else {}
+            self.change_all({"estimator": {"rule": AUTO}, **update})
+        elif not on and self.recipe.estimator.rule == AUTO:
+            self.change("estimator", rule=ESTIMATORS.default)
 
     def _changed(self, recipe: Recipe) -> None:
         self.recipe = recipe

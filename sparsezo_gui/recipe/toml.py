@@ -21,8 +21,11 @@ LARGEST_FILE = 200 << 10  # bytes; a recipe is about 1 KiB
 MOST_DOTS = 1000  # in a line; time and memory to parse a dotted key grow with the square of its parts
 
 
-def load(name: str | Path) -> Recipe:
-    """Recipe from a TOML file, or from the name of a bundled recipe. Relative paths in it start from its folder."""
+def load(name: str | Path, automatic: bool = False) -> Recipe:
+    """Recipe from a TOML file, or from the name of a bundled recipe. Relative paths in it start from its folder.
+
+    If ``automatic``, a recipe that names no [estimator] rule gets 'auto'.
+    """
     path = Path(name)
     if os.path.isdir(path):
         raise UserError(f"'{path}' is a folder; a recipe is a TOML file.")
@@ -43,14 +46,14 @@ def load(name: str | Path) -> Recipe:
         raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start}).") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-    recipe = loads(text, str(path), path.parent)
+    recipe = loads(text, str(path), path.parent, automatic)
     if not recipe.run.name:
         recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"name": path.stem})})
     return recipe
 
 
-def loads(text: str, where: str = "recipe", folder: Path | None = None) -> Recipe:
-    """Recipe from TOML text; ``where`` names it in errors, relative paths start from ``folder``."""
+def loads(text: str, where: str = "recipe", folder: Path | None = None, automatic: bool = False) -> Recipe:
+    """Recipe from TOML text; ``where`` names it in errors, relative paths start from ``folder``; see `load`."""
     if any(line.count(".") > MOST_DOTS for line in text.splitlines()):
         raise UserError(f"{where}: a line has more than {MOST_DOTS:,} dots, so this is not a recipe.")
     try:
@@ -60,6 +63,8 @@ def loads(text: str, where: str = "recipe", folder: Path | None = None) -> Recip
     tables = as_it_was(migrated(tables, where))
     if folder is not None:
         paths.resolve(tables, folder, where)
+    if automatic and isinstance(own := tables.get("estimator", {}), dict):
+        tables = {**tables, "estimator": {"rule": "auto", **own}}
     return build(tables, where)
 
 

@@ -5,6 +5,7 @@ The command ``sparsezo plan`` compares them, and ``[estimator] rule = "auto"`` c
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,8 +79,14 @@ def as_settings(recipe: Recipe, way: Way) -> tuple[str, ...]:
         own = tables[table]
         same = own if values.get("rule", own.get("rule")) == own.get("rule") else {}
         new = {key: value for key, value in values.items() if key not in same or same[key] != value}
-        found += [f"{table}.{key}={value}" for key, value in new.items()]
+        found += [
+            f"{table}.{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in new.items()
+        ]
     return tuple(found)
+
+
+def _as_toml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def uses(recipe: Recipe, settings: Tables) -> bool:

@@ -86,8 +86,8 @@ def test_what_the_recipe_refuses_is_not_recommended_and_says_why():
 
 
 def test_the_time_of_a_run_is_that_of_its_parts():
-    found = replace(way("exact"), pace=Pace(0.25, search=3, prefix=4))
-    assert found.seconds == 3 + 4 + 100 * 0.25 and way("exact").seconds is None
+    found = replace(way("exact"), pace=Pace(0.25, search=3, prefix=4, rates=5))
+    assert found.seconds == 3 + 4 + 5 + 100 * 0.25 and way("exact").seconds is None
 
 
 # Measured
@@ -101,7 +101,8 @@ def clock(monkeypatch):
 
 
 def test_every_way_is_measured_with_the_model_loaded_once(make, clock, monkeypatch):
-    chosen = make(mask={"rule": "weight-activation", "sequences": 4, "tokens": 32}, loop={"steps": 2000})
+    mask = {"rule": "weight-activation", "sequences": 4, "tokens": 32}
+    chosen = make(mask=mask, loop={"steps": 2000}, update={"find_rate": False})
     loads, work = [], plans.load_model
     monkeypatch.setattr(plans, "load_model", lambda recipe: loads.append(recipe) or work(recipe))
     found = finish(plan(chosen))
@@ -124,6 +125,8 @@ def test_every_way_is_measured_with_the_model_loaded_once(make, clock, monkeypat
     assert figures["forward"].pace.search == pytest.approx(read / batches[0], rel=0.1)
     # With gradients (the default mask of the way with exact ones), it takes four passes of another text.
     assert figures["exact"].pace.search > 0 and figures["lora"].pace.search == 0
+    # Presets search for a rate, with a tenth of a run's 100 steps.
+    assert (figures["forward"].pace.rates, figures["exact"].pace.rates) == (0, 10 * 2.0)
 
 
 def test_what_is_measured_is_what_the_memory_measurement_measures(make):

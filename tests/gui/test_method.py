@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from PySide6.QtCore import QPoint, Qt
-from PySide6.QtGui import QHelpEvent
+from PySide6.QtGui import QAction, QHelpEvent
 from PySide6.QtWidgets import QApplication, QLabel, QToolTip, QWidget
-from standin import mask_report, memory
+from standin import mask_report
 
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.gui.requests import FindMask, FindRate
+from sparsezo_gui.gui.requests import CompareWays, FindMask, FindRate
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.safe_text import tooltip
 from sparsezo_gui.recipe.events import Stop
@@ -185,14 +185,14 @@ def test_the_advisor_speaks_and_keeps_silent(method, workspace, engine, qtbot):
         return [part.text() for part in parts if part.accessibleName() == "Advice" and part.isVisible()]
 
     qtbot.waitUntil(lambda: bool(said()))
-    assert "QLoRA would also fit in memory" in said()[0]
+    qtbot.waitUntil(lambda: workspace.plan is not None)
+    assert said() == [f"Recommended: {workspace.plan.why}"]
     workspace.change("mask", rule="random", density=0.0002)
     assert len(said()) == 3
-    engine.estimated = memory(others={})
-    workspace.change("mask", rule="sensitive", density=0.01)
-    qtbot.waitUntil(lambda: said() == [])
-    engine.estimated = memory()
-    workspace.change("loop", batch_size=8)
+    workspace.change("mask", density=0.01)
+    workspace.change_all(workspace.plan.best.tables)
+    assert said() == [], "it is what is recommended"
+    workspace.change_all({"estimator": {"rule": "two-sided"}, "update": {"rule": "scalar-normalised"}})
     qtbot.waitUntil(lambda: len(said()) == 1)
     engine.faults["estimate"] = UserError("There is no model 'x'.")
     workspace.change("loop", batch_size=4)
@@ -239,3 +239,78 @@ def test_finding_a_rate_can_be_cancelled_and_fail(method, find, click, workspace
     engine.faults["rates"] = UserError("There are too few training examples to find a rate with.")
     click("Find learning rate")
     qtbot.waitUntil(lambda: "too few" in method.banner.text)
+
+
+@pytest.fixture
+def compared(method, click, workspace, qtbot):
+    """A page on which the ways were compared."""
+    click("Compare on this computer")
+    qtbot.waitUntil(lambda: workspace.plan is not None and any(way.pace for way in workspace.plan.ways))
+    return method
+
+
+def test_before_they_are_compared_ways_have_an_estimate(method, find, workspace, qtbot):
+    qtbot.waitUntil(lambda: workspace.plan is not None)
+    assert find("Memory: Exact gradients").text() == "1.85 GiB (estimated)"
+    assert find("A step: Exact gradients").text() == find("In all: Exact gradients").text() == "–"
+    assert find("Comparison").text() == "Memory is estimated. Compare to measure memory and time."
+
+
+def test_compared_ways_have_their_figures_and_one_is_recommended(compared, find):
+    assert find("Memory: Exact gradients").text() == "1.76 GiB (measured)"
+    assert find("A step: Exact gradients").text() == "250 ms"
+    assert find("Usual steps: Forward passes only").text() == "2\u2009000"
+    assert find("In all: Exact gradients").text() == "37 s", "100 steps, and 12 s to find the mask"
+    assert find("In all: Exact gradients, last half").text() == "55 s"
+    assert shown(compared, "Recommended: Exact gradients") and not shown(compared, "Recommended: Forward passes only")
+    assert find("Recommended way").text().startswith("Exact gradients: usually 100 steps")
+    lora = find("Use LoRA, exact gradients")
+    assert not lora.isEnabled() and lora.toolTip() == "It needs 1.76 GiB, and 1.00 GiB are free."
+    assert find("Limits: LoRA, exact gradients").text() == lora.toolTip()
+    assert "cannot tune accuracy" in find("Limits: Exact gradients").text().lower()
+
+
+def test_a_way_is_taken_and_left_again_without_comparing_again(compared, find, click, workspace):
+    before, plan = workspace.recipe, workspace.plan
+    assert find("Use Forward passes only").text() == "In use" and not find("Use Forward passes only").isEnabled()
+    click("Use Exact gradients, last half")
+    recipe = workspace.recipe
+    assert (recipe.estimator.rule, recipe.mask.rule, recipe.mask.blocks) == ("first-order", "lora", "half")
+    assert recipe.loop.steps == 100 and workspace.plan is plan
+    assert find("Use Exact gradients, last half").text() == "In use"
+    click("Use Forward passes only")
+    assert workspace.recipe == before.model_copy(update={"loop": before.loop.model_copy(update={"steps": 2000})})
+    workspace.change("update", learning_rate=1e-4)
+    assert workspace.plan is plan
+    workspace.change("loop", batch_size=3)
+    assert workspace.plan is not plan, "it was compared for other batches"
+
+
+def test_a_comparison_can_be_cancelled_and_its_problem_is_told(method, find, click, workspace, engine, qtbot):
+    engine.endless = True
+    click("Compare on this computer")
+    qtbot.waitUntil(lambda: find("Comparison").text() == "Measuring: Forward passes only…")
+    assert find("Comparison progress").maximum() == 3
+    click("Cancel the comparison")
+    qtbot.waitUntil(lambda: not workspace.of(CompareWays).busy)
+    engine.endless = False
+    engine.faults["plan"] = UserError("data.csv: cannot be read.")
+    click("Compare on this computer")
+    qtbot.waitUntil(lambda: "cannot be read" in method.banner.text)
+
+
+def test_automatic_is_the_users_setting_and_changes_the_recipe(window, method, workspace, engine, tmp_path, qtbot):
+    action = next(each for each in window.findChildren(QAction) if each.text() == "Choose the method a&utomatically")
+    workspace.change_all(workspace.plan.best.tables if workspace.plan else {"estimator": {"rule": "first-order"}})
+    assert not action.isChecked() and not workspace.automatic
+    action.trigger()
+    assert workspace.automatic and workspace.recipe.estimator.rule == "auto"
+    assert workspace.recipe.update.rule == "scalar-normalised", "which suits either choice"
+    path = tmp_path / "mine.toml"
+    path.write_text('[mask]\nrule = "random"\n')
+    window.open_recipe(path)
+    assert workspace.recipe.estimator.rule == "auto"
+    action.trigger()
+    assert not workspace.automatic and workspace.recipe.estimator.rule == "two-sided"
+    window.open_recipe(path)
+    assert workspace.recipe.estimator.rule == "two-sided"

@@ -116,3 +116,17 @@ def test_every_way_is_named_once_and_says_what_it_cannot_do():
     found = ways.ways(build({}))
     assert sorted(way.name for way in found) == sorted(ways.STEPS)
     assert all(way.limits.endswith(".") and way.title for way in found)
+
+
+def test_a_users_default_only_fills_in_what_a_recipe_does_not_say(tmp_path):
+    path = tmp_path / "r.toml"
+    for text, rule in (
+        ("", "auto"), ("[estimator]\nepsilon = 2e-3\n", "auto"), ('[estimator]\nrule = "fzoo"\n', "fzoo"),
+    ):  # fmt: skip
+        path.write_text(text)
+        assert load(path, automatic=True).estimator.rule == rule
+        assert load(path).estimator.rule == (rule if rule == "fzoo" else "two-sided")
+    assert load("starter", automatic=True).estimator.rule == "two-sided"
+    path.write_text("estimator = 3\n")
+    with pytest.raises(UserError, match="must be a table"):
+        load(path, automatic=True)

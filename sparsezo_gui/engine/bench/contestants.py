@@ -1,29 +1,20 @@
-"""What `sparsezo_gui.engine.bench.quality` compares: methods as settings of a recipe, and first-order LoRA.
+"""What `sparsezo_gui.engine.bench.quality` compares: methods as settings of a recipe.
 
 Methods that are not named after an update take scalar-normalised steps, all with a decaying rate, so that only what the
-name says differs. The search for the best rate starts from the rates here.
+name says differs. The search for the best rate starts from the rates here. The methods in `STEPS` are as users get
+them: their rate is not searched for, and they take so many steps. A name may set density and steps, as in
+'random@0.01:300'.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Generator, Sequence
-from typing import Any
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from sparsezo_gui.engine import frozen
-from sparsezo_gui.engine.bench.references import ALPHA, RANK, load_plain
-from sparsezo_gui.engine.data.encode import Encoded
-from sparsezo_gui.engine.session.loading import load_data
-from sparsezo_gui.engine.zo import generator
-from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.errors import UserError, did_you_mean
-from sparsezo_gui.recipe import Recipe
-from sparsezo_gui.recipe.events import Event, Progress
-from sparsezo_gui.recipe.registry import MASKS
+from sparsezo_gui.recipe import Recipe, with_settings
+from sparsezo_gui.recipe.presets import PRESETS
 
 _SENSITIVE = ("mask.rule=sensitive", "update.learning_rate=4e-3")
 _DENSE = ("model.bits=32", "update.learning_rate=2e-3")
@@ -63,106 +54,68 @@ METHODS: dict[str, tuple[str, ...]] = {
     },
     "coreset": (*_SENSITIVE, "selection.rule=coreset"),
 }
-LORA, UNTUNED = "lora", "untuned"
 COMMON = ("update.rule=scalar-normalised", "update.schedule=linear")
-LORA_RATE = 1e-3
+PRESET = {"exact": "Exact gradients", "exact-half": "Exact, last half"}
+STEPS = {"default": 1500, "exact": 100, "exact-half": 100}
+UNTUNED, PROBE, LORA = "untuned", "linear-probe", "lora"
+ALL = (UNTUNED, PROBE, *STEPS, *METHODS, LORA)
+
+
+class Name(NamedTuple):
+    """The parts of a name; ``steps`` is 0 if it sets none."""
+
+    method: str
+    density: str
+    steps: int
+
+
+def parsed(name: str) -> Name:
+    """The parts of ``name``, such as 'random@0.01:300'. Raises `UserError`."""
+    rest, colon, steps = name.partition(":")
+    method, at, density = rest.partition("@")
+    if method not in ALL:
+        raise UserError(f"Unknown method '{method}'. {did_you_mean(method, ALL)}")
+    if colon and (not steps.isdecimal() or not int(steps) or method in (UNTUNED, PROBE)):
+        raise UserError(f"'{name}': write steps as a whole number above 0, of a method that takes steps: lora:100.")
+    if at and not has_density(method):
+        raise UserError(f"'{name}': the mask of '{method}' has no density. Use '{method}'.")
+    return Name(method, density, int(steps or 0))
 
 
 def settings(name: str) -> tuple[str, ...]:
-    """Settings of the method ``name``, such as 'sensitive' or, with a density, 'random@0.01'. Raises `UserError`."""
-    if name in (UNTUNED, LORA):
-        return ()
-    method, _, density = name.partition("@")
-    if method not in METHODS:
-        raise UserError(f"Unknown method '{method}'. {did_you_mean(method, METHODS)}")
-    if density and not _has_density(method):
-        raise UserError(f"'{name}': the mask of '{method}' has no density. Use '{method}'.")
-    return (*COMMON, *METHODS[method], *((f"mask.density={density}",) if density else ()))
+    """Settings of the method ``name``. Raises `UserError`."""
+    method, density, _ = parsed(name)
+    return (*_own(method), *((f"mask.density={density}",) if density else ()))
 
 
-def _has_density(method: str) -> bool:
-    rule = next(text.removeprefix("mask.rule=") for text in METHODS[method] if text.startswith("mask.rule="))
-    return "density" in MASKS[rule].model_fields
+def _own(method: str) -> tuple[str, ...]:
+    if method in PRESET:
+        tables = next(preset.settings for preset in PRESETS if preset.title == PRESET[method])
+        return tuple(
+            f"{table}.{key}={json.dumps(value)}" for table, values in tables.items() for key, value in values.items()
+        )
+    return (*COMMON, *METHODS[method]) if method in METHODS else ()
+
+
+def searched(name: str) -> bool:
+    """Whether the rate of the method is searched for."""
+    method = parsed(name).method
+    return method in METHODS or method == LORA
+
+
+def has_density(method: str) -> bool:
+    """Whether ``method`` tunes a density of the weights that can be chosen."""
+    chosen = with_settings(Recipe(), _own(method))
+    return method not in (UNTUNED, PROBE, LORA) and "density" in type(chosen.mask).model_fields
 
 
 def named(methods: Sequence[str], densities: Sequence[str]) -> list[str]:
-    """The names of ``methods`` at each of ``densities``, or alone if they have no density. Raises `UserError`."""
+    """The full names of ``methods``: at each of ``densities``, where they have one, and with the steps of those in
+    `STEPS`. Raises `UserError`."""
     found = []
     for name in methods:
-        at_each = densities and settings(name) and _has_density(name.partition("@")[0])
-        found += [f"{name}@{density}" for density in densities] if at_each else [name]
+        method, density, steps = parsed(name)
+        several = [density] if density or not densities or not has_density(method) else densities
+        count = steps or STEPS.get(method, 0)
+        found += [f"{method}{each and f'@{each}'}{f':{count}' if count else ''}" for each in several]
     return found
-
-
-def lora(recipe: Recipe, steps: int, factor: float) -> Generator[Event, None, dict[str, Any]]:
-    """First-order LoRA (arXiv 2106.09685) with peft and AdamW on the same base model, examples, order and loss."""
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-
-    base = yield from frozen.load(recipe.model)
-    data = yield from load_data(recipe, base)
-    source, device, bits = base.source, base.device, recipe.model.bits
-    del base
-    model = load_plain(source.folder, device, torch.float32, 4 if bits == 4 else 16, trained=True, code=source.code)
-    if bits == 4:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
-    adapted: Any = get_peft_model(model, config)
-    adapters = [each for name, each in adapted.named_parameters() if "lora_A" in name]
-    for number, each in enumerate(adapters):  # the same distribution as in peft, but from our seed
-        drawn = generator.normal(recipe.loop.seed, 0, number, each.numel(), device, stream=generator.Stream.ADAPTERS)
-        each.data.copy_(drawn.view_as(each) / math.sqrt(3 * each.shape[1]))
-    optimiser = torch.optim.AdamW([each for each in adapted.parameters() if each.requires_grad], lr=factor * LORA_RATE)
-    examples, loop, curve, seconds = data.train.encoded, recipe.loop, [], 0.0
-    for step in range(1, steps + 1):
-        started = time.perf_counter()
-        for group in optimiser.param_groups:
-            group["lr"] = factor * LORA_RATE * (1 - (step - 1) / steps)
-        batch = shuffled_batch(loop, step, examples)
-        _loss(adapted, batch).backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        seconds += time.perf_counter() - started
-        if step % loop.evaluate_every == 0 or step == steps:
-            yield Progress("LoRA", step, steps, "steps")
-            curve.append((3 * step, _accuracy(adapted, data.validation.encoded)))
-    with torch.no_grad():
-        validation = _loss(adapted, data.validation.encoded[:200]).item()
-    return {
-        "curve": curve, "validation_loss": validation, "steps": steps,
-        "final": _accuracy(adapted, data.test.encoded), "tuned": adapted.get_nb_trainable_parameters()[0],
-        "rate": factor * LORA_RATE, "seconds": round(seconds, 1),
-    }  # fmt: skip
-
-
-def _scores(model: Any, batch: Sequence[Encoded]) -> list[Tensor]:
-    """Mean log-probability of each candidate of each example, from padded rows."""
-    rows = [row for example in batch for row in example.rows]
-    longest = max(len(row.tokens) for row in rows)
-    tokens = torch.tensor([[*row.tokens, *[0] * (longest - len(row.tokens))] for row in rows], device=model.device)
-    lengths = torch.tensor([len(row.tokens) for row in rows], device=model.device)
-    mask = (torch.arange(longest, device=model.device) < lengths[:, None]).long()
-    found = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits.float().log_softmax(-1)
-    scores, first = [], 0
-    for example in batch:
-        sums: list[list[Tensor]] = [[] for _ in range(example.choices)]
-        for number, row in enumerate(example.rows, first):
-            for place, target, choice in zip(row.positions, row.targets, row.choices, strict=True):
-                sums[choice].append(found[number, place, target])
-        first += len(example.rows)
-        scores.append(torch.stack([torch.stack(each).mean() for each in sums]))
-    return scores
-
-
-def _loss(model: Any, batch: Sequence[Encoded]) -> Tensor:
-    pairs = zip(_scores(model, batch), batch, strict=True)
-    return torch.stack([-scores.log_softmax(0)[example.label] for scores, example in pairs]).mean()
-
-
-@torch.no_grad()
-def _accuracy(model: Any, examples: Sequence[Encoded]) -> float:
-    hits = 0
-    for first in range(0, len(examples), 32):
-        batch = examples[first : first + 32]
-        chosen = [int(scores.argmax()) for scores in _scores(model, batch)]
-        hits += sum(choice in {each.label, *each.accepted} for choice, each in zip(chosen, batch, strict=True))
-    return hits / len(examples)

@@ -3,42 +3,54 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from sparsezo_gui.engine.bench.contestants import parsed
 from sparsezo_gui.engine.bench.quality import Quality
+from sparsezo_gui.engine.bench.tables import measure_of
+from sparsezo_gui.engine.bench.trials import Cell
 from sparsezo_gui.engine.files import replacing
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.metrics import metric
 
-Panel = dict[str, list[tuple[float, float, float]]]  # by rule: density, mean and standard error in percent
+Panel = dict[str, list[tuple[float, float, float]]]  # by rule: density or passes, mean and standard error
 
 
 def densities(quality: Quality, task: str) -> Panel:
-    """Final accuracy over the density, for methods that were measured at several."""
+    """The final metric over the density, for methods that were measured at several."""
     found: Panel = {}
     for name in quality.methods:
-        rule, _, density = name.partition("@")
+        rule, density, _ = parsed(name)
         cells = quality.whole(task, name)
         if density and cells:
-            hits = [100 * cell["final"] for cell in cells]
-            error = statistics.stdev(hits) / len(hits) ** 0.5 if len(hits) > 1 else 0.0
-            found.setdefault(rule, []).append((float(density), statistics.mean(hits), error))
+            mean, error = _mean(cells[0], [cell["final"] for cell in cells])
+            found.setdefault(rule, []).append((float(density), mean, error))
     return {rule: sorted(points) for rule, points in found.items() if len(points) > 1}
 
 
 def curves(quality: Quality, task: str) -> Panel:
-    """Validation accuracy over forward passes: mean and standard error over the seeds."""
+    """The metric on validation data over forward passes: mean and standard error over the seeds."""
     found: Panel = {}
     for name in quality.methods:
         cells = quality.whole(task, name)
         if "@" not in name and cells and cells[0]["curve"]:
-            found[name] = [_point(at) for at in zip(*(cell["curve"] for cell in cells), strict=False)]
+            columns = zip(*(cell["curve"] for cell in cells), strict=False)
+            found[name] = [(at[0][0], *_mean(cells[0], [point[1] for point in at])) for at in columns]
     return found
 
 
-def _point(at: tuple[Any, ...]) -> tuple[float, float, float]:
-    hits = [100 * hit for _, hit in at]
-    return at[0][0], statistics.mean(hits), statistics.stdev(hits) / len(hits) ** 0.5 if len(hits) > 1 else 0.0
+def _mean(cell: Cell, values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard error of values of the metric of ``cell``, in percent if it is a share."""
+    scale = 100 if metric(measure_of(cell)).percent else 1
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return scale * statistics.mean(values), scale * error
+
+
+def _unit(quality: Quality, task: str) -> str:
+    cell = next(cell for name in quality.methods for cell in quality.whole(task, name))
+    found = metric(measure_of(cell))
+    return f"{found.title}, %" if found.percent else found.title
 
 
 def check(path: Path) -> None:
@@ -58,25 +70,25 @@ def draw(quality: Quality, path: Path) -> bool:
     from matplotlib.figure import Figure
 
     panels = [
-        (f"{task}: {title}", label, scale, found)
+        (f"{task}: {title}", label, scale, _unit(quality, task), found)
         for task in quality.tasks
         for title, label, scale, found in (
-            ("accuracy over the share of tuned weights", "share of the eligible weights", "log",
+            ("over the share of tuned weights", "share of the eligible weights", "log",
              densities(quality, task)),
-            ("accuracy over forward passes", "forward passes", "linear", curves(quality, task)),
+            ("over forward passes", "forward passes", "linear", curves(quality, task)),
         )
         if found
     ]  # fmt: skip
     if not panels:
         return False
     figure = Figure(figsize=(9.5, 4.8 * len(panels)), layout="constrained")
-    for axes, (title, label, scale, found) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels,
+    for axes, (title, label, scale, unit, found) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels,
                                                   strict=True):  # fmt: skip
         for number, (name, points) in enumerate(found.items()):
             x, y, error = zip(*points, strict=True)
             dash = ("-", "--", "-.", ":")[number // 10 % 4]
             axes.errorbar(x, y, error, label=name, marker="osD^vP*X<>"[number % 10], ms=4, lw=1.2, ls=dash, capsize=2)
-        axes.set(title=title, xlabel=label, ylabel="accuracy, %", xscale=scale)
+        axes.set(title=title, xlabel=label, ylabel=unit, xscale=scale)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
     with replacing(path) as temporary:

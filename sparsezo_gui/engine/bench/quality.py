@@ -1,9 +1,10 @@
-"""How well methods tune: tasks × methods × seeds at equal forward passes, each cell a full run of the program.
+"""How well methods tune: tasks × methods × seeds, each cell a full run of the program.
 
-Every cell is saved in ``results.jsonl`` as soon as it is done, so a benchmark of hours can be stopped, resumed and
-extended. A method's learning rate is searched for first, with full runs of the first seed, compared on validation data:
-one rate for all methods would be unfair, and short runs tolerate higher rates than long ones. A backward pass counts as
-two forward passes.
+Every cell is saved in ``results.jsonl`` as soon as it is done, and a run that is interrupted resumes at its last step,
+so a benchmark of hours can be stopped, continued and extended. Masks and the results of untuned models are kept too.
+A method's learning rate is searched for first, with full runs of the first seed, compared on validation data: one rate
+for all methods would be unfair, and short runs tolerate higher rates than long ones. Methods that are compared as users
+get them are not searched for (see `contestants`). A backward pass counts as two forward passes.
 """
 
 from __future__ import annotations
@@ -11,45 +12,33 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import statistics
-import tempfile
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparsezo_gui.engine import frozen, training
-from sparsezo_gui.engine.bench.contestants import LORA, LORA_RATE, UNTUNED, lora, settings
+from sparsezo_gui.engine.bench import lora
+from sparsezo_gui.engine.bench.contestants import LORA, PROBE, STEPS, UNTUNED, named, parsed, searched, settings
+from sparsezo_gui.engine.bench.linear_probe import linear_probe
+from sparsezo_gui.engine.bench.trials import Cell, Work, tuned, untuned
 from sparsezo_gui.engine.data.tasks import task as kind_of
-from sparsezo_gui.engine.evaluate import evaluate
 from sparsezo_gui.engine.files import cannot_write, write_text
 from sparsezo_gui.engine.locks import held
-from sparsezo_gui.engine.runs import journal
-from sparsezo_gui.engine.runs.folder import RunFolder, open_run
-from sparsezo_gui.engine.runs.lineage import lineage_of
-from sparsezo_gui.engine.session.loading import load_data
-from sparsezo_gui.engine.session.opening import open_session
-from sparsezo_gui.engine.session.replay import replay
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import Recipe, outcome, with_settings
+from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe import events as e
 
-EVALUATIONS = 10  # on validation data, evenly spaced over a run
 APART = 4.0  # factor between two rates to try
 FURTHEST = 3  # how many rates to try above or below the first
 HIGHEST = 1.0  # highest rate that a recipe accepts
 RESULTS, LOCK = "results.jsonl", "results.lock"
-METRIC = "accuracy"  # the metric of the tasks that are compared
-TARGET = "mezo"  # the method whose final accuracy the others should reach in fewer forward passes
-
-Cell = dict[str, Any]
-Work = Generator[e.Event, None, Cell]
 
 
 @dataclass
 class Quality:
-    """Measures ``methods`` (see `contestants.settings`) on ``tasks`` (settings by name), starting from ``base``, and
-    saves the cells in ``folder``. With ``once``, the best rates on the first task are used for all.
+    """Measures ``methods`` (see `contestants`) on ``tasks`` (settings by name), starting from ``base``, and saves the
+    cells in ``folder``. With ``once``, the best rates on the first task are used for all; without ``search``, the usual
+    ones. A run looks at the validation data ``evaluations`` times, evenly spaced.
 
     Raises `UserError` if something cannot be compared."""
 
@@ -60,20 +49,21 @@ class Quality:
     forwards: int
     folder: Path
     once: bool = False
+    search: bool = True
+    evaluations: int = 10
     cells: list[Cell] = field(init=False)
 
     def __post_init__(self) -> None:
         for table, key in (("estimator", "rule"), ("update", "rule"), ("update", "schedule")):
             if getattr(getattr(self.base, table), key) != getattr(getattr(Recipe(), table), key):
                 raise UserError(f"[{table}] {key} belongs to the compared methods. Leave it out, and choose --methods.")
+        self.methods = tuple(named(self.methods, ()))
         for task in self.tasks:  # report errors before the first one takes hours
             for name in self.methods:
                 data = self._recipe(task, name).data
-                if kind_of(data.task).kind != "choice" or kind_of(data.task).metric != METRIC:
-                    raise UserError(
-                        f"Task '{data.task}' has no answers to choose from, but accuracy is compared here. "
-                        "Choose a task with answers."
-                    )
+                if kind_of(data.task).kind == "preference":
+                    raise UserError(f"Task '{data.task}' cannot be compared: its pairs have no correct answer. Choose "
+                                    "another task.")  # fmt: skip
                 if not data.validation or not data.test:
                     raise UserError("Rates are chosen on validation data, and results measured on test data. Set "
                                     "[data] validation and test above 0.")  # fmt: skip
@@ -87,24 +77,31 @@ class Quality:
         except ValueError as error:
             raise UserError(f"{path}: not a results file ({error}). Choose another folder with --out.") from error
 
-    def run(self) -> Generator[e.Event, None, list[Cell]]:
-        """Measures all missing cells; returns a row for each task and method. Raises `UserError`."""
+    def run(self) -> Generator[e.Event, None, None]:
+        """Measures all missing cells, all of the first seed before those of the next. Raises `UserError`."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
-        for task in self.tasks:
-            searched = next(iter(self.tasks)) if self.once else task
-            for name in self.methods:
-                factor = 1.0 if name == UNTUNED else (yield from self._rate(searched, name))
-                for seed in range(1 if name == UNTUNED else self.seeds):
-                    yield from self._cell(task, name, seed, factor)
-        return self.rows()
+        for seed in range(self.seeds):
+            for task in self.tasks:
+                for name in self.methods:
+                    if self._takes(name, task, seed):
+                        factor = yield from self._factor(next(iter(self.tasks)) if self.once else task, name)
+                        yield from self._cell(task, name, seed, factor)
 
-    def _rate(self, task: str, name: str) -> Generator[e.Event, None, float]:
-        """The factor on a method's default rate with the lowest validation loss at the end of a run: tries higher rates
+    def _takes(self, name: str, task: str, seed: int) -> bool:
+        """Whether there is such a cell: what has no seed has one, and a probe needs the same answers in all rows."""
+        method, of_task = parsed(name).method, kind_of(self._recipe(task, name).data.task)
+        fixed = of_task.kind == "choice" and not of_task.item and not any("{{" in each.text for each in of_task.answers)
+        return (method != PROBE or fixed) and (method not in (UNTUNED, PROBE) or seed == 0)
+
+    def _factor(self, task: str, name: str) -> Generator[e.Event, None, float]:
+        """The factor on a method's usual rate with the lowest validation loss at the end of a run: tries higher rates
         as long as they help, else lower ones."""
         best = 1.0
+        if not self.search or not searched(name):
+            return best
         lowest = _loss((yield from self._cell(task, name, 0, best)))
         for direction in (APART, 1 / APART):
             for _ in range(FURTHEST):
@@ -120,9 +117,7 @@ class Quality:
 
     def _usual(self, task: str, name: str) -> float:
         """The rate that the search starts from."""
-        if name == LORA:
-            return LORA_RATE
-        return self._recipe(task, name).update.learning_rate
+        return lora.RATE if parsed(name).method == LORA else self._recipe(task, name).update.learning_rate
 
     def _recipe(self, task: str, name: str) -> Recipe:
         of_task = with_settings(self.base, self.tasks[task], Path.cwd())
@@ -130,19 +125,38 @@ class Quality:
 
     def _cell(self, task: str, name: str, seed: int, factor: float) -> Work:
         key = {**self._key(task, name), "seed": seed, "factor": factor}
-        for cell in self.cells:
-            if cell.items() >= key.items():
-                return cell
-        yield e.Notice(f"{task}, {name}, seed {seed}, {factor:g} × the default rate")
-        chosen = with_settings(self._recipe(task, name), [f"loop.seed={seed}"])
-        if name == UNTUNED:
-            work = _untuned(chosen)
-        elif name == LORA:
-            work = lora(_evaluated(chosen, self.forwards // 3), self.forwards // 3, factor)
-        else:
-            rate = f"update.learning_rate={factor * chosen.update.learning_rate!r}"
-            work = _tuned(_evaluated(with_settings(chosen, [rate]), self.forwards // chosen.cost))
-        cell = key | (yield from work)
+        if found := self._found(key):
+            return found
+        yield e.Notice(f"{task}, {name}, seed {seed}" + (f", {factor:g} × the usual rate" if searched(name) else ""))
+        recipe = with_settings(self._recipe(task, name), [f"loop.seed={seed}"])
+        return self._keep(key | (yield from self._measured(recipe, name, factor)))
+
+    def _measured(self, recipe: Recipe, name: str, factor: float) -> Work:
+        method, metric = parsed(name).method, {"metric": kind_of(recipe.data.task).metric}
+        if method == LORA:
+            return metric | (yield from lora.lora(self._evaluated(recipe, name), factor))
+        base = yield from self._untuned(recipe)
+        if method == UNTUNED:
+            return metric | base
+        beside = metric | {f"base_{key}": base[key] for key in ("final", "loss", "scores", "samples") if key in base}
+        if method == PROBE:
+            return beside | (yield from linear_probe(recipe))
+        if searched(name):  # with the guard, a run that goes back and repeats steps would use more passes than others
+            recipe = with_settings(recipe, ["loop.guard=false"])
+            recipe = recipe.with_rate(factor * recipe.update.learning_rate)
+        return beside | (yield from tuned(self._evaluated(recipe, name), self.folder))
+
+    def _untuned(self, recipe: Recipe) -> Work:
+        """The result of the model without tuning, which only depends on the model and the data."""
+        tables = [recipe.model.model_dump_json(), recipe.data.model_dump_json()]
+        key = {"untuned": hashlib.sha256(json.dumps(tables).encode()).hexdigest()[:12]}
+        found = self._found(key) or self._keep(key | (yield from untuned(recipe)))
+        return {name: value for name, value in found.items() if name != "untuned"}
+
+    def _found(self, key: Cell) -> Cell | None:
+        return next((cell for cell in self.cells if cell.items() >= key.items()), None)
+
+    def _keep(self, cell: Cell) -> Cell:
         try:
             with held(self.folder / LOCK, -1):
                 self.cells = [*self._kept(), cell]  # others may have added cells meanwhile
@@ -151,43 +165,28 @@ class Quality:
             raise cannot_write(self.folder, error) from error
         return cell
 
-    def rows(self) -> list[Cell]:
-        """For each task and method: accuracy in percent, mean ± standard error over the seeds, at the end (``final``)
-        and at the best step on validation data (``best``); and the forward passes and seconds needed to reach MeZO's
-        mean final accuracy on validation data, if all seeds reached it. ``mib`` is the old name of
-        ``peak_memory_mib``, in results too."""
-        return [self._row(task, name) for task in self.tasks for name in self.methods if self.whole(task, name)]
-
-    def _row(self, task: str, name: str) -> Cell:
-        cells, other = self.whole(task, name), self.whole(task, TARGET)
-        reached: list[int | None] = [None]
-        if other and name != UNTUNED:
-            target = statistics.mean(cell["curve"][-1][1] for cell in other)
-            reached = [next((count for count, hit in cell["curve"] if hit >= target), None) for cell in cells]
-        counts = [count for count in reached if count is not None]
-        passes = statistics.mean(counts) if len(counts) == len(reached) else None
-        seconds = statistics.mean(cell["seconds"] for cell in cells) if "seconds" in cells[0] else None
-        return {
-            "task": task, "method": name, "seeds": len(cells),
-            "final": _spread(cell["final"] for cell in cells),
-            "best": _spread(cell["best"] for cell in cells) if "best" in cells[0] else "",
-            "forwards_to_mezo": "" if passes is None else round(passes),
-            "seconds_to_mezo": "" if passes is None or seconds is None else round(seconds * passes / self.forwards),
-            "tuned": cells[0]["tuned"], "rate": f"{cells[0]['rate']:.1e}",
-            "seconds": "" if seconds is None else round(seconds),
-            "mask_seconds": cells[0].get("mask_seconds", ""),
-            **dict.fromkeys(("peak_memory_mib", "mib"), cells[0].get("peak_memory_mib", cells[0].get("mib", ""))),
-        }  # fmt: skip
+    def _evaluated(self, recipe: Recipe, name: str) -> Recipe:
+        """``recipe`` with the steps of a method: its own, or as many as ``forwards`` pay for."""
+        cost = lora.COST if parsed(name).method == LORA else recipe.cost
+        steps = parsed(name).steps or max(1, self.forwards // cost)
+        every = max(1, steps // self.evaluations)
+        return with_settings(recipe, [f"loop.steps={steps}", f"loop.evaluate_every={every}"])
 
     def _key(self, task: str, name: str) -> Cell:
-        """Identifies cells. Settings with default values are left out, since later versions have more of them."""
+        """Identifies cells. Settings with default values are left out, since later versions have more of them; but of
+        what is compared as users get it, the usual rate is part of the key."""
         own, usual = (each.model_dump(mode="json", exclude={"run"}) for each in (self.base, Recipe()))
         usual["model"]["block"] = 64  # the only value when the first cells were measured
         changed = {name: {key: value for key, value in table.items() if value != usual[name].get(key)}
                    for name, table in own.items() if isinstance(table, dict)}  # fmt: skip
-        text = json.dumps([changed, self.tasks[task], settings(name)], sort_keys=True)
-        base = hashlib.sha256(text.encode()).hexdigest()[:12]
-        return {"model": self.base.model.id, "base": base, "forwards": self.forwards, "task": task, "method": name}
+        method, _, steps = parsed(name)
+        content: list[Any] = [changed, self.tasks[task], settings(name)]
+        if method in STEPS:
+            content.append(self._usual(task, name))
+        base = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        cost = lora.COST if method == LORA else self._recipe(task, name).cost
+        forwards = steps * cost or (self.forwards if method != PROBE else 0)
+        return {"model": self.base.model.id, "base": base, "forwards": forwards, "task": task, "method": name}
 
     def whole(self, task: str, name: str) -> list[Cell]:
         """The cells of a method on a task at its best rate."""
@@ -201,64 +200,3 @@ def _loss(cell: Cell) -> float:
     """Validation loss; infinite if the run ended without a finite one."""
     loss = cell.get("validation_loss", 0.0)
     return loss if math.isfinite(loss) else math.inf
-
-
-def _evaluated(recipe: Recipe, steps: int) -> Recipe:
-    every = max(1, steps // EVALUATIONS)
-    # With the guard, a run that goes back and repeats steps would use more forward passes than the others.
-    loop = ["loop.guard=false", f"loop.steps={max(1, steps)}", f"loop.evaluate_every={every}"]
-    return with_settings(recipe, [*loop, "run.checkpoints=200"])
-
-
-def _tuned(recipe: Recipe) -> Work:
-    """A run of ``recipe``, and its accuracy at the end and at its best step on validation data."""
-    with tempfile.TemporaryDirectory(prefix="sparsezo-quality-") as place:
-        path = Path(place) / "run"
-        try:
-            # Test data is used only after the run.
-            for event in training.train(with_settings(recipe, ["data.test=0"]), folder=path):
-                if isinstance(event, e.Progress):
-                    yield event
-        except UserError as error:  # such as steps without a finite loss: the run up to there counts
-            if not (path / "run.json").exists():
-                raise
-            yield e.Notice(str(error), "warning")
-        run = open_run(path)
-        events, steps = outcome.on_lineage(run.events()), journal.read(run.journal).steps
-        validated = sorted(outcome.evaluations(events), key=lambda event: event.step)
-        found = {
-            "curve": [(event.step * recipe.cost, event.metrics[METRIC]) for event in validated],
-            "validation_loss": validated[-1].metrics["loss"], "steps": len(steps), "tuned": run.facts.tuned,
-            "seconds": round(float(steps["seconds"].sum()), 1), "mask_seconds": run.facts.mask_seconds,
-            "peak_memory_mib": round(int(steps["memory"].max(initial=0)) / 2**20), "rate": recipe.update.learning_rate,
-        }  # fmt: skip
-        return found | (yield from _tested(recipe, run, outcome.best(events)))
-
-
-def _tested(recipe: Recipe, run: RunFolder, best: e.Evaluation | None) -> Work:
-    """Accuracy on test data, at the end of the run and at its ``best`` step."""
-    session = yield from open_session(run)
-    data = yield from load_data(recipe, session.model)
-    with session.tuned.applied():
-        final = (yield from evaluate(session.model, data.test.encoded, "test")).metrics[METRIC]
-    chosen = final
-    if best is not None and best.step != session.step:
-        yield from replay(session, lineage_of(run, best.step))
-        with session.tuned.applied():
-            chosen = (yield from evaluate(session.model, data.test.encoded, "test")).metrics[METRIC]
-    return {"final": final, "best": chosen}
-
-
-def _untuned(recipe: Recipe) -> Work:
-    """Accuracy of the base model on test data."""
-    model = yield from frozen.load(recipe.model)
-    data = yield from load_data(recipe, model)
-    metrics = (yield from evaluate(model, data.test.encoded, "test")).metrics
-    return {"final": metrics[METRIC], "curve": [], "tuned": 0, "rate": 0.0}
-
-
-def _spread(values: Iterable[float]) -> str:
-    """Mean and standard error in percent."""
-    percent = [100 * value for value in values]
-    error = f" ± {statistics.stdev(percent) / math.sqrt(len(percent)):.1f}" if len(percent) > 1 else ""
-    return f"{statistics.mean(percent):.1f}{error}"

@@ -79,7 +79,7 @@ def evaluate_due(running: Running, model: Loaded) -> Generator[e.Event, None, bo
 
 def evaluate_end(running: Running, model: Loaded) -> Events:
     """The final metrics, unless already recorded, and the best step."""
-    yield from _evaluate_untold(running, model, "validation", "test")
+    yield from _evaluate_untold(running, model, *running.splits)
     yield from _check_general_text(running, model)
     best = outcome.best(outcome.on_lineage(running.run.events()))
     if best is not None and best.step != model.step:

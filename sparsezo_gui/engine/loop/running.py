@@ -67,6 +67,7 @@ class Running:
     paused: bool = False
     waiting: str = ""
     stopping: bool = False
+    splits: tuple[str, ...] = ("validation", "test")  # evaluated at the end
     accept: bool = False  # inputs changed since the run started: it then answers prompts but takes no steps
     journal: JournalWriter = field(init=False)  # open while the loop runs
     gradients: GradientWriter | None = field(default=None, init=False)  # None: not or no longer recorded

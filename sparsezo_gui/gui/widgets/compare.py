@@ -6,13 +6,25 @@ from collections.abc import Callable
 from typing import Any
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QGridLayout, QSizePolicy
+from PySide6.QtWidgets import QGridLayout
 
 from sparsezo_gui.answers import Plan, WayFigures
 from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.requests import CompareWays, EstimateWays
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Card, ProgressBar, add, badge, button, clear, label, restyle, row
+from sparsezo_gui.gui.widgets.basic import (
+    Button,
+    Card,
+    ProgressBar,
+    add,
+    badge,
+    button,
+    clear,
+    column,
+    label,
+    restyle,
+    row,
+)
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.ways import uses
 
@@ -27,7 +39,8 @@ class WaysCard(Card):
     def __init__(self, workspace: Workspace, take: Callable[[dict[str, dict[str, Any]]], object]) -> None:
         super().__init__()
         self._workspace, self._take = workspace, take
-        self._shown: tuple[Plan, tuple[bool, ...]] | None = None
+        self._shown: Plan | None = None
+        self._takes: list[Button] = []
         self._button = button("Compare on this computer", self._pressed)
         self._doing = label("", "hint", wrap=True, name="Comparison")
         self._bar = ProgressBar("Comparison progress")
@@ -63,36 +76,32 @@ class WaysCard(Card):
         self._show(plan)
 
     def _show(self, plan: Plan | None) -> None:
-        if plan is None:
+        if plan is not self._shown:
+            self._shown = plan
             clear(self._grid)
-            self._shown = None
-            return
-        used = tuple(uses(self._workspace.recipe, way.tables) for way in plan.ways)
-        if self._shown != (plan, used):
-            self._shown = plan, used
-            clear(self._grid)
-            for place, title in enumerate(COLUMNS):
+            self._takes = []
+            for place, title in enumerate(COLUMNS if plan else ()):
                 self._put(title, 0, place, "hint")
-            for index, (way, is_used) in enumerate(zip(plan.ways, used, strict=True)):
-                self._add(way, 2 * index + 1, is_used, way.name == plan.recommended)
+            for index, way in enumerate(plan.ways if plan else ()):
+                self._add(way, index + 1, plan is not None and way is plan.best)
             self._grid.setColumnStretch(0, 1)
+        for take, way in zip(self._takes, plan.ways if plan else (), strict=True):
+            used = uses(self._workspace.recipe, way.tables)
+            take.setText("In use" if used else "Use")
+            take.setEnabled(not used and not way.problem)
 
-    def _add(self, way: WayFigures, line: int, used: bool, recommended: bool) -> None:
+    def _add(self, way: WayFigures, line: int, recommended: bool) -> None:
         mark = badge(f"Recommended: {way.title}")
         mark.setText("Recommended")
         restyle(mark, level="fits")
         mark.setVisible(recommended)
-        self._grid.addLayout(row(label(way.title, "heading"), mark, None), line, 0)
+        limits = label(way.problem or way.limits, "hint", wrap=True, name=f"Limits: {way.title}")
+        self._grid.addLayout(column(row(label(way.title, "heading"), mark, None), limits, spacing=2), line, 0)
         for place, text in enumerate(figures(way), 1):
             self._put(text, line, place, name=f"{COLUMNS[place]}: {way.title}")
-        take = button(
-            "In use" if used else "Use", lambda: self._take(way.tables), name=f"Use {way.title}", tip=way.problem
-        )
-        take.setEnabled(not used and not way.problem)
-        self._grid.addWidget(take, line, len(COLUMNS) - 1, Qt.AlignmentFlag.AlignRight)
-        limits = label(way.problem or way.limits, "hint", wrap=True, name=f"Limits: {way.title}")
-        limits.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        self._grid.addWidget(limits, line + 1, 0, 1, len(COLUMNS))
+        take = button("Use", lambda: self._take(way.tables), name=f"Use {way.title}", tip=way.problem)
+        self._takes.append(take)
+        self._grid.addWidget(take, line, len(COLUMNS) - 1, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 
     def _put(self, text: str, line: int, place: int, role: str = "", name: str = "") -> None:
         side = Qt.AlignmentFlag.AlignLeft if place == 0 else Qt.AlignmentFlag.AlignRight

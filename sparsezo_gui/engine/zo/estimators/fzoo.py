@@ -23,7 +23,8 @@ class FZOO(Estimator):
     the equation's, over N − 1. An SGD step then has the same length throughout the run, so its rate should decay.
     Own choices: if the losses do not vary, nothing moves, where the code would divide by zero; ``normalise`` = false
     uses (lᵢ − l₀)/ε, whose mean times the directions is the gradient up to ε². The code's reuse of the previous step's
-    losses is left out.
+    losses is left out. Of the paper's savings over MeZO, 18 times fewer passes are those of
+    RoBERTa-large alone; over all its models it is 3 times.
     """
 
     title: ClassVar[str] = "FZOO (one-sided, random signs)"

@@ -23,6 +23,8 @@ class GRZO(Estimator):
     Projected gradients here are aᵢ, so the learning rate does not depend on σ: it is the paper's divided by 2σ.
     ``normalise`` = false uses δᵢ/σ, whose mean times the directions is the gradient up to σ².
     After normalisation, the sum is close to the mean of the examples' gradients, but not parallel to it if they differ.
+    The paper also puts it into sparse, low-rank and quantised methods: any [mask] that lists entries does the first, on
+    a 4-bit base; low-rank masks are not offered.
     Own choices: std divides by B − 1; on a small mask directions are independent and normal, where the paper has one
     direction with random signs of rows and columns; examples are weighted as in the batch loss (by tokens when learning
     text); a batch of one example has a projected gradient of ±1.

@@ -18,7 +18,8 @@ class ScalarNormalised(ScalarUpdate):
     v is the bias-corrected running mean of g² (Adam's second moment, kept as one scalar instead of one per value, since
     a zeroth-order step measures only one scalar). The rate is then in units of θ, and a step of n values has length
     about η·√n for any projected gradients: with fewer tuned values, larger rates work best
-    (tests/benchmarks/quality.md). Own choice; the papers use plain SGD.
+    (tests/benchmarks/quality.md). MEAZO (arXiv 2605.03869) is nearly the same: of several directions it squares the
+    mean g, where v here has the mean of the squares. Most other papers use plain SGD.
     """
 
     title: ClassVar[str] = "Scalar-normalised"
