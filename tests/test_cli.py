@@ -544,10 +544,10 @@ def test_with_json_an_error_is_an_object_too(run, recipe_file, tmp_path, monkeyp
     code, lines, _ = run("estimate", "starter", "--json")
     assert code == 1 and "Unexpected error: ZeroDivisionError" in objects(lines)[0]["message"]
     panic = type("PanicException", (BaseException,), {})  # of a library in Rust
-    monkeypatch.setattr("sparsezo_gui.recipe.load", lambda name: (_ for _ in ()).throw(panic("broken")))
+    monkeypatch.setattr("sparsezo_gui.recipe.load", lambda *_: (_ for _ in ()).throw(panic("broken")))
     code, lines, _ = run("estimate", "starter", "--json")
     assert code == 1 and "Unexpected error: PanicException: broken" in objects(lines)[0]["message"]
-    monkeypatch.setattr("sparsezo_gui.recipe.load", lambda name: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("sparsezo_gui.recipe.load", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     code, lines, _ = run("estimate", "starter", "--json")
     assert code == 130 and objects(lines) == [{"event": "error", "message": "Interrupted."}]
 
