@@ -55,8 +55,10 @@ def load_model(folder: Path, code: TrustedCode | None = None, **options: Any) ->
 
 
 def load_tensors(config: PretrainedConfig, tensors: Mapping[str, Any], **options: Any) -> PreTrainedModel:
-    """The causal language model of ``config`` with ``tensors``, of which each is read with ``[...]`` when its turn comes.
-    Raises as `load_config` does."""
+    """The causal language model of ``config`` with ``tensors``; each is read with ``[...]`` when its turn comes.
+
+    Raises as `load_config` does.
+    """
     cls: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     return cast("PreTrainedModel", cls.from_pretrained(None, config=config, state_dict=dict(tensors), **options))
 

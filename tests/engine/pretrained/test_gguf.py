@@ -1,14 +1,11 @@
 """GGUF files as models: the same numbers, tokens and templates as the models that they were written from."""
 
-import numpy as np
 import pytest
 import torch
-from gguf import GGMLQuantizationType as Kind
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.hub.cache import find
-from sparsezo_gui.engine.pretrained.spec import spec
 from sparsezo_gui.engine.pretrained.weights import Checkpoint
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests import gguf_files

@@ -76,8 +76,7 @@ def _check_blocks(header: Header, count: int) -> None:
     numbers = {match[1] for name in header.tensors if (match := re.match(r"blk\.(\d+)\.", name))}
     if numbers != set(map(str, range(min(count, len(numbers) + 1)))):
         raise UserError(
-            f"{header.path}: its metadata say that it has {count} blocks, but it has tensors of {len(numbers)}. Download "
-            "or copy the file again."
+            f"{header.path}: claims {count} blocks, but has tensors of {len(numbers)}. Download or copy the file again."
         )
 
 

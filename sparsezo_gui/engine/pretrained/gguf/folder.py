@@ -1,8 +1,8 @@
 """The files that other models have beside their weights, for a GGUF file.
 
-They are written once into ``gguf/HASH`` in the program's home, where HASH covers the header of the file and the versions
-of the libraries that convert it, and may be removed at any time. So tokenizers are tried in the confined process,
-hashed and exported as those of any other model.
+They are written once into ``gguf/HASH`` in the program's home, where HASH covers the header of the file and the
+versions of the libraries that convert it, and may be removed at any time. So tokenizers are tried in the confined
+process, hashed and exported as those of any other model.
 """
 
 from __future__ import annotations
