@@ -14,8 +14,8 @@ from typing import Any
 from sparsezo_gui.errors import quoted
 
 GGUF = (
-    "a model in GGUF format. Download one of its .gguf files and set [model] id to the path of that file, or choose the "
-    "original model in safetensors format"
+    "a model in GGUF format. Download one of its .gguf files and set [model] id to that file, or choose the original "
+    "model in safetensors format"
 )
 _ORIGINAL = "Choose the original model in transformers format with safetensors weights"
 _CAUSAL = "Choose a causal language model, such as the one that it is based on"

@@ -1,6 +1,6 @@
 """Models that Ollama and LM Studio have downloaded. Nothing is moved or written there.
 
-Ollama names its files by their hash: ``manifests/HOST/OWNER/NAME/TAG`` says which of ``blobs/sha256-HASH`` is the model.
+Ollama names files by their hash: ``manifests/HOST/OWNER/NAME/TAG`` says which of ``blobs/sha256-HASH`` is the model.
 """
 
 from __future__ import annotations
@@ -64,9 +64,7 @@ def gguf_in(folder: Path) -> Path | None:
     if not files or any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir()):
         return None
     if len(files) > 1:
-        raise UserError(
-            f"{folder}: contains {len(files)} GGUF files. Set [model] id to one of them, such as {files[0]}"
-        )
+        raise UserError(f"{folder}: contains {len(files)} GGUF files. Choose one of them, such as {files[0]}")
     return resolved(files[0])
 
 

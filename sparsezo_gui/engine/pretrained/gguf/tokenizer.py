@@ -49,8 +49,8 @@ def _table(header: Header) -> dict[str, Any]:
     table["pre_tokenizer_type"] = split = _SAME_AS.get(split, split)
     if table.get("tokenizer_type") == "gpt2" and split not in (*_AS_GPT2, *GGUF_PRE_TOKENIZER_SPLITS):
         raise UserError(
-            f"{header.path}: splits text in the way {quoted(split)}, which SparseZO does not know, so it would give the "
-            "model other tokens. Choose the original model in safetensors format."
+            f"{header.path}: splits text in the way {quoted(split)}, which SparseZO does not know, so the model would "
+            "get other tokens. Choose the original model in safetensors format."
         )
     return table
 
