@@ -15,10 +15,13 @@ from safetensors.torch import load_file
 TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
 
-def write(folder: Path, path: Path, kind: Kind = Kind.F32, more: dict[str, Any] | None = None) -> Path:
+def write(
+    folder: Path, path: Path, kind: Kind = Kind.F32, more: dict[str, Any] | None = None,
+    tensors: dict[str, list[float]] | None = None,
+) -> Path:  # fmt: skip
     """Writes the model in ``folder`` to ``path``, with its matrices in the format ``kind``; returns the path.
 
-    ``more`` are further metadata by key, and None leaves a key out.
+    ``more`` are further metadata by key, and None leaves a key out; ``tensors`` are further ones.
     """
     config = json.loads((folder / "config.json").read_text())
     family = config["model_type"].removesuffix("_text")
@@ -31,6 +34,8 @@ def write(folder: Path, path: Path, kind: Kind = Kind.F32, more: dict[str, Any] 
         values, stem = turned(family, name, tensor.float(), config).numpy(), name.rpartition(".")
         packed = gguf.quantize(values, kind) if values.ndim > 1 else values
         writer.add_tensor(f"{names.get_name(stem[0])}.{stem[2]}", packed, raw_dtype=kind if values.ndim > 1 else None)
+    for name, numbers in (tensors or {}).items():
+        writer.add_tensor(name, np.array(numbers, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -112,7 +117,13 @@ def turned(family: str, name: str, tensor: torch.Tensor, config: dict[str, Any])
     return tensor
 
 
-def dequantised(folder: Path, kind: Kind) -> dict[str, np.ndarray]:
+def dequantised(folder: Path, family: str, kind: Kind) -> dict[str, torch.Tensor]:
     """The matrices of the model in ``folder`` as they are after quantisation, by their names in transformers."""
-    found = {name: tensor.float().numpy() for name, tensor in load_file(folder / "model.safetensors").items()}
-    return {name: gguf.dequantize(gguf.quantize(each, kind), kind) for name, each in found.items() if each.ndim > 1}
+    found = {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        flip = family == "gpt2" and name.endswith(TRANSPOSED)
+        if tensor.ndim > 1:
+            values = (tensor.T if flip else tensor).contiguous().numpy()
+            dense = torch.from_numpy(gguf.dequantize(gguf.quantize(values, kind), kind))
+            found[name] = dense.T if flip else dense
+    return found
