@@ -10,6 +10,7 @@ import time
 import pytest
 
 from sparsezo_gui import recipe
+from sparsezo_gui.engine.export.adapter import CONFIG, WEIGHTS, read
 from sparsezo_gui.engine.export.overlay_file import read_overlay
 from sparsezo_gui.engine.pretrained.weights import read_header
 from sparsezo_gui.engine.runs import checkpoints, journal
@@ -20,7 +21,7 @@ from tests.faults.child import Fault
 pytestmark = pytest.mark.slow
 
 LONGEST = 120  # touches of files in a run of 40 steps, about
-TOUCHES = {"overlay": 5, "hf": 60}  # in an export, about
+TOUCHES = {"overlay": 5, "peft": 25, "hf": 60}  # in an export, about
 
 
 def check_folder(folder):
@@ -101,7 +102,7 @@ def test_a_process_killed_between_a_gradient_and_its_step_loses_none(exact_file,
     assert (code, found["same"], found["recorded"], found["again"]) == (0, True, 40, 0), error
 
 
-@pytest.mark.parametrize("form", ["overlay", "hf"])
+@pytest.mark.parametrize("form", TOUCHES)
 def test_an_export_is_there_whole_or_not_at_all(whole, tmp_path, pytestconfig, form):
     out, made = tmp_path / "out", 0
     chance = random.Random(0)
@@ -118,6 +119,9 @@ def test_an_export_is_there_whole_or_not_at_all(whole, tmp_path, pytestconfig, f
             made += 1
             if form == "overlay":
                 read_overlay(target)
+            elif form == "peft":
+                assert {path.name for path in target.iterdir()} == {CONFIG, WEIGHTS, "README.md"}
+                assert read(target).tensors
             else:
                 names = {path.name for path in target.iterdir()}
                 assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names

@@ -13,6 +13,7 @@ from sparsezo_gui.sizes import size
 if TYPE_CHECKING:
     from sparsezo_gui.engine.runs.folder import RunFolder
     from sparsezo_gui.engine.session import Session
+    from sparsezo_gui.engine.spaces.space import Space
 
 
 class Overlay(ExportFormat):
@@ -22,14 +23,18 @@ class Overlay(ExportFormat):
     help = "Only the tuned values, in a small file that needs SparseZO and the base model."
     suffix = ".safetensors"
 
-    def refusal(self, session: Session) -> str:
+    def refusal(self, space: Space) -> str:
         """See `ExportFormat.refusal`."""
-        if not (changed := session.tuned.space.whole_weights):
+        if not (changed := space.whole_weights):
             return ""
         return (
-            f"An overlay file stores single weights, but this run {changed}. Export it with --format hf, or share the "
-            "run, which takes the least space."
+            f"An overlay file stores single weights, but this run {changed}. Export it with --format peft or hf, or "
+            "share the run, which takes the least space."
         )
+
+    def suits(self, space: Space) -> bool:
+        """See `ExportFormat.suits`: not if most weights changed."""
+        return space.lists_entries
 
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool
@@ -37,7 +42,7 @@ class Overlay(ExportFormat):
         """See `ExportFormat.write`."""
         from sparsezo_gui import recipe
         from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
-        from sparsezo_gui.engine.export.stops import added_stop
+        from sparsezo_gui.engine.export.stops import told_stop
 
         yield Progress("Writing the overlay file", 0, 0)
         source, changes = session.model.source, session.tuned.changes()
@@ -48,10 +53,4 @@ class Overlay(ExportFormat):
             recipe.dump(given),
         ))  # fmt: skip
         read_overlay(out)
-        told = [f"{size(out.stat().st_size)}, for the base model {source.id}."]
-        if stop := added_stop(session.model):
-            told.append(
-                f"The run learned to end answers with '{stop}' (token {session.model.learned_end}), which is not a "
-                "stop token of the base model. Set it as a stop token in your program."
-            )
-        return {"told": told}
+        return {"told": [f"{size(out.stat().st_size)}, for the base model {source.id}.", *told_stop(session.model)]}

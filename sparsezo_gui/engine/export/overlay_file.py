@@ -25,9 +25,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from sparsezo_gui.engine.export.tensors import write
 from sparsezo_gui.engine.files import replacing
 from sparsezo_gui.engine.pretrained.weights import Entry, read_header
 from sparsezo_gui.errors import UserError
@@ -67,7 +67,7 @@ def write_overlay(path: Path, overlay: OverlayFile) -> None:
         "recipe": overlay.recipe,
     }
     with replacing(path, new=True) as temporary:
-        save_file(tensors, temporary, metadata)
+        write(temporary, tensors, metadata)
 
 
 def read_overlay(path: Path) -> OverlayFile:
