@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,16 +42,18 @@ class Overlay(ExportFormat):
     ) -> Generator[Progress, None, dict[str, Any]]:
         """See `ExportFormat.write`."""
         from sparsezo_gui import recipe
-        from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
+        from sparsezo_gui.engine.export.card import Use, base_name, card_of
+        from sparsezo_gui.engine.export.overlay_file import LOADER, OverlayFile, read_overlay, write_overlay
         from sparsezo_gui.engine.export.stops import told_stop
 
         yield Progress("Writing the overlay file", 0, 0)
         source, changes = session.model.source, session.tuned.changes()
         shapes = {name: source.spec.linears[name] for name in changes}
-        given = recipe.portable(session.recipe)
+        base, given = base_name(session), recipe.dump(recipe.portable(session.recipe))
+        use = Use("transformers", LOADER.replace("BASE", json.dumps(base)).replace("FILE", '"this file"'))
+        card = card_of(session, run, "It is an overlay file; all other weights are those of the base model.", use)
         write_overlay(out, OverlayFile(
-            changes, shapes, given.model.id, source.revision, session.model.fingerprint, session.step,
-            recipe.dump(given),
+            changes, shapes, base, source.revision, session.model.fingerprint, session.step, given, card
         ))  # fmt: skip
         read_overlay(out)
         return {"told": [f"{size(out.stat().st_size)}, for the base model {source.id}.", *told_stop(session.model)]}

@@ -88,6 +88,21 @@ def test_the_overlay_file_holds_the_tuned_values(run, tmp_path):
     assert recipe.loads(found.recipe) == recipe.portable(session.recipe)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_ten_lines_from_its_card_apply_an_overlay_file(run, plain_run, tmp_path, monkeypatch, family):
+    run = run if family == "gpt2" else plain_run
+    finish(export_run(run, "overlay", tmp_path / "this file"))
+    card, found = read_overlay(tmp_path / "this file").card, {}
+    code = card.split("```python\n")[1].split("```")[0]
+    assert f'from_pretrained("./{family}")' in code and "| accuracy |" in card and card.startswith("---\n")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / family).symlink_to(run.parent / family)
+    exec(code, found)
+    session, tokens = finish(open_session(open_run(run))), torch.tensor([[10, 20, 30, 40]])
+    with torch.no_grad(), session.tuned.applied():
+        assert torch.allclose(found["model"].eval()(tokens).logits, session.model.module(tokens).logits, atol=1e-4)
+
+
 EVERY = [
     (name, dict(zip((option.name for option in form.options), values, strict=True)))
     for name, form in export_formats().items()
