@@ -110,7 +110,7 @@ def _formats(parser: argparse.ArgumentParser) -> None:
     """The flags that the registered formats need; an option that several formats have is one flag."""
     forms = export_formats()
     listed = "; ".join(f"{name}: {form.help[:1].lower()}{form.help[1:-1]}" for name, form in forms.items())
-    parser.add_argument("--format", choices=tuple(forms), help=f"{listed} (default: the first that suits the run)")
+    parser.add_argument("--format", choices=tuple(forms), help=f"{listed} (default: the smallest that suits the run)")
     kinds = " or ".join(f"{form.noun} ({name})" for name, form in forms.items())
     parser.add_argument("--out", required=True, metavar="PATH", help=f"{kinds} to write")
     options: dict[str, dict[str, Option]] = {}

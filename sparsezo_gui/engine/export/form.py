@@ -60,8 +60,8 @@ class ExportFormat(ABC):
         return ""
 
     def suits(self, space: Space) -> bool:
-        """Whether it is a good default for tuned values of ``space``; the first registered one that suits is it."""
-        return not self.refusal(space)
+        """Whether it is a good default for tuned values of ``space``; the first registered one that suits is chosen."""
+        return False
 
     @abstractmethod
     def write(

@@ -12,6 +12,7 @@ from sparsezo_gui.recipe.events import Notice, Progress
 if TYPE_CHECKING:
     from sparsezo_gui.engine.runs.folder import RunFolder
     from sparsezo_gui.engine.session import Session
+    from sparsezo_gui.engine.spaces.space import Space
 
 
 class HuggingFace(ExportFormat):
@@ -39,6 +40,10 @@ class HuggingFace(ExportFormat):
             },
         ),
     )
+
+    def suits(self, space: Space) -> bool:
+        """See `ExportFormat.suits`: whatever no smaller format holds."""
+        return True
 
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool, weights: str = "original"

@@ -21,7 +21,7 @@ class Overlay(ExportFormat):
     """A file with the indices and values of the tuned weights."""
 
     title = "Overlay file"
-    help = "Only the tuned values, in a small file that needs SparseZO and the base model."
+    help = "Only the tuned values, in a small file; ten lines of Python in its card add them to the base model."
     suffix = ".safetensors"
 
     def refusal(self, space: Space) -> str:

@@ -36,6 +36,10 @@ class Peft(ExportFormat):
             return ""
         return "An adapter is small beside its model, but this run tuned all weights. Export it with --format hf."
 
+    def suits(self, space: Space) -> bool:
+        """See `ExportFormat.suits`."""
+        return not self.refusal(space)
+
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool
     ) -> Generator[Progress | Notice, None, dict[str, Any]]:
