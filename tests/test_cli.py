@@ -194,8 +194,8 @@ def test_the_whole_way(run, recipe_file, tmp_path, tiny_folder):
     assert objects(lines)[-1].keys() == {"text"}
     code, _, error = run("export", tmp_path / "run", "--format", "hf", "--out", tmp_path / "merged")
     assert code == 0, error
-    code, _, error = run("export", tmp_path / "run", "--format", "overlay", "--out", tmp_path / "o.safetensors")
-    assert code == 0, error
+    code, lines, error = run("export", tmp_path / "run", "--out", tmp_path / "o.safetensors", "--json")
+    assert (code, objects(lines)[-1]["format"]) == (0, "overlay"), error
     from transformers import AutoModelForCausalLM
 
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
