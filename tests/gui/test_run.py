@@ -115,6 +115,7 @@ def test_the_search_for_a_rate_is_plotted_before_the_first_step(run, find, works
     workspace.run.record = record
     run.refresh()
     assert find("Values at the crosshair").text().startswith("Left of 0: trials")
+    run.board.show_record(record, "Memory")
     drawn, _ = run.board._trials.getOriginalDataset()
     assert drawn.tolist() == steps.tolist()
 
