@@ -8,7 +8,9 @@ the best rate and its neighbours for twice as many steps (successive halving, ar
 take a tenth of the run's forward passes.
 
 The best rate of a short run is too high for a long one, whose random movement adds up over more steps: the best is
-divided by (steps / short steps)^`FADES`, see tests/benchmarks/README.md.
+divided by (steps / short steps)^`FADES`. And a few steps tell little, above all those of Adam, whose first ones move all
+values equally far: the answer lies between the usual rate and the best, `TELLING` steps being worth as much as what is
+usual. See tests/benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ COMPARED = 60
 LAST, FAR = 8, 3.0  # a short run ends if the median loss of that many steps exceeds that multiple of the initial loss
 WORSE = 1.1  # multiple of the initial loss, from which on a rate is unstable
 SAME = 1e-3  # relative change of the initial loss, below which a rate does nothing
-FADES = 0.3
+FADES, TELLING = 0.3, 2.0
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,13 @@ class RateSearch:
         rungs = tuple(self.rungs[key] for key in sorted(self.rungs))
         if best is None:
             return RateReport(rungs, self.base, rungs[-1].steps, None)
-        return RateReport(rungs, self.base, best.steps, float(f"{best.rate / self._shorter(best.steps):.2g}"))
+        return RateReport(rungs, self.base, best.steps, self._answer(best))
+
+    def _answer(self, best: Rung) -> float:
+        """The rate of the run, where the ``best`` of the longest short runs is known."""
+        usual, found = self.session.recipe.update.learning_rate, best.rate / self._shorter(best.steps)
+        weight = best.steps / (best.steps + TELLING)
+        return float(f"{math.pow(usual, 1 - weight) * math.pow(found, weight):.2g}")
 
     def _round(self, place: int, steps: int) -> Generator[Event, None, int | None]:
         """The place of the best of the rates around ``place``, where both neighbours of the best were tried, or are
