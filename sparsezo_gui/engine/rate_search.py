@@ -8,9 +8,9 @@ the best rate and its neighbours for twice as many steps (successive halving, ar
 take a tenth of the run's forward passes.
 
 The best rate of a short run is too high for a long one, whose random movement adds up over more steps: the best is
-divided by (steps / short steps)^`FADES`. And a few steps tell little, above all those of Adam, whose first ones move all
-values equally far: the answer lies between the usual rate and the best, `TELLING` steps being worth as much as what is
-usual. See tests/benchmarks/README.md.
+divided by (steps / short steps)^`FADES`. And a few steps tell little, above all those of Adam, whose first ones move
+all values equally far: the answer lies between the usual rate and the best, `TELLING` steps being worth as much as what
+is usual. See tests/benchmarks/README.md.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def test_on_a_bowl_the_quickest_stable_rate_is_found(on_bowl, curvature):
     # At this one rate or the next the mean square grows; single courses can differ by a rung.
     unstable = [rung.rate for rung in report.rungs if not rung.stable]
     assert all(rate > limit / RUNG for rate in unstable)
-    usual, found = 1e-6, report.best.rate / (2000 / 60) ** FADES
+    usual, found = 2.5e-5, report.best.rate / (2000 / 60) ** FADES
     assert report.rate == pytest.approx(usual ** (2 / 62) * found ** (60 / 62), rel=0.1)
     assert {event.total for event in told} == {60} and all(isinstance(event, e.Progress) for event in told)
 
