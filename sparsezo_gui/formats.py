@@ -16,6 +16,7 @@ from sparsezo_gui.lazy import load
 if TYPE_CHECKING:
     from sparsezo_gui.engine.data.record import Record
     from sparsezo_gui.engine.export.form import ExportFormat
+    from sparsezo_gui.engine.spaces.space import Space
 
 _ENGINE = "sparsezo_gui.engine"
 
@@ -46,6 +47,7 @@ COMPRESSED = {".gz": "gzip", ".xz": "lzma"}
 """Suffixes that may follow those of data, and the modules that open such files."""
 EXPORTS = {
     "overlay": f"{_ENGINE}.export.overlay:Overlay",
+    "peft": f"{_ENGINE}.export.peft:Peft",
     "hf": f"{_ENGINE}.export.hf:HuggingFace",
 }
 
@@ -89,3 +91,8 @@ def export_format(name: str) -> ExportFormat:
 def export_formats() -> dict[str, ExportFormat]:
     """All export formats by name."""
     return {name: export_format(name) for name in EXPORTS}
+
+
+def default_export(space: Space) -> str:
+    """The name of the export format for tuned values of ``space``, unless the user chooses another."""
+    return next(name for name, form in export_formats().items() if form.suits(space))

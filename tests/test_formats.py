@@ -21,7 +21,8 @@ README = Path(__file__).parents[1] / "README.md"
 @pytest.mark.slow
 def test_looking_at_all_formats_loads_no_torch():
     code = (
-        "import sys\nfrom sparsezo_gui.formats import export_formats\nassert export_formats()\n"
+        "import sys\nfrom sparsezo_gui.formats import default_export, export_formats\nassert export_formats()\n"
+        "from sparsezo_gui.recipe.registry import SPACES\nassert all(default_export(SPACES[each]) for each in SPACES)\n"
         "print([name for name in ('torch', 'transformers', 'numpy', 'PySide6') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class RunSummary:
     """An entry in the list of runs. ``state`` is 'done', 'stopped', 'running' or 'damaged'; ``parent`` is the path of
     the run that it branched from at step ``start``; ``best`` is the best step on the validation examples; ``epsilon``
-    and ``delta`` are the privacy budget spent, if recorded after its last step."""
+    and ``delta`` are the privacy budget spent, if recorded after its last step; ``space`` is that of its values."""
 
     path: str
     name: str
@@ -35,6 +35,7 @@ class RunSummary:
     problem: str = ""  # why it is damaged
     epsilon: float | None = None
     delta: float | None = None
+    space: str = "entries"
 
     def as_json(self) -> dict[str, Any]:
         """As a plain object."""

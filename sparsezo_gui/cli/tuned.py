@@ -110,7 +110,7 @@ def _formats(parser: argparse.ArgumentParser) -> None:
     """The flags that the registered formats need; an option that several formats have is one flag."""
     forms = export_formats()
     listed = "; ".join(f"{name}: {form.help[:1].lower()}{form.help[1:-1]}" for name, form in forms.items())
-    parser.add_argument("--format", choices=tuple(forms), required=True, help=listed)
+    parser.add_argument("--format", choices=tuple(forms), help=f"{listed} (default: the smallest that suits the run)")
     kinds = " or ".join(f"{form.noun} ({name})" for name, form in forms.items())
     parser.add_argument("--out", required=True, metavar="PATH", help=f"{kinds} to write")
     options: dict[str, dict[str, Option]] = {}
@@ -132,7 +132,7 @@ def export(options: argparse.Namespace, console: Console) -> None:
     chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
     accept = options.changed_inputs
     report = console.finish(export_run(run.path, options.format, Path(options.out), step, accept=accept, **chosen))
-    console.result({"out": options.out, "format": options.format, **report}, f"Written to {options.out}.")
+    console.result({"out": options.out, **report}, f"Written to {options.out}.")
     for line in report.get("told", ()):
         console.say(line)
 

@@ -20,6 +20,7 @@ import platformdirs
 from safetensors import SafetensorError
 
 from sparsezo_gui.errors import DiskFull, UserError
+from sparsezo_gui.names import free
 from sparsezo_gui.untrusted import resolved
 
 # Error codes of file systems that lack an operation; which one depends on the file system.
@@ -120,7 +121,7 @@ def _put_new(temporary: Path, path: Path) -> None:
 
 def already_exists(path: Path) -> UserError:
     """The error for a name that is taken."""
-    return UserError(f"{path}: already exists. Choose another name.")
+    return UserError(f"{path}: already exists. Choose another name, such as '{free(path).name}'.")
 
 
 def sync(path: Path) -> bool:

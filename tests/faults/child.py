@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from sparsezo_gui import cli
 from sparsezo_gui.engine import evaluate, generate, training  # noqa: F401 (loaded once, for all children)
-from sparsezo_gui.engine.export import merged, overlay_file, trained  # noqa: F401
+from sparsezo_gui.engine.export import adapter, merged, overlay_file, trained  # noqa: F401
 from sparsezo_gui.engine.runs import branch, checkpoints, gradients, share  # noqa: F401
 
 TOUCHING = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "os.rmdir"}

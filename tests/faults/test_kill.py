@@ -10,6 +10,8 @@ import time
 import pytest
 
 from sparsezo_gui import recipe
+from sparsezo_gui.engine import drafts
+from sparsezo_gui.engine.export.adapter import CONFIG, WEIGHTS, read
 from sparsezo_gui.engine.export.overlay_file import read_overlay
 from sparsezo_gui.engine.pretrained.weights import read_header
 from sparsezo_gui.engine.runs import checkpoints, journal
@@ -20,7 +22,7 @@ from tests.faults.child import Fault
 pytestmark = pytest.mark.slow
 
 LONGEST = 120  # touches of files in a run of 40 steps, about
-TOUCHES = {"overlay": 5, "hf": 60}  # in an export, about
+TOUCHES = {"overlay": 5, "peft": 25, "hf": 60}  # in an export, about
 
 
 def check_folder(folder):
@@ -101,7 +103,7 @@ def test_a_process_killed_between_a_gradient_and_its_step_loses_none(exact_file,
     assert (code, found["same"], found["recorded"], found["again"]) == (0, True, 40, 0), error
 
 
-@pytest.mark.parametrize("form", ["overlay", "hf"])
+@pytest.mark.parametrize("form", TOUCHES)
 def test_an_export_is_there_whole_or_not_at_all(whole, tmp_path, pytestconfig, form):
     out, made = tmp_path / "out", 0
     chance = random.Random(0)
@@ -109,7 +111,8 @@ def test_an_export_is_there_whole_or_not_at_all(whole, tmp_path, pytestconfig, f
     for number in range(count):
         target = tmp_path / f"export{number}"
         # The last one is not killed, so that what is whole is looked at, too.
-        fault = Fault(target.name, chance.randint(1, TOUCHES[form]) if number < count - 1 else 0)
+        place = target.name if form == "overlay" else drafts.PREFIX  # where it is written
+        fault = Fault(place, chance.randint(1, TOUCHES[form]) if number < count - 1 else 0)
         code = child.end(child.start(
             ["export", whole[0], "--format", form, "--out", target, "--json"], out, tmp_path / "home", fault
         ))  # fmt: skip
@@ -118,12 +121,15 @@ def test_an_export_is_there_whole_or_not_at_all(whole, tmp_path, pytestconfig, f
             made += 1
             if form == "overlay":
                 read_overlay(target)
+            elif form == "peft":
+                assert {path.name for path in target.iterdir()} == {CONFIG, WEIGHTS, "README.md"}
+                assert read(target).tensors
             else:
                 names = {path.name for path in target.iterdir()}
                 assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names
                 read_header(target / "model.safetensors")
         assert target.exists() or code != 0
-    assert made
+    assert 0 < made < count
     print(f"{count} exports, {made} whole")
 
 

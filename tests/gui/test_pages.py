@@ -25,7 +25,7 @@ from PySide6.QtWidgets import (
 from standin import GB, StandIn, listed, memory
 
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.formats import data_suffixes, export_formats
+from sparsezo_gui.formats import data_suffixes, default_export, export_format, export_formats
 from sparsezo_gui.gui.calls import Request
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.pages import PAGES
@@ -40,6 +40,7 @@ from sparsezo_gui.recipe import dump
 from sparsezo_gui.recipe.events import Notice
 from sparsezo_gui.recipe.presets import PRESETS, matching
 from sparsezo_gui.recipe.recipe import DataTable
+from sparsezo_gui.recipe.registry import SPACES
 
 CONTROLS = (QAbstractButton, QComboBox, QLineEdit, QPlainTextEdit, QTextEdit, QAbstractItemView, QAbstractSlider)
 
@@ -429,6 +430,39 @@ def test_the_export_page_offers_every_format_with_its_target_and_options(window,
         assert find("Export to").text().endswith(f"yesterday-tuned{form.suffix}")
         shown = {button.text() for button in window.findChildren(QRadioButton) if button.isVisible()}
         assert shown & set().union(*values.values()) == values[name]
+
+
+@pytest.mark.parametrize("space", list(SPACES))
+def test_the_export_page_offers_what_can_hold_the_run_and_says_why_not(
+    window, find, click, engine, qtbot, space, tmp_path
+):
+    engine.run_list = [listed(tmp_path / "run", space=space), listed(tmp_path / "other")]
+    window.go("export")
+    click("Refresh the list of runs")
+    qtbot.waitUntil(find("Export now").isEnabled)
+    assert find(export_format(default_export(SPACES[space])).title).isChecked()
+    for form in export_formats().values():
+        reason = form.refusal(SPACES[space])
+        assert find(form.title).isEnabled() == (not reason)
+        assert find(form.title).accessibleDescription() == (reason or form.help)
+        shown = {each.text() for each in window.page("export").findChildren(QLabel) if each.isVisible()}
+        assert (reason or form.help) in shown
+    click("Hugging Face folder")  # stays when the list is read again
+    click("Refresh the list of runs")
+    qtbot.waitUntil(find("Export now").isEnabled)
+    assert find("Hugging Face folder").isChecked()
+    find("Run to export").setCurrentIndex(1)
+    assert find("Overlay file").isChecked() and find("PEFT adapter").isEnabled()
+
+
+def test_a_free_name_is_suggested(window, find, click, engine, qtbot, tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    (tmp_path / "yesterday-tuned.safetensors").touch()
+    engine.run_list = [listed(tmp_path / "run")]
+    window.go("export")
+    click("Refresh the list of runs")
+    qtbot.waitUntil(find("Export now").isEnabled)
+    assert find("Export to").text() == str(tmp_path / "yesterday-tuned-2.safetensors")
 
 
 def _values(form) -> set[str]:

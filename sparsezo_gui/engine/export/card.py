@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from sparsezo_gui import recipe as recipes
+from sparsezo_gui.engine.hub.library import licence_of
 from sparsezo_gui.engine.pretrained.source import ModelSource
+from sparsezo_gui.engine.privacy.accounting import spent
+from sparsezo_gui.engine.provenance import in_words
+from sparsezo_gui.engine.runs.folder import RunFolder
+from sparsezo_gui.engine.session import Session
 from sparsezo_gui.plain import printable
-from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe import Recipe, outcome
 from sparsezo_gui.recipe.events import GeneralText
 from sparsezo_gui.recipe.registry import SPACES
 
@@ -18,6 +24,52 @@ CODE = (
     "This model runs the Python code in its folder, with all permissions of the person who loads it. Read the code "
     "first; then load the model in `transformers` with `trust_remote_code=True`."
 )
+
+
+@dataclass(frozen=True)
+class Use:
+    """How to use an export that needs its base model: the ``library`` that loads it, and Python ``code``."""
+
+    library: str
+    code: str
+
+
+def card_of(session: Session, run: RunFolder, weights: str, use: Use | None = None) -> str:
+    """The card of ``session``, a step of ``run``; see `model_card`."""
+    source, step, events = session.model.source, session.step, outcome.on_lineage(run.events())
+    if session.changed:
+        weights += f" Different from the run: {in_words(session.changed)} changed since it started."
+    return model_card(
+        source, session.recipe, step, session.tuned.mask.size, _metrics(run, step), licence_of(source.folder), weights,
+        _privacy(run), outcome.general_text(events, step), use,
+    )  # fmt: skip
+
+
+def base_name(session: Session) -> str:
+    """The base model by its Hub id, or as a folder beside the reader."""
+    return recipes.portable(session.recipe).model.id
+
+
+def _privacy(run: RunFolder) -> str:
+    """The privacy guarantee for the training examples, if there is one."""
+    found = spent(run)
+    if found is None:
+        return ""
+    return (
+        f"Differential privacy of each training example: {found}, for {found.steps:,} steps with Poisson sampling and "
+        "neighbouring data sets that differ by one example. The examples used to choose step and recipe are not "
+        "covered."
+    )
+
+
+def _metrics(run: RunFolder, step: int) -> dict[str, dict[str, float]]:
+    """Metrics of the base model and of ``step``, on the test examples if ``step`` was evaluated on them."""
+    events = outcome.evaluations(outcome.on_lineage(run.events()))
+    found = {(event.split, event.step): event.metrics for event in events}
+    for split in ("test", "validation"):
+        if (split, step) in found:
+            return {"base": found.get((split, 0), {}), "tuned": found[split, step]}
+    return {}
 
 
 def model_card(
@@ -30,12 +82,13 @@ def model_card(
     weights: str = "",
     privacy: str = "",
     general: GeneralText | None = None,
+    use: Use | None = None,
 ) -> str:
     """README.md of an exported model, in Markdown with the Hub's front matter.
 
     ``metrics`` has metrics for 'base' and 'tuned' on the test examples, or else on the validation examples; ``weights``
     is a sentence about the untuned weights, ``privacy`` one about the training examples; ``general`` is what tuning
-    cost on general text.
+    cost on general text. Without ``use`` it is a whole model.
     """
     here, recipe = recipe, recipes.portable(recipe)  # a path would reveal details of this computer
     local = recipe.model.id != here.model.id
@@ -47,7 +100,7 @@ def model_card(
     flag = " --trust-remote-code" if source.code else ""
     steps = recipe.estimator.title if recipe.estimator.backwards else "zeroth-order optimisation (forward passes only)"
     parts = [
-        _front_matter(base if hub else "", licence),
+        _front_matter(base if hub else "", licence, use.library if use else "transformers"),
         f"# {_words(recipe.run.name) or 'Tuned model'}",
         f"{link if hub else _code(base)} fine-tuned",
         f"with SparseZO: {what} its {source.spec.eligible:,} linear weights ({share:.3g} %), by {step:,} steps "
@@ -55,6 +108,7 @@ def model_card(
         weights,
         _table(metrics),
         f"Perplexity on {general.tokens:,} tokens of general text: {general}.\n" if general else "",
+        f"## Use\n\n{_block(use.code, 'python')}\n" if use else "",
         "## Base model\n",
         f"- Model: {_code(base)}" + (f", revision {_code(source.revision)}" if source.revision else ""),
         f"- Licence: {_words(licence) or 'not stated; see the base model'}. It applies to this model too.\n",
@@ -63,10 +117,10 @@ def model_card(
         f"- At most {recipe.data.train:,} training, {recipe.data.validation:,} validation and {recipe.data.test:,} "
         "test examples\n",
         f"## Privacy\n\n{privacy}\n" if privacy else "",
-        f"## Code\n\n{CODE}\n" if source.code else "",
+        f"## Code\n\n{CODE.replace('This', 'The base', 1) if use else CODE}\n" if source.code else "",
         "## Reproduce\n",
         f"Save this as `recipe.toml`, then run `sparsezo train recipe.toml{flag}`:\n",
-        f"{_fence(text, 3)}toml\n{text}\n{_fence(text, 3)}",
+        _block(text, "toml"),
     ]
     return "\n".join(part for part in parts if part) + "\n"
 
@@ -82,14 +136,19 @@ def _code(text: str) -> str:
     return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
 
 
+def _block(text: str, language: str) -> str:
+    """Outside text as a block of code."""
+    return f"{_fence(text, 3)}{language}\n{text}\n{_fence(text, 3)}"
+
+
 def _fence(text: str, least: int) -> str:
     """More backticks than the text has in a row."""
     return "`" * max(least, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
-def _front_matter(base: str, licence: str) -> str:
+def _front_matter(base: str, licence: str, library: str) -> str:
     # JSON strings are valid YAML, so no name can break the header.
-    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [sparsezo, zeroth-order]"]
+    lines = ["---", f"library_name: {library}", "pipeline_tag: text-generation", "tags: [sparsezo, zeroth-order]"]
     if base:
         lines.append(f"base_model: {json.dumps(base)}")
     if licence:

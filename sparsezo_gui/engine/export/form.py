@@ -14,6 +14,7 @@ from sparsezo_gui.recipe.events import Notice, Progress
 if TYPE_CHECKING:
     from sparsezo_gui.engine.runs.folder import RunFolder
     from sparsezo_gui.engine.session import Session
+    from sparsezo_gui.engine.spaces.space import Space
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,13 @@ class ExportFormat(ABC):
         """'file' or 'folder'."""
         return "folder" if self.folder else "file"
 
-    def refusal(self, session: Session) -> str:
-        """Why it cannot hold what the run of ``session`` tuned, in sentences; empty if it can."""
+    def refusal(self, space: Space) -> str:
+        """Why it cannot hold tuned values of ``space``, in sentences; empty if it can."""
         return ""
+
+    def suits(self, space: Space) -> bool:
+        """Whether it is a good default for tuned values of ``space``; the first registered one that suits is chosen."""
+        return False
 
     @abstractmethod
     def write(

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui.engine.export.form import ExportFormat, Option
-from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import outcome
 from sparsezo_gui.recipe.events import Notice, Progress
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.runs.folder import RunFolder
     from sparsezo_gui.engine.session import Session
+    from sparsezo_gui.engine.spaces.space import Space
 
 
 class HuggingFace(ExportFormat):
@@ -42,6 +41,10 @@ class HuggingFace(ExportFormat):
         ),
     )
 
+    def suits(self, space: Space) -> bool:
+        """See `ExportFormat.suits`: whatever no smaller format holds."""
+        return True
+
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool, weights: str = "original"
     ) -> Generator[Progress | Notice, None, dict[str, Any]]:
@@ -52,33 +55,21 @@ class HuggingFace(ExportFormat):
 def _folder(
     run: RunFolder, session: Session, out: Path, weights: str, accept: bool
 ) -> Generator[Progress | Notice, None, list[str]]:
-    from sparsezo_gui.engine.export.card import model_card
-    from sparsezo_gui.engine.export.check import compare
+    from sparsezo_gui.engine.export.card import card_of
+    from sparsezo_gui.engine.export.check import compared
     from sparsezo_gui.engine.export.stops import FILE, added_stop, generation_config
-    from sparsezo_gui.engine.hub.library import licence_of
-    from sparsezo_gui.engine.provenance import in_words
-    from sparsezo_gui.engine.session.loading import data_of
 
-    source, size, form = session.model.source, session.tuned.mask.size, str(session.model.dtype).split(".")[-1]
+    form = str(session.model.dtype).split(".")[-1]
     write, untuned = {
         "original": (_merged, "All other weights are the original ones of the base model."),
         "trained": (_trained, f"All other weights are as the run used them ({session.recipe.model.bits} bits), written "
                     f"in {form}."),
     }[weights]  # fmt: skip
-    if session.changed:
-        untuned += f" Different from the run: {in_words(session.changed)} changed since it started."
-    card = model_card(
-        source, session.recipe, session.step, size, _metrics(run, session.step), licence_of(source.folder), untuned,
-        _privacy(run), outcome.general_text(outcome.on_lineage(run.events()), session.step),
-    )  # fmt: skip
+    card = card_of(session, run, untuned)
     told = yield from write(session, out, {"README.md": card, **generation_config(session.model)})
     if stop := added_stop(session.model):
         told.append(f"{FILE}: added the stop token '{stop}', with which the run learned to end answers.")
-    try:
-        data = yield from data_of(session, run, accept=accept)
-    except UserError as error:  # the export is complete without the data
-        return [*told, f"Not compared with the run's output: {error}"]
-    return [*told, (yield from compare(session, data, out, weights == "original"))]
+    return [*told, (yield from compared(session, run, out, weights == "original", accept))]
 
 
 def _merged(session: Session, out: Path, texts: dict[str, str]) -> Generator[Progress, None, list[str]]:
@@ -87,8 +78,10 @@ def _merged(session: Session, out: Path, texts: dict[str, str]) -> Generator[Pro
     done = yield from export_merged(session.model.source, session.tuned.changes(), out, texts)
     told = [f"{done.moved:,} of {done.tuned:,} tuned weights differ from the base model."]
     if done.moved < done.tuned // 2:
-        kept = "" if session.tuned.space.whole_weights else "; an overlay file keeps these changes"
-        told.append(f"The changes of the others are lost to rounding in the base model's number format{kept}.")
+        form = "an adapter" if session.tuned.space.whole_weights else "an overlay file"
+        told.append(
+            f"The changes of the others are lost to rounding in the base model's number format; {form} keeps them."
+        )
     return told
 
 
@@ -97,27 +90,3 @@ def _trained(session: Session, out: Path, texts: dict[str, str]) -> Generator[Pr
 
     yield from export_trained(session.model, session.tuned.changes(held=True), out, texts)
     return ["All weights are written as the run used them."]
-
-
-def _privacy(run: RunFolder) -> str:
-    """The privacy guarantee for the training examples, if there is one."""
-    from sparsezo_gui.engine.privacy.accounting import spent
-
-    found = spent(run)
-    if found is None:
-        return ""
-    return (
-        f"Differential privacy of each training example: {found}, for {found.steps:,} steps with Poisson sampling and "
-        "neighbouring data sets that differ by one example. The examples used to choose step and recipe are not "
-        "covered."
-    )
-
-
-def _metrics(run: RunFolder, step: int) -> dict[str, dict[str, float]]:
-    """Metrics of the base model and of ``step``, on the test examples if ``step`` was evaluated on them."""
-    events = outcome.evaluations(outcome.on_lineage(run.events()))
-    found = {(event.split, event.step): event.metrics for event in events}
-    for split in ("test", "validation"):
-        if (split, step) in found:
-            return {"base": found.get((split, 0), {}), "tuned": found[split, step]}
-    return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,45 +14,46 @@ from sparsezo_gui.sizes import size
 if TYPE_CHECKING:
     from sparsezo_gui.engine.runs.folder import RunFolder
     from sparsezo_gui.engine.session import Session
+    from sparsezo_gui.engine.spaces.space import Space
 
 
 class Overlay(ExportFormat):
     """A file with the indices and values of the tuned weights."""
 
     title = "Overlay file"
-    help = "Only the tuned values, in a small file that needs SparseZO and the base model."
+    help = "Only the tuned values, in a small file; ten lines of Python in its card add them to the base model."
     suffix = ".safetensors"
 
-    def refusal(self, session: Session) -> str:
+    def refusal(self, space: Space) -> str:
         """See `ExportFormat.refusal`."""
-        if not (changed := session.tuned.space.whole_weights):
+        if not (changed := space.whole_weights):
             return ""
         return (
-            f"An overlay file stores single weights, but this run {changed}. Export it with --format hf, or share the "
-            "run, which takes the least space."
+            f"An overlay file stores single weights, but this run {changed}. Export it with --format peft or hf, or "
+            "share the run, which takes the least space."
         )
+
+    def suits(self, space: Space) -> bool:
+        """See `ExportFormat.suits`: not if most weights changed."""
+        return space.lists_entries
 
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool
     ) -> Generator[Progress, None, dict[str, Any]]:
         """See `ExportFormat.write`."""
         from sparsezo_gui import recipe
-        from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
-        from sparsezo_gui.engine.export.stops import added_stop
+        from sparsezo_gui.engine.export.card import Use, base_name, card_of
+        from sparsezo_gui.engine.export.overlay_file import LOADER, OverlayFile, read_overlay, write_overlay
+        from sparsezo_gui.engine.export.stops import told_stop
 
         yield Progress("Writing the overlay file", 0, 0)
         source, changes = session.model.source, session.tuned.changes()
         shapes = {name: source.spec.linears[name] for name in changes}
-        given = recipe.portable(session.recipe)
+        base, given = base_name(session), recipe.dump(recipe.portable(session.recipe))
+        use = Use("transformers", LOADER.replace("BASE", json.dumps(base)).replace("FILE", '"this file"'))
+        card = card_of(session, run, "It is an overlay file; all other weights are those of the base model.", use)
         write_overlay(out, OverlayFile(
-            changes, shapes, given.model.id, source.revision, session.model.fingerprint, session.step,
-            recipe.dump(given),
+            changes, shapes, base, source.revision, session.model.fingerprint, session.step, given, card
         ))  # fmt: skip
         read_overlay(out)
-        told = [f"{size(out.stat().st_size)}, for the base model {source.id}."]
-        if stop := added_stop(session.model):
-            told.append(
-                f"The run learned to end answers with '{stop}' (token {session.model.learned_end}), which is not a "
-                "stop token of the base model. Set it as a stop token in your program."
-            )
-        return {"told": told}
+        return {"told": [f"{size(out.stat().st_size)}, for the base model {source.id}.", *told_stop(session.model)]}

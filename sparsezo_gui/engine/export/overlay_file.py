@@ -11,9 +11,21 @@ MUST contain two tensors of one dimension and equal length:
 It MUST NOT contain any other tensor. A weight that transformers stores as (in, out), such as GPT-2's Conv1D, is indexed
 as its transpose too. The metadata (all strings) MUST contain ``format`` = "sparsezo-overlay", ``version`` = "1",
 ``model`` and ``revision`` of the base model, ``fingerprint`` (of its weights, see `Checkpoint.fingerprint`),
-``shapes`` (JSON: out and in features by name), ``step`` and ``recipe`` (TOML). A reader MUST refuse a file that breaks
-any of these rules, and MUST NOT apply it to a model with another fingerprint. To apply it, set the weights at the
-indices to the values.
+``shapes`` (JSON: out and in features by name), ``step`` and ``recipe`` (TOML); it MAY contain ``card``, a model card
+(Markdown). A reader MUST refuse a file that breaks any of these rules, and MUST NOT apply it to a model with another
+fingerprint. To apply it, set the weights at the indices to the values; without SparseZO, and without its checks::
+
+    import json, torch
+    from safetensors import safe_open
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(BASE)
+    with safe_open(FILE, "pt") as file, torch.no_grad():
+        for name, (_, columns) in json.loads(file.metadata()["shapes"]).items():
+            indices, values = (file.get_tensor(f"{name}.{part}") for part in ("indices", "values"))
+            weight, layer = model.get_parameter(name), model.get_submodule(name.removesuffix(".weight"))
+            weight = weight.T if type(layer).__name__ == "Conv1D" else weight
+            weight[indices // columns, indices % columns] = values.to(weight.dtype)
 """
 
 from __future__ import annotations
@@ -22,16 +34,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from sparsezo_gui.engine.export.tensors import write
 from sparsezo_gui.engine.files import replacing
 from sparsezo_gui.engine.pretrained.weights import Entry, read_header
 from sparsezo_gui.errors import UserError
 
+LOADER = dedent((__doc__ or "").partition("::\n\n")[2]).strip()
 FORMAT, VERSION = "sparsezo-overlay", "1"
 Changes = Mapping[str, tuple[Tensor, Tensor]]
 """Indices (int32, flat in (out, in), ascending) and values (fp32) of each tuned weight."""
@@ -48,6 +62,7 @@ class OverlayFile:
     fingerprint: str
     step: int
     recipe: str
+    card: str = ""
 
 
 def write_overlay(path: Path, overlay: OverlayFile) -> None:
@@ -65,9 +80,10 @@ def write_overlay(path: Path, overlay: OverlayFile) -> None:
         "shapes": json.dumps({name: list(overlay.shapes[name]) for name in overlay.changes}),
         "step": str(overlay.step),
         "recipe": overlay.recipe,
+        "card": overlay.card,
     }
     with replacing(path, new=True) as temporary:
-        save_file(tensors, temporary, metadata)
+        write(temporary, tensors, metadata)
 
 
 def read_overlay(path: Path) -> OverlayFile:
@@ -94,7 +110,7 @@ def read_overlay(path: Path) -> OverlayFile:
     if wanted != entries.keys():
         raise _damaged(path, f"missing or unexpected tensor: {min(wanted ^ entries.keys())}")
     changes = {name: _change(path, name, shapes[name], entries) for name in shapes}
-    return OverlayFile(changes, shapes, step=step, **facts)
+    return OverlayFile(changes, shapes, step=step, card=metadata.get("card", ""), **facts)
 
 
 def _change(path: Path, name: str, shape: tuple[int, int], entries: Mapping[str, Entry]) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,16 @@ def added_stop(model: FrozenModel) -> str:
     return "" if end is None or end in end_tokens(model.source) else str(model.tokenizer.convert_ids_to_tokens(end))
 
 
+def told_stop(model: FrozenModel) -> list[str]:
+    """A sentence for exports without that file, if the run learned to end answers with another token."""
+    if not (stop := added_stop(model)):
+        return []
+    return [
+        f"The run learned to end answers with '{stop}' (token {model.learned_end}), which is not a stop token of the "
+        "base model. Set it as a stop token in your program."
+    ]
+
+
 def generation_config(model: FrozenModel) -> dict[str, str]:
     """The base model's file with the learned stop token added; nothing if it has that already."""
     if not added_stop(model):

@@ -10,19 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsezo_gui.engine.export.overlay_file import Changes
+from sparsezo_gui.engine.export.tensors import header, raw
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.pretrained.folder import copy_companions, drafted
-from sparsezo_gui.engine.pretrained.weights import DTYPES, read_header
+from sparsezo_gui.engine.pretrained.weights import read_header
 from sparsezo_gui.recipe.events import Progress
 
 INDEX = "model.safetensors.index.json"
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def export_trained(
@@ -39,14 +38,14 @@ def export_trained(
             with (draft / file).open("wb") as target:
                 target.write(whole.header(keys))
                 for key in keys:
-                    target.write(_bytes(whole.read(key)))
+                    target.write(raw(whole.read(key)))
                     done += 1
                     yield Progress("Writing the model as trained", done, count, "weights")
         texts = {**(texts or {}), **whole.texts()}
         copy_companions(source.folder, draft, texts, source.code.files if source.code else None)
         for file in whole.files:
             for key, entry in read_header(draft / file).items():
-                if _bytes(entry.read()) != _bytes(whole.read(key)):
+                if raw(entry.read()) != raw(whole.read(key)):
                     raise RuntimeError(f"{draft / file}: '{key}' is not what was written")
                 done += 1
                 yield Progress("Checking the model as trained", done, count, "weights")
@@ -93,16 +92,7 @@ class _Whole:
 
     def header(self, keys: list[str]) -> bytes:
         """The header of a safetensors file with these tensors."""
-        fields: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-        end = 0
-        for key in keys:
-            begin, end = end, end + self.size(key)
-            fields[key] = {
-                "dtype": _NAMES[self.dtype(key)], "shape": self.shape(key), "data_offsets": (begin, end)
-            }  # fmt: skip
-        text = json.dumps(fields).encode()
-        text += b" " * (-len(text) % 8)
-        return len(text).to_bytes(8, "little") + text
+        return header({key: (self.dtype(key), self.shape(key)) for key in keys}, {"format": "pt"})
 
     def texts(self) -> dict[str, str]:
         """config.json with the new dtype and without quantisation; also the index if there are several files."""
@@ -116,7 +106,3 @@ class _Whole:
             total = {"total_size": sum(map(self.size, places))}
             texts[INDEX] = json.dumps({"metadata": total, "weight_map": places}, indent=2) + "\n"
         return texts
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.contiguous().view(-1).view(torch.uint8).numpy().data

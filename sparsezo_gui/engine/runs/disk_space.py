@@ -67,5 +67,5 @@ def check(recipe: Recipe, source: ModelSource, folder: Path) -> Iterator[str]:
     elif space.least + cache + space.export > max(free, SMALL):
         yield (
             f"After this run, the disk of {folder} may have too little space for the merged model "
-            f"({size(space.export)}; {size(free)} are free now). Export it to another disk, or as an overlay."
+            f"({size(space.export)}; {size(free)} are free now). Export it to another disk, or only the tuned values."
         )

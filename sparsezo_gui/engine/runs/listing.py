@@ -87,6 +87,7 @@ def _summary(path: Path) -> RunSummary:
         recipe.loop.steps, run.facts.created, recipe.model.id, outcome.last_metrics(events),
         parent if run.facts.branched else "", run.start, best.step if best else None, run.notes,
         epsilon=spent.epsilon if spent else None, delta=spent.delta if spent else None,
+        space=recipe.mask.space,
     )  # fmt: skip
 
 

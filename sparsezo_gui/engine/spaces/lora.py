@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from sparsezo_gui.engine.layers.patch import AdapterPatch, Patch
 from sparsezo_gui.engine.spaces.space import Space
-from sparsezo_gui.engine.spaces.values import CopiedValues, TunedValues, seed_of, words_of
+from sparsezo_gui.engine.spaces.values import CopiedValues, Product, TunedValues, seed_of, words_of
 from sparsezo_gui.errors import UserError
 
 if TYPE_CHECKING:
@@ -124,6 +124,11 @@ class LoraValues(CopiedValues):
 
     def _patch(self, name: str, points: Tensor) -> AdapterPatch:
         return AdapterPatch(len(points), *self.adapters.split(name, points[:, self.slices[name]]), SCALE)
+
+    def products(self) -> Mapping[str, Product]:
+        """See `TunedValues.products`: A and B themselves."""
+        found = {name: self.adapters.split(name, self.values[None, part]) for name, part in self.slices.items()}
+        return {name: Product(a[0].cpu(), b[0].cpu(), SCALE) for name, (a, b) in found.items()}
 
     def base(self) -> AbstractContextManager[None]:
         """See `TunedValues.base`: without adapters, since all of B is zero at the start."""

@@ -15,14 +15,14 @@ kinds:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from sparsezo_gui.engine.layers.patch import LowRankPatch, Patch
 from sparsezo_gui.engine.spaces.space import Space
-from sparsezo_gui.engine.spaces.values import CopiedValues, TunedValues, seed_of, words_of
+from sparsezo_gui.engine.spaces.values import CopiedValues, Product, TunedValues, seed_of, words_of
 from sparsezo_gui.errors import UserError
 
 if TYPE_CHECKING:
@@ -214,12 +214,37 @@ class LowRankValues(CopiedValues):
 
     def patches(self, points: Tensor) -> dict[str, Patch]:
         """See `CopiedValues.patches`. Subspaces without a changed value are left out."""
-        used = int((self.numbers * (points != 0)).max()) if points.numel() else 0
+        used = self._used(points)
         factors = [self._factors(number) for number in range(used)]
         return {
             name: LowRankPatch(len(points), [each[name] for each in factors], self._cores(name, points)[:, :used])
             for name in (self.slices if used else ())
         }
+
+    def _used(self, points: Tensor) -> int:
+        """How many of the subspaces, from the first on, have a changed value."""
+        return int((self.numbers * (points != 0)).max()) if points.numel() else 0
+
+    def products(self) -> Mapping[str, Product]:
+        """See `TunedValues.products`: the bases of all subspaces used so far, side by side."""
+        points = self.values[None]
+        used = max(self._used(points), 1)
+        shapes = {name: self.model.spec.linears[name] for name in self.slices}
+        ranks = {name: used * self.bases.cores[name][2] for name in shapes}
+        if used > 1 and sum(ranks[name] * sum(shapes[name]) for name in ranks) > sum(map(math.prod, shapes.values())):
+            raise UserError(
+                f"Together, the {used} subspaces that this run has used have rank {max(ranks.values())}, and an "
+                "adapter of that rank would be larger than the weights. Export it with --format hf."
+            )
+        return {name: self._product([self._factors(k)[name] for k in range(used)], self._cores(name, points)[0])
+                for name in self.slices}  # fmt: skip
+
+    def _product(self, factors: Sequence[tuple[Tensor | None, Tensor]], cores: Tensor) -> Product:
+        import torch
+
+        both = list(zip(factors, cores[: len(factors)].float(), strict=True))
+        b = torch.cat([core if left is None else left.float() @ core for (left, _), core in both], dim=1)
+        return Product(torch.cat([right.float() for _, right in factors], dim=1).mT.cpu(), b.cpu(), 1.0)
 
     def _cores(self, name: str, points: Tensor) -> Tensor:
         cores: Tensor = points[:, self.slices[name]].unflatten(1, self.bases.cores[name])

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparsezo_gui.engine.layers.patch import Patch
 from sparsezo_gui.errors import UserError
@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.zo.generator import Source
 
 HASHED = 2**20  # values at a time
+
+
+class Product(NamedTuple):
+    """The change of a weight (out, in) as a product, ``scale``·B·A: ``a`` (r, in) and ``b`` (out, r), fp32, CPU."""
+
+    a: Tensor
+    b: Tensor
+    scale: float
 
 
 class TunedValues(ABC):
@@ -95,6 +103,11 @@ class TunedValues(ABC):
     def changes(self, held: bool = False) -> Mapping[str, tuple[Tensor, Tensor]]:
         """(indices int32, values fp32) of every changed weight, on the CPU; changes of whole matrices are added to the
         checkpoint's weight, or to the ``held`` (quantised) one."""
+
+    def products(self) -> Mapping[str, Product]:
+        """What was added to each weight, by name, if the space adds products of low rank; else nothing. Raises
+        `UserError` if they would be larger than the weights."""
+        return {}
 
     @abstractmethod
     def project(self, name: str, gradient: Tensor, x: Tensor) -> Tensor:

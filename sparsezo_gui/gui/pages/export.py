@@ -8,7 +8,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QWidget
 
 from sparsezo_gui.answers import Exported, RunSummary
-from sparsezo_gui.formats import export_formats
+from sparsezo_gui.formats import default_export, export_formats
 from sparsezo_gui.gui.formatting import count, file_name
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES
@@ -19,6 +19,8 @@ from sparsezo_gui.gui.widgets.fields import Combo, RadioGroup
 from sparsezo_gui.gui.widgets.safe_text import safe_name
 from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.gui.workspace import Workspace
+from sparsezo_gui.names import free
+from sparsezo_gui.recipe.registry import SPACES
 
 
 class ExportPage(Page):
@@ -27,6 +29,7 @@ class ExportPage(Page):
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Export", "Export any step of a run. Each export is checked after it is written.")
         self._workspace = workspace
+        self._offered: str | None = None  # the run whose formats are shown
         self.body.addWidget(self._make_form())
         self._bar = ProgressBar("Export progress")
         self.body.addWidget(self._bar)
@@ -90,6 +93,10 @@ class ExportPage(Page):
     def _run_chosen(self) -> None:
         run = self._chosen()
         self._step.set_range(1 if run else 0, run.step if run else 0, run.best if run else None)
+        if run is not None and run.path != self._offered:
+            self._offered, space = run.path, SPACES[run.space]
+            self._format.refuse({name: form.refusal(space) for name, form in self._forms.items()})
+            self._format.choose(default_export(space))
         self._suggest()
         self._show()
 
@@ -112,7 +119,7 @@ class ExportPage(Page):
         run = self._chosen()
         if run is not None and not self._out.isModified():
             name = file_name(run.name).replace(" ", "-") or "model"
-            self._out.setText(str(Path.home() / f"{name}-tuned{self._forms[chosen].suffix}"))
+            self._out.setText(str(free(Path.home() / f"{name}-tuned{self._forms[chosen].suffix}")))
 
     def _choose(self) -> None:
         form = self._forms[self._format.value()]

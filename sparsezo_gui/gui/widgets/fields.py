@@ -59,21 +59,36 @@ class RadioGroup(QWidget):
     def __init__(self, options: Mapping[str, tuple[str, str]]) -> None:
         super().__init__()
         self._buttons: dict[str, QRadioButton] = {}
+        self._hints = {
+            value: (label(sentence, "hint", wrap=True), sentence) for value, (_, sentence) in options.items()
+        }
         choices = column()
-        for value, (title, sentence) in options.items():
+        for value, (title, _) in options.items():
             choice = self._buttons[value] = QRadioButton(title)
             choice.setAccessibleName(title)
-            choice.setAccessibleDescription(sentence)
             choice.setChecked(len(self._buttons) == 1)
             choice.toggled.connect(lambda on: self.changed.emit() if on else None)
-            hint = label(sentence, "hint", wrap=True)
+            hint, _ = self._hints[value]
             hint.setIndent(INDENT)
             choices.addLayout(column(choice, hint, spacing=2))
         self.setLayout(choices)
+        self.refuse({})
 
     def value(self) -> str:
         """The selection."""
         return next(value for value, choice in self._buttons.items() if choice.isChecked())
+
+    def choose(self, value: str) -> None:
+        """Selects a value."""
+        self._buttons[value].setChecked(True)
+
+    def refuse(self, reasons: Mapping[str, str]) -> None:
+        """Disables the values that have a reason, and shows it; enables all others."""
+        for value, (hint, sentence) in self._hints.items():
+            reason = reasons.get(value, "")
+            hint.setText(reason or sentence)
+            self._buttons[value].setEnabled(not reason)
+            self._buttons[value].setAccessibleDescription(reason or sentence)
 
 
 class TextEdit(QLineEdit):

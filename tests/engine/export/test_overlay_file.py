@@ -41,6 +41,22 @@ def test_there_and_back(tmp_path):
     assert path.stat().st_size < 1500
 
 
+def test_its_header_has_an_order(tmp_path):
+    """The order of the library is another each time, and so were the bytes."""
+    write_overlay(tmp_path / "x", SMALL)
+    content = (tmp_path / "x").read_bytes()
+    table = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert list(table) == ["__metadata__", *(f"{name}.{part}" for name in SMALL.changes for part in
+                                             ("indices", "values"))]  # fmt: skip
+    assert list(table["__metadata__"]) == [
+        "format", "version", "model", "revision", "fingerprint", "shapes", "step", "recipe", "card"
+    ]  # fmt: skip
+
+
+def test_a_file_without_a_card_still_opens(tmp_path):
+    assert read_overlay(rewritten(tmp_path / "x", {"card": None})).card == ""
+
+
 def rewritten(path, metadata=None, **tensors):
     """A written overlay with some of its content replaced; None takes a tensor out."""
     write_overlay(path, SMALL)

@@ -1,0 +1,80 @@
+"""Exports the tuned values as an adapter of Hugging Face PEFT, with a model card, and compares its output with the
+run's. PEFT itself is not needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsezo_gui.engine.export.form import ExportFormat
+from sparsezo_gui.recipe.events import Notice, Progress
+from sparsezo_gui.sizes import size
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.export.adapter import Adapter
+    from sparsezo_gui.engine.runs.folder import RunFolder
+    from sparsezo_gui.engine.session import Session
+    from sparsezo_gui.engine.spaces.space import Space
+
+LOADER = """from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base}), "this folder")"""
+
+
+class Peft(ExportFormat):
+    """A LoRA adapter for tuned values of low rank, and a SHiRA adapter for single weights."""
+
+    title = "PEFT adapter"
+    help = "Only the tuned values, as a LoRA or SHiRA adapter that Hugging Face PEFT loads beside the base model."
+
+    def refusal(self, space: Space) -> str:
+        """See `ExportFormat.refusal`."""
+        if not space.in_place:
+            return ""
+        return "An adapter is small beside its model, but this run tuned all weights. Export it with --format hf."
+
+    def suits(self, space: Space) -> bool:
+        """See `ExportFormat.suits`."""
+        return not self.refusal(space)
+
+    def write(  # type: ignore[override]  # takes its own options by name
+        self, session: Session, run: RunFolder, out: Path, accept: bool
+    ) -> Generator[Progress | Notice, None, dict[str, Any]]:
+        """See `ExportFormat.write`."""
+        from sparsezo_gui.engine.export.adapter import read
+        from sparsezo_gui.engine.export.card import Use, base_name, card_of
+        from sparsezo_gui.engine.export.check import compared
+        from sparsezo_gui.engine.export.stops import told_stop
+        from sparsezo_gui.engine.pretrained.folder import drafted
+
+        yield Progress("Writing the adapter", 0, 0)
+        source, base = session.model.source, base_name(session)
+        adapter, told = _adapter(session)
+        use = Use("peft", LOADER.format(base=json.dumps(base)))
+        card = card_of(session, run, "It is an adapter; the weights of the base model stay as they are.", use)
+        with drafted(out, adapter.bytes) as draft:
+            adapter.save(draft, base, source.revision)
+            (draft / "README.md").write_text(card, encoding="utf-8")
+        told = [f"{told}: {size(adapter.bytes)}, for the base model {source.id}.", *told_stop(session.model)]
+        if source.prequantised:
+            return {"told": [*told, "Not compared with the run's output: the base model is itself quantised."]}
+        same = yield from compared(session, run, source.folder, True, accept, read(out).attach)
+        return {"told": [*told, same]}
+
+
+def _adapter(session: Session) -> tuple[Adapter, str]:
+    """The adapter and what it is, in words."""
+    from sparsezo_gui.engine.export.adapter import lora, shira
+
+    tuned, spec = session.tuned, session.model.spec
+    if products := tuned.products():
+        adapter = lora(products, spec)
+        low, high = min(ranks := [len(product.a) for product in products.values()]), max(ranks)
+        return adapter, f"LoRA adapter of rank {low if low == high else f'{low} to {high}'}"
+    originals = {name: tuned.start[part].cpu() for name, part in tuned.slices.items()}
+    adapter = shira(tuned.changes(), originals, spec)
+    entries = sum(tensor.numel() for name, tensor in adapter.tensors.items() if name.endswith("shira_weight"))
+    return adapter, f"SHiRA adapter of {entries:,} values, {tuned.values.numel():,} of them tuned"
