@@ -29,7 +29,8 @@ def write(
     own = {f"{family}.{key}": value for key, value in sizes(family, config).items()}
     for key, value in {**own, **vocabulary(folder), **(more or {})}.items():
         add(writer, key, value)
-    names = gguf.get_tensor_name_map(next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == family), 2)
+    blocks = config.get("num_hidden_layers") or config["n_layer"]
+    names = gguf.get_tensor_name_map(next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == family), blocks)
     for name, tensor in load_file(folder / "model.safetensors").items():
         values, stem = turned(family, name, tensor.float(), config).numpy(), name.rpartition(".")
         packed = gguf.quantize(values, kind) if values.ndim > 1 else values

@@ -116,7 +116,7 @@ def test_preview_needs_a_tokenizer_only(run, recipe_file, tiny_folder, tmp_path)
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("m.gguf", "GGUF", "contains a GGUF file"),
+        ("m.gguf", "GGUF", "broken or incomplete"),
         ("adapter_config.json", '{"base_model_name_or_path": "x/y"}', "contains an adapter (such as LoRA)"),
         ("config.json", '{"architectures": ["LlamaForSequenceClassification"]}', "is a text classifier"),
     ],

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import torch
 
@@ -22,6 +23,7 @@ from sparsezo_gui.engine.data.preview import preview
 from sparsezo_gui.engine.data.template import Template
 from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
 from sparsezo_gui.engine.frozen import end_tokens
+from sparsezo_gui.engine.hub import library
 from sparsezo_gui.engine.pretrained.source import inspect
 from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
 from sparsezo_gui.engine.pretrained.weights import read_header
@@ -37,6 +39,7 @@ from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 from tests.engine.data.conftest import byte_pairs
+from tests.gguf_files import write as write_gguf
 from tests.models import tiny
 
 Opened = tuple[bytes, Callable[[bytes], bytes]]
@@ -104,6 +107,26 @@ def model(file: str) -> Callable[[Path], list[bytes]]:
     return seeds
 
 
+def gguf_header(content: bytes) -> Opened:
+    """The header of a GGUF file: all up to its last tensor's name, and what is said of that."""
+    end = content.rfind(b".weight") + 48
+    return content[:end], lambda text: text + content[end:]
+
+
+def gguf_files(folder: Path) -> list[bytes]:
+    small = {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 32, "head_dim": 8}
+    first = tiny("llama", folder / "llama", **small), gguf.GGMLQuantizationType.Q4_0
+    second = tiny("gpt2", folder / "gpt2", n_layer=1, n_embd=32), gguf.GGMLQuantizationType.F32
+    return [write_gguf(model, folder / f"{kind}.seed", kind).read_bytes() for model, kind in (first, second)]
+
+
+def read_gguf(path: Path) -> None:
+    table = ModelTable(id=str(path))
+    assert library.summary(table).id == table.id
+    for entry in inspect(path, table).packed.values():
+        assert entry.read().shape == entry.shape
+
+
 def special(folder: Path) -> list[bytes]:
     model("config.json")(folder)
     found = {"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": False, "special": True}, "pad_token": "a"}
@@ -129,6 +152,18 @@ def read_ends(path: Path) -> None:
     assert all(isinstance(end, int) for end in end_tokens(inspect(path.parent, ModelTable(id=str(path.parent)))))
 
 
+def read_gguf_tokenizer(path: Path) -> None:
+    found = load_tokenizer(path)
+    found("a cat", verbose=False)
+    if found.chat_template:
+        render(conversation(TALK, path.name), found, path.name)
+
+
+GGUF = words(
+    "general.architecture general.alignment llama gpt2 gemma3 phi3 mamba llama.block_count llama.attention.head_count "
+    "tokenizer.ggml.tokens tokenizer.ggml.merges tokenizer.ggml.model tokenizer.ggml.pre tokenizer.ggml.scores smollm "
+    "tokenizer.ggml.eos_token_id blk.0.attn_q.weight output.weight rope_freqs.weight split.count llama.expert_count"
+)
 TOKENIZER = words(
     "version truncation padding added_tokens normalizer pre_tokenizer post_processor decoder model type BPE Sequence "
     "NFC Replace pattern String Regex content ByteLevel vocab merges unk_token byte_fallback normalizers special id "
@@ -407,6 +442,8 @@ FORMATS = {
     "chat template": Format(
         "chat_template.jinja", model("chat_template.jinja"), read_tokenizer, words=CHATS, named=FOLDER, every=3
     ),
+    "gguf": Format("m.gguf", gguf_files, read_gguf, gguf_header, GGUF),
+    "gguf tokenizer": Format("m.gguf", gguf_files, read_gguf_tokenizer, gguf_header, GGUF, every=6),
     "recipe": Format("r.toml", contents(RECIPE), recipe.load, words=RECIPES),
     "settings": Format("settings", contents(SETTINGS), read_settings, words=RECIPES, named=("--set",)),
     "csv": Format("a.csv", contents(CSV, CSV.replace(",", ";")), rows(), words=DATA),

@@ -42,10 +42,8 @@ def refused(id):
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (
-            ["model.gguf", "README.md"],
-            "contains a GGUF file, the format of llama.cpp",
-        ),
+        (["model.gguf", "README.md"], "model.gguf: broken or incomplete"),
+        (["one.gguf", "two.gguf"], "contains 2 GGUF files. Choose one of them"),
         (["model.onnx", "tokenizer.json"], "contains a model in ONNX format"),
         (["weights.npz", "tokenizer.json"], "contains a model in MLX format"),
         (["tokenizer.json", "tokenizer_config.json"], "contains a tokenizer without a model"),
@@ -79,7 +77,7 @@ def test_an_adapter_names_the_model_it_was_trained_on(tmp_path, base):
 
 def test_files(tmp_path):
     for name, content, sentence in (
-        ("m.gguf", b"GGUF", "is a GGUF file"), ("blob", b"GGUF\3", "is a GGUF file"),
+        ("m.gguf", b"GGUF", "broken or incomplete"), ("blob", b"GGUF\3", "broken or incomplete"),
         ("model.safetensors", b"", f"set [model] id to the folder with config.json: {tmp_path}"),
         ("pytorch_model.bin", b"", "is a weights file"), ("m.onnx", b"", "ONNX"), ("x", b"", "is a file;"),
     ):  # fmt: skip
@@ -163,4 +161,6 @@ def test_on_the_hub_files_tags_and_config_say_it(models, monkeypatch, tmp_path):
               SimpleNamespace(id="a/c", config={}, gated=False, safetensors=None, tags=["gguf"])]  # fmt: skip
     monkeypatch.setattr(huggingface_hub.HfApi, "list_models", lambda *_, **__: iter(listed))
     first, second = search_hub("x")
-    assert first.problem.startswith("It is a text classifier") and second.problem.startswith("It is a GGUF file")
+    assert first.problem.startswith("It is a text classifier") and second.problem.startswith(
+        "It is a model in GGUF format. Download one"
+    )

@@ -71,11 +71,6 @@ def test_a_folder_without_a_config(folder):
     assert "contains an adapter (such as LoRA), not a whole model" in refused(folder)
 
 
-def test_a_gguf_file(tmp_path):
-    (tmp_path / "model.gguf").touch()
-    assert "GGUF" in refused(tmp_path)
-
-
 @pytest.mark.parametrize("text", ["{", "[1]", "\udcff", "[" * 100_000])
 def test_a_broken_config(folder, text):
     (folder / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
