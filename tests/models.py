@@ -48,6 +48,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Settings of each family. Tied heads: qwen2, qwen3, gemma, gemma2, gemma3, opt, gpt2; the others have their own."""
 
+OTHERS = {
+    "stablelm": {"model_type": "stablelm", **_GROUPED, "tie_word_embeddings": False},
+    "starcoder2": {"model_type": "starcoder2", **_GROUPED, "tie_word_embeddings": True},
+}
+"""Families that work too, but are not tried with everything."""
+
 
 def tiny(
     family: str, folder: Path, *, dtype: str = "float32", shard: str = "5GB", seed: int = 0, std: float = 0.15,
@@ -84,7 +90,7 @@ def small_recipe(folder: Path, more: str = "") -> Path:
 def module(family: str, *, seed: int = 0, std: float = 0.15, **overrides: Any) -> Any:
     """The plain transformers model that `tiny` writes, in fp32 and evaluation mode."""
     settings = {"vocab_size": VOCABULARY, "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD,
-                **FAMILIES[family], **overrides}  # fmt: skip
+                **{**FAMILIES, **OTHERS}[family], **overrides}  # fmt: skip
     config = CONFIG_MAPPING[settings.pop("model_type")](**settings)
     with torch.random.fork_rng(devices=[]):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()

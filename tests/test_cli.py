@@ -428,6 +428,11 @@ def test_the_ways_to_tune_are_compared(run, recipe_file):
     assert start == ["sparsezo", "train", str(recipe_file), "--set=objective.rule=accuracy", "--set=loop.steps=2000"]
 
 
+def test_the_recipes_own_way_needs_no_settings(run, recipe_file):
+    _, lines, _ = run("plan", recipe_file, "--formula", "--set", "loop.steps=2000")
+    assert "  The recipe as it is." in lines and "  " not in lines
+
+
 def test_the_recommended_command_starts(run, recipe_file, tmp_path):
     _, lines, _ = run("plan", recipe_file)
     command = shlex.split(lines[-1].partition(": ")[2])[1:]
@@ -457,9 +462,9 @@ def test_rates_are_tried_and_told(run, recipe_file):
     code, lines, _ = run("rates", recipe_file, "--steps", 2, "--json")
     (found,) = objects(lines)
     assert code == 0 and {"rungs", "base", "steps", "rate"} == found.keys() and found["steps"] == 2
-    assert {"rate", "loss", "stable"} == found["rungs"][0].keys()
+    assert {"rate", "loss", "stable", "steps", "losses"} == found["rungs"][0].keys()
     code, lines, _ = run("rates", recipe_file, "--steps", 1)
-    assert code == 0 and "lowered the loss" in lines[0] and lines[1].startswith("1e-05")
+    assert code == 0 and lines[0].startswith(("Learning rate ", "No learning rate ")) and " 1 steps  loss " in lines[1]
 
 
 def test_the_rate_that_was_found_is_told_with_what_it_was_found_for(run, recipe_file, monkeypatch):
@@ -477,7 +482,8 @@ def test_the_rate_that_was_found_is_told_with_what_it_was_found_for(run, recipe_
     [
         (("RECIPE", "--steps", "0"), "must be 1 or more"),
         (("nothing.toml",), "nothing"),
-        (("RECIPE", "--set", "data.train=1"), "too few training examples"),
+        (("RECIPE", "--steps", "2", "--set", "data.train=1"), "too few training examples"),
+        (("RECIPE", "--set", "loop.steps=20"), "[loop] steps = 20: a tenth of them is too little"),
         (("RECIPE", "--set", "update.rule=sgt"), "'sgt' is not a known rule"),
     ],
 )
@@ -534,14 +540,14 @@ def test_with_json_an_error_is_an_object_too(run, recipe_file, tmp_path, monkeyp
         assert found == code and content["event"] == "error" and said in content["message"]
         assert content["message"].splitlines()[-1] in error and "pass@" not in error + str(content)
         assert run(*arguments)[:2] == (code, [])
-    monkeypatch.setattr("sparsezo_gui.recipe.load", lambda name: 1 / 0)
+    monkeypatch.setattr("sparsezo_gui.recipe.load", lambda *_: 1 / 0)
     code, lines, _ = run("estimate", "starter", "--json")
     assert code == 1 and "Unexpected error: ZeroDivisionError" in objects(lines)[0]["message"]
     panic = type("PanicException", (BaseException,), {})  # of a library in Rust
-    monkeypatch.setattr("sparsezo_gui.recipe.load", lambda name: (_ for _ in ()).throw(panic("broken")))
+    monkeypatch.setattr("sparsezo_gui.recipe.load", lambda *_: (_ for _ in ()).throw(panic("broken")))
     code, lines, _ = run("estimate", "starter", "--json")
     assert code == 1 and "Unexpected error: PanicException: broken" in objects(lines)[0]["message"]
-    monkeypatch.setattr("sparsezo_gui.recipe.load", lambda name: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("sparsezo_gui.recipe.load", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     code, lines, _ = run("estimate", "starter", "--json")
     assert code == 130 and objects(lines) == [{"event": "error", "message": "Interrupted."}]
 

@@ -50,8 +50,8 @@ class Rung:
 
 @dataclass(frozen=True)
 class RateReport:
-    """``rate`` is the one to use, None if no rate is stable. ``base`` is the initial loss on the held-out examples,
-    ``steps`` the length of the longest short runs, whose ``rungs`` decide."""
+    """``rate`` is the one to use, None if no rate lowers the loss. ``base`` is the initial loss on the held-out
+    examples, ``steps`` the length of the longest short runs, whose ``rungs`` decide."""
 
     rungs: tuple[Rung, ...]
     base: float
@@ -74,7 +74,7 @@ class RateReport:
         """The result in sentences."""
         low, high = short_rate(self.last[0].rate), short_rate(self.last[-1].rate)
         if self.best is None or self.rate is None:
-            return f"The loss increased at every rate from {low} to {high}."
+            return f"No learning rate from {low} to {high} lowered the loss."
         return (
             f"Learning rate {short_rate(self.rate)}: of the rates from {low} to {high}, {short_rate(self.best.rate)} "
             f"was best for {self.steps} steps (loss {self.base:.3g} → {self.best.loss:.3g}), and longer runs need a "

@@ -15,7 +15,7 @@ class ModelSummary:
     id: str
     title: str
     kind: str
-    """'bundled', 'folder', 'cache' or 'hub'."""
+    """'bundled', 'folder', 'file' (GGUF), 'cache', 'ollama', 'lmstudio' or 'hub'."""
     architecture: str = ""
     parameters: int = 0
     bytes: int = 0

@@ -49,7 +49,8 @@ def plan_text(plan: Plan, run: Sequence[str]) -> str:
     for way in plan.ways:
         lines += ["", f"{way.title}: {way.problem or way.limits}"]
         if not way.problem:
-            lines += [f"  {part}" for part in (*_before(way), shlex.join(f"--set={each}" for each in way.settings))]
+            take = shlex.join(f"--set={each}" for each in way.settings) or "The recipe as it is."
+            lines += [f"  {part}" for part in (*_before(way), take)]
     lines += ["", *plan.notes, f"Recommended: {plan.why}" if plan.best else plan.why]
     if plan.best:
         lines.append(f"To start it: {shlex.join([*run, *(f'--set={each}' for each in plan.best.settings)])}")

@@ -152,7 +152,10 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     # Each is copied, since one view into the mapped file would keep all its pages in this process; a table is read
     # anew, since looking at its view would map as much memory again.
     for name, parameter in module.named_parameters():
-        held = checkpoint.read(name) if name in own else parameter.to(device, dtype, copy=True)
+        if source.packed:  # nothing is mapped, and to make a table dense again takes long
+            held = parameter.to(device, own.get(name, dtype))
+        else:
+            held = checkpoint.read(name) if name in own else parameter.to(device, dtype, copy=True)
         if not finite(held):
             raise _not_finite(source, name)
         parameter.data = held
@@ -190,18 +193,16 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
     ends, files = end_tokens(source), tuple(set(source.weights.values()))
     # Forward passes ask for what they need; a config could ask for more, or for tuples.
     source.config.output_hidden_states, source.config.output_attentions, source.config.return_dict = False, False, True
-    with warnings.catch_warnings(), outside(source.folder, "cannot be loaded", CURE), watched(files) as unsound:
+    with warnings.catch_warnings(), outside(source.place, "cannot be loaded", CURE), watched(files) as unsound:
         warnings.simplefilter("ignore")  # the loader's advice is for programmers
         try:
-            module = auto.load_model(
-                source.folder,
-                source.code,
-                config=source.config,
-                dtype=_held_dtype(source, table, dtype),
-                device_map={"": device},
-                use_safetensors=True,
-                **options,
-            )
+            options |= {"dtype": _held_dtype(source, table, dtype), "device_map": {"": device}}
+            if source.packed:
+                module = auto.load_tensors(source.config, source.packed, **options)
+            else:
+                module = auto.load_model(
+                    source.folder, source.code, config=source.config, use_safetensors=True, **options
+                )
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"{source.id}: does not fit in the memory of {devices.name(device)}. Choose fewer bits or a smaller "
@@ -250,7 +251,7 @@ def end_tokens(source: ModelSource) -> list[int]:
 
 def _not_finite(source: ModelSource, name: str) -> UserError:
     return UserError(
-        f"{source.folder}: the weight '{name}' contains NaN or infinity, so the model cannot be used. {CURE}"
+        f"{source.place}: the weight '{name}' contains NaN or infinity, so the model cannot be used. {CURE}"
     )
 
 

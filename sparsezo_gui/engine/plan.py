@@ -48,7 +48,16 @@ def plan(recipe: Recipe, measure: bool | None = None) -> Generator[Event, None, 
     found = {way.name: _by_formula(way, recipe, spec, data) for way in chosen}
     if known.folder(recipe.model) is not None if measure is None else measure:
         found |= yield from _measured(recipe, [way for way in chosen if not found[way.name].problem], found)
-    return recommend(list(found.values()), recipe)
+    return recommend(_alike(list(found.values())), recipe)
+
+
+def _alike(found: Sequence[WayFigures]) -> list[WayFigures]:
+    """``found`` with the memory that was free when the first way was looked at."""
+    memories = [way.memory for way in found if way.memory]
+    return [
+        replace(way, memory=replace(way.memory, available=memories[0].available)) if way.memory else way
+        for way in found
+    ]
 
 
 def _distinct(recipe: Recipe) -> list[Way]:

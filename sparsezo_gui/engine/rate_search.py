@@ -33,13 +33,15 @@ from sparsezo_gui.recipe.rates import highest
 
 PART = 10  # the run's forward passes, divided by those of the search
 FIRST, FURTHER, ROUNDS = 4, 3, 3  # short runs planned for the first and for each further round; most rounds
-LEAST, MANY = 2, 8  # steps of the shortest useful run; and from how many on there is a further round
+LEAST, MANY = 5, 8  # steps of the shortest useful run; and from how many on there is a further round
+LEAST_EXACT = 2  # the former with exact gradients
 RUNG = math.sqrt(10.0)  # factor between two rates
 MOST = 14  # rates tried in a round
 HELD_OUT = 4  # batches to compare rates on, at most; one for every `COMPARED` passes of the search
 COMPARED = 60
 LAST, FAR = 8, 3.0  # a short run ends if the median loss of that many steps exceeds that multiple of the initial loss
 WORSE = 1.1  # multiple of the initial loss, from which on a rate is unstable
+SAME = 1e-3  # relative change of the initial loss, below which a rate does nothing
 FADES = 0.3
 
 
@@ -59,7 +61,8 @@ class Budget:
             runs = FIRST + FURTHER * (rounds - 1)
             lengths = FIRST + FURTHER * (2**rounds - 2)  # of all short runs, in steps of the shortest
             least = int((passes - runs * compared) / (lengths * recipe.cost))
-            if least >= (LEAST if rounds == 1 else MANY):
+            shortest = LEAST_EXACT if recipe.estimator.exact else LEAST
+            if least >= (shortest if rounds == 1 else MANY):
                 return cls(compared, tuple(least * 2**index for index in range(rounds)))
         return cls(compared, ())
 
@@ -137,24 +140,23 @@ class RateSearch:
 
     def run(self) -> Generator[Event, None, RateReport]:
         """Tries rates, and leaves the session as it was at its start."""
-        session = self.session
+        session, best = self.session, None
         session.begin()
         self.base, place = self.loss(), 0
         for steps in self.budget.steps:
             found = yield from self._round(place, steps)
             if found is None:
                 break
-            place = found
+            place, best = found, self.rungs[steps, found]
         session.begin()
-        last = max((steps for steps, _ in self.rungs), default=0)
-        best = self.rungs[last, place]
         rungs = tuple(self.rungs[key] for key in sorted(self.rungs))
-        rate = float(f"{best.rate / self._shorter(last):.2g}") if best.loss is not None and best.stable else None
-        return RateReport(rungs, self.base, last, rate)
+        if best is None:
+            return RateReport(rungs, self.base, rungs[-1].steps, None)
+        return RateReport(rungs, self.base, best.steps, float(f"{best.rate / self._shorter(best.steps):.2g}"))
 
     def _round(self, place: int, steps: int) -> Generator[Event, None, int | None]:
         """The place of the best of the rates around ``place``, where both neighbours of the best were tried, or are
-        beyond what can be set; None if no rate is stable."""
+        beyond what can be set; None if no rate helps."""
         tried: dict[int, float] = {}
         while True:
             missing = [each for each in (place, place - 1, place + 1) if each not in tried and self._can(each)]
@@ -164,6 +166,8 @@ class RateSearch:
                 tried[each] = yield from self._try(each, steps)
             # Of equal losses, that of the rate nearest to the usual one; if none is finite, lower rates are next.
             place = min(tried, key=lambda each: (tried[each], abs(each) if math.isfinite(tried[each]) else each))
+            if place == min(tried) and place < 0 and math.isclose(tried[place], self.base, rel_tol=SAME):
+                return None  # all higher rates harm, and lower ones do nothing
 
     def _rate(self, place: int) -> float:
         usual = self.session.recipe.update.learning_rate * self._shorter(self.budget.steps[0])
@@ -171,7 +175,7 @@ class RateSearch:
 
     def _shorter(self, steps: int) -> float:
         """The best rate of runs of ``steps`` steps, relative to that of the run."""
-        return max(1.0, float(self.session.recipe.loop.steps / steps) ** FADES)
+        return max(1.0, math.pow(self.session.recipe.loop.steps / steps, FADES))
 
     def _can(self, place: int) -> bool:
         return self._rate(place) <= highest(type(self.session.recipe.update))
@@ -191,7 +195,7 @@ class RateSearch:
         stable = math.isfinite(after) and after < WORSE * self.base
         loss = after if math.isfinite(after) else None
         self.rungs[steps, place] = Rung(rate, loss, stable, steps, tuple(losses))
-        return after if stable else math.inf
+        return float(after) if stable else math.inf
 
     def _step(self, short: Recipe, step: int) -> float:
         """Takes a step of a short run and returns its loss."""

@@ -268,7 +268,7 @@ def _mask_inputs(recipe: Recipe) -> tuple[Any, ...]:
 
 def _rate_inputs(recipe: Recipe) -> tuple[Any, ...]:
     """The settings that a suitable learning rate depends on."""
-    update = recipe.update.model_copy(update={"learning_rate": 1.0, "schedule": "constant"})
+    update = recipe.update.model_copy(update={"learning_rate": 1.0, "find_rate": False, "schedule": "constant"})
     loop = recipe.loop.batch_size, recipe.loop.seed
     return recipe.model, recipe.data, recipe.mask, recipe.estimator, update, recipe.objective, recipe.privacy, loop
 

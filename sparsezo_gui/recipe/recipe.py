@@ -17,7 +17,11 @@ from sparsezo_gui.recipe.versions import VERSION, renamed
 class ModelTable(Settings):
     """Which model, and in what precision."""
 
-    id: str = setting("starter", "A bundled model, a folder on this computer, or a Hub id such as 'Qwen/Qwen3-0.6B'.")
+    id: str = setting(
+        "starter",
+        "A bundled model, a folder or GGUF file on this computer, 'ollama:NAME' for a model of Ollama, or a Hub id "
+        "such as 'Qwen/Qwen3-0.6B'.",
+    )
     revision: str = setting("main", "Branch, tag or commit on the Hub; ignored for folders.")
     bits: Literal[4, 8, 16, 32] = setting(4, "Bits per frozen weight: 4 (NF4), 8 (int8), 16 or 32.", unit="bits")
     block: Literal[32, 64] = setting(

@@ -127,6 +127,23 @@ def test_perplexity_and_generated_answers_of_completions(frozen_tiny):
     assert 0 <= found["exact_match"] <= found["f1"] <= 1
 
 
+def test_scores_of_examples_are_in_their_order(frozen_tiny):
+    model = frozen_tiny("llama", 4)
+    prompts = [(0, 7, 19, 88, 5, 6, 9), (0, 7), (0, 30, 31, 32)]  # answered the shortest first
+    rows = [Row((*prompt, 40), (len(prompt) - 1, len(prompt)), (40, 41), (0, 0)) for prompt in prompts]
+    told = [model.tokenizer.decode(list(stream(model, torch.tensor([prompt]), 10))) for prompt in prompts]
+    right = [text.strip().split("\n")[0] for text in told]
+    answers = [(right[0],), ("nothing of the kind",), (right[2],)]
+    examples = [
+        Encoded((row,), 0, 0, *each, 0) for row, each in zip(rows, zip(prompts, answers, strict=True), strict=True)
+    ]
+    whole = finish(evaluate(model, examples, "test"))
+    assert whole.scores["exact_match"] == [1.0, 0.0, 1.0] and whole.metrics["exact_match"] == pytest.approx(2 / 3)
+    alone = [finish(evaluate(model, [each], "test")) for each in examples]
+    assert whole.scores["loss"] == pytest.approx([each.metrics["loss"] for each in alone], rel=1e-4)
+    assert whole.scores["f1"] == [each.metrics["f1"] for each in alone]
+
+
 def question(model, **more):
     """A choice with candidates of one and of several tokens, and the example of an evaluation."""
     table = DataTable(task="choice", template="{{ text }} is it?", answers=("yes", "no it is not", "a"), **more)

@@ -125,8 +125,8 @@ def test_a_warning_from_a_tenth_on(make, tmp_path, monkeypatch, tuned, warns):
 
     monkeypatch.setattr(evaluation, "compared", measured)
     told = list(training.train(make(loop={"steps": 2}), folder=tmp_path / "run"))
-    warnings = [event.text for event in of(e.Notice, told) if event.level == "warning"]
-    assert [text for text in warnings if "general text" in text] == warnings and len(warnings) == warns
+    warnings = [event.text for event in of(e.Notice, told) if event.level == "warning" and "general" in event.text]
+    assert len(warnings) == warns
     if tuned == 11.1:
         assert "10 before, 11.1 after (+11.0 %)" in warnings[0]
 

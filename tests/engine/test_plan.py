@@ -110,6 +110,7 @@ def test_every_way_is_measured_with_the_model_loaded_once(make, clock, monkeypat
     figures = {each.name: each for each in found.ways}
     assert figures.keys() == ways.STEPS.keys()
     assert all(each.memory.measured and not each.problem for each in found.ways)
+    assert len({each.memory.available for each in found.ways}) == 1, "all are compared with the same"
     # Choosing a batch takes one tick, and the step itself one.
     assert {each.pace.seconds for each in found.ways} == {2.0}
     model = finish(load_model(chosen))

@@ -104,3 +104,9 @@ def test_a_search_is_told(kept):
         "whole runs",
         "no",
     ]
+
+
+def test_rates_that_each_run_found_are_told_as_a_range(kept):
+    rates = [tables.rows(kept("default:300", [{"rate": rate} for rate in each]))[0]["rate"]
+             for each in ((0.01, 0.002, 0.05), (0.01, 0.01))]  # fmt: skip
+    assert rates == ["2.0e-03 to 5.0e-02", "1.0e-02"]

@@ -270,6 +270,7 @@ RUN = words("version name created versions fingerprint branched step records fac
 EVENTS = "\n".join(
     json.dumps(event.as_json()) for event in (
         e.Evaluation(2, "validation", {"accuracy": 0.5, "loss": 1.0}), e.Notice("ü", "warning"), e.Returned(1),
+        e.GeneralText(2, 1500, 20.0, 21.0),
         e.Examples(2, "test", [{"number": 1, "loss": 0.5, "prompt": "", "expected": "a", "answer": "b"}], []),
         e.Finished(4, "early", FINGERPRINT),
     )

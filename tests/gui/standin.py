@@ -182,7 +182,7 @@ class StandIn:
             yield e.Progress("Trying a learning rate of 0.001", done, 40, "steps")
             time.sleep(self.pace)
         losses = {1e-4: 1.39, 1e-3: 1.3, 1e-2: 1.1, 1e-1: 2.4}
-        rungs = tuple(Rung(rate, loss, loss < 2) for rate, loss in losses.items())
+        rungs = tuple(Rung(rate, loss, loss < 2, 40, (1.4, loss)) for rate, loss in losses.items())
         return RateReport(rungs, 1.4, 40, 3e-3)
 
     def preview(self, recipe: Recipe, page: int) -> Work[DataPreview]:

@@ -215,17 +215,18 @@ def test_the_rate_goes_with_the_rules(method, workspace):
 
 
 def test_a_rate_is_found_told_and_taken(method, find, click, workspace, qtbot):
-    assert "Tries several" in find("Suggested rate").text() and not shown(method, "Use the suggested rate")
+    assert "Short runs" in find("Suggested rate").text() and not shown(method, "Use the suggested rate")
     click("Find learning rate")
     qtbot.waitUntil(lambda: workspace.rates is not None)
-    assert "0.003 is a good rate" in find("Suggested rate").text() and "From 0.1 on" in find("Suggested rate").text()
+    assert "Learning rate 0.003: of the rates from" in find("Suggested rate").text()
     assert click("Use the suggested rate").text().startswith("Use ")
     assert workspace.recipe.update.learning_rate == 3e-3
-    assert not shown(method, "Use the suggested rate") and "is a good rate" in find("Suggested rate").text()
+    assert not shown(method, "Use the suggested rate") and "Learning rate 0.003" in find("Suggested rate").text()
+    assert not workspace.recipe.update.find_rate
     workspace.change("update", learning_rate=1e-3, schedule="cosine")
     assert shown(method, "Use the suggested rate")
     workspace.change("loop", batch_size=3)
-    assert "Tries several" in find("Suggested rate").text() and not shown(method, "Use the suggested rate")
+    assert "Short runs" in find("Suggested rate").text() and not shown(method, "Use the suggested rate")
 
 
 def test_finding_a_rate_can_be_cancelled_and_fail(method, find, click, workspace, engine, qtbot):

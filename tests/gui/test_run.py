@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import sys
 
 import numpy as np
@@ -22,7 +23,9 @@ from sparsezo_gui.gui.requests import EstimateMemory
 from sparsezo_gui.gui.theme import colours
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.workspace import Workspace
+from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe.events import EvaluateNow, Evaluation, Pause, Progress, Resume, SetRate, Started, Step
+from sparsezo_gui.stages import starting
 
 
 @pytest.fixture
@@ -80,19 +83,41 @@ def test_the_exit_code_says_whose_fault_it_was(run, click, workspace, engine, qt
 
 
 def test_the_preparation_is_one_bar_until_the_first_step(run, click, find, workspace, engine, qtbot):
-    engine.pace, bar, seen = 0.05, find("Run progress"), []
-    workspace.run.advanced.connect(lambda: (run.refresh(), seen.append((bar.maximum(), bar.value()))))
+    engine.pace, bar, seen = 0.2, find("Run progress"), []
+    labels = [find(name) for name in ("State of the run", "What happens next")]
+
+    def look():
+        run.refresh()
+        seen.append((bar.maximum(), bar.value(), *(label.text() for label in labels)))
+
+    workspace.run.advanced.connect(look)
     click("Start run")
-    qtbot.waitUntil(lambda: "of 32 sequences (stage 4 of 6" in find("State of the run").text())
-    assert "of 32 sequences (stage 4 of 6" in find("What happens next").text()
-    assert bar.maximum() == 1000
     qtbot.waitUntil(lambda: workspace.run.record.step > 1)
     run.refresh()
     assert bar.maximum() == 120 and bar.value() == workspace.run.record.step
-    fractions = [value for maximum, value in seen if maximum == 1000]
+    parts = [(value, *texts) for maximum, value, *texts in seen if maximum == 1000]
+    fractions = [value for value, *_ in parts]
     assert fractions == sorted(fractions) and 0 < fractions[-1] <= 1000
+    stage = f"of 32 sequences (stage 4 of {len(starting(workspace.recipe))}"
+    assert any(stage in below and stage not in above for _, above, below in parts), "it is told once"
     click("Stop run")
     state(qtbot, workspace, "stopped")
+
+
+def test_the_search_for_a_rate_is_plotted_before_the_first_step(run, find, workspace):
+    record = RunRecord()
+    trials = [e.Trial(0.1, math.nan, [3.0]), e.Trial(0.01, 1.5, [2.0, 1.0])]
+    record.add([e.RateFound(0.01, 2.0, 9, 1.0, trials)])
+    steps, losses = record.trials
+    assert steps.tolist() == [-4, -3, -2, -1, 0]
+    assert losses[[0, 2, 3]].tolist() == [3, 2, 1] and np.isnan(losses[[1, 4]]).all()
+    record.add([e.Step(1, 1.2, 0.1, 0.01, 0.1, 1, 1)])
+    workspace.run.record = record
+    run.refresh()
+    assert find("Values at the crosshair").text().startswith("Left of 0: trials")
+    run.board.show_record(record, "Memory")
+    drawn, _ = run.board._trials.getOriginalDataset()
+    assert drawn.tolist() == steps.tolist()
 
 
 def test_a_resumed_run_has_other_stages():

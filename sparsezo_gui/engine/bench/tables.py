@@ -16,9 +16,28 @@ from sparsezo_gui.engine.bench.trials import Cell
 from sparsezo_gui.recipe.metrics import metric
 
 TARGET = "mezo"  # the method whose final accuracy the others should reach in fewer forward passes
-COLUMNS = ("task", "method", "seeds", "metric", "base", "final", "against_base", "better", "worse", "p", "best", "loss",
-           "passes", "minutes", "peak_memory_mib", "forwards_to_mezo", "seconds_to_mezo", "tuned", "rate", "search",
-           "seconds", "mask_seconds", "rate_seconds", "general_text")  # fmt: skip
+COLUMNS = (
+    "task",
+    "method",
+    "seeds",
+    "metric",
+    "base",
+    "final",
+    "against_base",
+    "p",
+    "best",
+    "loss",
+    "general_text",
+    "passes",
+    "minutes",
+    "peak_memory_mib",
+    "forwards_to_mezo",
+    "seconds_to_mezo",
+    "tuned",
+    "rate",
+    "search",
+)
+"""Those that people read; JSON has the others too."""
 Row = dict[str, Any]
 
 
@@ -52,7 +71,7 @@ def _row(quality: Quality, task: str, name: str) -> Row:
         "passes": "" if name == UNTUNED else cells[0].get("passes", cells[0]["forwards"]),
         "minutes": "" if seconds is None else f"{(seconds + statistics.mean(map(_before, cells))) / 60:.1f}",
         **_reached(quality, cells, quality.whole(task, TARGET)),
-        "tuned": cells[0]["tuned"], "rate": f"{cells[0]['rate']:.1e}",
+        "tuned": cells[0]["tuned"], "rate": _range([cell["rate"] for cell in cells]),
         "search": _search(quality, name, cells),
         "seconds": "" if seconds is None else round(seconds), "mask_seconds": cells[0].get("mask_seconds", ""),
         "rate_seconds": cells[0].get("rate_seconds") or "",
@@ -119,6 +138,11 @@ def _at(cells: Sequence[Cell], column: int, limit: float) -> str:
             return ""
         values.append(points[-1][1])
     return spread(measure_of(cells[0]), values)
+
+
+def _range(rates: Sequence[float]) -> str:
+    """The rate, or the lowest and the highest if each run found its own."""
+    return " to ".join(dict.fromkeys((f"{min(rates):.1e}", f"{max(rates):.1e}")))
 
 
 def _before(cell: Cell) -> float:

@@ -20,6 +20,8 @@ from sparsezo_gui.engine.hub.token import token
 from sparsezo_gui.engine.pretrained import kinds
 from sparsezo_gui.engine.pretrained.code import named_type
 from sparsezo_gui.engine.pretrained.consent import TrustedCode, permitted, required
+from sparsezo_gui.engine.pretrained.gguf.header import read_header as read_gguf
+from sparsezo_gui.engine.pretrained.gguf.stores import OLLAMA, lm_studio_models, ollama_models
 from sparsezo_gui.engine.pretrained.source import check_quantisation, find_weights, local_folder, read_config
 from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec
 from sparsezo_gui.engine.pretrained.weights import DTYPES
@@ -31,8 +33,15 @@ LIMIT = 30  # results of a Hub search
 
 
 def local_models() -> list[ModelSummary]:
-    """Bundled models and the causal language models in the Hugging Face cache, by name."""
-    found = [_of_folder(ModelTable(id=id), folder, "bundled") for id, folder in resources.BUNDLED_MODELS.items()]
+    """Bundled models, the causal language models in the Hugging Face cache, and the models of Ollama and LM Studio."""
+    bundled = [_of_folder(ModelTable(id=id), folder, "bundled") for id, folder in resources.BUNDLED_MODELS.items()]
+    ollama = [_of_folder(ModelTable(id=id), path, "ollama") for id, path in ollama_models()]
+    studio = [_of_folder(ModelTable(id=str(path)), path, "lmstudio") for path in lm_studio_models()]
+    return [*bundled, *_in_cache(), *ollama, *studio]
+
+
+def _in_cache() -> list[ModelSummary]:
+    found: list[ModelSummary] = []
     try:
         repositories = huggingface_hub.scan_cache_dir().repos
     except (huggingface_hub.errors.CacheNotFound, OSError):
@@ -50,8 +59,7 @@ def summary(table: ModelTable | str) -> ModelSummary:
     try:
         folder = local_folder(table.id)
         if folder is not None:
-            kind = "bundled" if table.id in resources.BUNDLED_MODELS else "folder"
-            return _of_folder(table, folder, kind)
+            return _of_folder(table, folder, _kind(table.id, folder))
         folder = cached_folder(table)
         if folder is not None:
             return _of_folder(table, folder, "cache")
@@ -92,7 +100,9 @@ def search_hub(text: str, limit: int = LIMIT) -> list[ModelSummary]:
 
 
 def licence_of(folder: Path) -> str:
-    """Licence in the model card in ``folder``, such as 'apache-2.0'; empty if there is none."""
+    """Licence in the model card in ``folder`` or in the GGUF file, such as 'apache-2.0'; empty if there is none."""
+    if folder.is_file():
+        return read_gguf(folder).text("general.license")
     try:
         text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -112,13 +122,22 @@ def _is_causal(folder: Path) -> bool:
         return False
 
 
+def _kind(id: str, folder: Path) -> str:
+    if id in resources.BUNDLED_MODELS:
+        return "bundled"
+    if id.startswith(OLLAMA):
+        return "ollama"
+    return "file" if folder.is_file() else "folder"
+
+
 def _title(id: str) -> str:
-    return "Starter model" if id == "starter" else Path(id).name or id
+    return "Starter model" if id == "starter" else Path(id).name.removeprefix(OLLAMA).removesuffix(".gguf") or id
 
 
 def _of_folder(table: ModelTable, folder: Path, kind: str) -> ModelSummary:
     facts: dict[str, Any] = {}
     try:
+        facts["licence"] = licence_of(folder)
         code = usable_code(table, folder)
         config = read_config(folder, code)
         facts["architecture"] = (getattr(config, "architectures", None) or [config.model_type])[0]
@@ -129,7 +148,7 @@ def _of_folder(table: ModelTable, folder: Path, kind: str) -> ModelSummary:
         facts["problem"] = str(error)
     except Exception as error:  # libraries may raise anything for it; the other models are still listed
         facts["problem"] = f"{folder}: cannot be used as a model ({reason(error)}). Download or copy it again."
-    return ModelSummary(table.id, _title(table.id), kind, licence=licence_of(folder), **facts)
+    return ModelSummary(table.id, _title(table.id), kind, **facts)
 
 
 def _of_hub(table: ModelTable) -> ModelSummary:

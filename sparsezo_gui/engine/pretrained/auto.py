@@ -3,10 +3,13 @@ off: a model's own classes come from `TrustedCode`, which the user has allowed t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -27,6 +30,11 @@ def load_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
     return cast("PretrainedConfig", AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True))
 
 
+def make_config(table: dict[str, Any]) -> PretrainedConfig:
+    """The config that a config.json with the content ``table`` describes. Raises as `load_config` does."""
+    return cast("PretrainedConfig", CONFIG_MAPPING[table["model_type"]].from_dict(dict(table)))
+
+
 def build(config: PretrainedConfig, code: TrustedCode | None = None, **options: Any) -> PreTrainedModel:
     """A causal language model of ``config`` without loading weights. Raises as `load_config` does."""
     own = code and code.find("AutoModelForCausalLM", PreTrainedModel)
@@ -44,6 +52,15 @@ def load_model(folder: Path, code: TrustedCode | None = None, **options: Any) ->
         return cast("PreTrainedModel", own.from_pretrained(folder, local_files_only=True, **options))
     found = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
     return cast("PreTrainedModel", found)
+
+
+def load_tensors(config: PretrainedConfig, tensors: Mapping[str, Any], **options: Any) -> PreTrainedModel:
+    """The causal language model of ``config`` with ``tensors``; each is read with ``[...]`` when its turn comes.
+
+    Raises as `load_config` does.
+    """
+    cls: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    return cast("PreTrainedModel", cls.from_pretrained(None, config=config, state_dict=dict(tensors), **options))
 
 
 def load_tokenizer(folder: Path, code: TrustedCode | None = None) -> PreTrainedTokenizerBase:

@@ -14,7 +14,7 @@ from typing import Any
 from sparsezo_gui.errors import quoted
 
 GGUF = (
-    "a GGUF file, the format of llama.cpp and Ollama, whose quantised weights cannot be tuned. Choose the original "
+    "a model in GGUF format. Download one of its .gguf files and set [model] id to that file, or choose the original "
     "model in safetensors format"
 )
 _ORIGINAL = "Choose the original model in transformers format with safetensors weights"
@@ -57,15 +57,11 @@ LARGEST = 1_000_000  # bytes of an adapter_config.json
 
 def of_file(path: Path) -> str:
     """What the file at ``path`` is, and what to use instead of it as a model."""
-    with path.open("rb") as file:
-        magic = file.read(4)
-    if magic == b"GGUF" or path.suffix.lower() == ".gguf":
-        return f"is {GGUF}."
     if path.suffix.lower() in (".safetensors", ".bin", ".pt", ".pth", ".index"):
         return f"is a weights file; set [model] id to the folder with config.json: {path.parent}"
     if path.suffix.lower() == ".onnx":
         return f"is a model in ONNX format, which cannot be tuned here. {_ORIGINAL}."
-    return "is a file; set [model] id to the folder with config.json and the weights."
+    return "is a file; set [model] id to a GGUF file, or to the folder with config.json and the weights."
 
 
 def of_files(names: Collection[str], base: str = "") -> str:

@@ -10,7 +10,8 @@ import json
 import os
 import re
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ from sparsezo_gui import resources
 from sparsezo_gui.engine.files import refuse_links
 from sparsezo_gui.engine.pretrained import auto, kinds
 from sparsezo_gui.engine.pretrained.consent import TrustedCode, required
+from sparsezo_gui.engine.pretrained.gguf.config import config_of
+from sparsezo_gui.engine.pretrained.gguf.folder import companions
+from sparsezo_gui.engine.pretrained.gguf.header import is_gguf
+from sparsezo_gui.engine.pretrained.gguf.header import read_header as read_gguf
+from sparsezo_gui.engine.pretrained.gguf.stores import OLLAMA, gguf_in, ollama_file
+from sparsezo_gui.engine.pretrained.gguf.tensors import Packed, packed
 from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec
 from sparsezo_gui.engine.pretrained.weights import LARGEST_HEADER, Checkpoint, read_header
 from sparsezo_gui.errors import UserError, did_you_mean, quoted
@@ -41,7 +48,7 @@ class ModelSource:
 
     ``weights`` gives the file of each tensor, by its name in the checkpoint; ``revision`` is the commit on the Hub, or
     empty. The weights of a ``prequantised`` checkpoint were already quantised by bitsandbytes, to 4 or 8 bits. ``code``
-    is the model's own code.
+    is the model's own code. The tensors of a GGUF file are ``packed``, and ``folder`` has its `companions`.
     """
 
     id: str
@@ -52,11 +59,19 @@ class ModelSource:
     spec: ModelSpec
     prequantised: bool = False
     code: TrustedCode | None = None
+    packed: Mapping[str, Packed] = field(default_factory=dict)
+
+    @property
+    def place(self) -> Path:
+        """What the user knows the model by: its folder, or its GGUF file."""
+        return next((entry.file for entry in self.packed.values()), self.folder)
 
 
 def inspect(folder: Path, table: ModelTable) -> ModelSource:
-    """Checks the model in ``folder``. Raises `UserError` for anything that would fail when it is loaded, and
-    `ConsentNeeded`."""
+    """Checks the model in ``folder``, or the GGUF file. Raises `UserError` for anything that would fail when it is
+    loaded, and `ConsentNeeded`."""
+    if folder.is_file():
+        return _inspect_gguf(folder, table)
     if table.id not in resources.BUNDLED_MODELS:
         refuse_links(folder, (path for path in folder.glob("*") if path.is_file()))
     code = required(table, folder)
@@ -73,16 +88,30 @@ def inspect(folder: Path, table: ModelTable) -> ModelSource:
     return source
 
 
+def _inspect_gguf(file: Path, table: ModelTable) -> ModelSource:
+    folder = companions(file)
+    config = read_config(folder)
+    entries = packed(read_gguf(file), config)
+    source = ModelSource(table.id, "", folder, config, dict.fromkeys(entries, file), spec(config), packed=entries)
+    Checkpoint(source).check()
+    return source
+
+
 def local_folder(id: str) -> Path | None:
-    """Folder of a bundled or local model; None if ``id`` can only be on the Hub."""
+    """Folder, or GGUF file, of a bundled or local model; None if ``id`` can only be on the Hub."""
     if id in resources.BUNDLED_MODELS:
         return resources.BUNDLED_MODELS[id]
+    if id.startswith(OLLAMA):
+        return ollama_file(id)
     path = Path(os.path.expanduser(id))
     if os.path.isdir(path):
-        return resolved(path)
+        return gguf_in(path) or resolved(path)
     if os.path.isfile(path):
-        with outside(path, "cannot be read"):
-            raise UserError(f"{path}: {kinds.of_file(path)}")
+        if is_gguf(path):
+            return resolved(path)
+        raise UserError(f"{path}: {kinds.of_file(path)}")
+    if path.suffix == ".gguf":
+        raise UserError(f"There is no file '{path}'. Check the path.")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", id):
         raise UserError(
             f"There is no model folder '{path}'. Check the path, or use a bundled model "
@@ -92,7 +121,11 @@ def local_folder(id: str) -> Path | None:
 
 
 def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConfig:
-    """The transformers config in ``folder``, read with the model's own ``code`` if any. Raises `UserError`."""
+    """The transformers config in ``folder``, read with the model's own ``code`` if any, or of a GGUF file. Raises
+    `UserError`."""
+    if folder.is_file():
+        with outside(folder, "does not describe a model"):
+            return auto.make_config(config_of(read_gguf(folder)))
     path = folder / "config.json"
     if not folder.is_dir():
         raise UserError(f"There is no model folder '{folder}'. Check the path.")
@@ -129,6 +162,8 @@ def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
 
 def refuse_other_kinds(folder: Path) -> None:
     """Raises `UserError` for a folder that contains neither a causal language model nor just its tokenizer."""
+    if folder.is_file():
+        return
     if not any(path.name.startswith("tokenizer") for path in folder.iterdir()) or (folder / ADAPTER).is_file():
         _refuse_files(folder)
     path = folder / "config.json"
@@ -186,6 +221,8 @@ def check_quantisation(where: object, config: PretrainedConfig) -> bool:
 
 def find_weights(folder: Path) -> dict[str, Path]:
     """File of each tensor by its name in the checkpoint; every header is checked. Raises `UserError`."""
+    if folder.is_file():
+        return dict.fromkeys(read_gguf(folder).tensors, folder)
     index = folder / INDEX
     single = folder / SINGLE
     if single.is_file() or not index.is_file():

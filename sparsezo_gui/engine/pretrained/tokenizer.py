@@ -21,6 +21,7 @@ from sparsezo_gui import resources
 from sparsezo_gui.engine.files import home, write_text
 from sparsezo_gui.engine.pretrained import auto
 from sparsezo_gui.engine.pretrained.consent import TrustedCode
+from sparsezo_gui.engine.pretrained.gguf.folder import companions
 from sparsezo_gui.engine.sandbox.process import Exceeded, Refused, Sandbox
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.sizes import size
@@ -33,7 +34,11 @@ CURE = "Download or copy the model again, or choose another."
 
 
 def load_tokenizer(folder: Path, code: TrustedCode | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer in ``folder``, from the model's own ``code`` if it has a class for it. Raises `UserError`."""
+    """The tokenizer in ``folder``, from the model's own ``code`` if it has a class for it, or of a GGUF file.
+
+    Raises `UserError`.
+    """
+    folder = companions(folder) if folder.is_file() else folder
     if folder not in resources.BUNDLED_MODELS.values():
         for path in sorted(folder.glob("tokenizer*.json")):
             if path.name != "tokenizer_config.json":

@@ -73,24 +73,24 @@ def read_header(path: Path) -> dict[str, Entry]:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, LARGEST_HEADER):
-                raise _broken(path, f"its header claims {length} bytes, but the file has only {size}")
+                raise broken(path, f"its header claims {length} bytes, but the file has only {size}")
             header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_unique)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
-        raise _broken(path, "its header is not valid JSON") from error
+        raise broken(path, "its header is not valid JSON") from error
     if not isinstance(header, dict):
-        raise _broken(path, "its header is not a table")
+        raise broken(path, "its header is not a table")
     header.pop("__metadata__", None)
     entries = {name: _entry(path, name, fields, 8 + length) for name, fields in header.items()}
     ordered = sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end))
     position = 8 + length
     for name, entry in ordered:
         if entry.begin != position:
-            raise _broken(path, f"the bytes of '{name}' do not start where those of the previous tensor end")
+            raise broken(path, f"the bytes of '{name}' do not start where those of the previous tensor end")
         position = entry.end
     if position != size:
-        raise _broken(path, f"its tensors need {position} bytes, but the file has {size}")
+        raise broken(path, f"its tensors need {position} bytes, but the file has {size}")
     return dict(ordered)
 
 
@@ -103,7 +103,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _entry(path: Path, name: str, fields: Any, start: int) -> Entry:
     if not isinstance(fields, dict) or fields.keys() != {"dtype", "shape", "data_offsets"}:
-        raise _broken(path, f"tensor '{name}' is not described by dtype, shape and data_offsets")
+        raise broken(path, f"tensor '{name}' is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise UserError(
@@ -111,9 +111,9 @@ def _entry(path: Path, name: str, fields: Any, start: int) -> Entry:
             "Use the 16-bit checkpoint of this model."
         )
     if not _naturals(shape) or len(shape) > MOST_DIMENSIONS or not _naturals(offsets) or len(offsets) != 2:
-        raise _broken(path, f"shape or offsets of tensor '{name}' are not a few whole numbers")
+        raise broken(path, f"shape or offsets of tensor '{name}' are not a few whole numbers")
     if offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype].itemsize:
-        raise _broken(path, f"tensor '{name}' of shape {shape} does not match its number of bytes")
+        raise broken(path, f"tensor '{name}' of shape {shape} does not match its number of bytes")
     return Entry(path, DTYPES[dtype], tuple(shape), start + offsets[0], start + offsets[1])
 
 
@@ -121,7 +121,8 @@ def _naturals(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**63 for value in values)
 
 
-def _broken(path: Path, why: str) -> UserError:
+def broken(path: Path, why: str) -> UserError:
+    """The error for a damaged file."""
     return UserError(f"{path}: broken or incomplete ({why}). Delete the file and download or copy the model again.")
 
 
@@ -137,7 +138,8 @@ class Checkpoint:
         self.files = tuple(dict.fromkeys(source.weights.values()))
         self.spec = spec = source.spec
         self.entries: dict[str, Entry] = {}
-        for file in self.files:
+        self.entries |= source.packed
+        for file in () if source.packed else self.files:
             self.entries |= read_header(file)
         self._keys = _keys(self.entries, source.config, source.code)
         for alias, name in spec.aliases.items():

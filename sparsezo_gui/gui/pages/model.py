@@ -25,7 +25,8 @@ BITS = [
 ]  # fmt: skip
 """Title and value: the bits, and the compute type unless the device decides."""
 DEVICES = [("Automatic", "auto"), ("CPU", "cpu"), ("CUDA GPU", "cuda")]
-KINDS = {"bundled": "bundled", "cache": "downloaded", "folder": "folder", "hub": "on the Hub"}
+KINDS = {"bundled": "bundled", "cache": "downloaded", "folder": "folder", "file": "GGUF file", "ollama": "in Ollama",
+         "lmstudio": "in LM Studio", "hub": "on the Hub"}  # fmt: skip
 
 
 class ModelPage(Page):

@@ -27,6 +27,7 @@ TICK_MS = 100  # shortest interval between two redraws
 SHARE = 0.08  # of one processor core for drawing: with two cores, every percent of it slows the training
 STARTS = "Starts a new run with this recipe."
 LEGEND = "Pale: loss per step. Strong: smoothed. Dots: evaluations. Hover over a plot to see its values."
+TRIALS = "Left of 0: trials of learning rates. "
 PENDING: dict[type[Command], str] = {
     Pause: "pausing after this step…",
     Stop: "stopping after this step…",
@@ -115,7 +116,8 @@ class RunPage(Page):
         self._log.toggled.connect(self.board.set_log)
         self._whole = button("Show all", self.board.show_all, role="flat", tip="Shows all steps again after zooming.")
         self._readout = label("", "dim", wrap=True, name="Values at the crosshair")
-        self.board.readout.connect(lambda text: self._readout.setText(text or LEGEND))
+        self._legend = LEGEND
+        self.board.readout.connect(lambda text: self._readout.setText(text or self._legend))
         controls = row(self._extra, self._log, self._whole, GRID, self._readout)
         controls.setStretch(4, 1)
         return controls
@@ -255,7 +257,8 @@ class RunPage(Page):
         self._numbers["Tokens/s"].setText(formatting.count(rate) if rate == rate else "–")
         self._numbers["Step time"].setText(formatting.latency(middle) if middle == middle else "–")
         self._numbers["Time left"].setText(formatting.duration(left) if record.active and left == left else "–")
-        progress = record.progress if record.active else None
+        # Before the first step, the place of the plots shows the progress.
+        progress = record.progress if record.active and columns.size else None
         pending = PENDING[workspace.run.pending] if workspace.run.pending else ""
         now = formatting.progress(progress, record.overall) if progress and record.overall else pending
         state = "Running in another window or terminal" if record.active_elsewhere else STATES[record.state]
@@ -282,9 +285,10 @@ class RunPage(Page):
         self._plots.setCurrentIndex(int(filled))
         for control in (self._whole, self._extra, self._log):
             control.setEnabled(filled)
-        if filled:
+        if record is not None and filled:
+            self._legend = (TRIALS if record.trials.size else "") + LEGEND
             if not self._readout.text():
-                self._readout.setText(LEGEND)
+                self._readout.setText(self._legend)
             return
         self._readout.setText("")
         self._outlook.refresh()

@@ -10,8 +10,8 @@ from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import ProgressBar, button, label, row
 from sparsezo_gui.gui.workspace import Workspace
 
-TRYING = "Loads the model and runs a few steps at each of several learning rates."
-BEFORE = "Tries several learning rates for a few steps each and suggests one."
+TRYING = "Loads the model and tries several learning rates in short runs."
+BEFORE = "Short runs at several learning rates. A run without a learning rate does the same at its start."
 
 
 class RateFinder(QWidget):
