@@ -59,8 +59,9 @@ class Peft(ExportFormat):
             adapter.save(draft, base, source.revision)
             (draft / "README.md").write_text(card, encoding="utf-8")
         told = [f"{what}: {size(adapter.bytes)}, for the base model {source.id}.", *told_stop(session.model)]
-        if source.prequantised:
-            return {"told": [*told, "Not compared with the run's output: the base model is itself quantised."]}
+        if source.prequantised or source.packed:
+            what = "in a GGUF file" if source.packed else "quantised"
+            return {"told": [*told, f"Not compared with the run's output: the base model's own weights are {what}."]}
         same = yield from compared(session, run, source.folder, True, accept, read(out).attach)
         return {"told": [*told, same]}
 
