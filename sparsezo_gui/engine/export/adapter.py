@@ -69,7 +69,8 @@ class Adapter:
                 module.register_forward_hook(_low_rank(a, b, alpha / len(a)))
             else:
                 indices, values = (self.tensors[f"{prefix}shira_{part}"] for part in ("indices", "weight"))
-                change = torch.sparse_coo_tensor(indices, values, tuple(module.weight.shape), check_invariants=True)
+                shape = model.get_parameter(f"{layer}.weight").shape
+                change = torch.sparse_coo_tensor(indices, values, shape, check_invariants=True)
                 module.register_forward_hook(_sparse(change))
 
 

@@ -52,15 +52,16 @@ class Peft(ExportFormat):
 
         yield Progress("Writing the adapter", 0, 0)
         source, base = session.model.source, base_name(session)
-        adapter, told = _adapter(session)
+        adapter, what = _adapter(session)
         use = Use("peft", LOADER.format(base=json.dumps(base)))
         card = card_of(session, run, "It is an adapter; the weights of the base model stay as they are.", use)
         with drafted(out, adapter.bytes) as draft:
             adapter.save(draft, base, source.revision)
             (draft / "README.md").write_text(card, encoding="utf-8")
-        told = [f"{told}: {size(adapter.bytes)}, for the base model {source.id}.", *told_stop(session.model)]
-        if source.prequantised:
-            return {"told": [*told, "Not compared with the run's output: the base model is itself quantised."]}
+        told = [f"{what}: {size(adapter.bytes)}, for the base model {source.id}.", *told_stop(session.model)]
+        if source.prequantised or source.packed:
+            what = "in a GGUF file" if source.packed else "quantised"
+            return {"told": [*told, f"Not compared with the run's output: the base model's own weights are {what}."]}
         same = yield from compared(session, run, source.folder, True, accept, read(out).attach)
         return {"told": [*told, same]}
 

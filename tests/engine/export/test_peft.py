@@ -13,7 +13,9 @@ from transformers import AutoModelForCausalLM
 from sparsezo_gui.engine.export import adapter, export_run
 from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.errors import UserError
+from tests import gguf_files
 from tests.engine.conftest import finish
+from tests.models import tiny
 
 pytestmark = pytest.mark.filterwarnings(  # what peft 0.21 uses
     "ignore:.is_gradient_checkpointing:FutureWarning", "ignore:Sparse invariant checks:UserWarning"
@@ -162,3 +164,16 @@ def test_a_4_bit_run_says_what_differs(trained, tmp_path):
     told = finish(export_run(run.path, "peft", tmp_path / "out"))["told"]
     assert "give the same tokens as in the run." in told[-1]
     assert "8 of 8" in told[-1] or "the run used 4-bit weights and the export has the original ones" in told[-1]
+
+
+def test_a_run_on_a_gguf_file_gives_an_adapter_for_the_model_it_was_made_of(trained, tmp_path):
+    file = gguf_files.write(tiny("llama", tmp_path / "llama"), tmp_path / "tiny.gguf")
+    run = trained(
+        "gguf", mask=RULES["lora"], model={"id": str(file), "bits": 32}, loop={"steps": 2}, data={"test": 2},
+        update={"rule": "scalar-normalised", "learning_rate": 0.05},
+    )  # fmt: skip
+    told = finish(export_run(run.path, "peft", tmp_path / "out"))["told"]
+    assert told[-1] == "Not compared with the run's output: the base model's own weights are in a GGUF file."
+    session, model = finish(open_session(run)), loaded(tmp_path / "llama", tmp_path / "out")
+    with torch.no_grad(), session.tuned.applied():
+        assert torch.allclose(model(TOKENS).logits, session.model.module(TOKENS).logits, rtol=1e-5, atol=1e-5)
