@@ -102,7 +102,7 @@ def search_hub(text: str, limit: int = LIMIT) -> list[ModelSummary]:
 def licence_of(folder: Path) -> str:
     """Licence in the model card in ``folder`` or in the GGUF file, such as 'apache-2.0'; empty if there is none."""
     if folder.is_file():
-        return read_gguf(folder).text("general.license")
+        return read_gguf(folder).licence
     try:
         text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -44,7 +44,7 @@ def companions(path: Path) -> Path:
 
 
 def _write(header: Header, config: dict[str, Any], folder: Path) -> None:
-    tokenizer, licence = tokenizer_of(header), header.text("general.license")
+    tokenizer, licence = tokenizer_of(header), header.licence
     with drafted(folder, _SIZE) as draft:
         (draft / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         (draft / "README.md").write_text(f"---\nlicense: {licence}\n---\n" if licence else "", encoding="utf-8")
