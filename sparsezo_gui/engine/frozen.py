@@ -200,9 +200,8 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
             if source.packed:
                 module = auto.load_tensors(source.config, source.packed, **options)
             else:
-                module = auto.load_model(
-                    source.folder, source.code, config=source.config, use_safetensors=True, **options
-                )
+                options |= {"config": source.config, "use_safetensors": True}
+                module = auto.load_model(source.folder, source.code, **options)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"{source.id}: does not fit in the memory of {devices.name(device)}. Choose fewer bits or a smaller "

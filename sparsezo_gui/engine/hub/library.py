@@ -20,7 +20,7 @@ from sparsezo_gui.engine.hub.token import token
 from sparsezo_gui.engine.pretrained import kinds
 from sparsezo_gui.engine.pretrained.code import named_type
 from sparsezo_gui.engine.pretrained.consent import TrustedCode, permitted, required
-from sparsezo_gui.engine.pretrained.gguf.header import read_header as read_gguf
+from sparsezo_gui.engine.pretrained.gguf.header import read_gguf
 from sparsezo_gui.engine.pretrained.gguf.stores import OLLAMA, lm_studio_models, ollama_models
 from sparsezo_gui.engine.pretrained.source import check_quantisation, find_weights, local_folder, read_config
 from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec

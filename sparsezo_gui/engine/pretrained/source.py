@@ -23,8 +23,7 @@ from sparsezo_gui.engine.pretrained import auto, kinds
 from sparsezo_gui.engine.pretrained.consent import TrustedCode, required
 from sparsezo_gui.engine.pretrained.gguf.config import config_of
 from sparsezo_gui.engine.pretrained.gguf.folder import companions
-from sparsezo_gui.engine.pretrained.gguf.header import is_gguf
-from sparsezo_gui.engine.pretrained.gguf.header import read_header as read_gguf
+from sparsezo_gui.engine.pretrained.gguf.header import is_gguf, read_gguf
 from sparsezo_gui.engine.pretrained.gguf.stores import OLLAMA, gguf_in, ollama_file
 from sparsezo_gui.engine.pretrained.gguf.tensors import Packed, packed
 from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec

@@ -92,7 +92,7 @@ def is_gguf(path: Path) -> bool:
         return path.suffix.lower() == ".gguf" or file.read(4) == MAGIC
 
 
-def read_header(path: Path) -> Header:
+def read_gguf(path: Path) -> Header:
     """The header of the GGUF file at ``path``. Raises `UserError`."""
     with outside(path, "cannot be read"):
         facts = path.stat()
