@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from sparsezo_gui import cli
 from tests import gguf_files
@@ -45,6 +47,16 @@ def test_commands(run, tmp_path, monkeypatch):
     assert trained(tmp_path / "b", *ours) == losses and len(set(losses)) == 3
     assert run("evaluate", tmp_path / "b") == run("evaluate", tmp_path / "a")
     assert run("verify", tmp_path / "b") == run("verify", tmp_path / "a")
+    out = ("--out", tmp_path / "model", "--format", "hf")
+    assert cli.main([*map(str, ("export", tmp_path / "b", *out))]) == 2
+    run("export", tmp_path / "b", *out, "--weights", "trained")
+    run("export", tmp_path / "a", *out[:1], tmp_path / "same", *out[2:], "--weights", "trained")
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("model", "same")]
+    assert weights[0].keys() == weights[1].keys() and all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+    assert 'license: "mit"' in (tmp_path / "model/README.md").read_text()
+    run("export", tmp_path / "b", "--out", tmp_path / "o.safetensors", "--format", "overlay")
+    cached = [each["path"] for each in run("cache") if each["kind"] == "GGUF tokenizer"]
+    assert len(cached) == 1
     texts = [run("generate", tmp_path / name, "--prompt", "a film") for name in "ab"]
     assert texts[0] == texts[1]
 
@@ -58,4 +70,4 @@ def test_commands(run, tmp_path, monkeypatch):
     monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "store"))
     listed = {model["id"]: model for model in run("models")}
     assert (listed["ollama:tiny"]["kind"], listed["ollama:tiny"]["problem"]) == ("ollama", "")
-    assert trained(tmp_path / "c", "--set", "model.id=ollama:tiny") == losses
+    assert run("preview", recipe, "--set", "model.id=ollama:tiny") == run("preview", recipe)

@@ -18,7 +18,8 @@ from sparsezo_gui.errors import UserError, did_you_mean
 def caches() -> list[Cache]:
     """Everything kept, the largest first."""
     kept = [("activations", path) for path in store.stores()]
-    found = [("mask search", path) for path in sorted((home() / "searches").glob("*")) if path.is_dir()]
+    kinds = (("mask search", "searches"), ("GGUF tokenizer", "gguf"))
+    found = [(kind, path) for kind, name in kinds for path in sorted((home() / name).glob("[!.]*")) if path.is_dir()]
     listed = []
     for kind, path in (*kept, *found):
         with suppress(OSError):  # another process may remove it meanwhile

@@ -114,7 +114,7 @@ class FrozenModel:
 
     def original(self, name: str) -> Tensor:
         """The weight (out, in) as in the checkpoint; the dequantised one where only a 4-bit checkpoint exists."""
-        if self.source.prequantised:
+        if self.source.bitsandbytes:
             return self.layers[name].frozen.dense(torch.float32).cpu()
         return self.checkpoint.read(name)
 
@@ -138,7 +138,7 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     rounding = Rounding()
     for done, name in enumerate(source.spec.linears):
         layer = model.layers[name] = _freeze(module, name, dtype, rounding if table.compute == "int8" else None)
-        if table.bits == 4 and table.block == 32 and not source.prequantised:
+        if table.bits == 4 and table.block == 32 and not source.bitsandbytes:
             # The loader has made it small already, so that no more than one weight is whole at a time.
             layer.hold(nf4(model.original(name).to(device)).to(layer.frozen.device))
         if not all(finite(tensor) for tensor in (*layer.frozen.tensors, layer.bias) if tensor is not None):
@@ -178,7 +178,7 @@ def stream(model: FrozenModel) -> None:
 
 def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype: torch.dtype) -> Any:
     options: dict[str, Any] = {}
-    if not source.prequantised and table.bits in (4, 8):
+    if not source.bitsandbytes and table.bits in (4, 8):
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=table.bits == 4,
             load_in_8bit=table.bits == 8,
@@ -200,9 +200,8 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
             if source.packed:
                 module = auto.load_tensors(source.config, source.packed, **options)
             else:
-                module = auto.load_model(
-                    source.folder, source.code, config=source.config, use_safetensors=True, **options
-                )
+                options |= {"config": source.config, "use_safetensors": True}
+                module = auto.load_model(source.folder, source.code, **options)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"{source.id}: does not fit in the memory of {devices.name(device)}. Choose fewer bits or a smaller "
@@ -226,7 +225,7 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
 
 def _check_quantised(source: ModelSource, module: Any) -> None:
     """Raises `UserError` if config.json promises quantised weights that are none, which nothing can compute with."""
-    for name, layer in module.named_modules() if source.prequantised else ():
+    for name, layer in module.named_modules() if source.bitsandbytes else ():
         weight = layer.weight if type(layer).__module__.startswith("bitsandbytes") else None
         if weight is not None and weight.dtype != torch.int8 and getattr(weight, "quant_state", None) is None:
             raise UserError(

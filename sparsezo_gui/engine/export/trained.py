@@ -18,6 +18,7 @@ from sparsezo_gui.engine.export.overlay_file import Changes
 from sparsezo_gui.engine.export.tensors import header, raw
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.pretrained.folder import copy_companions, drafted
+from sparsezo_gui.engine.pretrained.source import SINGLE
 from sparsezo_gui.engine.pretrained.weights import read_header
 from sparsezo_gui.recipe.events import Progress
 
@@ -63,7 +64,8 @@ class _Whole:
         kept = (key for key in self.checkpoint.entries if key in self.names or not model.source.prequantised)
         self.files: dict[str, list[str]] = {}
         for key in kept:
-            self.files.setdefault(self.checkpoint.entries[key].file.name, []).append(key)
+            file = SINGLE if model.source.packed else self.checkpoint.entries[key].file.name
+            self.files.setdefault(file, []).append(key)
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape as stored: (in, out) for a Conv1D."""

@@ -20,7 +20,7 @@ from sparsezo_gui.engine.hub.token import token
 from sparsezo_gui.engine.pretrained import kinds
 from sparsezo_gui.engine.pretrained.code import named_type
 from sparsezo_gui.engine.pretrained.consent import TrustedCode, permitted, required
-from sparsezo_gui.engine.pretrained.gguf.header import read_header as read_gguf
+from sparsezo_gui.engine.pretrained.gguf.header import read_gguf
 from sparsezo_gui.engine.pretrained.gguf.stores import OLLAMA, lm_studio_models, ollama_models
 from sparsezo_gui.engine.pretrained.source import check_quantisation, find_weights, local_folder, read_config
 from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec
@@ -102,7 +102,7 @@ def search_hub(text: str, limit: int = LIMIT) -> list[ModelSummary]:
 def licence_of(folder: Path) -> str:
     """Licence in the model card in ``folder`` or in the GGUF file, such as 'apache-2.0'; empty if there is none."""
     if folder.is_file():
-        return read_gguf(folder).text("general.license")
+        return read_gguf(folder).licence
     try:
         text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:

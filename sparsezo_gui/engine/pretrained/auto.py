@@ -32,7 +32,7 @@ def load_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
 
 def make_config(table: dict[str, Any]) -> PretrainedConfig:
     """The config that a config.json with the content ``table`` describes. Raises as `load_config` does."""
-    return cast("PretrainedConfig", CONFIG_MAPPING[table["model_type"]].from_dict(dict(table)))
+    return CONFIG_MAPPING[table["model_type"]].from_dict(dict(table))
 
 
 def build(config: PretrainedConfig, code: TrustedCode | None = None, **options: Any) -> PreTrainedModel:

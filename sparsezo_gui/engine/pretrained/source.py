@@ -23,8 +23,7 @@ from sparsezo_gui.engine.pretrained import auto, kinds
 from sparsezo_gui.engine.pretrained.consent import TrustedCode, required
 from sparsezo_gui.engine.pretrained.gguf.config import config_of
 from sparsezo_gui.engine.pretrained.gguf.folder import companions
-from sparsezo_gui.engine.pretrained.gguf.header import is_gguf
-from sparsezo_gui.engine.pretrained.gguf.header import read_header as read_gguf
+from sparsezo_gui.engine.pretrained.gguf.header import is_gguf, read_gguf
 from sparsezo_gui.engine.pretrained.gguf.stores import OLLAMA, gguf_in, ollama_file
 from sparsezo_gui.engine.pretrained.gguf.tensors import Packed, packed
 from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec
@@ -47,8 +46,8 @@ class ModelSource:
     """A model on this disk that was checked and can be loaded.
 
     ``weights`` gives the file of each tensor, by its name in the checkpoint; ``revision`` is the commit on the Hub, or
-    empty. The weights of a ``prequantised`` checkpoint were already quantised by bitsandbytes, to 4 or 8 bits. ``code``
-    is the model's own code. The tensors of a GGUF file are ``packed``, and ``folder`` has its `companions`.
+    empty. ``bitsandbytes`` already quantised the weights of some checkpoints, to 4 or 8 bits. ``code`` is the model's
+    own code. The tensors of a GGUF file are ``packed``, and ``folder`` has its `companions`.
     """
 
     id: str
@@ -57,9 +56,14 @@ class ModelSource:
     config: PretrainedConfig
     weights: dict[str, Path]
     spec: ModelSpec
-    prequantised: bool = False
+    bitsandbytes: bool = False
     code: TrustedCode | None = None
     packed: Mapping[str, Packed] = field(default_factory=dict)
+
+    @property
+    def prequantised(self) -> bool:
+        """Whether there are no original weights in safetensors, only quantised ones."""
+        return self.bitsandbytes or bool(self.packed)
 
     @property
     def place(self) -> Path:

@@ -67,7 +67,7 @@ def test_weights_are_the_original_ones(models, family):
     folder, file = models(family)
     source, original = (finish(find(ModelTable(id=str(place)))) for place in (file, folder))
     assert source.spec.linears == original.spec.linears and source.spec.shapes == original.spec.shapes
-    assert (source.place, source.revision, source.prequantised) == (file, "", False)
+    assert (source.place, source.revision, source.prequantised) == (file, "", True)
     read, expected = Checkpoint(source), Checkpoint(original)
     for name in source.spec.shapes:
         torch.testing.assert_close(read.read(name), expected.read(name), rtol=0, atol=1e-7)
@@ -219,6 +219,11 @@ def test_a_sentencepiece_tokenizer(models, tmp_path, family):
     for text in ("cat cat", "  a cat\n", "é</s> cat"):
         assert found(text).input_ids == plain(text).input_ids
     assert found("a cat").input_ids[0] == 1 and found("a cat").input_ids[-1] == pieces.index("▁cat")
+    if family != "gemma3":  # which never adds one
+        bare = load_tokenizer(gguf_files.write(models(family)[0], tmp_path / "n.gguf", more=more | {
+            "tokenizer.ggml.add_space_prefix": False}))  # fmt: skip
+        assert bare.tokenize("a cat") == ["a", "▁cat"] != found.tokenize("a cat")
+        assert bare.decode(bare(" a cat", add_special_tokens=False).input_ids) == " a cat"
 
 
 def test_digits_of_smollm_and_unknown_splits(models, tmp_path):
@@ -229,6 +234,23 @@ def test_digits_of_smollm_and_unknown_splits(models, tmp_path):
     assert [piece for piece, _ in split] == ["in", "Ġ", "3", "4", "5"]
     with pytest.raises(UserError, match="splits text in the way 'qzxv'"):
         load_tokenizer(gguf_files.write(folder, tmp_path / "n.gguf", more={"tokenizer.ggml.pre": "qzxv"}))
+
+
+def test_what_the_conversion_leaves_out(models, tmp_path):
+    """Qwen composes characters; Llama 3 adds a beginning, and takes a word that is a token whole."""
+    folder, _ = models("llama")
+    table = gguf_files.vocabulary(folder)
+    tokens = [*table["tokenizer.ggml.tokens"][:-1], "qzxv"]
+    merges = [merge for merge in table["tokenizer.ggml.merges"] if merge.replace(" ", "") in tokens]
+    more = {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.merges": merges, "tokenizer.ggml.add_bos_token": None}
+    found = {}
+    for name in ("qwen2", "llama-bpe"):
+        file = gguf_files.write(folder, tmp_path / f"{name}.gguf", more=more | {"tokenizer.ggml.pre": name})
+        found[name] = load_tokenizer(file)
+    assert found["qwen2"]("e\u0301").input_ids == found["qwen2"]("\u00e9").input_ids
+    assert len(found["qwen2"]("qzxv").input_ids) == 4
+    assert found["llama-bpe"]("qzxv").input_ids == [0, len(tokens) - 1]
+    assert found["llama-bpe"]("e\u0301").input_ids != found["llama-bpe"]("\u00e9").input_ids
 
 
 def test_all_tokens_that_end_a_text(models, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sparsezo_gui.engine.hub.library import summary
-from sparsezo_gui.engine.pretrained.gguf.header import Texts, dense_kinds, read_header
+from sparsezo_gui.engine.pretrained.gguf.header import Texts, dense_kinds, read_gguf
 from sparsezo_gui.engine.pretrained.source import inspect
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import ModelTable
@@ -80,7 +80,7 @@ def test_a_hostile_header_is_refused(tmp_path, case):
     path = tmp_path / "m.gguf"
     path.write_bytes(content)
     with pytest.raises(UserError) as error:
-        read_header(path)
+        read_gguf(path)
     assert str(path) in str(error.value) and sentence in str(error.value)
     assert summary(str(path)).problem == str(error.value)
 
@@ -94,14 +94,14 @@ def test_a_sound_header(tmp_path):
     start = -(-len(content) // 64) * 64
     path = tmp_path / "m.gguf"
     path.write_bytes(content.ljust(start + 64 + 256))
-    found = read_header(path)
+    found = read_gguf(path)
     assert (found.metadata["eps"], found.metadata["scores"].tolist()) == (1e-5, [0.5, 1, 2])
     assert isinstance(found.metadata["tokens"], Texts) and found.texts("tokens") == ["é", "b"]
     places = {name: (each.shape, each.begin, each.end) for name, each in found.tensors.items()}
     assert places == {"u": ((4,), start, start + 16), "t": ((2, 32), start + 64, start + 320)}
     path.write_bytes(content.ljust(start + 64 + 255))
     with pytest.raises(UserError, match="its tensors need"):
-        read_header(path)
+        read_gguf(path)
 
 
 def test_everything_that_the_package_makes_dense_is_read():
@@ -152,7 +152,7 @@ def test_weights_that_are_not_finite(tmp_path):
 
     folder = tiny("llama", tmp_path / "llama")
     path = gguf_files.write(folder, tmp_path / "m.gguf", gguf.GGMLQuantizationType.Q8_0)
-    stored = read_header(path).tensors["blk.1.ffn_up.weight"]
+    stored = read_gguf(path).tensors["blk.1.ffn_up.weight"]
     content = bytearray(path.read_bytes())
     content[stored.begin : stored.begin + 2] = np.array([np.inf], np.float16).tobytes()
     path.write_bytes(content)

@@ -26,7 +26,7 @@ _ARCHITECTURES = {
     "gpt2": "GPT2LMHeadModel", "stablelm": "StableLmForCausalLM", "starcoder2": "Starcoder2ForCausalLM",
 }  # fmt: skip
 """The families that are read, and the class of each."""
-_MAPPING = {**GGUF_CONFIG_MAPPING, "gemma": GGUF_CONFIG_MAPPING["gemma2"]}
+_MAPPING: dict[str, Any] = {**GGUF_CONFIG_MAPPING, "gemma": GGUF_CONFIG_MAPPING["gemma2"]}
 _HALVES = {GGMLQuantizationType.BF16: "bfloat16", GGMLQuantizationType.F16: "float16"}
 
 

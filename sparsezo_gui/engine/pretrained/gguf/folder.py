@@ -18,7 +18,7 @@ import transformers
 from sparsezo_gui.engine.files import home, make_folder
 from sparsezo_gui.engine.pretrained.folder import drafted
 from sparsezo_gui.engine.pretrained.gguf.config import config_of
-from sparsezo_gui.engine.pretrained.gguf.header import Header, read_header
+from sparsezo_gui.engine.pretrained.gguf.header import Header, read_gguf
 from sparsezo_gui.engine.pretrained.gguf.tokenizer import tokenizer_of
 from sparsezo_gui.errors import UserError
 
@@ -29,7 +29,7 @@ _LAST = "tokenizer_config.json"
 
 def companions(path: Path) -> Path:
     """Folder with config.json, tokenizer and chat template of the GGUF file at ``path``. Raises `UserError`."""
-    header = read_header(path)
+    header = read_gguf(path)
     config = config_of(header)
     key = json.dumps([VERSION, header.digest, config, transformers.__version__, tokenizers.__version__])
     folder = home() / "gguf" / hashlib.sha256(key.encode()).hexdigest()[:32]
@@ -44,7 +44,7 @@ def companions(path: Path) -> Path:
 
 
 def _write(header: Header, config: dict[str, Any], folder: Path) -> None:
-    tokenizer, licence = tokenizer_of(header), header.text("general.license")
+    tokenizer, licence = tokenizer_of(header), header.licence
     with drafted(folder, _SIZE) as draft:
         (draft / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         (draft / "README.md").write_text(f"---\nlicense: {licence}\n---\n" if licence else "", encoding="utf-8")

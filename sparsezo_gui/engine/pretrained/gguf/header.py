@@ -65,6 +65,11 @@ class Header:
         """The family, in the words of llama.cpp."""
         return self.text("general.architecture")
 
+    @property
+    def licence(self) -> str:
+        """The licence, such as 'apache-2.0'; '' if it is not stated."""
+        return " ".join(self.text("general.license").split())[:100]
+
     def text(self, key: str) -> str:
         """A text; '' if there is none."""
         value = self.metadata.get(key)
@@ -87,7 +92,7 @@ def is_gguf(path: Path) -> bool:
         return path.suffix.lower() == ".gguf" or file.read(4) == MAGIC
 
 
-def read_header(path: Path) -> Header:
+def read_gguf(path: Path) -> Header:
     """The header of the GGUF file at ``path``. Raises `UserError`."""
     with outside(path, "cannot be read"):
         facts = path.stat()

@@ -79,8 +79,10 @@ def packed(header: Header, config: PretrainedConfig) -> dict[str, Packed]:
     no place in it."""
     family, text = header.architecture, config.get_text_config()
     sizes = {name: getattr(text, name, None) for name in ("num_attention_heads", "num_key_value_heads")}
-    processor = _PROCESSORS.get(family, TensorProcessor)(config=sizes)
-    names = {OUTPUT: "lm_head.weight", **get_gguf_hf_weights_map(empty_model(config), processor)}
+    processor_of: Any = _PROCESSORS.get(family, TensorProcessor)
+    processor = processor_of(config=sizes)
+    names_of: Any = get_gguf_hf_weights_map
+    names = {OUTPUT: "lm_head.weight", **names_of(empty_model(config), processor)}
     found: dict[str, Packed] = {}
     for key, stored in header.tensors.items():
         if key in _IN_CONFIG:

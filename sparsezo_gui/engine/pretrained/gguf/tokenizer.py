@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.integrations.gguf.gguf_tokenizer_mapping import (
     GGUF_PRE_TOKENIZER_SPLITS,
@@ -18,6 +18,8 @@ from sparsezo_gui.untrusted import outside
 
 _SAME_AS = {"stablelm2": "qwen2", "llama4": "gpt-4o"}  # how the text is split, in llama.cpp's words
 _AS_GPT2 = ("", "default", "gpt-2", "smollm")
+_COMPOSED = ("qwen2", "qwen35", "deepseek-r1-qwen")  # characters are composed first
+_WHOLE = ("llama3", "llama-v3", "llama-bpe", "tekken")  # a word that is a token is not merged from its parts
 _SPECIAL = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 
 
@@ -29,11 +31,24 @@ def tokenizer_of(header: Header) -> PreTrainedTokenizerFast:
         if len(set(tokens)) < len(tokens) or not tokens:
             raise ValueError("it has no tokens, or has one twice")
         backend: Tokenizer = convert_gguf_tokenizer(header.architecture, table)[0]
-        if table.get("pre_tokenizer_type") == "smollm":  # splits like GPT-2's, and digits from each other
-            backend.pre_tokenizer = pre_tokenizers.Sequence(
-                [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-            )
+        _complete(backend, table, header.architecture)
         return PreTrainedTokenizerFast(tokenizer_object=backend, **_settings(header, table, tokens))
+
+
+def _complete(backend: Tokenizer, table: dict[str, Any], family: str) -> None:
+    """Sets what the conversion leaves out, as it is in the tokenizers that these files are made from."""
+    split, pieces = table["pre_tokenizer_type"], table.get("tokenizer_type") == "llama"
+    if split == "smollm":  # splits like GPT-2's, and digits from each other
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+    if split in _COMPOSED:
+        backend.normalizer = normalizers.NFC()
+    if split in _WHOLE:
+        backend.model.ignore_merges = True
+    if pieces and not family.startswith("gemma") and table.get("add_prefix_space") is False:
+        backend.pre_tokenizer, backend.normalizer = None, normalizers.Replace(" ", "▁")
+        backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
 
 
 def _table(header: Header) -> dict[str, Any]:
@@ -61,8 +76,8 @@ def _settings(header: Header, table: dict[str, Any], tokens: list[str]) -> dict[
         number = header.metadata.get(f"tokenizer.ggml.{key}_token_id")
         if type(number) is int and 0 <= number < len(tokens):
             found[name] = tokens[number]
-    # As llama.cpp, which adds a first token to texts of a sentencepiece tokenizer unless the file says otherwise.
-    usual = table.get("tokenizer_type") == "llama"
+    # As llama.cpp, which adds a first token with these tokenizers unless the file says otherwise.
+    usual = table.get("tokenizer_type") == "llama" or table["pre_tokenizer_type"] in _WHOLE
     found["add_bos_token"] = bool(header.metadata.get("tokenizer.ggml.add_bos_token", usual)) and "bos_token" in found
     found["add_eos_token"] = bool(header.metadata.get("tokenizer.ggml.add_eos_token", False)) and "eos_token" in found
     return found | {"chat_template": header.text("tokenizer.chat_template") or None}

@@ -35,7 +35,7 @@ class Values:
                 f"{self.header.path}: its blocks differ in size ({quoted(name)} is a list), which SparseZO cannot "
                 "read. Choose another model."
             )
-        if type(value) not in (int, float) or not 0 < value <= LARGEST:  # type: ignore[operator]
+        if type(value) not in (int, float) or not 0 < value <= LARGEST:
             raise UserError(
                 f"{self.header.path}: {quoted(name)} must be a positive number, not {quoted(value)}. Download or copy "
                 "the file again."
