@@ -269,6 +269,7 @@ def test_on_a_real_shape_less_memory_means_fewer_blocks(tmp_path, monkeypatch):
     chosen = build({"model": {"id": str(folder), "device": "cpu"}, "data": {"max_tokens": 2048}, "estimator": AUTO})
     spec, parts = spec_of(chosen.model), []
     monkeypatch.setattr(devices, "memory_used", lambda device: 0)
+    monkeypatch.setattr(devices, "program_bytes", lambda: 400 * 2**20)
     for free in (16, 10.4, 9.9, 4):
         monkeypatch.setattr(devices, "memory_free", lambda device, free=free: int(free * GIB))
         made, _ = planning.choose(chosen, spec, None)

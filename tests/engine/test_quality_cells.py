@@ -93,9 +93,9 @@ def test_cells_hold_what_both_kinds_of_tables_need(make, tmp_path):
 
 
 def test_what_finding_the_rate_takes_is_counted(make, tmp_path):
-    cell = cells_of(compared(make, tmp_path, "default:150"))["default:150"]
-    assert cell["rate_seconds"] > 0 and cell["passes"] > 300 == cell["forwards"]
-    assert [point[0] - cell["curve"][0][0] for point in cell["curve"]] == list(range(0, 301, 30))
+    cell = cells_of(compared(make, tmp_path, "default:300"))["default:300"]
+    assert cell["rate_seconds"] > 0 and cell["passes"] > 600 == cell["forwards"]
+    assert [point[0] - cell["curve"][0][0] for point in cell["curve"]] == list(range(0, 601, 60))
     assert cell["curve"][-1][0] == cell["passes"] and cell["general_text"] is not None
 
 

