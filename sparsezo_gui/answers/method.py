@@ -51,12 +51,14 @@ class Rung:
 @dataclass(frozen=True)
 class RateReport:
     """``rate`` is the one to use, None if no rate lowers the loss. ``base`` is the initial loss on the held-out
-    examples, ``steps`` the length of the longest short runs, whose ``rungs`` decide."""
+    examples, ``steps`` the length of the longest short runs, whose ``rungs`` decide. It is ``lowered`` if more would
+    cost too much on general text."""
 
     rungs: tuple[Rung, ...]
     base: float
     steps: int
     rate: float | None
+    lowered: bool = False
 
     @property
     def last(self) -> tuple[Rung, ...]:
@@ -78,7 +80,7 @@ class RateReport:
         return (
             f"Learning rate {short_rate(self.rate)}: of the rates from {low} to {high}, {short_rate(self.best.rate)} "
             f"was best for {self.steps} steps (loss {self.base:.3g} → {self.best.loss:.3g}), and longer runs need a "
-            "lower one."
+            f"lower one.{' With a higher one, the model would lose what it can do with other text.' * self.lowered}"
         )
 
     def as_json(self) -> dict[str, Any]:

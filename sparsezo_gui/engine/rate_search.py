@@ -11,6 +11,10 @@ The best rate of a short run is too high for a long one, whose random movement a
 divided by (steps / short steps)^`FADES`. And a few steps tell little, above all those of Adam, whose first ones move
 all values equally far: the answer lies between the usual rate and the best, `TELLING` steps being worth as much as what
 is usual. See tests/benchmarks/README.md.
+
+Held-out examples do not show what a rate costs elsewhere: random directions move the values at random too, which can
+ruin a model while its loss on a task falls. So the random part of a whole run is tried alone, on general text (see
+`general`), and the rate is lowered until it costs little.
 """
 
 from __future__ import annotations
@@ -22,16 +26,17 @@ from statistics import median
 
 from sparsezo_gui.answers import RateReport, Rung, short_rate
 from sparsezo_gui.engine.data.encode import Encoded
+from sparsezo_gui.engine.general import general_text, perplexity
 from sparsezo_gui.engine.masks.rule import Search, find_measured
 from sparsezo_gui.engine.planning import concrete, formula
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.session.loading import load_data, load_model
 from sparsezo_gui.engine.spaces.values import tuned_values
-from sparsezo_gui.engine.zo.generator import Stream, permutation
+from sparsezo_gui.engine.zo.generator import Stream, normal, permutation
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.events import Event, Progress
-from sparsezo_gui.recipe.rates import highest
+from sparsezo_gui.recipe.rates import highest, in_weights
 
 PART = 10  # the run's forward passes, divided by those of the search
 FIRST, FURTHER, ROUNDS = 4, 3, 3  # short runs planned for the first and for each further round; most rounds
@@ -45,6 +50,7 @@ LAST, FAR = 8, 3.0  # a short run ends if the median loss of that many steps exc
 WORSE = 1.1  # multiple of the initial loss, from which on a rate is unstable
 SAME = 1e-3  # relative change of the initial loss, below which a rate does nothing
 FADES, TELLING = 0.3, 2.0
+HARM = 1.1  # multiple of the perplexity on general text, above which random movement is too much
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,9 @@ class RateSearch:
         rungs = tuple(self.rungs[key] for key in sorted(self.rungs))
         if best is None:
             return RateReport(rungs, self.base, rungs[-1].steps, None)
-        return RateReport(rungs, self.base, best.steps, self._answer(best))
+        wanted = self._answer(best)
+        rate = yield from harmless(session, wanted)
+        return RateReport(rungs, self.base, best.steps, rate, rate < wanted)
 
     def _answer(self, best: Rung) -> float:
         """The rate of the run, where the ``best`` of the longest short runs is known."""
@@ -215,3 +223,33 @@ class RateSearch:
             return math.nan
         session.advance(directions, found.recorded, rate, found.exact)
         return found.loss
+
+
+def harmless(session: Session, rate: float) -> Generator[Event, None, float]:
+    """The highest of ``rate`` and its half powers of ten below at which the random part of a run's movement, tried
+    alone from its start, keeps the perplexity on general text. Where that is not known, ``rate`` itself."""
+    recipe, tuned = session.recipe, session.tuned
+    if recipe.estimator.exact or tuned.space.in_place or not in_weights(type(recipe.update)):
+        return rate
+    try:
+        text = general_text(session.model, recipe.data.max_tokens)
+    except UserError:
+        return rate
+    session.begin()
+    with tuned.applied():
+        base = yield from perplexity(session.model, text)
+    schedule, steps = recipe.with_rate(1.0).update, recipe.loop.steps
+    moved = math.sqrt(math.fsum(schedule.rate(step, steps) ** 2 for step in range(1, steps + 1)))
+    if recipe.update.averages:
+        moved /= math.sqrt(max(1, recipe.estimator.averaged(recipe.loop.batch_size)))
+    random = normal(recipe.loop.seed, 0, 0, tuned.values.numel(), tuned.values.device)
+    for _ in range(MOST):
+        session.begin()
+        tuned.values += random * (rate * moved)
+        with tuned.applied():
+            after = yield from perplexity(session.model, text)
+        if after <= HARM * base:
+            break
+        rate = float(f"{rate / RUNG:.2g}")
+    session.begin()
+    return rate

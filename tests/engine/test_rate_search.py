@@ -187,6 +187,27 @@ def test_what_is_private_is_not_tried(make):
         finish(find_rate(make(data={"answers": ("no", "yes")}, privacy={"rule": "gaussian"})))
 
 
+@pytest.mark.parametrize(("limit", "times"), [(1.0, 0), (0.1, 0), (0.05, 1), (0.02, 2), (0.005, 3)])
+def test_a_rate_whose_random_part_ruins_the_model_is_lowered(frozen_tiny, monkeypatch, limit, times):
+    """300 steps at 1e-2, falling linearly, move each value by 1e-2 · √(300 / 3) = 0.1 at random."""
+    model = frozen_tiny("llama", 32)
+    chosen = build({"mask": {"rule": "random", "density": 0.05}, "loop": {"steps": 300}})
+    session = Session(chosen, model, SparseValues(model, finish(chosen.mask.find(model, Search(0, chosen.data)))))
+
+    def perplexity(model, text):
+        moved = (session.tuned.values - session.tuned.start).square().mean().sqrt().item()
+        return 1.05 if moved < 1.03 * limit else 2.0
+        yield
+
+    monkeypatch.setattr(rate_search, "general_text", lambda *_: [])
+    monkeypatch.setattr(rate_search, "perplexity", perplexity)
+    assert finish(rate_search.harmless(session, 1e-2)) == pytest.approx(1e-2 / RUNG**times, rel=0.05)
+    assert torch.equal(session.tuned.values, session.tuned.start)
+    exact = build({"estimator": {"rule": "first-order"}, "update": {"rule": "adam"}})
+    session.recipe = exact
+    assert finish(rate_search.harmless(session, 0.5)) == 0.5, "whose steps are not random"
+
+
 def test_closing_it_cancels(make):
     work = find_rate(make(), steps=3)
     for event in work:
