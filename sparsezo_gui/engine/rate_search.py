@@ -8,9 +8,9 @@ the best rate and its neighbours for twice as many steps (successive halving, ar
 take a tenth of the run's forward passes.
 
 The best rate of a short run is too high for a long one, whose random movement adds up over more steps: the best is
-divided by (steps / short steps)^`FADES`. And a few steps tell little, above all those of Adam, whose first ones move
-all values equally far: the answer lies between the usual rate and the best, `TELLING` steps being worth as much as what
-is usual. See tests/benchmarks/README.md.
+divided by (steps / short steps)^`FADES`, or less with exact gradients. And a few steps tell little, above all those of
+Adam, whose first ones move all values equally far: the answer lies between the usual rate and the best, `TELLING` steps
+being worth as much as what is usual. See tests/benchmarks/README.md.
 
 Held-out examples do not show what a rate costs elsewhere: random directions move the values at random too, which can
 ruin a model while its loss on a task falls. So the random part of a whole run is tried alone, on general text (see
@@ -49,7 +49,7 @@ COMPARED = 60
 LAST, FAR = 8, 3.0  # a short run ends if the median loss of that many steps exceeds that multiple of the initial loss
 WORSE = 1.1  # multiple of the initial loss, from which on a rate is unstable
 SAME = 1e-3  # relative change of the initial loss, below which a rate does nothing
-FADES, TELLING = 0.3, 2.0
+FADES, FADES_EXACT, TELLING = 0.5, 0.3, 2.0
 HARM = 1.1  # multiple of the perplexity on general text, above which random movement is too much
 
 
@@ -191,7 +191,8 @@ class RateSearch:
 
     def _shorter(self, steps: int) -> float:
         """The best rate of runs of ``steps`` steps, relative to that of the run."""
-        return max(1.0, math.pow(self.session.recipe.loop.steps / steps, FADES))
+        recipe = self.session.recipe
+        return max(1.0, math.pow(recipe.loop.steps / steps, FADES_EXACT if recipe.estimator.exact else FADES))
 
     def _can(self, place: int) -> bool:
         return self._rate(place) <= highest(type(self.session.recipe.update))
