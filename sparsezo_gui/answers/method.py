@@ -79,8 +79,8 @@ class RateReport:
             return f"No learning rate from {low} to {high} lowered the loss."
         return (
             f"Learning rate {short_rate(self.rate)}: of the rates from {low} to {high}, {short_rate(self.best.rate)} "
-            f"was best for {self.steps} steps (loss {self.base:.3g} → {self.best.loss:.3g}), and longer runs need a "
-            f"lower one.{' With a higher one, the model would lose what it can do with other text.' * self.lowered}"
+            f"was best for {self.steps} steps (loss {self.base:.3g} → {self.best.loss:.3g}); adjusted to the length of "
+            f"the run.{' A higher one would make the model worse at other text.' * self.lowered}"
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -239,6 +239,8 @@ def harmless(session: Session, rate: float) -> Generator[Event, None, float]:
     session.begin()
     with tuned.applied():
         base = yield from perplexity(session.model, text)
+    if not math.isfinite(base):
+        return rate
     schedule, steps = recipe.with_rate(1.0).update, recipe.loop.steps
     moved = math.sqrt(math.fsum(schedule.rate(step, steps) ** 2 for step in range(1, steps + 1)))
     if recipe.update.averages:

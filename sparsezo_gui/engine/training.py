@@ -176,7 +176,7 @@ def _find_rate(session: Session, data: TaskData) -> Generator[e.Event, None, lis
     if search is None or report is None or report.rate is None:
         session.recipe = recipe.with_rate(recipe.update.learning_rate)
         why = report.words if report else "The run is too short to find a learning rate."
-        return [e.Notice(f"{why} It takes the usual one, {recipe.update.learning_rate:g}.", "warning")]
+        return [e.Notice(f"{why} The run uses the usual one, {recipe.update.learning_rate:g}.", "warning")]
     session.recipe = recipe.with_rate(report.rate)
     trials = [
         e.Trial(rung.rate, math.nan if rung.loss is None else rung.loss, list(rung.losses)) for rung in report.rungs

@@ -79,9 +79,7 @@ def as_settings(recipe: Recipe, way: Way) -> tuple[str, ...]:
         own = tables[table]
         same = own if values.get("rule", own.get("rule")) == own.get("rule") else {}
         new = {key: value for key, value in values.items() if key not in same or same[key] != value}
-        found += [
-            f"{table}.{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in new.items()
-        ]
+        found += [f"{table}.{key}={_as_toml(value)}" for key, value in new.items()]
     return tuple(found)
 
 

@@ -11,6 +11,7 @@ import torch
 from sparsezo_gui.engine import rate_search
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.rate_search import FADES, RUNG, Budget, RateSearch, find_rate, set_apart
+from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.spaces.sparse import SparseValues
@@ -167,6 +168,8 @@ def test_a_run_without_a_learning_rate_finds_it_and_keeps_what_it_found(make):
     assert kept.recipe.update.learning_rate == found.rate == told[-1].rate and not kept.recipe.update.find_rate
     assert next(each for each in kept.events() if isinstance(each, e.RateFound)) == found
     assert found.passes == sum(len(trial.losses) for trial in found.trials) * 2 + (1 + len(found.trials)) * 1
+    with pytest.raises(UserError, match="finds a learning rate at the start of a new run"):
+        branch(kept, 1, ["update.find_rate=true"])
     report = finish(find_rate(recipe))
     assert report.rate == found.rate and [rung.rate for rung in report.rungs] == [each.rate for each in found.trials]
 
@@ -203,6 +206,8 @@ def test_a_rate_whose_random_part_ruins_the_model_is_lowered(frozen_tiny, monkey
     monkeypatch.setattr(rate_search, "perplexity", perplexity)
     assert finish(rate_search.harmless(session, 1e-2)) == pytest.approx(1e-2 / RUNG**times, rel=0.05)
     assert torch.equal(session.tuned.values, session.tuned.start)
+    monkeypatch.setattr(rate_search, "perplexity", lambda *_: (yield from ()) or math.nan)
+    assert finish(rate_search.harmless(session, 1e-2)) == 1e-2, "what it costs is not known"
     exact = build({"estimator": {"rule": "first-order"}, "update": {"rule": "adam"}})
     session.recipe = exact
     assert finish(rate_search.harmless(session, 0.5)) == 0.5, "whose steps are not random"

@@ -60,6 +60,11 @@ def _recipe(run: RunFolder, step: int, settings: Sequence[str], name: str) -> Re
             f"[estimator] rule = '{ways.AUTO}' chooses at the start of a new run. In a branch, set one of the others, "
             "such as 'first-order'."
         )
+    if recipe.update.find_rate:
+        raise UserError(
+            "[update] find_rate = true finds a learning rate at the start of a new run. In a branch, set a "
+            "learning_rate, or leave both out to keep that of the run."
+        )
     if recipe.loop.steps <= step:
         raise UserError(
             f"A branch from step {step} needs more steps than [loop] steps = {recipe.loop.steps}. For example, set "
