@@ -129,6 +129,14 @@ def test_everything_that_the_package_makes_dense_is_read():
         ({"tokenizer.ggml.model": "odd"}, "its tokenizer cannot be read"),
         ({"tokenizer.ggml.tokens": ["a", "a"]}, "it has no tokens, or has one twice"),
         ({"tokenizer.ggml.tokens": None}, "it has no tokens"),
+        (
+            {
+                "tokenizer.ggml.model": "llama",
+                "tokenizer.ggml.merges": None,
+                "tokenizer.ggml.tokens": [f"{i:0>1000}" for i in range(4001)],
+            },
+            "more than 4,000,000 characters",
+        ),
     ],
 )
 def test_metadata_that_describe_no_model_to_tune(tmp_path, more, sentence):

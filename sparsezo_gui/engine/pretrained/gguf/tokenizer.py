@@ -16,6 +16,7 @@ from sparsezo_gui.engine.pretrained.gguf.header import Header, Texts
 from sparsezo_gui.errors import UserError, quoted
 from sparsezo_gui.untrusted import outside
 
+MOST_CHARACTERS = 4_000_000  # of tokens whose merges are derived, one candidate for each: Gemma 3's have 1.5 million
 _SAME_AS = {"stablelm2": "qwen2", "llama4": "gpt-4o"}  # how the text is split, in llama.cpp's words
 _AS_GPT2 = ("", "default", "gpt-2", "smollm")
 _COMPOSED = ("qwen2", "qwen35", "deepseek-r1-qwen")  # characters are composed first
@@ -30,6 +31,8 @@ def tokenizer_of(header: Header) -> PreTrainedTokenizerFast:
         tokens = table.get("tokens") or []
         if len(set(tokens)) < len(tokens) or not tokens:
             raise ValueError("it has no tokens, or has one twice")
+        if "merges" not in table and sum(map(len, tokens)) > MOST_CHARACTERS:
+            raise ValueError(f"its tokens have more than {MOST_CHARACTERS:,} characters, and it has no merges")
         backend: Tokenizer = convert_gguf_tokenizer(header.architecture, table)[0]
         _complete(backend, table, header.architecture)
         return PreTrainedTokenizerFast(tokenizer_object=backend, **_settings(header, table, tokens))
