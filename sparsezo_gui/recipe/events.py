@@ -189,7 +189,8 @@ class GeneralText(Event):
         return self.tuned / self.base - 1
 
     def __str__(self) -> str:
-        return f"{self.base:.4g} before, {self.tuned:.4g} after ({100 * self.increase:+.1f} %)"
+        before, after = (f"{each:,.0f}" if each >= 1000 else f"{each:.4g}" for each in (self.base, self.tuned))
+        return f"{before} before, {after} after ({100 * self.increase:+.1f} %)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ The command ``sparsezo plan`` compares them, and ``[estimator] rule = "auto"`` c
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,18 +74,24 @@ def _forward(recipe: Recipe) -> Tables:
 
 
 def as_settings(recipe: Recipe, way: Way) -> tuple[str, ...]:
-    """What ``way`` changes in ``recipe``, as settings of the command line."""
-    tables, found = recipe.model_dump(mode="json"), list[str]()
-    for table, values in way.settings.items():
-        own = tables[table]
-        same = own if values.get("rule", own.get("rule")) == own.get("rule") else {}
-        new = {key: value for key, value in values.items() if key not in same or same[key] != value}
-        found += [f"{table}.{key}={_as_toml(value)}" for key, value in new.items()]
-    return tuple(found)
+    """What ``way`` changes in ``recipe``, as settings of the command line: none that follows from the others."""
+    needed = [(table, key, value) for table, values in way.settings.items() for key, value in values.items()]
+    with suppress(UserError):  # the recipe does not allow this way
+        made = way.recipe(recipe)
+        for each in list(needed):
+            rest = [other for other in needed if other is not each]
+            if changed(recipe, _tables(rest)) == made:
+                needed = rest
+    return tuple(
+        f"{table}.{key}={value if isinstance(value, str) else json.dumps(value)}" for table, key, value in needed
+    )
 
 
-def _as_toml(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _tables(settings: list[tuple[str, str, Any]]) -> Tables:
+    found = Tables()
+    for table, key, value in settings:
+        found.setdefault(table, {})[key] = value
+    return found
 
 
 def uses(recipe: Recipe, settings: Tables) -> bool:

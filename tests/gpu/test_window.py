@@ -8,6 +8,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,9 @@ def tuned_in_the_window(picture, *settings):
         words = [screen, "-a", *words]
     else:
         environment["QT_QPA_PLATFORM"] = "offscreen"
-    done = subprocess.run(words, capture_output=True, text=True, timeout=600, env=environment)
+    with tempfile.TemporaryDirectory() as config:  # the user's own settings stay as they are
+        environment["XDG_CONFIG_HOME"] = config
+        done = subprocess.run(words, capture_output=True, text=True, timeout=600, env=environment)
     found = next((json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")), None)
     assert found, done.stderr[-3000:]
     recorded = journal.read(Path(found["run"]) / "journal.bin").records

@@ -84,6 +84,7 @@ class Update(Variant):
         False,
         "Find the learning rate at the start by short runs at several rates, in a tenth of the forward passes. On if "
         "no learning rate is given.",
+        basic=True,
         title="Find the learning rate",
     )
     decay: float = setting(
