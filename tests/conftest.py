@@ -59,3 +59,22 @@ def _frozen():
     the engine in memory every time takes 0.4 s."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def run(capsys):
+    """``run(*arguments)``: exit code, lines of standard output, text of standard error."""
+
+    from sparsezo_gui import cli
+
+    def call(*arguments):
+        capsys.readouterr()
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code
+        out, error = capsys.readouterr()
+        assert "Traceback" not in error + out
+        return code, out.splitlines(), error
+
+    return call

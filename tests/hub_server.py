@@ -106,6 +106,22 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         close_session()
 
 
+@pytest.fixture
+def datasets_hub(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """The same, also for the library `datasets`."""
+    import datasets
+
+    cache = tmp_path / "datasets"
+    address = f"{hub.endpoint}/datasets/{{repo_id}}/resolve/{{revision}}/{{path}}"
+    settings = {"HF_ENDPOINT": hub.endpoint, "HUB_DATASETS_URL": address, "HF_HUB_OFFLINE": False,
+                "HF_UPDATE_DOWNLOAD_COUNTS": False, "HF_DATASETS_CACHE": cache,
+                "DOWNLOADED_DATASETS_PATH": cache / "downloads"}  # fmt: skip
+    for name, value in settings.items():
+        monkeypatch.setattr(datasets.config, name, value)
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # between the client's tries
+    return hub
+
+
 @contextmanager
 def serving() -> Iterator[HubServer]:
     """A server on a free port of this computer."""

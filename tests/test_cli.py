@@ -15,7 +15,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from sparsezo_gui import cli
 from sparsezo_gui.answers import RateReport
 from sparsezo_gui.console import Console
 from sparsezo_gui.engine import rate_search
@@ -43,23 +42,6 @@ def recipe_file(tmp_path, tiny_folder):
         '[mask]\nrule = "random"\ndensity = 0.01\n[loop]\nsteps = 5\nbatch_size = 2\nevaluate_every = 0\n'
     )
     return path
-
-
-@pytest.fixture
-def run(capsys):
-    """``run(*arguments)``: exit code, lines of standard output, text of standard error."""
-
-    def call(*arguments):
-        capsys.readouterr()
-        try:
-            code = cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code
-        out, error = capsys.readouterr()
-        assert "Traceback" not in error + out
-        return code, out.splitlines(), error
-
-    return call
 
 
 def objects(lines):

@@ -25,6 +25,18 @@ class ModelSummary:
     """Why it cannot be tuned here, in a sentence; empty when it can."""
 
 
+@dataclass(frozen=True)
+class Downloaded:
+    """A model or data set of the Hub that is on this computer now: its commit, its folder, the ``bytes`` of its files,
+    and how many of them were ``downloaded`` just now."""
+
+    id: str
+    revision: str
+    path: str
+    bytes: int
+    downloaded: int
+
+
 class ModelCode(Protocol):
     """The Python code that comes with a model: its ``files`` by name, relative to ``folder``."""
 
