@@ -37,6 +37,8 @@ class Repository:
     files: dict[str, bytes]
     gated: bool = False
     private: bool = False
+    about: dict[str, Any] = field(default_factory=dict)
+    """What the Hub says of it besides."""
 
     @property
     def commit(self) -> str:
@@ -73,7 +75,7 @@ class HubServer:
     """How many requests still fail with ``status``."""
     status: int = 500
 
-    def add(self, path: str, files: Path | dict[str, bytes], **how: bool) -> None:
+    def add(self, path: str, files: Path | dict[str, bytes], **how: Any) -> None:
         """Publishes a folder's files, or these, as a new commit of the repository."""
         if isinstance(files, Path):
             files = {str(each.relative_to(files)): each.read_bytes() for each in files.rglob("*") if each.is_file()}
@@ -176,14 +178,20 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(self.hub.status)
         if found := re.fullmatch(r"/cdn/(.+?)@([0-9a-f]{40})/(.+)", path):
             self._content(self.hub.repositories[found[1]].files[found[3]], large=True)
-        elif path == "/api/models":
-            self._json([_info(name.partition("/")[2], each) for name, each in self.hub.repositories.items()])
+        elif path in ("/api/models", "/api/datasets"):
+            self._search(path.removeprefix("/api/") + "/", parse_qs(url.query))
         elif found := re.fullmatch(r"/api/((?:models|datasets)/[^/]+/[^/]+)(?:/(.*))?", path):
             self._api(found[1], found[2] or "", token, parse_qs(url.query), parse_qs(body.decode()))
         elif found := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self._resolve(f"{found[1] or 'models/'}{found[2]}", found[3], found[4], token)
         else:
             raise _Refused(404)
+
+    def _search(self, kind: str, query: dict) -> None:
+        words, limit = query.get("search", [""])[0].lower(), int(query.get("limit", ["1000"])[0])
+        named = {name.removeprefix(kind): each for name, each in self.hub.repositories.items() if name.startswith(kind)}
+        found = [_info(name, each) for name, each in named.items() if words in name.lower() and not each.private]
+        self._json(sorted(found, key=lambda info: str(info["downloads"]).zfill(9), reverse=True)[:limit])
 
     def _api(self, path: str, rest: str, token: str, query: dict, form: dict) -> None:
         repository = self._repository(path, token)
@@ -284,7 +292,7 @@ def _info(id: str, repository: Repository) -> dict[str, Any]:
             siblings.append({"rfilename": entry["path"], "size": entry["size"], "blobId": entry["oid"], **large})
     return {"_id": "0" * 24, "id": id, "modelId": id, "sha": repository.commit, "siblings": siblings, "tags": [],
             "gated": "auto" if repository.gated else False, "private": repository.private, "disabled": False,
-            "downloads": 0, "likes": 0}  # fmt: skip
+            "downloads": 0, "likes": 0, **repository.about}  # fmt: skip
 
 
 def _tree(repository: Repository, folder: str, recursive: bool) -> list[dict[str, Any]]:

@@ -85,6 +85,8 @@ def test_ctrl_c_keeps_what_was_loaded_and_the_next_try_resumes(run, served, llam
     [part] = cached("*.incomplete")
     have = part.stat().st_size
     assert size / 3 < have < size
+    [listed] = [each for each in map(json.loads, run("models", "--json")[1]) if each["id"] == "owner/tiny"]
+    assert listed["problem"] == "Only a part of it is downloaded. Download it again to resume."
     monkeypatch.setattr(download, "_append", append)
     served.asked.clear()
     code, lines, _ = run("download", "owner/tiny", "--json")
@@ -182,3 +184,82 @@ def test_only_the_chosen_configuration_is_downloaded(run, served):
     assert code == 2 and "['one', 'two']" in error
     assert run("download", "owner/two:two", "--dataset")[0] == 0
     assert cached("2.jsonl") and not cached("1.jsonl")
+
+
+ABOUT = {
+    "downloads": 12345, "tags": ["license:apache-2.0", "text-generation"],
+    "config": {"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
+    "safetensors": {"parameters": {"F32": 1000, "BF16": 10}, "total": 1010},
+}  # fmt: skip
+
+
+def test_models_are_searched_and_judged_before_anything_is_downloaded(run, served, llama, monkeypatch):
+    """The tiny one fits; one whose embeddings alone take a terabyte does not; a BERT is none."""
+    config = json.loads((llama / "config.json").read_text())
+    huge = json.dumps({**config, "vocab_size": 10**8, "hidden_size": 8192}).encode()
+    bert = {"config": {"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "downloads": 7}
+    served.add("models/owner/tiny", llama, about=ABOUT)
+    served.add("models/owner/tiny-huge", {"config.json": huge}, about={**ABOUT, "downloads": 99999})
+    served.add("models/owner/tiny-bert", {"config.json": b"{}"}, about={**ABOUT, **bert})
+    served.add("models/owner/tiny-gated", llama, gated=True, about={**ABOUT, "downloads": 5})
+    served.add("models/owner/other", llama, about=ABOUT)
+    code, lines, error = run("models", "--search", "tiny", "--json")
+    assert (code, error) == (0, "")
+    big, tiny_one, bert, gated = map(json.loads, lines)
+    assert tiny_one == {
+        "id": "owner/tiny", "parameters": 1010, "rows": "", "bytes": 4020, "licence": "apache-2.0", "downloads": 12345,
+        "gated": False, "fit": "fits", "problem": "",
+    }  # fmt: skip
+    assert (big["id"], big["fit"]) == ("owner/tiny-huge", "too large")
+    assert "has no head that predicts" in bert["problem"] or "masked" in bert["problem"]
+    assert (gated["gated"], gated["fit"], gated["problem"]) == (True, "", "")
+    code, lines, error = run("models", "--search", "tiny")
+    assert code == 0 and "Checking what fits" in error
+    assert re.search(r"owner/tiny +fits +4 KiB +apache-2.0 +12345", "\n".join(lines))
+    assert cached("*") == [] and served.starts() == []
+
+
+def test_data_sets_are_searched(run, served):
+    about = {"downloads": 3, "mainSize": 2**20, "tags": ["license:mit", "size_categories:1K<n<10K"]}
+    served.add("datasets/owner/reviews", {"train.jsonl": ROWS}, about=about)
+    served.add("datasets/owner/more-reviews", {"train.jsonl": ROWS}, gated=True, about={"downloads": 2})
+    code, lines, error = run("models", "--search", "Reviews", "--datasets", "--json")
+    first, second = map(json.loads, lines)
+    assert (code, error) == (0, "")
+    assert first == {"id": "owner/reviews", "parameters": 0, "rows": "1K<n<10K", "bytes": 2**20, "licence": "mit",
+                     "downloads": 3, "gated": False, "fit": "", "problem": ""}  # fmt: skip
+    assert second["gated"]
+    assert run("models", "--search", "zzz", "--datasets")[1] == ["Nothing on the Hub has these words in its name."]
+
+
+def test_what_strangers_wrote_is_bounded_and_plain(run, served, llama):
+    """Neither long texts, nor numbers that are none, nor ids that could be paths or sequences for a terminal."""
+    bad = {
+        "owner/a": {"tags": ["license:" + "x" * 10_000]},
+        "owner/b": {"downloads": "many", "safetensors": {"parameters": {"F32": -5, "F64": 10**40}, "total": 1}},
+        "owner/c": {"id": "../../etc/x"},
+        "owner/d": {"id": "owner/\x1b[2Jd"},
+        "owner/e": {"tags": [5], "config": [1]},
+        "owner/f": {"config": {"model_type": "y" * 10_000, "architectures": 3}},
+    }
+    for name, about in bad.items():
+        served.add(f"models/{name}", llama, about={**ABOUT, "downloads": 1, **about})
+    code, lines, _ = run("models", "--search", "owner", "--json")
+    found = {each["id"]: each for each in map(json.loads, lines)}
+    assert code == 0 and {"owner/a", "owner/b"} <= set(found) <= {"owner/tiny", *bad} - {"owner/c", "owner/d"}
+    assert len(found["owner/a"]["licence"]) == 60
+    assert (found["owner/b"]["downloads"], found["owner/b"]["parameters"]) == (0, 0)
+    assert max(len(line) for line in lines) < 3000
+
+
+def test_a_search_that_cannot_be(run, served, monkeypatch):
+    assert run("models", "--search", " ")[0] == 2
+    code, _, error = run("models", "--datasets")
+    assert code == 2 and "--datasets needs --search" in error
+    served.failures = 1000
+    code, _, error = run("models", "--search", "tiny")
+    assert code == 2 and "the Hub cannot be reached (it answers HTTP 500)" in error
+    served.failures = 0
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    code, _, error = run("models", "--search", "tiny")
+    assert code == 2 and "offline" in error

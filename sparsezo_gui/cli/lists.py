@@ -10,6 +10,7 @@ from pathlib import Path
 from sparsezo_gui import recipe, resources
 from sparsezo_gui.cli.command import argument, command
 from sparsezo_gui.console import Console
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.sizes import size
 
 
@@ -52,14 +53,37 @@ def recipes(options: argparse.Namespace, console: Console) -> None:
     console.table(rows, ("recipe", "model", "data", "mask", "path"), "No bundled recipes.")
 
 
-@command("models", "List the models on this computer.")
+@command(
+    "models", "List the models on this computer, or search the Hub.",
+    argument("--search", metavar="WORDS", help="search the Hub; shows whether tuning fits this computer, with the "
+             "default recipe, before anything is downloaded"),
+    argument("--datasets", action="store_true", help="search for data sets"),
+)  # fmt: skip
 def models(options: argparse.Namespace, console: Console) -> None:
+    if options.search is not None:
+        _search(options, console)
+        return
+    if options.datasets:
+        raise UserError("--datasets needs --search WORDS. To list the data sets on this computer: sparsezo cache")
     from sparsezo_gui.engine.hub.library import local_models
 
     rows = [dataclasses.asdict(model) for model in local_models()]
     console.table(
         rows, ("id", "architecture", "parameters", "bytes", "kind", "problem"), "No models on this computer yet."
     )
+
+
+def _search(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.search import search
+
+    found = console.finish(search(options.search, recipe.Recipe(), options.datasets))
+    rows = [dataclasses.asdict(each) for each in found]
+    if not options.json:
+        for row in rows:
+            row |= {"size": size(row["bytes"]) if row["bytes"] else "", "gated": "gated" if row["gated"] else "",
+                    "fit": row["fit"] or row["problem"]}  # fmt: skip
+    columns = ("id", "rows", "size") if options.datasets else ("id", "fit", "size")
+    console.table(rows, (*columns, "licence", "downloads", "gated"), "Nothing on the Hub has these words in its name.")
 
 
 @command(
