@@ -13,6 +13,7 @@ import time
 
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import AutoTokenizer
 
 from sparsezo_gui.answers import RateReport
@@ -654,6 +655,7 @@ def test_a_chat_is_asked_in_the_models_template(run, tmp_path, tiny_folder):
 
 def test_caches_are_listed_and_removed(run, monkeypatch, tmp_path):
     monkeypatch.setenv("SPARSEZO_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     assert run("cache") == (0, ["Nothing is kept."], "")
     Store("0123456789abcdef").put(b"key", bytes(10_000))
     code, out, _ = run("cache", "--json")

@@ -263,3 +263,35 @@ def test_a_search_that_cannot_be(run, served, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     code, _, error = run("models", "--search", "tiny")
     assert code == 2 and "offline" in error
+
+
+def test_downloads_are_listed_and_removed_with_their_size(run, served, llama):
+    """Of a data set the tables too that were made from its files; "all" leaves downloads."""
+    import datasets
+
+    run("download", "owner/tiny")
+    run("download", "owner/reviews", "--dataset")
+    tables = Path(datasets.config.HF_DATASETS_CACHE) / "owner___reviews"
+    arrow = sum(path.stat().st_size for path in tables.rglob("*") if path.is_file())
+    listed = {each["name"]: each for each in map(json.loads, run("cache", "--json")[1])}
+    assert listed["owner/tiny"]["kind"] == "model" and listed["owner/reviews"]["kind"] == "data set"
+    assert 0 <= listed["owner/tiny"]["bytes"] - total(llama) < 100  # the commit of the branch
+    assert arrow > 10_000 and 0 <= listed["owner/reviews"]["bytes"] - len(ROWS) - 4 - arrow < 1000
+    assert run("cache", "--remove", "all")[0] == 0 and len(run("cache", "--json")[1]) == 2
+    code, _, error = run("cache", "--remove", "owner/tinny")
+    assert code == 2 and "owner/tiny" in error
+    code, lines, _ = run("cache", "--remove", "owner/reviews", "--json")
+    assert json.loads(lines[0]) == {"removed": ["owner/reviews"], "bytes": listed["owner/reviews"]["bytes"]}
+    assert not tables.exists() and not cached("*.jsonl")
+    assert run("cache", "--remove", "owner/tiny")[1][0].startswith("Removed the model owner/tiny, 44")
+    assert run("cache")[1] == ["Nothing is kept."]
+
+
+def test_what_is_being_downloaded_is_not_removed(run, served):
+    work = find(ModelTable(id="owner/tiny"))
+    while not cached("*.incomplete"):
+        next(work)
+    code, _, error = run("cache", "--remove", "owner/tiny")
+    assert code == 2 and "'owner/tiny' is being downloaded. Stop that first." in error and cached("*.incomplete")
+    work.close()
+    assert run("cache", "--remove", "owner/tiny")[0] == 0 and cached("*--*") == []
