@@ -57,6 +57,16 @@ class Downloaded:
     downloaded: int
 
 
+@dataclass(frozen=True)
+class Pushed:
+    """An export on the Hub: its ``address``, and the ``bytes`` of its files."""
+
+    id: str
+    address: str
+    private: bool
+    bytes: int
+
+
 class ModelCode(Protocol):
     """The Python code that comes with a model: its ``files`` by name, relative to ``folder``."""
 

@@ -1,9 +1,10 @@
-"""Commands for the Hugging Face Hub: `download`."""
+"""Commands for the Hugging Face Hub: `download` and `push`."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Generator
+from pathlib import Path
 
 from sparsezo_gui.answers import Downloaded
 from sparsezo_gui.cli.command import argument, command
@@ -11,6 +12,8 @@ from sparsezo_gui.console import Console
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.sizes import size
+
+PUBLIC = argument("--public", action="store_true", help="let everybody see the uploaded model")
 
 
 @command(
@@ -39,3 +42,32 @@ def _download(options: argparse.Namespace) -> Generator[Progress, None, Download
 
     made = {"id": options.id, "revision": options.revision, "trust_remote_code": options.trust_remote_code}
     return cache.download(ModelTable(**made))
+
+
+@command(
+    "push", "Upload an export to the Hugging Face Hub as a new model, private by default. Resumes when interrupted.",
+    argument("path", metavar="PATH", help="what 'sparsezo export' wrote"),
+    argument("id", metavar="OWNER/NAME", help="the model's name on the Hub"), PUBLIC,
+)  # fmt: skip
+def push(options: argparse.Namespace, console: Console) -> None:
+    send(Path(options.path), options.id, options.public, console)
+
+
+def check(id: str, public: bool, console: Console) -> None:
+    """Raises `UserError` if nothing can be uploaded as ``id``."""
+    from sparsezo_gui.engine.export.push import check_target
+
+    console.finish(check_target(id, public))
+
+
+def send(path: Path, id: str, public: bool, console: Console, card: str = "") -> None:
+    """Uploads an export and says where it is."""
+    from sparsezo_gui.engine.export.push import again, push
+
+    try:
+        pushed = console.finish(push(path, id, public, card))
+    except KeyboardInterrupt:
+        console.note(f"What was sent is kept on the Hub for now. To continue: {again(path, id, public)}")
+        raise
+    seen = "only you can see it" if pushed.private else "everybody can see it"
+    console.result({"pushed": vars(pushed)}, f"Uploaded {size(pushed.bytes)} to {pushed.address}; {seen}.")

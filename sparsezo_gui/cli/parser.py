@@ -33,6 +33,7 @@ COMMANDS = (
     lists.models,
     lists.cache,
     hub.download,
+    hub.push,
     bench.bench,
     token.token,
 )

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -170,14 +171,14 @@ def _data_sets(recipe: Recipe) -> list[str] | None:
 def _results(recipe: Recipe, tuned: Mapping[str, float]) -> list[EvalResult]:
     """The metrics as the Hub lists them; the loss and the number of examples are none of its metrics."""
     name, _, configuration = recipe.data.source.partition(":")
-    task = {"task_type": "text-generation", "dataset_type": name, "dataset_name": name}
+    task: dict[str, Any] = {"task_type": "text-generation", "dataset_type": name, "dataset_name": name}
     return [
         EvalResult(**task, dataset_config=configuration or None, metric_type=metric, metric_value=round(value, 4))
         for metric, value in tuned.items() if metric not in ("examples", "loss") and math.isfinite(value)
     ]  # fmt: skip
 
 
-def _hub_licence(licence: str) -> dict[str, str]:
+def _hub_licence(licence: str) -> dict[str, Any]:
     """The licence in words that the Hub accepts."""
     if not licence or licence in HUB_LICENCES:
         return {"license": licence} if licence else {}

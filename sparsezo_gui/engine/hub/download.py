@@ -27,13 +27,13 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from sparsezo_gui.engine.files import sync, write_text
+from sparsezo_gui.engine.hub.refusals import BUSY
 from sparsezo_gui.engine.locks import held
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.sizes import size
 
 WAITS = (1.0, 1.0, 2.0, 4.0, 8.0)  # seconds before each retry, as long as no byte arrives
-BUSY = (408, 429, 500, 502, 503, 504)  # HTTP errors that may be temporary
 PROGRESS_EVERY = 0.1  # seconds between progress events
 SPARE = 256 * 2**20  # bytes that stay free on the disk after a download
 T = TypeVar("T")

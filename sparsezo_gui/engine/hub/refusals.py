@@ -13,8 +13,11 @@ from sparsezo_gui.engine.hub.token import HOW
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.untrusted import reason
 
+BUSY = (408, 429, 500, 502, 503, 504)
+"""HTTP errors that may be temporary."""
 HUB_ERRORS = (hub.HTTPError, hub.EntryNotFoundError, OSError, hub.HFValidationError, json.JSONDecodeError)
 """The errors of the Hub's client."""
+_UNREACHED = (hub.HTTPError, OSError, json.JSONDecodeError)
 
 
 def refusal(kind: str, id: str, error: BaseException, instead: str, kept: bool = True) -> UserError:
@@ -75,6 +78,24 @@ def refusal(kind: str, id: str, error: BaseException, instead: str, kept: bool =
         f"The {kind} '{id}' cannot be downloaded: the Hub cannot be reached ({_reason(chain)}). "
         f"Check the connection and start again, or {instead}{resumes}."
     )
+
+
+def push_refusal(id: str, error: BaseException, then: str = "") -> UserError:
+    """The sentence for an ``error`` on uploading the model ``id``; ``then`` is a sentence on how to continue."""
+    chain = _chain(error)
+    status, tokens = _status(chain), f"{constants.ENDPOINT}/settings/tokens"
+    create = f"Create one with write access at {tokens} and set it {HOW}."
+    if huggingface_hub.is_offline_mode():
+        told = "The program is offline (HF_HUB_OFFLINE), so nothing can be uploaded."
+    elif status == 401:
+        told = f"The Hub does not accept your token (HTTP 401). {create}"
+    elif status in (403, 404):
+        told = f"Your token may not write to '{id}' on the Hub (HTTP {status}). {create}"
+    elif (status and status not in BUSY) or not any(isinstance(link, hub.HTTPError | OSError) for link in chain):
+        told = f"The Hub refuses '{id}': {' '.join(str(error).split())}"
+    else:
+        told = f"'{id}' cannot be uploaded: the Hub cannot be reached ({_reason(chain)}). Check the connection."
+    return UserError(*filter(None, (told, then)))
 
 
 def _chain(error: BaseException) -> list[BaseException]:
