@@ -18,6 +18,7 @@ from sparsezo_gui.cli.command import (
     recipe_of,
     session_of,
 )
+from sparsezo_gui.cli.hub import PUBLIC, check, send
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.formats import export_formats
@@ -123,18 +124,29 @@ def _formats(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{flag}", choices=tuple(choices), help=told)
 
 
-@command("export", "Export a run for use in other programs.", RUN, _formats, STEP, CHANGED, loads=True)
+@command(
+    "export", "Export a run for use in other programs.", RUN, _formats, STEP, CHANGED,
+    argument("--push", metavar="OWNER/NAME", help="then upload it to the Hugging Face Hub, as a new private model"),
+    PUBLIC, loads=True,
+)  # fmt: skip
 def export(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.export import export_run
 
+    if options.public and not options.push:
+        raise UserError("--public needs --push OWNER/NAME.")
+    if options.push:
+        check(options.push, options.public, console)
     run, step = past(options)
     names = {option.name for form in export_formats().values() for option in form.options}
     chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
     accept = options.changed_inputs
     report = console.finish(export_run(run.path, options.format, Path(options.out), step, accept=accept, **chosen))
+    card = report.pop("card", "")
     console.result({"out": options.out, **report}, f"Written to {options.out}.")
     for line in report.get("told", ()):
         console.say(line)
+    if options.push:
+        send(Path(report["out"]), options.push, options.public, console, card)
 
 
 @command(

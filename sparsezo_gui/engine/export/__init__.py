@@ -6,6 +6,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from sparsezo_gui.engine.export.form import ExportFormat
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.formats import default_export, export_format
 from sparsezo_gui.recipe.events import Notice, Progress
@@ -37,5 +38,9 @@ def export_run(
         raise UserError(reason)
     session = yield from open_session(run, step, accept=accept)
     facts = yield from kind.write(session, run, out, accept, **chosen)
+    if kind.suffix and type(kind).card is ExportFormat.card:
+        from sparsezo_gui.engine.export.card import card_of
+
+        facts["card"] = card_of(session, run, f"It is a {kind.title}.")
     tuned, changed = session.tuned.mask.size, list(session.changed)
-    return {"format": form, "step": session.step, "tuned": tuned, "changed": changed, **facts}
+    return {"format": form, "out": str(out), "step": session.step, "tuned": tuned, "changed": changed, **facts}

@@ -63,6 +63,10 @@ class ExportFormat(ABC):
         """Whether it is a good default for tuned values of ``space``; the first registered one that suits is chosen."""
         return False
 
+    def card(self, out: Path) -> str:
+        """The model card in the file ``out``; empty if it has none. Raises `UserError`."""
+        return ""
+
     @abstractmethod
     def write(
         self, session: Session, run: RunFolder, out: Path, accept: bool, **options: str

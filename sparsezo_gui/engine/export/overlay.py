@@ -37,6 +37,12 @@ class Overlay(ExportFormat):
         """See `ExportFormat.suits`: not if most weights changed."""
         return space.lists_entries
 
+    def card(self, out: Path) -> str:
+        """See `ExportFormat.card`."""
+        from sparsezo_gui.engine.export.overlay_file import read_overlay
+
+        return read_overlay(out).card
+
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool
     ) -> Generator[Progress, None, dict[str, Any]]:
