@@ -78,8 +78,6 @@ def _short_check(monkeypatch, _few_words):
     monkeypatch.setattr(resources, "CHECK_TEXT", _few_words)
 
 
-
-
 @pytest.fixture
 def run(capsys):
     """``run(*arguments)``: exit code, lines of standard output, text of standard error."""

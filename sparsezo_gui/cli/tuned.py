@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     loads=True,
 )  # fmt: skip
 def evaluate(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.evaluate import BATCH, evaluate
+    from sparsezo_gui.engine.evaluate import evaluate
     from sparsezo_gui.engine.general import NOT_MEASURED, compared, untuned
     from sparsezo_gui.engine.provenance import marked
-    from sparsezo_gui.engine.session.loading import data_of, load_data, load_model
+    from sparsezo_gui.engine.session.loading import load_data, load_model
+    from sparsezo_gui.engine.session.metrics import base_and_tuned
 
     found: dict[str, dict[str, float]] = {}
     changed: tuple[str, ...] = ()
@@ -46,14 +47,8 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
             raise UserError(f"--set works on recipes only, and '{options.target}' is a run. Leave it out.")
         options.run = options.target
         session, run = session_of(options, console)
-        data = console.finish(data_of(session, run, (options.split,), options.changed_inputs))
+        found |= console.finish(base_and_tuned(session, run, options.split, options.changed_inputs))
         changed = session.changed
-        examples = getattr(data, options.split).encoded
-        judged = session.model, examples, options.split, session.recipe.objective, session.base(examples, BATCH)
-        with session.tuned.base():
-            found["base"] = console.finish(evaluate(*judged)).metrics
-        with session.tuned.applied():
-            found["tuned"] = console.finish(evaluate(*judged)).metrics
         general = compared(session)
     else:
         if options.step is not None:
