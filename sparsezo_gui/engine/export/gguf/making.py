@@ -47,13 +47,15 @@ def make(
         plan = yield from _planned(session, weights, kind, draft)
         yield Notice(f"The GGUF file will have {size(plan.length)}.")
         check_disk(out.parent, plan.length)
+        if kind != "same":
+            written.begin(draft, plan, source)
         yield from written.fill(draft, plan)
         rounding = yield from written.read_back(draft, plan)
         told = [_described(plan, kind, rounding)]
         model = None
         if written.fits(source):
             yield Progress("Comparing logits")
-            model = written.model_in(draft, source)
+            model = written.model_in(draft)
             worst = written.same_logits(model, source, _samples(session))
             told.append(
                 "Read back, its logits are those of its weights in transformers (largest difference: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +18,12 @@ from sparsezo_gui.engine.pretrained.gguf.rotary import FACTORS, LONG, SHORT
 from sparsezo_gui.errors import UserError, quoted
 
 _READ_ELSEWHERE = ("head_dim", "rope_theta", "n_ctx", "feed_forward_length", "sliding_window", "vocab_size")
-_NOT_COMPARED = {"model_type", "architectures", "dtype", "vocab_size", "bos_token_id", "pad_token_id", "eos_token_id",
-                 "sliding_window_pattern", "rope_parameters", "original_max_position_embeddings"}  # fmt: skip
+# What limits the length of texts, and what depends on it, is compared by its output alone.
+_NOT_COMPARED = {
+    "max_position_embeddings", "sliding_window", "sliding_window_pattern", "rope_parameters",
+    "original_max_position_embeddings", "model_type", "architectures", "dtype", "vocab_size", "bos_token_id",
+    "pad_token_id", "eos_token_id",
+}  # fmt: skip
 _FUNCTIONS = ("hidden_act", "hidden_activation", "activation_function", "qk_layernorm")
 _YARN = {"factor": "factor", "original_max_position_embeddings": "original_context_length",
          "beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}  # fmt: skip
@@ -113,10 +118,14 @@ def refuse_differences(header: Header, config: PretrainedConfig) -> None:
     names = (described.keys() | set(_FUNCTIONS)) - _NOT_COMPARED
     for name in sorted(names):
         one, other = getattr(found, name, None), getattr(wanted, name, None)
-        if name in ("max_position_embeddings", "sliding_window"):
-            continue  # what they limit is compared in logits
-        if one != other and not (name == "num_key_value_heads" or other is None):
+        if other is not None and not _same(one, other):
             raise UserError(
                 f"GGUF files of the family '{header.architecture}' cannot describe this model: its {quoted(name)} "
                 f"would be {quoted(one)} instead of {quoted(other)}. Export the run with --format hf."
             )
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float | int):
+        return math.isclose(one, other, rel_tol=1e-6)  # a file has 32 bits
+    return bool(one == other)

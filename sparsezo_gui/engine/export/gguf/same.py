@@ -22,7 +22,7 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 
 SHARE = 0.1
-KINDS = (Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1, Kind.Q8_0, Kind.BF16, Kind.F16, Kind.F32)
+KINDS = (Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1, Kind.Q8_0, Kind.F16, Kind.BF16, Kind.F32)
 """Kinds that matrices are written in, the smallest first."""
 
 
@@ -58,7 +58,7 @@ def smallest(came: Kind, base: Tensor, tuned: Tensor) -> Kind:
 
 
 def _candidates(came: Kind, columns: int) -> Iterator[Kind]:
-    for kind in KINDS:
+    for kind in sorted(KINDS, key=lambda kind: (bits(kind), kind != came)):
         block, _ = GGML_QUANT_SIZES[kind]
         if columns % block == 0 and bits(kind) >= bits(came):
             yield kind

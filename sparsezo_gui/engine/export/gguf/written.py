@@ -19,7 +19,7 @@ from sparsezo_gui.engine.export.gguf.plan import Plan
 from sparsezo_gui.engine.pretrained import auto
 from sparsezo_gui.engine.pretrained.gguf.config import config_of
 from sparsezo_gui.engine.pretrained.gguf.header import Header, read_gguf
-from sparsezo_gui.engine.pretrained.gguf.tensors import dense, packed
+from sparsezo_gui.engine.pretrained.gguf.tensors import IN_CONFIG, dense, packed
 from sparsezo_gui.engine.pretrained.source import ModelSource
 from sparsezo_gui.recipe.events import Progress
 
@@ -42,6 +42,17 @@ class Rounding:
 
     def __add__(self, other: Rounding) -> Rounding:
         return Rounding(self.error + other.error, self.whole + other.whole)
+
+
+def begin(path: Path, plan: Plan, source: ModelSource) -> None:
+    """Writes what describes the model, and reads it back. Raises OSError, and `UserError` if it is another model."""
+    with path.open("wb") as target:
+        target.write(plan.head)
+        for each in plan.tensors:
+            if each.name in IN_CONFIG:
+                target.writelines(body(each, plan.alignment))
+        target.truncate(plan.length)
+    refuse_differences(read_gguf(path), source.config)
 
 
 def fill(path: Path, plan: Plan) -> Generator[Progress, None, None]:
@@ -95,11 +106,9 @@ def _same_bytes(path: Path, each: Planned) -> None:
                 raise RuntimeError(f"{path}: '{each.name}' is not what was copied")
 
 
-def model_in(path: Path, source: ModelSource) -> Any:
-    """The file as a plain model of transformers in fp32. Raises `UserError` if it would be another one than ``source``
-    has."""
+def model_in(path: Path) -> Any:
+    """The file as a plain model of transformers in fp32."""
     header = read_gguf(path)
-    refuse_differences(header, source.config)
     config = auto.make_config(config_of(header))
     return auto.load_tensors(config, packed(header, config), dtype=torch.float32).eval()
 
