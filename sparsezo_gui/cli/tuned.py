@@ -108,7 +108,7 @@ def _formats(parser: argparse.ArgumentParser) -> None:
     listed = "; ".join(f"{name}: {form.help[:1].lower()}{form.help[1:-1]}" for name, form in forms.items())
     parser.add_argument("--format", choices=tuple(forms), help=f"{listed} (default: the smallest that suits the run)")
     kinds = " or ".join(f"{form.noun} ({name})" for name, form in forms.items())
-    parser.add_argument("--out", required=True, metavar="PATH", help=f"{kinds} to write")
+    parser.add_argument("--out", type=Path, metavar="PATH", help=f"{kinds} to write; not needed with --to lmstudio")
     options: dict[str, dict[str, Option]] = {}
     for name, form in forms.items():
         for option in form.options:
@@ -135,9 +135,9 @@ def export(options: argparse.Namespace, console: Console) -> None:
     names = {option.name for form in export_formats().values() for option in form.options}
     chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
     accept = options.changed_inputs
-    report = console.finish(export_run(run.path, options.format, Path(options.out), step, accept=accept, **chosen))
+    report = console.finish(export_run(run.path, options.format, options.out, step, accept=accept, **chosen))
     card = report.pop("card", "")
-    console.result({"out": options.out, **report}, f"Written to {options.out}.")
+    console.result(report, f"Written to {report['out']}.")
     for line in report.get("told", ()):
         console.say(line)
     if options.push:
