@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 import pytest
 from standin import StandIn, listed, past
 
-from sparsezo_gui.gui import requests, run_requests
+from sparsezo_gui.gui import hub_requests, requests, run_requests
 from sparsezo_gui.gui.calls import EngineCalls, Request
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe, load
@@ -86,7 +86,7 @@ def order(events: list[e.Event]) -> list[tuple[str, str]]:
 def test_every_request_says_what_the_engine_does_and_asks_one_call():
     kinds = [
         each
-        for each in (vars(requests) | vars(run_requests)).values()
+        for each in (vars(requests) | vars(run_requests) | vars(hub_requests)).values()
         if isinstance(each, type) and issubclass(each, Request)
     ]
     asked = [kind for kind in kinds if "ask" in vars(kind) and kind is not Request]
