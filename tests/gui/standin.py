@@ -424,8 +424,8 @@ MODELS = (
     Found("Qwen/Qwen3-0.6B-GGUF", downloads=43_210, licence="apache-2.0", problem="It has no safetensors weights."),
 )
 DATA_SETS = (
-    Found("nyu-mll/glue", rows="100K<n<1M", bytes=163 * MB, licence="other", downloads=412_345),
-    Found("stanfordnlp/imdb", rows="10K<n<100K", bytes=84 * MB, licence="other", downloads=234_567),
+    Found("nyu-mll/glue", rows="100K to 1M", bytes=163 * MB, licence="other", downloads=412_345),
+    Found("stanfordnlp/imdb", rows="10K to 100K", bytes=84 * MB, licence="other", downloads=234_567),
 )
 
 

@@ -40,7 +40,7 @@ class HubSearch(QWidget):
         self.list = QListWidget()
         self.list.setAccessibleName(f"{what.capitalize()} on the Hub")
         self.list.setVerticalScrollMode(QListWidget.ScrollMode.ScrollPerPixel)
-        self.list.currentItemChanged.connect(self._choose)
+        self.list.itemSelectionChanged.connect(self._choose)
         self._said = label("", "dim", wrap=True, name="Search result")
         self._download = button("Download", self._start, image="download", name="Download the selected one")
         search = row(self._words, self._go, self._stop)
@@ -79,9 +79,7 @@ class HubSearch(QWidget):
 
     def selected(self) -> Found | None:
         """The selected result."""
-        item = self.list.currentItem()
-        entry: Found | None = None if item is None else item.data(Qt.ItemDataRole.UserRole)
-        return entry
+        return next((item.data(Qt.ItemDataRole.UserRole) for item in self.list.selectedItems()), None)
 
     def _choose(self) -> None:
         if entry := self.selected():
@@ -154,7 +152,7 @@ class _Result(QWidget):
         super().__init__()
         downloads = f"{count(entry.downloads)} downloads" if entry.downloads else ""
         facts = [count(entry.parameters) if entry.parameters else "", f"{entry.rows} rows" if entry.rows else "",
-                 size(entry.bytes) if entry.bytes else "", entry.licence, downloads,
+                 size(entry.bytes) if entry.bytes else "", entry.licence.replace("other", "other licence"), downloads,
                  "gated" if entry.gated else ""]  # fmt: skip
         line = " · ".join(fact for fact in facts if fact)
         word, level = (
