@@ -100,7 +100,7 @@ def test_preview_needs_a_tokenizer_only(run, recipe_file, tiny_folder, tmp_path)
     ("name", "content", "told"),
     [
         ("m.gguf", "GGUF", "broken or incomplete"),
-        ("adapter_config.json", '{"base_model_name_or_path": "x/y"}', "contains an adapter (such as LoRA)"),
+        ("adapter_config.json", '{"base_model_name_or_path": "x/y"}', "is an adapter of kind 'None'"),
         ("config.json", '{"architectures": ["LlamaForSequenceClassification"]}', "is a text classifier"),
     ],
 )

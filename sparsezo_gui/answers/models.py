@@ -15,7 +15,8 @@ class ModelSummary:
     id: str
     title: str
     kind: str
-    """'bundled', 'folder', 'file' (GGUF), 'cache', 'ollama', 'lmstudio' or 'hub'."""
+    """'bundled', 'folder', 'file' (GGUF), 'cache', 'ollama', 'lmstudio', 'hub', 'run', 'adapter' or
+    'overlay'."""
     architecture: str = ""
     parameters: int = 0
     bytes: int = 0

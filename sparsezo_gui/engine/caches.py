@@ -19,7 +19,7 @@ from sparsezo_gui.errors import UserError, did_you_mean
 def caches() -> list[Cache]:
     """Everything kept, the largest first."""
     kept = [("activations", path) for path in store.stores()]
-    kinds = (("mask search", "searches"), ("GGUF tokenizer", "gguf"))
+    kinds = (("mask search", "searches"), ("GGUF tokenizer", "gguf"), ("tuned values", "tuned"))
     found = [(kind, path) for kind, name in kinds for path in sorted((home() / name).glob("[!.]*")) if path.is_dir()]
     listed = []
     for kind, path in (*kept, *found):

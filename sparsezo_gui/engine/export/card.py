@@ -52,8 +52,13 @@ def card_of(session: Session, run: RunFolder, weights: str, use: Use | None = No
 
 
 def base_name(session: Session) -> str:
-    """The base model by its Hub id, or as a folder beside the reader."""
-    return recipes.portable(session.recipe).model.id
+    """The pretrained model by its Hub id, or as a folder beside the reader."""
+    return _portable(session.recipe, session.model.source)
+
+
+def _portable(recipe: Recipe, source: ModelSource) -> str:
+    model = recipe.model.model_copy(update={"id": source.pretrained})
+    return recipes.portable(recipe.model_copy(update={"model": model})).model.id
 
 
 def _privacy(run: RunFolder) -> str:
@@ -97,8 +102,9 @@ def model_card(
     cost on general text. Without ``use`` it is a whole model.
     """
     here, recipe = recipe, recipes.portable(recipe)  # a path would reveal details of this computer
-    local = recipe.model.id != here.model.id
-    base, hub = recipe.model.id if local else source.id, "/" in source.id and bool(source.revision) and not local
+    base = _portable(here, source)
+    hub = base == source.pretrained and "/" in base and bool(source.revision)
+    earlier = ", then ".join(layer.what for layer in source.layers)
     link = f"[{_words(base)}](https://huggingface.co/{quote(base)})"
     text = recipes.dump(recipe).strip()
     share = 100 * tuned / max(source.spec.eligible, 1)
@@ -111,6 +117,7 @@ def model_card(
         f"{link if hub else _code(base)} fine-tuned",
         f"with SparseZO: {what} its {source.spec.eligible:,} linear weights ({share:.3g} %), by {step:,} steps "
         f"of {steps}.",
+        f"It started from {_words(earlier)}, on top of that model; the result contains both." if earlier else "",
         weights,
         _table(metrics),
         f"Perplexity on {general.tokens:,} tokens of general text: {general}.\n" if general else "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -19,6 +20,7 @@ from sparsezo_gui.engine.hub.token import token
 from sparsezo_gui.engine.pretrained import kinds
 from sparsezo_gui.engine.pretrained.code import find_code
 from sparsezo_gui.engine.pretrained.consent import required
+from sparsezo_gui.engine.pretrained.places import local_folder
 from sparsezo_gui.engine.pretrained.source import (
     INDEX,
     PICKLES,
@@ -27,10 +29,10 @@ from sparsezo_gui.engine.pretrained.source import (
     check_quantisation,
     find_weights,
     inspect,
-    local_folder,
     read_config,
 )
 from sparsezo_gui.engine.pretrained.spec import spec
+from sparsezo_gui.engine.pretrained.tuned import tables, untuned
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import ModelTable
@@ -51,6 +53,20 @@ def find(table: ModelTable) -> Generator[Progress, None, ModelSource]:
     cancels a download, but keeps downloaded parts for the next time. Raises `UserError`.
     """
     yield Progress("Looking for the model")
+    tuned = tables(table)
+    source = yield from _pretrained(tuned[-1][1] if tuned else table)
+    if tuned and source.bitsandbytes:
+        raise UserError(
+            f"{table.id}: its base model '{source.id}' is itself quantised, so nothing can be merged into it. Name the "
+            "16-bit original as the base model, or merge it with the program that made it."
+        )
+    for model, base in reversed(tuned):
+        layer = yield from model.layer(source, base)
+        source = replace(source, layers=(*source.layers, layer))
+    return replace(source, id=table.id) if tuned else source
+
+
+def _pretrained(table: ModelTable) -> Generator[Progress, None, ModelSource]:
     folder = local_folder(table.id)
     if folder is None:
         folder = cached_folder(table)
@@ -64,6 +80,7 @@ def tokenizer_folder(table: ModelTable) -> Generator[Progress, None, Path]:
     """Folder with the tokenizer of the model that ``table`` names; if it is only on the Hub, everything but the weights
     is downloaded. Raises `UserError`."""
     yield Progress("Looking for the model")
+    table = untuned(table)
     folder = local_folder(table.id) or cached_folder(table)
     if folder is not None:
         return folder
@@ -80,6 +97,7 @@ def cached_folder(table: ModelTable) -> Path | None:
     """The model's folder in the Hugging Face cache, if it is complete (offline: if there is any); else None. Makes no
     network call. Raises `UserError` for the model's own code if that cannot be run at all.
     """
+    table = untuned(table)
     try:
         path = Path(
             huggingface_hub.snapshot_download(

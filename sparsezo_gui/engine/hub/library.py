@@ -23,9 +23,13 @@ from sparsezo_gui.engine.pretrained.code import named_type
 from sparsezo_gui.engine.pretrained.consent import TrustedCode, permitted, required
 from sparsezo_gui.engine.pretrained.gguf.header import read_gguf
 from sparsezo_gui.engine.pretrained.gguf.stores import OLLAMA, lm_studio_models, ollama_models
-from sparsezo_gui.engine.pretrained.source import check_quantisation, find_weights, local_folder, read_config
+from sparsezo_gui.engine.pretrained.places import local_folder
+from sparsezo_gui.engine.pretrained.source import check_quantisation, find_weights, read_config
 from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec
+from sparsezo_gui.engine.pretrained.tuned import untuned
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.formats import tuned_model, tuned_models
+from sparsezo_gui.recipe.paths import RUN
 from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.untrusted import reason
 
@@ -33,11 +37,13 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
 def local_models() -> list[ModelSummary]:
-    """Bundled models, the causal language models in the Hugging Face cache, and the models of Ollama and LM Studio."""
+    """Bundled models, the causal language models in the Hugging Face cache, the models of Ollama and LM Studio, and
+    runs to continue from."""
     bundled = [_of_folder(ModelTable(id=id), folder, "bundled") for id, folder in resources.BUNDLED_MODELS.items()]
     ollama = [_of_folder(ModelTable(id=id), path, "ollama") for id, path in ollama_models()]
     studio = [_of_folder(ModelTable(id=str(path)), path, "lmstudio") for path in lm_studio_models()]
-    return [*bundled, *_in_cache(), *ollama, *studio]
+    tuned = [summary(id) for kind in tuned_models() for id in kind.listed()]
+    return [*bundled, *_in_cache(), *ollama, *studio, *tuned]
 
 
 def _in_cache() -> list[ModelSummary]:
@@ -62,6 +68,8 @@ def summary(table: ModelTable | str) -> ModelSummary:
     """Summary of the model of ``table``, from its config and the Hub's metadata; faults are its ``problem``."""
     table = ModelTable(id=table) if isinstance(table, str) else table
     try:
+        if tuned := tuned_model(table.id):
+            return replace(summary(untuned(table)), id=table.id, title=_title(table.id), kind=tuned.kind)
         folder = local_folder(table.id)
         if folder is not None:
             return _of_folder(table, folder, _kind(table.id, folder))
@@ -78,6 +86,7 @@ def spec_of(table: ModelTable) -> ModelSpec:
 
     Raises `UserError`, and `ConsentNeeded` if only the model's own code, not yet allowed to run, knows the layout.
     """
+    table = untuned(table)
     folder = local_folder(table.id) or cached_folder(table) or _fetch_config(table)
     code = usable_code(table, folder)
     return spec(read_config(folder, code), code)
@@ -124,7 +133,8 @@ def _kind(id: str, folder: Path) -> str:
 
 
 def _title(id: str) -> str:
-    return "Starter model" if id == "starter" else Path(id).name.removeprefix(OLLAMA).removesuffix(".gguf") or id
+    name = Path(id).name.removeprefix(OLLAMA).removeprefix(RUN)
+    return "Starter model" if id == "starter" else name.removesuffix(".gguf") or id
 
 
 def _of_folder(table: ModelTable, folder: Path, kind: str) -> ModelSummary:
