@@ -76,3 +76,22 @@ def _short_check(monkeypatch, _few_words):
     """A run ends with a few words of general text; the bundled pages, which tests/engine/test_general.py and processes
     read, take a quarter of a tiny run."""
     monkeypatch.setattr(resources, "CHECK_TEXT", _few_words)
+
+
+@pytest.fixture
+def run(capsys):
+    """``run(*arguments)``: exit code, lines of standard output, text of standard error."""
+
+    from sparsezo_gui import cli
+
+    def call(*arguments):
+        capsys.readouterr()
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code
+        out, error = capsys.readouterr()
+        assert "Traceback" not in error + out
+        return code, out.splitlines(), error
+
+    return call

@@ -7,7 +7,6 @@ refused; `convert` writes a safetensors copy of one.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -24,15 +23,15 @@ from sparsezo_gui.engine.pretrained import auto, kinds
 from sparsezo_gui.engine.pretrained.consent import TrustedCode, required
 from sparsezo_gui.engine.pretrained.gguf.config import config_of
 from sparsezo_gui.engine.pretrained.gguf.folder import companions
-from sparsezo_gui.engine.pretrained.gguf.header import is_gguf, read_gguf
-from sparsezo_gui.engine.pretrained.gguf.stores import OLLAMA, gguf_in, ollama_file
+from sparsezo_gui.engine.pretrained.gguf.header import read_gguf
 from sparsezo_gui.engine.pretrained.gguf.tensors import Packed, packed
 from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec
+from sparsezo_gui.engine.pretrained.tuned import Layer
 from sparsezo_gui.engine.pretrained.weights import LARGEST_HEADER, Checkpoint, read_header
 from sparsezo_gui.errors import UserError, did_you_mean, quoted
 from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.sizes import size
-from sparsezo_gui.untrusted import outside, resolved
+from sparsezo_gui.untrusted import outside
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
 MOST_LAYERS = 1000
@@ -48,7 +47,8 @@ class ModelSource:
 
     ``weights`` gives the file of each tensor, by its name in the checkpoint; ``revision`` is the commit on the Hub, or
     empty. ``bitsandbytes`` already quantised the weights of some checkpoints, to 4 or 8 bits. ``code`` is the model's
-    own code. The tensors of a GGUF file are ``packed``, and ``folder`` has its `companions`.
+    own code. The tensors of a GGUF file are ``packed``, and ``folder`` has its `companions`. ``layers`` are what a
+    tuned model adds to the files of its base, from the bottom up.
     """
 
     id: str
@@ -60,6 +60,17 @@ class ModelSource:
     bitsandbytes: bool = False
     code: TrustedCode | None = None
     packed: Mapping[str, Packed] = field(default_factory=dict)
+    layers: tuple[Layer, ...] = ()
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the weights can be used as they are in the files."""
+        return not self.packed and not self.layers
+
+    @property
+    def pretrained(self) -> str:
+        """The id of the model below all tuning."""
+        return self.layers[0].base if self.layers else self.id
 
     @property
     def prequantised(self) -> bool:
@@ -104,29 +115,6 @@ def _inspect_gguf(file: Path, table: ModelTable) -> ModelSource:
     source = ModelSource(table.id, "", folder, config, dict.fromkeys(entries, file), spec(config), packed=entries)
     source.checkpoint.check()
     return source
-
-
-def local_folder(id: str) -> Path | None:
-    """Folder, or GGUF file, of a bundled or local model; None if ``id`` can only be on the Hub."""
-    if id in resources.BUNDLED_MODELS:
-        return resources.BUNDLED_MODELS[id]
-    if id.startswith(OLLAMA):
-        return ollama_file(id)
-    path = Path(os.path.expanduser(id))
-    if os.path.isdir(path):
-        return gguf_in(path) or resolved(path)
-    if os.path.isfile(path):
-        if is_gguf(path):
-            return resolved(path)
-        raise UserError(f"{path}: {kinds.of_file(path)}")
-    if path.suffix == ".gguf":
-        raise UserError(f"There is no file '{path}'. Check the path.")
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", id):
-        raise UserError(
-            f"There is no model folder '{path}'. Check the path, or use a bundled model "
-            f"({', '.join(resources.BUNDLED_MODELS)}) or a model on the Hub such as 'Qwen/Qwen3-0.6B'."
-        )
-    return None
 
 
 def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConfig:

@@ -26,7 +26,8 @@ BITS = [
 """Title and value: the bits, and the compute type unless the device decides."""
 DEVICES = [("Automatic", "auto"), ("CPU", "cpu"), ("CUDA GPU", "cuda")]
 KINDS = {"bundled": "bundled", "cache": "downloaded", "folder": "folder", "file": "GGUF file", "ollama": "in Ollama",
-         "lmstudio": "in LM Studio", "hub": "on the Hub"}  # fmt: skip
+         "lmstudio": "in LM Studio", "hub": "on the Hub", "run": "your run", "adapter": "adapter",
+         "overlay": "overlay file"}  # fmt: skip
 
 
 class ModelPage(Page):
