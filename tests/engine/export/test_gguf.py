@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.export import export_run
-from sparsezo_gui.engine.export.gguf import file, metadata, same, written
+from sparsezo_gui.engine.export.gguf import file, making, metadata, same, written
 from sparsezo_gui.engine.export.gguf.model import KIND
-from sparsezo_gui.engine.export.gguf.plan import Weights, in_kind, packed_pairs
+from sparsezo_gui.engine.export.gguf.plan import Weights, copied_pairs, in_kind, packed_pairs
 from sparsezo_gui.engine.export.gguf.vocabulary import SPLITS, vocabulary
 from sparsezo_gui.engine.pretrained.gguf.header import read_gguf
 from sparsezo_gui.engine.pretrained.gguf.tokenizer import splitter, tokenizer_of
@@ -238,6 +238,24 @@ def test_the_tokenizer_survives_with_its_way_to_split(tmp_path, split):
     )
     if split not in ("smollm", "qwen2", "qwen35", "llama-bpe", "tekken"):  # of which transformers leaves something out
         assert all(theirs(text).input_ids == original(text).input_ids for text in TEXTS)
+
+
+@pytest.mark.parametrize("ends", [[1], [7, 1], [1, 7, 9], [7]])
+def test_all_tokens_that_end_an_answer_are_written(tmp_path, ends):
+    """The tokenizer's own first; a run's learned one among them."""
+    found = vocabulary(tokenizer(), 288, ends, lambda found: made_from(found, tmp_path / "m.gguf"))
+    written = [found.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
+    assert written == [*sorted(ends, key=lambda end: end != 1), None, None][:3]
+
+
+@pytest.mark.parametrize("learned", [None, 1, 7])
+def test_a_gguf_model_gets_the_end_that_the_run_learned(tmp_path, learned):
+    file_ = gguf_files.write(tiny("llama", tmp_path / "llama"), tmp_path / "m.gguf")
+    session = tuned(file_)
+    session.model.learned_end = learned
+    before = copied_pairs(read_gguf(file_))
+    added = {"tokenizer.ggml.eot_token_id": file.value(7)} if learned == 7 else {}
+    assert making._with_end(session, before) == before | added
 
 
 @pytest.mark.parametrize("family", ["llama", "phi3", "gemma3"])

@@ -121,7 +121,7 @@ def _described_anew(session: Session, weights: Weights, draft: Path) -> dict[str
         ends.append(end)
     general: dict[str, Any] = {
         "general.type": "model",
-        "general.name": session.recipe.run.name,
+        "general.name": session.recipe.run.name or "tuned model",
         "general.description": f"{base_name(session)}, tuned with SparseZO for {session.step} steps",
     }
     if licence := licence_of(source.folder):
