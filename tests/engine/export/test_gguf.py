@@ -369,20 +369,26 @@ def test_as_it_came_only_tuned_matrices_change(run_of, tmp_path, kind):
         wanted = session.model.module(IDS).logits
     with session.tuned.base(), torch.no_grad():
         moved = (session.model.module(IDS).logits - wanted).abs().max()
-    assert (logits(model) - wanted).abs().max() < 0.2 * moved
+    assert (logits(model) - wanted).abs().max() < 0.3 * moved
 
 
 def test_the_smallest_kind_that_keeps_what_was_tuned():
     base = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
     base = torch.from_numpy(gguf.dequantize(gguf.quantize(base.numpy(), Kind.Q4_0), Kind.Q4_0))
     noise = torch.randn(64, 64, generator=torch.Generator().manual_seed(1))
-    found = [same.smallest(Kind.Q4_0, base, base + scale * noise) for scale in (3, 0.3, 0.01, 1e-3, 1e-6)]
-    assert found == [Kind.Q4_0, Kind.Q8_0, Kind.F16, Kind.F32, Kind.F32]
-    for scale, kind in zip((3, 0.3, 0.01, 1e-3, 1e-6), found, strict=True):
-        error = same.rounding(base + scale * noise, kind)
-        assert kind == Kind.F32 or error <= (same.SHARE * scale) ** 2 * float(noise.square().sum())
-    assert [same.bits(kind) for kind in found] == sorted(same.bits(kind) for kind in found)
-    assert same.smallest(Kind.F16, base, base + 3 * noise) == Kind.F16  # never smaller than it came
+    few = torch.rand(64, 64, generator=torch.Generator().manual_seed(2)) < 0.02
+    scales = (1.0, 0.03, 1e-3, 1e-7)
+    found = [same.smallest(Kind.Q4_0, base, base + scale * noise * few) for scale in scales]
+    assert found == [Kind.Q8_0, Kind.Q8_0, Kind.F16, Kind.F32]
+    for scale, kind in zip(scales, found, strict=True):
+        tuned = base + scale * noise * few
+        rounded = torch.from_numpy(gguf.dequantize(gguf.quantize(tuned.numpy(), kind), kind)) if kind else tuned
+        kept = float(((rounded - base) * (tuned - base)).sum() / (tuned - base).square().sum())
+        assert abs(kept - 1) <= same.SHARE and float((rounded - tuned).norm() / tuned.norm()) <= same.NOISE
+    one = base.clone()
+    one[:, :32] = -one[:, :32]  # which Q4_0 holds as it is
+    assert same.smallest(Kind.Q4_0, base, one) == Kind.Q4_0
+    assert same.smallest(Kind.F16, base, base + noise) == Kind.F16  # never smaller than it came
 
 
 def test_a_folder_has_no_kind_to_keep(run_of, tmp_path):
