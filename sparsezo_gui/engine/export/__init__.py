@@ -38,7 +38,7 @@ def export_run(
     form = default_export(space) if form is None else form
     kind = export_format(form)
     chosen = {option.name: option.chosen(options.get(option.name)) for option in kind.options}
-    if out is None and (out := kind.place(run.recipe.run.name, **chosen)) is None:
+    if out is None and (out := kind.place(run.recipe.run.name or run.path.name, **chosen)) is None:
         raise UserError(f"Where should the {kind.noun} be written? Add --out PATH.")
     if out.exists() and not (kind.folder and out.is_dir() and not any(out.iterdir())):
         raise already_exists(out)

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.export import export_run
-from sparsezo_gui.engine.export.gguf import file, metadata, same, written
+from sparsezo_gui.engine.export.gguf import file, making, metadata, same, written
 from sparsezo_gui.engine.export.gguf.model import KIND
-from sparsezo_gui.engine.export.gguf.plan import Weights, in_kind, packed_pairs
+from sparsezo_gui.engine.export.gguf.plan import Weights, copied_pairs, in_kind, packed_pairs
 from sparsezo_gui.engine.export.gguf.vocabulary import SPLITS, vocabulary
 from sparsezo_gui.engine.pretrained.gguf.header import read_gguf
 from sparsezo_gui.engine.pretrained.gguf.tokenizer import splitter, tokenizer_of
@@ -240,6 +240,24 @@ def test_the_tokenizer_survives_with_its_way_to_split(tmp_path, split):
         assert all(theirs(text).input_ids == original(text).input_ids for text in TEXTS)
 
 
+@pytest.mark.parametrize("ends", [[1], [7, 1], [1, 7, 9], [7]])
+def test_all_tokens_that_end_an_answer_are_written(tmp_path, ends):
+    """The tokenizer's own first; a run's learned one among them."""
+    found = vocabulary(tokenizer(), 288, ends, lambda found: made_from(found, tmp_path / "m.gguf"))
+    written = [found.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
+    assert written == [*sorted(ends, key=lambda end: end != 1), None, None][:3]
+
+
+@pytest.mark.parametrize("learned", [None, 1, 7])
+def test_a_gguf_model_gets_the_end_that_the_run_learned(tmp_path, learned):
+    file_ = gguf_files.write(tiny("llama", tmp_path / "llama"), tmp_path / "m.gguf")
+    session = tuned(file_)
+    session.model.learned_end = learned
+    before = copied_pairs(read_gguf(file_))
+    added = {"tokenizer.ggml.eot_token_id": file.value(7)} if learned == 7 else {}
+    assert making._with_end(session, before) == before | added
+
+
 @pytest.mark.parametrize("family", ["llama", "phi3", "gemma3"])
 def test_a_sentencepiece_tokenizer_survives(tmp_path, family):
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
@@ -351,20 +369,26 @@ def test_as_it_came_only_tuned_matrices_change(run_of, tmp_path, kind):
         wanted = session.model.module(IDS).logits
     with session.tuned.base(), torch.no_grad():
         moved = (session.model.module(IDS).logits - wanted).abs().max()
-    assert (logits(model) - wanted).abs().max() < 0.2 * moved
+    assert (logits(model) - wanted).abs().max() < 0.3 * moved
 
 
 def test_the_smallest_kind_that_keeps_what_was_tuned():
     base = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
     base = torch.from_numpy(gguf.dequantize(gguf.quantize(base.numpy(), Kind.Q4_0), Kind.Q4_0))
     noise = torch.randn(64, 64, generator=torch.Generator().manual_seed(1))
-    found = [same.smallest(Kind.Q4_0, base, base + scale * noise) for scale in (3, 0.3, 0.01, 1e-3, 1e-6)]
-    assert found == [Kind.Q4_0, Kind.Q8_0, Kind.F16, Kind.F32, Kind.F32]
-    for scale, kind in zip((3, 0.3, 0.01, 1e-3, 1e-6), found, strict=True):
-        error = same.rounding(base + scale * noise, kind)
-        assert kind == Kind.F32 or error <= (same.SHARE * scale) ** 2 * float(noise.square().sum())
-    assert [same.bits(kind) for kind in found] == sorted(same.bits(kind) for kind in found)
-    assert same.smallest(Kind.F16, base, base + 3 * noise) == Kind.F16  # never smaller than it came
+    few = torch.rand(64, 64, generator=torch.Generator().manual_seed(2)) < 0.02
+    scales = (1.0, 0.03, 1e-3, 1e-7)
+    found = [same.smallest(Kind.Q4_0, base, base + scale * noise * few) for scale in scales]
+    assert found == [Kind.Q8_0, Kind.Q8_0, Kind.F16, Kind.F32]
+    for scale, kind in zip(scales, found, strict=True):
+        tuned = base + scale * noise * few
+        rounded = torch.from_numpy(gguf.dequantize(gguf.quantize(tuned.numpy(), kind), kind)) if kind else tuned
+        kept = float(((rounded - base) * (tuned - base)).sum() / (tuned - base).square().sum())
+        assert abs(kept - 1) <= same.SHARE and float((rounded - tuned).norm() / tuned.norm()) <= same.NOISE
+    one = base.clone()
+    one[:, :32] = -one[:, :32]  # which Q4_0 holds as it is
+    assert same.smallest(Kind.Q4_0, base, one) == Kind.Q4_0
+    assert same.smallest(Kind.F16, base, base + noise) == Kind.F16  # never smaller than it came
 
 
 def test_a_folder_has_no_kind_to_keep(run_of, tmp_path):

@@ -6,14 +6,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsezo_gui.engine.pretrained.gguf.config import ARCHITECTURES, model_type
 from sparsezo_gui.engine.pretrained.gguf.tensors import parameters
 from sparsezo_gui.engine.pretrained.source import ModelSource
 from sparsezo_gui.errors import UserError, quoted
 
-FAMILIES = {
-    "llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "phi3": "phi3", "gemma": "gemma",
-    "gemma2": "gemma2", "gemma3_text": "gemma3", "gpt2": "gpt2", "stablelm": "stablelm", "starcoder2": "starcoder2",
-}  # fmt: skip
+FAMILIES = {**{model_type(family): family for family in ARCHITECTURES}, "mistral": "llama"}
 """The family in the words of llama.cpp, by transformers' model type."""
 
 

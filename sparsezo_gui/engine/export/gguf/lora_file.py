@@ -38,7 +38,7 @@ def plan(session: Session, adapter: Adapter) -> Plan:
         planned += [_in_32_bits(f"{key}{_A}", a), _in_32_bits(f"{key}{_B}", b)]
     if not planned:
         raise UserError("The run has changed no weight yet, so an adapter would be empty. Choose a later step.")
-    general = {"general.type": "adapter", "general.name": session.recipe.run.name, "adapter.type": "lora",
+    general = {"general.type": "adapter", "general.name": session.recipe.run.name or "adapter", "adapter.type": "lora",
                "adapter.lora.alpha": alpha, "general.file_type": 0}  # fmt: skip
     return Plan(packed_pairs(layout.family, general, {}), tuple(planned))
 

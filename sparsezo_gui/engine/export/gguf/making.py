@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from gguf import GGMLQuantizationType as Kind
-from transformers import GenerationConfig
 
 from sparsezo_gui.engine.export.card import base_name
 from sparsezo_gui.engine.export.check import Plain, compared, why_original
@@ -51,21 +50,15 @@ def make(
             written.begin(draft, plan, source)
         yield from written.fill(draft, plan)
         rounding = yield from written.read_back(draft, plan)
-        told = [_described(plan, kind, rounding)]
-        model = None
+        told, model = [_described(plan, kind, rounding)], None
         if written.fits(source):
             yield Progress("Comparing logits")
             model = written.model_in(draft)
-            worst = written.same_logits(model, source, _samples(session))
-            told.append(
-                "Read back, its logits are those of its weights in transformers (largest difference: "
-                f"{100 * worst:.1g} % of their spread)."
-            )
+            told.append(_same(written.same_logits(model, source, _samples(session))))
     write_beside(beside, modelfile(session, f"./{out.name}"), out)
     if model is None:
         told.append("Its logits were not compared: too little free memory to load the whole model.")
     else:
-        model.generation_config = GenerationConfig(eos_token_id=sorted(session.model.stops) or None)
         told.append((yield from compared(session, run, Plain(lambda: model, 0, _why(session, kind)), accept)))
     told += _told_stops(session)
     if to == "ollama":
@@ -73,6 +66,13 @@ def make(
     elif to == "lmstudio":
         told.append(f"LM Studio lists it as {programs.PUBLISHER}/{out.parent.name}.")
     return told
+
+
+def _same(worst: float) -> str:
+    return (
+        f"Read back, its logits are those of its weights in transformers (largest difference: {100 * worst:.1g} % of "
+        "their spread)."
+    )
 
 
 def modelfile_of(out: Path) -> Path:
@@ -121,7 +121,7 @@ def _described_anew(session: Session, weights: Weights, draft: Path) -> dict[str
         ends.append(end)
     general: dict[str, Any] = {
         "general.type": "model",
-        "general.name": session.recipe.run.name,
+        "general.name": session.recipe.run.name or "tuned model",
         "general.description": f"{base_name(session)}, tuned with SparseZO for {session.step} steps",
     }
     if licence := licence_of(source.folder):

@@ -33,7 +33,9 @@ def modelfile(session: Session, base: str, adapter: str = "") -> str:
     lines = [f"FROM {base}", *([f"ADAPTER {adapter}"] if adapter else [])]
     if template := template_of(session):
         lines.append(f'TEMPLATE """{template}"""')
-    return "\n".join([*lines, *(f"PARAMETER stop {json.dumps(stop)}" for stop in stops(session)), ""])
+    return "\n".join(
+        [*lines, *(f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops(session)), ""]
+    )
 
 
 def from_base(session: Session) -> str:

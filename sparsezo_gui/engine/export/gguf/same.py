@@ -1,11 +1,14 @@
 """A GGUF file with a run's tuned weights in place of its own; everything else stays as it is, byte for byte.
 
-Each matrix that the run tuned gets the smallest kind, but none smaller than it had, whose rounding moves its weights by
-at most `SHARE` of what tuning moved them (both as root mean squares over the matrix).
+Each matrix that the run tuned gets the smallest kind, but none smaller than it had, that keeps what was tuned: of the
+change that the run made, within `SHARE` of the whole is left along its direction, and rounding moves the matrix by at
+most `NOISE` of its length. Small kinds fail the first, since changes below half of a step are rounded away; comparing
+rounding with the change alone would ask for 32 bits, though rounding has no direction and hardly changes the output.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator
 from functools import partial
 
@@ -21,7 +24,7 @@ from sparsezo_gui.engine.pretrained.gguf.tensors import numbers
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 
-SHARE = 0.1
+SHARE, NOISE = 0.1, 0.01
 KINDS = (Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1, Kind.Q8_0, Kind.F16, Kind.BF16, Kind.F32)
 """Kinds that matrices are written in, the smallest first."""
 
@@ -50,9 +53,9 @@ def as_it_came(weights: Weights) -> Generator[Progress, None, Plan]:
 
 def smallest(came: Kind, base: Tensor, tuned: Tensor) -> Kind:
     """The kind for ``tuned`` weights that were ``base`` and ``came`` in another."""
-    moved = float((tuned - base.float()).square().sum(dtype=torch.float64))
     for kind in _candidates(came, tuned.shape[-1]):
-        if rounding(tuned, kind) <= SHARE**2 * moved:
+        kept, noise = rounded(base, tuned, kind)
+        if abs(kept - 1) <= SHARE and noise <= NOISE:
             return kind
     return Kind.F32
 
@@ -70,10 +73,19 @@ def bits(kind: Kind) -> float:
     return 8 * width / block
 
 
-def rounding(tensor: Tensor, kind: Kind) -> float:
-    """Sum of the squares of what ``kind`` changes in a tensor."""
-    total = 0.0
-    for rows in spans(tensor):
-        found = numbers(packed(rows, kind), kind)
-        total += float((found.float() - rows.float()).square().sum(dtype=torch.float64))
-    return total
+def rounded(base: Tensor, tuned: Tensor, kind: Kind) -> tuple[float, float]:
+    """What is left of the change from ``base`` to ``tuned`` in ``kind``, along its direction, and how far rounding
+    moves the matrix, both relative."""
+    along = moved = error = whole = 0.0
+    for before, after in zip(spans(base), spans(tuned), strict=True):
+        found = numbers(packed(after, kind), kind).float()
+        change = after.float() - before.float()
+        along += _product(found - before.float(), change)
+        moved += _product(change, change)
+        error += _product(found - after.float(), found - after.float())
+        whole += _product(after.float(), after.float())
+    return (along / moved if moved else 1.0), math.sqrt(error / whole) if whole else 0.0
+
+
+def _product(one: Tensor, other: Tensor) -> float:
+    return float((one * other).sum(dtype=torch.float64))

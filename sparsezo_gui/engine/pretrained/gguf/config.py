@@ -20,7 +20,7 @@ from sparsezo_gui.engine.pretrained.gguf.values import Values
 from sparsezo_gui.errors import UserError, quoted
 
 END_TOKENS = ("eos", "eot", "eom")  # of a whole text, of a turn, and of a turn that calls a tool
-_ARCHITECTURES = {
+ARCHITECTURES = {
     "llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "phi3": "Phi3ForCausalLM",
     "gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM", "gemma3": "Gemma3ForCausalLM",
     "gpt2": "GPT2LMHeadModel", "stablelm": "StableLmForCausalLM", "starcoder2": "Starcoder2ForCausalLM",
@@ -35,8 +35,8 @@ def config_of(header: Header) -> dict[str, Any]:
     family = header.architecture
     _refuse(header)
     read = Values(header)
-    found: dict[str, Any] = {"model_type": "gemma3_text" if family == "gemma3" else family}
-    found["architectures"] = [_ARCHITECTURES[family]]
+    found: dict[str, Any] = {"model_type": model_type(family)}
+    found["architectures"] = [ARCHITECTURES[family]]
     for key, name in MAPPING[family].items():
         if name and name not in ("rope_theta", "vocab_size") and f"{family}.{key}" in header.metadata:
             found[name] = read.number(key)
@@ -51,14 +51,19 @@ def config_of(header: Header) -> dict[str, Any]:
     return found | _OWN[family](found, read)
 
 
+def model_type(family: str) -> str:
+    """What transformers calls ``family``."""
+    return "gemma3_text" if family == "gemma3" else family
+
+
 def _refuse(header: Header) -> None:
     family = header.architecture
     if family == "clip":
         raise UserError(f"{header.path}: the image encoder of a model, not a model. Choose the GGUF file beside it.")
-    if family not in _ARCHITECTURES:
+    if family not in ARCHITECTURES:
         raise UserError(
             f"{header.path}: SparseZO does not read GGUF files of the family {quoted(family)}, but of "
-            f"{', '.join(_ARCHITECTURES)}. Choose the original model in safetensors format."
+            f"{', '.join(ARCHITECTURES)}. Choose the original model in safetensors format."
         )
     if header.metadata.get("split.count", 1) != 1:
         raise UserError(
