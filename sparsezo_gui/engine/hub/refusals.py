@@ -85,7 +85,9 @@ def push_refusal(id: str, error: BaseException, then: str = "") -> UserError:
     chain = _chain(error)
     status, tokens = _status(chain), f"{constants.ENDPOINT}/settings/tokens"
     create = f"Create one with write access at {tokens} and set it {HOW}."
-    if huggingface_hub.is_offline_mode():
+    if local := next((link for link in chain if isinstance(link, OSError) and link.filename), None):
+        told = f"{local.filename}: cannot be read ({local.strerror})."
+    elif huggingface_hub.is_offline_mode():
         told = "The program is offline (HF_HUB_OFFLINE), so nothing can be uploaded."
     elif status == 401:
         told = f"The Hub does not accept your token (HTTP 401). {create}"

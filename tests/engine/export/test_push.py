@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import time
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard, constants
@@ -160,6 +163,19 @@ def test_a_card_that_the_hub_refuses(run, served, export):
     served.refuses = '"license" must be one of'
     error = refused(run, export, NAME)
     assert f"The Hub refuses '{NAME}': Invalid metadata in README.md. - \"license\" must be one of" in error
+
+
+def test_a_file_that_cannot_be_read(run, served, export, monkeypatch):
+    opened = io.FileIO
+
+    def denied(path, *more):
+        if Path(path).name == "config.json":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *more)
+
+    monkeypatch.setattr(io, "FileIO", denied)
+    assert f"{export / 'config.json'}: cannot be read (Permission denied)." in refused(run, export, NAME)
+    assert on_hub(served) == {}
 
 
 def test_what_is_no_export(run, served, export, tmp_path):
