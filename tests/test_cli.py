@@ -243,7 +243,7 @@ def test_help_and_version_answer_without_the_engine():
         (["data.source=/no/such.csv"], "/no/such.csv"),
         (["data.columns={answer='lable'}"], "lable"),
         (["loop.stpes=3"], "Did you mean 'steps'?"),
-        (["mask.density=3"], "[mask] density: input should be less than or equal to 1, not 3."),
+        (["mask.density=3"], "[mask] density: must be 1 or less, not 3."),
         (["mask.rule=all"], "4-bit weights cannot be updated in place. Set [model] bits = 32 or 16, or [mask] rule ="),
         (["mask.rule=saved", "mask.file=/no/mask"], "There is no mask file '/no/mask'"),
         (["data.task=chats"], "Did you mean 'chat'?"),

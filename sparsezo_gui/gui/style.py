@@ -12,6 +12,7 @@ QLabel[role="figure"] { font-size: ${figure}pt; font-weight: 600; }
 QLabel[role="error"] { color: $error; }
 QLabel:disabled { color: $strong_border; }
 QFrame[role="card"] { background: $base; border: 1px solid $border; border-radius: 6px; }
+QFrame[role="next"] { background: $base; border: 0; border-bottom: 1px solid $border; }
 QFrame[role="strip"] { background: $base; border: 0; border-top: 1px solid $border; }
 QFrame[role="banner"] { background: $accent_soft; border: 1px solid $accent; border-radius: 6px; }
 QFrame[role="banner"][level="warning"] { background: $warning_soft; border-color: $warning; }

@@ -47,7 +47,7 @@ class DataPage(Page):
         for part in (self._make_source(), self._make_rows(), self._results):
             self.body.addWidget(part)
         self.body.addStretch(1)
-        self.body.addLayout(row(None, button("Continue to Method", lambda: self.go_to.emit("method"), role="primary")))
+        self.body.addLayout(row(None, button("Continue to Method", lambda: self.go_to.emit("method"))))
         workspace.on(ListTasks, call=self._fill_tasks)
         workspace.on(PreviewData, call=self._show)
         workspace.recipe_changed.connect(self._refresh)
@@ -130,7 +130,7 @@ class DataPage(Page):
 
     def _limit(self, name: str, value: Any) -> None:
         fault = self._workspace.change("data", **{name: value})
-        self._fields[name].set_error(fault)
+        self._workspace.faults.note("data", name, self._fields[name].refused(fault))
 
     def _set(self, **values: Any) -> None:
         self._page = 0
@@ -162,8 +162,7 @@ class DataPage(Page):
         self.hub.show()
 
     def _choose_folder(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Choose a folder with train, validation and test files")
-        if folder:
+        if folder := QFileDialog.getExistingDirectory(self, "Choose a folder with train, validation and test files"):
             self._set_source(folder)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
@@ -219,7 +218,8 @@ class DataPage(Page):
             self._template.setPlainText(data.template)
         self._show_chat_template()
         for name, field in self._fields.items():
-            field.set_value(getattr(data, name))
+            if not self._workspace.faults.of("data", name):
+                field.set_value(getattr(data, name))
 
     def _show_chat_template(self) -> None:
         data = self._workspace.recipe.data

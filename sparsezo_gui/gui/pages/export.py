@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLineEdit, QWidget
@@ -16,14 +18,19 @@ from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.run_requests import ExportRun, ListRuns
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Page, ProgressBar, button, card, label, row
-from sparsezo_gui.gui.widgets.fields import Combo, RadioGroup
+from sparsezo_gui.gui.widgets.basic import Page, ProgressBar, button, card, column, label, row
+from sparsezo_gui.gui.widgets.fields import Combo, ComboGroup, RadioGroup
 from sparsezo_gui.gui.widgets.safe_text import safe_name
 from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.names import free
 from sparsezo_gui.recipe.registry import SPACES
 from sparsezo_gui.stages import ONE, Stages
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.export.form import ExportFormat, Option
+
+MOST_BUTTONS = 4  # choices side by side; more are in a list
 
 
 class ExportPage(Page):
@@ -60,9 +67,12 @@ class ExportPage(Page):
         self._format = RadioGroup({name: (form.title, form.help) for name, form in self._forms.items()})
         self._format.changed.connect(self._suggest)
         self._options = {
-            (name, option.name): (label(option.title, "heading"), RadioGroup(option.choices))
+            (name, option.name): (label(option.title, "heading"), _choices(option))
             for name, form in self._forms.items() for option in form.options
         }  # fmt: skip
+        for _, choices in self._options.values():
+            choices.changed.connect(self._suggest)
+        self._opens = label("", "hint", wrap=True, name="Opens in")
         format_title = label("Format", "heading")
         self._out = QLineEdit()
         self._out.setAccessibleName("Export to")
@@ -85,7 +95,7 @@ class ExportPage(Page):
             (label("Run", "heading"), row(self._run, refresh)),
             (label("Step", "heading"), row(self._step)),
             (format_title, row(self._format)), *((title, row(choices)) for title, choices in self._options.values()),
-            (label("To", "heading"), row(self._out, self._browse)),
+            (label("To", "heading"), column(row(self._out, self._browse), self._opens, spacing=2)),
             (label("Hub", "heading"), row(self._push, self._name, self._seen)),
         )  # fmt: skip
         for line, (title, part) in enumerate(entries):
@@ -131,10 +141,20 @@ class ExportPage(Page):
         for (form, _), parts in self._options.items():
             for part in parts:
                 part.setVisible(form == chosen)
+        self._opens.setText(f"Opens in {self._forms[chosen].opens}.")
         run = self._chosen()
         if run is not None and not self._out.isModified():
-            name = file_name(run.name).replace(" ", "-") or "model"
-            self._out.setText(str(free(Path.home() / f"{name}-tuned{self._forms[chosen].suffix}")))
+            self._out.setText(str(free(self._place(run.name, self._forms[chosen]))))
+
+    def _place(self, run: str, form: ExportFormat) -> Path:
+        """Where an export of ``run`` goes, unless the user decides otherwise."""
+        name = file_name(run).replace(" ", "-") or "model"
+        return form.place(name, **self._chosen_options()) or Path.home() / f"{name}-tuned{form.suffix}"
+
+    def _chosen_options(self) -> dict[str, str]:
+        """The options of the chosen format."""
+        chosen = self._format.value()
+        return {option: choices.value() for (name, option), (_, choices) in self._options.items() if name == chosen}
 
     def _choose(self) -> None:
         form = self._forms[self._format.value()]
@@ -155,8 +175,7 @@ class ExportPage(Page):
         self._workspace.of(ExportRun).forget()
         self._workspace.of(PushExport).forget()
         form = self._format.value()
-        options = {option: choices.value() for (name, option), (_, choices) in self._options.items() if name == form}
-        target = Path(out).expanduser()
+        target, options = Path(out).expanduser(), self._chosen_options()
         self._workspace.ask(ExportRun(Path(run.path), form, target, self._step.value(), options, accept))
         self._show()
 
@@ -217,6 +236,10 @@ class ExportPage(Page):
             action = "Upload again", self._push_again
         text = "\n".join(notices)
         self.banner.track(problem or (Problem(text) if text else None), "error" if problem else "info", action)
+
+
+def _choices(option: Option) -> RadioGroup | ComboGroup:
+    return (RadioGroup if len(option.choices) <= MOST_BUTTONS else partial(ComboGroup, option.title))(option.choices)
 
 
 def _line(run: RunSummary) -> str:

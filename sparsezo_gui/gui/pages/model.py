@@ -43,7 +43,9 @@ class ModelPage(Page):
         self.list.setAccessibleName("Models on this computer")
         self.list.setMinimumHeight(24 * GRID)
         self.list.setMinimumWidth(36 * GRID)
-        self.list.currentItemChanged.connect(self._chosen)
+        # Not the current item, which moves with the focus: only a click or Enter chooses.
+        self.list.itemClicked.connect(self._chosen)
+        self.list.itemActivated.connect(self._chosen)
         self._empty = label("", "dim", wrap=True)
         left = self._make_choice()
 
@@ -77,7 +79,7 @@ class ModelPage(Page):
         main.setStretch(0, 5)
         main.setStretch(1, 6)
         self.body.addLayout(main, 1)
-        self.body.addLayout(row(None, button("Continue to Data", lambda: self.go_to.emit("data"), role="primary")))
+        self.body.addLayout(row(None, button("Continue to Data", lambda: self.go_to.emit("data"))))
         workspace.on(ListModels, CheckFits, call=self._fill)
         workspace.on(ListModels, CheckFits, call=self._show)
         workspace.on(ReadModel, call=self._show)
@@ -86,7 +88,6 @@ class ModelPage(Page):
         workspace.blocker_changed.connect(self._show_delete)
         workspace.on(EstimateMemory, MeasureMemory, call=self._show_badge)
         workspace.recipe_changed.connect(self._refresh)
-        self._fill()
         self._refresh()
 
     def _make_choice(self) -> QWidget:
@@ -145,7 +146,6 @@ class ModelPage(Page):
     def _fill(self) -> None:
         workspace = self._workspace
         models = workspace.of(ListModels).answer
-        self.list.blockSignals(True)
         self.list.clear()
         if models is None:
             # The bundled models are known before the engine answers.
@@ -153,6 +153,9 @@ class ModelPage(Page):
         else:
             fits = workspace.of(CheckFits).answer or {}
             entries = [(m.id, f"{safe_name(m.title or m.id)}\n{_line(m, fits.get(m.id))}", m.problem) for m in models]
+        found, used = len(entries), workspace.recipe.model.id
+        if used not in [identity for identity, *_ in entries]:
+            entries.insert(0, (used, f"{safe_name(used)}\nin use", ""))
         for identity, text, problem in entries:
             item = QListWidgetItem(text)
             item.setData(Qt.ItemDataRole.UserRole, identity)
@@ -160,9 +163,8 @@ class ModelPage(Page):
             if problem:
                 item.setText(f"{text}\nCannot be used: {safe_sentence(problem)}")
             self.list.addItem(item)
-        self.list.blockSignals(False)
         waiting = models is None and workspace.of(ListModels).problem is None
-        self._empty.setVisible(waiting or len(entries) <= 1)
+        self._empty.setVisible(waiting or found <= 1)
         self._empty.setText(
             "Looking for models on this computer…"
             if waiting
@@ -171,17 +173,15 @@ class ModelPage(Page):
         self._select()
 
     def _select(self) -> None:
+        """Selects the model in use."""
         wanted = self._workspace.recipe.model.id
-        self.list.blockSignals(True)
-        self.list.setCurrentRow(-1)
-        for index in range(self.list.count()):
-            if self.list.item(index).data(Qt.ItemDataRole.UserRole) == wanted:
-                self.list.setCurrentRow(index)
-        self.list.blockSignals(False)
+        rows = (row for row in range(self.list.count()) if self.list.item(row).data(Qt.ItemDataRole.UserRole) == wanted)
+        self.list.setCurrentRow(next(rows, -1))
 
-    def _chosen(self, item: QListWidgetItem | None) -> None:
-        if item is not None:
-            self._set(id=item.data(Qt.ItemDataRole.UserRole), revision="main", trust_remote_code=False)
+    def _chosen(self, item: QListWidgetItem) -> None:
+        wanted = item.data(Qt.ItemDataRole.UserRole)
+        if wanted != self._workspace.recipe.model.id:
+            self._set(id=wanted, revision="main", trust_remote_code=False)
 
     def _typed(self) -> None:
         if text := self._id.text().strip():
@@ -200,7 +200,7 @@ class ModelPage(Page):
 
     def _refresh(self) -> None:
         model = self._workspace.recipe.model
-        self._select()
+        self._fill()
         self._bits.choose(_precision(model))
         other = [] if model.device in ("auto", "cpu", "cuda") else [(safe_name(model.device), model.device)]
         self._device.fill([*DEVICES, *other], model.device)
