@@ -25,7 +25,7 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 
-LARGE = (".safetensors", ".parquet")
+LARGE = (".safetensors", ".parquet", ".gguf")
 PIECE = 4096  # bytes that are sent at once
 TOKEN = "hf_" + "T" * 34  # of a user whom every gated repository lets in
 STRANGER = "hf_" + "S" * 34  # of a user who has accepted no terms

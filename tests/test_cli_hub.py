@@ -222,13 +222,14 @@ def test_models_are_searched_and_judged_before_anything_is_downloaded(run, serve
 def test_data_sets_are_searched(run, served):
     about = {"downloads": 3, "mainSize": 2**20, "tags": ["license:mit", "size_categories:1K<n<10K"]}
     served.add("datasets/owner/reviews", {"train.jsonl": ROWS}, about=about)
-    served.add("datasets/owner/more-reviews", {"train.jsonl": ROWS}, gated=True, about={"downloads": 2})
+    about = {"downloads": 2, "tags": ["size_categories:n<1K"]}
+    served.add("datasets/owner/more-reviews", {"train.jsonl": ROWS}, gated=True, about=about)
     code, lines, error = run("models", "--search", "Reviews", "--datasets", "--json")
     first, second = map(json.loads, lines)
     assert (code, error) == (0, "")
     assert first == {"id": "owner/reviews", "parameters": 0, "rows": "1K to 10K", "bytes": 2**20, "licence": "mit",
                      "downloads": 3, "gated": False, "fit": "", "problem": ""}  # fmt: skip
-    assert second["gated"]
+    assert second["gated"] and second["rows"] == "under 1K"
     assert run("models", "--search", "zzz", "--datasets")[1] == ["Nothing on the Hub has these words in its name."]
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import TimeoutError
+from multiprocessing.pool import IMapIterator, ThreadPool
 
 from sparsezo_gui.answers import Found
-from sparsezo_gui.engine.data.background import in_background
+from sparsezo_gui.engine.data.background import PROGRESS_EVERY, in_background
 from sparsezo_gui.engine.hub.search import read_config_json, search_hub, spec_from
 from sparsezo_gui.engine.planning import formula
 from sparsezo_gui.errors import UserError
@@ -27,28 +28,42 @@ def search(text: str, recipe: Recipe, datasets: bool = False) -> Generator[Progr
     found = yield from in_background(lambda: search_hub(words, datasets=datasets), Progress("Searching the Hub"))
     if datasets:
         return found
-    pool = ThreadPoolExecutor(AT_ONCE)
+    pool = ThreadPool(AT_ONCE)  # its threads end with the program, whatever they wait for
     try:
-        configs = [None if entry.problem else pool.submit(read_config_json, entry.id) for entry in found]
-        for number, config in enumerate(configs):
-            yield Progress("Checking what fits", number, len(found), "models")
-            if config is not None:
-                found[number] = _judged(found[number], config, recipe)
+        configs = pool.imap(_config, found)
+        for number in range(len(found)):
+            config = yield from _next(configs, Progress("Checking what fits", number, len(found), "models"))
+            found[number] = _judged(found[number], config, recipe)
         return found
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.terminate()
 
 
-def _judged(entry: Found, config: Future[bytes], recipe: Recipe) -> Found:
-    """The entry with its verdict, or with what is wrong with it; unchanged if its config cannot be had, as of a gated
-    model."""
+def _next(configs: IMapIterator[bytes], waiting: Progress) -> Generator[Progress, None, bytes]:
+    """The next config, yielding ``waiting`` until it is there."""
+    while True:
+        yield waiting
+        try:
+            return configs.next(timeout=PROGRESS_EVERY)
+        except TimeoutError:
+            continue
+
+
+def _config(entry: Found) -> bytes:
+    """The config.json of a model; empty if it cannot be had, as of a gated model, or is not needed."""
+    try:
+        return b"" if entry.problem else read_config_json(entry.id)
+    except UserError:
+        return b""
+
+
+def _judged(entry: Found, config: bytes, recipe: Recipe) -> Found:
+    """The entry with its verdict, or with what is wrong with it."""
+    if not config:
+        return entry
     model = recipe.model.model_copy(update={"id": entry.id, "revision": "main", "trust_remote_code": False})
     try:
-        content = config.result()
-    except UserError:
-        return entry
-    try:
-        found = formula(recipe.model_copy(update={"model": model}), spec_from(content), None)
+        found = formula(recipe.model_copy(update={"model": model}), spec_from(config), None)
     except UserError as error:
         return replace(entry, problem=str(error))
     return replace(entry, fit=found.verdict)

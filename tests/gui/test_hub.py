@@ -127,6 +127,7 @@ def test_a_download_that_fails_says_why_and_can_be_resumed(hub, search, select, 
     click("Download the selected one")
     qtbot.waitUntil(lambda: find("Download progress").text() == "The model is gated. Accept its terms.")
     engine.faults.clear()
+    assert find("Resume the download").text() == "Try again"
     click("Resume the download")
     qtbot.waitUntil(lambda: not window_has(hub, "Download"))
 

@@ -26,8 +26,9 @@ def export_run(
     `sparsezo_gui.formats` (None: the one that suits the run).
 
     Options that the format does not have are ignored. Returns plain facts: ``format``, ``out``, ``step``, ``tuned``,
-    ``told`` (sentences for the user) and ``changed`` (inputs that changed since the run started). Raises `UserError`,
-    and `ChangedInputs` for a changed tokenizer or configuration unless ``accept`` is set.
+    ``told`` (sentences for the user), ``changed`` (inputs that changed since the run started) and, of a file that holds
+    no model card, its ``card``. Raises `UserError`, and `ChangedInputs` for a changed tokenizer or configuration unless
+    ``accept`` is set.
     """
     from sparsezo_gui.engine.files import already_exists
     from sparsezo_gui.engine.runs.folder import open_run

@@ -25,8 +25,11 @@ def downloads() -> list[Cache]:
         kind, _, name = folder.name.partition("--")
         if kind in KINDS and folder.is_dir():
             with suppress(OSError):  # another process may remove it meanwhile
-                size = sum(map(_size, _places(folder)))
-                listed.append(Cache(name.replace("--", "/"), KINDS[kind], size, folder.stat().st_mtime, str(folder)))
+                if any(path.is_file() for path in folder.rglob("*")):
+                    size = sum(map(_size, _places(folder)))
+                    listed.append(
+                        Cache(name.replace("--", "/"), KINDS[kind], size, folder.stat().st_mtime, str(folder))
+                    )
     return listed
 
 

@@ -80,12 +80,24 @@ def refusal(kind: str, id: str, error: BaseException, instead: str, kept: bool =
     )
 
 
+def search_refusal(error: BaseException) -> UserError:
+    """The sentence for an ``error``, one of `HUB_ERRORS`, on searching the Hub."""
+    chain = _chain(error)
+    if huggingface_hub.is_offline_mode():
+        return UserError("The program is offline (HF_HUB_OFFLINE), so the Hub cannot be searched.")
+    if (status := _status(chain)) in (401, 403):
+        return UserError(f"The Hub does not accept your token (HTTP {status}). Set another one {HOW}.")
+    return UserError(f"Nothing can be searched: the Hub cannot be reached ({_reason(chain)}). Check the connection.")
+
+
 def push_refusal(id: str, error: BaseException, then: str = "") -> UserError:
     """The sentence for an ``error`` on uploading the model ``id``; ``then`` is a sentence on how to continue."""
     chain = _chain(error)
     status, tokens = _status(chain), f"{constants.ENDPOINT}/settings/tokens"
     create = f"Create one with write access at {tokens} and set it {HOW}."
-    if huggingface_hub.is_offline_mode():
+    if local := next((link for link in chain if isinstance(link, OSError) and link.filename), None):
+        told = f"{local.filename}: cannot be read ({local.strerror})."
+    elif huggingface_hub.is_offline_mode():
         told = "The program is offline (HF_HUB_OFFLINE), so nothing can be uploaded."
     elif status == 401:
         told = f"The Hub does not accept your token (HTTP 401). {create}"

@@ -17,7 +17,7 @@ from transformers import CONFIG_MAPPING
 
 from sparsezo_gui.answers import Found
 from sparsezo_gui.engine.hub.library import licence_tag
-from sparsezo_gui.engine.hub.refusals import HUB_ERRORS, refusal
+from sparsezo_gui.engine.hub.refusals import HUB_ERRORS, refusal, search_refusal
 from sparsezo_gui.engine.hub.token import token
 from sparsezo_gui.engine.pretrained import kinds
 from sparsezo_gui.engine.pretrained.source import check_quantisation, read_config
@@ -50,7 +50,7 @@ def search_hub(text: str, limit: int = LIMIT, datasets: bool = False) -> list[Fo
         )
         return [entry for info in islice(found, limit) if (entry := _checked(make, info))]
     except HUB_ERRORS as error:
-        raise refusal("data set" if datasets else "model", text, error, "choose one on this computer", False) from error
+        raise search_refusal(error) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{constants.ENDPOINT} answers a search with something unreadable. Try again later.") from error
 
@@ -95,8 +95,10 @@ def _checked(make: Callable[[Any], Found], info: Any) -> Found | None:
 
 def _data_set(info: Any) -> Found:
     rows = next((tag.removeprefix("size_categories:") for tag in info.tags or () if "size_categories:" in tag), "")
+    for sign, word in (("<n<", " to "), ("n<", "under "), ("n>", "over ")):
+        rows = rows.replace(sign, word)
     size = _count(getattr(info, "main_size", 0))
-    return Found(info.id, rows=_short(rows.replace("<n<", " to ")), bytes=size, **_facts(info))
+    return Found(info.id, rows=_short(rows), bytes=size, **_facts(info))
 
 
 def _model(info: Any) -> Found:

@@ -236,6 +236,7 @@ class DownloadBar(QWidget):
         self.setVisible(bool(self._id))
         self._pause.setVisible(download.busy)
         self._resume.setVisible(not download.busy)
+        self._resume.setText("Try again" if download.problem else "Resume")
         self._resume.setEnabled(not self._workspace.blocker)
         self._resume.setToolTip(self._workspace.blocker)
         self._title.setText(self._id)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import time
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard, constants
@@ -12,7 +15,9 @@ from huggingface_hub import ModelCard, constants
 from sparsezo_gui.engine.export.push import push
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.formats import export_formats
+from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.registry import SPACES
 from tests.engine.conftest import finish
 from tests.engine.export.test_export_run import finished
 from tests.hub_server import PIECE, READER, STRANGER, TOKEN, hub
@@ -160,6 +165,19 @@ def test_a_card_that_the_hub_refuses(run, served, export):
     assert f"The Hub refuses '{NAME}': Invalid metadata in README.md. - \"license\" must be one of" in error
 
 
+def test_a_file_that_cannot_be_read(run, served, export, monkeypatch):
+    opened = io.FileIO
+
+    def denied(path, *more):
+        if Path(path).name == "config.json":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *more)
+
+    monkeypatch.setattr(io, "FileIO", denied)
+    assert f"{export / 'config.json'}: cannot be read (Permission denied)." in refused(run, export, NAME)
+    assert on_hub(served) == {}
+
+
 def test_what_is_no_export(run, served, export, tmp_path):
     (tmp_path / "x.bin").write_bytes(b"x")
     (export / "README.md").unlink()
@@ -169,7 +187,10 @@ def test_what_is_no_export(run, served, export, tmp_path):
     assert served.asked == []
 
 
-@pytest.mark.parametrize("form", export_formats())
+SPACE = SPACES[Recipe(mask={"rule": "random"}).mask.space]
+
+
+@pytest.mark.parametrize("form", [name for name, form in export_formats().items() if not form.refusal(SPACE)])
 def test_every_format_is_exported_and_uploaded_with_its_card(run, served, trained, tmp_path, form, monkeypatch):
     out = tmp_path / f"out{export_formats()[form].suffix}"
     code, lines, _ = run("export", trained, "--format", form, "--out", out, "--push", NAME, "--json")
