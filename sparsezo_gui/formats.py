@@ -52,6 +52,8 @@ EXPORTS = {
     "overlay": f"{_ENGINE}.export.overlay:Overlay",
     "peft": f"{_ENGINE}.export.peft:Peft",
     "hf": f"{_ENGINE}.export.hf:HuggingFace",
+    "gguf": f"{_ENGINE}.export.gguf.model:Gguf",
+    "gguf-lora": f"{_ENGINE}.export.gguf.lora:GgufLora",
 }
 TUNED = {
     "run": f"{_ENGINE}.tuned.run:TunedRun",

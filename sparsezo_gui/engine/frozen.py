@@ -130,7 +130,7 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     streamed = device.type == "cuda" and needed(
         source.spec, table.bits, dtype.itemsize, devices.memory_free(device) + devices.memory_used(device)
     )
-    checkpoint = Checkpoint(source)
+    checkpoint = source.checkpoint
     own = tables.own_types(checkpoint, tables.narrow(source.spec, dtype, device.type))
     with tables.loaded_as(own):
         module = _module(checkpoint, source, table, torch.device("cpu") if streamed else device, dtype)

@@ -22,6 +22,7 @@ class Overlay(ExportFormat):
 
     title = "Overlay file"
     help = "Only the tuned values, in a small file; ten lines of Python in its card add them to the base model."
+    opens = "Python with safetensors, and SparseZO"
     suffix = ".safetensors"
 
     def refusal(self, space: Space) -> str:
@@ -36,6 +37,12 @@ class Overlay(ExportFormat):
     def suits(self, space: Space) -> bool:
         """See `ExportFormat.suits`: not if most weights changed."""
         return space.lists_entries
+
+    def card(self, out: Path) -> str:
+        """See `ExportFormat.card`."""
+        from sparsezo_gui.engine.export.overlay_file import read_overlay
+
+        return read_overlay(out).card
 
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool

@@ -29,6 +29,7 @@ class Peft(ExportFormat):
 
     title = "PEFT adapter"
     help = "Only the tuned values, as a LoRA or SHiRA adapter that Hugging Face PEFT loads beside the base model."
+    opens = "Hugging Face PEFT, vLLM and other programs that load adapters"
 
     def refusal(self, space: Space) -> str:
         """See `ExportFormat.refusal`."""
@@ -46,7 +47,7 @@ class Peft(ExportFormat):
         """See `ExportFormat.write`."""
         from sparsezo_gui.engine.export.adapter import read
         from sparsezo_gui.engine.export.card import Use, base_name, card_of
-        from sparsezo_gui.engine.export.check import compared
+        from sparsezo_gui.engine.export.check import compared, plain_base, why_original
         from sparsezo_gui.engine.export.stops import told_stop
         from sparsezo_gui.engine.pretrained.folder import drafted
 
@@ -59,10 +60,10 @@ class Peft(ExportFormat):
             adapter.save(draft, base, source.revision)
             (draft / "README.md").write_text(card, encoding="utf-8")
         told = [f"{what}: {size(adapter.bytes)}, for the base model {source.pretrained}.", *told_stop(session.model)]
-        if source.prequantised or source.packed:
-            what = "in a GGUF file" if source.packed else "quantised"
-            return {"told": [*told, f"Not compared with the run's output: the base model's own weights are {what}."]}
-        same = yield from compared(session, run, source.folder, True, accept, read(out).attach)
+        if source.bitsandbytes:
+            return {"told": [*told, "Not compared with the run's output: the base model's own weights are quantised."]}
+        plain = plain_base(source, why_original(session.recipe.model.bits), read(out).attach)
+        same = yield from compared(session, run, plain, accept)
         return {"told": [*told, same]}
 
 

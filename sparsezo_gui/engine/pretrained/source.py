@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,11 @@ class ModelSource:
         """What the user knows the model by: its folder, or its GGUF file."""
         return next((entry.file for entry in self.packed.values()), self.folder)
 
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """Its tensors. Raises `UserError` for a broken file."""
+        return Checkpoint(self)
+
 
 def inspect(folder: Path, table: ModelTable) -> ModelSource:
     """Checks the model in ``folder``, or the GGUF file. Raises `UserError` for anything that would fail when it is
@@ -96,10 +102,9 @@ def inspect(folder: Path, table: ModelTable) -> ModelSource:
     weights = find_weights(folder)
     commit = folder.name if folder.parent.name == "snapshots" else ""
     source = ModelSource(table.id, commit, folder, config, weights, parts, prequantised, code)
-    checkpoint = Checkpoint(source)
-    if what := kinds.of_weights(weights, [name for name in parts.shapes if name not in checkpoint]):
+    if what := kinds.of_weights(weights, [name for name in parts.shapes if name not in source.checkpoint]):
         raise UserError(f"{folder}: {what}")
-    checkpoint.check()
+    source.checkpoint.check()
     return source
 
 
@@ -108,7 +113,7 @@ def _inspect_gguf(file: Path, table: ModelTable) -> ModelSource:
     config = read_config(folder)
     entries = packed(read_gguf(file), config)
     source = ModelSource(table.id, "", folder, config, dict.fromkeys(entries, file), spec(config), packed=entries)
-    Checkpoint(source).check()
+    source.checkpoint.check()
     return source
 
 
@@ -130,10 +135,8 @@ def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
         raise UserError(f"{path.parent}: {what}")
     window = table.get("sliding_window")
     if window is not None and window is not False and not (type(window) is int and window > 0):
-        raise UserError(
-            f"{path}: 'sliding_window' must be a number of tokens or null, not {quoted(window)}. Download "
-            "or copy it again."
-        )
+        what = f"'sliding_window' must be a number of tokens or null, not {quoted(window)}"
+        raise UserError(f"{path}: {what}. Download or copy it again.")
     kind, own = table.get("model_type"), table.get("auto_map")
     remote = isinstance(own, dict) and "AutoConfig" in own
     known = isinstance(kind, str) and kind in CONFIG_MAPPING
@@ -215,14 +218,12 @@ def find_weights(folder: Path) -> dict[str, Path]:
     """File of each tensor by its name in the checkpoint; every header is checked. Raises `UserError`."""
     if folder.is_file():
         return dict.fromkeys(read_gguf(folder).tensors, folder)
-    index = folder / INDEX
-    single = folder / SINGLE
-    if single.is_file() or not index.is_file():
-        if not single.is_file():
-            raise UserError(_no_weights(folder))
+    index, single = folder / INDEX, folder / SINGLE
+    if single.is_file():
         return dict.fromkeys(read_header(single), single)
-    table = read_index(index, ".safetensors")
-    weights: dict[str, Path] = {}
+    if not index.is_file():
+        raise UserError(_no_weights(folder))
+    table, weights = read_index(index, ".safetensors"), dict[str, Path]()
     for name in sorted(set(table.values())):
         weights |= dict.fromkeys(read_header(folder / name), folder / name)
     absent = next((key for key in table if key not in weights), None)

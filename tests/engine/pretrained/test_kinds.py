@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from sparsezo_gui.engine.hub.cache import find
-from sparsezo_gui.engine.hub.library import search_hub, summary
+from sparsezo_gui.engine.hub.library import summary
+from sparsezo_gui.engine.hub.search import search_hub
 from sparsezo_gui.engine.pretrained import kinds
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import ModelTable
