@@ -37,6 +37,7 @@ class GgufLora(ExportFormat):
         """See `ExportFormat.write`."""
         from sparsezo_gui.engine.export import adapter
         from sparsezo_gui.engine.export.check import compared, plain_base, why_original
+        from sparsezo_gui.engine.export.earlier import all_products
         from sparsezo_gui.engine.export.gguf import lora_file, written
         from sparsezo_gui.engine.export.gguf.making import modelfile_of, write_beside
         from sparsezo_gui.engine.export.gguf.modelfile import from_base, modelfile
@@ -45,7 +46,7 @@ class GgufLora(ExportFormat):
 
         yield Progress("Writing the GGUF adapter")
         source, beside = session.model.source, modelfile_of(out)
-        made = adapter.lora(session.tuned.products(), session.model.spec)
+        made = adapter.lora(all_products(session), source.spec)
         plan = lora_file.plan(session, made)
         with replacing(out, new=True) as draft:
             yield from written.fill(draft, plan)
@@ -54,5 +55,5 @@ class GgufLora(ExportFormat):
         write_beside(beside, modelfile(session, from_base(session), f"./{out.name}"), out)
         plain = plain_base(source, why_original(session.recipe.model.bits), found.attach)
         same = yield from compared(session, run, plain, accept)
-        told = f"LoRA adapter: {size(plan.length)}, for the base model {source.id} as a GGUF file of any kind."
+        told = f"LoRA adapter: {size(plan.length)}, for the base model {source.pretrained} as a GGUF file of any kind."
         return {"told": [told, *told_stop(session.model), same]}
