@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui.engine.export.form import ExportFormat
+from sparsezo_gui.engine.export.gguf.programs import in_ollama
 from sparsezo_gui.recipe.events import Notice, Progress
 from sparsezo_gui.sizes import size
 
@@ -30,6 +32,10 @@ class GgufLora(ExportFormat):
             return ""
         tuned = "all weights" if space.in_place else "single weights"
         return f"A GGUF adapter has products of low rank, but this run tuned {tuned}. Export it with --format gguf."
+
+    def serve(self, out: str, base: str, space: Space, rank: int = 0) -> dict[str, str]:
+        """See `ExportFormat.serve`: for llama.cpp, the base model is a GGUF file too."""
+        return {"Ollama": in_ollama(out), "llama.cpp": shlex.join(["llama-server", "-m", "BASE.gguf", "--lora", out])}
 
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool
