@@ -55,11 +55,11 @@ EXPORTS = {
     "gguf": f"{_ENGINE}.export.gguf.model:Gguf",
     "gguf-lora": f"{_ENGINE}.export.gguf.lora:GgufLora",
 }
-TUNED = {
-    "run": f"{_ENGINE}.tuned.run:TunedRun",
-    "overlay": f"{_ENGINE}.tuned.overlay:TunedOverlay",
-    "adapter": f"{_ENGINE}.tuned.adapter:TunedAdapter",
-}
+TUNED = (
+    f"{_ENGINE}.tuned.run:TunedRun",
+    f"{_ENGINE}.tuned.overlay:TunedOverlay",
+    f"{_ENGINE}.tuned.adapter:TunedAdapter",
+)
 """What a model may be besides a pretrained one: something tuned, on top of the model that it was tuned on."""
 LOGS = {
     "csv": f"{_ENGINE}.log.csv_file:CsvFile",
@@ -124,7 +124,7 @@ def log_format(name: str) -> LogFormat:
 
 def tuned_models() -> list[type[TunedModel]]:
     """All kinds of tuned models."""
-    return [load(path) for path in TUNED.values()]
+    return [load(path) for path in TUNED]
 
 
 def tuned_model(id: str) -> TunedModel | None:
