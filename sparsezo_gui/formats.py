@@ -17,6 +17,7 @@ from sparsezo_gui.lazy import load
 if TYPE_CHECKING:
     from sparsezo_gui.engine.data.record import Record
     from sparsezo_gui.engine.export.form import ExportFormat
+    from sparsezo_gui.engine.log.form import LogFormat
     from sparsezo_gui.engine.pretrained.tuned import TunedModel
     from sparsezo_gui.engine.spaces.space import Space
 
@@ -54,12 +55,18 @@ EXPORTS = {
     "gguf": f"{_ENGINE}.export.gguf.model:Gguf",
     "gguf-lora": f"{_ENGINE}.export.gguf.lora:GgufLora",
 }
-TUNED = {
-    "run": f"{_ENGINE}.tuned.run:TunedRun",
-    "overlay": f"{_ENGINE}.tuned.overlay:TunedOverlay",
-    "adapter": f"{_ENGINE}.tuned.adapter:TunedAdapter",
-}
+TUNED = (
+    f"{_ENGINE}.tuned.run:TunedRun",
+    f"{_ENGINE}.tuned.overlay:TunedOverlay",
+    f"{_ENGINE}.tuned.adapter:TunedAdapter",
+)
 """What a model may be besides a pretrained one: something tuned, on top of the model that it was tuned on."""
+LOGS = {
+    "csv": f"{_ENGINE}.log.csv_file:CsvFile",
+    "parquet": f"{_ENGINE}.log.parquet_file:ParquetFile",
+    "tensorboard": f"{_ENGINE}.log.tensorboard:TensorBoard",
+    "trackio": f"{_ENGINE}.log.trackio:Trackio",
+}
 
 
 def data_suffixes() -> list[str]:
@@ -108,9 +115,16 @@ def default_export(space: Space) -> str:
     return next(name for name, form in export_formats().items() if form.suits(space))
 
 
+def log_format(name: str) -> LogFormat:
+    """The kind of log of that name. Raises `UserError` for an unknown one."""
+    if name not in LOGS:
+        raise UserError(f"Unknown log '{name}'. {did_you_mean(name, LOGS)}")
+    return cast("LogFormat", load(LOGS[name])())
+
+
 def tuned_models() -> list[type[TunedModel]]:
     """All kinds of tuned models."""
-    return [load(path) for path in TUNED.values()]
+    return [load(path) for path in TUNED]
 
 
 def tuned_model(id: str) -> TunedModel | None:

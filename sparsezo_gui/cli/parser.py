@@ -18,6 +18,7 @@ COMMANDS = (
     runs.share,
     runs.receive,
     runs.note,
+    runs.log,
     plans.plan,
     plans.estimate,
     plans.preview,

@@ -140,6 +140,8 @@ def export(options: argparse.Namespace, console: Console) -> None:
     console.result(report, f"Written to {report['out']}.")
     for line in report.get("told", ()):
         console.say(line)
+    for program, line in report["serve"].items():
+        console.say(f"Serve it with {program}: {line}")
     if options.push:
         send(Path(report["out"]), options.push, options.public, console, card)
 

@@ -462,6 +462,11 @@ def test_the_export_page_offers_every_format_with_its_target_and_options(window,
         assert find(form.title).accessibleDescription() == form.help
         assert find("Export to").text().endswith(f"yesterday-tuned{form.suffix}")
         assert find("Opens in").text() == f"Opens in {form.opens}."
+        commands = form.serve(find("Export to").text(), engine.run_list[0].model, SPACES["entries"])
+        page_says = [each.text() for each in window.page("export").findChildren(QLabel) if each.isVisible()]
+        for program, command in commands.items():
+            assert any(f"{program}: {command}" in text for text in page_says)
+        assert any("vLLM: " in text for text in page_says) == ("vLLM" in commands)
         page = window.page("export")
         shown = {button.text() for button in page.findChildren(QRadioButton) if button.isVisible()}
         lists = [

@@ -40,14 +40,16 @@ class Use:
     code: str
 
 
-def card_of(session: Session, run: RunFolder, weights: str, use: Use | None = None) -> str:
+def card_of(
+    session: Session, run: RunFolder, weights: str, use: Use | None = None, serve: Mapping[str, str] | None = None
+) -> str:
     """The card of ``session``, a step of ``run``; see `model_card`."""
     source, step, events = session.model.source, session.step, outcome.on_lineage(run.events())
     if session.changed:
         weights += f" Different from the run: {in_words(session.changed)} changed since it started."
     return model_card(
         source, session.recipe, step, session.tuned.mask.size, _metrics(run, step), licence_of(source.folder), weights,
-        _privacy(run), outcome.general_text(events, step), use,
+        _privacy(run), outcome.general_text(events, step), use, serve,
     )  # fmt: skip
 
 
@@ -94,12 +96,13 @@ def model_card(
     privacy: str = "",
     general: GeneralText | None = None,
     use: Use | None = None,
+    serve: Mapping[str, str] | None = None,
 ) -> str:
     """README.md of an exported model, in Markdown with the Hub's front matter.
 
     ``metrics`` has metrics for 'base' and 'tuned' on the test examples, or else on the validation examples; ``weights``
     is a sentence about the untuned weights, ``privacy`` one about the training examples; ``general`` is what tuning
-    cost on general text. Without ``use`` it is a whole model.
+    cost on general text. Without ``use`` it is a whole model; ``serve`` are commands by program.
     """
     here, recipe = recipe, recipes.portable(recipe)  # a path would reveal details of this computer
     base = _portable(here, source)
@@ -122,6 +125,9 @@ def model_card(
         _table(metrics),
         f"Perplexity on {general.tokens:,} tokens of general text: {general}.\n" if general else "",
         f"## Use\n\n{_block(use.code, 'python')}\n" if use else "",
+        "## Serve\n" if serve else "",
+        *(f"- {program}: {_code(command)}" for program, command in (serve or {}).items()),
+        "\n" if serve else "",
         "## Base model\n",
         f"- Model: {_code(base)}" + (f", revision {_code(source.revision)}" if source.revision else ""),
         f"- Licence: {_words(licence) or 'not stated; see the base model'}. It applies to this model too.\n",

@@ -20,7 +20,7 @@ from sparsezo_gui.gui.run_requests import ExportRun, ListRuns
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, ProgressBar, button, card, column, label, row
 from sparsezo_gui.gui.widgets.fields import Combo, ComboGroup, RadioGroup
-from sparsezo_gui.gui.widgets.safe_text import safe_name
+from sparsezo_gui.gui.widgets.safe_text import safe_name, safe_sentence
 from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.names import free
@@ -73,9 +73,11 @@ class ExportPage(Page):
         for _, choices in self._options.values():
             choices.changed.connect(self._suggest)
         self._opens = label("", "hint", wrap=True, name="Opens in")
+        self._serve = label("", "hint", wrap=True, name="Serve with")
         format_title = label("Format", "heading")
         self._out = QLineEdit()
         self._out.setAccessibleName("Export to")
+        self._out.textChanged.connect(lambda: self._show_serving())
         self._browse = button("Choose…", self._choose, image="folder", name="Choose where to export")
         self._push = QCheckBox("Then upload it to the Hugging Face Hub as")
         self._push.setAccessibleName("Push to the Hub")
@@ -95,7 +97,7 @@ class ExportPage(Page):
             (label("Run", "heading"), row(self._run, refresh)),
             (label("Step", "heading"), row(self._step)),
             (format_title, row(self._format)), *((title, row(choices)) for title, choices in self._options.values()),
-            (label("To", "heading"), column(row(self._out, self._browse), self._opens, spacing=2)),
+            (label("To", "heading"), column(row(self._out, self._browse), self._opens, self._serve, spacing=2)),
             (label("Hub", "heading"), row(self._push, self._name, self._seen)),
         )  # fmt: skip
         for line, (title, part) in enumerate(entries):
@@ -145,6 +147,14 @@ class ExportPage(Page):
         run = self._chosen()
         if run is not None and not self._out.isModified():
             self._out.setText(str(free(self._place(run.name, self._forms[chosen]))))
+        self._show_serving()
+
+    def _show_serving(self) -> None:
+        """The commands that serve the export, where it will be."""
+        run, form, out = self._chosen(), self._forms[self._format.value()], self._out.text().strip()
+        commands = form.serve(out, run.model, SPACES[run.space]) if run is not None else {}
+        self._serve.setText("\n".join(safe_sentence(f"{name}: {command}") for name, command in commands.items()))
+        self._serve.setVisible(bool(commands))
 
     def _place(self, run: str, form: ExportFormat) -> Path:
         """Where an export of ``run`` goes, unless the user decides otherwise."""

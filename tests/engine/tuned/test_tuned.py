@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,12 +17,14 @@ from sparsezo_gui.engine.export import export_run
 from sparsezo_gui.engine.export.overlay_file import read_overlay
 from sparsezo_gui.engine.hub.cache import find
 from sparsezo_gui.engine.hub.library import local_models, summary
+from sparsezo_gui.engine.pretrained.gguf.header import read_gguf
 from sparsezo_gui.engine.pretrained.weights import Checkpoint
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import paths
 from sparsezo_gui.recipe.recipe import ModelTable
+from tests import gguf_files
 from tests.engine.conftest import finish
 from tests.models import tiny
 
@@ -201,6 +204,30 @@ def test_only_the_weights_of_the_base_are_on_top_of(first, tmp_path):
     for id in (tmp_path / "o.safetensors", f"run:{run.path}@4"):
         with pytest.raises(UserError, match=r"weights of that model on this computer are others|not the weights that"):
             loaded(id)
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_gguf_files_contain_both_tunings(second, tmp_path, kind):
+    run = second(kind, kind)
+    finish(export_run(run.path, "gguf", tmp_path / "both.gguf", kind="f32"))
+    alike(loaded(tmp_path / "both.gguf"), weights_of(run))
+    if kind == "lora":
+        finish(export_run(run.path, "gguf-lora", tmp_path / "lora.gguf"))
+        header = read_gguf(tmp_path / "lora.gguf")
+        assert header.tensors["blk.0.attn_q.weight.lora_a"].shape[0] == 4  # the ranks of both
+
+
+def test_a_gguf_file_as_it_came_with_both_tunings(make, tmp_path):
+    """What an earlier run tuned is not taken from the file again."""
+    file = gguf_files.write(Path(make().model.id), tmp_path / "came.gguf")
+    common = {"update": FAR, "data": {"test": 2, "validation": 2}, "mask": MASKS["entries"]}
+    list(
+        training.train(make(model={"id": str(file), "bits": 32}, loop={"steps": 2}, **common), folder=tmp_path / "one")
+    )
+    on_top = make(model={"id": f"run:{tmp_path / 'one'}@2", "bits": 32}, loop={"steps": 2, "seed": 9}, **common)
+    list(training.train(on_top, folder=tmp_path / "two"))
+    finish(export_run(tmp_path / "two", "gguf", tmp_path / "out.gguf", kind="same"))
+    alike(loaded(tmp_path / "out.gguf"), weights_of(open_run(tmp_path / "two")), 2e-3)  # of rounding to 16 bits
 
 
 # Adapters of other programs
