@@ -494,6 +494,16 @@ def test_a_free_name_is_suggested(window, find, click, engine, qtbot, tmp_path, 
     click("Refresh the list of runs")
     qtbot.waitUntil(find("Export now").isEnabled)
     assert find("Export to").text() == str(tmp_path / "yesterday-tuned-2.safetensors")
+    export = engine.export
+
+    def writing(folder, form, out, *rest):
+        out.touch()
+        return (yield from export(folder, form, out, *rest))
+
+    monkeypatch.setattr(engine, "export", writing)
+    click("Export now")
+    third = str(tmp_path / "yesterday-tuned-3.safetensors")
+    qtbot.waitUntil(lambda: find("Export to").text() == third)
 
 
 def _values(form) -> set[str]:

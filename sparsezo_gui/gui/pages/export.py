@@ -42,6 +42,7 @@ class ExportPage(Page):
         self.body.addStretch(1)
         workspace.on(ListRuns, call=self._fill)
         workspace.on(ExportRun, call=self._show)
+        workspace.of(ExportRun).answered.connect(lambda *_: self._suggest())  # the last name is taken now
         for signal in (workspace.run.changed, workspace.blocker_changed):
             signal.connect(self._show)
         self._fill()
