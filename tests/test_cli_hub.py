@@ -226,7 +226,7 @@ def test_data_sets_are_searched(run, served):
     code, lines, error = run("models", "--search", "Reviews", "--datasets", "--json")
     first, second = map(json.loads, lines)
     assert (code, error) == (0, "")
-    assert first == {"id": "owner/reviews", "parameters": 0, "rows": "1K<n<10K", "bytes": 2**20, "licence": "mit",
+    assert first == {"id": "owner/reviews", "parameters": 0, "rows": "1K to 10K", "bytes": 2**20, "licence": "mit",
                      "downloads": 3, "gated": False, "fit": "", "problem": ""}  # fmt: skip
     assert second["gated"]
     assert run("models", "--search", "zzz", "--datasets")[1] == ["Nothing on the Hub has these words in its name."]

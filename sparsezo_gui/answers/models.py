@@ -34,7 +34,7 @@ class Found:
     parameters: int = 0
     """Of a model."""
     rows: str = ""
-    """Of a data set, roughly, such as '10K<n<100K'."""
+    """Of a data set, roughly, such as '10K to 100K'."""
     bytes: int = 0
     licence: str = ""
     downloads: int = 0

@@ -87,6 +87,14 @@ QHeaderView::section { background: $window; color: $dim; border: 0; border-botto
 QHeaderView::section:vertical { border-bottom: 0; }
 QTableCornerButton::section { background: $window; border: 0; }
 
+QTabWidget::pane { border: 0; padding-top: 8px; }
+QTabBar { qproperty-drawBase: 0; }
+QTabBar::tab { background: transparent; color: $dim; border: 2px solid transparent; border-bottom-color: $border;
+    padding: 4px 12px; font-weight: 600; }
+QTabBar::tab:selected { color: $text; border-bottom-color: $accent; }
+QTabBar::tab:hover { color: $text; }
+QTabBar::tab:focus { border: 2px solid $accent; border-radius: 4px; }
+
 QProgressBar { background: $raised; border: 0; border-radius: 4px; max-height: 8px; min-height: 8px; }
 QProgressBar::chunk { background: $accent; border-radius: 4px; }
 QSlider { min-height: 20px; }

@@ -456,11 +456,43 @@ def test_the_export_page_offers_every_format_with_its_target_and_options(window,
     qtbot.waitUntil(find("Export now").isEnabled)
     values = {name: _values(form) for name, form in export_formats().items()}
     for name, form in export_formats().items():
+        if form.refusal(SPACES["entries"]):
+            continue
         click(form.title)
         assert find(form.title).accessibleDescription() == form.help
         assert find("Export to").text().endswith(f"yesterday-tuned{form.suffix}")
-        shown = {button.text() for button in window.findChildren(QRadioButton) if button.isVisible()}
+        assert find("Opens in").text() == f"Opens in {form.opens}."
+        page = window.page("export")
+        shown = {button.text() for button in page.findChildren(QRadioButton) if button.isVisible()}
+        lists = [
+            each for each in page.findChildren(QComboBox) if each.isVisible() and each is not find("Run to export")
+        ]
+        shown |= {each.itemText(index) for each in lists for index in range(each.count())}
         assert shown & set().union(*values.values()) == values[name]
+
+
+def test_a_gguf_file_has_a_kind_and_may_go_to_lm_studio(
+    window, find, click, workspace, engine, qtbot, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    store = tmp_path / ".lmstudio" / "models"
+    store.mkdir(parents=True)
+    engine.run_list = [listed(tmp_path / "run")]
+    window.go("export")
+    click("Refresh the list of runs")
+    qtbot.waitUntil(find("Export now").isEnabled)
+    click("GGUF file")
+    kinds = find("Kind of numbers")
+    assert kinds.currentText() == "f16"
+    kinds.setCurrentIndex(kinds.findText("q8_0"))
+    click("LM Studio")
+    out = store / "sparsezo" / "yesterday" / "yesterday.gguf"
+    assert find("Export to").text() == str(out)
+    click("Export now")
+    qtbot.waitUntil(lambda: "exported and checked" in find("Export result").text())
+    assert engine.exported == ("gguf", out, 100, {"kind": "q8_0", "to": "lmstudio"})
+    click("Only the file")
+    assert find("Export to").text() == str(tmp_path / "yesterday-tuned.gguf")
 
 
 @pytest.mark.parametrize("space", list(SPACES))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import filelock
 from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
 
 from sparsezo_gui.answers import Cache
 from sparsezo_gui.engine.locks import held
@@ -27,6 +28,23 @@ def downloads() -> list[Cache]:
                 size = sum(map(_size, _places(folder)))
                 listed.append(Cache(name.replace("--", "/"), KINDS[kind], size, folder.stat().st_mtime, str(folder)))
     return listed
+
+
+def named(id: str, dataset: bool) -> Cache:
+    """The download of that name. Raises `UserError` if there is none."""
+    kind = KINDS["datasets" if dataset else "models"]
+    found = next((each for each in downloads() if (each.name, each.kind) == (id, kind)), None)
+    if found is None:
+        raise UserError(f"The {kind} '{id}' is not on this computer any more.")
+    return found
+
+
+def discard(id: str, dataset: bool) -> None:
+    """Removes the incomplete parts of a download, if any."""
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=id, repo_type="dataset" if dataset else "model")
+    for part in (folder / "blobs").glob("*.incomplete"):
+        with suppress(filelock.Timeout, OSError), held(folder.parent / ".locks" / folder.name / f"{part.stem}.lock"):
+            part.unlink()
 
 
 def remove_download(cache: Cache) -> None:

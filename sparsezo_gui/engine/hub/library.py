@@ -33,6 +33,8 @@ from sparsezo_gui.recipe.paths import RUN
 from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.untrusted import reason
 
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+
 
 def local_models() -> list[ModelSummary]:
     """Bundled models, the causal language models in the Hugging Face cache, the models of Ollama and LM Studio, and
@@ -54,11 +56,11 @@ def _in_cache() -> list[ModelSummary]:
         revisions = sorted(repository.revisions, key=lambda each: ("main" in each.refs, each.last_modified))
         if repository.repo_type == "model" and revisions and _is_causal(revisions[-1].snapshot_path):
             model = _of_folder(ModelTable(id=repository.repo_id), revisions[-1].snapshot_path, "cache")
-            begun = any((repository.repo_path / "blobs").glob("*.incomplete"))
-            if model.bytes or not begun:
-                found.append(model)
-            else:
-                found.append(replace(model, problem="Only a part of it is downloaded. Download it again to resume."))
+            if not model.bytes and any((repository.repo_path / "blobs").glob("*.incomplete")):
+                model = replace(model, problem="Only a part of it is downloaded. Download it again to resume.")
+            elif not any(file.file_name.endswith(_WEIGHTS) for file in revisions[-1].files):
+                continue  # only its config, which was looked at
+            found.append(model)
     return found
 
 

@@ -96,7 +96,7 @@ def _checked(make: Callable[[Any], Found], info: Any) -> Found | None:
 def _data_set(info: Any) -> Found:
     rows = next((tag.removeprefix("size_categories:") for tag in info.tags or () if "size_categories:" in tag), "")
     size = _count(getattr(info, "main_size", 0))
-    return Found(info.id, rows=_short(rows), bytes=size, **_facts(info))
+    return Found(info.id, rows=_short(rows.replace("<n<", " to ")), bytes=size, **_facts(info))
 
 
 def _model(info: Any) -> Found:

@@ -30,6 +30,20 @@ class Dialog(QDialog):
         self.layout_.setSpacing(GRID)
 
 
+class Confirmation(Dialog):
+    """Asks before something that cannot be undone; the safe answer is the default."""
+
+    def __init__(self, title: str, sentence: str, word: str, on_accept: Callable[[], object], parent: QWidget) -> None:
+        super().__init__(title, parent)
+        note = label(sentence, wrap=True, name=title)
+        note.setMinimumWidth(48 * GRID)
+        keep = button("Cancel", self.reject)
+        keep.setDefault(True)
+        self.accepted.connect(on_accept)
+        self.layout_.addWidget(note)
+        self.layout_.addLayout(row(None, keep, button(word, self.accept, name=f"Yes: {word.lower()}")))
+
+
 class RecipeDialog(Dialog):
     """The whole recipe as TOML text, to read, copy, edit and apply."""
 
