@@ -27,6 +27,7 @@ from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.recipe.registry import SPACES
 
 MOST = 8  # that the program keeps between runs
+LARGEST = 2**28  # bytes of one that it keeps: a run folder has it anyway
 
 
 def draws(rule: MaskRule) -> bool:
@@ -61,6 +62,8 @@ class KeptMasks:
             file.with_suffix(".json").touch()
             return mask, cost
         mask, measured = yield from find_measured(rule, model, search)
+        if self.most and sum(tensor.nbytes for tensor in (*mask.indices.values(), *mask.parts.values())) > LARGEST:
+            return mask, measured
         with suppress(UserError, OSError):  # on a full disk, a run needs no mask kept
             self._keep(file, mask, measured)
         return mask, measured

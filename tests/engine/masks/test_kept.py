@@ -67,6 +67,11 @@ def test_few_are_kept_and_a_full_disk_stops_no_search(chosen, home, monkeypatch)
         finish(find_mask(chosen.model_copy(update={"mask": chosen.mask.model_copy(update={"density": density})})))
     assert len(list((home / "masks").iterdir())) == 4, "two, with what they took"
 
+    monkeypatch.setattr(kept, "LARGEST", 100)
+    large = chosen.model_copy(update={"mask": chosen.mask.model_copy(update={"density": 0.04})})
+    assert [finish(find_mask(large)).cost.kept for _ in range(2)] == [False, False], "a run folder has it anyway"
+    monkeypatch.setattr(kept, "LARGEST", 2**28)
+
     def full(*_):
         raise UserError("the disk is full")
 
