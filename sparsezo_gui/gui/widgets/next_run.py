@@ -48,7 +48,7 @@ class NextRun(QFrame):
         """Shows the recipe, and what stands in its way."""
         workspace, recipe, estimate = self._workspace, self._workspace.recipe, self._workspace.memory
         preset = matching(recipe)
-        method = preset.title if preset else f"{type(recipe.mask).title}, {type(recipe.estimator).title.lower()}"
+        method = preset.title if preset else f"{type(recipe.mask).title} · {type(recipe.estimator).title}"
         steps = f"{count(recipe.loop.steps)} steps"
         self._text.setText(" · ".join((short(recipe.model.id), short(recipe.data.source), method, steps)))
         self._fits.setVisible(estimate is not None)
