@@ -332,10 +332,11 @@ def test_presets_find_the_rate_and_start_at_the_usual_one(window, click, workspa
 @pytest.mark.parametrize(
     ("tables", "reason", "fix"),
     [
-        ({"objective": {"rule": "accuracy"}}, "'accuracy' has no gradient", "[estimator] rule = 'two-sided'"),
+        ({"objective": {"rule": "accuracy"}}, "Loss = 'Accuracy' has no gradient",
+         "Gradient estimate = 'Central difference (SPSA)'"),
         ({"privacy": {"rule": "gaussian"}}, "adds noise to the projected gradient of each example",
-         "[privacy] rule = 'none'"),
-        ({"model": {"bits": 8, "compute": "int8"}}, "rounds activations, which has no gradient", "compute = 'auto'"),
+         "Privacy of the examples = 'None'"),
+        ({"model": {"bits": 8, "compute": "int8"}}, "rounds activations, which has no gradient", "Compute = 'auto'"),
     ],
 )  # fmt: skip
 def test_exact_gradients_are_refused_where_they_cannot_be_had(window, click, workspace, tables, reason, fix):
