@@ -280,6 +280,14 @@ def test_cross_hair_zoom_and_export(qtbot, tmp_path):
     assert len(lines) == 501 and lines[0].startswith("step,loss,gradient_estimate,rate")
 
 
+def test_examples_of_steps_that_were_taken_back_are_gone():
+    record = RunRecord()
+    record.add([e.Examples(40, "validation", [], []), e.Returned(60)])
+    assert record.examples.step == 40
+    record.add([e.Examples(80, "validation", [], []), e.Returned(60)])
+    assert record.examples is None
+
+
 def test_a_right_click_opens_no_menu_of_another_program(qtbot):
     board = Board()
     qtbot.addWidget(board)
