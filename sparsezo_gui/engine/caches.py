@@ -19,6 +19,7 @@ from sparsezo_gui.errors import UserError, did_you_mean
 def caches() -> list[Cache]:
     """Everything kept, the largest first."""
     kept = [("activations", path) for path in store.stores()]
+    kept += [("mask", path) for path in sorted((home() / "masks").glob("[!.]*.safetensors"))]
     kinds = (("mask search", "searches"), ("GGUF tokenizer", "gguf"), ("tuned values", "tuned"))
     found = [(kind, path) for kind, name in kinds for path in sorted((home() / name).glob("[!.]*")) if path.is_dir()]
     listed = []
@@ -44,4 +45,5 @@ def remove(name: str, others: Sequence[str] = ()) -> list[Cache]:
                 shutil.rmtree(path, ignore_errors=True)
         else:
             store.remove(path)
+            path.with_suffix(".json").unlink(missing_ok=True)  # what finding a mask took
     return [each for each in chosen if not Path(each.path).exists()]

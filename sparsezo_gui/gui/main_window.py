@@ -261,8 +261,8 @@ class MainWindow(QMainWindow):
         record = workspace.run.record
         text = ""
         if record is not None and record.active:
-            state = STATES[record.state].lower()
-            text = f"{record.name or 'Run'}: {state}, step {record.step} of {record.steps}"
+            state = workspace.run.state
+            text = f"{record.name or 'Run'}: {state[:1].lower()}{state[1:]}, step {record.step} of {record.steps}"
         if self._run_label.text() != text:
             self._run_label.setText(text)
         going_on = record is not None and record.active and not workspace.run.inspecting

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import date
 
+import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QMessageBox
 
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.following import named
 from sparsezo_gui.gui.widgets.next_run import NextRun
+from sparsezo_gui.gui.wording import in_form_words
 
 
 def test_no_run_starts_with_other_values_than_those_on_screen(window, find, enter, click, workspace):
@@ -60,6 +62,18 @@ def test_another_model_or_data_bring_a_name_and_a_text_of_their_own(window, clic
     enter("Data source", "others.csv")
     click("Start run")
     qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.name == "mine")
+
+
+@pytest.mark.parametrize(("told", "shown"), [
+    ("Set [estimator] rule = 'two-sided' or [update] decay = 0.",
+     "Set Gradient estimate = 'Central difference (SPSA)' or Weight decay = 0."),
+    ("[loop] steps: must be 1 or more.", "Steps: must be 1 or more."),
+    ("[run] checkpoints = 5 leaves no space; set [mask] rule = 'unheard-of'.",
+     "Space for checkpoints = 5 leaves no space; set Weights to tune = 'unheard-of'."),
+    ("No [table] here, and no [model] at all.", "No [table] here, and no [model] at all."),
+])  # fmt: skip
+def test_settings_are_told_by_their_titles(told, shown):
+    assert in_form_words(told) == shown
 
 
 def test_after_a_run_a_new_model_starts_a_new_one(window, find, click, enter, workspace, engine, qtbot):

@@ -332,10 +332,11 @@ def test_presets_find_the_rate_and_start_at_the_usual_one(window, click, workspa
 @pytest.mark.parametrize(
     ("tables", "reason", "fix"),
     [
-        ({"objective": {"rule": "accuracy"}}, "'accuracy' has no gradient", "[estimator] rule = 'two-sided'"),
+        ({"objective": {"rule": "accuracy"}}, "Loss = 'Accuracy' has no gradient",
+         "Gradient estimate = 'Central difference (SPSA)'"),
         ({"privacy": {"rule": "gaussian"}}, "adds noise to the projected gradient of each example",
-         "[privacy] rule = 'none'"),
-        ({"model": {"bits": 8, "compute": "int8"}}, "rounds activations, which has no gradient", "compute = 'auto'"),
+         "Privacy of the examples = 'None'"),
+        ({"model": {"bits": 8, "compute": "int8"}}, "rounds activations, which has no gradient", "Compute = 'auto'"),
     ],
 )  # fmt: skip
 def test_exact_gradients_are_refused_where_they_cannot_be_had(window, click, workspace, tables, reason, fix):
@@ -531,6 +532,16 @@ def test_a_free_name_is_suggested(window, find, click, engine, qtbot, tmp_path, 
     click("Refresh the list of runs")
     qtbot.waitUntil(find("Export now").isEnabled)
     assert find("Export to").text() == str(tmp_path / "yesterday-tuned-2.safetensors")
+    export = engine.export
+
+    def writing(folder, form, out, *rest):
+        out.touch()
+        return (yield from export(folder, form, out, *rest))
+
+    monkeypatch.setattr(engine, "export", writing)
+    click("Export now")
+    third = str(tmp_path / "yesterday-tuned-3.safetensors")
+    qtbot.waitUntil(lambda: find("Export to").text() == third)
 
 
 def _values(form) -> set[str]:

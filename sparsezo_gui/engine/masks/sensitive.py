@@ -37,7 +37,7 @@ class Sensitive(OnText, ScoredRule):
     def cost(self) -> str:
         """See `MaskRule.cost`."""
         return (
-            f"About {self.sequences} forward and backward passes at the start of every run, block by block, with "
+            f"About {self.sequences} forward and backward passes the first time, block by block, with "
             "little more memory than training; an interrupted search resumes where it stopped."
         )
 

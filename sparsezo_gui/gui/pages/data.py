@@ -20,6 +20,7 @@ from sparsezo_gui.gui.widgets.hub import HubDialog
 from sparsezo_gui.gui.widgets.safe_text import safe_name
 from sparsezo_gui.gui.widgets.table import DataTable
 from sparsezo_gui.gui.widgets.tokens import TokenView
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.recipe import DataTable as DataSettings
 from sparsezo_gui.stages import ONE, Stages
@@ -243,7 +244,7 @@ class DataPage(Page):
         shown = preview if problem is None else None
         fault = problem.message if problem else preview.problem if preview else ""
         self._fault.setVisible(bool(fault))
-        self._fault.setText(fault)
+        self._fault.setText(in_form_words(fault))
         self._results.setVisible(shown is not None)
         self._rows_card.setVisible(problem is None)
         self._show_banner(shown, problem)

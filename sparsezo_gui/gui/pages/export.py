@@ -54,6 +54,7 @@ class ExportPage(Page):
         workspace.on(ListRuns, call=self._fill)
         workspace.on(ExportRun, PushExport, call=self._show)
         workspace.of(ExportRun).answered.connect(lambda _, exported: self._push_export(exported))
+        workspace.of(ExportRun).answered.connect(lambda *_: self._suggest())  # the last name is taken now
         for signal in (workspace.run.changed, workspace.blocker_changed):
             signal.connect(self._show)
         self._fill()

@@ -25,14 +25,12 @@ from sparsezo_gui.gui.widgets.compare import WaysCard
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.mask import MaskCard
 from sparsezo_gui.gui.widgets.rate import RateFinder
+from sparsezo_gui.gui.wording import TITLES
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.presets import PRESETS, matching
 from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES
 from sparsezo_gui.recipe.variants import Settings, Variant, shown
 
-TITLES = {"mask": "Weights to tune", "estimator": "Gradient estimate", "update": "Update rule", "objective": "Loss",
-          "selection": "Example selection", "privacy": "Privacy of the examples", "loop": "Training loop",
-          "run": "Run storage"}  # fmt: skip
 COLUMNS = 3
 
 PRESETS_IN_A_ROW = 4

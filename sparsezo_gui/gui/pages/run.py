@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QCheckBox, QFileDialog, QLayout, QSizePolicy, QSta
 from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.plots.board import EXTRA_PLOTS, Board
 from sparsezo_gui.gui.problems import Problem, explain
-from sparsezo_gui.gui.record import STATES, WAITING
+from sparsezo_gui.gui.record import WAITING
 from sparsezo_gui.gui.theme import GRID, theme
 from sparsezo_gui.gui.widgets.basic import Page, ProgressBar, button, card, column, label, row
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
@@ -55,7 +55,8 @@ class RunPage(Page):
         self.body.addLayout(self._make_controls())
         self._tick = QTimer(self, interval=TICK_MS)
         self._tick.timeout.connect(self._draw)
-        for signal in (workspace.run.changed, workspace.blocker_changed, workspace.recipe_changed):
+        for signal in (workspace.run.changed, workspace.blocker_changed, workspace.recipe_changed,
+                       workspace.faults.changed):  # fmt: skip
             signal.connect(self._refresh_state)
         self._refresh_state()
 
@@ -251,10 +252,9 @@ class RunPage(Page):
         progress = record.progress if record.active and columns.size else None
         pending = PENDING[workspace.run.pending] if workspace.run.pending else ""
         now = formatting.progress(progress, record.overall) if progress and record.overall else pending
-        state = "Running in another window or terminal" if record.active_elsewhere else STATES[record.state]
         if record.state == "waiting":
-            state, now = f"Waiting: {record.reason}", ""
-        self.sentence.setText(f"{record.name or 'Run'} · {state}{f' · {now}' if now else ''}")
+            now = ""
+        self.sentence.setText(f"{record.name or 'Run'} · {workspace.run.state}{f' · {now}' if now else ''}")
         if record.preparing and record.active:
             self._bar.show_fraction(record.overall.fraction if record.overall else 0.0)
         else:

@@ -11,6 +11,7 @@ from sparsezo_gui.gui.requests import EstimateMemory, MeasureMemory, PreviewData
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import badge, button, label, restyle, row
 from sparsezo_gui.gui.widgets.memory import verdict_of
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.presets import matching
 
@@ -48,7 +49,7 @@ class NextRun(QFrame):
         """Shows the recipe, and what stands in its way."""
         workspace, recipe, estimate = self._workspace, self._workspace.recipe, self._workspace.memory
         preset = matching(recipe)
-        method = preset.title if preset else f"{type(recipe.mask).title}, {type(recipe.estimator).title.lower()}"
+        method = preset.title if preset else f"{type(recipe.mask).title} · {type(recipe.estimator).title}"
         steps = f"{count(recipe.loop.steps)} steps"
         self._text.setText(" · ".join((short(recipe.model.id), short(recipe.data.source), method, steps)))
         self._fits.setVisible(estimate is not None)
@@ -57,7 +58,7 @@ class NextRun(QFrame):
             self._fits.setText(word)
             restyle(self._fits, level=level)
         found = "" if workspace.faults.first else fault_of(workspace)
-        self._fault.setText(workspace.faults.first or found)
+        self._fault.setText(in_form_words(workspace.faults.first or found))
         self._fault.setVisible(bool(self._fault.text()))
         self._again.setVisible(bool(found))
         self._start.setEnabled(not self._fault.text() and not workspace.blocker)
