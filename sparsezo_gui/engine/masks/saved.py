@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from sparsezo_gui.engine.masks.rule import MaskRule, Search
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
-from sparsezo_gui.recipe.registry import SPACES
 from sparsezo_gui.recipe.variants import setting
 
 if TYPE_CHECKING:
@@ -45,6 +44,6 @@ class Saved(MaskRule):
 
         yield Progress("Reading the mask")
         mask = load(Path(self.file), model.spec.linears, model.fingerprint)
-        if not SPACES[mask.space].lists_entries:
+        if mask.space != self.space:
             raise UserError(f"{self.file}: this mask does not list entries. Set its rule in [mask] instead.")
         return mask
