@@ -1,4 +1,5 @@
-"""Kinds of files: which data can be read, and what a run can be exported as. Adding one is one file and one line here.
+"""Kinds of files: which data can be read, what a run can be exported as, and which tuned models a run can start from.
+Adding one is one file and one line here.
 
 Paths are strings, so that the window and the command line can list the formats without loading the engine.
 """
@@ -16,6 +17,7 @@ from sparsezo_gui.lazy import load
 if TYPE_CHECKING:
     from sparsezo_gui.engine.data.record import Record
     from sparsezo_gui.engine.export.form import ExportFormat
+    from sparsezo_gui.engine.pretrained.tuned import TunedModel
     from sparsezo_gui.engine.spaces.space import Space
 
 _ENGINE = "sparsezo_gui.engine"
@@ -49,7 +51,15 @@ EXPORTS = {
     "overlay": f"{_ENGINE}.export.overlay:Overlay",
     "peft": f"{_ENGINE}.export.peft:Peft",
     "hf": f"{_ENGINE}.export.hf:HuggingFace",
+    "gguf": f"{_ENGINE}.export.gguf.model:Gguf",
+    "gguf-lora": f"{_ENGINE}.export.gguf.lora:GgufLora",
 }
+TUNED = {
+    "run": f"{_ENGINE}.tuned.run:TunedRun",
+    "overlay": f"{_ENGINE}.tuned.overlay:TunedOverlay",
+    "adapter": f"{_ENGINE}.tuned.adapter:TunedAdapter",
+}
+"""What a model may be besides a pretrained one: something tuned, on top of the model that it was tuned on."""
 
 
 def data_suffixes() -> list[str]:
@@ -96,3 +106,13 @@ def export_formats() -> dict[str, ExportFormat]:
 def default_export(space: Space) -> str:
     """The name of the export format for tuned values of ``space``, unless the user chooses another."""
     return next(name for name, form in export_formats().items() if form.suits(space))
+
+
+def tuned_models() -> list[type[TunedModel]]:
+    """All kinds of tuned models."""
+    return [load(path) for path in TUNED.values()]
+
+
+def tuned_model(id: str) -> TunedModel | None:
+    """The tuned model that ``id`` names; None if it can only be a pretrained one. Raises `UserError`."""
+    return next((found for kind in tuned_models() if (found := kind.at(id)) is not None), None)

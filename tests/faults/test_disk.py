@@ -106,6 +106,7 @@ def test_a_run_waits_for_room_and_goes_on_by_itself(recipe_file, whole, tmp_path
                 ("export", "RUN", "--format", "hf", "--out", "DISK/hf"),
                 ("export", "RUN", "--format", "peft", "--out", "DISK/peft"),
                 ("export", "RUN", "--format", "overlay", "--out", "DISK/o.safetensors"),
+                ("export", "RUN", "--format", "gguf", "--out", "DISK/m.gguf"),
                 ("receive", "ZIP", "--run", "DISK/r")],
     ids=lambda command: command[0] + (command[3] if command[0] == "export" else ""),
 )  # fmt: skip

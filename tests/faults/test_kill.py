@@ -13,6 +13,7 @@ from sparsezo_gui import recipe
 from sparsezo_gui.engine import drafts
 from sparsezo_gui.engine.export.adapter import CONFIG, WEIGHTS, read
 from sparsezo_gui.engine.export.overlay_file import read_overlay
+from sparsezo_gui.engine.pretrained.gguf.header import read_gguf
 from sparsezo_gui.engine.pretrained.weights import read_header
 from sparsezo_gui.engine.runs import checkpoints, journal
 from sparsezo_gui.engine.runs.folder import open_run
@@ -22,7 +23,7 @@ from tests.faults.child import Fault
 pytestmark = pytest.mark.slow
 
 LONGEST = 120  # touches of files in a run of 40 steps, about
-TOUCHES = {"overlay": 5, "peft": 25, "hf": 60}  # in an export, about
+TOUCHES = {"overlay": 5, "peft": 25, "hf": 60, "gguf": 20}  # in an export, about
 
 
 def check_folder(folder):
@@ -111,7 +112,7 @@ def test_an_export_is_there_whole_or_not_at_all(whole, tmp_path, pytestconfig, f
     for number in range(count):
         target = tmp_path / f"export{number}"
         # The last one is not killed, so that what is whole is looked at, too.
-        place = target.name if form == "overlay" else drafts.PREFIX  # where it is written
+        place = target.name if form in ("overlay", "gguf") else drafts.PREFIX  # where it is written
         fault = Fault(place, chance.randint(1, TOUCHES[form]) if number < count - 1 else 0)
         code = child.end(child.start(
             ["export", whole[0], "--format", form, "--out", target, "--json"], out, tmp_path / "home", fault
@@ -124,6 +125,8 @@ def test_an_export_is_there_whole_or_not_at_all(whole, tmp_path, pytestconfig, f
             elif form == "peft":
                 assert {path.name for path in target.iterdir()} == {CONFIG, WEIGHTS, "README.md"}
                 assert read(target).tensors
+            elif form == "gguf":
+                assert len(read_gguf(target).tensors) > 10
             else:
                 names = {path.name for path in target.iterdir()}
                 assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names

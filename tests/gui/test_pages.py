@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import in_colours_of_the_theme
-from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
+from PySide6.QtCore import QMimeData, QPointF, QSize, Qt, QUrl
 from PySide6.QtGui import QDropEvent
 from PySide6.QtWidgets import (
     QAbstractButton,
@@ -135,6 +135,13 @@ def test_nothing_is_clipped_on_a_small_screen(window, workspace, qtbot, scale):
     theme().apply("light")
 
 
+def test_the_first_window_is_no_larger_than_the_screen(workspace, qapp):
+    made, screen = MainWindow(workspace), qapp.primaryScreen().availableSize()
+    assert screen.width() < 1280, "the screen of the tests is small"
+    assert made.size() == QSize(screen.width(), min(screen.height(), 800)).expandedTo(made.minimumSize())
+    made.deleteLater()
+
+
 @pytest.mark.parametrize("scale", [1.0, 1.5])
 def test_the_title_of_every_task_can_be_read(window, find, qtbot, scale):
     theme().apply("light", scale)
@@ -152,7 +159,7 @@ def test_choosing_a_model(window, find, click, enter, workspace, qtbot):
     models = find("Models on this computer")
     qtbot.waitUntil(lambda: models.count() == 4)
     qtbot.waitUntil(lambda: models.item(2).text().endswith("Too large"))
-    models.setCurrentRow(1)
+    pick(qtbot, models, 1)
     assert workspace.recipe.model.id == "Qwen/Qwen3-0.6B"
     qtbot.waitUntil(lambda: find("Selected model").text() == "Qwen3 0.6B")
     assert find("Memory fit").text() == "Fits"
@@ -163,6 +170,29 @@ def test_choosing_a_model(window, find, click, enter, workspace, qtbot):
         assert (workspace.recipe.model.bits, workspace.recipe.model.compute) == held
     enter("Model folder or Hub id", "some/model")
     assert workspace.recipe.model.id == "some/model"
+
+
+def pick(qtbot, models, row):
+    place = models.visualItemRect(models.item(row)).center()
+    qtbot.mouseClick(models.viewport(), Qt.MouseButton.LeftButton, pos=place)
+
+
+def test_only_a_click_or_enter_chooses_a_model(window, find, enter, workspace, qtbot):
+    """And the one in use is in the list, wherever it comes from."""
+    models = find("Models on this computer")
+    qtbot.waitUntil(lambda: models.count() == 4)
+    enter("Model folder or Hub id", "some/model")
+    assert (models.count(), models.currentItem().text()) == (5, "some/model\nin use")
+    find("Use this model").setFocus()
+    for _ in range(3):
+        qtbot.keyClick(window.focusWidget(), Qt.Key.Key_Backtab)
+    models.setFocus()
+    qtbot.keyClick(models, Qt.Key.Key_Down)
+    qtbot.keyClick(models, Qt.Key.Key_Down)
+    assert models.currentRow() == 2 and workspace.recipe.model.id == "some/model"
+    qtbot.keyClick(models, Qt.Key.Key_Return)
+    assert workspace.recipe.model.id == "Qwen/Qwen3-0.6B" and models.count() == 4
+    assert models.currentItem().text().startswith("Qwen3 0.6B")
 
 
 def test_a_missing_model_is_told(window, find, workspace, engine, qtbot):
@@ -346,11 +376,12 @@ def test_fields_refuse_with_a_sentence(window, enter, find, workspace):
     assert workspace.recipe.loop.steps == 250
     enter("Steps", "-1")
     assert workspace.recipe.loop.steps == 250
-    assert any("greater than or equal to 1" in label.text() for label in window.page("method").findChildren(QLabel))
+    assert any("must be 1 or more" in label.text() for label in window.page("method").findChildren(QLabel))
     enter("Steps", "many")
     assert workspace.recipe.loop.steps == 250
     enter("Density", "0.5 %")
     assert workspace.recipe.mask.density == 0.005
+    assert find("Steps").text() == "many", "what is wrong stays in sight"
 
 
 def test_another_rule_has_other_fields(window, click, find, workspace):
@@ -425,11 +456,43 @@ def test_the_export_page_offers_every_format_with_its_target_and_options(window,
     qtbot.waitUntil(find("Export now").isEnabled)
     values = {name: _values(form) for name, form in export_formats().items()}
     for name, form in export_formats().items():
+        if form.refusal(SPACES["entries"]):
+            continue
         click(form.title)
         assert find(form.title).accessibleDescription() == form.help
         assert find("Export to").text().endswith(f"yesterday-tuned{form.suffix}")
-        shown = {button.text() for button in window.findChildren(QRadioButton) if button.isVisible()}
+        assert find("Opens in").text() == f"Opens in {form.opens}."
+        page = window.page("export")
+        shown = {button.text() for button in page.findChildren(QRadioButton) if button.isVisible()}
+        lists = [
+            each for each in page.findChildren(QComboBox) if each.isVisible() and each is not find("Run to export")
+        ]
+        shown |= {each.itemText(index) for each in lists for index in range(each.count())}
         assert shown & set().union(*values.values()) == values[name]
+
+
+def test_a_gguf_file_has_a_kind_and_may_go_to_lm_studio(
+    window, find, click, workspace, engine, qtbot, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    store = tmp_path / ".lmstudio" / "models"
+    store.mkdir(parents=True)
+    engine.run_list = [listed(tmp_path / "run")]
+    window.go("export")
+    click("Refresh the list of runs")
+    qtbot.waitUntil(find("Export now").isEnabled)
+    click("GGUF file")
+    kinds = find("Kind of numbers")
+    assert kinds.currentText() == "f16"
+    kinds.setCurrentIndex(kinds.findText("q8_0"))
+    click("LM Studio")
+    out = store / "sparsezo" / "yesterday" / "yesterday.gguf"
+    assert find("Export to").text() == str(out)
+    click("Export now")
+    qtbot.waitUntil(lambda: "exported and checked" in find("Export result").text())
+    assert engine.exported == ("gguf", out, 100, {"kind": "q8_0", "to": "lmstudio"})
+    click("Only the file")
+    assert find("Export to").text() == str(tmp_path / "yesterday-tuned.gguf")
 
 
 @pytest.mark.parametrize("space", list(SPACES))

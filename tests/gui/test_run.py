@@ -190,7 +190,7 @@ def test_failures_are_shown(run, click, find, workspace, engine, qtbot):
 
     assert "Traceback" in QGuiApplication.clipboard().text()
     engine.faults = {"train": UserError("The model 'x' is not on this computer.")}
-    click("New run")
+    click("Start run")
     qtbot.waitUntil(lambda: run.banner.text == "The model 'x' is not on this computer.")
     assert not [b for b in run.banner.findChildren(QPushButton) if b.isVisible() and b.text() == "Details"]
     click("Dismiss", run)

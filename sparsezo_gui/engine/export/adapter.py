@@ -28,7 +28,7 @@ from sparsezo_gui.engine.spaces.values import Product
 from sparsezo_gui.errors import UserError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 
 
@@ -62,7 +62,7 @@ class Adapter:
     def attach(self, model: nn.Module) -> None:
         """Makes a plain ``model`` compute with the adapter, as PEFT does."""
         for layer in self.config["target_modules"]:
-            module, prefix = model.get_submodule(layer), f"{_PREFIX}{layer}."
+            module, prefix = model.get_submodule(layer), f"{PREFIX}{layer}."
             if self.config["peft_type"] == "LORA":
                 a, b = (self.tensors[f"{prefix}lora_{side}.weight"] for side in "AB")
                 alpha = self.config["alpha_pattern"].get(layer, self.config["lora_alpha"])
@@ -101,8 +101,8 @@ def lora(products: Mapping[str, Product], spec: ModelSpec) -> Adapter:
     }  # fmt: skip
     tensors = {}
     for layer, product in layers.items():
-        tensors[f"{_PREFIX}{layer}.lora_A.weight"] = product.a.contiguous()
-        tensors[f"{_PREFIX}{layer}.lora_B.weight"] = product.b.contiguous()
+        tensors[f"{PREFIX}{layer}.lora_A.weight"] = product.a.contiguous()
+        tensors[f"{PREFIX}{layer}.lora_B.weight"] = product.b.contiguous()
     return Adapter(config, tensors)
 
 
@@ -132,8 +132,8 @@ def shira(changes: Changes, originals: Mapping[str, Tensor], spec: ModelSpec) ->
         indices, values = changes[name]
         padded, added = _padded(indices.long(), values - originals[name], rank * sum(shape))
         places = torch.stack([padded // shape[1], padded % shape[1]])
-        tensors[f"{_PREFIX}{_layer(name)}.shira_indices"] = places.int()
-        tensors[f"{_PREFIX}{_layer(name)}.shira_weight"] = added
+        tensors[f"{PREFIX}{_layer(name)}.shira_indices"] = places.int()
+        tensors[f"{PREFIX}{_layer(name)}.shira_weight"] = added
     return Adapter(config, tensors)
 
 

@@ -42,6 +42,8 @@ class ExportFormat(ABC):
     title: ClassVar[str]
     help: ClassVar[str]
     """One sentence."""
+    opens: ClassVar[str]
+    """The programs that read it, for 'Opens in …'."""
     suffix: ClassVar[str] = ""
     options: ClassVar[tuple[Option, ...]] = ()
 
@@ -62,6 +64,14 @@ class ExportFormat(ABC):
     def suits(self, space: Space) -> bool:
         """Whether it is a good default for tuned values of ``space``; the first registered one that suits is chosen."""
         return False
+
+    def card(self, out: Path) -> str:
+        """The model card in the file ``out``; empty if it has none. Raises `UserError`."""
+        return ""
+
+    def place(self, name: str, **options: str) -> Path | None:
+        """Where an export of the run ``name`` belongs with these options, or None: the user decides."""
+        return None
 
     @abstractmethod
     def write(

@@ -20,6 +20,7 @@ class HuggingFace(ExportFormat):
 
     title = "Hugging Face folder"
     help = "The whole model with the tuned values merged in, for any program that loads Hugging Face models."
+    opens = "Hugging Face transformers, vLLM, llama.cpp's converter and other programs"
     options = (
         Option(
             "weights",
@@ -56,7 +57,7 @@ def _folder(
     run: RunFolder, session: Session, out: Path, weights: str, accept: bool
 ) -> Generator[Progress | Notice, None, list[str]]:
     from sparsezo_gui.engine.export.card import card_of
-    from sparsezo_gui.engine.export.check import compared
+    from sparsezo_gui.engine.export.check import compared, in_folder, why_original
     from sparsezo_gui.engine.export.stops import FILE, added_stop, generation_config
 
     form = str(session.model.dtype).split(".")[-1]
@@ -69,7 +70,9 @@ def _folder(
     told = yield from write(session, out, {"README.md": card, **generation_config(session.model)})
     if stop := added_stop(session.model):
         told.append(f"{FILE}: added the stop token '{stop}', with which the run learned to end answers.")
-    return [*told, (yield from compared(session, run, out, weights == "original", accept))]
+    why = why_original(session.recipe.model.bits) if weights == "original" else ""
+    plain = in_folder(out, session.model.source.code, why)
+    return [*told, (yield from compared(session, run, plain, accept))]
 
 
 def _merged(session: Session, out: Path, texts: dict[str, str]) -> Generator[Progress, None, list[str]]:

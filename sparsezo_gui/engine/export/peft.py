@@ -29,6 +29,7 @@ class Peft(ExportFormat):
 
     title = "PEFT adapter"
     help = "Only the tuned values, as a LoRA or SHiRA adapter that Hugging Face PEFT loads beside the base model."
+    opens = "Hugging Face PEFT, vLLM and other programs that load adapters"
 
     def refusal(self, space: Space) -> str:
         """See `ExportFormat.refusal`."""
@@ -46,7 +47,7 @@ class Peft(ExportFormat):
         """See `ExportFormat.write`."""
         from sparsezo_gui.engine.export.adapter import read
         from sparsezo_gui.engine.export.card import Use, base_name, card_of
-        from sparsezo_gui.engine.export.check import compared
+        from sparsezo_gui.engine.export.check import compared, plain_base, why_original
         from sparsezo_gui.engine.export.stops import told_stop
         from sparsezo_gui.engine.pretrained.folder import drafted
 
@@ -58,24 +59,30 @@ class Peft(ExportFormat):
         with drafted(out, adapter.bytes) as draft:
             adapter.save(draft, base, source.revision)
             (draft / "README.md").write_text(card, encoding="utf-8")
-        told = [f"{what}: {size(adapter.bytes)}, for the base model {source.id}.", *told_stop(session.model)]
-        if source.prequantised or source.packed:
-            what = "in a GGUF file" if source.packed else "quantised"
-            return {"told": [*told, f"Not compared with the run's output: the base model's own weights are {what}."]}
-        same = yield from compared(session, run, source.folder, True, accept, read(out).attach)
+        told = [f"{what}: {size(adapter.bytes)}, for the base model {source.pretrained}.", *told_stop(session.model)]
+        if source.bitsandbytes:
+            return {"told": [*told, "Not compared with the run's output: the base model's own weights are quantised."]}
+        plain = plain_base(source, why_original(session.recipe.model.bits), read(out).attach)
+        same = yield from compared(session, run, plain, accept)
         return {"told": [*told, same]}
 
 
 def _adapter(session: Session) -> tuple[Adapter, str]:
     """The adapter and what it is, in words."""
     from sparsezo_gui.engine.export.adapter import lora, shira
+    from sparsezo_gui.engine.export.earlier import all_changes, all_products, originals
 
-    tuned, spec = session.tuned, session.model.spec
-    if products := tuned.products():
+    tuned, model, spec = session.tuned, session.model, session.model.source.spec
+    if tuned.products():
+        products = all_products(session)
         adapter = lora(products, spec)
         low, high = min(ranks := [len(product.a) for product in products.values()]), max(ranks)
         return adapter, f"LoRA adapter of rank {low if low == high else f'{low} to {high}'}"
-    originals = {name: tuned.start[part].cpu() for name, part in tuned.slices.items()}
-    adapter = shira(tuned.changes(), originals, spec)
+    changes = all_changes(session)
+    if model.source.layers:
+        before = originals(model.checkpoint, changes)
+    else:
+        before = {name: tuned.start[part].cpu() for name, part in tuned.slices.items()}
+    adapter = shira(changes, before, spec)
     entries = sum(tensor.numel() for name, tensor in adapter.tensors.items() if name.endswith("shira_weight"))
     return adapter, f"SHiRA adapter of {entries:,} values, {tuned.values.numel():,} of them tuned"

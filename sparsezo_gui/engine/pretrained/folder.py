@@ -30,7 +30,7 @@ def drafted(out: Path, size: int) -> Iterator[Path]:
         raise UserError(f"{out}: already exists. Choose a new folder, or an empty one.")
     try:
         make_folder(out.parent)
-        _check_disk(out.parent, size)
+        check_disk(out.parent, size)
         with drafting(out.parent) as draft:
             yield draft
             for path in draft.rglob("*"):
@@ -72,7 +72,8 @@ def _forget_paths(path: Path) -> None:
         path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
-def _check_disk(folder: Path, needed: int) -> None:
+def check_disk(folder: Path, needed: int) -> None:
+    """Raises `UserError` if the disk of ``folder`` has too little room for ``needed`` bytes."""
     free = shutil.disk_usage(folder).free
     if needed + SPARE > free:
         raise UserError(

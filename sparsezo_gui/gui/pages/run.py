@@ -25,7 +25,6 @@ from sparsezo_gui.recipe.events import Ask, Command, EvaluateNow, Pause, Release
 
 TICK_MS = 100  # shortest interval between two redraws
 SHARE = 0.08  # of one processor core for drawing: with two cores, every percent of it slows the training
-STARTS = "Starts a new run with this recipe."
 LEGEND = "Pale: loss per step. Strong: smoothed. Dots: evaluations. Hover over a plot to see its values."
 TRIALS = "Left of 0: trials of learning rates. "
 PENDING: dict[type[Command], str] = {
@@ -61,14 +60,13 @@ class RunPage(Page):
         self._refresh_state()
 
     def _add_buttons(self) -> None:
-        self._start = button("Start", self._start_or_resume, role="primary", image="play")
-        self._new = button("New run", self.start)
+        self._resume = button("Resume", self.resume, image="play", name="Resume run")
         self._pause = button("Pause", self.pause_or_resume, image="pause")
         self._release = button("Free memory", self.release, tip="Unloads the model; resuming the run loads it again.")
         self._stop = button("Stop", self.stop, image="stop", tip="Stops after this step. You can resume the run later.")
         self._evaluate = button("Evaluate now", self.evaluate, image="evaluate")
         self._rate = button("Rate…", self.change_rate, image="rate", name="Change learning rate")
-        for control in (self._evaluate, self._rate, self._release, self._pause, self._stop, self._new, self._start):
+        for control in (self._evaluate, self._rate, self._release, self._pause, self._stop, self._resume):
             self.header.addWidget(control)
 
     def _make_figures(self) -> QLayout:
@@ -126,19 +124,16 @@ class RunPage(Page):
 
     def start(self) -> None:
         """Starts a new run with the recipe."""
-        if self._workspace.blocker:
-            self.banner.show_problem(Problem(self._workspace.blocker), "info")
+        if why := self._workspace.faults.first or self._workspace.blocker:
+            self.banner.show_problem(Problem(why), "info")
             return
         self.banner.clear()
         self._workspace.train()
 
-    def _start_or_resume(self) -> None:
-        record = self._workspace.run.record
-        if record is not None and record.resumable:
-            self.banner.clear()
-            self._workspace.run.resume_displayed()
-        else:
-            self.start()
+    def resume(self) -> None:
+        """Resumes the displayed run."""
+        self.banner.clear()
+        self._workspace.run.resume_displayed()
 
     def pause_or_resume(self) -> None:
         """Pauses after this step, or resumes."""
@@ -206,14 +201,9 @@ class RunPage(Page):
             self.board.memory.set_title(title)
         state = record.state if record else ""
         active, resumable = workspace.run.running, record is not None and record.resumable
-        self._start.setText("Resume" if resumable else "New run" if record is not None else "Start")
-        self._start.setAccessibleName("Resume run" if resumable else "Start run")
-        tip = "Continues after the last step." if resumable else STARTS
-        for control, does in ((self._start, tip), (self._new, STARTS)):
-            control.setEnabled(not workspace.blocker)
-            control.setToolTip(workspace.blocker or does)
-        self._start.setVisible(not active)
-        self._new.setVisible(resumable and not active)
+        self._resume.setEnabled(not workspace.blocker)
+        self._resume.setToolTip(workspace.blocker or "Continues after the last step.")
+        self._resume.setVisible(resumable and not active)
         for control in (self._pause, self._stop, self._evaluate, self._rate):
             control.setVisible(active)
         waits = state in WAITING

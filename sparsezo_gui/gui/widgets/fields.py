@@ -91,6 +91,28 @@ class RadioGroup(QWidget):
             self._buttons[value].setAccessibleDescription(reason or sentence)
 
 
+class ComboGroup(QWidget):
+    """A combo box with a hint on its choice: a `RadioGroup` for many options."""
+
+    changed = Signal()
+
+    def __init__(self, name: str, options: Mapping[str, tuple[str, str]]) -> None:
+        super().__init__()
+        self._options, self._combo, self._hint = options, Combo(name), label("", "hint", wrap=True)
+        self._combo.fill([(title, value) for value, (title, _) in options.items()], next(iter(options)))
+        self._combo.currentIndexChanged.connect(self._chosen)
+        self.setLayout(column(self._combo, self._hint, spacing=2))
+        self._chosen()
+
+    def value(self) -> str:
+        """The selection."""
+        return str(self._combo.currentData())
+
+    def _chosen(self) -> None:
+        self._hint.setText(self._options[self.value()][1])
+        self.changed.emit()
+
+
 class TextEdit(QLineEdit):
     """A text; base of editors of what is written as text."""
 
@@ -260,6 +282,14 @@ class SettingField(QWidget):
         """Shows a value and clears the error. Leaves text alone while the user is typing."""
         self._write(value)
         self.set_error("")
+
+    def refused(self, fault: str) -> str:
+        """Shows why the recipe refuses the value, or that it does not; returns this in the words of the form."""
+        place = f"{self.name}: "
+        sentence = fault.split(place, 1)[-1] if place in fault else fault
+        sentence = f"{self.title}: {sentence}" if sentence else ""
+        self.set_error(sentence)
+        return sentence
 
     def set_error(self, sentence: str) -> None:
         """Shows what is wrong below the editor instead of the help; clears it if empty."""

@@ -173,7 +173,7 @@ def test_a_run_on_a_gguf_file_gives_an_adapter_for_the_model_it_was_made_of(trai
         update={"rule": "scalar-normalised", "learning_rate": 0.05},
     )  # fmt: skip
     told = finish(export_run(run.path, "peft", tmp_path / "out"))["told"]
-    assert told[-1] == "Not compared with the run's output: the base model's own weights are in a GGUF file."
+    assert told[-1] == "In plain transformers, 2 of 2 prompts give the same tokens as in the run."
     session, model = finish(open_session(run)), loaded(tmp_path / "llama", tmp_path / "out")
     with torch.no_grad(), session.tuned.applied():
         assert torch.allclose(model(TOKENS).logits, session.model.module(TOKENS).logits, rtol=1e-5, atol=1e-5)

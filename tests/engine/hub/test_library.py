@@ -10,7 +10,8 @@ import huggingface_hub
 import pytest
 
 from sparsezo_gui import resources
-from sparsezo_gui.engine.hub.library import licence_of, local_models, search_hub, spec_of, summary
+from sparsezo_gui.engine.hub.library import licence_of, local_models, spec_of, summary
+from sparsezo_gui.engine.hub.search import search_hub
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests.models import module, tiny
 

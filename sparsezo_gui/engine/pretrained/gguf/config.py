@@ -26,7 +26,7 @@ _ARCHITECTURES = {
     "gpt2": "GPT2LMHeadModel", "stablelm": "StableLmForCausalLM", "starcoder2": "Starcoder2ForCausalLM",
 }  # fmt: skip
 """The families that are read, and the class of each."""
-_MAPPING: dict[str, Any] = {**GGUF_CONFIG_MAPPING, "gemma": GGUF_CONFIG_MAPPING["gemma2"]}
+MAPPING: dict[str, Any] = {**GGUF_CONFIG_MAPPING, "gemma": GGUF_CONFIG_MAPPING["gemma2"]}
 _HALVES = {GGMLQuantizationType.BF16: "bfloat16", GGMLQuantizationType.F16: "float16"}
 
 
@@ -37,7 +37,7 @@ def config_of(header: Header) -> dict[str, Any]:
     read = Values(header)
     found: dict[str, Any] = {"model_type": "gemma3_text" if family == "gemma3" else family}
     found["architectures"] = [_ARCHITECTURES[family]]
-    for key, name in _MAPPING[family].items():
+    for key, name in MAPPING[family].items():
         if name and name not in ("rope_theta", "vocab_size") and f"{family}.{key}" in header.metadata:
             found[name] = read.number(key)
     _check_blocks(header, read.number("block_count"))

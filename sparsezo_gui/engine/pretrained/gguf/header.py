@@ -22,9 +22,10 @@ from sparsezo_gui.untrusted import outside
 MAGIC = b"GGUF"
 LONGEST_NAME, LONGEST_TEXT, LONGEST_TOKEN = 256, 1 << 20, 1024  # bytes of a key, of a value, of a text in a list
 _VERSIONS = (2, 3)
-_MOST_DIMENSIONS, _MOST_ALIGNMENT, _ALIGNMENT = 4, 1 << 20, 32
+ALIGNMENT = 32  # bytes, unless the file says otherwise
+_MOST_DIMENSIONS, _MOST_ALIGNMENT = 4, 1 << 20
 _CHUNK = 1 << 20  # bytes
-_NUMBERS = {
+NUMBERS = {
     GGUFValueType.UINT8: "<u1", GGUFValueType.INT8: "<i1", GGUFValueType.BOOL: "?",
     GGUFValueType.UINT16: "<u2", GGUFValueType.INT16: "<i2",
     GGUFValueType.UINT32: "<u4", GGUFValueType.INT32: "<i4", GGUFValueType.FLOAT32: "<f4",
@@ -52,11 +53,13 @@ class Stored:
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """Metadata by key (numbers, texts, arrays of numbers and `Texts`), tensors by name, and the SHA-256 of the bytes
-    that say all this."""
+    """Metadata by key (numbers, texts, arrays of numbers and `Texts`), the `spans` of the file that hold their values,
+    tensors by name, and the SHA-256 of the bytes that say all this."""
 
     path: Path
+    version: int
     metadata: Mapping[str, Any]
+    spans: Mapping[str, tuple[int, int]]
     tensors: Mapping[str, Stored]
     digest: str
 
@@ -64,6 +67,11 @@ class Header:
     def architecture(self) -> str:
         """The family, in the words of llama.cpp."""
         return self.text("general.architecture")
+
+    @property
+    def alignment(self) -> int:
+        """Each tensor begins at a multiple of so many bytes."""
+        return int(self.metadata.get("general.alignment", ALIGNMENT))
 
     @property
     def licence(self) -> str:
@@ -74,6 +82,13 @@ class Header:
         """A text; '' if there is none."""
         value = self.metadata.get(key)
         return value if isinstance(value, str) else ""
+
+    def raw(self, key: str) -> bytes:
+        """The value of ``key`` as in the file, with its kind. Raises `UserError`."""
+        begin, end = self.spans[key]
+        with outside(self.path, "cannot be read"), self.path.open("rb") as file:
+            file.seek(begin)
+            return file.read(end - begin)
 
     def texts(self, key: str) -> list[str] | None:
         """A list of texts; None if there is none. Raises `UserError`."""
@@ -105,16 +120,18 @@ def _read(path: Path, state: tuple[int, ...]) -> Header:
     size = state[2]
     with path.open("rb") as file:
         cursor = _Cursor(path, file, min(size, LARGEST_HEADER))
-        tensors, pairs = _counts(cursor)
+        version, tensors, pairs = _counts(cursor)
         metadata: dict[str, Any] = {}
+        spans: dict[str, tuple[int, int]] = {}
         for _ in range(pairs):
             key = cursor.text(LONGEST_NAME)
             if key in metadata:
                 raise broken(path, f"it has {quoted(key)} twice")
-            metadata[key] = _value(cursor)
+            begin, metadata[key] = cursor.position, _value(cursor)
+            spans[key] = begin, cursor.position
         described = [_described(cursor) for _ in range(tensors)]
         start = -(-cursor.position // (alignment := _alignment(path, metadata))) * alignment
-        return Header(path, metadata, _placed(path, described, start, size), cursor.digest())
+        return Header(path, version, metadata, spans, _placed(path, described, start, size), cursor.digest())
 
 
 class _Cursor:
@@ -159,8 +176,8 @@ class _Cursor:
         return hashlib.sha256(memoryview(self._bytes)[: self.position]).hexdigest()
 
 
-def _counts(cursor: _Cursor) -> tuple[int, int]:
-    """How many tensors and how many pairs of metadata follow."""
+def _counts(cursor: _Cursor) -> tuple[int, int, int]:
+    """The version, and how many tensors and how many pairs of metadata follow."""
     if cursor.take(4) != MAGIC:
         raise broken(cursor.path, "it does not begin as a GGUF file does")
     version = cursor.number("<I")
@@ -170,7 +187,7 @@ def _counts(cursor: _Cursor) -> tuple[int, int]:
         raise UserError(
             f"{cursor.path}: GGUF of version {version}, but SparseZO reads versions 2 and 3. Choose another file."
         )
-    return cursor.number("<Q"), cursor.number("<Q")
+    return version, cursor.number("<Q"), cursor.number("<Q")
 
 
 def _value(cursor: _Cursor) -> Any:
@@ -178,13 +195,13 @@ def _value(cursor: _Cursor) -> Any:
     if kind == GGUFValueType.STRING:
         return cursor.text(LONGEST_TEXT)
     if kind != GGUFValueType.ARRAY:
-        value = np.frombuffer(cursor.take(np.dtype(_NUMBERS[kind]).itemsize), _NUMBERS[kind])[0]
+        value = np.frombuffer(cursor.take(np.dtype(NUMBERS[kind]).itemsize), NUMBERS[kind])[0]
         return float(str(value)) if kind == GGUFValueType.FLOAT32 else value.item()  # 1e-05, not 9.999999747378752e-06
     kind, count = _kind(cursor, GGUFValueType), cursor.number("<Q")
     if kind == GGUFValueType.ARRAY:
         raise broken(cursor.path, "it has lists within lists")
     if kind != GGUFValueType.STRING:
-        return np.frombuffer(bytes(cursor.take(count * np.dtype(_NUMBERS[kind]).itemsize)), _NUMBERS[kind])
+        return np.frombuffer(bytes(cursor.take(count * np.dtype(NUMBERS[kind]).itemsize)), NUMBERS[kind])
     place = Texts(cursor.position, count)
     for _ in range(count):
         cursor.skip(LONGEST_TOKEN)
@@ -228,7 +245,7 @@ def dense_kinds() -> frozenset[int]:
 
 
 def _alignment(path: Path, metadata: Mapping[str, Any]) -> int:
-    value = metadata.get("general.alignment", _ALIGNMENT)
+    value = metadata.get("general.alignment", ALIGNMENT)
     if type(value) is not int or not 0 < value <= _MOST_ALIGNMENT or value & (value - 1):
         raise broken(path, f"its alignment {quoted(value)} is not a power of two")
     return value

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.pretrained.gguf.values import Values
 
 LOW, HIGH, BEFORE = 1.0, 4.0, 8192  # of all models that scale as Llama 3.1 does
-_FACTORS = "rope_freqs.weight"
-_LONG, _SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
+FACTORS = "rope_freqs.weight"
+LONG, SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
 
 
 def rotary(read: Values, head: int, theta: float) -> dict[str, Any]:
@@ -28,10 +28,10 @@ def rotary(read: Values, head: int, theta: float) -> dict[str, Any]:
     if turned < head:
         found["partial_rotary_factor"] = turned / head
     tensors = read.header.tensors
-    if _FACTORS in tensors:
+    if FACTORS in tensors:
         return found | _as_llama3(read, turned, found["rope_theta"])
-    if _LONG in tensors and _SHORT in tensors:
-        factors = {"long_factor": _listed(read, _LONG, turned), "short_factor": _listed(read, _SHORT, turned)}
+    if LONG in tensors and SHORT in tensors:
+        factors = {"long_factor": _listed(read, LONG, turned), "short_factor": _listed(read, SHORT, turned)}
         return found | factors | _long(read)
     return found | _scaled(read)
 
@@ -67,14 +67,14 @@ def _long(read: Values) -> dict[str, Any]:
 
 def _as_llama3(read: Values, turned: int, theta: float) -> dict[str, Any]:
     """The file has the factor of each frequency, from which the settings of Llama 3.1 are recovered."""
-    factors = _listed(read, _FACTORS, turned)
+    factors = _listed(read, FACTORS, turned)
     factor = max(factors)
     lengths = [2 * math.pi * theta ** (2 * index / turned) for index in range(turned // 2)]
     smooth = [min(max((BEFORE / length - LOW) / (HIGH - LOW), 0.0), 1.0) for length in lengths]
     expected = [1 / ((1 - each) / factor + each) for each in smooth]
     if not all(math.isclose(one, other, rel_tol=1e-3) for one, other in zip(factors, expected, strict=True)):
         raise UserError(
-            f"{read.header.path}: scales positions in a way of its own ({quoted(_FACTORS)}), which SparseZO cannot "
+            f"{read.header.path}: scales positions in a way of its own ({quoted(FACTORS)}), which SparseZO cannot "
             "read. Choose the original model in safetensors format."
         )
     return {"rope_type": "llama3", "factor": factor, "low_freq_factor": LOW, "high_freq_factor": HIGH,

@@ -50,11 +50,21 @@ def ollama_models() -> list[tuple[str, Path]]:
 
 def lm_studio_models() -> list[Path]:
     """GGUF file of each model of LM Studio, by path: neither image encoders nor later parts of split models."""
-    home, found = Path.home(), list[Path]()
-    for store in (home / ".lmstudio" / "models", home / ".cache" / "lm-studio" / "models"):
+    found: list[Path] = []
+    for store in _lm_studio_stores():
         with suppress(OSError):
             found += islice(filter(_whole, store.rglob("*.gguf")), MOST)
     return sorted(found)
+
+
+def lm_studio_store() -> Path | None:
+    """The folder of LM Studio's models, which has them as PUBLISHER/MODEL/FILE.gguf; None if there is none."""
+    return next((store for store in _lm_studio_stores() if store.is_dir()), None)
+
+
+def _lm_studio_stores() -> tuple[Path, Path]:
+    """Its folder, on every system, and that of earlier versions."""
+    return Path.home() / ".lmstudio" / "models", Path.home() / ".cache" / "lm-studio" / "models"
 
 
 def gguf_in(folder: Path) -> Path | None:

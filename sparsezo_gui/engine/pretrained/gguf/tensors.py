@@ -29,7 +29,7 @@ _PLAIN = {
     GGMLQuantizationType.F32: torch.float32, GGMLQuantizationType.F16: torch.float16,
     GGMLQuantizationType.BF16: torch.bfloat16,
 }  # fmt: skip
-_IN_CONFIG = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+IN_CONFIG = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 _PROCESSORS = {**TENSOR_PROCESSORS, "gemma": TENSOR_PROCESSORS["gemma2"]}
 
 
@@ -43,10 +43,6 @@ class Packed(Entry):
     def read(self) -> torch.Tensor:
         """The dense tensor as a checkpoint of transformers has it."""
         return self.turned(dense(self.file, self.stored, self.dtype)).contiguous()
-
-    def __getitem__(self, _: object) -> torch.Tensor:
-        """How transformers reads a tensor when its turn comes."""
-        return self.read()
 
 
 def dense(path: Path, stored: Stored, dtype: torch.dtype) -> torch.Tensor:
@@ -62,11 +58,11 @@ def dense(path: Path, stored: Stored, dtype: torch.dtype) -> torch.Tensor:
             data = np.empty((count, width), np.uint8)
             if file.readinto(data.data) < data.nbytes:
                 raise UserError(f"{path}: became shorter during reading. Was it replaced? Try again.")
-            rows[first : first + count] = _numbers(data, stored.kind)
+            rows[first : first + count] = numbers(data, stored.kind)
     return out
 
 
-def _numbers(data: np.ndarray[Any, Any], kind: GGMLQuantizationType) -> torch.Tensor:
+def numbers(data: np.ndarray[Any, Any], kind: GGMLQuantizationType) -> torch.Tensor:
     """Dense numbers of rows of bytes."""
     if kind in _PLAIN:
         return torch.from_numpy(data).view(_PLAIN[kind])
@@ -74,18 +70,28 @@ def _numbers(data: np.ndarray[Any, Any], kind: GGMLQuantizationType) -> torch.Te
         return torch.from_numpy(dequantize(data, kind))
 
 
+def parameters(family: str, config: PretrainedConfig) -> dict[str, str]:
+    """Names of the parameters of the model of ``config`` by those of their tensors in a file of ``family``."""
+    names_of: Any = get_gguf_hf_weights_map
+    return {OUTPUT: "lm_head.weight", **names_of(empty_model(config), TensorProcessor(), family)}
+
+
+def processor_for(family: str, config: PretrainedConfig) -> Any:
+    """What turns the tensors of a file of ``family`` back."""
+    text = config.get_text_config()
+    sizes = {name: getattr(text, name, None) for name in ("num_attention_heads", "num_key_value_heads")}
+    processor: Any = _PROCESSORS.get(family, TensorProcessor)
+    return processor(config=sizes)
+
+
 def packed(header: Header, config: PretrainedConfig) -> dict[str, Packed]:
     """The tensors of a file by the parameter names of the model of ``config``. Raises `UserError` for a tensor that has
     no place in it."""
-    family, text = header.architecture, config.get_text_config()
-    sizes = {name: getattr(text, name, None) for name in ("num_attention_heads", "num_key_value_heads")}
-    processor_of: Any = _PROCESSORS.get(family, TensorProcessor)
-    processor = processor_of(config=sizes)
-    names_of: Any = get_gguf_hf_weights_map
-    names = {OUTPUT: "lm_head.weight", **names_of(empty_model(config), processor)}
+    family, processor = header.architecture, processor_for(header.architecture, config)
+    names = parameters(family, config)
     found: dict[str, Packed] = {}
     for key, stored in header.tensors.items():
-        if key in _IN_CONFIG:
+        if key in IN_CONFIG:
             continue
         if key not in names:
             raise UserError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.integrations.gguf.gguf_tokenizer_mapping import (
     GGUF_PRE_TOKENIZER_SPLITS,
     GGUF_TOKENIZER_MAPPING,
@@ -17,7 +19,8 @@ from sparsezo_gui.errors import UserError, quoted
 from sparsezo_gui.untrusted import outside
 
 MOST_CHARACTERS = 4_000_000  # of tokens whose merges are derived, one candidate for each: Gemma 3's have 1.5 million
-_SAME_AS = {"stablelm2": "qwen2", "llama4": "gpt-4o"}  # how the text is split, in llama.cpp's words
+_SAME_AS = {"stablelm2": "qwen2", "llama4": "gpt-4o", "starcoder": "smollm", "refact": "smollm"}
+"""How the text is split, in llama.cpp's words."""
 _AS_GPT2 = ("", "default", "gpt-2", "smollm")
 _COMPOSED = ("qwen2", "qwen35", "deepseek-r1-qwen")  # characters are composed first
 _WHOLE = ("llama3", "llama-v3", "llama-bpe", "tekken")  # a word that is a token is not merged from its parts
@@ -33,9 +36,22 @@ def tokenizer_of(header: Header) -> PreTrainedTokenizerFast:
             raise ValueError("it has no tokens, or has one twice")
         if "merges" not in table and sum(map(len, tokens)) > MOST_CHARACTERS:
             raise ValueError(f"its tokens have more than {MOST_CHARACTERS:,} characters, and it has no merges")
-        backend: Tokenizer = convert_gguf_tokenizer(header.architecture, table)[0]
-        _complete(backend, table, header.architecture)
+        backend = _built(table, header.architecture)
         return PreTrainedTokenizerFast(tokenizer_object=backend, **_settings(header, table, tokens))
+
+
+@cache
+def splitter(split: str) -> Any:
+    """What splits texts in a way that llama.cpp calls ``split``."""
+    alphabet = sorted(bytes_to_unicode().values())
+    table = {"tokenizer_type": "gpt2", "pre_tokenizer_type": split, "tokens": alphabet, "merges": []}
+    return _built(table, "").pre_tokenizer
+
+
+def _built(table: dict[str, Any], family: str) -> Tokenizer:
+    backend: Tokenizer = convert_gguf_tokenizer(family, table)[0]
+    _complete(backend, table, family)
+    return backend
 
 
 def _complete(backend: Tokenizer, table: dict[str, Any], family: str) -> None:
