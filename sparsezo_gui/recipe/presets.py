@@ -42,6 +42,11 @@ PRESETS = (
          "update": EXACT},
     ),
     Preset(
+        "Gradient subspace", "Forward passes in a few directions that gradients of your examples span; these are found once.",
+        {"mask": {"rule": "gradient-subspace", "density": 0.001, "blocks": "half"}, "estimator": TWO_SIDED,
+         "update": NORMALISED},
+    ),
+    Preset(
         "Careful", "Four directions per step: slower and steadier.",
         {"mask": SENSITIVE, "estimator": {**TWO_SIDED, "directions": 4}, "update": NORMALISED},
     ),

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sparsezo_gui.engine.masks.rule import Search
-from sparsezo_gui.engine.masks.sensitive import Sensitive
+from sparsezo_gui.engine.masks.sensitive import ByFisher
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.variants import setting
 
@@ -19,17 +19,19 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.spaces.mask import Mask
 
 STAGE = "Finding the directions"
+MOST = 8  # directions, where their number is not set
 RELATIVE = 1e-6  # of the largest eigenvalue, below which groups have the same gradient
 
 
-class GradientSubspace(Sensitive):
+class GradientSubspace(ByFisher):
     """Sensitive weights that move along a few directions, each of which changes the loss of other training examples.
 
     A random direction knows the slope of one in n weights, which is the bottleneck of zeroth-order tuning. So training
-    examples are split into k groups, and the exact gradient G (k, n) of each group's loss is computed once, before the
-    first step, block by block. Steps are random combinations of the rows of (G·Gᵀ)⁻¹·G, the transposed pseudo-inverse
-    of G: to first order, a row changes the loss of one group and of no other. Gradients of a task are nearly parallel
-    (more or fewer positive answers, say); the pseudo-inverse weakens what they share, which would hide the rest.
+    examples are sorted by their answers and split into k groups, and the exact gradient G (k, n) of each group's loss is
+    computed once, before the first step, block by block. Steps are random combinations of the rows of (G·Gᵀ)⁻¹·G, the
+    transposed pseudo-inverse of G: to first order, a row changes the loss of one group and of no other. Gradients of a
+    task are nearly parallel (all say how often an answer should be given); the pseudo-inverse weakens what groups share,
+    which would hide what tells their answers apart.
 
     Own, after guided evolutionary strategies (arXiv 1806.10230), which draw directions in the span of surrogate
     gradients. Own choices: the subspace is found once, so that a run remains a list of scalars; gradients are those of
@@ -44,11 +46,12 @@ class GradientSubspace(Sensitive):
     rate_factor: ClassVar[float] = 0.125
     rule: Literal["gradient-subspace"] = "gradient-subspace"
     directions: int = setting(
-        8, "Groups of training examples, and so directions to tune along.", ge=1, le=256, basic=True, sane=(4, 32)
-    )
+        0, f"Groups of training examples, and so directions to tune along; 0 for two for each answer, {MOST} at most.",
+        ge=0, le=256, basic=True, sane=(0, 32),
+    )  # fmt: skip
     examples: int = setting(
-        64, "Training examples in each group, at most; each costs a forward and a backward pass.", unit="examples", ge=1,
-        le=65536, sane=(16, 256),
+        512, "Training examples in all groups; each costs a forward and a backward pass.", unit="examples", ge=1,
+        le=65536, sane=(128, 2048),
     )  # fmt: skip
 
     @property
@@ -58,18 +61,18 @@ class GradientSubspace(Sensitive):
 
     def bases(self, spec: ModelSpec) -> int:
         """See `MaskRule.bases`."""
-        return self.directions * self.tuned(spec)
+        return (self.directions or MOST) * self.tuned(spec)
 
     def source(self) -> str:
         """See `MaskRule.source`."""
         return (
-            f"{super().source()} Directions from the gradients of {self.directions} groups of up to {self.examples} "
-            "training examples."
+            f"{super().source()} Directions from the gradients of {self.directions or f'up to {MOST}'} groups of "
+            f"training examples, {self.examples} in all."
         )
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""
-        return f"{super().cost()} Then as many exact gradients as there are examples in the groups."
+        return f"{super().cost()} Then a forward and a backward pass for each of {self.examples} training examples."
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`. Raises `UserError` if there are no examples or no slope."""
@@ -92,10 +95,10 @@ class GradientSubspace(Sensitive):
         from sparsezo_gui.recipe.registry import OBJECTIVES
 
         yield Progress("Reading examples for the directions")
-        examples = answered(search.data, model.tokenizer, self.directions * self.examples)
-        values, objective = SparseValues(model, mask), OBJECTIVES["likelihood"]()
-        examples.sort(key=answer)
-        count, found = min(self.directions, len(examples)), []
+        examples = sorted(answered(search.data, model.tokenizer, self.examples), key=answer)
+        values, objective = SparseValues(model, mask), OBJECTIVES.build({"rule": "likelihood"})
+        answers, found = {tuple(answer(each)) for each in examples}, []
+        count = min(self.directions or min(2 * len(answers), MOST), len(examples))
         with values.applied():
             for group in range(count):
                 yield Progress(STAGE, group, count, "directions")
@@ -119,6 +122,6 @@ def dual(gradients: Tensor) -> Tensor:
 
     scaled = torch.nn.functional.normalize(gradients, dim=1)
     inner = torch.stack([(scaled.double() * row.double()).sum(1) for row in scaled])
-    found = (torch.linalg.pinv(inner.cpu(), rtol=RELATIVE, hermitian=True).to(scaled) @ scaled).float()
+    found: Tensor = (torch.linalg.pinv(inner.cpu(), rtol=RELATIVE, hermitian=True).to(scaled) @ scaled).float()
     length = found.double().square().sum().sqrt()
     return found * (gradients.shape[1] ** 0.5 / length).float() if length > 0 else found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from sparsezo_gui.engine.masks.rule import MaskRule, Search
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.registry import SPACES
 from sparsezo_gui.recipe.variants import setting
 
 if TYPE_CHECKING:
@@ -44,6 +45,6 @@ class Saved(MaskRule):
 
         yield Progress("Reading the mask")
         mask = load(Path(self.file), model.spec.linears, model.fingerprint)
-        if mask.space != self.space:
+        if mask.parts or not SPACES[mask.space].lists_entries:
             raise UserError(f"{self.file}: this mask does not list entries. Set its rule in [mask] instead.")
         return mask

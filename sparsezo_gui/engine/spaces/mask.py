@@ -12,9 +12,9 @@ model.
 
 Version 2 is for masks that do not tune single entries. Its metadata MUST also hold ``space`` (a name in the registry,
 such as "low-rank") and ``tuned`` (number of tuned values), and the file holds the parts of that space, instead of or
-besides indices, as fp32 tensors whose names begin with "part:". The hash then continues over the space in UTF-8, a zero byte,
-``tuned`` as int64, and each part in ascending order of names: the name in UTF-8, a zero byte, the number of entries as
-int64, and the entries.
+besides indices, as fp32 tensors whose names begin with "part:". The hash then continues over the space in UTF-8, a zero
+byte, ``tuned`` as int64, and each part in ascending order of names: the name in UTF-8, a zero byte, the number of
+entries as int64, and the entries.
 """
 
 from __future__ import annotations

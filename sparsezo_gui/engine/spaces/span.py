@@ -50,8 +50,8 @@ class SpanSpace(SparseSpace):
         estimator, name = recipe.estimator, recipe.mask.rule
         if type(estimator).draw is not Estimator.draw:
             return (
-                f"[estimator] rule = '{estimator.rule}' chooses single weights, and [mask] rule = '{name}' moves all of "
-                "them together along a few directions. Set [estimator] rule = 'two-sided', or [mask] rule = "
+                f"[estimator] rule = '{estimator.rule}' chooses single weights, and [mask] rule = '{name}' moves all "
+                "of them together along a few directions. Set [estimator] rule = 'two-sided', or [mask] rule = "
                 "'sensitive'."
             )
         return ""
