@@ -42,7 +42,7 @@ PRESETS = (
          "update": EXACT},
     ),
     Preset(
-        "Gradient subspace", "Forward passes in a few directions that gradients of your examples span; these are found once.",
+        "Gradient subspace", "Forward passes in a few directions, which gradients of your examples span at the start.",
         {"mask": {"rule": "gradient-subspace", "density": 0.001, "blocks": "half"}, "estimator": TWO_SIDED,
          "update": NORMALISED},
     ),

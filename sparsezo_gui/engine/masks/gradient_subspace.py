@@ -27,11 +27,11 @@ class GradientSubspace(ByFisher):
     """Sensitive weights that move along a few directions, each of which changes the loss of other training examples.
 
     A random direction knows the slope of one in n weights, which is the bottleneck of zeroth-order tuning. So training
-    examples are sorted by their answers and split into k groups, and the exact gradient G (k, n) of each group's loss is
-    computed once, before the first step, block by block. Steps are random combinations of the rows of (G·Gᵀ)⁻¹·G, the
-    transposed pseudo-inverse of G: to first order, a row changes the loss of one group and of no other. Gradients of a
-    task are nearly parallel (all say how often an answer should be given); the pseudo-inverse weakens what groups share,
-    which would hide what tells their answers apart.
+    examples are sorted by their answers and split into k groups, and the exact gradient G (k, n) of each group's loss
+    is computed once, before the first step, block by block. Steps are random combinations of the rows of (G·Gᵀ)⁻¹·G,
+    the transposed pseudo-inverse of G: to first order, a row changes the loss of one group and of no other. Gradients
+    of a task are nearly parallel (all say how often an answer should be given); the pseudo-inverse weakens what groups
+    share, which would hide what tells their answers apart.
 
     Own, after guided evolutionary strategies (arXiv 1806.10230), which draw directions in the span of surrogate
     gradients. Own choices: the subspace is found once, so that a run remains a list of scalars; gradients are those of
