@@ -43,7 +43,7 @@ PRESETS = (
     ),
     Preset(
         "Gradient subspace", "Forward passes in a few directions, which gradients of your examples span at the start.",
-        {"mask": {"rule": "gradient-subspace", "density": 0.001, "blocks": "half"}, "estimator": TWO_SIDED,
+        {"mask": {"rule": "gradient-subspace", "blocks": "half"}, "estimator": TWO_SIDED,
          "update": NORMALISED},
     ),
     Preset(
