@@ -406,9 +406,11 @@ def test_the_ways_to_tune_are_compared(run, recipe_file):
     code, lines, error = run("plan", recipe_file, "--formula", "--set", "objective.rule=accuracy")
     text = "\n".join(lines)
     assert code == 0 and "Measuring" not in error and "(measured)" not in text
-    assert "→ Forward passes only" in text and "Exact gradients: [estimator] rule = 'first-order'" in text
+    assert "→ Forward passes in a gradient subspace" in text
+    assert "Exact gradients: [estimator] rule = 'first-order'" in text
     start = shlex.split(lines[-1].partition(": ")[2])
-    assert start == ["sparsezo", "train", str(recipe_file), "--set=objective.rule=accuracy", "--set=loop.steps=2000"]
+    assert start == ["sparsezo", "train", str(recipe_file), "--set=objective.rule=accuracy",
+                     "--set=mask.rule=gradient-subspace", "--set=mask.blocks=half", "--set=loop.steps=250"]  # fmt: skip
 
 
 def test_the_recipes_own_way_needs_no_settings(run, recipe_file):

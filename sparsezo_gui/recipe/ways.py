@@ -24,11 +24,12 @@ SUFFIXES = {"all": "all blocks", "half": "the last half of the blocks", "quarter
 
 # Steps usually needed in batches of 16, measured on the starter and SmolLM2: tests/benchmarks/README.md, "Learning
 # rates of exact gradients" and "Suffix tuning"; for forward passes tests/benchmarks/quality.md.
-STEPS = {"exact": 100, "lora": 100, "exact-half": 100, "forward": 2000, "forward-half": 2000}
+STEPS = {"exact": 100, "lora": 100, "exact-half": 100, "forward-subspace": 250, "forward": 2000}
 """By way; the first one that fits is recommended."""
 
 _NO_GRADIENT = "Cannot tune accuracy or other counts, keep examples private, or compute in int8."
 _MANY_STEPS = "Needs many more steps than exact gradients, and usually ends less accurate."
+_ONCE = "Looks at gradients of examples once, at the start, so it cannot keep them private."
 _LAST_HALF = "Changes only the last half of the blocks."
 
 
@@ -54,11 +55,11 @@ def ways(recipe: Recipe) -> list[Way]:
     """The ways to tune as ``recipe`` says, which itself is the first one if it needs forward passes only."""
     forward, exact, half = _forward(recipe), _preset("Exact gradients").settings, _preset("Exact, last half").settings
     lora = {**half, "mask": {**half["mask"], "blocks": "all"}}
-    forward_half = {**forward, "mask": {**forward.get("mask", {}), "blocks": "half"}}
+    subspace = _preset("Gradient subspace").settings
     found = [
         Way("forward", "Forward passes only", forward, _MANY_STEPS),
         Way("exact", "Exact gradients", exact, _NO_GRADIENT),
-        Way("forward-half", "Forward passes, last half", forward_half, f"{_LAST_HALF} {_MANY_STEPS}"),
+        Way("forward-subspace", "Forward passes in a gradient subspace", subspace, f"{_LAST_HALF} {_ONCE}"),
         Way("exact-half", "Exact gradients, last half", half, f"{_LAST_HALF} {_NO_GRADIENT}"),
         Way("lora", "LoRA, exact gradients", lora, f"Changes whole matrices. {_NO_GRADIENT}"),
     ]

@@ -117,7 +117,7 @@ def test_every_way_is_measured_with_the_model_loaded_once(make, clock, monkeypat
     train = finish(load_data(chosen, model)).train.encoded
     tokens = list(map(count_tokens, train))
     prefix = sum(tokens) / sum(tokens[: plans.PREFIXES])  # all examples are used, and some took a tick
-    assert {name for name, each in figures.items() if each.pace.prefix} == {"forward-half", "exact-half"}
+    assert {name for name, each in figures.items() if each.pace.prefix} == {"forward-subspace", "exact-half"}
     assert figures["exact-half"].pace.prefix == pytest.approx(prefix)
     # A step of the first way took two ticks for two forward passes of a batch; its mask one pass of its text.
     text = chosen.mask.passages(model, plans.Search(0, chosen.data))
@@ -186,9 +186,10 @@ def test_what_needs_forward_passes_gets_them(make, tables, why):
     chosen = make(**tables)
     found = {each.name: each for each in finish(plan(chosen)).ways}
     made = recommend(list(found.values()), chosen)
-    assert made.recommended == "forward" and why in made.why
+    assert made.recommended == ("forward" if chosen.privacy.private else "forward-subspace") and why in made.why
     assert {name for name, each in found.items() if why in each.problem} == {"exact", "exact-half", "lora"}
-    assert found["forward"].pace and found["forward-half"].pace
+    assert found["forward"].pace
+    assert bool(found["forward-subspace"].problem) == chosen.privacy.private
     assert any("[privacy] does not cover" in note for note in made.notes) == chosen.privacy.private
 
 
@@ -197,12 +198,12 @@ def test_weights_that_are_tuned_in_place_are_measured_last_and_as_ever(make, mon
     order, work = [], plans.stand_in
     monkeypatch.setattr(plans, "stand_in", lambda recipe, model: order.append(recipe.mask.rule) or work(recipe, model))
     found = {each.name: each for each in finish(plan(chosen)).ways}
-    assert order[-2:] == ["all", "all"] and "all" not in order[:-2] and not found["forward"].problem
+    assert order[-1:] == ["all"] and "all" not in order[:-1] and not found["forward"].problem
 
 
 def test_two_ways_that_come_to_the_same_are_one(make):
     found = finish(plan(make(mask={"blocks": "half"}, loop={"steps": 2000}), False))
-    assert [each.name for each in found.ways] == ["forward", "exact", "exact-half", "lora"]
+    assert [each.name for each in found.ways] == ["forward", "exact", "forward-subspace", "exact-half", "lora"]
 
 
 # [estimator] rule = "auto"
