@@ -19,7 +19,7 @@ from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe.metrics import metric
 from sparsezo_gui.redaction import redacted
 from sparsezo_gui.sizes import size
-from sparsezo_gui.stages import ONE, Stage, Stages
+from sparsezo_gui.stages import ONE, Stage, Stages, amount
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -218,20 +218,22 @@ class Console:
         self._stage = ""
 
     def _progress(self, stage: str, done: int, total: int, detail: str) -> None:
-        overall = self._stages.at(e.Progress(stage, done, total))
+        now = e.Progress(stage, done, total)
+        overall = self._stages.at(now)
         words = overall.words()
+        counts = amount(now, overall.speed) if detail == "bytes" and total else ""
         if not sys.stderr.isatty():
-            now = time.monotonic()
-            if stage != self._stage or now - self._printed_at > LINE_EVERY:
-                self._stage, self._printed_at = stage, now
-                line = f"{stage} {f'{done}/{total} {detail}' if total else ''}".rstrip()
+            clock = time.monotonic()
+            if stage != self._stage or clock - self._printed_at > LINE_EVERY:
+                self._stage, self._printed_at = stage, clock
+                line = f"{stage} {counts or (f'{done}/{total} {detail}' if total else '')}".rstrip()
                 print(printable(f"{line} ({words})" if words else line), file=sys.stderr, flush=True)
             return
         if self._bar is None or self._task is None or not (stage == self._stage or self._preparing):
             self.end_progress()
             self._bar, self._task = _new_bar()
         self._stage = stage
-        detail = detail if stage == "Tuning" else f"{done:,} of {total:,} {detail}" if total else ""
+        detail = detail if stage == "Tuning" else counts or (f"{done:,} of {total:,} {detail}" if total else "")
         if self._preparing:  # one bar for all stages
             done, total = round(PARTS * overall.fraction), PARTS
         self._bar.update(

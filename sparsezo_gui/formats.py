@@ -1,4 +1,5 @@
-"""Kinds of files: which data can be read, and what a run can be exported as. Adding one is one file and one line here.
+"""Kinds of files: which data can be read, what a run can be exported as, and which tuned models a run can start from.
+Adding one is one file and one line here.
 
 Paths are strings, so that the window and the command line can list the formats without loading the engine.
 """
@@ -16,6 +17,8 @@ from sparsezo_gui.lazy import load
 if TYPE_CHECKING:
     from sparsezo_gui.engine.data.record import Record
     from sparsezo_gui.engine.export.form import ExportFormat
+    from sparsezo_gui.engine.log.form import LogFormat
+    from sparsezo_gui.engine.pretrained.tuned import TunedModel
     from sparsezo_gui.engine.spaces.space import Space
 
 _ENGINE = "sparsezo_gui.engine"
@@ -51,6 +54,18 @@ EXPORTS = {
     "hf": f"{_ENGINE}.export.hf:HuggingFace",
     "gguf": f"{_ENGINE}.export.gguf.model:Gguf",
     "gguf-lora": f"{_ENGINE}.export.gguf.lora:GgufLora",
+}
+TUNED = (
+    f"{_ENGINE}.tuned.run:TunedRun",
+    f"{_ENGINE}.tuned.overlay:TunedOverlay",
+    f"{_ENGINE}.tuned.adapter:TunedAdapter",
+)
+"""What a model may be besides a pretrained one: something tuned, on top of the model that it was tuned on."""
+LOGS = {
+    "csv": f"{_ENGINE}.log.csv_file:CsvFile",
+    "parquet": f"{_ENGINE}.log.parquet_file:ParquetFile",
+    "tensorboard": f"{_ENGINE}.log.tensorboard:TensorBoard",
+    "trackio": f"{_ENGINE}.log.trackio:Trackio",
 }
 
 
@@ -98,3 +113,20 @@ def export_formats() -> dict[str, ExportFormat]:
 def default_export(space: Space) -> str:
     """The name of the export format for tuned values of ``space``, unless the user chooses another."""
     return next(name for name, form in export_formats().items() if form.suits(space))
+
+
+def log_format(name: str) -> LogFormat:
+    """The kind of log of that name. Raises `UserError` for an unknown one."""
+    if name not in LOGS:
+        raise UserError(f"Unknown log '{name}'. {did_you_mean(name, LOGS)}")
+    return cast("LogFormat", load(LOGS[name])())
+
+
+def tuned_models() -> list[type[TunedModel]]:
+    """All kinds of tuned models."""
+    return [load(path) for path in TUNED]
+
+
+def tuned_model(id: str) -> TunedModel | None:
+    """The tuned model that ``id`` names; None if it can only be a pretrained one. Raises `UserError`."""
+    return next((found for kind in tuned_models() if (found := kind.at(id)) is not None), None)

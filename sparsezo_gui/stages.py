@@ -7,13 +7,15 @@ Every stage reports its own progress; how long the later ones take is not known.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Progress
-from sparsezo_gui.sizes import duration
+from sparsezo_gui.sizes import duration, size
 
+RECENT = 5.0  # seconds whose speed is shown
 KNOWN = 2.0  # seconds into a stage from which on its own pace is used, and the time left is shown
 
 
@@ -46,17 +48,25 @@ def starting(recipe: Recipe) -> tuple[Stage, ...]:
 
 @dataclass(frozen=True)
 class Overall:
-    """Stage ``number`` of ``count``, the ``fraction`` of all work, and the seconds ``left``."""
+    """Stage ``number`` of ``count``, the ``fraction`` of all work, the seconds ``left``, and the ``speed`` of the last
+    seconds, in units of the progress per second."""
 
     number: int
     count: int
     fraction: float
     left: float
+    speed: float = field(default=0.0, compare=False)
 
     def words(self) -> str:
         """For example 'stage 2 of 6, about 40 s left'; empty if there is nothing to say."""
         stage = [f"stage {self.number} of {self.count}"] if self.count > 1 else []
         return ", ".join(stage + ([f"about {duration(self.left)} left"] if self.left >= 1 else []))
+
+
+def amount(progress: Progress, speed: float) -> str:
+    """Bytes as text, such as '1.2 GiB of 3.4 GiB, 5.6 MiB/s'."""
+    done = f"{size(progress.done)} of {size(progress.total)}"
+    return f"{done}, {size(speed)}/s" if speed else done
 
 
 class Stages:
@@ -66,6 +76,7 @@ class Stages:
         self._stages, self._clock = stages, clock
         self._began = self._entered = self._reported = clock()
         self._index, self._name, self._first, self._fraction = 0, "", 0, 0.0
+        self._seen = deque[tuple[float, int]]()  # when how much was done, in the last seconds
         self._took = self._expected = 0.0  # seconds of the finished stages with a known duration
 
     def at(self, progress: Progress) -> Overall:
@@ -74,11 +85,19 @@ class Stages:
         self._enter(self._place(progress.stage), now)
         if progress.stage != self._name or progress.done < self._first:
             self._name, self._first, self._reported = progress.stage, progress.done, now
+            self._seen.clear()
         left = self._left(progress, now) + self._pace * sum(each.seconds for each in self._stages[self._index + 1 :])
-        elapsed = now - self._began
+        elapsed, speed = now - self._began, self._speed(progress.done, now)
         if elapsed > 0:
             self._fraction = max(self._fraction, elapsed / (elapsed + left))
-        return Overall(self._index + 1, len(self._stages), self._fraction, left if elapsed > KNOWN else 0.0)
+        return Overall(self._index + 1, len(self._stages), self._fraction, left if elapsed > KNOWN else 0.0, speed)
+
+    def _speed(self, done: int, now: float) -> float:
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and self._seen[1][0] <= now - RECENT:
+            self._seen.popleft()
+        began, had = self._seen[0]
+        return (done - had) / (now - began) if now - began >= 1 else 0.0
 
     def _place(self, name: str) -> int:
         """The stage that reports under ``name``; a stage that is over does not come back."""

@@ -16,6 +16,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import hypothesis
 import pytest
 
+from sparsezo_gui import resources
+
 # Where tests run in the background of a script, they and what they start would ignore Ctrl-C, which some of them try.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -54,8 +56,42 @@ def _unsynced(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _frozen():
+def _frozen(monkeypatch):
     """What is alive before a test is not looked through again: a run collects several times, and with the libraries of
-    the engine in memory every time takes 0.4 s."""
+    the engine in memory every time takes 0.4 s. Nor is it counted, which takes half of loading a tiny model."""
     gc.collect()
     gc.freeze()
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: 1)
+
+
+@pytest.fixture(scope="session")
+def _few_words(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "check.jsonl"
+    path.write_text('{"text": "The tide had gone out further than ever."}\n')
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _short_check(monkeypatch, _few_words):
+    """A run ends with a few words of general text; the bundled pages, which tests/engine/test_general.py and processes
+    read, take a quarter of a tiny run."""
+    monkeypatch.setattr(resources, "CHECK_TEXT", _few_words)
+
+
+@pytest.fixture
+def run(capsys):
+    """``run(*arguments)``: exit code, lines of standard output, text of standard error."""
+
+    from sparsezo_gui import cli
+
+    def call(*arguments):
+        capsys.readouterr()
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code
+        out, error = capsys.readouterr()
+        assert "Traceback" not in error + out
+        return code, out.splitlines(), error
+
+    return call

@@ -13,9 +13,9 @@ import time
 
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import AutoTokenizer
 
-from sparsezo_gui import cli
 from sparsezo_gui.answers import RateReport
 from sparsezo_gui.console import Console
 from sparsezo_gui.engine import rate_search
@@ -43,23 +43,6 @@ def recipe_file(tmp_path, tiny_folder):
         '[mask]\nrule = "random"\ndensity = 0.01\n[loop]\nsteps = 5\nbatch_size = 2\nevaluate_every = 0\n'
     )
     return path
-
-
-@pytest.fixture
-def run(capsys):
-    """``run(*arguments)``: exit code, lines of standard output, text of standard error."""
-
-    def call(*arguments):
-        capsys.readouterr()
-        try:
-            code = cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code
-        out, error = capsys.readouterr()
-        assert "Traceback" not in error + out
-        return code, out.splitlines(), error
-
-    return call
 
 
 def objects(lines):
@@ -117,7 +100,7 @@ def test_preview_needs_a_tokenizer_only(run, recipe_file, tiny_folder, tmp_path)
     ("name", "content", "told"),
     [
         ("m.gguf", "GGUF", "broken or incomplete"),
-        ("adapter_config.json", '{"base_model_name_or_path": "x/y"}', "contains an adapter (such as LoRA)"),
+        ("adapter_config.json", '{"base_model_name_or_path": "x/y"}', "is an adapter of kind 'None'"),
         ("config.json", '{"architectures": ["LlamaForSequenceClassification"]}', "is a text classifier"),
     ],
 )
@@ -260,7 +243,7 @@ def test_help_and_version_answer_without_the_engine():
         (["data.source=/no/such.csv"], "/no/such.csv"),
         (["data.columns={answer='lable'}"], "lable"),
         (["loop.stpes=3"], "Did you mean 'steps'?"),
-        (["mask.density=3"], "[mask] density: input should be less than or equal to 1, not 3."),
+        (["mask.density=3"], "[mask] density: must be 1 or less, not 3."),
         (["mask.rule=all"], "4-bit weights cannot be updated in place. Set [model] bits = 32 or 16, or [mask] rule ="),
         (["mask.rule=saved", "mask.file=/no/mask"], "There is no mask file '/no/mask'"),
         (["data.task=chats"], "Did you mean 'chat'?"),
@@ -672,6 +655,7 @@ def test_a_chat_is_asked_in_the_models_template(run, tmp_path, tiny_folder):
 
 def test_caches_are_listed_and_removed(run, monkeypatch, tmp_path):
     monkeypatch.setenv("SPARSEZO_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     assert run("cache") == (0, ["Nothing is kept."], "")
     Store("0123456789abcdef").put(b"key", bytes(10_000))
     code, out, _ = run("cache", "--json")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Progress
-from sparsezo_gui.stages import ONE, RESUMING, Overall, Stage, Stages, starting
+from sparsezo_gui.stages import ONE, RESUMING, Overall, Stage, Stages, amount, starting
 
 NAMES = ["Looking for the model", "Downloading the model", "Loading the model", "Reading data", "Preparing examples",
          "Finding sensitive weights", "Trying a learning rate of 0.1", "Evaluating on validation",
@@ -117,3 +117,15 @@ def test_in_words():
     assert Overall(2, 6, 0.1, 0.4).words() == "stage 2 of 6"
     assert Overall(1, 1, 0.1, 600).words() == "about 10 min left"
     assert Overall(1, 1, 0.1, 0).words() == ""
+
+
+def test_the_speed_is_that_of_the_last_seconds():
+    """A download of 10 MiB/s that slows down to 1 MiB/s."""
+    work, speed = Work(ONE), 2**20
+    for second in range(10):
+        assert work.at(second, "down", 10 * speed * second, 500 * speed, "bytes").speed in (0, 10 * speed)
+    for second in range(10, 21):
+        last = Progress("down", (90 + second - 9) * speed, 500 * speed, "bytes")
+        found = work.at(second, last.stage, last.done, last.total, last.unit)
+    assert found.speed == speed and amount(last, found.speed) == "101 MiB of 500 MiB, 1.00 MiB/s"
+    assert work.at(21, "other", 5, 9).speed == 0 and amount(last, 0) == "101 MiB of 500 MiB"

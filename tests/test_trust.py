@@ -19,7 +19,7 @@ TRUST = "--trust-remote-code"
 PACKAGE = Path(sparsezo_gui.__file__).parent
 READERS = (
     "engine/pretrained/code.py", "engine/hub/cache.py", "gui/pages/model.py", "cli/__init__.py", "cli/command.py",
-    "cli/plans.py",
+    "cli/plans.py", "cli/hub.py",
 )  # fmt: skip
 """What looks at the recipe's key: whether there is code to ask about, whether to fetch it, its field; and the flag."""
 

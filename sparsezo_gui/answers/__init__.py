@@ -6,7 +6,7 @@ The engine makes these and the window shows them, so neither has to import the o
 from sparsezo_gui.answers.data import Candidate, DataPreview, Pieces, Task
 from sparsezo_gui.answers.memory import METHODS, TIGHT, MemoryEstimate, Part
 from sparsezo_gui.answers.method import Cost, MaskReport, RateReport, Rung, Tally, short_rate
-from sparsezo_gui.answers.models import Cache, ModelCode, ModelSummary
+from sparsezo_gui.answers.models import Cache, Downloaded, Found, ModelCode, ModelSummary, Pushed
 from sparsezo_gui.answers.plan import Pace, Plan, WayFigures
 from sparsezo_gui.answers.runs import Content, Exported, History, Received, RunSummary, Shareable, Shared
 
@@ -18,7 +18,9 @@ __all__ = [
     "Content",
     "Cost",
     "DataPreview",
+    "Downloaded",
     "Exported",
+    "Found",
     "History",
     "MaskReport",
     "MemoryEstimate",
@@ -28,6 +30,7 @@ __all__ = [
     "Part",
     "Pieces",
     "Plan",
+    "Pushed",
     "RateReport",
     "Received",
     "RunSummary",

@@ -8,10 +8,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of finding a mask: seconds, and the peak memory of the process in bytes."""
+    """The cost of finding a mask: seconds, and the peak memory of the process in bytes; ``kept`` if it was found
+    before, at this cost."""
 
     seconds: float
     bytes: int
+    kept: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ class ModelSummary:
     id: str
     title: str
     kind: str
-    """'bundled', 'folder', 'file' (GGUF), 'cache', 'ollama', 'lmstudio' or 'hub'."""
+    """'bundled', 'folder', 'file' (GGUF), 'cache', 'ollama', 'lmstudio', 'hub', 'run', 'adapter' or
+    'overlay'."""
     architecture: str = ""
     parameters: int = 0
     bytes: int = 0
@@ -23,6 +24,48 @@ class ModelSummary:
     gated: bool = False
     problem: str = ""
     """Why it cannot be tuned here, in a sentence; empty when it can."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model or data set that a search of the Hub found; 0 and '' stand for what is not known."""
+
+    id: str
+    parameters: int = 0
+    """Of a model."""
+    rows: str = ""
+    """Of a data set, roughly, such as '10K to 100K'."""
+    bytes: int = 0
+    licence: str = ""
+    downloads: int = 0
+    """In the last month."""
+    gated: bool = False
+    fit: str = ""
+    """Whether tuning a model fits this computer: see `MemoryEstimate.verdict`."""
+    problem: str = ""
+    """Why a model cannot be tuned here, in a sentence."""
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """A model or data set of the Hub that is on this computer now: its commit, its folder, the ``bytes`` of its files,
+    and how many of them were ``downloaded`` just now."""
+
+    id: str
+    revision: str
+    path: str
+    bytes: int
+    downloaded: int
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """An export on the Hub: its ``address``, and the ``bytes`` of its files."""
+
+    id: str
+    address: str
+    private: bool
+    bytes: int
 
 
 class ModelCode(Protocol):

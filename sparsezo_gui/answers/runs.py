@@ -98,8 +98,11 @@ class Received:
 
 @dataclass(frozen=True)
 class Exported:
-    """An exported ``step`` of a run: the number of ``tuned`` values, and ``notes`` for the user, in sentences."""
+    """An exported ``step`` of a run: the number of ``tuned`` values, ``notes`` for the user, in sentences, where it was
+    written, and the ``card`` of a file that has no room for one."""
 
     step: int
     tuned: int
     notes: tuple[str, ...]
+    out: str = ""
+    card: str = ""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui import recipe
 from sparsezo_gui.console import Console
-from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -97,16 +96,10 @@ def recipe_of(options: argparse.Namespace, name: str = "") -> Recipe:
 def past(options: argparse.Namespace) -> tuple[RunFolder, int | None]:
     """The run and the step that the options name; checks that the run has that step."""
     from sparsezo_gui.engine.runs.folder import open_run
-    from sparsezo_gui.engine.runs.lineage import lineage_of
-    from sparsezo_gui.recipe import outcome
+    from sparsezo_gui.engine.runs.lineage import step_of
 
-    run, step = open_run(options.run), options.step
-    if step == "best":
-        best = outcome.best(outcome.on_lineage(run.events()))
-        if best is None:
-            raise UserError(f"Run '{run.name}' has no evaluation on validation examples yet, so there is no best step.")
-        step = best.step
-    return run, None if step is None else lineage_of(run, step).step
+    run = open_run(options.run)
+    return run, step_of(run, options.step)
 
 
 def session_of(options: argparse.Namespace, console: Console) -> tuple[Session, RunFolder]:

@@ -8,8 +8,10 @@ from datetime import datetime
 from pathlib import Path
 
 from sparsezo_gui import recipe, resources
+from sparsezo_gui.answers import Cache
 from sparsezo_gui.cli.command import argument, command
 from sparsezo_gui.console import Console
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.sizes import size
 
 
@@ -52,8 +54,18 @@ def recipes(options: argparse.Namespace, console: Console) -> None:
     console.table(rows, ("recipe", "model", "data", "mask", "path"), "No bundled recipes.")
 
 
-@command("models", "List the models on this computer.")
+@command(
+    "models", "List the models on this computer, or search the Hub.",
+    argument("--search", metavar="WORDS", help="search the Hub; shows whether tuning fits this computer, with the "
+             "default recipe, before anything is downloaded"),
+    argument("--datasets", action="store_true", help="search for data sets"),
+)  # fmt: skip
 def models(options: argparse.Namespace, console: Console) -> None:
+    if options.search is not None:
+        _search(options, console)
+        return
+    if options.datasets:
+        raise UserError("--datasets needs --search WORDS. To list the data sets on this computer: sparsezo cache")
     from sparsezo_gui.engine.hub.library import local_models
 
     rows = [dataclasses.asdict(model) for model in local_models()]
@@ -62,22 +74,50 @@ def models(options: argparse.Namespace, console: Console) -> None:
     )
 
 
+def _search(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.search import search
+
+    found = console.finish(search(options.search, recipe.Recipe(), options.datasets))
+    rows = [dataclasses.asdict(each) for each in found]
+    if not options.json:
+        for row in rows:
+            row |= {"size": size(row["bytes"]) if row["bytes"] else "", "gated": "gated" if row["gated"] else "",
+                    "fit": row["fit"] or row["problem"]}  # fmt: skip
+    columns = ("id", "rows", "size") if options.datasets else ("id", "fit", "size")
+    console.table(rows, (*columns, "licence", "downloads", "gated"), "Nothing on the Hub has these words in its name.")
+
+
 @command(
-    "cache", "List what is kept to save time, such as activations below the tuned blocks, and remove it.",
-    argument("--remove", metavar="NAME|all", help="remove this; it is computed again when needed"),
+    "cache", "List what is kept: downloads from the Hub, and what saves time, such as activations below the tuned "
+    "blocks; and remove it.",
+    argument("--remove", metavar="NAME|all", help="remove this; it is computed or downloaded again when needed (all: "
+             "all but downloads)"),
 )  # fmt: skip
 def cache(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine import caches
+    from sparsezo_gui.engine.hub.downloads import downloads
 
+    downloaded = downloads()
     if options.remove:
-        removed = caches.remove(options.remove)
-        freed = sum(each.bytes for each in removed)
-        names = [each.name for each in removed]
-        count = f"{len(names)} cache{'' if len(names) == 1 else 's'}"
-        console.result({"removed": names, "bytes": freed}, f"Removed {count}, {size(freed)}.")
+        _remove(options.remove, downloaded, console)
         return
-    rows = [dataclasses.asdict(each) for each in caches.caches()]
+    rows = [dataclasses.asdict(each) for each in (*downloaded, *caches.caches())]
     if not options.json:
         for row in rows:
             row |= {"bytes": size(row["bytes"]), "used": datetime.fromtimestamp(row["used"]).isoformat(" ", "minutes")}
     console.table(rows, ("name", "kind", "bytes", "used", "path"), "Nothing is kept.")
+
+
+def _remove(name: str, downloaded: list[Cache], console: Console) -> None:
+    from sparsezo_gui.engine import caches
+    from sparsezo_gui.engine.hub.downloads import remove_download
+
+    removed = [each for each in downloaded if each.name == name]
+    for each in removed:
+        remove_download(each)
+    what = f"the {' and the '.join(each.kind for each in removed)} {name}"
+    if not removed:
+        removed = caches.remove(name, [each.name for each in downloaded])
+        what = f"{len(removed)} cache{'' if len(removed) == 1 else 's'}"
+    freed = sum(each.bytes for each in removed)
+    console.result({"removed": [each.name for each in removed], "bytes": freed}, f"Removed {what}, {size(freed)}.")

@@ -6,7 +6,7 @@ import argparse
 from typing import Any, NoReturn
 
 from sparsezo_gui import __version__
-from sparsezo_gui.cli import bench, lists, plans, runs, token, tuned, tuning
+from sparsezo_gui.cli import bench, hub, lists, plans, runs, token, tuned, tuning
 from sparsezo_gui.cli.command import JSON, TRUST
 from sparsezo_gui.errors import UserError
 
@@ -18,6 +18,7 @@ COMMANDS = (
     runs.share,
     runs.receive,
     runs.note,
+    runs.log,
     plans.plan,
     plans.estimate,
     plans.preview,
@@ -32,6 +33,8 @@ COMMANDS = (
     lists.recipes,
     lists.models,
     lists.cache,
+    hub.download,
+    hub.push,
     bench.bench,
     token.token,
 )

@@ -1,4 +1,4 @@
-"""Commands on a run that need no prompt: `branch`, `verify`, `share`, `receive` and `note`."""
+"""Commands on a run that need no prompt: `branch`, `verify`, `share`, `receive`, `note` and `log`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sparsezo_gui.cli.command import RUN, SETTINGS, STEP, argument, command, past
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.formats import LOGS
 from sparsezo_gui.recipe import events as e
 
 if TYPE_CHECKING:
@@ -121,3 +122,18 @@ def note(options: argparse.Namespace, console: Console) -> None:
 
 def _listed(contents: Iterable[Content]) -> str:
     return "\n".join(f"  {each.file} ({each.bytes:,} bytes): {each.holds}" for each in contents)
+
+
+@command(
+    "log", "Write a run's curves (losses, rates, times, metrics) for other programs, also while it runs.", RUN,
+    argument("--to", choices=tuple(LOGS), required=True, help="a CSV or Parquet file, a folder for TensorBoard, or a "
+             "project of Trackio; the last two need: pip install 'sparsezo-gui[log]'"),
+    argument("--out", default="", metavar="PATH", help="file or folder to write, or the project of Trackio (default: "
+             "named after the run; 'sparsezo' for Trackio)"),
+    argument("--follow", action="store_true", help="go on as long as the run does"),
+)  # fmt: skip
+def log(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.log import log_run
+
+    report = console.finish(log_run(options.run, options.to, options.out, options.follow))
+    console.result(report, report["told"])

@@ -18,6 +18,7 @@ from sparsezo_gui.cli.command import (
     recipe_of,
     session_of,
 )
+from sparsezo_gui.cli.hub import PUBLIC, check, send
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.formats import export_formats
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
     loads=True,
 )  # fmt: skip
 def evaluate(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.evaluate import BATCH, evaluate
+    from sparsezo_gui.engine.evaluate import evaluate
     from sparsezo_gui.engine.general import NOT_MEASURED, compared, untuned
     from sparsezo_gui.engine.provenance import marked
-    from sparsezo_gui.engine.session.loading import data_of, load_data, load_model
+    from sparsezo_gui.engine.session.loading import load_data, load_model
+    from sparsezo_gui.engine.session.metrics import base_and_tuned
 
     found: dict[str, dict[str, float]] = {}
     changed: tuple[str, ...] = ()
@@ -45,14 +47,8 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
             raise UserError(f"--set works on recipes only, and '{options.target}' is a run. Leave it out.")
         options.run = options.target
         session, run = session_of(options, console)
-        data = console.finish(data_of(session, run, (options.split,), options.changed_inputs))
+        found |= console.finish(base_and_tuned(session, run, options.split, options.changed_inputs))
         changed = session.changed
-        examples = getattr(data, options.split).encoded
-        judged = session.model, examples, options.split, session.recipe.objective, session.base(examples, BATCH)
-        with session.tuned.base():
-            found["base"] = console.finish(evaluate(*judged)).metrics
-        with session.tuned.applied():
-            found["tuned"] = console.finish(evaluate(*judged)).metrics
         general = compared(session)
     else:
         if options.step is not None:
@@ -123,18 +119,31 @@ def _formats(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{flag}", choices=tuple(choices), help=told)
 
 
-@command("export", "Export a run for use in other programs.", RUN, _formats, STEP, CHANGED, loads=True)
+@command(
+    "export", "Export a run for use in other programs.", RUN, _formats, STEP, CHANGED,
+    argument("--push", metavar="OWNER/NAME", help="then upload it to the Hugging Face Hub, as a new private model"),
+    PUBLIC, loads=True,
+)  # fmt: skip
 def export(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.export import export_run
 
+    if options.public and not options.push:
+        raise UserError("--public needs --push OWNER/NAME.")
+    if options.push:
+        check(options.push, options.public, console)
     run, step = past(options)
     names = {option.name for form in export_formats().values() for option in form.options}
     chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
     accept = options.changed_inputs
     report = console.finish(export_run(run.path, options.format, options.out, step, accept=accept, **chosen))
+    card = report.pop("card", "")
     console.result(report, f"Written to {report['out']}.")
     for line in report.get("told", ()):
         console.say(line)
+    for program, line in report["serve"].items():
+        console.say(f"Serve it with {program}: {line}")
+    if options.push:
+        send(Path(report["out"]), options.push, options.public, console, card)
 
 
 @command(

@@ -130,10 +130,10 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     streamed = device.type == "cuda" and needed(
         source.spec, table.bits, dtype.itemsize, devices.memory_free(device) + devices.memory_used(device)
     )
-    checkpoint = Checkpoint(source)
+    checkpoint = source.checkpoint
     own = tables.own_types(checkpoint, tables.narrow(source.spec, dtype, device.type))
     with tables.loaded_as(own):
-        module = _module(source, table, torch.device("cpu") if streamed else device, dtype)
+        module = _module(checkpoint, source, table, torch.device("cpu") if streamed else device, dtype)
     model = FrozenModel(module, tokenizer, source, checkpoint, device, dtype, PACK_ROWS[device.type])
     rounding = Rounding()
     for done, name in enumerate(source.spec.linears):
@@ -152,7 +152,7 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
     # Each is copied, since one view into the mapped file would keep all its pages in this process; a table is read
     # anew, since looking at its view would map as much memory again.
     for name, parameter in module.named_parameters():
-        if source.packed:  # nothing is mapped, and to make a table dense again takes long
+        if not source.mapped:  # to make a table dense again takes long
             held = parameter.to(device, own.get(name, dtype))
         else:
             held = checkpoint.read(name) if name in own else parameter.to(device, dtype, copy=True)
@@ -176,7 +176,9 @@ def stream(model: FrozenModel) -> None:
     model.streamed = Streamed(model.module.get_submodule(model.spec.blocks), model.device)
 
 
-def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype: torch.dtype) -> Any:
+def _module(
+    checkpoint: Checkpoint, source: ModelSource, table: ModelTable, device: torch.device, dtype: torch.dtype
+) -> Any:
     options: dict[str, Any] = {}
     if not source.bitsandbytes and table.bits in (4, 8):
         options["quantization_config"] = BitsAndBytesConfig(
@@ -197,8 +199,8 @@ def _module(source: ModelSource, table: ModelTable, device: torch.device, dtype:
         warnings.simplefilter("ignore")  # the loader's advice is for programmers
         try:
             options |= {"dtype": _held_dtype(source, table, dtype), "device_map": {"": device}}
-            if source.packed:
-                module = auto.load_tensors(source.config, source.packed, **options)
+            if not source.mapped:
+                module = auto.load_tensors(source.config, checkpoint.entries, source.code, **options)
             else:
                 options |= {"config": source.config, "use_safetensors": True}
                 module = auto.load_model(source.folder, source.code, **options)

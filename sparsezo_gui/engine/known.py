@@ -12,7 +12,8 @@ from sparsezo_gui.engine.data import TaskData, load_task
 from sparsezo_gui.engine.hub.cache import cached_folder
 from sparsezo_gui.engine.hub.library import usable_code
 from sparsezo_gui.engine.pretrained.limits import BeyondModel, Limits, limits_of
-from sparsezo_gui.engine.pretrained.source import local_folder, read_config
+from sparsezo_gui.engine.pretrained.places import local_folder
+from sparsezo_gui.engine.pretrained.source import read_config
 from sparsezo_gui.engine.pretrained.spec import spec
 from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
 from sparsezo_gui.errors import UserError

@@ -27,12 +27,13 @@ from statistics import median
 from sparsezo_gui.answers import RateReport, Rung, short_rate
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.general import general_text, perplexity
-from sparsezo_gui.engine.masks.rule import Search, find_measured
+from sparsezo_gui.engine.masks.kept import find_once
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.planning import concrete, formula
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.session.loading import load_data, load_model
 from sparsezo_gui.engine.spaces.values import tuned_values
-from sparsezo_gui.engine.zo.generator import Stream, normal, permutation
+from sparsezo_gui.engine.zo.generator import Stream, permutation
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.events import Event, Progress
@@ -86,7 +87,7 @@ def find_rate(recipe: Recipe, steps: int | None = None) -> Generator[Event, None
     recipe, _ = yield from concrete(recipe)
     model = yield from load_model(recipe)
     data = yield from load_data(recipe, model)
-    mask, _ = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
+    mask, _ = yield from find_once(recipe.mask, model, Search(recipe.loop.seed, recipe.data), recipe.model)
     session = Session(recipe, model, tuned_values(model, mask))
     model.pack_rows = formula(recipe, model.source.spec, data).rows
     search = prepared(session, data.train.encoded, None if steps is None else Budget(HELD_OUT, (steps,)))
@@ -245,7 +246,7 @@ def harmless(session: Session, rate: float) -> Generator[Event, None, float]:
     moved = math.sqrt(math.fsum(schedule.rate(step, steps) ** 2 for step in range(1, steps + 1)))
     if recipe.update.averages:
         moved /= math.sqrt(max(1, recipe.estimator.averaged(recipe.loop.batch_size)))
-    random = normal(recipe.loop.seed, 0, 0, tuned.values.numel(), tuned.values.device)
+    random = tuned.random(recipe.loop.seed)
     for _ in range(MOST):
         session.begin()
         tuned.values += random * (rate * moved)

@@ -27,7 +27,8 @@ from sparsezo_gui.engine.files import own
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.loop import Commands, Loaded, Running
 from sparsezo_gui.engine.loop.loading import load
-from sparsezo_gui.engine.masks.rule import MaskRule, Search, find_measured
+from sparsezo_gui.engine.masks.kept import find_once
+from sparsezo_gui.engine.masks.rule import MaskRule, Search
 from sparsezo_gui.engine.objectives.likelihood import Likelihood
 from sparsezo_gui.engine.planning import concrete, formula
 from sparsezo_gui.engine.privacy import accounting
@@ -52,12 +53,12 @@ DIRECTIONS_PROBED = 2  # to measure rounding noise along; drawn for step 0, whic
 
 
 def train(
-    recipe: Recipe, commands: Commands | None = None, folder: Path | None = None, find: Find = find_measured,
+    recipe: Recipe, commands: Commands | None = None, folder: Path | None = None, find: Find | None = None,
     splits: Sequence[str] = SPLITS[1:],
 ) -> Iterator[e.Event]:  # fmt: skip
     """Starts a new run of ``recipe`` in ``folder`` (None: where the recipe says). Raises `UserError`.
 
-    A benchmark may ``find`` masks among those it kept, and evaluate only some ``splits`` at the end.
+    A benchmark may ``find`` masks among its own, and evaluate only some ``splits`` at the end.
     """
     with starting(recipe, folder) as (path, weaker):
         yield from (e.Notice(text, "warning") for text in weaker)
@@ -66,7 +67,7 @@ def train(
         yield from loop.events(running)
 
 
-def _new_run(recipe: Recipe, path: Path, commands: Commands, find: Find) -> Generator[e.Event, None, Running]:
+def _new_run(recipe: Recipe, path: Path, commands: Commands, find: Find | None) -> Generator[e.Event, None, Running]:
     """A new run before its first step. It has the only reference to the model, so that memory can be released."""
     recipe, chosen = yield from concrete(recipe)
     recipe.privacy.check()
@@ -75,9 +76,11 @@ def _new_run(recipe: Recipe, path: Path, commands: Commands, find: Find) -> Gene
     data = yield from load_data(recipe, model)
     if planned := accounting.planned(recipe, len(data.train)):
         yield from _privacy_notices(planned, len(data.train))
+    find = find or partial(find_once, table=recipe.model)
     mask, cost = yield from find(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
     if recipe.mask.cost():
-        yield e.Notice(f"Finding the mask took {cost.seconds:.0f} s and at most {size(cost.bytes)}.")
+        took = f"took {cost.seconds:.0f} s and at most {size(cost.bytes)}"
+        yield e.Notice(f"The mask was found before, which {took}." if cost.kept else f"Finding the mask {took}.")
     session = Session(recipe, model, tuned_values(model, mask))
     session.begin()
     yield from _checkpoint_notices(session)

@@ -14,14 +14,18 @@ from queue import SimpleQueue
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from sparsezo_gui.answers import (
+    Cache,
     DataPreview,
+    Downloaded,
     Exported,
+    Found,
     History,
     MaskReport,
     MemoryEstimate,
     ModelCode,
     ModelSummary,
     Plan,
+    Pushed,
     RateReport,
     Received,
     RunSummary,
@@ -67,6 +71,11 @@ class EngineCalls(Protocol):
         self, folder: Path, form: str, out: Path, step: int | None, options: dict[str, str], accept: bool
     ) -> Work[Exported]: ...
     def consent(self, code: ModelCode) -> None: ...
+    def search(self, recipe: Recipe, words: str, datasets: bool) -> Work[list[Found]]: ...
+    def download(self, id: str, datasets: bool) -> Work[Downloaded]: ...
+    def discard(self, id: str, datasets: bool) -> None: ...
+    def remove(self, id: str, datasets: bool) -> Cache: ...
+    def push(self, out: Path, id: str, public: bool, card: str) -> Work[Pushed]: ...
 
 
 @dataclass(frozen=True)

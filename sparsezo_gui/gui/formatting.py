@@ -7,7 +7,7 @@ from sparsezo_gui.recipe.events import Evaluation, Progress
 from sparsezo_gui.sizes import duration as duration
 from sparsezo_gui.sizes import latency as latency
 from sparsezo_gui.sizes import size as size
-from sparsezo_gui.stages import Overall
+from sparsezo_gui.stages import Overall, amount
 
 
 def count(number: float) -> str:
@@ -56,6 +56,7 @@ def file_name(name: str) -> str:
 
 def progress(now: Progress, overall: Overall) -> str:
     """Progress as text, such as 'Preparing examples: 1 200 of 2 500 examples (stage 3 of 6, about 40 s left)'."""
-    done = f"{count(now.done)} of {count(now.total)} {now.unit}".strip()
+    counts = f"{count(now.done)} of {count(now.total)} {now.unit}".strip()
+    done = amount(now, overall.speed) if now.unit == "bytes" else counts
     text = f"{now.stage}: {done}" if now.total else now.stage
     return f"{text} ({words})" if (words := overall.words()) else text

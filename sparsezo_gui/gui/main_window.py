@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from PySide6.QtCore import QByteArray, QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import QCloseEvent, QDesktopServices
 from PySide6.QtWidgets import (
+    QApplication,
     QButtonGroup,
     QFileDialog,
     QFrame,
     QHBoxLayout,
     QMainWindow,
-    QMessageBox,
     QStackedWidget,
     QToolButton,
     QVBoxLayout,
@@ -27,15 +27,17 @@ from sparsezo_gui.gui.chat import ChatDock
 from sparsezo_gui.gui.menus import Menus
 from sparsezo_gui.gui.pages import PAGES, make_page
 from sparsezo_gui.gui.pages.export import ExportPage
+from sparsezo_gui.gui.pages.run import RunPage
 from sparsezo_gui.gui.pages.runs import RunsPage
 from sparsezo_gui.gui.problems import Problem, explain
-from sparsezo_gui.gui.record import STATES
+from sparsezo_gui.gui.record import STATES, RunRecord
 from sparsezo_gui.gui.requests import LoadEngine
 from sparsezo_gui.gui.theme import GRID, icon, theme
 from sparsezo_gui.gui.widgets.basic import Page, label
 from sparsezo_gui.gui.widgets.consent import ConsentDialog
-from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
+from sparsezo_gui.gui.widgets.dialogs import RecipeDialog, ask_to_close
 from sparsezo_gui.gui.widgets.memory import MemoryStrip
+from sparsezo_gui.gui.widgets.next_run import NextRun
 from sparsezo_gui.gui.widgets.safe_text import safe_name, window_title
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump, load
@@ -52,9 +54,9 @@ class MainWindow(QMainWindow):
         self.workspace = workspace
         self.setWindowTitle("SparseZO")
         self.setMinimumSize(110 * GRID, 72 * GRID)
-        self.resize(1280, 800)
+        self.resize(QSize(1280, 800).boundedTo(self.screen().availableSize()))
         self._pages: dict[str, Page] = {}
-        self._closing = False
+        self._closing = self._going_on = False
         self._stack = QStackedWidget()
         self._strip = MemoryStrip(workspace)
         self._buttons: dict[str, QToolButton] = {}
@@ -65,6 +67,9 @@ class MainWindow(QMainWindow):
         layout.addWidget(self._navigation())
         right = QVBoxLayout()
         right.setSpacing(0)
+        bar = NextRun(workspace)
+        bar.start.connect(self.start_run)
+        right.addWidget(bar)
         right.addWidget(self._stack, 1)
         right.addWidget(self._strip)
         layout.addLayout(right, 1)
@@ -195,9 +200,13 @@ class MainWindow(QMainWindow):
 
     def choose_run(self) -> None:
         """Asks for a run folder and shows it."""
-        folder = QFileDialog.getExistingDirectory(self, "Open run folder", self._folder())
-        if folder:
+        if folder := QFileDialog.getExistingDirectory(self, "Open run folder", self._folder()):
             self.open_run(Path(folder))
+
+    def start_run(self) -> None:
+        """Starts the next run, on its page."""
+        self.go("run")
+        cast("RunPage", self.page("run")).start()
 
     def open_run(self, folder: Path) -> None:
         """Shows a run."""
@@ -252,30 +261,31 @@ class MainWindow(QMainWindow):
         record = workspace.run.record
         text = ""
         if record is not None and record.active:
-            state = STATES[record.state].lower()
-            text = f"{record.name or 'Run'}: {state}, step {record.step} of {record.steps}"
+            state = workspace.run.state
+            text = f"{record.name or 'Run'}: {state[:1].lower()}{state[1:]}, step {record.step} of {record.steps}"
         if self._run_label.text() != text:
             self._run_label.setText(text)
+        going_on = record is not None and record.active and not workspace.run.inspecting
+        if record is not None and self._going_on and not going_on:
+            self._tell_end(record)
+        self._going_on = going_on
         if self._closing and not workspace.run.running:
             QTimer.singleShot(0, self.close)
+
+    def _tell_end(self, record: RunRecord) -> None:
+        """A run ended, perhaps while another page or window was looked at."""
+        QApplication.alert(self)
+        page = self._stack.currentWidget()
+        if isinstance(page, Page) and page is not self._pages.get("run"):
+            state = STATES[record.state].lower()
+            told = Problem(f"{record.name or 'Run'}: {state} after step {record.step} of {record.steps}.")
+            page.banner.show_problem(told, "info", ("Show", lambda: self.go("run")))
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """During a run, asks first, then stops after the current step; the run can be resumed."""
         if self.workspace.run.running and not self.workspace.run.inspecting and not self._closing:
             event.ignore()
-            box = QMessageBox(
-                QMessageBox.Icon.Question,
-                "Close SparseZO",
-                "A run is in progress. It will stop after the current step, and you can resume it later.",
-                QMessageBox.StandardButton.NoButton,
-                self,
-            )
-            box.setTextFormat(Qt.TextFormat.PlainText)
-            box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-            leave = box.addButton("Stop and close", QMessageBox.ButtonRole.AcceptRole)
-            box.addButton("Keep running", QMessageBox.ButtonRole.RejectRole)
-            leave.clicked.connect(self.stop_and_close)
-            box.open()
+            ask_to_close(self, self.stop_and_close)
             return
         # A run that is still active here was closed twice: the journal loses the current step at most.
         self.workspace.store.setValue("geometry", self.saveGeometry())

@@ -214,6 +214,8 @@ class RunRecord:
                 self.columns.truncate(event.step)
                 self.evaluations = [e for e in self.evaluations if e.step <= event.step]
                 self.general_text = None
+                if self.examples is not None and self.examples.step > event.step:
+                    self.examples = None
                 self.rolled_back_to = event.step
                 self.notes.append(StepNotice(event.step, "Rolled back to this step.", "info"))
             elif isinstance(event, Paused):

@@ -11,7 +11,7 @@ from sparsezo_gui.answers import History
 from sparsezo_gui.gui.calls import RunRequest
 from sparsezo_gui.gui.client import Client
 from sparsezo_gui.gui.problems import Problem
-from sparsezo_gui.gui.record import RunRecord
+from sparsezo_gui.gui.record import STATES, WAITING, RunRecord
 from sparsezo_gui.gui.requests import RUNS, InspectRun, ResumeRun, StartRun
 from sparsezo_gui.gui.run_requests import ListRuns, ReadRun
 from sparsezo_gui.recipe import Recipe
@@ -20,6 +20,7 @@ from sparsezo_gui.recipe.events import (
     Ask,
     Command,
     EvaluateNow,
+    Evaluation,
     Event,
     Notice,
     Pause,
@@ -69,6 +70,17 @@ class RunControl(QObject):
     def inspecting(self) -> bool:
         """Whether a run holds the engine only to be viewed."""
         return self._client.busy_with(InspectRun)
+
+    @property
+    def state(self) -> str:
+        """The state of the displayed run in words."""
+        if self.record is None:
+            return ""
+        if self.record.active_elsewhere:
+            return "Running in another window or terminal"
+        if self.inspecting and self.record.state in WAITING:  # it was not running, so it does not pause
+            return "Stopped, model loaded"
+        return f"Waiting: {self.record.reason}" if self.record.state == "waiting" else STATES[self.record.state]
 
     @property
     def problem(self) -> Problem | None:
@@ -190,7 +202,7 @@ class RunControl(QObject):
         record = self.record
         if record is None:
             return
-        before, evaluations = (record.state, record.folder), len(record.evaluations)
+        before = record.state, record.folder
         record.add(events)
         answers = [event for event in events if isinstance(event, Answer)]
         for answer in answers:
@@ -200,9 +212,7 @@ class RunControl(QObject):
             self._store.setValue("last_run", str(record.folder or ""))
             self.changed.emit()
         elif self.pending is EvaluateNow and (
-            record.progress
-            or len(record.evaluations) != evaluations
-            or any(isinstance(event, Notice) for event in events)
+            record.progress or any(isinstance(event, Evaluation | Notice) for event in events)
         ):
             self.pending = None
         if self.pending is Ask and any(answer.last for answer in answers):

@@ -12,6 +12,7 @@ QLabel[role="figure"] { font-size: ${figure}pt; font-weight: 600; }
 QLabel[role="error"] { color: $error; }
 QLabel:disabled { color: $strong_border; }
 QFrame[role="card"] { background: $base; border: 1px solid $border; border-radius: 6px; }
+QFrame[role="next"] { background: $base; border: 0; border-bottom: 1px solid $border; }
 QFrame[role="strip"] { background: $base; border: 0; border-top: 1px solid $border; }
 QFrame[role="banner"] { background: $accent_soft; border: 1px solid $accent; border-radius: 6px; }
 QFrame[role="banner"][level="warning"] { background: $warning_soft; border-color: $warning; }
@@ -85,6 +86,14 @@ QHeaderView::section { background: $window; color: $dim; border: 0; border-botto
     padding: 5px 8px; text-align: left; }
 QHeaderView::section:vertical { border-bottom: 0; }
 QTableCornerButton::section { background: $window; border: 0; }
+
+QTabWidget::pane { border: 0; padding-top: 8px; }
+QTabBar { qproperty-drawBase: 0; }
+QTabBar::tab { background: transparent; color: $dim; border: 2px solid transparent; border-bottom-color: $border;
+    padding: 4px 12px; font-weight: 600; }
+QTabBar::tab:selected { color: $text; border-bottom-color: $accent; }
+QTabBar::tab:hover { color: $text; }
+QTabBar::tab:focus { border: 2px solid $accent; border-radius: 4px; }
 
 QProgressBar { background: $raised; border: 0; border-radius: 4px; max-height: 8px; min-height: 8px; }
 QProgressBar::chunk { background: $accent; border-radius: 4px; }

@@ -100,9 +100,11 @@ class Theme(QObject):
     def _paint(self, app: QApplication) -> None:
         is_dark = QGuiApplication.styleHints().colorScheme() == Qt.ColorScheme.Dark
         self.colours = DARK if (self.mode == "dark" or (self.mode == "system" and is_dark)) else LIGHT
-        app.setPalette(palette(self.colours))
-        app.setStyleSheet(style_sheet(self.colours, self.text_scale))
-        self.changed.emit()
+        sheet = style_sheet(self.colours, self.text_scale)
+        if app.styleSheet() != sheet:  # else every widget would be styled anew, which takes half a second
+            app.setPalette(palette(self.colours))
+            app.setStyleSheet(sheet)
+            self.changed.emit()
 
 
 @cache

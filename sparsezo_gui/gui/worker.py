@@ -24,6 +24,7 @@ from PySide6.QtCore import QObject, Slot
 from sparsezo_gui import answers as a
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.calls import Commands, EngineCalls, Request, RunRequest, Work
+from sparsezo_gui.gui.hub_worker import HubEngine
 from sparsezo_gui.gui.messages import Answered, Cancelled, Emitted, Failed, Message, Ticket
 from sparsezo_gui.gui.problems import explain
 from sparsezo_gui.recipe import Recipe
@@ -33,7 +34,7 @@ from sparsezo_gui.untrusted import is_fault
 NICENESS = 5  # of the worker, inherited by torch's threads, so that the window's thread has priority
 
 
-class Engine:
+class Engine(HubEngine):
     """All calls into the engine. Imports are inside the methods, so that creating one loads nothing."""
 
     def load(self, closing: threading.Event) -> Work[None]:
@@ -196,7 +197,7 @@ class Engine:
         from sparsezo_gui.engine.export import export_run
 
         facts = yield from export_run(folder, form, out, step, accept=accept, **options)
-        return a.Exported(facts["step"], facts["tuned"], tuple(facts["told"]))
+        return a.Exported(facts["step"], facts["tuned"], tuple(facts["told"]), facts["out"], facts.get("card", ""))
 
     def consent(self, code: a.ModelCode) -> None:
         """Saves that the user allows a model's code to run."""

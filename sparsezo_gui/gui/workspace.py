@@ -10,8 +10,11 @@ from PySide6.QtCore import QSettings, QTimer, Signal
 
 from sparsezo_gui.answers import MaskReport, MemoryEstimate, ModelCode, ModelSummary, Plan, RateReport, Received
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui import inputs
 from sparsezo_gui.gui.calls import EngineCalls, Request, RunRequest
-from sparsezo_gui.gui.client import Client
+from sparsezo_gui.gui.client import Channel, Client
+from sparsezo_gui.gui.faults import Faults, differing
+from sparsezo_gui.gui.following import followed, named
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import (
     CheckFits,
@@ -32,11 +35,12 @@ from sparsezo_gui.gui.run_requests import BranchRun, ReceiveRun, SaveNotes
 from sparsezo_gui.recipe import Recipe, dump, load, loads
 from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
 from sparsezo_gui.recipe.tables import changed
-from sparsezo_gui.recipe.ways import AUTO, method, uses
+from sparsezo_gui.recipe.ways import AUTO
 
 DEBOUNCE_MS = 250  # after the last recipe change, before the engine is asked again
 RECENT_RECIPES = 8
 FITS_CHECKED = 24  # models in the list that get a verdict
+ABOUT_RECIPE = (ReadModel, EstimateMemory, MeasureMemory, EstimateWays, PreviewData)
 
 
 class Workspace(Client):
@@ -51,6 +55,7 @@ class Workspace(Client):
         self.store = QSettings()
         self.recipe = _first_recipe(self.store)
         self.recipe_path: Path | None = None
+        self.faults = Faults()
         self.run = RunControl(self, self.store)
         self._debounce = QTimer(self, interval=DEBOUNCE_MS, singleShot=True)
         self._debounce.timeout.connect(self._ask_about_recipe)
@@ -90,6 +95,7 @@ class Workspace(Client):
         if path is not None:
             paths = [str(path), *(p for p in self.recent_recipes() if p != str(path))]
             self.store.setValue("recent_recipes", paths[:RECENT_RECIPES])
+        self.faults.clear()
         self._changed(recipe)
 
     def recent_recipes(self) -> list[str]:
@@ -107,8 +113,10 @@ class Workspace(Client):
             recipe = changed(self.recipe, tables)
         except UserError as error:
             return str(error).replace("recipe: ", "")
+        self.faults.settle(tables)
         if recipe != self.recipe:
-            self._changed(recipe)
+            more = followed(self.recipe, recipe, self.recipe_path.stem if self.recipe_path else "")
+            self._changed(changed(recipe, more) if more else recipe)
         return ""
 
     def apply_text(self, text: str) -> None:
@@ -130,6 +138,13 @@ class Workspace(Client):
             self.change("estimator", rule=ESTIMATORS.default)
 
     def _changed(self, recipe: Recipe) -> None:
+        if recipe.model != self.recipe.model or recipe.data != self.recipe.data:
+            for kind in ABOUT_RECIPE:
+                channel: Channel[Any] = self.of(kind)
+                if channel.problem is not None:  # which is that of another model, or of other data
+                    channel.problem = None
+                    channel.changed.emit()
+        self.faults.settle(differing(self.recipe, recipe))
         self.recipe = recipe
         self._debounce.start()
         self.recipe_changed.emit()
@@ -169,9 +184,15 @@ class Workspace(Client):
             self.of(CompareWays).problem = None
             self._ask_now(CompareWays(self.recipe))
 
+    def look_again(self) -> None:
+        """Asks again what is wrong with the recipe, which may be mended by now."""
+        self._ask_about_recipe()
+        self.preview()
+
     def train(self) -> None:
-        """Starts a run with the recipe."""
-        self.run.start(self.recipe)
+        """Starts a run with the recipe, unless a field shows what the recipe does not say."""
+        if not self.faults.first:
+            self.run.start(named(self.recipe))
 
     def _ask_now(self, request: Request[Any]) -> None:
         """Asks, and immediately shows that the request is in progress."""
@@ -195,7 +216,7 @@ class Workspace(Client):
         """Report of the learning rates tried for this method, model and data, or None."""
         found = self.of(FindRate)
         asked = found.answered_request
-        fits = isinstance(asked, FindRate) and _rate_inputs(asked.recipe) == _rate_inputs(self.recipe)
+        fits = isinstance(asked, FindRate) and inputs.of_rate(asked.recipe) == inputs.of_rate(self.recipe)
         return found.answer if fits else None
 
     @property
@@ -203,7 +224,7 @@ class Workspace(Client):
         """The ways to tune: as compared for this model and data, else by formula; None if neither is known."""
         found, estimate = self.of(CompareWays), self.of(EstimateWays)
         asked, plan = found.answered_request, found.answer
-        if isinstance(asked, CompareWays) and plan and _compares(plan, asked.recipe, self.recipe):
+        if isinstance(asked, CompareWays) and plan and inputs.compares(plan, asked.recipe, self.recipe):
             return plan
         return None if estimate.problem else estimate.answer
 
@@ -212,7 +233,7 @@ class Workspace(Client):
         """Report of the mask found for this model and rule, or None."""
         found = self.of(FindMask)
         asked = found.answered_request
-        fits = isinstance(asked, FindMask) and _mask_inputs(asked.recipe) == _mask_inputs(self.recipe)
+        fits = isinstance(asked, FindMask) and inputs.of_mask(asked.recipe) == inputs.of_mask(self.recipe)
         return found.answer if fits else None
 
     # Answers that lead to more
@@ -259,29 +280,6 @@ class Workspace(Client):
             else:
                 self.ask(request)
         channel.changed.emit()
-
-
-def _mask_inputs(recipe: Recipe) -> tuple[Any, ...]:
-    """The settings that a mask depends on."""
-    return recipe.model, recipe.mask, recipe.loop.seed, recipe.data if recipe.mask.reads_task else None
-
-
-def _rate_inputs(recipe: Recipe) -> tuple[Any, ...]:
-    """The settings that a suitable learning rate depends on."""
-    update = recipe.update.model_copy(update={"learning_rate": 1.0, "find_rate": False, "schedule": "constant"})
-    loop = recipe.loop.batch_size, recipe.loop.seed
-    return recipe.model, recipe.data, recipe.mask, recipe.estimator, update, recipe.objective, recipe.privacy, loop
-
-
-def _compares(plan: Plan, asked: Recipe, recipe: Recipe) -> bool:
-    """Whether ``plan``, which compares ways to tune ``asked``, does so for ``recipe``, which may use one of them."""
-    same = _plan_inputs(asked) == _plan_inputs(recipe)
-    return same and (method(asked) == method(recipe) or any(uses(recipe, way.tables) for way in plan.ways))
-
-
-def _plan_inputs(recipe: Recipe) -> tuple[Any, ...]:
-    """The settings that a comparison of ways depends on, besides the method."""
-    return recipe.model, recipe.data, recipe.objective, recipe.selection, recipe.privacy, recipe.loop.batch_size
 
 
 def _first_recipe(store: QSettings) -> Recipe:

@@ -97,10 +97,13 @@ def _private(recipe: Recipe) -> str:
     mask, data = recipe.mask, recipe.data
     texts = set(mask.names) - resources.BUNDLED_TEXT.keys()
     if mask.reads_task or any(_one_in_the_other(data.source, text) for text in texts):
-        key = "texts = ['general']" if "texts" in type(mask).model_fields else "text = 'general'"
+        several = "texts" in type(mask).model_fields
+        general = mask.model_copy(update={"texts": ("general",)} if several else {"text": "general"})
+        key = "texts = ['general']" if several else "text = 'general'"
+        remedy = "rule = 'sensitive'" if general.reads_task else key
         return (
-            f"{rule} protects the training examples, and this [mask] chooses weights from them. Set [mask] {key}, or "
-            "[privacy] rule = 'none'."
+            f"{rule} protects the training examples, and this [mask] chooses weights from them. Set [mask] "
+            f"{remedy}, or [privacy] rule = 'none'."
         )
     return recipe.privacy.refusal(data)
 

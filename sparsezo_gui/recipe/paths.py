@@ -11,6 +11,7 @@ from sparsezo_gui import resources
 from sparsezo_gui.errors import UserError, quoted
 from sparsezo_gui.recipe.recipe import Recipe
 
+RUN = "run:"  # before a run's name or folder and @STEP, in [model] id
 # Keys whose value may be a path, and the bundled names that each may have instead.
 PATHS: tuple[tuple[str, str, Collection[str]], ...] = (
     ("model", "id", resources.BUNDLED_MODELS),
@@ -38,9 +39,18 @@ def resolve(tables: dict[str, Any], folder: Path, where: str) -> None:
 def _resolved(value: Any, folder: Path, key: str, names: Collection[str]) -> Any:
     if not isinstance(value, str) or not value or value in names:
         return value
+    if key == "id" and value.startswith(RUN):
+        run, step = run_and_step(value)
+        return f"{RUN}{_resolved(run, folder, key, names)}{'' if step is None else f'@{step}'}"
     path = folder / os.path.expanduser(value)
     relative = value.startswith(("./", "../", "~")) or key == "folder" or os.path.exists(path)
     return str(path.resolve()) if relative else value
+
+
+def run_and_step(id: str) -> tuple[str, int | None]:
+    """The run and the step that ``id`` ('run:NAME@STEP') names; no step if it has none."""
+    name, at, step = id.removeprefix(RUN).rpartition("@")
+    return (name, int(step)) if at and step.isdecimal() else (id.removeprefix(RUN), None)
 
 
 def portable(recipe: Recipe) -> Recipe:
@@ -49,6 +59,10 @@ def portable(recipe: Recipe) -> Recipe:
     names: dict[str, str] = {}
 
     def beside(path: str, known: Collection[str]) -> str:
+        if path.startswith(RUN):
+            run, step = run_and_step(path)
+            at = "" if step is None else f"@{step}"
+            return f"{RUN}{beside(run, known)}{at}"
         absolute = os.path.isabs(path) or PureWindowsPath(path).is_absolute()
         if path in known or not (absolute or path.startswith((".", "~")) or os.path.exists(path)):
             return path

@@ -42,6 +42,11 @@ PRESETS = (
          "update": EXACT},
     ),
     Preset(
+        "Gradient subspace", "Forward passes in a few directions, which gradients of your examples span at the start.",
+        {"mask": {"rule": "gradient-subspace", "blocks": "half"}, "estimator": TWO_SIDED,
+         "update": NORMALISED},
+    ),
+    Preset(
         "Careful", "Four directions per step: slower and steadier.",
         {"mask": SENSITIVE, "estimator": {**TWO_SIDED, "directions": 4}, "update": NORMALISED},
     ),

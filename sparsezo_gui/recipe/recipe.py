@@ -20,7 +20,7 @@ class ModelTable(Settings):
     id: str = setting(
         "starter",
         "A bundled model, a folder or GGUF file on this computer, 'ollama:NAME' for a model of Ollama, or a Hub id "
-        "such as 'Qwen/Qwen3-0.6B'.",
+        "such as 'Qwen/Qwen3-0.6B'. To tune further: an adapter folder, an overlay file, or 'run:NAME@STEP'.",
     )
     revision: str = setting("main", "Branch, tag or commit on the Hub; ignored for folders.")
     bits: Literal[4, 8, 16, 32] = setting(4, "Bits per frozen weight: 4 (NF4), 8 (int8), 16 or 32.", unit="bits")

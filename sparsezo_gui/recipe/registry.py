@@ -73,6 +73,7 @@ MASKS = Registry[MaskRule](
     "sensitive",
     {
         "sensitive": f"{_ENGINE}.masks.sensitive:Sensitive",
+        "gradient-subspace": f"{_ENGINE}.masks.gradient_subspace:GradientSubspace",
         "weight-activation": f"{_ENGINE}.masks.weight_activation:WeightActivation",
         "outlier-channels": f"{_ENGINE}.masks.outliers:OutlierChannels",
         "rows": f"{_ENGINE}.masks.rows:Rows",
@@ -162,6 +163,7 @@ SPACES = Spaces(
     "entries",
     {
         "entries": f"{_ENGINE}.spaces.sparse:SparseSpace",
+        "span": f"{_ENGINE}.spaces.span:SpanSpace",
         "dense": f"{_ENGINE}.spaces.dense:DenseSpace",
         "low-rank": f"{_ENGINE}.spaces.low_rank:LowRankSpace",
         "lora": f"{_ENGINE}.spaces.lora:LoraSpace",

@@ -13,6 +13,18 @@ from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES
 from sparsezo_gui.recipe.versions import ALIASES, renamed
 
 _MOST_FAULTS = 20  # reported at once
+_WORDS = {
+    "greater_than_equal": "must be {ge:g} or more", "greater_than": "must be greater than {gt:g}",
+    "less_than_equal": "must be {le:g} or less", "less_than": "must be less than {lt:g}",
+    "literal_error": "must be {expected}", "string_too_long": "must have at most {max_length} characters",
+    "finite_number": "must be a finite number", "string_type": "must be text",
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "must be a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
+    **dict.fromkeys(("tuple_type", "list_type"), "must be a list"),
+    **dict.fromkeys(("dict_type", "model_type"), "must be a table"),
+}  # fmt: skip
+"""What pydantic says, in words for people."""
 
 
 def build(tables: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -77,8 +89,10 @@ def _sentence(tables: dict[str, Any], fault: Any, prefix: tuple[str, ...] = ()) 
         kind = "key" if table else "table"
         return f"{f'[{table}] ' if table else ''}{name}: unknown {kind}. {did_you_mean(name, known)}"
     place = f"[{location[0]}] {'.'.join(location[1:])}".strip() if len(location) > 1 else location[0]
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{place}: {message[:1].lower()}{message[1:]}, not {quoted(fault['input'])}."
+    said = fault["msg"].removeprefix("Value error, ")
+    words = _WORDS.get(fault["type"], "")
+    message = words.format(**fault.get("ctx", {})) or said[:1].lower() + said[1:]
+    return f"{place}: {message}, not {quoted(fault['input'])}."
 
 
 def _rule(tables: dict[str, Any], table: str) -> str:

@@ -14,7 +14,7 @@ class Live(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.peak, self._made = 0, {}
+        self.peak, self._made, self._total = 0, {}, 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         before = {
@@ -26,6 +26,9 @@ class Live(TorchDispatchMode):
                 storage = tensor.untyped_storage()
                 if storage._cdata not in before:  # neither a view nor in place
                     self._made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
-        self._made = {key: made for key, made in self._made.items() if not made[0].expired()}
-        self.peak = max(self.peak, sum(nbytes for _, nbytes in self._made.values()))
+                    self._total += storage.nbytes()
+        if self._total > self.peak:  # which has yet to leave out what is gone
+            self._made = {key: made for key, made in self._made.items() if not made[0].expired()}
+            self._total = sum(nbytes for _, nbytes in self._made.values())
+            self.peak = max(self.peak, self._total)
         return found

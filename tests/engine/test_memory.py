@@ -239,14 +239,17 @@ def test_a_mapped_file_that_was_read_is_let_go_and_can_be_read_again(tmp_path):
         assert mapped[:].count(b"x") == size
 
 
-def test_what_the_loader_leaves_of_each_weight_is_given_back(make, monkeypatch):
-    given, gone = [], []
+@pytest.mark.parametrize("frozen_before", [True, False])
+def test_what_the_loader_leaves_of_each_weight_is_given_back(make, monkeypatch, frozen_before):
+    given, gone, thawed = [], [], []
     monkeypatch.setattr(finite, "give_back_freed", lambda: given.append(1))
     monkeypatch.setattr(finite, "let_go", gone.extend)
-    chosen, frozen_before = make(), gc.get_freeze_count() > 0
-    model = finish(frozen.load(chosen.model))
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: int(frozen_before))
+    monkeypatch.setattr(gc, "freeze", lambda: thawed.append(False))
+    monkeypatch.setattr(gc, "unfreeze", lambda: thawed.append(True))
+    model = finish(frozen.load(make().model))
     assert len(given) == len(model.layers) and {path.name for path in gone} == {"model.safetensors"}
-    assert (gc.get_freeze_count() > 0) == frozen_before
+    assert thawed == [False, True, False][: 3 if frozen_before else 2], "frozen after it where it was before"
 
 
 def test_an_evaluation_that_writes_answers_is_part_of_what_is_told():

@@ -10,11 +10,12 @@ import torch
 from torch.nn import functional as F
 
 from sparsezo_gui.engine import training
-from sparsezo_gui.engine.bench import kept_masks, linear_probe, quality, trials
+from sparsezo_gui.engine.bench import linear_probe, quality, trials
 from sparsezo_gui.engine.bench.contestants import LORA, PRESET, PROBE, STEPS, named, searched, settings
-from sparsezo_gui.engine.bench.kept_masks import KeptMasks, draws
 from sparsezo_gui.engine.bench.quality import Quality
 from sparsezo_gui.engine.data.encode import Encoded, Row
+from sparsezo_gui.engine.masks import kept as kept_masks
+from sparsezo_gui.engine.masks.kept import KeptMasks, draws
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.errors import UserError
@@ -189,8 +190,9 @@ def test_other_models_settings_and_data_have_masks_of_their_own(frozen_tiny, mak
     shorter = Search(0, recipe.data.model_copy(update={"train": 5}))
     assert kept._key(rule, model, shorter) == key
     reading = rule.model_copy(update={"text": "answers"})
+    asked = Search(0, recipe.data.model_copy(update={"template": "{{ text }} or is it not?"}))
     assert len({key, other._key(rule, model, search), kept._key(reading, model, search),
-                kept._key(reading, model, shorter),
+                kept._key(reading, model, asked),
                 kept._key(rule.model_copy(update={"density": 0.02}), model, search)}) == 5  # fmt: skip
 
 

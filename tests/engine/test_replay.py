@@ -37,7 +37,15 @@ SETTINGS = {
     "lora": {"rank": 2},
     "addax": {"short": 9}, "fzoo": {"losses": 3}, "loren": {"losses": 3, "block": 100}, "hizoo": {"smoothing": 1e-3},
 }  # fmt: skip
-SPACES = ("all", "small-magnitude-dynamic", "random-layers", "subspace", "activation-subspace", "lora")
+SPACES = (
+    "all",
+    "small-magnitude-dynamic",
+    "random-layers",
+    "subspace",
+    "activation-subspace",
+    "lora",
+    "gradient-subspace",
+)
 PAIRS = [{"prompt": f"the cat sat on {i}", "chosen": " the mat", "rejected": f" a dog {i}"} for i in range(24)]
 
 

@@ -78,6 +78,7 @@ def _run(arguments: list[str], out: str, home: str, fault: Fault) -> None:
         os.dup2(handle, number)
     sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.fsync = os.fstat  # a killed process loses nothing that it wrote; power cuts are tried in test_power
     checkpoints.spacing = lambda size, again=False: 5
     if not fault.watch:
         from sparsezo_gui.engine import watch

@@ -13,7 +13,7 @@ if not os.environ.get("DISPLAY") or os.environ.get("SPARSEZO_OFFSCREEN", "1") ==
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
-from PySide6.QtCore import QSettings, Qt, QThread, QTimer
+from PySide6.QtCore import QEvent, QSettings, Qt, QThread, QTimer
 from PySide6.QtGui import QImage, QPixmap
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
@@ -41,6 +41,7 @@ def quiet_and_clean(qapp, qtlog, tmp_path):
     QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(tmp_path / "settings"))
     yield
     qapp.sendPostedEvents(None, 0)
+    qapp.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)  # else closed windows would be styled with the next
     qapp.processEvents()
     # Now, while no engine's thread runs: collected during the next test, beside its thread, a closed window's wrappers
     # have ended the interpreter (PySide6 6.11, about one run of this folder in ten).
@@ -105,6 +106,7 @@ def window(workspace, qtbot):
     """A window whose engine is ready."""
     theme().apply("light")
     made = MainWindow(workspace)
+    made.resize(1280, 800)
     made.show()
     workspace.start()
     qtbot.waitUntil(lambda: workspace.engine_state == "ready" and workspace.memory is not None)

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 
 from sparsezo_gui.answers import (
+    Cache,
     Content,
     Cost,
     DataPreview,
+    Downloaded,
     Exported,
+    Found,
     History,
     MaskReport,
     MemoryEstimate,
@@ -25,6 +28,7 @@ from sparsezo_gui.answers import (
     Pace,
     Part,
     Plan,
+    Pushed,
     RateReport,
     Received,
     Rung,
@@ -97,6 +101,7 @@ class StandIn:
         self.exported: tuple[str, Path, int | None, dict[str, str]] | None = None
         self.histories: dict[Path, History] = {}
         self.asked: list[Any] = []
+        self.parts: dict[str, int] = {}  # of downloads, by id
         self.held = ("metrics", "metrics and 20 EXAMPLES")
 
     def _told(self, event: e.Progress) -> Iterator[e.Progress]:
@@ -371,12 +376,57 @@ class StandIn:
         yield from self._told(e.Progress("Writing", 1, 2, "files"))
         yield e.Notice("The base model is in 4 bits only.")
         yield e.Progress("Checking", 2, 2, "prompts")
-        return Exported(step or 100, 20_000, ("20,000 of 20,000 tuned weights differ from the base model's.",))
+        told = ("20,000 of 20,000 tuned weights differ from the base model's.",)
+        return Exported(step or 100, 20_000, told, str(out))
 
     def consent(self, code: ModelCode) -> None:
         """Remembered only."""
         self._fail("consent")
         self.asked.append(code)
+
+    def search(self, recipe: Recipe, words: str, datasets: bool) -> Work[list[Found]]:
+        """Four models or two data sets, whatever the words."""
+        self._fail("search")
+        yield from self._told(e.Progress("Searching the Hub"))
+        return list(DATA_SETS if datasets else MODELS)
+
+    def download(self, id: str, datasets: bool) -> Work[Downloaded]:
+        """A GiB in ten parts; what an earlier try downloaded stays."""
+        self._fail("download")
+        what = "data set" if datasets else "model"
+        for done in range(self.parts.get(id, 0), 10):
+            self.parts[id] = done
+            yield from self._told(e.Progress(f"Downloading the {what}", done * GB // 10, GB, "bytes"))
+        return Downloaded(id, "0" * 40, f"/cache/{id}", GB, GB)
+
+    def discard(self, id: str, datasets: bool) -> None:
+        """Forgets what was downloaded."""
+        self.parts.pop(id, None)
+
+    def remove(self, id: str, datasets: bool) -> Cache:
+        """Remembered only."""
+        self._fail("remove")
+        self.asked.append(("remove", id, datasets))
+        return Cache(id, "data set" if datasets else "model", GB, 0.0, f"/cache/{id}")
+
+    def push(self, out: Path, id: str, public: bool, card: str) -> Work[Pushed]:
+        """In two parts."""
+        self._fail("push")
+        self.asked.append(("push", out, id, public))
+        yield from self._told(e.Progress("Uploading", GB // 2, GB, "bytes"))
+        return Pushed(id, f"https://huggingface.co/{id}", not public, GB)
+
+
+MODELS = (
+    Found("Qwen/Qwen3-0.6B", 596_000_000, "", 1_503_000_000, "apache-2.0", 9_120_345, fit="fits"),
+    Found("meta-llama/Llama-3.2-1B", 1_236_000_000, "", 2_472_000_000, "llama3.2", 2_345_678, True),
+    Found("Qwen/Qwen3-32B", 32_762_000_000, "", 65_524_000_000, "apache-2.0", 1_234_567, fit="too large"),
+    Found("Qwen/Qwen3-0.6B-GGUF", downloads=43_210, licence="apache-2.0", problem="It has no safetensors weights."),
+)
+DATA_SETS = (
+    Found("nyu-mll/glue", rows="100K to 1M", bytes=163 * MB, licence="other", downloads=412_345),
+    Found("stanfordnlp/imdb", rows="10K to 100K", bytes=84 * MB, licence="other", downloads=234_567),
+)
 
 
 def mask_report(blocks: int = 28) -> MaskReport:

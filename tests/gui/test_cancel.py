@@ -118,7 +118,7 @@ def test_while_one_thing_is_done_no_other_can_be_asked_for(searching, window, fi
     qtbot.waitUntil(find("Measure memory").isEnabled)
     assert find("Measure memory").toolTip() == MEASURING
     window.go("run")
-    assert find("Start run").isEnabled() and find("Start run").toolTip() == "Starts a new run with this recipe."
+    assert find("Start run").isEnabled() and find("Start run").toolTip() == "Starts a new run."
 
 
 def test_a_preview_tells_its_progress_and_gives_way_to_the_next(window, find, workspace, engine, qtbot, monkeypatch):

@@ -126,12 +126,14 @@ def test_a_run_whose_code_changed_on_the_way_is_resumed(window, workspace, engin
     qtbot.waitUntil(lambda: not workspace.run.running)
 
 
-def test_that_one_model_needs_its_code_says_nothing_of_another(window, workspace, enter):
+def test_that_one_model_needs_its_code_says_nothing_of_another(window, workspace, enter, qtbot):
     workspace.change("model", trust_remote_code=True)
     enter("Model folder or Hub id", "other/model")
     assert workspace.recipe.model.id == "other/model" and not workspace.recipe.model.trust_remote_code
     workspace.change("model", trust_remote_code=True)
-    window.page("model").list.setCurrentRow(1)
+    models = window.page("model").list
+    models.setCurrentRow(2)
+    qtbot.keyClick(models, Qt.Key.Key_Return)
     assert workspace.recipe.model.id == "Qwen/Qwen3-0.6B" and not workspace.recipe.model.trust_remote_code
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +15,16 @@ from typing import Any, get_type_hints
 import pytest
 from standin import StandIn, listed, past
 
-from sparsezo_gui.gui import requests, run_requests
+from sparsezo_gui.gui import hub_requests, requests, run_requests
 from sparsezo_gui.gui.calls import EngineCalls, Request
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe, load
 from sparsezo_gui.recipe import events as e
-from tests.models import small_recipe
+from tests.hub_server import TOKEN, hub
+from tests.models import small_recipe, tiny
 
+__all__ = ["hub"]
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # the Hub's client's own
 MORE = """max_tokens = 32
 [mask]
 rule = "random"
@@ -86,7 +90,7 @@ def order(events: list[e.Event]) -> list[tuple[str, str]]:
 def test_every_request_says_what_the_engine_does_and_asks_one_call():
     kinds = [
         each
-        for each in (vars(requests) | vars(run_requests)).values()
+        for each in (vars(requests) | vars(run_requests) | vars(hub_requests)).values()
         if isinstance(each, type) and issubclass(each, Request)
     ]
     asked = [kind for kind in kinds if "ask" in vars(kind) and kind is not Request]
@@ -136,6 +140,25 @@ def test_shared_and_exported_runs(run, stand_in, tmp_path):
         if number == 0:
             first = shape(exported)
         assert shape(exported) == first
+
+
+def test_the_hub_answers_with_the_same_types(hub, recipe, run, stand_in, tmp_path, monkeypatch):
+    """Search, download, discard, delete and upload, of the real engine on a Hub of the tests."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.add("models/owner/tiny", tiny("llama", tmp_path / "llama"))
+    out = tmp_path / "tiny"
+    shutil.copytree(tmp_path / "llama", out)
+    (out / "README.md").write_text("# tiny\n")
+    calls: tuple[tuple[str, tuple[Any, ...]], ...] = (
+        ("search", (recipe, "tiny", False)), ("search", (recipe, "tiny", True)), ("download", ("owner/tiny", False)),
+        ("discard", ("owner/tiny", False)), ("remove", ("owner/tiny", False)),
+        ("push", (out, "owner/other", False, "")),
+    )  # fmt: skip
+    for name, given in calls:
+        real, other = (outcome(getattr(engine, name)(*given)) for engine in (Engine(), stand_in))
+        assert {type(event) for event in real[0]} <= {e.Progress}
+        assert shape(real[1]) == shape(other[1]) or real[1] == [], name
+    assert "models/owner/other" in hub.repositories
 
 
 def test_a_run_emits_its_events_in_the_same_order(recipe, run, stand_in):

@@ -165,7 +165,7 @@ def test_a_rule_that_does_not_go_with_the_rest_is_refused_with_a_sentence(method
     combo = find("Weights to tune")
     before = combo.currentIndex()
     combo.setCurrentIndex(combo.findData("random-layers"))
-    assert "4-bit weights cannot be updated in place. Set [model] bits = 32 or 16" in method.banner.text
+    assert "4-bit weights cannot be updated in place. Set Bits = 32 or 16" in method.banner.text
     assert workspace.recipe.mask.rule == "sensitive"
     assert combo.currentIndex() == before, "what was refused is not shown as chosen"
     workspace.change("model", bits=32)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import in_colours_of_the_theme
-from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
+from PySide6.QtCore import QMimeData, QPointF, QSize, Qt, QUrl
 from PySide6.QtGui import QDropEvent
 from PySide6.QtWidgets import (
     QAbstractButton,
@@ -135,6 +135,13 @@ def test_nothing_is_clipped_on_a_small_screen(window, workspace, qtbot, scale):
     theme().apply("light")
 
 
+def test_the_first_window_is_no_larger_than_the_screen(workspace, qapp):
+    made, screen = MainWindow(workspace), qapp.primaryScreen().availableSize()
+    assert screen.width() < 1280, "the screen of the tests is small"
+    assert made.size() == QSize(screen.width(), min(screen.height(), 800)).expandedTo(made.minimumSize())
+    made.deleteLater()
+
+
 @pytest.mark.parametrize("scale", [1.0, 1.5])
 def test_the_title_of_every_task_can_be_read(window, find, qtbot, scale):
     theme().apply("light", scale)
@@ -152,7 +159,7 @@ def test_choosing_a_model(window, find, click, enter, workspace, qtbot):
     models = find("Models on this computer")
     qtbot.waitUntil(lambda: models.count() == 4)
     qtbot.waitUntil(lambda: models.item(2).text().endswith("Too large"))
-    models.setCurrentRow(1)
+    pick(qtbot, models, 1)
     assert workspace.recipe.model.id == "Qwen/Qwen3-0.6B"
     qtbot.waitUntil(lambda: find("Selected model").text() == "Qwen3 0.6B")
     assert find("Memory fit").text() == "Fits"
@@ -163,6 +170,29 @@ def test_choosing_a_model(window, find, click, enter, workspace, qtbot):
         assert (workspace.recipe.model.bits, workspace.recipe.model.compute) == held
     enter("Model folder or Hub id", "some/model")
     assert workspace.recipe.model.id == "some/model"
+
+
+def pick(qtbot, models, row):
+    place = models.visualItemRect(models.item(row)).center()
+    qtbot.mouseClick(models.viewport(), Qt.MouseButton.LeftButton, pos=place)
+
+
+def test_only_a_click_or_enter_chooses_a_model(window, find, enter, workspace, qtbot):
+    """And the one in use is in the list, wherever it comes from."""
+    models = find("Models on this computer")
+    qtbot.waitUntil(lambda: models.count() == 4)
+    enter("Model folder or Hub id", "some/model")
+    assert (models.count(), models.currentItem().text()) == (5, "some/model\nin use")
+    find("Use this model").setFocus()
+    for _ in range(3):
+        qtbot.keyClick(window.focusWidget(), Qt.Key.Key_Backtab)
+    models.setFocus()
+    qtbot.keyClick(models, Qt.Key.Key_Down)
+    qtbot.keyClick(models, Qt.Key.Key_Down)
+    assert models.currentRow() == 2 and workspace.recipe.model.id == "some/model"
+    qtbot.keyClick(models, Qt.Key.Key_Return)
+    assert workspace.recipe.model.id == "Qwen/Qwen3-0.6B" and models.count() == 4
+    assert models.currentItem().text().startswith("Qwen3 0.6B")
 
 
 def test_a_missing_model_is_told(window, find, workspace, engine, qtbot):
@@ -302,10 +332,11 @@ def test_presets_find_the_rate_and_start_at_the_usual_one(window, click, workspa
 @pytest.mark.parametrize(
     ("tables", "reason", "fix"),
     [
-        ({"objective": {"rule": "accuracy"}}, "'accuracy' has no gradient", "[estimator] rule = 'two-sided'"),
+        ({"objective": {"rule": "accuracy"}}, "Loss = 'Accuracy' has no gradient",
+         "Gradient estimate = 'Central difference (SPSA)'"),
         ({"privacy": {"rule": "gaussian"}}, "adds noise to the projected gradient of each example",
-         "[privacy] rule = 'none'"),
-        ({"model": {"bits": 8, "compute": "int8"}}, "rounds activations, which has no gradient", "compute = 'auto'"),
+         "Privacy of the examples = 'None'"),
+        ({"model": {"bits": 8, "compute": "int8"}}, "rounds activations, which has no gradient", "Compute = 'auto'"),
     ],
 )  # fmt: skip
 def test_exact_gradients_are_refused_where_they_cannot_be_had(window, click, workspace, tables, reason, fix):
@@ -346,11 +377,12 @@ def test_fields_refuse_with_a_sentence(window, enter, find, workspace):
     assert workspace.recipe.loop.steps == 250
     enter("Steps", "-1")
     assert workspace.recipe.loop.steps == 250
-    assert any("greater than or equal to 1" in label.text() for label in window.page("method").findChildren(QLabel))
+    assert any("must be 1 or more" in label.text() for label in window.page("method").findChildren(QLabel))
     enter("Steps", "many")
     assert workspace.recipe.loop.steps == 250
     enter("Density", "0.5 %")
     assert workspace.recipe.mask.density == 0.005
+    assert find("Steps").text() == "many", "what is wrong stays in sight"
 
 
 def test_another_rule_has_other_fields(window, click, find, workspace):
@@ -431,6 +463,11 @@ def test_the_export_page_offers_every_format_with_its_target_and_options(window,
         assert find(form.title).accessibleDescription() == form.help
         assert find("Export to").text().endswith(f"yesterday-tuned{form.suffix}")
         assert find("Opens in").text() == f"Opens in {form.opens}."
+        commands = form.serve(find("Export to").text(), engine.run_list[0].model, SPACES["entries"])
+        page_says = [each.text() for each in window.page("export").findChildren(QLabel) if each.isVisible()]
+        for program, command in commands.items():
+            assert any(f"{program}: {command}" in text for text in page_says)
+        assert any("vLLM: " in text for text in page_says) == ("vLLM" in commands)
         page = window.page("export")
         shown = {button.text() for button in page.findChildren(QRadioButton) if button.isVisible()}
         lists = [
@@ -495,6 +532,16 @@ def test_a_free_name_is_suggested(window, find, click, engine, qtbot, tmp_path, 
     click("Refresh the list of runs")
     qtbot.waitUntil(find("Export now").isEnabled)
     assert find("Export to").text() == str(tmp_path / "yesterday-tuned-2.safetensors")
+    export = engine.export
+
+    def writing(folder, form, out, *rest):
+        out.touch()
+        return (yield from export(folder, form, out, *rest))
+
+    monkeypatch.setattr(engine, "export", writing)
+    click("Export now")
+    third = str(tmp_path / "yesterday-tuned-3.safetensors")
+    qtbot.waitUntil(lambda: find("Export to").text() == third)
 
 
 def _values(form) -> set[str]:

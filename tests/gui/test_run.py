@@ -11,7 +11,7 @@ import pytest
 from conftest import shares
 from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtGui import QPixmap
-from PySide6.QtWidgets import QLabel, QMessageBox, QPushButton
+from PySide6.QtWidgets import QApplication, QGraphicsView, QLabel, QMessageBox, QPushButton
 from standin import past
 
 from sparsezo_gui.errors import UserError
@@ -190,7 +190,7 @@ def test_failures_are_shown(run, click, find, workspace, engine, qtbot):
 
     assert "Traceback" in QGuiApplication.clipboard().text()
     engine.faults = {"train": UserError("The model 'x' is not on this computer.")}
-    click("New run")
+    click("Start run")
     qtbot.waitUntil(lambda: run.banner.text == "The model 'x' is not on this computer.")
     assert not [b for b in run.banner.findChildren(QPushButton) if b.isVisible() and b.text() == "Details"]
     click("Dismiss", run)
@@ -278,6 +278,25 @@ def test_cross_hair_zoom_and_export(qtbot, tmp_path):
     assert found[colours().faint] > 1e-4 and found[colours().second] > 1e-3, "losses and evaluations"
     lines = (tmp_path / "steps.csv").read_text().splitlines()
     assert len(lines) == 501 and lines[0].startswith("step,loss,gradient_estimate,rate")
+
+
+def test_examples_of_steps_that_were_taken_back_are_gone():
+    record = RunRecord()
+    record.add([e.Examples(40, "validation", [], []), e.Returned(60)])
+    assert record.examples.step == 40
+    record.add([e.Examples(80, "validation", [], []), e.Returned(60)])
+    assert record.examples is None
+
+
+def test_a_right_click_opens_no_menu_of_another_program(qtbot):
+    board = Board()
+    qtbot.addWidget(board)
+    board.resize(800, 500)
+    board.show()
+    board.show_record(filled(500), "Memory")
+    plots = board.findChild(QGraphicsView).viewport()
+    qtbot.mouseClick(plots, Qt.MouseButton.RightButton, pos=plots.rect().center())
+    assert QApplication.activePopupWidget() is None
 
 
 def test_plots_stay_inside_a_window_that_shrinks(qtbot):

@@ -17,7 +17,7 @@ from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.chat import Exchange, hint, placeholder
 from sparsezo_gui.gui.requests import InspectRun
 from sparsezo_gui.gui.run_control import Opening
-from sparsezo_gui.gui.run_requests import ExportRun, ReadRun
+from sparsezo_gui.gui.run_requests import ExportRun, ListRuns, ReadRun
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe, dump
@@ -81,6 +81,9 @@ def test_a_past_step_is_evaluated_with_the_model_loaded_for_it(window, runs, fin
     # While it is loaded, the next question costs no loading.
     click("Evaluate this step")
     qtbot.waitUntil(lambda: len(engine.asked) == 2)
+    window.go("run")  # where a run that was stopped is not called paused
+    qtbot.waitUntil(lambda: find("State of the run").text() == "yesterday · Stopped, model loaded")
+    assert find("Run state").text() == "yesterday: stopped, model loaded, step 100 of 2000"
     workspace.run.command(e.Stop())
     qtbot.waitUntil(lambda: not workspace.run.running)
 
@@ -99,6 +102,20 @@ def test_going_back_and_going_on(window, runs, find, click, workspace, engine, q
     qtbot.waitUntil(lambda: workspace.run.record.state == "running" and workspace.run.record.step > 100)
     workspace.run.command(e.Stop())
     qtbot.waitUntil(lambda: not workspace.run.running)
+
+
+def test_the_slider_follows_a_run_that_goes_on_but_not_from_a_chosen_step(window, runs, find, workspace, engine,
+                                                                            qtbot):  # fmt: skip
+    def grown(step):
+        engine.run_list[0] = listed(runs, step=step, notes="the first")
+        workspace.run.list_runs()
+        qtbot.waitUntil(lambda: workspace.of(ListRuns).answer[0].step == step and not workspace.of(ListRuns).busy)
+        qtbot.waitUntil(lambda: find("Step, slider").maximum() == step)
+        return find("Step, slider").value()
+
+    assert find("Step, slider").value() == 100 and grown(150) == 150
+    find("Step, slider").setValue(60)
+    assert grown(200) == 60
 
 
 def test_a_branch_is_made_with_what_was_changed(window, runs, find, click, enter, engine, qtbot):

@@ -33,14 +33,14 @@ def test_all_bundled_recipes_load_and_survive_a_round_trip():
         ("[mask]\ndensty = 0.1", "r: [mask] densty: unknown key. Did you mean 'density'?"),
         ("[mask]\nrule = 'sensitiv'", "r: [mask] rule: 'sensitiv' is not a known rule. Did you mean 'sensitive'?"),
         ("[mask]\nrule = 'all'\nscore = 'l2'", "r: [mask] score: rule = 'all' has no such key; only these have it: "),
-        ("[mask]\ndensity = 2", "r: [mask] density: input should be less than or equal to 1, not 2."),
-        ("[loop]\nsteps = 0", "r: [loop] steps: input should be greater than or equal to 1, not 0."),
-        ("[model]\nbits = 5", "r: [model] bits: input should be 4, 8, 16 or 32, not 5."),
+        ("[mask]\ndensity = 2", "r: [mask] density: must be 1 or less, not 2."),
+        ("[loop]\nsteps = 0", "r: [loop] steps: must be 1 or more, not 0."),
+        ("[model]\nbits = 5", "r: [model] bits: must be 4, 8, 16 or 32, not 5."),
         ("[model]\ndevice = 'tpu'", "r: [model] device: must be 'auto', 'cpu', 'cuda' or 'cuda:N', not 'tpu'."),
         ("[loop\n", "r: not valid TOML:"),
         ("version = 2", "r: unknown version 2 (this"),
         ("mask = 5", "r: [mask]: must be a table, not 5."),
-        ("[update]\nlearning_rate = nan", "r: [update] learning_rate: input should be a finite number, not nan."),
+        ("[update]\nlearning_rate = nan", "r: [update] learning_rate: must be a finite number, not nan."),
     ],
 )
 def test_every_fault_has_its_sentence(text, sentence):

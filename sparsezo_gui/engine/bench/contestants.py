@@ -55,8 +55,10 @@ METHODS: dict[str, tuple[str, ...]] = {
     "coreset": (*_SENSITIVE, "selection.rule=coreset"),
 }
 COMMON = ("update.rule=scalar-normalised", "update.schedule=linear")
-PRESET = {"exact": "Exact gradients", "exact-half": "Exact, last half"}
-STEPS = {"default": 1500, "exact": 100, "exact-half": 100}
+PRESET = {
+    "exact": "Exact gradients", "exact-half": "Exact, last half", "gradient-subspace": "Gradient subspace",
+}  # fmt: skip
+STEPS = {"default": 1500, "exact": 100, "exact-half": 100, "gradient-subspace": 250}
 UNTUNED, PROBE, LORA = "untuned", "linear-probe", "lora"
 ALL = (UNTUNED, PROBE, *STEPS, *METHODS, LORA)
 

@@ -14,8 +14,8 @@ import numpy as np
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import frozen, training
 from sparsezo_gui.engine.bench.judged import judged
-from sparsezo_gui.engine.bench.kept_masks import KeptMasks
 from sparsezo_gui.engine.data.tasks import task
+from sparsezo_gui.engine.masks.kept import KeptMasks
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import RunFolder, open_run
 from sparsezo_gui.engine.runs.lineage import lineage_of

@@ -31,7 +31,7 @@ from sparsezo_gui.answers import DataPreview, Task
 from sparsezo_gui.engine.data.background import finish
 from sparsezo_gui.engine.data.encode import Encoded, Row, encode, encode_text_blocks
 from sparsezo_gui.engine.data.examples import Example
-from sparsezo_gui.engine.data.prepare import Passage, Split, TaskData, load_task, passages, text_blocks
+from sparsezo_gui.engine.data.prepare import Passage, Split, TaskData, answered, load_task, passages, text_blocks
 from sparsezo_gui.engine.data.preview import preview, previewing
 from sparsezo_gui.engine.data.splits import Rows, load_rows
 from sparsezo_gui.engine.data.tasks import task, tasks
@@ -46,6 +46,7 @@ __all__ = [
     "Split",
     "Task",
     "TaskData",
+    "answered",
     "encode",
     "encode_text_blocks",
     "finish",

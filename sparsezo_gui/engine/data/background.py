@@ -39,9 +39,9 @@ class Clock:
         return due
 
 
-def in_background(call: Callable[[], T], waiting: Progress) -> Generator[Progress, None, T]:
-    """The result of ``call``; yields ``waiting`` while it runs in a thread. Closing the generator does not wait for the
-    thread."""
+def in_background(call: Callable[[], T], waiting: Progress | Callable[[], Progress]) -> Generator[Progress, None, T]:
+    """The result of ``call``; yields ``waiting`` (or its result) while it runs in a thread. Closing the generator does
+    not wait for the thread."""
     done: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
 
     def work() -> None:
@@ -55,7 +55,7 @@ def in_background(call: Callable[[], T], waiting: Progress) -> Generator[Progres
         try:
             value, error = done.get(timeout=PROGRESS_EVERY)
         except Empty:
-            yield waiting
+            yield waiting() if callable(waiting) else waiting
             continue
         if error is not None:
             raise error

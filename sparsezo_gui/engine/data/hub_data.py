@@ -21,16 +21,24 @@ from sparsezo_gui.redaction import redacted
 from sparsezo_gui.untrusted import reason
 
 
-def load(name: str, configuration: str = "", stream: bool = False) -> Mapping[str, Any]:
-    """The splits of a data set by the names they have there; with ``stream``, they are not kept. Raises `UserError`."""
+def quiet_datasets() -> Any:
+    """The library `datasets`, which then prints nothing."""
     import datasets
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     huggingface_hub.logging.set_verbosity_error()
+    return datasets
+
+
+def load(name: str, configuration: str = "", stream: bool = False, revision: str | None = None) -> Mapping[str, Any]:
+    """The splits of a data set by the names they have there; with ``stream``, they are not kept. Raises `UserError`."""
+    datasets = quiet_datasets()
     began = time.time() - 1  # file systems round times
     try:
-        loaded: Mapping[str, Any] = datasets.load_dataset(name, configuration or None, streaming=stream, token=token())
+        loaded: Mapping[str, Any] = datasets.load_dataset(
+            name, configuration or None, streaming=stream, token=token(), revision=revision
+        )
     except Exception as error:  # the libraries below raise some twenty classes; each means that it cannot be loaded
         _refuse_damaged(name, began, {})
         raise hub_error(name, error) from error
@@ -79,7 +87,7 @@ def hub_error(name: str, error: Exception) -> UserError:
         )
     found = _asked(name, error)
     if isinstance(found, HUB_ERRORS) and not isinstance(found, FileNotFoundError):  # the data set lacks a file
-        return refusal("data set", name, found, "use a local file")
+        return refusal("data set", name, found, "use a local file", kept=False)
     said = " ".join(str(error).split()) or type(error).__name__
     return UserError(
         f"The data set '{name}' could not be loaded from the Hub: {redacted(said)} Check its name and configuration "

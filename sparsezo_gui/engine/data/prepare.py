@@ -167,6 +167,16 @@ def passages(source: str, tokenizer: Any, sequences: int, tokens: int, table: Da
     return [_answer(encoded) for encoded in itertools.islice(made, sequences)]
 
 
+def answered(table: DataTable, tokenizer: Any, most: int) -> list[Encoded]:
+    """The first ``most`` training examples of ``table``, encoded. Raises `UserError` if there are none."""
+    make, rows = _examples(table, tokenizer, "answers")
+    made = (encoded for row in rows for _, encoded in encoded_row(make, row, table.max_tokens) if encoded)
+    found = list(itertools.islice(made, most))
+    if not found:
+        raise UserError(f"[data] source = '{table.source}': no training example is left to find directions with.")
+    return found
+
+
 def _answer(encoded: Encoded) -> Passage:
     tokens, learned = trained_sequence(encoded)
     return Passage(tokens[: learned[-1] + 1], tuple(place - 1 for place in learned))
@@ -240,4 +250,4 @@ def _passages(texts: Iterable[str], size: int) -> Iterator[str]:
         )
 
 
-__all__ = ["Passage", "Rows", "Split", "TaskData", "load_task", "passages", "text_blocks"]
+__all__ = ["Passage", "Rows", "Split", "TaskData", "answered", "load_task", "passages", "text_blocks"]

@@ -6,6 +6,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from sparsezo_gui.engine.export.form import ExportFormat
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.formats import default_export, export_format
 from sparsezo_gui.recipe.events import Notice, Progress
@@ -25,9 +26,11 @@ def export_run(
     `sparsezo_gui.formats` (None: the one that suits the run).
 
     Options that the format does not have are ignored. Returns plain facts: ``format``, ``out``, ``step``, ``tuned``,
-    ``told`` (sentences for the user) and ``changed`` (inputs that changed since the run started). Raises `UserError`,
-    and `ChangedInputs` for a changed tokenizer or configuration unless ``accept`` is set.
+    ``told`` (sentences for the user), ``serve`` (commands that serve it, by program), ``changed`` (inputs that changed
+    since the run started) and, of a file that holds no model card, its ``card``. Raises `UserError`, and
+    `ChangedInputs` for a changed tokenizer or configuration unless ``accept`` is set.
     """
+    from sparsezo_gui.engine.export.card import base_name, card_of
     from sparsezo_gui.engine.files import already_exists
     from sparsezo_gui.engine.runs.folder import open_run
     from sparsezo_gui.engine.session.opening import open_session
@@ -45,5 +48,10 @@ def export_run(
         raise UserError(reason)
     session = yield from open_session(run, step, accept=accept)
     facts = yield from kind.write(session, run, out, accept, **chosen)
+    base = base_name(session)
+    facts.setdefault("serve", kind.serve(str(out), base, space))
+    if kind.suffix and type(kind).card is ExportFormat.card:
+        beside = kind.serve(out.name, base, space)
+        facts["card"] = card_of(session, run, f"It is a {kind.title}.", serve=beside)
     tuned, changed = session.tuned.mask.size, list(session.changed)
     return {"format": form, "out": str(out), "step": session.step, "tuned": tuned, "changed": changed, **facts}

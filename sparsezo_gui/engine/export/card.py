@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
+
+from huggingface_hub import EvalResult, ModelCardData
 
 from sparsezo_gui import recipe as recipes
 from sparsezo_gui.engine.hub.library import licence_of
+from sparsezo_gui.engine.hub.licences import HUB_LICENCES
 from sparsezo_gui.engine.pretrained.source import ModelSource
 from sparsezo_gui.engine.privacy.accounting import spent
 from sparsezo_gui.engine.provenance import in_words
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.session import Session
+from sparsezo_gui.formats import data_format
 from sparsezo_gui.plain import printable
 from sparsezo_gui.recipe import Recipe, outcome
 from sparsezo_gui.recipe.events import GeneralText
@@ -34,20 +40,27 @@ class Use:
     code: str
 
 
-def card_of(session: Session, run: RunFolder, weights: str, use: Use | None = None) -> str:
+def card_of(
+    session: Session, run: RunFolder, weights: str, use: Use | None = None, serve: Mapping[str, str] | None = None
+) -> str:
     """The card of ``session``, a step of ``run``; see `model_card`."""
     source, step, events = session.model.source, session.step, outcome.on_lineage(run.events())
     if session.changed:
         weights += f" Different from the run: {in_words(session.changed)} changed since it started."
     return model_card(
         source, session.recipe, step, session.tuned.mask.size, _metrics(run, step), licence_of(source.folder), weights,
-        _privacy(run), outcome.general_text(events, step), use,
+        _privacy(run), outcome.general_text(events, step), use, serve,
     )  # fmt: skip
 
 
 def base_name(session: Session) -> str:
-    """The base model by its Hub id, or as a folder beside the reader."""
-    return recipes.portable(session.recipe).model.id
+    """The pretrained model by its Hub id, or as a folder beside the reader."""
+    return _portable(session.recipe, session.model.source)
+
+
+def _portable(recipe: Recipe, source: ModelSource) -> str:
+    model = recipe.model.model_copy(update={"id": source.pretrained})
+    return recipes.portable(recipe.model_copy(update={"model": model})).model.id
 
 
 def _privacy(run: RunFolder) -> str:
@@ -83,16 +96,18 @@ def model_card(
     privacy: str = "",
     general: GeneralText | None = None,
     use: Use | None = None,
+    serve: Mapping[str, str] | None = None,
 ) -> str:
     """README.md of an exported model, in Markdown with the Hub's front matter.
 
     ``metrics`` has metrics for 'base' and 'tuned' on the test examples, or else on the validation examples; ``weights``
     is a sentence about the untuned weights, ``privacy`` one about the training examples; ``general`` is what tuning
-    cost on general text. Without ``use`` it is a whole model.
+    cost on general text. Without ``use`` it is a whole model; ``serve`` are commands by program.
     """
     here, recipe = recipe, recipes.portable(recipe)  # a path would reveal details of this computer
-    local = recipe.model.id != here.model.id
-    base, hub = recipe.model.id if local else source.id, "/" in source.id and bool(source.revision) and not local
+    base = _portable(here, source)
+    hub = base == source.pretrained and "/" in base and bool(source.revision)
+    earlier = ", then ".join(layer.what for layer in source.layers)
     link = f"[{_words(base)}](https://huggingface.co/{quote(base)})"
     text = recipes.dump(recipe).strip()
     share = 100 * tuned / max(source.spec.eligible, 1)
@@ -100,15 +115,19 @@ def model_card(
     flag = " --trust-remote-code" if source.code else ""
     steps = recipe.estimator.title if recipe.estimator.backwards else "zeroth-order optimisation (forward passes only)"
     parts = [
-        _front_matter(base if hub else "", licence, use.library if use else "transformers"),
+        _front_matter(recipe, base if hub else "", licence, use.library if use else "transformers", metrics),
         f"# {_words(recipe.run.name) or 'Tuned model'}",
         f"{link if hub else _code(base)} fine-tuned",
         f"with SparseZO: {what} its {source.spec.eligible:,} linear weights ({share:.3g} %), by {step:,} steps "
         f"of {steps}.",
+        f"It started from {_words(earlier)}, on top of that model; the result contains both." if earlier else "",
         weights,
         _table(metrics),
         f"Perplexity on {general.tokens:,} tokens of general text: {general}.\n" if general else "",
         f"## Use\n\n{_block(use.code, 'python')}\n" if use else "",
+        "## Serve\n" if serve else "",
+        *(f"- {program}: {_code(command)}" for program, command in (serve or {}).items()),
+        "\n" if serve else "",
         "## Base model\n",
         f"- Model: {_code(base)}" + (f", revision {_code(source.revision)}" if source.revision else ""),
         f"- Licence: {_words(licence) or 'not stated; see the base model'}. It applies to this model too.\n",
@@ -146,14 +165,37 @@ def _fence(text: str, least: int) -> str:
     return "`" * max(least, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
-def _front_matter(base: str, licence: str, library: str) -> str:
-    # JSON strings are valid YAML, so no name can break the header.
-    lines = ["---", f"library_name: {library}", "pipeline_tag: text-generation", "tags: [sparsezo, zeroth-order]"]
-    if base:
-        lines.append(f"base_model: {json.dumps(base)}")
-    if licence:
-        lines.append(f"license: {json.dumps(licence)}")
-    return "\n".join([*lines, "---\n"])
+def _front_matter(
+    recipe: Recipe, base: str, licence: str, library: str, metrics: Mapping[str, Mapping[str, float]]
+) -> str:
+    data = ModelCardData(
+        library_name=library, pipeline_tag="text-generation", tags=["sparsezo", "zeroth-order"],
+        base_model=base or None, datasets=_data_sets(recipe), model_name=recipe.run.name or "Tuned model",
+        eval_results=_results(recipe, metrics.get("tuned", {})) or None, **_hub_licence(licence),
+    )  # fmt: skip
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def _data_sets(recipe: Recipe) -> list[str] | None:
+    name = recipe.data.source.partition(":")[0]
+    return [name] if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and data_format(Path(name)) is None else None
+
+
+def _results(recipe: Recipe, tuned: Mapping[str, float]) -> list[EvalResult]:
+    """The metrics as the Hub lists them; the loss and the number of examples are none of its metrics."""
+    name, _, configuration = recipe.data.source.partition(":")
+    task: dict[str, Any] = {"task_type": "text-generation", "dataset_type": name, "dataset_name": name}
+    return [
+        EvalResult(**task, dataset_config=configuration or None, metric_type=metric, metric_value=round(value, 4))
+        for metric, value in tuned.items() if metric not in ("examples", "loss") and math.isfinite(value)
+    ]  # fmt: skip
+
+
+def _hub_licence(licence: str) -> dict[str, Any]:
+    """The licence in words that the Hub accepts."""
+    if not licence or licence in HUB_LICENCES:
+        return {"license": licence} if licence else {}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")}
 
 
 def _table(metrics: Mapping[str, Mapping[str, float]]) -> str:

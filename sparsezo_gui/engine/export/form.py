@@ -65,6 +65,16 @@ class ExportFormat(ABC):
         """Whether it is a good default for tuned values of ``space``; the first registered one that suits is chosen."""
         return False
 
+    def serve(self, out: str, base: str, space: Space, rank: int = 0) -> dict[str, str]:
+        """The command that serves an export at ``out`` with Ollama, llama.cpp and vLLM, by program: only those that
+        load this format. ``base`` names the base model, ``space`` what was tuned, and ``rank`` that of an adapter, if
+        known."""
+        return {}
+
+    def card(self, out: Path) -> str:
+        """The model card in the file ``out``; empty if it has none. Raises `UserError`."""
+        return ""
+
     def place(self, name: str, **options: str) -> Path | None:
         """Where an export of the run ``name`` belongs with these options, or None: the user decides."""
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,27 +47,31 @@ class HuggingFace(ExportFormat):
         """See `ExportFormat.suits`: whatever no smaller format holds."""
         return True
 
+    def serve(self, out: str, base: str, space: Space, rank: int = 0) -> dict[str, str]:
+        """See `ExportFormat.serve`."""
+        return {"vLLM": shlex.join(["vllm", "serve", out])}
+
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool, weights: str = "original"
     ) -> Generator[Progress | Notice, None, dict[str, Any]]:
         """See `ExportFormat.write`."""
-        return {"told": (yield from _folder(run, session, out, weights, accept))}
+        return {"told": (yield from _folder(self, run, session, out, weights, accept))}
 
 
 def _folder(
-    run: RunFolder, session: Session, out: Path, weights: str, accept: bool
+    form: HuggingFace, run: RunFolder, session: Session, out: Path, weights: str, accept: bool
 ) -> Generator[Progress | Notice, None, list[str]]:
     from sparsezo_gui.engine.export.card import card_of
     from sparsezo_gui.engine.export.check import compared, in_folder, why_original
     from sparsezo_gui.engine.export.stops import FILE, added_stop, generation_config
 
-    form = str(session.model.dtype).split(".")[-1]
+    dtype = str(session.model.dtype).split(".")[-1]
     write, untuned = {
         "original": (_merged, "All other weights are the original ones of the base model."),
         "trained": (_trained, f"All other weights are as the run used them ({session.recipe.model.bits} bits), written "
-                    f"in {form}."),
+                    f"in {dtype}."),
     }[weights]  # fmt: skip
-    card = card_of(session, run, untuned)
+    card = card_of(session, run, untuned, serve=form.serve(".", "", session.tuned.space))
     told = yield from write(session, out, {"README.md": card, **generation_config(session.model)})
     if stop := added_stop(session.model):
         told.append(f"{FILE}: added the stop token '{stop}', with which the run learned to end answers.")

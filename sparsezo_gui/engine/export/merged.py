@@ -1,4 +1,4 @@
-"""The merged model: the original checkpoint with the tuned values, as a Hugging Face folder.
+"""The original checkpoint with the tuned values, and those of earlier tuning, as a Hugging Face folder.
 
 Every weight file is copied as it is (names, shards, dtypes, header), then the tuned weights are overwritten, so that
 nothing else changes and only one weight is in memory at a time. The copy is compared with the original before the
@@ -78,19 +78,31 @@ def _copy(checkpoint: Checkpoint, draft: Path, size: int) -> Generator[Progress,
 
 
 def _patch(checkpoint: Checkpoint, changes: Changes, draft: Path) -> Generator[Progress, None, int]:
-    """Overwrites the copies with the tuned values; returns how many differ from the original."""
-    moved = 0
-    for done, (name, change) in enumerate(changes.items()):
-        yield Progress("Merging the tuned values", done, len(changes), "weights")
-        entry = checkpoint.entries[checkpoint.key(name)]
-        places, values = _stored(checkpoint, name, entry, change)
-        tensor = entry.read().reshape(-1)
-        moved += int((_bits(tensor)[places] != _bits(values)).sum())
-        tensor[places] = values
+    """Overwrites the copies with the tuned values; returns how many differ from the base model."""
+    moved, tuned = 0, _tuned(checkpoint, changes)
+    for done, (key, name) in enumerate(tuned.items()):
+        yield Progress("Merging the tuned values", done, len(tuned), "weights")
+        entry = checkpoint.stored[key]
+        tensor = _before(checkpoint, key)
+        if name in changes:
+            places, values = _stored(checkpoint, name, entry, changes[name])
+            moved += int((_bits(tensor)[places] != _bits(values)).sum())
+            tensor[places] = values
         with (draft / entry.file.name).open("r+b") as file:
             file.seek(entry.begin)
             file.write(tensor.view(torch.uint8).numpy().data)
     return moved
+
+
+def _tuned(checkpoint: Checkpoint, changes: Changes) -> dict[str, str]:
+    """The keys of the tensors that differ from the files, with the parameter that a run tuned or ''."""
+    before = {key: "" for key, entry in checkpoint.entries.items() if entry is not checkpoint.stored[key]}
+    return before | {checkpoint.key(name): name for name in changes}
+
+
+def _before(checkpoint: Checkpoint, key: str) -> Tensor:
+    """The numbers before the run in the file's dtype, also of a model that was tuned before."""
+    return checkpoint.entries[key].read().to(checkpoint.stored[key].dtype).reshape(-1)
 
 
 def _stored(checkpoint: Checkpoint, name: str, entry: Entry, change: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -110,19 +122,16 @@ def _bits(tensor: Tensor) -> Tensor:
 
 def _verify(checkpoint: Checkpoint, changes: Changes, draft: Path, size: int) -> Generator[Progress, None, None]:
     """Compares every byte of the copies with the originals. An unexpected difference is a bug."""
-    tuned = {checkpoint.key(name): name for name in changes}
+    tuned = _tuned(checkpoint, changes)
     done = 0
     for file in checkpoint.files:
         copies = read_header(draft / file.name)
-        if list(copies) != [key for key in checkpoint.entries if checkpoint.entries[key].file == file]:
+        if list(copies) != [key for key, entry in checkpoint.stored.items() if entry.file == file]:
             raise RuntimeError(f"{draft / file.name}: other tensors than in {file}")
         for key, copy in copies.items():
-            original = checkpoint.entries[key]
+            original = checkpoint.stored[key]
             name = tuned.get(key)
-            if name is None:
-                same = _same(original, copy)
-            else:
-                same = _tuned_only(checkpoint, name, original, copy, changes[name])
+            same = _same(original, copy) if name is None else _tuned_only(checkpoint, key, copy, name, changes)
             if not same:
                 raise RuntimeError(f"{draft / file.name}: '{key}' differs from {file} where it must not")
             done += copy.end - copy.begin
@@ -144,9 +153,11 @@ def _same(original: Entry, copy: Entry) -> bool:
     return True
 
 
-def _tuned_only(checkpoint: Checkpoint, name: str, original: Entry, copy: Entry, change: tuple[Tensor, Tensor]) -> bool:
-    places, values = _stored(checkpoint, name, original, change)
-    before, after = _bits(original.read().reshape(-1)), _bits(copy.read().reshape(-1))
+def _tuned_only(checkpoint: Checkpoint, key: str, copy: Entry, name: str, changes: Changes) -> bool:
+    before, after = _bits(_before(checkpoint, key)), _bits(copy.read().reshape(-1))
+    if name not in changes:
+        return torch.equal(before, after)
+    places, values = _stored(checkpoint, name, checkpoint.stored[key], changes[name])
     if not torch.equal(after[places], _bits(values)):
         return False
     after[places] = before[places]

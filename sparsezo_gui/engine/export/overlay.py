@@ -38,23 +38,33 @@ class Overlay(ExportFormat):
         """See `ExportFormat.suits`: not if most weights changed."""
         return space.lists_entries
 
+    def card(self, out: Path) -> str:
+        """See `ExportFormat.card`."""
+        from sparsezo_gui.engine.export.overlay_file import read_overlay
+
+        return read_overlay(out).card
+
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool
     ) -> Generator[Progress, None, dict[str, Any]]:
         """See `ExportFormat.write`."""
         from sparsezo_gui import recipe
         from sparsezo_gui.engine.export.card import Use, base_name, card_of
+        from sparsezo_gui.engine.export.earlier import all_changes
         from sparsezo_gui.engine.export.overlay_file import LOADER, OverlayFile, read_overlay, write_overlay
         from sparsezo_gui.engine.export.stops import told_stop
 
         yield Progress("Writing the overlay file", 0, 0)
-        source, changes = session.model.source, session.tuned.changes()
+        source, changes = session.model.source, all_changes(session)
         shapes = {name: source.spec.linears[name] for name in changes}
+        fingerprint = session.model.checkpoint.pretrained_fingerprint()
         base, given = base_name(session), recipe.dump(recipe.portable(session.recipe))
         use = Use("transformers", LOADER.replace("BASE", json.dumps(base)).replace("FILE", '"this file"'))
         card = card_of(session, run, "It is an overlay file; all other weights are those of the base model.", use)
         write_overlay(out, OverlayFile(
-            changes, shapes, base, source.revision, session.model.fingerprint, session.step, given, card
+            changes, shapes, base, source.revision, fingerprint, session.step, given, card
         ))  # fmt: skip
         read_overlay(out)
-        return {"told": [f"{size(out.stat().st_size)}, for the base model {source.id}.", *told_stop(session.model)]}
+        return {
+            "told": [f"{size(out.stat().st_size)}, for the base model {source.pretrained}.", *told_stop(session.model)]
+        }

@@ -47,6 +47,7 @@ from sparsezo_gui.errors import UserError
 
 LOADER = dedent((__doc__ or "").partition("::\n\n")[2]).strip()
 FORMAT, VERSION = "sparsezo-overlay", "1"
+_HEAD = 1 << 16  # bytes that begin with the metadata
 Changes = Mapping[str, tuple[Tensor, Tensor]]
 """Indices (int32, flat in (out, in), ascending) and values (fp32) of each tuned weight."""
 
@@ -84,6 +85,16 @@ def write_overlay(path: Path, overlay: OverlayFile) -> None:
     }
     with replacing(path, new=True) as temporary:
         write(temporary, tensors, metadata)
+
+
+def is_overlay(path: Path) -> bool:
+    """Whether the safetensors file at ``path`` says that it is an overlay file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError, ValueError):
+        with path.open("rb") as damaged:  # an incomplete one, which reading it then refuses
+            return f'"format": "{FORMAT}"'.encode() in damaged.read(_HEAD)
 
 
 def read_overlay(path: Path) -> OverlayFile:

@@ -4,6 +4,7 @@ run's. PEFT itself is not needed."""
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ from transformers import AutoModelForCausalLM
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base}), "this folder")"""
 
 
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of vLLM
+
+
 class Peft(ExportFormat):
     """A LoRA adapter for tuned values of low rank, and a SHiRA adapter for single weights."""
 
@@ -41,6 +45,14 @@ class Peft(ExportFormat):
         """See `ExportFormat.suits`."""
         return not self.refusal(space)
 
+    def serve(self, out: str, base: str, space: Space, rank: int = 0) -> dict[str, str]:
+        """See `ExportFormat.serve`: vLLM loads LoRA only, up to a rank that it must know, one of its `RANKS`."""
+        if space.lists_entries:
+            return {}
+        most = next((str(most) for most in RANKS if most >= rank), str(RANKS[-1])) if rank else "RANK"
+        command = shlex.join(["vllm", "serve", base, "--enable-lora", "--max-lora-rank", most])
+        return {"vLLM": f"{command} --lora-modules {shlex.quote(f'tuned={out}')}"}
+
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool
     ) -> Generator[Progress | Notice, None, dict[str, Any]]:
@@ -55,28 +67,37 @@ class Peft(ExportFormat):
         source, base = session.model.source, base_name(session)
         adapter, what = _adapter(session)
         use = Use("peft", LOADER.format(base=json.dumps(base)))
-        card = card_of(session, run, "It is an adapter; the weights of the base model stay as they are.", use)
+        rank = max([adapter.config["r"], *adapter.config.get("rank_pattern", {}).values()])
+        serve = {place: self.serve(place, base, session.tuned.space, rank) for place in (".", str(out))}
+        what_is = "It is an adapter; the weights of the base model stay as they are."
+        card = card_of(session, run, what_is, use, serve["."])
         with drafted(out, adapter.bytes) as draft:
             adapter.save(draft, base, source.revision)
             (draft / "README.md").write_text(card, encoding="utf-8")
-        told = [f"{what}: {size(adapter.bytes)}, for the base model {source.id}.", *told_stop(session.model)]
+        told = [f"{what}: {size(adapter.bytes)}, for the base model {source.pretrained}.", *told_stop(session.model)]
         if source.bitsandbytes:
             return {"told": [*told, "Not compared with the run's output: the base model's own weights are quantised."]}
         plain = plain_base(source, why_original(session.recipe.model.bits), read(out).attach)
         same = yield from compared(session, run, plain, accept)
-        return {"told": [*told, same]}
+        return {"told": [*told, same], "serve": serve[str(out)]}
 
 
 def _adapter(session: Session) -> tuple[Adapter, str]:
     """The adapter and what it is, in words."""
     from sparsezo_gui.engine.export.adapter import lora, shira
+    from sparsezo_gui.engine.export.earlier import all_changes, all_products, originals
 
-    tuned, spec = session.tuned, session.model.spec
-    if products := tuned.products():
+    tuned, model, spec = session.tuned, session.model, session.model.source.spec
+    if tuned.products():
+        products = all_products(session)
         adapter = lora(products, spec)
         low, high = min(ranks := [len(product.a) for product in products.values()]), max(ranks)
         return adapter, f"LoRA adapter of rank {low if low == high else f'{low} to {high}'}"
-    originals = {name: tuned.start[part].cpu() for name, part in tuned.slices.items()}
-    adapter = shira(tuned.changes(), originals, spec)
+    changes = all_changes(session)
+    if model.source.layers:
+        before = originals(model.checkpoint, changes)
+    else:
+        before = {name: tuned.start[part].cpu() for name, part in tuned.slices.items()}
+    adapter = shira(changes, before, spec)
     entries = sum(tensor.numel() for name, tensor in adapter.tensors.items() if name.endswith("shira_weight"))
     return adapter, f"SHiRA adapter of {entries:,} values, {tuned.values.numel():,} of them tuned"

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Generator
-from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub import constants
 from huggingface_hub import errors as hub
-from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import filter_repo_objects
 
 from sparsezo_gui import resources
-from sparsezo_gui.engine.hub.download import HubFile, Snapshot, patiently
+from sparsezo_gui.answers import Downloaded
+from sparsezo_gui.engine.hub.download import HubFile, Snapshot, check_disk, fetch_all, hub_file, patiently
 from sparsezo_gui.engine.hub.refusals import HUB_ERRORS, refusal
 from sparsezo_gui.engine.hub.token import token
 from sparsezo_gui.engine.pretrained import kinds
 from sparsezo_gui.engine.pretrained.code import find_code
 from sparsezo_gui.engine.pretrained.consent import required
+from sparsezo_gui.engine.pretrained.places import local_folder
 from sparsezo_gui.engine.pretrained.source import (
     INDEX,
     PICKLES,
@@ -29,14 +29,13 @@ from sparsezo_gui.engine.pretrained.source import (
     check_quantisation,
     find_weights,
     inspect,
-    local_folder,
     read_config,
 )
 from sparsezo_gui.engine.pretrained.spec import spec
+from sparsezo_gui.engine.pretrained.tuned import tables, untuned
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import ModelTable
-from sparsezo_gui.sizes import size
 from sparsezo_gui.untrusted import outside
 
 FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken", "LICENSE*", "NOTICE*", "README.md")
@@ -45,7 +44,6 @@ MORE_TEMPLATES = re.compile(r"additional_chat_templates/\w[\w.-]*\.jinja")
 """Templates of a model that has several, such as one for tools."""
 LEFT_OUT = ("*/*", "*:*", "consolidated*", "adapter_*", "*.bin.index.json", "*onnx*")
 PICKLED = {pattern[1:] for pattern in PICKLES}
-SPARE = 256 * 2**20  # bytes that stay free on the disk after a download
 
 
 def find(table: ModelTable) -> Generator[Progress, None, ModelSource]:
@@ -55,11 +53,25 @@ def find(table: ModelTable) -> Generator[Progress, None, ModelSource]:
     cancels a download, but keeps downloaded parts for the next time. Raises `UserError`.
     """
     yield Progress("Looking for the model")
+    tuned = tables(table)
+    source = yield from _pretrained(tuned[-1][1] if tuned else table)
+    if tuned and source.bitsandbytes:
+        raise UserError(
+            f"{table.id}: its base model '{source.id}' is itself quantised, so nothing can be merged into it. Name the "
+            "16-bit original as the base model, or merge it with the program that made it."
+        )
+    for model, base in reversed(tuned):
+        layer = yield from model.layer(source, base)
+        source = replace(source, layers=(*source.layers, layer))
+    return replace(source, id=table.id) if tuned else source
+
+
+def _pretrained(table: ModelTable) -> Generator[Progress, None, ModelSource]:
     folder = local_folder(table.id)
     if folder is None:
         folder = cached_folder(table)
         if folder is None:
-            folder = yield from _download(table)
+            folder = Path((yield from download(table)).path)
     with outside(folder, "cannot be used as a model"):
         return inspect(folder, table)
 
@@ -68,13 +80,14 @@ def tokenizer_folder(table: ModelTable) -> Generator[Progress, None, Path]:
     """Folder with the tokenizer of the model that ``table`` names; if it is only on the Hub, everything but the weights
     is downloaded. Raises `UserError`."""
     yield Progress("Looking for the model")
+    table = untuned(table)
     folder = local_folder(table.id) or cached_folder(table)
     if folder is not None:
         return folder
     try:
         snapshot, files = yield from _listing(table)
         small = [file for file in files if not file.name.endswith(".safetensors")]
-        yield from _fetch(snapshot, small, 0, sum(file.size for file in small))
+        yield from fetch_all(snapshot, small, 0, sum(file.size for file in small))
     except HUB_ERRORS as error:
         raise hub_error(table, error) from error
     return snapshot.folder
@@ -84,6 +97,7 @@ def cached_folder(table: ModelTable) -> Path | None:
     """The model's folder in the Hugging Face cache, if it is complete (offline: if there is any); else None. Makes no
     network call. Raises `UserError` for the model's own code if that cannot be run at all.
     """
+    table = untuned(table)
     try:
         path = Path(
             huggingface_hub.snapshot_download(
@@ -112,23 +126,27 @@ def hub_error(table: ModelTable, error: BaseException) -> UserError:
     return refusal("model", table.id, error, f"choose a folder or a bundled model ({bundled})")
 
 
-def _download(table: ModelTable) -> Generator[Progress, None, Path]:
-    """Downloads the model into the Hugging Face cache: small files first, to refuse unusable models early."""
+def download(table: ModelTable) -> Generator[Progress, None, Downloaded]:
+    """Downloads what is missing of the model into the Hugging Face cache: small files first, to refuse unusable models
+    early. Closing the generator cancels, but keeps downloaded parts for the next time. Raises `UserError`.
+    """
+    if (folder := local_folder(table.id)) is not None:
+        raise UserError(f"'{table.id}' is a model on this computer ({folder}). There is nothing to download.")
     try:
         snapshot, files = yield from _listing(table)
-        _check_disk(table, sum(map(snapshot.missing, files)))
-        total = sum(file.size for file in files)
+        missing, total = sum(map(snapshot.missing, files)), sum(file.size for file in files)
+        check_disk(snapshot, missing)
         weights = [file for file in files if file.name.endswith(".safetensors")]
-        done = yield from _fetch(snapshot, [file for file in files if file not in weights], 0, total)
+        done = yield from fetch_all(snapshot, [file for file in files if file not in weights], 0, total)
         code = required(table, snapshot.folder)
         config = read_config(snapshot.folder, code)
         check_quantisation(f"'{table.id}' on the Hub", config)
         spec(config, code)
-        yield from _fetch(snapshot, weights, done, total)
+        yield from fetch_all(snapshot, weights, done, total)
         snapshot.note(table.revision)
     except HUB_ERRORS as error:
         raise hub_error(table, error) from error
-    return snapshot.folder
+    return Downloaded(table.id, snapshot.commit, str(snapshot.folder), total, missing)
 
 
 def _listing(table: ModelTable) -> Generator[Progress, None, tuple[Snapshot, list[HubFile]]]:
@@ -151,7 +169,7 @@ def _listing(table: ModelTable) -> Generator[Progress, None, tuple[Snapshot, lis
         )
     unused = re.compile(r"model-\d+-of-\d+\.safetensors|.*\.index\.json") if SINGLE in names else re.compile("$^")
     wanted = {name for name in names if Path(name).suffix not in PICKLED and not unused.fullmatch(name)}
-    files = [_file(each) for each in info.siblings or () if each.rfilename in wanted]
+    files = [hub_file(each) for each in info.siblings or () if each.rfilename in wanted]
     return Snapshot(table.id, info.sha or table.revision, token()), files
 
 
@@ -160,35 +178,3 @@ def model_info(table: ModelTable) -> huggingface_hub.ModelInfo:
     return huggingface_hub.HfApi().model_info(
         table.id, revision=table.revision, files_metadata=True, token=token(), timeout=constants.HF_HUB_ETAG_TIMEOUT
     )
-
-
-def _file(sibling: RepoSibling) -> HubFile:
-    hash = (sibling.lfs.sha256 if sibling.lfs else sibling.blob_id) or ""
-    if sibling.size is None or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", hash):
-        raise UserError(
-            f"{constants.ENDPOINT} does not provide size and checksum of '{sibling.rfilename}', so it is not a full "
-            "mirror of the Hub. Unset HF_ENDPOINT, or download the model with another program and choose its folder."
-        )
-    return HubFile(sibling.rfilename, sibling.size, hash)
-
-
-def _check_disk(table: ModelTable, needed: int) -> None:
-    place = Path(constants.HF_HUB_CACHE)
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if needed and needed + SPARE > free:
-        raise UserError(
-            f"'{table.id}' needs {size(needed)} on the disk of {place}, but only {size(free)} are "
-            "free. Free some space, or set HF_HOME to a folder on another disk."
-        )
-
-
-def _fetch(snapshot: Snapshot, files: list[HubFile], done: int, total: int) -> Generator[Progress, None, int]:
-    """Downloads ``files``; progress counts from ``done`` bytes of ``total``. Returns the bytes done afterwards."""
-    for file in files:
-        with closing(snapshot.fetch(file)) as work:
-            for have in work:
-                yield Progress("Downloading the model", done + have, total, "bytes")
-        done += file.size
-    return done

@@ -1,4 +1,4 @@
-"""Downloads of a model from the Hub into the Hugging Face cache: resumed when interrupted, checked when complete.
+"""Downloads from the Hub into the Hugging Face cache: resumed when interrupted, checked when complete.
 
 The Hub's own client restarts an unfinished file, which can cost hours on a slow connection, and compares only sizes. So
 files are downloaded here, with its HTTP session and into its cache layout: ``blobs`` contains contents by hash, named
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,16 +23,19 @@ import huggingface_hub
 from huggingface_hub import constants
 from huggingface_hub import errors as hub
 from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from sparsezo_gui.engine.files import sync, write_text
+from sparsezo_gui.engine.hub.refusals import BUSY
 from sparsezo_gui.engine.locks import held
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.sizes import size
 
 WAITS = (1.0, 1.0, 2.0, 4.0, 8.0)  # seconds before each retry, as long as no byte arrives
-BUSY = (408, 429, 500, 502, 503, 504)  # HTTP errors that may be temporary
 PROGRESS_EVERY = 0.1  # seconds between progress events
+SPARE = 256 * 2**20  # bytes that stay free on the disk after a download
 T = TypeVar("T")
 
 
@@ -45,15 +50,22 @@ class HubFile:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One commit of a model on the Hub, and its location in the cache. ``token`` is sent with each request."""
+    """One commit of a repository on the Hub, and its location in the cache. ``token`` is sent with each request."""
 
     id: str
     commit: str
     token: str | None = field(default=None, repr=False)
+    kind: str = "model"
+    """'model' or 'dataset'."""
+
+    @property
+    def noun(self) -> str:
+        """'model' or 'data set'."""
+        return "data set" if self.kind == "dataset" else "model"
 
     @property
     def storage(self) -> Path:
-        """Folder of all commits of the model."""
+        """Folder of all its commits."""
         return Path(constants.HF_HUB_CACHE) / self._key
 
     @property
@@ -63,7 +75,7 @@ class Snapshot:
 
     @property
     def _key(self) -> str:
-        return repo_folder_name(repo_id=self.id, repo_type="model")
+        return repo_folder_name(repo_id=self.id, repo_type=self.kind)
 
     def missing(self, file: HubFile) -> int:
         """Bytes of ``file`` that are missing on this computer."""
@@ -110,7 +122,7 @@ class Snapshot:
     def _receive(self, file: HubFile) -> Generator[int, None, None]:
         part = self._part(file)
         part.parent.mkdir(parents=True, exist_ok=True)
-        url = huggingface_hub.hf_hub_url(self.id, file.name, revision=self.commit)
+        url = huggingface_hub.hf_hub_url(self.id, file.name, repo_type=self.kind, revision=self.commit)
         yield from _complete(part, url, build_hf_headers(token=self.token), file.size)
         part.touch()  # a file may be empty
         if not (yield from _is_right(part, file)):
@@ -122,6 +134,40 @@ class Snapshot:
             )
         sync(part)
         os.replace(part, self._blob(file))
+
+
+def hub_file(sibling: RepoSibling) -> HubFile:
+    """The file with its size and checksum. Raises `UserError` if the Hub does not provide them."""
+    hash = (sibling.lfs.sha256 if sibling.lfs else sibling.blob_id) or ""
+    if sibling.size is None or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", hash):
+        raise UserError(
+            f"{constants.ENDPOINT} does not provide size and checksum of '{sibling.rfilename}', so it is not a full "
+            "mirror of the Hub. Unset HF_ENDPOINT, or download the files with another program and choose their folder."
+        )
+    return HubFile(sibling.rfilename, sibling.size, hash)
+
+
+def check_disk(snapshot: Snapshot, needed: int) -> None:
+    """Raises `UserError` if ``needed`` bytes do not fit on the disk of the Hugging Face cache."""
+    place = Path(constants.HF_HUB_CACHE)
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed and needed + SPARE > free:
+        raise UserError(
+            f"'{snapshot.id}' needs {size(needed)} on the disk of {place}, but only {size(free)} are "
+            "free. Free some space, or set HF_HOME to a folder on another disk."
+        )
+
+
+def fetch_all(snapshot: Snapshot, files: Iterable[HubFile], done: int, total: int) -> Generator[Progress, None, int]:
+    """Downloads ``files``; progress counts from ``done`` bytes of ``total``. Returns the bytes done afterwards."""
+    for file in files:
+        with closing(snapshot.fetch(file)) as work:
+            for have in work:
+                yield Progress(f"Downloading the {snapshot.noun}", done + have, total, "bytes")
+        done += file.size
+    return done
 
 
 def patiently(call: Callable[[], T], waiting: Progress) -> Generator[Progress, None, T]:

@@ -1,10 +1,11 @@
-"""Lists of models on this computer and on the Hub, and facts about one model. Reads and downloads no weights."""
+"""Lists of models on this computer, and facts about one model. Reads and downloads no weights."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,27 @@ from sparsezo_gui.engine.pretrained.code import named_type
 from sparsezo_gui.engine.pretrained.consent import TrustedCode, permitted, required
 from sparsezo_gui.engine.pretrained.gguf.header import read_gguf
 from sparsezo_gui.engine.pretrained.gguf.stores import OLLAMA, lm_studio_models, ollama_models
-from sparsezo_gui.engine.pretrained.source import check_quantisation, find_weights, local_folder, read_config
+from sparsezo_gui.engine.pretrained.places import local_folder
+from sparsezo_gui.engine.pretrained.source import check_quantisation, find_weights, read_config
 from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec
-from sparsezo_gui.engine.pretrained.weights import DTYPES
+from sparsezo_gui.engine.pretrained.tuned import untuned
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.formats import tuned_model, tuned_models
+from sparsezo_gui.recipe.paths import RUN
 from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.untrusted import reason
 
-LIMIT = 30  # results of a Hub search
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
 def local_models() -> list[ModelSummary]:
-    """Bundled models, the causal language models in the Hugging Face cache, and the models of Ollama and LM Studio."""
+    """Bundled models, the causal language models in the Hugging Face cache, the models of Ollama and LM Studio, and
+    runs to continue from."""
     bundled = [_of_folder(ModelTable(id=id), folder, "bundled") for id, folder in resources.BUNDLED_MODELS.items()]
     ollama = [_of_folder(ModelTable(id=id), path, "ollama") for id, path in ollama_models()]
     studio = [_of_folder(ModelTable(id=str(path)), path, "lmstudio") for path in lm_studio_models()]
-    return [*bundled, *_in_cache(), *ollama, *studio]
+    tuned = [summary(id) for kind in tuned_models() for id in kind.listed()]
+    return [*bundled, *_in_cache(), *ollama, *studio, *tuned]
 
 
 def _in_cache() -> list[ModelSummary]:
@@ -49,7 +55,12 @@ def _in_cache() -> list[ModelSummary]:
     for repository in sorted(repositories, key=lambda each: each.repo_id.lower()):
         revisions = sorted(repository.revisions, key=lambda each: ("main" in each.refs, each.last_modified))
         if repository.repo_type == "model" and revisions and _is_causal(revisions[-1].snapshot_path):
-            found.append(_of_folder(ModelTable(id=repository.repo_id), revisions[-1].snapshot_path, "cache"))
+            model = _of_folder(ModelTable(id=repository.repo_id), revisions[-1].snapshot_path, "cache")
+            if not model.bytes and any((repository.repo_path / "blobs").glob("*.incomplete")):
+                model = replace(model, problem="Only a part of it is downloaded. Download it again to resume.")
+            elif not any(file.file_name.endswith(_WEIGHTS) for file in revisions[-1].files):
+                continue  # only its config, which was looked at
+            found.append(model)
     return found
 
 
@@ -57,6 +68,8 @@ def summary(table: ModelTable | str) -> ModelSummary:
     """Summary of the model of ``table``, from its config and the Hub's metadata; faults are its ``problem``."""
     table = ModelTable(id=table) if isinstance(table, str) else table
     try:
+        if tuned := tuned_model(table.id):
+            return replace(summary(untuned(table)), id=table.id, title=_title(table.id), kind=tuned.kind)
         folder = local_folder(table.id)
         if folder is not None:
             return _of_folder(table, folder, _kind(table.id, folder))
@@ -73,6 +86,7 @@ def spec_of(table: ModelTable) -> ModelSpec:
 
     Raises `UserError`, and `ConsentNeeded` if only the model's own code, not yet allowed to run, knows the layout.
     """
+    table = untuned(table)
     folder = local_folder(table.id) or cached_folder(table) or _fetch_config(table)
     code = usable_code(table, folder)
     return spec(read_config(folder, code), code)
@@ -85,18 +99,6 @@ def usable_code(table: ModelTable, folder: Path) -> TrustedCode | None:
     """
     code = permitted(table, folder)
     return code if code is not None or named_type(folder) in CONFIG_MAPPING else required(table, folder)
-
-
-def search_hub(text: str, limit: int = LIMIT) -> list[ModelSummary]:
-    """Text-generation models on the Hub whose name contains ``text``, most downloaded first. Raises `UserError`."""
-    try:
-        models = list(huggingface_hub.HfApi().list_models(
-            search=text, pipeline_tag="text-generation", sort="downloads", limit=limit,
-            expand=["config", "gated", "safetensors", "tags"], token=token(),
-        ))  # fmt: skip
-    except HUB_ERRORS as error:
-        raise hub_error(ModelTable(id=text or "models"), error) from error
-    return [_of_info(model) for model in models]
 
 
 def licence_of(folder: Path) -> str:
@@ -131,7 +133,8 @@ def _kind(id: str, folder: Path) -> str:
 
 
 def _title(id: str) -> str:
-    return "Starter model" if id == "starter" else Path(id).name.removeprefix(OLLAMA).removesuffix(".gguf") or id
+    name = Path(id).name.removeprefix(OLLAMA).removeprefix(RUN)
+    return "Starter model" if id == "starter" else name.removesuffix(".gguf") or id
 
 
 def _of_folder(table: ModelTable, folder: Path, kind: str) -> ModelSummary:
@@ -156,7 +159,7 @@ def _of_hub(table: ModelTable) -> ModelSummary:
         info = model_info(table)
     except HUB_ERRORS as error:
         raise hub_error(table, error) from error
-    facts: dict[str, Any] = {"licence": _licence(info.tags), "gated": bool(info.gated)}
+    facts: dict[str, Any] = {"licence": licence_tag(info.tags), "gated": bool(info.gated)}
     files = [file for file in info.siblings or () if re.fullmatch(r"[^/]+\.safetensors", file.rfilename)]
     facts["bytes"] = sum(file.size or 0 for file in files)
     try:
@@ -184,24 +187,6 @@ def _fetch_config(table: ModelTable) -> Path:
     return Path(path).parent
 
 
-def _of_info(info: huggingface_hub.ModelInfo) -> ModelSummary:
-    config = info.config or {}
-    kind = config.get("model_type")
-    numbers = info.safetensors.parameters if info.safetensors else {}
-    size = sum(count * (DTYPES[dtype].itemsize if dtype in DTYPES else 1) for dtype, count in numbers.items())
-    problem = "" if numbers else "It has no safetensors weights. Choose a copy that has them."
-    problem = kinds.of_tags(info.tags) or _it(kinds.of_config(config)) or problem
-    if kind and kind not in CONFIG_MAPPING:
-        problem = f"transformers does not support its model type '{kind}'."
-    return ModelSummary(
-        info.id, _title(info.id), "hub", (config.get("architectures") or [kind or ""])[0], sum(numbers.values()), size,
-        _licence(info.tags), bool(info.gated), problem,
-    )  # fmt: skip
-
-
-def _it(what: str) -> str:
-    return f"It {what}" if what else ""
-
-
-def _licence(tags: Iterable[str] | None) -> str:
+def licence_tag(tags: Iterable[str] | None) -> str:
+    """The licence among the Hub's tags, such as 'apache-2.0'; empty if there is none."""
     return next((tag.removeprefix("license:") for tag in tags or () if tag.startswith("license:")), "")

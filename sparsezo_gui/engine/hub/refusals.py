@@ -13,15 +13,19 @@ from sparsezo_gui.engine.hub.token import HOW
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.untrusted import reason
 
+BUSY = (408, 429, 500, 502, 503, 504)
+"""HTTP errors that may be temporary."""
 HUB_ERRORS = (hub.HTTPError, hub.EntryNotFoundError, OSError, hub.HFValidationError, json.JSONDecodeError)
 """The errors of the Hub's client."""
+_UNREACHED = (hub.HTTPError, OSError, json.JSONDecodeError)
 
 
-def refusal(kind: str, id: str, error: BaseException, instead: str) -> UserError:
+def refusal(kind: str, id: str, error: BaseException, instead: str, kept: bool = True) -> UserError:
     """The sentence for ``error``, one of `HUB_ERRORS`, on getting the ``kind`` ('model' or 'data set') ``id``.
 
-    ``instead`` is what else the user can do.
+    ``instead`` is what else the user can do; ``kept`` is whether a download resumes.
     """
+    resumes = "; what was downloaded is kept" if kept else ""
     chain = _chain(error)
 
     def any_is(*kinds: type) -> bool:
@@ -33,6 +37,10 @@ def refusal(kind: str, id: str, error: BaseException, instead: str) -> UserError
         return UserError(
             f"The {kind} '{id}' is not on this computer, and the program is offline (HF_HUB_OFFLINE). Go "
             f"online once to download it, or {instead}."
+        )
+    if any_is(hub.GatedRepoError) and any("awaiting a review" in str(link) for link in chain):
+        return UserError(
+            f"The {kind} '{id}' on the Hub is gated, and its authors have not yet answered your request. See {page}."
         )
     if any_is(hub.GatedRepoError):
         return UserError(
@@ -59,7 +67,7 @@ def refusal(kind: str, id: str, error: BaseException, instead: str) -> UserError
     if any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in chain):
         return UserError(
             f"The disk of the Hugging Face cache ({constants.HF_HUB_CACHE}) is full. Free some space and "
-            f"start again{_kept(kind)}."
+            f"start again{resumes}."
         )
     if local := next((link for link in chain if isinstance(link, OSError) and link.filename), None):
         return UserError(
@@ -67,13 +75,39 @@ def refusal(kind: str, id: str, error: BaseException, instead: str) -> UserError
             "HF_HOME to a folder that you can write to."
         )
     return UserError(
-        f"The {kind} '{id}' is not on this computer, and the Hub cannot be reached ({_reason(chain)}). "
-        f"Check the connection and start again, or {instead}{_kept(kind)}."
+        f"The {kind} '{id}' cannot be downloaded: the Hub cannot be reached ({_reason(chain)}). "
+        f"Check the connection and start again, or {instead}{resumes}."
     )
 
 
-def _kept(kind: str) -> str:
-    return "; what was downloaded is kept" if kind == "model" else ""
+def search_refusal(error: BaseException) -> UserError:
+    """The sentence for an ``error``, one of `HUB_ERRORS`, on searching the Hub."""
+    chain = _chain(error)
+    if huggingface_hub.is_offline_mode():
+        return UserError("The program is offline (HF_HUB_OFFLINE), so the Hub cannot be searched.")
+    if (status := _status(chain)) in (401, 403):
+        return UserError(f"The Hub does not accept your token (HTTP {status}). Set another one {HOW}.")
+    return UserError(f"Nothing can be searched: the Hub cannot be reached ({_reason(chain)}). Check the connection.")
+
+
+def push_refusal(id: str, error: BaseException, then: str = "") -> UserError:
+    """The sentence for an ``error`` on uploading the model ``id``; ``then`` is a sentence on how to continue."""
+    chain = _chain(error)
+    status, tokens = _status(chain), f"{constants.ENDPOINT}/settings/tokens"
+    create = f"Create one with write access at {tokens} and set it {HOW}."
+    if local := next((link for link in chain if isinstance(link, OSError) and link.filename), None):
+        told = f"{local.filename}: cannot be read ({local.strerror})."
+    elif huggingface_hub.is_offline_mode():
+        told = "The program is offline (HF_HUB_OFFLINE), so nothing can be uploaded."
+    elif status == 401:
+        told = f"The Hub does not accept your token (HTTP 401). {create}"
+    elif status in (403, 404):
+        told = f"Your token may not write to '{id}' on the Hub (HTTP {status}). {create}"
+    elif (status and status not in BUSY) or not any(isinstance(link, hub.HTTPError | OSError) for link in chain):
+        told = f"The Hub refuses '{id}': {' '.join(str(error).split())}"
+    else:
+        told = f"'{id}' cannot be uploaded: the Hub cannot be reached ({_reason(chain)}). Check the connection."
+    return UserError(*filter(None, (told, then)))
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -66,7 +66,7 @@ class ActivationSubspace(OnText):
     def cost(self) -> str:
         """See `MaskRule.cost`."""
         return (
-            f"About {self.iterations * self.sequences} forward passes at the start of every run, block by block, with "
+            f"About {self.iterations * self.sequences} forward passes the first time, block by block, with "
             "little more memory than training."
         )
 

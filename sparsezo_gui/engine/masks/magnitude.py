@@ -30,7 +30,7 @@ class _ByMagnitude(ScoredRule):
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""
-        return "Every eligible weight is read once at the start of every run; no forward pass."
+        return "Every eligible weight is read once the first time; no forward pass."
 
 
 def _magnitudes(model: FrozenModel) -> Iterator[Progress | tuple[str, Tensor]]:

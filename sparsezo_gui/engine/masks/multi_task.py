@@ -64,7 +64,7 @@ class MultiTask(Calibrated, DensityRule):
     def cost(self) -> str:
         """See `MaskRule.cost`."""
         return (
-            f"About {self.sequences * len(self.texts)} forward and backward passes at the start of every run, block by "
+            f"About {self.sequences * len(self.texts)} forward and backward passes the first time, block by "
             "block, with little more memory than training; an interrupted search resumes."
         )
 

@@ -55,7 +55,7 @@ class OutlierChannels(OnText):
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""
-        return f"{self.sequences} forward passes at the start of every run; no gradients, and little more memory."
+        return f"{self.sequences} forward passes the first time; no gradients, and little more memory."
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""

@@ -33,7 +33,7 @@ class Random(ScoredRule):
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""
-        return "One random number per eligible weight at the start of every run; no forward pass."
+        return "One random number per eligible weight the first time; no forward pass."
 
     def scores(
         self, model: FrozenModel, search: Search, selection: Selection

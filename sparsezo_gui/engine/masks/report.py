@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from sparsezo_gui.answers import Cost, MaskReport, Tally
-from sparsezo_gui.engine.masks.rule import Search, find_measured
+from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.registry import SPACES
 
@@ -46,8 +46,9 @@ def find_mask(recipe: Recipe) -> Generator[Progress, None, MaskReport]:
     """
     # Imported here, so that reading a report does not load torch.
     from sparsezo_gui.engine import frozen
+    from sparsezo_gui.engine.masks.kept import find_once
 
     model = yield from frozen.load(recipe.model)
     model.spec = recipe.mask.tunable(model.spec)
-    mask, cost = yield from find_measured(recipe.mask, model, Search(recipe.loop.seed, recipe.data))
+    mask, cost = yield from find_once(recipe.mask, model, Search(recipe.loop.seed, recipe.data), recipe.model)
     return report(mask, model.spec, cost)

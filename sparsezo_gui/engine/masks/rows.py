@@ -61,7 +61,7 @@ class Rows(OnText, DensityRule):
     def cost(self) -> str:
         """See `MaskRule.cost`."""
         passes = "no forward pass" if self.score == "l2" else f"{self.sequences} forward passes, without gradients"
-        return f"Every eligible weight is read once at the start of every run; {passes}."
+        return f"Every eligible weight is read once the first time; {passes}."
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""

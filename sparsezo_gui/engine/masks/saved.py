@@ -45,6 +45,6 @@ class Saved(MaskRule):
 
         yield Progress("Reading the mask")
         mask = load(Path(self.file), model.spec.linears, model.fingerprint)
-        if not SPACES[mask.space].lists_entries:
+        if mask.parts or not SPACES[mask.space].lists_entries:
             raise UserError(f"{self.file}: this mask does not list entries. Set its rule in [mask] instead.")
         return mask

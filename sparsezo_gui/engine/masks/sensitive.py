@@ -16,19 +16,10 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.masks.select import Selection
 
 
-class Sensitive(OnText, ScoredRule):
-    """Weights with the largest squared gradient of the language-model loss on text.
+class ByFisher(OnText, ScoredRule):
+    """Base of rules that tune the weights with the largest squared gradients on text."""
 
-    The diagonal of the empirical Fisher information, arXiv 2406.02913 section 3: the mask is static, found once per
-    model, and shared by all its tasks. The top 0.1 % of a large model hold about half of the squared gradient norm. On
-    'task', every token of the examples is predicted, as in any text; on 'answers', only what a run trains: the tokens
-    of the correct answer, averaged over each example. Other candidates of a choice are ignored.
-    """
-
-    title: ClassVar[str] = "Sensitive"
-    paper: ClassVar[str] = "SensZOQ, arXiv 2406.02913"
     sums: ClassVar[int] = 1
-    rule: Literal["sensitive"] = "sensitive"
 
     def source(self) -> str:
         """See `MaskRule.source`."""
@@ -37,7 +28,7 @@ class Sensitive(OnText, ScoredRule):
     def cost(self) -> str:
         """See `MaskRule.cost`."""
         return (
-            f"About {self.sequences} forward and backward passes at the start of every run, block by block, with "
+            f"About {self.sequences} forward and backward passes the first time, block by block, with "
             "little more memory than training; an interrupted search resumes where it stopped."
         )
 
@@ -49,3 +40,17 @@ class Sensitive(OnText, ScoredRule):
 
         yield Progress("Reading text for the mask")
         yield from kept_gradients(self, model, self.passages(model, search), selection)
+
+
+class Sensitive(ByFisher):
+    """Weights with the largest squared gradient of the language-model loss on text.
+
+    The diagonal of the empirical Fisher information, arXiv 2406.02913 section 3: the mask is static, found once per
+    model, and shared by all its tasks. The top 0.1 % of a large model hold about half of the squared gradient norm. On
+    'task', every token of the examples is predicted, as in any text; on 'answers', only what a run trains: the tokens
+    of the correct answer, averaged over each example. Other candidates of a choice are ignored.
+    """
+
+    title: ClassVar[str] = "Sensitive"
+    paper: ClassVar[str] = "SensZOQ, arXiv 2406.02913"
+    rule: Literal["sensitive"] = "sensitive"

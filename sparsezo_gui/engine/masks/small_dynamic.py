@@ -51,7 +51,7 @@ class SmallMagnitudeDynamic(MaskRule):
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""
-        return "Every eligible weight is read once at the start of every run; no forward pass."
+        return "Every eligible weight is read once the first time; no forward pass."
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
         """See `MaskRule.find`."""

@@ -35,7 +35,7 @@ class WeightActivation(OnText, ScoredRule):
 
     def cost(self) -> str:
         """See `MaskRule.cost`."""
-        return f"{self.sequences} forward passes at the start of every run; no gradients, and little more memory."
+        return f"{self.sequences} forward passes the first time; no gradients, and little more memory."
 
     def scores(
         self, model: FrozenModel, search: Search, selection: Selection

@@ -54,12 +54,15 @@ def load_model(folder: Path, code: TrustedCode | None = None, **options: Any) ->
     return cast("PreTrainedModel", found)
 
 
-def load_tensors(config: PretrainedConfig, tensors: Mapping[str, Any], **options: Any) -> PreTrainedModel:
+def load_tensors(
+    config: PretrainedConfig, tensors: Mapping[str, Any], code: TrustedCode | None = None, **options: Any
+) -> PreTrainedModel:
     """The causal language model of ``config`` with ``tensors``; each is read with ``[...]`` when its turn comes.
 
     Raises as `load_config` does.
     """
-    cls: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    own = code and code.find("AutoModelForCausalLM", PreTrainedModel)
+    cls: Any = add_generation_mixin_to_remote_model(own) if own else MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     return cast("PreTrainedModel", cls.from_pretrained(None, config=config, state_dict=dict(tensors), **options))
 
 

@@ -18,6 +18,7 @@ GGUF = (
     "model in safetensors format"
 )
 _ORIGINAL = "Choose the original model in transformers format with safetensors weights"
+_DOWNLOAD = "Download it with 'hf download' into a folder of its own, and choose that folder."
 _CAUSAL = "Choose a causal language model, such as the one that it is based on"
 _FILES = {
     "model_index.json": f"a diffusers pipeline, which generates images, audio or video. {_CAUSAL}",
@@ -47,7 +48,7 @@ _HEADS = {
 }
 _TAGS = {
     "gguf": GGUF, "mlx": f"a model in MLX format, which cannot be tuned here. {_ORIGINAL}",
-    "peft": "an adapter, not a whole model. Choose the model that it was trained on",
+    "peft": "an adapter, not a whole model. Download it into a folder of its own, and choose that folder",
     "sentence-transformers": _FILES["modules.json"], "diffusers": _FILES["model_index.json"],
 }  # fmt: skip
 _HEAD_WEIGHTS = re.compile(r"(?:model\.)?(score|classifier|qa_outputs|reward_head)\.")
@@ -68,14 +69,19 @@ def of_files(names: Collection[str], base: str = "") -> str:
     """What a folder with files of these ``names`` contains; '' if it may be a causal language model. ``base`` is the
     model that an adapter among them was trained on."""
     whole = "config.json" in names
-    weights = any(re.fullmatch(r"(model|pytorch_model).*\.(safetensors|bin)", name) for name in names)
-    if "adapter_config.json" in names and not (whole and weights):
-        return f"contains an adapter (such as LoRA){_trained_on(base)}, not a whole model. {_without(base)}"
+    if "adapter_config.json" in names and not holds_model(names):
+        return f"contains an adapter (such as LoRA){_trained_on(base)}, not a whole model. {_DOWNLOAD}"
     found = next((what for name, what in _FILES.items() if name in names), "")
     if not found and not whole and not any(name.endswith(".safetensors") for name in names):
         matches = (what for pattern, what in _INSTEAD_OF_CONFIG if any(re.fullmatch(pattern, name) for name in names))
         found = next(matches, "")
     return f"contains {found}." if found else ""
+
+
+def holds_model(names: Collection[str]) -> bool:
+    """Whether a folder with files of these ``names`` contains a whole model, whatever else it contains."""
+    weights = any(re.fullmatch(r"(model|pytorch_model).*\.(safetensors|bin)", name) for name in names)
+    return weights and "config.json" in names
 
 
 def of_config(table: Mapping[str, Any]) -> str:
@@ -129,13 +135,6 @@ def base_of_tags(tags: Collection[str] | None) -> str:
 
 def _trained_on(base: str) -> str:
     return f", trained on {quoted(base)}" if base else ""
-
-
-def _without(base: str) -> str:
-    return (
-        "Merge it into that model first (in peft: merge_and_unload), or choose "
-        f"{quoted(base) if base else 'the model it was trained on'} itself."
-    )
 
 
 def better_place(folder: Path) -> str:

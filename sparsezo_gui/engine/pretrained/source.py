@@ -7,11 +7,11 @@ refused; `convert` writes a safetensors copy of one.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,15 @@ from sparsezo_gui.engine.pretrained import auto, kinds
 from sparsezo_gui.engine.pretrained.consent import TrustedCode, required
 from sparsezo_gui.engine.pretrained.gguf.config import config_of
 from sparsezo_gui.engine.pretrained.gguf.folder import companions
-from sparsezo_gui.engine.pretrained.gguf.header import is_gguf, read_gguf
-from sparsezo_gui.engine.pretrained.gguf.stores import OLLAMA, gguf_in, ollama_file
+from sparsezo_gui.engine.pretrained.gguf.header import read_gguf
 from sparsezo_gui.engine.pretrained.gguf.tensors import Packed, packed
 from sparsezo_gui.engine.pretrained.spec import ModelSpec, spec
+from sparsezo_gui.engine.pretrained.tuned import Layer
 from sparsezo_gui.engine.pretrained.weights import LARGEST_HEADER, Checkpoint, read_header
 from sparsezo_gui.errors import UserError, did_you_mean, quoted
 from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.sizes import size
-from sparsezo_gui.untrusted import outside, resolved
+from sparsezo_gui.untrusted import outside
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
 MOST_LAYERS = 1000
@@ -47,7 +47,8 @@ class ModelSource:
 
     ``weights`` gives the file of each tensor, by its name in the checkpoint; ``revision`` is the commit on the Hub, or
     empty. ``bitsandbytes`` already quantised the weights of some checkpoints, to 4 or 8 bits. ``code`` is the model's
-    own code. The tensors of a GGUF file are ``packed``, and ``folder`` has its `companions`.
+    own code. The tensors of a GGUF file are ``packed``, and ``folder`` has its `companions`. ``layers`` are what a
+    tuned model adds to the files of its base, from the bottom up.
     """
 
     id: str
@@ -59,6 +60,17 @@ class ModelSource:
     bitsandbytes: bool = False
     code: TrustedCode | None = None
     packed: Mapping[str, Packed] = field(default_factory=dict)
+    layers: tuple[Layer, ...] = ()
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the weights can be used as they are in the files."""
+        return not self.packed and not self.layers
+
+    @property
+    def pretrained(self) -> str:
+        """The id of the model below all tuning."""
+        return self.layers[0].base if self.layers else self.id
 
     @property
     def prequantised(self) -> bool:
@@ -69,6 +81,11 @@ class ModelSource:
     def place(self) -> Path:
         """What the user knows the model by: its folder, or its GGUF file."""
         return next((entry.file for entry in self.packed.values()), self.folder)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """Its tensors. Raises `UserError` for a broken file."""
+        return Checkpoint(self)
 
 
 def inspect(folder: Path, table: ModelTable) -> ModelSource:
@@ -85,10 +102,9 @@ def inspect(folder: Path, table: ModelTable) -> ModelSource:
     weights = find_weights(folder)
     commit = folder.name if folder.parent.name == "snapshots" else ""
     source = ModelSource(table.id, commit, folder, config, weights, parts, prequantised, code)
-    checkpoint = Checkpoint(source)
-    if what := kinds.of_weights(weights, [name for name in parts.shapes if name not in checkpoint]):
+    if what := kinds.of_weights(weights, [name for name in parts.shapes if name not in source.checkpoint]):
         raise UserError(f"{folder}: {what}")
-    checkpoint.check()
+    source.checkpoint.check()
     return source
 
 
@@ -97,31 +113,8 @@ def _inspect_gguf(file: Path, table: ModelTable) -> ModelSource:
     config = read_config(folder)
     entries = packed(read_gguf(file), config)
     source = ModelSource(table.id, "", folder, config, dict.fromkeys(entries, file), spec(config), packed=entries)
-    Checkpoint(source).check()
+    source.checkpoint.check()
     return source
-
-
-def local_folder(id: str) -> Path | None:
-    """Folder, or GGUF file, of a bundled or local model; None if ``id`` can only be on the Hub."""
-    if id in resources.BUNDLED_MODELS:
-        return resources.BUNDLED_MODELS[id]
-    if id.startswith(OLLAMA):
-        return ollama_file(id)
-    path = Path(os.path.expanduser(id))
-    if os.path.isdir(path):
-        return gguf_in(path) or resolved(path)
-    if os.path.isfile(path):
-        if is_gguf(path):
-            return resolved(path)
-        raise UserError(f"{path}: {kinds.of_file(path)}")
-    if path.suffix == ".gguf":
-        raise UserError(f"There is no file '{path}'. Check the path.")
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", id):
-        raise UserError(
-            f"There is no model folder '{path}'. Check the path, or use a bundled model "
-            f"({', '.join(resources.BUNDLED_MODELS)}) or a model on the Hub such as 'Qwen/Qwen3-0.6B'."
-        )
-    return None
 
 
 def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConfig:
@@ -142,10 +135,8 @@ def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
         raise UserError(f"{path.parent}: {what}")
     window = table.get("sliding_window")
     if window is not None and window is not False and not (type(window) is int and window > 0):
-        raise UserError(
-            f"{path}: 'sliding_window' must be a number of tokens or null, not {quoted(window)}. Download "
-            "or copy it again."
-        )
+        what = f"'sliding_window' must be a number of tokens or null, not {quoted(window)}"
+        raise UserError(f"{path}: {what}. Download or copy it again.")
     kind, own = table.get("model_type"), table.get("auto_map")
     remote = isinstance(own, dict) and "AutoConfig" in own
     known = isinstance(kind, str) and kind in CONFIG_MAPPING
@@ -227,14 +218,12 @@ def find_weights(folder: Path) -> dict[str, Path]:
     """File of each tensor by its name in the checkpoint; every header is checked. Raises `UserError`."""
     if folder.is_file():
         return dict.fromkeys(read_gguf(folder).tensors, folder)
-    index = folder / INDEX
-    single = folder / SINGLE
-    if single.is_file() or not index.is_file():
-        if not single.is_file():
-            raise UserError(_no_weights(folder))
+    index, single = folder / INDEX, folder / SINGLE
+    if single.is_file():
         return dict.fromkeys(read_header(single), single)
-    table = read_index(index, ".safetensors")
-    weights: dict[str, Path] = {}
+    if not index.is_file():
+        raise UserError(_no_weights(folder))
+    table, weights = read_index(index, ".safetensors"), dict[str, Path]()
     for name in sorted(set(table.values())):
         weights |= dict.fromkeys(read_header(folder / name), folder / name)
     absent = next((key for key in table if key not in weights), None)

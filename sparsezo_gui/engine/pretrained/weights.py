@@ -25,6 +25,7 @@ from sparsezo_gui.engine.pretrained.spec import empty_model
 from sparsezo_gui.errors import UserError
 
 if TYPE_CHECKING:
+    from sparsezo_gui.engine.pretrained.changes import Change
     from sparsezo_gui.engine.pretrained.source import ModelSource
 
 DTYPES = {
@@ -60,6 +61,26 @@ class Entry:
                     raise UserError(f"{self.file}: became shorter during reading. Was it replaced? Try again.")
                 done += count
         return data.view(self.dtype).reshape(self.shape)
+
+    def __getitem__(self, _: object) -> torch.Tensor:
+        """How transformers reads a tensor when its turn comes."""
+        return self.read()
+
+
+@dataclass(frozen=True)
+class Changed(Entry):
+    """A tensor that is changed while it is read, in fp32; ``dtype`` is that of `read`."""
+
+    below: Entry
+    change: Change
+    transposed: bool
+
+    def read(self) -> torch.Tensor:
+        """The changed tensor, in the layout of the file."""
+        weight = self.below.read().float()
+        if not self.transposed:
+            return self.change.applied(weight)
+        return self.change.applied(weight.T.contiguous()).T.contiguous()
 
 
 def read_header(path: Path) -> dict[str, Entry]:
@@ -130,23 +151,31 @@ class Checkpoint:
     """The tensors of a checkpoint, found by the parameter names of the model that transformers builds.
 
     A checkpoint may name its tensors differently (without the base model's prefix, or from an earlier layout), and may
-    contain only one of two tied tensors; `key` finds the tensor that `from_pretrained` would use.
+    contain only one of two tied tensors; `key` finds the tensor that `from_pretrained` would use. ``stored`` are the
+    tensors in the files, and ``entries`` those of the model: different if it is tuned already.
     """
 
     def __init__(self, source: ModelSource) -> None:
         """Reads the headers of the files of ``source``; no tensor yet. Raises `UserError` for a broken file."""
         self.files = tuple(dict.fromkeys(source.weights.values()))
         self.spec = spec = source.spec
-        self.entries: dict[str, Entry] = {}
-        self.entries |= source.packed
+        self.stored: dict[str, Entry] = {**source.packed}
         for file in () if source.packed else self.files:
-            self.entries |= read_header(file)
-        self._keys = _keys(self.entries, source.config, source.code)
+            self.stored |= read_header(file)
+        self._keys = _keys(self.stored, source.config, source.code)
         for alias, name in spec.aliases.items():
             found = self._keys.get(name) or self._keys.get(alias)
             if found:
                 self._keys.setdefault(name, found)
                 self._keys.setdefault(alias, found)
+        self.entries, self._layers = dict(self.stored), source.layers
+        for layer in source.layers:
+            for name, change in layer.changes.items():
+                below = self.entries[self.key(name)]
+                self.entries[self.key(name)] = Changed(
+                    below.file, torch.float32, below.shape, below.begin, below.end, below, change,
+                    name in spec.transposed,
+                )  # fmt: skip
 
     def key(self, name: str) -> str:
         """Name in the checkpoint of the parameter (or buffer) ``name``. Raises `UserError` if it is not there."""
@@ -178,7 +207,13 @@ class Checkpoint:
         key = self.key(name)
         if self._quantised(key):
             return self._dequantised(key).reshape(self.shape(name))
-        tensor = self.entries[key].read()
+        return self._turned(name, self.entries[key].read())
+
+    def read_stored(self, name: str) -> torch.Tensor:
+        """The same as in the files, below all tuning."""
+        return self._turned(name, self.stored[self.key(name)].read())
+
+    def _turned(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.T.contiguous() if name in self.spec.transposed else tensor
 
     def check(self) -> None:
@@ -199,12 +234,20 @@ class Checkpoint:
         It covers the sorted names, dtypes and shapes of all tensors and a fixed sample of their bytes: all of a tensor
         up to 2 KiB, else eight pieces of 256 bytes, evenly spread from its first byte to its last. That is under 1 MiB
         of reading for a shard of 400 tensors. Two fine-tunes of one architecture get different fingerprints; a change
-        that affects no sampled byte is not noticed.
+        that affects no sampled byte is not noticed. If the model is tuned, its fingerprint also covers the digest of
+        each layer of changes.
         """
+        found = self.pretrained_fingerprint()
+        for layer in self._layers:
+            found = hashlib.sha256(f"{found} {layer.digest}".encode()).hexdigest()
+        return found
+
+    def pretrained_fingerprint(self) -> str:
+        """The fingerprint of the weights in the files."""
         digest = hashlib.sha256()
         opened = {file: file.open("rb", buffering=0) for file in self.files}
         try:
-            for key, entry in sorted(self.entries.items()):
+            for key, entry in sorted(self.stored.items()):
                 digest.update(json.dumps([key, str(entry.dtype), entry.shape]).encode())
                 for offset, count in _sample(entry.end - entry.begin):
                     file = opened[entry.file]

@@ -37,9 +37,10 @@ class DiskSpace:
 
 def needed(recipe: Recipe, source: ModelSource) -> DiskSpace:
     """Disk space for the run of ``recipe`` from ``source``."""
-    tuned, steps = recipe.mask.tuned(recipe.mask.tunable(source.spec)), recipe.loop.steps
+    spec, steps = recipe.mask.tunable(source.spec), recipe.loop.steps
+    tuned = recipe.mask.tuned(spec)
     journal = HEADER_BYTES + steps * record_dtype(recipe.recorded).itemsize
-    mask = SPACES[recipe.mask.space].mask_bytes(tuned)
+    mask = SPACES[recipe.mask.space].mask_bytes(recipe.mask, spec)
     one = round((PACKED + recipe.state_vectors) * tuned * VALUE)
     exact, budget = recipe.estimator.exact, recipe.run.gradients * 2**20
     gradients = steps * (RECORD_BYTES + GRADIENT * tuned) if exact else 0

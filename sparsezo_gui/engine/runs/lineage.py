@@ -14,7 +14,7 @@ from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.runs.journal import Header, Journal
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe import Recipe, outcome
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,19 @@ def lineage_of(run: RunFolder, step: int | None = None) -> Lineage:
         segments = Lineage((*segments, found)).until(beginning.step).segments
     found = _segment(run, step=step)
     return Lineage((*segments, found), " ".join((*faults, found.journal.fault)).strip()).until(step)
+
+
+def step_of(run: RunFolder, step: int | str | None) -> int | None:
+    """``step`` of ``run``, or its best step on the validation examples for 'best'; None for the last. Raises
+    `UserError` if the run has no such step."""
+    if isinstance(step, str):
+        if step != "best":
+            raise UserError(f"There is no step '{step}'. Use a number or 'best'.")
+        best = outcome.best(outcome.on_lineage(run.events()))
+        if best is None:
+            raise UserError(f"Run '{run.name}' has no evaluation on validation examples yet, so there is no best step.")
+        step = best.step
+    return None if step is None else lineage_of(run, step).step
 
 
 _UNKNOWN = (

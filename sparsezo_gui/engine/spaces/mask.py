@@ -11,10 +11,10 @@ little-endian int64 and int32. A reader MUST refuse a file with a different hash
 model.
 
 Version 2 is for masks that do not tune single entries. Its metadata MUST also hold ``space`` (a name in the registry,
-such as "low-rank") and ``tuned`` (number of tuned values), and instead of indices the file holds the parts of that
-space, as fp32 tensors whose names begin with "part:". The hash then continues over the space in UTF-8, a zero byte,
-``tuned`` as int64, and each part in ascending order of names: the name in UTF-8, a zero byte, the number of entries as
-int64, and the entries.
+such as "low-rank") and ``tuned`` (number of tuned values), and the file holds the parts of that space, instead of or
+besides indices, as fp32 tensors whose names begin with "part:". The hash then continues over the space in UTF-8, a zero
+byte, ``tuned`` as int64, and each part in ascending order of names: the name in UTF-8, a zero byte, the number of
+entries as int64, and the entries.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ class Space(ABC):
         """What the mask's hash covers between its indices and its parts."""
         return mask.space.encode() + b"\0" + mask.size.to_bytes(8, "little")
 
-    def mask_bytes(self, tuned: int) -> int:
-        """Bytes of the file of a mask with so many values; those of parts are few."""
+    def mask_bytes(self, rule: MaskRule, spec: ModelSpec) -> int:
+        """Bytes of the mask file of ``rule``, if they are many."""
         return 0
 
     @abstractmethod

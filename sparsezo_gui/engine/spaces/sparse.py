@@ -55,9 +55,9 @@ class SparseSpace(Space):
         """See `Space.mask_digest`."""
         return b""
 
-    def mask_bytes(self, tuned: int) -> int:
+    def mask_bytes(self, rule: MaskRule, spec: ModelSpec) -> int:
         """See `Space.mask_bytes`."""
-        return INDEX * tuned
+        return INDEX * rule.tuned(spec)
 
     def counts(self, mask: Mask, spec: ModelSpec) -> Mapping[str, int]:
         """See `Space.counts`."""

@@ -82,6 +82,12 @@ class TunedValues(ABC):
                     directions[:, part] = 0
         return directions
 
+    def random(self, seed: int) -> Tensor:
+        """A random direction (n,), as long as those of steps."""
+        from sparsezo_gui.engine.zo.generator import normal
+
+        return normal(seed, 0, 0, self.values.numel(), self.values.device)
+
     @abstractmethod
     def probed(self, directions: Any, offsets: Tensor) -> AbstractContextManager[None]:
         """Inside, the model runs with values + ``offsets`` (points, q) · ``directions`` (q, n)."""

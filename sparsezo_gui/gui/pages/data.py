@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
 from PySide6.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLineEdit, QPlainTextEdit, QWidget
 
 from sparsezo_gui.answers import DataPreview, Task
-from sparsezo_gui.formats import COMPRESSED, data_format, data_suffixes
 from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import ListTasks, PreviewData
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, label, row
+from sparsezo_gui.gui.widgets.data_files import FILES, dropped
 from sparsezo_gui.gui.widgets.example_figures import ExampleFigures
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
+from sparsezo_gui.gui.widgets.hub import HubDialog
 from sparsezo_gui.gui.widgets.safe_text import safe_name
 from sparsezo_gui.gui.widgets.table import DataTable
 from sparsezo_gui.gui.widgets.tokens import TokenView
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.recipe import DataTable as DataSettings
 from sparsezo_gui.stages import ONE, Stages
 
-_PATTERNS = (f"*{suffix}{packed}" for suffix in data_suffixes() for packed in ("", *COMPRESSED))
-FILES = f"Data ({' '.join(_PATTERNS)});;All files (*)"
 PAGE_SIZE = 50  # rows per page, as in the engine
 LIMITS = ("train", "validation", "test", "max_tokens", "leave_out_gaps", "merge_labels")
 FIXES = {"leave_out_gaps": "Skip these rows", "merge_labels": "Merge these labels"}
@@ -40,6 +38,7 @@ class DataPage(Page):
         self._workspace = workspace
         self._page, self._stages = 0, Stages(ONE)
         self._asked: object = None
+        self.hub: HubDialog | None = None
         self.setAcceptDrops(True)
         below = row(self._make_seen(), self._make_figures(), spacing=2 * GRID)
         below.setStretch(0, 3)
@@ -49,7 +48,7 @@ class DataPage(Page):
         for part in (self._make_source(), self._make_rows(), self._results):
             self.body.addWidget(part)
         self.body.addStretch(1)
-        self.body.addLayout(row(None, button("Continue to Method", lambda: self.go_to.emit("method"), role="primary")))
+        self.body.addLayout(row(None, button("Continue to Method", lambda: self.go_to.emit("method"))))
         workspace.on(ListTasks, call=self._fill_tasks)
         workspace.on(PreviewData, call=self._show)
         workspace.recipe_changed.connect(self._refresh)
@@ -78,6 +77,7 @@ class DataPage(Page):
         source = row(
             self._source, button("File…", self._choose_file, image="file", name="Choose a data file"),
             button("Folder…", self._choose_folder, image="folder", name="Choose a data folder"),
+            button("Hub…", self._search_hub, name="Search the Hub for data sets"),
             button("Starter", lambda: self._set_source("starter"), name="Use the bundled data"), again,
         )  # fmt: skip
         for line, (title, part) in enumerate((("Source", source), ("Task", row(self._task, None)))):
@@ -131,7 +131,7 @@ class DataPage(Page):
 
     def _limit(self, name: str, value: Any) -> None:
         fault = self._workspace.change("data", **{name: value})
-        self._fields[name].set_error(fault)
+        self._workspace.faults.note("data", name, self._fields[name].refused(fault))
 
     def _set(self, **values: Any) -> None:
         self._page = 0
@@ -158,19 +158,22 @@ class DataPage(Page):
         if path:
             self._set_source(path)
 
+    def _search_hub(self) -> None:
+        self.hub = self.hub or HubDialog(self._workspace, self._set_source, self)
+        self.hub.show()
+
     def _choose_folder(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Choose a folder with train, validation and test files")
-        if folder:
+        if folder := QFileDialog.getExistingDirectory(self, "Choose a folder with train, validation and test files"):
             self._set_source(folder)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         """Accepts folders and files that can be read."""
-        if _dropped(event):
+        if dropped(event):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
         """Uses the first of them."""
-        if found := _dropped(event):
+        if found := dropped(event):
             self._set_source(found[0])
             event.acceptProposedAction()
 
@@ -216,7 +219,8 @@ class DataPage(Page):
             self._template.setPlainText(data.template)
         self._show_chat_template()
         for name, field in self._fields.items():
-            field.set_value(getattr(data, name))
+            if not self._workspace.faults.of("data", name):
+                field.set_value(getattr(data, name))
 
     def _show_chat_template(self) -> None:
         data = self._workspace.recipe.data
@@ -240,7 +244,7 @@ class DataPage(Page):
         shown = preview if problem is None else None
         fault = problem.message if problem else preview.problem if preview else ""
         self._fault.setVisible(bool(fault))
-        self._fault.setText(fault)
+        self._fault.setText(in_form_words(fault))
         self._results.setVisible(shown is not None)
         self._rows_card.setVisible(problem is None)
         self._show_banner(shown, problem)
@@ -292,9 +296,3 @@ class DataPage(Page):
         action = (FIXES[offer], lambda: self._set(**{offer: True})) if offer else None
         text = "\n".join(f"{mark}{each}" for each in sentences)
         self.banner.track(Problem(text) if sentences else None, "warning" if warns else "info", action)
-
-
-def _dropped(event: QDropEvent) -> list[str]:
-    """Local folders, and files of a kind that can be read."""
-    paths = [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]
-    return [path for path in paths if os.path.isdir(path) or data_format(Path(path))]

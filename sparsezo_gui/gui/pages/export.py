@@ -7,22 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QWidget
+from PySide6.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLineEdit, QWidget
 
-from sparsezo_gui.answers import Exported, RunSummary
+from sparsezo_gui.answers import Exported, Pushed, RunSummary
 from sparsezo_gui.formats import default_export, export_formats
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.formatting import count, file_name
+from sparsezo_gui.gui.hub_requests import PushExport
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.run_requests import ExportRun, ListRuns
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, ProgressBar, button, card, column, label, row
 from sparsezo_gui.gui.widgets.fields import Combo, ComboGroup, RadioGroup
-from sparsezo_gui.gui.widgets.safe_text import safe_name
+from sparsezo_gui.gui.widgets.safe_text import safe_name, safe_sentence
 from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.names import free
 from sparsezo_gui.recipe.registry import SPACES
+from sparsezo_gui.stages import ONE, Stages
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.export.form import ExportFormat, Option
@@ -36,19 +39,22 @@ class ExportPage(Page):
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Export", "Export any step of a run. Each export is checked after it is written.")
         self._workspace = workspace
+        self._stages = Stages(ONE)
         self._offered: str | None = None  # the run whose formats are shown
         self.body.addWidget(self._make_form())
         self._bar = ProgressBar("Export progress")
         self.body.addWidget(self._bar)
         self._said = label("", wrap=True, name="Export result")
-        self._cancel = button("Cancel", lambda: workspace.cancel(ExportRun), name="Cancel export")
+        self._cancel = button("Cancel", self._stop, name="Cancel export")
         self._go = button("Export", lambda: self._export(), role="primary", image="export", name="Export now")
         said = row(self._said, self._cancel, self._go)
         said.setStretch(0, 1)
         self.body.addLayout(said)
         self.body.addStretch(1)
         workspace.on(ListRuns, call=self._fill)
-        workspace.on(ExportRun, call=self._show)
+        workspace.on(ExportRun, PushExport, call=self._show)
+        workspace.of(ExportRun).answered.connect(lambda _, exported: self._push_export(exported))
+        workspace.of(ExportRun).answered.connect(lambda *_: self._suggest())  # the last name is taken now
         for signal in (workspace.run.changed, workspace.blocker_changed):
             signal.connect(self._show)
         self._fill()
@@ -68,10 +74,21 @@ class ExportPage(Page):
         for _, choices in self._options.values():
             choices.changed.connect(self._suggest)
         self._opens = label("", "hint", wrap=True, name="Opens in")
+        self._serve = label("", "hint", wrap=True, name="Serve with")
         format_title = label("Format", "heading")
         self._out = QLineEdit()
         self._out.setAccessibleName("Export to")
+        self._out.textChanged.connect(lambda: self._show_serving())
         self._browse = button("Choose…", self._choose, image="folder", name="Choose where to export")
+        self._push = QCheckBox("Then upload it to the Hugging Face Hub as")
+        self._push.setAccessibleName("Push to the Hub")
+        self._push.toggled.connect(self._show)
+        self._name = QLineEdit()
+        self._name.setAccessibleName("Name on the Hub")
+        self._name.setPlaceholderText("your-name/my-model")
+        self._name.textChanged.connect(self._show)
+        self._seen = Combo("Who can see it")
+        self._seen.fill([("Private", False), ("Public", True)], False)
         form = QGridLayout()
         form.setHorizontalSpacing(3 * GRID)
         form.setVerticalSpacing(2 * GRID)
@@ -81,7 +98,8 @@ class ExportPage(Page):
             (label("Run", "heading"), row(self._run, refresh)),
             (label("Step", "heading"), row(self._step)),
             (format_title, row(self._format)), *((title, row(choices)) for title, choices in self._options.values()),
-            (label("To", "heading"), column(row(self._out, self._browse), self._opens, spacing=2)),
+            (label("To", "heading"), column(row(self._out, self._browse), self._opens, self._serve, spacing=2)),
+            (label("Hub", "heading"), row(self._push, self._name, self._seen)),
         )  # fmt: skip
         for line, (title, part) in enumerate(entries):
             form.addWidget(title, line, 0)
@@ -130,6 +148,14 @@ class ExportPage(Page):
         run = self._chosen()
         if run is not None and not self._out.isModified():
             self._out.setText(str(free(self._place(run.name, self._forms[chosen]))))
+        self._show_serving()
+
+    def _show_serving(self) -> None:
+        """The commands that serve the export, where it will be."""
+        run, form, out = self._chosen(), self._forms[self._format.value()], self._out.text().strip()
+        commands = form.serve(out, run.model, SPACES[run.space]) if run is not None else {}
+        self._serve.setText("\n".join(safe_sentence(f"{name}: {command}") for name, command in commands.items()))
+        self._serve.setVisible(bool(commands))
 
     def _place(self, run: str, form: ExportFormat) -> Path:
         """Where an export of ``run`` goes, unless the user decides otherwise."""
@@ -158,39 +184,69 @@ class ExportPage(Page):
             self.banner.show_problem(Problem("Choose where to export to."))
             return
         self._workspace.of(ExportRun).forget()
+        self._workspace.of(PushExport).forget()
         form = self._format.value()
         target, options = Path(out).expanduser(), self._chosen_options()
         self._workspace.ask(ExportRun(Path(run.path), form, target, self._step.value(), options, accept))
         self._show()
 
+    def _push_export(self, exported: Exported) -> None:
+        """Uploads what was exported, if the user wants that."""
+        if self._push.isChecked():
+            public = bool(self._seen.currentData())
+            name = self._name.text().strip()
+            self._workspace.ask(PushExport(Path(exported.out), name, public, exported.card))
+
+    def _push_again(self) -> None:
+        if exported := self._workspace.of(ExportRun).answer:
+            self._workspace.of(PushExport).forget()
+            self._push_export(exported)
+            self._show()
+
+    def _stop(self) -> None:
+        for kind in (ExportRun, PushExport):
+            self._workspace.cancel(kind)
+
     def _show(self) -> None:
         workspace = self._workspace
-        export = workspace.of(ExportRun)
-        busy, progress = export.busy, export.progress
+        export, push = workspace.of(ExportRun), workspace.of(PushExport)
+        busy, progress = export.busy or push.busy, push.progress if push.busy else export.progress
         run = self._chosen()
-        self._go.setEnabled(run is not None and not workspace.blocker)
+        named = not self._push.isChecked() or bool(self._name.text().strip())
+        self._go.setEnabled(run is not None and named and not workspace.blocker)
         self._go.setToolTip(workspace.blocker)
         self._cancel.setVisible(busy)
         self._bar.setVisible(busy)
         options = [choices for _, choices in self._options.values()]
-        for control in (self._run, self._step, self._format, *options, self._out, self._browse):
+        for control in (self._run, self._step, self._format, *options, self._out, self._browse, self._push):
             control.setEnabled(run is not None and not busy)
+        for control in (self._name, self._seen):
+            control.setEnabled(self._push.isChecked() and self._push.isEnabled())
         self._bar.show_progress(progress)
-        problem = workspace.problem_of(ExportRun, ListRuns)
-        notices = "\n".join(export.notices)
-        asks = problem is not None and problem.can_continue
-        self.banner.track(
-            problem or (Problem(notices) if notices else None), "error" if problem else "info",
-            ("Export anyway", lambda: self._export(accept=True)) if asks else None,
-        )  # fmt: skip
+        self._show_banner()
         if busy:
-            self._said.setText(f"{progress.stage}…" if progress else "Waiting for the engine…")
+            told = formatting.progress(progress, self._stages.at(progress)) if progress else ""
+            self._said.setText(f"{told if progress and progress.unit == 'bytes' else progress.stage}…" if progress
+                               else "Waiting for the engine…")  # fmt: skip
         elif workspace.blocker:
             self._said.setText(workspace.blocker)
         elif run is None:
             self._said.setText("No run has completed a step yet. Start one on the Run page.")
         else:
-            self._said.setText(_result(export.answer) if export.answer is not None else "")
+            self._said.setText(_result(export.answer, push.answer) if export.answer is not None else "")
+
+    def _show_banner(self) -> None:
+        problem, notices = (
+            self._workspace.problem_of(ExportRun, PushExport, ListRuns),
+            self._workspace.of(ExportRun).notices,
+        )
+        action = None
+        if problem is not None and problem.can_continue:
+            action = "Export anyway", lambda: self._export(accept=True)
+        elif problem is not None and problem is self._workspace.of(PushExport).problem:
+            action = "Upload again", self._push_again
+        text = "\n".join(notices)
+        self.banner.track(problem or (Problem(text) if text else None), "error" if problem else "info", action)
 
 
 def _choices(option: Option) -> RadioGroup | ComboGroup:
@@ -202,6 +258,10 @@ def _line(run: RunSummary) -> str:
     return f"{run.name} · {state}, step {run.step} of {run.steps} · {created}"
 
 
-def _result(exported: Exported) -> str:
-    """The result of the last export as a sentence."""
-    return " ".join([f"Step {count(exported.step)} exported and checked.", *exported.notes])
+def _result(exported: Exported, pushed: Pushed | None) -> str:
+    """The result of the last export in sentences."""
+    told = [f"Step {count(exported.step)} exported and checked.", *exported.notes]
+    if pushed is not None:
+        seen = "only you can see it" if pushed.private else "everybody can see it"
+        told.append(f"Uploaded to {pushed.address}; {seen}.")
+    return " ".join(told)

@@ -25,14 +25,12 @@ from sparsezo_gui.gui.widgets.compare import WaysCard
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.mask import MaskCard
 from sparsezo_gui.gui.widgets.rate import RateFinder
+from sparsezo_gui.gui.wording import TITLES
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.presets import PRESETS, matching
 from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES
 from sparsezo_gui.recipe.variants import Settings, Variant, shown
 
-TITLES = {"mask": "Weights to tune", "estimator": "Gradient estimate", "update": "Update rule", "objective": "Loss",
-          "selection": "Example selection", "privacy": "Privacy of the examples", "loop": "Training loop",
-          "run": "Run storage"}  # fmt: skip
 COLUMNS = 3
 
 PRESETS_IN_A_ROW = 4
@@ -77,7 +75,7 @@ class MethodPage(Page):
         self.body.addWidget(self._more, 0, Qt.AlignmentFlag.AlignLeft)
         self.body.addWidget(self._panel)
         self.body.addStretch(1)
-        self.body.addLayout(row(None, button("Continue to Run", lambda: self.go_to.emit("run"), role="primary")))
+        self.body.addLayout(row(None, button("Continue to Run", lambda: self.go_to.emit("run"))))
         workspace.recipe_changed.connect(self.refresh)
         long = (FindMask, FindRate, CompareWays)
         workspace.on(*long, call=lambda: self.banner.track(workspace.problem_of(*long)))
@@ -124,9 +122,11 @@ class MethodPage(Page):
         rules = tuple(getattr(recipe, registry.table).rule for registry in REGISTRIES)
         if rules != self._shown:
             self._shown = rules
+            self._workspace.faults.settle(dict.fromkeys(TITLES, ("rule",)))  # all fields are made anew
             self._build()
         for (table, name), field in self._fields.items():
-            field.set_value(getattr(getattr(recipe, table), name))
+            if not self._workspace.faults.of(table, name):  # what is wrong stays in sight until it is mended
+                field.set_value(getattr(getattr(recipe, table), name))
         preset = matching(recipe)
         self._own.setVisible(preset is None)
         self._group.setExclusive(False)
@@ -181,8 +181,8 @@ class MethodPage(Page):
         fault = self._workspace.change(table, **{name: value})
         field = self._fields.get((table, name))
         if field is not None:
-            # The sentence starts with the field's name, which is already on screen.
-            field.set_error(_without_name(fault, name, field.title))
+            sentence = field.refused(fault)
+            self._workspace.faults.note(table, name, sentence)
         elif fault:  # the rule does not fit the other settings
             self._rules[table].choose(getattr(self._workspace.recipe, table).rule)
             self.banner.show_problem(Problem(fault))
@@ -224,10 +224,3 @@ def _grid(grid: QGridLayout) -> QGridLayout:
         grid.setColumnStretch(place, 1)
         grid.setColumnMinimumWidth(place, 22 * GRID)
     return grid
-
-
-def _without_name(fault: str, name: str, title: str) -> str:
-    """``fault`` with the setting's title instead of its table and key."""
-    place = f"{name}: "
-    sentence = fault.split(place, 1)[-1] if place in fault else fault
-    return f"{title}: {sentence}" if sentence else ""

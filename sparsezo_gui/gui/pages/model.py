@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QListWidget, QListWidgetItem
+from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QListWidget, QListWidgetItem, QTabWidget, QWidget
 
 from sparsezo_gui import resources
 from sparsezo_gui.answers import ModelSummary
 from sparsezo_gui.gui.formatting import count, size
+from sparsezo_gui.gui.hub_requests import RemoveDownload
 from sparsezo_gui.gui.requests import CheckFits, EstimateMemory, ListModels, MeasureMemory, ReadModel
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, badge, button, card, clear, column, label, restyle, row
+from sparsezo_gui.gui.widgets.dialogs import Confirmation
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
+from sparsezo_gui.gui.widgets.hub import DownloadBar, HubSearch
 from sparsezo_gui.gui.widgets.memory import verdict_of
 from sparsezo_gui.gui.widgets.safe_text import safe_name, safe_sentence, tooltip
 from sparsezo_gui.gui.workspace import Workspace
@@ -26,7 +29,8 @@ BITS = [
 """Title and value: the bits, and the compute type unless the device decides."""
 DEVICES = [("Automatic", "auto"), ("CPU", "cpu"), ("CUDA GPU", "cuda")]
 KINDS = {"bundled": "bundled", "cache": "downloaded", "folder": "folder", "file": "GGUF file", "ollama": "in Ollama",
-         "lmstudio": "in LM Studio", "hub": "on the Hub"}  # fmt: skip
+         "lmstudio": "in LM Studio", "hub": "on the Hub", "run": "your run", "adapter": "adapter",
+         "overlay": "overlay file"}  # fmt: skip
 
 
 class ModelPage(Page):
@@ -39,19 +43,11 @@ class ModelPage(Page):
         self.list.setAccessibleName("Models on this computer")
         self.list.setMinimumHeight(24 * GRID)
         self.list.setMinimumWidth(36 * GRID)
-        self.list.currentItemChanged.connect(self._chosen)
+        # Not the current item, which moves with the focus: only a click or Enter chooses.
+        self.list.itemClicked.connect(self._chosen)
+        self.list.itemActivated.connect(self._chosen)
         self._empty = label("", "dim", wrap=True)
-        self._id = QLineEdit()
-        self._id.setAccessibleName("Model folder or Hub id")
-        self._id.setPlaceholderText("Qwen/Qwen3-0.6B, or a folder")
-        self._id.returnPressed.connect(self._typed)
-        use = button("Use", self._typed, name="Use this model")
-        browse = button("Folder…", self._browse, image="folder", name="Choose a model folder")
-        left = card(
-            label("On this computer", "heading"), self.list, self._empty, label("Other model", "heading"),
-            label("A Hugging Face model folder, or the id of a model on the Hub.", "hint", wrap=True),
-            row(self._id, use, browse),
-        )  # fmt: skip
+        left = self._make_choice()
 
         self._title = label("", "figure", wrap=True, name="Selected model")
         self._badge = badge("Memory fit")
@@ -83,14 +79,62 @@ class ModelPage(Page):
         main.setStretch(0, 5)
         main.setStretch(1, 6)
         self.body.addLayout(main, 1)
-        self.body.addLayout(row(None, button("Continue to Data", lambda: self.go_to.emit("data"), role="primary")))
+        self.body.addLayout(row(None, button("Continue to Data", lambda: self.go_to.emit("data"))))
         workspace.on(ListModels, CheckFits, call=self._fill)
         workspace.on(ListModels, CheckFits, call=self._show)
         workspace.on(ReadModel, call=self._show)
+        workspace.on(RemoveDownload, call=self._show)
+        workspace.of(RemoveDownload).answered.connect(lambda *_: self._reload())
+        workspace.blocker_changed.connect(self._show_delete)
         workspace.on(EstimateMemory, MeasureMemory, call=self._show_badge)
         workspace.recipe_changed.connect(self._refresh)
-        self._fill()
         self._refresh()
+
+    def _make_choice(self) -> QWidget:
+        """The models on this computer, others by name, and those on the Hub; below them a download."""
+        workspace = self._workspace
+        self._id = QLineEdit()
+        self._id.setAccessibleName("Model folder or Hub id")
+        self._id.setPlaceholderText("A folder, a GGUF file, or a Hub id")
+        self._id.returnPressed.connect(self._typed)
+        use = button("Use", self._typed, name="Use this model")
+        browse = button("Folder…", self._browse, image="folder", name="Choose a model folder")
+        self._delete = button("Delete…", self._ask_delete, name="Delete the selected model",
+                              tip="Removes a downloaded model from this computer.")  # fmt: skip
+        below = row(self._empty, None, self._delete)
+        below.setStretch(0, 99)
+        here = QWidget()
+        here.setLayout(column(self.list, below, row(self._id, use, browse)))
+        self.downloads = DownloadBar(workspace)
+        self.hub = HubSearch(workspace, self.downloads)
+        self.hub.chosen.connect(lambda id: self._set(id=id, revision="main", trust_remote_code=False))
+        tabs = QTabWidget()
+        tabs.setAccessibleName("Where to look for models")
+        tabs.setDocumentMode(True)
+        tabs.addTab(here, "On this computer")
+        tabs.addTab(self.hub, "On the Hub")
+        self.downloads.finished.connect(lambda _: self._reload())
+        self.downloads.finished.connect(lambda _: tabs.setCurrentIndex(0))
+        return card(tabs, self.downloads)
+
+    def _reload(self) -> None:
+        """Lists the models again, and asks again about the recipe's."""
+        self._workspace.ask(ListModels())
+        self._workspace.set_recipe(self._workspace.recipe, self._workspace.recipe_path)
+
+    def _ask_delete(self) -> None:
+        if model := self._downloaded():
+            sentence = (
+                f"Delete {safe_name(model.id)} ({size(model.bytes)}) from this computer?\n\n"
+                "It can be downloaded again. Runs that tuned it need it to resume."
+            )
+            delete = lambda: self._workspace.ask(RemoveDownload(model.id, False))  # noqa: E731
+            Confirmation("Delete model", sentence, "Delete", delete, self.window()).open()
+
+    def _downloaded(self) -> ModelSummary | None:
+        """The selected model, if it was downloaded from the Hub."""
+        models, wanted = self._workspace.of(ListModels).answer or [], self._workspace.recipe.model.id
+        return next((model for model in models if model.id == wanted and model.kind == "cache"), None)
 
     def _set(self, **values: Any) -> None:
         self._say(self._workspace.change("model", **values))
@@ -102,7 +146,6 @@ class ModelPage(Page):
     def _fill(self) -> None:
         workspace = self._workspace
         models = workspace.of(ListModels).answer
-        self.list.blockSignals(True)
         self.list.clear()
         if models is None:
             # The bundled models are known before the engine answers.
@@ -110,6 +153,9 @@ class ModelPage(Page):
         else:
             fits = workspace.of(CheckFits).answer or {}
             entries = [(m.id, f"{safe_name(m.title or m.id)}\n{_line(m, fits.get(m.id))}", m.problem) for m in models]
+        found, used = len(entries), workspace.recipe.model.id
+        if used not in [identity for identity, *_ in entries]:
+            entries.insert(0, (used, f"{safe_name(used)}\nin use", ""))
         for identity, text, problem in entries:
             item = QListWidgetItem(text)
             item.setData(Qt.ItemDataRole.UserRole, identity)
@@ -117,28 +163,25 @@ class ModelPage(Page):
             if problem:
                 item.setText(f"{text}\nCannot be used: {safe_sentence(problem)}")
             self.list.addItem(item)
-        self.list.blockSignals(False)
         waiting = models is None and workspace.of(ListModels).problem is None
-        self._empty.setVisible(waiting or len(entries) <= 1)
+        self._empty.setVisible(waiting or found <= 1)
         self._empty.setText(
             "Looking for models on this computer…"
             if waiting
-            else "No other models in the Hugging Face cache. Enter a Hub id below to download one."
+            else "No other models here yet. Look for one on the Hub, or choose a folder."
         )
         self._select()
 
     def _select(self) -> None:
+        """Selects the model in use."""
         wanted = self._workspace.recipe.model.id
-        self.list.blockSignals(True)
-        self.list.setCurrentRow(-1)
-        for index in range(self.list.count()):
-            if self.list.item(index).data(Qt.ItemDataRole.UserRole) == wanted:
-                self.list.setCurrentRow(index)
-        self.list.blockSignals(False)
+        rows = (row for row in range(self.list.count()) if self.list.item(row).data(Qt.ItemDataRole.UserRole) == wanted)
+        self.list.setCurrentRow(next(rows, -1))
 
-    def _chosen(self, item: QListWidgetItem | None) -> None:
-        if item is not None:
-            self._set(id=item.data(Qt.ItemDataRole.UserRole), revision="main", trust_remote_code=False)
+    def _chosen(self, item: QListWidgetItem) -> None:
+        wanted = item.data(Qt.ItemDataRole.UserRole)
+        if wanted != self._workspace.recipe.model.id:
+            self._set(id=wanted, revision="main", trust_remote_code=False)
 
     def _typed(self) -> None:
         if text := self._id.text().strip():
@@ -157,7 +200,7 @@ class ModelPage(Page):
 
     def _refresh(self) -> None:
         model = self._workspace.recipe.model
-        self._select()
+        self._fill()
         self._bits.choose(_precision(model))
         other = [] if model.device in ("auto", "cpu", "cuda") else [(safe_name(model.device), model.device)]
         self._device.fill([*DEVICES, *other], model.device)
@@ -172,7 +215,8 @@ class ModelPage(Page):
         self._title.setText((summary.title if summary else "") or model.id)
         self._say(problem.message if problem else summary.problem if summary else "")
         defect = problem if problem and problem.is_bug else None
-        self.banner.track(workspace.of(ListModels).problem or defect)
+        self.banner.track(workspace.problem_of(RemoveDownload, ListModels) or defect)
+        self._show_delete()
         if problem is None and summary is None:
             self._facts.addWidget(label("Details appear once the engine is loaded.", "dim"), 0, 0)
         elif problem is None and summary is not None:
@@ -180,6 +224,10 @@ class ModelPage(Page):
                 self._facts.addWidget(label(name, "dim"), line, 0)
                 self._facts.addWidget(label(value, wrap=True), line, 1)
         self._show_badge()
+
+    def _show_delete(self) -> None:
+        self._delete.setVisible(self._downloaded() is not None)
+        self._delete.setEnabled(not self._workspace.blocker)
 
     def _show_badge(self) -> None:
         estimate = self._workspace.memory

@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QCheckBox, QFileDialog, QLayout, QSizePolicy, QSta
 from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.plots.board import EXTRA_PLOTS, Board
 from sparsezo_gui.gui.problems import Problem, explain
-from sparsezo_gui.gui.record import STATES, WAITING
+from sparsezo_gui.gui.record import WAITING
 from sparsezo_gui.gui.theme import GRID, theme
 from sparsezo_gui.gui.widgets.basic import Page, ProgressBar, button, card, column, label, row
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
@@ -25,7 +25,6 @@ from sparsezo_gui.recipe.events import Ask, Command, EvaluateNow, Pause, Release
 
 TICK_MS = 100  # shortest interval between two redraws
 SHARE = 0.08  # of one processor core for drawing: with two cores, every percent of it slows the training
-STARTS = "Starts a new run with this recipe."
 LEGEND = "Pale: loss per step. Strong: smoothed. Dots: evaluations. Hover over a plot to see its values."
 TRIALS = "Left of 0: trials of learning rates. "
 PENDING: dict[type[Command], str] = {
@@ -56,19 +55,19 @@ class RunPage(Page):
         self.body.addLayout(self._make_controls())
         self._tick = QTimer(self, interval=TICK_MS)
         self._tick.timeout.connect(self._draw)
-        for signal in (workspace.run.changed, workspace.blocker_changed, workspace.recipe_changed):
+        for signal in (workspace.run.changed, workspace.blocker_changed, workspace.recipe_changed,
+                       workspace.faults.changed):  # fmt: skip
             signal.connect(self._refresh_state)
         self._refresh_state()
 
     def _add_buttons(self) -> None:
-        self._start = button("Start", self._start_or_resume, role="primary", image="play")
-        self._new = button("New run", self.start)
+        self._resume = button("Resume", self.resume, image="play", name="Resume run")
         self._pause = button("Pause", self.pause_or_resume, image="pause")
         self._release = button("Free memory", self.release, tip="Unloads the model; resuming the run loads it again.")
         self._stop = button("Stop", self.stop, image="stop", tip="Stops after this step. You can resume the run later.")
         self._evaluate = button("Evaluate now", self.evaluate, image="evaluate")
         self._rate = button("Rate…", self.change_rate, image="rate", name="Change learning rate")
-        for control in (self._evaluate, self._rate, self._release, self._pause, self._stop, self._new, self._start):
+        for control in (self._evaluate, self._rate, self._release, self._pause, self._stop, self._resume):
             self.header.addWidget(control)
 
     def _make_figures(self) -> QLayout:
@@ -126,19 +125,16 @@ class RunPage(Page):
 
     def start(self) -> None:
         """Starts a new run with the recipe."""
-        if self._workspace.blocker:
-            self.banner.show_problem(Problem(self._workspace.blocker), "info")
+        if why := self._workspace.faults.first or self._workspace.blocker:
+            self.banner.show_problem(Problem(why), "info")
             return
         self.banner.clear()
         self._workspace.train()
 
-    def _start_or_resume(self) -> None:
-        record = self._workspace.run.record
-        if record is not None and record.resumable:
-            self.banner.clear()
-            self._workspace.run.resume_displayed()
-        else:
-            self.start()
+    def resume(self) -> None:
+        """Resumes the displayed run."""
+        self.banner.clear()
+        self._workspace.run.resume_displayed()
 
     def pause_or_resume(self) -> None:
         """Pauses after this step, or resumes."""
@@ -206,14 +202,9 @@ class RunPage(Page):
             self.board.memory.set_title(title)
         state = record.state if record else ""
         active, resumable = workspace.run.running, record is not None and record.resumable
-        self._start.setText("Resume" if resumable else "New run" if record is not None else "Start")
-        self._start.setAccessibleName("Resume run" if resumable else "Start run")
-        tip = "Continues after the last step." if resumable else STARTS
-        for control, does in ((self._start, tip), (self._new, STARTS)):
-            control.setEnabled(not workspace.blocker)
-            control.setToolTip(workspace.blocker or does)
-        self._start.setVisible(not active)
-        self._new.setVisible(resumable and not active)
+        self._resume.setEnabled(not workspace.blocker)
+        self._resume.setToolTip(workspace.blocker or "Continues after the last step.")
+        self._resume.setVisible(resumable and not active)
         for control in (self._pause, self._stop, self._evaluate, self._rate):
             control.setVisible(active)
         waits = state in WAITING
@@ -261,10 +252,9 @@ class RunPage(Page):
         progress = record.progress if record.active and columns.size else None
         pending = PENDING[workspace.run.pending] if workspace.run.pending else ""
         now = formatting.progress(progress, record.overall) if progress and record.overall else pending
-        state = "Running in another window or terminal" if record.active_elsewhere else STATES[record.state]
         if record.state == "waiting":
-            state, now = f"Waiting: {record.reason}", ""
-        self.sentence.setText(f"{record.name or 'Run'} · {state}{f' · {now}' if now else ''}")
+            now = ""
+        self.sentence.setText(f"{record.name or 'Run'} · {workspace.run.state}{f' · {now}' if now else ''}")
         if record.preparing and record.active:
             self._bar.show_fraction(record.overall.fraction if record.overall else 0.0)
         else:

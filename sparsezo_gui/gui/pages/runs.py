@@ -142,7 +142,7 @@ class RunsPage(Page):
         self._detail.setVisible(run is not None)
         if run is None:
             return
-        before = self._shown, self._step.value()
+        kept = self._step.value() if keep_notes and self._shown == run.path and not self._step.at_end else None
         self._shown = run.path
         self._title.setText(run.name)
         state = STATES.get(run.state, run.state)
@@ -150,8 +150,8 @@ class RunsPage(Page):
         restyle(self._about, role="error" if run.problem else "dim")
         self._recipe.setText("" if run.problem else differences(run))
         self._step.set_range(0, run.step, run.best)
-        if before[0] == run.path and before[1] <= run.step and keep_notes:
-            self._step.set_value(before[1])
+        if kept is not None and kept <= run.step:
+            self._step.set_value(kept)
         if self._noted != run.path and self._notes.document().isModified():
             self._workspace.ask(SaveNotes(Path(self._noted), self._notes.toPlainText()))  # typed notes are saved
             self._notes.document().setModified(False)

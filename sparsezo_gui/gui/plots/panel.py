@@ -59,7 +59,7 @@ class Panel(pg.PlotItem):  # type: ignore[misc]
     titleLabel: pg.LabelItem
 
     def __init__(self, title: str) -> None:
-        super().__init__(enableMenu=True)
+        super().__init__(enableMenu=False)
         self.title_text = title
         self.log = False
         self._curves: list[tuple[pg.PlotDataItem, str, bool]] = []

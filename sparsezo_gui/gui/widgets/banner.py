@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QFrame, QPlainTextEdit, QVBoxLayout
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.theme import GRID, icon, theme
 from sparsezo_gui.gui.widgets.basic import button, label, restyle, row
+from sparsezo_gui.gui.wording import in_form_words
 
 
 class Banner(QFrame):
@@ -53,7 +54,7 @@ class Banner(QFrame):
         if problem == self._problem and level == self._level:
             return
         self._problem, self._level = problem, level
-        self._text.setText(problem.message)
+        self._text.setText(in_form_words(problem.message))
         self._details.setPlainText(problem.details)
         self._details.hide()
         self._more.setText("Details")

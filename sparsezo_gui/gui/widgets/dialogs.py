@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QDialog, QGridLayout, QPlainTextEdit, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDialog, QGridLayout, QMessageBox, QPlainTextEdit, QVBoxLayout, QWidget
 
 from sparsezo_gui import __version__
 from sparsezo_gui.errors import UserError
@@ -28,6 +28,20 @@ class Dialog(QDialog):
         self.layout_ = QVBoxLayout(self)
         self.layout_.setContentsMargins(3 * GRID, 2 * GRID, 3 * GRID, 2 * GRID)
         self.layout_.setSpacing(GRID)
+
+
+class Confirmation(Dialog):
+    """Asks before something that cannot be undone; the safe answer is the default."""
+
+    def __init__(self, title: str, sentence: str, word: str, on_accept: Callable[[], object], parent: QWidget) -> None:
+        super().__init__(title, parent)
+        note = label(sentence, wrap=True, name=title)
+        note.setMinimumWidth(48 * GRID)
+        keep = button("Cancel", self.reject)
+        keep.setDefault(True)
+        self.accepted.connect(on_accept)
+        self.layout_.addWidget(note)
+        self.layout_.addLayout(row(None, keep, button(word, self.accept, name=f"Yes: {word.lower()}")))
 
 
 class RecipeDialog(Dialog):
@@ -101,6 +115,19 @@ class RateDialog(Dialog):
             return
         self._on_accept(float(value))
         self.accept()
+
+
+def ask_to_close(parent: QWidget, stop: Callable[[], object]) -> None:
+    """Asks whether to stop the run and close; the safe answer is the default."""
+    text = "A run is in progress. It will stop after the current step, and you can resume it later."
+    box = QMessageBox(QMessageBox.Icon.Question, "Close SparseZO", text, QMessageBox.StandardButton.NoButton, parent)
+    box.setTextFormat(Qt.TextFormat.PlainText)
+    box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    box.addButton("Stop and close", QMessageBox.ButtonRole.AcceptRole).clicked.connect(lambda: stop())
+    keep = box.addButton("Keep running", QMessageBox.ButtonRole.RejectRole)
+    box.setDefaultButton(keep)
+    box.setEscapeButton(keep)
+    box.open()
 
 
 class ShortcutsDialog(Dialog):

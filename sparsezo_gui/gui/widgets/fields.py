@@ -283,6 +283,14 @@ class SettingField(QWidget):
         self._write(value)
         self.set_error("")
 
+    def refused(self, fault: str) -> str:
+        """Shows why the recipe refuses the value, or that it does not; returns this in the words of the form."""
+        place = f"{self.name}: "
+        sentence = fault.split(place, 1)[-1] if place in fault else fault
+        sentence = f"{self.title}: {sentence}" if sentence else ""
+        self.set_error(sentence)
+        return sentence
+
     def set_error(self, sentence: str) -> None:
         """Shows what is wrong below the editor instead of the help; clears it if empty."""
         self._hint.setText(sentence or self._help_and_range)

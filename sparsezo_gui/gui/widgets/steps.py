@@ -47,6 +47,11 @@ class StepSlider(QWidget):
         """The selected step."""
         return self._slider.value()
 
+    @property
+    def at_end(self) -> bool:
+        """Whether the last step is selected."""
+        return self.value() == self._slider.maximum()
+
     def set_value(self, step: int) -> None:
         """Selects a step."""
         self._slider.setValue(step)

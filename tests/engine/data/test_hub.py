@@ -5,7 +5,6 @@ import io
 import json
 import random
 import threading
-import time
 from pathlib import Path
 
 import datasets
@@ -19,25 +18,17 @@ from sparsezo_gui.engine.data import hub_data, load_rows, sources, splits
 from sparsezo_gui.engine.data.record import Binary
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
-from tests.hub_server import STRANGER, TOKEN, hub
+from tests.hub_server import STRANGER, TOKEN, datasets_hub, hub
 
-__all__ = ["hub"]
+__all__ = ["datasets_hub", "hub"]
 JSONL = b"".join(json.dumps({"text": f"text {row}", "label": row % 2}).encode() + b"\n" for row in range(100))
 
 
 @pytest.fixture
-def served(hub, tmp_path, monkeypatch):
+def served(datasets_hub):
     """The Hub, also for `datasets`, with the data set owner/reviews."""
-    cache = tmp_path / "datasets"
-    address = f"{hub.endpoint}/datasets/{{repo_id}}/resolve/{{revision}}/{{path}}"
-    settings = {"HF_ENDPOINT": hub.endpoint, "HUB_DATASETS_URL": address, "HF_HUB_OFFLINE": False,
-                "HF_UPDATE_DOWNLOAD_COUNTS": False, "HF_DATASETS_CACHE": cache,
-                "DOWNLOADED_DATASETS_PATH": cache / "downloads"}  # fmt: skip
-    for name, value in settings.items():
-        monkeypatch.setattr(datasets.config, name, value)
-    monkeypatch.setattr(time, "sleep", lambda _: None)  # between the client's tries
-    hub.add("datasets/owner/reviews", {"README.md": b"# Reviews\n", "data/train.parquet": table()})
-    return hub
+    datasets_hub.add("datasets/owner/reviews", {"README.md": b"# Reviews\n", "data/train.parquet": table()})
+    return datasets_hub
 
 
 def table():

@@ -170,7 +170,7 @@ def test_hub_offline():
 def test_hub(monkeypatch):
     import datasets
 
-    def load(name, configuration, streaming, token):
+    def load(name, configuration, streaming, token, revision):
         assert (name, configuration, streaming) == ("nyu-mll/glue", "sst2", False)
         label = datasets.ClassLabel(names=["negative", "positive"])
         features = datasets.Features({"sentence": datasets.Value("string"), "label": label})

@@ -6,6 +6,7 @@ import dataclasses
 import tomllib
 
 import pytest
+from huggingface_hub import ModelCard
 
 from sparsezo_gui.engine.export.card import model_card
 from sparsezo_gui.engine.pretrained.source import inspect
@@ -27,7 +28,7 @@ def test_it_tells_what_was_done_and_how_to_do_it_again(source):
     source = dataclasses.replace(source, id="some/model", revision="abc")
     recipe = loads("[run]\nname = 'mine'\n[loop]\nsteps = 123")
     text = model_card(source, recipe, 123, 45, METRICS, "mit")
-    for phrase in ("# mine", 'base_model: "some/model"', 'license: "mit"', "| accuracy | 0.5 | 0.875 |",
+    for phrase in ("# mine", "base_model: some/model", "license: mit", "| accuracy | 0.5 | 0.875 |",
                    "| loss | – | 0.25 |", "On 200 examples.", "sparsezo train recipe.toml", "45 of its"):  # fmt: skip
         assert phrase in text, phrase
     assert loads(text.split("```toml\n")[1].split("```")[0]) == recipe
@@ -55,3 +56,25 @@ def test_what_a_stranger_wrote_is_no_mark_up_in_it(source):
     assert r"- Licence: \<i\>mit\_2." in text
     block = text.split("`````toml\n")[1].split("\n`````")
     assert loads(block[0]) == recipe and len(block) == 2
+
+
+def test_the_hub_reads_base_licence_data_and_metrics(source):
+    """What the official client reads from the card."""
+    source = dataclasses.replace(source, id="some/model", revision="abc")
+    recipe = Recipe(run={"name": 'mine: "1"'}, data={"source": "nyu-mll/glue:sst2", "task": "sst2"})
+    data = ModelCard(model_card(source, recipe, 1, 1, METRICS, "mit")).data
+    assert (data.base_model, data.license, data.datasets, data.pipeline_tag) == (
+        "some/model", "mit", ["nyu-mll/glue"], "text-generation",
+    )  # fmt: skip
+    [result] = data.eval_results
+    assert (data.model_name, result.dataset_type, result.dataset_config) == ('mine: "1"', "nyu-mll/glue", "sst2")
+    assert (result.metric_type, result.metric_value, result.task_type) == ("accuracy", 0.875, "text-generation")
+
+
+@pytest.mark.parametrize(
+    ("licence", "told", "name"),
+    [("gemma", "gemma", None), ("My Own: Licence\nx", "other", "my-own-licence-x"), ("", None, None)],
+)
+def test_a_licence_that_the_hub_does_not_know_has_a_name_of_its_own(source, licence, told, name):
+    data = ModelCard(model_card(source, Recipe(data={"source": "reviews.csv"}), 1, 1, METRICS, licence)).data
+    assert (data.license, data.license_name, data.datasets, data.base_model) == (told, name, None, None)

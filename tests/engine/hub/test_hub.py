@@ -24,6 +24,7 @@ from huggingface_hub import errors as client
 
 from sparsezo_gui.engine.hub import download, library
 from sparsezo_gui.engine.hub.cache import find
+from sparsezo_gui.engine.hub.search import search_hub
 from sparsezo_gui.engine.planning import preview_examples
 from sparsezo_gui.engine.pretrained import consent
 from sparsezo_gui.engine.pretrained.source import SINGLE
@@ -369,7 +370,7 @@ def test_the_hub_asked_for_a_summary_and_a_list(served, llama, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     found = library.summary("owner/tiny")
     assert (found.kind, found.gated, found.problem, found.bytes) == ("hub", True, "", size(llama))
-    assert [model.id for model in library.search_hub("tiny")] == ["owner/tiny"]
+    assert [model.id for model in search_hub("tiny")] == ["owner/tiny"]
     assert {each.token for each in served.asked} == {TOKEN}
 
 

@@ -10,7 +10,8 @@ import huggingface_hub
 import pytest
 
 from sparsezo_gui import resources
-from sparsezo_gui.engine.hub.library import licence_of, local_models, search_hub, spec_of, summary
+from sparsezo_gui.engine.hub.library import licence_of, local_models, spec_of, summary
+from sparsezo_gui.engine.hub.search import search_hub
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests.models import module, tiny
 
@@ -41,7 +42,9 @@ def test_bundled_and_cached_models(tmp_path, monkeypatch):
     mamba = tmp_path / "mamba"
     mamba.mkdir()
     (mamba / "config.json").write_text(json.dumps({"model_type": "mamba"}))
-    cached(tmp_path, monkeypatch, llama=llama, vision=vision, mamba=mamba)
+    seen = shutil.copytree(mamba, tmp_path / "seen")  # only its config was looked at
+    (mamba / "model.safetensors").touch()
+    cached(tmp_path, monkeypatch, llama=llama, vision=vision, mamba=mamba, seen=seen)
     starter, first, second = local_models()
     assert (starter.id, starter.kind, starter.problem) == ("starter", "bundled", "")
     assert (first.id, first.kind, first.architecture) == ("some/llama", "cache", "LlamaForCausalLM")

@@ -8,7 +8,7 @@ import pytest
 
 from sparsezo_gui.engine.hub.cache import find
 from sparsezo_gui.engine.hub.library import local_models, summary
-from sparsezo_gui.engine.pretrained.source import local_folder
+from sparsezo_gui.engine.pretrained.places import local_folder
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import ModelTable
 from tests import gguf_files

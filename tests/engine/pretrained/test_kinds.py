@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from sparsezo_gui.engine.hub.cache import find
-from sparsezo_gui.engine.hub.library import search_hub, summary
+from sparsezo_gui.engine.hub.library import summary
+from sparsezo_gui.engine.hub.search import search_hub
 from sparsezo_gui.engine.pretrained import kinds
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import ModelTable
@@ -61,18 +62,6 @@ def test_folders_without_a_config(tmp_path, names, sentence):
 
 def test_the_folder_that_was_meant_is_named(folder):
     assert refused(folder.parent).endswith(f"Choose one, such as {folder}")
-
-
-@pytest.mark.parametrize("base", ["org/base", ""])
-def test_an_adapter_names_the_model_it_was_trained_on(tmp_path, base):
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base or None}))
-    (tmp_path / "adapter_model.safetensors").touch()
-    (tmp_path / "tokenizer.json").touch()
-    sentence = refused(tmp_path)
-    assert "contains an adapter (such as LoRA)" in sentence and "merge_and_unload" in sentence
-    assert ("trained on 'org/base'" in sentence and "choose 'org/base' itself" in sentence) == bool(base)
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')  # of the model that it was trained on
-    assert "contains an adapter (such as LoRA)" in refused(tmp_path)
 
 
 def test_files(tmp_path):
@@ -150,7 +139,7 @@ def test_on_the_hub_files_tags_and_config_say_it(models, monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: info)
     monkeypatch.setattr(huggingface_hub, "is_offline_mode", lambda: False)
     assert "'some/model' on the Hub contains an adapter" in refused("some/model")
-    assert "trained on 'org/base'" in refused("some/model")
+    assert "trained on 'org/base'" in refused("some/model") and "choose that folder" in refused("some/model")
     config = {"model_type": "qwen2", "architectures": ["Qwen2ForSequenceClassification"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     info.siblings = [SimpleNamespace(rfilename=name, size=1) for name in ("config.json", "model.safetensors")]

@@ -67,8 +67,9 @@ def test_a_file_is_no_folder(folder):
 def test_a_folder_without_a_config(folder):
     (folder / "config.json").unlink()
     assert "it has no config.json" in refused(folder)
-    (folder / "adapter_config.json").touch()
-    assert "contains an adapter (such as LoRA), not a whole model" in refused(folder)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (folder / "adapter_model.safetensors").touch()
+    assert "does not say which model the adapter was trained on" in refused(folder)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "\udcff", "[" * 100_000])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui.engine.export.form import ExportFormat
+from sparsezo_gui.engine.export.gguf.programs import in_ollama
 from sparsezo_gui.recipe.events import Notice, Progress
 from sparsezo_gui.sizes import size
 
@@ -31,12 +33,17 @@ class GgufLora(ExportFormat):
         tuned = "all weights" if space.in_place else "single weights"
         return f"A GGUF adapter has products of low rank, but this run tuned {tuned}. Export it with --format gguf."
 
+    def serve(self, out: str, base: str, space: Space, rank: int = 0) -> dict[str, str]:
+        """See `ExportFormat.serve`: for llama.cpp, the base model is a GGUF file too."""
+        return {"Ollama": in_ollama(out), "llama.cpp": shlex.join(["llama-server", "-m", "BASE.gguf", "--lora", out])}
+
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool
     ) -> Generator[Progress | Notice, None, dict[str, Any]]:
         """See `ExportFormat.write`."""
         from sparsezo_gui.engine.export import adapter
         from sparsezo_gui.engine.export.check import compared, plain_base, why_original
+        from sparsezo_gui.engine.export.earlier import all_products
         from sparsezo_gui.engine.export.gguf import lora_file, written
         from sparsezo_gui.engine.export.gguf.making import modelfile_of, write_beside
         from sparsezo_gui.engine.export.gguf.modelfile import from_base, modelfile
@@ -45,7 +52,7 @@ class GgufLora(ExportFormat):
 
         yield Progress("Writing the GGUF adapter")
         source, beside = session.model.source, modelfile_of(out)
-        made = adapter.lora(session.tuned.products(), session.model.spec)
+        made = adapter.lora(all_products(session), source.spec)
         plan = lora_file.plan(session, made)
         with replacing(out, new=True) as draft:
             yield from written.fill(draft, plan)
@@ -54,5 +61,5 @@ class GgufLora(ExportFormat):
         write_beside(beside, modelfile(session, from_base(session), f"./{out.name}"), out)
         plain = plain_base(source, why_original(session.recipe.model.bits), found.attach)
         same = yield from compared(session, run, plain, accept)
-        told = f"LoRA adapter: {size(plan.length)}, for the base model {source.id} as a GGUF file of any kind."
+        told = f"LoRA adapter: {size(plan.length)}, for the base model {source.pretrained} as a GGUF file of any kind."
         return {"told": [told, *told_stop(session.model), same]}

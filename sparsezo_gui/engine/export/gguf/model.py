@@ -5,17 +5,19 @@ The file is read back by this program's own reader, and its output is compared w
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui.engine.export.form import ExportFormat, Option
-from sparsezo_gui.engine.export.gguf.programs import in_lm_studio
+from sparsezo_gui.engine.export.gguf.programs import in_lm_studio, in_ollama
 from sparsezo_gui.recipe.events import Notice, Progress
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.runs.folder import RunFolder
     from sparsezo_gui.engine.session import Session
+    from sparsezo_gui.engine.spaces.space import Space
 
 KIND = Option(
     "kind",
@@ -53,6 +55,10 @@ class Gguf(ExportFormat):
     opens = "Ollama, LM Studio, llama.cpp and other programs based on it"
     suffix = ".gguf"
     options = (KIND, TO)
+
+    def serve(self, out: str, base: str, space: Space, rank: int = 0) -> dict[str, str]:
+        """See `ExportFormat.serve`."""
+        return {"Ollama": in_ollama(out), "llama.cpp": shlex.join(["llama-server", "-m", out])}
 
     def place(self, name: str, **options: str) -> Path | None:
         """See `ExportFormat.place`."""

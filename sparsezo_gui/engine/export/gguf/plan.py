@@ -52,6 +52,15 @@ class Weights:
         self.model, self.changes = session.model, session.tuned.changes()
         self.layout = Layout(session.model.source)
 
+    @property
+    def moved(self) -> set[str]:
+        """The weights that this run or earlier tuning changed."""
+        return {*self.changes, *(name for layer in self.model.source.layers for name in layer.changes)}
+
+    def came(self, name: str) -> Tensor:
+        """A weight as in the files of the model, below all tuning."""
+        return self.layout.stored(name, self.model.checkpoint.read_stored(name))
+
     def base(self, name: str) -> Tensor:
         """A weight of the base model."""
         linear = name in self.model.source.spec.linears

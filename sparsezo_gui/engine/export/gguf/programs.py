@@ -42,6 +42,13 @@ def named(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.").lower() or "model"
 
 
+def in_ollama(out: str) -> str:
+    """The command that adds the GGUF file ``out``, which has its Modelfile beside it, to Ollama, and starts it."""
+    name = named(Path(out).stem)
+    create = shlex.join(["ollama", "create", name, "-f", str(Path(out).with_suffix(".Modelfile"))])
+    return f"{create} && ollama run {name}"
+
+
 def create(name: str, modelfile: Path) -> Generator[Progress, None, str]:
     """Makes the model ``name`` in Ollama; a sentence on what came of it."""
     command = ["ollama", "create", named(name), "-f", str(modelfile)]

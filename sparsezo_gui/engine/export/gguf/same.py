@@ -38,14 +38,14 @@ def as_it_came(weights: Weights) -> Generator[Progress, None, Plan]:
             "f16."
         )
     header = read_gguf(source.place)
-    tuned = {weights.layout.names[name]: name for name in weights.changes}
+    tuned = {weights.layout.names[name]: name for name in weights.moved}
     tensors = []
     for done, key in enumerate(header.tensors):
         each = copied(header, key)
         if key in tuned:
             yield Progress("Choosing kinds for the tuned weights", done, len(header.tensors), "weights")
             name = tuned[key]
-            kind = smallest(each.kind, weights.base(name), weights.tuned(name))
+            kind = smallest(each.kind, weights.came(name), weights.tuned(name))
             each = Planned(key, kind, each.shape, partial(weights.tuned, name))
         tensors.append(each)
     return Plan(copied_pairs(header), tuple(tensors), header.version, header.alignment)

@@ -44,10 +44,6 @@ class Packed(Entry):
         """The dense tensor as a checkpoint of transformers has it."""
         return self.turned(dense(self.file, self.stored, self.dtype)).contiguous()
 
-    def __getitem__(self, _: object) -> torch.Tensor:
-        """How transformers reads a tensor when its turn comes."""
-        return self.read()
-
 
 def dense(path: Path, stored: Stored, dtype: torch.dtype) -> torch.Tensor:
     """The tensor as stored, made dense in ``dtype``."""

@@ -1,0 +1,127 @@
+"""The sensitive weights, tuned along a few directions that the task's own gradients span."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sparsezo_gui.engine.masks.rule import Search
+from sparsezo_gui.engine.masks.sensitive import ByFisher
+from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.variants import setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsezo_gui.engine.data.encode import Encoded
+    from sparsezo_gui.engine.frozen import FrozenModel
+    from sparsezo_gui.engine.pretrained.spec import ModelSpec
+    from sparsezo_gui.engine.spaces.mask import Mask
+
+STAGE = "Finding the directions"
+MOST = 8  # directions, where their number is not set
+RELATIVE = 1e-6  # of the largest eigenvalue, below which groups have the same gradient
+
+
+class GradientSubspace(ByFisher):
+    """Sensitive weights that move along a few directions, each of which changes the loss of other training examples.
+
+    A random direction knows the slope of one in n weights, which is the bottleneck of zeroth-order tuning. So training
+    examples are sorted by their answers and split into k groups, and the exact gradient G (k, n) of each group's loss
+    is computed once, before the first step, block by block. Steps are random combinations of the rows of (G·Gᵀ)⁻¹·G,
+    the transposed pseudo-inverse of G: to first order, a row changes the loss of one group and of no other. Gradients
+    of a task are nearly parallel (all say how often an answer should be given); the pseudo-inverse weakens what groups
+    share, which would hide what tells their answers apart.
+
+    Own, after guided evolutionary strategies (arXiv 1806.10230), which draw directions in the span of surrogate
+    gradients. Own choices: the subspace is found once, so that a run remains a list of scalars; gradients are those of
+    the likelihood, whatever the run's objective, so that counted ones can be tuned too; they have length one before
+    they are combined; and directions are as long as those of single weights. The mask is no longer the same for all
+    tasks of a model, as that of SensZOQ is.
+    """
+
+    title: ClassVar[str] = "Gradient subspace"
+    paper: ClassVar[str] = "after guided evolutionary strategies, arXiv 1806.10230"
+    space: ClassVar[str] = "span"
+    rate_factor: ClassVar[float] = 0.125
+    rule: Literal["gradient-subspace"] = "gradient-subspace"
+    directions: int = setting(
+        0, f"Groups of training examples, and so directions to tune along; 0 for two for each answer, {MOST} at most.",
+        ge=0, le=256, basic=True, sane=(0, 32),
+    )  # fmt: skip
+    examples: int = setting(
+        512, "Training examples in all groups; each costs a forward and a backward pass.", unit="examples", ge=1,
+        le=65536, sane=(128, 2048),
+    )  # fmt: skip
+
+    @property
+    def reads_task(self) -> bool:
+        """See `MaskRule.reads_task`."""
+        return True
+
+    def bases(self, spec: ModelSpec) -> int:
+        """See `MaskRule.bases`."""
+        return (self.directions or MOST) * self.tuned(spec)
+
+    def source(self) -> str:
+        """See `MaskRule.source`."""
+        return (
+            f"{super().source()} Directions from the gradients of {self.directions or f'up to {MOST}'} groups of "
+            f"training examples, {self.examples} in all."
+        )
+
+    def cost(self) -> str:
+        """See `MaskRule.cost`."""
+        return f"{super().cost()} Then a forward and a backward pass for each of {self.examples} training examples."
+
+    def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
+        """See `MaskRule.find`. Raises `UserError` if there are no examples or no slope."""
+        from dataclasses import replace
+
+        from sparsezo_gui.engine.spaces.span import BASIS
+
+        mask = yield from super().find(model, search)
+        gradients = yield from self._gradients(model, mask, search)
+        basis = dual(gradients) if gradients.shape[1] else gradients
+        return replace(mask, space=self.space, parts={BASIS: basis.cpu()})
+
+    def _gradients(self, model: FrozenModel, mask: Mask, search: Search) -> Generator[Progress, None, Tensor]:
+        """The gradient of each group, (k, n) fp32, k at most `directions`."""
+        import torch
+
+        from sparsezo_gui.engine.data import answered
+        from sparsezo_gui.engine.gradient import gradient
+        from sparsezo_gui.engine.spaces.sparse import SparseValues
+        from sparsezo_gui.recipe.registry import OBJECTIVES
+
+        yield Progress("Reading examples for the directions")
+        examples = sorted(answered(search.data, model.tokenizer, self.examples), key=answer)
+        values, objective = SparseValues(model, mask), OBJECTIVES.build({"rule": "likelihood"})
+        answers, found = {tuple(answer(each)) for each in examples}, []
+        count = min(self.directions or min(2 * len(answers), MOST), len(examples))
+        with values.applied():
+            for group in range(count):
+                yield Progress(STAGE, group, count, "directions")
+                part = examples[len(examples) * group // count : len(examples) * (group + 1) // count]
+                found.append(gradient(model, values, objective, part)[0])
+        return torch.stack(found)
+
+
+def answer(example: Encoded) -> list[int]:
+    """The trained tokens: examples with the same answer are in the same groups, as far as possible."""
+    from sparsezo_gui.engine.data.rendering import trained_sequence
+
+    tokens, learned = trained_sequence(example)
+    return [tokens[place] for place in learned]
+
+
+def dual(gradients: Tensor) -> Tensor:
+    """The rows of (G·Gᵀ)⁻¹·G for ``gradients`` (k, n) of length one, fp32 (k, n), scaled so that a random combination
+    is as long as a normal vector of n numbers."""
+    import torch
+
+    scaled = torch.nn.functional.normalize(gradients, dim=1)
+    inner = torch.stack([(scaled.double() * row.double()).sum(1) for row in scaled])
+    found: Tensor = (torch.linalg.pinv(inner.cpu(), rtol=RELATIVE, hermitian=True).to(scaled) @ scaled).float()
+    length = found.double().square().sum().sqrt()
+    return found * (gradients.shape[1] ** 0.5 / length).float() if length > 0 else found

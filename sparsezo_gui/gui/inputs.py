@@ -1,0 +1,32 @@
+"""Which settings an answer of the engine depends on: it holds as long as these stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparsezo_gui.answers import Plan
+from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.ways import method, uses
+
+
+def of_mask(recipe: Recipe) -> tuple[Any, ...]:
+    """The settings that a mask depends on."""
+    return recipe.model, recipe.mask, recipe.loop.seed, recipe.data if recipe.mask.reads_task else None
+
+
+def of_rate(recipe: Recipe) -> tuple[Any, ...]:
+    """The settings that a suitable learning rate depends on."""
+    update = recipe.update.model_copy(update={"learning_rate": 1.0, "find_rate": False, "schedule": "constant"})
+    loop = recipe.loop.batch_size, recipe.loop.seed
+    return recipe.model, recipe.data, recipe.mask, recipe.estimator, update, recipe.objective, recipe.privacy, loop
+
+
+def of_plan(recipe: Recipe) -> tuple[Any, ...]:
+    """The settings that a comparison of ways depends on, besides the method."""
+    return recipe.model, recipe.data, recipe.objective, recipe.selection, recipe.privacy, recipe.loop.batch_size
+
+
+def compares(plan: Plan, asked: Recipe, recipe: Recipe) -> bool:
+    """Whether ``plan``, which compares ways to tune ``asked``, does so for ``recipe``, which may use one of them."""
+    same = of_plan(asked) == of_plan(recipe)
+    return same and (method(asked) == method(recipe) or any(uses(recipe, way.tables) for way in plan.ways))

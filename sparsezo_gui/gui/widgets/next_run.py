@@ -1,0 +1,75 @@
+"""The bar above every page: what the next run is, what is wrong with it, and the button that starts it."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QFrame, QVBoxLayout
+
+from sparsezo_gui.gui.following import short
+from sparsezo_gui.gui.formatting import count
+from sparsezo_gui.gui.requests import EstimateMemory, MeasureMemory, PreviewData, ReadModel
+from sparsezo_gui.gui.theme import GRID
+from sparsezo_gui.gui.widgets.basic import badge, button, label, restyle, row
+from sparsezo_gui.gui.widgets.memory import verdict_of
+from sparsezo_gui.gui.wording import in_form_words
+from sparsezo_gui.gui.workspace import Workspace
+from sparsezo_gui.recipe.presets import matching
+
+STARTS = "Starts a new run."
+
+
+class NextRun(QFrame):
+    """Follows the workspace."""
+
+    start = Signal()
+
+    def __init__(self, workspace: Workspace) -> None:
+        super().__init__()
+        self.setProperty("role", "next")
+        self._workspace = workspace
+        self._text = label("", wrap=True, name="Next run")
+        self._fits = badge("Whether the next run fits")
+        self._fault = label("", "error", wrap=True, name="Why the next run cannot start")
+        self._again = button("Check again", workspace.look_again, name="Check the next run again",
+                             tip="Looks at the model and the data again.")  # fmt: skip
+        self._start = button("Start", self.start.emit, role="primary", image="play", name="Start run")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(3 * GRID, GRID, 3 * GRID, GRID)
+        layout.setSpacing(GRID // 2)
+        line = row(label("Next run", "heading"), self._text, self._fits, self._again, self._start, spacing=2 * GRID)
+        line.setStretch(1, 1)
+        layout.addLayout(line)
+        layout.addWidget(self._fault)
+        for signal in (workspace.recipe_changed, workspace.faults.changed, workspace.blocker_changed):
+            signal.connect(self.refresh)
+        workspace.on(ReadModel, PreviewData, EstimateMemory, MeasureMemory, call=self.refresh)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Shows the recipe, and what stands in its way."""
+        workspace, recipe, estimate = self._workspace, self._workspace.recipe, self._workspace.memory
+        preset = matching(recipe)
+        method = preset.title if preset else f"{type(recipe.mask).title} · {type(recipe.estimator).title}"
+        steps = f"{count(recipe.loop.steps)} steps"
+        self._text.setText(" · ".join((short(recipe.model.id), short(recipe.data.source), method, steps)))
+        self._fits.setVisible(estimate is not None)
+        if estimate is not None:
+            word, level = verdict_of(estimate.verdict)
+            self._fits.setText(word)
+            restyle(self._fits, level=level)
+        found = "" if workspace.faults.first else fault_of(workspace)
+        self._fault.setText(in_form_words(workspace.faults.first or found))
+        self._fault.setVisible(bool(self._fault.text()))
+        self._again.setVisible(bool(found))
+        self._start.setEnabled(not self._fault.text() and not workspace.blocker)
+        self._start.setToolTip(self._fault.text() or workspace.blocker or STARTS)
+
+
+def fault_of(workspace: Workspace) -> str:
+    """What is wrong with the model or the data of the next run, as far as the engine has looked."""
+    model, preview = workspace.model, workspace.of(PreviewData)
+    problem, asked = workspace.problem_of(ReadModel, PreviewData), preview.answered_request
+    if problem is not None:  # consent is asked for at the start, and a fault of ours need not stop a run
+        return "" if problem.is_bug or problem.code else problem.message.split("\n")[0]
+    same = isinstance(asked, PreviewData) and asked.recipe.data == workspace.recipe.data
+    return (model.problem if model else "") or (preview.answer.problem if same and preview.answer else "")

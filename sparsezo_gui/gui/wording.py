@@ -1,0 +1,44 @@
+"""Sentences of the engine in the words of the window's forms: settings by their titles, not as in a recipe's file."""
+
+from __future__ import annotations
+
+import re
+
+from sparsezo_gui.gui.formatting import field_label
+from sparsezo_gui.recipe.recipe import Recipe
+from sparsezo_gui.recipe.registry import BY_TABLE
+from sparsezo_gui.recipe.variants import shown
+
+TITLES = {"mask": "Weights to tune", "estimator": "Gradient estimate", "update": "Update rule", "objective": "Loss",
+          "selection": "Example selection", "privacy": "Privacy of the examples", "loop": "Training loop",
+          "run": "Run storage"}  # fmt: skip
+"""Sections of the Method page, by table."""
+_SETTING = re.compile(r"\[([a-z]+)\] ([a-z_]+)(?: = '([^']*)')?")
+
+
+def in_form_words(sentence: str) -> str:
+    """``sentence`` with "[estimator] rule = 'two-sided'" as "Gradient estimate = 'Central difference (SPSA)'"."""
+    return _SETTING.sub(_words, sentence)
+
+
+def _words(found: re.Match[str]) -> str:
+    table, name, value = found.groups()
+    registry = BY_TABLE.get(table)
+    if name == "rule" and registry is not None:
+        title = TITLES[table]
+        value = registry[value].title if value in registry.paths else value
+    else:
+        title = _title(table, name)
+    if not title:
+        return found[0]  # no setting, but something like it
+    return f"{title} = '{value}'" if value is not None else title
+
+
+def _title(table: str, name: str) -> str:
+    """The label of a setting, whichever rule has it; empty if there is none."""
+    registry, plain = BY_TABLE.get(table), Recipe.model_fields.get(table)
+    kinds = [registry[rule] for rule in registry] if registry is not None else [plain and plain.annotation]
+    for kind in kinds:
+        if field := getattr(kind, "model_fields", {}).get(name):
+            return shown(field).title or field_label(name)
+    return ""

@@ -1,0 +1,120 @@
+"""The next run: what it is, what stops it, and that the form never says anything else."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QMessageBox
+
+from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.following import named
+from sparsezo_gui.gui.widgets.next_run import NextRun
+from sparsezo_gui.gui.wording import in_form_words
+
+
+def test_no_run_starts_with_other_values_than_those_on_screen(window, find, enter, click, workspace):
+    window.go("method")
+    start, why = find("Start run"), window.findChild(NextRun)._fault
+    enter("Steps", "-1")
+    enter("Batch size", "0")
+    assert not start.isEnabled() and why.text() == "Steps: must be 1 or more, not -1."
+    assert find("Next run").text().endswith("1\u2009000 steps")
+    window.go("run")
+    window.page("run").start()  # as the menu does
+    assert workspace.run.record is None and "Steps: must be 1 or more" in window.page("run").banner.text
+    window.go("method")
+    enter("Steps", "20")
+    assert why.text() == "Batch size: must be 1 or more, not 0." and workspace.recipe.loop.steps == 20
+    workspace.change("loop", batch_size=4)  # as a recipe's text or another page does
+    assert start.isEnabled() and not why.isVisible() and find("Batch size").text() == "4"
+
+
+def test_what_the_engine_finds_wrong_stops_the_next_run_until_it_is_mended(window, find, click, enter, workspace,
+                                                                            engine, qtbot):  # fmt: skip
+    engine.faults["summary"] = UserError("There is no model 'x/y'.")
+    enter("Model folder or Hub id", "x/y")
+    qtbot.waitUntil(lambda: not find("Start run").isEnabled())
+    assert find("Why the next run cannot start").text() == "There is no model 'x/y'."
+    del engine.faults["summary"]  # it was downloaded meanwhile
+    click("Check the next run again")
+    qtbot.waitUntil(find("Start run").isEnabled)
+    assert "x/y"[2:] in find("Next run").text() and find("Whether the next run fits").text() == "Fits"
+
+
+def test_an_error_of_an_earlier_model_is_gone_with_it(window, find, enter, workspace, engine, qtbot):
+    engine.faults["estimate"] = UserError("The model 'x/y' has no layers.")
+    enter("Model folder or Hub id", "x/y")
+    qtbot.waitUntil(lambda: "no layers" in find("Memory needed").text())
+    enter("Model folder or Hub id", "x/z")
+    assert "no layers" not in find("Memory needed").text(), "at once, not when the engine has time"
+
+
+def test_another_model_or_data_bring_a_name_and_a_text_of_their_own(window, click, enter, workspace, qtbot):
+    assert (workspace.recipe.run.name, workspace.recipe.mask.text) == ("starter", "starter")
+    enter("Model folder or Hub id", "Qwen/Qwen3-0.6B")
+    window.go("data")
+    enter("Data source", "reviews.csv")
+    assert (workspace.recipe.run.name, workspace.recipe.mask.text) == ("", "general")
+    assert named(workspace.recipe).run.name == f"Qwen3-0.6B-reviews-{date.today()}"
+    workspace.change("run", name="mine")
+    enter("Data source", "others.csv")
+    click("Start run")
+    qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.name == "mine")
+
+
+@pytest.mark.parametrize(("told", "shown"), [
+    ("Set [estimator] rule = 'two-sided' or [update] decay = 0.",
+     "Set Gradient estimate = 'Central difference (SPSA)' or Weight decay = 0."),
+    ("[loop] steps: must be 1 or more.", "Steps: must be 1 or more."),
+    ("[run] checkpoints = 5 leaves no space; set [mask] rule = 'unheard-of'.",
+     "Space for checkpoints = 5 leaves no space; set Weights to tune = 'unheard-of'."),
+    ("No [table] here, and no [model] at all.", "No [table] here, and no [model] at all."),
+])  # fmt: skip
+def test_settings_are_told_by_their_titles(told, shown):
+    assert in_form_words(told) == shown
+
+
+def test_after_a_run_a_new_model_starts_a_new_one(window, find, click, enter, workspace, engine, qtbot):
+    """Resuming the old one lies with the old one."""
+    engine.pace = 0.01
+    click("Start run")
+    qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.state == "running")
+    click("Stop run")
+    qtbot.waitUntil(lambda: not workspace.run.running)
+    old = workspace.run.record
+    window.go("model")
+    enter("Model folder or Hub id", "some/model")
+    window.go("method")
+    click("Continue to Run")
+    assert "model · starter" in find("Next run").text() and find("Resume run").isEnabled()
+    click("Start run")
+    qtbot.waitUntil(lambda: workspace.run.record is not old and workspace.run.record.state == "running")
+    assert workspace.run.record.recipe.model.id == "some/model"
+    click("Stop run")
+    qtbot.waitUntil(lambda: not workspace.run.running)
+
+
+def test_the_end_of_a_run_is_told_on_every_page(window, click, workspace, qtbot):
+    workspace.change("loop", steps=20)
+    click("Start run")
+    window.go("method")
+    page = window.page("method")
+    qtbot.waitUntil(lambda: page.banner.text == "starter: finished after step 20 of 20.")
+    click("Show", page)
+    assert window.page("run").isVisible()
+
+
+def test_enter_in_the_closing_dialog_keeps_the_run(window, click, workspace, engine, qtbot):
+    engine.pace = 0.01
+    click("Start run")
+    qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.state == "running")
+    for key in (Qt.Key.Key_Return, Qt.Key.Key_Escape):
+        window.close()
+        box = window.findChild(QMessageBox)
+        qtbot.keyClick(box, key)
+        qtbot.waitUntil(lambda: window.findChild(QMessageBox) is None)
+        assert workspace.run.running and window.isVisible() and workspace.run.pending is None
+    click("Stop run")
+    qtbot.waitUntil(lambda: not workspace.run.running)
