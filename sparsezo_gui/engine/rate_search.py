@@ -8,9 +8,9 @@ the best rate and its neighbours for twice as many steps (successive halving, ar
 take a tenth of the run's forward passes.
 
 The best rate of a short run is too high for a long one, whose random movement adds up over more steps: the best is
-divided by (steps / short steps)^`FADES`, or less with exact gradients. And a few steps tell little, above all those of
-Adam, whose first ones move all values equally far: the answer lies between the usual rate and the best, `TELLING` steps
-being worth as much as what is usual. See tests/benchmarks/README.md.
+divided by (steps / short steps)^`FADES`, or less with exact gradients. And a few steps tell little: chance decides
+where random directions lead, and Adam's first steps move all values equally far. So the answer lies between the usual
+rate and the best, `TELLING` steps being worth as much as what is usual. See tests/benchmarks/README.md.
 
 Held-out examples do not show what a rate costs elsewhere: random directions move the values at random too, which can
 ruin a model while its loss on a task falls. So the random part of a whole run is tried alone, on general text (see
@@ -50,7 +50,8 @@ COMPARED = 60
 LAST, FAR = 8, 3.0  # a short run ends if the median loss of that many steps exceeds that multiple of the initial loss
 WORSE = 1.1  # multiple of the initial loss, from which on a rate is unstable
 SAME = 1e-3  # relative change of the initial loss, below which a rate does nothing
-FADES, FADES_EXACT, TELLING = 0.5, 0.3, 2.0
+FADES, FADES_EXACT = 0.5, 0.3
+TELLING, TELLING_EXACT = 20.0, 2.0
 HARM = 1.1  # multiple of the perplexity on general text, above which random movement is too much
 
 
@@ -168,7 +169,7 @@ class RateSearch:
     def _answer(self, best: Rung) -> float:
         """The rate of the run, where the ``best`` of the longest short runs is known."""
         usual, found = self.session.recipe.update.learning_rate, best.rate / self._shorter(best.steps)
-        weight = best.steps / (best.steps + TELLING)
+        weight = best.steps / (best.steps + (TELLING_EXACT if self.session.recipe.estimator.exact else TELLING))
         return float(f"{math.pow(usual, 1 - weight) * math.pow(found, weight):.2g}")
 
     def _round(self, place: int, steps: int) -> Generator[Event, None, int | None]:

@@ -69,7 +69,7 @@ def test_on_a_bowl_the_quickest_stable_rate_is_found(on_bowl, curvature):
     unstable = [rung.rate for rung in report.rungs if not rung.stable]
     assert all(rate > limit / RUNG for rate in unstable)
     usual, found = 2.5e-5, report.best.rate / (2000 / 60) ** FADES
-    assert report.rate == pytest.approx(usual ** (2 / 62) * found ** (60 / 62), rel=0.1)
+    assert report.rate == pytest.approx(usual ** (20 / 80) * found ** (60 / 80), rel=0.1)
     assert {event.total for event in told} == {60} and all(isinstance(event, e.Progress) for event in told)
 
 
