@@ -33,7 +33,7 @@ from sparsezo_gui.engine.planning import concrete, formula
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.session.loading import load_data, load_model
 from sparsezo_gui.engine.spaces.values import tuned_values
-from sparsezo_gui.engine.zo.generator import Stream, permutation
+from sparsezo_gui.engine.zo.generator import Stream, normal, permutation
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.events import Event, Progress
@@ -234,6 +234,8 @@ def harmless(session: Session, rate: float) -> Generator[Event, None, float]:
     recipe, tuned = session.recipe, session.tuned
     if recipe.estimator.exact or tuned.space.in_place or not in_weights(type(recipe.update)):
         return rate
+    if tuned.freedom < recipe.loop.steps:  # slopes decide where values go, and not chance
+        return rate
     try:
         text = general_text(session.model, recipe.data.max_tokens)
     except UserError:
@@ -247,7 +249,7 @@ def harmless(session: Session, rate: float) -> Generator[Event, None, float]:
     moved = math.sqrt(math.fsum(schedule.rate(step, steps) ** 2 for step in range(1, steps + 1)))
     if recipe.update.averages:
         moved /= math.sqrt(max(1, recipe.estimator.averaged(recipe.loop.batch_size)))
-    random = tuned.random(recipe.loop.seed)
+    random = normal(recipe.loop.seed, 0, 0, tuned.values.numel(), tuned.values.device)
     for _ in range(MOST):
         session.begin()
         tuned.values += random * (rate * moved)

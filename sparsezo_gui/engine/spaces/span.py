@@ -80,11 +80,10 @@ class SpanValues(SparseValues):
         """See `TunedValues.draw`: the random numbers of the basis vectors, times these."""
         return self.spanned(estimator.draw(replace(source, size=len(self.basis)), batch_size))
 
-    def random(self, seed: int) -> Tensor:
-        """See `TunedValues.random`."""
-        from sparsezo_gui.engine.zo.generator import normal
-
-        return self.spanned(normal(seed, 0, 0, len(self.basis), self.basis.device)[None])[0]
+    @property
+    def freedom(self) -> int:
+        """See `TunedValues.freedom`."""
+        return len(self.basis)
 
     def spanned(self, numbers: Tensor) -> Tensor:
         """``numbers`` (q, k) times the basis, (q, n); summed one vector after the other, so that the result has the

@@ -82,11 +82,10 @@ class TunedValues(ABC):
                     directions[:, part] = 0
         return directions
 
-    def random(self, seed: int) -> Tensor:
-        """A random direction (n,), as long as those of steps."""
-        from sparsezo_gui.engine.zo.generator import normal
-
-        return normal(seed, 0, 0, self.values.numel(), self.values.device)
+    @property
+    def freedom(self) -> int:
+        """Number of random numbers in a direction."""
+        return self.values.numel()
 
     @abstractmethod
     def probed(self, directions: Any, offsets: Tensor) -> AbstractContextManager[None]:
