@@ -72,6 +72,8 @@ class HubServer:
     wrong: bool = False
     wrong_place: int = 0
     """Whether large files have a bit flipped, their sizes being right."""
+    more: int = 0
+    """Bytes that large files have beyond their size."""
     ranges: bool = True
     """Whether a Range is heeded."""
     failures: int = 0
@@ -346,6 +348,8 @@ class _Handler(BaseHTTPRequestHandler):
         if large and self.hub.wrong:
             place = self.hub.wrong_place
             content = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+        if large:
+            content += bytes(self.hub.more)
         if start is None or not self.hub.ranges:
             self._send(200, content, headers or {}, large)
         elif start < total:

@@ -107,8 +107,9 @@ def _formats(parser: argparse.ArgumentParser) -> None:
     forms = export_formats()
     listed = "; ".join(f"{name}: {form.help[:1].lower()}{form.help[1:-1]}" for name, form in forms.items())
     parser.add_argument("--format", choices=tuple(forms), help=f"{listed} (default: the smallest that suits the run)")
-    kinds = " or ".join(f"{form.noun} ({name})" for name, form in forms.items())
-    parser.add_argument("--out", type=Path, metavar="PATH", help=f"{kinds} to write; not needed with --to lmstudio")
+    folders = " and ".join(name for name, form in forms.items() if form.folder)
+    told = f"file to write (a folder for {folders}); not needed with --to lmstudio"
+    parser.add_argument("--out", type=Path, metavar="PATH", help=told)
     options: dict[str, dict[str, Option]] = {}
     for name, form in forms.items():
         for option in form.options:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sparsezo_gui import resources
+from sparsezo_gui.formats import COMPRESSED, data_suffixes
 from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.paths import RUN
 
 LONGEST = 30  # of each part of a name
 
@@ -35,6 +37,8 @@ def named(recipe: Recipe) -> Recipe:
 
 
 def short(place: str) -> str:
-    """The last part of a path or a Hub id, without the suffix of a file."""
-    name = Path(place.removeprefix("ollama:")).name
-    return name.removesuffix(".gguf").removesuffix(".jsonl").removesuffix(".csv").removesuffix(".json") or place
+    """The last part of a path, a Hub id or a run's name, without the suffix of a file."""
+    name = Path(place.removeprefix("ollama:").removeprefix(RUN)).name
+    for suffix in (*COMPRESSED, *data_suffixes(), ".gguf", ".safetensors"):
+        name = name.removesuffix(suffix)
+    return name or place

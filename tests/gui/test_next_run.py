@@ -9,7 +9,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QMessageBox
 
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.gui.following import named
+from sparsezo_gui.gui.following import named, short
 from sparsezo_gui.gui.widgets.next_run import NextRun
 from sparsezo_gui.gui.wording import in_form_words
 
@@ -118,3 +118,12 @@ def test_enter_in_the_closing_dialog_keeps_the_run(window, click, workspace, eng
         assert workspace.run.running and window.isVisible() and workspace.run.pending is None
     click("Stop run")
     qtbot.waitUntil(lambda: not workspace.run.running)
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("run:mine/first@20", "first@20"), ("/data/cats.tsv.gz", "cats"), ("owner/Model-0.6B", "Model-0.6B"),
+     ("/models/tiny.gguf", "tiny"), ("ollama:llama3:8b", "llama3:8b"), ("/exports/tuned.safetensors", "tuned")],
+)  # fmt: skip
+def test_places_have_short_names(place, name):
+    assert short(place) == name

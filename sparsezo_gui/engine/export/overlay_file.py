@@ -44,6 +44,7 @@ from sparsezo_gui.engine.export.tensors import write
 from sparsezo_gui.engine.files import replacing
 from sparsezo_gui.engine.pretrained.weights import Entry, read_header
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.untrusted import outside
 
 LOADER = dedent((__doc__ or "").partition("::\n\n")[2]).strip()
 FORMAT, VERSION = "sparsezo-overlay", "1"
@@ -88,12 +89,13 @@ def write_overlay(path: Path, overlay: OverlayFile) -> None:
 
 
 def is_overlay(path: Path) -> bool:
-    """Whether the safetensors file at ``path`` says that it is an overlay file."""
+    """Whether the safetensors file at ``path`` says that it is an overlay file. Raises `UserError`."""
     try:
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get("format") == FORMAT
     except (SafetensorError, OSError, ValueError):
-        with path.open("rb") as damaged:  # an incomplete one, which reading it then refuses
+        # An incomplete one, which reading it then refuses.
+        with outside(path, "cannot be read", "Check its permissions."), path.open("rb") as damaged:
             return f'"format": "{FORMAT}"'.encode() in damaged.read(_HEAD)
 
 

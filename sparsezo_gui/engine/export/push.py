@@ -36,7 +36,7 @@ def check_target(id: str, public: bool) -> Generator[Progress, None, None]:
     """Raises `UserError` if an export cannot be uploaded as the model ``id``: before the work of exporting."""
     try:
         yield from in_background(lambda: _target(id, public), _ASKING)
-    except HUB_ERRORS as error:
+    except _ERRORS as error:
         raise push_refusal(id, error) from error
 
 
@@ -120,7 +120,9 @@ def _files(out: Path, card: str) -> dict[str, Path | bytes]:
         raise UserError(f"There is no file or folder '{out}'. Export a run first: sparsezo export")
     forms = {form.suffix: form for form in export_formats().values() if form.suffix}
     if out.suffix not in forms:
-        raise UserError(f"{out}: is no exported model, of which there are folders and {' and '.join(forms)} files.")
+        raise UserError(
+            f"{out}: is no exported model: the name of such a file ends in {' or '.join(forms)}. Rename it."
+        )
     form = forms[out.suffix]
     return {"README.md": (form.card(out) or card or _plain_card(out)).encode(), out.name: out}
 

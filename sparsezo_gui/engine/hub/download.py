@@ -206,6 +206,8 @@ def _append(part: Path, url: str, headers: dict[str, str], size: int) -> Generat
             reported = 0.0
             for chunk in response.iter_bytes():
                 out.write(chunk)
+                if out.tell() > size:  # not what the Hub announced: refused by its checksum
+                    break
                 if time.monotonic() - reported > PROGRESS_EVERY:
                     reported = time.monotonic()
                     yield out.tell()

@@ -120,7 +120,7 @@ def _is_causal(folder: Path) -> bool:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         remote = "AutoModelForCausalLM" in (config.get("auto_map") or {})
         return remote or config.get("model_type") in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return False
 
 

@@ -19,7 +19,7 @@ from sparsezo_gui.formats import log_format
 from sparsezo_gui.recipe.events import Progress
 
 EVERY = 2.0  # seconds between looks at a live run
-SHARE = 10  # times as long as writing takes is waited at least
+SHARE = 10  # waits at least this many times as long as writing took
 
 
 def log_run(

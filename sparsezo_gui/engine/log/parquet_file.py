@@ -7,8 +7,6 @@ from pathlib import Path
 from sparsezo_gui.engine.log.form import LogFile
 from sparsezo_gui.engine.log.table import Table
 
-_WHOLE = ("step", "memory_bytes", "tokens")
-
 
 class ParquetFile(LogFile):
     """A Parquet file; empty values are null."""
@@ -21,6 +19,7 @@ class ParquetFile(LogFile):
         import pyarrow
         from pyarrow import parquet
 
-        fields = [(name, pyarrow.int64() if name in _WHOLE else pyarrow.float64()) for name in table.columns]
+        kinds = {name: pyarrow.from_numpy_dtype(table.steps.dtype[name]) for name in table.steps.dtype.names}
+        fields = [(name, kinds.get(name, pyarrow.float64())) for name in table.columns]
         rows = pyarrow.Table.from_pylist(list(table.rows()), pyarrow.schema(fields))
         parquet.write_table(rows, str(path))

@@ -41,8 +41,8 @@ class Trackio(LogFormat):
         def write(table: Table) -> None:
             rows = list(unsent.rows(table))
             steps = [int(row.pop("step")) for row in rows]
-            times = [datetime.fromtimestamp(row.pop("time"), UTC).isoformat() for row in rows]
             with outside(out, "Trackio cannot write it", "Check the disk of its folder (TRACKIO_DIR)."):
+                times = [datetime.fromtimestamp(row.pop("time"), UTC).isoformat() for row in rows]
                 SQLiteStorage.bulk_log(out, run, rows, steps, times)
 
         yield write

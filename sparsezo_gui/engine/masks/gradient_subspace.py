@@ -26,12 +26,12 @@ RELATIVE = 1e-6  # of the largest eigenvalue, below which groups have the same g
 class GradientSubspace(ByFisher):
     """Sensitive weights that move along a few directions, each of which changes the loss of other training examples.
 
-    A random direction knows the slope of one in n weights, which is the bottleneck of zeroth-order tuning. So training
-    examples are sorted by their answers and split into k groups, and the exact gradient G (k, n) of each group's loss
-    is computed once, before the first step, block by block. Steps are random combinations of the rows of (G·Gᵀ)⁻¹·G,
-    the transposed pseudo-inverse of G: to first order, a row changes the loss of one group and of no other. Gradients
-    of a task are nearly parallel (all say how often an answer should be given); the pseudo-inverse weakens what groups
-    share, which would hide what tells their answers apart.
+    A random direction in n weights shows the slope along one of n dimensions, the bottleneck of zeroth-order tuning. So
+    training examples are sorted by their answers and split into k groups, and the exact gradient G (k, n) of each
+    group's loss is computed once, before the first step, block by block. Steps are random combinations of the rows of
+    (G·Gᵀ)⁻¹·G, the transposed pseudo-inverse of G: to first order, a row changes the loss of one group and of no other.
+    Gradients of a task are nearly parallel (all say how often an answer should be given); the pseudo-inverse weakens
+    what groups share, which would hide what tells their answers apart.
 
     Own, after guided evolutionary strategies (arXiv 1806.10230), which draw directions in the span of surrogate
     gradients. Own choices: the subspace is found once, so that a run remains a list of scalars; gradients are those of
@@ -46,7 +46,7 @@ class GradientSubspace(ByFisher):
     rate_factor: ClassVar[float] = 0.125
     rule: Literal["gradient-subspace"] = "gradient-subspace"
     directions: int = setting(
-        0, f"Groups of training examples, and so directions to tune along; 0 for two for each answer, {MOST} at most.",
+        0, f"Directions to tune along, each from a group of training examples; 0: two for each answer, {MOST} at most.",
         ge=0, le=256, basic=True, sane=(0, 32),
     )  # fmt: skip
     examples: int = setting(
@@ -79,7 +79,7 @@ class GradientSubspace(ByFisher):
         return f"{super().cost()} Then a forward and a backward pass for each of {self.examples} training examples."
 
     def find(self, model: FrozenModel, search: Search) -> Generator[Progress, None, Mask]:
-        """See `MaskRule.find`. Raises `UserError` if there are no examples or no slope."""
+        """See `MaskRule.find`. Raises `UserError` if there are no examples."""
         from dataclasses import replace
 
         from sparsezo_gui.engine.spaces.span import BASIS

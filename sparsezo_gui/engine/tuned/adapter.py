@@ -11,13 +11,13 @@ import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import regex
 import torch
 
 from sparsezo_gui.engine.export.adapter import CONFIG, PREFIX, WEIGHTS
@@ -36,6 +36,7 @@ _PARTS = {"LORA": ("lora_A.weight", "lora_B.weight"), "SHIRA": ("shira_indices",
 _TITLES = {"LORA": "LoRA", "SHIRA": "SHiRA"}
 _OTHERWISE = ("use_dora", "use_qalora", "use_bdlora", "arrow_config", "alora_invocation_tokens", "layer_replication",
               "trainable_token_indices", "modules_to_save", "target_parameters")  # fmt: skip
+_PATIENCE = 0.1  # seconds for one pattern, which may be a hostile one
 _FRESH = (True, False, None, "gaussian", "eva", "orthogonal")  # ways to start that leave the base model as it is
 _MERGE = "Merge it with PEFT (merge_and_unload), save the model, and choose that folder."
 
@@ -165,10 +166,11 @@ class TunedAdapter(TunedModel):
         """PEFT's factor of a product: patterns are regular expressions for the end of a layer's name."""
         with outside(self.folder / CONFIG, "has no valid scale"):
             patterns = self.config.get("alpha_pattern") or {}
-            alpha = next(
-                (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", layer)),
-                self.config.get("lora_alpha", 8),
-            )
+            found = (
+                value for key, value in patterns.items()
+                if regex.match(rf"(.*\.)?({key})$", layer, timeout=_PATIENCE)
+            )  # fmt: skip
+            alpha = next(found, self.config.get("lora_alpha", 8))
             scale = float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
             if not math.isfinite(scale):
                 raise ValueError(f"alpha is {alpha}")

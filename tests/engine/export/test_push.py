@@ -183,7 +183,7 @@ def test_what_is_no_export(run, served, export, tmp_path):
     (export / "README.md").unlink()
     assert "is no exported model: it has no README.md" in refused(run, export, NAME)
     assert "There is no file or folder" in refused(run, tmp_path / "nothing", NAME)
-    assert "is no exported model, of which there are folders and .safetensors" in refused(run, tmp_path / "x.bin", NAME)
+    assert "the name of such a file ends in .safetensors" in refused(run, tmp_path / "x.bin", NAME)
     assert served.asked == []
 
 

@@ -186,6 +186,20 @@ def test_a_wrong_content_is_removed_and_told(served):
     assert served.starts() == [0, 0]
 
 
+def test_a_content_without_end_is_not_received(served, monkeypatch):
+    received, check = [], download._is_right
+    monkeypatch.setattr(
+        download, "_is_right", lambda part, file: received.append(_over(part, file)) or check(part, file)
+    )
+    served.more = 2**24
+    assert "was damaged during download" in refused()
+    assert 0 < max(received) < 2**20 and not cached("*.incomplete")
+
+
+def _over(part, file):
+    return part.stat().st_size - file.size
+
+
 def test_a_wrong_beginning_from_an_earlier_try_is_found(served, llama):
     finish(find(TABLE))
     blob = (cached(f"snapshots/*/{SINGLE}")[0]).resolve()

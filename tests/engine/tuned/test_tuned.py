@@ -306,6 +306,7 @@ Q = "base_model.model.model.layers.0.self_attn.q_proj"
         ({}, {"base_model_name_or_path": "/nowhere/model"}, "'/nowhere/model', which is not on this computer"),
         ({}, {"base_model_name_or_path": "./adapter"}, "names another"),
         ({}, {"lora_alpha": "x"}, "has no valid scale"),
+        ({}, {"alpha_pattern": {r"(\w|[a-z]|[_.\d])+[^\w]": 8}}, "timed out"),
         ({f"{Q}.lora_magnitude_vector": torch.ones(64)}, {}, "more than LoRA of linear layers"),
         ({f"{Q}.lora_B.weight": None}, {}, "lacks a tensor for"),
         ({f"{Q}.lora_B.weight": torch.ones(64, 3)}, {}, "do not fit together"),
