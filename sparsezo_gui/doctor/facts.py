@@ -128,8 +128,9 @@ def _missing_libraries() -> tuple[str, ...]:
     except metadata.PackageNotFoundError:
         return ()
     base = [qt / "lib" / f"libQt6{name}.so.6" for name in ("Gui", "Widgets")]
-    plugins = [name for variable, name in PLATFORMS.items() if os.environ.get(variable)] or ["offscreen"]
-    choices = [_lacking(*base, qt / "plugins" / "platforms" / f"libq{name}.so") for name in plugins]
+    chosen = os.environ.get("QT_QPA_PLATFORM", "")  # such as 'wayland;xcb' or 'offscreen:size=800x600'
+    plugins = re.findall(r"(?:^|;)(\w+)", chosen) or [name for key, name in PLATFORMS.items() if os.environ.get(key)]
+    choices = [_lacking(*base, qt / "plugins" / "platforms" / f"libq{name}.so") for name in plugins or ["offscreen"]]
     return tuple(sorted(min(choices, key=len)))
 
 
