@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui import resources
 from sparsezo_gui.engine.masks.rule import MaskRule, Search
@@ -33,6 +33,10 @@ class Calibrated(MaskRule):
         ]
         each = " of each" if len(words) > 1 else ""
         return f"{' and '.join(words)}: at most {self.sequences} sequences{each} of up to {self.tokens} tokens"
+
+    def reads(self, model: FrozenModel, search: Search) -> tuple[Any, ...]:
+        """See `MaskRule.reads`."""
+        return tuple(self.passages(model, search))
 
     def passages(self, model: FrozenModel, search: Search) -> list[list[Passage]]:
         """The passages of each text. Raises `UserError` if one is missing or too short."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.masks.sensitive import ByFisher
@@ -59,6 +59,10 @@ class GradientSubspace(ByFisher):
         """See `MaskRule.reads_task`."""
         return True
 
+    def reads(self, model: FrozenModel, search: Search) -> tuple[Any, ...]:
+        """See `MaskRule.reads`."""
+        return (*super().reads(model, search), self._examples(model, search))
+
     def bases(self, spec: ModelSpec) -> int:
         """See `MaskRule.bases`."""
         return (self.directions or MOST) * self.tuned(spec)
@@ -85,17 +89,21 @@ class GradientSubspace(ByFisher):
         basis = dual(gradients) if gradients.shape[1] else gradients
         return replace(mask, space=self.space, parts={BASIS: basis.cpu()})
 
+    def _examples(self, model: FrozenModel, search: Search) -> list[Encoded]:
+        from sparsezo_gui.engine.data import answered
+
+        return answered(search.data, model.tokenizer, self.examples)
+
     def _gradients(self, model: FrozenModel, mask: Mask, search: Search) -> Generator[Progress, None, Tensor]:
         """The gradient of each group, (k, n) fp32, k at most `directions`."""
         import torch
 
-        from sparsezo_gui.engine.data import answered
         from sparsezo_gui.engine.gradient import gradient
         from sparsezo_gui.engine.spaces.sparse import SparseValues
         from sparsezo_gui.recipe.registry import OBJECTIVES
 
         yield Progress("Reading examples for the directions")
-        examples = sorted(answered(search.data, model.tokenizer, self.examples), key=answer)
+        examples = sorted(self._examples(model, search), key=answer)
         values, objective = SparseValues(model, mask), OBJECTIVES.build({"rule": "likelihood"})
         answers, found = {tuple(answer(each)) for each in examples}, []
         count = min(self.directions or min(2 * len(answers), MOST), len(examples))

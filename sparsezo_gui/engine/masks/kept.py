@@ -77,8 +77,7 @@ class KeptMasks:
             old.with_suffix(".safetensors").unlink()
 
     def _key(self, rule: MaskRule, model: FrozenModel, search: Search) -> str:
-        texts = rule.passages(model, search) if isinstance(rule, Calibrated) else ()
         seed = (search.seed, search.generator) if draws(rule) else None
         held = self.table.model_dump_json(), model.fingerprint, model.device.type, model.dtype
-        known = held, type(rule).__name__, rule.model_dump_json(), texts, seed
+        known = held, type(rule).__name__, rule.model_dump_json(), rule.reads(model, search), seed
         return hashlib.sha256(repr(known).encode()).hexdigest()[:16]

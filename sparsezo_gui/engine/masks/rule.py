@@ -84,6 +84,10 @@ class MaskRule(Variant):
         """Whether the mask depends on the run's own examples."""
         return False
 
+    def reads(self, model: FrozenModel, search: Search) -> tuple[Any, ...]:
+        """All text and examples that the mask depends on, as tokens."""
+        return ()
+
     @abstractmethod
     def tuned(self, spec: ModelSpec) -> int:
         """Number of tuned values in a model of ``spec``, for the memory estimate."""

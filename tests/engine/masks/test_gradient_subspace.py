@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from sparsezo_gui.engine.data import answered, finish
 from sparsezo_gui.engine.masks.gradient_subspace import GradientSubspace, answer, dual
+from sparsezo_gui.engine.masks.kept import find_once
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.masks.saved import Saved
 from sparsezo_gui.engine.spaces.mask import load
@@ -16,7 +18,7 @@ from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.zo.generator import Source
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, build
-from sparsezo_gui.recipe.recipe import DataTable
+from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 from sparsezo_gui.recipe.registry import ESTIMATORS
 from tests.models import FAMILIES
 
@@ -99,3 +101,14 @@ def test_what_it_does_not_go_with():
 def test_counted_objectives_are_tuned_along_gradients_of_the_likelihood():
     recipe = build({"mask": SPACE, "objective": {"rule": "accuracy"}})
     assert recipe.mask.reads_task and not recipe.estimator.backwards
+
+
+def test_a_kept_mask_is_for_its_examples_alone(frozen_tiny, table, home):
+    model, rows = frozen_tiny("llama", 32), Path(table.source)
+
+    def kept():
+        return finish(find_once(RULE, model, Search(0, table), ModelTable(id="tiny")))[1].kept
+
+    assert not kept() and kept()
+    rows.write_text(rows.read_text().replace("yes", "perhaps"))
+    assert not kept()
