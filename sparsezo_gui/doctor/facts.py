@@ -96,7 +96,7 @@ def _packages() -> tuple[str, tuple[str, ...], dict[str, str]]:
         name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
         with suppress(metadata.PackageNotFoundError):
             installed[name] = metadata.version(name)
-    return about.metadata.get("Requires-Python", ""), required, installed
+    return about.metadata["Requires-Python"], required, installed
 
 
 def _torch_build() -> tuple[str, bool]:
@@ -131,7 +131,8 @@ def _missing_libraries() -> tuple[str, ...]:
     chosen = os.environ.get("QT_QPA_PLATFORM", "")  # such as 'wayland;xcb' or 'offscreen:size=800x600'
     plugins = re.findall(r"(?:^|;)(\w+)", chosen) or [name for key, name in PLATFORMS.items() if os.environ.get(key)]
     choices = [_lacking(*base, qt / "plugins" / "platforms" / f"libq{name}.so") for name in plugins or ["offscreen"]]
-    return tuple(sorted(min(choices, key=len)))
+    fewest = min(choices, key=len)
+    return tuple(sorted(fewest))
 
 
 def _lacking(*files: Path) -> set[str]:
