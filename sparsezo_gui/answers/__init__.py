@@ -4,6 +4,7 @@ The engine makes these and the window shows them, so neither has to import the o
 """
 
 from sparsezo_gui.answers.data import Candidate, DataPreview, Pieces, Task
+from sparsezo_gui.answers.doctor import Finding
 from sparsezo_gui.answers.memory import METHODS, TIGHT, MemoryEstimate, Part
 from sparsezo_gui.answers.method import Cost, MaskReport, RateReport, Rung, Tally, short_rate
 from sparsezo_gui.answers.models import Cache, Downloaded, Found, ModelCode, ModelSummary, Pushed
@@ -20,6 +21,7 @@ __all__ = [
     "DataPreview",
     "Downloaded",
     "Exported",
+    "Finding",
     "Found",
     "History",
     "MaskReport",

@@ -6,7 +6,7 @@ import argparse
 from typing import Any, NoReturn
 
 from sparsezo_gui import __version__
-from sparsezo_gui.cli import bench, hub, lists, plans, runs, token, tuned, tuning
+from sparsezo_gui.cli import bench, doctor, hub, lists, plans, runs, token, tuned, tuning
 from sparsezo_gui.cli.command import JSON, TRUST
 from sparsezo_gui.errors import UserError
 
@@ -37,6 +37,7 @@ COMMANDS = (
     hub.push,
     bench.bench,
     token.token,
+    doctor.doctor,
 )
 
 

@@ -1,4 +1,4 @@
-"""The calls into the engine that are about the Hub; see `sparsezo_gui.gui.worker`."""
+"""The calls that are about the Hub or this computer; see `sparsezo_gui.gui.worker`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from sparsezo_gui.recipe.recipe import ModelTable
 
 class HubEngine:
     """A part of `worker.Engine`. Imports are inside the methods."""
+
+    def computer(self) -> list[a.Finding]:
+        """What is installed on this computer, and what is wrong with it."""
+        from sparsezo_gui import doctor
+
+        return doctor.examine(doctor.look())
 
     def search(self, recipe: Recipe, words: str, datasets: bool) -> Work[list[a.Found]]:
         """Models, with their verdicts, or data sets on the Hub."""

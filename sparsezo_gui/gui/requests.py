@@ -48,6 +48,16 @@ class GiveConsent(Request[None]):
 
 
 @dataclass(frozen=True)
+class CheckComputer(Request[list[a.Finding]]):
+    """What is installed on this computer, and what is wrong with it."""
+
+    activity = "checking this computer"
+
+    def ask(self, engine: EngineCalls) -> list[a.Finding]:
+        return engine.computer()
+
+
+@dataclass(frozen=True)
 class ListTasks(Request[list[a.Task]]):
     """The tasks that data can be used for."""
 

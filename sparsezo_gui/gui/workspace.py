@@ -17,6 +17,7 @@ from sparsezo_gui.gui.faults import Faults, differing
 from sparsezo_gui.gui.following import followed, named
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import (
+    CheckComputer,
     CheckFits,
     CompareWays,
     EstimateMemory,
@@ -75,6 +76,7 @@ class Workspace(Client):
         last = str(run or self.store.value("last_run", "", str))
         if last and self.run.record is None and Path(last).is_dir():
             self.run.open(Path(last))
+        self.ask(CheckComputer())
         self.load()
         self.ask(ListModels())
         self._ask_about_recipe()

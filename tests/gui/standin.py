@@ -19,6 +19,7 @@ from sparsezo_gui.answers import (
     DataPreview,
     Downloaded,
     Exported,
+    Finding,
     Found,
     History,
     MaskReport,
@@ -96,6 +97,7 @@ class StandIn:
         self.endless = False
         self.faults: dict[str, Exception] = {}
         self.estimated = memory()
+        self.findings = [Finding("Python", "3.12.1")]
         self.run_list: list[RunSummary] = []
         self.also: Path | None = None
         self.exported: tuple[str, Path, int | None, dict[str, str]] | None = None
@@ -126,6 +128,11 @@ class StandIn:
     def tasks(self) -> list[Task]:
         """The real ones, which need no model."""
         return Engine().tasks()
+
+    def computer(self) -> list[Finding]:
+        """Nothing is wrong, unless ``findings`` say so."""
+        self._fail("computer")
+        return self.findings
 
     def models(self) -> list[ModelSummary]:
         """Four of them."""

@@ -110,13 +110,15 @@ def test_both_have_all_calls_with_the_same_types():
             assert {key: get_type_hints(method)[key] for key in hints} == hints, (made, name)
 
 
-@pytest.mark.parametrize("name", ["tasks", "models", "summary", "fits", "estimate", "measure", "ways", "plan", "mask",
-                                  "preview", "runs", "history", "contents", "share", "note", "branch"])  # fmt: skip
+@pytest.mark.parametrize("name", ["computer", "tasks", "models", "summary", "fits", "estimate", "measure", "ways",
+                                  "plan", "mask", "preview", "runs", "history", "contents", "share", "note",
+                                  "branch"])  # fmt: skip
 def test_answers_have_the_same_types(name, recipe, run, stand_in, tmp_path):
     folder = run[0]
     arguments: dict[str, tuple[Any, ...]] = {
-        "tasks": (), "models": (), "fits": (recipe, (recipe.model.id,)), "preview": (recipe, 0), "runs": (folder,),
-        "history": (folder,), "contents": (folder,), "note": (folder, "tiny"), "branch": (folder, 1, [], "other"),
+        "computer": (), "tasks": (), "models": (), "fits": (recipe, (recipe.model.id,)), "preview": (recipe, 0),
+        "runs": (folder,), "history": (folder,), "contents": (folder,), "note": (folder, "tiny"),
+        "branch": (folder, 1, [], "other"),
     }  # fmt: skip
     answers = []
     for number, engine in enumerate((Engine(), stand_in)):

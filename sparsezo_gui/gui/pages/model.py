@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QListWidget, QListWidgetItem, QTabWidget, QWidget
 
 from sparsezo_gui import resources
 from sparsezo_gui.answers import ModelSummary
 from sparsezo_gui.gui.formatting import count, size
 from sparsezo_gui.gui.hub_requests import RemoveDownload
-from sparsezo_gui.gui.requests import CheckFits, EstimateMemory, ListModels, MeasureMemory, ReadModel
+from sparsezo_gui.gui.problems import Problem
+from sparsezo_gui.gui.requests import CheckComputer, CheckFits, EstimateMemory, ListModels, MeasureMemory, ReadModel
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, badge, button, card, clear, column, label, restyle, row
 from sparsezo_gui.gui.widgets.dialogs import Confirmation
@@ -83,7 +85,7 @@ class ModelPage(Page):
         workspace.on(ListModels, CheckFits, call=self._fill)
         workspace.on(ListModels, CheckFits, call=self._show)
         workspace.on(ReadModel, call=self._show)
-        workspace.on(RemoveDownload, call=self._show)
+        workspace.on(RemoveDownload, CheckComputer, call=self._show)
         workspace.of(RemoveDownload).answered.connect(lambda *_: self._reload())
         workspace.blocker_changed.connect(self._show_delete)
         workspace.on(EstimateMemory, MeasureMemory, call=self._show_badge)
@@ -215,7 +217,11 @@ class ModelPage(Page):
         self._title.setText((summary.title if summary else "") or model.id)
         self._say(problem.message if problem else summary.problem if summary else "")
         defect = problem if problem and problem.is_bug else None
-        self.banner.track(workspace.problem_of(RemoveDownload, ListModels) or defect)
+        problems = workspace.problem_of(RemoveDownload, ListModels, CheckComputer)
+        if problems or defect:
+            self.banner.track(problems or defect)
+        else:
+            self._show_computer()
         self._show_delete()
         if problem is None and summary is None:
             self._facts.addWidget(label("Details appear once the engine is loaded.", "dim"), 0, 0)
@@ -224,6 +230,14 @@ class ModelPage(Page):
                 self._facts.addWidget(label(name, "dim"), line, 0)
                 self._facts.addWidget(label(value, wrap=True), line, 1)
         self._show_badge()
+
+    def _show_computer(self) -> None:
+        """What is wrong with this computer, and a button that copies the commands that mend it."""
+        wrong = [each for each in self._workspace.of(CheckComputer).answer or [] if each.problem]
+        told = Problem("\n".join(f"{each.problem} {each.command}".rstrip() for each in wrong)) if wrong else None
+        commands = "\n".join(each.command for each in wrong if each.command)
+        copy = ("Copy command", lambda: QGuiApplication.clipboard().setText(commands)) if commands else None
+        self.banner.track(told, "warning", copy)
 
     def _show_delete(self) -> None:
         self._delete.setVisible(self._downloaded() is not None)
