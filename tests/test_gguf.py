@@ -53,7 +53,7 @@ def test_commands(run, tmp_path, monkeypatch):
     run("export", tmp_path / "a", *out[:1], tmp_path / "same", *out[2:], "--weights", "trained")
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("model", "same")]
     assert weights[0].keys() == weights[1].keys() and all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
-    assert 'license: mit' in (tmp_path / "model/README.md").read_text()
+    assert "license: mit" in (tmp_path / "model/README.md").read_text()
     run("export", tmp_path / "b", "--out", tmp_path / "o.safetensors", "--format", "overlay")
     cached = [each["path"] for each in run("cache") if each["kind"] == "GGUF tokenizer"]
     assert len(cached) == 1

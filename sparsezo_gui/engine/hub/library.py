@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+from huggingface_hub import constants
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -49,7 +50,7 @@ def local_models() -> list[ModelSummary]:
 def _in_cache() -> list[ModelSummary]:
     found: list[ModelSummary] = []
     try:
-        repositories = huggingface_hub.scan_cache_dir().repos
+        repositories = huggingface_hub.scan_cache_dir(constants.HF_HUB_CACHE).repos
     except (huggingface_hub.errors.CacheNotFound, OSError):
         return found
     for repository in sorted(repositories, key=lambda each: each.repo_id.lower()):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
 from sparsezo_gui import resources
 from sparsezo_gui.engine.hub.library import licence_of, local_models, spec_of, summary
@@ -29,8 +30,7 @@ def cached(tmp_path, monkeypatch, **folders):
         shutil.copytree(folder, place / "snapshots" / "abc")
         (place / "refs").mkdir()
         (place / "refs" / "main").write_text("abc")
-    scan = huggingface_hub.scan_cache_dir
-    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: scan(root))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(root))
 
 
 def test_bundled_and_cached_models(tmp_path, monkeypatch):
