@@ -74,7 +74,7 @@ class ModelPage(Page):
             row(column(label("Bits per weight"), self._bits, spacing=4),
                 column(label("Device"), self._device, spacing=4), spacing=2 * GRID),
             label("Fewer bits need less memory; int8 is fastest without a GPU. The tuned weights always keep full "
-                  "precision.", "hint", wrap=True), GRID,
+                  "precision.", "hint", wrap=True),
             self._revision, self._trust, None,
         )  # fmt: skip
         main = row(left, right, spacing=2 * GRID)
