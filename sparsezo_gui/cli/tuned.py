@@ -21,7 +21,8 @@ from sparsezo_gui.cli.command import (
 from sparsezo_gui.cli.hub import PUBLIC, check, send
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.formats import export_formats
+from sparsezo_gui.formats import default_export, export_format, export_formats
+from sparsezo_gui.recipe.registry import SPACES
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.export.form import Option
@@ -133,6 +134,12 @@ def export(options: argparse.Namespace, console: Console) -> None:
     if options.push:
         check(options.push, options.public, console)
     run, step = past(options)
+    form = export_format(options.format or default_export(SPACES[run.recipe.mask.space]))
+    if options.push and options.out and form.suffix and options.out.suffix != form.suffix:
+        raise UserError(
+            f"--out {options.out}: a {form.title} that is uploaded has a name that ends in {form.suffix}. Set --out "
+            f"{options.out}{form.suffix}."
+        )
     names = {option.name for form in export_formats().values() for option in form.options}
     chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
     accept = options.changed_inputs

@@ -55,7 +55,7 @@ def _listing(name: str, configuration: str, revision: str) -> tuple[Snapshot, li
     builder = quiet_datasets().load_dataset_builder(name, configuration or None, revision=info.sha, token=sent)
     wanted = {"README.md", *(_within(name, address) for part in _addresses(builder) for address in part)}
     files = [hub_file(each) for each in info.siblings or () if each.rfilename in wanted and _is_inside(each.rfilename)]
-    return Snapshot(name, info.sha or revision, sent, "dataset"), files
+    return Snapshot(name, info.sha or "", sent, "dataset"), files
 
 
 def _addresses(builder: Any) -> list[list[str]]:

@@ -6,7 +6,6 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from sparsezo_gui.engine.export.form import ExportFormat
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.formats import default_export, export_format
 from sparsezo_gui.recipe.events import Notice, Progress
@@ -50,7 +49,7 @@ def export_run(
     facts = yield from kind.write(session, run, out, accept, **chosen)
     base = base_name(session)
     facts.setdefault("serve", kind.serve(str(out), base, space))
-    if kind.suffix and type(kind).card is ExportFormat.card:
+    if not kind.folder and not kind.card(out):
         beside = kind.serve(out.name, base, space)
         facts["card"] = card_of(session, run, f"It is a {kind.title}.", serve=beside)
     tuned, changed = session.tuned.mask.size, list(session.changed)

@@ -109,10 +109,16 @@ def _upload(api: HfApi, id: str, sources: dict[str, _Source]) -> Generator[Progr
     return parts
 
 
+def _hidden(name: Path) -> bool:
+    """Whether it is or lies in something hidden, such as .git: no part of an export."""
+    return any(part.startswith(".") for part in name.parts)
+
+
 def _files(out: Path, card: str) -> dict[str, Path | bytes]:
     """The files of an export by their name in the repository, the card first. Raises `UserError`."""
     if out.is_dir():
-        files = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file()}
+        found = {path.relative_to(out): path for path in sorted(out.rglob("*")) if path.is_file()}
+        files = {name.as_posix(): path for name, path in found.items() if not _hidden(name)}
         if "README.md" not in files:
             raise UserError(f"{out}: is no exported model: it has no README.md. Export a run first: sparsezo export")
         return dict(sorted(files.items(), key=lambda item: item[0] != "README.md"))

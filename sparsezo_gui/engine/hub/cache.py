@@ -171,7 +171,7 @@ def _listing(table: ModelTable) -> Generator[Progress, None, tuple[Snapshot, lis
     wanted = {name for name in names if Path(name).suffix not in PICKLED and not unused.fullmatch(name)}
     files = [hub_file(each) for each in info.siblings or () if each.rfilename in wanted]
     files.sort(key=lambda file: file.size)  # what describes the model comes before its weights
-    return Snapshot(table.id, info.sha or table.revision, token()), files
+    return Snapshot(table.id, info.sha or "", token()), files
 
 
 def model_info(table: ModelTable) -> huggingface_hub.ModelInfo:

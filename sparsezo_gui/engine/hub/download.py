@@ -58,6 +58,10 @@ class Snapshot:
     kind: str = "model"
     """'model' or 'dataset'."""
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w{1,100}", self.commit, re.ASCII):
+            raise UserError(f"{constants.ENDPOINT} does not say which commit of '{self.id}' it has. Unset HF_ENDPOINT.")
+
     @property
     def noun(self) -> str:
         """'model' or 'data set'."""
@@ -97,8 +101,9 @@ class Snapshot:
 
     def note(self, revision: str) -> None:
         """Records in the cache that ``revision`` (a branch or tag) is this commit, so that it is found offline."""
-        if revision != self.commit:
-            write_text(self.storage / "refs" / revision, self.commit)
+        path = self.storage / "refs" / revision
+        if revision != self.commit and ".." not in path.parts:
+            write_text(path, self.commit)
 
     def _blob(self, file: HubFile) -> Path:
         return self.storage / "blobs" / file.hash

@@ -34,6 +34,7 @@ from sparsezo_gui.recipe.paths import RUN
 from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.untrusted import reason
 
+FRONT = 1 << 16  # characters of a model card that its licence is looked for in
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
@@ -107,7 +108,8 @@ def licence_of(folder: Path) -> str:
     if folder.is_file():
         return read_gguf(folder).licence
     try:
-        text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+        with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
+            text = file.read(FRONT)
     except OSError:
         return ""
     front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)

@@ -64,8 +64,11 @@ class KeptMasks:
         mask, measured = yield from find_measured(rule, model, search)
         if self.most and sum(tensor.nbytes for tensor in (*mask.indices.values(), *mask.parts.values())) > LARGEST:
             return mask, measured
-        with suppress(UserError, OSError):  # on a full disk, a run needs no mask kept
+        try:
             self._keep(file, mask, measured)
+        except (UserError, OSError):  # on a full disk, a run needs no mask kept
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
         return mask, measured
 
     def _keep(self, file: Path, mask: Mask, cost: Cost) -> None:
@@ -73,8 +76,8 @@ class KeptMasks:
         write_text(file.with_suffix(".json"), json.dumps({"seconds": cost.seconds, "bytes": cost.bytes}))
         used = sorted(self.folder.glob("[!.]*.json"), key=lambda each: each.stat().st_mtime, reverse=True)
         for old in used[self.most :] if self.most else ():
-            old.unlink()
-            old.with_suffix(".safetensors").unlink()
+            old.unlink(missing_ok=True)
+            old.with_suffix(".safetensors").unlink(missing_ok=True)
 
     def _key(self, rule: MaskRule, model: FrozenModel, search: Search) -> str:
         seed = (search.seed, search.generator) if draws(rule) else None

@@ -187,6 +187,20 @@ def test_what_is_no_export(run, served, export, tmp_path):
     assert served.asked == []
 
 
+def test_a_file_whose_name_does_not_say_what_it_is_is_told_before_the_work(run, served, trained, tmp_path):
+    code, _, error = run("export", trained, "--format", "overlay", "--out", tmp_path / "mine", "--push", NAME)
+    assert code == 2 and f"Set --out {tmp_path / 'mine.safetensors'}." in error
+    assert not (tmp_path / "mine").exists() and served.repositories == {}
+
+
+def test_what_is_hidden_stays_here(run, served, export):
+    (export / ".git").mkdir()
+    (export / ".git" / "config").write_text("secret")
+    (export / ".env").write_text("TOKEN=secret")
+    assert run("push", export, NAME)[0] == 0
+    assert not [name for name in on_hub(served) if name.startswith((".git/", ".env"))]
+
+
 SPACE = SPACES[Recipe(mask={"rule": "random"}).mask.space]
 
 

@@ -56,13 +56,16 @@ def create(name: str, modelfile: Path) -> Generator[Progress, None, str]:
         return f"Ollama is not installed here. Where it is, run: {shlex.join(command)}"
     yield Progress("Adding the model to Ollama")
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
+        except OSError as error:
+            return f"Ollama could not be started ({error.strerror}). To try again: {shlex.join(command)}"
         try:
             while _running(process):
                 yield Progress("Adding the model to Ollama")
         finally:
             if process.poll() is None:
-                process.terminate()
+                process.kill()  # its server goes on, and keeps what it has
                 process.wait()
         said.seek(0)
         lines = said.read(1 << 16).decode(errors="replace").split("\n")
