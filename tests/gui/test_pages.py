@@ -34,7 +34,8 @@ from sparsezo_gui.gui.requests import PreviewData, ReadModel
 from sparsezo_gui.gui.run_requests import ExportRun
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
-from sparsezo_gui.gui.widgets.fields import NumberEdit, title_of
+from sparsezo_gui.gui.widgets.edits import NumberEdit
+from sparsezo_gui.gui.widgets.fields import title_of
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump
 from sparsezo_gui.recipe.events import Notice

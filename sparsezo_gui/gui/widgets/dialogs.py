@@ -13,7 +13,7 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets import safe_text
 from sparsezo_gui.gui.widgets.basic import button, label, restyle, row
-from sparsezo_gui.gui.widgets.fields import NumberEdit
+from sparsezo_gui.gui.widgets.edits import NumberEdit
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump
 

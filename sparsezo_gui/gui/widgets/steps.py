@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QSlider, QWidget
 from sparsezo_gui.gui.formatting import count
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import button, label, row
-from sparsezo_gui.gui.widgets.fields import NumberEdit
+from sparsezo_gui.gui.widgets.edits import NumberEdit
 
 
 class StepSlider(QWidget):
