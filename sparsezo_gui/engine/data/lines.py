@@ -60,6 +60,10 @@ def texts(path: Path) -> Iterator[str]:
 
 
 def _encoding(path: Path, piece: bytes) -> str:
+    if piece.startswith(b"PK\x03\x04"):
+        raise UserError(
+            f"{path.name}: this is an Excel workbook or another ZIP archive, whatever its name. Save the table as CSV."
+        )
     found = next((name for mark, name in _MARKS.items() if piece.startswith(mark)), "utf-8-sig")
     if found == "utf-8-sig" and piece.count(0) * 4 > len(piece):
         raise UserError(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import zipfile
 
 import pytest
 from hypothesis import assume, given, settings
@@ -41,6 +42,13 @@ def test_what_spreadsheets_call_unicode_text(tmp_path, encoding):
 def test_utf_16_without_its_mark(tmp_path):
     with pytest.raises(UserError, match=r"a\.csv: many bytes are zero.*UTF-16.*Save"):
         values(put(tmp_path, "a.csv", "text,label\na,1\n".encode("utf-16-le")))
+
+
+def test_a_workbook_with_the_name_of_a_table(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.csv", "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+    with pytest.raises(UserError, match=r"a\.csv: this is an Excel workbook.*Save the table as CSV"):
+        values(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ class _Cursor:
         """The next ``count`` bytes."""
         first, last = self.position, self.position + count
         if last > self._end:
-            raise broken(self.path, "its header does not end where the file or a sensible header does")
+            raise broken(self.path, "its header is longer than the file or than any sensible header")
         while last > len(self._bytes):
             chunk = self._file.read(_CHUNK)
             if not chunk:
