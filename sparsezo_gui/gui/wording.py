@@ -1,9 +1,11 @@
-"""Sentences of the engine in the words of the window's forms: settings by their titles, not as in a recipe's file."""
+"""Sentences of the engine in the words of the window's forms: settings and export formats by their titles, not as in a
+recipe's file or a command."""
 
 from __future__ import annotations
 
 import re
 
+from sparsezo_gui.formats import EXPORTS, export_format
 from sparsezo_gui.gui.formatting import field_label
 from sparsezo_gui.recipe.recipe import Recipe
 from sparsezo_gui.recipe.registry import BY_TABLE
@@ -14,11 +16,18 @@ TITLES = {"mask": "Weights to tune", "estimator": "Gradient estimate", "update":
           "run": "Run storage"}  # fmt: skip
 """Sections of the Method page, by table."""
 _SETTING = re.compile(r"\[([a-z]+)\] ([a-z_]+)(?: = '([^']*)')?")
+_NAME = "|".join(sorted(EXPORTS, key=len, reverse=True))
+_FORMATS = re.compile(rf"with --format ((?:{_NAME})\b(?: or (?:{_NAME})\b)*)")
 
 
 def in_form_words(sentence: str) -> str:
-    """``sentence`` with "[estimator] rule = 'two-sided'" as "Gradient estimate = 'Central difference (SPSA)'"."""
-    return _SETTING.sub(_words, sentence)
+    """``sentence`` with "[estimator] rule = 'two-sided'" as "Gradient estimate = 'Central difference (SPSA)'", and
+    "with --format hf" as "as 'Hugging Face folder'"."""
+    return _FORMATS.sub(_titles, _SETTING.sub(_words, sentence))
+
+
+def _titles(found: re.Match[str]) -> str:
+    return "as " + " or ".join(f"'{export_format(name).title}'" for name in found[1].split(" or "))
 
 
 def _words(found: re.Match[str]) -> str:

@@ -36,6 +36,7 @@ from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
 from sparsezo_gui.gui.widgets.edits import NumberEdit
 from sparsezo_gui.gui.widgets.fields import title_of
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump
 from sparsezo_gui.recipe.events import Notice
@@ -512,7 +513,7 @@ def test_the_export_page_offers_what_can_hold_the_run_and_says_why_not(
     qtbot.waitUntil(find("Export now").isEnabled)
     assert find(export_format(default_export(SPACES[space])).title).isChecked()
     for form in export_formats().values():
-        reason = form.refusal(SPACES[space])
+        reason = in_form_words(form.refusal(SPACES[space]))
         assert find(form.title).isEnabled() == (not reason)
         assert find(form.title).accessibleDescription() == (reason or form.help)
         shown = {each.text() for each in window.page("export").findChildren(QLabel) if each.isVisible()}

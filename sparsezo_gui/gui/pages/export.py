@@ -22,6 +22,7 @@ from sparsezo_gui.gui.widgets.basic import Page, ProgressBar, button, card, colu
 from sparsezo_gui.gui.widgets.fields import Combo, ComboGroup, RadioGroup
 from sparsezo_gui.gui.widgets.safe_text import safe_name, safe_sentence
 from sparsezo_gui.gui.widgets.steps import StepSlider
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.names import free
 from sparsezo_gui.recipe.registry import SPACES
@@ -123,7 +124,7 @@ class ExportPage(Page):
         self._step.set_range(1 if run else 0, run.step if run else 0, run.best if run else None)
         if run is not None and run.path != self._offered:
             self._offered, space = run.path, SPACES[run.space]
-            self._format.refuse({name: form.refusal(space) for name, form in self._forms.items()})
+            self._format.refuse({name: in_form_words(form.refusal(space)) for name, form in self._forms.items()})
             self._format.choose(default_export(space))
         self._suggest()
         self._show()
