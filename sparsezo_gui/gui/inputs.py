@@ -5,8 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from sparsezo_gui.answers import Plan
+from sparsezo_gui.gui.calls import Request
+from sparsezo_gui.gui.requests import EstimateMemory
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.ways import method, uses
+
+
+def same_model(asked: Request[Any] | None, recipe: Recipe) -> bool:
+    """Whether an estimate that was ``asked`` for is about the model of ``recipe``, if not about all its settings."""
+    return isinstance(asked, EstimateMemory) and asked.recipe.model.id == recipe.model.id
 
 
 def of_mask(recipe: Recipe) -> tuple[Any, ...]:

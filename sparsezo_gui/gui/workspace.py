@@ -203,9 +203,10 @@ class Workspace(Client):
 
     @property
     def memory(self) -> MemoryEstimate | None:
-        """The last estimate or measurement; None without one, or if the last estimate failed."""
+        """The last estimate or measurement for this model; None without one, or if the last estimate failed."""
         estimate = self.of(EstimateMemory)
-        return None if estimate.problem else estimate.answer
+        known = not estimate.problem and inputs.same_model(estimate.answered_request, self.recipe)
+        return estimate.answer if known else None
 
     @property
     def model(self) -> ModelSummary | None:
@@ -246,7 +247,8 @@ class Workspace(Client):
 
     def _measured(self, request: MeasureMemory, measured: MemoryEstimate) -> None:
         estimate = self.of(EstimateMemory)
-        estimate.answer, estimate.problem = measured, None
+        estimate.answer, estimate.answered_request = measured, EstimateMemory(request.recipe)
+        estimate.problem = None
 
     def _received(self, request: ReceiveRun, received: Received) -> None:
         self._created(received.folder, received.lacks)
@@ -287,11 +289,8 @@ class Workspace(Client):
 def _first_recipe(store: QSettings) -> Recipe:
     """The last session's recipe, else the bundled one, else the defaults."""
     text = str(store.value("recipe", "", str))
-    attempts: tuple[Callable[[], Recipe], ...] = (
-        lambda: loads(text) if text else load("starter"),
-        lambda: load("starter"),
-    )
-    for attempt in attempts:
+    attempts: list[Callable[[], Recipe]] = [lambda: loads(text), lambda: load("starter")]
+    for attempt in attempts if text else attempts[1:]:
         try:
             return attempt()
         except UserError:

@@ -43,6 +43,16 @@ def test_what_the_engine_finds_wrong_stops_the_next_run_until_it_is_mended(windo
     assert "x/y"[2:] in find("Next run").text() and find("Whether the next run fits").text() == "Fits"
 
 
+def test_an_estimate_is_shown_for_its_own_model_only(window, find, workspace, qtbot):
+    badges = find("Whether the next run fits"), find("Memory fit")
+    assert all(badge.isVisible() for badge in badges)
+    workspace.change("model", id="x/y")
+    assert not any(badge.isVisible() for badge in badges) and "waiting" in find("Memory needed").text()
+    qtbot.waitUntil(lambda: all(badge.isVisible() for badge in badges))
+    workspace.change("model", bits=8)
+    assert all(badge.isVisible() for badge in badges), "about the same as before"
+
+
 def test_an_error_of_an_earlier_model_is_gone_with_it(window, find, enter, workspace, engine, qtbot):
     engine.faults["estimate"] = UserError("The model 'x/y' has no layers.")
     enter("Model folder or Hub id", "x/y")
@@ -70,6 +80,10 @@ def test_another_model_or_data_bring_a_name_and_a_text_of_their_own(window, clic
     ("[loop] steps: must be 1 or more.", "Steps: must be 1 or more."),
     ("[run] checkpoints = 5 leaves no space; set [mask] rule = 'unheard-of'.",
      "Space for checkpoints = 5 leaves no space; set Weights to tune = 'unheard-of'."),
+    ("Export it with --format peft or hf, or share the run.",
+     "Export it as 'PEFT adapter' or 'Hugging Face folder', or share the run."),
+    ("Export it with --format gguf.", "Export it as 'GGUF file'."),
+    ("Export it with --format gguf-lora or --format none.", "Export it as 'GGUF adapter' or --format none."),
     ("No [table] here, and no [model] at all.", "No [table] here, and no [model] at all."),
 ])  # fmt: skip
 def test_settings_are_told_by_their_titles(told, shown):

@@ -120,7 +120,8 @@ class MemoryStrip(QFrame):
         layout.addWidget(self._others)
         workspace.on(EstimateMemory, MeasureMemory, call=self.refresh)
         workspace.on(LoadEngine, call=self.refresh)
-        workspace.blocker_changed.connect(self.refresh)
+        for signal in (workspace.recipe_changed, workspace.blocker_changed):
+            signal.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
