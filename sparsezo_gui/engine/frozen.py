@@ -296,6 +296,5 @@ def _store(linear: Any) -> FrozenWeight:
         return NF4Weight.of(weight.data, state)
     if weight.dtype == torch.int8:
         return Int8Weight(weight.data, weight.SCB)
-    # GPT-2's Conv1D holds (in, out).
-    transposed = type(linear).__name__ == "Conv1D"
+    transposed = type(linear).__name__ == "Conv1D"  # GPT-2's, which holds (in, out)
     return DenseWeight(weight.data.t().contiguous() if transposed else weight.data)

@@ -56,7 +56,7 @@ class MainWindow(QMainWindow):
         self.setMinimumSize(110 * GRID, 72 * GRID)
         self.resize(QSize(1280, 800).boundedTo(self.screen().availableSize()))
         self._pages: dict[str, Page] = {}
-        self._closing = self._going_on = False
+        self._closing = self._in_progress = False
         self._stack = QStackedWidget()
         self._strip = MemoryStrip(workspace)
         self._buttons: dict[str, QToolButton] = {}
@@ -265,10 +265,10 @@ class MainWindow(QMainWindow):
             text = f"{record.name or 'Run'}: {state[:1].lower()}{state[1:]}, step {record.step} of {record.steps}"
         if self._run_label.text() != text:
             self._run_label.setText(text)
-        going_on = record is not None and record.active and not workspace.run.inspecting
-        if record is not None and self._going_on and not going_on:
+        in_progress = record is not None and record.active and not workspace.run.inspecting
+        if record is not None and self._in_progress and not in_progress:
             self._tell_end(record)
-        self._going_on = going_on
+        self._in_progress = in_progress
         if self._closing and not workspace.run.running:
             QTimer.singleShot(0, self.close)
 

@@ -22,7 +22,7 @@ class Overlay(ExportFormat):
 
     title = "Overlay file"
     help = "Only the tuned values, in a small file; ten lines of Python in its card add them to the base model."
-    opens = "Python, with ten lines on its card"
+    opens = "Python, with the ten lines in its card"
     suffix = ".safetensors"
 
     def refusal(self, space: Space) -> str:

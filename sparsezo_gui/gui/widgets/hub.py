@@ -31,6 +31,8 @@ class HubSearch(QWidget):
         self._workspace, self._downloads = workspace, downloads
         self._kind: type[SearchModels] = SearchDataSets if datasets else SearchModels
         what = "data sets" if datasets else "models"
+        fits = "" if datasets else " Each result says whether tuning it fits this computer."
+        self._hint = f"Enter words from the name of a {what[:-1]}.{fits}"
         self._words = QLineEdit()
         self._words.setAccessibleName(f"Search {what} on the Hub")
         self._words.setPlaceholderText("customer reviews" if datasets else "qwen3 0.6b")
@@ -113,13 +115,13 @@ class HubSearch(QWidget):
         if entry is not None and entry.gated:
             return "Gated: accept its terms on the Hub first."
         if search.answer is None:
-            return blocker if self._words.text() else ""
+            return blocker if self._words.text() else self._hint
         found = len(search.answer)
         return f"{count(found)} found, most downloaded first." if found else "Nothing has these words in its name."
 
 
 class HubDialog(Dialog):
-    """Data sets on the Hub: search, use, download. It stays when closed, as a download goes on."""
+    """Data sets on the Hub: search, use, download. It stays when closed, because a download continues."""
 
     def __init__(self, workspace: Workspace, use: Callable[[str], object], parent: QWidget) -> None:
         super().__init__("Data sets on the Hub", parent)

@@ -116,8 +116,8 @@ class MaskCard(Card):
         self._doing = label("", name="Mask search")
         self._bar = ProgressBar("Mask search progress")
         self._hint = label(
-            "Once found, the mask is shown here by block, and runs use it; else a run finds it at its start.", "hint",
-            wrap=True, name="Mask not found yet",
+            "Once found, the mask is shown here by block, and runs use it. Otherwise, a run finds it when it starts.",
+            "hint", wrap=True, name="Mask not found yet",
         )  # fmt: skip
         self._result_label = label("", wrap=True, name="Mask found")
         self._blocks, self._kinds = BlockChart(), ShareBars("Tuned weights by kind")
