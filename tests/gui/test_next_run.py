@@ -53,6 +53,13 @@ def test_an_estimate_is_shown_for_its_own_model_only(window, find, workspace, qt
     assert all(badge.isVisible() for badge in badges), "about the same as before"
 
 
+def test_a_fault_of_the_model_is_not_repeated_as_one_of_its_memory(window, find, enter, engine, qtbot):
+    engine.faults["estimate"] = UserError("config.json is missing.")
+    enter("Model folder or Hub id", "/models/broken")
+    qtbot.waitUntil(lambda: find("Memory needed").text() == "Memory: unknown.")
+    assert find("Why the next run cannot start").text() == "config.json is missing."
+
+
 def test_an_error_of_an_earlier_model_is_gone_with_it(window, find, enter, workspace, engine, qtbot):
     engine.faults["estimate"] = UserError("The model 'x/y' has no layers.")
     enter("Model folder or Hub id", "x/y")

@@ -135,8 +135,12 @@ class MemoryStrip(QFrame):
         self._measure.setToolTip("" if measuring else workspace.blocker or MEASURING)
         self._parts.setEnabled(estimate is not None and problem is None)
         if problem is not None or estimate is None:
-            waiting = "Memory: waiting for the engine…" if workspace.engine_state != "failed" else "Memory: unknown."
-            self._say("", problem.message.split("\n")[0] if problem else waiting, "", problem is not None)
+            told = problem.message.split("\n")[0] if problem else ""
+            if workspace.model and workspace.model.problem == told:  # which the bar above every page says
+                told = ""
+            unknown = problem is not None or workspace.engine_state == "failed"
+            waiting = "Memory: unknown." if unknown else "Memory: waiting for the engine…"
+            self._say("", told or waiting, "", bool(told))
             self.bar.show_estimate([], 0)
             return
         word, level = verdict_of(estimate.verdict)
