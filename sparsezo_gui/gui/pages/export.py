@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.export.form import ExportFormat, Option
 
 MOST_BUTTONS = 4  # choices side by side; more are in a list
+FIELD_TOP, BUTTON_TOP = 8, 3  # pixels from the top of a field or radio button to that of its text
 
 
 class ExportPage(Page):
@@ -76,7 +77,7 @@ class ExportPage(Page):
             choices.changed.connect(self._suggest)
         self._opens = label("", "hint", wrap=True, name="Opens in")
         self._serve = label("", "hint", wrap=True, name="Serve with")
-        format_title = label("Format", "heading")
+        format_title, out_title = label("Format", "heading"), label("To", "heading")
         self._out = QLineEdit()
         self._out.setAccessibleName("Export to")
         self._out.textChanged.connect(lambda: self._show_serving())
@@ -99,14 +100,14 @@ class ExportPage(Page):
             (label("Run", "heading"), row(self._run, refresh)),
             (label("Step", "heading"), row(self._step)),
             (format_title, row(self._format)), *((title, row(choices)) for title, choices in self._options.values()),
-            (label("To", "heading"), column(row(self._out, self._browse), self._opens, self._serve, spacing=2)),
+            (out_title, column(row(self._out, self._browse), self._opens, self._serve, spacing=2)),
             (label("Hub", "heading"), row(self._push, self._name, self._seen)),
         )  # fmt: skip
         for line, (title, part) in enumerate(entries):
             form.addWidget(title, line, 0)
             form.addLayout(part, line, 1)
-        for title in (format_title, *(title for title, _ in self._options.values())):
-            title.setContentsMargins(0, 3, 0, 0)  # like a radio button
+        for title, field in ((format_title, self._format), (out_title, self._out), *self._options.values()):
+            title.setContentsMargins(0, BUTTON_TOP if isinstance(field, RadioGroup) else FIELD_TOP, 0, 0)
             form.setAlignment(title, Qt.AlignmentFlag.AlignTop)
         return card(form)
 

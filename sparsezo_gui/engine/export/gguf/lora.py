@@ -31,7 +31,7 @@ class GgufLora(ExportFormat):
         if not (space.in_place or space.lists_entries):
             return ""
         tuned = "all weights" if space.in_place else "single weights"
-        return f"A GGUF adapter has products of low rank, but this run tuned {tuned}. Export it with --format gguf."
+        return f"A GGUF adapter holds low-rank changes, but this run tuned {tuned}. Export it with --format gguf."
 
     def serve(self, out: str, base: str, space: Space, rank: int = 0) -> dict[str, str]:
         """See `ExportFormat.serve`: for llama.cpp, the base model is a GGUF file too."""
