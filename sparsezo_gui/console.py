@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.data import TaskData
 
 PARTS = 1000  # of a progress bar for several stages
-LINE_EVERY = 2.0  # seconds between progress lines if the output is not a terminal
+LINE_EVERY = 2.0  # seconds between lines of a stage with a total, if the output is not a terminal
 WIDE = 240  # width of a table that is not for a terminal, in characters
 T = TypeVar("T")
 
@@ -224,7 +224,7 @@ class Console:
         counts = amount(now, overall.speed) if detail == "bytes" and total else ""
         if not sys.stderr.isatty():
             clock = time.monotonic()
-            if stage != self._stage or clock - self._printed_at > LINE_EVERY:
+            if stage != self._stage or (total and clock - self._printed_at > LINE_EVERY):
                 self._stage, self._printed_at = stage, clock
                 line = f"{stage} {counts or (f'{done}/{total} {detail}' if total else '')}".rstrip()
                 print(printable(f"{line} ({words})" if words else line), file=sys.stderr, flush=True)

@@ -79,10 +79,11 @@ class RateReport:
         low, high = short_rate(self.last[0].rate), short_rate(self.last[-1].rate)
         if self.best is None or self.rate is None:
             return f"No learning rate from {low} to {high} lowered the loss."
+        lowered = " A higher one would make the model worse at other text." if self.lowered else ""
         return (
             f"Learning rate {short_rate(self.rate)}: of the rates from {low} to {high}, {short_rate(self.best.rate)} "
             f"was best for {self.steps} steps (loss {self.base:.3g} → {self.best.loss:.3g}); adjusted to the length of "
-            f"the run.{' A higher one would make the model worse at other text.' * self.lowered}"
+            f"the run, and towards the usual rate.{lowered}"
         )
 
     def as_json(self) -> dict[str, Any]:
