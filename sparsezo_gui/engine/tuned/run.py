@@ -12,7 +12,6 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 from sparsezo_gui import recipe as recipes
 from sparsezo_gui.engine.export.adapter import lora
@@ -34,6 +33,7 @@ from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.paths import RUN, run_and_step
 from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.recipe.registry import SPACES
+from sparsezo_gui.work import changing
 
 VALUES = "values.safetensors"
 
@@ -115,13 +115,7 @@ class TunedRun(TunedModel):
     def _open(self) -> Generator[Progress, None, Session]:
         """The run's session at the step. Its notices are for those who open the run itself."""
         opening = open_session(self.run, self.step)
-        while True:
-            try:
-                event = next(opening)
-            except StopIteration as end:
-                return cast("Session", end.value)
-            if isinstance(event, Progress):
-                yield event
+        return changing(opening, lambda event: event if isinstance(event, Progress) else None)
 
     def _rebuild(self, folder: Path) -> Generator[Progress, None, None]:
         session = yield from self._open()
