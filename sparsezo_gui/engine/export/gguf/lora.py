@@ -23,7 +23,7 @@ class GgufLora(ExportFormat):
 
     title = "GGUF adapter"
     help = "Only the tuned values of low rank, as a LoRA adapter for a GGUF base model, with a Modelfile for Ollama."
-    opens = "llama.cpp, and Ollama by its ADAPTER"
+    opens = "llama.cpp and Ollama, beside the base model"
     suffix = ".gguf"
 
     def refusal(self, space: Space) -> str:
