@@ -16,15 +16,16 @@ run or a file is a `UserError`, a sentence.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui import recipe as recipes
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, outcome
 from sparsezo_gui.recipe.events import Event
+from sparsezo_gui.work import finish
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.session import Session
 
 __all__ = ["Event", "Recipe", "Run", "UserError", "load_recipe", "train"]
-T = TypeVar("T")
 
 
 def load_recipe(recipe: str | Path | Mapping[str, Mapping[str, Any]], *settings: str) -> Recipe:
@@ -102,7 +102,7 @@ class Run:
         """Metrics of ``split`` ('train', 'validation', 'test') by name, for 'base' and 'tuned'. Raises `UserError`."""
         from sparsezo_gui.engine.session.metrics import base_and_tuned
 
-        return _finished(base_and_tuned(self._at(step), self._folder, split))
+        return finish(base_and_tuned(self._at(step), self._folder, split))
 
     def generate(
         self, prompt: str, step: int | str | None = None, *, base: bool = False, raw: bool = False, tokens: int = 128
@@ -135,7 +135,7 @@ class Run:
         from sparsezo_gui.engine.export import export_run
 
         work = export_run(self.path, format, Path(out), self._number(step), accept=False, **options)
-        return _finished(work)
+        return finish(work)
 
     def _number(self, step: int | str | None) -> int | None:
         from sparsezo_gui.engine.runs.lineage import step_of
@@ -147,9 +147,9 @@ class Run:
 
         number = self._number(step)
         if self._session is None:
-            self._session = _finished(open_session(self._folder, number))
+            self._session = finish(open_session(self._folder, number))
         else:
-            _finished(restore(self._session, self._folder, number))
+            finish(restore(self._session, self._folder, number))
         return self._session
 
     def _asked(
@@ -158,14 +158,5 @@ class Run:
         from sparsezo_gui.engine.run_prompts import prompt_in_run
 
         session = self._at(step)
-        asked, _ = _finished(prompt_in_run(session, self._folder, prompt, raw))
+        asked, _ = finish(prompt_in_run(session, self._folder, prompt, raw))
         return session, asked, session.tuned.base() if base else session.tuned.applied()
-
-
-def _finished(work: Generator[Any, None, T]) -> T:
-    """The result of ``work``, whose progress nobody watches."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]

@@ -17,9 +17,11 @@ from sparsezo_gui.answers import METHODS
 from sparsezo_gui.plain import printable, quoted_plain, raw
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe.metrics import metric
+from sparsezo_gui.recipe.recipe import SPLITS
 from sparsezo_gui.redaction import redacted
 from sparsezo_gui.sizes import size
 from sparsezo_gui.stages import ONE, Stage, Stages, amount
+from sparsezo_gui.work import finish
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -49,15 +51,9 @@ class Console:
 
     def finish(self, work: Generator[e.Event, None, T]) -> T:
         """Runs ``work`` and returns its result; shows its progress, but not with --json."""
-        while True:
-            try:
-                event = next(work)
-                if not self.as_json:
-                    self.event(event)
-            except StopIteration as end:
-                self.end_progress()
-                answer: T = end.value
-                return answer
+        answer = finish(work, None if self.as_json else self.event)
+        self.end_progress()
+        return answer
 
     def prepare(self, stages: tuple[Stage, ...]) -> None:
         """From here to the first step, all ``stages`` are one progress line."""
@@ -150,20 +146,19 @@ class Console:
 
     def preview(self, work: Generator[e.Event, None, TaskData]) -> None:
         """Examples from a data set, notices about it, and the number of examples in each split."""
-        while True:
-            try:
-                event = next(work)
-                if isinstance(event, e.Example) and not self.as_json:
-                    self.end_progress()
-                    print(_example(event), end="\n\n", flush=True)
-                elif isinstance(event, e.Notice) and event.level == "info":
-                    self.event(event) if self.as_json else self.say(f"Note: {event.text}")
-                elif not (self.as_json and isinstance(event, e.Progress)):
-                    self.event(event)
-            except StopIteration as end:
-                counts = (f"{name} {len(getattr(end.value, name)):,}" for name in ("train", "validation", "test"))
-                self.say(f"Examples: {' · '.join(counts)}.")
-                return
+
+        def show(event: e.Event) -> None:
+            if isinstance(event, e.Example) and not self.as_json:
+                self.end_progress()
+                print(_example(event), end="\n\n", flush=True)
+            elif isinstance(event, e.Notice) and event.level == "info":
+                self.event(event) if self.as_json else self.say(f"Note: {event.text}")
+            elif not (self.as_json and isinstance(event, e.Progress)):
+                self.event(event)
+
+        data = finish(work, show)
+        counts = (f"{name} {len(getattr(data, name)):,}" for name in SPLITS)
+        self.say(f"Examples: {' · '.join(counts)}.")
 
     def choices(self, found: Sequence[tuple[str, float]], changed: Sequence[str] = ()) -> None:
         """Candidates with their probabilities, most likely first; the first is also the ``text`` of the answer."""

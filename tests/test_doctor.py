@@ -26,7 +26,7 @@ INDEX = "https://download.pytorch.org/whl"
 
 FAULTS = {
     "old Python": (
-        {"python": "3.10.2"}, "Python 3.10.2 does not fit: SparseZO needs >=3.11.",
+        {"python": "3.10.2"}, "This is Python 3.10.2, but SparseZO needs >=3.11.",
         "python3 -m venv .venv && .venv/bin/pip install -e .",
     ),
     "wrong version": (
@@ -63,7 +63,7 @@ FAULTS = {
     ),
     "unwritable": (
         {"folders": (replace(HOME, writable=False),)},
-        "You cannot write into /home/me/sparsezo. Choose another folder.",
+        "You cannot write to /home/me/sparsezo. Choose another folder.",
         "export SPARSEZO_HOME=~/sparsezo_home",
     ),
     "full disk": (
@@ -113,7 +113,7 @@ def test_a_healthy_computer_has_none(changes):
 def test_the_command_is_a_list_for_people_and_exits_0(run, computer):
     computer()
     code, lines, error = run("doctor")
-    assert (code, error, lines[-1]) == (0, "", "All is well.")
+    assert (code, error, lines[-1]) == (0, "", "No problems found.")
     assert any("2 of 2 as required" in line for line in lines)
 
 

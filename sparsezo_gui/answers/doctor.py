@@ -8,7 +8,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Finding:
     """What was ``found`` by one ``check``. If something is wrong, ``problem`` says what in a sentence, and ``command``
-    mends it; it is empty where no command can."""
+    fixes it; it is empty where no command can."""
 
     check: str
     found: str

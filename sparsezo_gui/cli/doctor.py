@@ -11,7 +11,7 @@ from sparsezo_gui.console import Console
 
 @command(
     "doctor", "Check what is installed: packages, GPU, system libraries, disk, memory. Exits 1 if something is wrong, "
-    "and prints the commands that mend it.",
+    "and prints the commands that fix it.",
 )  # fmt: skip
 def doctor(options: argparse.Namespace, console: Console) -> int:
     from sparsezo_gui.doctor import examine, look
@@ -25,7 +25,7 @@ def doctor(options: argparse.Namespace, console: Console) -> int:
     console.table(rows, ("check", "state", "found"), "")
     if not options.json:
         lines = [f"{each.problem}\n    {each.command}".rstrip() for each in wrong]
-        console.result({}, "\n".join(lines) or "All is well.")
+        console.result({}, "\n".join(lines) or "No problems found.")
     return 1 if wrong else 0
 
 

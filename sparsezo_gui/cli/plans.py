@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sparsezo_gui.cli.command import FLAG, RECIPE, SETTINGS, argument, command, positive, recipe_of
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.recipe.recipe import SPLITS
 from sparsezo_gui.sizes import duration, latency, size
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def estimate(options: argparse.Namespace, console: Console) -> None:
 
 @command(
     "preview", "Show examples as the model sees them, and warnings about the data.", RECIPE, SETTINGS,
-    argument("--split", choices=("train", "validation", "test"), default="train", help="default: train"),
+    argument("--split", choices=SPLITS, default="train", help="default: train"),
     argument("--examples", type=positive, default=5, metavar="N", help="how many (default: 5)"),
     loads=True,
 )  # fmt: skip

@@ -22,6 +22,7 @@ from sparsezo_gui.cli.hub import PUBLIC, check, send
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.formats import default_export, export_format, export_formats
+from sparsezo_gui.recipe.recipe import SPLITS
 from sparsezo_gui.recipe.registry import SPACES
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 @command(
     "evaluate", "Evaluate a run (tuned and base model) or a recipe's base model on a split, and on general text.",
     argument("target", metavar="RUN|RECIPE", help="folder or name of a run, or a recipe"), SETTINGS, STEP, CHANGED,
-    argument("--split", choices=("train", "validation", "test"), default="test", help="default: test"),
+    argument("--split", choices=SPLITS, default="test", help="default: test"),
     loads=True,
 )  # fmt: skip
 def evaluate(options: argparse.Namespace, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with the facts, and the command that mends it: a function for each check, listed in `CHECKS`."""
+"""What is wrong with the facts, and the command that fixes it: a function for each check, listed in `CHECKS`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def python(facts: Facts) -> Iterator[Finding]:
     """The version of Python."""
     problem = ""
     if not _allows(facts.python_needed, facts.python):
-        problem = f"Python {facts.python} does not fit: SparseZO needs {facts.python_needed}."
+        problem = f"This is Python {facts.python}, but SparseZO needs {facts.python_needed}."
     command = "python3 -m venv .venv && .venv/bin/pip install -e ." if problem else ""
     yield Finding("Python", facts.python, problem, command)
 
@@ -105,7 +105,7 @@ def folders(facts: Facts) -> Iterator[Finding]:
     for each in facts.folders:
         problem = command = ""
         if not each.writable:
-            problem = f"You cannot write into {each.path}. Choose another folder."
+            problem = f"You cannot write to {each.path}. Choose another folder."
             command = f"export {each.variable}=~/{each.variable.lower()}"
         elif each.free < LEAST_DISK:
             problem = f"Only {size(each.free)} are free for {each.path}. Remove what is kept there, or other files."

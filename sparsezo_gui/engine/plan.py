@@ -32,6 +32,7 @@ from sparsezo_gui.recipe.events import Event, Progress
 from sparsezo_gui.recipe.registry import SPACES
 from sparsezo_gui.recipe.ways import STEPS, Way, as_settings, reason, ways
 from sparsezo_gui.sizes import duration, size
+from sparsezo_gui.work import changing
 
 TIMED = 3  # steps, after the two of the memory measurement
 SEARCH = 4  # cost of finding a mask by gradients, in forward passes: two, and a backward pass
@@ -112,13 +113,7 @@ def _measured(
 
 def _named(way: Way, work: Generator[Event, None, MemoryEstimate]) -> Generator[Event, None, MemoryEstimate]:
     """``work`` with the name of the way in its progress."""
-    while True:
-        try:
-            event = next(work)
-        except StopIteration as end:
-            found: MemoryEstimate = end.value
-            return found
-        yield replace(event, stage=_stage(way)) if isinstance(event, Progress) else event
+    return changing(work, lambda event: replace(event, stage=_stage(way)) if isinstance(event, Progress) else event)
 
 
 def _stage(way: Way) -> str:

@@ -13,7 +13,7 @@ import torch
 from sparsezo_gui.answers import TIGHT, DataPreview, MemoryEstimate, ModelSummary, Part
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import known, memory, objective, prefix
-from sparsezo_gui.engine.data import Split, TaskData, finish, load_task, previewing, rendering
+from sparsezo_gui.engine.data import Split, TaskData, load_task, previewing, rendering
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.evaluate import BATCH
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
@@ -39,6 +39,7 @@ from sparsezo_gui.recipe.events import Example as ExampleEvent
 from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.recipe.registry import SPACES
 from sparsezo_gui.sizes import size
+from sparsezo_gui.work import finish
 
 STEPS_LOOKED_AT = 1000  # steps whose batches are searched for the largest
 FORWARD = "forward passes only"

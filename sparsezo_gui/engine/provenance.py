@@ -30,12 +30,11 @@ from pathlib import Path
 
 from sparsezo_gui.engine.data import TaskData, columns
 from sparsezo_gui.engine.data.encode import Encoded
-from sparsezo_gui.engine.data.splits import SPLITS
 from sparsezo_gui.engine.pretrained.source import ModelSource
 from sparsezo_gui.engine.runs.facts import PREPARED
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.errors import ChangedInputs
-from sparsezo_gui.recipe.recipe import DataTable
+from sparsezo_gui.recipe.recipe import SPLITS, DataTable
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
              "chat_template*", "additional_chat_templates/*")  # fmt: skip

@@ -22,7 +22,6 @@ from sparsezo_gui.answers import Cost
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import loop, memory, provenance, rate_search
 from sparsezo_gui.engine.data import TaskData
-from sparsezo_gui.engine.data.splits import SPLITS
 from sparsezo_gui.engine.files import own
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.loop import Commands, Loaded, Running
@@ -46,6 +45,7 @@ from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.engine.zo.noise import tune_epsilon
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
+from sparsezo_gui.recipe.recipe import SPLITS
 from sparsezo_gui.sizes import size
 
 Find = Callable[[MaskRule, FrozenModel, Search], Generator[e.Progress, None, tuple[Mask, Cost]]]

@@ -42,7 +42,7 @@ PRESETS = (
          "update": EXACT},
     ),
     Preset(
-        "Gradient subspace", "Forward passes in a few directions, which gradients of your examples span at the start.",
+        "Gradient subspace", "Forward passes along a few directions, found first from gradients of your examples.",
         {"mask": {"rule": "gradient-subspace", "blocks": "half"}, "estimator": TWO_SIDED,
          "update": NORMALISED},
     ),

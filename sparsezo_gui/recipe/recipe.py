@@ -59,6 +59,9 @@ class ModelTable(Settings):
         return value
 
 
+SPLITS = ("train", "validation", "test")
+
+
 class DataTable(Settings):
     """Which examples, and how they become text."""
 

@@ -11,6 +11,7 @@ import pytest
 from sparsezo_gui import recipe
 from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.recipe.registry import MASKS
+from sparsezo_gui.work import finish
 from tests.models import tiny
 
 WORDS = ["good", "bad", "great", "dull", "warm", "cold"]
@@ -21,15 +22,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if getattr(getattr(item, "callspec", None), "params", {}).get("family", "llama") not in ("llama", "gpt2"):
             item.add_marker(pytest.mark.slow)
-
-
-def finish(work):
-    """Result of a generator whose progress nobody watches."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
 
 
 @pytest.fixture(scope="session")

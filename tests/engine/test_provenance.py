@@ -9,7 +9,6 @@ import pytest
 
 from sparsezo_gui import cli
 from sparsezo_gui.engine import known, provenance, training
-from sparsezo_gui.engine.data.splits import SPLITS
 from sparsezo_gui.engine.pretrained import consent
 from sparsezo_gui.engine.pretrained.code import find_code
 from sparsezo_gui.engine.pretrained.source import inspect
@@ -21,7 +20,7 @@ from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.errors import ChangedInputs, UserError
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe import outcome
-from sparsezo_gui.recipe.recipe import ModelTable
+from sparsezo_gui.recipe.recipe import SPLITS, ModelTable
 from tests.engine.conftest import finish, of
 from tests.own_code import own_code
 

@@ -21,6 +21,7 @@ from sparsezo_gui.engine.objective import pack_of, packs_of
 from sparsezo_gui.engine.session.loading import load_data
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Progress
+from sparsezo_gui.recipe.recipe import SPLITS
 
 PENALTIES = tuple(10.0**power for power in range(-4, 3))  # of the squared weights, tried on validation examples
 ITERATIONS = 200
@@ -32,7 +33,7 @@ def linear_probe(recipe: Recipe) -> Generator[Event, None, dict[str, Any]]:
     data = yield from load_data(recipe, model)
     started = time.perf_counter()
     states = {}
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         yield Progress(f"Hidden states of {split}")
         states[split] = hidden_states(model, getattr(data, split).encoded)
     mean, deviation = states["train"].mean(dim=0), states["train"].std(dim=0).clamp(min=1e-6)

@@ -22,13 +22,13 @@ from transformers import PreTrainedModel
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import planning
 from sparsezo_gui.engine.bench import references, shapes
-from sparsezo_gui.engine.data import finish
 from sparsezo_gui.engine.device import watched
 from sparsezo_gui.engine.files import write_text
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, dump, loads, with_settings
 from sparsezo_gui.recipe.events import Event, Notice, Progress, Started, Step
 from sparsezo_gui.recipe.tables import build
+from sparsezo_gui.work import finish
 
 Columns = dict[str, int | float | None]
 """Bytes (int) or seconds (float) by column of the table; None where something is not installed."""

@@ -28,7 +28,6 @@ Nothing here imports torch; `datasets` and `transformers` are imported on first 
 """
 
 from sparsezo_gui.answers import DataPreview, Task
-from sparsezo_gui.engine.data.background import finish
 from sparsezo_gui.engine.data.encode import Encoded, Row, encode, encode_text_blocks
 from sparsezo_gui.engine.data.examples import Example
 from sparsezo_gui.engine.data.prepare import Passage, Split, TaskData, answered, load_task, passages, text_blocks
@@ -49,7 +48,6 @@ __all__ = [
     "answered",
     "encode",
     "encode_text_blocks",
-    "finish",
     "load_rows",
     "load_task",
     "passages",

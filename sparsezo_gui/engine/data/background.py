@@ -1,4 +1,4 @@
-"""Slow work with progress: generators that yield it, and work in a thread. Closing a generator cancels it."""
+"""Slow work with progress: when to report it, and work in a thread."""
 
 from __future__ import annotations
 
@@ -7,22 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sparsezo_gui.recipe.events import Progress
 
 PROGRESS_EVERY = 0.1  # seconds
 T = TypeVar("T")
-
-
-def finish(work: Generator[Any, None, T]) -> T:
-    """Runs a generator to its end and returns its result."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: T = end.value
-            return result
 
 
 class Clock:

@@ -16,11 +16,11 @@ from sparsezo_gui.engine.data import columns, faults, labels
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.examples import Example, Maker
 from sparsezo_gui.engine.data.record import Record
-from sparsezo_gui.engine.data.splits import SPLITS, Rows
+from sparsezo_gui.engine.data.splits import Rows
 from sparsezo_gui.engine.pretrained.limits import BeyondModel, Limits
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Notice
-from sparsezo_gui.recipe.recipe import DataTable
+from sparsezo_gui.recipe.recipe import SPLITS, DataTable
 
 MANY = 0.01  # share of identical training examples from which it is reported
 FEW = 8  # examples that may all have the same prompt: too few to judge

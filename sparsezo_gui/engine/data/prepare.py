@@ -12,7 +12,7 @@ from typing import Any
 from sparsezo_gui import resources
 from sparsezo_gui.answers import Task
 from sparsezo_gui.engine.data import columns, readers, sources
-from sparsezo_gui.engine.data.background import Clock, finish, in_background
+from sparsezo_gui.engine.data.background import Clock, in_background
 from sparsezo_gui.engine.data.encode import Encoded, encode, encode_text, encode_text_blocks
 from sparsezo_gui.engine.data.examples import Example, Maker, maker
 from sparsezo_gui.engine.data.faults import Faults
@@ -26,6 +26,7 @@ from sparsezo_gui.engine.pretrained.limits import Limits
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Notice, Progress
 from sparsezo_gui.recipe.recipe import DataTable
+from sparsezo_gui.work import finish
 
 _CHARACTERS = 4  # per token, roughly
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sparsezo_gui.answers import DataPreview, Pieces, Task
 from sparsezo_gui.engine.data import columns, prepare, rendering, sources
-from sparsezo_gui.engine.data.background import finish, in_background
+from sparsezo_gui.engine.data.background import in_background
 from sparsezo_gui.engine.data.examples import Maker, maker
 from sparsezo_gui.engine.data.faults import Gaps
 from sparsezo_gui.engine.data.findings import Findings
@@ -22,6 +22,7 @@ from sparsezo_gui.engine.pretrained.limits import Limits
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
+from sparsezo_gui.work import finish
 
 _BARS = 20  # of the length histogram
 _CELL = 5_000  # characters of a cell

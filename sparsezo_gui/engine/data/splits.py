@@ -15,15 +15,15 @@ from hashlib import blake2b
 from typing import Any
 
 from sparsezo_gui.engine.data import columns
-from sparsezo_gui.engine.data.background import Clock, finish, in_background
+from sparsezo_gui.engine.data.background import Clock, in_background
 from sparsezo_gui.engine.data.record import Part, Record
 from sparsezo_gui.engine.data.sources import find
 from sparsezo_gui.engine.data.spill import IN_MEMORY, SpillList, Subset
 from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.recipe.events import Progress
-from sparsezo_gui.recipe.recipe import DataTable
+from sparsezo_gui.recipe.recipe import SPLITS, DataTable
+from sparsezo_gui.work import finish
 
-SPLITS = ("train", "validation", "test")
 TRAIN_SHARE = 0.7  # of a source with fewer rows than requested
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from textwrap import shorten
 
 import huggingface_hub
 from huggingface_hub import constants
@@ -11,13 +12,14 @@ from huggingface_hub import errors as hub
 
 from sparsezo_gui.engine.hub.token import HOW
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.redaction import redacted
 from sparsezo_gui.untrusted import reason
 
 BUSY = (408, 429, 500, 502, 503, 504)
 """HTTP errors that may be temporary."""
 HUB_ERRORS = (hub.HTTPError, hub.EntryNotFoundError, OSError, hub.HFValidationError, json.JSONDecodeError)
 """The errors of the Hub's client."""
-_UNREACHED = (hub.HTTPError, OSError, json.JSONDecodeError)
+LONGEST = 500  # characters of a message from the Hub
 
 
 def refusal(kind: str, id: str, error: BaseException, instead: str, kept: bool = True) -> UserError:
@@ -87,7 +89,7 @@ def search_refusal(error: BaseException) -> UserError:
         return UserError("The program is offline (HF_HUB_OFFLINE), so the Hub cannot be searched.")
     if (status := _status(chain)) in (401, 403):
         return UserError(f"The Hub does not accept your token (HTTP {status}). Set another one {HOW}.")
-    return UserError(f"Nothing can be searched: the Hub cannot be reached ({_reason(chain)}). Check the connection.")
+    return UserError(f"The search failed: the Hub cannot be reached ({_reason(chain)}). Check the connection.")
 
 
 def push_refusal(id: str, error: BaseException, then: str = "") -> UserError:
@@ -104,7 +106,7 @@ def push_refusal(id: str, error: BaseException, then: str = "") -> UserError:
     elif status in (403, 404):
         told = f"Your token may not write to '{id}' on the Hub (HTTP {status}). {create}"
     elif (status and status not in BUSY) or not any(isinstance(link, hub.HTTPError | OSError) for link in chain):
-        told = f"The Hub refuses '{id}': {' '.join(str(error).split())}"
+        told = f"The Hub refuses '{id}': {shorten(redacted(str(error)), LONGEST, placeholder=' …')}"
     else:
         told = f"'{id}' cannot be uploaded: the Hub cannot be reached ({_reason(chain)}). Check the connection."
     return UserError(*filter(None, (told, then)))

@@ -10,8 +10,7 @@ from pathlib import Path
 from sparsezo_gui.engine.files import cannot_write, make_folder
 from sparsezo_gui.engine.log.form import LogFormat, Unsent, Write, file_name
 from sparsezo_gui.engine.log.table import Table
-from sparsezo_gui.engine.pretrained.folder import drafted
-from sparsezo_gui.errors import UserError
+from sparsezo_gui.engine.pretrained.folder import drafted, refuse_taken
 
 _ROW = 500  # bytes of a row, about
 
@@ -34,8 +33,7 @@ class TensorBoard(LogFormat):
             with drafted(path, _ROW) as draft, _appending(draft) as write:
                 yield write
             return
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            raise UserError(f"{path}: already exists. Choose a new folder, or an empty one.")
+        refuse_taken(path)
         try:
             make_folder(path)
             with _appending(path) as write:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from queue import Empty
 
-from sparsezo_gui.engine.data import finish
 from sparsezo_gui.engine.data.prompts import encode_prompt
 from sparsezo_gui.engine.generate import reply
 from sparsezo_gui.engine.loop.evaluation import evaluated
@@ -19,6 +18,7 @@ from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.engine.session.replay import replay
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
+from sparsezo_gui.work import finish
 
 
 def obey(running: Running) -> Events:

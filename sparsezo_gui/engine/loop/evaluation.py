@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from sparsezo_gui.engine.data import task
-from sparsezo_gui.engine.data.splits import SPLITS
 from sparsezo_gui.engine.evaluate import BATCH, evaluate
 from sparsezo_gui.engine.general import NOT_MEASURED, compared
 from sparsezo_gui.engine.loop.running import Events, Loaded, Running
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe import outcome
+from sparsezo_gui.recipe.recipe import SPLITS
 
 # Increase of the perplexity on general text without a warning: half of what 4 bits instead of 16 cost SmolLM2-135M on
 # that text (43.7 → 52.8). Tuning need not cost anything: 30 exact steps on SST-2 changed it by −0.3 %.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sparsezo_gui import resources
@@ -44,7 +45,10 @@ class Calibrated(MaskRule):
 
         longest = getattr(model.source.config, "max_position_embeddings", None) or self.tokens
         tokens = min(self.tokens, longest)
-        found = [passages(name, model.tokenizer, self.sequences, tokens, search.data) for name in self.names]
+        found = [
+            search.once(name, partial(passages, name, model.tokenizer, self.sequences, tokens, search.data))
+            for name in self.names
+        ]
         for name, part in zip(self.names, found, strict=True):
             model.check_tokens((passage.tokens for passage in part), f"[mask] text '{name}'")
         return found

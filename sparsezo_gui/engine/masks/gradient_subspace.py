@@ -92,7 +92,7 @@ class GradientSubspace(ByFisher):
     def _examples(self, model: FrozenModel, search: Search) -> list[Encoded]:
         from sparsezo_gui.engine.data import answered
 
-        return answered(search.data, model.tokenizer, self.examples)
+        return search.once(self.examples, lambda: answered(search.data, model.tokenizer, self.examples))
 
     def _gradients(self, model: FrozenModel, mask: Mask, search: Search) -> Generator[Progress, None, Tensor]:
         """The gradient of each group, (k, n) fp32, k at most `directions`."""

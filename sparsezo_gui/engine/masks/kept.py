@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Generator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sparsezo_gui.answers import Cost
@@ -55,6 +55,7 @@ class KeptMasks:
         if not rule.cost():
             return (yield from find_measured(rule, model, search))
         yield Progress("Reading text for the mask")
+        search = replace(search, known={})
         file = self.folder / f"{self._key(rule, model, search)}.safetensors"
         with suppress(UserError, OSError, ValueError, TypeError):  # damaged or just removed: it is found again
             cost = Cost(**json.loads(file.with_suffix(".json").read_text(encoding="utf-8")), kept=True)

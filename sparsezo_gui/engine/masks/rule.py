@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import time
 from abc import abstractmethod
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import field_validator
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.spaces.mask import Mask
     from sparsezo_gui.recipe.recipe import DataTable
 
+T = TypeVar("T")
 Scope = Literal["global", "tensor", "row"]
 BLOCKS = "all|half|quarter|[1-9][0-9]{0,3}"
 
@@ -31,11 +32,21 @@ BLOCKS = "all|half|quarter|[1-9][0-9]{0,3}"
 @dataclass(frozen=True)
 class Search:
     """What a rule may use besides the model: the run's seed and data, and the id of the ``generator`` the run started
-    with, None for a new run."""
+    with, None for a new run. ``known`` are the texts that were read for this search, if they are kept."""
 
     seed: int
     data: DataTable
     generator: str | None = None
+    known: dict[Any, Any] | None = field(default=None, compare=False, repr=False)
+
+    def once(self, text: Any, read: Callable[[], T]) -> T:
+        """What ``read`` returns for ``text``, read once if texts are kept."""
+        if self.known is None:
+            return read()
+        if text not in self.known:
+            self.known[text] = read()
+        found: T = self.known[text]
+        return found
 
 
 class MaskRule(Variant):

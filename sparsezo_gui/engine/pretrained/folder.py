@@ -26,8 +26,7 @@ def drafted(out: Path, size: int) -> Iterator[Path]:
 
     ``out`` must not exist or be an empty folder. Nothing is left behind on failure. Raises `UserError`.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out}: already exists. Choose a new folder, or an empty one.")
+    refuse_taken(out)
     try:
         make_folder(out.parent)
         check_disk(out.parent, size)
@@ -39,6 +38,12 @@ def drafted(out: Path, size: int) -> Iterator[Path]:
             publish(draft, out)
     except OSError as error:
         raise cannot_write(out, error) from error
+
+
+def refuse_taken(out: Path) -> None:
+    """Raises `UserError` unless ``out`` is a new folder or an empty one."""
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out}: already exists. Choose a new folder, or an empty one.")
 
 
 def copy_companions(

@@ -7,13 +7,13 @@ from collections.abc import Generator, Sequence
 from sparsezo_gui.engine import frozen, provenance
 from sparsezo_gui.engine.data import TaskData, load_task
 from sparsezo_gui.engine.data.prompts import learned_end
-from sparsezo_gui.engine.data.splits import SPLITS
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.prefix import Prefix
 from sparsezo_gui.engine.runs.folder import RunFolder
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Notice, Progress
+from sparsezo_gui.recipe.recipe import SPLITS
 
 
 def load_model(recipe: Recipe) -> Generator[Progress, None, FrozenModel]:

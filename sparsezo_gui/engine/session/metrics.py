@@ -10,8 +10,7 @@ from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.session.loading import data_of
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Notice, Progress
-
-SPLITS = ("train", "validation", "test")
+from sparsezo_gui.recipe.recipe import SPLITS
 
 
 def base_and_tuned(

@@ -95,10 +95,8 @@ class TunedAdapter(TunedModel):
         """The changes of the weights of ``base``, and their digest. Raises `UserError`."""
         kind, path = self._kind(), self._weights()
         layers = self._layers(kind, read_header(path))
-        digest = hashlib.sha256()
         with path.open("rb") as file:
-            while chunk := file.read(1 << 24):
-                digest.update(chunk)
+            digest = hashlib.file_digest(file, "sha256")
         changes: dict[str, Change] = {}
         for layer, parts in layers.items():
             name = f"{layer}.weight"

@@ -14,7 +14,6 @@ from sparsezo_gui.engine.export.tensors import raw
 from sparsezo_gui.engine.pretrained.changes import Entries
 from sparsezo_gui.engine.pretrained.source import ModelSource
 from sparsezo_gui.engine.pretrained.tuned import Layer, TunedModel, beside, fitting, weight_shape
-from sparsezo_gui.engine.pretrained.weights import Checkpoint
 from sparsezo_gui.errors import UserError, quoted
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import ModelTable
@@ -53,7 +52,7 @@ class TunedOverlay(TunedModel):
 def entries_of(overlay: OverlayFile, path: Path, base: ModelSource) -> tuple[dict[str, Entries], str]:
     """The changes of an overlay file at ``path`` and their digest. Raises `UserError` if they belong to another model
     than ``base``."""
-    if overlay.fingerprint != Checkpoint(base).fingerprint():
+    if overlay.fingerprint != base.checkpoint.fingerprint():
         raise UserError(
             f"{path}: was tuned on {quoted(overlay.model)}, but the weights of that model on this computer are others. "
             "Restore the original ones, or export the run again."

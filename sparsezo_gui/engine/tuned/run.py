@@ -10,9 +10,7 @@ import hashlib
 import json
 from collections.abc import Generator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 from sparsezo_gui import recipe as recipes
 from sparsezo_gui.engine.export.adapter import lora
@@ -21,7 +19,6 @@ from sparsezo_gui.engine.files import home, make_folder
 from sparsezo_gui.engine.pretrained.folder import drafted
 from sparsezo_gui.engine.pretrained.source import ModelSource
 from sparsezo_gui.engine.pretrained.tuned import Layer, TunedModel
-from sparsezo_gui.engine.pretrained.weights import Checkpoint
 from sparsezo_gui.engine.runs.folder import RunFolder, open_run, runs_home
 from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.engine.runs.listing import list_runs
@@ -34,6 +31,7 @@ from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.paths import RUN, run_and_step
 from sparsezo_gui.recipe.recipe import ModelTable
 from sparsezo_gui.recipe.registry import SPACES
+from sparsezo_gui.work import changing
 
 VALUES = "values.safetensors"
 
@@ -54,7 +52,8 @@ class TunedRun(TunedModel):
         name, step = run_and_step(id)
         run = open_run(name)
         if step is None:
-            raise UserError(f"'{id}' names no step. Write {RUN}{name}@{lineage_of(run).step} for its last step.")
+            last = f"{RUN}{name}@{lineage_of(run).step}"
+            raise UserError(f"'{id}' does not say which step. Write {last} for the last one.")
         lineage_of(run, step)  # refuses a step that it does not have
         return cls(run, step)
 
@@ -71,11 +70,6 @@ class TunedRun(TunedModel):
                 found.append(f"{RUN}{name.as_posix()}@{step}")
         return found
 
-    @cached_property
-    def base_table(self) -> ModelTable:
-        """The run's own model."""
-        return self.run.recipe.model
-
     @property
     def base(self) -> tuple[str, str]:
         """See `TunedModel.base`."""
@@ -85,11 +79,11 @@ class TunedRun(TunedModel):
                 f"{self.run.path}: this run {space.whole_weights}. Export it with --format hf, and continue with that "
                 "folder."
             )
-        return self.base_table.id, self.base_table.revision
+        return self.run.recipe.model.id, self.run.recipe.model.revision
 
     def layer(self, base: ModelSource, table: ModelTable) -> Generator[Progress, None, Layer]:
         """See `TunedModel.layer`."""
-        if self.run.facts.fingerprint != Checkpoint(base).fingerprint():
+        if self.run.facts.fingerprint != base.checkpoint.fingerprint():
             raise UserError(
                 f"{table.id}: these are not the weights that run '{self.run.name}' was tuned on. Restore the original "
                 "model (id and revision are in the run's recipe.toml)."
@@ -115,13 +109,7 @@ class TunedRun(TunedModel):
     def _open(self) -> Generator[Progress, None, Session]:
         """The run's session at the step. Its notices are for those who open the run itself."""
         opening = open_session(self.run, self.step)
-        while True:
-            try:
-                event = next(opening)
-            except StopIteration as end:
-                return cast("Session", end.value)
-            if isinstance(event, Progress):
-                yield event
+        return changing(opening, lambda event: event if isinstance(event, Progress) else None)
 
     def _rebuild(self, folder: Path) -> Generator[Progress, None, None]:
         session = yield from self._open()

@@ -6,10 +6,11 @@ import unicodedata
 
 import pytest
 
-from sparsezo_gui.engine.data import finish, load_task, passages, preview, text_blocks
+from sparsezo_gui.engine.data import load_task, passages, preview, text_blocks
 from sparsezo_gui.engine.pretrained.limits import BeyondModel, Limits
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
+from sparsezo_gui.work import finish
 from tests.engine.data.conftest import CHATML
 
 

@@ -8,11 +8,12 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from sparsezo_gui.engine.data import finish, load_task
+from sparsezo_gui.engine.data import load_task
 from sparsezo_gui.engine.data.readers import read
 from sparsezo_gui.engine.data.record import Binary
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import DataTable
+from sparsezo_gui.work import finish
 from tests.models import tokenizer
 
 TURNS = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]

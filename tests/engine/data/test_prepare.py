@@ -7,11 +7,12 @@ import sys
 import pytest
 
 from sparsezo_gui import resources
-from sparsezo_gui.engine.data import finish, load_task, preview, previewing, text_blocks
+from sparsezo_gui.engine.data import load_task, preview, previewing, text_blocks
 from sparsezo_gui.engine.data.rendering import SHOWN
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
+from sparsezo_gui.work import finish
 
 
 @pytest.fixture

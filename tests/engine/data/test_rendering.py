@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from sparsezo_gui.engine.data import finish, load_task, preview
+from sparsezo_gui.engine.data import load_task, preview
 from sparsezo_gui.engine.data.rendering import merged, pieces, trained_sequence
 from sparsezo_gui.recipe.recipe import DataTable
+from sparsezo_gui.work import finish
 
 LONG = "the cat sat so very great " * 20
 TURNS = [

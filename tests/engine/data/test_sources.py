@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsezo_gui.engine.data import finish, load_rows, sources, splits
+from sparsezo_gui.engine.data import load_rows, sources, splits
 from sparsezo_gui.engine.data import spill as store
 from sparsezo_gui.engine.data.background import in_background
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable
+from sparsezo_gui.work import finish
 
 
 def jsonl(path, rows):

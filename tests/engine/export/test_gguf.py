@@ -201,7 +201,7 @@ def test_what_no_file_can_describe(made, tmp_path):
         with pytest.raises(UserError, match=told):
             write(session, tmp_path / "m.gguf", Kind.F32)
     session = tuned(tiny("neox", tmp_path / "neox"))
-    with pytest.raises(UserError, match=r"no GGUF files of 'gpt_neox' models, but of gemma, .*--format hf"):
+    with pytest.raises(UserError, match=r"cannot write GGUF files of 'gpt_neox' models, only of gemma, .*--format hf"):
         Weights(session)
 
 
@@ -318,8 +318,8 @@ def export(run, out, form="gguf", **options):
 def test_a_run_is_exported_with_its_size_told_before(run_of, tmp_path):
     run, out = run_of("folder"), tmp_path / "tuned.gguf"
     events = list(export_run(run.path, "gguf", out))
-    told = next(event.text for event in events if getattr(event, "text", "").startswith("The GGUF file will have"))
-    assert told == "The GGUF file will have 224 KiB." and out.stat().st_size // 1024 in (223, 224)
+    told = next(event.text for event in events if getattr(event, "text", "").startswith("The GGUF file will take"))
+    assert told == "The GGUF file will take 224 KiB." and out.stat().st_size // 1024 in (223, 224)
     session = finish(open_session(run))
     model = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="tuned.gguf", dtype=torch.float32).eval()
     with session.tuned.applied(), torch.no_grad():
@@ -336,8 +336,8 @@ def test_a_run_is_exported_with_its_size_told_before(run_of, tmp_path):
 
 def test_what_is_told(run_of, tmp_path):
     told = export(run_of("folder"), tmp_path / "a.gguf", kind="f32")
-    assert told[0] == "440 KiB; matrices: 16 f32. Rounding changed those written anew by 0 %."
-    assert told[1].startswith("Read back, its logits are those of its weights in transformers")
+    assert told[0] == "440 KiB; matrices: 16 f32. Rounding changed the newly written ones by 0 %."
+    assert told[1].startswith("Read back, it gives the same logits as its weights in transformers")
     assert told[2] == "In plain transformers, 2 of 2 prompts give the same tokens as in the run."
     assert told[3] == "Answers end at '</s>'."
     shutil.rmtree(tmp_path / "run")

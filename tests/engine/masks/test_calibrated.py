@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from sparsezo_gui.engine import frozen
-from sparsezo_gui.engine.data import Passage, finish, passages
+from sparsezo_gui.engine.data import Passage, passages
 from sparsezo_gui.engine.data.tokenise import beginning
 from sparsezo_gui.engine.layers.weights import DenseWeight
 from sparsezo_gui.engine.masks import fisher, select
@@ -29,6 +29,7 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 from sparsezo_gui.recipe.registry import MASKS
+from sparsezo_gui.work import finish
 from tests.engine import plain as reference
 from tests.models import FAMILIES, tiny, tokenizer
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsezo_gui.engine.data import answered, finish
+from sparsezo_gui.engine import data
+from sparsezo_gui.engine.data import answered
 from sparsezo_gui.engine.masks.gradient_subspace import GradientSubspace, answer, dual
 from sparsezo_gui.engine.masks.kept import find_once
 from sparsezo_gui.engine.masks.rule import Search
@@ -20,6 +21,7 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, build
 from sparsezo_gui.recipe.recipe import DataTable, ModelTable
 from sparsezo_gui.recipe.registry import ESTIMATORS
+from sparsezo_gui.work import finish
 from tests.models import FAMILIES
 
 RULE = GradientSubspace(density=0.01, sequences=2, tokens=24, directions=3, examples=12)
@@ -112,3 +114,15 @@ def test_a_kept_mask_is_for_its_examples_alone(frozen_tiny, table, home):
     assert not kept() and kept()
     rows.write_text(rows.read_text().replace("yes", "perhaps"))
     assert not kept()
+
+
+def test_text_and_examples_are_read_once(frozen_tiny, table, home, monkeypatch):
+    read = []
+
+    def counted(name, original):
+        monkeypatch.setattr(data, name, lambda *given: read.append(name) or original(*given))
+
+    counted("answered", data.answered)
+    counted("passages", data.passages)
+    finish(find_once(RULE, frozen_tiny("llama", 32), Search(0, table), ModelTable(id="tiny")))
+    assert sorted(read) == ["answered", "passages"]

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from sparsezo_gui import resources
 from sparsezo_gui.engine import frozen, planning
-from sparsezo_gui.engine.data import finish
 from sparsezo_gui.engine.data.encode import encode_text
 from sparsezo_gui.engine.data.prompts import EncodedPrompt
 from sparsezo_gui.engine.data.tokenise import prompt_tokens, text_of
@@ -22,6 +21,7 @@ from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.recipe import ModelTable
+from sparsezo_gui.work import finish
 from tests.models import EOS, VOCABULARY, tiny
 
 AGAIN = {

@@ -356,7 +356,7 @@ def test_damaged_files(tmp_path, first):
 def test_names_of_runs(first, home, tmp_path):
     run = first("entries")
     for id, sentence in (
-        (f"run:{run.path}", rf"names no step. Write run:{run.path}@4"), (f"run:{run.path}@9", "there is no step 9"),
+        (f"run:{run.path}", rf"which step. Write run:{run.path}@4"), (f"run:{run.path}@9", "there is no step 9"),
         ("run:nothing@3", "There is no run folder"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=sentence):

@@ -20,8 +20,8 @@ def family_of(source: ModelSource) -> str:
     kind = source.config.model_type
     if kind not in FAMILIES or source.code is not None:
         raise UserError(
-            f"SparseZO writes no GGUF files of {quoted(kind)} models, but of {', '.join(sorted(FAMILIES))}. Export the "
-            "run with --format hf, and convert that folder with llama.cpp."
+            f"SparseZO cannot write GGUF files of {quoted(kind)} models, only of {', '.join(sorted(FAMILIES))}. Export "
+            "the run with --format hf, and convert that folder with llama.cpp."
         )
     return FAMILIES[kind]
 

@@ -44,7 +44,7 @@ def make(
     weights, source = Weights(session), session.model.source
     with replacing(out, new=True) as draft:
         plan = yield from _planned(session, weights, kind, draft)
-        yield Notice(f"The GGUF file will have {size(plan.length)}.")
+        yield Notice(f"The GGUF file will take {size(plan.length)}.")
         check_disk(out.parent, plan.length)
         if kind != "same":
             written.begin(draft, plan, source)
@@ -70,8 +70,8 @@ def make(
 
 def _same(worst: float) -> str:
     return (
-        f"Read back, its logits are those of its weights in transformers (largest difference: {100 * worst:.1g} % of "
-        "their spread)."
+        "Read back, it gives the same logits as its weights in transformers (largest difference: "
+        f"{100 * worst:.1g} % of their spread)."
     )
 
 
@@ -151,7 +151,7 @@ def _described(plan: Plan, kind: str, rounding: Rounding) -> str:
             counts[each.kind.name] = counts.get(each.kind.name, 0) + 1
     kinds = ", ".join(f"{count} {name.lower()}" for name, count in sorted(counts.items()))
     told = f"{size(plan.length)}; matrices: {kinds}."
-    return f"{told} Rounding changed those written anew by {100 * rounding.relative:.2g} %."
+    return f"{told} Rounding changed the newly written ones by {100 * rounding.relative:.2g} %."
 
 
 def _why(session: Session, kind: str) -> str:

@@ -78,7 +78,7 @@ def _tokens(table: dict[str, Any], rows: int) -> dict[str, Any]:
     if bytewise and vocabulary.get(unknown, rows) < rows:
         kinds[vocabulary[unknown]] = UNKNOWN
     if len(set(texts)) < rows:
-        raise UserError("The model's tokenizer has a token twice, which no GGUF file may. Export with --format hf.")
+        raise UserError("The model's tokenizer has a token twice, which GGUF files forbid. Export with --format hf.")
     return {"tokenizer.ggml.tokens": texts, "tokenizer.ggml.token_type": kinds}
 
 

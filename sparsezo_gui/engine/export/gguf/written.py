@@ -18,7 +18,7 @@ from sparsezo_gui.engine.export.gguf.metadata import refuse_differences
 from sparsezo_gui.engine.export.gguf.plan import Plan
 from sparsezo_gui.engine.pretrained import auto
 from sparsezo_gui.engine.pretrained.gguf.config import config_of
-from sparsezo_gui.engine.pretrained.gguf.header import Header, read_gguf
+from sparsezo_gui.engine.pretrained.gguf.header import Header, Stored, read_gguf
 from sparsezo_gui.engine.pretrained.gguf.tensors import IN_CONFIG, dense, packed
 from sparsezo_gui.engine.pretrained.source import ModelSource
 from sparsezo_gui.recipe.events import Progress
@@ -82,7 +82,7 @@ def read_back(path: Path, plan: Plan) -> Generator[Progress, None, Rounding]:
 def _compared(header: Header, each: Planned) -> Rounding:
     stored = header.tensors[each.name]
     if not callable(each.read):
-        _same_bytes(header.path, each)
+        _same_bytes(header.path, stored, each)
         return Rounding()
     found = dense(header.path, stored, torch.float32)
     total = Rounding()
@@ -97,10 +97,9 @@ def _compared(header: Header, each: Planned) -> Rounding:
     return total if len(each.shape) > 1 else Rounding()
 
 
-def _same_bytes(path: Path, each: Planned) -> None:
-    place = read_gguf(path).tensors[each.name]
+def _same_bytes(path: Path, stored: Stored, each: Planned) -> None:
     with path.open("rb") as file:
-        file.seek(place.begin)
+        file.seek(stored.begin)
         for piece in each.pieces():
             if file.read(len(piece)) != piece:
                 raise RuntimeError(f"{path}: '{each.name}' is not what was copied")
