@@ -43,7 +43,7 @@ PRESETS = (
     ),
     Preset(
         "Gradient subspace", "Forward passes along a few directions, found first from gradients of your examples.",
-        {"mask": {"rule": "gradient-subspace", "blocks": "half"}, "estimator": TWO_SIDED,
+        {"mask": {"rule": "gradient-subspace", "density": 0, "blocks": "half"}, "estimator": TWO_SIDED,
          "update": NORMALISED},
     ),
     Preset(
