@@ -36,10 +36,24 @@ class RunSummary:
     epsilon: float | None = None
     delta: float | None = None
     space: str = "entries"
+    tags: tuple[str, ...] = ()  # the user's
+    data: str = ""  # its source
+    method: str = ""  # a title
+    metric: str = ""  # the one that decides which step is best
+    curve: tuple[float, ...] = ()  # of that metric, on the validation examples
 
     def as_json(self) -> dict[str, Any]:
         """As a plain object."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Removable:
+    """What deleting a run removes: its folder of so many ``bytes``, with the ``branches`` in it."""
+
+    path: str
+    bytes: int
+    branches: int
 
 
 @dataclass(frozen=True)
