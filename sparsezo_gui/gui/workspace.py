@@ -14,7 +14,7 @@ from sparsezo_gui.gui import inputs
 from sparsezo_gui.gui.calls import EngineCalls, Request, RunRequest
 from sparsezo_gui.gui.client import Channel, Client
 from sparsezo_gui.gui.faults import Faults, differing
-from sparsezo_gui.gui.following import followed, named
+from sparsezo_gui.gui.following import following, named
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import (
     CheckComputer,
@@ -135,8 +135,7 @@ class Workspace(Client):
             return str(error).replace("recipe: ", "")
         self.faults.settle(tables)
         if recipe != self.recipe:
-            more = followed(self.recipe, recipe, self.recipe_path.stem if self.recipe_path else "")
-            self._changed(changed(recipe, more) if more else recipe)
+            self._changed(following(self.recipe, recipe, self.recipe_path.stem if self.recipe_path else ""))
         return ""
 
     def apply_text(self, text: str) -> None:
