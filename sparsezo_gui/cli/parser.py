@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(metavar="COMMAND", required=True)
     for each in COMMANDS:
         sub = commands.add_parser(each.name, help=each.help, description=each.help)
-        sub.set_defaults(command=each, set=[], trust_remote_code=False)
+        sub.set_defaults(command=each, set=[], trust_remote_code=False, workers=None)
         for add in (JSON, *each.arguments, *([TRUST] if each.loads else [])):
             add(sub)
     return made
