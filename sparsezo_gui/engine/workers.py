@@ -13,34 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparsezo_gui.engine.gradient import BackwardPasses
+    from sparsezo_gui.engine.objective import Passes
     from sparsezo_gui.recipe import Recipe
-
-
-class ForwardPasses(Protocol):
-    """See `sparsezo_gui.engine.objective.Passes`."""
-
-    @property
-    def units(self) -> Sequence[Any]:
-        """The passes, in order."""
-
-    def run(self, units: range) -> list[Tensor]:
-        """Makes the passes ``units``."""
-
-
-class BackwardPasses(Protocol):
-    """See `sparsezo_gui.engine.gradient.BackwardPasses`."""
-
-    @property
-    def units(self) -> Sequence[Any]:
-        """The passes, in order."""
-
-    def run(self, units: range, found: Tensor) -> list[float]:
-        """Makes the passes ``units``, adds their gradients to ``found`` (n,) in order, and returns their losses."""
 
 
 class Workers:
@@ -51,13 +31,13 @@ class Workers:
     here: dict[str, Any] | None = None
     """What the model's layers hold, for the other workers; None if they cannot know."""
 
-    def run(self, passes: ForwardPasses) -> list[Tensor]:
+    def run(self, passes: Passes) -> list[Tensor]:
         """What each of the ``passes`` gives."""
-        return passes.run(range(len(passes.units)))
+        return passes.run(range(len(passes.rows)))
 
     def add(self, passes: BackwardPasses, found: Tensor) -> list[float]:
         """Adds the gradients of ``passes`` to ``found`` (n,), in order, and returns their losses."""
-        return passes.run(range(len(passes.units)), found)
+        return passes.run(range(len(passes.rows)), found)
 
     @contextmanager
     def at(self, where: str, session: Any) -> Iterator[None]:

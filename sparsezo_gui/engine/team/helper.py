@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,7 +107,8 @@ class Helper:
     def _advance(self, order: dict[str, Any], tensors: list[Tensor]) -> None:
         session, exact = self.session, None
         if "exact" in order:
-            exact = Rounded(*order["exact"], np.asarray(tensors[0].numpy())).unpacked(session.tuned.values)
+            first, exponent = order["exact"]
+            exact = Rounded(first, exponent, tensors[0].numpy()).unpacked(session.tuned.values)
         elif tensors:
             exact = tensors[0].to(session.tuned.values.device)
         session.advance(self._along(), order["recorded"], order["rate"], exact)

@@ -86,7 +86,8 @@ class Leader(Workers):
                 tensors = [torch.from_numpy(short.numbers.astype(np.float16))]
             else:
                 tensors = [exact.cpu()]
-        self._counted(lambda: self._tell(order, tensors))
+        with self._counting():
+            self._tell(order, tensors)
         self._known, self._steps = _mark(session), self._steps + 1
 
     def ready(self, session: Session) -> None:
@@ -114,19 +115,15 @@ class Leader(Workers):
         mine, *others = self._shared(passes.rows)
         if not any(others):
             return passes.run(mine)
-
         self._teach(passes.examples)
-
-        def exchange() -> list[Tensor]:
+        with self._counting():
             self._ask("forward", passes, passes.asked)
             found = passes.run(mine)
             for numbers, units in zip(self.link.answers(), others, strict=True):
-                shapes = [passes.shapes[unit] for unit in units]
-                parts = numbers.split([points * slots for points, slots in shapes])
-                found += [part.view(shape) for part, shape in zip(parts, shapes, strict=True)] if shapes else []
-            return found
-
-        return exchange() if self.here else self._counted(exchange)
+                shapes = passes.shapes[units.start : units.stop]
+                parts = numbers.split([points * slots for points, slots in shapes]) if shapes else ()
+                found += [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        return found
 
     def add(self, passes: BackwardPasses, found: Tensor) -> list[float]:
         """See `Workers.add`: the first worker adds its gradients, the next one continues with the sum, and so on, so
@@ -136,20 +133,16 @@ class Leader(Workers):
         mine, *others = self._shared(passes.rows)
         if not any(others):
             return passes.run(mine, found)
-
         self._teach(passes.examples)
-
-        def exchange() -> list[float]:
-            more = {"blocks": passes.blocks, "base": None if passes.base is None else passes.base.tolist()}
-            self._ask("backward", passes, {**passes.asked, **more})
+        with self._counting():
+            base = None if passes.base is None else passes.base.tolist()
+            self._ask("backward", passes, {**passes.asked, "blocks": passes.blocks, "base": base})
             losses = passes.run(mine, found)
             for part in self.link.answers():
                 losses += part.tolist()
             self.link.pass_on(found, 1)
             self.link.take_over(found, self.size - 1)
-            return losses
-
-        return self._counted(exchange)
+        return losses
 
     def end(self) -> None:
         """Sends the helpers home. Raises `LostWorker` if one is gone."""
@@ -210,12 +203,13 @@ class Leader(Workers):
             self._rows[worker] += sum(rows[unit] for unit in units)
         return found
 
-    def _counted(self, exchange: Any) -> Any:
-        """What ``exchange`` returns; its bytes are those of steps."""
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Inside, what is exchanged is for a step, unless it is for an evaluation."""
         before = self.link.sent + self.link.received
-        found = exchange()
-        self._bytes += self.link.sent + self.link.received - before
-        return found
+        yield
+        if not self.here:
+            self._bytes += self.link.sent + self.link.received - before
 
 
 def _mark(session: Session) -> tuple[Any, ...]:
