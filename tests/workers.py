@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Container
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -88,13 +89,19 @@ class Detour(dist.Store):
 
 @dataclass
 class Workers:
-    """``size`` workers that run the command line with ``arguments``; what they print goes to files in ``folder``."""
+    """``size`` workers that run the command line with ``arguments``; what they print goes to files in ``folder``.
+
+    Those ``without_trust`` are as if on a computer of their own, where the user allowed no code of a model to run. One
+    that is ``alone`` knows of no other.
+    """
 
     size: int
     arguments: list[Any]
     folder: Path
     cable: Cable | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    without_trust: Container[int] = ()
+    alone: bool = False
 
     def start(self) -> Workers:
         """Starts them."""
@@ -106,11 +113,13 @@ class Workers:
             environment = {
                 "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(self.size), "MASTER_ADDR": "127.0.0.1",
                 "LOCAL_WORLD_SIZE": str(self.size), "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo",
-                **self.environment,
             }  # fmt: skip
-            told = [str(each) for each in self.arguments]
+            environment = self.environment if self.alone else {**environment, **self.environment}
+            told, home = [str(each) for each in self.arguments], self.folder / "home"
+            if rank in self.without_trust:
+                told, home = [each for each in told if each != "--trust-remote-code"], self.folder / "elsewhere"
             process = child._context.Process(
-                target=_work, args=(told, str(self.out(rank)), str(self.folder / "home"), environment, self.cable)
+                target=_work, args=(told, str(self.out(rank)), str(home), environment, self.cable)
             )
             process.start()
             self.processes.append(process)

@@ -6,13 +6,14 @@ import argparse
 from typing import Any, NoReturn
 
 from sparsezo_gui import __version__
-from sparsezo_gui.cli import bench, doctor, hub, lists, plans, runs, token, tuned, tuning
+from sparsezo_gui.cli import bench, doctor, hub, lists, plans, runs, submit, token, tuned, tuning
 from sparsezo_gui.cli.command import JSON, TRUST
 from sparsezo_gui.errors import UserError
 
 COMMANDS = (
     tuning.train,
     tuning.resume,
+    submit.submit,
     runs.branch,
     runs.verify,
     runs.share,
