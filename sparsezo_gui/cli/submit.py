@@ -121,12 +121,8 @@ class Job:
     def steps(self) -> list[tuple[str, str]]:
         """What to do with the script: what each command does, and the command."""
         file = self.out or f"{self.name}.sh"
-        there = f"{self.name}.sh"
-        log = f"{self.name}.log"
-        if self.to == "slurm":
-            start = f"sbatch {there}"
-        else:
-            start = f"nohup bash {there} > {log} 2>&1 < /dev/null &"
+        there, log = f"{self.name}.sh", f"{self.name}.log"
+        start = f"sbatch {there}" if self.to == "slurm" else f"nohup bash {there} > {log} 2>&1 < /dev/null &"
         from_there = f"{self.host}:{self.folder}/{self.name}/"
         return [
             ("Copy the script:", shlex.join(["scp", "--", os.path.join(".", file) if ":" in file else file,
@@ -139,13 +135,13 @@ class Job:
 
     def local_files(self) -> list[str]:
         """Paths in the recipe that exist on this computer."""
-        found = []
-        for table, key, names in PATHS:
-            value = getattr(getattr(self.recipe, table), key, ())
-            for each in [value] if isinstance(value, str) else value:
-                if key != "folder" and each and each not in names and os.path.exists(each):
-                    found.append(each)
-        return found
+        named = [
+            (value, names)
+            for table, key, names in PATHS if key != "folder"
+            for given in [getattr(getattr(self.recipe, table), key, ())]
+            for value in ([given] if isinstance(given, str) else given)
+        ]  # fmt: skip
+        return [value for value, names in named if value and value not in names and os.path.exists(value)]
 
     def _home(self) -> Path:
         from sparsezo_gui.engine.runs.folder import runs_home

@@ -255,8 +255,8 @@ def test_torchrun_restarts_a_run_that_it_resumes(alone, tmp_path):
     """The command of the guide, as it is; a worker is killed, and the run goes on by itself."""
     file, run = alone(**LONG)
     command = [
-        "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1", "-m", "sparsezo_gui.cli", "train", str(file),
-        "--json", "--set", f"run.folder={tmp_path / 'run'}",
+        "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1",
+        "-m", "sparsezo_gui.cli", "train", str(file), "--json", "--set", f"run.folder={tmp_path / 'run'}",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
     with (tmp_path / "out").open("wb") as out, (tmp_path / "err").open("wb") as err:
