@@ -41,7 +41,7 @@ def _measured(running: Running, model: Loaded, split: str, base: bool = False, f
     if not examples:
         return
     compared = session.base(examples, BATCH)
-    with session.tuned.base() if base else session.tuned.applied():
+    with session.original() if base else session.current():
         found = yield from evaluate(session.model, examples, split, session.recipe.objective, compared)
     step, metric = 0 if base else session.step, task(session.recipe.data.task).metric
     partial = len(examples) < len(whole)
