@@ -223,7 +223,10 @@ class RunControl(QObject):
         if self.record is None:
             return
         if self.record.active:
-            self.record.state = "failed" if self._client.of(type(request)).problem else "stopped"
+            failed = self._client.of(type(request)).problem is not None
+            if isinstance(request, StartRun) and self.record.is_start and failed:
+                self.record.folder = None  # which the engine removes
+            self.record.state = "failed" if failed else "interrupted" if self.record.is_start else "stopped"
         self.record.progress, self.pending = None, None
         self.list_runs()
         if isinstance(request, InspectRun) and self.record.folder is not None:
