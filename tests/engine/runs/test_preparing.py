@@ -12,8 +12,8 @@ from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.history import history
 from sparsezo_gui.engine.runs.listing import list_runs
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import load
 from sparsezo_gui.recipe import events as e
+from sparsezo_gui.recipe import load
 from tests.engine.conftest import of
 
 SEARCHED = {"mask": {"rule": "sensitive", "text": "task", "sequences": 4}}
