@@ -120,8 +120,8 @@ class StandIn:
     def load(self, closing: threading.Event) -> Work[None]:
         """Takes ``loading`` seconds."""
         self._fail("load")
-        end = time.monotonic() + self.loading
-        while time.monotonic() < end and not closing.is_set():
+        began = time.monotonic()
+        while time.monotonic() < began + self.loading and not closing.is_set():
             yield e.Progress("Loading the engine", 1, 6, "packages")
             time.sleep(0.01)
 

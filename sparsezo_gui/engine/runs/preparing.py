@@ -1,6 +1,6 @@
 """A run folder before it has a ``run.json``: a *start*, which its process prepares, or did until it ended.
 
-It has an empty ``lock``, which is created first, and then ``recipe.toml``, from which `training.resume` prepares it again.
+It has an empty ``lock``, created first, and then a ``recipe.toml``, from which `training.resume` prepares it again.
 """
 
 from __future__ import annotations
