@@ -100,11 +100,21 @@ class Client(QObject):
     def load(self) -> None:
         """Starts to load the engine."""
         self.ask(LoadEngine(self._worker.closing))
+        self.of(LoadEngine).changed.emit()
 
     def cancel(self, kind: type[Request[Any]]) -> None:
         """Cancels long work of this kind at its next event, or drops it if it has not started."""
         self._worker.cancelled[kind] = self.of(kind).number
         self.wake()
+
+    def take_back(self, kind: type[Request[Any]]) -> None:
+        """Cancels a request that waits for the engine to load, so that nothing came of it yet."""
+        self.cancel(kind)
+        channel = self.of(kind)
+        self._number += 1
+        channel.number, channel.busy = self._number, False  # what the worker says about it is not heard
+        channel.changed.emit()
+        self._announce_blocker()
 
     def wake(self) -> None:
         """Lets a worker that waits look again, at a cancellation or at a run's commands."""

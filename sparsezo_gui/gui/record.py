@@ -18,6 +18,7 @@ from sparsezo_gui.recipe.events import (
     GeneralText,
     Notice,
     Paused,
+    Preparing,
     Progress,
     RateFound,
     Released,
@@ -32,7 +33,7 @@ from sparsezo_gui.stages import ONE, RESUMING, Overall, Stages, starting
 FIELDS = ("step", "loss", "gradient_estimate", "rate", "seconds", "memory", "tokens", "smooth")
 SMOOTHING = 0.97  # of the running mean of the loss
 STATES = {
-    "starting": "Preparing", "running": "Running", "paused": "Paused", "waiting": "Waiting",
+    "starting": "Preparing", "preparing": "Preparing", "running": "Running", "paused": "Paused", "waiting": "Waiting",
     "unloaded": "Paused, model unloaded", "done": "Finished", "stopped": "Stopped",
     "interrupted": "Interrupted", "failed": "Failed", "damaged": "Damaged",
 }  # fmt: skip
@@ -114,6 +115,7 @@ class RunRecord:
         self.started: Started | None = None
         self.finished: Finished | None = None
         self.reason = ""
+        self.is_start = False  # prepared in part, so that it has no steps
         self.prepare()
         self.examples: Examples | None = None  # best and worst of the last evaluation
         self.general_text: GeneralText | None = None
@@ -124,7 +126,7 @@ class RunRecord:
     def prepare(self, resumed: bool = False) -> None:
         """The engine is about to start or resume the run."""
         self.state, self.preparing, self.finished, self.overall = "starting", True, None, None
-        self._stages = Stages(RESUMING if resumed else starting(self.recipe or Recipe()))
+        self._stages = Stages(RESUMING if resumed and not self.is_start else starting(self.recipe or Recipe()))
 
     def _prepared(self) -> None:
         """The first step is taken, or the run waits."""
@@ -141,7 +143,8 @@ class RunRecord:
         record.name = history.run.name
         state = history.run.state
         ended = record.finished is not None and record.finished.step >= record.step
-        record.active_elsewhere = state == "running"
+        record.active_elsewhere = state in ("running", "preparing")
+        record.is_start = state in ("preparing", "interrupted")
         record.state = state if state != "stopped" or ended else "interrupted"
         record.progress = None
         if history.fault:
@@ -190,7 +193,10 @@ class RunRecord:
             self.changes += 1
             if isinstance(event, Progress):
                 self.progress, self.overall = event, self._stages.at(event)
+            elif isinstance(event, Preparing):
+                self.folder, self.name, self.is_start = Path(event.run), event.name, True
             elif isinstance(event, Started):
+                self.is_start = False
                 self.started, self.state, self.finished, self.progress = event, "running", None, None
                 self.folder = Path(event.run)
                 self.name = event.name or self.name

@@ -208,6 +208,11 @@ class Workspace(Client):
         self._ask_about_recipe()
         self.preview()
 
+    @property
+    def start_blocker(self) -> str:
+        """Why no run can be started now, as a sentence: a start waits for the engine to load, but only one does."""
+        return "" if self.engine_state == "loading" and not self.run.running else self.blocker
+
     def train(self) -> None:
         """Starts a run with the recipe, unless a field shows what the recipe does not say."""
         if not self.faults.first:

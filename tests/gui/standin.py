@@ -120,8 +120,8 @@ class StandIn:
     def load(self, closing: threading.Event) -> Work[None]:
         """Takes ``loading`` seconds."""
         self._fail("load")
-        end = time.monotonic() + self.loading
-        while time.monotonic() < end and not closing.is_set():
+        began = time.monotonic()
+        while time.monotonic() < began + self.loading and not closing.is_set():
             yield e.Progress("Loading the engine", 1, 6, "packages")
             time.sleep(0.01)
 
@@ -239,6 +239,9 @@ class StandIn:
         self._fail("train")
         folder = folder or self.home / "run"
         folder.mkdir(parents=True, exist_ok=True)
+        if first == 1:
+            yield e.Preparing(str(folder), recipe.run.name or "starter")
+        self._fail("prepare")
         for done in range(0, 33, 8):
             yield e.Progress("Finding sensitive weights", done, 32, "sequences")
             time.sleep(self.pace)
@@ -313,9 +316,11 @@ class StandIn:
         return False
 
     def resume(self, folder: Path, commands: Commands) -> Iterator[e.Event]:
-        """From step 101 on."""
+        """From step 101 on, or from the first if it was not prepared yet."""
         self._fail("resume")
-        return self.train(Recipe(), commands, first=101, folder=folder)
+        history = self.histories.get(folder)
+        first = 1 if history and history.run.state == "interrupted" else 101
+        return self.train(history.recipe if history else Recipe(), commands, first=first, folder=folder)
 
     def inspect(self, folder: Path, accept: bool, commands: Commands) -> Iterator[e.Event]:
         """Loaded and paused at step 100; answers, evaluates and rolls back. Changed inputs are a fault until they are

@@ -41,7 +41,7 @@ def test_what_the_engine_finds_wrong_stops_the_next_run_until_it_is_mended(windo
     assert find("Why the next run cannot start").text() == "There is no model 'x/y'."
     del engine.faults["summary"]  # it was downloaded meanwhile
     click("Check the next run again")
-    qtbot.waitUntil(find("Start run").isEnabled)
+    qtbot.waitUntil(lambda: find("Start run").isEnabled() and workspace.memory is not None)
     assert "x/y"[2:] in find("Next run").text() and find("Whether the next run fits").text() == "Fits"
 
 
