@@ -25,7 +25,6 @@ from sparsezo_gui.gui.menus import Menus
 from sparsezo_gui.gui.pages import PAGES, make_page
 from sparsezo_gui.gui.pages.export import ExportPage
 from sparsezo_gui.gui.pages.run import RunPage
-from sparsezo_gui.gui.pages.runs import RunsPage
 from sparsezo_gui.gui.problems import Problem, explain
 from sparsezo_gui.gui.record import STATES, RunRecord
 from sparsezo_gui.gui.requests import LoadEngine
@@ -101,9 +100,9 @@ class MainWindow(QMainWindow):
         if name not in self._pages:
             page = self._pages[name] = make_page(name, self.workspace)
             page.go_to.connect(self.go)
-            if isinstance(page, RunsPage):
-                page.step_selected.connect(self.chat.set_target)
-                page.export_wanted.connect(self._export)
+            page.step_selected.connect(self.chat.set_target)
+            page.export_wanted.connect(self._export)
+            page.ask_wanted.connect(self.chat.ask_about)
             self._stack.addWidget(page)
         return self._pages[name]
 

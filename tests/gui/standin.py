@@ -273,7 +273,8 @@ class StandIn:
         yield e.GeneralText(step, 1500, 20.0, 20.4)
         worst = {"number": 7, "loss": 2.5, "prompt": "Customer: where is it?", "expected": "delivery"}
         best = {"number": 3, "loss": 0.01, "prompt": "Customer: twice charged", "expected": "billing"}
-        yield e.Examples(step, "test", [{**best, "answer": "billing"}], [{**worst, "answer": "billing"}])
+        changed = [{**best, "answer": "billing", "before": "account"}]
+        yield e.Examples(step, "test", [{**best, "answer": "billing"}], [{**worst, "answer": "billing"}], changed)
         yield e.Finished(step, "done", "0" * 64)
 
     def step(self, step: int, chance: Any, rate: float = 1e-3) -> e.Step:
