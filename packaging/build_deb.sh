@@ -39,9 +39,12 @@ uv pip install --quiet --python "$prefix/bin/python" --link-mode copy --compile-
     --constraints packaging/constraints.txt "${backend[@]}" "$wheel"
 version=$("$prefix/bin/python" -c 'from importlib import metadata; print(metadata.version("sparsezo-gui"))')
 
-# Not needed to run: headers for compiling extensions of PyTorch and Arrow.
+# Not needed to run: headers for compiling extensions of PyTorch and Arrow, and code for GPUs that PyTorch cannot use.
 site=$prefix/lib/python$release/site-packages
 rm -rf "$site/torch/include" "$site/pyarrow/include" "$prefix"/.gitignore "$prefix"/bin/activate*
+if grep -q "+cpu'" "$site/torch/version.py"; then
+    rm -f "$site"/bitsandbytes/libbitsandbytes_{cuda,rocm,xpu}*.so
+fi
 
 for name in sparsezo sparsezo-gui; do
     mkdir -p "$root/usr/bin"
@@ -66,8 +69,9 @@ Depends: python3 (>= $release), python3 (<< $next), ca-certificates, libstdc++6,
  libxcb-shape0, libxkbcommon-x11-0
 Recommends: fonts-dejavu-core
 Description: fine-tune language models on a laptop
- Pick a model and a data set, see whether it fits, press Start, and watch loss, step latency and memory live. The model
- stays in 4 bits, and steps need the memory of inference. This package has PyTorch for CPUs.
+ Pick a model and a data set, see whether it fits, press Start, and watch loss,
+ step latency and memory live. The model stays in 4 bits, and steps need the
+ memory of inference. This package has PyTorch for CPUs.
 CONTROL
 # Files that Python wrote there when root ran the program belong to no package.
 cat > "$root/DEBIAN/postrm" <<'POSTRM'
