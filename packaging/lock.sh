@@ -1,11 +1,13 @@
 #!/bin/sh
-# Writes constraints.txt: one version of every package that SparseZO and its extras need, for all systems and Python 3.11
-# and later. install.sh, build_deb.sh and CI install these, so that a new installation works as today's does.
+# Writes constraints.txt: one version of every package that SparseZO and its extras need, for all systems and Pythons.
+# install.sh, build_deb.sh and CI install these, so that a new installation works as today's does.
 set -eu
 cd "$(dirname "$0")/.."
+made=$(mktemp)
+trap 'rm -f "$made"' EXIT
+uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --prerelease disallow \
+    --no-header --no-annotate "$@" > "$made"
 {
-    echo "# Written by packaging/lock.sh. What PyTorch itself pins (CUDA, Triton) differs between its builds, and is left out."
-    uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate "$@" |
-        grep -v -E '^(triton|cuda-|nvidia-(c|n))'
-} > packaging/constraints.new
-mv packaging/constraints.new packaging/constraints.txt
+    echo "# Written by packaging/lock.sh, which leaves out what PyTorch itself pins: its builds need different ones."
+    grep -v -E '^(triton|cuda-|nvidia-(c|n))' "$made"
+} > packaging/constraints.txt

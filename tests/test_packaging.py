@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PACKAGING = ROOT / "packaging"
@@ -38,6 +39,11 @@ def test_every_requirement_is_pinned_to_a_version_that_it_allows(declared):
     for pin in pins:
         (version,) = pin.specifier
         assert version.operator == "==" and declared.specifier.contains(version.version)
+
+
+def test_no_trial_version_is_pinned():
+    """One of them gets in when two packages disagree about a third."""
+    assert not [str(pin) for pin in PINNED for each in pin.specifier if Version(each.version).is_prerelease]
 
 
 def test_what_only_one_build_of_pytorch_needs_is_not_pinned():
