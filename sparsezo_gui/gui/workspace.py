@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from sparsezo_gui.gui.requests import (
 from sparsezo_gui.gui.run_control import RunControl
 from sparsezo_gui.gui.run_requests import BranchRun, ReceiveRun, SaveNotes
 from sparsezo_gui.recipe import Recipe, dump, load, loads
+from sparsezo_gui.recipe.presets import METHOD, Preset
 from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
 from sparsezo_gui.recipe.tables import changed
 from sparsezo_gui.recipe.ways import AUTO
@@ -58,6 +59,7 @@ class Workspace(Client):
         self.recipe = _first_recipe(self.store)
         self.recipe_path: Path | None = None
         self.faults = Faults()
+        self._bits: tuple[dict[str, Any], dict[str, Any]] = {}, {}  # as a preset needs them, and from before it
         self.run = RunControl(self, self.store)
         self._debounce = QTimer(self, interval=DEBOUNCE_MS, singleShot=True)
         self._debounce.timeout.connect(self._ask_about_recipe)
@@ -100,6 +102,7 @@ class Workspace(Client):
             paths = [str(path), *(p for p in self.recent_recipes() if p != str(path))]
             self.store.setValue("recent_recipes", paths[:RECENT_RECIPES])
         self.faults.clear()
+        self._bits = {}, {}
         self._changed(recipe)
 
     def recent_recipes(self) -> list[str]:
@@ -113,8 +116,23 @@ class Workspace(Client):
 
     def change_all(self, tables: dict[str, dict[str, Any]]) -> str:
         """Like `change`, for several tables at once."""
+        return self._take(lambda: changed(self.recipe, tables), tables)
+
+    def use_preset(self, preset: Preset) -> str:
+        """Sets the whole method, and takes back the bits that an earlier preset needed; returns what is wrong."""
+        table = self.recipe.model.model_dump(include={"bits", "compute"})
+        own = preset.settings.get("model")
+        needed, usual = self._bits
+        back = usual if table == needed and own is None else {}
+        fault = self._take(lambda: preset.recipe(self.recipe, **back), dict.fromkeys(METHOD, ("rule",)))
+        if not fault:
+            self._bits = (own, usual if table == needed else table) if own else ({}, {})
+        return fault
+
+    def _take(self, make: Callable[[], Recipe], tables: Mapping[str, Iterable[str]]) -> str:
+        """Uses the recipe that ``make`` returns, which sets ``tables``; returns what is wrong with it."""
         try:
-            recipe = changed(self.recipe, tables)
+            recipe = make()
         except UserError as error:
             return str(error).replace("recipe: ", "")
         self.faults.settle(tables)

@@ -116,14 +116,20 @@ def resolved(recipe: Recipe, blocks: str = "") -> Recipe:
     """A recipe with [estimator] rule = 'auto' made concrete: exact gradients in ``blocks``, or, if that is empty,
     forward passes. Raises `UserError` if its other parts do not allow that.
 
-    With exact gradients, mask and update are those of the preset for these blocks, unless the recipe has other rules
-    than the default ones: those stay, and the learning rate follows them. A sensitive mask of all blocks keeps its
-    settings.
+    Mask and update are those of the preset for these blocks, or of the gradient subspace for forward passes where it is
+    allowed (not in private runs), unless the recipe has other rules than the default ones: those stay, and the learning
+    rate follows them. With exact gradients a sensitive mask of all blocks keeps its settings.
     """
+    update = recipe.update.model_dump(mode="json")
     if not blocks:
-        return changed(recipe, {"estimator": {"rule": "two-sided"}})
+        made = changed(recipe, {"estimator": {"rule": "two-sided"}})
+        if recipe.mask.rule == MASKS.default:
+            with suppress(UserError):
+                subspace = _preset("Gradient subspace").settings
+                made = changed(made, {"mask": subspace["mask"], "update": subspace["update"]})
+        return made if update["rule"] == UPDATES.default else changed(made, {"update": update})
     settings = _preset("Exact gradients" if blocks == "all" else "Exact, last half").settings
-    mask, update = recipe.mask.model_dump(mode="json"), recipe.update.model_dump(mode="json")
+    mask = recipe.mask.model_dump(mode="json")
     if mask["rule"] == MASKS.default:
         made = changed(recipe, {**settings, "mask": {**settings["mask"], "blocks": blocks}})
     else:

@@ -38,7 +38,7 @@ from sparsezo_gui.gui.widgets.edits import NumberEdit
 from sparsezo_gui.gui.widgets.fields import title_of
 from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
-from sparsezo_gui.recipe import dump
+from sparsezo_gui.recipe import dump, load
 from sparsezo_gui.recipe.events import Notice
 from sparsezo_gui.recipe.presets import PRESETS, matching
 from sparsezo_gui.recipe.recipe import DataTable
@@ -306,6 +306,43 @@ def test_presets_set_the_recipe(window, click, workspace):
         click(preset.title)
         assert matching(workspace.recipe) is preset, preset.title
         assert workspace.recipe.mask.rule == preset.settings["mask"]["rule"]
+
+
+def test_a_preset_sets_the_whole_method_whatever_was_set_before(window, click, enter, workspace):
+    window.go("method")
+    alone = {}
+    for preset in PRESETS:
+        workspace.set_recipe(load("starter"))
+        click(preset.title)
+        alone[preset.title] = workspace.recipe
+    assert alone[PRESETS[0].title].mask.text == "starter", "which the bundled data come with"
+    click("Show advanced settings")
+    for preset in (*PRESETS, *PRESETS[::-1]):
+        workspace.change("update", learning_rate=1e-4, schedule="cosine", decay=0.01)
+        for name in ("Perturbation size", "Sequences", "Tokens"):
+            for field in [f for f in window.findChildren(QLineEdit) if f.accessibleName() == name and f.isVisible()]:
+                enter(name, "1e-2" if name.startswith("P") else "64")
+        click(preset.title)
+        assert workspace.recipe == alone[preset.title], preset.title
+
+
+def test_a_preset_brings_no_text_of_the_starter_to_other_data(window, click, enter, workspace):
+    window.go("data")
+    enter("Data source", "reviews.csv")
+    window.go("method")
+    for title in ("Random control", PRESETS[0].title):
+        click(title)
+    assert workspace.recipe.mask.text == "general"
+
+
+def test_bits_are_not_brought_back_into_another_recipe(window, click, workspace, tmp_path):
+    window.go("method")
+    click("MeZO (all)")
+    path = tmp_path / "mine.toml"
+    path.write_text("[model]\nbits = 16\n")
+    window.open_recipe(path)
+    click(PRESETS[0].title)
+    assert workspace.recipe.model.bits == 16
 
 
 def test_a_preset_brings_the_bits_back_that_another_one_changed(window, click, workspace):

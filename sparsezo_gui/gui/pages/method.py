@@ -45,19 +45,17 @@ class MethodPage(Page):
         self._fields: dict[tuple[str, str], SettingField] = {}
         self._rules: dict[str, Combo] = {}
         self._shown: tuple[str, ...] = ()
-        self._before: dict[str, Any] = {}
-        """Model and method from before a preset with bits of its own."""
         self._group = QButtonGroup(self)
         presets = QGridLayout()
         presets.setSpacing(GRID)
         for index, preset in enumerate(PRESETS):
             choice = PresetCard(preset.title, preset.goal)
-            choice.radio.clicked.connect(lambda _=False, preset=preset: self._apply(preset.settings))
+            choice.radio.clicked.connect(lambda _=False, preset=preset: self._take(workspace.use_preset(preset)))
             self._group.addButton(choice.radio, index)
             presets.addWidget(choice, *divmod(index, PRESETS_IN_A_ROW))
             presets.setColumnStretch(index % PRESETS_IN_A_ROW, 1)
         self.body.addLayout(presets)
-        self.body.addWidget(WaysCard(workspace, self._apply))
+        self.body.addWidget(WaysCard(workspace, lambda tables: self._take(workspace.change_all(tables))))
         self._own = label("Custom settings; choosing a goal replaces them.", "hint")
         self._basic = QGridLayout()
         self._advanced = QVBoxLayout()
@@ -99,17 +97,8 @@ class MethodPage(Page):
         self._more.set_image("chevron-down" if shown else "chevron-right")
         self._more.setAccessibleName("Hide advanced settings" if shown else "Show advanced settings")
 
-    def _apply(self, settings: dict[str, dict[str, Any]]) -> None:
-        workspace, recipe = self._workspace, self._workspace.recipe
-        if self._before and (recipe.model.bits >= 16 or not recipe.estimator.perturbations(1)):
-            workspace.change_all(self._before)
-        tables = workspace.recipe.model_dump(mode="json", include={"model": {"bits", "compute"}, "mask": True,
-                                                                   "estimator": True, "update": True})  # fmt: skip
-        if recipe.privacy.private:  # whose training examples a search for the rate would reveal
-            settings = {**settings, "update": {**settings["update"], "find_rate": False}}
-        fault = workspace.change_all(settings)
-        own = not fault and "model" in settings
-        self._before = tables if own else {}
+    def _take(self, fault: str) -> None:
+        """A preset or a way was taken, or refused for a reason."""
         if fault:
             self.banner.show_problem(Problem(fault))
         else:

@@ -122,7 +122,7 @@ class ModelPage(Page):
     def _reload(self) -> None:
         """Lists the models again, and asks again about the recipe's."""
         self._workspace.ask(ListModels())
-        self._workspace.set_recipe(self._workspace.recipe, self._workspace.recipe_path)
+        self._workspace.look_again()
 
     def _ask_delete(self) -> None:
         if model := self._downloaded():
