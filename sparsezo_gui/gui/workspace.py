@@ -22,6 +22,7 @@ from sparsezo_gui.gui.requests import (
     CompareWays,
     EstimateMemory,
     EstimateWays,
+    FindCrashes,
     FindMask,
     FindRate,
     GiveConsent,
@@ -79,6 +80,7 @@ class Workspace(Client):
         if last and self.run.record is None and Path(last).is_dir():
             self.run.open(Path(last))
         self.ask(CheckComputer())
+        self.ask(FindCrashes())
         self.load()
         self.ask(ListModels())
         self._ask_about_recipe()
@@ -169,6 +171,7 @@ class Workspace(Client):
         self.recipe_changed.emit()
 
     def _ask_about_recipe(self) -> None:
+        self.store.setValue("recipe", dump(self.recipe))  # now, because the process may be killed
         self.ask(ReadModel(self.recipe))
         self.ask(EstimateMemory(self.recipe))
         self.ask(EstimateWays(self.recipe))
