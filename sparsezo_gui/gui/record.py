@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsezo_gui.answers import History
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import (
     Evaluation,
@@ -211,7 +212,7 @@ class RunRecord:
             elif isinstance(event, RateFound):
                 self.trials, self.progress = _before_start(event.trials), None
             elif isinstance(event, Notice):
-                self.notes.append(StepNotice(self.step, event.text, event.level))
+                self.notes.append(StepNotice(self.step, in_form_words(event.text), event.level))
             elif isinstance(event, Examples):
                 self.examples = event
             elif isinstance(event, GeneralText):
