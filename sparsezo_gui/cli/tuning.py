@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
 
+from sparsezo_gui.cli import launch
 from sparsezo_gui.cli.command import RECIPE, RUN, SETTINGS, STEP, argument, command, past, recipe_of
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
@@ -20,17 +21,25 @@ from sparsezo_gui.stages import RESUMING, starting
 @command(
     "train", "Run a recipe.", RECIPE, SETTINGS,
     argument("--run", metavar="DIR", help="folder of the new run (default: a dated one in your runs folder)"),
-    loads=True,
+    loads=True, shared=True,
 )  # fmt: skip
 def train(options: argparse.Namespace, console: Console) -> None:
-    from sparsezo_gui.engine.training import train
+    from sparsezo_gui.engine.training import resume, train
 
     chosen, commands = recipe_of(options), SimpleQueue[e.Command]()
+    folder = Path(options.run or chosen.run.folder) if options.run or chosen.run.folder else None
+    if folder and launch.again() and (folder / "run.json").exists():
+        console.prepare(RESUMING)
+        _watch(resume(folder, commands, workers=options.workers), commands, console)
+        return
     console.prepare(starting(chosen))
-    _watch(train(chosen, commands, Path(options.run) if options.run else None), commands, console)
+    _watch(train(chosen, commands, folder, workers=options.workers), commands, console)
 
 
-@command("resume", "Resume a run after any stop; with --step, go back to that step first.", RUN, STEP, loads=True)
+@command(
+    "resume", "Resume a run after any stop; with --step, go back to that step first.", RUN, STEP, loads=True,
+    shared=True,
+)  # fmt: skip
 def resume(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.runs.folder import find
     from sparsezo_gui.engine.runs.preparing import RECIPE, is_start
@@ -51,7 +60,7 @@ def resume(options: argparse.Namespace, console: Console) -> None:
     if step is not None:
         commands.put(e.GoBack(step))
     console.prepare(RESUMING)
-    _watch(resume(run.path, commands), commands, console)
+    _watch(resume(run.path, commands, workers=options.workers), commands, console)
 
 
 def _watch(events: Iterator[e.Event], commands: SimpleQueue[e.Command], console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +18,7 @@ from sparsezo_gui.recipe.events import Event, Notice, Progress
 
 DRAIN_MS = 66
 A = TypeVar("A")
+log = logging.getLogger(__name__)
 
 
 class Channel(QObject, Generic[A]):
@@ -91,6 +93,7 @@ class Client(QObject):
 
     def ask(self, request: Request[Any]) -> None:
         """Queues a request for the worker."""
+        log.info("asked: %s", request.activity)
         channel = self.of(type(request))
         self._number += 1
         channel.number = self._worker.newest[type(request)] = self._number
@@ -189,6 +192,7 @@ class Client(QObject):
             return request.shows_progress
         channel.busy, channel.progress = False, None
         channel.problem = message.problem if isinstance(message, Failed) else None
+        log.info("%s: %s", "done" if channel.problem is None else channel.problem.message, request.activity)
         if isinstance(message, Answered):
             channel.answer, channel.answered_request = message.answer, request
             channel.answered.emit(request, message.answer)

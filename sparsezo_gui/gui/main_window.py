@@ -25,7 +25,6 @@ from sparsezo_gui.gui.menus import Menus
 from sparsezo_gui.gui.pages import PAGES, make_page
 from sparsezo_gui.gui.pages.export import ExportPage
 from sparsezo_gui.gui.pages.run import RunPage
-from sparsezo_gui.gui.pages.runs import RunsPage
 from sparsezo_gui.gui.problems import Problem, explain
 from sparsezo_gui.gui.record import STATES, RunRecord
 from sparsezo_gui.gui.requests import LoadEngine
@@ -101,9 +100,9 @@ class MainWindow(QMainWindow):
         if name not in self._pages:
             page = self._pages[name] = make_page(name, self.workspace)
             page.go_to.connect(self.go)
-            if isinstance(page, RunsPage):
-                page.step_selected.connect(self.chat.set_target)
-                page.export_wanted.connect(self._export)
+            page.step_selected.connect(self.chat.set_target)
+            page.export_wanted.connect(self._export)
+            page.ask_wanted.connect(self.chat.ask_about)
             self._stack.addWidget(page)
         return self._pages[name]
 
@@ -140,7 +139,7 @@ class MainWindow(QMainWindow):
         try:
             self.workspace.set_recipe(load(path, self.workspace.automatic), path)
         except UserError as error:
-            self._show_problem(Problem(str(error)))
+            self.show_problem(Problem(str(error)))
 
     def save_recipe(self) -> None:
         """Saves to the recipe's file, or asks for one."""
@@ -151,7 +150,7 @@ class MainWindow(QMainWindow):
         try:
             path.write_text(dump(self.workspace.recipe), encoding="utf-8")
         except OSError as error:
-            self._show_problem(Problem(f"{path}: cannot be written ({error.strerror}). Choose another location."))
+            self.show_problem(Problem(f"{path}: cannot be written ({error.strerror}). Choose another location."))
         else:
             self.statusBar().showMessage(f"Saved {safe_name(str(path))}", 4000)
 
@@ -196,14 +195,15 @@ class MainWindow(QMainWindow):
     def _folder(self) -> str:
         return str(self.workspace.recipe_path.parent if self.workspace.recipe_path else Path.home())
 
-    def _show_problem(self, problem: Problem) -> None:
+    def show_problem(self, problem: Problem, level: str = "error") -> None:
+        """Shows a problem on the current page."""
         page = self._stack.currentWidget()
         assert isinstance(page, Page)
-        page.banner.show_problem(problem)
+        page.banner.show_problem(problem, level)
 
     def show_bug(self, error: BaseException, doing: str) -> None:
         """Shows an unexpected error of the window itself."""
-        self._show_problem(explain(error, doing))
+        self.show_problem(explain(error, doing))
 
     # State
 
@@ -214,7 +214,7 @@ class MainWindow(QMainWindow):
     def _engine_changed(self) -> None:
         problem = self.workspace.of(LoadEngine).problem
         if problem is not None:
-            self._show_problem(problem)
+            self.show_problem(problem)
         self._refresh_status()
 
     def _refresh_status(self) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 import traceback
 from dataclasses import dataclass
 
-from sparsezo_gui import __version__
 from sparsezo_gui.answers import ModelCode
+from sparsezo_gui.crashes import program
 from sparsezo_gui.errors import ChangedInputs, ConsentNeeded, UserError, out_of_memory
 from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.plain import readable
@@ -52,5 +50,5 @@ def explain(error: BaseException, doing: str) -> Problem:
             "Try again; if it happens again, copy the details into a bug report."
         )
     trace = "".join(traceback.format_exception(error))
-    about = f"SparseZO {__version__}, Python {sys.version.split()[0]}, {platform.platform()}\nwhile {doing}\n\n"
+    about = f"{program()}\nwhile {doing}\n\n"
     return Problem(message, readable(redacted(about + trace)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from sparsezo_gui.recipe.events import (
     Paused,
     Preparing,
     Progress,
+    RateChanged,
     RateFound,
     Released,
     Resumed,
@@ -32,7 +34,7 @@ from sparsezo_gui.recipe.events import (
 from sparsezo_gui.stages import ONE, RESUMING, Overall, Stages, starting
 
 FIELDS = ("step", "loss", "gradient_estimate", "rate", "seconds", "memory", "tokens", "smooth")
-SMOOTHING = 0.97  # of the running mean of the loss
+SMOOTHING = 0.97  # of the running mean of the loss, unless the user decides otherwise
 STATES = {
     "starting": "Preparing", "preparing": "Preparing", "running": "Running", "paused": "Paused", "waiting": "Waiting",
     "unloaded": "Paused, model unloaded", "done": "Finished", "stopped": "Stopped",
@@ -48,6 +50,7 @@ class Columns:
     def __init__(self, capacity: int = 4096) -> None:
         self._values = np.empty((len(FIELDS), capacity))
         self.size = 0
+        self._smoothing = SMOOTHING
 
     def __getitem__(self, field: str) -> np.ndarray:
         """View (size,) of one column."""
@@ -65,7 +68,7 @@ class Columns:
         if self.size and step <= self._values[0, self.size - 1]:
             self.truncate(step - 1)
         self.reserve(self.size + 1)
-        smooth = loss if not self.size else self._smooth(self._values[7, self.size - 1], loss)
+        smooth = loss if not self.size else self._smooth(self._values[7, self.size - 1], loss, self.size)
         self._values[:, self.size] = (step, loss, *rest, smooth)
         self.size += 1
 
@@ -83,10 +86,18 @@ class Columns:
         for step, loss, rate, seconds, memory, tokens, estimate in rows:
             self.append(step, loss, estimate, rate, seconds, memory, tokens)
 
-    def _smooth(self, before: float, loss: float) -> float:
+    def smooth_again(self, smoothing: float) -> None:
+        """Smooths the losses anew, and those that follow; 0 does not smooth at all."""
+        if smoothing != self._smoothing:
+            self._smoothing, before = smoothing, math.nan
+            found = self["smooth"]
+            for row, loss in enumerate(self["loss"].tolist()):
+                found[row] = before = self._smooth(before, loss, row)
+
+    def _smooth(self, before: float, loss: float, row: int) -> float:
         # A plain mean until the window is full, for a quick start. A NaN must not persist.
-        keep = min(SMOOTHING, self.size / (self.size + 1))
-        return keep * before + (1 - keep) * loss if np.isfinite(loss) and np.isfinite(before) else loss
+        keep = min(self._smoothing, row / (row + 1))
+        return keep * before + (1 - keep) * loss if math.isfinite(loss) and math.isfinite(before) else loss
 
 
 @dataclass
@@ -110,6 +121,7 @@ class RunRecord:
         self.evaluations: list[Evaluation] = []
         self.changed_input_evaluations: list[Evaluation] = []  # those with changed inputs, which are not comparable
         self.notes: list[StepNotice] = []
+        self.rate_changes: list[RateChanged] = []
         self.trials = np.empty((2, 0))  # steps before the first (…, -1, 0) and losses of the search for a learning rate
         self.progress: Progress | None = None
         self.overall: Overall | None = None  # of the preparation, or of what is done between two steps
@@ -212,7 +224,9 @@ class RunRecord:
             elif isinstance(event, RateFound):
                 self.trials, self.progress = _before_start(event.trials), None
             elif isinstance(event, Notice):
-                self.notes.append(StepNotice(self.step, in_form_words(event.text), event.level))
+                self.notes.append(StepNotice(event.step or self.step, in_form_words(event.text), event.level))
+            elif isinstance(event, RateChanged):
+                self.rate_changes.append(event)
             elif isinstance(event, Examples):
                 self.examples = event
             elif isinstance(event, GeneralText):
@@ -220,6 +234,7 @@ class RunRecord:
             elif isinstance(event, Returned):
                 self.columns.truncate(event.step)
                 self.evaluations = [e for e in self.evaluations if e.step <= event.step]
+                self.rate_changes = [e for e in self.rate_changes if e.step <= event.step]
                 self.general_text = None
                 if self.examples is not None and self.examples.step > event.step:
                     self.examples = None

@@ -9,6 +9,7 @@ QLabel[role="title"] { font-size: ${title}pt; font-weight: 600; }
 QLabel[role="heading"] { font-weight: 600; }
 QLabel[role="dim"], QLabel[role="hint"] { color: $dim; }
 QLabel[role="figure"] { font-size: ${figure}pt; font-weight: 600; }
+QLabel[role="figure"][level="good"] { color: $good; }
 QLabel[role="error"] { color: $error; }
 QLabel:disabled { color: $strong_border; }
 QFrame[role="card"] { background: $base; border: 1px solid $border; border-radius: 6px; }

@@ -14,7 +14,7 @@ from sparsezo_gui.gui import inputs
 from sparsezo_gui.gui.calls import EngineCalls, Request, RunRequest
 from sparsezo_gui.gui.client import Channel, Client
 from sparsezo_gui.gui.faults import Faults, differing
-from sparsezo_gui.gui.following import followed, named
+from sparsezo_gui.gui.following import following, named
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import (
     CheckComputer,
@@ -22,6 +22,7 @@ from sparsezo_gui.gui.requests import (
     CompareWays,
     EstimateMemory,
     EstimateWays,
+    FindCrashes,
     FindMask,
     FindRate,
     GiveConsent,
@@ -79,6 +80,7 @@ class Workspace(Client):
         if last and self.run.record is None and Path(last).is_dir():
             self.run.open(Path(last))
         self.ask(CheckComputer())
+        self.ask(FindCrashes())
         self.load()
         self.ask(ListModels())
         self._ask_about_recipe()
@@ -135,8 +137,7 @@ class Workspace(Client):
             return str(error).replace("recipe: ", "")
         self.faults.settle(tables)
         if recipe != self.recipe:
-            more = followed(self.recipe, recipe, self.recipe_path.stem if self.recipe_path else "")
-            self._changed(changed(recipe, more) if more else recipe)
+            self._changed(following(self.recipe, recipe, self.recipe_path.stem if self.recipe_path else ""))
         return ""
 
     def apply_text(self, text: str) -> None:
@@ -170,6 +171,7 @@ class Workspace(Client):
         self.recipe_changed.emit()
 
     def _ask_about_recipe(self) -> None:
+        self.store.setValue("recipe", dump(self.recipe))  # now, because the process may be killed
         self.ask(ReadModel(self.recipe))
         self.ask(EstimateMemory(self.recipe))
         self.ask(EstimateWays(self.recipe))

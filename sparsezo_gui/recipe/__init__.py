@@ -17,7 +17,7 @@ it MAY contain these tables. A missing key takes its default (``learning_rate``:
 ``[objective]``  rule, then its fields: the loss to minimise (likelihood, accuracy, f1, exact-match, preference)
 ``[selection]``  rule, then its fields: which examples a step uses (shuffled, coreset)
 ``[privacy]``    rule, then its fields: how much the model may reveal about its training examples (none, gaussian)
-``[loop]``       steps batch_size seed evaluate_every patience guard
+``[loop]``       steps batch_size seed pass_rows evaluate_every patience guard
 ``[run]``        name folder checkpoints gradients pause_on
 
 The program always writes every key. So a ``[model]`` with ``id``, ``revision``, ``bits`` and ``device`` but no

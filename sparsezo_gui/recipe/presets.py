@@ -64,7 +64,7 @@ PRESETS = (
     ),
     Preset(
         "Gradient subspace", "Forward passes along a few directions, found first from gradients of your examples.",
-        {"mask": {"rule": "gradient-subspace", "blocks": "half"}, "estimator": TWO_SIDED,
+        {"mask": {"rule": "gradient-subspace", "density": 0, "blocks": "half"}, "estimator": TWO_SIDED,
          "update": NORMALISED},
     ),
     Preset(
@@ -107,3 +107,8 @@ def matching(recipe: Recipe) -> Preset | None:
             if preset.recipe(recipe) == recipe:
                 return preset
     return None
+
+
+def preset(title: str) -> Preset:
+    """The preset called ``title``."""
+    return next(each for each in PRESETS if each.title == title)

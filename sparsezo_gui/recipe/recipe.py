@@ -105,6 +105,15 @@ class LoopTable(Settings):
     seed: int = setting(
         0, "Sets the random directions and the data order; the same recipe and seed give the same run.", ge=0, lt=2**63
     )
+    pass_rows: int = setting(
+        0,
+        "Largest forward pass, in tokens × perturbations: what one of several workers does at a time. 0: as many as "
+        "suit the memory of the computer, or those that workers share well.",
+        unit="rows",
+        ge=0,
+        le=1_048_576,
+        title="Size of a pass",
+    )
     evaluate_every: int = setting(
         200, "Evaluate on the validation examples every so many steps; 0: never.", unit="steps", ge=0
     )

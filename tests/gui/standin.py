@@ -16,6 +16,7 @@ from sparsezo_gui.answers import (
     Cache,
     Content,
     Cost,
+    Crash,
     DataPreview,
     Downloaded,
     Exported,
@@ -98,6 +99,7 @@ class StandIn:
         self.faults: dict[str, Exception] = {}
         self.estimated = memory()
         self.findings = [Finding("Python", "3.12.1")]
+        self.left: list[Crash] = []
         self.run_list: list[RunSummary] = []
         self.also: Path | None = None
         self.exported: tuple[str, Path, int | None, dict[str, str]] | None = None
@@ -133,6 +135,11 @@ class StandIn:
         """Nothing is wrong, unless ``findings`` say so."""
         self._fail("computer")
         return self.findings
+
+    def crashes(self) -> list[Crash]:
+        """None, unless some are ``left``."""
+        self._fail("crashes")
+        return self.left
 
     def models(self) -> list[ModelSummary]:
         """Four of them."""
@@ -273,7 +280,8 @@ class StandIn:
         yield e.GeneralText(step, 1500, 20.0, 20.4)
         worst = {"number": 7, "loss": 2.5, "prompt": "Customer: where is it?", "expected": "delivery"}
         best = {"number": 3, "loss": 0.01, "prompt": "Customer: twice charged", "expected": "billing"}
-        yield e.Examples(step, "test", [{**best, "answer": "billing"}], [{**worst, "answer": "billing"}])
+        changed = [{**best, "answer": "billing", "before": "account"}]
+        yield e.Examples(step, "test", [{**best, "answer": "billing"}], [{**worst, "answer": "billing"}], changed)
         yield e.Finished(step, "done", "0" * 64)
 
     def step(self, step: int, chance: Any, rate: float = 1e-3) -> e.Step:

@@ -16,6 +16,8 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.following import named, short
 from sparsezo_gui.gui.widgets.next_run import NextRun
 from sparsezo_gui.gui.wording import in_form_words
+from sparsezo_gui.recipe import build
+from sparsezo_gui.recipe.presets import matching, preset
 
 
 def test_no_run_starts_with_other_values_than_those_on_screen(window, find, enter, click, workspace):
@@ -83,6 +85,34 @@ def test_another_model_or_data_bring_a_name_and_a_text_of_their_own(window, clic
     enter("Data source", "others.csv")
     click("Start run")
     qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.name == "mine")
+
+
+@pytest.mark.parametrize("data_first", [False, True])
+@pytest.mark.parametrize("automatic", [False, True])
+def test_the_starters_method_does_not_come_along_to_another_model(window, enter, workspace, data_first, automatic):
+    workspace.set_automatic(automatic)
+    for page in ("data", "model") if data_first else ("model", "data"):
+        window.go(page)
+        if page == "model":
+            enter("Model folder or Hub id", "Qwen/Qwen3-0.6B")
+        else:
+            enter("Data source", "reviews.csv")
+    made, defaults = workspace.recipe, build({})
+    if automatic:
+        assert (made.estimator.rule, made.mask, made.update) == ("auto", defaults.mask, defaults.update)
+        return
+    assert matching(made) is preset("Gradient subspace") and made.update.find_rate
+    assert (made.estimator, made.mask.text, made.mask.sequences) == (defaults.estimator, "general", 32)
+    assert (made.loop.steps, made.loop.evaluate_every) == (250, 50)
+    workspace.change("model", id="some/other")
+    assert (workspace.recipe.mask, workspace.recipe.loop) == (made.mask, made.loop)
+
+
+def test_a_method_of_ones_own_comes_along(window, enter, workspace):
+    workspace.change("mask", density=0.02)
+    enter("Model folder or Hub id", "Qwen/Qwen3-0.6B")
+    assert (workspace.recipe.mask.rule, workspace.recipe.mask.density) == ("sensitive", 0.02)
+    assert workspace.recipe.loop.steps == 1000
 
 
 @pytest.mark.parametrize(("told", "shown"), [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QFileDialog, QLayout, QPlainTextEdit, QSplitter, QWidget
 
@@ -32,9 +32,6 @@ KINDS = (BranchRun, SaveNotes, ListContents, ShareRun, ReceiveRun, InspectRun, R
 
 class RunsPage(Page):
     """The tree on the left, the selected run on the right. Actions that need its model load it, paused."""
-
-    step_selected = Signal(object, int)  # folder of the selected run, and its step
-    export_wanted = Signal(object, int)  # the same, to be exported
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Runs", "Every step of every run is saved. Choose a step to continue from.")

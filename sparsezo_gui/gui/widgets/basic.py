@@ -174,6 +174,9 @@ class Page(QWidget):
     """A page: title, one sentence, a banner for problems, and a body that scrolls if it does not fit."""
 
     go_to = Signal(str)  # the name of another page to show
+    step_selected = Signal(object, int)  # folder of a run, and its step, which the chat is to answer from
+    export_wanted = Signal(object, int)  # the same, to be exported
+    ask_wanted = Signal(object, int)  # the same, to be asked now
 
     def __init__(self, title: str, sentence: str) -> None:
         super().__init__()
