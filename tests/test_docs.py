@@ -33,15 +33,8 @@ FENCE = re.compile(r"(?:^`(\S+)`:\n\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 MODEL = "Qwen/Qwen3-0.6B"
 ROWS = 40  # of each data file, which the page shows the first of
-FEW = (
-    "loop.steps=4",
-    "loop.batch_size=2",
-    "loop.evaluate_every=2",
-    "data.train=16",
-    "data.validation=4",
-    "data.test=4",
-    "mask.sequences=2",
-)
+FEW = ("loop.steps=4", "loop.batch_size=2", "loop.evaluate_every=2", "data.train=16", "data.validation=4", "data.test=4",
+       "mask.sequences=2")
 SHORTER = {"--step 200": "--step 2", "my-run@200": "my-run@2", '"loop.steps=100"': ", ".join(map(repr, FEW))}
 """A step that is there in so few."""
 TAKE_RECIPE = ("train", "preview", "plan", "estimate", "rates", "mask")
@@ -57,9 +50,7 @@ SHORT = {
 }  # fmt: skip
 """What makes other commands short."""
 QUICK = ("guides/classify.md", "guides/prefer.md")
-FOLLOWED = [
-    name for name, path in PAGES.items() if FENCE.search(path.read_text("utf-8")) and name != "reference/files.md"
-]
+FOLLOWED = [name for name, path in PAGES.items() if FENCE.search(path.read_text("utf-8")) and name != "reference/files.md"]
 
 
 def slow(pages):
@@ -102,10 +93,7 @@ def reader(run, datasets_hub, qwen, tmp_path, monkeypatch):
                     for part in line.split(" && "):
                         typed(shlex.split(part, comments=True), run)
             elif kind == "python":
-                exec(
-                    compile(content.replace("'loop.steps=4'", f"'loop.steps=4', 'model.id={MODEL}'"), "page", "exec"),
-                    {},
-                )
+                exec(compile(content.replace("'loop.steps=4'", f"'loop.steps=4', 'model.id={MODEL}'"), "page", "exec"), {})
 
     return follow
 
