@@ -12,6 +12,7 @@ from sparsezo_gui.gui.calls import EngineCalls, Request, RunRequest
 from sparsezo_gui.gui.messages import Answered, Emitted, Failed, Message, Ticket
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import LoadEngine
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.worker import Engine, Worker
 from sparsezo_gui.recipe.events import Event, Notice, Progress
 
@@ -187,7 +188,7 @@ class Client(QObject):
             if isinstance(message.event, Progress):
                 channel.progress = message.event
             elif isinstance(message.event, Notice):
-                channel.notices.append(message.event.text)
+                channel.notices.append(in_form_words(message.event.text))
             return request.shows_progress
         channel.busy, channel.progress = False, None
         channel.problem = message.problem if isinstance(message, Failed) else None

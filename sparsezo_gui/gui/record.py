@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsezo_gui.answers import History
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import (
     Evaluation,
@@ -223,7 +224,7 @@ class RunRecord:
             elif isinstance(event, RateFound):
                 self.trials, self.progress = _before_start(event.trials), None
             elif isinstance(event, Notice):
-                self.notes.append(StepNotice(event.step or self.step, event.text, event.level))
+                self.notes.append(StepNotice(event.step or self.step, in_form_words(event.text), event.level))
             elif isinstance(event, RateChanged):
                 self.rate_changes.append(event)
             elif isinstance(event, Examples):

@@ -8,7 +8,16 @@ from typing import Any
 
 from PySide6.QtCore import QSettings, QTimer, Signal
 
-from sparsezo_gui.answers import MaskReport, MemoryEstimate, ModelCode, ModelSummary, Plan, RateReport, Received
+from sparsezo_gui.answers import (
+    DataPreview,
+    MaskReport,
+    MemoryEstimate,
+    ModelCode,
+    ModelSummary,
+    Plan,
+    RateReport,
+    Received,
+)
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui import inputs
 from sparsezo_gui.gui.calls import EngineCalls, Request, RunRequest
@@ -175,6 +184,13 @@ class Workspace(Client):
         self.ask(ReadModel(self.recipe))
         self.ask(EstimateMemory(self.recipe))
         self.ask(EstimateWays(self.recipe))
+        asked, models = self.of(CheckFits).request, self.of(ListModels)
+        if (
+            isinstance(asked, CheckFits)
+            and inputs.of_fits(asked.recipe) != inputs.of_fits(self.recipe)
+            and models.answer
+        ):
+            self._check_fits(ListModels(), models.answer)
         self.recipe_stable.emit()
 
     # Questions about the recipe
@@ -254,7 +270,15 @@ class Workspace(Client):
         asked, plan = found.answered_request, found.answer
         if isinstance(asked, CompareWays) and plan and inputs.compares(plan, asked.recipe, self.recipe):
             return plan
-        return None if estimate.problem else estimate.answer
+        known = not estimate.problem and inputs.same_model(estimate.answered_request, self.recipe)
+        return estimate.answer if known else None
+
+    @property
+    def preview_answer(self) -> DataPreview | None:
+        """The last preview of this data for this model; None without one, or if the last one failed."""
+        found = self.of(PreviewData)
+        known = not found.problem and inputs.same_data(found.answered_request, self.recipe)
+        return found.answer if known else None
 
     @property
     def mask(self) -> MaskReport | None:

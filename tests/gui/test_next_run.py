@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from datetime import date
+from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QMessageBox
 
+from sparsezo_gui import engine
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.following import named, short
 from sparsezo_gui.gui.widgets.next_run import NextRun
@@ -121,10 +125,34 @@ def test_a_method_of_ones_own_comes_along(window, enter, workspace):
      "Export it as 'PEFT adapter' or 'Hugging Face folder', or share the run."),
     ("Export it with --format gguf.", "Export it as 'GGUF file'."),
     ("Export it with --format gguf-lora or --format none.", "Export it as 'GGUF adapter' or --format none."),
-    ("No [table] here, and no [model] at all.", "No [table] here, and no [model] at all."),
+    ("No [table] here, and no [model] at all.", "No [table] here, and no 'Model' at all."),
+    ("Set [model] device = 'cpu' or bits = 16.", "Set Device = 'cpu' or Bits = 16."),
+    ("For example, set loop.steps=200.", "For example, set Steps=200."),
+    ("Set [data] merge_labels = true (in the terminal: --set data.merge_labels=true).", "Set Merge labels = true."),
+    ('Say which one it is with columns = { answer = "…" }.', "Say which one it is above the rows on the Data page."),
+    ("[data] template, line 2: 'x' is not expected here.", "Prompt template, line 2: 'x' is not expected here."),
 ])  # fmt: skip
 def test_settings_are_told_by_their_titles(told, shown):
-    assert in_form_words(told) == shown
+    assert in_form_words(told) == shown == in_form_words(shown)
+
+
+def sentences_of(path):
+    """The texts in a module that are no docstrings; what is filled in is 'X'."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    inside |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if id(node) not in inside and isinstance(node, ast.JoinedStr):
+            yield "".join(part.value if isinstance(part, ast.Constant) else "X" for part in node.values)
+        elif id(node) not in inside and isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_no_sentence_of_the_engine_names_a_table_of_the_file():
+    found = [text for path in Path(engine.__file__).parent.rglob("*.py") for text in sentences_of(path)]
+    kept = [text for text in found if " " in text and re.search(r"\[(data|model|mask|loop|privacy)\]", text)]
+    assert len(kept) > 20
+    assert not [text for text in map(in_form_words, kept) if re.search(r" \[(model|mask|loop|privacy)\]", text)]
 
 
 def test_after_a_run_a_new_model_starts_a_new_one(window, find, click, enter, workspace, engine, qtbot):

@@ -20,11 +20,12 @@ from sparsezo_gui.gui.workspace import Workspace
 @pytest.fixture
 def preparing(window, click, workspace, engine, qtbot):
     """A window whose run is being prepared."""
-    engine.pace = 0.05
+    engine.pace = 0.3
     workspace.change("loop", steps=150)
     click("Start run")
     qtbot.waitUntil(lambda: workspace.run.record.folder is not None)
     assert workspace.run.state == "Preparing"
+    engine.pace = 0.01
     return window
 
 

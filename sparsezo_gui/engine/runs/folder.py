@@ -250,9 +250,7 @@ def open_resolved(path: Path) -> RunFolder:
     except FileNotFoundError as error:
         if is_start(path):
             resume = shlex.join(["sparsezo", "resume", str(path)])
-            raise UserError(
-                f"{path}: has no steps yet, since it is still prepared. Resume it first: {resume}"
-            ) from error
+            raise UserError(f"{path}: this run has no steps yet. Resume it first: {resume}") from error
         raise UserError(f"{path}: not a run (it has no run.json). Choose a run folder.") from error
     except OSError as error:
         raise UserError(f"{path / 'run.json'}: cannot be read ({error.strerror}).") from error
@@ -262,7 +260,7 @@ def open_resolved(path: Path) -> RunFolder:
         if place == "version":
             raise UserError(f"{path}: a run of an unknown version. Update SparseZO.") from error
         raise UserError(
-            f"{path / 'run.json'}: damaged ({place}: {fault['msg'].lower()}). Restore it from a copy of the run."
+            f"{path / 'run.json'}: damaged ({place}: {recipes.in_words(fault)}). Restore it from a copy of the run."
         ) from error
     return RunFolder(path, facts)
 

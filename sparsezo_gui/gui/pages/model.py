@@ -21,6 +21,7 @@ from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.hub import DownloadBar, HubSearch
 from sparsezo_gui.gui.widgets.memory import verdict_of
 from sparsezo_gui.gui.widgets.safe_text import safe_name, safe_sentence, tooltip
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.recipe import ModelTable
 
@@ -142,7 +143,7 @@ class ModelPage(Page):
         self._say(self._workspace.change("model", **values))
 
     def _say(self, problem: str) -> None:
-        self._problem.setText(problem)
+        self._problem.setText(in_form_words(problem))
         self._problem.setVisible(bool(problem))
 
     def _fill(self) -> None:
@@ -163,7 +164,7 @@ class ModelPage(Page):
             item.setData(Qt.ItemDataRole.UserRole, identity)
             item.setToolTip(tooltip(problem or safe_name(identity)))
             if problem:
-                item.setText(f"{text}\nCannot be used: {safe_sentence(problem)}")
+                item.setText(f"{text}\nCannot be used: {safe_sentence(in_form_words(problem))}")
             self.list.addItem(item)
         waiting = models is None and workspace.of(ListModels).problem is None
         self._empty.setVisible(waiting or found <= 1)

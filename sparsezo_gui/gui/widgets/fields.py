@@ -15,6 +15,7 @@ from sparsezo_gui.gui.help import PLACE, show_help
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import button, column, label, restyle, row
 from sparsezo_gui.gui.widgets.edits import ListEdit, NumberEdit, TextEdit
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.recipe.variants import shown
 
 INDENT = 27  # of the hint below a radio button
@@ -229,7 +230,7 @@ class SettingField(QWidget):
         """Shows why the recipe refuses the value, or that it does not; returns this in the words of the form."""
         place = f"{self.name}: "
         sentence = fault.split(place, 1)[-1] if place in fault else fault
-        sentence = f"{self.title}: {sentence}" if sentence else ""
+        sentence = f"{self.title}: {in_form_words(sentence)}" if sentence else ""
         self.set_error(sentence)
         return sentence
 
