@@ -33,6 +33,7 @@ from sparsezo_gui.answers import (
     Pushed,
     RateReport,
     Received,
+    Removable,
     Rung,
     RunSummary,
     Shareable,
@@ -371,6 +372,22 @@ class StandIn:
         """Remembered only."""
         self.asked.append((folder, text))
 
+    def label(self, folder: Path, name: str, tags: tuple[str, ...]) -> None:
+        """Changes the list."""
+        self._fail("label")
+        self.run_list = [replace(run, name=name or run.name, tags=tags) if run.path == str(folder) else run
+                         for run in self.run_list]  # fmt: skip
+
+    def removable(self, folder: Path) -> Removable:
+        """Of three MiB."""
+        return Removable(str(folder), 3 * MB, sum(run.parent == str(folder) for run in self.run_list))
+
+    def remove_run(self, folder: Path) -> Removable:
+        """Changes the list."""
+        self._fail("remove_run")
+        self.run_list = [run for run in self.run_list if str(folder) not in (run.path, run.parent)]
+        return self.removable(folder)
+
     def contents(self, folder: Path) -> Shareable:
         """One file that holds examples, or not."""
         self._fail("contents")
@@ -476,8 +493,8 @@ def past(steps: int = 100, state: str = "stopped", of: int = 2000) -> History:
 
 def listed(path: Path, name: str = "yesterday", step: int = 100, **more: Any) -> RunSummary:
     """A run of 2000 steps."""
-    facts = {"state": "stopped", "best": 60, **more}
+    facts = {"state": "stopped", "best": 60, "model": "starter", **more}
     return RunSummary(
-        str(path), name, step=step, steps=2000, created="2026-11-21T18:04:11", model="starter",
+        str(path), name, step=step, steps=2000, created="2026-11-21T18:04:11",
         metrics={"accuracy": 0.5}, **facts,
     )  # fmt: skip

@@ -170,6 +170,19 @@ def restyle(widget: QWidget, **properties: object) -> None:
         widget.style().polish(widget)
 
 
+class Empty(QWidget):
+    """In place of a list without entries: a title, a sentence, and the one thing to do."""
+
+    def __init__(self, title: str, sentence: str, action: str, call: Callable[[], object]) -> None:
+        super().__init__()
+        self.setAccessibleName(title)
+        head, text = label(title, "figure"), label(sentence, "dim", wrap=True)
+        for part in (head, text):
+            part.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        do = button(action, call)
+        self.setLayout(column(None, head, text, GRID, row(None, do, None), None))
+
+
 class Page(QWidget):
     """A page: title, one sentence, a banner for problems, and a body that scrolls if it does not fit."""
 
