@@ -3,6 +3,7 @@
 The engine makes these and the window shows them, so neither has to import the other.
 """
 
+from sparsezo_gui.answers.crash import Crash
 from sparsezo_gui.answers.data import Candidate, DataPreview, Pieces, Task
 from sparsezo_gui.answers.doctor import Finding
 from sparsezo_gui.answers.memory import METHODS, TIGHT, MemoryEstimate, Part
@@ -18,6 +19,7 @@ __all__ = [
     "Candidate",
     "Content",
     "Cost",
+    "Crash",
     "DataPreview",
     "Downloaded",
     "Exported",

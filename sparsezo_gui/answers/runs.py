@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """An entry in the list of runs. ``state`` is 'done', 'stopped', 'running' or 'damaged'; ``parent`` is the path of
-    the run that it branched from at step ``start``; ``best`` is the best step on the validation examples; ``epsilon``
-    and ``delta`` are the privacy budget spent, if recorded after its last step; ``space`` is that of its values."""
+    """An entry in the list of runs. ``state`` is 'preparing', 'running', 'done', 'stopped', 'interrupted' (while it was
+    prepared, so that it has no steps) or 'damaged'; ``parent`` is the path of the run that it branched from at step
+    ``start``; ``best`` is the best step on the validation examples; ``epsilon`` and ``delta`` are the privacy budget
+    spent, if recorded after its last step; ``space`` is that of its values."""
 
     path: str
     name: str

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsezo_gui.answers import History
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import (
     Evaluation,
@@ -19,6 +20,7 @@ from sparsezo_gui.recipe.events import (
     GeneralText,
     Notice,
     Paused,
+    Preparing,
     Progress,
     RateChanged,
     RateFound,
@@ -34,7 +36,7 @@ from sparsezo_gui.stages import ONE, RESUMING, Overall, Stages, starting
 FIELDS = ("step", "loss", "gradient_estimate", "rate", "seconds", "memory", "tokens", "smooth")
 SMOOTHING = 0.97  # of the running mean of the loss, unless the user decides otherwise
 STATES = {
-    "starting": "Preparing", "running": "Running", "paused": "Paused", "waiting": "Waiting",
+    "starting": "Preparing", "preparing": "Preparing", "running": "Running", "paused": "Paused", "waiting": "Waiting",
     "unloaded": "Paused, model unloaded", "done": "Finished", "stopped": "Stopped",
     "interrupted": "Interrupted", "failed": "Failed", "damaged": "Damaged",
 }  # fmt: skip
@@ -126,6 +128,7 @@ class RunRecord:
         self.started: Started | None = None
         self.finished: Finished | None = None
         self.reason = ""
+        self.is_start = False  # prepared in part, so that it has no steps
         self.prepare()
         self.examples: Examples | None = None  # best and worst of the last evaluation
         self.general_text: GeneralText | None = None
@@ -136,7 +139,7 @@ class RunRecord:
     def prepare(self, resumed: bool = False) -> None:
         """The engine is about to start or resume the run."""
         self.state, self.preparing, self.finished, self.overall = "starting", True, None, None
-        self._stages = Stages(RESUMING if resumed else starting(self.recipe or Recipe()))
+        self._stages = Stages(RESUMING if resumed and not self.is_start else starting(self.recipe or Recipe()))
 
     def _prepared(self) -> None:
         """The first step is taken, or the run waits."""
@@ -153,7 +156,8 @@ class RunRecord:
         record.name = history.run.name
         state = history.run.state
         ended = record.finished is not None and record.finished.step >= record.step
-        record.active_elsewhere = state == "running"
+        record.active_elsewhere = state in ("running", "preparing")
+        record.is_start = state in ("preparing", "interrupted")
         record.state = state if state != "stopped" or ended else "interrupted"
         record.progress = None
         if history.fault:
@@ -202,7 +206,10 @@ class RunRecord:
             self.changes += 1
             if isinstance(event, Progress):
                 self.progress, self.overall = event, self._stages.at(event)
+            elif isinstance(event, Preparing):
+                self.folder, self.name, self.is_start = Path(event.run), event.name, True
             elif isinstance(event, Started):
+                self.is_start = False
                 self.started, self.state, self.finished, self.progress = event, "running", None, None
                 self.folder = Path(event.run)
                 self.name = event.name or self.name
@@ -217,7 +224,7 @@ class RunRecord:
             elif isinstance(event, RateFound):
                 self.trials, self.progress = _before_start(event.trials), None
             elif isinstance(event, Notice):
-                self.notes.append(StepNotice(event.step or self.step, event.text, event.level))
+                self.notes.append(StepNotice(event.step or self.step, in_form_words(event.text), event.level))
             elif isinstance(event, RateChanged):
                 self.rate_changes.append(event)
             elif isinstance(event, Examples):

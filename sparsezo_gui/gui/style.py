@@ -39,6 +39,8 @@ QPushButton[role="flat"], QToolButton[role="flat"] { background: transparent; bo
     border-radius: 4px; padding: 5px 8px; color: $accent; text-align: left; }
 QPushButton[role="flat"]:hover, QToolButton[role="flat"]:hover { background: $raised; }
 QPushButton[role="flat"]:focus, QToolButton[role="flat"]:focus { border: 2px solid $accent; padding: 4px 7px; }
+QPushButton[role="info"] { background: transparent; border: 0; padding: 0; min-height: 0; }
+QPushButton[role="info"]:hover { background: $raised; }
 QPushButton[role="flat"]:disabled, QToolButton[role="flat"]:disabled { color: $strong_border; }
 
 QLineEdit, QPlainTextEdit, QTextEdit, QComboBox { background: $base; border: 1px solid $strong_border;

@@ -57,6 +57,14 @@ class Progress(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Preparing(Event):
+    """The folder ``run`` of a new run exists; from here on, resuming it does what is missing up to its first step."""
+
+    run: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Started(Event):
     """The loop is about to run steps ``first`` to ``steps``. Counts are weights; ``device`` is 'cpu' or a GPU name."""
 

@@ -16,6 +16,7 @@ from sparsezo_gui.answers import (
     Cache,
     Content,
     Cost,
+    Crash,
     DataPreview,
     Downloaded,
     Exported,
@@ -95,10 +96,11 @@ class StandIn:
 
     def __init__(self, home: Path, pace: float = 0.002, loading: float = 0.0) -> None:
         self.home, self.pace, self.loading = home, pace, loading
-        self.endless = False
+        self.endless, self.verdict = False, "fits"
         self.faults: dict[str, Exception] = {}
         self.estimated = memory()
         self.findings = [Finding("Python", "3.12.1")]
+        self.left: list[Crash] = []
         self.run_list: list[RunSummary] = []
         self.also: Path | None = None
         self.exported: tuple[str, Path, int | None, dict[str, str]] | None = None
@@ -121,8 +123,8 @@ class StandIn:
     def load(self, closing: threading.Event) -> Work[None]:
         """Takes ``loading`` seconds."""
         self._fail("load")
-        end = time.monotonic() + self.loading
-        while time.monotonic() < end and not closing.is_set():
+        began = time.monotonic()
+        while time.monotonic() < began + self.loading and not closing.is_set():
             yield e.Progress("Loading the engine", 1, 6, "packages")
             time.sleep(0.01)
 
@@ -134,6 +136,11 @@ class StandIn:
         """Nothing is wrong, unless ``findings`` say so."""
         self._fail("computer")
         return self.findings
+
+    def crashes(self) -> list[Crash]:
+        """None, unless some are ``left``."""
+        self._fail("crashes")
+        return self.left
 
     def models(self) -> list[ModelSummary]:
         """Four of them."""
@@ -159,7 +166,7 @@ class StandIn:
     def fits(self, recipe: Recipe, models: tuple[str, ...]) -> Work[dict[str, str]]:
         """The large one is too large."""
         yield e.Progress("Reading data")
-        return {name: "too large" if "Llama" in name else "fits" for name in models}
+        return {name: "too large" if "Llama" in name else self.verdict for name in models}
 
     def measure(self, recipe: Recipe) -> Work[MemoryEstimate]:
         """Two forward passes."""
@@ -244,6 +251,9 @@ class StandIn:
         self._fail("train")
         folder = folder or self.home / "run"
         folder.mkdir(parents=True, exist_ok=True)
+        if first == 1:
+            yield e.Preparing(str(folder), recipe.run.name or "starter")
+        self._fail("prepare")
         for done in range(0, 33, 8):
             yield e.Progress("Finding sensitive weights", done, 32, "sequences")
             time.sleep(self.pace)
@@ -319,9 +329,11 @@ class StandIn:
         return False
 
     def resume(self, folder: Path, commands: Commands) -> Iterator[e.Event]:
-        """From step 101 on."""
+        """From step 101 on, or from the first if it was not prepared yet."""
         self._fail("resume")
-        return self.train(Recipe(), commands, first=101, folder=folder)
+        history = self.histories.get(folder)
+        first = 1 if history and history.run.state == "interrupted" else 101
+        return self.train(history.recipe if history else Recipe(), commands, first=first, folder=folder)
 
     def inspect(self, folder: Path, accept: bool, commands: Commands) -> Iterator[e.Event]:
         """Loaded and paused at step 100; answers, evaluates and rolls back. Changed inputs are a fault until they are

@@ -208,7 +208,7 @@ def test_stopping_before_the_first_step(run, click, workspace, engine, qtbot):
     qtbot.wait(50)
     click("Stop run")
     qtbot.waitUntil(lambda: not workspace.run.running)
-    assert workspace.run.record.state == "stopped"
+    assert workspace.run.record.state == "interrupted"
 
 
 def test_failures_are_shown(run, click, find, workspace, engine, qtbot):

@@ -41,7 +41,7 @@ def _measured(running: Running, model: Loaded, split: str, base: bool = False, f
     if not examples:
         return
     compared = session.base(examples, BATCH)
-    with session.tuned.base() if base else session.tuned.applied():
+    with session.original() if base else session.current():
         before = () if base or first else running.answers.get(split, ())
         found = yield from evaluate(session.model, examples, split, session.recipe.objective, compared, before)
     if base and first is None and any(found.answers):

@@ -14,6 +14,7 @@ from sparsezo_gui.engine.runs.gradients import GradientWriter
 from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.watch import Watch
+from sparsezo_gui.engine.workers import Workers
 from sparsezo_gui.errors import DiskFull
 from sparsezo_gui.recipe import events as e
 
@@ -68,6 +69,7 @@ class Running:
     waiting: str = ""
     stopping: bool = False
     splits: tuple[str, ...] = ("validation", "test")  # evaluated at the end
+    workers: Workers = field(default_factory=Workers)
     accept: bool = False  # inputs changed since the run started: it then answers prompts but takes no steps
     journal: JournalWriter = field(init=False)  # open while the loop runs
     gradients: GradientWriter | None = field(default=None, init=False)  # None: not or no longer recorded

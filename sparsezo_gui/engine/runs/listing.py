@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from sparsezo_gui.engine.drafts import sweep
 from sparsezo_gui.engine.files import open_plain
 from sparsezo_gui.engine.locks import is_held
 from sparsezo_gui.engine.runs import journal
-from sparsezo_gui.engine.runs.folder import BRANCHES, DEEPEST, EVENTS, LOCK, open_resolved, runs_home
+from sparsezo_gui.engine.runs.folder import BRANCHES, DEEPEST, EVENTS, open_resolved, runs_home
 from sparsezo_gui.engine.runs.journal import Position
 from sparsezo_gui.engine.runs.labels import labels_of
+from sparsezo_gui.engine.runs.preparing import LOCK, RECIPE, is_start
 from sparsezo_gui.engine.runs.start import sweep_starts
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import Recipe, outcome
+from sparsezo_gui.recipe import Recipe, load, outcome
 from sparsezo_gui.recipe.events import Event
 from sparsezo_gui.recipe.metrics import deciding
 from sparsezo_gui.recipe.presets import matching
@@ -36,7 +38,7 @@ def list_runs(also: Path | None = None) -> list[RunSummary]:
     sweep(home)
     sweep_starts(home)
     roots = dict.fromkeys(path.resolve() if path.is_symlink() else path for path in _run_folders(home, links=True))
-    if also is not None and (also / "run.json").is_file():
+    if also is not None and is_run(also):
         also = also.resolve()
         while also.parent.name == BRANCHES and (also.parent.parent / "run.json").is_file():
             also = also.parent.parent
@@ -50,9 +52,14 @@ def _run_folders(folder: Path, links: bool = False) -> list[Path]:
     with suppress(OSError), os.scandir(folder) as entries:
         return [
             Path(entry.path) for entry in entries
-            if (links or not entry.is_symlink()) and os.path.isfile(os.path.join(entry.path, "run.json"))
+            if (links or not entry.is_symlink()) and is_run(Path(entry.path))
         ]  # fmt: skip
     return []
+
+
+def is_run(path: Path) -> bool:
+    """Whether the folder is a run, if only one that is still prepared."""
+    return (path / "run.json").is_file() or is_start(path)
 
 
 def _with_branches(run: RunSummary) -> Iterator[RunSummary]:
@@ -77,6 +84,8 @@ def summary(path: Path) -> RunSummary:
 
 def _summary(path: Path) -> RunSummary:
     parent = str(path.parent.parent) if path.parent.name == BRANCHES else ""
+    if is_start(path):
+        return _summary_of_start(path)
     try:
         run = open_resolved(path)
         recipe, recorded = run.recipe, recent_events(path / EVENTS)
@@ -95,6 +104,20 @@ def _summary(path: Path) -> RunSummary:
         epsilon=spent.epsilon if spent else None, delta=spent.delta if spent else None,
         space=recipe.mask.space, tags=labels_of(path).tags, data=recipe.data.source, method=_method(recipe),
         metric=metric, curve=_curve(events, metric), tuned=run.facts.tuned, parameters=run.facts.parameters,
+    )  # fmt: skip
+
+
+def _summary_of_start(path: Path) -> RunSummary:
+    """The entry of a run that is being prepared, or whose preparation was interrupted."""
+    state = "preparing" if is_held(path / LOCK) else "interrupted"
+    try:
+        recipe = load(path / RECIPE)
+        created = datetime.fromtimestamp((path / RECIPE).stat().st_mtime, UTC).isoformat(timespec="seconds")
+    except (UserError, OSError) as error:
+        return RunSummary(str(path), path.name, "damaged", 0, 0, "", "", {}, problem=str(error))
+    return RunSummary(
+        str(path), recipe.run.name, state, 0, recipe.loop.steps, created, recipe.model.id, {}, space=recipe.mask.space,
+        tags=labels_of(path).tags, data=recipe.data.source, method=_method(recipe),
     )  # fmt: skip
 
 

@@ -102,7 +102,7 @@ class RunPage(Page):
 
     def start(self) -> None:
         """Starts a new run with the recipe."""
-        if why := self._workspace.faults.first or self._workspace.blocker:
+        if why := self._workspace.faults.first or self._workspace.start_blocker:
             self.banner.show_problem(Problem(why), "info")
             return
         self.banner.clear()

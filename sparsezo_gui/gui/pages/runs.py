@@ -227,7 +227,8 @@ class RunsPage(Page):
         self._view.mark(step)
         mine = workspace.run.holds(run.path)
         why = "" if mine else workspace.blocker
-        why = why or ("It is active in another window or terminal." if run.state == "running" and not mine else "")
+        elsewhere = run.state in ("running", "preparing") and not mine
+        why = why or ("It is active in another window or terminal." if elsewhere else "")
         damaged = run.state == "damaged"
         self._step.setEnabled(not damaged)
         for control in (self._evaluate, self._back):

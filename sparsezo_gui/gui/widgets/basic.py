@@ -49,7 +49,7 @@ class Button(QPushButton):
 
     def __init__(self, text: str, role: str = "", image: str = "") -> None:
         super().__init__(text)
-        self._image, self._tint = image, {"primary": "on_accent", "flat": "accent"}.get(role, "text")
+        self._image, self._tint = image, {"primary": "on_accent", "flat": "accent", "info": "dim"}.get(role, "text")
         self.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
         if role:
             self.setProperty("role", role)
