@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QButtonGroup, QGridLayout, QRadioButton, QWidget
 
 from sparsezo_gui.gui.formatting import size
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Card, add, badge, label, restyle, row
+from sparsezo_gui.gui.widgets.basic import Card, add, label, restyle, row
 
 if TYPE_CHECKING:
     from sparsezo_gui.engine.export.form import ExportFormat
@@ -28,7 +28,7 @@ class FormatCard(Card):
         self.button = QRadioButton(form.title)
         self.button.setAccessibleName(form.title)
         self.button.toggled.connect(lambda on: restyle(self, chosen=on))
-        self._size, self._hint = badge(f"Size of {form.title}"), label("", "hint", wrap=True)
+        self._size, self._hint = label("", "heading", name=f"Size of {form.title}"), label("", "hint", wrap=True)
         opens = label(f"Opens in {form.opens}.", "dim", wrap=True)
         for part in (self._hint, opens):
             part.setAlignment(Qt.AlignmentFlag.AlignTop)
@@ -40,7 +40,7 @@ class FormatCard(Card):
     def show_size(self, number: int) -> None:
         """Shows about how many bytes it takes; 0: unknown."""
         self._size.setText(f"about {size(number)}")
-        self._size.setVisible(number > 0)
+        self._size.setVisible(number > 0 and self.button.isEnabled())
 
     def refuse(self, reason: str) -> None:
         """Disables it for a reason, or enables it without one."""
