@@ -48,8 +48,7 @@ def choose(device: str) -> torch.device:
     index = int(device.partition(":")[2] or local)
     if index >= count and index == local:
         raise UserError(
-            f"This computer has {count} GPU(s) for more workers. Start one for each GPU, or set [model] device = "
-            "'cpu'."
+            f"This computer has {count} GPU(s) for more workers. Start one for each GPU, or set [model] device = 'cpu'."
         )
     if index >= count:
         raise UserError(
