@@ -243,6 +243,10 @@ class StandIn:
         self._fail("history")
         return self.histories[folder]
 
+    def curves(self, folders: tuple[Path, ...]) -> list[History]:
+        """What a test put there."""
+        return [self.history(folder) for folder in folders]
+
     def train(
         self, recipe: Recipe, commands: Commands, first: int = 1, folder: Path | None = None
     ) -> Iterator[e.Event]:
@@ -416,8 +420,16 @@ class StandIn:
         yield from self._told(e.Progress("Writing", 1, 2, "files"))
         yield e.Notice("The base model is in 4 bits only.")
         yield e.Progress("Checking", 2, 2, "prompts")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(b"x" * 2048)
         told = ("20,000 of 20,000 tuned weights differ from the base model's.",)
         return Exported(step or 100, 20_000, told, str(out))
+
+    def ask_export(self, folder: Path, out: Path, prompt: str) -> Work[str]:
+        """Reads the file."""
+        self._fail("ask_export")
+        yield e.Progress("Loading the model", 1, 2, "parts")
+        return f"{out.name} with {len(out.read_bytes())} bytes answers: {prompt}"
 
     def consent(self, code: ModelCode) -> None:
         """Remembered only."""
