@@ -90,6 +90,10 @@ case "$what" in
             cp -r "$UV_FIND_LINKS" "$root/wheels"
             torch=index variables=(UV_FIND_LINKS=/wheels)
         fi
+        if [ -n "${SSL_CERT_FILE:-}" ]; then # of a proxy
+            cp "$SSL_CERT_FILE" "$root/source/certificates.crt"
+            variables+=(SSL_CERT_FILE=/source/certificates.crt)
+        fi
         installer=(/source/packaging/install.sh --torch "$torch" "/source/$(basename "$what")")
         timed "install.sh" user env "${variables[@]}" "${installer[@]}"
         size "installed" "$home/.local/share/uv"
