@@ -60,6 +60,10 @@ class ChangedInputs(UserError):
         self.changed = changed
 
 
+class LostWorker(UserError):
+    """Another worker of the run, or the connection to it, is gone."""
+
+
 class DiskFull(UserError):
     """The disk is full. The write can be repeated once there is space."""
 

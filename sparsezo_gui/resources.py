@@ -16,6 +16,9 @@ BUNDLED_TEXT = {"starter": ROOT / "starter" / "text.jsonl", "general": ROOT / "t
 CHECK_TEXT = ROOT / "text" / "check.jsonl"
 """General text that is reserved for checking a tuned model, and so is none of `BUNDLED_TEXT`, to find a mask on."""
 
+DOCS = ROOT / "docs"
+"""The documentation, in Markdown: the help of the window, and the source of the site."""
+
 
 def recipes() -> dict[str, Path]:
     """Bundled recipes by name."""

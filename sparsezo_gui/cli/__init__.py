@@ -20,11 +20,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sparsezo_gui import plain, start
+from sparsezo_gui.cli import launch
 from sparsezo_gui.cli.command import Command
 from sparsezo_gui.cli.parser import parser
 from sparsezo_gui.console import Console
 from sparsezo_gui.engine.sandbox import child
-from sparsezo_gui.errors import OUT_OF_MEMORY, ConsentNeeded, UserError, out_of_memory
+from sparsezo_gui.errors import OUT_OF_MEMORY, ConsentNeeded, LostWorker, UserError, out_of_memory
 from sparsezo_gui.redaction import redacted
 from sparsezo_gui.untrusted import is_fault
 
@@ -47,8 +48,9 @@ def _main(arguments: list[str]) -> int:
         with _interruptible():
             return _run(parser().parse_args(arguments), console) or 0
     except UserError as error:
-        console.error(OUT_OF_MEMORY if out_of_memory(error) else str(error))
-        return 2
+        if not launch.rank():  # the leader says it
+            console.error(OUT_OF_MEMORY if out_of_memory(error) else str(error))
+        return 1 if isinstance(error, LostWorker) else 2
     except KeyboardInterrupt:
         console.error("Interrupted.")
         exec("")  # if the last exec() was interrupted, Python would exit by the signal instead of with this code
@@ -96,6 +98,13 @@ def _interruptible() -> Iterator[None]:
 def _run(options: argparse.Namespace, console: Console) -> int | None:
     """Runs the command; if it needs code that the user allows with --trust-remote-code, starts it again."""
     command: Command = options.command
+    if command.shared and launch.rank():
+        return launch.help_out(options)
+    with launch.leading(options):
+        return _run_here(command, options, console)
+
+
+def _run_here(command: Command, options: argparse.Namespace, console: Console) -> int | None:
     try:
         return command.run(options, console)
     except ConsentNeeded as needed:

@@ -24,18 +24,22 @@ Argument = Callable[[argparse.ArgumentParser], object]
 @dataclass(frozen=True)
 class Command:
     """A command: ``help`` is a sentence or two, and ``run`` returns the exit code (None: 0). A command that ``loads`` a
-    model or its tokenizer also takes --trust-remote-code."""
+    model or its tokenizer also takes --trust-remote-code; one that is ``shared`` also runs under torchrun, where its
+    options have the ``workers``."""
 
     name: str
     help: str
     arguments: tuple[Argument, ...]
     loads: bool
     run: Run
+    shared: bool = False
 
 
-def command(name: str, help: str, *arguments: Argument, loads: bool = False) -> Callable[[Run], Command]:
+def command(
+    name: str, help: str, *arguments: Argument, loads: bool = False, shared: bool = False
+) -> Callable[[Run], Command]:
     """Makes a `Command` of the function below. `sparsezo_gui.cli.parser` lists all of them."""
-    return lambda run: Command(name, help, arguments, loads, run)
+    return lambda run: Command(name, help, arguments, loads, run, shared)
 
 
 def argument(*names: str, **options: Any) -> Argument:

@@ -6,13 +6,14 @@ import argparse
 from typing import Any, NoReturn
 
 from sparsezo_gui import __version__
-from sparsezo_gui.cli import bench, doctor, hub, lists, plans, runs, token, tuned, tuning
+from sparsezo_gui.cli import bench, doctor, hub, lists, plans, runs, submit, token, tuned, tuning
 from sparsezo_gui.cli.command import JSON, TRUST
 from sparsezo_gui.errors import UserError
 
 COMMANDS = (
     tuning.train,
     tuning.resume,
+    submit.submit,
     runs.branch,
     runs.verify,
     runs.share,
@@ -64,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(metavar="COMMAND", required=True)
     for each in COMMANDS:
         sub = commands.add_parser(each.name, help=each.help, description=each.help)
-        sub.set_defaults(command=each, set=[], trust_remote_code=False)
+        sub.set_defaults(command=each, set=[], trust_remote_code=False, workers=None)
         for add in (JSON, *each.arguments, *([TRUST] if each.loads else [])):
             add(sub)
     return made

@@ -30,6 +30,7 @@ from sparsezo_gui.engine.pretrained.source import ModelSource
 from sparsezo_gui.engine.pretrained.spec import ModelSpec
 from sparsezo_gui.engine.pretrained.tokenizer import CURE, load_tokenizer
 from sparsezo_gui.engine.pretrained.weights import Checkpoint
+from sparsezo_gui.engine.workers import Workers
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import ModelTable
@@ -58,6 +59,8 @@ class FrozenModel:
     """What brings its blocks to the device, where they do not fit there together."""
     prefix: Prefix | None = None
     """What enters the first block that may be tuned, where that is not the first of all."""
+    workers: Workers = field(default_factory=Workers)
+    """Who makes its passes."""
     spec: ModelSpec = field(init=False)
     """Shapes and counts. Eligible weights are those that may be tuned, of all blocks or of the last ones."""
 

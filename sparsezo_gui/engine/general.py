@@ -41,11 +41,11 @@ def perplexity(model: FrozenModel, text: list[Encoded]) -> Generator[Progress, N
 
 def compared(session: Session) -> Generator[Progress, None, GeneralText]:
     """The perplexity of the base model and of the session's. Raises `UserError` like `general_text`."""
-    model, tuned = session.model, session.tuned
+    model = session.model
     text = general_text(model, session.recipe.data.max_tokens)
-    with tuned.base():
+    with session.original():
         before = yield from perplexity(model, text)
-    with tuned.applied():
+    with session.current():
         after = yield from perplexity(model, text)
     return GeneralText(session.step, sum(map(weight_of, text)), before, after)
 

@@ -11,6 +11,9 @@ LoRA). A step costs three forward passes and dequantises each weight three times
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +25,7 @@ from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.layers.blocks import Blocks, grad_of
 from sparsezo_gui.engine.layers.kept import kept
 from sparsezo_gui.engine.layers.linear import FrozenLinear, Recorder, loss_scale, recorded
-from sparsezo_gui.engine.objective import gathered, pack_of, packs_of, weight_of
+from sparsezo_gui.engine.objective import count_tokens, gathered, pack_of, packs_of, weight_of
 from sparsezo_gui.engine.objectives import Objective
 from sparsezo_gui.engine.route import route
 from sparsezo_gui.engine.spaces.values import TunedValues
@@ -30,7 +33,7 @@ from sparsezo_gui.engine.spaces.values import TunedValues
 
 def gradient(
     model: FrozenModel, tuned: TunedValues, objective: Objective, batch: Sequence[Encoded], blocks: int | None = None,
-    base: Tensor | None = None,
+    base: Tensor | None = None, asked: dict[str, Any] | None = None,
 ) -> tuple[Tensor, float]:  # fmt: skip
     """∇L of the batch in nats, fp32 (n,), at the values the layers hold, and L; with ``blocks``, only in the last
     ``blocks`` decoder blocks, zero in the others. ``base`` is what the objective compares the batch against.
@@ -38,13 +41,47 @@ def gradient(
     Packs of examples follow each other; their gradients are summed in fp32, in order.
     """
     found = torch.zeros_like(tuned.values, dtype=torch.float32)
-    weight, loss, first = sum(map(weight_of, batch)), 0.0, 0
-    backward = _Backward(model, tuned, blocks, found)
-    for part in packs_of(batch, min(model.pack_rows, BACKWARD_ROWS[model.device.type]), 1):
-        own = None if base is None else base[..., first : first + len(part)]
-        loss += backward.add(objective, part, weight, own)
-        first += len(part)
-    return found.div_(backward.scale), loss
+    passes = BackwardPasses(model, tuned, objective, batch, blocks, base, asked)
+    loss = 0.0
+    for share in model.workers.add(passes, found):
+        loss += share
+    return found.div_(loss_scale(model.dtype)), loss
+
+
+@dataclass(frozen=True)
+class BackwardPasses:
+    """Passes of a batch, forward and backward: one pack at a time, which is a unit; see `gradient`, and
+    `sparsezo_gui.engine.objective.Passes` for ``asked``."""
+
+    model: FrozenModel
+    tuned: TunedValues
+    objective: Objective
+    examples: Sequence[Encoded]
+    blocks: int | None
+    base: Tensor | None
+    asked: dict[str, Any] | None = None
+
+    @cached_property
+    def units(self) -> list[list[Encoded]]:
+        """The packs."""
+        return list(packs_of(self.examples, min(self.model.pack_rows, BACKWARD_ROWS[self.model.device.type]), 1))
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows of each unit, in tokens."""
+        return [sum(map(count_tokens, pack)) for pack in self.units]
+
+    def run(self, units: range, found: Tensor) -> list[float]:
+        """Makes the passes ``units``: adds their gradients, times the model's loss scale, to ``found`` (n,), and
+        returns the share of each in the loss."""
+        backward, losses = _Backward(self.model, self.tuned, self.blocks, found), []
+        weight, first = sum(map(weight_of, self.examples)), sum(map(len, self.units[: units.start]))
+        for unit in units:
+            part = self.units[unit]
+            own = None if self.base is None else self.base[..., first : first + len(part)]
+            losses.append(backward.add(self.objective, part, weight, own))
+            first += len(part)
+        return losses
 
 
 class _Backward:

@@ -7,8 +7,12 @@ cross-entropy over the candidates. Anything else is the mean negative log-likeli
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,13 +48,79 @@ def measure(model: FrozenModel, examples: Sequence[Encoded], points: int = 1, ow
 
     If the values differ between examples, the layers read from ``owners`` which example a row belongs to.
     """
-    # All packs are queued before waiting for the first result.
-    ran, first = [], 0
-    for part in packs_of(examples, model.pack_rows, points):
-        pack, pairs = pack_of(model, part, owners, first)
-        ran.append((part, log_probabilities(model, pack, points), pairs))
-        first += len(part)
-    parts = [gathered(*each) for each in ran]
+    (found,) = Passes(model, examples, (Place(points, nullcontext, owners),), model.workers.here).measured()
+    return found
+
+
+class Place(NamedTuple):
+    """Where losses are measured: inside ``held()``, the model's layers hold ``points`` points; see `measure`."""
+
+    points: int
+    held: Callable[[], AbstractContextManager[None]]
+    owners: Owners | None = None
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Forward passes of ``examples`` at ``places``. One pass, of a pack at a place, is a unit: workers share these, and
+    how many workers there are does not change a bit of any. ``asked`` describes the places to other workers; without
+    it, this process makes all passes. See `sparsezo_gui.engine.workers`.
+    """
+
+    model: FrozenModel
+    examples: Sequence[Encoded]
+    places: tuple[Place, ...]
+    asked: dict[str, Any] | None = None
+
+    @cached_property
+    def packs(self) -> list[list[list[Encoded]]]:
+        """The packs of each place."""
+        return [list(packs_of(self.examples, self.model.pack_rows, place.points)) for place in self.places]
+
+    @cached_property
+    def units(self) -> list[tuple[int, int]]:
+        """Numbers of the place and of its pack, in order."""
+        return [(place, pack) for place, packs in enumerate(self.packs) for pack in range(len(packs))]
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows of each unit, tokens × points."""
+        return [
+            self.places[place].points * sum(map(count_tokens, self.packs[place][pack])) for place, pack in self.units
+        ]
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Shape of what each unit gives."""
+        return [
+            (self.places[place].points, len(self.packs[place][pack]) * width_of(self.packs[place][pack]))
+            for place, pack in self.units
+        ]
+
+    @torch.no_grad()
+    def run(self, units: range) -> list[Tensor]:
+        """Makes the passes ``units``: of each, the summed log-probabilities of candidates, see `summed`."""
+        found: list[Tensor] = []
+        for place, group in groupby(units, lambda unit: self.units[unit][0]):
+            points, held, owners = self.places[place]
+            with held():
+                # All packs are queued before waiting for the first result.
+                ran = []
+                for _, number in (self.units[unit] for unit in group):
+                    part, first = self.packs[place][number], sum(map(len, self.packs[place][:number]))
+                    pack, pairs = pack_of(self.model, part, owners, first)
+                    ran.append((part, log_probabilities(self.model, pack, points), pairs))
+                found += [summed(*each) for each in ran]
+        return found
+
+    def measured(self) -> list[Measured]:
+        """The likelihoods at each place, from passes that all workers make."""
+        found = iter(self.model.workers.run(self))
+        return [joined([_losses(part, next(found)) for part in packs]) for packs in self.packs]
+
+
+def joined(parts: Sequence[Measured]) -> Measured:
+    """Losses of several packs."""
     return Measured(
         torch.cat([part.sums for part in parts], dim=1),
         torch.cat([part.weights for part in parts]),
@@ -133,24 +203,36 @@ def _shared(rows: Sequence[Row]) -> int:
 def gathered(examples: Sequence[Encoded], found: Tensor, owners: list[tuple[int, int]]) -> Measured:
     """Losses of a pack's examples from log p of its pairs, ``found`` (points, P), and their ``owners`` (see
     `pack_of`). Differentiable."""
-    width = max(1, max(example.choices for example in examples))
+    return _losses(examples, summed(examples, found, owners))
+
+
+def summed(examples: Sequence[Encoded], found: Tensor, owners: list[tuple[int, int]]) -> Tensor:
+    """Summed log p of each candidate of each example, fp64 (points, examples · width), on the CPU."""
+    width = width_of(examples)
     slot = torch.tensor([number * width + choice for number, choice in owners], dtype=torch.int64)
     found = found.double().cpu()
-    sums = torch.zeros(len(found), len(examples) * width, dtype=torch.float64).index_add_(1, slot, found)
-    counts = torch.zeros(len(examples) * width, dtype=torch.float64).index_add_(0, slot, torch.ones(len(slot)).double())
-    return _losses(examples, sums.unflatten(1, (-1, width)), counts.view(-1, width))
+    return torch.zeros(len(found), len(examples) * width, dtype=torch.float64).index_add_(1, slot, found)
 
 
-def _losses(examples: Sequence[Encoded], sums: Tensor, counts: Tensor) -> Measured:
-    """Losses from summed log-probabilities (points, examples, width) and the number of tokens in each sum."""
+def width_of(examples: Sequence[Encoded]) -> int:
+    """Most candidates of an example; 1 without choices."""
+    return max(1, max(example.choices for example in examples))
+
+
+def _losses(examples: Sequence[Encoded], summed: Tensor) -> Measured:
+    """Losses from `summed` log-probabilities."""
+    width = width_of(examples)
+    sums = summed.unflatten(1, (-1, width))
     losses, weights, scores = [], [], []
     for number, example in enumerate(examples):
+        owners = torch.tensor([choice for row in example.rows for choice in row.choices], dtype=torch.int64)
+        counts = torch.bincount(owners, minlength=width).double()
         if example.choices:
-            means = sums[:, number, : example.choices] / counts[number, : example.choices]
+            means = sums[:, number, : example.choices] / counts[: example.choices]
             losses.append(-means.log_softmax(dim=1)[:, example.label])
             weights.append(1.0)
             scores.append(means)
         else:
             losses.append(-sums[:, number, 0])
-            weights.append(float(counts[number, 0]))
+            weights.append(float(counts[0]))
     return Measured(torch.stack(losses, dim=1), torch.tensor(weights, dtype=torch.float64), tuple(scores))

@@ -101,8 +101,11 @@ def _forward(recipe: Recipe) -> str:
 
 
 def formula(recipe: Recipe, spec: ModelSpec, data: TaskData | None) -> MemoryEstimate:
-    """Memory of ``recipe`` on ``data`` (None: unknown), with fewer rows at once if memory is short."""
+    """Memory of ``recipe`` on ``data`` (None: unknown), with fewer rows at once if memory is short, unless it says how
+    many."""
     device = devices.choose(recipe.model.device).type
+    if recipe.loop.pass_rows:
+        return _formula(recipe, spec, device, data, recipe.loop.pass_rows, None)
     small = _formula(recipe, spec, device, data, SMALL_ROWS[device], None)
     rows = PACK_ROWS[device] * SPACES[recipe.mask.space].packs
     usual = _formula(recipe, spec, device, data, rows, small.total)

@@ -111,7 +111,7 @@ def prepared(session: Session, examples: Sequence[Encoded], budget: Budget | Non
     compared = session.base(apart)
 
     def loss() -> float:
-        with session.tuned.applied():
+        with session.current():
             return recipe.objective.measure(session.model, apart, base=compared).loss.item()
 
     return RateSearch(session, rest, loss, budget, compared=len(apart) / recipe.loop.batch_size)
@@ -224,7 +224,7 @@ class RateSearch:
         found = session.estimate(batch, directions, rate)
         if not all(map(math.isfinite, found.recorded)):
             return math.nan
-        session.advance(directions, found.recorded, rate, found.exact)
+        session.take(directions, found.recorded, rate, found.exact)
         return found.loss
 
 

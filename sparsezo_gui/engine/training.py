@@ -35,11 +35,13 @@ from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import disk_space
 from sparsezo_gui.engine.runs import folder as folders
 from sparsezo_gui.engine.runs.checkpoints import usual_bytes
-from sparsezo_gui.engine.runs.start import starting
+from sparsezo_gui.engine.runs.preparing import MASK, is_start
+from sparsezo_gui.engine.runs.start import restarting, starting
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.session.loading import load_data, load_model
 from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.engine.spaces.values import tuned_values
+from sparsezo_gui.engine.workers import Workers
 from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 from sparsezo_gui.engine.zo.noise import tune_epsilon
@@ -54,24 +56,38 @@ DIRECTIONS_PROBED = 2  # to measure rounding noise along; drawn for step 0, whic
 
 def train(
     recipe: Recipe, commands: Commands | None = None, folder: Path | None = None, find: Find | None = None,
-    splits: Sequence[str] = SPLITS[1:],
+    splits: Sequence[str] = SPLITS[1:], workers: Workers | None = None,
 ) -> Iterator[e.Event]:  # fmt: skip
-    """Starts a new run of ``recipe`` in ``folder`` (None: where the recipe says). Raises `UserError`.
+    """Starts a new run of ``recipe`` in ``folder`` (None: where the recipe says), whose passes ``workers`` share.
+    Raises `UserError`.
 
     A benchmark may ``find`` masks among its own, and evaluate only some ``splits`` at the end.
     """
     with starting(recipe, folder) as (path, weaker):
-        yield from (e.Notice(text, "warning") for text in weaker)
-        running = yield from _new_run(recipe, path, commands or SimpleQueue(), find)
-        running.splits = tuple(splits)
-        yield from loop.events(running)
+        yield from _begun(recipe, path, weaker, commands or SimpleQueue(), find, splits, workers or Workers())
 
 
-def _new_run(recipe: Recipe, path: Path, commands: Commands, find: Find | None) -> Generator[e.Event, None, Running]:
+def _begun(
+    recipe: Recipe, path: Path, weaker: list[str], commands: Commands, find: Find | None, splits: Sequence[str],
+    workers: Workers,
+) -> Iterator[e.Event]:  # fmt: skip
+    """Prepares the run whose folder is locked, and runs it."""
+    yield e.Preparing(str(path), recipe.run.name or path.name)
+    yield from (e.Notice(text, "warning") for text in weaker)
+    running = yield from _new_run(recipe, path, commands, find, workers)
+    running.splits = tuple(splits)
+    yield from loop.events(running)
+
+
+def _new_run(
+    recipe: Recipe, path: Path, commands: Commands, find: Find | None, workers: Workers
+) -> Generator[e.Event, None, Running]:
     """A new run before its first step. It has the only reference to the model, so that memory can be released."""
     recipe, chosen = yield from concrete(recipe)
     recipe.privacy.check()
+    recipe = workers.prepare(recipe)
     model = yield from load_model(recipe)
+    workers.load(recipe)
     yield from (e.Notice(text, "warning") for text in disk_space.check(recipe, model.source, path))
     data = yield from load_data(recipe, model)
     if planned := accounting.planned(recipe, len(data.train)):
@@ -84,9 +100,10 @@ def _new_run(recipe: Recipe, path: Path, commands: Commands, find: Find | None) 
     session = Session(recipe, model, tuned_values(model, mask))
     session.begin()
     yield from _checkpoint_notices(session)
-    mask.save(path / "mask.safetensors")
+    mask.save(path / MASK)
     needed = formula(recipe, model.source.spec, data)
     model.pack_rows = needed.rows
+    workers.open(session)
     # In fp32, the usual ε is far above rounding noise. The measurement uses training examples without noise.
     fine = getattr(recipe.estimator, "epsilon", 1.0) < TwoSided().epsilon
     if (model.rounds or fine) and not recipe.privacy.private:
@@ -100,21 +117,30 @@ def _new_run(recipe: Recipe, path: Path, commands: Commands, find: Find | None) 
     for event in found:
         run.record(event)
         yield event
-    return Running(run, commands, Loaded(session, data))
+    return Running(run, commands, Loaded(session, data), workers=workers)
 
 
 def resume(
     folder: str | Path, commands: Commands | None = None, paused: bool = False, accept: bool = False,
-    splits: Sequence[str] = SPLITS[1:],
+    splits: Sequence[str] = SPLITS[1:], workers: Workers | None = None,
 ) -> Iterator[e.Event]:  # fmt: skip
-    """Resumes the run in ``folder`` after its last recorded step. If ``paused``, it waits for commands first, so that
-    the model can be used as of any step, also with changed inputs if ``accept`` is set. ``splits`` are evaluated at the
-    end. Raises `UserError`."""
-    run = folders.open_run(folder)
+    """Resumes the run in ``folder`` after its last recorded step; if its preparation was interrupted, that is done
+    again, with what it had found. Any number of ``workers`` share it. If ``paused``, it waits for commands first, so
+    that the model can be used as of any step, also with changed inputs if ``accept`` is set. ``splits`` are evaluated
+    at the end. Raises `UserError`."""
+    path = folders.find(folder)
+    if is_start(path) and not paused:
+        with restarting(path) as (recipe, weaker):
+            yield from _begun(recipe, path, weaker, commands or SimpleQueue(), None, splits, workers or Workers())
+        return
+    run = folders.open_resolved(path)
     with folders.locked(run.path) as lock:
         own(run.root.path)  # runs of earlier versions are readable by other users
         yield from (e.Notice(text, "warning") for text in lock.weaker)
-        running = Running(run, commands or SimpleQueue(), paused=paused, splits=tuple(splits), accept=accept)
+        running = Running(
+            run, commands or SimpleQueue(), paused=paused, splits=tuple(splits), accept=accept,
+            workers=workers or Workers(),
+        )  # fmt: skip
         yield from load(running, first=True)
         yield from loop.events(running)
 

@@ -163,6 +163,13 @@ class ChatDock(QDockWidget):
         self._place = (folder, step) if folder is not None else None
         self._refresh()
 
+    def ask_about(self, folder: Path, step: int) -> None:
+        """Opens with a run to ask."""
+        self.set_target(folder, step)
+        self.show()
+        self.raise_()
+        self._prompt.setFocus()
+
     def ask(self) -> None:
         """Asks both models."""
         raw, place = self._raw.isChecked(), self._chosen()

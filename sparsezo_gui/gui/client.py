@@ -12,6 +12,7 @@ from sparsezo_gui.gui.calls import EngineCalls, Request, RunRequest
 from sparsezo_gui.gui.messages import Answered, Emitted, Failed, Message, Ticket
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import LoadEngine
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.worker import Engine, Worker
 from sparsezo_gui.recipe.events import Event, Notice, Progress
 
@@ -103,11 +104,21 @@ class Client(QObject):
     def load(self) -> None:
         """Starts to load the engine."""
         self.ask(LoadEngine(self._worker.closing))
+        self.of(LoadEngine).changed.emit()
 
     def cancel(self, kind: type[Request[Any]]) -> None:
         """Cancels long work of this kind at its next event, or drops it if it has not started."""
         self._worker.cancelled[kind] = self.of(kind).number
         self.wake()
+
+    def take_back(self, kind: type[Request[Any]]) -> None:
+        """Cancels a request that waits for the engine to load, so that nothing came of it yet."""
+        self.cancel(kind)
+        channel = self.of(kind)
+        self._number += 1
+        channel.number, channel.busy = self._number, False  # what the worker says about it is not heard
+        channel.changed.emit()
+        self._announce_blocker()
 
     def wake(self) -> None:
         """Lets a worker that waits look again, at a cancellation or at a run's commands."""
@@ -177,7 +188,7 @@ class Client(QObject):
             if isinstance(message.event, Progress):
                 channel.progress = message.event
             elif isinstance(message.event, Notice):
-                channel.notices.append(message.event.text)
+                channel.notices.append(in_form_words(message.event.text))
             return request.shows_progress
         channel.busy, channel.progress = False, None
         channel.problem = message.problem if isinstance(message, Failed) else None

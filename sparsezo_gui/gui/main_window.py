@@ -9,13 +9,10 @@ from PySide6.QtCore import QByteArray, QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import QCloseEvent, QDesktopServices
 from PySide6.QtWidgets import (
     QApplication,
-    QButtonGroup,
     QFileDialog,
-    QFrame,
     QHBoxLayout,
     QMainWindow,
     QStackedWidget,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -28,15 +25,15 @@ from sparsezo_gui.gui.menus import Menus
 from sparsezo_gui.gui.pages import PAGES, make_page
 from sparsezo_gui.gui.pages.export import ExportPage
 from sparsezo_gui.gui.pages.run import RunPage
-from sparsezo_gui.gui.pages.runs import RunsPage
 from sparsezo_gui.gui.problems import Problem, explain
 from sparsezo_gui.gui.record import STATES, RunRecord
 from sparsezo_gui.gui.requests import LoadEngine
-from sparsezo_gui.gui.theme import GRID, icon, theme
+from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, label
 from sparsezo_gui.gui.widgets.consent import ConsentDialog
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog, ask_to_close
 from sparsezo_gui.gui.widgets.memory import MemoryStrip
+from sparsezo_gui.gui.widgets.navigation import Navigation
 from sparsezo_gui.gui.widgets.next_run import NextRun
 from sparsezo_gui.gui.widgets.safe_text import safe_name, window_title
 from sparsezo_gui.gui.workspace import Workspace
@@ -59,12 +56,13 @@ class MainWindow(QMainWindow):
         self._closing = self._in_progress = False
         self._stack = QStackedWidget()
         self._strip = MemoryStrip(workspace)
-        self._buttons: dict[str, QToolButton] = {}
+        self._navigation = Navigation(PAGES)
+        self._navigation.chosen.connect(self.go)
         body = QWidget()
         layout = QHBoxLayout(body)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
-        layout.addWidget(self._navigation())
+        layout.addWidget(self._navigation)
         right = QVBoxLayout()
         right.setSpacing(0)
         bar = NextRun(workspace)
@@ -88,7 +86,6 @@ class MainWindow(QMainWindow):
         workspace.run.advanced.connect(self._refresh_status)
         workspace.recipe_changed.connect(self._refresh_title)
         workspace.consent_wanted.connect(self._ask_consent)
-        theme().changed.connect(self._paint_navigation)
         geometry = workspace.store.value("geometry")
         if isinstance(geometry, QByteArray):
             self.restoreGeometry(geometry)
@@ -103,9 +100,9 @@ class MainWindow(QMainWindow):
         if name not in self._pages:
             page = self._pages[name] = make_page(name, self.workspace)
             page.go_to.connect(self.go)
-            if isinstance(page, RunsPage):
-                page.step_selected.connect(self.chat.set_target)
-                page.export_wanted.connect(self._export)
+            page.step_selected.connect(self.chat.set_target)
+            page.export_wanted.connect(self._export)
+            page.ask_wanted.connect(self.chat.ask_about)
             self._stack.addWidget(page)
         return self._pages[name]
 
@@ -121,43 +118,13 @@ class MainWindow(QMainWindow):
         self._stack.setCurrentWidget(self.page(name))
         self.chat.set_target(None, None)
         self._strip.setVisible(name in ("model", "data", "method"))
-        self._buttons[name].setChecked(True)
+        self._navigation.show_chosen(name)
 
     def _export(self, folder: Path, step: int) -> None:
         page = self.page("export")
         assert isinstance(page, ExportPage)
         page.choose(folder, step)
         self.go("export")
-
-    def _navigation(self) -> QFrame:
-        frame = QFrame()
-        frame.setProperty("role", "navigation")
-        layout = QVBoxLayout(frame)
-        layout.setContentsMargins(GRID, 2 * GRID, GRID, GRID)
-        layout.setSpacing(GRID // 2)
-        group = QButtonGroup(self)
-        for index, (name, caption) in enumerate(PAGES.items(), 1):
-            entry = QToolButton()
-            entry.setText(f"  {caption}")
-            entry.setAccessibleName(f"Go to {caption}")
-            entry.setToolTip(f"{caption} (Ctrl+{index})")
-            entry.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-            entry.setIconSize(QSize(20, 20))
-            entry.setCheckable(True)
-            entry.setProperty("role", "navigation")
-            entry.setMinimumWidth(18 * GRID)
-            entry.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-            entry.clicked.connect(lambda _=False, name=name: self.go(name))
-            group.addButton(entry)
-            layout.addWidget(entry)
-            self._buttons[name] = entry
-        layout.addStretch(1)
-        self._paint_navigation()
-        return frame
-
-    def _paint_navigation(self) -> None:
-        for name, entry in self._buttons.items():
-            entry.setIcon(icon(name, "text"))
 
     # Recipes and runs
 
@@ -266,7 +233,7 @@ class MainWindow(QMainWindow):
             text = f"{record.name or 'Run'}: {state[:1].lower()}{state[1:]}, step {record.step} of {record.steps}"
         if self._run_label.text() != text:
             self._run_label.setText(text)
-        in_progress = record is not None and record.active and not workspace.run.inspecting
+        in_progress = record is not None and record.active and not (workspace.run.inspecting or workspace.run.waits)
         if record is not None and self._in_progress and not in_progress:
             self._tell_end(record)
         self._in_progress = in_progress
@@ -284,6 +251,7 @@ class MainWindow(QMainWindow):
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """During a run, asks first, then stops after the current step; the run can be resumed."""
+        self.workspace.run.take_back()
         if self.workspace.run.running and not self.workspace.run.inspecting and not self._closing:
             event.ignore()
             ask_to_close(self, self.stop_and_close)

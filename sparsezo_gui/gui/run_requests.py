@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sparsezo_gui import answers as a
 from sparsezo_gui.gui.calls import EngineCalls, Request, Work
+from sparsezo_gui.gui.record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,53 @@ class SaveNotes(Request[None]):
 
     def ask(self, engine: EngineCalls) -> None:
         engine.note(self.folder, self.text)
+
+
+@dataclass(frozen=True)
+class LabelRun(Request[None]):
+    """Replaces what the user calls a run, and its tags."""
+
+    activity = "renaming the run"
+    folder: Path
+    name: str
+    tags: tuple[str, ...]
+
+    def ask(self, engine: EngineCalls) -> None:
+        engine.label(self.folder, self.name, self.tags)
+
+
+@dataclass(frozen=True)
+class MeasureRun(Request[a.Removable]):
+    """What deleting a run removes."""
+
+    activity = "measuring the run"
+    folder: Path
+
+    def ask(self, engine: EngineCalls) -> a.Removable:
+        return engine.removable(self.folder)
+
+
+@dataclass(frozen=True)
+class RemoveRun(Request[a.Removable]):
+    """Deletes a run with its branches, which the user agreed to."""
+
+    activity = "deleting the run"
+    folder: Path
+
+    def ask(self, engine: EngineCalls) -> a.Removable:
+        return engine.remove_run(self.folder)
+
+
+@dataclass(frozen=True)
+class ReadCurves(Request[list[RunRecord]]):
+    """The runs in some folders, to be plotted over one another."""
+
+    activity = "reading curves"
+    only_last = True
+    folders: tuple[Path, ...]
+
+    def ask(self, engine: EngineCalls) -> list[RunRecord]:
+        return [RunRecord.from_history(folder, engine.history(folder)) for folder in self.folders]
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,25 @@ class Engine(HubEngine):
 
         open_run(folder).note(text)
 
+    def label(self, folder: Path, name: str, tags: tuple[str, ...]) -> None:
+        """Replaces what the user calls a run, and its tags."""
+        from sparsezo_gui.engine.runs.folder import open_run
+        from sparsezo_gui.engine.runs.labels import label
+
+        label(open_run(folder).path, name, tags)
+
+    def removable(self, folder: Path) -> a.Removable:
+        """What deleting a run removes."""
+        from sparsezo_gui.engine.runs.remove import removable
+
+        return removable(folder)
+
+    def remove_run(self, folder: Path) -> a.Removable:
+        """Deletes a run with its branches."""
+        from sparsezo_gui.engine.runs.remove import remove
+
+        return remove(folder)
+
     def contents(self, folder: Path) -> a.Shareable:
         """The contents of a shared file of a run."""
         from sparsezo_gui.engine.runs.folder import open_run

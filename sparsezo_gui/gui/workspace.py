@@ -8,13 +8,22 @@ from typing import Any
 
 from PySide6.QtCore import QSettings, QTimer, Signal
 
-from sparsezo_gui.answers import MaskReport, MemoryEstimate, ModelCode, ModelSummary, Plan, RateReport, Received
+from sparsezo_gui.answers import (
+    DataPreview,
+    MaskReport,
+    MemoryEstimate,
+    ModelCode,
+    ModelSummary,
+    Plan,
+    RateReport,
+    Received,
+)
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui import inputs
 from sparsezo_gui.gui.calls import EngineCalls, Request, RunRequest
 from sparsezo_gui.gui.client import Channel, Client
 from sparsezo_gui.gui.faults import Faults, differing
-from sparsezo_gui.gui.following import followed, named
+from sparsezo_gui.gui.following import following, named
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import (
     CheckComputer,
@@ -137,8 +146,7 @@ class Workspace(Client):
             return str(error).replace("recipe: ", "")
         self.faults.settle(tables)
         if recipe != self.recipe:
-            more = followed(self.recipe, recipe, self.recipe_path.stem if self.recipe_path else "")
-            self._changed(changed(recipe, more) if more else recipe)
+            self._changed(following(self.recipe, recipe, self.recipe_path.stem if self.recipe_path else ""))
         return ""
 
     def apply_text(self, text: str) -> None:
@@ -176,6 +184,13 @@ class Workspace(Client):
         self.ask(ReadModel(self.recipe))
         self.ask(EstimateMemory(self.recipe))
         self.ask(EstimateWays(self.recipe))
+        asked, models = self.of(CheckFits).request, self.of(ListModels)
+        if (
+            isinstance(asked, CheckFits)
+            and inputs.of_fits(asked.recipe) != inputs.of_fits(self.recipe)
+            and models.answer
+        ):
+            self._check_fits(ListModels(), models.answer)
         self.recipe_stable.emit()
 
     # Questions about the recipe
@@ -211,6 +226,11 @@ class Workspace(Client):
         """Asks again what is wrong with the recipe, which may be mended by now."""
         self._ask_about_recipe()
         self.preview()
+
+    @property
+    def start_blocker(self) -> str:
+        """Why no run can be started now, as a sentence: a start waits for the engine to load, but only one does."""
+        return "" if self.engine_state == "loading" and not self.run.running else self.blocker
 
     def train(self) -> None:
         """Starts a run with the recipe, unless a field shows what the recipe does not say."""
@@ -250,7 +270,15 @@ class Workspace(Client):
         asked, plan = found.answered_request, found.answer
         if isinstance(asked, CompareWays) and plan and inputs.compares(plan, asked.recipe, self.recipe):
             return plan
-        return None if estimate.problem else estimate.answer
+        known = not estimate.problem and inputs.same_model(estimate.answered_request, self.recipe)
+        return estimate.answer if known else None
+
+    @property
+    def preview_answer(self) -> DataPreview | None:
+        """The last preview of this data for this model; None without one, or if the last one failed."""
+        found = self.of(PreviewData)
+        known = not found.problem and inputs.same_data(found.answered_request, self.recipe)
+        return found.answer if known else None
 
     @property
     def mask(self) -> MaskReport | None:

@@ -17,7 +17,7 @@ it MAY contain these tables. A missing key takes its default (``learning_rate``:
 ``[objective]``  rule, then its fields: the loss to minimise (likelihood, accuracy, f1, exact-match, preference)
 ``[selection]``  rule, then its fields: which examples a step uses (shuffled, coreset)
 ``[privacy]``    rule, then its fields: how much the model may reveal about its training examples (none, gaussian)
-``[loop]``       steps batch_size seed evaluate_every patience guard
+``[loop]``       steps batch_size seed pass_rows evaluate_every patience guard
 ``[run]``        name folder checkpoints gradients pause_on
 
 The program always writes every key. So a ``[model]`` with ``id``, ``revision``, ``bits`` and ``device`` but no
@@ -36,9 +36,10 @@ from sparsezo_gui.recipe.identity import differences, values
 from sparsezo_gui.recipe.paths import portable
 from sparsezo_gui.recipe.recipe import Recipe
 from sparsezo_gui.recipe.settings import with_settings
-from sparsezo_gui.recipe.tables import build, changed
+from sparsezo_gui.recipe.tables import build, changed, in_words
 from sparsezo_gui.recipe.toml import dump, load, loads
 
 __all__ = [
-    "Recipe", "build", "changed", "differences", "dump", "load", "loads", "portable", "values", "with_settings",
+    "Recipe", "build", "changed", "differences", "dump", "in_words",
+    "load", "loads", "portable", "values", "with_settings",
 ]  # fmt: skip

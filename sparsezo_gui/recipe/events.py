@@ -57,6 +57,14 @@ class Progress(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Preparing(Event):
+    """The folder ``run`` of a new run exists; from here on, resuming it does what is missing up to its first step."""
+
+    run: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Started(Event):
     """The loop is about to run steps ``first`` to ``steps``. Counts are weights; ``device`` is 'cpu' or a GPU name."""
 
@@ -141,16 +149,18 @@ class Evaluation(Event):
 
 @dataclass(frozen=True, slots=True)
 class Examples(Event):
-    """The ``best`` and ``worst`` examples of an evaluation, by loss.
+    """The ``best`` and ``worst`` examples of an evaluation, by loss, and those whose answer ``changed``.
 
     Each is an object with ``number`` (in its split, from 1), ``loss`` (nats), ``prompt`` (only its end if it is long),
-    ``expected`` and ``answer`` (what the model chose or wrote; empty if the task has neither).
+    ``expected`` and ``answer`` (what the model chose or wrote; empty if the task has neither); changed ones also have
+    ``before``, the base model's answer, if that was evaluated since the run was last started or resumed.
     """
 
     step: int
     split: str
     best: list[dict[str, Any]]
     worst: list[dict[str, Any]]
+    changed: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +205,11 @@ class GeneralText(Event):
 
 @dataclass(frozen=True, slots=True)
 class Notice(Event):
-    """A message for the user; ``level`` is 'info' or 'warning'."""
+    """A message for the user; ``level`` is 'info' or 'warning', ``step`` the last one before it (0: unknown)."""
 
     text: str
     level: str = "info"
+    step: int = dataclasses.field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,9 @@ class Preset:
     settings: dict[str, dict[str, Any]]
 
     def recipe(self, recipe: Recipe, **model: Any) -> Recipe:
-        """``recipe`` with this method, and with settings of its ``model``: what the preset does not name gets its default, so that nothing of an earlier
-        method stays. A general text is that of the bundled data, if the recipe uses them. Raises `UserError`."""
+        """``recipe`` with this method, and with settings of its ``model``: what the preset does not name gets its
+        default, so that nothing of an earlier method stays. A general text is that of the bundled data, if the recipe
+        uses them. Raises `UserError`."""
         whole = recipe.model_dump(mode="json")
         made: dict[str, dict[str, Any]] = {table: dict(self.settings[table]) for table in METHOD}
         text = MASKS[made["mask"]["rule"]].model_fields.get("text")
@@ -102,7 +103,15 @@ PRESETS = (
 def matching(recipe: Recipe) -> Preset | None:
     """The preset whose method the recipe has."""
     for preset in PRESETS:
+        rules = {table: preset.settings[table]["rule"] for table in METHOD}
+        if any(getattr(recipe, table).rule != rule for table, rule in rules.items()):
+            continue  # at once, since lists of many runs ask for each
         with suppress(UserError):  # the rest of the recipe does not allow it
             if preset.recipe(recipe) == recipe:
                 return preset
     return None
+
+
+def preset(title: str) -> Preset:
+    """The preset called ``title``."""
+    return next(each for each in PRESETS if each.title == title)

@@ -69,7 +69,11 @@ class DataTable(Settings):
         "starter", "A bundled data set, a file, a folder of train/validation/test files, or a Hub data set."
     )
     task: str = setting("choice", "How a row becomes an example; 'sparsezo methods' lists the tasks.")
-    template: str = setting("", "The prompt, with {{ column }} for the value of a column; empty uses the task's own.")
+    template: str = setting(
+        "",
+        "The prompt, with {{ column }} for the value of a column; empty uses the task's own.",
+        title="Prompt template",
+    )
     chat_template: bool = setting(
         True,
         "Use the model's chat template if it has one, as other programs do; for the tasks 'pairs' and 'preference'.",
@@ -100,6 +104,15 @@ class LoopTable(Settings):
     batch_size: int = setting(16, "Examples per step.", unit="examples", ge=1, le=4096, basic=True, sane=(8, 64))
     seed: int = setting(
         0, "Sets the random directions and the data order; the same recipe and seed give the same run.", ge=0, lt=2**63
+    )
+    pass_rows: int = setting(
+        0,
+        "Largest forward pass, in tokens × perturbations: what one of several workers does at a time. 0: as many as "
+        "suit the memory of the computer, or those that workers share well.",
+        unit="rows",
+        ge=0,
+        le=1_048_576,
+        title="Size of a pass",
     )
     evaluate_every: int = setting(
         200, "Evaluate on the validation examples every so many steps; 0: never.", unit="steps", ge=0

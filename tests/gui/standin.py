@@ -33,6 +33,7 @@ from sparsezo_gui.answers import (
     Pushed,
     RateReport,
     Received,
+    Removable,
     Rung,
     RunSummary,
     Shareable,
@@ -95,7 +96,7 @@ class StandIn:
 
     def __init__(self, home: Path, pace: float = 0.002, loading: float = 0.0) -> None:
         self.home, self.pace, self.loading = home, pace, loading
-        self.endless = False
+        self.endless, self.verdict = False, "fits"
         self.faults: dict[str, Exception] = {}
         self.estimated = memory()
         self.findings = [Finding("Python", "3.12.1")]
@@ -122,8 +123,8 @@ class StandIn:
     def load(self, closing: threading.Event) -> Work[None]:
         """Takes ``loading`` seconds."""
         self._fail("load")
-        end = time.monotonic() + self.loading
-        while time.monotonic() < end and not closing.is_set():
+        began = time.monotonic()
+        while time.monotonic() < began + self.loading and not closing.is_set():
             yield e.Progress("Loading the engine", 1, 6, "packages")
             time.sleep(0.01)
 
@@ -165,7 +166,7 @@ class StandIn:
     def fits(self, recipe: Recipe, models: tuple[str, ...]) -> Work[dict[str, str]]:
         """The large one is too large."""
         yield e.Progress("Reading data")
-        return {name: "too large" if "Llama" in name else "fits" for name in models}
+        return {name: "too large" if "Llama" in name else self.verdict for name in models}
 
     def measure(self, recipe: Recipe) -> Work[MemoryEstimate]:
         """Two forward passes."""
@@ -246,6 +247,9 @@ class StandIn:
         self._fail("train")
         folder = folder or self.home / "run"
         folder.mkdir(parents=True, exist_ok=True)
+        if first == 1:
+            yield e.Preparing(str(folder), recipe.run.name or "starter")
+        self._fail("prepare")
         for done in range(0, 33, 8):
             yield e.Progress("Finding sensitive weights", done, 32, "sequences")
             time.sleep(self.pace)
@@ -277,7 +281,8 @@ class StandIn:
         yield e.GeneralText(step, 1500, 20.0, 20.4)
         worst = {"number": 7, "loss": 2.5, "prompt": "Customer: where is it?", "expected": "delivery"}
         best = {"number": 3, "loss": 0.01, "prompt": "Customer: twice charged", "expected": "billing"}
-        yield e.Examples(step, "test", [{**best, "answer": "billing"}], [{**worst, "answer": "billing"}])
+        changed = [{**best, "answer": "billing", "before": "account"}]
+        yield e.Examples(step, "test", [{**best, "answer": "billing"}], [{**worst, "answer": "billing"}], changed)
         yield e.Finished(step, "done", "0" * 64)
 
     def step(self, step: int, chance: Any, rate: float = 1e-3) -> e.Step:
@@ -320,9 +325,11 @@ class StandIn:
         return False
 
     def resume(self, folder: Path, commands: Commands) -> Iterator[e.Event]:
-        """From step 101 on."""
+        """From step 101 on, or from the first if it was not prepared yet."""
         self._fail("resume")
-        return self.train(Recipe(), commands, first=101, folder=folder)
+        history = self.histories.get(folder)
+        first = 1 if history and history.run.state == "interrupted" else 101
+        return self.train(history.recipe if history else Recipe(), commands, first=first, folder=folder)
 
     def inspect(self, folder: Path, accept: bool, commands: Commands) -> Iterator[e.Event]:
         """Loaded and paused at step 100; answers, evaluates and rolls back. Changed inputs are a fault until they are
@@ -364,6 +371,22 @@ class StandIn:
     def note(self, folder: Path, text: str) -> None:
         """Remembered only."""
         self.asked.append((folder, text))
+
+    def label(self, folder: Path, name: str, tags: tuple[str, ...]) -> None:
+        """Changes the list."""
+        self._fail("label")
+        self.run_list = [replace(run, name=name or run.name, tags=tags) if run.path == str(folder) else run
+                         for run in self.run_list]  # fmt: skip
+
+    def removable(self, folder: Path) -> Removable:
+        """Of three MiB."""
+        return Removable(str(folder), 3 * MB, sum(run.parent == str(folder) for run in self.run_list))
+
+    def remove_run(self, folder: Path) -> Removable:
+        """Changes the list."""
+        self._fail("remove_run")
+        self.run_list = [run for run in self.run_list if str(folder) not in (run.path, run.parent)]
+        return self.removable(folder)
 
     def contents(self, folder: Path) -> Shareable:
         """One file that holds examples, or not."""
@@ -470,8 +493,8 @@ def past(steps: int = 100, state: str = "stopped", of: int = 2000) -> History:
 
 def listed(path: Path, name: str = "yesterday", step: int = 100, **more: Any) -> RunSummary:
     """A run of 2000 steps."""
-    facts = {"state": "stopped", "best": 60, **more}
+    facts = {"state": "stopped", "best": 60, "model": "starter", **more}
     return RunSummary(
-        str(path), name, step=step, steps=2000, created="2026-11-21T18:04:11", model="starter",
+        str(path), name, step=step, steps=2000, created="2026-11-21T18:04:11",
         metrics={"accuracy": 0.5}, **facts,
     )  # fmt: skip

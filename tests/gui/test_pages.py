@@ -316,12 +316,11 @@ def test_a_preset_sets_the_whole_method_whatever_was_set_before(window, click, e
         click(preset.title)
         alone[preset.title] = workspace.recipe
     assert alone[PRESETS[0].title].mask.text == "starter", "which the bundled data come with"
-    click("Show advanced settings")
     for preset in (*PRESETS, *PRESETS[::-1]):
-        workspace.change("update", learning_rate=1e-4, schedule="cosine", decay=0.01)
-        for name in ("Perturbation size", "Sequences", "Tokens"):
-            for field in [f for f in window.findChildren(QLineEdit) if f.accessibleName() == name and f.isVisible()]:
-                enter(name, "1e-2" if name.startswith("P") else "64")
+        enter("Learning rate", "1e-4")
+        workspace.change("update", schedule="cosine", decay=0.01)
+        if "sequences" in type(workspace.recipe.mask).model_fields:
+            workspace.change("mask", sequences=5, tokens=64)
         click(preset.title)
         assert workspace.recipe == alone[preset.title], preset.title
 

@@ -33,6 +33,8 @@ def events(running: Running) -> Events:
     yield e.Started(
         str(run.path), run.name, running.step + 1, steps, facts.parameters, facts.eligible, facts.tuned, facts.device
     )
+    if running.workers.greeting:
+        yield from running.record(e.Notice(running.workers.greeting))
     with JournalWriter(run.journal, run.header) as running.journal:
         before, reason, running.first = running.journal.count, "", running.step
         # Steps lost from a damaged journal are taken again; checkpoints of the lost ones must not be used for them.
@@ -49,6 +51,8 @@ def events(running: Running) -> Events:
             if reason != "stopped":
                 yield from evaluate_end(running, running.model)
             yield from keep_checkpoint(running, running.model)
+        if running.workers.account:
+            yield from running.record(e.Notice(running.workers.account))
         yield from finish(running, reason or "done", news=running.journal.count > before)
 
 

@@ -25,7 +25,7 @@ def load(running: Running, first: bool = False) -> Events:
     At ``first``, skips the replay to the last step if the first command goes back to an earlier one.
     """
     running.run.recipe.privacy.check()
-    session = yield from loaded(running.run, running.accept)
+    session = yield from loaded(running.run, running.accept, running.workers)
     yield from restore(session, running.run, _asked_back(running) if first else None)
     data = yield from data_of(session, running.run, accept=running.accept)
     if running.run.facts.data_hash is None and not session.changed:

@@ -98,7 +98,7 @@ def _measure_base(running: Running, model: Loaded, count: int) -> Events:
             yield e.Progress("Measuring the base model", number, count, "batches")
         batch = shuffled_batch(session.recipe.loop, number + 1, model.data.train.encoded)
         compared = session.base(batch)
-        with session.tuned.base(), torch.no_grad():
+        with session.original(), torch.no_grad():
             found = session.recipe.objective.measure(session.model, batch, base=compared)
         losses.append(found.loss.item())
     if missing and count >= guards.BATCHES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 
 from sparsezo_gui.engine.data import TaskData
@@ -14,6 +14,7 @@ from sparsezo_gui.engine.runs.gradients import GradientWriter
 from sparsezo_gui.engine.runs.journal_writer import JournalWriter
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.watch import Watch
+from sparsezo_gui.engine.workers import Workers
 from sparsezo_gui.errors import DiskFull
 from sparsezo_gui.recipe import events as e
 
@@ -68,11 +69,13 @@ class Running:
     waiting: str = ""
     stopping: bool = False
     splits: tuple[str, ...] = ("validation", "test")  # evaluated at the end
+    workers: Workers = field(default_factory=Workers)
     accept: bool = False  # inputs changed since the run started: it then answers prompts but takes no steps
     journal: JournalWriter = field(init=False)  # open while the loop runs
     gradients: GradientWriter | None = field(default=None, init=False)  # None: not or no longer recorded
     watch: Watch = field(init=False)
     base: list[float] = field(default_factory=list, init=False)  # losses of the base model, for the guard
+    answers: dict[str, list[str]] = field(default_factory=dict, init=False)  # of the base model, by split
     guard: Guard | None = field(default=None, init=False)
     rescues: int = field(default=0, init=False)  # automatic rollbacks of this loop
     bad: int = field(default=0, init=False)  # steps in a row without a finite loss
@@ -97,7 +100,9 @@ class Running:
         return self.commands.get(wait and (self.paused or bool(self.waiting)), None if self.paused else POLL)
 
     def record(self, event: e.Event) -> Events:
-        """Writes an event to the run's folder and yields it."""
+        """Writes an event to the run's folder and yields it; notices with their step."""
+        if isinstance(event, e.Notice):
+            event = replace(event, step=self.step)
         yield from self.written(lambda: self.run.record(event))
         yield event
 

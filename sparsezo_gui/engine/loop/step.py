@@ -30,7 +30,7 @@ def take_step(running: Running, model: Loaded) -> Events:
     finite = all(map(math.isfinite, recorded)) and (exact is None or bool(exact.isfinite().all()))
     if not finite:
         recorded, exact = (0.0,) * len(recorded), None
-    session.advance(directions, recorded, rate, exact)
+    session.take(directions, recorded, rate, exact)
     # The number of tokens of a private batch would reveal its examples, as its loss would.
     passes = recipe.estimator.forward_passes + recipe.update.forward_passes
     tokens = 0 if private else tokens + sum(map(count_tokens, batch)) * passes

@@ -94,7 +94,7 @@ def write(
 ) -> Path:  # fmt: skip
     """Writes a checkpoint of ``values`` (n,) after so many ``records``, which have the ``journal_hash``; ``start`` (n,)
     are the initial values, read in slices. Raises `UserError`."""
-    plain, others = _plain(states)
+    plain, others = plain_states(states)
     metadata = {
         "format": FORMAT, "version": VERSION, "mask_hash": mask_hash, "journal": journal_hash,
         "state": json.dumps(plain), "hash": "0" * 64,
@@ -214,7 +214,7 @@ def _unpacked(file: Any, number: int, size: int) -> Iterator[tuple[slice, np.nda
         raise ValueError("more numbers than the mask has")
 
 
-def _plain(states: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
+def plain_states(states: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
     """States as JSON, and their tensors. Raises TypeError for anything that would not be read back unchanged."""
     tensors: list[Tensor] = []
     plain: list[Any] = []
@@ -232,8 +232,17 @@ def _plain(states: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
     return plain, tensors
 
 
+def states_of(plain: Any, tensors: Sequence[Tensor]) -> list[Any]:
+    """The states of `plain_states`, whose tensors are numbered from 1."""
+
+    def part(found: Any) -> Any:
+        return tensors[found["tensor"][0] - 1] if isinstance(found, dict) else found
+
+    return [None if state is None else tuple(map(part, state)) for state in plain]
+
+
 def _states(plain: Any, file: Any, values: Tensor) -> tuple[Any, ...]:
-    """The two states of `_plain`. Raises ValueError and others."""
+    """The two states of `plain_states`. Raises ValueError and others."""
     if not isinstance(plain, list) or len(plain) != 2:
         raise ValueError("not two states")
     # Many tensors may refer to one stream.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.probe import ModelProbe
+from sparsezo_gui.engine.runs.checkpoints import plain_states, states_of
 from sparsezo_gui.engine.selection import Chosen
 from sparsezo_gui.engine.spaces.values import TunedValues
 from sparsezo_gui.engine.zo.estimators import Estimate
@@ -54,6 +56,7 @@ class Session:
         recipe = recipe or self.recipe
         self.tuned.reset()
         self.step, self.state = 0, self.start(recipe)
+        self.model.workers.began(self)
 
     def start(self, recipe: Recipe) -> State:
         """The state of ``recipe`` before the first step."""
@@ -106,10 +109,23 @@ class Session:
             self.model, self.tuned, recipe.objective, batch, directions, recipe.model.compute, self.base(batch)
         )
 
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Inside, the model runs with the current values, on all workers."""
+        with self.tuned.applied(), self.model.workers.at("current", self):
+            yield
+
+    @contextmanager
+    def original(self) -> Iterator[None]:
+        """Inside, the model runs with the original values, on all workers."""
+        with self.tuned.base(), self.model.workers.at("original", self):
+            yield
+
     def estimate(self, batch: Sequence[Encoded], directions: Any, rate: float = 0.0) -> Estimate:
         """Runs the forward passes of the next step, all on the same ``batch``. Raises TypeError for rules that measure
         something other than they declare, which could not be replayed."""
-        recipe, probe = self.recipe, self.probe(batch, directions)
+        self.model.workers.ready(self)
+        recipe, probe = self.recipe, replace(self.probe(batch, directions), shared=True)
         found = recipe.privacy.estimate(recipe.estimator, probe, self.state.estimator, recipe.loop.batch_size)
         if found.exact is not None and not recipe.estimator.exact:
             raise TypeError(f"'{recipe.estimator.rule}' found a gradient exactly and does not say so")
@@ -129,11 +145,27 @@ class Session:
         more = recipe.update.measure(probe, Gradient(directions, grads, found.exact), rate, self.state.update)
         return replace(found, recorded=(*found.recorded, *more))
 
+    def snapshot(self) -> tuple[dict[str, Any], list[Tensor]]:
+        """Step, values and state, as JSON and tensors, for `restore`."""
+        plain, tensors = plain_states(self.state)
+        return {"step": self.step, "states": plain}, [self.tuned.values, *tensors]
+
+    def restore(self, plain: dict[str, Any], tensors: Sequence[Tensor]) -> None:
+        """Sets step, values and state to those of a `snapshot`."""
+        values, *others = (each.to(self.tuned.values.device) for each in tensors)
+        self.tuned.values.copy_(values)
+        self.step, self.state = plain["step"], State(*states_of(plain["states"], others))
+
+    def take(self, directions: Any, found: Sequence[float], rate: float, exact: Tensor | None = None) -> None:
+        """`advance`, on all workers."""
+        self.advance(directions, found, rate, exact)
+        self.model.workers.advanced(self, found, rate, exact)
+
     def advance(
         self, directions: Any, recorded: Sequence[float], rate: float, exact: Tensor | None = None,
         recipe: Recipe | None = None,
     ) -> None:  # fmt: skip
-        """Takes the next step along its directions; used by both the loop and a replay."""
+        """Takes the next step along its directions; used by a replay, and by `take`."""
         recipe, tuned = recipe or self.recipe, self.tuned
         count = len(recorded) - recipe.update.recorded
         grads, state = recipe.estimator.projected_grads(directions, recorded[:count], self.state.estimator)

@@ -15,6 +15,7 @@ from sparsezo_gui.engine.session.replay import Replayed, replay
 from sparsezo_gui.engine.spaces import mask as masks
 from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.engine.spaces.values import tuned_values
+from sparsezo_gui.engine.workers import Workers
 from sparsezo_gui.engine.zo.generator import GENERATOR, KNOWN
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Notice, Progress
@@ -41,8 +42,11 @@ def restore(
     return (yield from replay(session, lineage, from_checkpoints))
 
 
-def loaded(run: RunFolder, accept: bool = False) -> Generator[Progress | Notice, None, Session]:
-    """The model of ``run`` with its initial values. Raises like `open_session`."""
+def loaded(
+    run: RunFolder, accept: bool = False, workers: Workers | None = None
+) -> Generator[Progress | Notice, None, Session]:
+    """The model of ``run`` with its initial values, for all ``workers``. Raises like `open_session`."""
+    workers = workers or Workers()
     recipe, facts = run.recipe, run.facts
     if facts.generator not in KNOWN:
         raise UserError(
@@ -51,6 +55,7 @@ def loaded(run: RunFolder, accept: bool = False) -> Generator[Progress | Notice,
             f"({facts.versions.get('sparsezo-gui', 'unknown')})."
         )
     model = yield from load_model(recipe)
+    workers.load(recipe)
     if facts.fingerprint != model.fingerprint:
         raise UserError(
             f"{recipe.model.id}: these are not the weights that run '{run.name}' was tuned on. Restore the "
@@ -63,7 +68,9 @@ def loaded(run: RunFolder, accept: bool = False) -> Generator[Progress | Notice,
     # Fewer rows per pass change the last bits, so a run keeps the number it started with.
     model.pack_rows = facts.pack_rows or model.pack_rows
     tuned = tuned_values(model, (yield from _mask(run, model)))
-    return Session(recipe, model, tuned, changed=changed, generator=facts.generator)
+    session = Session(recipe, model, tuned, changed=changed, generator=facts.generator)
+    workers.open(session)
+    return session
 
 
 def _mask(run: RunFolder, model: FrozenModel) -> Generator[Progress | Notice, None, Mask]:

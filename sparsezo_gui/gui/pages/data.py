@@ -118,7 +118,7 @@ class DataPage(Page):
 
     def _make_figures(self) -> QWidget:
         self.figures = ExampleFigures()
-        self._fields = {name: SettingField(name, DataSettings.model_fields[name]) for name in LIMITS}
+        self._fields = {name: SettingField(name, DataSettings.model_fields[name], "data") for name in LIMITS}
         limits = QGridLayout()
         limits.setHorizontalSpacing(2 * GRID)
         for index, field in enumerate(self._fields.values()):
@@ -218,6 +218,8 @@ class DataPage(Page):
         if self._template.toPlainText() != data.template:
             self._template.setPlainText(data.template)
         self._show_chat_template()
+        if self._workspace.preview_answer is None:
+            self._show()  # at once, not when the engine has read the other data
         for name, field in self._fields.items():
             if not self._workspace.faults.of("data", name):
                 field.set_value(getattr(data, name))
@@ -232,17 +234,17 @@ class DataPage(Page):
 
     def _mapping(self) -> dict[str, str]:
         """Column for each prompt field: from the recipe, else as detected."""
-        preview = self._workspace.of(PreviewData).answer
+        preview = self._workspace.preview_answer
         return {**(preview.columns_of if preview else {}), **self._workspace.recipe.data.columns}
 
     def _show(self) -> None:
         workspace = self._workspace
-        if progress := workspace.of(PreviewData).progress:
+        progress = workspace.of(PreviewData).progress
+        if progress and workspace.preview_answer is not None:
             self._rows.setText(formatting.progress(progress, self._stages.at(progress)))
             return
-        preview, problem = workspace.of(PreviewData).answer, workspace.of(PreviewData).problem
-        shown = preview if problem is None else None
-        fault = problem.message if problem else preview.problem if preview else ""
+        shown, problem = workspace.preview_answer, workspace.of(PreviewData).problem
+        fault = problem.message if problem else shown.problem if shown else ""
         self._fault.setVisible(bool(fault))
         self._fault.setText(in_form_words(fault))
         self._results.setVisible(shown is not None)
@@ -251,6 +253,8 @@ class DataPage(Page):
         if shown is None:
             loaded = workspace.engine_state == "ready"
             waiting = "Reading the data…" if loaded else "Rows appear once the engine is loaded."
+            if progress:
+                waiting = formatting.progress(progress, self._stages.at(progress))
             self._rows.setText("" if problem else waiting)
             self._totals.setText("")
             self.table.show_page((), (), 0, (), {})

@@ -9,6 +9,7 @@ from PySide6.QtGui import QMouseEvent
 from PySide6.QtWidgets import QButtonGroup, QFrame, QGridLayout, QRadioButton, QSizePolicy, QVBoxLayout, QWidget
 
 from sparsezo_gui.gui.advice import MAX_SENTENCES, advice
+from sparsezo_gui.gui.help import PLACE
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import (
     CompareWays,
@@ -136,7 +137,7 @@ class MethodPage(Page):
             for name, info in type(values).model_fields.items():
                 if name == "rule":
                     continue
-                field = self._fields[table, name] = SettingField(name, info)
+                field = self._fields[table, name] = SettingField(name, info, table, getattr(values, "rule", ""))
                 field.edited.connect(lambda name, value, table=table: self._edited(table, name, value))
                 (basic if shown(info).basic else rest).append(field)
             self._advanced.addWidget(self._section(table, values, rest))
@@ -151,6 +152,7 @@ class MethodPage(Page):
             combo.fill([(registry[rule].title, rule) for rule in registry], values.rule)
             combo.currentIndexChanged.connect(lambda: self._edited(table, "rule", combo.currentData()))
             combo.setMinimumWidth(30 * GRID)
+            combo.setProperty(PLACE, f"reference/methods.md#{table}")
             paper = f" ({values.paper})" if values.paper else ""
             parts += [row(combo, None), label(values.summary() + paper, "hint", wrap=True)]
         if fields:

@@ -21,6 +21,7 @@ from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.hub import DownloadBar, HubSearch
 from sparsezo_gui.gui.widgets.memory import verdict_of
 from sparsezo_gui.gui.widgets.safe_text import safe_name, safe_sentence, tooltip
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.recipe import ModelTable
 
@@ -63,8 +64,8 @@ class ModelPage(Page):
         self._bits.currentIndexChanged.connect(self._set_precision)
         self._device = Combo("Device")
         self._device.currentIndexChanged.connect(lambda: self._set(device=self._device.currentData()))
-        self._revision = SettingField("revision", ModelTable.model_fields["revision"])
-        self._trust = SettingField("trust_remote_code", ModelTable.model_fields["trust_remote_code"])
+        self._revision = SettingField("revision", ModelTable.model_fields["revision"], "model")
+        self._trust = SettingField("trust_remote_code", ModelTable.model_fields["trust_remote_code"], "model")
         for field in (self._revision, self._trust):
             field.edited.connect(lambda name, value: self._set(**{name: value}))
         head = row(self._title, self._badge)
@@ -142,7 +143,7 @@ class ModelPage(Page):
         self._say(self._workspace.change("model", **values))
 
     def _say(self, problem: str) -> None:
-        self._problem.setText(problem)
+        self._problem.setText(in_form_words(problem))
         self._problem.setVisible(bool(problem))
 
     def _fill(self) -> None:
@@ -163,7 +164,7 @@ class ModelPage(Page):
             item.setData(Qt.ItemDataRole.UserRole, identity)
             item.setToolTip(tooltip(problem or safe_name(identity)))
             if problem:
-                item.setText(f"{text}\nCannot be used: {safe_sentence(problem)}")
+                item.setText(f"{text}\nCannot be used: {safe_sentence(in_form_words(problem))}")
             self.list.addItem(item)
         waiting = models is None and workspace.of(ListModels).problem is None
         self._empty.setVisible(waiting or found <= 1)

@@ -49,7 +49,7 @@ class Button(QPushButton):
 
     def __init__(self, text: str, role: str = "", image: str = "") -> None:
         super().__init__(text)
-        self._image, self._tint = image, {"primary": "on_accent", "flat": "accent"}.get(role, "text")
+        self._image, self._tint = image, {"primary": "on_accent", "flat": "accent", "info": "dim"}.get(role, "text")
         self.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
         if role:
             self.setProperty("role", role)
@@ -170,10 +170,26 @@ def restyle(widget: QWidget, **properties: object) -> None:
         widget.style().polish(widget)
 
 
+class Empty(QWidget):
+    """In place of a list without entries: a title, a sentence, and the one thing to do."""
+
+    def __init__(self, title: str, sentence: str, action: str, call: Callable[[], object]) -> None:
+        super().__init__()
+        self.setAccessibleName(title)
+        head, text = label(title, "figure"), label(sentence, "dim", wrap=True)
+        for part in (head, text):
+            part.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        do = button(action, call)
+        self.setLayout(column(None, head, text, GRID, row(None, do, None), None))
+
+
 class Page(QWidget):
     """A page: title, one sentence, a banner for problems, and a body that scrolls if it does not fit."""
 
     go_to = Signal(str)  # the name of another page to show
+    step_selected = Signal(object, int)  # folder of a run, and its step, which the chat is to answer from
+    export_wanted = Signal(object, int)  # the same, to be exported
+    ask_wanted = Signal(object, int)  # the same, to be asked now
 
     def __init__(self, title: str, sentence: str) -> None:
         super().__init__()

@@ -25,6 +25,7 @@ from sparsezo_gui.gui.widgets.basic import (
     restyle,
     row,
 )
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.ways import uses
 
@@ -71,7 +72,7 @@ class WaysCard(Card):
         waiting = f"{progress.stage}…" if progress else "Waiting for the engine…"
         self._doing.setText(waiting if busy else "" if measured else BEFORE)
         for part, text in ((self._why, plan.why if plan else ""), (self._notes, " ".join(plan.notes) if plan else "")):
-            part.setText(text)
+            part.setText(in_form_words(text))
             part.setVisible(bool(text))
         self._show(plan)
 
@@ -95,11 +96,11 @@ class WaysCard(Card):
         mark.setText("Recommended")
         restyle(mark, level="fits")
         mark.setVisible(recommended)
-        limits = label(way.problem or way.limits, "hint", wrap=True, name=f"Limits: {way.title}")
+        limits = label(in_form_words(way.problem or way.limits), "hint", wrap=True, name=f"Limits: {way.title}")
         self._grid.addLayout(column(row(label(way.title, "heading"), mark, None), limits, spacing=2), line, 0)
         for place, text in enumerate(figures(way), 1):
             self._put(text, line, place, name=f"{COLUMNS[place]}: {way.title}")
-        take = button("Use", lambda: self._take(way.tables), name=f"Use {way.title}", tip=way.problem)
+        take = button("Use", lambda: self._take(way.tables), name=f"Use {way.title}", tip=in_form_words(way.problem))
         self._takes.append(take)
         self._grid.addWidget(take, line, len(COLUMNS) - 1, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 

@@ -11,9 +11,11 @@ from PySide6.QtGui import QWheelEvent
 from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QRadioButton, QSizePolicy, QVBoxLayout, QWidget
 
 from sparsezo_gui.gui import formatting
+from sparsezo_gui.gui.help import PLACE, show_help
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import column, label, restyle, row
+from sparsezo_gui.gui.widgets.basic import button, column, label, restyle, row
 from sparsezo_gui.gui.widgets.edits import ListEdit, NumberEdit, TextEdit
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.recipe.variants import shown
 
 INDENT = 27  # of the hint below a radio button
@@ -142,9 +144,11 @@ class SettingField(QWidget):
 
     edited = Signal(str, object)  # name, value; only by the user
 
-    def __init__(self, name: str, field: FieldInfo) -> None:
+    def __init__(self, name: str, field: FieldInfo, table: str, rule: str = "") -> None:
+        """``name`` is a key of a ``table`` of the recipe, if that table has a ``rule``."""
         super().__init__()
         self.name = name
+        self.setProperty(PLACE, f"{table}/{rule}/{name}")
         self.title = title_of(name, field)
         self.help = (field.description or "").replace(" %", "\u00a0%")
         typical = shown(field).sane
@@ -161,12 +165,16 @@ class SettingField(QWidget):
         self._hint.setAlignment(Qt.AlignmentFlag.AlignTop)
         unit = label(shown(field).unit, "dim")
         unit.setVisible(bool(unit.text()))
+        more = button("", lambda: show_help(self), role="info", image="info", name=f"Help on {self.title}")
+        more.setToolTip("Opens the help at this setting (F1)")
+        more.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # F1 in the field does the same
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(GRID // 2)
-        if not isinstance(self._editor, QCheckBox):
-            layout.addWidget(caption)
-        line = row(self._editor, unit)
+        has_caption = not isinstance(self._editor, QCheckBox)
+        if has_caption:
+            layout.addLayout(row(caption, more, None, spacing=GRID // 2))
+        line = row(self._editor, unit) if has_caption else row(self._editor, more)
         line.setStretch(0, 1)
         layout.addLayout(line)
         layout.addWidget(self._hint)
@@ -222,7 +230,7 @@ class SettingField(QWidget):
         """Shows why the recipe refuses the value, or that it does not; returns this in the words of the form."""
         place = f"{self.name}: "
         sentence = fault.split(place, 1)[-1] if place in fault else fault
-        sentence = f"{self.title}: {sentence}" if sentence else ""
+        sentence = f"{self.title}: {in_form_words(sentence)}" if sentence else ""
         self.set_error(sentence)
         return sentence
 

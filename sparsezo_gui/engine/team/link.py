@@ -1,0 +1,141 @@
+"""The link between workers: `torch.distributed`, with gloo for what is in memory and NCCL for what is on a GPU.
+
+The leader's orders are JSON and tensors, which all helpers receive; answers go to the leader alone. No pickle is sent.
+A helper waits for orders as long as it takes, since a run may be paused. The leader waits for helpers for `PATIENCE`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sparsezo_gui.errors import LostWorker, UserError
+
+PATIENCE = timedelta(seconds=float(os.environ.get("SPARSEZO_PATIENCE", "1800")))
+FOREVER = timedelta(days=365)
+DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (
+    torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64,
+)}  # fmt: skip
+WELL, FAULT = 0, 1
+
+
+@dataclass
+class Link:
+    """This process among ``size`` workers; ``sent`` and ``received`` count bytes, of all that the leader exchanges."""
+
+    rank: int
+    size: int
+    sent: int = 0
+    received: int = 0
+    between: bool = field(default=True, init=False)
+    """Whether all wait for the leader's next order, none for an answer."""
+
+    @classmethod
+    def join(cls) -> Link:
+        """Waits for all workers that ``torchrun`` started. Raises `LostWorker`."""
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+        link = cls(rank, size)
+        with link._watched():
+            dist.init_process_group(backend, timeout=FOREVER if rank else PATIENCE)
+        return link
+
+    def leave(self) -> None:
+        """Ends the link; the others find that out when they wait for this process."""
+        dist.destroy_process_group()
+
+    def tell(self, order: dict[str, Any], tensors: Sequence[Tensor] = ()) -> None:
+        """Gives every helper an ``order`` of the leader, which goes with ``tensors``. Raises `LostWorker`."""
+        order = {**order, "tensors": [[str(each.dtype).removeprefix("torch."), list(each.shape)] for each in tensors]}
+        text = torch.frombuffer(bytearray(json.dumps(order).encode()), dtype=torch.uint8)
+        with self._watched():
+            for part in (torch.tensor([len(text)]), text, *map(_bytes, tensors)):
+                if part.numel():
+                    dist.broadcast(part, 0)
+                    self.sent += part.nbytes * (self.size - 1)
+
+    def told(self) -> tuple[dict[str, Any], list[Tensor]]:
+        """The leader's next order, for a helper. Raises `LostWorker`."""
+        with self._watched(0):
+            length = torch.zeros(1, dtype=torch.int64)
+            dist.broadcast(length, 0)
+            text = torch.zeros(int(length), dtype=torch.uint8)
+            dist.broadcast(text, 0)
+            order = json.loads(text.numpy().tobytes())
+            tensors = [torch.zeros(shape, dtype=DTYPES[name]) for name, shape in order["tensors"]]
+            for each in tensors:
+                if each.numel():
+                    dist.broadcast(_bytes(each), 0)
+        return order, tensors
+
+    def answer(self, found: Tensor) -> None:
+        """Sends what an order asked for, fp64 (numbers,), from a helper to the leader."""
+        with self._watched(0):
+            dist.send(torch.tensor([WELL, found.numel()]), 0)
+            if found.numel():
+                dist.send(found, 0)
+
+    def complain(self, sentence: str) -> None:
+        """Sends why an order could not be obeyed instead."""
+        text = f"{socket.gethostname()}: {sentence}".encode()
+        with self._watched(0):
+            dist.send(torch.tensor([FAULT, len(text)]), 0)
+            dist.send(torch.frombuffer(bytearray(text), dtype=torch.uint8), 0)
+
+    def answers(self) -> Iterator[Tensor]:
+        """What each helper `answer`s, in order of their ranks. Raises `UserError` for what one `complain`s about."""
+        self.between = False
+        for rank in range(1, self.size):
+            with self._watched(rank):
+                head = torch.zeros(2, dtype=torch.int64)
+                dist.recv(head, rank)
+                kind, length = head.tolist()
+                found = torch.zeros(length, dtype=torch.uint8 if kind == FAULT else torch.float64)
+                if length:
+                    dist.recv(found, rank)
+                self.received += head.nbytes + found.nbytes
+            if kind == FAULT:
+                text = found.numpy().tobytes().decode(errors="replace")
+                raise UserError(f"Worker {rank} of {self.size} cannot go on. {text}")
+            yield found
+        self.between = True
+
+    def pass_on(self, sums: Tensor, to: int) -> None:
+        """Sends ``sums`` to the worker ``to``, on the device where they are."""
+        with self._watched(to):
+            dist.send(sums, to)
+        self.sent += sums.nbytes if self.rank == 0 else 0
+
+    def take_over(self, sums: Tensor, source: int) -> None:
+        """Receives ``sums`` from the worker ``source``."""
+        with self._watched(source):
+            dist.recv(sums, source)
+        self.received += sums.nbytes if self.rank == 0 else 0
+
+    @contextmanager
+    def _watched(self, other: int | None = None) -> Iterator[None]:
+        """Turns errors of the network, of ``other`` (None: any), into `LostWorker`."""
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            self.between = False
+            who = "another worker" if other is None else f"worker {other} of {self.size}"
+            raise LostWorker(
+                f"The connection to {who} is lost. All steps up to the last one are saved. Resume the run, with "
+                "as many workers as you like."
+            ) from error
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """The bytes of a contiguous tensor on the CPU."""
+    return tensor.view(-1).view(torch.uint8)

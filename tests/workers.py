@@ -1,0 +1,171 @@
+"""Workers of a run, each in a process that can be killed, over connections that can be slowed down and cut."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Container
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from sparsezo_gui.engine.team import helper, leader, link  # noqa: F401 (loaded once, for all children)
+from tests.faults import child
+
+ADDRESS = re.compile(rb"\x02\x00(..)\x7f\x00\x00\x01", re.DOTALL)  # of a listening socket, as gloo publishes it
+LOOK = 0.02  # seconds between two looks at whether the cable is cut
+
+
+@dataclass
+class Cable:
+    """What all connections between workers go through: ``delay`` seconds for each piece, until they are ``cut``, or
+    ``silent``: open, and nothing arrives."""
+
+    delay: float = 0.0
+    cut: Any = field(default_factory=lambda: child._context.Event())
+    silent: Any = field(default_factory=lambda: child._context.Event())
+
+    def to(self, port: int) -> int:
+        """A port that leads to ``port``."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._accept, args=(listening, port), daemon=True).start()
+        return int(listening.getsockname()[1])
+
+    def _accept(self, listening: socket.socket, port: int) -> None:
+        while True:
+            ends = listening.accept()[0], socket.create_connection(("127.0.0.1", port))
+            threading.Thread(target=self._forward, args=ends, daemon=True).start()
+
+    def _forward(self, one: socket.socket, other: socket.socket) -> None:
+        across = {one: other, other: one}
+        while not self.cut.is_set():
+            for end in select.select(list(across), [], [], LOOK)[0]:
+                piece = b"" if self.silent.is_set() else end.recv(1 << 16)
+                if not piece and not self.silent.is_set():
+                    return self._close(*across)
+                time.sleep(self.delay or (LOOK if self.silent.is_set() else 0))
+                across[end].sendall(piece)
+        return self._close(*across)
+
+    def _close(self, *ends: socket.socket) -> None:
+        for end in ends:
+            end.close()
+
+
+class Detour(dist.Store):
+    """A store in which workers publish the address of a cable instead of their own."""
+
+    def __init__(self, store: dist.Store, cable: Cable) -> None:
+        super().__init__()
+        self.store, self.cable = store, cable
+
+    def set(self, key: str, value: bytes) -> None:
+        def led(found: re.Match[bytes]) -> bytes:
+            port = self.cable.to(int.from_bytes(found[1], "big"))
+            return found[0][:2] + port.to_bytes(2, "big") + found[0][4:]
+
+        self.store.set(key, ADDRESS.sub(led, bytes(value)))
+
+    def get(self, key: str) -> bytes:
+        return self.store.get(key)
+
+    def add(self, key: str, amount: int) -> int:
+        return self.store.add(key, amount)
+
+    def wait(self, keys: list[str], *timeout: Any) -> None:
+        self.store.wait(keys, *timeout)
+
+    def set_timeout(self, timeout: Any) -> None:
+        self.store.set_timeout(timeout)
+
+
+@dataclass
+class Workers:
+    """``size`` workers that run the command line with ``arguments``; what they print goes to files in ``folder``.
+
+    Those ``without_trust`` are as if on a computer of their own, where the user allowed no code of a model to run. One
+    that is ``alone`` knows of no other.
+    """
+
+    size: int
+    arguments: list[Any]
+    folder: Path
+    cable: Cable | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    without_trust: Container[int] = ()
+    alone: bool = False
+
+    def start(self) -> Workers:
+        """Starts them."""
+        self.folder.mkdir(exist_ok=True)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.processes: list[BaseProcess] = []
+        for rank in range(self.size):
+            environment = {
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(self.size), "MASTER_ADDR": "127.0.0.1",
+                "LOCAL_WORLD_SIZE": str(self.size), "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo",
+            }  # fmt: skip
+            environment = self.environment if self.alone else {**environment, **self.environment}
+            told, home = [str(each) for each in self.arguments], self.folder / "home"
+            if rank in self.without_trust:
+                told, home = [each for each in told if each != "--trust-remote-code"], self.folder / "elsewhere"
+            process = child._context.Process(
+                target=_work, args=(told, str(self.out(rank)), str(home), environment, self.cable)
+            )
+            process.start()
+            self.processes.append(process)
+        return self
+
+    def out(self, rank: int) -> Path:
+        """Where a worker's standard output goes; its errors go to the same name with '.err'."""
+        return self.folder / f"out{rank}"
+
+    def end(self) -> list[int]:
+        """Waits for all of them; their exit codes."""
+        return [child.end(process) for process in self.processes]
+
+    def events(self) -> list[dict[str, Any]]:
+        """What the leader printed so far."""
+        return child.told(self.out(0))
+
+    def error(self, rank: int = 0) -> str:
+        """What a worker printed as errors."""
+        return Path(f"{self.out(rank)}.err").read_text()
+
+    def at_step(self, step: int, seconds: float = 60.0) -> None:
+        """Waits until the leader took a step."""
+        until = time.monotonic() + seconds
+        while not any(event["event"] == "step" and event["step"] >= step for event in self.events()):
+            assert time.monotonic() < until and self.processes[0].is_alive(), self.error()
+            time.sleep(0.01)
+
+    def kill(self, rank: int, number: int = signal.SIGKILL) -> None:
+        """Sends a signal."""
+        os.kill(self.processes[rank].pid, number)
+
+
+def _work(arguments: list[str], out: str, home: str, environment: dict[str, str], cable: Cable | None) -> None:
+    os.environ.update(environment)
+    if cable:
+        join, here, port = dist.init_process_group, environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+        rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+
+        def detoured(backend: str, timeout: Any) -> None:
+            store = Detour(dist.TCPStore(here, port, size, rank == 0), cable)
+            join(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+
+        dist.init_process_group = detoured
+    if "SPARSEZO_PATIENCE" in environment:  # which is read when the module is loaded
+        from datetime import timedelta
+
+        link.PATIENCE = timedelta(seconds=float(environment["SPARSEZO_PATIENCE"]))
+    child._run(arguments, out, home, child.Fault())
