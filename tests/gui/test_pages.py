@@ -33,9 +33,9 @@ from sparsezo_gui.gui.pages.data import FILES
 from sparsezo_gui.gui.requests import PreviewData, ReadModel
 from sparsezo_gui.gui.run_requests import ExportRun
 from sparsezo_gui.gui.theme import theme
-from sparsezo_gui.gui.widgets.export_result import ExportResult
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
 from sparsezo_gui.gui.widgets.edits import NumberEdit
+from sparsezo_gui.gui.widgets.export_result import ExportResult
 from sparsezo_gui.gui.widgets.fields import title_of
 from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
