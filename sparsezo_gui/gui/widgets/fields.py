@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QWheelEvent
 from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QRadioButton, QSizePolicy, QVBoxLayout, QWidget
 
@@ -166,17 +166,20 @@ class SettingField(QWidget):
         unit = label(shown(field).unit, "dim")
         unit.setVisible(bool(unit.text()))
         more = button("", lambda: show_help(self), role="info", image="info", name=f"Help on {self.title}")
+        more.setIconSize(QSize(14, 14))
         more.setToolTip("Opens the help at this setting (F1)")
         more.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # F1 in the field does the same
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(GRID // 2)
-        has_caption = not isinstance(self._editor, QCheckBox)
-        if has_caption:
+        if isinstance(self._editor, QCheckBox):
+            self._editor.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+            layout.addLayout(row(self._editor, more, None, spacing=GRID // 2))
+        else:
             layout.addLayout(row(caption, more, None, spacing=GRID // 2))
-        line = row(self._editor, unit) if has_caption else row(self._editor, more)
-        line.setStretch(0, 1)
-        layout.addLayout(line)
+            line = row(self._editor, unit)
+            line.setStretch(0, 1)
+            layout.addLayout(line)
         layout.addWidget(self._hint)
         layout.addStretch(1)
         self.set_error("")
