@@ -40,7 +40,7 @@ SHORTER = {"--step 200": "--step 2", "my-run@200": "my-run@2", '"loop.steps=100"
 """A step that is there in so few."""
 TAKE_RECIPE = ("train", "preview", "plan", "estimate", "rates", "mask")
 NOT_OURS = {"pip": "", "ollama": "-f", "llama-server": "-m", "vllm": "serve", "lm_eval": "--model_args",
-            "sparsezo-gui": ""}  # fmt: skip
+            "sparsezo-gui": "", "torchrun": "train"}  # fmt: skip
 """Programs that are not run here, and the argument after which each names a file that must be there by then."""
 SHORT = {
     "rates": ["--steps", "2"],
@@ -91,7 +91,7 @@ def reader(run, datasets_hub, qwen, tmp_path, monkeypatch):
             if name:
                 Path(name).write_text(content if kind == "toml" else many(content), encoding="utf-8")
             elif kind == "sh":
-                for line in content.splitlines():
+                for line in content.replace("\\\n", " ").splitlines():
                     for part in line.split(" && "):
                         typed(shlex.split(part, comments=True), run)
             elif kind == "python":

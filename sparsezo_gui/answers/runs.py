@@ -40,6 +40,8 @@ class RunSummary:
     tags: tuple[str, ...] = ()  # the user's
     data: str = ""  # its source
     method: str = ""  # a title
+    tuned: int = 0  # values
+    parameters: int = 0
     metric: str = ""  # the one that decides which step is best
     curve: tuple[float, ...] = ()  # of that metric, on the validation examples
 

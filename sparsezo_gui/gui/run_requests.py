@@ -104,7 +104,7 @@ class ReadCurves(Request[list[RunRecord]]):
     folders: tuple[Path, ...]
 
     def ask(self, engine: EngineCalls) -> list[RunRecord]:
-        return [RunRecord.from_history(folder, engine.history(folder)) for folder in self.folders]
+        return [RunRecord.from_history(*each) for each in zip(self.folders, engine.curves(self.folders), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -157,3 +157,17 @@ class ExportRun(Request[a.Exported]):
 
     def ask(self, engine: EngineCalls) -> Work[a.Exported]:
         return engine.export(self.folder, self.form, self.out, self.step, self.options, self.accept)
+
+
+@dataclass(frozen=True)
+class AskExport(Request[str]):
+    """The answer of what was exported of a run, loaded from its files, to a prompt."""
+
+    activity = "asking the exported file"
+    long = True
+    folder: Path
+    out: Path
+    prompt: str
+
+    def ask(self, engine: EngineCalls) -> Work[str]:
+        return engine.ask_export(self.folder, self.out, self.prompt)

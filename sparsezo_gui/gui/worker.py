@@ -136,6 +136,10 @@ class Engine(HubEngine):
 
         return history(folder)
 
+    def curves(self, folders: tuple[Path, ...]) -> list[a.History]:
+        """Runs from their journals."""
+        return [self.history(folder) for folder in folders]
+
     def train(self, recipe: Recipe, commands: Commands) -> Iterator[Event]:
         """A new run."""
         from sparsezo_gui.engine.training import train
@@ -217,6 +221,12 @@ class Engine(HubEngine):
 
         facts = yield from export_run(folder, form, out, step, accept=accept, **options)
         return a.Exported(facts["step"], facts["tuned"], tuple(facts["told"]), facts["out"], facts.get("card", ""))
+
+    def ask_export(self, folder: Path, out: Path, prompt: str) -> Work[str]:
+        """The answer of what was exported of a run, loaded from its files."""
+        from sparsezo_gui.engine.export.ask import ask_export
+
+        return ask_export(folder, out, prompt)
 
     def consent(self, code: a.ModelCode) -> None:
         """Saves that the user allows a model's code to run."""

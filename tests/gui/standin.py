@@ -96,6 +96,7 @@ class StandIn:
 
     def __init__(self, home: Path, pace: float = 0.002, loading: float = 0.0) -> None:
         self.home, self.pace, self.loading = home, pace, loading
+        self.summaries: dict[str, ModelSummary] = {}  # by id, of models that are not listed
         self.endless, self.verdict = False, "fits"
         self.faults: dict[str, Exception] = {}
         self.estimated = memory()
@@ -155,6 +156,8 @@ class StandIn:
     def summary(self, recipe: Recipe) -> ModelSummary:
         """The model of that name."""
         self._fail("summary")
+        if recipe.model.id in self.summaries:
+            return self.summaries[recipe.model.id]
         return next((m for m in self.models() if m.id == recipe.model.id), model(recipe.model.id, "", 0, "hub"))
 
     def estimate(self, recipe: Recipe) -> Work[MemoryEstimate]:
@@ -239,6 +242,10 @@ class StandIn:
         """What a test put there."""
         self._fail("history")
         return self.histories[folder]
+
+    def curves(self, folders: tuple[Path, ...]) -> list[History]:
+        """What a test put there."""
+        return [self.history(folder) for folder in folders]
 
     def train(
         self, recipe: Recipe, commands: Commands, first: int = 1, folder: Path | None = None
@@ -413,8 +420,16 @@ class StandIn:
         yield from self._told(e.Progress("Writing", 1, 2, "files"))
         yield e.Notice("The base model is in 4 bits only.")
         yield e.Progress("Checking", 2, 2, "prompts")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(b"x" * 2048)
         told = ("20,000 of 20,000 tuned weights differ from the base model's.",)
         return Exported(step or 100, 20_000, told, str(out))
+
+    def ask_export(self, folder: Path, out: Path, prompt: str) -> Work[str]:
+        """Reads the file."""
+        self._fail("ask_export")
+        yield e.Progress("Loading the model", 1, 2, "parts")
+        return f"{out.name} with {len(out.read_bytes())} bytes answers: {prompt}"
 
     def consent(self, code: ModelCode) -> None:
         """Remembered only."""

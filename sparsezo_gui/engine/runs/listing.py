@@ -103,7 +103,7 @@ def _summary(path: Path) -> RunSummary:
         parent if run.facts.branched else "", run.start, best.step if best else None, run.notes,
         epsilon=spent.epsilon if spent else None, delta=spent.delta if spent else None,
         space=recipe.mask.space, tags=labels_of(path).tags, data=recipe.data.source, method=_method(recipe),
-        metric=metric, curve=_curve(events, metric),
+        metric=metric, curve=_curve(events, metric), tuned=run.facts.tuned, parameters=run.facts.parameters,
     )  # fmt: skip
 
 

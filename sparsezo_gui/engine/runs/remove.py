@@ -8,7 +8,9 @@ from pathlib import Path
 
 from sparsezo_gui.answers import Removable
 from sparsezo_gui.engine.files import cannot_write, sync
-from sparsezo_gui.engine.runs.folder import BRANCHES, LOCK, locked, open_run
+from sparsezo_gui.engine.runs.folder import BRANCHES, find, locked
+from sparsezo_gui.engine.runs.listing import is_run
+from sparsezo_gui.engine.runs.preparing import LOCK, RECIPE
 from sparsezo_gui.errors import UserError
 
 
@@ -37,7 +39,8 @@ def remove(folder: Path) -> Removable:
     try:
         hidden = path.with_name(f".{path.name}.deleted")
         path.rename(hidden)
-        (hidden / "run.json").unlink()
+        for name in ("run.json", RECIPE):
+            (hidden / name).unlink(missing_ok=True)
         sync(path.parent)
         shutil.rmtree(hidden)
     except OSError as error:
@@ -48,4 +51,7 @@ def remove(folder: Path) -> Removable:
 def _run(folder: Path) -> Path:
     if folder.is_symlink():
         raise UserError(f"{folder}: a link to a run elsewhere. Delete the run there, or the link.")
-    return open_run(folder).path
+    path = find(folder)
+    if not is_run(path):
+        raise UserError(f"{path}: not a run (it has no run.json). Choose a run folder.")
+    return path

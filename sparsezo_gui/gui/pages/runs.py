@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import QPoint, Qt, QUrl
-from PySide6.QtGui import QDesktopServices, QShowEvent
+from PySide6.QtGui import QDesktopServices, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QLayout, QPlainTextEdit, QSplitter, QWidget
 
 from sparsezo_gui.answers import Removable, RunSummary, Shared
@@ -39,17 +39,9 @@ from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.plain import readable
 from sparsezo_gui.recipe.events import EvaluateNow, GoBack, Stop
 
-KINDS = (
-    BranchRun,
-    SaveNotes,
-    ListContents,
-    ShareRun,
-    ReceiveRun,
-    LabelRun,
-    RemoveRun,
-    InspectRun,
-    ReadRun,
-)  # whose problems are shown here
+KINDS = (BranchRun, SaveNotes, ListContents, ShareRun, ReceiveRun, LabelRun, RemoveRun, InspectRun, ReadRun)
+"""The requests whose problems are shown here."""
+NARROW = 700  # pixels below which the selected run goes below the list
 
 
 class RunsPage(Page):
@@ -79,10 +71,11 @@ class RunsPage(Page):
         self._view = RunView(workspace, self._make_detail())
         splitter.addWidget(self._view)
         splitter.setStretchFactor(0, 1)
+        splitter.setStretchFactor(1, 1)
         splitter.setSizes([56 * GRID, 62 * GRID])
         self._splitter = splitter
-        self.body.addWidget(self._empty, 1)
-        self.body.addWidget(splitter, 1)
+        for part in (self._empty, splitter):
+            self.body.addWidget(part, 1)
         workspace.on(ListRuns, call=self._fill)
         workspace.on(*KINDS, call=self._refresh)
         workspace.of(LabelRun).answered.connect(lambda *_: workspace.run.list_runs())
@@ -112,10 +105,9 @@ class RunsPage(Page):
         head.setStretch(0, 1)
         detail = card(
             head, self._about, self._recipe, GRID,
-            label("Step", "heading"), self._step, self._at, *actions,
+            self._step, self._at, *actions,
             GRID, label("Notes", "heading"), self._notes, row(None, self._save),
         )  # fmt: skip
-        detail.setMinimumWidth(48 * GRID)
         self._detail = detail
         return detail
 
@@ -156,7 +148,7 @@ class RunsPage(Page):
             self._to_select = ""
         self._empty.setVisible(not runs)
         self._splitter.setVisible(bool(runs))
-        self._list.find()
+        self._list.search()
         self._show(keep_notes=found)
 
     @property
@@ -298,6 +290,12 @@ class RunsPage(Page):
             self._workspace.ask(SaveNotes(self.path, self._notes.toPlainText()))
         self._notes.document().setModified(False)
         self._refresh()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """One column in a narrow window."""
+        super().resizeEvent(event)
+        narrow = event.size().width() < NARROW
+        self._splitter.setOrientation(Qt.Orientation.Vertical if narrow else Qt.Orientation.Horizontal)
 
     def showEvent(self, event: QShowEvent) -> None:
         """Catches up with changes while it was hidden."""

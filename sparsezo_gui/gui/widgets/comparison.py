@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QHeaderView, QStackedWidget, QTableWidget, QTableWidgetItem, QWidget
 
 from sparsezo_gui.answers import RunSummary
@@ -61,12 +62,13 @@ class RunView(QWidget):
         self.overlay, self.comparison = Overlay("Curves of the selected runs"), Comparison()
         self._curves = card(self.overlay)
         self._curves.box.setContentsMargins(1, 1, 1, 1)
-        self._curves.setFixedHeight(22 * GRID)
+        self._curves.setMinimumHeight(20 * GRID)
         self._below = QStackedWidget()
         self._below.addWidget(detail)
         self._below.addWidget(card(label("Differences", "heading"), self.comparison))
         whole = column(self._curves, self._below, spacing=GRID)
-        whole.setStretch(1, 1)
+        whole.setStretch(0, 2)
+        whole.setStretch(1, 3)
         self.setLayout(whole)
         workspace.on(ReadCurves, call=self._show_curves)
 
@@ -81,6 +83,12 @@ class RunView(QWidget):
         if wanted and wanted != self._asked:
             self._asked = wanted
             self._workspace.ask(ReadCurves(tuple(folder for folder, _ in wanted)))
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """As high as its wrapped texts need, which the splitter around it does not ask for."""
+        super().resizeEvent(event)
+        if (layout := self.layout()) is not None:
+            self.setMinimumHeight(layout.minimumHeightForWidth(event.size().width()))
 
     def mark(self, step: int) -> None:
         """Marks a step of the only selected run."""

@@ -15,6 +15,7 @@ from PySide6.QtWidgets import (
     QMenu,
     QStyledItemDelegate,
     QStyleOptionViewItem,
+    QToolButton,
     QTreeWidget,
     QTreeWidgetItem,
     QTreeWidgetItemIterator,
@@ -176,11 +177,13 @@ class RunList(QWidget):
         self._search.setAccessibleName("Search runs")
         self._search.setPlaceholderText("Search by name, model, data, method or tag")
         self._search.setClearButtonEnabled(True)
-        self._search.textChanged.connect(self.find)
+        self._search.textChanged.connect(self.search)
+        for clear in self._search.findChildren(QToolButton):
+            clear.setAccessibleName("Clear the search")
         self._none = label("No run has these words. Clear the search to see all.", "dim", name="Nothing found")
         self.setLayout(column(self._search, self._none, self.tree, spacing=GRID))
 
-    def find(self) -> None:
+    def search(self) -> None:
         """Searches, also among new runs."""
         self.tree.search(self._search.text())
         self._none.setVisible(bool(self._search.text().strip()) and not self.tree.found)

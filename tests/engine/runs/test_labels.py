@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from sparsezo_gui.engine.locks import held
-from sparsezo_gui.engine.runs.folder import LOCK, open_run
+from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.labels import LABELS, Labels, label, labels_of
 from sparsezo_gui.engine.runs.listing import list_runs
+from sparsezo_gui.engine.runs.preparing import LOCK
 from sparsezo_gui.engine.runs.remove import removable, remove
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
@@ -77,3 +78,14 @@ def test_a_link_to_a_run_is_not_followed(run, tmp_path):
     with pytest.raises(UserError, match="not a run"):
         remove(tmp_path)
     assert run.path.exists()
+
+
+def test_damaged_and_unprepared_runs_are_deleted_too(run, home):
+    (run.path / "run.json").write_text("{")
+    start = home / "runs" / "start"
+    start.mkdir()
+    (start / LOCK).touch()
+    (start / "recipe.toml").write_text("")
+    for path in (run.path, start):
+        assert remove(path).path == str(path)
+    assert list((home / "runs").iterdir()) == []
