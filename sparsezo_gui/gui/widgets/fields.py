@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic.fields import FieldInfo
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QWheelEvent
+from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtGui import QStandardItemModel, QWheelEvent
 from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QRadioButton, QSizePolicy, QVBoxLayout, QWidget
 
 from sparsezo_gui.gui import formatting
@@ -46,6 +46,15 @@ class Combo(QComboBox):
             self.addItem(text, data)
         self.choose(current)
         self.blockSignals(False)
+
+    def fill_groups(self, groups: Mapping[str, list[tuple[str, Any]]], current: Any) -> None:
+        """Like `fill`, with a title above the entries of each group, which cannot be chosen."""
+        entries = [entry for title, part in groups.items() for entry in ([(title, None)] if title else []) + part]
+        self.fill(entries, current)
+        model = cast("QStandardItemModel", self.model())
+        for index, (title, _) in enumerate(entries):
+            if title in groups:
+                model.item(index).setEnabled(False)
 
     def choose(self, data: Any) -> None:
         """Selects an entry by its data; emits no signal."""
@@ -166,17 +175,20 @@ class SettingField(QWidget):
         unit = label(shown(field).unit, "dim")
         unit.setVisible(bool(unit.text()))
         more = button("", lambda: show_help(self), role="info", image="info", name=f"Help on {self.title}")
+        more.setIconSize(QSize(14, 14))
         more.setToolTip("Opens the help at this setting (F1)")
         more.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # F1 in the field does the same
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(GRID // 2)
-        has_caption = not isinstance(self._editor, QCheckBox)
-        if has_caption:
+        if isinstance(self._editor, QCheckBox):
+            self._editor.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+            layout.addLayout(row(self._editor, more, None, spacing=GRID // 2))
+        else:
             layout.addLayout(row(caption, more, None, spacing=GRID // 2))
-        line = row(self._editor, unit) if has_caption else row(self._editor, more)
-        line.setStretch(0, 1)
-        layout.addLayout(line)
+            line = row(self._editor, unit)
+            line.setStretch(0, 1)
+            layout.addLayout(line)
         layout.addWidget(self._hint)
         layout.addStretch(1)
         self.set_error("")
