@@ -62,7 +62,7 @@ class RunView(QWidget):
         self.overlay, self.comparison = Overlay("Curves of the selected runs"), Comparison()
         self._curves = card(self.overlay)
         self._curves.box.setContentsMargins(1, 1, 1, 1)
-        self._curves.setMinimumHeight(20 * GRID)
+        self._curves.setMinimumHeight(15 * GRID)
         self._below = QStackedWidget()
         self._below.addWidget(detail)
         self._below.addWidget(card(label("Differences", "heading"), self.comparison))
