@@ -309,7 +309,7 @@ def test_presets_set_the_recipe(window, click, workspace):
         assert workspace.recipe.mask.rule == preset.settings["mask"]["rule"]
 
 
-def test_a_preset_sets_the_whole_method_whatever_was_set_before(window, click, enter, workspace):
+def test_a_preset_sets_the_whole_method_whatever_was_set_before(window, click, workspace):
     window.go("method")
     alone = {}
     for preset in PRESETS:
@@ -318,8 +318,7 @@ def test_a_preset_sets_the_whole_method_whatever_was_set_before(window, click, e
         alone[preset.title] = workspace.recipe
     assert alone[PRESETS[0].title].mask.text == "starter", "which the bundled data come with"
     for preset in (*PRESETS, *PRESETS[::-1]):
-        enter("Learning rate", "1e-4")
-        workspace.change("update", schedule="cosine", decay=0.01)
+        workspace.change("update", learning_rate=1e-4, schedule="cosine", decay=0.01)
         if "sequences" in type(workspace.recipe.mask).model_fields:
             workspace.change("mask", sequences=5, tokens=64)
         click(preset.title)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from PySide6.QtCore import QSize, Qt, Signal
-from PySide6.QtGui import QWheelEvent
+from PySide6.QtGui import QStandardItemModel, QWheelEvent
 from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QRadioButton, QSizePolicy, QVBoxLayout, QWidget
 
 from sparsezo_gui.gui import formatting
@@ -46,6 +46,15 @@ class Combo(QComboBox):
             self.addItem(text, data)
         self.choose(current)
         self.blockSignals(False)
+
+    def fill_groups(self, groups: Mapping[str, list[tuple[str, Any]]], current: Any) -> None:
+        """Like `fill`, with a title above the entries of each group, which cannot be chosen."""
+        entries = [entry for title, part in groups.items() for entry in ([(title, None)] if title else []) + part]
+        self.fill(entries, current)
+        model = cast("QStandardItemModel", self.model())
+        for index, (title, _) in enumerate(entries):
+            if title in groups:
+                model.item(index).setEnabled(False)
 
     def choose(self, data: Any) -> None:
         """Selects an entry by its data; emits no signal."""
