@@ -51,6 +51,7 @@ class Menus(QObject):
         run.addSeparator()
         self._automatic(run)
         help_menu = bar.addMenu("&Help")
+        self._add(help_menu, "&Tour of the program", window.tour.begin)
         self._add(help_menu, "&Keyboard shortcuts", self._show_shortcuts, Keys.HelpContents)
         self._add(help_menu, "&About SparseZO", lambda: AboutDialog(window).open())
 
