@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from PySide6.QtCore import Qt
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QFileDialog
 
 from sparsezo_gui.gui.app import Options, Startup
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.theme import theme
-from sparsezo_gui.gui.widgets.tour import EXAMPLE, STOPS
+from sparsezo_gui.gui.widgets.tour import EXAMPLE, STOPS, TOURED
 from sparsezo_gui.recipe import Recipe
 
 
@@ -66,18 +65,19 @@ def test_a_file_that_cannot_be_written_is_told(tour, click, find, workspace, qtb
     assert workspace.recipe.data.source == "starter"
 
 
-@pytest.mark.parametrize("options", [Options(), Options(recipe=Recipe())])
-def test_it_begins_by_itself_only_at_the_first_start_without_a_recipe(workspace, qtbot, options):
+@pytest.mark.parametrize(
+    ("options", "toured", "begins"),
+    [(Options(), False, True), (Options(), True, False), (Options(recipe=Recipe()), False, False)],
+    ids=["first start", "later", "with a recipe"],
+)
+def test_it_begins_by_itself_only_at_the_first_start_without_a_recipe(workspace, qtbot, options, toured, begins):
     theme().apply("light")
-    for first in (True, False):
-        window = MainWindow(workspace)
-        monkey = Startup(window, options)
-        window.show()
-        qtbot.waitUntil(lambda: workspace.engine_state == "ready")
-        qtbot.wait(100)
-        assert window.tour.isVisible() == (first and options.recipe is None)
-        window.close()
-        window.deleteLater()
-        assert monkey.parent() is window
-        break
-    qtbot.keyClick(window, Qt.Key.Key_Escape)
+    workspace.store.setValue(TOURED, toured)
+    window = MainWindow(workspace)
+    Startup(window, options)
+    window.show()
+    qtbot.waitUntil(lambda: workspace.engine_state == "ready")
+    assert window.tour.isVisible() == begins
+    assert workspace.store.value(TOURED, False, bool) == (toured or begins)
+    window.close()
+    window.deleteLater()
