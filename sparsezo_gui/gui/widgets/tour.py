@@ -41,8 +41,8 @@ STOPS = (
          "forward passes, like a chat does. Leave it for now."),
     Stop("run", "The run", "Start it: in a minute or two, the loss falls and more answers are right. You can pause, "
          "stop and resume at any time."),
-    Stop("export", "Use it", "The model is tuned. Choose a format, press Export, and it works in other programs. To ask "
-         "it something here first, open the chat with Ctrl+J."),
+    Stop("export", "Use it", "The model is tuned. Choose a format, press Export, and it works in other programs. To "
+         "ask it something here first, open the chat with Ctrl+J."),
     Stop("data", "Your own data", "Now with your examples: save a file to fill in, one example a row, and press Reload "
          "when it is filled. Any CSV, JSON or Parquet file works as well."),
 )  # fmt: skip
