@@ -86,5 +86,5 @@ chmod -R u=rwX,go=rX "$root/opt" "$root/usr"
 
 mkdir -p "$out"
 deb=$out/sparsezo_${version}_python${release}_$(dpkg --print-architecture).deb
-dpkg-deb --root-owner-group -Zzstd -z12 --build "$root" "$deb" > /dev/null
+dpkg-deb --root-owner-group -Zzstd -z9 --build "$root" "$deb" > /dev/null
 echo "$deb: $(du -m "$deb" | cut -f1) MiB, installed $(du -sm --exclude=DEBIAN "$root" | cut -f1) MiB"

@@ -33,8 +33,8 @@ def commands() -> str:
     """Every command, with its arguments."""
     parts = [
         "# Commands", "",
-        "Every command prints its arguments with `--help`. It exits with 0 on success, 2 on bad input, and 1 on failure.",
-        "[Without the window](../guides/terminal.md) shows the commands at work.", "",
+        "Every command prints its arguments with `--help`. It exits with 0 on success, 2 on bad input, and 1 on",
+        "failure. [Without the window](../guides/terminal.md) shows the commands at work.", "",
     ]  # fmt: skip
     (subparsers,) = (each for each in parser()._actions if isinstance(each, argparse._SubParsersAction))
     for name, command in subparsers.choices.items():
@@ -55,7 +55,8 @@ def _value(action: argparse.Action) -> str:
 
 def _argument(action: argparse.Action) -> str:
     name = " ".join([", ".join(action.option_strings), _value(action)]).strip().replace("|", ", ")
-    return f"| `{name}` | {str(action.help or '').replace('|', '&#124;')} |"
+    help = str(action.help or "").replace("|", "&#124;").replace("@", "&#64;")  # no column, and no address
+    return f"| `{name}` | {help} |"
 
 
 def interface() -> str:

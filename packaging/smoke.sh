@@ -36,16 +36,28 @@ trap clean_up EXIT
 inside() { chroot "$root" env -i PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin DEBIAN_FRONTEND=noninteractive "$@"; }
 user() {
     # shellcheck disable=SC2016
-    inside su user -c 'cd; PATH=$HOME/.local/bin:$PATH QT_QPA_PLATFORM=offscreen HF_HUB_OFFLINE=1 exec "$@"' -- sh "$@"
+    inside su user -c 'cd; PATH=$HOME/.local/bin:$PATH QT_QPA_PLATFORM=offscreen exec "$@"' -- sh "$@"
 }
 timed() {
-    local started=$SECONDS title=$1
+    local title=$1 TIMEFORMAT='%R %U %S'
     shift
-    "$@" > "$work/log" 2>&1 || { cat "$work/log"; echo "FAILED: $title"; exit 1; }
-    printf '%-44s %5d s\n' "$title" $((SECONDS - started))
+    { time "$@" > "$work/log" 2>&1 || { cat "$work/log"; echo "FAILED: $title"; exit 1; }; } 2> "$work/times"
+    awk -v title="$title" '{ printf "%-44s %7.1f s, processor %.1f s\n", title, $1, $2 + $3 }' "$work/times"
 }
 size() { printf '%-44s %5d MiB\n' "$1" "$(du -smxc "${@:2}" | tail -1 | cut -f1)"; }
 expect() { "${@:2}" || { echo "FAILED: $1"; exit 1; }; }
+# Starts the window, waits until its log has the words, and closes it.
+window_until() {
+    user sparsezo-gui &
+    until grep -qs "$1" "$home"/.local/share/sparsezo/windows/*/log.txt; do
+        jobs -r | grep -q . || return 1
+        sleep 0.05
+    done
+    local folder
+    folder=$(basename "$home"/.local/share/sparsezo/windows/*/)
+    kill "${folder%%-*}" # its name begins with the process
+    wait $!
+}
 
 mkdir "$root"
 [ -n "$tar" ] || { tar=$work/bare.tar; timed "making a bare $suite" mmdebstrap --variant=minbase "$suite" "$tar"; }
@@ -78,6 +90,10 @@ case "$what" in
             cp -r "$UV_FIND_LINKS" "$root/wheels"
             torch=index variables=(UV_FIND_LINKS=/wheels)
         fi
+        if [ -n "${SSL_CERT_FILE:-}" ]; then # of a proxy
+            cp "$SSL_CERT_FILE" "$root/source/certificates.crt"
+            variables+=(SSL_CERT_FILE=/source/certificates.crt)
+        fi
         installer=(/source/packaging/install.sh --torch "$torch" "/source/$(basename "$what")")
         timed "install.sh" user env "${variables[@]}" "${installer[@]}"
         size "installed" "$home/.local/share/uv"
@@ -87,8 +103,10 @@ esac
 
 timed "sparsezo --version" user sparsezo --version
 timed "sparsezo doctor" user sparsezo doctor
-timed "first start of the window, closed at once" user sh -c 'sparsezo-gui & sleep 4; kill -TERM $!; wait $!'
-timed "starter tuned in the window" user sparsezo-gui starter --autostart --exit-when-done
+timed "window, first start" window_until "asked: loading the engine"
+timed "window, second start" window_until "asked: loading the engine"
+timed "window and engine" window_until "done: loading the engine"
+timed "starter tuned in the window" user env HF_HUB_OFFLINE=1 sparsezo-gui starter --autostart --exit-when-done
 tail -4 "$work/log"
 run=$(echo "$home"/.local/share/sparsezo/runs/*)
 expect "there is one run" test -f "$run/journal.bin"

@@ -21,6 +21,7 @@ from sparsezo_gui.engine.team import helper, leader, link  # noqa: F401 (loaded 
 from tests.faults import child
 
 ADDRESS = re.compile(rb"\x02\x00(..)\x7f\x00\x00\x01", re.DOTALL)  # of a listening socket, as gloo publishes it
+LONGEST = 300.0  # seconds that anything may take on a busy computer
 LOOK = 0.02  # seconds between two looks at whether the cable is cut
 
 
@@ -131,7 +132,11 @@ class Workers:
 
     def end(self) -> list[int]:
         """Waits for all of them; their exit codes."""
-        return [child.end(process) for process in self.processes]
+        return [self.ended(rank) for rank in range(self.size)]
+
+    def ended(self, rank: int) -> int:
+        """Waits for one of them; its exit code."""
+        return child.end(self.processes[rank], LONGEST)
 
     def events(self) -> list[dict[str, Any]]:
         """What the leader printed so far."""
@@ -141,7 +146,7 @@ class Workers:
         """What a worker printed as errors."""
         return Path(f"{self.out(rank)}.err").read_text()
 
-    def at_step(self, step: int, seconds: float = 60.0) -> None:
+    def at_step(self, step: int, seconds: float = LONGEST) -> None:
         """Waits until the leader took a step."""
         until = time.monotonic() + seconds
         while not any(event["event"] == "step" and event["step"] >= step for event in self.events()):
@@ -164,8 +169,4 @@ def _work(arguments: list[str], out: str, home: str, environment: dict[str, str]
             join(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
         dist.init_process_group = detoured
-    if "SPARSEZO_PATIENCE" in environment:  # which is read when the module is loaded
-        from datetime import timedelta
-
-        link.PATIENCE = timedelta(seconds=float(environment["SPARSEZO_PATIENCE"]))
     child._run(arguments, out, home, child.Fault())

@@ -10,7 +10,7 @@ from sparsezo_gui.answers.memory import METHODS, TIGHT, MemoryEstimate, Part
 from sparsezo_gui.answers.method import Cost, MaskReport, RateReport, Rung, Tally, short_rate
 from sparsezo_gui.answers.models import Cache, Downloaded, Found, ModelCode, ModelSummary, Pushed
 from sparsezo_gui.answers.plan import Pace, Plan, WayFigures
-from sparsezo_gui.answers.runs import Content, Exported, History, Received, RunSummary, Shareable, Shared
+from sparsezo_gui.answers.runs import Content, Exported, History, Received, Removable, RunSummary, Shareable, Shared
 
 __all__ = [
     "METHODS",
@@ -37,6 +37,7 @@ __all__ = [
     "Pushed",
     "RateReport",
     "Received",
+    "Removable",
     "RunSummary",
     "Rung",
     "Shareable",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import mmap
+import os
 import platform
 import sys
 import threading
@@ -29,7 +30,7 @@ SAMPLE_EVERY = 0.002  # seconds between two looks at the process's memory
 
 def choose(device: str) -> torch.device:
     """The device for 'auto', 'cpu', 'cuda' or 'cuda:N'; PyTorch calls AMD's GPUs 'cuda' too. Raises `UserError` for a
-    GPU that is not there."""
+    GPU that is not there. Of several workers on a computer (see `sparsezo_gui.engine.team`), each takes its own GPU."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "cpu" or (device == "auto" and not count):
         return torch.device("cpu")
@@ -43,7 +44,12 @@ def choose(device: str) -> torch.device:
             f"[model] device = '{device}': there is no usable GPU. Check its driver with 'nvidia-smi' (or "
             "'rocm-smi' for AMD), or use 'cpu' or 'auto'."
         )
-    index = 0 if device == "auto" else torch.device(device).index or 0
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    index = int(device.partition(":")[2] or local)
+    if index >= count and index == local:
+        raise UserError(
+            f"This computer has {count} GPU(s) for more workers. Start one for each GPU, or set [model] device = 'cpu'."
+        )
     if index >= count:
         raise UserError(
             f"[model] device = '{device}': this computer has {count} GPU(s), so the highest is "

@@ -34,21 +34,15 @@ HOME = "index.md"
 SETTINGS = "reference/methods.md"
 PLACE = "helpPlace"
 """The property of a widget that names the place about it."""
-PAGE_PLACES = {
-    "model": "reference/recipe.md#models", "data": "reference/recipe.md#tasks", "method": "how-it-works.md",
-    "run": "guides/runs.md", "runs": "guides/runs.md", "export": "guides/use.md",
-}  # fmt: skip
-"""The place for each page of the window."""
 _LIGHT, _DARK = "-light.png", "-dark.png"
 
 
 def show_help(near: QWidget, place: str = "") -> None:
     """Shows the help on ``place``, by default on what ``near`` is part of."""
-    over = near.window()
-    over = over.parentWidget() if isinstance(over, HelpWindow) and over.parentWidget() else over
-    shown = over.findChild(HelpWindow) or HelpWindow(over)
+    window = near.window()
+    shown = window if isinstance(window, HelpWindow) else window.findChild(HelpWindow) or HelpWindow(window)
+    shown.show()  # before the page, so that it is laid out, and the place can be scrolled to
     shown.browser.open(place or place_of(near))
-    shown.show()
     shown.raise_()
     shown.activateWindow()
 
@@ -96,9 +90,9 @@ class HelpBrowser(QTextBrowser):
             self.reload()
             self.verticalScrollBar().setValue(place)
 
-    def loadResource(self, kind: int, url: QUrl) -> Any:
+    def loadResource(self, kind: int, name: QUrl | str) -> Any:
         """See `QTextBrowser`: a page, or a picture of the theme that is as wide as the text."""
-        path = Path(self.source().resolved(url).toLocalFile())
+        path = Path(self.source().resolved(QUrl(name)).toLocalFile())
         if not path.resolve().is_relative_to(resources.DOCS.resolve()) or not path.is_file():
             return None
         if kind != QTextDocument.ResourceType.ImageResource.value:
@@ -111,7 +105,7 @@ class HelpBrowser(QTextBrowser):
         return image
 
     def _loaded(self, url: QUrl) -> None:
-        self._paint()
+        self._format()
         found = self.find_place(url.fragment()) if url.hasFragment() else None
         if found is None:
             return
@@ -120,39 +114,36 @@ class HelpBrowser(QTextBrowser):
         above = 2 * GRID
         if table := cursor.currentTable():  # a setting: the whole row is marked, below its heading
             above = self.viewport().height() // 3
-            row = table.cellAt(cursor).row()
             for place in range(table.columns()):
-                _edge(table, row, place, colours().accent_soft)
+                _edge(table, table.cellAt(cursor).row(), place, colours().accent_soft)
         bar = self.verticalScrollBar()
         bar.setValue(bar.value() + self.cursorRect(cursor).top() - above)
 
     def find_place(self, fragment: str) -> QTextBlock | None:
         """The heading, or the row of the setting 'table/rule/key', on this page."""
         if "/" not in fragment:
-            return next((block for block in self._headings() if slug(block.text()) == fragment), None)
+            headings = (block for block in self._blocks() if block.blockFormat().headingLevel())
+            return next((block for block in headings if slug(block.text()) == fragment), None)
         table, rule, key = fragment.split("/")
-        wanted = (f"[{table}] {rule}".strip(), f"[{table}], every rule")
-        heading, block = "", self.document().begin()
-        while block.isValid():
+        wanted, heading = (f"[{table}] {rule}".strip(), f"[{table}], every rule"), ""
+        for block in self._blocks():
             if block.blockFormat().headingLevel():
                 heading = block.text()
             elif heading in wanted and block.text() == key:
                 return block
-            block = block.next()
         return None
 
-    def _headings(self) -> Iterator[QTextBlock]:
+    def _blocks(self) -> Iterator[QTextBlock]:
         block = self.document().begin()
         while block.isValid():
-            if block.blockFormat().headingLevel():
-                yield block
+            yield block
             block = block.next()
 
-    def _paint(self) -> None:
+    def _format(self) -> None:
         """Grounds for programs, lines in tables, air around headings."""
-        cursor, block = QTextCursor(self.document()), self.document().begin()
+        cursor = QTextCursor(self.document())
         cursor.beginEditBlock()
-        while block.isValid():
+        for block in self._blocks():
             cursor.setPosition(block.position())
             form = block.blockFormat()
             if form.hasProperty(QTextFormat.Property.BlockCodeFence):
@@ -163,25 +154,29 @@ class HelpBrowser(QTextBrowser):
                 form.setTopMargin(2 * GRID)
                 form.setBottomMargin(GRID // 2)
                 cursor.setBlockFormat(form)
-            block = block.next()
-        for table in self.document().rootFrame().childFrames():
-            if isinstance(table, QTextTable):
-                form = table.format()
-                form.setBorder(0)
-                form.setCellPadding(GRID // 2)
-                form.setCellSpacing(0)
-                form.setTopMargin(GRID // 2)
-                form.setBottomMargin(GRID)
-                table.setFormat(form)
-                for row in range(table.rows()):
-                    for place in range(table.columns()):
-                        _edge(table, row, place)
+        for frame in self.document().rootFrame().childFrames():
+            if isinstance(frame, QTextTable):
+                _lines(frame)
         cursor.endEditBlock()
 
 
-def _edge(table: QTextTable, row: int, place: int, ground: str = "") -> None:
+def _lines(table: QTextTable) -> None:
+    """Lines between the rows of a table, and nothing else."""
+    form = table.format()
+    form.setBorder(0)
+    form.setCellPadding(GRID // 2)
+    form.setCellSpacing(0)
+    form.setTopMargin(GRID // 2)
+    form.setBottomMargin(GRID)
+    table.setFormat(form)
+    for line in range(table.rows()):
+        for place in range(table.columns()):
+            _edge(table, line, place)
+
+
+def _edge(table: QTextTable, line: int, place: int, ground: str = "") -> None:
     """A line below a cell, and its ground."""
-    cell = table.cellAt(row, place)
+    cell = table.cellAt(line, place)
     form = cell.format().toTableCellFormat()
     form.setBottomBorder(1)
     form.setBottomBorderStyle(QTextFrameFormat.BorderStyle.BorderStyle_Solid)

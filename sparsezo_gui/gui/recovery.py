@@ -8,6 +8,7 @@ from PySide6.QtCore import QObject
 
 from sparsezo_gui.answers import Crash
 from sparsezo_gui.crashes import Recorder
+from sparsezo_gui.gui.formatting import count
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import FindCrashes
@@ -46,8 +47,8 @@ class Recovery(QObject):
         if crash is None or crash.run is None or request.folder != Path(crash.run.path):
             return
         self._crash = None
-        told = f"SparseZO ended unexpectedly during the run '{crash.run.name}'. "
-        told += f"Its {crash.run.step:,} steps of {crash.run.steps:,} are saved."
+        saved = f"{count(crash.run.step)} of {count(crash.run.steps)} steps are saved"
+        told = f"SparseZO ended unexpectedly during the run '{crash.run.name}'. {saved}."
         self._window.go("run")
         self._window.page("run").banner.show_problem(
             Problem(told, _details(crash)), "warning", ("Resume", run.resume_displayed)

@@ -125,6 +125,14 @@ class RunControl(QObject):
         """Shows a run from disk."""
         self._client.ask(ReadRun(folder))
 
+    def forget(self, folder: Path) -> None:
+        """Shows the run in ``folder``, which is deleted, and its branches no longer."""
+        shown = self.record.folder if self.record is not None else None
+        if shown is not None and not self.running and shown.is_relative_to(folder):
+            self.record = None
+            self._store.remove("last_run")
+            self.changed.emit()
+
     def resume(self, folder: Path) -> None:
         """Resumes the run in ``folder``."""
         self._open_and(Opening(folder, False, (Resume(),)))

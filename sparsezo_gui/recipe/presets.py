@@ -103,6 +103,9 @@ PRESETS = (
 def matching(recipe: Recipe) -> Preset | None:
     """The preset whose method the recipe has."""
     for preset in PRESETS:
+        rules = {table: preset.settings[table]["rule"] for table in METHOD}
+        if any(getattr(recipe, table).rule != rule for table, rule in rules.items()):
+            continue  # at once, since lists of many runs ask for each
         with suppress(UserError):  # the rest of the recipe does not allow it
             if preset.recipe(recipe) == recipe:
                 return preset

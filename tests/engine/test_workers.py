@@ -195,21 +195,17 @@ def test_a_broken_link_ends_the_step_and_the_run_resumes(alone, workers, tmp_pat
 
     file, run = alone(**LONG)
     cable = Cable()
-    patience = {"SPARSEZO_PATIENCE": "3"} if how == "silent" else {}
+    patience = {"SPARSEZO_PATIENCE": "20"} if how == "silent" else {}
     group = workers(2, "train", file, "--run", tmp_path / "run", cable=cable, environment=patience)
     group.at_step(3)
     getattr(cable, how).set()
-    codes = [child_end(group, 0), child_end(group, 1) if how == "cut" else 1]
-    assert codes == [1, 1]
+    if how == "silent":  # a helper waits for as long as it takes, which ends with torchrun
+        group.ended(0)
+        group.kill(1)
+    assert group.end() == [1, 1 if how == "cut" else -signal.SIGKILL]
     assert "is lost" in group.error() and "Traceback" not in group.error()
     assert group.error(1) == ""
     stopped_and_resumed(workers, tmp_path, run, 2)
-
-
-def child_end(group, rank):
-    from tests.faults import child
-
-    return child.end(group.processes[rank])
 
 
 @pytest.mark.slow
@@ -265,7 +261,7 @@ def test_torchrun_restarts_a_run_that_it_resumes(alone, tmp_path):
         wait_for(lambda: '"step"' in (tmp_path / "out").read_text(), agent)
         helpers = [each for each in psutil.Process(agent.pid).children() if each.environ().get("RANK") == "1"]
         helpers[0].kill()
-        assert agent.wait(120) == 0, (tmp_path / "err").read_text()
+        assert agent.wait(300) == 0, (tmp_path / "err").read_text()
     finally:
         for each in psutil.Process(agent.pid).children(recursive=True) if agent.poll() is None else ():
             each.kill()
@@ -276,7 +272,7 @@ def test_torchrun_restarts_a_run_that_it_resumes(alone, tmp_path):
     same_bits(run, open_run(tmp_path / "run"))
 
 
-def wait_for(happened, process, seconds=120.0):
+def wait_for(happened, process, seconds=300.0):
     until = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < until and process.poll() is None

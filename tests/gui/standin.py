@@ -33,6 +33,7 @@ from sparsezo_gui.answers import (
     Pushed,
     RateReport,
     Received,
+    Removable,
     Rung,
     RunSummary,
     Shareable,
@@ -242,6 +243,10 @@ class StandIn:
         self._fail("history")
         return self.histories[folder]
 
+    def curves(self, folders: tuple[Path, ...]) -> list[History]:
+        """What a test put there."""
+        return [self.history(folder) for folder in folders]
+
     def train(
         self, recipe: Recipe, commands: Commands, first: int = 1, folder: Path | None = None
     ) -> Iterator[e.Event]:
@@ -374,6 +379,22 @@ class StandIn:
         """Remembered only."""
         self.asked.append((folder, text))
 
+    def label(self, folder: Path, name: str, tags: tuple[str, ...]) -> None:
+        """Changes the list."""
+        self._fail("label")
+        self.run_list = [replace(run, name=name or run.name, tags=tags) if run.path == str(folder) else run
+                         for run in self.run_list]  # fmt: skip
+
+    def removable(self, folder: Path) -> Removable:
+        """Of three MiB."""
+        return Removable(str(folder), 3 * MB, sum(run.parent == str(folder) for run in self.run_list))
+
+    def remove_run(self, folder: Path) -> Removable:
+        """Changes the list."""
+        self._fail("remove_run")
+        self.run_list = [run for run in self.run_list if str(folder) not in (run.path, run.parent)]
+        return self.removable(folder)
+
     def contents(self, folder: Path) -> Shareable:
         """One file that holds examples, or not."""
         self._fail("contents")
@@ -399,8 +420,16 @@ class StandIn:
         yield from self._told(e.Progress("Writing", 1, 2, "files"))
         yield e.Notice("The base model is in 4 bits only.")
         yield e.Progress("Checking", 2, 2, "prompts")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(b"x" * 2048)
         told = ("20,000 of 20,000 tuned weights differ from the base model's.",)
         return Exported(step or 100, 20_000, told, str(out))
+
+    def ask_export(self, folder: Path, out: Path, prompt: str) -> Work[str]:
+        """Reads the file."""
+        self._fail("ask_export")
+        yield e.Progress("Loading the model", 1, 2, "parts")
+        return f"{out.name} with {len(out.read_bytes())} bytes answers: {prompt}"
 
     def consent(self, code: ModelCode) -> None:
         """Remembered only."""
@@ -479,8 +508,8 @@ def past(steps: int = 100, state: str = "stopped", of: int = 2000) -> History:
 
 def listed(path: Path, name: str = "yesterday", step: int = 100, **more: Any) -> RunSummary:
     """A run of 2000 steps."""
-    facts = {"state": "stopped", "best": 60, **more}
+    facts = {"state": "stopped", "best": 60, "model": "starter", **more}
     return RunSummary(
-        str(path), name, step=step, steps=2000, created="2026-11-21T18:04:11", model="starter",
+        str(path), name, step=step, steps=2000, created="2026-11-21T18:04:11",
         metrics={"accuracy": 0.5}, **facts,
     )  # fmt: skip

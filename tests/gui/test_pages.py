@@ -35,6 +35,7 @@ from sparsezo_gui.gui.run_requests import ExportRun
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
 from sparsezo_gui.gui.widgets.edits import NumberEdit
+from sparsezo_gui.gui.widgets.export_result import ExportResult
 from sparsezo_gui.gui.widgets.fields import title_of
 from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
@@ -488,10 +489,50 @@ def test_export(window, find, click, workspace, engine, qtbot, tmp_path):
     click("Export now")
     qtbot.waitUntil(lambda: "exported and checked" in find("Export result").text())
     assert engine.exported == ("overlay", tmp_path / "out.safetensors", 100, {})
+    assert f"{tmp_path / 'out.safetensors'} · 2 KiB" in find("Where the export is").text()
     engine.faults["export"] = UserError(f"{tmp_path}: is not empty.")
     click("Export now")
     problem(qtbot, workspace, ExportRun)
     assert "is not empty" in window.page("export").banner.text
+    assert not window.page("export").findChild(ExportResult).isVisible()
+
+
+def test_what_was_exported_is_asked_deleted_and_exported_again(
+    window, find, click, workspace, engine, qtbot, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    engine.run_list = [listed(tmp_path / "run", tuned=1000, parameters=10**6)]
+    window.go("export")
+    click("Refresh the list of runs")
+    qtbot.waitUntil(find("Export now").isEnabled)
+    sizes = {name: find(f"Size of {export_format(name).title}").text() for name in ("overlay", "hf", "gguf")}
+    assert sizes == {"overlay": "about 8 KiB", "hf": "about 1.91 MiB", "gguf": "about 1.91 MiB"}
+    click("Export now")
+    qtbot.waitUntil(lambda: find("Export result").text().startswith("Step 100 exported and checked."))
+    first = tmp_path / "yesterday-tuned.safetensors"
+    assert first.exists() and find("Export to").text() == str(tmp_path / "yesterday-tuned-2.safetensors")
+    qtbot.waitUntil(lambda: not workspace.blocker)
+    find("Prompt for the exported file").setText("where is my parcel")
+    click("Ask the exported file")
+    qtbot.waitUntil(
+        lambda: (
+            find("Answer of the exported file").text()
+            == "yesterday-tuned.safetensors with 2048 bytes answers: where is my parcel"
+        )
+    )
+    click("Delete the export")
+    assert any("2 KiB" in part.text() for part in window.findChildren(QLabel) if part.isVisible())
+    click("Yes: delete")
+    assert not first.exists() and find("Export to").text() == str(first)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    field = find("Export to")
+    field.selectAll()
+    qtbot.keyClicks(field, str(elsewhere / "mine.safetensors"))
+    click("Export now")
+    qtbot.waitUntil(lambda: find("Export to").text() == str(elsewhere / "yesterday-tuned.safetensors"))
+    click("PEFT adapter")
+    assert find("Export to").text() == str(elsewhere / "yesterday-tuned")
 
 
 def test_the_export_page_offers_every_format_with_its_target_and_options(window, find, click, engine, qtbot):
@@ -506,9 +547,9 @@ def test_the_export_page_offers_every_format_with_its_target_and_options(window,
         click(form.title)
         assert find(form.title).accessibleDescription() == form.help
         assert find("Export to").text().endswith(f"yesterday-tuned{form.suffix}")
-        assert find("Opens in").text() == f"Opens in {form.opens}."
         commands = form.serve(find("Export to").text(), engine.run_list[0].model, SPACES["entries"])
         page_says = [each.text() for each in window.page("export").findChildren(QLabel) if each.isVisible()]
+        assert f"Opens in {form.opens}." in page_says
         for program, command in commands.items():
             assert any(f"{program}: {command}" in text for text in page_says)
         assert any("vLLM: " in text for text in page_says) == ("vLLM" in commands)

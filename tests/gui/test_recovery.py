@@ -20,6 +20,7 @@ from sparsezo_gui.answers import Crash
 from sparsezo_gui.crashes import CRASH, LOG, REPORTS, RUN, WINDOWS, Recorder, collect, recording
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.gui.app import Options, Startup
+from sparsezo_gui.gui.formatting import count
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.recovery import Recovery
 from sparsezo_gui.gui.requests import FindCrashes
@@ -101,7 +102,7 @@ def test_a_killed_window_is_told_and_its_run_resumed(home, tmp_path, qtbot):
 
     qtbot.waitUntil(banner.isVisible)
     assert banner.text.startswith("SparseZO ended unexpectedly during the run 'small")
-    assert f"{step:,} steps of 100,000 are saved" in banner.text
+    assert f"{count(step)} of {count(100_000)} steps are saved" in banner.text
     press("Resume", banner)  # while the engine is still loading
     qtbot.waitUntil(lambda: workspace.run.record.state == "running" and workspace.run.record.step > step)
     assert workspace.run.record.folder == path.parent and window.page("run").isVisible()
@@ -210,7 +211,7 @@ def test_a_run_that_was_interrupted_is_shown_and_offered(window, recovering, eng
     engine.run_list, engine.histories = [run], {tmp_path / "yesterday": past()}
     recovering(Crash(tmp_path / "r.txt", "Fatal Python error", run))
     qtbot.waitUntil(window.page("run").banner.isVisible)
-    assert "the run 'yesterday'. Its 100 steps of 2,000 are saved." in window.page("run").banner.text
+    assert f"the run 'yesterday'. 100 of {count(2000)} steps are saved." in window.page("run").banner.text
     click("Resume", window.page("run").banner)
     qtbot.waitUntil(lambda: workspace.run.record.state == "running")
     click("Stop run")

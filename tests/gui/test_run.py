@@ -159,7 +159,7 @@ def test_the_end_of_a_run_says_what_came_of_it_and_leads_on(run, click, find, wi
     qtbot.waitUntil(lambda: find("Best step").text() == "120")
     card = find("Result of the run")
     hints = [part.text() for part in card.findChildren(QLabel)]
-    assert "± 4.5 points on 200 test examples" in hints and find("General text").text() == "+2.0 %"
+    assert "± 4.5 points, 200 test examples" in hints and find("General text").text() == "+2.0 %"
     assert not run._bar.isVisible()
     click("Ask the result")
     assert window.chat.isVisible() and "after step 120" in find("Answering model").text()

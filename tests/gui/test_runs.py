@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from conftest import in_colours_of_the_theme
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QDialog, QFileDialog, QLabel, QPlainTextEdit, QTreeWidget
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtWidgets import QApplication, QDialog, QFileDialog, QLabel, QPlainTextEdit, QTreeWidget
 from standin import listed, past
 
 from sparsezo_gui.engine.runs.share import share
@@ -19,6 +19,8 @@ from sparsezo_gui.gui.requests import InspectRun
 from sparsezo_gui.gui.run_control import Opening
 from sparsezo_gui.gui.run_requests import ExportRun, ListRuns, ReadRun
 from sparsezo_gui.gui.theme import theme
+from sparsezo_gui.gui.widgets.comparison import RunView
+from sparsezo_gui.gui.widgets.run_tree import COLUMNS
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe, dump
 from sparsezo_gui.recipe import events as e
@@ -59,7 +61,10 @@ def choose(window, name):
 def test_the_tree_tells_every_run_and_what_is_other_in_a_branch(window, runs, find):
     tree = tree_of(window)
     top = tree.topLevelItem(0)
-    assert [top.text(column) for column in range(4)] == ["yesterday", "Stopped", "100 of 2\u2009000", "50.0 %"]
+    cells = {title: top.text(column) for column, title in enumerate(COLUMNS)}
+    assert [cells[title] for title in ("Run", "State", "Step", "Result")] == [
+        "yesterday", "Stopped", "100 of 2\u2009000", "50.0 %",
+    ]  # fmt: skip
     assert top.child(0).text(0) == "slower  (from 40)"
     assert find("Selected run").text() == "yesterday" and find("Notes").toPlainText() == "the first"
     choose(window, "slower")
@@ -432,3 +437,99 @@ def test_the_page_in_both_themes(window, runs, qtbot, both_themes):
     window.chat.show()
     for part in (window.page("runs"), window.chat):
         in_colours_of_the_theme(part, both_themes)
+
+
+def shown(tree):
+    items = [tree.topLevelItem(place) for place in range(tree.topLevelItemCount())]
+    return [item.text(0) for item in items if not item.isHidden()]
+
+
+def test_runs_are_sorted_and_searched(window, runs, find, enter, engine, workspace, tmp_path, qtbot):
+    tree = tree_of(window)
+    engine.run_list += [
+        listed(tmp_path / "b", "Apple", 900, model="SmolLM2", tags=("paper",), curve=(0.2, 0.9)),
+        listed(tmp_path / "c", "zebra", 5, model="Qwen3"),
+    ]
+    workspace.run.list_runs()
+    qtbot.waitUntil(lambda: tree.topLevelItemCount() == 4)
+    header = tree.header()
+    for title, ascending in (("Run", ["Apple", "broken", "yesterday", "zebra"]),
+                             ("Step", ["broken", "zebra", "yesterday", "Apple"])):  # fmt: skip
+        place = header.sectionViewportPosition(COLUMNS.index(title)) + 12
+        for wanted in (ascending, ascending[::-1]):
+            for _ in range(2):
+                if shown(tree) != wanted:
+                    qtbot.mouseClick(header.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(place, 8))
+            assert shown(tree) == wanted
+    for words, wanted in (("paper", ["Apple"]), ("SMOL app", ["Apple"]), ("slower", ["yesterday"]), ("none", [])):
+        enter("Search runs", words)
+        assert shown(tree) == wanted
+    assert find("Nothing found").isVisible()
+    find("Search runs").clear()
+    assert len(shown(tree)) == 4
+
+
+def test_a_run_is_renamed_and_tagged(window, runs, find, click, engine, qtbot):
+    click("Rename or tag the run")
+    name, tags = find("Name of the run"), find("Tags of the run")
+    name.setText("keeper")
+    tags.setText("paper, keep")
+    click("Save name and tags")
+    qtbot.waitUntil(lambda: find("Selected run").text() == "keeper")
+    assert engine.run_list[0].tags == ("paper", " keep") and "paper" in find("Run details").text()
+
+
+def test_a_run_is_deleted_only_after_its_size_was_told(window, runs, find, click, engine, qtbot):
+    click("Delete this run")
+    qtbot.waitUntil(lambda: "3.00 MiB" in find("What is deleted").text())
+    assert "'yesterday' and its 1 branch will be deleted" in find("What is deleted").text()
+    qtbot.keyClick(find("What is deleted").window(), Qt.Key.Key_Return)  # the safe answer is the default
+    assert len(engine.run_list) == 3
+    click("Delete this run")
+    qtbot.waitUntil(lambda: find("Delete the run").isEnabled())
+    click("Delete the run")
+    qtbot.waitUntil(lambda: shown(tree_of(window)) == ["broken"])
+    assert "3.00 MiB are free again" in window.page("runs").banner.text
+
+
+def test_the_menu_of_a_run(window, runs, find, engine, qtbot):
+    tree = tree_of(window)
+    place = tree.visualItemRect(tree.topLevelItem(0)).center()
+    tree.customContextMenuRequested.emit(place)
+    menu = QApplication.activePopupWidget()
+    entries = {action.text(): action for action in menu.actions()}
+    assert list(entries) == ["Show curves", "Resume", "Branch…", "Export…", "Share…", "Rename and tag…",
+                             "Show in file manager", "Delete…"]  # fmt: skip
+    entries["Rename and tag…"].trigger()
+    menu.close()
+    assert find("Name of the run").text() == "yesterday"
+    find("Name of the run").window().close()
+
+
+def test_selected_runs_are_compared(window, runs, find, workspace, qtbot):
+    tree, view = tree_of(window), window.page("runs").findChild(RunView)
+    qtbot.waitUntil(lambda: len(view.overlay.curves) == 1)
+    assert find("Step").isVisible()
+    tree.topLevelItem(0).setSelected(True)
+    tree.topLevelItem(0).child(0).setSelected(True)
+    qtbot.waitUntil(lambda: len(view.overlay.curves) == 2)
+    table = find("Differences of the selected runs")
+    assert [table.horizontalHeaderItem(place).text() for place in range(2)] == ["yesterday", "slower"]
+    rows = {table.verticalHeaderItem(line).text(): [table.item(line, place).text() for place in range(2)]
+            for line in range(table.rowCount())}  # fmt: skip
+    assert rows["update.learning_rate"] == ["1e-06", "5e-07"] and "loop.steps" not in rows
+    assert rows["Step"] == ["100", "80"] and rows["Accuracy"] == ["50.0 %", "50.0 %"]
+    choose(window, "yesterday")
+    tree.clearSelection()
+    tree.topLevelItem(0).setSelected(True)
+    qtbot.waitUntil(lambda: len(view.overlay.curves) == 1)
+    find("Step").setText("40")
+    qtbot.keyClick(find("Step"), Qt.Key.Key_Return)
+    assert view.overlay._step.value() == 40 and view.overlay._step.isVisible()
+
+
+def test_without_runs_one_thing_can_be_done(window, click, find):
+    window.go("runs")
+    assert find("No runs yet").isVisible()
+    click("Go to the Run page")
+    assert window.page("run").isVisible()

@@ -33,6 +33,7 @@ from sparsezo_gui.engine.files import (
 from sparsezo_gui.engine.locks import Lock, held
 from sparsezo_gui.engine.runs.facts import PREPARED, Facts
 from sparsezo_gui.engine.runs.journal import Header
+from sparsezo_gui.engine.runs.labels import labels_of
 from sparsezo_gui.engine.runs.preparing import LOCK, LOCK_MARKER, MASK, RECIPE, TEMPORARY, is_start
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, outcome
@@ -135,7 +136,12 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """The run's name."""
+        """The run's name: what the user calls it, else its own."""
+        return labels_of(self.path).name or self.own_name
+
+    @property
+    def own_name(self) -> str:
+        """The name that the run was started with."""
         return self.facts.name or self.path.name
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -213,8 +214,8 @@ class Leader(Workers):
 
 
 def _mark(session: Session) -> tuple[Any, ...]:
-    """What changes whenever the session does."""
-    return session, session.step, session.state, session.recipe, session.tuned.values._version
+    """What changes whenever the session does; it does not hold the model in memory."""
+    return weakref.ref(session), session.step, session.state, session.recipe, session.tuned.values._version
 
 
 def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:

@@ -1,7 +1,8 @@
 """The link between workers: `torch.distributed`, with gloo for what is in memory and NCCL for what is on a GPU.
 
 The leader's orders are JSON and tensors, which all helpers receive; answers go to the leader alone. No pickle is sent.
-A helper waits for orders as long as it takes, since a run may be paused. The leader waits for helpers for `PATIENCE`.
+A helper waits for orders for as long as it takes, since a run may be paused. The leader waits for a helper for half an
+hour, or as long as the environment variable `PATIENCE` says.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from torch import Tensor
 
 from sparsezo_gui.errors import LostWorker, UserError
 
-PATIENCE = timedelta(seconds=float(os.environ.get("SPARSEZO_PATIENCE", "1800")))
+PATIENCE = "SPARSEZO_PATIENCE"  # seconds that the leader waits for a helper
+USUAL = "1800"
 FOREVER = timedelta(days=365)
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (
     torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64,
@@ -42,12 +44,15 @@ class Link:
 
     @classmethod
     def join(cls) -> Link:
-        """Waits for all workers that ``torchrun`` started. Raises `LostWorker`."""
+        """Waits for all workers that ``torchrun`` started. Raises `LostWorker`, and `UserError`."""
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-        link = cls(rank, size)
+        backend, link = "gloo", cls(rank, size)
+        if torch.cuda.is_available() and dist.is_nccl_available():
+            backend = "cpu:gloo,cuda:nccl"
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        timeout = FOREVER if rank else _patience()
         with link._watched():
-            dist.init_process_group(backend, timeout=FOREVER if rank else PATIENCE)
+            dist.init_process_group(backend, timeout=timeout)
         return link
 
     def leave(self) -> None:
@@ -134,6 +139,17 @@ class Link:
                 f"The connection to {who} is lost. All steps up to the last one are saved. Resume the run, with "
                 "as many workers as you like."
             ) from error
+
+
+def _patience() -> timedelta:
+    given = os.environ.get(PATIENCE, USUAL)
+    try:
+        found = timedelta(seconds=float(given))
+    except (ValueError, OverflowError):
+        found = timedelta()
+    if not timedelta() < found <= FOREVER:
+        raise UserError(f"{PATIENCE}={given}: not a number of seconds. Set one, such as 600, or none.")
+    return found
 
 
 def _bytes(tensor: Tensor) -> Tensor:

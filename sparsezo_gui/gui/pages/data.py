@@ -127,7 +127,7 @@ class DataPage(Page):
 
     def _make_figures(self) -> tuple[QWidget, QWidget]:
         self.figures = ExampleFigures()
-        self._fields = {name: SettingField(name, DataSettings.model_fields[name]) for name in LIMITS}
+        self._fields = {name: SettingField(name, DataSettings.model_fields[name], "data") for name in LIMITS}
         limits = QGridLayout()
         limits.setHorizontalSpacing(2 * GRID)
         for index, field in enumerate(self._fields.values()):

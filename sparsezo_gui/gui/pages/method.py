@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QMouseEvent
 from PySide6.QtWidgets import (
     QButtonGroup,
@@ -13,12 +12,12 @@ from PySide6.QtWidgets import (
     QGridLayout,
     QRadioButton,
     QSizePolicy,
-    QToolTip,
     QVBoxLayout,
     QWidget,
 )
 
 from sparsezo_gui.gui.advice import MAX_SENTENCES, advice
+from sparsezo_gui.gui.help import PLACE, show_help
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import (
     CompareWays,
@@ -35,7 +34,6 @@ from sparsezo_gui.gui.widgets.compare import WaysCard
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.mask import MaskCard
 from sparsezo_gui.gui.widgets.rate import RateFinder
-from sparsezo_gui.gui.widgets.safe_text import tooltip
 from sparsezo_gui.gui.wording import TITLES
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.presets import PRESETS, matching
@@ -154,7 +152,7 @@ class MethodPage(Page):
             for name, info in type(values).model_fields.items():
                 if name == "rule":
                     continue
-                field = self._fields[table, name] = SettingField(name, info)
+                field = self._fields[table, name] = SettingField(name, info, table, getattr(values, "rule", ""))
                 field.edited.connect(lambda name, value, table=table: self._edited(table, name, value))
                 (basic if shown(info).basic else rest).append(field)
             self._advanced.addWidget(self._section(table, values, rest))
@@ -170,8 +168,10 @@ class MethodPage(Page):
             combo.fill([(registry[rule].title, rule) for rule in registry], values.rule)
             combo.currentIndexChanged.connect(lambda: self._edited(table, "rule", combo.currentData()))
             combo.setMinimumWidth(30 * GRID)
-            about = button("", lambda: self._explain(about, type(values)), role="flat", image="info",
-                           name=f"About {values.title}", tip="Formula and source")  # fmt: skip
+            combo.setProperty(PLACE, f"reference/methods.md#{table}")
+            about = button("", lambda: show_help(combo), role="info", image="info", name=f"About {values.title}",
+                           tip="Formula and source, in the help")  # fmt: skip
+            about.setIconSize(QSize(14, 14))
             parts += [row(combo, about, None), label(values.summary(), "hint", wrap=True)]
         if fields:
             grid = _grid(QGridLayout())
@@ -183,11 +183,6 @@ class MethodPage(Page):
         section = QWidget()
         section.setLayout(column(*parts))
         return section
-
-    def _explain(self, near: QWidget, kind: type[Variant]) -> None:
-        """Formula and source of a rule, from its documentation."""
-        text = f"{kind.title}{f' ({kind.paper})' if kind.paper else ''}\n\n{inspect.getdoc(kind)}"
-        QToolTip.showText(near.mapToGlobal(near.rect().bottomLeft()), tooltip(text), near)
 
     def _edited(self, table: str, name: str, value: Any) -> None:
         if name == "rule" and value is None:

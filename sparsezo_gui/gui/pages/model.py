@@ -62,8 +62,8 @@ class ModelPage(Page):
         self._bits.currentIndexChanged.connect(self._set_precision)
         self._device = Combo("Device")
         self._device.currentIndexChanged.connect(lambda: self._set(device=self._device.currentData()))
-        self._revision = SettingField("revision", ModelTable.model_fields["revision"])
-        self._trust = SettingField("trust_remote_code", ModelTable.model_fields["trust_remote_code"])
+        self._revision = SettingField("revision", ModelTable.model_fields["revision"], "model")
+        self._trust = SettingField("trust_remote_code", ModelTable.model_fields["trust_remote_code"], "model")
         for field in (self._revision, self._trust):
             field.edited.connect(lambda name, value: self._set(**{name: value}))
         head = row(self._title, self._badge)

@@ -30,7 +30,8 @@ class PlotControls(QWidget):
     def __init__(self, board: Board, banner: Banner) -> None:
         super().__init__()
         self._board, self._banner = board, banner
-        self._name, self._how = "", HOW
+        self._record: RunRecord | None = None
+        self._how = HOW
         self._kinds: dict[str, tuple[str, Callable[[Path], None]]] = {
             "png": ("PNG image (*.png)", board.save_png),
             "svg": ("SVG drawing (*.svg)", board.save_svg),
@@ -80,14 +81,14 @@ class PlotControls(QWidget):
         if record is None:
             self._readout.setText("")
             return
-        self._name, self._how = record.name, (TRIALS if record.trials.size else "") + HOW
+        self._record, self._how = record, (TRIALS if record.trials.size else "") + HOW
         if not self._readout.text():
             self._readout.setText(self._how)
 
     def save(self, kind: str) -> None:
         """Asks where to, and saves as 'png', 'svg' or 'csv'."""
         pattern, write = self._kinds[kind]
-        name = formatting.file_name(self._name) or "run"
+        name = formatting.file_name(self._record.name if self._record else "") or "run"
         text, _ = QFileDialog.getSaveFileName(self, "Save plots", str(Path.home() / f"{name}.{kind}"), pattern)
         if not text:
             return

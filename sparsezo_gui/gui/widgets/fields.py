@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic.fields import FieldInfo
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QStandardItemModel, QWheelEvent
 from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QRadioButton, QSizePolicy, QVBoxLayout, QWidget
 
 from sparsezo_gui.gui import formatting
+from sparsezo_gui.gui.help import PLACE, show_help
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import column, label, restyle, row
+from sparsezo_gui.gui.widgets.basic import button, column, label, restyle, row
 from sparsezo_gui.gui.widgets.edits import ListEdit, NumberEdit, TextEdit
 from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.recipe.variants import shown
@@ -152,9 +153,11 @@ class SettingField(QWidget):
 
     edited = Signal(str, object)  # name, value; only by the user
 
-    def __init__(self, name: str, field: FieldInfo) -> None:
+    def __init__(self, name: str, field: FieldInfo, table: str, rule: str = "") -> None:
+        """``name`` is a key of a ``table`` of the recipe, if that table has a ``rule``."""
         super().__init__()
         self.name = name
+        self.setProperty(PLACE, f"{table}/{rule}/{name}")
         self.title = title_of(name, field)
         self.help = (field.description or "").replace(" %", "\u00a0%")
         typical = shown(field).sane
@@ -169,12 +172,19 @@ class SettingField(QWidget):
         caption.setBuddy(self._editor)
         self._hint = label("", "hint", wrap=True)
         self._hint.setAlignment(Qt.AlignmentFlag.AlignTop)
+        more = button("", lambda: show_help(self), role="info", image="info", name=f"Help on {self.title}")
+        more.setIconSize(QSize(14, 14))
+        more.setToolTip("Opens the help at this setting (F1)")
+        more.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # F1 in the field does the same
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(GRID // 2)
-        if not isinstance(self._editor, QCheckBox):
-            layout.addWidget(caption)
-        layout.addWidget(self._editor)
+        if isinstance(self._editor, QCheckBox):
+            self._editor.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+            layout.addLayout(row(self._editor, more, None, spacing=GRID // 2))
+        else:
+            layout.addLayout(row(caption, more, None, spacing=GRID // 2))
+            layout.addWidget(self._editor)
         layout.addWidget(self._hint)
         layout.addStretch(1)
         self.set_error("")

@@ -195,8 +195,13 @@ class Results(Card):
         choice.setStretch(0, 1)
         add(self.box, label("Before and after", "heading"), self.metrics, choice, self._of, lists)
         self.box.setStretch(4, 1)
-        self.setFixedWidth(int(36 * GRID * min(theme().text_scale, 1.3)))
+        theme().changed.connect(self._fit)
+        self._fit()
         self._show_examples()
+
+    def _fit(self) -> None:
+        """Larger text takes more room."""
+        self.setFixedWidth(int(36 * GRID * min(theme().text_scale, 1.3)))
 
     def show_record(self, record: RunRecord) -> None:
         """Shows what is known of a run."""
@@ -207,8 +212,7 @@ class Results(Card):
 
     def _show_examples(self) -> None:
         found, kind = self._found, self._which.currentData()
-        if kind:
-            self.examples.show_examples(found, kind)
+        self.examples.show_examples(found, kind or next(iter(KINDS)))
         self._table.setVisible(found is not None)
         self._of.setVisible(bool(kind and found))
         if found is not None:

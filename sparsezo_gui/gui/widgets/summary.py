@@ -49,9 +49,9 @@ class Summary(QFrame):
         self._figures = {name: Figure(name) for name in ("Result", "Best step", "Time taken", "General text")}
         self._export = button("Export…", lambda: self.export_wanted.emit(self._step), role="primary", image="export",
                               name="Export the result")  # fmt: skip
-        self._ask = button("Ask it…", lambda: self.ask_wanted.emit(self._step), image="evaluate", name="Ask the result")
+        self._ask = button("Ask…", lambda: self.ask_wanted.emit(self._step), name="Ask the result")
         figures, buttons = QWidget(), QWidget()
-        figures.setLayout(row(*(figure.layout for figure in self._figures.values()), None, spacing=3 * GRID))
+        figures.setLayout(row(*(figure.layout for figure in self._figures.values()), None, spacing=2 * GRID))
         buttons.setLayout(row(self._ask, self._export, None))
         whole = Sides(figures, None, buttons, spacing=GRID)
         outer = column(whole)
@@ -87,7 +87,7 @@ class Summary(QFrame):
         count, hint = one.metrics.get("examples"), formatting.split(one).lower()
         if metric(name).percent and count:
             low, high = interval(one.metrics[name], count)
-            hint = f"± {50 * (high - low):.1f} points on {formatting.count(count)} {one.split} examples"
+            hint = f"± {50 * (high - low):.1f} points, {formatting.count(count)} {one.split} examples"
         figure.show(" → ".join(values), hint, metric(name).title)
         better = base is not None and last is not None and _gain(base, last, name) > 0
         restyle(figure.value, level="good" if better else "")

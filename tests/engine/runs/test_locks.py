@@ -270,7 +270,8 @@ def test_a_failed_start_leaves_a_folder_of_the_users(make, tmp_path):
     for folder in ("mine", "made"):
         events = training.train(make(), folder=tmp_path / folder)
         next(events)
-        events.close()
+        with pytest.raises(UserError, match="broken"):
+            events.throw(UserError("broken"))
     assert list((tmp_path / "mine").iterdir()) == [] and not (tmp_path / "made").exists()
 
 
