@@ -163,7 +163,7 @@ class SettingField(QWidget):
         typical = shown(field).sane
         span = f" Typical: {formatting.number(typical[0])} to {formatting.number(typical[1])}." if typical else ""
         self._help_and_range = self.help + span
-        self._editor = self._make_editor(field.annotation)
+        self._editor = self._make_editor(field.annotation, shown(field).unit)
         self._editor.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self._editor.setAccessibleName(self.title)
         self._editor.setAccessibleDescription(self.help)
@@ -172,8 +172,6 @@ class SettingField(QWidget):
         caption.setBuddy(self._editor)
         self._hint = label("", "hint", wrap=True)
         self._hint.setAlignment(Qt.AlignmentFlag.AlignTop)
-        unit = label(shown(field).unit, "dim")
-        unit.setVisible(bool(unit.text()))
         more = button("", lambda: show_help(self), role="info", image="info", name=f"Help on {self.title}")
         more.setIconSize(QSize(14, 14))
         more.setToolTip("Opens the help at this setting (F1)")
@@ -186,14 +184,12 @@ class SettingField(QWidget):
             layout.addLayout(row(self._editor, more, None, spacing=GRID // 2))
         else:
             layout.addLayout(row(caption, more, None, spacing=GRID // 2))
-            line = row(self._editor, unit)
-            line.setStretch(0, 1)
-            layout.addLayout(line)
+            layout.addWidget(self._editor)
         layout.addWidget(self._hint)
         layout.addStretch(1)
         self.set_error("")
 
-    def _make_editor(self, annotation: Any) -> QWidget:
+    def _make_editor(self, annotation: Any, unit: str) -> QWidget:
         """An editor for this type; sets how its value is read and shown."""
         self._read: Callable[[], Any]
         self._write: Callable[[Any], None]
@@ -215,7 +211,7 @@ class SettingField(QWidget):
             return box
         several = annotation == tuple[str, ...]
         number = annotation in (int, float)
-        line = NumberEdit(annotation is int) if number else ListEdit() if several else TextEdit()
+        line = NumberEdit(annotation is int, unit) if number else ListEdit() if several else TextEdit()
         line.editingFinished.connect(lambda: self._finished(line))
         self._read, self._write = line.value, line.show_value
         return line
