@@ -6,6 +6,7 @@ rows and few steps. A fence below a name is that file; `sh` is what a reader typ
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import io
 import json
@@ -18,9 +19,12 @@ from pathlib import Path
 import keyring
 import pytest
 
-from sparsezo_gui import resources
+from sparsezo_gui import errors, resources
+from sparsezo_gui.cli.parser import parser
 from sparsezo_gui.engine.bench import shapes
 from sparsezo_gui.engine.hub import download
+from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.registry import BY_TABLE
 from tests import gguf_files, hub_server
 from tests.hub_server import TOKEN, datasets_hub, hub
 from tests.models import tiny
@@ -45,8 +49,6 @@ NOT_OURS = {"pip": "", "ollama": "-f", "llama-server": "-m", "vllm": "serve", "l
 SHORT = {
     "rates": ["--steps", "2"],
     "bench steps": ["--repeats", "1", "--against", "plain"],
-    "bench quality": ["--forwards", "20", "--evaluations", "1", "--set", f"model.id={MODEL}", "--set", "data.train=16",
-                      "--set", "data.validation=4", "--set", "data.test=4", "--set", "mask.sequences=2"],
     "bench bits": ["--set", f"model.id={MODEL}", "--set", "data.test=4", "--ways", "16 bits"],
 }  # fmt: skip
 """What makes other commands short."""
@@ -129,6 +131,47 @@ def typed(words: list[str], run) -> None:
 @pytest.mark.parametrize("page", slow(FOLLOWED))
 def test_whoever_follows_a_page_gets_there(page, reader):
     reader(PAGES[page].read_text(encoding="utf-8"))
+
+
+def inline(pattern: str) -> list[tuple[str, ...]]:
+    """What matches in the code within sentences of all pages, after the page's name."""
+    texts = [(path.name, FENCE.sub("", path.read_text(encoding="utf-8"))) for path in (README, *PAGES.values())]
+    return [
+        (name, *found.groups())
+        for name, text in texts
+        for code in re.findall(r"`([^`\n]+)`", text)
+        if (found := re.match(pattern, code))
+    ]
+
+
+def test_commands_in_sentences_have_these_options():
+    (commands,) = (each for each in parser()._actions if isinstance(each, argparse._SubParsersAction))
+    found = inline(r"sparsezo ([a-z]+)\b(.*)")
+    assert len(found) > 25
+    for page, name, rest in found:
+        known = commands.choices[name]._option_string_actions
+        assert all(option in known for option in re.findall(r"--[a-z-]+", rest)), (page, name, rest)
+
+
+def test_settings_in_sentences_exist():
+    found = inline(r"\[(\w+)\] (\w+)(?: = ([^,]*))?")
+    assert len(found) > 25
+    for page, table, key, value in found:
+        rules = [BY_TABLE[table][rule] for rule in BY_TABLE[table]] if table in BY_TABLE else []
+        kinds = rules or [Recipe.model_fields[table].annotation]
+        assert any(key in kind.model_fields for kind in kinds), (page, table, key)
+        assert key != "rule" or not value or json.loads(value) in BY_TABLE[table], (page, table, value)
+
+
+def test_messages_that_the_page_on_troubles_explains_are_said():
+    """Each quotation of its tables and bold lines, up to every "…", is in the source."""
+    parts = [path.read_text(encoding="utf-8") for path in Path(errors.__file__).parent.rglob("*.py")]
+    source = re.sub(r"['\"]\s*\n\s*f?['\"]", "", "".join(parts))
+    page = PAGES["troubleshooting.md"].read_text(encoding="utf-8")
+    quoted = re.findall(r'"([^"\n]+)"', "".join(re.findall(r"^\| .*? \||\*\*.+?\*\*", page, re.MULTILINE)))
+    assert len(quoted) > 15
+    lost = [part for each in quoted for part in each.split("…") if part.strip(" .") and part.strip(" .") not in source]
+    assert not lost
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from sparsezo_gui.gui.recovery import Recovery
 from sparsezo_gui.gui.requests import LoadEngine, ResumeRun, StartRun
 from sparsezo_gui.gui.run_requests import ReadRun
 from sparsezo_gui.gui.theme import appearance, theme
+from sparsezo_gui.gui.widgets.tour import TOURED
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.plain import printable
 from sparsezo_gui.recipe import Recipe
@@ -91,6 +92,8 @@ class Startup(QObject):
     def _begin(self) -> None:
         workspace, options = self._window.workspace, self._options
         workspace.start(options.run)
+        if not (options.run or options.recipe or options.autostart or workspace.store.value(TOURED, False, bool)):
+            self._window.tour.begin()
         if options.run is not None:
             self._window.go("run")
             if options.autostart:

@@ -36,6 +36,7 @@ from sparsezo_gui.gui.widgets.memory import MemoryStrip
 from sparsezo_gui.gui.widgets.navigation import Navigation
 from sparsezo_gui.gui.widgets.next_run import NextRun
 from sparsezo_gui.gui.widgets.safe_text import safe_name, window_title
+from sparsezo_gui.gui.widgets.tour import Tour
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump, load
 from sparsezo_gui.recipe.events import Stop
@@ -68,6 +69,10 @@ class MainWindow(QMainWindow):
         bar = NextRun(workspace)
         bar.start.connect(self.start_run)
         right.addWidget(bar)
+        self.tour = Tour(workspace)
+        self.tour.go_to.connect(self.go)
+        self.tour.start.connect(self.start_run)
+        right.addWidget(self.tour)
         right.addWidget(self._stack, 1)
         right.addWidget(self._strip)
         layout.addLayout(right, 1)

@@ -53,6 +53,7 @@ class Menus(QObject):
         run.addSeparator()
         self._automatic(run)
         help_menu = bar.addMenu("&Help")
+        self._add(help_menu, "&Tour of the program", window.tour.begin)
         self._add(help_menu, "&Help on this", self._show_help, Keys.HelpContents)
         self._add(help_menu, "All &pages of the help", lambda: show_help(window, HOME))
         self._add(help_menu, "&Troubleshooting", lambda: show_help(window, "troubleshooting.md"))

@@ -303,14 +303,16 @@ def test_prompts_go_through_the_chat_template_unless_switched_off(window, worksp
 
 def test_presets_set_the_recipe(window, click, workspace):
     window.go("method")
+    click("Show more methods")
     for preset in PRESETS:
         click(preset.title)
         assert matching(workspace.recipe) is preset, preset.title
         assert workspace.recipe.mask.rule == preset.settings["mask"]["rule"]
 
 
-def test_a_preset_sets_the_whole_method_whatever_was_set_before(window, click, enter, workspace):
+def test_a_preset_sets_the_whole_method_whatever_was_set_before(window, click, workspace):
     window.go("method")
+    click("Show more methods")
     alone = {}
     for preset in PRESETS:
         workspace.set_recipe(load("starter"))
@@ -318,8 +320,7 @@ def test_a_preset_sets_the_whole_method_whatever_was_set_before(window, click, e
         alone[preset.title] = workspace.recipe
     assert alone[PRESETS[0].title].mask.text == "starter", "which the bundled data come with"
     for preset in (*PRESETS, *PRESETS[::-1]):
-        enter("Learning rate", "1e-4")
-        workspace.change("update", schedule="cosine", decay=0.01)
+        workspace.change("update", learning_rate=1e-4, schedule="cosine", decay=0.01)
         if "sequences" in type(workspace.recipe.mask).model_fields:
             workspace.change("mask", sequences=5, tokens=64)
         click(preset.title)
@@ -330,6 +331,7 @@ def test_a_preset_brings_no_text_of_the_starter_to_other_data(window, click, ent
     window.go("data")
     enter("Data source", "reviews.csv")
     window.go("method")
+    click("Show more methods")
     for title in ("Random control", PRESETS[0].title):
         click(title)
     assert workspace.recipe.mask.text == "general"
@@ -337,6 +339,7 @@ def test_a_preset_brings_no_text_of_the_starter_to_other_data(window, click, ent
 
 def test_bits_are_not_brought_back_into_another_recipe(window, click, workspace, tmp_path):
     window.go("method")
+    click("Show more methods")
     click("MeZO (all)")
     path = tmp_path / "mine.toml"
     path.write_text("[model]\nbits = 16\n")
@@ -347,6 +350,7 @@ def test_bits_are_not_brought_back_into_another_recipe(window, click, workspace,
 
 def test_a_preset_brings_the_bits_back_that_another_one_changed(window, click, workspace):
     window.go("method")
+    click("Show more methods")
     workspace.change("model", bits=8)
     click("MeZO (all)")
     assert workspace.recipe.model.bits == 16
@@ -360,6 +364,7 @@ def test_a_preset_brings_the_bits_back_that_another_one_changed(window, click, w
 
 def test_presets_find_the_rate_and_start_at_the_usual_one(window, click, workspace):
     window.go("method")
+    click("Show more methods")
     assert workspace.recipe.update.learning_rate == 5e-3 and not workspace.recipe.update.find_rate, "the starter's"
     for title, rate in (("Fast and rough", 2e-2), ("Random control", 2.5e-2), ("A direction per example", 2e-2),
                         ("Exact gradients", 2e-3), ("Exact, last half", 5e-4), ("MeZO (all)", 1.3e-3),
@@ -380,6 +385,7 @@ def test_presets_find_the_rate_and_start_at_the_usual_one(window, click, workspa
 )  # fmt: skip
 def test_exact_gradients_are_refused_where_they_cannot_be_had(window, click, workspace, tables, reason, fix):
     window.go("method")
+    click("Show more methods")
     assert not workspace.change_all(tables)
     click("Exact gradients")
     page = window.page("method")

@@ -137,7 +137,12 @@ class RunFolder:
     @property
     def name(self) -> str:
         """The run's name: what the user calls it, else its own."""
-        return labels_of(self.path).name or self.facts.name or self.path.name
+        return labels_of(self.path).name or self.own_name
+
+    @property
+    def own_name(self) -> str:
+        """The name that the run was started with."""
+        return self.facts.name or self.path.name
 
     @property
     def notes(self) -> str:

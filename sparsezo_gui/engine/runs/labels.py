@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +27,10 @@ class Labels(BaseModel):
 
 def labels_of(folder: Path) -> Labels:
     """The labels of the run in ``folder``; those in a damaged file are ignored."""
-    with suppress(OSError, ValidationError), open_plain(folder / LABELS) as file:
+    path = os.path.join(folder, LABELS)
+    if not os.path.exists(path):  # as for most; quick, since the list of runs reads all of them
+        return Labels()
+    with suppress(OSError, ValidationError), open_plain(Path(path)) as file:
         return Labels.model_validate_json(file.read(LARGEST))
     return Labels()
 

@@ -23,9 +23,8 @@ from sparsezo_gui.engine.runs.preparing import LOCK, RECIPE, is_start
 from sparsezo_gui.engine.runs.start import sweep_starts
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, load, outcome
-from sparsezo_gui.recipe.events import Event
+from sparsezo_gui.recipe.events import Evaluation, Event
 from sparsezo_gui.recipe.metrics import deciding
-from sparsezo_gui.recipe.presets import matching
 
 EVENT_BYTES, LINE_BYTES, MOST_EVENTS = 1 << 25, 1 << 12, 10_000  # limits for reading the end of events.jsonl
 POINTS = 60  # of a curve in the list
@@ -94,16 +93,17 @@ def _summary(path: Path) -> RunSummary:
         return RunSummary(str(path), path.name, "damaged", 0, 0, "", "", {}, parent, problem=str(error))
     events, step = outcome.on_lineage(recorded), position.step
     spent, best = outcome.spent(recorded, position.count), outcome.best(events)
-    judged = outcome.evaluations(events)
+    judged, labels = outcome.evaluations(events), labels_of(path)
     metric = deciding(judged[-1].metrics, judged[-1].metric) if judged else ""
     ended = step >= recipe.loop.steps or outcome.ended_early(events, step)
+    state = "running" if is_held(path / LOCK) else "done" if ended else "stopped"
     return RunSummary(
-        str(path), run.name, "running" if is_held(path / LOCK) else "done" if ended else "stopped", step,
+        str(path), labels.name or run.own_name, state, step,
         recipe.loop.steps, run.facts.created, recipe.model.id, outcome.last_metrics(events),
         parent if run.facts.branched else "", run.start, best.step if best else None, run.notes,
         epsilon=spent.epsilon if spent else None, delta=spent.delta if spent else None,
-        space=recipe.mask.space, tags=labels_of(path).tags, data=recipe.data.source, method=_method(recipe),
-        metric=metric, curve=_curve(events, metric), tuned=run.facts.tuned, parameters=run.facts.parameters,
+        space=recipe.mask.space, tags=labels.tags, data=recipe.data.source, method=_method(recipe),
+        metric=metric, curve=_curve(judged, metric), tuned=run.facts.tuned, parameters=run.facts.parameters,
     )  # fmt: skip
 
 
@@ -117,18 +117,17 @@ def _summary_of_start(path: Path) -> RunSummary:
         return RunSummary(str(path), path.name, "damaged", 0, 0, "", "", {}, problem=str(error))
     return RunSummary(
         str(path), recipe.run.name, state, 0, recipe.loop.steps, created, recipe.model.id, {}, space=recipe.mask.space,
-        tags=labels_of(path).tags, data=recipe.data.source, method=_method(recipe),
+        data=recipe.data.source, method=_method(recipe),
     )  # fmt: skip
 
 
 def _method(recipe: Recipe) -> str:
-    preset = matching(recipe)
-    return preset.title if preset else f"{type(recipe.mask).title}, {type(recipe.estimator).title}"
+    return f"{type(recipe.mask).title} · {type(recipe.estimator).title}"
 
 
-def _curve(events: list[Event], metric: str) -> tuple[float, ...]:
+def _curve(judged: list[Evaluation], metric: str) -> tuple[float, ...]:
     """The metric (the loss if none decides) on the validation examples, thinned."""
-    found = [event.metrics[metric or "loss"] for event in outcome.evaluations(events)
+    found = [event.metrics[metric or "loss"] for event in judged
              if event.split == "validation" and (metric or "loss") in event.metrics]  # fmt: skip
     return tuple(found[:: max(len(found) // POINTS, 1)])
 

@@ -38,6 +38,8 @@ PENDING: dict[type[Command], str] = {
 class RunPage(Page):
     """Redraws at most ten times a second, and only while visible."""
 
+    floating = True
+
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Run", "")
         self._workspace = workspace

@@ -47,6 +47,8 @@ NARROW = 700  # pixels below which the selected run goes below the list
 class RunsPage(Page):
     """The tree on the left, the selected run on the right. Actions that need its model load it, paused."""
 
+    floating = True
+
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Runs", "Every step of every run is saved. Choose a step to continue from.")
         self._workspace = workspace

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic.fields import FieldInfo
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QWheelEvent
+from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtGui import QStandardItemModel, QWheelEvent
 from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QRadioButton, QSizePolicy, QVBoxLayout, QWidget
 
 from sparsezo_gui.gui import formatting
@@ -46,6 +46,15 @@ class Combo(QComboBox):
             self.addItem(text, data)
         self.choose(current)
         self.blockSignals(False)
+
+    def fill_groups(self, groups: Mapping[str, list[tuple[str, Any]]], current: Any) -> None:
+        """Like `fill`, with a title above the entries of each group, which cannot be chosen."""
+        entries = [entry for title, part in groups.items() for entry in ([(title, None)] if title else []) + part]
+        self.fill(entries, current)
+        model = cast("QStandardItemModel", self.model())
+        for index, (title, _) in enumerate(entries):
+            if title in groups:
+                model.item(index).setEnabled(False)
 
     def choose(self, data: Any) -> None:
         """Selects an entry by its data; emits no signal."""
@@ -154,7 +163,7 @@ class SettingField(QWidget):
         typical = shown(field).sane
         span = f" Typical: {formatting.number(typical[0])} to {formatting.number(typical[1])}." if typical else ""
         self._help_and_range = self.help + span
-        self._editor = self._make_editor(field.annotation)
+        self._editor = self._make_editor(field.annotation, shown(field).unit)
         self._editor.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self._editor.setAccessibleName(self.title)
         self._editor.setAccessibleDescription(self.help)
@@ -163,25 +172,24 @@ class SettingField(QWidget):
         caption.setBuddy(self._editor)
         self._hint = label("", "hint", wrap=True)
         self._hint.setAlignment(Qt.AlignmentFlag.AlignTop)
-        unit = label(shown(field).unit, "dim")
-        unit.setVisible(bool(unit.text()))
         more = button("", lambda: show_help(self), role="info", image="info", name=f"Help on {self.title}")
+        more.setIconSize(QSize(14, 14))
         more.setToolTip("Opens the help at this setting (F1)")
         more.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # F1 in the field does the same
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(GRID // 2)
-        has_caption = not isinstance(self._editor, QCheckBox)
-        if has_caption:
+        if isinstance(self._editor, QCheckBox):
+            self._editor.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+            layout.addLayout(row(self._editor, more, None, spacing=GRID // 2))
+        else:
             layout.addLayout(row(caption, more, None, spacing=GRID // 2))
-        line = row(self._editor, unit) if has_caption else row(self._editor, more)
-        line.setStretch(0, 1)
-        layout.addLayout(line)
+            layout.addWidget(self._editor)
         layout.addWidget(self._hint)
         layout.addStretch(1)
         self.set_error("")
 
-    def _make_editor(self, annotation: Any) -> QWidget:
+    def _make_editor(self, annotation: Any, unit: str) -> QWidget:
         """An editor for this type; sets how its value is read and shown."""
         self._read: Callable[[], Any]
         self._write: Callable[[Any], None]
@@ -203,7 +211,7 @@ class SettingField(QWidget):
             return box
         several = annotation == tuple[str, ...]
         number = annotation in (int, float)
-        line = NumberEdit(annotation is int) if number else ListEdit() if several else TextEdit()
+        line = NumberEdit(annotation is int, unit) if number else ListEdit() if several else TextEdit()
         line.editingFinished.connect(lambda: self._finished(line))
         self._read, self._write = line.value, line.show_value
         return line

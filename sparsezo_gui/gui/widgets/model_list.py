@@ -74,9 +74,9 @@ class _Rows(QStyledItemDelegate):
     ) -> None:
         """See the module."""
         entry, c = index.data(ENTRY), colours()
-        style = option.widget.style()  # type: ignore[attr-defined]  # Qt's own attribute, without a stub
-        style.drawPrimitive(QStyle.PrimitiveElement.PE_PanelItemViewItem, option, painter, option.widget)  # type: ignore[attr-defined]
-        box = QRect(option.rect).adjusted(GRID, GRID - 2, -GRID, 2 - GRID)  # type: ignore[attr-defined]
+        style = option.widget.style()
+        style.drawPrimitive(QStyle.PrimitiveElement.PE_PanelItemViewItem, option, painter, option.widget)
+        box = QRect(option.rect).adjusted(GRID, GRID - 2, -GRID, 2 - GRID)
         painter.save()
         icon(entry.image, "dim").paint(painter, QRect(box.left(), box.top() + 2, ICON, ICON))
         box.setLeft(box.left() + ICON + GRID)
@@ -112,7 +112,7 @@ class _Rows(QStyledItemDelegate):
 
 
 def _fonts(option: QStyleOptionViewItem) -> tuple[QFont, QFont]:
-    widget: QWidget = option.widget  # type: ignore[attr-defined]
+    widget: QWidget = option.widget
     strong = QFont(widget.font())
     strong.setWeight(QFont.Weight.DemiBold)
     return QFont(widget.font()), strong
